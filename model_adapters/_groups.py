@@ -1,0 +1,75 @@
+"""Shared by all families: encoded groups from spans of ids, prompts alone, and fillers."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unidpo_mm.records import (
+    EncodedGroup,
+    ImageRef,
+    ImageSlot,
+    Message,
+    Pair,
+    PreferenceRow,
+    Response,
+)
+
+from ._conversation import Span
+
+__all__ = ["as_filler", "filler_row", "group_of"]
+
+
+def group_of(
+    row: PreferenceRow,
+    span: Span,
+    *,
+    cut: int = 0,
+    image_extras: Mapping[str, Tensor] | None = None,
+    image_tokens: int = 0,
+    image_token_id: int | None = None,
+) -> EncodedGroup:
+    """Returns the encoded group of a row whose ids and picture tensors are known.
+
+    A span without answers gives the prompt alone, for generation.
+    """
+    answered = bool(span.response_ids)
+    scores = [math.nan if r.score is None else r.score for r in row.responses if answered]
+    return EncodedGroup(
+        row_id=row.id,
+        domain=row.domain,
+        source=row.source,
+        where=row.where,
+        prompt_ids=torch.tensor(span.prompt_ids, dtype=torch.int64),
+        response_ids=tuple(torch.tensor(ids, dtype=torch.int64) for ids in span.response_ids),
+        image_extras=image_extras or {},
+        image_tokens=image_tokens,
+        image_token_id=image_token_id,
+        scores=torch.tensor(scores, dtype=torch.float64),
+        pairs=row.pairs if answered else (),
+        targets=row.targets() if answered else (),
+        cut_responses=cut,
+    )
+
+
+def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
+    """Returns the shortest row that still is a pair, with a picture where the family has any."""
+    parts: tuple[str | ImageSlot, ...] = (*(ImageSlot() for _ in images), "a")
+    return PreferenceRow(
+        id="filler",
+        domain="multimodal" if images else "text",
+        source="filler",
+        where="filler",
+        messages=(Message("user", parts),),
+        images=images,
+        responses=(Response("a", 0.0), Response("b", 0.0)),
+        pairs=(Pair(0, 1),),
+        raw=True,
+    )
+
+
+def as_filler(group: EncodedGroup) -> EncodedGroup:
+    """Returns the group with weight 0: no loss, metric or ledger counts it."""
+    return dataclasses.replace(group, weight=0.0)

@@ -1,0 +1,65 @@
+"""Tiny random tokenizers and sizes for checkpoints that are built offline, in milliseconds."""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+__all__ = ["CHATML", "TINY_TEXT", "save_tokenizer", "tiny_tokenizer"]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A chat template in the ChatML style that takes strings as well as lists of parts."""
+
+SPECIAL = ("<pad>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
+SAMPLE = (
+    "What is in the picture? A red square and a blue circle. How many are there? Two. "
+    "Compute 3 + 4 * 5. The answer is 23. Write one word. Hello, world! user assistant system"
+)
+
+TINY_TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+"""Sizes of a tiny decoder, by the names that transformers' configurations share."""
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a byte-level BPE tokenizer with a chat template, trained on one sentence."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([SAMPLE], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
+        chat_template=CHATML,
+    )
+
+
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Writes the tiny tokenizer into a folder and returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    return tokenizer

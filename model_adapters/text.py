@@ -1,0 +1,102 @@
+"""Text models: any causal language model with a tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidpo_mm.adapter import AdapterFamily, AdapterOptions
+from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
+
+from ._conversation import fit_responses, render, split_ids
+from ._groups import as_filler, filler_row, group_of
+
+__all__ = ["ADAPTER", "TextAdapter"]
+
+
+class TextAdapter:
+    """Rows without pictures, through a tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any, options: AdapterOptions) -> None:
+        self.processor = tokenizer
+        self.options = options
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills rows; padding is masked, so any id will do."""
+        pad = self.processor.pad_token_id
+        return int(pad if pad is not None else self.processor.eos_token_id or 0)
+
+    def encode(self, row: PreferenceRow) -> EncodedGroup:
+        """Returns a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
+        return self._encode(row, row.responses)
+
+    def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
+        """Returns the prompt alone, for generation."""
+        return self._encode(row, ())
+
+    def filler(self) -> EncodedGroup:
+        """Returns a short group of weight 0."""
+        return as_filler(self.encode(filler_row(images=())))
+
+    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+        """Returns ids, mask and positions."""
+        return {**batch.token_inputs, "position_ids": batch.row_position}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of generated ids."""
+        return str(self.processor.decode(ids, skip_special_tokens=True)).strip()
+
+    def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
+        if row.images:
+            found = f"the row has {len(row.images)} picture(s) and this model takes none"
+            remedy = "Choose a vision-language model, or remove the pictures"
+            raise DataError(Problem(f"{row.where}, field 'images'", found, remedy))
+        tokenizer = self.processor
+        rendered = render(
+            row, tokenizer, tokenizer, self.options, image_token=None, responses=responses
+        )
+        span = split_ids(rendered, tokenizer)
+        span, cut = fit_responses(row, span, self.options)
+        return group_of(row, span, cut=cut)
+
+
+def _serves(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    return remote or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _tiny(folder: Path, *, model_type: str = "llama", seed: int = 0, **sizes: Any) -> Path:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ._tiny import TINY_TEXT, save_tokenizer
+
+    tokenizer = save_tokenizer(folder)
+    config = AutoConfig.for_model(
+        model_type,
+        **{**TINY_TEXT, "vocab_size": len(tokenizer), **sizes},
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+ADAPTER = AdapterFamily(
+    name="text",
+    model_types=(),
+    serves=_serves,
+    auto_class="AutoModelForCausalLM",
+    needs_processor=False,
+    parts={"language_model": ("",)},
+    default_freeze=(),
+    create=lambda processor, config, options: TextAdapter(processor, options),
+    tiny=_tiny,
+)

@@ -1,0 +1,31 @@
+"""unidpo-mm: preference tuning of vision-language models with Uni-DPO.
+
+The names below are loaded when they are first used, so that `import unidpo_mm` and every `--help`
+answer at once: torch alone takes seconds to import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .training.config import UniDPOConfig
+    from .training.trainer import UniDPOTrainer
+
+__version__ = "0.1.0"
+
+__all__ = ["UniDPOConfig", "UniDPOTrainer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "UniDPOConfig":
+        from .training.config import UniDPOConfig
+
+        return UniDPOConfig
+    if name == "UniDPOTrainer":
+        from .training.trainer import UniDPOTrainer
+
+        return UniDPOTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,40 @@
+"""Reads the help line of another package's command from its source, without importing it."""
+
+import ast
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+__all__ = ["first_line"]
+
+
+def first_line(point: EntryPoint) -> str:
+    """Returns the first line of the docstring of a command's function or module, or nothing."""
+    spec = _spec(point.module)
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return ""
+    try:
+        tree = ast.parse(Path(str(spec.origin)).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    functions = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == point.attr
+    ]
+    texts = [ast.get_docstring(node) for node in (*functions, tree)]
+    lines = [text.strip().splitlines()[0] for text in texts if text and text.strip()]
+    return lines[0] if lines else ""
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Finds a module part by part: `importlib.util.find_spec` would import its packages."""
+    places, spec, name = list(sys.path), None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or [])
+    return spec

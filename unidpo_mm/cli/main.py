@@ -1,0 +1,105 @@
+"""The command `unidpo-mm`: puts the commands together and prints errors without a traceback.
+
+A command of another package, such as `demo`, is only looked at when it is the one that was called:
+the list of commands needs its one line of help, which is read from its source without importing it.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import UniDPOError
+from ..plugins import user_commands
+from .extra import first_line
+from .list import show_plugins
+from .train import train
+
+__all__ = ["build_app", "main"]
+
+EXIT_CODE = 2
+"""Exit code of every error that a user can repair, as of a wrong command line."""
+
+
+def main() -> None:
+    """Runs the command line of this process; the entry point of `unidpo-mm`."""
+    try:
+        build_app(sys.argv[1:])(prog_name="unidpo-mm")
+    except UniDPOError as error:
+        _print_error(error)
+        sys.exit(EXIT_CODE)
+
+
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """Returns the command line application.
+
+    Args:
+        arguments: The arguments it is going to get; the first that is no option names the command.
+    """
+    app = typer.Typer(
+        help="Preference tuning of vision-language models with Uni-DPO.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(help=app.info.help)(_options)
+    app.command("train")(train)
+    app.command("list")(show_plugins)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for name, point in sorted(user_commands().items()):
+        if name == called:
+            _add(app, name, _load(point))
+        else:
+            app.command(name, help=first_line(point) or f"A command of {point.module}.")(_stub)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unidpo-mm {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and stop.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Holds the options that stand before the command."""
+
+
+def _add(app: typer.Typer, name: str, command: Callable[..., Any] | typer.Typer) -> None:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist else "unidpo-mm"
+        raise UniDPOError(
+            f"the command '{point.name}' cannot be loaded from {point.value}: {error}; install "
+            f"what it needs with pip install '{package}[{point.name}]'"
+        ) from error
+
+
+def _stub() -> None:
+    """Stands for a command that is listed and not called."""
+
+
+def _print_error(error: UniDPOError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), str(error)))

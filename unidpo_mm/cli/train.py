@@ -1,0 +1,45 @@
+"""`unidpo-mm train`: reads a recipe and hands it to the training layer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe, a YAML file.", metavar="RECIPE", show_default=False)
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Keys of the recipe to set, for example train.learning_rate=1e-6.",
+            metavar="SECTION.KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Check recipe, data and model, print what would run, and stop."
+        ),
+    ] = False,
+) -> None:
+    """Train a model by a recipe; the same command again goes on where it stopped.
+
+    For many devices: accelerate launch -m unidpo_mm train RECIPE
+    """
+    from ..recipe import load_recipe
+    from ..training.recipe_checks import check_files, check_loss, check_train
+
+    checks = (check_files, check_loss, check_train)
+    loaded = load_recipe(recipe, overrides or (), checks=checks)
+
+    from ..training.run import check_from_recipe, train_from_recipe  # torch, so after the checks
+
+    if check:
+        check_from_recipe(loaded)
+    else:
+        train_from_recipe(loaded)

@@ -1,0 +1,108 @@
+"""Fills micro-batches with whole groups, counted in pairs."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ..adapter import Adapter
+from ..records import EncodedGroup, PreferenceRow
+
+__all__ = ["FILLER", "GroupBatchSampler", "GroupDataset"]
+
+FILLER = -1
+"""Index of the weight-0 group in a `GroupDataset`."""
+
+
+class GroupDataset(Dataset[EncodedGroup]):
+    """Rows, encoded when they are asked for; index `FILLER` gives the adapter's filler.
+
+    Attributes:
+        epoch: Chooses the order of the samplers over this data set; the trainer sets it.
+    """
+
+    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
+        self.rows = rows
+        self.adapter = adapter
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> EncodedGroup:
+        if index == FILLER:
+            return self.adapter.filler()
+        return self.adapter.encode(self.rows[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's loader, on every process."""
+        self.epoch = epoch
+
+
+class GroupBatchSampler(Sampler[list[int]]):
+    """Yields micro-batches of group indices.
+
+    Whole groups fill a micro-batch up to `batch_size` units; a larger group goes alone. How many
+    groups of which size make a batch depends on the sizes alone, so every epoch has the same
+    number of batches; which groups they are is drawn anew each epoch. Batches of fillers make the
+    number a multiple of `multiple_of`, so that every process gets as many.
+
+    Args:
+        dataset: Its `epoch` chooses the order.
+        units: Units (pairs or responses) of each group.
+        batch_size: Units in a micro-batch.
+        seed: Chooses the order together with the epoch; None keeps the order of the rows.
+        multiple_of: Number of processes.
+    """
+
+    def __init__(
+        self,
+        dataset: GroupDataset,
+        units: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        multiple_of: int = 1,
+    ) -> None:
+        self.dataset = dataset
+        self.units = list(units)
+        self.seed = seed
+        self._bins = _pack(Counter(self.units), batch_size)
+        self._fillers = -len(self._bins) % multiple_of
+
+    def __len__(self) -> int:
+        return len(self._bins) + self._fillers
+
+    def __iter__(self) -> Iterator[list[int]]:
+        permute = self._permutation()
+        waiting = defaultdict(list)
+        for index in reversed(permute(len(self.units))):
+            waiting[self.units[index]].append(index)
+        batches = [[waiting[size].pop() for size in sizes] for sizes in self._bins]
+        for number in permute(len(batches)):
+            yield batches[number]
+        for _ in range(self._fillers):
+            yield [FILLER]
+
+    def _permutation(self) -> Callable[[int], list[int]]:
+        if self.seed is None:
+            return lambda length: list(range(length))
+        generator = torch.Generator().manual_seed(self.seed + self.dataset.epoch)
+        return lambda length: torch.randperm(length, generator=generator).tolist()
+
+
+def _pack(sizes: Counter[int], batch_size: int) -> list[list[int]]:
+    """Packs sizes into bins of `batch_size` by first fit decreasing."""
+    bins: list[list[int]] = []
+    open_bins: dict[int, list[int]] = defaultdict(list)  # room left -> numbers of bins
+    for size in sorted(sizes.elements(), reverse=True):
+        room = next((room for room in sorted(open_bins) if room >= size and open_bins[room]), None)
+        if room is None:
+            bins.append([size])
+            number, room = len(bins) - 1, max(batch_size, size)
+        else:
+            number = open_bins[room].pop(0)
+            bins[number].append(size)
+        open_bins[room - size].append(number)
+    return bins

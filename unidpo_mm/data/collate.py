@@ -1,0 +1,213 @@
+"""Pads groups into a batch: the only place that pads, and the place that picks a layout.
+
+The plain layout writes one row `[prompt | response]` per response:
+
+    group 0:  p p p p a a a      row 0, response 0
+              p p p p b b .      row 1, response 1
+    group 1:  q q c c c . .      row 2, response 2
+
+and the flat list of targets says, for every response token, which hidden state predicts it: the
+one before it. This is the only place that shifts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import DataError, Problem
+from ..records import EncodedGroup, GroupBatch
+
+__all__ = ["GroupCollator", "collate"]
+
+PADDING = -1
+"""Segment of padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCollator:
+    """Callable form of `collate` for a data loader.
+
+    Attributes:
+        pad_token_id: Id that fills rows.
+        padding_side: Where rows are filled.
+        filler: A group of weight 0 with pictures, added to batches without pictures so that every
+            process runs every part of the model; None where there is no need.
+    """
+
+    pad_token_id: int
+    padding_side: Literal["left", "right"] = "right"
+    filler: EncodedGroup | None = None
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, GroupBatch]:
+        """Returns ``{"batch": GroupBatch}``: the trainer moves only mappings to the device."""
+        groups = list(groups)
+        if self.filler is not None and not any(group.image_extras for group in groups):
+            groups.append(self.filler)
+        batch = collate(groups, pad_token_id=self.pad_token_id, padding_side=self.padding_side)
+        return {"batch": batch}
+
+
+def collate(
+    groups: Sequence[EncodedGroup],
+    *,
+    pad_token_id: int,
+    padding_side: Literal["left", "right"] = "right",
+) -> GroupBatch:
+    """Returns a batch in the plain layout.
+
+    Args:
+        groups: At least one group.
+        pad_token_id: Id that fills rows.
+        padding_side: Where rows are filled; it changes no result.
+
+    Raises:
+        DataError: If there is nothing to collate.
+    """
+    if not groups:
+        raise DataError(Problem("batch", "there is no group", "Give at least one"))
+    rows = _plain_rows(groups)
+    width = max(row.ids.numel() for row in rows)
+    starts = [0 if padding_side == "right" else width - row.ids.numel() for row in rows]
+    sources = tuple(dict.fromkeys(group.source for group in groups))
+    return GroupBatch(
+        layout="plain",
+        token_inputs=_token_inputs(rows, width, padding_side, pad_token_id),
+        image_inputs=_image_inputs(rows),
+        segment=_pad([row.segment for row in rows], width, padding_side, PADDING),
+        row_position=_pad([torch.arange(row.ids.numel()) for row in rows], width, padding_side, 0),
+        **_targets(rows, starts),
+        **_units(groups, sources),
+        sources=sources,
+        response_rows=tuple(row.group.row_id for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class _PlainRow:
+    """One response with its prompt, unpadded."""
+
+    group: EncodedGroup
+    ids: Tensor
+    extras: Mapping[str, Tensor]
+    response_ids: Tensor
+
+    @property
+    def prompt_length(self) -> int:
+        return self.ids.numel() - self.response_ids.numel()
+
+    @property
+    def segment(self) -> Tensor:
+        segment = torch.zeros_like(self.ids)
+        segment[self.prompt_length :] = 1
+        return segment
+
+
+def _plain_rows(groups: Sequence[EncodedGroup]) -> list[_PlainRow]:
+    return [
+        _PlainRow(
+            group=group,
+            ids=torch.cat([group.prompt_ids, ids]),
+            extras={
+                name: torch.cat([parts[0], parts[1 + number]])
+                for name, parts in group.token_extras.items()
+            },
+            response_ids=ids,
+        )
+        for group in groups
+        for number, ids in enumerate(group.response_ids)
+    ]
+
+
+def _pad(tensors: Sequence[Tensor], width: int, side: str, value: int) -> Tensor:
+    def padding(tensor: Tensor) -> tuple[int, int]:
+        missing = width - tensor.numel()
+        return (0, missing) if side == "right" else (missing, 0)
+
+    return torch.stack([F.pad(tensor, padding(tensor), value=value) for tensor in tensors])
+
+
+def _token_inputs(
+    rows: Sequence[_PlainRow], width: int, side: str, pad_token_id: int
+) -> dict[str, Tensor]:
+    inputs = {
+        "input_ids": _pad([row.ids for row in rows], width, side, pad_token_id),
+        "attention_mask": _pad([torch.ones_like(row.ids) for row in rows], width, side, 0),
+    }
+    for name in dict.fromkeys(name for row in rows for name in row.extras):
+        tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
+        inputs[name] = _pad(tensors, width, side, 0)
+    return inputs
+
+
+def _image_inputs(rows: Sequence[_PlainRow]) -> dict[str, Tensor]:
+    """Stacks the image-aligned tensors of all rows along their first dimension, never cutting."""
+    names = dict.fromkeys(name for row in rows for name in row.group.image_extras)
+    return {
+        name: _stack_ragged(
+            [row.group.image_extras[name] for row in rows if name in row.group.image_extras]
+        )
+        for name in names
+    }
+
+
+def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates along the first dimension, filling the others up with zeros."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+
+    def filled(tensor: Tensor) -> Tensor:
+        missing = [full - size for full, size in zip(shape, tensor.shape[1:], strict=True)]
+        return F.pad(tensor, [n for size in reversed(missing) for n in (0, size)])
+
+    return torch.cat([filled(tensor) for tensor in tensors])
+
+
+def _targets(rows: Sequence[_PlainRow], starts: Sequence[int]) -> dict[str, Tensor]:
+    """Returns the flat list (row, position) -> target id -> response, and the lengths."""
+    row, position, response = [], [], []
+    for number, (plain, start) in enumerate(zip(rows, starts, strict=True)):
+        length = plain.response_ids.numel()
+        first = start + plain.prompt_length - 1  # the last prompt token predicts the first target
+        row.append(torch.full((length,), number))
+        position.append(torch.arange(first, first + length))
+        response.append(torch.full((length,), number))
+    return {
+        "row": torch.cat(row),
+        "position": torch.cat(position),
+        "response": torch.cat(response),
+        "target_ids": torch.cat([plain.response_ids for plain in rows]),
+        "lengths": torch.tensor([plain.response_ids.numel() for plain in rows]),
+        "scores": torch.cat([group.scores for group in _distinct(rows)]),
+    }
+
+
+def _distinct(rows: Sequence[_PlainRow]) -> list[EncodedGroup]:
+    return list({id(row.group): row.group for row in rows}.values())
+
+
+def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, object]:
+    """Returns pairs and targets as indices into the responses of the batch."""
+    pairs, targets, first = [], [], 0
+    for group in groups:
+        pairs += [(group, first + p.chosen, first + p.rejected, p.weight) for p in group.pairs]
+        targets += [(group, first + number) for number in group.targets]
+        first += len(group.response_ids)
+    return {
+        "chosen": torch.tensor([chosen for _, chosen, _, _ in pairs], dtype=torch.int64),
+        "rejected": torch.tensor([rejected for _, _, rejected, _ in pairs], dtype=torch.int64),
+        "pair_weight": torch.tensor(
+            [group.weight * weight for group, _, _, weight in pairs], dtype=torch.float64
+        ),
+        "pair_source": torch.tensor(
+            [sources.index(group.source) for group, *_ in pairs], dtype=torch.int64
+        ),
+        "targets": torch.tensor([number for _, number in targets], dtype=torch.int64),
+        "target_weight": torch.tensor([group.weight for group, _ in targets], dtype=torch.float64),
+        "pair_rows": tuple(group.row_id for group, *_ in pairs),
+        "target_rows": tuple(group.row_id for group, _ in targets),
+        "pair_domains": tuple(group.domain for group, *_ in pairs),
+        "target_domains": tuple(group.domain for group, _ in targets),
+    }

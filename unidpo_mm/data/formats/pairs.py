@@ -1,0 +1,62 @@
+"""One pair a row: prompt, chosen, rejected, and optionally pictures, scores and a weight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...records import Pair, PreferenceRow, Response
+from . import Context, Format
+from ._fields import (
+    Attempts,
+    answer_text,
+    domain_of,
+    prompt_messages,
+    read_images,
+    read_number,
+    row_id,
+)
+
+__all__ = ["FORMAT"]
+
+KNOWN = frozenset(
+    ["id", "domain", "prompt", "images", "image", "chosen", "rejected", "score_chosen", "score_rejected", "weight"]
+)
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    fields = Attempts()
+    images = fields.read(read_images, record, context, default=())
+    prompt, raw = fields.read(
+        prompt_messages, record.get("prompt"), len(images), context, default=((), True)
+    )
+    texts = {
+        name: fields.read(answer_text, record.get(name), name, prompt, context)
+        for name in ("chosen", "rejected")
+    }
+    scores = {
+        name: fields.read(read_number, record, f"score_{name}", context)
+        for name in ("chosen", "rejected")
+    }
+    weight = fields.read(read_number, record, "weight", context)
+    domain = fields.read(domain_of, record, context, images, default="text")
+    fields.finish()
+    scaled = {n: None if s is None else context.scale(s) for n, s in scores.items()}
+    return PreferenceRow(
+        id=row_id(record, context),
+        domain=domain,
+        source=context.source,
+        where=context.where,
+        messages=prompt,
+        images=images,
+        responses=tuple(Response(texts[name], scaled[name]) for name in ("chosen", "rejected")),
+        pairs=(Pair(0, 1, 1.0 if weight is None else weight),),
+        raw=raw,
+    )
+
+
+FORMAT = Format(
+    name="pairs",
+    required=frozenset({"prompt", "chosen", "rejected"}),
+    known=KNOWN,
+    parse=parse,
+)

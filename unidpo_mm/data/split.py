@@ -1,0 +1,68 @@
+"""Splits rows into training and held-out ones by prompt and picture, never by pair."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ..records import PreferenceRow
+
+__all__ = ["split_rows"]
+
+
+def split_rows(
+    rows: Sequence[PreferenceRow], fraction: float, *, seed: int
+) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
+    """Returns (training, held-out) rows.
+
+    Rows that share a picture, or that have none and share their prompt, stay together, so that
+    nothing held out was seen in training under another question. Every domain gives its share.
+
+    Args:
+        rows: All rows.
+        fraction: Share of each domain to hold out, in [0, 1); a domain with two clusters or more
+            gives at least one of them where the fraction is above 0.
+        seed: Chooses the clusters.
+    """
+    held_out: set[int] = set()
+    by_domain: dict[str, list[list[int]]] = defaultdict(list)
+    for cluster in _clusters(rows):
+        by_domain[rows[cluster[0]].domain].append(cluster)
+    for domain, clusters in sorted(by_domain.items()):
+        wanted = fraction * sum(len(cluster) for cluster in clusters)
+        random.Random(f"{seed}-{domain}").shuffle(clusters)
+        taken = 0
+        for cluster in clusters[:-1] if fraction > 0 else ():  # one cluster always trains
+            if taken >= wanted:
+                break
+            held_out.update(cluster)
+            taken += len(cluster)
+    training = [row for number, row in enumerate(rows) if number not in held_out]
+    return training, [row for number, row in enumerate(rows) if number in held_out]
+
+
+def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
+    """Returns row numbers that belong together, in the order of their first row."""
+    parent = list(range(len(rows)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
+
+    first_with: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        for key in _keys(row):
+            parent[root(number)] = root(first_with.setdefault(key, number))
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for number in range(len(rows)):
+        clusters[root(number)].append(number)
+    return list(clusters.values())
+
+
+def _keys(row: PreferenceRow) -> list[str]:
+    if row.images:
+        return [image.key() for image in row.images]
+    text = "\n".join(f"{message.role}: {message.text}" for message in row.messages)
+    return [hashlib.sha256(text.encode()).hexdigest()]

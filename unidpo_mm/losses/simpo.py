@@ -1,0 +1,51 @@
+"""SimPO: length-normalised log-probabilities as rewards, with a target margin and no reference.
+
+Source: arXiv 2405.14734, eq. 6.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from ..records import LossOutput, PairLogps
+from .base import Loss, Value, never, require
+
+__all__ = ["LOSS", "SimPOLossConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimPOLossConfig:
+    """Parameters of SimPO; the defaults are the released multimodal baseline's."""
+
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
+
+    beta: Value = 2.0
+    """Reward scale, > 0."""
+    simpo_gamma: Value = 1.0
+    """Target margin, reward units."""
+
+    def __post_init__(self) -> None:
+        require("beta", self.beta, lambda value: value > 0, "> 0")
+        require("simpo_gamma", self.simpo_gamma, lambda value: value.isfinite(), "finite")
+
+
+def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
+    chosen_rewards = config.beta * pairs.policy_chosen.mean
+    rejected_rewards = config.beta * pairs.policy_rejected.mean
+    margin = chosen_rewards - rejected_rewards
+    return LossOutput(
+        per_unit=-F.logsigmoid(margin - config.simpo_gamma),  # eq. 6
+        chosen_rewards=chosen_rewards.detach(),
+        rejected_rewards=rejected_rewards.detach(),
+    )
+
+
+LOSS = Loss(
+    name="simpo",
+    config=SimPOLossConfig,
+    unit="pair",
+    compute=_compute,
+    needs_reference=never,
+    needs_scores=never,
+    batch_dependent=never,
+)

@@ -1,0 +1,173 @@
+"""Loads a checkpoint: finds its family, its processor and its weights."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..errors import ModelError, Problem
+from ..plugins import families, load_family
+
+__all__ = ["LoadedModel", "ModelSource", "family_for", "load_adapter", "load_model"]
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "auto": "auto",
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from and how it is loaded.
+
+    Attributes:
+        name_or_path: A local folder or the name of a model on the hub.
+        dtype: ``auto`` (as saved), ``bfloat16``, ``float16`` or ``float32``.
+        adapter: Name of the family; None to find it by the model's type.
+        attn_implementation: As transformers takes it; None for its default.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+        init_kwargs: Further arguments of `from_pretrained`.
+    """
+
+    name_or_path: str
+    dtype: str = "auto"
+    adapter: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    init_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with the family and the adapter that serve it."""
+
+    model: nn.Module
+    family: AdapterFamily
+    adapter: Adapter
+
+
+def load_model(source: ModelSource, options: AdapterOptions) -> LoadedModel:
+    """Loads weights, processor and adapter of a checkpoint.
+
+    Raises:
+        ModelError: If the checkpoint cannot be read or no family serves it.
+    """
+    config = load_config(source)
+    family = family_for(config, source.adapter)
+    adapter = load_adapter(source, options, config=config, family=family)
+    return LoadedModel(load_weights(source, family), family, adapter)
+
+
+def load_config(source: ModelSource) -> Any:
+    """Returns the configuration of a checkpoint."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            source.name_or_path, trust_remote_code=source.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_read(source, error) from error
+
+
+def family_for(config: Any, name: str | None = None) -> AdapterFamily:
+    """Returns the family that serves a configuration.
+
+    Args:
+        config: The model's configuration.
+        name: A family to take whatever the configuration says; None to find one.
+
+    Raises:
+        ModelError: If no family serves the model type.
+    """
+    if name is not None:
+        return _loaded(name)
+    known = [_loaded(name) for name in families()]
+    by_name = [family for family in known if config.model_type in family.model_types]
+    serving = by_name or [family for family in known if family.serves(config)]
+    if serving:
+        return serving[0]
+    raise ModelError(
+        Problem(
+            "model.name_or_path",
+            f"no model family serves the model type '{config.model_type}'",
+            f"Choose another model, name a family in model.adapter ({', '.join(families())}), or "
+            "add one as described in CONTRIBUTING.md",
+        )
+    )
+
+
+def load_adapter(
+    source: ModelSource,
+    options: AdapterOptions,
+    *,
+    config: Any,
+    family: AdapterFamily,
+    processor: Any = None,
+) -> Adapter:
+    """Returns the adapter of a checkpoint; loads its processor unless one is given."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    if processor is None:
+        loader = AutoProcessor if family.needs_processor else AutoTokenizer
+        try:
+            processor = loader.from_pretrained(
+                source.name_or_path, trust_remote_code=source.trust_remote_code
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_read(source, error) from error
+    if family.needs_processor and not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            Problem(
+                "processing_class",
+                f"a model of the family '{family.name}' needs a processor and "
+                f"{type(processor).__name__} is none",
+                "Pass AutoProcessor.from_pretrained(...), or save the processor beside the model",
+            )
+        )
+    return family.create(processor, config, options)
+
+
+def load_weights(source: ModelSource, family: AdapterFamily) -> nn.Module:
+    """Returns the model itself, with its weights."""
+    import transformers
+
+    if source.dtype not in DTYPES:
+        found = f"'{source.dtype}' is no number format of weights"
+        raise ModelError(Problem("model.dtype", found, f"Choose one of {', '.join(DTYPES)}"))
+    kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
+    if source.attn_implementation is not None:
+        kwargs["attn_implementation"] = source.attn_implementation
+    auto_class = getattr(transformers, family.auto_class)
+    try:
+        model: nn.Module = auto_class.from_pretrained(
+            source.name_or_path, trust_remote_code=source.trust_remote_code, **kwargs
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_read(source, error) from error
+    return model
+
+
+def _loaded(name: str) -> AdapterFamily:
+    family: AdapterFamily = load_family(name)
+    return family
+
+
+def _cannot_read(source: ModelSource, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    folder = Path(source.name_or_path)
+    if folder.is_dir():
+        remedy = "Give a folder written by save_pretrained, with its config and processor"
+    else:
+        remedy = "Give an existing folder, or the name of a model that the hub can be reached for"
+    found = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
+    return ModelError(Problem("model.name_or_path", found, remedy))

@@ -1,0 +1,42 @@
+"""Writes a recipe as YAML, so that reading it again gives the same recipe."""
+
+from typing import Any
+
+import yaml
+
+from .sections import Recipe
+from .yaml_loader import CORE_TYPES, NONE_WORD
+
+__all__ = ["dump_recipe"]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 could take for something else."""
+
+    # A copy: PyYAML's own table holds the rules of YAML 1.1, ours of 1.2 are added to it.
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's class-level table
+        first: list(rules) for first, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes line separators such as U+0085 so that it does not read them again, unless
+    # they are escaped in double quotes.
+    style = '"' if text == NONE_WORD or not text.isprintable() else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+for _tag, _pattern, _first in CORE_TYPES:
+    _Dumper.add_implicit_resolver(_tag, _pattern, [*_first, ""])
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Returns a recipe as YAML with every key, `load_recipe` of which is the recipe again."""
+    return yaml.dump(
+        recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )

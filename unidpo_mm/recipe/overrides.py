@@ -1,0 +1,94 @@
+"""Overrides of the command line, `section.key=value`, laid over what a file says.
+
+Values follow the same rules as the file. `data.sources.0.path=b.jsonl` changes an item of a list,
+the index one past its end adds one; sections that are absent or null come into being.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import Problem
+from .yaml_loader import Document, KeyPath, parse_yaml
+
+__all__ = ["apply_overrides"]
+
+MISSING = object()
+
+
+def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
+    """Changes the document's values in place; notes in it what was overridden and what is wrong."""
+    for written in overrides:
+        key, equals, text = written.partition("=")
+        path = _path(key)
+        if not equals or path is None:
+            document.problems.append(
+                Problem(
+                    f"override '{written}'",
+                    "it is not of the form section.key=value",
+                    "Write it like train.learning_rate=1e-6, without spaces around '='",
+                )
+            )
+            continue
+        value = parse_yaml(text, f"override '{written}'")
+        if value.problems:
+            document.problems.extend(value.problems)
+            continue
+        problem = _set(document, path, value.data, written)
+        if problem is not None:
+            document.problems.append(problem)
+        else:
+            document.overrides[path] = written
+
+
+def _path(key: str) -> KeyPath | None:
+    parts = key.strip().split(".")
+    if not all(parts):
+        return None
+    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
+
+
+def _set(document: Document, path: KeyPath, value: Any, written: str) -> Problem | None:
+    if document.data is None:
+        document.data = {}
+    target = document.data
+    for depth, part in enumerate(path):
+        problem = _unfit(target, part, path[:depth], written)
+        if problem is not None:
+            return problem
+        if depth == len(path) - 1:
+            _store(target, part, value)
+            return None
+        inner = _item(target, part)
+        if inner is None or inner is MISSING:
+            inner = [] if isinstance(path[depth + 1], int) else {}
+            _store(target, part, inner)
+        target = inner
+    return None
+
+
+def _item(target: Any, part: str | int) -> Any:
+    if isinstance(target, dict):
+        return target.get(part, MISSING)
+    return target[part] if int(part) < len(target) else MISSING
+
+
+def _store(target: Any, part: str | int, value: Any) -> None:
+    if isinstance(target, list) and part == len(target):
+        target.append(value)
+    else:
+        target[part] = value
+
+
+def _unfit(target: Any, part: str | int, above: KeyPath, written: str) -> Problem | None:
+    """Says why `part` cannot be looked up in `target`, or None."""
+    where, name = f"override '{written}'", ".".join(map(str, above)) or "the recipe"
+    if isinstance(target, list):
+        if isinstance(part, int) and part <= len(target):
+            return None
+        found = f"{name} is a list of {len(target)}, '{part}' is none of its places"
+        return Problem(where, found, f"Write a number from 0 to {len(target)}")
+    if isinstance(target, dict):
+        if isinstance(part, str):
+            return None
+        return Problem(where, f"{name} is a section, not a list", "Write the name of a key")
+    return Problem(where, f"{name} is a single value and has no '{part}'", f"Set {name} itself")

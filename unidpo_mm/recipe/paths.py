@@ -1,0 +1,44 @@
+"""Where the relative paths of a recipe lead: beside the recipe first, then from here."""
+
+from pathlib import Path
+
+from .sections import ModelSection, Recipe, SourceSection
+
+__all__ = ["resolve_paths"]
+
+
+def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Returns the recipe with the paths of model, data and pictures made absolute.
+
+    A path that exists neither beside the recipe nor in the current directory stays as it is: it
+    may be the name of a model or data set on a hub. `train.output_dir` is not touched, since what
+    a run writes belongs where it was started.
+
+    Args:
+        recipe: A typed recipe.
+        folder: The folder of its file.
+    """
+    data = recipe.data.model_copy(
+        update={
+            "sources": tuple(_source(source, folder) for source in recipe.data.sources),
+            "eval_sources": tuple(_source(source, folder) for source in recipe.data.eval_sources),
+        }
+    )
+    return recipe.model_copy(update={"model": _model(recipe.model, folder), "data": data})
+
+
+def _model(model: ModelSection, folder: Path) -> ModelSection:
+    return model.model_copy(update={"name_or_path": _resolved(model.name_or_path, folder)})
+
+
+def _source(source: SourceSection, folder: Path) -> SourceSection:
+    images = None if source.images is None else _resolved(source.images, folder)
+    return source.model_copy(update={"path": _resolved(source.path, folder), "images": images})
+
+
+def _resolved(written: str, folder: Path) -> str:
+    path = Path(written).expanduser()
+    for candidate in (folder / path, path):  # an absolute path replaces the folder
+        if candidate.exists():
+            return str(candidate.absolute())
+    return written

@@ -1,0 +1,215 @@
+"""Turns pydantic's errors into problems that say where, what was found and what to write."""
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import Problem
+from ..plugins import suggestion
+from .sections import Recipe
+from .yaml_loader import KeyPath
+
+__all__ = ["describe", "explain", "remedy_for"]
+
+EXAMPLES = {
+    "int": "a whole number, for example 16",
+    "float": "a number, for example 0.1 or 1e-6",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list, for example [a, b]",
+    "tuple": "a list, for example [a, b]",
+    "dict": "a section with keys of its own, for example {a: 1}",
+    "model": "a section with keys of its own, for example {a: 1}",
+    "model_attributes": "a section with keys of its own, for example {a: 1}",
+}
+"""What to write, by the first word of pydantic's name for a type error."""
+
+
+def explain(error: ValidationError, data: Any) -> list[tuple[KeyPath, Problem]]:
+    """Returns the problems of a validation with their key paths, one for each path.
+
+    The problems' `where` is empty; the caller knows the file.
+
+    Args:
+        error: What pydantic found.
+        data: The values it was given.
+    """
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_path_in(data, details), []).append(details)
+    # Where one branch of a union refuses the whole value and another an item, the item is meant.
+    outer = {path[:length] for path in found for length in range(len(path))}
+    return [(path, _problem(path, errors)) for path, errors in found.items() if path not in outer]
+
+
+def describe(value: Any) -> str:
+    """Names a value as it stands in YAML, for the sentence "found ..."."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text '{value if len(value) <= 60 else value[:57] + '...'}'"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, list | tuple):
+        items = ", ".join(map(str, value))
+        return f"the list [{items}]" if len(items) <= 60 else f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, value)) or "none"
+        return f"a section (keys: {keys})"
+    return f"a {type(value).__name__}"
+
+
+def remedy_for(value: Any, kinds: list[str]) -> str:
+    """Says what to write instead of a value of the wrong type.
+
+    Args:
+        value: What was found.
+        kinds: Names of the types that would fit, keys of `EXAMPLES`.
+    """
+    if isinstance(value, str) and value.lower() in ("none", "nil", ""):
+        return "Write null for no value"
+    if "bool" in kinds and isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
+        return f"Write {'true' if value.lower() in ('yes', 'on') else 'false'}"
+    if kinds == ["string"] and isinstance(value, bool | int | float):
+        return f"Write it in quotes: '{str(value).lower()}'"
+    texts = list(dict.fromkeys(EXAMPLES[kind] for kind in kinds if kind in EXAMPLES))
+    return f"Write {', or '.join(texts)}" if texts else "Write a value of another type"
+
+
+def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
+    """Drops from an error's location what names a branch of a union and not a key."""
+    path: list[str | int] = []
+    last = len(details["loc"]) - 1
+    for position, part in enumerate(details["loc"]):
+        if isinstance(data, dict) and isinstance(part, str):
+            if part not in data and not (position == last and details["type"] == "missing"):
+                continue
+            path.append(part)
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            path.append(part)
+            data = data[part]
+    return tuple(path)
+
+
+def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
+    first = errors[0]
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):  # a list too short
+        return Problem(
+            "", f"found {describe(first['input'])}", "Write two numbers, for example [0, 10]"
+        )
+    if first["type"] == "missing":
+        return Problem("", f"'{path[-1]}' is missing", f"Add it: {_meaning(path)}")
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(path)
+    value = first["input"]
+    literals = [text for error in errors for text in _choices(path, error)]
+    if literals and isinstance(value, str):
+        near = suggestion(value, literals)
+        kinds = [kind for kind in map(_kind, errors) if kind]
+        further = "".join(f", or {EXAMPLES[kind]}" for kind in kinds)
+        found = f"found {describe(value)}{near}"
+        return Problem("", found, f"Write {_one_of(literals)}{further}")
+    kinds = [kind for kind in map(_kind, errors) if kind]
+    if kinds or literals:
+        remedy = remedy_for(value, kinds) if kinds else f"Write {_one_of(literals)}"
+        return Problem("", f"found {describe(value)}", remedy)
+    return Problem("", f"found {describe(value)}", _rule(first))
+
+
+def _kind(error: ErrorDetails) -> str | None:
+    kind, _, what = error["type"].rpartition("_")
+    return kind if what in ("type", "parsing") and kind in EXAMPLES else None
+
+
+def _rule(error: ErrorDetails) -> str:
+    """Turns "Input should be greater than 0" into "Write a value greater than 0"."""
+    message, context = error["msg"], error.get("ctx", {})
+    if error["type"] == "too_short":
+        return f"Write a list of at least {context['min_length']}"
+    if error["type"] == "too_long":
+        return f"Write a list of {context['max_length']}"
+    if error["type"] == "string_too_short":
+        return "Write some text"
+    if message.startswith("Input should be "):
+        return f"Write a value {message.removeprefix('Input should be ')}"
+    return f"Repair it: {message.removeprefix('Value error, ')}"
+
+
+def _one_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+def _choices(path: KeyPath, error: ErrorDetails) -> list[str]:
+    if error["type"] != "literal_error":
+        return []
+    field = _field_type(path)
+    known = [str(value) for part in _members(field) for value in _literal_values(part)]
+    return known or [str(error.get("ctx", {}).get("expected", ""))]
+
+
+def _unknown_key(path: KeyPath) -> Problem:
+    name, known = str(path[-1]), _keys(path[:-1])
+    near = suggestion(name, known)
+    homes = [key for key in Recipe.model_fields if name in _keys((key,))]
+    if not near and homes:
+        return Problem("", f"there is no key '{name}' here", f"Move it to '{homes[0]}'")
+    owner = next(
+        (f"'{part}'" for part in reversed(path[:-1]) if isinstance(part, str)), "the recipe"
+    )
+    found = f"there is no key '{name}'{near}"
+    return Problem("", found, f"Choose among the keys of {owner}: {', '.join(known)}")
+
+
+def _keys(path: KeyPath) -> list[str]:
+    for member in _members(_field_type(path)):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            return list(member.model_fields)
+        if hasattr(member, "__required_keys__"):
+            return sorted(member.__required_keys__ | member.__optional_keys__)
+    return []
+
+
+def _meaning(path: KeyPath) -> str:
+    for member in _members(_field_type(path[:-1])):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            field = member.model_fields.get(str(path[-1]))
+            text = ((field.description if field else None) or "").split(". ")[0].rstrip(".")
+            return text[:1].lower() + text[1:]
+    return ""
+
+
+def _field_type(path: KeyPath) -> Any:
+    """Returns the declared type at a key path, or None where none is declared."""
+    kind: Any = Recipe
+    for part in path:
+        inner: Any = None
+        for member in _members(kind):
+            if isinstance(member, type) and issubclass(member, BaseModel) and isinstance(part, str):
+                field = member.model_fields.get(part)
+                inner = field.annotation if field else None
+            elif hasattr(member, "__required_keys__"):
+                inner = member.__annotations__.get(part)
+            elif get_origin(member) is tuple and isinstance(part, int):
+                inner = get_args(member)[0]
+        kind = inner
+    return kind
+
+
+def _members(kind: Any) -> list[Any]:
+    """Returns the members of a union without None; anything else as it is."""
+    kind = getattr(kind, "__value__", kind)
+    if get_origin(kind) in (Union, UnionType):
+        return [m for part in get_args(kind) if part is not NoneType for m in _members(part)]
+    if hasattr(kind, "__metadata__"):  # Annotated
+        return _members(get_args(kind)[0])
+    return [] if kind is None else [kind]
+
+
+def _literal_values(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()

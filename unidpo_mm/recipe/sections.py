@@ -1,0 +1,214 @@
+"""The sections of a recipe: every key, its type, its default and what it means.
+
+The text under a field is its only documentation; help and reference pages are made from it.
+`loss` and `train` take further keys, which `unidpo_mm.training.recipe_checks` checks against the
+loss's own config and against transformers.TrainingArguments.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import TypedDict
+
+__all__ = [
+    "DataSection",
+    "LoraSection",
+    "LossSection",
+    "ModelSection",
+    "Recipe",
+    "RunSection",
+    "ScoresSection",
+    "Section",
+    "SourceLoss",
+    "SourceSection",
+    "TrainSection",
+]
+
+
+def _as_tuple(value: Any) -> Any:
+    """YAML knows lists only; records hold tuples, which cannot change."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
+    if not scale[0] < scale[1]:
+        raise ValueError(f"the lower end {scale[0]} of a scale must be below its upper end")
+    return scale
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)]
+Scale = Annotated[tuple[Finite, Finite], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class LoraSection(Section):
+    """Low-rank adapters in place of full fine-tuning (peft)."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank of the update."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale of the update; it is multiplied by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the update, while training."""
+    targets: Name | Names = "language_model"
+    """A part of the model, whose linear layers are adapted, or the names of modules."""
+    modules_to_save: Names = ()
+    """Parts or modules trained in full beside the low-rank update."""
+
+
+class ModelSection(Section):
+    """What is trained."""
+
+    # `model_` is a namespace that pydantic guards by default.
+    model_config = ConfigDict(protected_namespaces=())
+
+    name_or_path: Name
+    """A local folder or the name of a model on a hub."""
+    adapter: Name | None = None
+    """Model family, see `unidpo-mm list models`; null finds it by the model's type."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of the weights; `auto` takes the checkpoint's."""
+    layout: Literal["auto", "plain"] = "auto"
+    """How answers are laid out in a batch; `plain` is one row per answer."""
+    freeze: Names | None = None
+    """Parts that are not trained; null takes the family's default, [] freezes nothing."""
+    lora: LoraSection | None = None
+    """Low-rank adapters; null trains all parts that are not frozen."""
+    attn_implementation: Name | None = None
+    """Attention kernel as transformers names it; null takes its default."""
+    prompt_style: Literal["auto", "chat", "raw"] = "auto"
+    """Whether prompts go through the chat template; `auto` uses it where there is one."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the checkpoint may be run."""
+    init_kwargs: dict[str, Any] = {}
+    """Further arguments of `from_pretrained`."""
+
+
+class ScoresSection(Section):
+    """What the scores of a source mean."""
+
+    scale: Scale | None = None
+    """Lowest and highest possible score; mapped to `data.score_scale`. Never guessed from data."""
+    judge: Name | None = None
+    """Who gave the scores, for reports."""
+
+
+class SourceLoss(TypedDict, total=False):
+    """Loss parameters that may differ by source; the rest are those of `loss`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+
+    beta: float
+    eta: float
+    gamma: float
+    tau_ref: float
+    nll_lambda: float
+    tau_good: float | Literal["median"]
+
+
+class SourceSection(Section):
+    """One data set."""
+
+    path: Name
+    """A file, a folder, or the name of a data set on a hub."""
+    images: Name | None = None
+    """Folder of the pictures; null takes the paths in the rows as they are."""
+    domain: Literal["text", "math", "multimodal"] | None = None
+    """Domain of the rows in reports; null is multimodal for rows with pictures, else text."""
+    name: Name | None = None
+    """Name of the source in reports; null takes it from the path."""
+    split: Name | None = None
+    """Split of a data set on a hub."""
+    scores: ScoresSection | None = None
+    """What the scores mean; null takes them as they are."""
+    loss: SourceLoss = {}
+    """Loss parameters of this source only."""
+
+
+class DataSection(Section):
+    """What is learned from."""
+
+    sources: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    """Data sets to train on; their rows are mixed."""
+    eval_sources: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_tuple)] = ()
+    """Data sets to evaluate on."""
+    eval_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of `sources` held out for evaluation, split by prompt and picture."""
+    score_scale: Scale | None = None
+    """The unit of all scores and so of `loss.eta` and `loss.tau_good`."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Most tokens of a prompt with one answer; null takes what the model allows."""
+    seed: int = Field(default=42, ge=0)
+    """Seed of the split and of the order of rows."""
+    preflight: bool = True
+    """Whether every row is checked before training starts."""
+
+
+class LossSection(Section):
+    """The loss and its parameters, see `unidpo-mm list losses`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name = "uni_dpo"
+    """A loss; all further keys are parameters of that loss."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that are stated; the rest are the loss's defaults."""
+        return dict(self.model_extra or {})
+
+
+class TrainSection(Section):
+    """How it is trained."""
+
+    model_config = ConfigDict(extra="allow")
+
+    output_dir: Name = "out"
+    """Folder of checkpoints and reports."""
+    reference: Literal["auto", "frozen_copy", "lora_off", "none"] = "auto"
+    """Where reference log-probabilities come from."""
+    learning_rates: dict[str, Positive] = {}
+    """Learning rates of single parts of the model; the rest have `learning_rate`."""
+    eval_generations: int = Field(default=4, ge=0)
+    """Held-out prompts answered and logged at each evaluation."""
+    eval_max_new_tokens: int = Field(default=64, ge=1)
+    """Most tokens of such an answer."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keys that are arguments of transformers.TrainingArguments, without `output_dir`."""
+        return dict(self.model_extra or {})
+
+
+class RunSection(Section):
+    """How the run starts."""
+
+    resume: Name = "auto"
+    """`auto` goes on from the last checkpoint in `output_dir`, `never` starts anew, else a path."""
+
+
+class Recipe(Section):
+    """Everything that defines a run."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: ModelSection
+    """What is trained."""
+    data: DataSection
+    """What is learned from."""
+    loss: LossSection = LossSection()
+    """The loss and its parameters."""
+    train: TrainSection = TrainSection()
+    """How it is trained."""
+    run: RunSection = RunSection()
+    """How the run starts."""

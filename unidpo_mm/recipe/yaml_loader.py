@@ -1,0 +1,199 @@
+"""Strict YAML: what PyYAML reads silently and wrongly is read rightly here, or refused.
+
+PyYAML lets the last of two equal keys win, reads `1e-6` as text and `no` as false. Here scalars
+follow the core schema of YAML 1.2 (true and false are the only booleans, every number is a
+number), equal keys and a plain `None` are problems, and each key remembers its line.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from ..errors import Problem
+
+__all__ = ["CORE_TYPES", "NONE_WORD", "Document", "KeyPath", "key_name", "parse_yaml"]
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands, for example ("data", "sources", 0, "path")."""
+
+NONE_WORD = "None"
+"""What Python people write when they mean `null`: a problem as plain text, text in quotes.
+
+`none` is no such word: `reference: none` and `report_to: none` mean something else than null.
+"""
+
+_TAG = "tag:yaml.org,2002:"
+
+CORE_TYPES: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    (_TAG + "bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    (_TAG + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), "~nN"),
+    (_TAG + "int", re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), "-+0123456789"),
+    (
+        _TAG + "float",
+        re.compile(
+            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        "-+.0123456789",
+    ),
+)
+"""(tag, pattern, first characters) of every plain scalar that is not text, in order."""
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """PyYAML's parser with the scalars of YAML 1.2; used to compose nodes only."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's class-level table
+
+
+for _tag, _pattern, _first in CORE_TYPES:
+    _CoreLoader.add_implicit_resolver(_tag, _pattern, [*_first, ""])
+
+
+@dataclass(slots=True)
+class Document:
+    """A parsed document: its values, the line of each key path, and what is wrong with it."""
+
+    name: str
+    data: Any = None
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    overrides: dict[KeyPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def where(self, path: KeyPath) -> str:
+        """Returns file, line and key of a path, or the override that set it.
+
+        A path without a line of its own has that of the section it belongs to.
+        """
+        key = f", key '{key_name(path)}'" if path else ""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overrides:
+                return f"override '{self.overrides[path[:length]]}'{key}"
+            if path[:length] in self.lines:
+                return f"{self.name} line {self.lines[path[:length]]}{key}"
+        return f"{self.name}{key}"
+
+
+def key_name(path: KeyPath) -> str:
+    """Returns a key path as people write it: ``data.sources.0.path``."""
+    return ".".join(str(part) for part in path)
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Parses one YAML document, collecting problems instead of stopping at the first.
+
+    Args:
+        text: The document.
+        name: What to call it in messages, usually the file's name.
+    """
+    document = Document(name)
+    try:
+        root = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.YAMLError as error:
+        document.problems.append(_syntax_problem(error, name))
+        return document
+    if root is not None:
+        document.data = _Builder(document).value(root, (), frozenset())
+    return document
+
+
+def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = name if mark is None else f"{name} line {mark.line + 1}, column {mark.column + 1}"
+    found = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return Problem(
+        where, f"this is not YAML: {found}", "Check brackets, quotes and the indentation there"
+    )
+
+
+class _Builder:
+    """Turns nodes into values; notes lines and problems in the document."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def value(self, node: yaml.Node, path: KeyPath, above: frozenset[int]) -> Any:
+        """Returns the value of a node; `above` holds the nodes it stands in."""
+        self.document.lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in above:
+            return self._problem(path, "an alias refers to what it stands in", "Write it out")
+        above = above | {id(node)}
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path, above)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.value(item, (*path, n), above) for n, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            return self._scalar(node, path)
+        return self._problem(path, f"the tag '{node.tag}' means nothing here", "Remove it")
+
+    def _mapping(
+        self, node: yaml.MappingNode, path: KeyPath, above: frozenset[int]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag != _TAG + "str":
+                written = getattr(key_node, "value", "")
+                shown = f" '{written}'" if isinstance(written, str) else ""
+                self._problem_at(line, path, f"the key{shown} is not text", "Put it in quotes")
+                continue
+            key = key_node.value
+            here = (*path, key)
+            if key in result:
+                first = self.document.lines[here]
+                found = f"the key stands here a second time, first on line {first}"
+                self._problem_at(line, here, found, "Keep one of the two")
+                continue
+            self.document.lines[here] = line
+            result[key] = self.value(value_node, here, above)
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        if node.style is None and node.tag == _TAG + "str" and node.value == NONE_WORD:
+            found = f"found the text '{node.value}'"
+            return self._problem(
+                path, found, f"Write null for no value, or '{node.value}' in quotes for the text"
+            )
+        try:
+            return _SCALARS[node.tag](node.value)
+        except ValueError:
+            kind = node.tag.removeprefix(_TAG)
+            return self._problem(path, f"'{node.value}' is not a value of !!{kind}", "Correct it")
+
+    def _problem(self, path: KeyPath, found: str, remedy: str) -> None:
+        self.document.problems.append(Problem(self.document.where(path), found, remedy))
+
+    def _problem_at(self, line: int, path: KeyPath, found: str, remedy: str) -> None:
+        where = f"{self.document.name} line {line}"
+        key = f", key '{key_name(path)}'" if path else ""
+        self.document.problems.append(Problem(where + key, found, remedy))
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):  # only a tag, `!!bool yes`, leads here
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _null(text: str) -> None:
+    return None
+
+
+def _int(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    _TAG + "bool": _bool,
+    _TAG + "null": _null,
+    _TAG + "int": _int,
+    _TAG + "float": _float,
+    _TAG + "str": str,
+}

@@ -1,0 +1,124 @@
+"""`UniDPOConfig`: transformers' `TrainingArguments` plus what preference tuning needs.
+
+The names are those of TRL's `DPOConfig` where they mean the same. Batch sizes count pairs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from ..modeling.reference import ReferenceKind
+from .loss_settings import LossSettings, make_loss_settings
+
+__all__ = ["LOSS_FIELDS", "UniDPOConfig"]
+
+LOSS_FIELDS = (
+    "beta",
+    "eta",
+    "gamma",
+    "tau_ref",
+    "nll_lambda",
+    "tau_good",
+    "sft_weight",
+    "detach_weights",
+    "length_norm",
+    "label_smoothing",
+    "simpo_gamma",
+)
+"""Fields that are parameters of the loss; None takes the default of the loss chosen."""
+
+
+@dataclass
+class UniDPOConfig(TrainingArguments):
+    """Settings of `UniDPOTrainer`: every `TrainingArguments` field, and those below.
+
+    A loss parameter left at None takes the chosen loss's own default; one that the loss does not
+    have is an error.
+    """
+
+    loss_type: str = "uni_dpo"
+    """Name of the loss; `unidpo-mm list losses` shows them."""
+    beta: float | None = None
+    """Reward scale."""
+    eta: float | None = None
+    """Slope of the quality weight, 1 / score units."""
+    gamma: float | None = None
+    """Exponent of the performance weight."""
+    tau_ref: float | None = None
+    """Threshold of the performance weight, reward units."""
+    nll_lambda: float | None = None
+    """Weight of the calibrated NLL."""
+    tau_good: float | str | None = None
+    """Least score of a good answer, or ``median``."""
+    sft_weight: float | None = None
+    """Weight of the NLL on every chosen answer."""
+    detach_weights: bool | None = None
+    """Whether w_perf is a constant for the gradient."""
+    length_norm: bool | list[str] | None = None
+    """Where log-probabilities are means over tokens."""
+    label_smoothing: float | None = None
+    """Assumed share of flipped preferences, for losses that have it."""
+    simpo_gamma: float | None = None
+    """Target margin of SimPO, reward units."""
+    loss_kwargs: dict[str, Any] | None = None
+    """Parameters of a loss that have no field of their own here."""
+    loss_by_source: dict[str, dict[str, Any]] | None = None
+    """Source -> parameters that differ there."""
+
+    reference: ReferenceKind = "auto"
+    """``auto`` takes the policy with its LoRA off where only a LoRA trains, else a frozen copy."""
+    freeze: list[str] | None = None
+    """Parts of the model that do not train; None for the family's default."""
+    learning_rates: dict[str, float] | None = None
+    """Part -> learning rate; the others take `learning_rate`."""
+    disable_dropout: bool = True
+    """Whether every dropout of the policy is set to 0, as in TRL."""
+    max_length: int | None = None
+    """Most tokens of prompt and answer, picture tokens included; None for no limit."""
+    prompt_style: Literal["auto", "chat", "raw"] = "auto"
+    """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
+    padding_side: Literal["left", "right"] = "right"
+    """Where rows are filled."""
+    logps_chunk_size: int = 1024
+    """Response positions whose logits exist at a time."""
+    eval_fraction: float = 0.0
+    """Share of the training rows held out by prompt and picture, where no evaluation set is given."""
+    eval_generations: int = 4
+    """Held-out prompts that are answered at each evaluation."""
+    eval_max_new_tokens: int = 64
+    """Most tokens of such an answer."""
+    preflight: bool = True
+    """Whether every row and picture is read once before training starts."""
+    adapter: str | None = None
+    """Name of the model family; None to find it by the model's type."""
+    model_init_kwargs: dict[str, Any] | None = None
+    """Arguments of `from_pretrained` where the model is given by name."""
+
+    learning_rate: float = 1e-6
+    """Initial learning rate; the released text settings use 1e-6."""
+    logging_nan_inf_filter: bool = False
+    """transformers' default hides a NaN loss in the log; ours shows it."""
+    remove_unused_columns: bool = False
+    """Rows keep their fields until the adapter encodes them."""
+    accelerator_config: dict[str, Any] | str | None = field(default=None)
+    """As in `TrainingArguments`; batches are never dispatched and always even by themselves."""
+
+    def __post_init__(self) -> None:
+        if self.accelerator_config is None or isinstance(self.accelerator_config, dict):
+            given = self.accelerator_config or {}
+            # our sampler already gives every process as many batches, by fillers of weight 0
+            self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
+        super().__post_init__()
+
+    def loss_settings(self) -> LossSettings:
+        """Returns the loss with its parameters.
+
+        Raises:
+            RecipeError: If a parameter is wrong or not one of the loss's.
+        """
+        given = {name: getattr(self, name) for name in LOSS_FIELDS}
+        if isinstance(given["length_norm"], list):
+            given["length_norm"] = tuple(given["length_norm"])
+        parameters = {**given, **(self.loss_kwargs or {})}
+        return make_loss_settings(self.loss_type, parameters, self.loss_by_source)

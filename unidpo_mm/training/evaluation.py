@@ -1,0 +1,118 @@
+"""Evaluates a model on held-out pairs, and lets it answer a few fixed prompts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapter import Adapter
+from ..modeling.reference import Reference
+from ..records import GroupBatch, PreferenceRow
+from .loss_settings import LossSettings
+from .metrics import MetricSums
+from .step import preference_step
+
+__all__ = ["Sample", "answer_prompts", "evaluate_pairs", "pick_samples", "write_samples"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated answer."""
+
+    row_id: str
+    domain: str
+    prompt: str
+    answer: str
+    preferred: str
+    """The best answer of the data, to compare with."""
+
+
+@torch.no_grad()
+def evaluate_pairs(
+    policy: nn.Module,
+    batches: Iterable[Mapping[str, GroupBatch]],
+    *,
+    adapter: Adapter,
+    settings: LossSettings,
+    reference: Reference | None,
+    device: torch.device | str,
+) -> MetricSums:
+    """Returns the sums and counts of all metrics over some batches, reduced over processes."""
+    was_training = policy.training
+    policy.eval()
+    sums = MetricSums(settings.loss, device)
+    for item in batches:
+        batch = item["batch"].to(device)
+        output = preference_step(
+            policy, batch, adapter=adapter, settings=settings, reference=reference
+        )
+        sums.add(output, batch)
+    sums.reduce()
+    policy.train(was_training)
+    return sums
+
+
+def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
+    """Returns `count` rows, the same every time, taking the domains in turn."""
+    by_domain: dict[str, list[PreferenceRow]] = {}
+    for row in rows:
+        by_domain.setdefault(row.domain, []).append(row)
+    picked: list[PreferenceRow] = []
+    for turn in range(max(map(len, by_domain.values()), default=0)):
+        picked += [found[turn] for found in by_domain.values() if turn < len(found)]
+    return picked[:count]
+
+
+@torch.no_grad()
+def answer_prompts(
+    model: Any,
+    adapter: Adapter,
+    rows: Sequence[PreferenceRow],
+    *,
+    max_new_tokens: int,
+    device: torch.device | str,
+) -> list[Sample]:
+    """Returns greedy answers of a model to the prompts of some rows, one by one.
+
+    Args:
+        model: What has `generate`.
+        adapter: Encodes the prompts.
+        rows: Whose prompts to answer.
+        max_new_tokens: Most tokens of an answer.
+        device: Where the model is.
+    """
+    model.eval()  # the trainer sets training mode again before its next step
+    samples = []
+    for row in rows:
+        group = adapter.encode_prompt(row)
+        ids = group.prompt_ids.unsqueeze(0).to(device)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            **{
+                name: parts[0].unsqueeze(0).to(device) for name, parts in group.token_extras.items()
+            },
+            **{name: tensor.to(device) for name, tensor in group.image_extras.items()},
+        }
+        generated = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=adapter.pad_token_id,
+        )
+        answer = adapter.decode(generated[0, ids.shape[1] :].tolist())
+        best = row.responses[row.targets()[0]].text
+        samples.append(Sample(row.id, row.domain, row.messages[-1].text, answer, best))
+    return samples
+
+
+def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
+    """Appends generated answers to a JSONL file, one object a line with the step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as lines:
+        for sample in samples:
+            lines.write(json.dumps({"step": step, **asdict(sample)}, ensure_ascii=False) + "\n")

@@ -1,0 +1,185 @@
+"""A loss with its parameters, which may differ from source to source."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, Problem, RecipeError
+from ..losses.base import Loss
+from ..plugins import load_loss, suggestion
+from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
+
+__all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings"]
+
+SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
+"""Parameters that may differ by source, since the released text, math and picture settings do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """The loss of a run.
+
+    Attributes:
+        loss: What is computed.
+        config: Its parameters for every source.
+        by_source: Source -> parameters that differ there.
+    """
+
+    loss: Loss
+    config: Any
+    by_source: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
+        """Returns the loss of each unit of a batch."""
+        if self.loss.unit == "response":
+            return self.loss.compute(policy.select(batch.targets), self.config)
+        return self.loss.compute(pairs, self.config_for(batch))
+
+    def config_for(self, batch: GroupBatch) -> Any:
+        """Returns the parameters of a batch: numbers, or tensors [P] where sources differ."""
+        names = {name for source in batch.sources for name in self.by_source.get(source, {})}
+        if not names:
+            return self.config
+        return dataclasses.replace(
+            self.config, **{name: self._per_pair(name, batch) for name in names}
+        )
+
+    def _per_pair(self, name: str, batch: GroupBatch) -> Tensor:
+        common = getattr(self.config, name)
+        values = [self.by_source.get(source, {}).get(name, common) for source in batch.sources]
+        table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
+        return table[batch.pair_source]
+
+    def with_medians(self, rows: Sequence[PreferenceRow]) -> "LossSettings":
+        """Returns the settings with each ``tau_good: median`` replaced by a number.
+
+        The number is the median score of the chosen answers of the source's training pairs.
+        """
+        if not hasattr(self.config, "tau_good"):
+            return self
+        sources = dict.fromkeys(row.source for row in rows)
+        wanted = [
+            source
+            for source in sources
+            if self.by_source.get(source, {}).get("tau_good", self.config.tau_good) == "median"
+        ]
+        medians = {source: _median_chosen_score(rows, source) for source in wanted}
+        if not medians:
+            return self
+        by_source = {
+            source: {
+                **self.by_source.get(source, {}),
+                **({"tau_good": medians[source]} if source in medians else {}),
+            }
+            for source in sources
+        }
+        # Any number serves as the common value, for rows of sources that hold no training pair.
+        common = median(medians.values())
+        config = self.config
+        if config.tau_good == "median":
+            config = dataclasses.replace(config, tau_good=common)
+        return dataclasses.replace(self, config=config, by_source=by_source)
+
+    def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
+        """Returns what the rows lack for this loss: pairs, or scores."""
+        problems: list[Problem] = []
+        needs_scores = self.loss.needs_scores(self.config)
+        for row in rows:
+            if self.loss.unit == "pair" and not row.pairs:
+                remedy = (
+                    f"Give two answers with different scores, or remove the row: the loss "
+                    f"'{self.loss.name}' learns from pairs"
+                )
+                problems.append(Problem(row.where, "the row holds no pair", remedy))
+            if needs_scores:
+                problems += row.missing_scores()
+        return problems
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the resolved parameters, for the record of a run."""
+        return {
+            "name": self.loss.name,
+            **dataclasses.asdict(self.config),
+            "by_source": {source: dict(values) for source, values in self.by_source.items()},
+        }
+
+
+def make_loss_settings(
+    name: str,
+    parameters: Mapping[str, Any],
+    by_source: Mapping[str, Mapping[str, Any]] | None = None,
+) -> LossSettings:
+    """Returns the settings of a loss by name.
+
+    Parameters left out, or None, take the loss's own default.
+
+    Raises:
+        RecipeError: If there is no such loss, it has no such parameter, or a value is wrong; all
+            problems at once.
+    """
+    loss: Loss = load_loss(name)
+    given = {key: value for key, value in parameters.items() if value is not None}
+    config, problems = _configured(loss, given, "loss")
+    chosen: dict[str, dict[str, Any]] = {}
+    for source, values in (by_source or {}).items():
+        own = {key: value for key, value in values.items() if value is not None}
+        merged, found = _configured(loss, {**given, **own}, f"data source '{source}', loss")
+        problems += [problem for problem in found if problem not in problems]
+        if merged is not None and own:
+            chosen[source] = {key: getattr(merged, key) for key in own}
+    if problems:
+        raise RecipeError(problems)
+    return LossSettings(loss=loss, config=config, by_source=chosen)
+
+
+def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:
+    """Returns the loss's config made of parameters, or the problems with them."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [f.name for f in dataclasses.fields(loss.config)]
+    problems = [
+        Problem(
+            f"{where}.{name}",
+            f"the loss '{loss.name}' has no parameter '{name}'{suggestion(name, known)}",
+            f"Choose from {', '.join(known)}",
+        )
+        for name in parameters
+        if name not in known
+    ]
+    fitting = {name: value for name, value in parameters.items() if name in known}
+    try:
+        config = TypeAdapter(loss.config).validate_python(fitting)
+    except ValidationError as error:
+        problems += [_value_problem(where, item) for item in error.errors()]
+        return None, problems
+    return config, problems
+
+
+def _value_problem(where: str, error: Mapping[str, Any]) -> Problem:
+    path = ".".join(str(step) for step in error["loc"][:1])
+    found = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+    return Problem(f"{where}.{path}" if path else where, found, "Give a value that fits")
+
+
+def _median_chosen_score(rows: Sequence[PreferenceRow], source: str) -> float:
+    scores = [
+        score
+        for row in rows
+        if row.source == source
+        for pair in row.pairs
+        if (score := row.responses[pair.chosen].score) is not None
+    ]
+    if not scores:
+        raise DataError(
+            Problem(
+                f"source '{source}'",
+                "loss.tau_good is 'median' and no chosen answer has a score",
+                "Give scores, or a number for loss.tau_good",
+            )
+        )
+    return float(median(scores))

@@ -1,0 +1,150 @@
+"""Metrics as weighted sums and counts, whole and by domain, reduced once over all processes.
+
+A mean of batch means would weigh the pairs of a small batch more; sums and counts do not.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..losses.base import Loss
+from ..records import DOMAINS, GroupBatch
+from .step import StepOutput
+
+__all__ = ["MetricSums", "pair_values", "policy_only_change"]
+
+ALL = "all"
+PAIR_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "unweighted_loss",
+    "logps/chosen",
+    "logps/rejected",
+    "logps/accuracies",
+    "logps/chosen_change",
+    "weight",
+    "weight_squared",
+)
+"""Metrics of pairs that every loss gives; a loss's own terms come on top."""
+
+
+class MetricSums:
+    """Sums and counts of a fixed set of metrics, the same on every process.
+
+    Args:
+        loss: Declares the terms and the unit.
+        device: Where the sums live.
+    """
+
+    def __init__(self, loss: Loss, device: torch.device | str = "cpu") -> None:
+        self.loss = loss
+        self.names = ("loss", *PAIR_METRICS, *loss.terms)
+        self.groups = (ALL, *DOMAINS)
+        shape = (len(self.groups), len(self.names), 2)
+        self.table = torch.zeros(shape, dtype=_float64(device), device=device)
+
+    def add(self, output: StepOutput, batch: GroupBatch) -> None:
+        """Adds one batch."""
+        unit = self.loss.unit
+        self._add("loss", output.loss.per_unit, output.weight, batch.unit_domains(unit))
+        for name, values in pair_values(output).items():
+            self._add(name, values, batch.pair_weight, batch.pair_domains)
+
+    def reduce(self) -> None:
+        """Sums over all processes; every process calls it."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.table)
+
+    def means(self) -> dict[str, float]:
+        """Returns the means: `name` over everything, `domain/name` for each domain seen."""
+        result: dict[str, float] = {}
+        domains = [
+            group for number, group in enumerate(self.groups) if self.table[number, 0, 1] > 0
+        ]
+        for group in domains:
+            if group != ALL and len(domains) == 2:
+                continue  # with one domain its means are those of everything
+            prefix = "" if group == ALL else f"{group}/"
+            found = self._group_means(self.groups.index(group))
+            result |= {prefix + name: value for name, value in found.items()}
+        return result
+
+    def _group_means(self, group: int) -> dict[str, float]:
+        sums, counts = self.table[group].unbind(-1)
+        means = {
+            name: float(sums[number] / counts[number])
+            for number, name in enumerate(self.names)
+            if counts[number] > 0
+        }
+        weight, squared = means.pop("weight", None), means.pop("weight_squared", None)
+        if weight is not None and squared:
+            pairs = float(counts[self.names.index("weight")])
+            # (sum w)^2 / sum w^2: how many equally weighted pairs the weights leave
+            means["effective_sample_size"] = pairs * weight**2 / squared
+        return means
+
+    def _add(self, name: str, values: Tensor, weight: Tensor, domains: Sequence[str]) -> None:
+        column = self.names.index(name)
+        values = torch.where(weight > 0, values.detach().to(weight.dtype), 0.0) * weight
+        for number, group in enumerate(self.groups):
+            inside = [group in (ALL, domain) for domain in domains]
+            mask = torch.tensor(inside, dtype=torch.bool, device=weight.device)
+            self.table[number, column, 0] += values[mask].sum().to(self.table)
+            self.table[number, column, 1] += weight[mask].sum().to(self.table)
+
+
+def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
+    """Returns every metric of the pairs of a batch, each [P].
+
+    Accuracies count ties as wrong. Log-probabilities are means over tokens. The weight of a pair
+    is the product of the loss's weights, 1 for losses that have none.
+    """
+    pairs, loss = output.pairs, output.loss
+    chosen, rejected = pairs.policy_chosen.mean, pairs.policy_rejected.mean
+    values: dict[str, Tensor] = {
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+        "logps/accuracies": (chosen > rejected).to(chosen),
+    }
+    if pairs.reference_chosen is not None:
+        values["logps/chosen_change"] = chosen - pairs.reference_chosen.mean
+    if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
+        margins = loss.chosen_rewards - loss.rejected_rewards
+        values |= {
+            "rewards/chosen": loss.chosen_rewards,
+            "rewards/rejected": loss.rejected_rewards,
+            "rewards/margins": margins,
+            "rewards/accuracies": (margins > 0).to(margins),
+            "unweighted_loss": -torch.nn.functional.logsigmoid(margins),
+            **loss.terms,
+        }
+        weight = _product(loss.terms, like=margins)
+        values |= {"weight": weight, "weight_squared": weight**2}
+    return {name: tensor.detach() for name, tensor in values.items()}
+
+
+def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:
+    """Returns the change of the chosen log-probability since the first evaluation.
+
+    For losses without a reference; where there is one the change is against the reference.
+    """
+    return {
+        f"{name}_change": value - first[name]
+        for name, value in means.items()
+        if name.endswith("logps/chosen") and f"{name}_change" not in means and name in first
+    }
+
+
+def _product(terms: Mapping[str, Tensor], *, like: Tensor) -> Tensor:
+    weight = torch.ones_like(like)
+    for name, tensor in terms.items():
+        if name.startswith("w_"):
+            weight = weight * tensor
+    return weight
+
+
+def _float64(device: torch.device | str) -> torch.dtype:
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64

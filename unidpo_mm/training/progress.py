@@ -1,0 +1,36 @@
+"""How fast a run goes and how long it still takes."""
+
+import time
+
+__all__ = ["Throughput"]
+
+
+class Throughput:
+    """Measures units per second between logs, and the time left from the pace so far."""
+
+    def __init__(self) -> None:
+        self.units = 0.0
+        self._began: float | None = None
+        self._first_step = 0
+        self._last = 0.0
+
+    def start_step(self, step: int) -> None:
+        """Notes the beginning of a step; the first one starts the clock."""
+        if self._began is None:
+            self._began = self._last = time.perf_counter()
+            self._first_step = step
+
+    def count(self, units: float) -> None:
+        """Counts units of all processes."""
+        self.units += units
+
+    def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
+        """Returns the pace since the last call and the seconds left, and starts anew."""
+        if self._began is None:
+            return {}
+        now = time.perf_counter()
+        pace = self.units / max(now - self._last, 1e-9)
+        self.units, self._last = 0.0, now
+        done = step - self._first_step
+        left = (now - self._began) / done * (max_steps - step) if done > 0 else 0.0
+        return {f"{unit}s_per_second": round(pace, 3), "seconds_left": round(left, 1)}

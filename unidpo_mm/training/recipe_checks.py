@@ -1,0 +1,227 @@
+"""Checks of a recipe that need to know losses, training arguments or the disk.
+
+Each takes a typed recipe and returns problems whose `where` is a key path; `load_recipe` adds file
+and line and raises everything at once.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, EnumType
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from ..errors import Problem, RecipeError
+from ..plugins import load_loss, suggestion
+from ..recipe import Recipe
+from ..recipe.problems import describe, remedy_for
+
+__all__ = ["check_files", "check_loss", "check_train"]
+
+HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+"""``organisation/name``, the form of names on a hub."""
+
+ELSEWHERE = {
+    "resume_from_checkpoint": "Write run.resume instead",
+    "data_seed": "Write data.seed instead",
+}
+"""Training arguments that have another home in a recipe."""
+
+
+def check_loss(recipe: Recipe) -> list[Problem]:
+    """Checks that the loss exists and has the stated parameters, also those of each source."""
+    try:
+        config = load_loss(recipe.loss.name).config
+    except RecipeError as error:
+        return list(error.problems)
+    hints = get_type_hints(config)
+    common = recipe.loss.parameters
+    problems = _check_parameters("loss", recipe.loss.name, config, hints, common)
+    for group, sources in (
+        ("sources", recipe.data.sources),
+        ("eval_sources", recipe.data.eval_sources),
+    ):
+        for number, source in enumerate(sources):
+            where, own = f"data.{group}.{number}.loss", dict(source.loss)
+            problems += _check_parameters(where, recipe.loss.name, config, hints, own)
+    return problems
+
+
+def check_train(recipe: Recipe) -> list[Problem]:
+    """Checks that the further keys of `train` are arguments of transformers' Trainer."""
+    arguments = recipe.train.arguments
+    if not arguments:
+        return []
+    hints = _training_arguments()
+    own = [name for name in type(recipe.train).model_fields if name != "output_dir"]
+    problems = []
+    for name, value in arguments.items():
+        where = f"train.{name}"
+        if name in ELSEWHERE:
+            problems.append(Problem(where, "this is not set here", ELSEWHERE[name]))
+        elif name not in hints:
+            near = suggestion(name, [*hints, *own])
+            problems.append(
+                Problem(
+                    where,
+                    f"there is no training argument '{name}'{near}",
+                    f"Write one of {', '.join(own)}, or an argument of "
+                    "transformers.TrainingArguments",
+                )
+            )
+        else:
+            problems += _check_type(where, value, hints[name])
+    return problems
+
+
+def check_files(recipe: Recipe) -> list[Problem]:
+    """Checks that the model's folder, data files and picture folders are there and readable."""
+    problems = list(_check_model(recipe.model.name_or_path))
+    for group in ("sources", "eval_sources"):
+        for number, source in enumerate(getattr(recipe.data, group)):
+            where = f"data.{group}.{number}"
+            problems += _check_source(f"{where}.path", source.path)
+            images = None if source.images is None else Path(source.images)
+            if images is not None and not images.is_dir():
+                found = f"'{images}' is {'not a folder' if images.exists() else 'not there'}"
+                remedy = "Give the folder of the pictures, relative to the recipe or absolute"
+                problems.append(Problem(f"{where}.images", found, remedy))
+    return problems
+
+
+def _check_parameters(
+    where: str, loss: str, config: type[Any], hints: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[Problem]:
+    names = [field.name for field in dataclasses.fields(config)]
+    has = f"'{loss}' has {', '.join(names)}" if names else f"'{loss}' has none"
+    problems = []
+    for name, value in given.items():
+        if name not in names:
+            found = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
+            problems.append(Problem(f"{where}.{name}", found, f"Choose another; {has}"))
+        else:
+            problems += _check_type(f"{where}.{name}", value, hints[name])
+    return problems or _check_ranges(where, config, hints, given)
+
+
+def _check_ranges(
+    where: str, config: type[Any], hints: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[Problem]:
+    """Builds the config from each parameter alone, which finds all of them, then from all."""
+    typed = {name: _validated(value, hints[name]) for name, value in given.items()}
+    problems = []
+    for name, value in typed.items():
+        reason = _refusal(config, {name: value})
+        if reason is not None:
+            problems.append(Problem(f"{where}.{name}", reason, "Correct the value"))
+    if problems:
+        return problems
+    reason = _refusal(config, typed)
+    return [] if reason is None else [Problem(where, reason, "Change one of these values")]
+
+
+def _refusal(config: type[Any], values: Mapping[str, Any]) -> str | None:
+    try:
+        config(**values)
+    except (TypeError, ValueError) as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
+    known = _enum_values(hint)
+    if isinstance(value, str) and known and value not in known:
+        return [_not_a_choice(where, value, known)]
+    try:
+        _validated(value, hint)
+    except PydanticSchemaGenerationError:  # a type of the library's own: it will check it itself
+        return []
+    except ValidationError as error:
+        return [_wrong_type(where, value, error)]
+    return []
+
+
+def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
+    errors = error.errors(include_url=False)
+    expected = [str(e["ctx"]["expected"]) for e in errors if e["type"] == "literal_error"]
+    if expected:
+        return _not_a_choice(where, value, re.findall(r"'([^']*)'", " ".join(expected)))
+    kinds = [
+        kind for kind, _, what in (e["type"].rpartition("_") for e in errors) if what == "type"
+    ]
+    remedy = remedy_for(value, kinds) if kinds else f"Repair it: {errors[0]['msg']}"
+    return Problem(where, f"found {describe(value)}", remedy)
+
+
+def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:
+    near = suggestion(value, known) if isinstance(value, str) else ""
+    return Problem(where, f"found {describe(value)}{near}", f"Write one of {', '.join(known)}")
+
+
+def _enum_values(hint: Any) -> list[str]:
+    """Returns the values of an enumeration that text is turned into, as transformers does."""
+    members: list[type[Enum]] = [
+        part for part in (hint, *get_args(hint)) if isinstance(part, EnumType)
+    ]
+    return [str(item.value) for member in members for item in member]
+
+
+def _validated(value: Any, hint: Any) -> Any:
+    """Validates as JSON: strict about numbers and text, yet a list may stand for a tuple."""
+    return _adapter(hint).validate_json(json.dumps(value), strict=True)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+@cache
+def _training_arguments() -> dict[str, Any]:
+    from transformers import TrainingArguments  # takes seconds, so only where it is needed
+
+    hints = get_type_hints(TrainingArguments)
+    return {
+        field.name: hints[field.name]
+        for field in dataclasses.fields(TrainingArguments)
+        if field.init and field.name != "output_dir"
+    }
+
+
+def _check_model(written: str) -> Iterable[Problem]:
+    where, path = "model.name_or_path", Path(written)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            remedy = "Give the folder of a checkpoint as save_pretrained writes it"
+            yield Problem(where, f"the folder '{written}' has no config.json", remedy)
+    elif path.exists():
+        yield Problem(where, f"'{written}' is a file", "Give the folder it is in")
+    elif not _may_be_on_a_hub(written):
+        remedy = "Give a folder, relative to the recipe or absolute, or a hub name like org/name"
+        yield Problem(where, f"there is no folder '{written}'", remedy)
+
+
+def _check_source(where: str, written: str) -> Iterable[Problem]:
+    path = Path(written)
+    if path.exists():
+        if not os.access(path, os.R_OK):
+            yield Problem(where, f"'{written}' may not be read", "Change its permissions")
+        elif path.is_dir() and not any(path.iterdir()):
+            yield Problem(
+                where, f"the folder '{written}' is empty", "Give a folder with data files"
+            )
+    elif not _may_be_on_a_hub(written):
+        remedy = "Give a file, relative to the recipe or absolute, or a hub name like org/name"
+        yield Problem(where, f"there is no file '{written}'", remedy)
+
+
+def _may_be_on_a_hub(written: str) -> bool:
+    """Whether a name has the form ``org/name`` and does not look like a data file."""
+    known = (".json", ".jsonl", ".parquet", ".csv", ".arrow", ".yaml", ".yml")
+    return bool(HUB_NAME.match(written)) and not written.lower().endswith(known)

@@ -1,0 +1,95 @@
+"""What a run prints before its first step: what trains, on what, how often."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from ..modeling.parts import PartCount, count_parameters
+from .config import UniDPOConfig
+from .setup import RunParts
+
+__all__ = ["StartReport", "parameter_table", "print_start", "step_line"]
+
+
+def parameter_table(counts: Sequence[PartCount]) -> Table:
+    """Returns the table of trainable parameters."""
+    table = Table(title="Parameters", title_justify="left")
+    table.add_column("part")
+    table.add_column("trainable", justify="right")
+    table.add_column("all", justify="right")
+    table.add_column("share", justify="right")
+    trainable, total = sum(c.trainable for c in counts), sum(c.total for c in counts)
+    for count in (*counts, PartCount("together", trainable, total)):
+        share = f"{100 * count.trainable / count.total:.2f} %"
+        table.add_row(count.part, f"{count.trainable:,}", f"{count.total:,}", share)
+    return table
+
+
+def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes: int) -> str:
+    """Returns how many pairs, groups, prompts and responses an optimizer step sees."""
+    rows = parts.train_rows
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    units = sum(len(row.pairs) or len(row.responses) for row in rows)
+    groups = per_step * len(rows) / max(units, 1)
+    responses = per_step * sum(len(row.responses) for row in rows) / max(units, 1)
+    unit = f"{parts.settings.loss.unit}s"
+    return (
+        f"{max_steps} optimizer steps of about {per_step} {unit} in {groups:.1f} groups (prompts) "
+        f"with {responses:.1f} responses"
+    )
+
+
+class StartReport(TrainerCallback):
+    """Prints the report when training begins, on the main process."""
+
+    def __init__(self, parts: RunParts) -> None:
+        self.parts = parts
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the trainer."""
+        if state.is_world_process_zero:
+            print_start(self.parts, args, max_steps=state.max_steps, processes=args.world_size)
+
+
+def print_start(
+    parts: RunParts,
+    args: UniDPOConfig,
+    *,
+    max_steps: int,
+    processes: int,
+    console: Console | None = None,
+) -> None:
+    """Prints the table of parameters and the lines about data, loss and steps."""
+    console = console or Console(stderr=True)
+    console.print(parameter_table(count_parameters(parts.scorer.model, parts.family)))
+    for line in data_lines(parts, args):
+        console.print(line)
+    reference = type(parts.reference).__name__ if parts.reference is not None else "none"
+    console.print(f"Loss: {parts.settings.describe()}; reference: {reference}")
+    if parts.settings.loss.batch_dependent(parts.settings.config):
+        console.print("[yellow]This loss depends on the micro-batch a pair falls into[/yellow]")
+    console.print(step_line(parts, args, max_steps=max_steps, processes=processes))
+
+
+def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
+    """Returns what a pass over the data found."""
+    found = parts.preflight
+    if found is None:
+        return []
+    domains = ", ".join(f"{count} {name}" for name, count in sorted(found.domains.items()))
+    lines = [
+        f"Data: {found.rows} rows ({domains}), {found.pairs} pairs, {found.responses} responses, "
+        f"{found.images} pictures, {found.prompts} distinct prompts; longest row {found.longest} "
+        f"tokens; {len(parts.eval_rows)} rows held out"
+    ]
+    if found.cut_responses:
+        lines.append(
+            f"[yellow]{found.cut_responses} of {found.responses} responses are cut to fit "
+            f"max_length {args.max_length}[/yellow]"
+        )
+    return lines

@@ -1,0 +1,80 @@
+"""One preference step, from a batch to the loss of every unit: the whole flow on one screen.
+
+    batch -> token log-probabilities -> sums per response -> pairs -> weights and loss
+
+Follow a row further: `data/collate.py` built the batch, `modeling/scoring.py` runs the model,
+`losses/<name>.py` holds the formula. Nothing here needs a trainer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import Adapter
+from ..modeling.logprobs import sequence_logps
+from ..modeling.reference import Reference, score
+from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
+from .loss_settings import LossSettings
+
+__all__ = ["StepOutput", "pair_up", "preference_step"]
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one pass over a batch gives.
+
+    Attributes:
+        loss: The loss of each unit, rewards and terms.
+        weight: The weight of each unit, 0 for fillers.
+        pairs: Both sides of every pair under both models.
+    """
+
+    loss: LossOutput
+    weight: Tensor
+    pairs: PairLogps
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """The weighted sum over units; divided by `weight.sum()` it is the mean."""
+        counted = torch.where(self.weight > 0, self.loss.per_unit, 0.0)
+        return (self.weight * counted).sum()
+
+
+def preference_step(
+    policy: nn.Module,
+    batch: GroupBatch,
+    *,
+    adapter: Adapter,
+    settings: LossSettings,
+    reference: Reference | None,
+) -> StepOutput:
+    """Scores a batch under policy and reference and returns the loss of each unit.
+
+    Args:
+        policy: The scoring module, as prepared.
+        batch: Groups in any layout, on the policy's device.
+        adapter: Turns the batch into forward inputs.
+        settings: The loss and its parameters for each source.
+        reference: Needed where the loss uses one.
+    """
+    reference_logps = None
+    if reference is not None:
+        reference_logps = sequence_logps(reference.token_logps(policy, batch), batch)
+    policy_logps = sequence_logps(score(policy, adapter, batch), batch)
+    pairs = pair_up(policy_logps, reference_logps, batch)
+    output = settings.compute(policy_logps, pairs, batch)
+    return StepOutput(output, batch.unit_weight(settings.loss.unit), pairs)
+
+
+def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:
+    """Returns the pairs of a batch from the log-probabilities of its responses."""
+    return PairLogps(
+        policy_chosen=policy.select(batch.chosen),
+        policy_rejected=policy.select(batch.rejected),
+        reference_chosen=None if reference is None else reference.select(batch.chosen),
+        reference_rejected=None if reference is None else reference.select(batch.rejected),
+        score_chosen=batch.scores[batch.chosen],
+        score_rejected=batch.scores[batch.rejected],
+        weight=batch.pair_weight,
+    )

@@ -1,0 +1,305 @@
+"""`UniDPOTrainer`: a thin subclass of transformers' Trainer that holds no mathematics.
+
+Construction is functions (`setup.py`), the step is a function (`step.py`), metrics are sums
+(`metrics.py`). What is inherited: the loop, accumulation, clipping, schedules, saving, resuming,
+`report_to`, DDP, FSDP and DeepSpeed.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..data.batches import GroupBatchSampler, GroupDataset
+from ..data.collate import GroupCollator
+from ..data.load import rows_from_records
+from ..errors import DataError, ModelError, Problem
+from ..records import GroupBatch
+from .config import UniDPOConfig
+from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
+from .metrics import MetricSums, policy_only_change
+from .optimizer import check_learning_rates, set_learning_rates
+from .progress import Throughput
+from .setup import RunParts, prepare_run
+from .start_report import StartReport
+from .step import StepOutput, preference_step
+
+__all__ = ["UniDPOTrainer"]
+
+SAMPLES_FILE = "samples.jsonl"
+"""Answers generated at each evaluation, in the output folder."""
+
+
+class UniDPOTrainer(Trainer):
+    """Preference tuning of text and vision-language models.
+
+    Args:
+        model: A name, a folder, or a loaded causal or image-text-to-text model.
+        args: Settings; a default `UniDPOConfig` if left out.
+        train_dataset: A `datasets.Dataset`, a list of dicts or of `PreferenceRow`s with the
+            columns of `unidpo_mm.data.formats`.
+        eval_dataset: Held-out data of the same kind; see also `UniDPOConfig.eval_fraction`.
+        processing_class: Processor or tokenizer; None to load the model's own.
+        ref_model: The reference; None to take the policy's first state.
+        peft_config: A `peft.LoraConfig` or `unidpo_mm.modeling.parts.LoraSettings`.
+        callbacks: As in transformers.
+        **kwargs: Further arguments of transformers' Trainer, for example `optimizers`.
+
+    Raises:
+        UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
+    """
+
+    loss_is_scaled_for_ga = True
+    """The loss is divided by the units of the whole optimizer step, not of the micro-batch."""
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: UniDPOConfig | None = None,
+        *,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        ref_model: str | nn.Module | None = None,
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or UniDPOConfig(output_dir="out")
+        self.parts = prepare_run(
+            model,
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            ref_model=ref_model,
+            peft_config=peft_config,
+        )
+        parts = self.parts
+        check_learning_rates(args.learning_rates or {}, parts.family)
+        super().__init__(
+            model=parts.scorer,
+            args=args,
+            train_dataset=GroupDataset(parts.train_rows, parts.adapter),
+            eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
+            processing_class=parts.adapter.processor,
+            callbacks=[StartReport(parts), *(callbacks or [])],
+            **kwargs,
+        )
+        _check_fsdp(args, self.accelerator)
+        self.data_collator = _collator(parts, args, processes=self.accelerator.num_processes)
+        self.train_sums = MetricSums(parts.settings.loss, args.device)
+        self.throughput = Throughput()
+        self.first_evaluation: dict[str, float] = {}
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Returns micro-batches of whole groups, as many on every process."""
+        if not len(self.train_dataset):
+            raise DataError(Problem("train_dataset", "there is no row to train on", "Give data"))
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Returns the held-out groups in their order."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            remedy = "Give eval_dataset, or set eval_fraction"
+            raise DataError(Problem("eval_dataset", "there is no row to evaluate on", remedy))
+        if not isinstance(dataset, GroupDataset):
+            dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
+        return self._loader(dataset, self.args.per_device_eval_batch_size, None)
+
+    def _loader(self, dataset: GroupDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
+        sampler = GroupBatchSampler(
+            dataset,
+            [len(row.pairs) or len(row.responses) for row in dataset.rows],
+            batch_size,
+            seed=seed,
+            multiple_of=self.accelerator.num_processes,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """Returns the micro-batches of a step and its units over all processes."""
+        self.throughput.start_step(self.state.global_step)
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        unit = self.parts.settings.loss.unit
+        here = sum((item["batch"].unit_weight(unit).sum() for item in samples), torch.zeros(()))
+        total = self.accelerator.gather(here.to(device)).sum()
+        self.throughput.count(float(total))
+        return samples, total
+
+    # ---- the step ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, GroupBatch],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Returns this process's share of the mean loss of the optimizer step."""
+        batch = inputs["batch"].to(self.args.device)
+        with self.accelerator.autocast():
+            output = self.preference_step(model, batch)
+        self.train_sums.add(output, batch)
+        units = output.weight.sum() if num_items_in_batch is None else num_items_in_batch
+        # accelerate averages gradients over processes; the mean runs over the units of all
+        loss = output.loss_sum * self.accelerator.num_processes / units
+        return (loss, output) if return_outputs else loss
+
+    def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
+        """Calls `step.preference_step` with the parts of this run."""
+        return preference_step(
+            model,
+            batch,
+            adapter=self.parts.adapter,
+            settings=self.parts.settings,
+            reference=self.parts.reference,
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Makes the optimizer, with a learning rate for each part that has its own."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if fresh and self.args.learning_rates:
+            set_learning_rates(
+                optimizer, model or self.model, self.args.learning_rates, self.parts.family
+            )
+        return optimizer
+
+    # ---- evaluation and logs ----
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Returns metrics from sums and counts over all pairs, and writes sample answers."""
+        model = self._model_to_evaluate()
+        with self.accelerator.autocast():
+            sums = evaluate_pairs(
+                model,
+                dataloader,
+                adapter=self.parts.adapter,
+                settings=self.parts.settings,
+                reference=self.parts.reference,
+                device=self.args.device,
+            )
+        means = sums.means()
+        self.first_evaluation = self.first_evaluation or means
+        means |= policy_only_change(means, self.first_evaluation)
+        self._answer_samples(dataloader.dataset)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the training metrics of the steps since the last log, pace and time left."""
+        if "loss" in logs:
+            self.train_sums.reduce()
+            means = self.train_sums.means()
+            means.pop("loss", None)
+            self.train_sums = MetricSums(self.parts.settings.loss, self.args.device)
+            unit = self.parts.settings.loss.unit
+            pace = self.throughput.measure(self.state.global_step, self.state.max_steps, unit)
+            logs = {**logs, **means, **pace}
+        super().log(logs, start_time)
+
+    def _model_to_evaluate(self) -> nn.Module:
+        """Returns the prepared model, preparing it where training did not."""
+        if not self.is_in_train and not self.accelerator._models:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                self.model_wrapped = self.accelerator.prepare(self.model)
+            else:
+                self.model_wrapped = self.accelerator.prepare_model(
+                    self.model, evaluation_mode=True
+                )
+        wrapped: nn.Module = self.model_wrapped
+        return wrapped
+
+    def _answer_samples(self, dataset: GroupDataset) -> None:
+        rows = pick_samples(dataset.rows, self.args.eval_generations)
+        if not rows:
+            return
+        samples = answer_prompts(
+            self.model,
+            self.parts.adapter,
+            rows,
+            max_new_tokens=self.args.eval_max_new_tokens,
+            device=self.args.device,
+        )
+        if self.is_world_process_zero():
+            path = Path(self.args.output_dir) / SAMPLES_FILE
+            write_samples(path, samples, step=self.state.global_step)
+
+    # ---- checkpoints hold the plain model ----
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        if state_dict is not None:
+            state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        with self._plain_model():
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        with self._plain_model() if model is None else contextlib.nullcontext():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        with contextlib.nullcontext() if sharded else self._plain_model():
+            super()._load_best_model()
+
+    @contextlib.contextmanager
+    def _plain_model(self) -> Iterator[None]:
+        """Shows transformers the model without its scoring module for a while."""
+        scorer = self.model
+        self.model = scorer.model
+        try:
+            yield
+        finally:
+            self.model = scorer
+
+
+def _collator(parts: RunParts, args: UniDPOConfig, *, processes: int) -> GroupCollator:
+    """Returns the collator; with several processes every batch runs every part of the model."""
+    filler = parts.adapter.filler() if processes > 1 else None
+    return GroupCollator(
+        pad_token_id=parts.adapter.pad_token_id,
+        padding_side=args.padding_side,
+        filler=filler if filler is not None and filler.image_extras else None,
+    )
+
+
+def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:
+    """Refuses a run that asks for FSDP and would get something else, as on a CPU."""
+    if args.fsdp and accelerator.distributed_type.value != "FSDP":
+        found = f"FSDP was asked for and accelerate runs {accelerator.distributed_type.value}"
+        remedy = "Start with a configuration for FSDP on GPUs, or leave fsdp out"
+        raise ModelError(Problem("train.fsdp", found, remedy))
