@@ -1,8 +1,8 @@
 """Finds losses, model families and commands by the name of their file.
 
-A file name is a registration: `losses/simpo.py` is the loss `simpo`, `model_adapters/llava.py` the
-family `llava`. Nothing is listed by hand and adding one needs no reinstall. This is the only
-module that imports by name; everything else imports what it uses.
+A file name is a registration: `losses/simpo.py` is the loss `simpo`, `model_adapters/text.py` the
+family `text`. Nothing is listed by hand and adding one needs no reinstall. This is the only module
+that imports by name; everything else imports what it uses.
 """
 
 import difflib

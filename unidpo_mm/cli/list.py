@@ -1,16 +1,13 @@
 """`unidpo-mm list`: what there is to choose from, one line each."""
 
-import pkgutil
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from ..plugins import LOSS_PACKAGE, families, loss_names, summary
+from ..plugins import LOSS_PACKAGE, families, format_modules, loss_names, summary
 
 __all__ = ["Kind", "show_plugins"]
-
-FORMAT_PACKAGE = "unidpo_mm.data.formats"
 
 
 class Kind(StrEnum):
@@ -36,7 +33,4 @@ def _modules(kind: Kind) -> dict[str, str]:
         return families()
     if kind is Kind.LOSSES:
         return {name: f"{LOSS_PACKAGE}.{name}" for name in loss_names()}
-    from ..data import formats  # imports torch, so only where it is needed
-
-    names = (module.name for module in pkgutil.iter_modules(formats.__path__))
-    return {name: f"{FORMAT_PACKAGE}.{name}" for name in names if not name.startswith("_")}
+    return {name: module.__name__ for name, module in format_modules().items()}

@@ -74,9 +74,15 @@ class ScoringModel(nn.Module):
         return self.model.config
 
     @property
-    def _no_split_modules(self) -> Any:
-        """Names of the layers that FSDP shards as units; accelerate reads it."""
-        return getattr(unwrap_peft(self.model), "_no_split_modules", None)
+    def _no_split_modules(self) -> list[str]:
+        """Names of the layers that FSDP shards as units; accelerate reads it.
+
+        A vision-language model names the layers of every tower that it could have, and accelerate
+        stops at a name that the model at hand lacks: only those present are given.
+        """
+        present = {type(module).__name__ for module in self.model.modules()}
+        named = getattr(unwrap_peft(self.model), "_no_split_modules", None) or ()
+        return sorted(present.intersection(named))
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any

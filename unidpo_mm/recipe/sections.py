@@ -122,7 +122,7 @@ class SourceSection(Section):
     path: Name
     """A file, a folder, or the name of a data set on a hub."""
     images: Name | None = None
-    """Folder of the pictures; null takes the paths in the rows as they are."""
+    """Folder that the picture paths in the rows start from; null is the folder of the file."""
     domain: Literal["text", "math", "multimodal"] | None = None
     """Domain of the rows in reports; null is multimodal for rows with pictures, else text."""
     name: Name | None = None

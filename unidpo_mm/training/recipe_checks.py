@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, EnumType
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -166,9 +166,8 @@ def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:
 
 def _enum_values(hint: Any) -> list[str]:
     """Returns the values of an enumeration that text is turned into, as transformers does."""
-    members: list[type[Enum]] = [
-        part for part in (hint, *get_args(hint)) if isinstance(part, EnumType)
-    ]
+    kinds = (hint, *get_args(hint))
+    members = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
     return [str(item.value) for member in members for item in member]
 
 

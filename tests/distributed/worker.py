@@ -1,0 +1,104 @@
+"""One process of a distributed run; started by test_distributed.py, prints nothing, writes a file.
+
+Usage: worker.py FOLDER MODE; rank and size come from the environment. Modes: ``single``, ``ddp``,
+``fsdp2``, and ``local_mean``, a negative control that divides by the units of its own process.
+"""
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from unidpo_mm import UniDPOConfig, UniDPOTrainer
+
+STEPS = 3
+
+
+def mixed_rows() -> list[dict]:
+    """Text, math and picture rows, so that whole micro-batches have no picture."""
+    picture = Image.new("RGB", (40, 30), (200, 30, 30))
+    rows = []
+    for number in range(12):
+        answers = ["A red square" + " and a circle" * (number % 3), "Blue" + " dog" * (number % 4)]
+        if number % 4 == 0:
+            answers.append("Nothing at all")  # three pairs: processes get unequal numbers of them
+        scored = [{"text": text, "score": 4.0 - 1.1 * n} for n, text in enumerate(answers)]
+        row = {"prompt": f"What is {number} in the picture?", "responses": scored}
+        if number in (0, 5, 6):
+            row |= {"images": [picture] * (1 + number % 2), "domain": "multimodal"}
+        elif number % 2:
+            row["domain"] = "math"
+        rows.append(row)
+    return rows
+
+
+def use_sharding() -> None:
+    """Makes accelerate shard on a CPU, which it never does by itself, for this process only."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    original = AcceleratorState.__init__
+
+    def sharded(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.distributed_type = DistributedType.FSDP
+        self.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
+        )
+
+    AcceleratorState.__init__ = sharded
+    assert Accelerator  # the class reads the state patched above
+
+
+def local_units(trainer, epoch_iterator, num_batches, device):
+    samples = [next(epoch_iterator) for _ in range(num_batches)]
+    units = sum(item["batch"].pair_weight.sum() for item in samples)
+    return samples, units * trainer.accelerator.num_processes
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def main(folder: Path, mode: str) -> None:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if mode == "fsdp2":
+        use_sharding()
+    args = UniDPOConfig(
+        output_dir=str(folder / f"out-{mode}"),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4 // world,
+        max_steps=STEPS,
+        logging_steps=1,
+        save_strategy="no",
+        learning_rate=1e-2,
+        optim="sgd",
+        max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        freeze=[],
+        seed=1,
+    )
+    trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=mixed_rows())
+    if mode == "local_mean":
+        trainer.get_batch_samples = functools.partial(local_units, trainer)
+    trainer.train()
+    sharded = [type(p).__name__ for p in trainer.model.parameters()]
+    weights = {n.removeprefix("model."): full(p.detach()) for n, p in trainer.model.named_parameters()}
+    metrics = trainer.evaluate(mixed_rows())
+    if int(os.environ.get("RANK", "0")) == 0:
+        logs = [log for log in trainer.state.log_history if "loss" in log]
+        torch.save(weights, folder / f"{mode}.pt")
+        result = {"logs": logs, "sharded": sharded.count("DTensor"), "metrics": metrics}
+        (folder / f"{mode}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
