@@ -75,7 +75,7 @@ def _processor(model_type: str, tokenizer: Any) -> Any:
             vision_feature_select_strategy="full",
             chat_template=CHATML,
         )
-    shape = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": square}
+    shape: dict[str, Any] = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": square}
     common = {
         "tokenizer": tokenizer,
         "patch_size": PATCH,

@@ -91,7 +91,9 @@ def main(folder: Path, mode: str) -> None:
         trainer.get_batch_samples = functools.partial(local_units, trainer)
     trainer.train()
     sharded = [type(p).__name__ for p in trainer.model.parameters()]
-    weights = {n.removeprefix("model."): full(p.detach()) for n, p in trainer.model.named_parameters()}
+    weights = {
+        n.removeprefix("model."): full(p.detach()) for n, p in trainer.model.named_parameters()
+    }
     metrics = trainer.evaluate(mixed_rows())
     if int(os.environ.get("RANK", "0")) == 0:
         logs = [log for log in trainer.state.log_history if "loss" in log]

@@ -12,7 +12,7 @@ one before it. This is the only place that shifts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -165,7 +165,7 @@ def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([filled(tensor) for tensor in tensors])
 
 
-def _targets(rows: Sequence[_PlainRow], starts: Sequence[int]) -> dict[str, Tensor]:
+def _targets(rows: Sequence[_PlainRow], starts: Sequence[int]) -> dict[str, Any]:
     """Returns the flat list (row, position) -> target id -> response, and the lengths."""
     row, position, response = [], [], []
     for number, (plain, start) in enumerate(zip(rows, starts, strict=True)):
@@ -188,7 +188,7 @@ def _distinct(rows: Sequence[_PlainRow]) -> list[EncodedGroup]:
     return list({id(row.group): row.group for row in rows}.values())
 
 
-def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, object]:
+def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, Any]:
     """Returns pairs and targets as indices into the responses of the batch."""
     pairs, targets, first = [], [], 0
     for group in groups:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -105,5 +106,5 @@ def _names(row: PreferenceRow) -> tuple[str, ...]:
     return tuple(image.describe() for image in row.images)
 
 
-def _unchanged(finding: _Finding) -> _Finding:
+def _unchanged(finding: Any) -> Any:
     return finding

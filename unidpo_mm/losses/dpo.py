@@ -28,7 +28,7 @@ class DPOLossConfig:
     """Whether log-probabilities are means over tokens."""
 
     def __post_init__(self) -> None:
-        require("beta", self.beta, lambda value: value > 0, "> 0")
+        require("beta", self.beta, lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
         require(
             "label_smoothing",
             self.label_smoothing,

@@ -25,7 +25,7 @@ class SimPOLossConfig:
     """Target margin, reward units."""
 
     def __post_init__(self) -> None:
-        require("beta", self.beta, lambda value: value > 0, "> 0")
+        require("beta", self.beta, lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
         require("simpo_gamma", self.simpo_gamma, lambda value: value.isfinite(), "finite")
 
 

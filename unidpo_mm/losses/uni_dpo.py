@@ -46,9 +46,12 @@ def uni_dpo_loss(
     """Returns the Uni-DPO loss of P pairs.
 
     Args:
-        policy_chosen_logps, policy_rejected_logps: [P], length-normalised log-probabilities.
-        reference_chosen_logps, reference_rejected_logps: [P], the same under the reference.
-        score_chosen, score_rejected: [P], quality scores in float32 or better.
+        policy_chosen_logps: [P], length-normalised log-probabilities of the chosen answers.
+        policy_rejected_logps: [P], the same of the rejected answers.
+        reference_chosen_logps: [P], chosen answers under the reference.
+        reference_rejected_logps: [P], rejected answers under the reference.
+        score_chosen: [P], quality scores in float32 or better.
+        score_rejected: [P], the same of the rejected answers.
         beta: Reward scale.
         eta: Slope of the quality weight, 1 / score units.
         gamma: Exponent of the performance weight.
@@ -111,9 +114,14 @@ class UniDPOLossConfig:
     """Where log-probabilities are means over tokens: everywhere, nowhere, or the uses named."""
 
     def __post_init__(self) -> None:
-        require("beta", self.beta, lambda value: value > 0, "> 0")
+        require("beta", self.beta, lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
         for name in ("eta", "gamma", "nll_lambda", "sft_weight"):
-            require(name, getattr(self, name), lambda value: value >= 0, ">= 0 and finite")
+            require(
+                name,
+                getattr(self, name),
+                lambda value: (value >= 0) & value.isfinite(),
+                ">= 0 and finite",
+            )
         require("tau_ref", self.tau_ref, lambda value: value.isfinite(), "finite")
         if not isinstance(self.tau_good, str):
             require("tau_good", self.tau_good, lambda value: ~value.isnan(), "a number")

@@ -30,7 +30,8 @@ def quality_weight(score_chosen: Tensor, score_rejected: Tensor, *, eta: Value) 
     0.5 for equal scores, towards 1 for a clear preference, below 0.5 for mis-ordered scores.
 
     Args:
-        score_chosen, score_rejected: [P], in float32 or better: rounding moves the weight.
+        score_chosen: [P], in float32 or better: rounding moves the weight.
+        score_rejected: [P], likewise.
         eta: Slope, 1 / score units.
     """
     return torch.sigmoid(eta * (score_chosen - score_rejected))  # eq. 5

@@ -33,11 +33,11 @@ def enable_checkpointing(
     for tower in _frozen_towers(inner):
         for module in tower.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = False
+                module.gradient_checkpointing = False  # type: ignore[assignment] # a plain flag
 
 
 def _frozen_towers(model: Any) -> list[nn.Module]:
-    """Returns the parts beside the decoder, such as a vision tower, that hold no trainable weight."""
+    """Returns the parts beside the decoder, such as a vision tower, that do not train."""
     base, decoder = getattr(model, model.base_model_prefix, model), model.get_decoder()
     if decoder is base:
         return []

@@ -9,6 +9,7 @@ from torch import nn
 from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
+from .scoring import base_and_head
 
 __all__ = [
     "LoraSettings",
@@ -114,7 +115,7 @@ def add_lora(model: nn.Module, family: AdapterFamily, settings: LoraSettings) ->
 
 def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[str]:
     """Returns the names of the linear layers of a part, the output head left out."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    _, head = base_and_head(model)
     names = [
         name
         for name, module in model.named_modules()

@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class LoraOff:
     """The policy without its LoRA: no second model."""
 
     def __init__(self, scorer: ScoringModel, adapter: Adapter) -> None:
-        self.peft_model = scorer.model
+        self.peft_model: Any = scorer.model
         self.adapter = adapter
 
     @torch.no_grad()
@@ -95,7 +96,7 @@ def build_reference(
 
 
 def _trainable_outside_lora(model: nn.Module) -> list[str] | None:
-    """Returns trainable parameters that switching the LoRA off leaves changed; None without LoRA."""
+    """Returns trainable weights that a switched-off LoRA leaves changed; None without a LoRA."""
     if not hasattr(model, "disable_adapter"):
         return None
     inside = (".lora_", ".modules_to_save.")
@@ -120,7 +121,7 @@ def _no_lora_off(outside: list[str] | None) -> Problem:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module):  # type: ignore[no-untyped-def] # a generator of nothing
+def _evaluating(module: nn.Module) -> Iterator[None]:
     """Sets a module to evaluation for a while."""
     training = module.training
     module.eval()

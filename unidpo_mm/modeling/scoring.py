@@ -45,7 +45,8 @@ class ScoringModel(nn.Module):
 
         Args:
             inputs: Keyword arguments of the base model, from the adapter.
-            row, position: [M], where the predicting hidden states stand in [B, T].
+            row: [M], rows of the predicting hidden states.
+            position: [M], their positions in those rows.
             target_ids: [M].
 
         Returns:

@@ -83,7 +83,7 @@ class UniDPOConfig(TrainingArguments):
     logps_chunk_size: int = 1024
     """Response positions whose logits exist at a time."""
     eval_fraction: float = 0.0
-    """Share of the training rows held out by prompt and picture, where no evaluation set is given."""
+    """Share of the training rows held out by prompt and picture, without an eval_dataset."""
     eval_generations: int = 4
     """Held-out prompts that are answered at each evaluation."""
     eval_max_new_tokens: int = 64
@@ -109,7 +109,7 @@ class UniDPOConfig(TrainingArguments):
             given = self.accelerator_config or {}
             # our sampler already gives every process as many batches, by fillers of weight 0
             self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call] # as transformers wrote it
 
     def loss_settings(self) -> LossSettings:
         """Returns the loss with its parameters.

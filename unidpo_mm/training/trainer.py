@@ -6,22 +6,24 @@ Construction is functions (`setup.py`), the step is a function (`step.py`), metr
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.load import rows_from_records
 from ..errors import DataError, ModelError, Problem
+from ..modeling.scoring import ScoringModel
 from ..records import GroupBatch
 from .config import UniDPOConfig
+from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
 from .metrics import MetricSums, policy_only_change
 from .optimizer import check_learning_rates, set_learning_rates
@@ -54,6 +56,11 @@ class UniDPOTrainer(Trainer):
     Raises:
         UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
     """
+
+    args: UniDPOConfig
+    model: ScoringModel
+    train_dataset: GroupDataset
+    eval_dataset: GroupDataset | None
 
     loss_is_scaled_for_ga = True
     """The loss is divided by the units of the whole optimizer step, not of the micro-batch."""
@@ -96,6 +103,9 @@ class UniDPOTrainer(Trainer):
         self.data_collator = _collator(parts, args, processes=self.accelerator.num_processes)
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.throughput = Throughput()
+        self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        if not args.disable_tqdm:
+            self.add_callback(ConsoleProgress())
         self.first_evaluation: dict[str, float] = {}
 
     # ---- data ----
@@ -154,12 +164,12 @@ class UniDPOTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: Mapping[str, GroupBatch],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Returns this process's share of the mean loss of the optimizer step."""
-        batch = inputs["batch"].to(self.args.device)
+        batch: GroupBatch = inputs["batch"].to(self.args.device)
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         self.train_sums.add(output, batch)
@@ -212,9 +222,11 @@ class UniDPOTrainer(Trainer):
         means = sums.means()
         self.first_evaluation = self.first_evaluation or means
         means |= policy_only_change(means, self.first_evaluation)
-        self._answer_samples(dataloader.dataset)
+        dataset: Any = dataloader.dataset
+        self._answer_samples(dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))
+        nothing: Any = None  # predictions stay where they are: metrics are sums and counts
+        return EvalLoopOutput(nothing, nothing, metrics, len(dataset))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training metrics of the steps since the last log, pace and time left."""
@@ -252,7 +264,7 @@ class UniDPOTrainer(Trainer):
             device=self.args.device,
         )
         if self.is_world_process_zero():
-            path = Path(self.args.output_dir) / SAMPLES_FILE
+            path = Path(self.args.output_dir or "") / SAMPLES_FILE
             write_samples(path, samples, step=self.state.global_step)
 
     # ---- checkpoints hold the plain model ----
@@ -280,7 +292,8 @@ class UniDPOTrainer(Trainer):
     def _plain_model(self) -> Iterator[None]:
         """Shows transformers the model without its scoring module for a while."""
         scorer = self.model
-        self.model = scorer.model
+        plain: Any = scorer.model
+        self.model = plain
         try:
             yield
         finally:

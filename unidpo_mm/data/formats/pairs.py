@@ -18,7 +18,18 @@ from ._fields import (
 __all__ = ["FORMAT"]
 
 KNOWN = frozenset(
-    ["id", "domain", "prompt", "images", "image", "chosen", "rejected", "score_chosen", "score_rejected", "weight"]
+    [
+        "id",
+        "domain",
+        "prompt",
+        "images",
+        "image",
+        "chosen",
+        "rejected",
+        "score_chosen",
+        "score_rejected",
+        "weight",
+    ]
 )
 
 

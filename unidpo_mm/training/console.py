@@ -1,0 +1,143 @@
+"""What a run shows while it trains: a bar with pace and time left, and one line a log."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from ..records import DOMAINS
+
+__all__ = ["ConsoleProgress", "evaluation_table", "log_line"]
+
+SHORT = {
+    "loss": "loss",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "w_qual": "w_qual",
+    "w_perf": "w_perf",
+    "nll_gate": "gate",
+    "learning_rate": "lr",
+}
+"""Metrics of a log line and their short names; everything else is in the log history."""
+
+ROWS = {
+    "loss": "loss",
+    "rewards/accuracies": "reward accuracy",
+    "logps/accuracies": "log-prob accuracy",
+    "rewards/margins": "margin",
+    "w_qual": "w_qual",
+    "w_perf": "w_perf",
+    "nll_gate": "gate rate",
+    "effective_sample_size": "effective sample size",
+    "logps/chosen": "chosen log-prob a token",
+    "logps/chosen_change": "its change",
+}
+"""Metrics of the evaluation table and their names there."""
+
+
+class ConsoleProgress(TrainerCallback):
+    """Shows progress on the main process, in place of transformers' bar."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._began = 0.0
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the bar."""
+        self._began = time.perf_counter()
+        if not state.is_world_process_zero or not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._bar.add_task("", total=state.max_steps, completed=state.global_step, pace="")
+        self._bar.start()
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=state.global_step)
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prints a line for training, a table for an evaluation."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "eval_loss" in logs or any(name.startswith("eval_logps") for name in logs):
+            self.console.print(evaluation_table(logs, step=state.global_step))
+        elif "loss" in logs:
+            self._show_pace(logs)
+            self.console.print(log_line(logs, step=state.global_step, of=state.max_steps))
+
+    def on_train_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Removes the bar and says how long it took."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if state.is_world_process_zero:
+            seconds = time.perf_counter() - self._began
+            self.console.print(f"{state.global_step} steps done in {_duration(seconds)}")
+
+    def _show_pace(self, logs: Mapping[str, float]) -> None:
+        pace = _pace(logs)
+        if self._bar is not None and pace:
+            self._bar.update(self._bar.task_ids[0], pace=pace)
+
+
+def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
+    """Returns one line of a training log."""
+    parts = [f"{short} {logs[name]:.4g}" for name, short in SHORT.items() if name in logs]
+    left = f"{_duration(logs['seconds_left'])} left" if "seconds_left" in logs else ""
+    return "  ".join(part for part in (f"step {step}/{of}", *parts, _pace(logs), left) if part)
+
+
+def evaluation_table(logs: Mapping[str, float], *, step: int) -> Table:
+    """Returns an evaluation as a table: a line for each metric, a column for each domain."""
+    table = Table(title=f"Held-out pairs at step {step}", title_justify="left", box=SIMPLE_HEAD)
+    domains = [name for name in DOMAINS if f"eval_{name}/logps/chosen" in logs]
+    table.add_column("")
+    for heading in ("all", *domains):
+        table.add_column(heading, justify="right")
+    for name, text in ROWS.items():
+        if f"eval_{name}" in logs:
+            values = [
+                logs.get(f"eval_{group}{name}") for group in ("", *(f"{d}/" for d in domains))
+            ]
+            table.add_row(text, *("" if value is None else f"{value:.4g}" for value in values))
+    return table
+
+
+def _pace(logs: Mapping[str, float]) -> str:
+    for name, value in logs.items():
+        if name.endswith("s_per_second") and not name.startswith(("train", "eval")):
+            return f"{value:.3g} {name.removesuffix('_per_second')}/s"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

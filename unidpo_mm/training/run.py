@@ -1,0 +1,182 @@
+"""Runs a recipe: one table of which key becomes which argument, and the run itself."""
+
+import json
+import logging
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..data.load import SourceFile, load_rows
+from ..errors import DataError, Problem, UniDPOError
+from ..modeling.parts import LoraSettings
+from ..recipe import Recipe, dump_recipe
+from ..recipe.sections import SourceSection
+from ..records import PreferenceRow
+from .config import UniDPOConfig
+from .trainer import UniDPOTrainer
+
+__all__ = ["arguments_of", "check_from_recipe", "rows_of", "train_from_recipe", "trainer_for"]
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.yaml"
+RECORD_FILE = "run.json"
+RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
+
+
+def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
+    """Trains by a recipe, or goes on where it stopped; returns the trainer when it is done.
+
+    The resolved recipe and a record of the run are written beside the checkpoints, and the final
+    model with its processor into the output folder itself.
+
+    Raises:
+        UniDPOError: If anything cannot be used, before anything trains.
+    """
+    trainer = trainer_for(recipe)
+    checkpoint = _checkpoint(recipe)
+    if trainer.is_world_process_zero():
+        write_record(recipe, trainer)
+        if checkpoint is not None:
+            logger.warning("going on from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+def check_from_recipe(recipe: Recipe) -> None:
+    """Reads recipe, data and model as a run would, prints what it would do, and stops."""
+    from .start_report import print_start
+
+    trainer = trainer_for(recipe)
+    args = trainer.args
+    steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
+    print_start(trainer.parts, args, max_steps=steps, processes=args.world_size, console=Console())
+
+
+def trainer_for(recipe: Recipe) -> UniDPOTrainer:
+    """Returns the trainer of a recipe, its data read and its model loaded.
+
+    Raises:
+        UniDPOError: With the problems of all data files at once, else of settings or model.
+    """
+    train_rows, eval_rows = rows_of(recipe)
+    lora = recipe.model.lora
+    return UniDPOTrainer(
+        recipe.model.name_or_path,
+        arguments_of(recipe),
+        train_dataset=train_rows,
+        eval_dataset=eval_rows or None,
+        peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
+    )
+
+
+def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
+    """Returns the training rows and the evaluation rows of all sources."""
+    data = recipe.data
+    problems: list[Problem] = []
+    result: list[list[PreferenceRow]] = []
+    for sources in (data.sources, data.eval_sources):
+        try:
+            files = [source_file(source) for source in sources]
+            result.append(load_rows(files, score_scale=data.score_scale))
+        except DataError as error:
+            problems += error.problems
+            result.append([])
+    if problems:
+        raise DataError(problems)
+    return result[0], result[1]
+
+
+def source_file(source: SourceSection) -> SourceFile:
+    """Returns what the data layer needs to know of a source."""
+    scores = source.scores
+    return SourceFile(
+        path=source.path,
+        images=source.images,
+        name=source.name,
+        domain=source.domain,
+        split=source.split,
+        scale=None if scores is None else scores.scale,
+        judge=None if scores is None else scores.judge,
+    )
+
+
+def arguments_of(recipe: Recipe) -> UniDPOConfig:
+    """Returns the trainer's settings of a recipe; docs/recipe.md shows the same table.
+
+    Raises:
+        RecipeError: If transformers refuses an argument.
+    """
+    model, data, train = recipe.model, recipe.data, recipe.train
+    init = {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code, **model.init_kwargs}
+    if model.attn_implementation is not None:
+        init["attn_implementation"] = model.attn_implementation
+    settings: dict[str, Any] = {
+        **train.arguments,
+        "output_dir": train.output_dir,
+        "reference": train.reference,
+        "learning_rates": train.learning_rates or None,
+        "eval_generations": train.eval_generations,
+        "eval_max_new_tokens": train.eval_max_new_tokens,
+        "loss_type": recipe.loss.name,
+        "loss_kwargs": recipe.loss.parameters,
+        "loss_by_source": {
+            source_file(source).source_name: dict(source.loss)
+            for source in (*data.sources, *data.eval_sources)
+            if source.loss
+        }
+        or None,
+        "freeze": None if model.freeze is None else list(model.freeze),
+        "adapter": model.adapter,
+        "prompt_style": model.prompt_style,
+        "model_init_kwargs": init,
+        "max_length": data.max_length,
+        "eval_fraction": data.eval_fraction,
+        "data_seed": data.seed,
+        "preflight": data.preflight,
+    }
+    try:
+        return UniDPOConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise UniDPOError(f"section 'train': {error}") from error
+
+
+def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
+    """Writes the resolved recipe and what the run started with into the output folder."""
+    folder = Path(recipe.train.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+    parts = trainer.parts
+    record = {
+        "loss": parts.settings.describe(),
+        "reference": type(parts.reference).__name__ if parts.reference is not None else "none",
+        "train_rows": len(parts.train_rows),
+        "eval_rows": len(parts.eval_rows),
+        "judges": {
+            source_file(source).source_name: source.scores.judge
+            for source in recipe.data.sources
+            if source.scores is not None
+        },
+        "processes": trainer.args.world_size,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in RECORDED_PACKAGES},
+    }
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def _checkpoint(recipe: Recipe) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    if recipe.run.resume == "never":
+        return None
+    if recipe.run.resume != "auto":
+        return recipe.run.resume
+    folder = Path(recipe.train.output_dir)
+    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return last
