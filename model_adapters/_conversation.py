@@ -181,12 +181,23 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 def _ended(ids: list[int], tokenizer: Any) -> list[int]:
     """Ends an answer with the end-of-sequence token, unless its template ends the turn itself."""
-    special = set(tokenizer.all_special_ids)
-    if any(token in special for token in ids) or tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         return ids
-    while len(ids) > 1 and not tokenizer.decode(ids[-1:]).strip():
-        ids = ids[:-1]  # a blank that a template puts between turns is no part of the answer
-    return [*ids, tokenizer.eos_token_id]
+    kept = len(ids)
+    while kept > 1 and not tokenizer.decode(ids[kept - 1 : kept]).strip():
+        kept -= 1  # a blank that a template puts between turns is no part of the answer
+    if ids[kept - 1 : kept] and ids[kept - 1] in _special_ids(tokenizer):
+        return ids
+    return [*ids[:kept], tokenizer.eos_token_id]
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Returns the ids of all special tokens, also of those that have no name such as eos."""
+    added = tokenizer.added_tokens_decoder
+    return {
+        *tokenizer.all_special_ids,
+        *(number for number, token in added.items() if token.special),
+    }
 
 
 def _no_template(row: PreferenceRow, why: str) -> Problem:

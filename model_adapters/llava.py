@@ -97,7 +97,7 @@ class LlavaAdapter:
         """Returns the prompt ids with expanded placeholders, and the tensors of the pictures."""
         encoded = self.processor(
             text=rendered.prompt,
-            images=[image.open() for image in row.images],
+            images=[[image.open() for image in row.images]],  # one text, all its pictures
             add_special_tokens=rendered.add_special_tokens,
             return_tensors="pt",
         )

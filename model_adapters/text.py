@@ -65,10 +65,19 @@ class TextAdapter:
 
 
 def _serves(config: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
-    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    return remote or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return True
+    if getattr(config, "is_encoder_decoder", False):
+        return False
+    # Encoders such as BERT can be loaded as causal models too, and then see what is to come.
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return causal and (not encoder or bool(getattr(config, "is_decoder", False)))
 
 
 def _tiny(folder: Path, *, model_type: str = "llama", seed: int = 0, **sizes: Any) -> Path:

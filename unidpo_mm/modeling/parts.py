@@ -18,6 +18,7 @@ __all__ = [
     "count_parameters",
     "disable_dropout",
     "freeze_parts",
+    "keep_in_float32",
     "part_of",
 ]
 
@@ -136,6 +137,17 @@ def disable_dropout(model: nn.Module) -> None:
             module.p = 0.0
         elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment] # a float on attention layers
+
+
+def keep_in_float32(model: nn.Module) -> None:
+    """Turns trainable weights into float32, for mixed precision.
+
+    Autocast computes in bfloat16 or float16 all the same; but an update of 1e-6 would vanish in
+    the rounding of a weight that is stored in bfloat16.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def count_parameters(model: nn.Module, family: AdapterFamily) -> list[PartCount]:

@@ -147,7 +147,7 @@ class DataSection(Section):
     score_scale: Scale | None = None
     """The unit of all scores and so of `loss.eta` and `loss.tau_good`."""
     max_length: int | None = Field(default=None, ge=1)
-    """Most tokens of a prompt with one answer; null takes what the model allows."""
+    """Most tokens of a prompt with one answer, picture tokens included; null is no limit."""
     seed: int = Field(default=42, ge=0)
     """Seed of the split and of the order of rows."""
     preflight: bool = True

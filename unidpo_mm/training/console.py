@@ -89,7 +89,8 @@ class ConsoleProgress(TrainerCallback):
             self.console.print(evaluation_table(logs, step=state.global_step))
         elif "loss" in logs:
             self._show_pace(logs)
-            self.console.print(log_line(logs, step=state.global_step, of=state.max_steps))
+            line = log_line(logs, step=state.global_step, of=state.max_steps)
+            self.console.print(line, soft_wrap=True)
 
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any

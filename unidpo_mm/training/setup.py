@@ -12,7 +12,13 @@ from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem, RecipeError
 from ..modeling.load import LoadedModel, ModelSource, family_for, load_adapter, load_model
-from ..modeling.parts import LoraSettings, add_lora, disable_dropout, freeze_parts
+from ..modeling.parts import (
+    LoraSettings,
+    add_lora,
+    disable_dropout,
+    freeze_parts,
+    keep_in_float32,
+)
 from ..modeling.reference import FrozenCopy, Reference, build_reference
 from ..modeling.scoring import ScoringModel
 from ..records import PreferenceRow
@@ -113,7 +119,7 @@ def model_source(name: str, args: UniDPOConfig) -> ModelSource:
 
 
 def prepare_model(loaded: LoadedModel, args: UniDPOConfig, peft_config: Any) -> nn.Module:
-    """Freezes, adds a LoRA and switches dropout off; returns the policy."""
+    """Freezes, adds a LoRA, switches dropout off and sets number formats; returns the policy."""
     model = loaded.model
     if hasattr(model, "peft_config"):
         if peft_config is not None:
@@ -127,6 +133,8 @@ def prepare_model(loaded: LoadedModel, args: UniDPOConfig, peft_config: Any) -> 
         model = _with_peft(model, peft_config)
     if args.disable_dropout:
         disable_dropout(model)
+    if args.bf16 or args.fp16:
+        keep_in_float32(model)
     return model
 
 
@@ -159,7 +167,7 @@ def prepare_data(
         rows = [*train_rows, *eval_rows]
         found = preflight(rows, adapter, workers=args.dataloader_num_workers)
     if settings.loss.unit == "response":
-        train_rows = [row.for_responses() for row in train_rows]
+        train_rows = [row.for_responses() for row in train_rows if row.targets()]
     return train_rows, eval_rows, found
 
 

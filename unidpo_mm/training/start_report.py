@@ -68,12 +68,12 @@ def print_start(
     console = console or Console(stderr=True)
     console.print(parameter_table(count_parameters(parts.scorer.model, parts.family)))
     for line in data_lines(parts, args):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     reference = type(parts.reference).__name__ if parts.reference is not None else "none"
-    console.print(f"Loss: {parts.settings.describe()}; reference: {reference}")
+    console.print(f"Loss: {loss_line(parts)}; reference: {reference}", soft_wrap=True)
     if parts.settings.loss.batch_dependent(parts.settings.config):
         console.print("[yellow]This loss depends on the micro-batch a pair falls into[/yellow]")
-    console.print(step_line(parts, args, max_steps=max_steps, processes=processes))
+    console.print(step_line(parts, args, max_steps=max_steps, processes=processes), soft_wrap=True)
 
 
 def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
@@ -93,3 +93,17 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
             f"max_length {args.max_length}[/yellow]"
         )
     return lines
+
+
+def loss_line(parts: RunParts) -> str:
+    """Returns the loss, its parameters, and where sources differ."""
+    described = parts.settings.describe()
+    name, by_source = described.pop("name"), described.pop("by_source")
+    words = [f"{key} {value}" for key, value in described.items()]
+    words += [
+        f"{key} {value} for '{source}'"
+        for source, values in by_source.items()
+        for key, value in values.items()
+        if value != described[key]
+    ]
+    return f"{name} with {', '.join(words)}"

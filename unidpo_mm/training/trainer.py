@@ -173,9 +173,12 @@ class UniDPOTrainer(Trainer):
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         self.train_sums.add(output, batch)
-        units = output.weight.sum() if num_items_in_batch is None else num_items_in_batch
-        # accelerate averages gradients over processes; the mean runs over the units of all
-        loss = output.loss_sum * self.accelerator.num_processes / units
+        units = torch.as_tensor(
+            output.weight.sum() if num_items_in_batch is None else num_items_in_batch
+        )
+        # accelerate averages gradients over processes; the mean runs over the units of all. A step
+        # whose pairs all have weight 0 changes nothing.
+        loss = output.loss_sum * self.accelerator.num_processes / torch.where(units > 0, units, 1)
         return (loss, output) if return_outputs else loss
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:

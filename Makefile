@@ -1,0 +1,56 @@
+# Every verb sets up what it needs in .venv with plain pip; a second call starts at once, and a
+# changed pyproject.toml or constraints.txt installs again. `make PYTHON=... VERB` names another
+# Python, `make test ARGS="-k name"` passes arguments to pytest or to the demo.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+# The first of these that runs, is new enough and can make environments.
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$candidate -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+	>/dev/null 2>&1 && echo $$candidate && break; done)
+
+# Several workers with several threads each only get in each other's way.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
+
+.PHONY: help demo test test-slow check format clean
+
+help: ## show the verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+demo: export OMP_NUM_THREADS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+demo: $(READY) ## tune a small vision-language model on this computer, with figures before and after
+	$(BIN)/unidpo-mm demo $(ARGS)
+
+test: $(READY) ## the fast tests, offline
+	$(PYTEST) $(ARGS)
+
+test-slow: $(READY) ## the slow tests, offline
+	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
+
+check: $(READY) ## lint, format, types, spelling and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove runs and caches; the environment stays (rm -r .venv)
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# torch goes first: it is by far the largest download, and fails early and alone where it must.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.14 with venv found; name one: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,test,dev]'
+	@touch $@

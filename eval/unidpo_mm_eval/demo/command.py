@@ -1,0 +1,31 @@
+"""`unidpo-mm demo`: the quick-start as one command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["demo"]
+
+OUT = Path("runs/demo")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of data, models, figures and summary.")] = OUT,
+    seed: Annotated[int, typer.Option(help="Seed of data order, LoRA and training.")] = 0,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled pictures.")
+    ] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds of --compare, with commas.")] = "0,1,2",
+    split: Annotated[
+        str, typer.Option(help="Unseen concepts to measure on: heldout or validation.")
+    ] = "heldout",
+) -> None:
+    """Put a small vision-language model together, tune it on three domains, show what changed."""
+    from .compare import run_comparison
+    from .pipeline import run_demo
+
+    if compare:
+        run_comparison(out, [int(word) for word in seeds.split(",")], split=split)
+    else:
+        run_demo(out, seed, split=split)

@@ -1,0 +1,147 @@
+"""Shows the demo's result: a table in the terminal and two pictures beside the summary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+__all__ = ["GalleryItem", "draw_answers", "draw_curves", "result_table"]
+
+DOMAINS = ("multimodal", "math", "text")
+COLOURS = {"multimodal": "#3b6fb6", "math": "#c2571a", "text": "#3d8b4f"}
+PANELS = {
+    "loss": "loss",
+    "rewards/margins": "reward margin",
+    "w_qual": "quality weight w_qual",
+    "w_perf": "performance weight w_perf",
+}
+"""Logged metrics that are drawn, with their titles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryItem:
+    """One unseen picture with what the model said of it before and after."""
+
+    picture: Path
+    truth: str
+    before: str
+    after: str
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Returns the figures of `summary.json` as a table, in per cent with standard errors."""
+    pictures, errors = summary["multimodal"], summary["standard_errors"]
+    table = Table(title="Unseen concepts, generated answers", box=SIMPLE_HEAD, title_justify="left")
+    for heading in ("", "untrained", "after warm-up", "after Uni-DPO", "shuffled pictures"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    lines = {
+        "names the right kind first": ("accuracy", ("untrained", "warmup", "tuned", "shuffled")),
+        "one object: names a second, absent one": ("hallucination_rate", ("", "warmup", "tuned")),
+        "objects present that are named": ("object_recall", ("", "warmup", "tuned")),
+        "words in a caption": ("caption_words", ("", "warmup", "tuned")),
+    }
+    for text, (name, stages) in lines.items():
+        cells = [_cell(pictures[name], errors[name], stage, name) for stage in stages]
+        table.add_row(text, *cells)
+    table.add_row(
+        "most frequent kind (majority)", "", "", "", f"{100 * pictures['majority']:.0f} %"
+    )
+    return table
+
+
+def preference_table(summary: Mapping[str, Any]) -> Table:
+    """Returns the held-out preference accuracy by domain, before and after."""
+    table = Table(
+        title="Held-out pairs: the better answer is the likelier one",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+    )
+    for heading in ("", "pairs", "after warm-up", "after Uni-DPO", "change (standard error)"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for domain in (*DOMAINS, "all"):
+        found = summary[domain]["preference_accuracy"]
+        change = 100 * (found["tuned"] - found["before"])
+        table.add_row(
+            domain,
+            str(found["n"]),
+            f"{100 * found['before']:.1f} %",
+            f"{100 * found['tuned']:.1f} %",
+            f"{change:+.1f} ({100 * found['change_error']:.1f})",
+        )
+    return table
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draws loss, margins and weights over the steps, a line for each domain.
+
+    Args:
+        history: The trainer's log history.
+        path: Where the PNG goes.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    logs = [log for log in history if "loss" in log and "step" in log]
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 3.4), constrained_layout=True)
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+        for domain in DOMAINS:
+            points = [
+                (log["step"], log[f"{domain}/{name}"]) for log in logs if f"{domain}/{name}" in log
+            ]
+            if points:
+                steps, values = zip(*points, strict=True)
+                axis.plot(steps, values, color=COLOURS[domain], label=domain, linewidth=1.8)
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("optimizer step")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) -> None:
+    """Draws unseen pictures with the answers before and after.
+
+    Args:
+        items: What to show.
+        path: Where the PNG goes.
+        columns: Pictures in a line.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    lines = -(-len(items) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.1 * columns, 3.3 * lines), constrained_layout=True, squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, item in zip(axes.flat, items, strict=False):
+        with Image.open(item.picture) as picture:
+            axis.imshow(picture.convert("RGB"))
+        wrong = item.after != item.truth
+        axis.set_title(
+            f"is: {item.truth}\nwarm-up: {item.before}\nUni-DPO: {item.after}",
+            fontsize=10,
+            loc="left",
+            color="#8a1c1c" if wrong else "#1d5c2e",
+        )
+    figure.suptitle("Unseen concepts; green where the tuned model is exactly right", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _cell(values: Mapping[str, float], errors: Mapping[str, float], stage: str, name: str) -> str:
+    if stage not in values:
+        return ""
+    if name == "caption_words":
+        return f"{values[stage]:.2f} ± {errors[stage]:.2f}"
+    return f"{100 * values[stage]:.0f} ± {100 * errors[stage]:.0f} %"

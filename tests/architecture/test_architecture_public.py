@@ -1,0 +1,102 @@
+"""What others rely on: documented names, types, configs that load, a README that is true."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import unidpo_mm
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.training.recipe_checks import check_loss, check_train
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [
+    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if "accelerate" not in path.parts
+]
+PACKAGES = ["unidpo_mm", "model_adapters", "eval/unidpo_mm_eval"]
+UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
+"""Files that every package has, which a tree need not show."""
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_config_loads(path: Path):
+    load_recipe(path, checks=[check_loss, check_train])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_typed(package: str):
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_exported_name_exists_and_is_documented():
+    for name in set(unidpo_mm.__all__) - {"__version__"}:
+        assert getattr(unidpo_mm, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        unidpo_mm.absent  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize("package", ["unidpo_mm", "model_adapters"])
+def test_every_module_opens_with_a_docstring_and_states_its_names(package: str):
+    for path in (ROOT / package).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+        named = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]
+        typed = [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+        names = {target.id for target in (*named, *typed) if isinstance(target, ast.Name)}
+        if path.name not in ("__main__.py", "__init__.py"):
+            assert "__all__" in names, f"{path} states no __all__"
+
+
+def tree_of(readme: str) -> dict[str, list[str]]:
+    """Parses the annotated tree: {folder: names in it}, for folders whose content is listed."""
+    block = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", readme, re.DOTALL)
+    if block is None:
+        pytest.skip("README.md has no annotated tree yet")
+    listed: dict[str, list[str]] = {}
+    above: list[tuple[int, str]] = [(-1, "")]
+    for line in block.group(1).splitlines():
+        match = re.match(r"^([\s│├└─|`-]*)([\w.\-/]+)(\s{2,}\S.*|\s*)$", line)
+        if match is None or line.strip().startswith("```"):
+            continue
+        depth, name = len(match.group(1)), match.group(2)
+        while above[-1][0] >= depth:
+            above.pop()
+        listed.setdefault(above[-1][1], []).append(name.rstrip("/"))
+        above.append((depth, f"{above[-1][1]}{name.rstrip('/')}/"))
+    return listed
+
+
+def on_disk() -> set[str]:
+    """Returns all files that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip("this is no git checkout")
+    return {name for name in result.stdout.splitlines() if (ROOT / name).exists()}
+
+
+def test_the_tree_of_the_readme_equals_the_disk():
+    listed, files = tree_of((ROOT / "README.md").read_text(encoding="utf-8")), on_disk()
+    for folder, names in listed.items():
+        below = {
+            name.removeprefix(folder).split("/")[0] for name in files if name.startswith(folder)
+        }
+        shown = {name for name in below - UNLISTED if not name.startswith(".")}
+        if folder == "":  # files for tools and lawyers need no line
+            shown = {name for name in shown if (ROOT / name).is_dir()}
+            names = [name for name in names if (ROOT / name).is_dir() or name not in below]
+        assert set(names) == shown, f"the tree in README.md differs from the disk in '{folder}'"
+
+
+def test_the_tree_is_parsed_as_it_is_drawn():
+    readme = (
+        "<!-- tree -->\n```text\ncore/         the core\n  a.py        one\n  deep/       two\n"
+        "    b.py      three\nother/        more\n```\n<!-- /tree -->"
+    )
+    assert tree_of(readme) == {
+        "": ["core", "other"],
+        "core/": ["a.py", "deep"],
+        "core/deep/": ["b.py"],
+    }

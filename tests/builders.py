@@ -1,0 +1,178 @@
+"""Small rows, pictures, models and batches for tests; every name says what it builds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.data.collate import collate
+from unidpo_mm.data.images import MemoryImage
+from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
+from unidpo_mm.modeling.scoring import ScoringModel
+from unidpo_mm.plugins import load_family
+from unidpo_mm.records import (
+    EncodedGroup,
+    GroupBatch,
+    ImageSlot,
+    Message,
+    Pair,
+    PairLogps,
+    PreferenceRow,
+    Response,
+    SequenceLogps,
+)
+
+TEXT_TYPES = ("llama", "qwen3")
+PICTURE_TYPES = ("llava", "llava_next", "llava_onevision")
+MODEL_TYPES = TEXT_TYPES + PICTURE_TYPES
+
+
+def family_name(model_type: str) -> str:
+    return "llava" if model_type in PICTURE_TYPES else "text"
+
+
+def tiny_checkpoint(folder: Path, model_type: str) -> Path:
+    """Writes a tiny checkpoint whose weights are large enough for mistakes to show."""
+    import transformers
+
+    family = load_family(family_name(model_type))
+    family.tiny(folder, model_type=model_type)
+    model = getattr(transformers, family.auto_class).from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load_tiny(folder: Path, *, dtype: str = "float32", **options: Any) -> LoadedModel:
+    return load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions(**options))
+
+
+def scorer_of(loaded: LoadedModel, *, chunk_size: int = 1024) -> ScoringModel:
+    return ScoringModel(loaded.model, chunk_size=chunk_size).eval()
+
+
+def picture(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """A picture with a gradient, so that no two shades and no two places look alike."""
+    image = Image.new("RGB", size)
+    image.putdata(
+        [
+            ((40 * shade + 5 * x) % 256, (90 * shade + 7 * y) % 256, (x * y + shade) % 256)
+            for y in range(size[1])
+            for x in range(size[0])
+        ]
+    )
+    return image
+
+
+def row(
+    name: str = "r1",
+    prompt: str | Sequence[Message] = "What is 3 + 4?",
+    responses: Sequence[str] = ("The answer is 7.", "Eight"),
+    scores: Sequence[float | None] = (4.0, 1.0),
+    *,
+    images: Sequence[Image.Image] = (),
+    pairs: Sequence[Pair] = (Pair(0, 1),),
+    domain: Any = None,
+    **fields: Any,
+) -> PreferenceRow:
+    """A row; a plain prompt gets its pictures in front, a conversation has its own slots."""
+    if isinstance(prompt, str):
+        messages: tuple[Message, ...] = (Message("user", (*(ImageSlot() for _ in images), prompt)),)
+    else:
+        messages = tuple(prompt)
+    settings: dict[str, Any] = {
+        "source": "data",
+        "where": f"data.jsonl row {name}",
+        "raw": isinstance(prompt, str),
+        **fields,
+    }
+    return PreferenceRow(
+        id=name,
+        domain=domain or ("multimodal" if images else "text"),
+        messages=messages,
+        images=tuple(MemoryImage(image, "here") for image in images),
+        responses=tuple(
+            Response(text, score) for text, score in zip(responses, scores, strict=True)
+        ),
+        pairs=tuple(pairs),
+        **settings,
+    )
+
+
+def mixed_rows(*, pictures: bool) -> list[PreferenceRow]:
+    """Text, math and, where the model has eyes, picture rows; ranks of two and of three."""
+    rows = [
+        row("text", "Write one word.", ("Hello, world!", "Two circle"), (4.0, 2.5)),
+        row(
+            "math",
+            "Compute 3 + 4 * 5.",
+            ("The answer is 23.", "35", "There are 12, how many?"),
+            (5.0, 1.0, 3.0),
+            pairs=(Pair(0, 1), Pair(0, 2), Pair(2, 1, 0.5)),
+            domain="math",
+        ),
+        row("long", "Hello " * 20, ("world " * 12 + "!", "?"), (2.0, 2.0)),
+    ]
+    if pictures:
+        rows += [
+            row("one", "What is it?", ("A red square", "Blue"), (4.5, 2.0), images=[picture(1)]),
+            row(
+                "two",
+                "How many?",
+                ("Two pictures here", "One"),
+                (3.0, 1.0),
+                images=[picture(2, (30, 56)), picture(3)],
+            ),
+        ]
+    return rows
+
+
+def encoded(loaded: LoadedModel, rows: Sequence[PreferenceRow]) -> list[EncodedGroup]:
+    return [loaded.adapter.encode(one) for one in rows]
+
+
+def batch_of(
+    loaded: LoadedModel, rows: Sequence[PreferenceRow], *, padding_side: Any = "right"
+) -> GroupBatch:
+    return collate(
+        encoded(loaded, rows),
+        pad_token_id=loaded.adapter.pad_token_id,
+        padding_side=padding_side,
+    )
+
+
+def side(means: Any, lengths: Any | None = None) -> SequenceLogps:
+    """Log-probabilities of responses, given by their means over tokens, differentiable."""
+    values = torch.as_tensor(means, dtype=torch.float64)
+    length = torch.ones_like(values) if lengths is None else torch.as_tensor(lengths).double()
+    return SequenceLogps(values * length, length.detach())
+
+
+def pairs_of(
+    policy_chosen: Any,
+    policy_rejected: Any,
+    reference_chosen: Any,
+    reference_rejected: Any,
+    score_chosen: Any,
+    score_rejected: Any,
+    *,
+    lengths: tuple[Any, Any] | None = None,
+    weight: Any = None,
+) -> PairLogps:
+    chosen, rejected = lengths if lengths is not None else (None, None)
+    scores = torch.as_tensor(score_chosen, dtype=torch.float64)
+    return PairLogps(
+        policy_chosen=side(policy_chosen, chosen),
+        policy_rejected=side(policy_rejected, rejected),
+        reference_chosen=side(reference_chosen, chosen),
+        reference_rejected=side(reference_rejected, rejected),
+        score_chosen=scores,
+        score_rejected=torch.as_tensor(score_rejected, dtype=torch.float64),
+        weight=torch.ones_like(scores) if weight is None else torch.as_tensor(weight).double(),
+    )

@@ -1,0 +1,145 @@
+"""The commands, called inside this process."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from unidpo_mm.cli import main as cli
+from unidpo_mm.cli.extra import first_line
+from unidpo_mm.errors import RecipeError, UniDPOError
+from unidpo_mm.plugins import families, loss_names
+from unidpo_mm.recipe import Recipe
+
+COMMANDS = {
+    "train": {"--check", "--help"},
+    "list": {"--help"},
+}
+"""The permitted flags of each command of the core; a new one is a conscious change."""
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(cli.build_app(arguments), arguments)
+
+
+def group() -> typer.core.TyperGroup:
+    built = typer.main.get_command(cli.build_app([]))
+    assert isinstance(built, typer.core.TyperGroup)
+    return built
+
+
+def test_the_flags_are_frozen():
+    for name, flags in COMMANDS.items():
+        options = {text for part in group().commands[name].params for text in part.opts}
+        assert {text for text in options if text.startswith("--")} == flags - {"--help"}
+
+
+def test_every_command_is_listed_with_one_line_of_help():
+    for name, command in group().commands.items():
+        assert command.get_short_help_str(), name
+
+
+def test_list_losses_and_models():
+    losses = invoke("list", "losses").stdout.splitlines()
+    assert [line.split()[0] for line in losses] == list(loss_names())
+    models = invoke("list", "models").stdout.splitlines()
+    assert [line.split()[0] for line in models] == list(families())
+    assert all(len(line.split()) > 3 for line in (*losses, *models))
+
+
+def test_list_formats():
+    result = invoke("list", "formats")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip()
+
+
+def test_list_of_something_else_is_refused():
+    result = invoke("list", "optimizers")
+    assert result.exit_code == 2
+    assert "models" in result.output
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
+    """Stands in for the training layer; collects what it was asked to do."""
+    calls: list[tuple[str, Recipe]] = []
+    run = ModuleType("unidpo_mm.training.run")
+    run.train_from_recipe = lambda recipe: calls.append(("train", recipe))  # type: ignore[attr-defined]
+    run.check_from_recipe = lambda recipe: calls.append(("check", recipe))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unidpo_mm.training.run", run)
+    return calls
+
+
+@pytest.mark.parametrize(("flags", "verb"), [((), "train"), (("--check",), "check")])
+def test_train_hands_the_recipe_over(tmp_path: Path, called, flags, verb):
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
+    result = invoke("train", str(path), "loss.name=dpo", "loss.beta=0.5", *flags)
+    assert result.exit_code == 0, result.output
+    ((what, recipe),) = called
+    assert what == verb
+    assert recipe.loss.parameters == {"beta": 0.5}
+
+
+def test_nothing_is_trained_on_a_wrong_recipe(tmp_path: Path, called):
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
+    result = invoke("train", str(path), "loss.name=dpo", "loss.gamma=0.5")
+    assert isinstance(result.exception, RecipeError)
+    assert called == []
+
+
+def make_command(folder: Path, text: str) -> None:
+    (folder / "their_package").mkdir()
+    (folder / "their_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (folder / "their_package" / "command.py").write_text(text)
+
+
+def test_a_help_line_is_read_without_importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_command(tmp_path, '"""A module."""\ndef run():\n    """Does it.\n\n    More."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert first_line(EntryPoint("x", "their_package.command:run", "g")) == "Does it."
+    assert first_line(EntryPoint("x", "their_package.command:app", "g")) == "A module."
+    assert first_line(EntryPoint("x", "their_package.absent:app", "g")) == ""
+    assert first_line(EntryPoint("x", "absent.command:app", "g")) == ""
+
+
+def test_a_broken_source_has_no_help_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_command(tmp_path, "def")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert first_line(EntryPoint("x", "their_package.command:run", "g")) == ""
+
+
+def test_commands_of_other_packages_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "their_commands.py").write_text(
+        "import typer\n"
+        "def hello(name: str = 'you'):\n    print('hello', name)\n"
+        "app = typer.Typer()\n"
+        "@app.command()\ndef one():\n    print('one')\n"
+        "@app.command()\ndef two():\n    print('two')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = {
+        "hello": EntryPoint("hello", "their_commands:hello", "g"),
+        "many": EntryPoint("many", "their_commands:app", "g"),
+        "broken": EntryPoint("broken", "their_absent_module:app", "g"),
+    }
+    monkeypatch.setattr(cli, "user_commands", lambda: points)
+    assert invoke("hello", "--name", "me").stdout == "hello me\n"
+    assert invoke("many", "two").stdout == "two\n"
+    with pytest.raises(UniDPOError, match=r"'broken' cannot be loaded .* pip install"):
+        invoke("broken")
+
+
+def test_main_prints_errors_and_leaves_with_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["unidpo-mm", "train", "absent.yaml"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == cli.EXIT_CODE
+    assert "error: absent.yaml: it cannot be read" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""What all tests share: no network, one thread, a fixed seed, tiny checkpoints."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses connections to other machines; several processes on this one may talk."""
+    if request.node.get_closest_marker("network") is None:
+        connect = socket.socket.connect
+
+        def guarded(self: socket.socket, address: Any) -> None:
+            host = address[0] if isinstance(address, tuple) else "localhost"
+            if host not in ("localhost", "127.0.0.1", "::1", socket.gethostname()):
+                raise OSError(f"a test without the marker 'network' connects to {host}")
+            connect(self, address)
+
+        monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Starts every test from the same random numbers, whatever ran before it."""
+    random.seed(0)
+    if "torch" in sys.modules:  # importing it takes longer than most tests
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns the folder of a tiny random checkpoint by model type; each is built once a run."""
+    from builders import tiny_checkpoint
+
+    folders: dict[str, Path] = {}
+
+    def find(model_type: str) -> Path:
+        if model_type not in folders:
+            folder = tmp_path_factory.mktemp(model_type)
+            folders[model_type] = tiny_checkpoint(folder, model_type)
+        return folders[model_type]
+
+    return find

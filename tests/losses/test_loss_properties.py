@@ -1,0 +1,222 @@
+"""What holds for every loss, found by name."""
+
+import dataclasses
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from builders import pairs_of, side
+from hypothesis import given, settings
+
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.losses.base import Loss
+from unidpo_mm.plugins import load_loss, loss_names
+from unidpo_mm.records import PairLogps, SequenceLogps
+
+LOSSES: list[Loss] = [load_loss(name) for name in loss_names()]
+PAIR_LOSSES = [loss for loss in LOSSES if loss.unit == "pair"]
+
+every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+every_pair_loss = pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: loss.name)
+
+LOGP = st.floats(-30.0, 0.0)
+SCORE = st.floats(-5.0, 10.0)
+LENGTH = st.integers(1, 300)
+PAIR = st.tuples(LOGP, LOGP, LOGP, LOGP, SCORE, SCORE, LENGTH, LENGTH)
+PAIRS = st.lists(PAIR, min_size=1, max_size=6)
+Drawn = list[tuple[float, ...]]
+
+
+def config_of(loss: Loss, **changed: Any) -> Any:
+    names = {field.name for field in dataclasses.fields(loss.config)}
+    return loss.config(**{**({"tau_good": 2.5} if "tau_good" in names else {}), **changed})
+
+
+def tensors_of(drawn: Drawn) -> list[torch.Tensor]:
+    return [torch.tensor(column, dtype=torch.float64) for column in zip(*drawn, strict=True)]
+
+
+def pairs_from(columns: list[torch.Tensor], *, swapped: bool = False) -> PairLogps:
+    p_w, p_l, q_w, q_l, s_w, s_l, n_w, n_l = columns
+    if swapped:
+        p_w, p_l, q_w, q_l, s_w, s_l, n_w, n_l = p_l, p_w, q_l, q_w, s_l, s_w, n_l, n_w
+    return pairs_of(p_w, p_l, q_w, q_l, s_w, s_l, lengths=(n_w, n_l))
+
+
+def inputs_of(loss: Loss, columns: list[torch.Tensor]) -> PairLogps | SequenceLogps:
+    if loss.unit == "pair":
+        return pairs_from(columns)
+    return side(columns[0], columns[6])
+
+
+@every_loss
+@settings(max_examples=40, deadline=None)
+@given(drawn=PAIRS)
+def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
+    columns = tensors_of(drawn)
+    columns[0].requires_grad_()
+    columns[1].requires_grad_()
+    output = loss.compute(inputs_of(loss, columns), config_of(loss))
+    assert output.per_unit.shape == (len(drawn),)
+    assert output.per_unit.isfinite().all()
+    output.per_unit.sum().backward()
+    assert columns[0].grad is not None
+    assert columns[0].grad.isfinite().all()
+
+
+@every_loss
+@settings(max_examples=25, deadline=None)
+@given(drawn=PAIRS, data=st.data())
+def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any) -> None:
+    order = data.draw(st.permutations(range(len(drawn))))
+    config = config_of(loss)
+    straight = loss.compute(inputs_of(loss, tensors_of(drawn)), config).per_unit
+    shuffled = loss.compute(inputs_of(loss, tensors_of([drawn[n] for n in order])), config).per_unit
+    torch.testing.assert_close(shuffled, straight[list(order)], rtol=1e-12, atol=1e-12)
+
+
+@every_loss
+@settings(max_examples=25, deadline=None)
+@given(drawn=PAIRS)
+def test_a_unit_has_the_same_loss_alone(loss: Loss, drawn: Drawn) -> None:
+    config = config_of(loss)
+    assert not loss.batch_dependent(config)
+    together = loss.compute(inputs_of(loss, tensors_of(drawn)), config).per_unit
+    alone = [loss.compute(inputs_of(loss, tensors_of([one])), config).per_unit for one in drawn]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
+
+
+@every_pair_loss
+@settings(max_examples=25, deadline=None)
+@given(drawn=PAIRS)
+def test_swapping_chosen_and_rejected_negates_the_reward_margin(loss: Loss, drawn: Drawn) -> None:
+    margins = []
+    for swapped in (False, True):
+        output = loss.compute(pairs_from(tensors_of(drawn), swapped=swapped), config_of(loss))
+        assert output.chosen_rewards is not None
+        assert output.rejected_rewards is not None
+        margins.append(output.chosen_rewards - output.rejected_rewards)
+    torch.testing.assert_close(margins[0], -margins[1], rtol=1e-12, atol=1e-12)
+
+
+@every_pair_loss
+@settings(max_examples=25, deadline=None)
+@given(drawn=PAIRS, constant=st.floats(-5, 5))
+def test_a_constant_on_both_policy_log_probs_leaves_the_margin(
+    loss: Loss, drawn: Drawn, constant: float
+) -> None:
+    columns = tensors_of(drawn)
+    columns[6] = columns[7]  # equal lengths: a constant on means is then one on sums too
+    moved = [columns[0] + constant, columns[1] + constant, *columns[2:]]
+    margins = []
+    for values in (columns, moved):
+        output = loss.compute(pairs_from(values), config_of(loss))
+        assert output.chosen_rewards is not None
+        assert output.rejected_rewards is not None
+        margins.append(output.chosen_rewards - output.rejected_rewards)
+    torch.testing.assert_close(margins[0], margins[1], rtol=1e-9, atol=1e-9)
+
+
+@every_pair_loss
+@settings(max_examples=25, deadline=None)
+@given(drawn=PAIRS)
+def test_weights_lie_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
+    terms = loss.compute(pairs_from(tensors_of(drawn)), config_of(loss)).terms
+    for name, values in terms.items():
+        if name.startswith("w_") or name.endswith("gate"):
+            assert ((values >= 0) & (values <= 1)).all(), name
+
+
+@every_pair_loss
+def test_a_higher_chosen_log_prob_never_costs_more_preference(loss: Loss) -> None:
+    settings_ = {"nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
+    chosen = torch.linspace(-3, 0, 20, dtype=torch.float64)
+    other = torch.full_like(chosen, -1.5)
+    pairs = pairs_of(chosen, other, other, other, other * 0 + 3, other * 0)
+    losses = loss.compute(pairs, config_of(loss, **settings_)).per_unit
+    assert (losses.diff() < 0).all()
+
+
+@every_loss
+def test_declared_terms_are_those_returned_and_carry_no_gradient(loss: Loss) -> None:
+    columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)] * 2)
+    columns[0].requires_grad_()
+    output = loss.compute(inputs_of(loss, columns), config_of(loss))
+    assert tuple(output.terms) == loss.terms
+    assert output.per_unit.requires_grad
+    side_results = [*output.terms.values(), output.chosen_rewards, output.rejected_rewards]
+    for values in side_results:
+        assert values is None or (not values.requires_grad and values.shape == (2,))
+
+
+@pytest.mark.parametrize(
+    "loss", [loss for loss in PAIR_LOSSES if not loss.needs_reference(config_of(loss))]
+)
+def test_a_loss_that_says_it_needs_no_reference_runs_without_one(loss: Loss) -> None:
+    config = config_of(loss)
+    pairs = pairs_from(tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)]))
+    without = dataclasses.replace(pairs, reference_chosen=None, reference_rejected=None)
+    assert torch.equal(loss.compute(without, config).per_unit, loss.compute(pairs, config).per_unit)
+
+
+@every_loss
+def test_a_loss_that_says_it_needs_no_scores_is_the_same_without_them(loss: Loss) -> None:
+    off = {"quality_weight": "none", "nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
+    config = config_of(loss, **off)
+    assert not loss.needs_scores(config)
+    if loss.unit != "pair":
+        return
+    columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)])
+    scored = loss.compute(pairs_from(columns), config).per_unit
+    columns[4], columns[5] = columns[4] * torch.nan, columns[5] * torch.nan
+    assert torch.equal(loss.compute(pairs_from(columns), config).per_unit, scored)
+
+
+WRONG = [
+    ("uni_dpo", "beta", 0.0),
+    ("uni_dpo", "beta", float("inf")),
+    ("uni_dpo", "eta", -0.25),
+    ("uni_dpo", "eta", float("inf")),
+    ("uni_dpo", "gamma", -1.5),
+    ("uni_dpo", "nll_lambda", -0.125),
+    ("uni_dpo", "sft_weight", -2.0),
+    ("uni_dpo", "tau_ref", float("inf")),
+    ("uni_dpo", "tau_good", float("nan")),
+    ("dpo", "beta", -0.5),
+    ("dpo", "label_smoothing", 0.5),
+    ("dpo", "label_smoothing", -0.1),
+    ("simpo", "beta", 0.0),
+    ("simpo", "simpo_gamma", float("nan")),
+]
+
+
+@pytest.mark.parametrize(("name", "parameter", "value"), WRONG)
+def test_a_wrong_parameter_is_refused_by_name_and_value(
+    name: str, parameter: str, value: float
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{parameter} must be .*found {value}"):
+        config_of(load_loss(name), **{parameter: value})
+
+
+def test_a_wrong_number_among_the_numbers_by_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="beta must be > 0"):
+        config_of(load_loss("uni_dpo"), beta=torch.tensor([1.0, -1.0]))
+
+
+@every_loss
+def test_a_loss_is_found_by_the_name_of_its_file_and_documents_itself(loss: Loss) -> None:
+    assert load_loss(loss.name) is loss
+    assert type(loss).__name__ == "Loss"
+    assert loss.config.__doc__
+    assert dataclasses.is_dataclass(loss.config)
+    assert loss.config.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def test_the_four_losses_of_the_shelf_are_there() -> None:
+    assert {"uni_dpo", "dpo", "simpo", "sft"} <= set(loss_names())
+
+
+def test_an_unknown_loss_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match=r"no loss 'unidpo', did you mean 'uni_dpo'\?"):
+        load_loss("unidpo")

@@ -1,0 +1,210 @@
+"""A pair has the same loss and gradient in whatever batch and padding it comes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import MODEL_TYPES, PICTURE_TYPES, batch_of, load_tiny, mixed_rows, scorer_of
+from torch import Tensor
+
+from unidpo_mm.adapter import Adapter
+from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.reference import FrozenCopy
+from unidpo_mm.modeling.scoring import ScoringModel
+from unidpo_mm.records import GroupBatch, PreferenceRow
+from unidpo_mm.training.loss_settings import LossSettings, make_loss_settings
+from unidpo_mm.training.step import preference_step
+
+Checkpoint = Callable[[str], Path]
+BAR = 1e-5
+Result = tuple[dict[str, list[Tensor]], Tensor]
+
+
+def settings_of(name: str = "uni_dpo", **parameters: Any) -> LossSettings:
+    return make_loss_settings(name, {"tau_good": 2.5, "nll_lambda": 0.2, **parameters})
+
+
+class Bench:
+    """A policy that has moved away from its reference, so that no term is trivial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loaded: LoadedModel = load_tiny(folder)
+        self.adapter: Adapter = self.loaded.adapter
+        self.scorer: ScoringModel = scorer_of(self.loaded)
+        self.reference = FrozenCopy(scorer_of(load_tiny(folder)), self.adapter)
+        torch.manual_seed(7)
+        with torch.no_grad():
+            for parameter in self.scorer.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+
+    def run(self, batches: Sequence[GroupBatch], **settings: Any) -> Result:
+        """Returns the losses by row and the gradient of the sum of all losses, flat."""
+        self.scorer.zero_grad()
+        losses: dict[str, list[Tensor]] = {}
+        for batch in batches:
+            output = preference_step(
+                self.scorer,
+                batch,
+                adapter=self.adapter,
+                settings=settings_of(**settings),
+                reference=self.reference,
+            )
+            output.loss_sum.backward()
+            for name, loss in zip(batch.pair_rows, output.loss.per_unit.detach(), strict=True):
+                losses.setdefault(name, []).append(loss)
+        grads = [p.grad.flatten() for p in self.scorer.parameters() if p.grad is not None]
+        return losses, torch.cat(grads)
+
+
+def assert_same(one: Result, other: Result, bar: float = BAR) -> None:
+    assert one[0].keys() == other[0].keys()
+    for name, losses in one[0].items():
+        torch.testing.assert_close(
+            torch.stack(losses), torch.stack(other[0][name]), rtol=bar, atol=bar, msg=name
+        )
+    distance = (one[1] - other[1]).norm() / one[1].norm()
+    assert distance < 2 * bar, float(distance)
+
+
+@pytest.fixture(scope="module")
+def bench(checkpoint: Checkpoint) -> Callable[[str], Bench]:
+    benches: dict[str, Bench] = {}
+    return lambda kind: benches.setdefault(kind, Bench(checkpoint(kind)))
+
+
+def rows_for(model_type: str) -> list[PreferenceRow]:
+    return mixed_rows(pictures=model_type in PICTURE_TYPES)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_batch_equals_its_rows_one_by_one(bench: Callable[[str], Bench], model_type: str) -> None:
+    it = bench(model_type)
+    rows = rows_for(model_type)
+    together = it.run([batch_of(it.loaded, rows)])
+    alone = it.run([batch_of(it.loaded, [one]) for one in rows])
+    assert_same(together, alone)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_left_padding_equals_right_padding(bench: Callable[[str], Bench], model_type: str) -> None:
+    it = bench(model_type)
+    rows = rows_for(model_type)
+    assert_same(
+        it.run([batch_of(it.loaded, rows, padding_side="left")]),
+        it.run([batch_of(it.loaded, rows, padding_side="right")]),
+    )
+
+
+@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+def test_mixed_domains_equal_a_batch_for_each_domain(
+    bench: Callable[[str], Bench], model_type: str
+) -> None:
+    it = bench(model_type)
+    rows = mixed_rows(pictures=True)
+    mixed = it.run([batch_of(it.loaded, rows[3:] + rows[:3])])
+    separate = it.run(
+        [
+            batch_of(it.loaded, [one for one in rows if one.domain == domain])
+            for domain in ("text", "math", "multimodal")
+        ]
+    )
+    assert_same(mixed, separate)
+
+
+@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+def test_the_order_of_rows_and_their_pictures_does_not_matter(
+    bench: Callable[[str], Bench], model_type: str
+) -> None:
+    it = bench(model_type)
+    rows = mixed_rows(pictures=True)
+    assert_same(it.run([batch_of(it.loaded, rows)]), it.run([batch_of(it.loaded, rows[::-1])]))
+
+
+def test_the_comparison_sees_a_wrong_picture(bench: Callable[[str], Bench]) -> None:
+    import dataclasses
+
+    it = bench("llava")
+    batch = batch_of(it.loaded, mixed_rows(pictures=True))
+    pixels = batch.image_inputs["pixel_values"].roll(1, 0)
+    wrong = dataclasses.replace(batch, image_inputs={"pixel_values": pixels})
+    with pytest.raises(AssertionError):
+        assert_same(it.run([batch]), it.run([wrong]))
+
+
+def test_the_comparison_sees_wrong_positions(bench: Callable[[str], Bench]) -> None:
+    import dataclasses
+
+    it = bench("llama")
+    batch = batch_of(it.loaded, mixed_rows(pictures=False), padding_side="left")
+    columns = torch.arange(batch.row_position.shape[1])
+    doubled = dataclasses.replace(batch, row_position=columns.expand_as(batch.row_position) * 2)
+    with pytest.raises(AssertionError):
+        assert_same(it.run([batch]), it.run([doubled]))
+
+
+def test_the_comparison_sees_padding_that_is_attended_to(bench: Callable[[str], Bench]) -> None:
+    import dataclasses
+
+    it = bench("llama")
+    batch = batch_of(it.loaded, mixed_rows(pictures=False), padding_side="left")
+    inputs = {
+        **batch.token_inputs,
+        "attention_mask": torch.ones_like(batch.token_inputs["attention_mask"]),
+    }
+    with pytest.raises(AssertionError):
+        assert_same(it.run([batch]), it.run([dataclasses.replace(batch, token_inputs=inputs)]))
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo"])
+def test_other_losses_do_not_know_their_batch_either(
+    bench: Callable[[str], Bench], name: str
+) -> None:
+    it = bench("llava")
+    rows = mixed_rows(pictures=True)
+    nothing = {"tau_good": None, "nll_lambda": None}
+    assert_same(
+        it.run([batch_of(it.loaded, rows)], name=name, **nothing),
+        it.run([batch_of(it.loaded, [one]) for one in rows], name=name, **nothing),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model_type", ["qwen3", "llava_onevision"])
+def test_the_gate_is_shut_for_every_pair_before_the_first_step(
+    checkpoint: Checkpoint, model_type: str, dtype: str
+) -> None:
+    from unidpo_mm.modeling.reference import build_reference
+
+    loaded = load_tiny(checkpoint(model_type), dtype=dtype)
+    scorer = scorer_of(loaded).train()
+    reference = build_reference("frozen_copy", scorer, loaded.adapter, needed=True)
+    batch = batch_of(loaded, rows_for(model_type))
+    output = preference_step(
+        scorer,
+        batch,
+        adapter=loaded.adapter,
+        settings=settings_of(tau_good=-100.0),
+        reference=reference,
+    )
+    assert output.loss.terms["nll_gate"].tolist() == [0.0] * batch.num_pairs
+    assert output.loss.chosen_rewards is not None
+    assert output.loss.chosen_rewards.abs().max() == 0
+
+
+def test_the_gate_opens_once_the_policy_loses_a_good_answer(
+    bench: Callable[[str], Bench],
+) -> None:
+    it = bench("llama")
+    batch = batch_of(it.loaded, mixed_rows(pictures=False))
+    output = preference_step(
+        it.scorer,
+        batch,
+        adapter=it.adapter,
+        settings=settings_of(tau_good=-100.0),
+        reference=it.reference,
+    )
+    lost = output.pairs.policy_chosen.sum < output.pairs.reference_chosen.sum  # type: ignore[union-attr]
+    assert 0 < lost.sum() < len(lost)
+    assert torch.equal(output.loss.terms["nll_gate"], lost.double())

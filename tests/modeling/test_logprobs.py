@@ -1,0 +1,234 @@
+"""Response log-probabilities against a naive full softmax in float64, for every tiny model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import (
+    MODEL_TYPES,
+    PICTURE_TYPES,
+    batch_of,
+    load_tiny,
+    mixed_rows,
+    row,
+    scorer_of,
+    tiny_checkpoint,
+)
+from torch import Tensor, nn
+
+from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
+from unidpo_mm.modeling.reference import score
+from unidpo_mm.records import EncodedGroup, GroupBatch
+
+Checkpoint = Callable[[str], Path]
+
+OTHER_TEXT_TYPES = (
+    "bloom", "cohere", "cohere2", "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox",
+    "granite", "mistral", "mpt", "olmo2", "opt", "phi3", "qwen2", "starcoder2",
+)  # fmt: skip
+"""Decoders that differ in positions, norms, or in what they do to their logits."""
+
+
+def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> list[Tensor]:
+    """Log-probs of each answer's tokens, one plain row at a time, whole softmax, float64."""
+    model: Any = loaded.model.double()
+    found = []
+    for ids in group.response_ids:
+        row_ids = torch.cat([group.prompt_ids, ids]).unsqueeze(0)
+        pictures = {
+            name: tensor.double() if tensor.is_floating_point() else tensor
+            for name, tensor in group.image_extras.items()
+        }
+        with torch.no_grad():
+            logits = model(input_ids=row_ids, **pictures).logits[0]
+        assert logits.dtype == torch.float64
+        start = group.prompt_ids.numel()
+        predicting = logits[start - shift : start - shift + ids.numel()]
+        found.append(predicting.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1))
+    return found
+
+
+def assert_equals_naive(folder: Path, rows: Any, *, rtol: float = 2e-5) -> None:
+    loaded = load_tiny(folder)
+    batch = batch_of(loaded, rows)
+    with torch.no_grad():
+        found = score(scorer_of(loaded), loaded.adapter, batch)
+    assert found.dtype == torch.float32
+    groups = [loaded.adapter.encode(one) for one in rows]
+    expected = torch.cat([part for group in groups for part in naive_logps(loaded, group)])
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_response_log_probs_equal_a_naive_full_softmax(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
+    assert_equals_naive(checkpoint(model_type), mixed_rows(pictures=model_type in PICTURE_TYPES))
+
+
+@pytest.mark.parametrize("model_type", OTHER_TEXT_TYPES)
+def test_response_log_probs_equal_the_models_own_for_other_decoders(
+    tmp_path: Path, model_type: str
+) -> None:
+    assert_equals_naive(tiny_checkpoint(tmp_path, model_type), mixed_rows(pictures=False)[:2])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "llava"])
+def test_a_shift_by_one_is_told_apart(checkpoint: Checkpoint, model_type: str) -> None:
+    loaded = load_tiny(checkpoint(model_type))
+    group = loaded.adapter.encode(mixed_rows(pictures=False)[0])
+    right = torch.cat(naive_logps(loaded, group))
+    for shift in (0, 2):
+        wrong = torch.cat(naive_logps(loaded, group, shift=shift))
+        assert (right - wrong).abs().max() > 1e-2
+
+
+def test_sums_and_lengths_belong_to_the_response_alone(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    rows = mixed_rows(pictures=False)
+    batch = batch_of(loaded, rows)
+    with torch.no_grad():
+        found = sequence_logps(score(scorer_of(loaded), loaded.adapter, batch), batch)
+    groups = [loaded.adapter.encode(one) for one in rows]
+    expected = [part for group in groups for part in naive_logps(loaded, group)]
+    assert found.sum.dtype == torch.float64
+    assert found.length.tolist() == [len(part) for part in expected]
+    torch.testing.assert_close(
+        found.sum, torch.stack([p.sum() for p in expected]), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(
+        found.mean, torch.stack([p.mean() for p in expected]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_sums_are_exact_where_float32_sums_are_not() -> None:
+    tokens = torch.full((3000,), 0.1) * -1
+    batch = single_response_batch(3000)
+    assert float(sequence_logps(tokens, batch).sum) == pytest.approx(
+        3000 * float(tokens[0]), rel=1e-12
+    )
+
+
+def single_response_batch(length: int) -> GroupBatch:
+    from unidpo_mm.data.collate import collate
+
+    group = EncodedGroup(
+        row_id="r",
+        domain="text",
+        source="s",
+        where="here",
+        prompt_ids=torch.tensor([1]),
+        response_ids=(torch.ones(length, dtype=torch.int64),),
+        scores=torch.tensor([1.0], dtype=torch.float64),
+        pairs=(),
+        targets=(0,),
+    )
+    return collate([group], pad_token_id=0)
+
+
+# ---- chunks ----
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 1000])
+def test_the_chunk_size_changes_neither_values_nor_gradients(
+    checkpoint: Checkpoint, chunk_size: int
+) -> None:
+    results = []
+    for size in (chunk_size, 10_000):
+        loaded = load_tiny(checkpoint("llama"))
+        scorer = scorer_of(loaded, chunk_size=size)
+        logps = score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False)))
+        logps.sum().backward()
+        results.append((logps.detach(), [p.grad for p in scorer.parameters()]))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-6)
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
+    checkpoint: Checkpoint, grad: bool
+) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    scorer = scorer_of(loaded, chunk_size=4)
+    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    shapes: list[tuple[int, ...]] = []
+    head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
+    batch = batch_of(loaded, mixed_rows(pictures=True))
+    with torch.set_grad_enabled(grad):
+        logps = score(scorer, loaded.adapter, batch)
+    if grad:
+        logps.sum().backward()
+    assert shapes
+    assert all(len(shape) == 2 and shape[0] <= 4 for shape in shapes)
+    rows = sum(shape[0] for shape in shapes)
+    assert rows == batch.target_ids.numel() * (2 if grad else 1)  # answers only, never prompts
+
+
+def test_token_logps_by_hand() -> None:
+    """Two classes with logits 0 and ln 3: probabilities 1/4 and 3/4."""
+    hidden = torch.tensor([[1.0], [1.0]])
+    head = nn.Linear(1, 2, bias=False)
+    head.weight.data = torch.tensor([[0.0], [float(torch.log(torch.tensor(3.0)))]])
+    found = token_logps(hidden, torch.tensor([0, 1]), head, chunk_size=1)
+    torch.testing.assert_close(found.exp(), torch.tensor([0.25, 0.75]))
+
+
+def test_bf16_logits_are_normalised_in_float32() -> None:
+    torch.manual_seed(1)
+    head = nn.Linear(16, 5000, bias=False).to(torch.bfloat16)
+    hidden = torch.randn(8, 16, dtype=torch.bfloat16)
+    targets = torch.arange(8)
+    found = token_logps(hidden, targets, head)
+    expected = head(hidden).double().log_softmax(-1)[torch.arange(8), targets]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    rounded = head(hidden).log_softmax(-1)[torch.arange(8), targets]
+    assert not torch.allclose(rounded.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+# ---- what models do to their logits ----
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (LogitTransform(), [1.0, -40.0]),
+        (LogitTransform(scale=0.25), [0.25, -10.0]),
+        (LogitTransform(softcap=30.0), [0.99963, -26.1010]),
+        (LogitTransform(scale=0.5, softcap=10.0), [0.499584, -9.64028]),
+    ],
+)
+def test_logits_are_scaled_and_then_capped(
+    transform: LogitTransform, expected: list[float]
+) -> None:
+    found = transform(torch.tensor([1.0, -40.0]))
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("gemma2", {"final_logit_softcapping": 2.0}),
+        ("granite", {"logits_scaling": 8.0}),
+        ("cohere", {"logit_scale": 0.1}),
+    ],
+)
+def test_softcaps_and_scales_of_a_configuration_reach_the_log_probs(
+    tmp_path: Path, model_type: str, settings: dict[str, float]
+) -> None:
+    from unidpo_mm.plugins import load_family
+
+    load_family("text").tiny(tmp_path, model_type=model_type, initializer_range=0.3, **settings)
+    rows = [row()]
+    assert_equals_naive(tmp_path, rows)
+    loaded = load_tiny(tmp_path)
+    scorer = scorer_of(loaded)
+    with torch.no_grad():
+        right = score(scorer, loaded.adapter, batch_of(loaded, rows))
+        scorer.transform = LogitTransform()
+        wrong = score(scorer, loaded.adapter, batch_of(loaded, rows))
+    assert (right - wrong).abs().max() > 0.05

@@ -1,0 +1,334 @@
+"""Freezing, LoRA, parts by name, dropout, and checkpointing that stays out of frozen towers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import MODEL_TYPES, PICTURE_TYPES, batch_of, family_name, load_tiny, mixed_rows
+from torch import nn
+
+from unidpo_mm.errors import AdapterError, ModelError
+from unidpo_mm.modeling.load import ModelSource, family_for, load_model
+from unidpo_mm.modeling.memory import enable_checkpointing
+from unidpo_mm.modeling.parts import (
+    LoraSettings,
+    add_lora,
+    count_parameters,
+    disable_dropout,
+    freeze_parts,
+    part_of,
+)
+from unidpo_mm.modeling.reference import score
+from unidpo_mm.modeling.scoring import ScoringModel, base_and_head
+from unidpo_mm.plugins import load_family
+
+Checkpoint = Callable[[str], Path]
+
+
+def trainable(model: nn.Module) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+# ---- loading ----
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_family_is_found_by_the_type_of_the_model(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
+    assert load_tiny(checkpoint(model_type)).family.name == family_name(model_type)
+
+
+@pytest.mark.parametrize("model_type", ["vit", "bert", "t5", "bart", "whisper"])
+def test_a_type_that_no_family_serves_is_refused_by_name(model_type: str) -> None:
+    from transformers import AutoConfig
+
+    with pytest.raises(ModelError, match=rf"no model family serves the model type '{model_type}'"):
+        family_for(AutoConfig.for_model(model_type))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
+    from unidpo_mm.adapter import AdapterOptions
+
+    with pytest.raises(ModelError, match=r"cannot be loaded .*Give a folder written by save_pre"):
+        load_model(ModelSource(name_or_path=str(tmp_path)), AdapterOptions())
+
+
+def test_an_unknown_number_format_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelError, match=r"'float8' is no number format.*bfloat16"):
+        load_tiny(checkpoint("llama"), dtype="float8")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_weights_come_in_the_dtype_asked_for(
+    checkpoint: Checkpoint, dtype: str, expected: torch.dtype
+) -> None:
+    model = load_tiny(checkpoint("llava"), dtype=dtype).model
+    assert {p.dtype for p in model.parameters()} == {expected}
+
+
+def test_a_family_with_pictures_refuses_a_bare_tokenizer(checkpoint: Checkpoint) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    from unidpo_mm.adapter import AdapterOptions
+    from unidpo_mm.modeling.load import load_adapter
+
+    folder = checkpoint("llava")
+    with pytest.raises(ModelError, match="needs a processor"):
+        load_adapter(
+            ModelSource(name_or_path=str(folder)),
+            AdapterOptions(),
+            config=AutoConfig.from_pretrained(folder),
+            family=load_family("llava"),
+            processor=AutoTokenizer.from_pretrained(folder),
+        )
+
+
+# ---- parts and freezing ----
+
+
+def test_the_longest_prefix_names_the_part() -> None:
+    parts = {"a": ("model.a",), "inner": ("model.a.b",), "head": ("lm_head",)}
+    assert part_of("model.a.weight", parts) == "a"
+    assert part_of("model.a.b.weight", parts) == "inner"
+    assert part_of("model.ab.weight", parts) == "other"
+    assert part_of("base_model.model.lm_head.weight", parts) == "head"
+    assert part_of("anything", {"all": ("",)}) == "all"
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_parameter_belongs_to_a_part_of_its_family(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
+    loaded = load_tiny(checkpoint(model_type))
+    counts = {count.part: count for count in count_parameters(loaded.model, loaded.family)}
+    assert "other" not in counts
+    assert set(counts) == set(loaded.family.parts)
+    assert sum(c.total for c in counts.values()) == sum(
+        p.numel() for p in loaded.model.parameters()
+    )
+
+
+@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+@pytest.mark.parametrize("freeze", [None, [], ["vision_tower"], ["language_model", "projector"]])
+def test_freezing_leaves_exactly_the_other_parts_trainable(
+    checkpoint: Checkpoint, model_type: str, freeze: list[str] | None
+) -> None:
+    loaded = load_tiny(checkpoint(model_type))
+    frozen = freeze_parts(loaded.model, loaded.family, freeze)
+    assert list(frozen) == (["vision_tower", "projector"] if freeze is None else freeze)
+    for count in count_parameters(loaded.model, loaded.family):
+        assert count.trainable == (0 if count.part in frozen else count.total), count.part
+
+
+def test_an_unknown_part_is_refused_with_the_nearest_name(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    with pytest.raises(ModelError, match=r"no part 'vision_towr', did you mean 'vision_tower'\?"):
+        freeze_parts(loaded.model, loaded.family, ["vision_towr"])
+
+
+def test_freezing_everything_is_refused(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    with pytest.raises(ModelError, match="every part of the model is frozen"):
+        freeze_parts(loaded.model, loaded.family, ["language_model"])
+
+
+# ---- LoRA ----
+
+
+def test_a_lora_on_a_part_reaches_all_its_linear_layers_but_the_head(
+    checkpoint: Checkpoint,
+) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    linear = [
+        name
+        for name, module in loaded.model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("model.language_model.")
+    ]
+    model = add_lora(loaded.model, loaded.family, LoraSettings(r=4, alpha=8))
+    names = trainable(model)
+    assert len(names) == 2 * len(linear) > 0
+    assert all(".lora_" in name and "language_model" in name for name in names)
+    counts = {c.part: c.trainable for c in count_parameters(model, loaded.family)}
+    assert counts["vision_tower"] == counts["projector"] == 0 < counts["language_model"]
+
+
+def test_a_lora_takes_names_of_modules_as_peft_does(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    model = add_lora(loaded.model, loaded.family, LoraSettings(targets=["q_proj", "v_proj"]))
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trainable(model)} == {
+        "q_proj",
+        "v_proj",
+    }
+
+
+def test_modules_to_save_train_in_full_beside_the_lora(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    settings = LoraSettings(modules_to_save=["projector"])
+    model = add_lora(loaded.model, loaded.family, settings)
+    saved = [name for name in trainable(model) if ".lora_" not in name]
+    assert saved
+    assert all("multi_modal_projector.modules_to_save" in name for name in saved)
+    counts = {c.part: c.trainable for c in count_parameters(model, loaded.family)}
+    assert counts["projector"] > 0
+
+
+def test_a_fresh_lora_changes_nothing(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    batch = batch_of(loaded, mixed_rows(pictures=True))
+    with torch.no_grad():
+        before = score(ScoringModel(loaded.model).eval(), loaded.adapter, batch)
+        model = add_lora(loaded.model, loaded.family, LoraSettings())
+        after = score(ScoringModel(model).eval(), loaded.adapter, batch)
+    assert torch.equal(before, after)
+
+
+# ---- dropout ----
+
+
+def test_disable_dropout_makes_training_mode_repeatable(tmp_path: Path) -> None:
+    load_family("text").tiny(
+        tmp_path, model_type="gpt2", resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3
+    )
+    loaded = load_tiny(tmp_path)
+    batch = batch_of(loaded, mixed_rows(pictures=False))
+    scorer = ScoringModel(loaded.model).train()
+
+    def twice() -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [score(scorer, loaded.adapter, batch) for _ in range(2)]
+
+    assert not torch.equal(*twice())  # dropout was there
+    disable_dropout(scorer)
+    assert torch.equal(*twice())
+
+
+def test_disable_dropout_reaches_dropout_that_is_a_number_on_the_attention(tmp_path: Path) -> None:
+    load_family("text").tiny(tmp_path, model_type="llama", attention_dropout=0.5)
+    loaded = load_tiny(tmp_path)
+    batch = batch_of(loaded, mixed_rows(pictures=False))
+    scorer = ScoringModel(loaded.model).train()
+    with torch.no_grad():
+        noisy = [score(scorer, loaded.adapter, batch) for _ in range(2)]
+        disable_dropout(scorer)
+        still = [score(scorer, loaded.adapter, batch) for _ in range(2)]
+    assert not torch.equal(*noisy)
+    assert torch.equal(*still)
+
+
+# ---- the scoring module ----
+
+
+def test_a_model_without_a_head_is_refused() -> None:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(
+        "llama", hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, vocab_size=16,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="no language-model head"):
+        base_and_head(AutoModel.from_config(config))
+
+
+def test_inputs_that_a_model_would_swallow_without_a_word_are_refused(
+    checkpoint: Checkpoint,
+) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    batch = batch_of(loaded, mixed_rows(pictures=False))
+    inputs = {**loaded.adapter.forward_inputs(batch), "pixel_values": torch.zeros(1)}
+    with pytest.raises(AdapterError, match="offers pixel_values, which the model does not take"):
+        ScoringModel(loaded.model)(inputs, batch.row, batch.position, batch.target_ids)
+
+
+def test_positions_are_left_out_for_models_that_take_none(tmp_path: Path) -> None:
+    load_family("text").tiny(tmp_path, model_type="bloom")
+    loaded = load_tiny(tmp_path)
+    batch = batch_of(loaded, mixed_rows(pictures=False))
+    assert "position_ids" in loaded.adapter.forward_inputs(batch)
+    logps = score(ScoringModel(loaded.model).eval(), loaded.adapter, batch)
+    assert logps.isfinite().all()
+
+
+# ---- checkpointing ----
+
+
+def layers_that_checkpoint(model: Any) -> set[str]:
+    return {
+        name
+        for name, module in model.named_modules()
+        if getattr(module, "gradient_checkpointing", False)
+    }
+
+
+def count_calls(module: nn.Module) -> list[int]:
+    calls: list[int] = []
+    module.register_forward_pre_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def tower_of(model: Any) -> Any:
+    return next(m for name, m in model.named_modules() if name.endswith("vision_tower"))
+
+
+def prepared(folder: Path, kind: str) -> Any:
+    """Returns (loaded, model) with a frozen tower: by freezing, or under a LoRA."""
+    loaded = load_tiny(folder)
+    if kind == "lora":
+        return loaded, add_lora(loaded.model, loaded.family, LoraSettings(r=2))
+    freeze_parts(loaded.model, loaded.family, ["vision_tower"] if kind == "tower" else None)
+    return loaded, loaded.model
+
+
+def backward(loaded: Any, model: Any) -> dict[str, torch.Tensor]:
+    scorer = ScoringModel(model).train()
+    batch = batch_of(loaded, mixed_rows(pictures=True))
+    score(scorer, loaded.adapter, batch).sum().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])
+@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+def test_checkpointing_reaches_the_decoder_and_never_a_frozen_tower(
+    checkpoint: Checkpoint, model_type: str, kind: str
+) -> None:
+    loaded, model = prepared(checkpoint(model_type), kind)
+    enable_checkpointing(model)
+    names = layers_that_checkpoint(model.train())
+    assert any("language_model.layers.0" in name for name in names)
+    assert not any("vision_tower" in name for name in names)
+    outputs: list[Any] = []
+    tower = tower_of(model)
+    tower.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
+    tower_layer = next(m for n, m in tower.named_modules() if n.endswith("layers.0.mlp"))
+    decoder_layer = next(
+        m for n, m in model.named_modules() if n.endswith("language_model.layers.0.mlp")
+    )
+    in_tower, in_decoder = count_calls(tower_layer), count_calls(decoder_layer)
+    backward(loaded, model)
+    assert [output.requires_grad for output in outputs] == [False]
+    assert (len(in_tower), len(in_decoder)) == (1, 2)  # the decoder's is computed again
+
+
+def test_checkpointing_reaches_a_tower_that_trains(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    freeze_parts(loaded.model, loaded.family, [])
+    enable_checkpointing(loaded.model)
+    assert any("vision_tower" in name for name in layers_that_checkpoint(loaded.model))
+
+
+@pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])
+def test_gradients_are_those_without_checkpointing(checkpoint: Checkpoint, kind: str) -> None:
+    found = []
+    for checkpointing in (True, False):
+        torch.manual_seed(0)
+        loaded, model = prepared(checkpoint("llava_onevision"), kind)
+        if checkpointing:
+            enable_checkpointing(model)
+        found.append(backward(loaded, model))
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        torch.testing.assert_close(grad, found[1][name], rtol=1e-6, atol=1e-7)

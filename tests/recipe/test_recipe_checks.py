@@ -1,0 +1,163 @@
+"""The checks that need to know losses, training arguments or the disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unidpo_mm.recipe import Recipe
+from unidpo_mm.training.recipe_checks import check_files, check_loss, check_train
+
+
+def recipe(**sections: Any) -> Recipe:
+    base: dict[str, Any] = {
+        "model": {"name_or_path": "a/b"},
+        "data": {"sources": [{"path": "c/d"}]},
+    }
+    return Recipe.model_validate(base | sections)
+
+
+def loss(**parameters: Any) -> list[str]:
+    return [str(problem) for problem in check_loss(recipe(loss=parameters))]
+
+
+def test_every_shipped_loss_is_fine_at_its_defaults():
+    assert [loss(name=name) for name in ("uni_dpo", "dpo", "simpo", "sft")] == [[]] * 4
+
+
+def test_good_parameters_pass():
+    assert not loss(name="uni_dpo", beta=2, eta=0.7, tau_good=8, length_norm=["margin", "nll"])
+    assert not loss(name="dpo", beta=0.1, label_smoothing=0.1, length_norm=True)
+
+
+def test_an_unknown_loss_lists_what_exists():
+    (problem,) = loss(name="unidpo")
+    assert "loss.name: there is no loss 'unidpo', did you mean 'uni_dpo'?" in problem
+    assert "simpo" in problem
+
+
+def test_a_parameter_of_another_loss_lists_what_this_one_has():
+    (problem,) = loss(name="dpo", gamma=3.0)
+    assert problem.startswith("loss.gamma: the loss 'dpo' has no parameter 'gamma'")
+    assert "'dpo' has beta, label_smoothing, length_norm" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("betta", 1, "no parameter 'betta', did you mean 'beta'?"),
+        ("beta", "2", "loss.beta: found the text '2'. Write a number"),
+        ("beta", True, "loss.beta: found true. Write a number"),
+        ("beta", None, "loss.beta: found null. Write a number"),
+        ("beta", -1, "loss.beta: beta must be > 0"),
+        ("tau_good", "mean", "found the text 'mean'"),
+        ("detach_weights", "no", "found the text 'no'. Write false"),
+        ("quality_weight", "scores", "did you mean 'score'? Write one of score, none"),
+        ("length_norm", ["margin", "all"], "found the list [margin, all]"),
+    ],
+)
+def test_wrong_values_say_what_to_write(name: str, value: Any, message: str):
+    (problem,) = loss(**{name: value})
+    assert message in problem
+
+
+def test_all_ranges_are_reported_at_once():
+    assert len(loss(beta=-1, eta=-1, gamma=-1)) == 3
+
+
+def test_sources_are_checked_against_the_same_loss():
+    data = {
+        "sources": [{"path": "a/b", "loss": {"beta": -1.0}}],
+        "eval_sources": [{"path": "a/b", "loss": {"gamma": 1.0}}],
+    }
+    (problem,) = check_loss(recipe(data=data))
+    assert problem.where == "data.sources.0.loss.beta"
+    wrong = check_loss(recipe(data=data, loss={"name": "dpo"}))
+    assert [problem.where for problem in wrong] == [
+        "data.sources.0.loss.beta",
+        "data.eval_sources.0.loss.gamma",
+    ]
+
+
+def test_a_loss_without_reference_may_be_given_one():
+    assert not check_loss(recipe(loss={"name": "sft"}, train={"reference": "frozen_copy"}))
+
+
+def train(**arguments: Any) -> list[str]:
+    return [str(problem) for problem in check_train(recipe(train=arguments))]
+
+
+def test_training_arguments_pass():
+    good = {
+        "output_dir": "x",
+        "learning_rates": {"projector": 1e-3},
+        "learning_rate": 1,
+        "per_device_train_batch_size": 4,
+        "bf16": True,
+        "lr_scheduler_type": "cosine",
+        "eval_strategy": "no",
+        "report_to": ["tensorboard"],
+        "max_grad_norm": 1.0,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "run_name": None,
+    }
+    assert train(**good) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rat", 1, "no training argument 'learning_rat', did you mean 'learning_rate'?"),
+        ("learning_ratess", 1, "did you mean 'learning_rates'?"),
+        ("learning_rate", "1e-6", "found the text '1e-6'. Write a number"),
+        ("bf16", "yes", "found the text 'yes'. Write true"),
+        ("per_device_train_batch_size", 4.5, "found the number 4.5. Write a whole number"),
+        ("lr_scheduler_type", "cosin", "did you mean 'cosine'? Write one of linear"),
+        ("resume_from_checkpoint", "x", "Write run.resume instead"),
+    ],
+)
+def test_wrong_training_arguments_say_what_to_write(name: str, value: Any, message: str):
+    (problem,) = train(**{name: value})
+    assert message in problem
+    assert problem.startswith(f"train.{name}: ")
+
+
+def files(model: str | Path, path: str | Path, images: Path | None = None) -> list[str]:
+    source = {"path": str(path)} | ({"images": str(images)} if images else {})
+    built = recipe(model={"name_or_path": str(model)}, data={"sources": [source]})
+    return [str(problem) for problem in check_files(built)]
+
+
+def test_files_and_folders_that_are_there_pass(tmp_path: Path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "a.jsonl").touch()
+    assert files(tmp_path, tmp_path / "a.jsonl", tmp_path) == []
+    assert files(tmp_path, tmp_path) == []
+
+
+def test_names_on_a_hub_are_not_looked_up():
+    assert files("org/model-1.5", "org/pairs") == []
+
+
+@pytest.mark.parametrize("model", ["model", "./model", "/absent/model", "a/b/c"])
+def test_a_missing_model_is_named(model: str):
+    (problem,) = files(model, "org/pairs")
+    assert problem.startswith(f"model.name_or_path: there is no folder '{model}'")
+
+
+@pytest.mark.parametrize("path", ["a.jsonl", "data/a.jsonl", "/absent/a", "pairs"])
+def test_a_missing_data_file_is_named(path: str):
+    (problem,) = files("org/model", path)
+    assert problem.startswith(f"data.sources.0.path: there is no file '{path}'")
+
+
+def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    found = files(tmp_path, tmp_path / "empty", tmp_path / "file")
+    assert len(found) == 3
+    assert "has no config.json" in found[0]
+    assert "is empty" in found[1]
+    assert "is not a folder" in found[2]
+    assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
+    assert "is not there" in files("org/model", "org/pairs", tmp_path / "absent")[0]

@@ -1,0 +1,91 @@
+"""The format is frozen: a key that appears, goes or changes its default changes this list too."""
+
+from pydantic import BaseModel
+
+from unidpo_mm.recipe import (
+    DataSection,
+    LoraSection,
+    LossSection,
+    ModelSection,
+    Recipe,
+    RunSection,
+    ScoresSection,
+    SourceLoss,
+    SourceSection,
+    TrainSection,
+)
+
+FORMAT: dict[type[BaseModel], dict[str, object]] = {
+    ModelSection: {
+        "name_or_path": ...,
+        "adapter": None,
+        "dtype": "auto",
+        "layout": "auto",
+        "freeze": None,
+        "lora": None,
+        "attn_implementation": None,
+        "prompt_style": "auto",
+        "trust_remote_code": False,
+        "init_kwargs": {},
+    },
+    LoraSection: {
+        "r": 16,
+        "alpha": 32,
+        "dropout": 0.0,
+        "targets": "language_model",
+        "modules_to_save": (),
+    },
+    DataSection: {
+        "sources": ...,
+        "eval_sources": (),
+        "eval_fraction": 0.0,
+        "score_scale": None,
+        "max_length": None,
+        "seed": 42,
+        "preflight": True,
+    },
+    SourceSection: {
+        "path": ...,
+        "images": None,
+        "domain": None,
+        "name": None,
+        "split": None,
+        "scores": None,
+        "loss": {},
+    },
+    ScoresSection: {"scale": None, "judge": None},
+    LossSection: {"name": "uni_dpo"},
+    TrainSection: {
+        "output_dir": "out",
+        "reference": "auto",
+        "learning_rates": {},
+        "eval_generations": 4,
+        "eval_max_new_tokens": 64,
+    },
+    RunSection: {"resume": "auto"},
+}
+SOURCE_LOSS = {"beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good"}
+
+
+def described(section: type[BaseModel]) -> dict[str, object]:
+    return {
+        name: ... if field.is_required() else field.default
+        for name, field in section.model_fields.items()
+    }
+
+
+def test_the_keys_and_their_defaults_are_frozen():
+    assert {section: described(section) for section in FORMAT} == FORMAT
+    assert SourceLoss.__optional_keys__ == SOURCE_LOSS
+    assert list(Recipe.model_fields) == ["model", "data", "loss", "train", "run"]
+
+
+def test_every_key_says_what_it_means():
+    sections: list[type[BaseModel]] = [*FORMAT, Recipe]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_a_section_stays_small():
+    assert max(len(section.model_fields) for section in FORMAT) <= 12

@@ -1,0 +1,206 @@
+"""Loading a recipe: overrides, paths, and every problem reported at once."""
+
+from pathlib import Path
+
+import pytest
+
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.recipe import Recipe, load_recipe
+
+GOOD = """\
+model: {name_or_path: org/model}
+data:
+  sources:
+    - {path: org/pairs}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(folder, text), overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_short_recipe_takes_the_defaults(tmp_path: Path):
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.model.name_or_path == "org/model"
+    assert recipe.loss.name == "uni_dpo"
+    assert recipe.loss.parameters == {}
+    assert recipe.train.reference == "auto"
+    assert recipe.data.sources[0].loss == {}
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.data.seed = 1
+
+
+def test_further_keys_of_loss_and_train_are_kept(tmp_path: Path):
+    text = GOOD + "loss: {name: dpo, beta: 0.1}\ntrain: {learning_rate: 1e-6, reference: none}\n"
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.loss.parameters == {"beta": 0.1}
+    assert recipe.train.arguments == {"learning_rate": 1e-6}
+    assert recipe.train.reference == "none"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian: {}", "line 5, key 'trian': there is no key 'trian', did you mean 'train'? Choose"),
+        (
+            "run: {resume: 3}",
+            "line 5, key 'run.resume': found the number 3. Write it in quotes: '3'",
+        ),
+        ("run: {resume: true}", "found true. Write it in quotes: 'true'"),
+        ("run: {resume: null}", "found null. Write text"),
+        ("run: {seed: 3}", "there is no key 'seed' here. Move it to 'data'"),
+        ("run: fast", "key 'run': found the text 'fast'. Write a section with keys"),
+        ("loss: {name: []}", "found the list []. Write text"),
+        ("train: {eval_generations: 2.5}", "found the number 2.5. Write a whole number"),
+        ("train: {eval_generations: '2'}", "found the text '2'. Write a whole number"),
+        ("train: {eval_generations: true}", "found true. Write a whole number"),
+        ("train: {eval_generations: None}", "found the text 'None'. Write null for no value"),
+        (
+            "train: {reference: frozen}",
+            "found the text 'frozen', did you mean 'frozen_copy'? Write",
+        ),
+        ("train: {learning_rates: {a: 0}}", "key 'train.learning_rates.a': found the number 0."),
+        ("train: {learning_rates: 1}", "found the number 1. Write a section with keys"),
+    ],
+)
+def test_each_mistake_says_where_what_and_what_to_write(tmp_path: Path, line: str, message: str):
+    assert any(message in problem for problem in problems(tmp_path, GOOD + line + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.trust_remote_code=yes", "found the text 'yes'. Write true"),
+        ("model.trust_remote_code=off", "found the text 'off'. Write false"),
+        ("model.lora.targets=5", "found the number 5. Write text, or a list"),
+        ("model.lora.targets=[5]", "key 'model.lora.targets.0': found the number 5"),
+        ("model.lora.dropout=1", "found the number 1. Write a value less than 1"),
+        ("model.name_or_path=null", "key 'model.name_or_path': found null. Write text"),
+        ("data.score_scale=[5, 1]", "the lower end 5.0 of a scale must be below its upper end"),
+        ("data.score_scale=[5]", "found the list [5]. Write two numbers"),
+        ("data.score_scale=[0, 5, 9]", "found the list [0, 5, 9]. Write a list of 2"),
+        ("data.score_scale=[0, .inf]", "found the number inf."),
+        ("model.name_or_path=''", "found the text ''. Write some text"),
+        ("data.sources=[]", "key 'data.sources': found the list []. Write a list of at least 1"),
+        (
+            "data.sources.0.loss.sigma=1",
+            "there is no key 'sigma', did you mean 'gamma'? Choose among the keys of 'loss'",
+        ),
+        ("data.sources.0.loss.beta=a", "found the text 'a'. Write a number"),
+        ("data.sources.0.loss.tau_good=med", "did you mean 'median'? Write median, or a number"),
+        (
+            "data.sources.0.images=3",
+            "override 'data.sources.0.images=3', key 'data.sources.0.images'",
+        ),
+        ("data.sources.2.path=x", "data.sources is a list of 1, '2' is none of its places"),
+        ("data.0=x", "data is a section, not a list"),
+        ("model.name_or_path.x=1", "model.name_or_path is a single value and has no 'x'"),
+        ("data.seed", "it is not of the form section.key=value"),
+        ("=3", "it is not of the form section.key=value"),
+        ("data..seed=3", "it is not of the form section.key=value"),
+        ("data.seed=[1", "this is not YAML"),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str):
+    found = problems(tmp_path, GOOD, override)
+    assert any(message in problem for problem in found), found
+    assert all(f"override '{override}'" in problem for problem in found)
+
+
+def test_overrides_change_add_and_clear(tmp_path: Path):
+    recipe = load_recipe(
+        write(tmp_path, GOOD + "loss: {name: dpo, beta: 1}\n"),
+        [
+            "train.learning_rate=1e-6",
+            "data.sources.0.path=org/others",
+            "data.sources.1.path=org/more",
+            "data.eval_sources.0.path=org/held_out",
+            "model.lora.r=8",
+            "model.freeze=[]",
+            "data.max_length=null",
+            "loss.name=simpo",
+            "train.run_name=a=b",
+        ],
+    )
+    assert recipe.train.arguments == {"learning_rate": 1e-6, "run_name": "a=b"}
+    assert [source.path for source in recipe.data.sources] == ["org/others", "org/more"]
+    assert recipe.data.eval_sources[0].path == "org/held_out"
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.r == 8
+    assert recipe.model.freeze == ()
+    assert recipe.loss.name == "simpo"
+    assert recipe.loss.parameters == {"beta": 1}
+
+
+def test_a_whole_recipe_may_come_from_overrides(tmp_path: Path):
+    recipe = load_recipe(write(tmp_path, ""), ["model.name_or_path=a/b", "data.sources.0.path=c/d"])
+    assert recipe.data.sources[0].path == "c/d"
+
+
+def test_everything_wrong_is_reported_at_once(tmp_path: Path):
+    text = "model: {dtype: fp16}\ndata: {sources: [{imges: x}], seed: -1, seed: 2}\n"
+
+    def check(recipe: Recipe) -> list[Problem]:
+        return [
+            Problem("loss.name", "found by a check", "Change it"),
+            Problem("model.name_or_path", "seen on a stand-in", "Never shown"),
+            Problem("data.sources.0.path", "seen on a stand-in", "Never shown"),
+            Problem("elsewhere", "found by a check", "Change it"),
+        ]
+
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text), checks=[check])
+    where = {problem.where.replace("r.yaml ", "") for problem in caught.value.problems}
+    assert where == {
+        "line 1, key 'model.name_or_path'",
+        "line 1, key 'model.dtype'",
+        "line 2, key 'data.sources.0.path'",
+        "line 2, key 'data.sources.0.imges'",
+        "line 2, key 'data.seed'",
+        "r.yaml, key 'loss.name'",
+        "elsewhere",
+    }
+    assert "(8 problems)" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "3\n", "model\n"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str):
+    assert "the file holds no sections" in problems(tmp_path, text)[0]
+
+
+def test_missing_sections_are_named(tmp_path: Path):
+    found = problems(tmp_path, "")
+    assert any("'model' is missing. Add it: what is trained" in text for text in found)
+    assert any("'data' is missing. Add it: what is learned from" in text for text in found)
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path):
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not text in UTF-8"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_paths_lead_beside_the_recipe_first_then_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    beside, here = tmp_path / "recipes", tmp_path / "here"
+    for folder in (beside, here):
+        (folder / "both").mkdir(parents=True)
+    (here / "only_here.jsonl").touch()
+    monkeypatch.chdir(here)
+    text = "model: {name_or_path: both}\ndata: {sources: [{path: only_here.jsonl, images: absent}]}"
+    recipe = load_recipe(write(beside, text), ["train.output_dir=both"])
+    assert recipe.model.name_or_path == str(beside / "both")
+    assert recipe.data.sources[0].path == str(here / "only_here.jsonl")
+    assert recipe.data.sources[0].images == "absent"
+    assert recipe.train.output_dir == "both"

@@ -1,0 +1,178 @@
+"""Saving and resuming: bit-equal runs, checkpoints that load without this package."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import PICTURE_TYPES, batch_of, load_tiny, mixed_rows
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.modeling.parts import LoraSettings
+
+Checkpoint = Callable[[str], Path]
+
+
+def saving(output: Path, **settings: Any) -> UniDPOConfig:
+    """AdamW, a schedule, weights drawn at random and an evaluation: all of it has to resume."""
+    return config(
+        output,
+        **{
+            "optim": "adamw_torch",
+            "lr_scheduler_type": "cosine",
+            "learning_rate": 5e-3,
+            "max_grad_norm": 1.0,
+            "max_steps": 7,
+            "save_strategy": "steps",
+            "save_steps": 3,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "loss_kwargs": {"quality_weight": "permuted"},
+            **settings,
+        },
+    )
+
+
+def build(
+    folder: Path, args: UniDPOConfig, *, lora: bool = False, model_type: str = "llava"
+) -> UniDPOTrainer:
+    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    settings = LoraSettings(r=4, dropout=0.2, modules_to_save=["projector"]) if lora else None
+    return make_trainer(folder, rows, args, peft_config=settings, eval_dataset=rows[:2])
+
+
+@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_resumed_run_is_bit_equal_to_one_without_a_break(
+    checkpoint: Checkpoint, tmp_path: Path, lora: bool, step: int
+) -> None:
+    folder = checkpoint("llava")
+    extra: dict[str, Any] = {"disable_dropout": not lora}
+    straight = build(folder, saving(tmp_path / "straight", **extra), lora=lora)
+    straight.train()
+    resumed = build(folder, saving(tmp_path / "resumed", **extra), lora=lora)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / f"checkpoint-{step}"))
+    assert resumed.state.global_step == 7
+    one, other = state_of(straight), state_of(resumed)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+    def losses(trainer: UniDPOTrainer) -> list[tuple[int, float]]:
+        return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
+
+    assert losses(resumed) == losses(straight)
+    assert (
+        json.loads((tmp_path / "resumed/checkpoint-6/trainer_state.json").read_text())[
+            "global_step"
+        ]
+        == 6
+        if step == 3
+        else True
+    )
+
+
+def test_the_comparison_sees_a_run_that_starts_anew(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("llava")
+    straight = build(folder, saving(tmp_path / "a"))
+    straight.train()
+    shorter = build(folder, saving(tmp_path / "b", max_steps=4))
+    shorter.train()
+    one, other = state_of(straight), state_of(shorter)
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+
+
+def processor_of(folder: Path, model_type: str) -> Any:
+    from transformers import AutoProcessor, AutoTokenizer
+
+    kind = AutoProcessor if model_type in PICTURE_TYPES else AutoTokenizer
+    return kind.from_pretrained(folder)
+
+
+def assert_same_processor(one: Any, other: Any, model_type: str) -> None:
+    assert one.chat_template == other.chat_template
+    if model_type in PICTURE_TYPES:
+        assert one.image_processor.to_dict() == other.image_processor.to_dict()
+        one, other = one.tokenizer, other.tokenizer
+    assert one.get_vocab() == other.get_vocab()
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", *PICTURE_TYPES])
+def test_every_checkpoint_loads_with_transformers_alone(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    import transformers
+
+    folder = checkpoint(model_type)
+    args = saving(tmp_path, max_steps=2, save_steps=1)
+    trainer = build(folder, args, model_type=model_type)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    auto = getattr(transformers, trainer.parts.family.auto_class)
+    for name in ("checkpoint-1", "checkpoint-2", "final"):
+        model, info = auto.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not info["missing_keys"], name
+        assert not info["unexpected_keys"], name
+        assert model.config.model_type == model_type
+        assert_same_processor(
+            processor_of(folder, model_type), processor_of(tmp_path / name, model_type), model_type
+        )
+    trained, first = state_of(trainer), state_of(build(folder, args, model_type=model_type))
+    loaded = model.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in trained.items())
+    assert any(not torch.equal(value, first[key]) for key, value in trained.items())
+
+
+def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    folder = checkpoint("llava")
+    trainer = build(folder, saving(tmp_path, max_steps=3), lora=True)
+    trainer.train()
+    base = AutoModelForImageTextToText.from_pretrained(folder)
+    model = PeftModel.from_pretrained(base, tmp_path / "checkpoint-3").eval()
+    loaded = load_tiny(folder)
+    batch = batch_of(loaded, mixed_rows(pictures=True))
+    inputs = dict(loaded.adapter.forward_inputs(batch))
+    with torch.no_grad():
+        expected = trainer.model.model.eval()(**inputs).logits  # type: ignore[operator]
+        found = model(**inputs).logits
+        untrained = load_tiny(folder).model(**inputs).logits
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, untrained, atol=1e-3)
+    assert_same_processor(
+        processor_of(folder, "llava"), processor_of(tmp_path / "checkpoint-3", "llava"), "llava"
+    )
+
+
+def test_a_checkpoint_is_a_model_to_start_from(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    first = build(checkpoint("llava"), saving(tmp_path / "a", max_steps=3))
+    first.train()
+    again = build(tmp_path / "a" / "checkpoint-3", saving(tmp_path / "b", max_steps=1))
+    trained = state_of(first)
+    assert all(torch.equal(value, trained[key]) for key, value in state_of(again).items())
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_the_best_model_is_loaded_at_the_end(
+    checkpoint: Checkpoint, tmp_path: Path, lora: bool
+) -> None:
+    args = saving(
+        tmp_path,
+        max_steps=4,
+        save_steps=2,
+        learning_rate=1e-2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_rewards/margins",
+        greater_is_better=False,  # so that the earlier one is the best
+    )
+    trainer = build(checkpoint("llava"), args, lora=lora)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    margins = [e["eval_rewards/margins"] for e in trainer.state.log_history if "eval_loss" in e]
+    assert trainer.evaluate()["eval_rewards/margins"] == pytest.approx(margins[0], rel=1e-5)
+    assert margins[1] > margins[0]

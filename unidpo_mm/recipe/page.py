@@ -1,0 +1,91 @@
+"""Writes the page of all recipe keys, `docs/recipe.md`, from the docstrings of the sections."""
+
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from .sections import Recipe
+
+__all__ = ["recipe_page"]
+
+INTRODUCTION = """# Recipe keys
+
+Made from the docstrings in `unidpo_mm/recipe/sections.py`; a test keeps this page equal to them
+(`python -m unidpo_mm.recipe.page > docs/recipe.md` writes it). `train` takes every argument of
+`transformers.TrainingArguments` beside the keys below, `loss` every parameter of the loss it names
+(`unidpo-mm list losses`). Relative paths start at the folder of the recipe where they exist there,
+else at the current folder. The last column says which field of `UniDPOConfig`, or which argument of
+`UniDPOTrainer`, the key becomes.
+
+| key | default | meaning | in Python |
+| --- | --- | --- | --- |"""
+
+IN_PYTHON = {
+    "model.name_or_path": "`model`",
+    "model.adapter": "`adapter`",
+    "model.dtype": "`model_init_kwargs`",
+    "model.freeze": "`freeze`",
+    "model.lora": "`peft_config`",
+    "model.attn_implementation": "`model_init_kwargs`",
+    "model.prompt_style": "`prompt_style`",
+    "model.trust_remote_code": "`model_init_kwargs`",
+    "model.init_kwargs": "`model_init_kwargs`",
+    "data.sources": "`train_dataset`",
+    "data.sources.loss": "`loss_by_source`",
+    "data.eval_sources": "`eval_dataset`",
+    "data.eval_fraction": "`eval_fraction`",
+    "data.max_length": "`max_length`",
+    "data.seed": "`data_seed`",
+    "data.preflight": "`preflight`",
+    "loss.name": "`loss_type`",
+    "train.output_dir": "`output_dir`",
+    "train.reference": "`reference`",
+    "train.learning_rates": "`learning_rates`",
+    "train.eval_generations": "`eval_generations`",
+    "train.eval_max_new_tokens": "`eval_max_new_tokens`",
+    "run.resume": "`train(resume_from_checkpoint)`",
+}
+
+
+def recipe_page() -> str:
+    """Returns the page as Markdown."""
+    return "\n".join([INTRODUCTION, *_lines(Recipe, "")]) + "\n"
+
+
+def _lines(section: type[BaseModel], prefix: str) -> list[str]:
+    lines = []
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = _section_in(field.annotation)
+        if prefix or inner is None:
+            python = IN_PYTHON.get(key, "")
+            lines.append(f"| `{key}` | {_default(field)} | {field.description} | {python} |")
+        if inner is not None and name != "eval_sources":
+            lines += _lines(inner, f"{key}.")
+    return lines
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if value is None:
+        return "null"
+    if isinstance(value, tuple | list | dict):
+        return "`{}`" if isinstance(value, dict) else "`[]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section that a field holds: itself, in a list, or optional."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is tuple or isinstance(annotation, UnionType):
+        return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
+    return None
+
+
+if __name__ == "__main__":
+    print(recipe_page(), end="")  # noqa: T201 - it is what the command is for

@@ -1,0 +1,29 @@
+"""Finds the recipes that come with the package, installed or in a checkout."""
+
+from pathlib import Path
+
+from ..errors import Problem, RecipeError
+
+__all__ = ["configs_folder", "shipped_recipe"]
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def configs_folder() -> Path:
+    """Returns the folder `configs`: inside the package in a wheel, beside it in a checkout."""
+    inside = PACKAGE / "configs"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs"
+
+
+def shipped_recipe(name: str) -> Path:
+    """Returns the path of a shipped recipe, for example ``quickstart/uni_dpo.yaml``.
+
+    Raises:
+        RecipeError: If there is none of that name; lists what exists.
+    """
+    path = configs_folder() / name
+    if path.is_file():
+        return path
+    known = sorted(str(p.relative_to(configs_folder())) for p in configs_folder().rglob("*.yaml"))
+    remedy = f"Choose one of {', '.join(known)}"
+    raise RecipeError(Problem(name, "no recipe of that name comes with the package", remedy))
