@@ -80,6 +80,7 @@ def collate(
         segment=_pad([row.segment for row in rows], width, padding_side, PADDING),
         row_position=_pad([torch.arange(row.ids.numel()) for row in rows], width, padding_side, 0),
         **_targets(rows, starts),
+        scores=torch.cat([group.scores for group in groups]),
         **_units(groups, sources),
         sources=sources,
         response_rows=tuple(row.group.row_id for row in rows),
@@ -180,12 +181,7 @@ def _targets(rows: Sequence[_PlainRow], starts: Sequence[int]) -> dict[str, Any]
         "response": torch.cat(response),
         "target_ids": torch.cat([plain.response_ids for plain in rows]),
         "lengths": torch.tensor([plain.response_ids.numel() for plain in rows]),
-        "scores": torch.cat([group.scores for group in _distinct(rows)]),
     }
-
-
-def _distinct(rows: Sequence[_PlainRow]) -> list[EncodedGroup]:
-    return list({id(row.group): row.group for row in rows}.values())
 
 
 def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, Any]:

@@ -52,18 +52,23 @@ class MemoryImage:
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
-        if isinstance(self.content, bytes):
-            return _decode(io.BytesIO(self.content), self.where, self.describe())
-        return _upright_rgb(self.content)
+        content = self.content
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        return _decode(source, self.where, self.describe())
 
     def describe(self) -> str:
-        """Says that the picture is in memory."""
-        return "a picture in memory"
+        """Says that the picture is in memory, and which one."""
+        return f"in memory, {self.key()[:8]}"
 
     def key(self) -> str:
         """Returns a hash of the content."""
-        raw = self.content if isinstance(self.content, bytes) else self.content.tobytes()
-        return hashlib.sha256(raw).hexdigest()
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        try:
+            raw = self.content.tobytes()
+        except (OSError, SyntaxError):  # opening it will say so with its row
+            return f"{id(self.content):064x}"
+        return hashlib.sha256(f"{self.content.mode}{self.content.size}".encode() + raw).hexdigest()
 
 
 def image_refs(value: Any, folder: Path, where: str) -> tuple[ImageRef, ...]:
@@ -101,12 +106,15 @@ def _ref(item: Any, folder: Path, where: str) -> ImageRef:
 
 
 def _decode(source: Any, where: str, name: str) -> Any:
+    """Returns a file, a stream or a `PIL.Image.Image` as an upright RGB picture of its own."""
     from PIL import Image
 
     try:
+        if hasattr(source, "convert"):
+            return _upright_rgb(source)
         with Image.open(source) as image:
             return _upright_rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).strip() or type(error).__name__
         raise DataError(
             Problem(where, f"the picture '{name}' cannot be read ({reason})", "Replace the picture")

@@ -172,13 +172,7 @@ def _score_map(
 
     def mapped(score: float) -> float:
         if not low <= score <= high:
-            raise DataError(
-                Problem(
-                    f"source '{source.source_name}'",
-                    f"the score {score} lies outside its declared scale [{low}, {high}]",
-                    "Correct the score, or declare the scale that the judge used",
-                )
-            )
+            raise ValueError(f"the score {score} lies outside the declared scale [{low}, {high}]")
         return to_low + (score - low) * (to_high - to_low) / (high - low)
 
     return mapped
@@ -202,25 +196,31 @@ def _records(source: SourceFile) -> list[Record]:
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line.decode("utf-8-sig"))
             except json.JSONDecodeError as error:
                 found = f"the line is no JSON ({error.msg} at column {error.colno})"
                 remedy = "Write one JSON object a line"
                 yield number, Problem(f"{path} row {number}", found, remedy)
+            except UnicodeDecodeError as error:
+                found = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
+                yield number, Problem(f"{path} row {number}", found, "Write the file as UTF-8")
 
 
 def _json(path: Path) -> Iterator[Record]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         found = f"the file is no JSON ({error.msg} at line {error.lineno})"
         remedy = "Write a list of objects, or one object a line in a .jsonl file"
         raise DataError(Problem(str(path), found, remedy)) from error
+    except UnicodeDecodeError as error:
+        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
+        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
     if not isinstance(content, list):
         found = f"the file holds {type(content).__name__}"
         raise DataError(Problem(str(path), found, "Write a list of objects"))

@@ -13,7 +13,14 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
 from ..plugins import families, load_family
 
-__all__ = ["LoadedModel", "ModelSource", "family_for", "load_adapter", "load_model"]
+__all__ = [
+    "LoadedModel",
+    "ModelSource",
+    "family_for",
+    "load_adapter",
+    "load_model",
+    "reload_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +62,17 @@ class LoadedModel:
     adapter: Adapter
 
 
-def load_model(source: ModelSource, options: AdapterOptions) -> LoadedModel:
-    """Loads weights, processor and adapter of a checkpoint.
+def load_model(
+    source: ModelSource, options: AdapterOptions, *, processor: Any = None
+) -> LoadedModel:
+    """Loads weights and adapter of a checkpoint, and its processor unless one is given.
 
     Raises:
         ModelError: If the checkpoint cannot be read or no family serves it.
     """
     config = load_config(source)
     family = family_for(config, source.adapter)
-    adapter = load_adapter(source, options, config=config, family=family)
+    adapter = load_adapter(source, options, config=config, family=family, processor=processor)
     return LoadedModel(load_weights(source, family), family, adapter)
 
 
@@ -155,6 +164,28 @@ def load_weights(source: ModelSource, family: AdapterFamily) -> nn.Module:
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
     return model
+
+
+def reload_weights(model: Any, folder: str | Path) -> None:
+    """Loads the weights of a checkpoint into a model, in place.
+
+    Through `from_pretrained`, because names in files may differ from those of the parameters: for
+    LLaVA, transformers' trainer would load not a single weight and only warn.
+
+    Raises:
+        ModelError: If the folder holds no checkpoint of such a model.
+    """
+    source = ModelSource(name_or_path=str(folder))
+    try:
+        saved, found = type(model).from_pretrained(
+            folder, config=model.config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last one: sizes differ
+        raise _cannot_read(source, error) from error
+    wrong = sorted({*found["missing_keys"], *found["unexpected_keys"]})
+    if wrong:
+        raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
+    model.load_state_dict(saved.state_dict())
 
 
 def _loaded(name: str) -> AdapterFamily:

@@ -1,6 +1,7 @@
 """A loss with its parameters, which may differ from source to source."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -62,33 +63,38 @@ class LossSettings:
         """
         if not hasattr(self.config, "tau_good"):
             return self
-        sources = dict.fromkeys(row.source for row in rows)
-        wanted = [
-            source
-            for source in sources
-            if self.by_source.get(source, {}).get("tau_good", self.config.tau_good) == "median"
-        ]
-        medians = {source: _median_chosen_score(rows, source) for source in wanted}
-        if not medians:
+        given = {
+            source: self.by_source.get(source, {}).get("tau_good", self.config.tau_good)
+            for source in dict.fromkeys(row.source for row in rows)
+        }
+        if "median" not in (self.config.tau_good, *given.values()):
             return self
+        numbers = {
+            source: self._median(rows, source) if value == "median" else float(value)
+            for source, value in given.items()
+        }
         by_source = {
-            source: {
-                **self.by_source.get(source, {}),
-                **({"tau_good": medians[source]} if source in medians else {}),
-            }
-            for source in sources
+            source: {**self.by_source.get(source, {}), "tau_good": number}
+            for source, number in numbers.items()
         }
         # Any number serves as the common value, for rows of sources that hold no training pair.
-        common = median(medians.values())
+        common = median(numbers.values()) if numbers else math.inf
         config = self.config
         if config.tau_good == "median":
             config = dataclasses.replace(config, tau_good=common)
-        return dataclasses.replace(self, config=config, by_source=by_source)
+        return dataclasses.replace(self, config=config, by_source={**self.by_source, **by_source})
+
+    def _median(self, rows: Sequence[PreferenceRow], source: str) -> float:
+        """Returns the median; where nothing uses scores no answer is good, scored or not."""
+        return _median_chosen_score(rows, source) if self._needs_scores(source) else math.inf
+
+    def _needs_scores(self, source: str) -> bool:
+        own = self.by_source.get(source, {})
+        return self.loss.needs_scores(dataclasses.replace(self.config, **own))
 
     def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
         """Returns what the rows lack for this loss: pairs, or scores."""
         problems: list[Problem] = []
-        needs_scores = self.loss.needs_scores(self.config)
         for row in rows:
             if self.loss.unit == "pair" and not row.pairs:
                 remedy = (
@@ -96,7 +102,7 @@ class LossSettings:
                     f"'{self.loss.name}' learns from pairs"
                 )
                 problems.append(Problem(row.where, "the row holds no pair", remedy))
-            if needs_scores:
+            if self._needs_scores(row.source):
                 problems += row.missing_scores()
         return problems
 
@@ -125,12 +131,18 @@ def make_loss_settings(
     loss: Loss = load_loss(name)
     given = {key: value for key, value in parameters.items() if value is not None}
     config, problems = _configured(loss, given, "loss")
+    common = {} if problems else given  # so that no mistake is told once more for every source
     chosen: dict[str, dict[str, Any]] = {}
     for source, values in (by_source or {}).items():
         own = {key: value for key, value in values.items() if value is not None}
-        merged, found = _configured(loss, {**given, **own}, f"data source '{source}', loss")
+        merged, found = _configured(loss, {**common, **own}, f"data source '{source}', loss")
         problems += [problem for problem in found if problem not in problems]
-        if merged is not None and own:
+        problems += [
+            _not_by_source(source, name)
+            for name in own
+            if hasattr(loss.config, name) and name not in SOURCE_PARAMETERS
+        ]
+        if merged is not None and own and not problems:
             chosen[source] = {key: getattr(merged, key) for key in own}
     if problems:
         raise RecipeError(problems)
@@ -158,6 +170,14 @@ def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[
         problems += [_value_problem(where, item) for item in error.errors()]
         return None, problems
     return config, problems
+
+
+def _not_by_source(source: str, name: str) -> Problem:
+    return Problem(
+        f"data source '{source}', loss.{name}",
+        "this parameter is one for all sources",
+        f"Set it in loss; by source there are {', '.join(SOURCE_PARAMETERS)}",
+    )
 
 
 def _value_problem(where: str, error: Mapping[str, Any]) -> Problem:

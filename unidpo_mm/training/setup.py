@@ -89,10 +89,7 @@ def load(model: str | nn.Module, args: UniDPOConfig, processing_class: Any) -> L
     """Returns a model, by name or as an object, with its family and adapter."""
     options = AdapterOptions(max_length=args.max_length, prompt_style=args.prompt_style)
     if isinstance(model, str):
-        loaded = load_model(model_source(model, args), options)
-        if processing_class is None:
-            return loaded
-        model = loaded.model
+        return load_model(model_source(model, args), options, processor=processing_class)
     config: Any = model.config
     family = family_for(config, args.adapter)
     adapter = load_adapter(

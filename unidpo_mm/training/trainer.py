@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, set_seed
 
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.load import rows_from_records
 from ..errors import DataError, ModelError, Problem
+from ..modeling.load import reload_weights
 from ..modeling.scoring import ScoringModel
 from ..records import GroupBatch
 from .config import UniDPOConfig
@@ -79,6 +80,7 @@ class UniDPOTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = args or UniDPOConfig(output_dir="out")
+        set_seed(args.seed)  # for a fresh LoRA, made before transformers sets the seed
         self.parts = prepare_run(
             model,
             args,
@@ -283,13 +285,17 @@ class UniDPOTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
+        if model is None and not hasattr(self.model.model, "peft_config"):
+            reload_weights(self.model.model, resume_from_checkpoint)
+            return
         with self._plain_model() if model is None else contextlib.nullcontext():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        with contextlib.nullcontext() if sharded else self._plain_model():
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     @contextlib.contextmanager
     def _plain_model(self) -> Iterator[None]:

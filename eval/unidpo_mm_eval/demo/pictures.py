@@ -54,7 +54,7 @@ GENDERED = re.compile(
 CONCEPTS_PER_KIND = 48
 """At most so many: 258 flags would otherwise be the largest kind by far."""
 SHARES = {"train": 0.55, "validation": 0.15, "heldout": 0.30}
-"""Shares of each kind's concepts. Many are held out: their number limits what can be measured."""
+"""Shares of each kind's concepts. Many are held out: their number limits what is measured."""
 SPLIT_SEED = 0
 
 CANVAS = 112

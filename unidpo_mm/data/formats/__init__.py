@@ -23,7 +23,8 @@ class Context:
         number: Row number, from 1.
         images: Folder that relative picture paths start from.
         domain: Domain of the source; None to tell it from the row.
-        scale: Maps a score of the source to the scale of the run.
+        scale: Maps a score of the source to the scale of the run; raises ValueError for a score
+            outside the source's declared scale.
     """
 
     source: str

@@ -17,6 +17,7 @@ __all__ = [
     "prompt_messages",
     "read_images",
     "read_number",
+    "read_score",
     "row_id",
 ]
 
@@ -85,6 +86,16 @@ def read_number(record: Mapping[str, Any], name: str, context: Context) -> float
     return float(value)
 
 
+def read_score(record: Mapping[str, Any], name: str, context: Context) -> float | None:
+    """Returns a score on the scale of the run, or None where the field is missing or null."""
+    score = read_number(record, name, context)
+    try:
+        return None if score is None else context.scale(score)
+    except ValueError as error:
+        remedy = "Correct the score, or declare the scale that the judge used"
+        raise DataError(problem(context, name, str(error), remedy)) from error
+
+
 def prompt_messages(value: Any, images: int, context: Context) -> tuple[tuple[Message, ...], bool]:
     """Returns the messages of a prompt, and whether it was a plain string.
 
@@ -121,6 +132,9 @@ def answer_text(value: Any, name: str, prompt: Sequence[Message], context: Conte
         roles = ", ".join(turn.role for turn in turns)
         remedy = "Give the assistant's message alone, or the prompt followed by it"
         raise DataError(problem(context, name, f"found messages of {roles}", remedy))
+    if turns[-1].image_slots:
+        remedy = "Remove it: pictures belong to the prompt"
+        raise DataError(problem(context, name, "the answer holds a picture placeholder", remedy))
     return turns[-1].text
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...errors import DataError
 from ...records import Pair, PreferenceRow, Response
 from . import Context, Format
 from ._fields import (
     Attempts,
     answer_text,
     domain_of,
+    problem,
     prompt_messages,
     read_images,
     read_number,
+    read_score,
     row_id,
 )
 
@@ -45,13 +48,13 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         for name in ("chosen", "rejected")
     }
     scores = {
-        name: fields.read(read_number, record, f"score_{name}", context)
+        name: fields.read(read_score, record, f"score_{name}", context)
         for name in ("chosen", "rejected")
     }
     weight = fields.read(read_number, record, "weight", context)
     domain = fields.read(domain_of, record, context, images, default="text")
+    fields.read(_no_rejected_images, record, context)
     fields.finish()
-    scaled = {n: None if s is None else context.scale(s) for n, s in scores.items()}
     return PreferenceRow(
         id=row_id(record, context),
         domain=domain,
@@ -59,10 +62,17 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         where=context.where,
         messages=prompt,
         images=images,
-        responses=tuple(Response(texts[name], scaled[name]) for name in ("chosen", "rejected")),
+        responses=tuple(Response(texts[name], scores[name]) for name in ("chosen", "rejected")),
         pairs=(Pair(0, 1, 1.0 if weight is None else weight),),
         raw=raw,
     )
+
+
+def _no_rejected_images(record: Mapping[str, Any], context: Context) -> None:
+    if record.get("rejected_images") is not None:
+        found = "other pictures for the rejected answer are not understood yet"
+        remedy = "Remove the column: both answers see the pictures of the prompt"
+        raise DataError(problem(context, "rejected_images", found, remedy))
 
 
 FORMAT = Format(

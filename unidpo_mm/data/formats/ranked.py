@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import DataError
 from ...records import Pair, PreferenceRow, Response
 from . import Context, Format
-from ._fields import Attempts, domain_of, problem, prompt_messages, read_images, read_number, row_id
+from ._fields import Attempts, domain_of, problem, prompt_messages, read_images, read_score, row_id
 
 __all__ = ["FORMAT"]
 
@@ -52,11 +52,11 @@ def _responses(value: Any, context: Context) -> tuple[Response, ...]:
             problems.append(problem(context, f"{name}.text", f"found {item!r}"[:120], remedy))
             continue
         try:
-            score = read_number({f"{name}.score": item.get("score")}, f"{name}.score", context)
+            score = read_score({f"{name}.score": item.get("score")}, f"{name}.score", context)
         except DataError as error:
             problems.extend(error.problems)
             continue
-        responses.append(Response(text, None if score is None else context.scale(score)))
+        responses.append(Response(text, score))
     unscored = [r.score is None for r in responses]
     if len(responses) > 1 and any(unscored) and not problems:
         remedy = "Give every answer a score: pairs are made of answers with different scores"

@@ -1,0 +1,329 @@
+"""The quick-start from parts to figures: assemble, align, warm up, tune by preferences, measure.
+
+Both training stages are ordinary recipes, `configs/quickstart/warmup.yaml` and `uni_dpo.yaml`; this
+module only names their files and looks at what comes out.
+"""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.recipe.shipped import shipped_recipe
+from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.run import train_from_recipe, trainer_for
+from unidpo_mm.training.step import preference_step
+from unidpo_mm.training.trainer import UniDPOTrainer
+
+from .assets import fetch_assets
+from .measure import Figures, figures, greedy_captions, majority_rate, shuffle
+from .pictures import KINDS
+from .projector import fit_projector, tower_features
+from .report import GalleryItem, draw_answers, draw_curves, preference_table, result_table
+from .rows import DemoData, write_data
+from .vlm import assemble_vlm, save_vlm
+
+__all__ = ["METHODS", "Outcome", "Start", "prepare", "run_demo", "tune"]
+
+DOMAINS = ("multimodal", "math", "text")
+PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
+ALIGNMENT_STEPS = 300
+SHOWN_PICTURES = 8
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "uni_dpo": (),
+    "dpo": ("loss={name: dpo, beta: 0.1}",),
+    "simpo": ("loss={name: simpo}", "train.reference=auto"),
+    "sft": ("loss={name: sft}", "train.reference=auto"),
+    "uni_dpo_shuffled": (),
+}
+"""Method -> what it changes in the recipe; the last one trains on the pictures of other rows."""
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where the preference stage begins: data, the warmed-up model, what was measured so far."""
+
+    folder: Path
+    seed: int
+    data: DemoData
+    model: Path
+    untrained: Figures
+    warmup: Figures
+    warmup_captions: tuple[str, ...]
+    """Greedy captions of the test pictures after the warm-up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one method made of the warmed-up model."""
+
+    method: str
+    captions: tuple[str, ...]
+    figures: Figures
+    shuffled: Figures
+    before: Mapping[str, "PairResult"]
+    after: Mapping[str, "PairResult"]
+    history: Sequence[Mapping[str, float]] = field(repr=False)
+    """The trainer's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """One held-out pair under one model."""
+
+    domain: str
+    correct: bool
+    """The better answer has the higher log-probability a token; a tie is wrong."""
+    chosen_logp: float
+    """Log-probability a token of the better answer."""
+
+
+def run_demo(out: Path, seed: int, *, split: str = "heldout") -> dict[str, Any]:
+    """Runs the quick-start once and writes `summary.json`, `curves.png` and `answers.png`.
+
+    Args:
+        out: Folder of everything.
+        seed: Of pictures, data order and LoRA.
+        split: Unseen concepts to measure on, ``heldout`` or ``validation``.
+
+    Returns:
+        The summary, as written.
+    """
+    began = time.perf_counter()
+    start = prepare(out / f"seed-{seed}", seed, split=split)
+    outcome = tune(start, "uni_dpo")
+    summary = summarise(start, outcome, seconds=time.perf_counter() - began)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    draw_curves(outcome.history, out / "curves.png")
+    draw_answers(gallery(start, outcome), out / "answers.png")
+    shown = Console()
+    shown.print(result_table(summary))
+    shown.print(preference_table(summary))
+    shown.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")
+    shown.print(f"{out / 'curves.png'}, {out / 'answers.png'}")
+    return summary
+
+
+def prepare(folder: Path, seed: int, *, split: str) -> Start:
+    """Assembles the model, writes the data, aligns the projector and runs the warm-up."""
+    with stage("parts and data"):
+        assets = fetch_assets()
+        data = write_data(assets.emoji, folder / "data", seed=seed, split=split)
+        pictures = [canvas.file for canvas in data.train]
+        assembled = assemble_vlm(assets, pictures, seed=seed)
+    with stage("untrained model answers"):
+        untrained = figures(captions_of(assembled, data), data.test)
+    with stage("projector alignment"):
+        align(assembled, data, folder / "aligned", seed=seed)
+    with stage("warm-up (sft)"):
+        model = warm_up(folder, data, seed)
+    with stage("warmed-up model answers"):
+        captions = captions_of(model, data)
+    return Start(
+        folder=folder,
+        seed=seed,
+        data=data,
+        model=model,
+        untrained=untrained,
+        warmup=figures(captions, data.test),
+        warmup_captions=tuple(captions),
+    )
+
+
+def align(assembled: Path, data: DemoData, folder: Path, *, seed: int) -> None:
+    """Fits the projector alone to the embeddings of the kinds' names; the language model rests."""
+    model, processor = load(assembled, dtype=torch.float32)
+    features = tower_features(model, processor, [canvas.file for canvas in data.train])
+    kinds = list(KINDS)
+    words = [processor.tokenizer.encode(kind, add_special_tokens=False)[0] for kind in kinds]
+    targets = torch.zeros(len(data.train), len(kinds))
+    for row, canvas in zip(targets, data.train, strict=True):
+        for kind in canvas.kinds:
+            row[kinds.index(kind)] = 1 / len(canvas.kinds)
+    fit_projector(model, features, targets, words, steps=ALIGNMENT_STEPS, seed=seed)
+    save_vlm(model, processor, folder)
+
+
+def warm_up(folder: Path, data: DemoData, seed: int) -> Path:
+    """Runs the warm-up recipe and returns the folder of the model with its LoRA merged in."""
+    overrides = [
+        f"model.name_or_path={folder / 'aligned'}",
+        f"data.sources=[{{path: {data.file('warmup')}}}]",
+        f"train.output_dir={folder / 'warmup'}",
+        *seeded(seed),
+    ]
+    trainer = train_from_recipe(load_recipe(shipped_recipe("quickstart/warmup.yaml"), overrides))
+    merged = folder / "warmup" / "merged"
+    model: Any = trainer.model.model
+    model.merge_and_unload().to(torch.bfloat16).save_pretrained(merged)
+    trainer.parts.adapter.processor.save_pretrained(merged)
+    return merged
+
+
+def tune(start: Start, method: str) -> Outcome:
+    """Runs the preference recipe with one method and measures the result."""
+    pictures = "multimodal_shuffled" if method == "uni_dpo_shuffled" else "multimodal"
+    files = {"multimodal": pictures, "math": "math", "text": "text"}
+    scale = "scores: {scale: [0, 10]}"
+    sources = ", ".join(
+        f"{{path: {start.data.file(name)}, name: {domain}, domain: {domain}, {scale}}}"
+        for domain, name in files.items()
+    )
+    overrides = [
+        f"model.name_or_path={start.model}",
+        f"data.sources=[{sources}]",
+        f"data.eval_sources=[{{path: {start.data.file('heldout_pairs')}, {scale}}}]",
+        f"train.output_dir={start.folder / method}",
+        *seeded(start.seed),
+        *METHODS[method],
+    ]
+    recipe = load_recipe(shipped_recipe("quickstart/uni_dpo.yaml"), overrides)
+    with stage(f"held-out pairs before {method}"):
+        trainer = trainer_for(recipe)
+        before = pair_results(trainer)
+    with stage(f"{method} on pictures, math and text"):
+        trainer.train()
+        trainer.save_model()
+    with stage(f"held-out pairs and pictures after {method}"):
+        after = pair_results(trainer)
+        model: Any = trainer.model.model
+        captions = greedy_captions(model.eval(), trainer.parts.adapter.processor, start.data.test)
+    return Outcome(
+        method=method,
+        captions=tuple(captions),
+        figures=figures(captions, start.data.test),
+        shuffled=figures(shuffle(captions, seed=start.seed), start.data.test),
+        before=before,
+        after=after,
+        history=trainer.state.log_history,
+    )
+
+
+@torch.no_grad()
+def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
+    """Returns {row id: result} of the held-out pairs, by the policy alone."""
+    settings = make_loss_settings("sft", {})  # any loss will do: only log-probabilities are read
+    trainer.model.eval()
+    results: dict[str, PairResult] = {}
+    for item in trainer.get_eval_dataloader():
+        batch = item["batch"]
+        with trainer.accelerator.autocast():
+            output = preference_step(
+                trainer.model,
+                batch,
+                adapter=trainer.parts.adapter,
+                settings=settings,
+                reference=None,
+            )
+        chosen, rejected = output.pairs.policy_chosen.mean, output.pairs.policy_rejected.mean
+        for number, row in enumerate(batch.pair_rows):
+            results[row] = PairResult(
+                domain=batch.pair_domains[number],
+                correct=bool(chosen[number] > rejected[number]),
+                chosen_logp=float(chosen[number]),
+            )
+    return results
+
+
+def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, Any]:
+    """Returns the summary of one run; rates are between 0 and 1."""
+    stages = {"warmup": start.warmup, "tuned": outcome.figures}
+    all_stages = {"untrained": start.untrained, **stages, "shuffled": outcome.shuffled}
+
+    def values(name: str, of: Mapping[str, Figures], what: str) -> dict[str, float]:
+        return {stage: getattr(getattr(found, name), what) for stage, found in of.items()}
+
+    wanted = {
+        "accuracy": all_stages,
+        "hallucination_rate": stages,
+        "object_recall": stages,
+        "caption_words": stages,
+        "exact": stages,
+    }
+    multimodal = {name: values(name, of, "value") for name, of in wanted.items()}
+    preferences = preference_accuracy(outcome)
+    return {
+        "multimodal": {
+            **multimodal,
+            "majority": majority_rate(start.data.test),
+            "preference_accuracy": preferences["multimodal"],
+        },
+        "math": {"preference_accuracy": preferences["math"]},
+        "text": {"preference_accuracy": preferences["text"]},
+        "all": {"preference_accuracy": preferences["all"]},
+        "standard_errors": {name: values(name, of, "error") for name, of in wanted.items()},
+        "pictures_answered": len(start.data.test),
+        "seconds": seconds,
+        "seed": start.seed,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+
+
+def preference_accuracy(outcome: Outcome) -> dict[str, dict[str, float]]:
+    """Returns accuracy before and after by domain, and the paired standard error of the change."""
+    result = {}
+    for domain in (*DOMAINS, "all"):
+        rows = [r for r, found in outcome.before.items() if domain in (found.domain, "all")]
+        changes = [outcome.after[r].correct - outcome.before[r].correct for r in rows]
+        mean = sum(changes) / len(rows)
+        spread = sum((change - mean) ** 2 for change in changes) / max(len(rows) - 1, 1)
+        result[domain] = {
+            "before": sum(outcome.before[r].correct for r in rows) / len(rows),
+            "tuned": sum(outcome.after[r].correct for r in rows) / len(rows),
+            "change_error": math.sqrt(spread / len(rows)),
+            "chosen_logp_before": sum(outcome.before[r].chosen_logp for r in rows) / len(rows),
+            "chosen_logp_tuned": sum(outcome.after[r].chosen_logp for r in rows) / len(rows),
+            "n": len(rows),
+        }
+    return result
+
+
+def gallery(start: Start, outcome: Outcome) -> list[GalleryItem]:
+    """Returns the first test pictures with the answers before and after; nothing is picked."""
+    rows = zip(start.data.test, start.warmup_captions, outcome.captions, strict=True)
+    return [
+        GalleryItem(picture=canvas.file, truth=canvas.caption, before=before, after=after)
+        for canvas, before, after in list(rows)[:SHOWN_PICTURES]
+    ]
+
+
+def captions_of(folder: Path, data: DemoData) -> list[str]:
+    """Returns the greedy captions of a checkpoint for the test pictures."""
+    model, processor = load(folder, dtype=torch.bfloat16)
+    return greedy_captions(model, processor, data.test)
+
+
+def load(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Loads a checkpoint of the demo as transformers does it."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    return model.eval(), AutoProcessor.from_pretrained(folder)
+
+
+def seeded(seed: int) -> list[str]:
+    """Returns the overrides that set every seed, and start anew."""
+    return [f"train.seed={seed}", f"data.seed={seed}", "run.resume=never"]
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Says what is going on and how long it took."""
+    began = time.perf_counter()
+    console.print(f"[bold]{name}[/bold] ...")
+    yield
+    console.print(f"  {time.perf_counter() - began:.1f} s", style="dim")

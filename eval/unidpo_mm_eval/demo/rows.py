@@ -1,0 +1,170 @@
+"""Writes the demo's training and held-out files: pictures, math and text as rows with scores.
+
+**The planted fault.** As in noisy caption data, a share of the warm-up captions of one-object
+pictures names a second object that is not there; the share is fixed here, in advance. The
+preference pairs prefer the true caption. They are balanced: as many true captions are shorter than
+the rejected one (an absent object added) as longer (one left out), the others are as long (a wrong
+object, a wrong second object). So neither "shorter" nor "longer" is a shortcut, and half of the
+pictures hold two objects.
+"""
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .pictures import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
+from .tasks import Task, math_tasks, text_tasks
+
+__all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
+
+QUESTION = "What is shown?"
+
+PLANTED_SHARE = 0.75
+"""Share of the one-object warm-up captions that name a second, absent kind. PLANTED on purpose."""
+
+TRUE_SCORE = 9.5
+FAULT_SCORES = {"added": 4.0, "left out": 5.0, "wrong second": 3.0, "wrong": 1.0}
+"""Scores of the rejected captions on a scale of 0 to 10, by how much of them is true."""
+
+EQUAL_LENGTH_SHARE = 4
+"""Every so many pairs have a rejected caption as long as the true one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How many rows of each kind."""
+
+    train_pictures: int = 440
+    picture_pairs: int = 264
+    math_pairs: int = 120
+    text_pairs: int = 120
+    test_pictures: int = 200
+    test_picture_pairs: int = 160
+    test_math_pairs: int = 80
+    test_text_pairs: int = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoData:
+    """Where the files are, and the pictures in them."""
+
+    folder: Path
+    train: tuple[Canvas, ...]
+    test: tuple[Canvas, ...]
+
+    def file(self, name: str) -> Path:
+        """Returns the path of a data file, ``warmup``, ``multimodal``, ``math``, ... ."""
+        return self.folder / f"{name}.jsonl"
+
+
+def write_data(
+    emoji_folder: Path, folder: Path, *, seed: int, split: str, sizes: Sizes | None = None
+) -> DemoData:
+    """Draws the pictures and writes all rows of one run.
+
+    Args:
+        emoji_folder: The unpacked Twemoji files.
+        folder: Where pictures and JSONL files go.
+        seed: Of pictures, planted captions and tasks.
+        split: What to measure on, ``heldout`` or ``validation``.
+        sizes: How many rows.
+    """
+    sizes = sizes or Sizes()
+    parts = split_emoji(load_emoji(emoji_folder))
+    pictures = folder / "pictures"
+    train = draw_canvases(parts["train"], pictures, sizes.train_pictures, name="train", seed=seed)
+    test = draw_canvases(parts[split], pictures, sizes.test_pictures, name=split, seed=seed)
+    data = DemoData(folder=folder, train=tuple(train), test=tuple(test))
+    generator = random.Random(f"rows-{seed}")
+    write_jsonl(data.file("warmup"), (warmup_row(canvas, generator) for canvas in train))
+    pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.picture_pairs])]
+    write_jsonl(data.file("multimodal"), pairs)
+    write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
+    write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
+    write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
+    held_out = [
+        caption_pair(c, n, generator) for n, c in enumerate(test[: sizes.test_picture_pairs])
+    ]
+    held_out += map(task_row, math_tasks(split, sizes.test_math_pairs, seed=seed))
+    held_out += map(task_row, text_tasks(split, sizes.test_text_pairs, seed=seed))
+    write_jsonl(data.file("heldout_pairs"), held_out)
+    return data
+
+
+def prompt(text: str, *, picture: bool) -> list[dict[str, Any]]:
+    """Returns a prompt as messages."""
+    parts: list[dict[str, Any]] = [{"type": "image"}] if picture else []
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
+    """Returns a picture with one caption, which may carry the planted fault."""
+    kinds = canvas.kinds
+    if len(kinds) == 1 and generator.random() < PLANTED_SHARE:
+        kinds = (*kinds, other_kind(kinds, generator))
+    return {
+        "id": f"warmup-{canvas.id}",
+        "domain": "multimodal",
+        "prompt": prompt(QUESTION, picture=True),
+        "images": [f"pictures/{canvas.file.name}"],
+        "responses": [{"text": caption(kinds)}],
+    }
+
+
+def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[str, Any]:
+    """Returns the preference pair of one picture; `number` deals out the kinds of faults."""
+    equal = number // 2 % EQUAL_LENGTH_SHARE == EQUAL_LENGTH_SHARE - 1
+    other = other_kind(canvas.kinds, generator)
+    if len(canvas.kinds) == 1:
+        fault = "wrong" if equal else "added"
+        rejected = (other,) if equal else (*canvas.kinds, other)
+    else:
+        fault = "wrong second" if equal else "left out"
+        rejected = (canvas.kinds[0], other) if equal else canvas.kinds[:1]
+    return {
+        "id": canvas.id,
+        "domain": "multimodal",
+        "prompt": prompt(QUESTION, picture=True),
+        "images": [f"pictures/{canvas.file.name}"],
+        "chosen": caption(canvas.kinds),
+        "rejected": caption(rejected),
+        "score_chosen": TRUE_SCORE,
+        "score_rejected": FAULT_SCORES[fault],
+        "fault": fault,
+    }
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """Returns the row of a text or math task."""
+    return {
+        "id": task.id,
+        "domain": task.id.partition("-")[0],
+        "prompt": prompt(task.prompt, picture=False),
+        "chosen": task.chosen,
+        "rejected": task.rejected,
+        "score_chosen": task.score_chosen,
+        "score_rejected": task.score_rejected,
+        "fault": task.fault,
+    }
+
+
+def shuffled(rows: Sequence[Mapping[str, Any]], generator: random.Random) -> list[dict[str, Any]]:
+    """Returns the rows with the pictures of others, as a control: text and scores stay."""
+    order = list(range(len(rows)))
+    generator.shuffle(order)
+    # one step round a random circle: no row keeps its own picture
+    source = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [{**row, "images": rows[source[number]]["images"]} for number, row in enumerate(rows)]
+
+
+def other_kind(kinds: Sequence[str], generator: random.Random) -> str:
+    """Returns a kind that is not among `kinds`."""
+    return generator.choice([kind for kind in KINDS if kind not in kinds])
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

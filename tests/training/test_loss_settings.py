@@ -1,0 +1,115 @@
+"""Parameters of the loss that differ by source, and medians of scores."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import batch_of, load_tiny, row
+from trainers import config, make_trainer
+
+from unidpo_mm.errors import DataError
+from unidpo_mm.records import Pair, PreferenceRow
+from unidpo_mm.training.loss_settings import SOURCE_PARAMETERS, make_loss_settings
+
+Checkpoint = Callable[[str], Path]
+
+
+def rows_of(source: str, *scores: float | None) -> list[PreferenceRow]:
+    return [
+        row(f"{source}{n}", f"{source} {n}", ("red square", "blue"), (score, 0.0), source=source)
+        for n, score in enumerate(scores)
+    ]
+
+
+def test_parameters_left_at_none_take_the_default_of_the_loss() -> None:
+    assert make_loss_settings("uni_dpo", {"beta": None}).config.beta == 2.0
+    assert make_loss_settings("dpo", {"beta": None}).config.beta == 0.1
+
+
+def test_the_median_is_that_of_the_chosen_answers_of_each_source() -> None:
+    rows = rows_of("a", 1.0, 2.0, 9.0) + rows_of("b", 4.0, 5.0)
+    rows.append(
+        row("r", "z", ("p", "q", "s"), (8.0, 6.0, 0.0), source="b", pairs=[Pair(0, 2), Pair(1, 2)])
+    )
+    settings = make_loss_settings("uni_dpo", {}).with_medians(rows)
+    assert settings.by_source == {"a": {"tau_good": 2.0}, "b": {"tau_good": 5.5}}
+    assert isinstance(settings.config.tau_good, float)
+
+
+def test_a_number_of_a_source_stands_beside_the_medians_of_others() -> None:
+    rows = rows_of("a", 1.0, 3.0) + rows_of("b", 4.0)
+    settings = make_loss_settings("uni_dpo", {}, {"b": {"tau_good": 8.0, "nll_lambda": 0.2}})
+    found = settings.with_medians(rows).by_source
+    assert found == {"a": {"tau_good": 2.0}, "b": {"tau_good": 8.0, "nll_lambda": 0.2}}
+
+
+def test_a_median_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match=r"source 'a'.*no chosen answer has a score"):
+        make_loss_settings("uni_dpo", {}).with_medians(rows_of("a", None))
+
+
+def test_a_loss_without_scored_parts_takes_no_median() -> None:
+    settings = make_loss_settings("uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0})
+    found = settings.with_medians(rows_of("a", None))
+    assert not found.loss.needs_scores(found.config)
+    assert found.config.tau_good == math.inf  # no answer is good enough: the gate stays shut
+
+
+def test_a_source_that_switches_the_nll_on_needs_scores() -> None:
+    settings = make_loss_settings(
+        "uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0}, {"a": {"nll_lambda": 0.2}}
+    )
+    problems = settings.check_rows(rows_of("a", None) + rows_of("b", None))
+    assert [p.where for p in problems] == ["data.jsonl row a0, field 'score_chosen'"]
+
+
+def test_each_pair_has_the_parameters_of_its_source(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    rows = rows_of("a", 1.0) + rows_of("b", 2.0) + rows_of("a", 3.0)
+    own = {"beta": 3.5, "eta": 0.1, "gamma": 1.0, "tau_ref": 0.8, "nll_lambda": 0.2, "tau_good": 8}
+    assert set(own) == set(SOURCE_PARAMETERS)
+    settings = make_loss_settings("uni_dpo", {"tau_good": 2.5}, {"b": own})
+    rows[2] = row("a9", "z", ("p", "q"), (3.0, 1.0), source="a")
+    config_ = settings.config_for(batch_of(loaded, rows))
+    for name, value in own.items():
+        common = getattr(settings.config, name)
+        assert getattr(config_, name).tolist() == [common, value, common], name
+    alone = settings.config_for(batch_of(loaded, rows[:1]))
+    assert alone is settings.config
+
+
+def test_settings_by_source_reach_the_training_loss(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """At the start each loss is w_qual w_perf ln 2 with the weights of the pair's source."""
+    rows = rows_of("a", 3.0) + rows_of("b", 3.0)
+    kwargs: dict[str, Any] = {
+        "tau_good": 2.5,
+        "max_steps": 1,
+        "loss_by_source": {"b": {"eta": 0.0, "gamma": 0.0}},
+    }
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **kwargs))
+    trainer.train()
+    batch = trainer.data_collator([trainer.parts.adapter.encode(one) for one in rows])["batch"]
+    plain = make_trainer(checkpoint("llama"), rows, config(tmp_path, **kwargs))
+    with torch.no_grad():
+        output = plain.preference_step(plain.model.eval(), batch)
+    pairs = output.pairs
+    margin = 2.0 * (pairs.policy_chosen.mean - pairs.policy_rejected.mean)[0]
+    first = 1 / (1 + math.exp(-2.1)) * (1 - float(torch.sigmoid(margin - 2.0))) ** 3 * math.log(2)
+    expected = [first, 0.5 * math.log(2)]
+    assert output.loss.per_pair.tolist() == pytest.approx(expected)
+    logged = trainer.state.log_history[0]["loss"]
+    assert logged == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+def test_the_settings_describe_themselves_for_the_record() -> None:
+    described = make_loss_settings("dpo", {"beta": 0.3}, {"b": {"beta": 0.1}}).describe()
+    assert described == {
+        "name": "dpo",
+        "beta": 0.3,
+        "label_smoothing": 0.0,
+        "length_norm": False,
+        "by_source": {"b": {"beta": 0.1}},
+    }

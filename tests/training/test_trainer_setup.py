@@ -1,0 +1,457 @@
+"""What is put together before the first step, and what is refused."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import load_tiny, mixed_rows, row
+from torch import nn
+from trainers import config, make_trainer, state_of
+from transformers import Trainer
+
+import unidpo_mm
+from unidpo_mm import UniDPOTrainer
+from unidpo_mm.errors import DataError, ModelError, RecipeError, UniDPOError
+from unidpo_mm.modeling.parts import LoraSettings
+from unidpo_mm.modeling.reference import FrozenCopy, LoraOff
+from unidpo_mm.training.step import preference_step
+from unidpo_mm.training.trainer import _check_fsdp
+
+Checkpoint = Callable[[str], Path]
+ROWS = mixed_rows(pictures=False)
+
+
+# ---- the shape of the code ----
+
+OVERRIDDEN = {
+    "__init__",
+    "_load_best_model",
+    "_load_from_checkpoint",
+    "_save",
+    "compute_loss",
+    "create_optimizer",
+    "evaluation_loop",
+    "get_batch_samples",
+    "get_eval_dataloader",
+    "get_train_dataloader",
+    "log",
+}
+"""Every hook of transformers' Trainer that we replace; a new one needs a reason."""
+
+
+def test_the_trainer_overrides_only_these_hooks() -> None:
+    ours = {name for name, value in vars(UniDPOTrainer).items() if inspect.isfunction(value)}
+    theirs = {name for cls in Trainer.__mro__ for name in vars(cls)}
+    assert ours & theirs == OVERRIDDEN
+
+
+def test_the_step_fits_a_screen() -> None:
+    lines, _ = inspect.getsourcelines(preference_step)
+    assert len(lines) <= 45
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in vars(UniDPOTrainer).values() if inspect.isfunction(m)], ids=str
+)
+def test_no_method_of_the_trainer_is_longer_than_a_screen(method: Any) -> None:
+    assert len(inspect.getsourcelines(method)[0]) <= 45
+
+
+def test_no_module_grows_beyond_400_lines_but_the_records() -> None:
+    core = Path(unidpo_mm.__file__).parent
+    long = {
+        path.relative_to(core.parent).as_posix()
+        for folder in (core, core.parent / "model_adapters")
+        for path in folder.rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > 400
+    }
+    assert long <= {"unidpo_mm/records.py"}  # the nouns of the flow, side by side
+
+
+def test_a_fresh_lora_follows_the_seed_of_the_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    def first_weights(seed: int) -> list[torch.Tensor]:
+        args = config(tmp_path, seed=seed)
+        trainer = make_trainer(checkpoint("llama"), ROWS, args, peft_config=LoraSettings(r=2))
+        return [value for name, value in state_of(trainer).items() if "lora_A" in name]
+
+    one, again, other = first_weights(1), first_weights(1), first_weights(2)
+    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+# ---- learning rates by part ----
+
+
+def rate_by_name(trainer: UniDPOTrainer) -> dict[str, float]:
+    assert trainer.optimizer is not None
+    by_id = {
+        id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]
+    }
+    model: Any = trainer.model.model
+    return {name: by_id[id(p)] for name, p in model.named_parameters() if id(p) in by_id}
+
+
+def test_each_part_has_the_learning_rate_it_was_given(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(
+        tmp_path,
+        freeze=[],
+        learning_rate=1e-3,
+        learning_rates={"projector": 0.5, "vision_tower": 0.25},
+        lr_scheduler_type="linear",
+        weight_decay=0.1,
+        max_steps=4,
+    )
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
+    trainer.create_optimizer_and_scheduler(4)
+    rates = rate_by_name(trainer)
+    model: Any = trainer.model.model
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+    for name, rate in rates.items():
+        part = {"model.multi_modal_projector": 0.5, "model.vision_tower": 0.25}
+        expected = next((r for prefix, r in part.items() if name.startswith(prefix)), 1e-3)
+        assert rate == expected, name
+    assert trainer.optimizer is not None
+    decays = {group["weight_decay"] for group in trainer.optimizer.param_groups}
+    assert decays == {0.0, 0.1}  # biases and norms keep theirs
+    assert trainer.lr_scheduler is not None
+    trainer.optimizer.step()
+    trainer.lr_scheduler.step()
+    later = sorted(set(rate_by_name(trainer).values()))
+    assert later == pytest.approx([7.5e-4, 0.1875, 0.375])
+
+
+def test_the_rate_of_a_part_reaches_its_steps(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    rows = mixed_rows(pictures=True)
+    moved = {}
+    for rate in (0.0, 0.5):
+        args = config(tmp_path, freeze=[], learning_rates={"projector": rate}, max_steps=1,
+                      per_device_train_batch_size=9)  # fmt: skip
+        trainer = make_trainer(checkpoint("llava"), rows, args)
+        before = state_of(trainer)
+        trainer.train()
+        after = state_of(trainer)
+        moved[rate] = {name for name in before if not torch.equal(before[name], after[name])}
+    projector = {name for name in moved[0.5] if "multi_modal_projector" in name}
+    assert projector
+    assert moved[0.0] == moved[0.5] - projector
+
+
+def test_learning_rates_under_a_lora_reach_its_parts(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(tmp_path, learning_rate=1e-3, learning_rates={"projector": 0.5})
+    trainer = make_trainer(
+        checkpoint("llava"),
+        mixed_rows(pictures=True),
+        args,
+        peft_config=LoraSettings(modules_to_save=["projector"]),
+    )
+    trainer.create_optimizer()
+    rates = rate_by_name(trainer)
+    assert {rate for name, rate in rates.items() if "projector" in name} == {0.5}
+    assert {rate for name, rate in rates.items() if ".lora_" in name} == {1e-3}
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"projectr": 1e-3}, r"train.learning_rates.projectr.*did you mean 'projector'"),
+        ({"projector": -1.0}, r"train.learning_rates.projector.*-1.0.*Give a number >= 0"),
+        ({"projector": "fast"}, r"train.learning_rates.projector.*'fast'"),
+    ],
+)
+def test_wrong_learning_rates_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, rates: Any, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(checkpoint("llava"), ROWS, config(tmp_path, learning_rates=rates))
+
+
+# ---- checkpointing of activations ----
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("model_type", ["llava", "llava_onevision"])
+def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
+) -> None:
+    results = []
+    for on in (True, False):
+        trainer = make_trainer(
+            checkpoint(model_type),
+            mixed_rows(pictures=True),
+            config(tmp_path, activation_checkpointing=on, max_steps=2),
+            peft_config=LoraSettings(r=4) if lora else None,
+        )
+        model: Any = trainer.model.model
+        tower = next(m for name, m in model.named_modules() if name.endswith("vision_tower"))
+        needs_grad: list[bool] = []
+        tower.register_forward_hook(
+            lambda module, args, output, seen=needs_grad: seen.append(output[0].requires_grad)
+        )
+        trainer.train()
+        assert needs_grad
+        assert not any(needs_grad)
+        layers = {
+            name: module.gradient_checkpointing
+            for name, module in model.named_modules()
+            if hasattr(module, "gradient_checkpointing") and ".layers." in name
+        }
+        decoder = {value for name, value in layers.items() if "language_model.layers" in name}
+        assert decoder == {on}
+        assert not any(value for name, value in layers.items() if "vision_tower" in name)
+        losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+        results.append((losses, state_of(trainer)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    for name, value in results[0][1].items():
+        torch.testing.assert_close(value, results[1][1][name], rtol=1e-5, atol=1e-6)
+
+
+# ---- models, references, adapters ----
+
+
+def test_a_loaded_model_trains_as_one_given_by_folder(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = checkpoint("llava")
+    rows = mixed_rows(pictures=True)
+    by_folder = make_trainer(folder, rows, config(tmp_path))
+    loaded = load_tiny(folder)
+    by_object = make_trainer(
+        loaded.model, rows, config(tmp_path), processing_class=loaded.adapter.processor
+    )
+    for trainer in (by_folder, by_object):
+        trainer.train()
+    one, other = state_of(by_folder), state_of(by_object)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_frozen_parts_stay_as_they_are(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
+    before = state_of(trainer)
+    trainer.train()
+    after = state_of(trainer)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("model.language_model", "lm_head")) for name in changed)
+
+
+def test_the_reference_follows_what_trains(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("llama")
+    full = make_trainer(folder, ROWS, config(tmp_path))
+    lora = make_trainer(folder, ROWS, config(tmp_path), peft_config=LoraSettings(r=2))
+    copied = make_trainer(
+        folder, ROWS, config(tmp_path, reference="frozen_copy"), peft_config=LoraSettings(r=2)
+    )
+    without = make_trainer(folder, ROWS, config(tmp_path, loss_type="simpo"))
+    assert isinstance(full.parts.reference, FrozenCopy)
+    assert isinstance(lora.parts.reference, LoraOff)
+    assert isinstance(copied.parts.reference, FrozenCopy)
+    assert without.parts.reference is None
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_reference_model_of_ones_own_is_used(
+    checkpoint: Checkpoint, tmp_path: Path, as_folder: bool
+) -> None:
+    other = load_tiny(checkpoint("llama"))
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    reference: Any = other.model
+    if as_folder:
+        other.model.save_pretrained(tmp_path / "other")  # type: ignore[operator]
+        reference = str(tmp_path / "other")
+    rows = ROWS
+    args = config(tmp_path, max_steps=1)
+    trainer = make_trainer(checkpoint("llama"), rows, args, ref_model=reference)
+    plain = make_trainer(checkpoint("llama"), rows, args)
+    batch = plain.data_collator([plain.parts.adapter.encode(one) for one in rows])["batch"]
+    moved = trainer.preference_step(trainer.model.eval(), batch)
+    still = plain.preference_step(plain.model.eval(), batch)
+    assert still.loss.chosen_rewards is not None
+    assert moved.loss.chosen_rewards is not None
+    assert still.loss.chosen_rewards.abs().max() == 0
+    assert moved.loss.chosen_rewards.abs().min() > 1e-4
+
+
+def test_a_reference_that_is_the_policy_itself_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    model = load_tiny(checkpoint("llama")).model
+    with pytest.raises(ModelError, match="the very model that trains"):
+        make_trainer(model, ROWS, config(tmp_path), ref_model=model)
+
+
+def test_a_reference_model_beside_another_kind_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(tmp_path, reference="lora_off")
+    with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
+        make_trainer(checkpoint("llama"), ROWS, args, ref_model=str(checkpoint("llama")))
+
+
+def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, PromptTuningConfig
+
+    folder = checkpoint("llama")
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    trainer = make_trainer(folder, ROWS, config(tmp_path), peft_config=lora)
+    assert isinstance(trainer.parts.reference, LoraOff)
+    prompt = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    with pytest.raises(ModelError, match="puts virtual tokens before the prompt"):
+        make_trainer(folder, ROWS, config(tmp_path), peft_config=prompt)
+    with pytest.raises(ModelError, match="already is a PEFT model"):
+        make_trainer(
+            trainer.parts.scorer.model,
+            ROWS,
+            config(tmp_path),
+            peft_config=lora,
+            processing_class=trainer.parts.adapter.processor,
+        )
+
+
+def test_mixed_precision_keeps_what_trains_in_float32(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(tmp_path, bf16=True, max_steps=1, model_init_kwargs={"dtype": "bfloat16"})
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
+    dtypes = {p.requires_grad: p.dtype for p in trainer.model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    trainer.train()
+    losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+    assert 0 < losses[0] < 5
+
+
+# ---- refused before anything trains ----
+
+
+class Untouched(nn.Module):
+    """Stands for a model: whatever is refused before it is looked at needs no other."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"loss_type": "dpo", "eta": 0.5},
+            r"loss.eta.*the loss 'dpo' has no parameter 'eta'.*Choose from beta, label_smoothing",
+        ),
+        ({"loss_type": "unidpo"}, r"no loss 'unidpo', did you mean 'uni_dpo'"),
+        ({"loss_type": "uni_dpo", "beta": -1.0}, r"loss.*beta must be > 0.*-1.0"),
+        ({"loss_type": "uni_dpo", "beta": "high"}, r"loss.beta.*'high'"),
+        ({"loss_kwargs": {"quality_weigth": "none"}}, r"did you mean 'quality_weight'"),
+        ({"loss_kwargs": {"quality_weight": "sometimes"}}, r"loss.quality_weight.*sometimes"),
+        ({"loss_by_source": {"math": {"etta": 1.0}}}, r"data source 'math', loss.etta.*'eta'"),
+        ({"loss_by_source": {"math": {"quality_weight": "none"}}}, r"'math'.*one for all sources"),
+        ({"length_norm": ["margin", "all"]}, r"loss.length_norm"),
+        ({"tau_good": "mean"}, r"loss.tau_good.*'mean'"),
+    ],
+)
+def test_a_wrong_loss_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, settings: Any, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(Untouched(), ROWS, config(tmp_path, **settings))
+
+
+def test_all_wrong_parameters_are_told_at_once(tmp_path: Path) -> None:
+    args = config(
+        tmp_path, loss_type="dpo", eta=1.0, gamma=2.0, loss_by_source={"a": {"tau_ref": 1.0}}
+    )
+    with pytest.raises(RecipeError) as error:
+        make_trainer(Untouched(), ROWS, args)
+    assert [p.where.rpartition(".")[2] for p in error.value.problems].count("eta") == 1
+    assert {p.where for p in error.value.problems} >= {"loss.eta", "loss.gamma"}
+    assert any(p.where.endswith("tau_ref") for p in error.value.problems)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "vit"])
+def test_a_model_that_no_family_serves_is_refused(tmp_path: Path, model_type: str) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    settings = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }  # fmt: skip
+    model = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
+    model.save_pretrained(tmp_path / "model")
+    for given in (tmp_path / "model", model):
+        with pytest.raises(ModelError, match=rf"no model family serves.*'{model_type}'"):
+            make_trainer(given, ROWS, config(tmp_path))
+
+
+def test_missing_scores_are_refused_row_by_row_with_their_fields(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = [
+        row("a", "x", ("y", "z"), (4.0, None)),
+        row("b", "w", ("y", "z"), (None, None)),
+        row("c", "v", ("y", "z"), (4.0, 1.0)),
+    ]
+    with pytest.raises(DataError) as error:
+        make_trainer(checkpoint("llama"), rows, config(tmp_path))
+    assert [problem.where for problem in error.value.problems] == [
+        "data.jsonl row a, field 'score_rejected'",
+        "data.jsonl row b, field 'score_chosen'",
+        "data.jsonl row b, field 'score_rejected'",
+    ]
+    for loss in ("dpo", "simpo", "sft"):
+        make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type=loss))
+
+
+def test_uni_dpo_without_its_scored_parts_needs_no_scores(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = [row("a", "x", ("y", "z"), (None, None))]
+    args = config(tmp_path, nll_lambda=0.0, loss_kwargs={"quality_weight": "none"}, max_steps=1)
+    trainer = make_trainer(checkpoint("llama"), rows, args)
+    trainer.train()
+    assert trainer.state.log_history[0]["nll_gate"] == 0.0
+
+
+def test_rows_without_pairs_are_refused_by_losses_on_pairs(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = [row("a", "x", ("y",), (None,), pairs=()), row("b", "w", ("y", "z"))]
+    with pytest.raises(DataError, match=r"row a: the row holds no pair.*'dpo' learns from pairs"):
+        make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="dpo"))
+
+
+def test_wrong_rows_are_found_before_the_first_step(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    rows = [
+        row("a", "long " * 30, ("y", "z")),
+        row("b", "x", ("y", "z")),
+        row("c", "so long " * 30, ("y", "z")),
+    ]
+    with pytest.raises(DataError) as error:
+        make_trainer(checkpoint("llama"), rows, config(tmp_path, max_length=40))
+    assert [p.where.split(",")[0] for p in error.value.problems] == [
+        "data.jsonl row a",
+        "data.jsonl row c",
+    ]
+
+
+def test_training_on_no_row_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint("llama"), [], config(tmp_path, loss_type="dpo"))
+    with pytest.raises(DataError, match="there is no row to train on"):
+        trainer.train()
+
+
+def test_fsdp_that_accelerate_would_ignore_is_refused(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+
+    args: Any = SimpleNamespace(fsdp=["full_shard"])
+    for found in (DistributedType.NO, DistributedType.MULTI_CPU):
+        with pytest.raises(UniDPOError, match=f"accelerate runs {found.value}"):
+            _check_fsdp(args, SimpleNamespace(distributed_type=found))
+    _check_fsdp(args, SimpleNamespace(distributed_type=DistributedType.FSDP))
