@@ -11,7 +11,7 @@ from ..plugins import format_modules
 from ..records import Domain, PreferenceRow
 from .formats import Context, Format
 
-__all__ = ["SourceFile", "load_rows", "rows_from_records"]
+__all__ = ["SourceFile", "load_rows", "read_records", "read_sources", "rows_from_records"]
 
 Record = tuple[int, Any]
 """Row number from 1 and the record, or a Problem in its place."""
@@ -58,6 +58,16 @@ def load_rows(
     Raises:
         DataError: With every problem of every file.
     """
+    rows, problems = read_sources(sources, score_scale=score_scale)
+    if problems:
+        raise DataError(problems)
+    return rows
+
+
+def read_sources(
+    sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
+) -> tuple[list[PreferenceRow], list[Problem]]:
+    """Returns the rows that could be read and the problems with the others; see `load_rows`."""
     rows: list[PreferenceRow] = []
     problems: list[Problem] = []
     for source in sources:
@@ -68,10 +78,7 @@ def load_rows(
             continue
         rows += found
         problems += wrong
-    problems += _duplicate_ids(rows)
-    if problems:
-        raise DataError(problems)
-    return rows
+    return rows, problems + _duplicate_ids(rows)
 
 
 def rows_from_records(
@@ -82,15 +89,22 @@ def rows_from_records(
     Raises:
         DataError: With every problem of every record.
     """
+    rows, problems = read_records(records, source=source, images=images)
+    if problems:
+        raise DataError(problems)
+    return rows
+
+
+def read_records(
+    records: Iterable[Any], *, source: str = "data", images: Path | None = None
+) -> tuple[list[PreferenceRow], list[Problem]]:
+    """Returns the rows that could be read and the problems with the others."""
     numbered = list(enumerate(records, start=1))
     ready = [record for _, record in numbered if isinstance(record, PreferenceRow)]
     others = [(n, record) for n, record in numbered if not isinstance(record, PreferenceRow)]
     declared = SourceFile(path=source, images=str(images or Path()))
     rows, problems = _parse(others, declared, None, place=f"data set '{source}'")
-    problems += _duplicate_ids(ready + rows)
-    if problems:
-        raise DataError(problems)
-    return ready + rows
+    return ready + rows, problems + _duplicate_ids(ready + rows)
 
 
 def _read_source(

@@ -1,6 +1,5 @@
 """Loads a checkpoint: finds its family, its processor and its weights."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,6 @@ __all__ = [
     "load_model",
     "reload_weights",
 ]
-
-logger = logging.getLogger(__name__)
 
 DTYPES = {
     "auto": "auto",

@@ -1,16 +1,18 @@
 """What a run shows while it trains: a bar with pace and time left, and one line a log."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..records import DOMAINS
+from .evaluation import Sample
 
 __all__ = ["ConsoleProgress", "evaluation_table", "log_line"]
 
@@ -102,6 +104,15 @@ class ConsoleProgress(TrainerCallback):
         if state.is_world_process_zero:
             seconds = time.perf_counter() - self._began
             self.console.print(f"{state.global_step} steps done in {_duration(seconds)}")
+
+    def show_samples(self, samples: Sequence[Sample]) -> None:
+        """Prints the answers generated at an evaluation."""
+        table = Table(title="Answers", title_justify="left", box=SIMPLE_HEAD)
+        for heading in ("prompt", "answer", "preferred in the data"):
+            table.add_column(heading, overflow="ellipsis", max_width=44)
+        for sample in samples:
+            table.add_row(*map(escape, (sample.prompt, sample.answer, sample.preferred)))
+        self.console.print(table)
 
     def _show_pace(self, logs: Mapping[str, float]) -> None:
         pace = _pace(logs)

@@ -52,6 +52,7 @@ def set_learning_rates(
         id(parameter): part_of(name.removeprefix("model."), family.parts)
         for name, parameter in model.named_parameters()
     }
+    common = optimizer.param_groups[0]["lr"]
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
         by_part: dict[Part, list[nn.Parameter]] = {}
@@ -61,4 +62,5 @@ def set_learning_rates(
             {**group, "params": parameters, "lr": rates.get(part, group["lr"])}
             for part, parameters in by_part.items()
         ]
-    optimizer.param_groups[:] = groups
+    # the log shows the rate of the first group: let it be the common one
+    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != common)

@@ -3,19 +3,21 @@
 import json
 import logging
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..data.load import SourceFile, load_rows
+from ..data.load import SourceFile, read_sources
 from ..errors import DataError, Problem, UniDPOError
 from ..modeling.parts import LoraSettings
 from ..recipe import Recipe, dump_recipe
 from ..recipe.sections import SourceSection
 from ..records import PreferenceRow
 from .config import UniDPOConfig
+from .setup import load_family_and_adapter, prepare_data
 from .trainer import UniDPOTrainer
 
 __all__ = ["arguments_of", "check_from_recipe", "rows_of", "train_from_recipe", "trainer_for"]
@@ -82,15 +84,26 @@ def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     problems: list[Problem] = []
     result: list[list[PreferenceRow]] = []
     for sources in (data.sources, data.eval_sources):
-        try:
-            files = [source_file(source) for source in sources]
-            result.append(load_rows(files, score_scale=data.score_scale))
-        except DataError as error:
-            problems += error.problems
-            result.append([])
+        files = [source_file(source) for source in sources]
+        rows, found = read_sources(files, score_scale=data.score_scale)
+        result.append(rows)
+        problems += found
     if problems:
-        raise DataError(problems)
+        raise DataError([*problems, *_problems_of_good_rows(recipe, *result)])
     return result[0], result[1]
+
+
+def _problems_of_good_rows(
+    recipe: Recipe, train_rows: list[PreferenceRow], eval_rows: list[PreferenceRow]
+) -> Sequence[Problem]:
+    """Returns what else is wrong where some rows could not be read, for the same message."""
+    args = arguments_of(recipe)
+    try:
+        _, adapter = load_family_and_adapter(recipe.model.name_or_path, args)
+        prepare_data(train_rows, eval_rows, args, args.loss_settings(), adapter)
+    except UniDPOError as error:
+        return error.problems
+    return ()
 
 
 def source_file(source: SourceSection) -> SourceFile:

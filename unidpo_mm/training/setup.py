@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
-from ..data.load import rows_from_records
+from ..data.load import read_records
 from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem, RecipeError
-from ..modeling.load import LoadedModel, ModelSource, family_for, load_adapter, load_model
+from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 from ..modeling.parts import (
     LoraSettings,
     add_lora,
@@ -67,17 +67,19 @@ def prepare_run(
         UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
     """
     settings = args.loss_settings()
-    loaded = load(model, args, processing_class)
+    family, adapter = load_family_and_adapter(model, args, processing_class)
+    # weights come last: a mistake in the data shows before gigabytes are read
     train_rows, eval_rows, found = prepare_data(
-        train_dataset, eval_dataset, args, settings, loaded.adapter
+        train_dataset, eval_dataset, args, settings, adapter
     )
-    policy = prepare_model(loaded, args, peft_config)
+    weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
+    policy = prepare_model(weights, family, args, peft_config)
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
     return RunParts(
         scorer=scorer,
-        reference=_reference(ref_model, scorer, loaded, args, settings),
-        family=loaded.family,
-        adapter=loaded.adapter,
+        reference=_reference(ref_model, scorer, family, adapter, args, settings),
+        family=family,
+        adapter=adapter,
         settings=settings.with_medians(train_rows or eval_rows),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -85,25 +87,23 @@ def prepare_run(
     )
 
 
-def load(model: str | nn.Module, args: UniDPOConfig, processing_class: Any) -> LoadedModel:
-    """Returns a model, by name or as an object, with its family and adapter."""
-    options = AdapterOptions(max_length=args.max_length, prompt_style=args.prompt_style)
-    if isinstance(model, str):
-        return load_model(model_source(model, args), options, processor=processing_class)
-    config: Any = model.config
+def load_family_and_adapter(
+    model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
+) -> tuple[AdapterFamily, Adapter]:
+    """Returns the family that serves a model, by name or as an object, and its adapter."""
+    source = loading_source(model, args)
+    config: Any = load_config(source) if isinstance(model, str) else model.config
     family = family_for(config, args.adapter)
+    options = AdapterOptions(max_length=args.max_length, prompt_style=args.prompt_style)
     adapter = load_adapter(
-        model_source(str(config._name_or_path), args),
-        options,
-        config=config,
-        family=family,
-        processor=processing_class,
+        source, options, config=config, family=family, processor=processing_class
     )
-    return LoadedModel(model, family, adapter)
+    return family, adapter
 
 
-def model_source(name: str, args: UniDPOConfig) -> ModelSource:
-    """Returns where a model comes from, from the arguments of `from_pretrained`."""
+def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
+    """Returns where a model, or the processor of a loaded one, comes from."""
+    name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
     given = dict(args.model_init_kwargs or {})
     return ModelSource(
         name_or_path=name,
@@ -115,17 +115,18 @@ def model_source(name: str, args: UniDPOConfig) -> ModelSource:
     )
 
 
-def prepare_model(loaded: LoadedModel, args: UniDPOConfig, peft_config: Any) -> nn.Module:
+def prepare_model(
+    model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
+) -> nn.Module:
     """Freezes, adds a LoRA, switches dropout off and sets number formats; returns the policy."""
-    model = loaded.model
     if hasattr(model, "peft_config"):
         if peft_config is not None:
             found = "the model already is a PEFT model and peft_config is given"
             raise ModelError(Problem("peft_config", found, "Give one of the two"))
     elif peft_config is None:
-        freeze_parts(model, loaded.family, args.freeze)
+        freeze_parts(model, family, args.freeze)
     elif isinstance(peft_config, LoraSettings):
-        model = add_lora(model, loaded.family, peft_config)
+        model = add_lora(model, family, peft_config)
     else:
         model = _with_peft(model, peft_config)
     if args.disable_dropout:
@@ -147,46 +148,50 @@ def prepare_data(
     Raises:
         DataError: With every problem of every row.
     """
-    train_rows = rows_from_records(() if train_dataset is None else train_dataset)
-    eval_rows = rows_from_records(
+    train_rows, problems = read_records(() if train_dataset is None else train_dataset)
+    eval_rows, wrong = read_records(
         () if eval_dataset is None else eval_dataset, source="evaluation data"
     )
-    problems = settings.check_rows(train_rows)
+    problems += [*wrong, *settings.check_rows(train_rows)]
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
+    found = None
+    if args.preflight:
+        try:
+            rows = [*train_rows, *eval_rows]
+            found = preflight(rows, adapter, workers=args.dataloader_num_workers)
+        except DataError as error:
+            problems += error.problems
     if problems:
         raise DataError(problems)
     if args.eval_fraction > 0 and not eval_rows:
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
-    found = None
-    if args.preflight:
-        rows = [*train_rows, *eval_rows]
-        found = preflight(rows, adapter, workers=args.dataloader_num_workers)
     if settings.loss.unit == "response":
-        train_rows = [row.for_responses() for row in train_rows if row.targets()]
+        train_rows = [row.for_responses() for row in train_rows]
     return train_rows, eval_rows, found
 
 
 def _reference(
     ref_model: str | nn.Module | None,
     scorer: ScoringModel,
-    loaded: LoadedModel,
+    family: AdapterFamily,
+    adapter: Adapter,
     args: UniDPOConfig,
     settings: LossSettings,
 ) -> Reference | None:
     needed = settings.loss.needs_reference(settings.config)
     if ref_model is None or not needed:
-        return build_reference(args.reference, scorer, loaded.adapter, needed=needed)
+        return build_reference(args.reference, scorer, adapter, needed=needed)
     if args.reference not in ("auto", "frozen_copy"):
         found = f"a ref_model is given and reference is '{args.reference}'"
         raise RecipeError(Problem("reference", found, "Leave one of the two out"))
     if isinstance(ref_model, str):
-        ref_model = load(ref_model, args, loaded.adapter.processor).model
+        ref_model = load_weights(loading_source(ref_model, args), family)
     if ref_model is scorer.model:
         found = "ref_model is the very model that trains"
         raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
-    return FrozenCopy(ScoringModel(ref_model, chunk_size=args.logps_chunk_size), loaded.adapter)
+    return FrozenCopy(ScoringModel(ref_model, chunk_size=args.logps_chunk_size), adapter)
 
 
 def _with_peft(model: nn.Module, peft_config: Any) -> nn.Module:

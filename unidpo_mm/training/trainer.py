@@ -106,8 +106,9 @@ class UniDPOTrainer(Trainer):
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.throughput = Throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-        if not args.disable_tqdm:
-            self.add_callback(ConsoleProgress())
+        self.progress = None if args.disable_tqdm else ConsoleProgress()
+        if self.progress is not None:
+            self.add_callback(self.progress)
         self.first_evaluation: dict[str, float] = {}
 
     # ---- data ----
@@ -271,6 +272,8 @@ class UniDPOTrainer(Trainer):
         if self.is_world_process_zero():
             path = Path(self.args.output_dir or "") / SAMPLES_FILE
             write_samples(path, samples, step=self.state.global_step)
+            if self.progress is not None:
+                self.progress.show_samples(samples)
 
     # ---- checkpoints hold the plain model ----
 

@@ -1,0 +1,323 @@
+"""Records of every layout become the rows they mean; every mistake is told with its field."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import picture
+from PIL import Image
+
+from unidpo_mm.data.load import rows_from_records
+from unidpo_mm.errors import DataError
+from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
+
+SLOT = ImageSlot()
+PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
+SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1.5}
+
+
+def parsed(record: dict[str, Any]) -> PreferenceRow:
+    (row,) = rows_from_records([record])
+    return row
+
+
+def problems_of(*records: Any) -> list[tuple[str, str, str]]:
+    with pytest.raises(DataError) as error:
+        rows_from_records(list(records))
+    return [(p.where, p.found, p.remedy) for p in error.value.problems]
+
+
+# ---- pairs ----
+
+
+def test_a_plain_pair() -> None:
+    row = parsed({**SCORED, "weight": 0.5, "id": 7, "domain": "math"})
+    assert row.messages == (Message("user", ("What?",)),)
+    assert row.responses == (Response("yes", 4.0), Response("no", 1.5))
+    assert row.pairs == (Pair(0, 1, 0.5),)
+    assert (row.id, row.domain, row.raw) == ("7", "math", True)
+
+
+def test_a_row_without_id_domain_scores_and_weight() -> None:
+    row = parsed(PAIR)
+    assert (row.id, row.domain, row.source) == ("data:1", "text", "data")
+    assert [r.score for r in row.responses] == [None, None]
+    assert row.pairs == (Pair(0, 1, 1.0),)
+    assert row.where == "data set 'data' row 1"
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+CONVERSATIONAL = {
+    "answers alone": ([user("What?")], [assistant("yes")], [assistant("no")]),
+    "answers as strings": ([user("What?")], "yes", "no"),
+    "prompt repeated": (
+        [user("What?")],
+        [user("What?"), assistant("yes")],
+        [user("What?"), assistant("no")],
+    ),
+    "parts": (
+        [user([{"type": "text", "text": "What?"}])],
+        [assistant([{"type": "text", "text": "yes"}])],
+        [assistant([{"type": "text", "text": "no"}])],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVERSATIONAL)
+def test_conversations_in_all_spellings_mean_the_same(name: str) -> None:
+    prompt, chosen, rejected = CONVERSATIONAL[name]
+    row = parsed({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    assert row.messages == (Message("user", ("What?",)),)
+    assert [r.text for r in row.responses] == ["yes", "no"]
+    assert not row.raw
+
+
+@pytest.mark.parametrize("repeated", [0, 1, 2, 4])
+def test_any_tail_of_the_prompt_may_be_repeated_before_the_answer(repeated: int) -> None:
+    prompt = [SYSTEM, user("One?"), assistant("1"), user("Two?")]
+    before = prompt[len(prompt) - repeated :]
+    row = parsed(
+        {
+            "prompt": prompt,
+            "chosen": [*before, assistant("yes")],
+            "rejected": [*before, assistant("no")],
+        }
+    )
+    assert [m.role for m in row.messages] == ["system", "user", "assistant", "user"]
+    assert [r.text for r in row.responses] == ["yes", "no"]
+
+
+def test_a_plain_prompt_may_be_repeated_in_conversational_answers() -> None:
+    row = parsed({**PAIR, "chosen": [user("What?"), assistant("yes")], "rejected": "no"})
+    assert [r.text for r in row.responses] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [user("Something else"), assistant("yes")],
+        [assistant("yes"), user("What?")],
+        [user("What?")],
+        [SYSTEM, user("What?"), assistant("yes")],
+    ],
+)
+def test_an_answer_that_is_another_conversation_is_refused(turns: Any) -> None:
+    ((where, found, remedy),) = problems_of({**PAIR, "chosen": turns})
+    assert where == "data set 'data' row 1, field 'chosen'"
+    assert found.startswith("found messages of")
+    assert "the prompt followed by it" in remedy
+
+
+# ---- pictures ----
+
+
+def test_placeholders_stand_where_they_are_written() -> None:
+    row = parsed({**PAIR, "prompt": "<image>\nCompare <image> now", "images": [picture(1)] * 2})
+    assert row.messages == (Message("user", (SLOT, "Compare ", SLOT, " now")),)
+    assert row.domain == "multimodal"
+
+
+def test_slots_are_put_in_front_of_the_first_question_where_there_are_none() -> None:
+    prompt = [SYSTEM, user("What?"), assistant("It?"), user("That.")]
+    row = parsed({**PAIR, "prompt": prompt, "images": [picture(1), picture(2)]})
+    assert [m.image_slots for m in row.messages] == [0, 2, 0, 0]
+    assert row.messages[1].parts == (SLOT, SLOT, "What?")
+
+
+def test_image_parts_of_a_conversation_are_slots() -> None:
+    content = [{"type": "text", "text": "Look: "}, {"type": "image"}]
+    row = parsed({**PAIR, "prompt": [user(content)], "images": [picture(1)]})
+    assert row.messages[0].parts == ("Look: ", SLOT)
+
+
+def test_none_keys_that_arrow_adds_are_no_content() -> None:
+    content = [
+        {"type": "image", "text": None},
+        {"type": "text", "text": "What?", "index": None},
+    ]
+    record = {
+        "prompt": [{**user(content), "name": None}],
+        "chosen": [{**assistant("yes"), "name": None}],
+        "rejected": [{**assistant("no"), "name": None}],
+        "images": [picture(1)],
+        "image": None,
+        "responses": None,
+        "score_chosen": None,
+        "weight": None,
+        "id": None,
+        "domain": None,
+    }
+    row = parsed(record)
+    assert row.messages == (Message("user", (SLOT, "What?")),)
+    assert row.responses[0].score is None
+
+
+def as_bytes(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+@pytest.mark.parametrize("kind", ["PIL", "bytes", "dict of bytes", "dict of path", "path"])
+def test_pictures_come_in_every_form(tmp_path: Path, kind: str, column: str) -> None:
+    image = picture(3)
+    image.save(tmp_path / "p.png")
+    value: Any = {
+        "PIL": image,
+        "bytes": as_bytes(image),
+        "dict of bytes": {"bytes": as_bytes(image), "path": None},
+        "dict of path": {"bytes": None, "path": str(tmp_path / "p.png")},
+        "path": str(tmp_path / "p.png"),
+    }[kind]
+    row = parsed({**PAIR, column: value if column == "image" else [value]})
+    assert row.images[0].open().tobytes() == image.tobytes()
+    assert row.images[0].open().mode == "RGB"
+    assert row.messages[0].image_slots == 1
+
+
+def test_paths_are_relative_to_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "p.png")
+    (row,) = rows_from_records([{**PAIR, "image": "p.png"}], images=tmp_path)
+    assert row.images[0].open().size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("record", "where", "found"),
+    [
+        ({"images": [picture(1)], "prompt": "a <image> b <image>"}, "images", "1 picture(s) for 2"),
+        ({"images": [picture(1)] * 2, "prompt": "a <image>"}, "images", "2 picture(s) for 1"),
+        ({"prompt": "a <image>"}, "images", "0 picture(s) for 1 picture placeholder(s)"),
+        ({"image": "https://x.org/p.png"}, "image", "the picture is an address (https://x.org"),
+        ({"images": ["http://x.org/p.png"]}, "images", "the picture is an address"),
+        ({"images": [3]}, "images", "a picture is int ('3')"),
+        ({"images": [""]}, "images", "a picture is str"),
+        ({"images": [{"bytes": None, "path": None}]}, "images", "a picture is dict"),
+        ({"rejected_images": [picture(1)]}, "rejected_images", "not understood yet"),
+    ],
+)
+def test_wrong_pictures_are_refused(record: dict[str, Any], where: str, found: str) -> None:
+    ((place, text, remedy),) = problems_of({**PAIR, **record})
+    assert place == f"data set 'data' row 1, field '{where}'"
+    assert found in text
+    assert remedy
+
+
+# ---- ranked ----
+
+
+def test_ranked_answers_make_a_pair_of_every_two_with_different_scores() -> None:
+    scores = [3, 5, 3, 1]
+    answers = [{"text": f"answer {n}", "score": s} for n, s in enumerate(scores)]
+    row = parsed({"prompt": "What?", "responses": answers})
+    assert set(row.pairs) == {Pair(1, 0), Pair(1, 2), Pair(1, 3), Pair(0, 3), Pair(2, 3)}
+    assert [r.score for r in row.responses] == [3.0, 5.0, 3.0, 1.0]
+
+
+def test_a_single_answer_has_no_pair() -> None:
+    row = parsed({"prompt": "What?", "responses": [{"text": "yes"}]})
+    assert row.pairs == ()
+    assert row.responses == (Response("yes", None),)
+
+
+@pytest.mark.parametrize(
+    ("responses", "field", "found"),
+    [
+        ([], "responses", "no list of answers"),
+        ("yes", "responses", "no list of answers"),
+        ([{"text": "a", "score": 1}, {"text": "b"}], "responses", "1 of 2 answers have no score"),
+        ([{"text": "a", "score": math.nan}], "responses[0].score", "found nan"),
+        ([{"answer": "a", "score": 1}], "responses[0].text", "answer"),
+        ([{"text": "a", "score": 1}, {"text": " ", "score": 2}], "chosen", "the answer is empty"),
+    ],
+)
+def test_wrong_ranked_answers_are_refused(responses: Any, field: str, found: str) -> None:
+    (place, text, _), *_ = problems_of({"prompt": "What?", "responses": responses})
+    assert place == f"data set 'data' row 1, field '{field}'"
+    assert found in text
+
+
+# ---- mistakes ----
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "found"),
+    [
+        ({"chosen": "  "}, "chosen", "the answer is empty"),
+        ({"rejected": ""}, "rejected", "the answer is empty"),
+        ({"rejected": "yes"}, "chosen", "chosen and rejected are the same answer ('yes')"),
+        ({"prompt": " "}, "prompt", "the prompt is empty"),
+        ({"prompt": 5}, "prompt", "found int ('5')"),
+        ({"prompt": []}, "prompt", "found list"),
+        ({"prompt": ["What?"]}, "prompt", "a message is str"),
+        ({"prompt": [{"role": "bot", "content": "x"}]}, "prompt", "the role 'bot'"),
+        ({"prompt": [{"role": "user", "content": None}]}, "prompt", "content is nothing"),
+        ({"prompt": [user([{"type": "video"}])]}, "prompt", "a part of a message is"),
+        ({"chosen": 3}, "chosen", "found int"),
+        ({"chosen": [assistant("a <image>")]}, "chosen", "holds a picture placeholder"),
+        ({"score_chosen": NAN}, "score_chosen", "found nan"),
+        ({"score_rejected": math.inf}, "score_rejected", "found inf"),
+        ({"score_chosen": "4"}, "score_chosen", "found '4'"),
+        ({"score_chosen": True}, "score_chosen", "found True"),
+        ({"weight": -1.0}, "weight", "the weight of a pair is -1.0"),
+        ({"domain": "maths"}, "domain", "the domain is 'maths'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_was_found(
+    record: dict[str, Any], field: str, found: str
+) -> None:
+    problems = problems_of({**SCORED, **record})
+    place, text, remedy = problems[0]
+    assert place == f"data set 'data' row 1, field '{field}'"
+    assert found in text
+    assert remedy
+
+
+def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
+    problems = problems_of(
+        SCORED,
+        {**SCORED, "prompt": 5, "chosen": 6, "score_chosen": NAN, "weight": "x", "domain": "y"},
+        {**SCORED, "rejected": ""},
+        "no object",
+        {"prompt": "x"},
+    )
+    assert [place for place, _, _ in problems] == [
+        *(
+            f"data set 'data' row 2, field '{name}'"
+            for name in ("prompt", "chosen", "score_chosen", "weight", "domain")
+        ),
+        "data set 'data' row 3, field 'rejected'",
+        "data set 'data' row 4",
+        "data set 'data' row 5",
+    ]
+
+
+def test_columns_that_fit_no_format_are_listed_with_what_is_missing() -> None:
+    ((place, found, remedy),) = problems_of({"prompt": "x", "chosen": "y", "rejected": None})
+    assert place == "data set 'data' row 1, field 'rejected'"
+    assert "the columns chosen, prompt fit no format; rejected is missing for 'pairs'" in found
+    assert "pairs: chosen, prompt, rejected" in remedy
+    assert "ranked: prompt, responses" in remedy
+
+
+def test_the_same_id_twice_is_refused_and_names_both_rows() -> None:
+    ((place, found, _),) = problems_of({**PAIR, "id": "a"}, PAIR, {**PAIR, "id": "a"})
+    assert place == "data set 'data' row 3, field 'id'"
+    assert found == "the id 'a' is taken by data set 'data' row 1"
+
+
+def test_rows_that_are_ready_are_taken_as_they_are() -> None:
+    ready = parsed({**PAIR, "id": "own"})
+    assert rows_from_records([ready, PAIR])[0] is ready

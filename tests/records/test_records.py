@@ -1,0 +1,329 @@
+"""Each record checks its own invariants and says which row broke one."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from builders import picture
+
+from unidpo_mm.data.collate import collate
+from unidpo_mm.errors import DataError, Problem, RecipeError
+from unidpo_mm.records import (
+    EncodedGroup,
+    GroupBatch,
+    ImageSlot,
+    LossOutput,
+    Message,
+    Pair,
+    PairLogps,
+    PreferenceRow,
+    Response,
+    SequenceLogps,
+)
+
+
+class Picture:
+    def open(self) -> Any:
+        return picture(0)
+
+    def describe(self) -> str:
+        return "a picture"
+
+    def key(self) -> str:
+        return "key"
+
+
+def make_row(**changed: Any) -> PreferenceRow:
+    fields: dict[str, Any] = {
+        "id": "r7",
+        "domain": "text",
+        "source": "s",
+        "where": "rows.jsonl row 7",
+        "messages": (Message("user", ("What?",)),),
+        "responses": (Response("yes", 4.0), Response("no", 1.0)),
+        "pairs": (Pair(0, 1),),
+        **changed,
+    }
+    return PreferenceRow(**fields)
+
+
+# ---- rows ----
+
+THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"messages": ()}, [("prompt", "the prompt is empty")]),
+        ({"messages": (Message("user", (" ",)),)}, [("prompt", "the prompt is empty")]),
+        ({"messages": (Message("bot", ("x",)),)}, [("prompt", "a message has the role 'bot'")]),
+        (
+            {"messages": (Message("user", (ImageSlot(), "x")),)},
+            [("images", "0 picture(s) for 1 picture placeholder(s)")],
+        ),
+        ({"images": (Picture(),)}, [("images", "1 picture(s) for 0 picture placeholder(s)")]),
+        ({"responses": (), "pairs": ()}, [("responses", "there is no response")]),
+        (
+            {"responses": (Response("yes"), Response(" \n"))},
+            [("rejected", "the answer is empty")],
+        ),
+        (
+            {"responses": (Response("yes", math.nan), Response("no", -math.inf))},
+            [("score_chosen", "the score is nan"), ("score_rejected", "the score is -inf")],
+        ),
+        (
+            {"responses": THREE, "pairs": (Pair(0, 2),)},
+            [("responses[1]", "the answer is empty"), ("responses[2].score", "the score is inf")],
+        ),
+        (
+            {"responses": (Response("no"), Response("")), "pairs": (Pair(1, 0),)},
+            [("chosen", "the answer is empty")],
+        ),
+        ({"pairs": (Pair(0, 2),)}, [("pairs", "a pair names responses 0 and 2")]),
+        ({"pairs": (Pair(-1, 0),)}, [("pairs", "a pair names responses -1 and 0")]),
+        (
+            {"responses": (Response("same"), Response("same"))},
+            [("chosen", "chosen and rejected are the same answer ('same')")],
+        ),
+        ({"pairs": (Pair(0, 0),)}, [("chosen", "are the same answer")]),
+        ({"pairs": (Pair(0, 1, -0.5),)}, [("weight", "the weight of a pair is -0.5")]),
+        ({"pairs": (Pair(0, 1, math.nan),)}, [("weight", "the weight of a pair is nan")]),
+    ],
+)
+def test_a_row_that_breaks_an_invariant_is_refused_with_its_fields(
+    changed: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(DataError) as error:
+        make_row(**changed)
+    problems = error.value.problems
+    assert [p.where for p in problems] == [
+        f"rows.jsonl row 7, field '{name}'" for name, _ in expected
+    ]
+    for problem, (_, found) in zip(problems, expected, strict=True):
+        assert found in problem.found
+        assert problem.remedy
+
+
+def test_all_problems_of_a_row_are_told_at_once() -> None:
+    with pytest.raises(DataError) as error:
+        make_row(
+            messages=(Message("bot", ("x", ImageSlot())),),
+            responses=(Response("", math.nan), Response("b")),
+            pairs=(Pair(0, 1, -1.0),),
+        )
+    assert len(error.value.problems) == 5
+    assert str(error.value).startswith(
+        "the data cannot be used (5 problems):\n  - rows.jsonl row 7"
+    )
+
+
+def test_a_long_answer_is_shortened_in_its_message() -> None:
+    with pytest.raises(DataError) as error:
+        make_row(responses=(Response("x" * 500), Response("x" * 500)))
+    assert len(error.value.problems[0].found) < 120
+
+
+def test_a_picture_alone_is_a_prompt() -> None:
+    row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Picture(),))
+    assert row.messages[0].image_slots == 1
+    assert row.messages[0].text == ""
+
+
+def test_missing_scores_are_told_for_answers_in_pairs_only() -> None:
+    answers = (Response("a", None), Response("b", 1.0), Response("c", None))
+    row = make_row(responses=answers, pairs=(Pair(1, 2),))
+    assert [p.where for p in row.missing_scores()] == [
+        "rows.jsonl row 7, field 'responses[2].score'"
+    ]
+    pair = make_row(responses=(Response("a", 1.0), Response("b", None)))
+    assert [p.where for p in pair.missing_scores()] == ["rows.jsonl row 7, field 'score_rejected'"]
+    assert make_row().missing_scores() == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "scores", "targets"),
+    [
+        ((Pair(0, 1),), (1, 2, 3), (0,)),
+        ((Pair(2, 1), Pair(2, 0), Pair(1, 0)), (1, 2, 3), (1, 2)),  # each chosen answer once
+        ((Pair(2, 1, 0.0), Pair(1, 0)), (1, 2, 3), (1,)),  # a pair of weight 0 teaches nothing
+        ((), (1, 3, 2), (1,)),
+        ((), (None, -1, None), (1,)),
+        ((), (None, None, None), (0,)),
+    ],
+)
+def test_targets_are_the_good_answers(pairs: Any, scores: Any, targets: tuple[int, ...]) -> None:
+    answers = tuple(Response(text, score) for text, score in zip("abc", scores, strict=True))
+    row = make_row(responses=answers, pairs=pairs)
+    assert row.targets() == targets
+    alone = row.for_responses()
+    assert alone.responses == tuple(answers[number] for number in targets)
+    assert alone.pairs == ()
+
+
+def test_rows_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_row().id = "other"  # type: ignore[misc]
+
+
+# ---- groups ----
+
+
+def make_group(**changed: Any) -> EncodedGroup:
+    fields: dict[str, Any] = {
+        "row_id": "r7",
+        "domain": "text",
+        "source": "s",
+        "where": "rows.jsonl row 7",
+        "prompt_ids": torch.tensor([5, 5, 1]),
+        "response_ids": (torch.tensor([2, 3]), torch.tensor([4])),
+        "scores": torch.tensor([4.0, 1.0], dtype=torch.float64),
+        "pairs": (Pair(0, 1),),
+        "targets": (0,),
+        **changed,
+    }
+    return EncodedGroup(**fields)
+
+
+EMPTY = torch.tensor([], dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"prompt_ids": EMPTY}, "the prompt has no token"),
+        ({"response_ids": (torch.tensor([2]), EMPTY)}, "response 1 has no token"),
+        (
+            {"token_extras": {"types": (torch.zeros(3), torch.zeros(2), torch.zeros(2))}},
+            "'types' has lengths [3, 2, 2] beside ids of [3, 2, 1]",
+        ),
+        (
+            {"token_extras": {"types": (torch.zeros(3), torch.zeros(2))}},
+            "'types' has lengths [3, 2] beside ids of [3, 2, 1]",
+        ),
+        (
+            {"image_token_id": 5, "image_tokens": 3},
+            "2 picture tokens for 3 picture features",
+        ),
+        ({"image_token_id": 5, "image_tokens": 0}, "2 picture tokens for 0 picture features"),
+        ({"image_token_id": 3, "image_tokens": 0}, "a response holds a picture token"),
+    ],
+)
+def test_a_group_that_breaks_an_invariant_names_row_and_id(
+    changed: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        make_group(**changed)
+    (problem,) = error.value.problems
+    assert problem.where == "rows.jsonl row 7 (id r7)"
+    assert problem.found == found
+    assert problem.remedy
+
+
+def test_tokens_counts_the_prompt_once_for_every_response() -> None:
+    assert make_group().tokens == 3 + 2 + 3 + 1
+
+
+# ---- batches ----
+
+
+def make_batch() -> GroupBatch:
+    return collate([make_group()], pad_token_id=0)
+
+
+def test_targets_that_do_not_cover_a_response_are_refused_with_its_row() -> None:
+    batch = make_batch()
+    with pytest.raises(DataError, match="batch with rows r7, r7: targets do not cover the responses"):
+        dataclasses.replace(batch, response=batch.response.clone().fill_(0))
+    with pytest.raises(DataError, match="targets do not cover"):
+        dataclasses.replace(batch, lengths=batch.lengths + 1)
+
+
+def test_tensors_that_are_padded_differently_are_refused() -> None:
+    batch = make_batch()
+    wrong = {**batch.token_inputs, "types": torch.zeros(2, 3)}
+    with pytest.raises(DataError, match=r"'types' has shape \(2, 3\) beside ids \(2, 5\)"):
+        dataclasses.replace(batch, token_inputs=wrong)
+    with pytest.raises(DataError, match="'segment' has shape"):
+        dataclasses.replace(batch, segment=batch.segment[:, 1:])
+
+
+def test_a_batch_moves_with_every_tensor_and_keeps_the_rest() -> None:
+    group = make_group(image_extras={"pixel_values": torch.ones(1, 2)})
+    batch = collate([group], pad_token_id=0)
+    moved = batch.to("cpu")
+    for field in dataclasses.fields(batch):
+        one, other = getattr(batch, field.name), getattr(moved, field.name)
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, other)
+        elif isinstance(one, dict):
+            assert one.keys() == other.keys()
+        else:
+            assert one == other
+
+
+def test_units_of_a_batch_are_its_pairs_or_its_responses() -> None:
+    batch = make_batch()
+    assert batch.unit_weight("pair") is batch.pair_weight
+    assert batch.unit_weight("response") is batch.target_weight
+    assert batch.unit_domains("pair") == ("text",)
+    assert (batch.num_pairs, batch.num_responses) == (1, 2)
+
+
+# ---- log-probabilities ----
+
+
+def test_a_response_without_tokens_is_refused_by_its_row() -> None:
+    with pytest.raises(DataError, match="row r2: a response has no token"):
+        SequenceLogps(torch.zeros(2), torch.tensor([3.0, 0.0]), ("r1", "r2"))
+    with pytest.raises(DataError, match="row 1: a response has no token"):
+        SequenceLogps(torch.zeros(2), torch.tensor([3.0, 0.0]))
+
+
+def test_sums_and_lengths_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sums \(2,\), lengths \(3,\)"):
+        SequenceLogps(torch.zeros(2), torch.ones(3))
+
+
+def test_selecting_keeps_sums_lengths_and_rows_together() -> None:
+    logps = SequenceLogps(torch.tensor([-2.0, -6.0]), torch.tensor([1.0, 3.0]), ("a", "b"))
+    found = logps.select(torch.tensor([1, 0, 1]))
+    assert found.sum.tolist() == [-6, -2, -6]
+    assert found.mean.tolist() == [-2, -2, -2]
+    assert found.row_ids == ("b", "a", "b")
+
+
+def test_log_probs_on_two_devices_are_refused() -> None:
+    here, there = (SequenceLogps(torch.ones(1, device=d), torch.ones(1)) for d in ("cpu", "meta"))
+    scores = torch.ones(1)
+    with pytest.raises(ValueError, match="lie on"):
+        PairLogps(
+            policy_chosen=here,
+            policy_rejected=there,
+            score_chosen=scores,
+            score_rejected=scores,
+            weight=scores,
+        )
+
+
+def test_per_pair_is_per_unit() -> None:
+    output = LossOutput(per_unit=torch.ones(3))
+    assert output.per_pair is output.per_unit
+
+
+# ---- errors ----
+
+
+def test_a_problem_reads_as_place_finding_and_remedy() -> None:
+    assert str(Problem("here", "it is wrong", "Repair it")) == "here: it is wrong. Repair it."
+    assert (
+        str(Problem("here", "did you mean 'x'?", "Write x")) == "here: did you mean 'x'? Write x."
+    )
+
+
+def test_many_problems_are_cut_in_print_and_kept_in_the_error() -> None:
+    error = RecipeError(Problem(str(n), "wrong", "Repair it") for n in range(60))
+    assert len(error.problems) == 60
+    assert "... and 10 more" in str(error)
