@@ -240,7 +240,7 @@ def test_a_template_without_an_end_token_gets_one(checkpoint: Checkpoint) -> Non
     adapter = with_template(checkpoint("llava"), LLAVA_15).adapter
     one = row_for(WITH_PICTURES["one picture"])
     group = adapter.encode(one)
-    tokenizer: Any = adapter.processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer: Any = adapter.processor.tokenizer
     for ids, response, answer in zip(plain_rows(group), group.response_ids, ANSWERS, strict=True):
         own = processed(adapter, one, answer)["input_ids"][0].tolist()
         assert ids[-1] == tokenizer.eos_token_id
@@ -300,7 +300,7 @@ def test_the_raw_style_leaves_out_a_template_that_is_there(checkpoint: Checkpoin
     rendered = {}
     for style in ("auto", "raw", "chat"):
         adapter = load_tiny(checkpoint("llava"), prompt_style=style).adapter
-        tokenizer: Any = adapter.processor.tokenizer  # type: ignore[attr-defined]
+        tokenizer: Any = adapter.processor.tokenizer
         prompt = adapter.encode(row("r", "Hello", ("a", "b"))).prompt_ids
         rendered[style] = tokenizer.decode(prompt)
     assert rendered["raw"] == "Hello"
@@ -372,7 +372,7 @@ def test_a_tokenizer_that_adds_a_first_token_by_itself_adds_it_once(
     from tokenizers import processors
 
     loaded = with_template(checkpoint("llava"), LLAVA_15)
-    tokenizer: Any = loaded.adapter.processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer: Any = loaded.adapter.processor.tokenizer
     bos = tokenizer.bos_token
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A",
@@ -380,7 +380,7 @@ def test_a_tokenizer_that_adds_a_first_token_by_itself_adds_it_once(
         special_tokens=[(bos, tokenizer.bos_token_id)],
     )
     for template in (LLAVA_15, "{{ bos_token }}" + LLAVA_15):
-        loaded.adapter.processor.chat_template = template  # type: ignore[attr-defined]
+        loaded.adapter.processor.chat_template = template
         for name in ("single", "one picture"):
             one = row_for({**CONVERSATIONS, **WITH_PICTURES}[name], ANSWERS[:2])
             group = loaded.adapter.encode(one)

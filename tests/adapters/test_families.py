@@ -48,7 +48,7 @@ def test_a_tiny_checkpoint_is_built_for_every_type_a_family_names(
 ) -> None:
     for model_type in family.model_types:
         loaded = load_tiny(family.tiny(tmp_path / model_type, model_type=model_type))
-        assert loaded.model.config.model_type == model_type  # type: ignore[union-attr]
+        assert loaded.model.config.model_type == model_type
         assert loaded.family is family
 
 

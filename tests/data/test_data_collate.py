@@ -135,7 +135,7 @@ def test_token_extras_are_padded_with_the_ids_and_zero_where_a_group_has_none() 
         ONE, token_extras={"token_type_ids": (ids(1, 0, 1), ids(2, 2), ids(3))}
     )
     for side, last in (("right", [1, 0, 1, 3, 0]), ("left", [0, 1, 0, 1, 3])):
-        batch = collate([extra, TWO], pad_token_id=PAD, padding_side=side)  # type: ignore[arg-type]
+        batch = collate([extra, TWO], pad_token_id=PAD, padding_side=side)
         found = batch.token_inputs["token_type_ids"]
         assert found[0].tolist() == [1, 0, 1, 2, 2]
         assert found[1].tolist() == last

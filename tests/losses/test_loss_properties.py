@@ -210,7 +210,7 @@ def test_a_loss_is_found_by_the_name_of_its_file_and_documents_itself(loss: Loss
     assert type(loss).__name__ == "Loss"
     assert loss.config.__doc__
     assert dataclasses.is_dataclass(loss.config)
-    assert loss.config.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert loss.config.__dataclass_params__.frozen
 
 
 def test_the_four_losses_of_the_shelf_are_there() -> None:

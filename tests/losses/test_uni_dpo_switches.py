@@ -156,7 +156,7 @@ def test_controls_cut_the_gradient_through_the_weight(control: Any) -> None:
 @pytest.mark.parametrize("control", ["batch_mean", "permuted"])
 @pytest.mark.parametrize("which", ["quality_weight", "performance_weight"])
 def test_controls_are_declared_batch_dependent(which: str, control: str) -> None:
-    assert LOSS.batch_dependent(UniDPOLossConfig(**{which: control}))  # type: ignore[arg-type]
+    assert LOSS.batch_dependent(UniDPOLossConfig(**{which: control}))
     assert not LOSS.batch_dependent(UniDPOLossConfig())
     assert not LOSS.batch_dependent(UniDPOLossConfig(performance_weight="naive_focal"))
 

@@ -205,6 +205,6 @@ def test_the_gate_opens_once_the_policy_loses_a_good_answer(
         settings=settings_of(tau_good=-100.0),
         reference=it.reference,
     )
-    lost = output.pairs.policy_chosen.sum < output.pairs.reference_chosen.sum  # type: ignore[union-attr]
+    lost = output.pairs.policy_chosen.sum < output.pairs.reference_chosen.sum
     assert 0 < lost.sum() < len(lost)
     assert torch.equal(output.loss.terms["nll_gate"], lost.double())

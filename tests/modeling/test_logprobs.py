@@ -154,7 +154,7 @@ def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
 ) -> None:
     loaded = load_tiny(checkpoint("llava"))
     scorer = scorer_of(loaded, chunk_size=4)
-    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    head = loaded.model.get_output_embeddings()
     shapes: list[tuple[int, ...]] = []
     head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
     batch = batch_of(loaded, mixed_rows(pictures=True))

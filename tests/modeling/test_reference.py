@@ -79,7 +79,7 @@ def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_trai
     for kind in ("frozen_copy", "lora_off"):
         loaded, scorer = with_lora(tmp_path, dropout=0.5, targets=["c_attn"])
         scorer.train()
-        reference = build_reference(kind, scorer, loaded.adapter, needed=True)  # type: ignore[arg-type]
+        reference = build_reference(kind, scorer, loaded.adapter, needed=True)
         assert reference is not None
         batch = batch_of(loaded, mixed_rows(pictures=False))
         assert torch.equal(*(reference.token_logps(scorer, batch) for _ in range(2)))
@@ -126,7 +126,7 @@ def test_auto_takes_lora_off_where_only_a_lora_trains(checkpoint: Checkpoint) ->
 
 def test_auto_takes_a_copy_where_weights_outside_the_lora_train(checkpoint: Checkpoint) -> None:
     loaded, scorer = with_lora(checkpoint("llama"))
-    scorer.model.get_output_embeddings().weight.requires_grad_(True)  # type: ignore[operator]
+    scorer.model.get_output_embeddings().weight.requires_grad_(True)
     assert isinstance(build_reference("auto", scorer, loaded.adapter, needed=True), FrozenCopy)
     with pytest.raises(ModelError, match=r"weights outside the LoRA train \(.*lm_head"):
         build_reference("lora_off", scorer, loaded.adapter, needed=True)

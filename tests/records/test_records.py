@@ -165,7 +165,7 @@ def test_targets_are_the_good_answers(pairs: Any, scores: Any, targets: tuple[in
 
 def test_rows_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        make_row().id = "other"  # type: ignore[misc]
+        make_row().id = "other"
 
 
 # ---- groups ----
@@ -235,7 +235,9 @@ def make_batch() -> GroupBatch:
 
 def test_targets_that_do_not_cover_a_response_are_refused_with_its_row() -> None:
     batch = make_batch()
-    with pytest.raises(DataError, match="batch with rows r7, r7: targets do not cover the responses"):
+    with pytest.raises(
+        DataError, match="batch with rows r7, r7: targets do not cover the responses"
+    ):
         dataclasses.replace(batch, response=batch.response.clone().fill_(0))
     with pytest.raises(DataError, match="targets do not cover"):
         dataclasses.replace(batch, lengths=batch.lengths + 1)

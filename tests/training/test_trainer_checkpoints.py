@@ -135,7 +135,7 @@ def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_pat
     batch = batch_of(loaded, mixed_rows(pictures=True))
     inputs = dict(loaded.adapter.forward_inputs(batch))
     with torch.no_grad():
-        expected = trainer.model.model.eval()(**inputs).logits  # type: ignore[operator]
+        expected = trainer.model.model.eval()(**inputs).logits
         found = model(**inputs).logits
         untrained = load_tiny(folder).model(**inputs).logits
     assert torch.equal(found, expected)

@@ -265,7 +265,7 @@ def test_a_reference_model_of_ones_own_is_used(
             parameter.add_(0.05 * torch.randn_like(parameter))
     reference: Any = other.model
     if as_folder:
-        other.model.save_pretrained(tmp_path / "other")  # type: ignore[operator]
+        other.model.save_pretrained(tmp_path / "other")
         reference = str(tmp_path / "other")
     rows = ROWS
     args = config(tmp_path, max_steps=1)
@@ -318,16 +318,37 @@ def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
         )
 
 
-def test_mixed_precision_keeps_what_trains_in_float32(
-    checkpoint: Checkpoint, tmp_path: Path
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_mixed_precision_trains_float32_weights_from_a_start_equal_to_the_reference(
+    checkpoint: Checkpoint, tmp_path: Path, lora: bool
 ) -> None:
-    args = config(tmp_path, bf16=True, max_steps=1, model_init_kwargs={"dtype": "bfloat16"})
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
-    dtypes = {p.requires_grad: p.dtype for p in trainer.model.parameters()}
-    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    args = config(
+        tmp_path,
+        bf16=True,
+        model_init_kwargs={"dtype": "bfloat16"},
+        tau_good=-100.0,
+        learning_rate=0.5,
+        max_steps=2,
+        per_device_train_batch_size=9,
+    )
+    trainer = make_trainer(
+        checkpoint("llava"),
+        mixed_rows(pictures=True),
+        args,
+        peft_config=LoraSettings(r=4) if lora else None,
+    )
+    dtypes = {(p.requires_grad, p.dtype) for p in trainer.model.parameters()}
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+    before = state_of(trainer)
     trainer.train()
-    losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
-    assert 0 < losses[0] < 5
+    first, second = trainer.state.log_history[:2]
+    assert first["rewards/margins"] == 0.0
+    assert first["nll_gate"] == 0.0  # strict, so no rounding opens it
+    assert second["rewards/margins"] != 0.0
+    trainable = {name for name, p in trainer.model.model.named_parameters() if p.requires_grad}
+    after = state_of(trainer)
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == trainable
 
 
 # ---- refused before anything trains ----

@@ -43,7 +43,7 @@ def test_logged_losses_are_those_of_the_step_called_by_hand(
     epoch = 0
     while len(losses) < 5:
         loader = by_hand.get_train_dataloader()
-        loader.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader.set_epoch(epoch)
         for item in loader:
             output = by_hand.preference_step(policy, item["batch"])
             mean = output.loss_sum / output.weight.sum()

@@ -168,7 +168,7 @@ def prepare_data(
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
     if settings.loss.unit == "response":
-        train_rows = [row.for_responses() for row in train_rows]
+        train_rows = [row.for_responses() for row in train_rows if row.targets()]
     return train_rows, eval_rows, found
 
 

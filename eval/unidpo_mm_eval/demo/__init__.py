@@ -1,8 +1,8 @@
 """The quick-start: a real small vision-language model, real pictures, three kinds of task.
 
 Read in this order: `assets` (what is downloaded), `tower`, `vlm` and `projector` (how the model
-is put together), `pictures` and `tasks` (what it is asked), `rows` (the training files),
-`measure` (the figures).
+is put together), `pictures` and `exercises` (what it is asked), `training_rows` (the files),
+`captions` (what it says, and the figures), `pipeline` (the whole), `compare`, `report`.
 """
 
 __all__: list[str] = []

@@ -26,11 +26,11 @@ from unidpo_mm.training.step import preference_step
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
-from .measure import Figures, figures, greedy_captions, majority_rate, shuffle
+from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
 from .pictures import KINDS
 from .projector import fit_projector, tower_features
 from .report import GalleryItem, draw_answers, draw_curves, preference_table, result_table
-from .rows import DemoData, write_data
+from .training_rows import DemoData, write_data
 from .vlm import assemble_vlm, save_vlm
 
 __all__ = ["METHODS", "Outcome", "Start", "prepare", "run_demo", "tune"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .pictures import KINDS, Canvas
-from .rows import QUESTION, prompt
+from .training_rows import QUESTION, prompt
 
 __all__ = [
     "Figures",

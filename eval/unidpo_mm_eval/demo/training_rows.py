@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .pictures import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
-from .tasks import Task, math_tasks, text_tasks
+from .exercises import Task, math_tasks, text_tasks
 
 __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 

@@ -1,0 +1,125 @@
+"""The demo's rows: balanced, honest about what is planted, and apart between splits."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from unidpo_mm_eval.demo.pictures import KINDS, SHARES, Canvas, Emoji, split_emoji
+from unidpo_mm_eval.demo.training_rows import PLANTED_SHARE, caption_pair, shuffled, task_row, warmup_row
+from unidpo_mm_eval.demo.exercises import balance, math_tasks, text_tasks
+
+from unidpo_mm.data.load import rows_from_records
+
+
+def canvases(count: int) -> list[Canvas]:
+    kinds = list(KINDS)
+    return [
+        Canvas(
+            id=f"c{n}",
+            file=Path(f"c{n}.png"),
+            kinds=(kinds[n % 10],) if n % 2 == 0 else (kinds[n % 10], kinds[(n + 3) % 10]),
+            concepts=(),
+        )
+        for n in range(count)
+    ]
+
+
+def test_neither_shorter_nor_longer_is_a_shortcut():
+    pairs = [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(264))]
+    words = [len(p["chosen"].split()) - len(p["rejected"].split()) for p in pairs]
+    assert sum(d > 0 for d in words) == sum(d < 0 for d in words)
+    assert Counter(p["fault"] for p in pairs) == {
+        "added": 99,
+        "left out": 99,
+        "wrong": 33,
+        "wrong second": 33,
+    }
+
+
+def test_true_captions_win_and_rejected_ones_are_false():
+    for number, canvas in enumerate(canvases(80)):
+        pair = caption_pair(canvas, number, random.Random(number))
+        assert pair["chosen"] == canvas.caption != pair["rejected"]
+        assert pair["score_chosen"] > pair["score_rejected"]
+
+
+def test_the_planted_share_is_planted_in_one_object_captions_only():
+    generator = random.Random(0)
+    ones = planted = 0
+    for canvas in canvases(2000):
+        text = warmup_row(canvas, generator)["responses"][0]["text"]
+        if len(canvas.kinds) == 2:
+            assert text == canvas.caption
+        else:
+            ones += 1
+            planted += text != canvas.caption
+            assert text.startswith(canvas.caption)
+    assert planted / ones == pytest.approx(PLANTED_SHARE, abs=0.05)
+
+
+def test_shuffling_moves_every_picture_and_keeps_the_text():
+    rows = [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(50))]
+    mixed = shuffled(rows, random.Random(1))
+    assert [row["chosen"] for row in mixed] == [row["chosen"] for row in rows]
+    assert all(a["images"] != b["images"] for a, b in zip(rows, mixed, strict=True))
+    assert sorted(r["images"] for r in rows) == sorted(r["images"] for r in mixed)
+
+
+@pytest.mark.parametrize("make", [math_tasks, text_tasks])
+def test_tasks_of_splits_share_no_prompt_and_repeat_with_the_seed(make):
+    train, validation, held_out = (
+        {task.prompt for task in make(split, 80, seed=0)}
+        for split in ("train", "validation", "heldout")
+    )
+    assert not train & validation
+    assert not train & held_out
+    assert not validation & held_out
+    assert make("train", 20, seed=3) == make("train", 20, seed=3) != make("train", 20, seed=4)
+
+
+def test_text_words_belong_to_one_split():
+    def words(split: str) -> set[str]:
+        return {task.prompt.split()[3] for task in text_tasks(split, 200, seed=0)}
+
+    assert not words("train") & words("heldout")
+
+
+@pytest.mark.parametrize("make", [math_tasks, text_tasks])
+def test_length_does_not_give_the_better_answer_away(make):
+    counts = balance(make("train", 240, seed=0))
+    assert abs(counts["longer"] - counts["shorter"]) <= 0.2 * 240
+
+
+def test_sums_are_right_where_chosen_and_faulty_where_rejected():
+    for task in math_tasks("train", 60, seed=0):
+        question = task.prompt.split("?")[0].removeprefix("What is ")
+        first, _, second, sign, third = question.split()
+        result = int(first) + int(second) + (1 if sign == "+" else -1) * int(third)
+        number_only = task.prompt.endswith("number only.")
+        good = str(result) if number_only else f"The answer is {result}."
+        assert task.chosen == good != task.rejected
+
+
+def test_rows_are_read_by_the_core():
+    tasks = [*math_tasks("train", 6, seed=0), *text_tasks("train", 6, seed=0)]
+    rows = rows_from_records([task_row(task) for task in tasks])
+    assert Counter(row.domain for row in rows) == {"math": 6, "text": 6}
+    pictures = rows_from_records(
+        [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(4))]
+    )
+    assert {row.domain for row in pictures} == {"multimodal"}
+
+
+def test_concepts_are_split_once_and_apart():
+    emoji = [
+        Emoji(concept=f"{kind}-{n}", kind=kind, file=Path(f"{kind}{n}.png"))
+        for kind in KINDS
+        for n in range(40)
+    ]
+    parts = split_emoji(emoji)
+    names = {split: {one.concept for one in members} for split, members in parts.items()}
+    assert set(names) == set(SHARES)
+    assert not names["train"] & names["heldout"]
+    assert not names["validation"] & names["heldout"]
+    assert not names["train"] & names["validation"]
