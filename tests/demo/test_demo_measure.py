@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.compare import cell, markdown
 from unidpo_mm_eval.demo.captions import figures, majority_rate, named_kinds, rate, shuffle
+from unidpo_mm_eval.demo.compare import cell, markdown
 from unidpo_mm_eval.demo.pictures import Canvas
 
 

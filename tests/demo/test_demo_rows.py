@@ -5,9 +5,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.pictures import KINDS, SHARES, Canvas, Emoji, split_emoji
-from unidpo_mm_eval.demo.training_rows import PLANTED_SHARE, caption_pair, shuffled, task_row, warmup_row
 from unidpo_mm_eval.demo.exercises import balance, math_tasks, text_tasks
+from unidpo_mm_eval.demo.pictures import KINDS, SHARES, Canvas, Emoji, split_emoji
+from unidpo_mm_eval.demo.training_rows import (
+    PLANTED_SHARE,
+    caption_pair,
+    shuffled,
+    task_row,
+    warmup_row,
+)
 
 from unidpo_mm.data.load import rows_from_records
 

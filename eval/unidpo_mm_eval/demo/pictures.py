@@ -59,7 +59,7 @@ SPLIT_SEED = 0
 
 CANVAS = 112
 EMOJI = 64
-"""Sides in pixels. At a tower input of 56 px an emoji covers 32 px, a bit more than four patches."""
+"""Sides in pixels. At a tower input of 56 px an emoji covers 32 px, over four patches."""
 CENTRE, FIRST, SECOND = (CANVAS - EMOJI) // 2, 0, CANVAS - EMOJI
 """Offsets from the top left corner, in both directions: two emoji lie on the diagonal."""
 

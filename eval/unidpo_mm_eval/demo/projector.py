@@ -8,6 +8,7 @@ of the words that name them, which takes seconds since no language model is run.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from PIL import Image
@@ -67,10 +68,11 @@ def whiten_projector(
     first.weight.copy_(functional.normalize(directions_HD, dim=1) @ whitening_DD)
     first.bias.copy_(-first.weight @ mean_D)
 
-    inner_NH = functional.gelu(first(features_ND))
+    inner_NH = functional.gelu(functional.linear(features_ND, first.weight, first.bias))
     second.weight.copy_(torch.randn(second.weight.shape, generator=generator))
     outputs_NH = inner_NH @ second.weight.T
-    second.weight.mul_(model.get_input_embeddings().weight.std() / outputs_NH.std())
+    embeddings_VH = cast(Tensor, model.get_input_embeddings().weight)
+    second.weight.mul_(embeddings_VH.std() / outputs_NH.std())
     second.bias.copy_(-second.weight @ inner_NH.mean(0))
 
 
@@ -104,9 +106,8 @@ def fit_projector(
         The loss of each step.
     """
     projector = model.model.multi_modal_projector
-    words_KH = functional.normalize(
-        model.get_input_embeddings().weight[list(words)].detach(), dim=1
-    )
+    embeddings_VH = cast(Tensor, model.get_input_embeddings().weight)
+    words_KH = functional.normalize(embeddings_VH[list(words)].detach(), dim=1)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     generator = torch.Generator().manual_seed(seed)

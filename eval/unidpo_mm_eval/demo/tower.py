@@ -6,7 +6,7 @@ found through its bias. The position table was cut in two by constant folding.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,13 +49,15 @@ def load_tower(onnx_file: Path) -> Dinov2Model:
 
     state = {name: torch.from_numpy(array) for name, array in read_state(onnx.load(onnx_file))}
     # Through from_pretrained, which knows the published checkpoint's names of every version.
-    model, found = Dinov2Model.from_pretrained(
+    load: Any = Dinov2Model.from_pretrained  # its types do not know output_loading_info
+    model, found = load(
         None, config=tower_config(), state_dict=state, dtype=torch.float32, output_loading_info=True
     )
     # Anything missing would be random noise.
     if found["missing_keys"] or found["unexpected_keys"]:
         raise ValueError(f"{onnx_file} is not the expected tower: {found}")
-    return model.eval()
+    tower: Dinov2Model = model.eval()
+    return tower
 
 
 def read_state(graph_file: "ModelProto") -> list[tuple[str, np.ndarray]]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .pictures import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
 from .exercises import Task, math_tasks, text_tasks
+from .pictures import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
 
 __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
@@ -102,15 +102,15 @@ def prompt(text: str, *, picture: bool) -> list[dict[str, Any]]:
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
     """Returns a picture with one caption, which may carry the planted fault."""
-    kinds = canvas.kinds
-    if len(kinds) == 1 and generator.random() < PLANTED_SHARE:
-        kinds = (*kinds, other_kind(kinds, generator))
+    named = list(canvas.kinds)
+    if len(named) == 1 and generator.random() < PLANTED_SHARE:
+        named.append(other_kind(named, generator))
     return {
         "id": f"warmup-{canvas.id}",
         "domain": "multimodal",
         "prompt": prompt(QUESTION, picture=True),
         "images": [f"pictures/{canvas.file.name}"],
-        "responses": [{"text": caption(kinds)}],
+        "responses": [{"text": caption(named)}],
     }
 
 
@@ -120,10 +120,10 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
     other = other_kind(canvas.kinds, generator)
     if len(canvas.kinds) == 1:
         fault = "wrong" if equal else "added"
-        rejected = (other,) if equal else (*canvas.kinds, other)
+        rejected = [other] if equal else [*canvas.kinds, other]
     else:
         fault = "wrong second" if equal else "left out"
-        rejected = (canvas.kinds[0], other) if equal else canvas.kinds[:1]
+        rejected = [canvas.kinds[0], other] if equal else [canvas.kinds[0]]
     return {
         "id": canvas.id,
         "domain": "multimodal",

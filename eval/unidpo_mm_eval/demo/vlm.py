@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import transformers
@@ -99,7 +100,10 @@ def build_vlm(
 
 def load_language_model(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """De-quantises the GGUF file to float32."""
-    where = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": gguf_file.parent,
+        "gguf_file": gguf_file.name,
+    }
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(**where)
 
