@@ -38,7 +38,7 @@ __all__ = ["METHODS", "Outcome", "Start", "prepare", "run_demo", "tune"]
 DOMAINS = ("multimodal", "math", "text")
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
-SHOWN_PICTURES = 8
+SHOWN_PICTURES = 12
 
 METHODS: dict[str, tuple[str, ...]] = {
     "uni_dpo": (),
@@ -178,7 +178,7 @@ def tune(start: Start, method: str) -> Outcome:
     """Runs the preference recipe with one method and measures the result."""
     pictures = "multimodal_shuffled" if method == "uni_dpo_shuffled" else "multimodal"
     files = {"multimodal": pictures, "math": "math", "text": "text"}
-    scale = "scores: {scale: [0, 10]}"
+    scale = "scores: {scale: [0, 10], judge: rules}"
     sources = ", ".join(
         f"{{path: {start.data.file(name)}, name: {domain}, domain: {domain}, {scale}}}"
         for domain, name in files.items()

@@ -35,20 +35,18 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     """Returns the figures of `summary.json` as a table, in per cent with standard errors."""
     pictures, errors = summary["multimodal"], summary["standard_errors"]
     table = Table(title="Unseen concepts, generated answers", box=SIMPLE_HEAD, title_justify="left")
-    for heading in ("", "untrained", "after warm-up", "after Uni-DPO", "shuffled pictures"):
+    for heading in ("", "untrained", "warm-up", "Uni-DPO", "shuffled"):
         table.add_column(heading, justify="left" if not heading else "right")
     lines = {
-        "names the right kind first": ("accuracy", ("untrained", "warmup", "tuned", "shuffled")),
-        "one object: names a second, absent one": ("hallucination_rate", ("", "warmup", "tuned")),
-        "objects present that are named": ("object_recall", ("", "warmup", "tuned")),
-        "words in a caption": ("caption_words", ("", "warmup", "tuned")),
+        "right kind named first": ("accuracy", ("untrained", "warmup", "tuned", "shuffled")),
+        "absent second kind named": ("hallucination_rate", ("", "warmup", "tuned")),
+        "object recall": ("object_recall", ("", "warmup", "tuned")),
+        "words a caption": ("caption_words", ("", "warmup", "tuned")),
     }
     for text, (name, stages) in lines.items():
         cells = [_cell(pictures[name], errors[name], stage, name) for stage in stages]
         table.add_row(text, *cells)
-    table.add_row(
-        "most frequent kind (majority)", "", "", "", f"{100 * pictures['majority']:.0f} %"
-    )
+    table.add_row("majority rate", "", "", "", f"{100 * pictures['majority']:.0f} %")
     return table
 
 
@@ -59,7 +57,7 @@ def preference_table(summary: Mapping[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         title_justify="left",
     )
-    for heading in ("", "pairs", "after warm-up", "after Uni-DPO", "change (standard error)"):
+    for heading in ("", "pairs", "warm-up", "Uni-DPO", "change (st. error)"):
         table.add_column(heading, justify="left" if not heading else "right")
     for domain in (*DOMAINS, "all"):
         found = summary[domain]["preference_accuracy"]
@@ -95,7 +93,9 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
             ]
             if points:
                 steps, values = zip(*points, strict=True)
-                axis.plot(steps, values, color=COLOURS[domain], label=domain, linewidth=1.8)
+                axis.plot(steps, values, color=COLOURS[domain], alpha=0.25, linewidth=1)
+                smooth = running_mean(values)
+                axis.plot(steps, smooth, color=COLOURS[domain], label=domain, linewidth=2)
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("optimizer step")
         axis.spines[["top", "right"]].set_visible(False)
@@ -137,6 +137,13 @@ def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) 
     figure.suptitle("Unseen concepts; green where the tuned model is exactly right", fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def running_mean(values: Sequence[float], width: int = 5) -> list[float]:
+    """Returns the mean of each value with its neighbours, fewer of them at the ends."""
+    half = width // 2
+    windows = [values[max(n - half, 0) : n + half + 1] for n in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
 
 
 def _cell(values: Mapping[str, float], errors: Mapping[str, float], stage: str, name: str) -> str:
