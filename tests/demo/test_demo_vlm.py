@@ -1,0 +1,78 @@
+"""The assembled model is its parts, joined. Needs the downloaded parts, hence slow."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    from unidpo_mm_eval.demo.assets import fetch_assets
+
+    return fetch_assets()
+
+
+@pytest.fixture(scope="module")
+def canvases(parts, tmp_path_factory):
+    from unidpo_mm_eval.demo.pictures import draw_canvases, load_emoji, split_emoji
+
+    train = split_emoji(load_emoji(parts.emoji))["train"]
+    return draw_canvases(train, tmp_path_factory.mktemp("pictures"), 64, name="train")
+
+
+@pytest.fixture(scope="module")
+def folder(parts, canvases) -> Path:
+    from unidpo_mm_eval.demo.vlm import assemble_vlm
+
+    return assemble_vlm(parts, [canvas.file for canvas in canvases])
+
+
+def test_text_only_logits_are_the_language_models(parts, folder):
+    import torch
+    from transformers import AutoModelForImageTextToText
+    from unidpo_mm_eval.demo.vlm import load_language_model
+
+    joined = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    alone, tokenizer = load_language_model(parts.language_model)
+    ids = tokenizer("The quick brown fox jumps over the lazy", return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = joined(input_ids=ids).logits[..., : alone.config.vocab_size]
+        torch.testing.assert_close(logits, alone(ids).logits, rtol=0, atol=0)
+
+
+def test_the_processor_writes_one_token_per_feature(folder, canvases):
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    parts = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
+    )
+    inputs = processor(text=[text], images=[Image.open(canvases[0].file)], return_tensors="pt")
+    assert (inputs["input_ids"] == model.config.image_token_index).sum() == 17
+    assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
+
+
+def test_a_second_call_returns_the_same_folder_at_once(parts, canvases, folder):
+    from unidpo_mm_eval.demo.vlm import assemble_vlm
+
+    written = (folder / "config.json").stat().st_mtime_ns
+    assert assemble_vlm(parts, [canvas.file for canvas in canvases]) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == written
+
+
+def test_projected_tokens_are_as_large_as_word_embeddings(folder, canvases):
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from unidpo_mm_eval.demo.projector import tower_features
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    features = tower_features(model, processor, [canvas.file for canvas in canvases])
+    with torch.no_grad():
+        size = model.model.multi_modal_projector(features).std()
+    assert size == pytest.approx(model.get_input_embeddings().weight.std(), rel=0.05)

@@ -1,0 +1,219 @@
+"""What a model sees: rows as token ids, and several of them as padded tensors."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, Problem
+from .rows import Domain, Pair
+
+__all__ = ["EncodedGroup", "GroupBatch", "Layout"]
+
+Layout = Literal["plain", "packed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedGroup:
+    """A row as one model family sees it: token ids and tensors, nothing padded.
+
+    Side tensors live in two bags. *Token-aligned* tensors have one entry per token and are padded
+    and cut with the ids; *image-aligned* tensors belong to the pictures and are never cut.
+
+    Attributes:
+        row_id, domain, source, where: As in the row.
+        prompt_ids: Prompt tokens [P], picture placeholders expanded.
+        response_ids: K tensors [R_k], the tokens that are scored.
+        token_extras: name -> (prompt part [P], K response parts [R_k]).
+        image_extras: name -> tensor whose first dimension runs over pictures (or their patches).
+        image_tokens: Placeholder tokens in `prompt_ids`, equal to the features that the pictures
+            will fill; 0 without pictures.
+        image_token_id: Id of the placeholder token; None for families without pictures.
+        scores: [K] float64, NaN where there is none.
+        pairs: Preferences among the K responses.
+        targets: Responses that a loss of unit ``response`` learns from.
+        weight: 0 for a filler that no loss, metric or ledger counts.
+        cut_responses: How many responses were shortened to fit `max_length`.
+    """
+
+    row_id: str
+    domain: Domain
+    source: str
+    where: str
+    prompt_ids: Tensor
+    response_ids: tuple[Tensor, ...]
+    token_extras: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    image_extras: Mapping[str, Tensor] = field(default_factory=dict)
+    image_tokens: int = 0
+    image_token_id: int | None = None
+    scores: Tensor
+    pairs: tuple[Pair, ...]
+    targets: tuple[int, ...]
+    weight: float = 1.0
+    cut_responses: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [
+            *self._response_problems(),
+            *self._token_extra_problems(),
+            *self._image_problems(),
+        ]
+        if problems:
+            raise DataError(problems)
+
+    def _response_problems(self) -> list[Problem]:
+        if self.prompt_ids.numel() == 0:
+            return [self._problem("the prompt has no token", "Write a prompt")]
+        return [
+            self._problem(f"response {number} has no token", "Write an answer, or raise max_length")
+            for number, ids in enumerate(self.response_ids)
+            if ids.numel() == 0
+        ]
+
+    def _token_extra_problems(self) -> list[Problem]:
+        lengths = [self.prompt_ids.numel(), *(ids.numel() for ids in self.response_ids)]
+        return [
+            self._problem(
+                f"'{name}' has lengths {[part.numel() for part in parts]} beside ids of {lengths}",
+                "Repair the adapter: token-aligned tensors have one entry per token",
+            )
+            for name, parts in self.token_extras.items()
+            if [part.numel() for part in parts] != lengths
+        ]
+
+    def _image_problems(self) -> list[Problem]:
+        if self.image_token_id is None:
+            return []
+        found = int((self.prompt_ids == self.image_token_id).sum())
+        problems = []
+        if found != self.image_tokens:
+            message = f"{found} picture tokens for {self.image_tokens} picture features"
+            remedy = "Give one picture per placeholder; a picture token is never cut"
+            problems.append(self._problem(message, remedy))
+        if any(bool((ids == self.image_token_id).any()) for ids in self.response_ids):
+            remedy = "Remove the placeholder from the answer: pictures belong to the prompt"
+            problems.append(self._problem("a response holds a picture token", remedy))
+        return problems
+
+    def _problem(self, found: str, remedy: str) -> Problem:
+        return Problem(f"{self.where} (id {self.row_id})", found, remedy)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the plain rows: the prompt once per response, and the responses."""
+        lengths = [ids.numel() for ids in self.response_ids]
+        return len(lengths) * self.prompt_ids.numel() + sum(lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupBatch:
+    """Several groups as padded tensors, and the flat list of what is scored.
+
+    Attributes:
+        layout: ``plain`` (one row per response) or ``packed`` (one row per group).
+        token_inputs: name -> [B, T]; always ``input_ids`` and ``attention_mask``.
+        image_inputs: name -> tensor over the pictures of all rows; empty without pictures.
+        segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
+        row_position: [B, T], the position of a token in its plain row.
+        row, position: [M], where the hidden state that predicts target m stands.
+        target_ids: [M], the token predicted there.
+        response: [M], the response n that target m belongs to.
+        lengths: [N] response tokens.
+        scores: [N] float64, NaN where there is none.
+        chosen, rejected: [P] indices into the N responses.
+        pair_weight: [P] float64, 0 for fillers.
+        pair_source: [P] index into `sources`.
+        targets: [U] indices into the N responses, units of a loss of unit ``response``.
+        target_weight: [U] float64, 0 for fillers.
+        sources: Names of the sources of this batch.
+        pair_rows, target_rows: Row ids of the P pairs and U targets.
+        pair_domains, target_domains: Their domains.
+        response_rows: Row ids of the N responses.
+    """
+
+    layout: Layout
+    token_inputs: Mapping[str, Tensor]
+    image_inputs: Mapping[str, Tensor]
+    segment: Tensor
+    row_position: Tensor
+    row: Tensor
+    position: Tensor
+    target_ids: Tensor
+    response: Tensor
+    lengths: Tensor
+    scores: Tensor
+    chosen: Tensor
+    rejected: Tensor
+    pair_weight: Tensor
+    pair_source: Tensor
+    targets: Tensor
+    target_weight: Tensor
+    sources: tuple[str, ...]
+    pair_rows: tuple[str, ...]
+    target_rows: tuple[str, ...]
+    pair_domains: tuple[Domain, ...]
+    target_domains: tuple[Domain, ...]
+    response_rows: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        counted = torch.bincount(self.response, minlength=self.lengths.numel())
+        if not torch.equal(counted, self.lengths):
+            wrong = (counted != self.lengths).nonzero().flatten().tolist()
+            rows = ", ".join(self.response_rows[number] for number in wrong)
+            raise DataError(
+                Problem(
+                    f"batch with rows {rows}", "targets do not cover the responses", "Report it"
+                )
+            )
+        shape = self.token_inputs["input_ids"].shape
+        for name, tensor in {**self.token_inputs, "segment": self.segment}.items():
+            if tensor.shape != shape:
+                found = f"'{name}' has shape {tuple(tensor.shape)} beside ids {tuple(shape)}"
+                raise DataError(Problem("batch", found, "Pad every token-aligned tensor alike"))
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs, fillers included."""
+        return self.chosen.numel()
+
+    @property
+    def num_responses(self) -> int:
+        """Responses, fillers included."""
+        return self.lengths.numel()
+
+    def unit_weight(self, unit: Literal["pair", "response"]) -> Tensor:
+        """Returns the weights of the units of a loss, [P] or [U], zero for fillers."""
+        return self.pair_weight if unit == "pair" else self.target_weight
+
+    def unit_domains(self, unit: Literal["pair", "response"]) -> tuple[Domain, ...]:
+        """Returns the domain of each unit of a loss."""
+        return self.pair_domains if unit == "pair" else self.target_domains
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Returns the batch with every tensor on `device`."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, Mapping):
+                return {name: move(tensor) for name, tensor in value.items()}
+            return value
+
+        moved = {f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """Returns the batch in page-locked memory; called by torch's data loader."""
+
+        def pin(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.pin_memory()
+            if isinstance(value, Mapping):
+                return {name: pin(tensor) for name, tensor in value.items()}
+            return value
+
+        pinned = {f.name: pin(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **pinned)

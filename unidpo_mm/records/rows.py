@@ -1,0 +1,217 @@
+"""What data files become: rows with a prompt, pictures, responses and preferences."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ..errors import DataError, Problem
+
+__all__ = [
+    "DOMAINS",
+    "ROLES",
+    "Domain",
+    "ImageRef",
+    "ImageSlot",
+    "Message",
+    "Pair",
+    "PreferenceRow",
+    "Response",
+]
+
+Domain = Literal["text", "math", "multimodal"]
+DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class ImageRef(Protocol):
+    """A picture that is opened where it is needed, so that a row stays small."""
+
+    def open(self) -> Any:
+        """Returns a `PIL.Image.Image` in RGB; raises DataError when it cannot be read."""
+        ...
+
+    def describe(self) -> str:
+        """Says which picture this is, for messages."""
+        ...
+
+    def key(self) -> str:
+        """Returns a string that is equal for equal pictures."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSlot:
+    """The place of one picture inside a message; pictures fill the slots in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a prompt.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        parts: Text and picture slots in reading order.
+    """
+
+    role: str
+    parts: tuple[str | ImageSlot, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def image_slots(self) -> int:
+        """How many pictures belong into this message."""
+        return sum(isinstance(part, ImageSlot) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer to a prompt; `score` is its external quality, None if nobody scored it."""
+
+    text: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: indices into the responses of its group, and the weight of the pair."""
+
+    chosen: int
+    rejected: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceRow:
+    """One prompt with its pictures, its responses and the preferences among them.
+
+    Attributes:
+        id: Name of the row in messages and in the ledger; unique within a run.
+        domain: ``text``, ``math`` or ``multimodal``.
+        source: Name of the data source that the row came from.
+        where: File and row number, for messages.
+        messages: The prompt.
+        images: Pictures, in the order of the slots in `messages`.
+        responses: K >= 1 answers.
+        pairs: Preferences; empty only for losses whose unit is the response.
+        raw: The prompt was a plain string, to be rendered without a chat template where the
+            model has none.
+
+    Raises:
+        DataError: If a field breaks its invariant; all problems of the row at once.
+    """
+
+    id: str
+    domain: Domain
+    source: str
+    where: str
+    messages: tuple[Message, ...]
+    images: tuple[ImageRef, ...] = ()
+    responses: tuple[Response, ...]
+    pairs: tuple[Pair, ...] = ()
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [*self._prompt_problems(), *self._response_problems(), *self._pair_problems()]
+        if problems:
+            raise DataError(problems)
+
+    def _prompt_problems(self) -> list[Problem]:
+        problems = []
+        slots = sum(message.image_slots for message in self.messages)
+        if not any(message.text.strip() for message in self.messages) and slots == 0:
+            problems.append(self._problem("prompt", "the prompt is empty", "Write a prompt"))
+        for message in self.messages:
+            if message.role not in ROLES:
+                found = f"a message has the role '{message.role}'"
+                problems.append(self._problem("prompt", found, f"Use one of {', '.join(ROLES)}"))
+        if slots != len(self.images):
+            found = f"{len(self.images)} picture(s) for {slots} picture placeholder(s)"
+            remedy = "Give exactly one picture per placeholder, in the same order"
+            problems.append(self._problem("images", found, remedy))
+        return problems
+
+    def _response_problems(self) -> list[Problem]:
+        problems = []
+        if not self.responses:
+            found, remedy = "there is no response", "Give at least one answer"
+            problems.append(self._problem("responses", found, remedy))
+        for number, response in enumerate(self.responses):
+            if not response.text.strip():
+                remedy = "Write the answer or remove the row"
+                problems.append(self._problem(self._name(number), "the answer is empty", remedy))
+            if response.score is not None and not math.isfinite(response.score):
+                found = f"the score is {response.score}"
+                remedy = "Give a finite number, or leave the score out"
+                problems.append(self._problem(self._score_name(number), found, remedy))
+        return problems
+
+    def _pair_problems(self) -> list[Problem]:
+        problems = []
+        for pair in self.pairs:
+            if not {pair.chosen, pair.rejected} <= set(range(len(self.responses))):
+                found = f"a pair names responses {pair.chosen} and {pair.rejected}"
+                remedy = f"Name responses 0 to {len(self.responses) - 1}"
+                problems.append(self._problem("pairs", found, remedy))
+                continue
+            chosen, rejected = self.responses[pair.chosen], self.responses[pair.rejected]
+            if chosen.text == rejected.text:
+                found = f"chosen and rejected are the same answer ({_short(chosen.text)})"
+                remedy = "Give two different answers or remove the row"
+                problems.append(self._problem("chosen", found, remedy))
+            if not (math.isfinite(pair.weight) and pair.weight >= 0):
+                found = f"the weight of a pair is {pair.weight}"
+                problems.append(self._problem("weight", found, "Give a finite number >= 0"))
+        return problems
+
+    def _is_plain_pair(self) -> bool:
+        return len(self.responses) == 2 and len(self.pairs) == 1
+
+    def _name(self, number: int) -> str:
+        if not self._is_plain_pair():
+            return f"responses[{number}]"
+        return "chosen" if number == self.pairs[0].chosen else "rejected"
+
+    def _score_name(self, number: int) -> str:
+        name = self._name(number)
+        return f"score_{name}" if self._is_plain_pair() else f"{name}.score"
+
+    def _problem(self, name: str, found: str, remedy: str) -> Problem:
+        return Problem(f"{self.where}, field '{name}'", found, remedy)
+
+    def missing_scores(self) -> list[Problem]:
+        """Returns a problem for each response of a pair that has no score."""
+        paired = {number for pair in self.pairs for number in (pair.chosen, pair.rejected)}
+        remedy = (
+            "Give a finite score to every answer, or choose a loss that needs none (dpo, simpo)"
+        )
+        return [
+            self._problem(self._score_name(number), "the score is missing", remedy)
+            for number in sorted(paired)
+            if self.responses[number].score is None
+        ]
+
+    def targets(self) -> tuple[int, ...]:
+        """Returns the responses that a loss of unit ``response`` learns from.
+
+        The chosen answers, each once; without pairs the best scored answer, or the first one.
+        """
+        if self.pairs:
+            return tuple(sorted({pair.chosen for pair in self.pairs if pair.weight > 0}))
+        scores = [
+            -math.inf if response.score is None else response.score for response in self.responses
+        ]
+        return (max(range(len(scores)), key=scores.__getitem__),)
+
+    def for_responses(self) -> "PreferenceRow":
+        """Returns the row with its target responses alone, for losses of unit ``response``."""
+        kept = tuple(self.responses[number] for number in self.targets())
+        return dataclasses.replace(self, responses=kept, pairs=())
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
