@@ -167,7 +167,7 @@ def reload_weights(model: Any, folder: str | Path) -> None:
     """Loads the weights of a checkpoint into a model, in place.
 
     Through `from_pretrained`, because names in files may differ from those of the parameters: for
-    LLaVA, transformers' trainer would load not a single weight and only warn.
+    some vision-language models transformers' trainer would load not one weight and only warn.
 
     Raises:
         ModelError: If the folder holds no checkpoint of such a model.

@@ -1,0 +1,157 @@
+"""One recipe runs on every kind of checkpoint, on text, math and pictures together."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import transformers
+from PIL import Image
+
+from unidpo_mm.errors import DataError, RecipeError
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.training.recipe_checks import check_files, check_loss, check_train
+from unidpo_mm.training.run import check_from_recipe, train_from_recipe
+
+Checkpoint = Callable[[str], Path]
+CHECKS = (check_files, check_loss, check_train)
+
+RECIPE = """
+model: {{name_or_path: {model}, dtype: float32}}
+data:
+  eval_fraction: 0.25
+  score_scale: [0, 5]
+  sources:
+    - {{path: text.jsonl, scores: {{scale: [0, 10], judge: us}}}}
+    - {{path: math.jsonl, domain: math, scores: {{scale: [0, 10]}}, loss: {{nll_lambda: 0.2}}}}
+    {pictures}
+loss: {{name: uni_dpo, tau_good: median}}
+train:
+  output_dir: out
+  max_steps: 2
+  per_device_train_batch_size: 4
+  learning_rate: 1.0e-3
+  eval_strategy: steps
+  eval_steps: 2
+  logging_steps: 1
+  report_to: none
+  use_cpu: true
+  disable_tqdm: true
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (30, 40), (200, 10, 10)).save(tmp_path / "red.png")
+    Image.new("RGB", (40, 30), (10, 10, 200)).save(tmp_path / "blue.png")
+    for name in ("text", "math", "pictures"):
+        rows = [
+            {
+                "prompt": ("<image>\n" if name == "pictures" else "") + f"What is {name} {number}?",
+                "responses": [
+                    {"text": "A red square", "score": 9},
+                    {"text": "Two circles", "score": 4},
+                    {"text": "Nothing", "score": 4},
+                ],
+                **({"images": [["red.png", "blue.png"][number % 2]]} if name == "pictures" else {}),
+            }
+            for number in range(4)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def write_recipe(folder: Path, model: Path, *, pictures: bool) -> Path:
+    line = "- {path: pictures.jsonl, scores: {scale: [0, 10]}}" if pictures else ""
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=model, pictures=line))
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "auto_class"),
+    [
+        ("llama", "AutoModelForCausalLM"),
+        ("qwen3", "AutoModelForCausalLM"),
+        ("llava", "AutoModelForImageTextToText"),
+        ("llava_next", "AutoModelForImageTextToText"),
+        ("llava_onevision", "AutoModelForImageTextToText"),
+    ],
+)
+def test_the_same_recipe_runs_on_every_kind_of_checkpoint(
+    checkpoint: Checkpoint,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
+    auto_class: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    pictures = auto_class == "AutoModelForImageTextToText"
+    path = write_recipe(folder, checkpoint(model_type), pictures=pictures)
+    trainer = train_from_recipe(load_recipe(path, checks=CHECKS))
+    metrics = [log for log in trainer.state.log_history if "eval_loss" in log][-1]
+    assert {"eval_text/loss", "eval_math/loss"} <= metrics.keys()
+    assert ("eval_multimodal/loss" in metrics) is pictures
+    record = json.loads((folder / "out" / "run.json").read_text())
+    assert record["loss"]["by_source"]["text"]["tau_good"] == 4.5  # 9 of 10, on a scale to 5
+    assert record["loss"]["by_source"]["math"]["nll_lambda"] == 0.2
+    assert record["judges"]["text"] == "us"
+    saved = getattr(transformers, auto_class).from_pretrained(folder / "out")
+    assert saved.config.model_type == model_type
+    assert load_recipe(folder / "out" / "recipe.yaml").loss.parameters == {"tau_good": "median"}
+
+
+def test_check_reads_everything_and_trains_nothing(
+    checkpoint: Checkpoint,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    path = write_recipe(folder, checkpoint("llava"), pictures=True)
+    check_from_recipe(load_recipe(path, checks=CHECKS))
+    printed = capsys.readouterr().out
+    assert "12 rows (4 math, 4 multimodal, 4 text)" in printed
+    assert "2 optimizer steps of about 4 pairs" in printed
+    assert not (folder / "out" / "trainer_state.json").exists()
+
+
+def test_problems_of_rows_pictures_and_lengths_come_in_one_message(
+    checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    bad = [
+        {"prompt": "a", "chosen": "", "rejected": "b", "score_chosen": 1, "score_rejected": 0},
+        {"prompt": "a", "chosen": "a", "rejected": "b", "score_chosen": 1},
+        {
+            "prompt": "a " * 200,
+            "chosen": "a",
+            "rejected": "b",
+            "score_chosen": 1,
+            "score_rejected": 0,
+        },
+        {"prompt": "a", "images": ["none.png"], "chosen": "a", "rejected": "b"},
+    ]
+    (folder / "text.jsonl").write_text("\n".join(map(json.dumps, bad)))
+    path = write_recipe(folder, checkpoint("llava"), pictures=True)
+    recipe = load_recipe(path, ["data.max_length=64"], checks=CHECKS)
+    with pytest.raises(DataError) as caught:
+        train_from_recipe(recipe)
+    message = str(caught.value)
+    for words in (
+        "text.jsonl row 1, field 'chosen': the answer is empty",
+        "text.jsonl row 2, field 'score_rejected': the score is missing",
+        "text.jsonl row 3, field 'prompt': the prompt has",
+        "none.png' does not exist",
+    ):
+        assert words in message
+    assert not (folder / "out").exists()
+
+
+def test_a_missing_file_and_a_wrong_parameter_come_in_one_message(folder: Path) -> None:
+    path = write_recipe(folder, folder / "no-model", pictures=False)
+    overrides = ["data.sources.0.path=gone.jsonl", "loss.simpo_gamma=1"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides, checks=CHECKS)
+    message = str(caught.value)
+    assert "gone.jsonl" in message
+    assert "the loss 'uni_dpo' has no parameter 'simpo_gamma'" in message
