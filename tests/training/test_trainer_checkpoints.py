@@ -122,6 +122,23 @@ def test_every_checkpoint_loads_with_transformers_alone(
     assert any(not torch.equal(value, first[key]) for key, value in trained.items())
 
 
+@pytest.mark.parametrize("model_type", ["qwen3", "llava"])
+def test_a_state_gathered_from_shards_is_saved_under_the_names_of_the_plain_model(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    """FSDP and DeepSpeed hand the state of the scoring module over, with its prefix."""
+    from safetensors.torch import load_file
+
+    trainer = build(checkpoint(model_type), saving(tmp_path), model_type=model_type)
+    gathered = {name: value + 1 for name, value in trainer.model.state_dict().items()}
+    trainer._save(str(tmp_path / "gathered"), state_dict=gathered)
+    trainer.save_model(str(tmp_path / "own"))
+    saved = load_file(tmp_path / "gathered" / "model.safetensors")
+    own = load_file(tmp_path / "own" / "model.safetensors")
+    assert saved.keys() == own.keys()
+    assert all(torch.equal(value, own[name] + 1) for name, value in saved.items())
+
+
 def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText

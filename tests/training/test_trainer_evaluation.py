@@ -13,8 +13,10 @@ from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError
+from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.modeling.reference import score
 from unidpo_mm.records import Pair, PreferenceRow
+from unidpo_mm.training.evaluation import evaluate_pairs
 from unidpo_mm.training.metrics import PAIR_METRICS
 
 Checkpoint = Callable[[str], Path]
@@ -145,6 +147,35 @@ def test_evaluation_between_steps_changes_no_step(checkpoint: Checkpoint, tmp_pa
         trainer.train()
         losses.append([e["loss"] for e in trainer.state.log_history if "loss" in e])
     assert losses[0] == losses[1]
+
+
+def test_evaluation_switches_dropout_off_and_training_on_again(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = mixed_rows(pictures=False)
+    lora = LoraSettings(r=4, dropout=0.5)
+    args = config(tmp_path, disable_dropout=False)
+    trainer = make_trainer(checkpoint("llama"), rows, args, eval_dataset=rows, peft_config=lora)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    policy = trainer.model.train()
+
+    def measured() -> dict[str, float]:
+        sums = evaluate_pairs(
+            policy,
+            trainer.get_eval_dataloader(),
+            adapter=trainer.parts.adapter,
+            settings=trainer.parts.settings,
+            reference=trainer.parts.reference,
+            device="cpu",
+        )
+        return sums.means()
+
+    assert measured() == measured()
+    assert all(module.training for module in policy.modules())
 
 
 def test_losses_without_a_reference_report_the_change_since_the_first_evaluation(
