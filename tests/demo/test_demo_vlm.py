@@ -75,4 +75,4 @@ def test_projected_tokens_are_as_large_as_word_embeddings(folder, canvases):
     features = tower_features(model, processor, [canvas.file for canvas in canvases])
     with torch.no_grad():
         size = float(model.model.multi_modal_projector(features).std())
-    assert size == pytest.approx(float(model.get_input_embeddings().weight.std()), rel=0.05)
+    assert size == pytest.approx(float(model.get_input_embeddings().weight.std()), rel=0.1)

@@ -53,7 +53,7 @@ class ScoringModel(nn.Module):
             [M], float32.
         """
         base, head = base_and_head(self.model)
-        hidden_BTD = base(**self._checked(inputs), use_cache=False).last_hidden_state
+        hidden_BTD = base(**self.checked(inputs), use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
         return token_logps(
             gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
@@ -97,7 +97,8 @@ class ScoringModel(nn.Module):
         """The same under the name that older transformers call."""
         enable_checkpointing(self.model, gradient_checkpointing_kwargs, **options)
 
-    def _checked(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def checked(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the inputs that the model takes; refuses those it would swallow unread."""
         if self._takes_any:
             return dict(inputs)
         unknown = inputs.keys() - self._accepted
@@ -127,7 +128,7 @@ def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     inner = unwrap_peft(model)
     head = inner.get_output_embeddings()
-    base = getattr(inner, inner.base_model_prefix, None)
+    base = getattr(inner, inner.base_model_prefix, None) or getattr(inner, "model", None)
     if head is None or base is None:
         raise ModelError(
             Problem(

@@ -197,6 +197,8 @@ class GroupBatch:
 
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
+                if value.dtype == torch.float64 and torch.device(device).type == "mps":
+                    value = value.float()  # that device has no float64
                 return value.to(device, non_blocking=non_blocking)
             if isinstance(value, Mapping):
                 return {name: move(tensor) for name, tensor in value.items()}

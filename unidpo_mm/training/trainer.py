@@ -26,6 +26,7 @@ from ..records import GroupBatch
 from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
+from .guard import check_scorer
 from .metrics import MetricSums, policy_only_change
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
@@ -102,6 +103,8 @@ class UniDPOTrainer(Trainer):
             **kwargs,
         )
         _check_fsdp(args, self.accelerator)
+        if self.place_model_on_device:  # sharded weights are not whole before training begins
+            check_scorer(parts.scorer, parts.adapter, args.device)
         self.data_collator = _collator(parts, args, processes=self.accelerator.num_processes)
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.throughput = Throughput()
