@@ -39,6 +39,11 @@ def test_figures_equal_a_count_by_hand():
     assert found.exact.value == 1 / 4
 
 
+def test_a_wrong_first_kind_beside_the_right_one_counts():
+    assert figures(["food and animal"], [canvas("animal")]).hallucination_rate.value == 1
+    assert figures(["food"], [canvas("animal")]).hallucination_rate.value == 0
+
+
 def test_a_repeated_kind_is_no_hallucination():
     assert figures(["animal and animal"], [canvas("animal")]).hallucination_rate.value == 0
 

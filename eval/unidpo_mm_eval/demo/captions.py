@@ -43,7 +43,8 @@ class Figures:
 
     Attributes:
         accuracy: The first kind named is in the picture.
-        hallucination_rate: The caption of a one-object picture names a second, absent kind.
+        hallucination_rate: The caption of a one-object picture names a second kind, so that at
+            least one of them is not there.
         object_recall: Share of the objects present that are named.
         caption_words: Words in a caption.
         exact: The caption is the true one.
@@ -103,11 +104,7 @@ def figures(captions: Sequence[str], canvases: Sequence[Canvas]) -> Figures:
     return Figures(
         accuracy=rate([bool(found) and found[0] in canvas.kinds for found, canvas in pairs]),
         hallucination_rate=rate(
-            [
-                any(kind not in canvas.kinds for kind in found[1:])
-                for found, canvas in pairs
-                if len(canvas.kinds) == 1
-            ]
+            [len(found) > 1 for found, canvas in pairs if len(canvas.kinds) == 1]
         ),
         object_recall=rate([kind in found for found, canvas in pairs for kind in canvas.kinds]),
         caption_words=rate(words),

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .pipeline import METHODS, Start, prepare, summarise, tune
+from .pipeline import METHODS, PairResult, Start, prepare, summarise, tune
 
 __all__ = ["comparison_table", "run_comparison"]
 
@@ -24,7 +24,7 @@ TITLES = {
 }
 ROWS = {
     "accuracy": "right kind first, %",
-    "hallucination_rate": "absent second kind, %",
+    "hallucination_rate": "second kind on one object, %",
     "object_recall": "object recall, %",
     "exact": "caption exactly right, %",
     "caption_words": "words a caption",
@@ -102,11 +102,13 @@ def _one_seed(out: Path, seed: int, split: str) -> dict[str, dict[str, float]]:
     path = out / f"comparison-{seed}.json"
     done: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
     start: Start | None = None
+    before: Mapping[str, PairResult] | None = None
     for method in METHODS:
         if method in done:
             continue
         start = start or prepare(out / f"seed-{seed}", seed, split=split)
-        outcome = tune(start, method)
+        outcome = tune(start, method, before=before)
+        before = outcome.before
         summary = summarise(start, outcome, seconds=0.0)
         done["warmup"] = done.get("warmup", _values(summary, "warmup", "before"))
         done[method] = _values(summary, "tuned", "tuned")

@@ -70,7 +70,8 @@ def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
     tasks: dict[str, Task] = {}
     while len(tasks) < count:
         numbers = [generator.randint(1, 20) for _ in range(3)]
-        if SPLITS[_bucket(sum(n * 23**k for k, n in enumerate(numbers)))] != split:
+        # the same three numbers in another order are the same sum
+        if SPLITS[_bucket(sum(n * 23**k for k, n in enumerate(sorted(numbers))))] != split:
             continue
         sign = generator.choice((1, -1))
         result = numbers[0] + numbers[1] + sign * numbers[2]

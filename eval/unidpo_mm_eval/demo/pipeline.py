@@ -174,8 +174,14 @@ def warm_up(folder: Path, data: DemoData, seed: int) -> Path:
     return merged
 
 
-def tune(start: Start, method: str) -> Outcome:
-    """Runs the preference recipe with one method and measures the result."""
+def tune(start: Start, method: str, *, before: Mapping[str, PairResult] | None = None) -> Outcome:
+    """Runs the preference recipe with one method and measures the result.
+
+    Args:
+        start: The warmed-up model and the data.
+        method: One of `METHODS`.
+        before: The held-out pairs under the warmed-up model, where they are known already.
+    """
     pictures = "multimodal_shuffled" if method == "uni_dpo_shuffled" else "multimodal"
     files = {"multimodal": pictures, "math": "math", "text": "text"}
     scale = "scores: {scale: [0, 10], judge: rules}"
@@ -194,7 +200,7 @@ def tune(start: Start, method: str) -> Outcome:
     recipe = load_recipe(shipped_recipe("quickstart/uni_dpo.yaml"), overrides)
     with stage(f"held-out pairs before {method}"):
         trainer = trainer_for(recipe)
-        before = pair_results(trainer)
+        before = before or pair_results(trainer)
     with stage(f"{method} on pictures, math and text"):
         trainer.train()
         trainer.save_model()

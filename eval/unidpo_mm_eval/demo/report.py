@@ -39,7 +39,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     lines = {
         "right kind named first": ("accuracy", ("untrained", "warmup", "tuned", "shuffled")),
-        "absent second kind named": ("hallucination_rate", ("", "warmup", "tuned")),
+        "second kind named, one object": ("hallucination_rate", ("", "warmup", "tuned")),
         "object recall": ("object_recall", ("", "warmup", "tuned")),
         "words a caption": ("caption_words", ("", "warmup", "tuned")),
     }
