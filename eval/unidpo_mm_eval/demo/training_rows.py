@@ -22,7 +22,7 @@ __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
 QUESTION = "What is shown?"
 
-PLANTED_SHARE = 0.75
+PLANTED_SHARE = 0.65
 """Share of the one-object warm-up captions that name a second, absent kind. PLANTED on purpose."""
 
 TRUE_SCORE = 9.5
