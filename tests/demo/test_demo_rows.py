@@ -36,10 +36,10 @@ def test_neither_shorter_nor_longer_is_a_shortcut():
     words = [len(p["chosen"].split()) - len(p["rejected"].split()) for p in pairs]
     assert sum(d > 0 for d in words) == sum(d < 0 for d in words)
     assert Counter(p["fault"] for p in pairs) == {
-        "added": 99,
-        "left out": 99,
-        "wrong": 33,
-        "wrong second": 33,
+        "added": 110,
+        "left out": 110,
+        "wrong": 22,
+        "wrong second": 22,
     }
 
 

@@ -22,14 +22,14 @@ __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
 QUESTION = "What is shown?"
 
-PLANTED_SHARE = 0.65
+PLANTED_SHARE = 0.5
 """Share of the one-object warm-up captions that name a second, absent kind. PLANTED on purpose."""
 
 TRUE_SCORE = 9.5
 FAULT_SCORES = {"added": 4.0, "left out": 5.0, "wrong second": 3.0, "wrong": 1.0}
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is true."""
 
-EQUAL_LENGTH_SHARE = 4
+EQUAL_LENGTH_SHARE = 6
 """Every so many pairs have a rejected caption as long as the true one."""
 
 
@@ -38,9 +38,9 @@ class Sizes:
     """How many rows of each kind."""
 
     train_pictures: int = 440
-    picture_pairs: int = 264
-    math_pairs: int = 120
-    text_pairs: int = 120
+    picture_pairs: int = 336
+    math_pairs: int = 72
+    text_pairs: int = 72
     test_pictures: int = 200
     test_picture_pairs: int = 160
     test_math_pairs: int = 80
