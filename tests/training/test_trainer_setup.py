@@ -54,7 +54,9 @@ def test_the_step_fits_a_screen() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [m for m in vars(UniDPOTrainer).values() if inspect.isfunction(m)], ids=str
+    "method",
+    [m for m in vars(UniDPOTrainer).values() if inspect.isfunction(m)],
+    ids=lambda m: m.__name__,
 )
 def test_no_method_of_the_trainer_is_longer_than_a_screen(method: Any) -> None:
     assert len(inspect.getsourcelines(method)[0]) <= 45
