@@ -59,7 +59,7 @@ def test_the_step_fits_a_screen() -> None:
     ids=lambda m: m.__name__,
 )
 def test_no_method_of_the_trainer_is_longer_than_a_screen(method: Any) -> None:
-    assert len(inspect.getsourcelines(method)[0]) <= 52
+    assert len(inspect.getsourcelines(method)[0]) <= 45
 
 
 def test_no_module_grows_beyond_400_lines() -> None:

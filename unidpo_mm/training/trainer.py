@@ -102,9 +102,7 @@ class UniDPOTrainer(Trainer):
             callbacks=[StartReport(parts), *(callbacks or [])],
             **kwargs,
         )
-        _check_fsdp(args, self.accelerator)
-        if self.place_model_on_device:  # sharded weights are not whole before training begins
-            check_scorer(parts.scorer, parts.adapter, args.device)
+        self._check_start()
         self.data_collator = _collator(parts, args, processes=self.accelerator.num_processes)
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.throughput = Throughput()
@@ -113,6 +111,12 @@ class UniDPOTrainer(Trainer):
         if self.progress is not None:
             self.add_callback(self.progress)
         self.first_evaluation: dict[str, float] = {}
+
+    def _check_start(self) -> None:
+        """Refuses FSDP that would not happen, and a model that would be scored wrongly."""
+        _check_fsdp(self.args, self.accelerator)
+        if self.place_model_on_device:  # sharded weights are not whole before training begins
+            check_scorer(self.parts.scorer, self.parts.adapter, self.args.device)
 
     # ---- data ----
 
