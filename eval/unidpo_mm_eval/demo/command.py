@@ -1,5 +1,6 @@
 """`unidpo-mm demo`: the quick-start as one command."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,20 @@ def demo(
     from .compare import run_comparison
     from .pipeline import run_demo
 
+    hush_libraries()
     if compare:
         run_comparison(out, [int(word) for word in seeds.split(",")], split=split)
     else:
         run_demo(out, seed, split=split)
+
+
+def hush_libraries() -> None:
+    """Keeps the report readable.
+
+    Models of this size load at once, and PEFT's own use of a deprecated name of transformers is
+    nothing that the reader could change.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
