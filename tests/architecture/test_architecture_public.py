@@ -9,12 +9,14 @@ import pytest
 
 import unidpo_mm
 from unidpo_mm.recipe import load_recipe
+from unidpo_mm.sweep.plan import load_sweep
+from unidpo_mm.sweep.runner import load_runner
 from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [
-    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if "accelerate" not in path.parts
-]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SWEEPS = [path for path in CONFIGS if "\narms:" in path.read_text(encoding="utf-8")]
+RECIPES = [path for path in CONFIGS if path not in SWEEPS]
 PACKAGES = ["unidpo_mm", "model_adapters", "eval/unidpo_mm_eval"]
 UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
 """Files that every package has, which a tree need not show."""
@@ -23,6 +25,13 @@ UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_config_loads(path: Path):
     load_recipe(path, checks=[check_loss, check_train])
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_arm_of_every_sweep_loads(path: Path):
+    sweep = load_sweep(path, checks=[check_loss, check_train])
+    assert len(sweep.arms) > 1
+    assert load_runner(sweep.runner).figures
 
 
 @pytest.mark.parametrize("package", PACKAGES)

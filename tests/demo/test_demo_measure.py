@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from unidpo_mm_eval.demo.captions import figures, majority_rate, named_kinds, rate, shuffle
-from unidpo_mm_eval.demo.compare import cell, markdown
 from unidpo_mm_eval.demo.pictures import Canvas
+from unidpo_mm_eval.demo.pipeline import PairResult
+from unidpo_mm_eval.demo.runner import DemoRunner, values_of
 
 
 def canvas(*kinds: str) -> Canvas:
@@ -66,7 +67,18 @@ def test_shuffled_captions_all_move():
     assert all(a != b for a, b in zip(captions, mixed, strict=True))
 
 
-def test_cells_show_mean_and_standard_error_over_seeds():
-    assert cell({"accuracy": [0.5, 0.6, 0.7]}, "accuracy") == "60 ± 6"
-    assert cell({"caption_words": [1.0, 2.0]}, "caption_words") == "1.50 ± 0.50"
-    assert "| right kind first, % | 50 ± 0 |" in markdown({"warmup": {"accuracy": [0.5]}})
+def test_values_of_a_model_are_the_figures_of_the_table_by_hand():
+    found = figures(["animal and food", "food"], [canvas("animal"), canvas("food", "hand")])
+    pairs = {
+        "a": PairResult(domain="multimodal", correct=True, chosen_logp=-1.0),
+        "b": PairResult(domain="math", correct=False, chosen_logp=-2.0),
+        "c": PairResult(domain="text", correct=True, chosen_logp=-3.0),
+        "d": PairResult(domain="text", correct=False, chosen_logp=-6.0),
+    }
+    values = values_of(found, pairs)
+    assert list(values) == list(DemoRunner.figures)
+    assert values["hallucination_rate"] == 1.0
+    assert values["object_recall"] == 2 / 3
+    wanted = {"all": 0.5, "multimodal": 1.0, "math": 0.0, "text": 0.5}
+    assert {domain: values[f"pairs_{domain}"] for domain in wanted} == wanted
+    assert values["chosen_logp"] == -3.0

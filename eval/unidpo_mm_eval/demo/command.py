@@ -23,14 +23,25 @@ def demo(
     ] = "heldout",
 ) -> None:
     """Put a small vision-language model together, tune it on three domains, show what changed."""
-    from .compare import run_comparison
-    from .pipeline import run_demo
-
     hush_libraries()
     if compare:
-        run_comparison(out, [int(word) for word in seeds.split(",")], split=split)
-    else:
-        run_demo(out, seed, split=split)
+        run_comparison(out, seeds, split)
+        return
+    from .pipeline import run_demo
+
+    run_demo(out, seed, split=split)
+
+
+def run_comparison(out: Path, seeds: str, split: str) -> None:
+    """Runs the sweep `configs/quickstart/comparison.yaml` and prints its table."""
+    from unidpo_mm.recipe.shipped import shipped_recipe
+    from unidpo_mm.sweep.command import run_and_show
+
+    from .runner import DemoRunner
+
+    run_and_show(
+        shipped_recipe("quickstart/comparison.yaml"), out, seeds, runner=DemoRunner(split=split)
+    )
 
 
 def hush_libraries() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from unidpo_mm.recipe import load_recipe
+from unidpo_mm.recipe import Recipe, load_recipe
 from unidpo_mm.recipe.shipped import shipped_recipe
 from unidpo_mm.training.loss_settings import make_loss_settings
 from unidpo_mm.training.run import train_from_recipe, trainer_for
@@ -33,21 +33,21 @@ from .report import GalleryItem, draw_answers, draw_curves, preference_table, re
 from .training_rows import DemoData, write_data
 from .vlm import assemble_vlm, save_vlm
 
-__all__ = ["METHODS", "Outcome", "Start", "prepare", "run_demo", "tune"]
+__all__ = [
+    "Outcome",
+    "PairResult",
+    "Start",
+    "pairs_at_start",
+    "prepare",
+    "run_demo",
+    "summarise",
+    "tune",
+]
 
 DOMAINS = ("multimodal", "math", "text")
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
 SHOWN_PICTURES = 12
-
-METHODS: dict[str, tuple[str, ...]] = {
-    "uni_dpo": (),
-    "dpo": ("loss={name: dpo, beta: 0.1}",),
-    "simpo": ("loss={name: simpo}", "train.reference=auto"),
-    "sft": ("loss={name: sft}", "train.reference=auto"),
-    "uni_dpo_shuffled": (),
-}
-"""Method -> what it changes in the recipe; the last one trains on the pictures of other rows."""
 
 console = Console(stderr=True)
 
@@ -68,9 +68,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one method made of the warmed-up model."""
+    """What the preference stage made of the warmed-up model."""
 
-    method: str
     captions: tuple[str, ...]
     figures: Figures
     shuffled: Figures
@@ -104,7 +103,7 @@ def run_demo(out: Path, seed: int, *, split: str = "heldout") -> dict[str, Any]:
     """
     began = time.perf_counter()
     start = prepare(out / f"seed-{seed}", seed, split=split)
-    outcome = tune(start, "uni_dpo")
+    outcome = tune(start, start.folder / "uni_dpo")
     summary = summarise(start, outcome, seconds=time.perf_counter() - began)
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
@@ -174,42 +173,35 @@ def warm_up(folder: Path, data: DemoData, seed: int) -> Path:
     return merged
 
 
-def tune(start: Start, method: str, *, before: Mapping[str, PairResult] | None = None) -> Outcome:
-    """Runs the preference recipe with one method and measures the result.
+def tune(
+    start: Start,
+    folder: Path,
+    *,
+    recipe: Path | None = None,
+    overrides: Sequence[str] = (),
+    before: Mapping[str, PairResult] | None = None,
+) -> Outcome:
+    """Runs the preference stage and measures the result.
 
     Args:
         start: The warmed-up model and the data.
-        method: One of `METHODS`.
+        folder: Where the trained model goes.
+        recipe: The recipe; None for `configs/quickstart/uni_dpo.yaml`.
+        overrides: Keys of the recipe to set; `$DATA` stands for the folder of the data.
         before: The held-out pairs under the warmed-up model, where they are known already.
     """
-    pictures = "multimodal_shuffled" if method == "uni_dpo_shuffled" else "multimodal"
-    files = {"multimodal": pictures, "math": "math", "text": "text"}
-    scale = "scores: {scale: [0, 10], judge: rules}"
-    sources = ", ".join(
-        f"{{path: {start.data.file(name)}, name: {domain}, domain: {domain}, {scale}}}"
-        for domain, name in files.items()
-    )
-    overrides = [
-        f"model.name_or_path={start.model}",
-        f"data.sources=[{sources}]",
-        f"data.eval_sources=[{{path: {start.data.file('heldout_pairs')}, {scale}}}]",
-        f"train.output_dir={start.folder / method}",
-        *seeded(start.seed),
-        *METHODS[method],
-    ]
-    recipe = load_recipe(shipped_recipe("quickstart/uni_dpo.yaml"), overrides)
-    with stage(f"held-out pairs before {method}"):
-        trainer = trainer_for(recipe)
+    loaded = preference_recipe(start, folder, recipe=recipe, overrides=overrides)
+    with stage("held-out pairs before"):
+        trainer = trainer_for(loaded)
         before = before or pair_results(trainer)
-    with stage(f"{method} on pictures, math and text"):
+    with stage(f"{loaded.loss.name} on pictures, math and text"):
         trainer.train()
         trainer.save_model()
-    with stage(f"held-out pairs and pictures after {method}"):
+    with stage("held-out pairs and pictures after"):
         after = pair_results(trainer)
         model: Any = trainer.model.model
         captions = greedy_captions(model.eval(), trainer.parts.adapter.processor, start.data.test)
     return Outcome(
-        method=method,
         captions=tuple(captions),
         figures=figures(captions, start.data.test),
         shuffled=figures(shuffle(captions, seed=start.seed), start.data.test),
@@ -217,6 +209,34 @@ def tune(start: Start, method: str, *, before: Mapping[str, PairResult] | None =
         after=after,
         history=trainer.state.log_history,
     )
+
+
+def preference_recipe(
+    start: Start, folder: Path, *, recipe: Path | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Returns the recipe of the preference stage of a seed; see `tune` for the arguments."""
+    scale = "scores: {scale: [0, 10], judge: rules}"
+    sources = ", ".join(
+        f"{{path: {start.data.file(domain)}, name: {domain}, domain: {domain}, {scale}}}"
+        for domain in DOMAINS
+    )
+    return load_recipe(
+        recipe or shipped_recipe("quickstart/uni_dpo.yaml"),
+        [
+            f"model.name_or_path={start.model}",
+            f"data.sources=[{sources}]",
+            f"data.eval_sources=[{{path: {start.data.file('heldout_pairs')}, {scale}}}]",
+            f"train.output_dir={folder}",
+            *seeded(start.seed),
+            *(written.replace("$DATA", str(start.data.folder)) for written in overrides),
+        ],
+    )
+
+
+def pairs_at_start(start: Start) -> dict[str, PairResult]:
+    """Returns the held-out pairs under the warmed-up model."""
+    with stage("held-out pairs before"):
+        return pair_results(trainer_for(preference_recipe(start, start.folder / "start")))
 
 
 @torch.no_grad()

@@ -1,0 +1,101 @@
+"""Reads a sweep file: which recipe, which arms, which seeds.
+
+recipe: quickstart/uni_dpo.yaml      # a path beside this file, or a shipped recipe
+seeds: [0, 1, 2]
+arms:
+  full: []
+  no w_qual: [loss.quality_weight=none]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from ..errors import Problem, RecipeError
+from ..recipe import Check, load_recipe
+from ..recipe.problems import describe
+from ..recipe.sections import Name, Names, Section
+from ..recipe.shipped import shipped_recipe
+from ..recipe.yaml_loader import Document, parse_yaml
+
+__all__ = ["Sweep", "load_sweep"]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Sweep(Section):
+    """What a sweep runs."""
+
+    recipe: Name
+    """The recipe that every arm starts from: a path beside the sweep file, or a shipped recipe."""
+    runner: Name = "recipe"
+    """What a run is; `recipe` trains and evaluates, `demo` is the quick-start with its figures."""
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ]
+    """Every arm runs once with each of them."""
+    arms: dict[Name, Names] = Field(min_length=1)
+    """Arm -> the keys of the recipe that it sets, `section.key=value`."""
+
+
+def load_sweep(path: Path, *, checks: Sequence[Check] = ()) -> Sweep:
+    """Returns the sweep of a YAML file, its recipe as an absolute path.
+
+    Args:
+        path: The file.
+        checks: Checks of the recipe of every arm, as for `load_recipe`.
+
+    Raises:
+        RecipeError: With every problem of the file and of the recipe of every arm.
+    """
+    document = parse_yaml(_read(path), path.name)
+    if document.problems:
+        raise RecipeError(document.problems)
+    try:
+        sweep = Sweep.model_validate(document.data)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, document)) from error
+    beside = path.parent / sweep.recipe
+    recipe = beside if beside.is_file() else shipped_recipe(sweep.recipe)
+    problems = [
+        problem for arm in sweep.arms for problem in _problems_of(sweep, arm, recipe, checks)
+    ]
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+    return sweep.model_copy(update={"recipe": str(recipe.resolve())})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        problem = Problem(str(path), f"it cannot be read: {reason}", "Give the path of a sweep")
+        raise RecipeError(problem) from error
+
+
+def _explain(error: ValidationError, document: Document) -> list[Problem]:
+    known = ", ".join(Sweep.model_fields)
+    return [
+        Problem(
+            document.where(tuple(details["loc"])),
+            f"{details['msg']}; found {describe(details['input'])}",
+            f"A sweep has the keys {known}; an arm is a list such as [loss.beta=1.0]",
+        )
+        for details in error.errors(include_url=False)
+    ]
+
+
+def _problems_of(sweep: Sweep, arm: str, recipe: Path, checks: Sequence[Check]) -> list[Problem]:
+    try:
+        load_recipe(recipe, sweep.arms[arm], checks=checks)
+    except RecipeError as error:
+        return [
+            Problem(f"arm '{arm}', {problem.where}", problem.found, problem.remedy)
+            for problem in error.problems
+        ]
+    return []
