@@ -62,7 +62,7 @@ def render(
     tokenizer: Any,
     options: AdapterOptions,
     *,
-    image_token: str | None,
+    placeholder: str | None,
     responses: Sequence[Response],
 ) -> Rendered:
     """Returns the texts of a group.
@@ -72,21 +72,21 @@ def render(
         renderer: What has `apply_chat_template`: a processor or a tokenizer.
         tokenizer: The tokenizer behind it.
         options: How to render.
-        image_token: The placeholder of a picture; None for families without pictures, whose
-            templates take messages as strings.
+        placeholder: What stands for a picture where no template is used; None for families
+            without pictures, whose templates take messages as strings.
         responses: The answers to render; none for the prompt alone.
     """
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if not uses_template(row, template, options):
-        prompt = "".join(_raw_text(message, image_token) for message in row.messages)
+        prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
         full = tuple(prompt + response.text for response in responses)
         return Rendered(prompt, full, add_special_tokens=True)
 
-    turns = [_turn(message, as_parts=image_token is not None) for message in row.messages]
+    turns = [_turn(message, as_parts=placeholder is not None) for message in row.messages]
 
     def text(answer: Response | None) -> str:
         answered = [] if answer is None else [Message("assistant", (answer.text,))]
-        added = [_turn(message, as_parts=image_token is not None) for message in answered]
+        added = [_turn(message, as_parts=placeholder is not None) for message in answered]
         rendered: str = renderer.apply_chat_template(
             turns + added,
             chat_template=template,
@@ -99,7 +99,7 @@ def render(
     bos = tokenizer.bos_token
     # As the libraries do it: a tokenizer's template writes every special token itself, a
     # processor's may leave the first one to the tokenizer.
-    add_special = image_token is not None and not (bos and prompt.startswith(bos))
+    add_special = placeholder is not None and not (bos and prompt.startswith(bos))
     return Rendered(prompt, tuple(text(answer) for answer in responses), add_special)
 
 
@@ -147,8 +147,10 @@ def fit_responses(
             f"the prompt has {prompt_length} tokens{pictures} and max_length is "
             f"{options.max_length}: no token of an answer is left"
         )
+        smaller = ", lower model.image_max_pixels" if options.image_max_pixels else ""
         remedy = (
-            f"Set data.max_length to {longest} or more, or null for no limit, or remove the row"
+            f"Set data.max_length to {longest} or more, or null for no limit{smaller}, or remove "
+            "the row"
         )
         raise DataError(Problem(f"{row.where}, field 'prompt'", found, remedy))
     cut = sum(len(ids) > room for ids in span.response_ids)
@@ -166,9 +168,9 @@ def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
     return {"role": message.role, "content": parts}
 
 
-def _raw_text(message: Message, image_token: str | None) -> str:
+def _raw_text(message: Message, placeholder: str | None) -> str:
     return "".join(
-        (image_token or "") if isinstance(part, ImageSlot) else part for part in message.parts
+        (placeholder or "") if isinstance(part, ImageSlot) else part for part in message.parts
     )
 
 

@@ -1,8 +1,12 @@
-"""A blank picture, for fillers."""
+"""A blank picture for fillers, and limits of picture sizes."""
 
+import copy
 from typing import Any
 
-__all__ = ["BlankPicture"]
+from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.errors import ModelError, Problem
+
+__all__ = ["BlankPicture", "refuse_pixel_limits", "with_pixel_limits"]
 
 
 class BlankPicture:
@@ -23,3 +27,47 @@ class BlankPicture:
     def key(self) -> str:
         """Returns the same string for every blank picture."""
         return "blank"
+
+
+def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
+    """Refuses limits of picture sizes for a family that cannot follow them.
+
+    Raises:
+        ModelError: If a limit is set.
+    """
+    limits = {
+        "image_min_pixels": options.image_min_pixels,
+        "image_max_pixels": options.image_max_pixels,
+    }
+    problems = [
+        Problem(f"model.{name}", f"it is {value} and {why}", "Leave it out")
+        for name, value in limits.items()
+        if value is not None
+    ]
+    if problems:
+        raise ModelError(problems)
+
+
+def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
+    """Returns a processor that scales pictures into the limits; the one given stays as it is.
+
+    For processors whose picture size is a least and a greatest number of pixels, kept as
+    ``shortest_edge`` and ``longest_edge`` of the image processor.
+
+    Raises:
+        ModelError: If the limits cross.
+    """
+    low, high = options.image_min_pixels, options.image_max_pixels
+    if low is None and high is None:
+        return processor
+    own = processor.image_processor.size
+    low = int(own["shortest_edge"] if low is None else low)
+    high = int(own["longest_edge"] if high is None else high)
+    if low > high:
+        found = f"pictures have at least {low} and at most {high} pixels"
+        remedy = "Set model.image_min_pixels below model.image_max_pixels"
+        raise ModelError(Problem("model.image_max_pixels", found, remedy))
+    limited = copy.copy(processor)
+    limited.image_processor = copy.deepcopy(processor.image_processor)
+    limited.image_processor.size = {"shortest_edge": low, "longest_edge": high}
+    return limited

@@ -1,5 +1,6 @@
 """Tiny random tokenizers and sizes for checkpoints that are built offline, in milliseconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ CHATML = (
 """A chat template in the ChatML style that takes strings as well as lists of parts."""
 
 SPECIAL = ("<pad>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
+SPECIAL_ROLES: dict[str, Any] = {
+    "pad_token": "<pad>",
+    "bos_token": "<|im_start|>",
+    "eos_token": "<|im_end|>",
+    "extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"},
+}
 SAMPLE = (
     "What is in the picture? A red square and a blue circle. How many are there? Two. "
     "Compute 3 + 4 * 5. The answer is 23. Write one word. Hello, world! user assistant system"
@@ -35,31 +42,34 @@ TINY_TEXT: dict[str, Any] = {
 """Sizes of a tiny decoder, by the names that transformers' configurations share."""
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Returns a byte-level BPE tokenizer with a chat template, trained on one sentence."""
+def tiny_tokenizer(
+    special: Sequence[str] = SPECIAL, *, template: str = CHATML, **settings: Any
+) -> PreTrainedTokenizerFast:
+    """Returns a byte-level BPE tokenizer with a chat template, trained on one sentence.
+
+    Args:
+        special: Special tokens, in the order of their ids.
+        template: The chat template.
+        **settings: Which of them is pad, bos and eos, and the names of others.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=384,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([SAMPLE], trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
-        chat_template=CHATML,
+        tokenizer_object=tokenizer, chat_template=template, **(settings or SPECIAL_ROLES)
     )
 
 
-def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Writes the tiny tokenizer into a folder and returns it."""
+def save_tokenizer(folder: Path, **settings: Any) -> PreTrainedTokenizerFast:
+    """Writes the tiny tokenizer into a folder and returns it; see `tiny_tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(**settings)
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -13,6 +13,7 @@ from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
 from ._conversation import fit_responses, render, split_ids
 from ._groups import as_filler, filler_row, group_of
+from ._pictures import refuse_pixel_limits
 
 __all__ = ["ADAPTER", "TextAdapter"]
 
@@ -57,11 +58,16 @@ class TextAdapter:
             raise DataError(Problem(f"{row.where}, field 'images'", found, remedy))
         tokenizer = self.processor
         rendered = render(
-            row, tokenizer, tokenizer, self.options, image_token=None, responses=responses
+            row, tokenizer, tokenizer, self.options, placeholder=None, responses=responses
         )
         span = split_ids(rendered, tokenizer)
         span, cut = fit_responses(row, span, self.options)
         return group_of(row, span, cut=cut)
+
+
+def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter:
+    refuse_pixel_limits(options, "a text model takes no pictures")
+    return TextAdapter(tokenizer, options)
 
 
 def _serves(config: Any) -> bool:
@@ -106,6 +112,6 @@ ADAPTER = AdapterFamily(
     needs_processor=False,
     parts={"language_model": ("",)},
     default_freeze=(),
-    create=lambda processor, config, options: TextAdapter(processor, options),
+    create=_create,
     tiny=_tiny,
 )

@@ -26,12 +26,16 @@ from unidpo_mm.records import (
 )
 
 TEXT_TYPES = ("llama", "qwen3")
-PICTURE_TYPES = ("llava", "llava_next", "llava_onevision")
+LLAVA_TYPES = ("llava", "llava_next", "llava_onevision")
+QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+PICTURE_TYPES = LLAVA_TYPES + QWEN_TYPES
 MODEL_TYPES = TEXT_TYPES + PICTURE_TYPES
 
 
 def family_name(model_type: str) -> str:
-    return "llava" if model_type in PICTURE_TYPES else "text"
+    if model_type in LLAVA_TYPES:
+        return "llava"
+    return "qwen_vl" if model_type in QWEN_TYPES else "text"
 
 
 def tiny_checkpoint(folder: Path, model_type: str) -> Path:

@@ -30,10 +30,14 @@ class AdapterOptions:
             responses are ever cut.
         prompt_style: ``chat`` renders every prompt by the chat template, ``raw`` none of the plain
             string prompts, ``auto`` uses the template where the processor has one.
+        image_min_pixels, image_max_pixels: Limits that a picture is scaled into, for families
+            whose resolution follows the picture; None for the processor's own. Others refuse them.
     """
 
     max_length: int | None = None
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
+    image_min_pixels: int | None = None
+    image_max_pixels: int | None = None
 
 
 class Adapter(Protocol):

@@ -9,6 +9,7 @@ import torch
 from builders import (
     MODEL_TYPES,
     PICTURE_TYPES,
+    QWEN_TYPES,
     TEXT_TYPES,
     batch_of,
     load_tiny,
@@ -43,6 +44,26 @@ WITH_PICTURES: dict[str, list[Message]] = {
         Message("user", (SLOT, "and", SLOT, "How many?")),
         Message("assistant", ("Two.",)),
         Message("user", ("And now? ", SLOT)),
+    ],
+    "a picture in every turn": [
+        Message("user", (SLOT, "What is it?")),
+        Message("assistant", ("A red square.",)),
+        Message("user", (SLOT, "And this?")),
+        Message("assistant", ("A blue circle.",)),
+        Message("user", ("And this? ", SLOT)),
+    ],
+    "words first, a picture later": [
+        Message("user", ("Hello!",)),
+        Message("assistant", ("Hello, world!",)),
+        Message("user", ("What is in ", SLOT, " the picture?")),
+    ],
+    "the picture is long gone": [
+        Message("system", ("Write one word.",)),
+        Message("user", (SLOT, "What is it?")),
+        Message("assistant", ("Square",)),
+        Message("user", ("How many?",)),
+        Message("assistant", ("Two",)),
+        Message("user", ("Compute 3 + 4.",)),
     ],
 }
 SIZES = [(40, 30), (28, 28), (30, 60)]
@@ -110,13 +131,16 @@ def test_ids_and_pixels_are_those_of_the_models_own_processor(
     adapter = load_tiny(checkpoint(model_type)).adapter
     one = row_for({**CONVERSATIONS, **WITH_PICTURES}[name])
     group = adapter.encode(one)
-    for ids, answer in zip(plain_rows(group), ANSWERS, strict=True):
+    for number, (ids, answer) in enumerate(zip(plain_rows(group), ANSWERS, strict=True)):
         expected = processed(adapter, one, answer)
         assert ids == expected["input_ids"][0].tolist()
-        own = {"input_ids", "attention_mask", "token_type_ids"}
+        own = {"input_ids", "attention_mask", "token_type_ids", *group.token_extras}
         assert set(group.image_extras) == set(expected) - own
         for key, tensor in group.image_extras.items():
             assert torch.equal(tensor, expected[key]), key
+        for key, parts in group.token_extras.items():
+            whole = torch.cat([parts[0], parts[1 + number]])
+            assert whole.tolist() == expected[key][0].tolist(), key
 
 
 def test_the_comparison_with_the_processor_sees_another_answer(checkpoint: Checkpoint) -> None:
@@ -180,7 +204,8 @@ def test_forward_inputs_are_taken_by_the_model_and_hold_nothing_else(
     if model_type in PICTURE_TYPES:
         rows.append(row_for(WITH_PICTURES["three pictures over two turns"]))
     batch = batch_of(loaded, rows)
-    allowed = {"input_ids", "attention_mask", "position_ids", *batch.image_inputs}
+    own = "mm_token_type_ids" if model_type in QWEN_TYPES else "position_ids"
+    allowed = {"input_ids", "attention_mask", own, *batch.image_inputs}
     assert set(loaded.adapter.forward_inputs(batch)) == allowed
     with torch.no_grad():
         logps = score(scorer_of(loaded), loaded.adapter, batch)

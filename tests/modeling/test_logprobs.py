@@ -42,8 +42,12 @@ def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> 
             name: tensor.double() if tensor.is_floating_point() else tensor
             for name, tensor in group.image_extras.items()
         }
+        types = {
+            name: torch.cat([parts[0], torch.zeros_like(ids)]).unsqueeze(0)
+            for name, parts in group.token_extras.items()
+        }
         with torch.no_grad():
-            logits = model(input_ids=row_ids, **pictures).logits[0]
+            logits = model(input_ids=row_ids, **pictures, **types).logits[0]
         assert logits.dtype == torch.float64
         start = group.prompt_ids.numel()
         predicting = logits[start - shift : start - shift + ids.numel()]

@@ -1,5 +1,6 @@
 """Freezing, LoRA, parts by name, dropout, and checkpointing that stays out of frozen towers."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,8 +271,14 @@ def count_calls(module: nn.Module) -> list[int]:
     return calls
 
 
-def tower_of(model: Any) -> Any:
-    return next(m for name, m in model.named_modules() if name.endswith("vision_tower"))
+def layers_of(model: Any, part: str) -> dict[str, Any]:
+    """The transformer layers of a tower or of the decoder, by name."""
+    places = {
+        "tower": r"(vision_tower\..*layers|visual\.blocks)\.\d+$",
+        "decoder": r"language_model\.(.*\.)?layers\.\d+$",
+    }
+    pattern = re.compile(places[part])
+    return {name: m for name, m in model.named_modules() if pattern.search(name)}
 
 
 def prepared(folder: Path, kind: str) -> Any:
@@ -298,26 +305,36 @@ def test_checkpointing_reaches_the_decoder_and_never_a_frozen_tower(
     loaded, model = prepared(checkpoint(model_type), kind)
     enable_checkpointing(model)
     names = layers_that_checkpoint(model.train())
-    assert any("language_model.layers.0" in name for name in names)
-    assert not any("vision_tower" in name for name in names)
+    tower, decoder = layers_of(model, "tower"), layers_of(model, "decoder")
+    assert set(decoder) <= names
+    assert not set(tower) & names
     outputs: list[Any] = []
-    tower = tower_of(model)
-    tower.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
-    tower_layer = next(m for n, m in tower.named_modules() if n.endswith("layers.0.mlp"))
-    decoder_layer = next(
-        m for n, m in model.named_modules() if n.endswith("language_model.layers.0.mlp")
-    )
-    in_tower, in_decoder = count_calls(tower_layer), count_calls(decoder_layer)
+    for layer in tower.values():
+        layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    in_tower = count_calls(next(iter(tower.values())).mlp)
+    in_decoder = count_calls(next(iter(decoder.values())).mlp)
     backward(loaded, model)
-    assert [output.requires_grad for output in outputs] == [False]
+    outputs = [output[0] if isinstance(output, tuple) else output for output in outputs]
+    assert [output.requires_grad for output in outputs] == [False] * len(tower)
     assert (len(in_tower), len(in_decoder)) == (1, 2)  # the decoder's is computed again
 
 
-def test_checkpointing_reaches_a_tower_that_trains(checkpoint: Checkpoint) -> None:
-    loaded = load_tiny(checkpoint("llava"))
+@pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
+def test_checkpointing_reaches_a_tower_that_trains(checkpoint: Checkpoint, model_type: str) -> None:
+    loaded = load_tiny(checkpoint(model_type))
     freeze_parts(loaded.model, loaded.family, [])
     enable_checkpointing(loaded.model)
-    assert any("vision_tower" in name for name in layers_that_checkpoint(loaded.model))
+    assert set(layers_of(loaded.model, "tower")) <= layers_that_checkpoint(loaded.model)
+
+
+def test_checkpointing_reaches_what_comes_after_a_trainable_layer(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("qwen2_vl"))
+    freeze_parts(loaded.model, loaded.family, None)
+    first, second = layers_of(loaded.model, "tower").values()
+    first.mlp.requires_grad_(True)
+    enable_checkpointing(loaded.model)
+    assert first.gradient_checkpointing
+    assert second.gradient_checkpointing  # frozen, but gradients flow through it
 
 
 @pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])

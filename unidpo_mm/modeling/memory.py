@@ -1,6 +1,6 @@
 """Activation checkpointing that stays out of frozen parts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -30,19 +30,23 @@ def enable_checkpointing(
     else:  # older transformers
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     inner.disable_input_require_grads()
-    for tower in _frozen_towers(inner):
-        for module in tower.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = False  # type: ignore[assignment] # a plain flag
+    for layer in _layers_without_backward(inner):
+        layer.gradient_checkpointing = False  # type: ignore[assignment] # a plain flag
 
 
-def _frozen_towers(model: Any) -> list[nn.Module]:
-    """Returns the parts beside the decoder, such as a vision tower, that do not train."""
+def _layers_without_backward(model: Any) -> Iterator[nn.Module]:
+    """Yields what can checkpoint, beside the decoder, and comes before the first trainable weight.
+
+    A tower's layers are looked at one by one: in some models the projector, which may train, is
+    the last piece of the tower. Modules are registered in the order in which they run.
+    """
     base, decoder = getattr(model, model.base_model_prefix, model), model.get_decoder()
     if decoder is base:
-        return []
-    return [
-        child
-        for child in base.children()
-        if child is not decoder and not any(p.requires_grad for p in child.parameters())
-    ]
+        return
+    for tower in (child for child in base.children() if child is not decoder):
+        for module in tower.modules():
+            inside = [parameter.requires_grad for parameter in module.parameters()]
+            if not any(inside) and hasattr(module, "gradient_checkpointing"):
+                yield module
+            if any(inside) and not any(True for _ in module.children()):
+                break  # gradients flow through everything that comes later

@@ -88,6 +88,10 @@ class ModelSection(Section):
     """Attention kernel as transformers names it; null takes its default."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """Whether prompts go through the chat template; `auto` uses it where there is one."""
+    image_min_pixels: int | None = Field(default=None, ge=1)
+    """Least pixels of a picture, for models whose resolution follows it; null is its own limit."""
+    image_max_pixels: int | None = Field(default=None, ge=1)
+    """Most pixels of a picture, likewise: larger ones are scaled down, tokens follow pixels."""
     trust_remote_code: bool = False
     """Whether code that comes with the checkpoint may be run."""
     init_kwargs: dict[str, Any] = {}

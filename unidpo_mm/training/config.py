@@ -78,6 +78,10 @@ class UniDPOConfig(TrainingArguments):
     """Most tokens of prompt and answer, picture tokens included; None for no limit."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
+    image_min_pixels: int | None = None
+    """Least pixels of a picture, for models whose resolution follows it."""
+    image_max_pixels: int | None = None
+    """Most pixels of a picture, likewise."""
     padding_side: Literal["left", "right"] = "right"
     """Where rows are filled."""
     logps_chunk_size: int = 1024

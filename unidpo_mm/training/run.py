@@ -148,6 +148,8 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "freeze": None if model.freeze is None else list(model.freeze),
         "adapter": model.adapter,
         "prompt_style": model.prompt_style,
+        "image_min_pixels": model.image_min_pixels,
+        "image_max_pixels": model.image_max_pixels,
         "model_init_kwargs": init,
         "max_length": data.max_length,
         "eval_fraction": data.eval_fraction,

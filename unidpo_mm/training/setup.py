@@ -94,7 +94,12 @@ def load_family_and_adapter(
     source = loading_source(model, args)
     config: Any = load_config(source) if isinstance(model, str) else model.config
     family = family_for(config, args.adapter)
-    options = AdapterOptions(max_length=args.max_length, prompt_style=args.prompt_style)
+    options = AdapterOptions(
+        max_length=args.max_length,
+        prompt_style=args.prompt_style,
+        image_min_pixels=args.image_min_pixels,
+        image_max_pixels=args.image_max_pixels,
+    )
     adapter = load_adapter(
         source, options, config=config, family=family, processor=processing_class
     )

@@ -1,0 +1,159 @@
+"""The adapter that families with pictures share: text and pictures through a model's processor.
+
+Families differ in data, not in code: a family's module states its placeholder, the tensors that its
+processor returns for pictures, and whether the model wants to be told which tokens are pictures.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
+
+from ._conversation import Rendered, Span, fit_responses, render, split_ids
+from ._groups import as_filler, filler_row, group_of
+from ._pictures import BlankPicture
+
+__all__ = ["PictureAdapter", "PictureTraits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureTraits:
+    """What a family with pictures states about its processor and its models.
+
+    Attributes:
+        image_keys: Tensors that the processor returns for pictures and that the models take.
+        placeholder: What stands for a picture in a prompt without chat template; the processor
+            expands the image token in it.
+        token_types: Name of a model input that marks picture tokens with 1; None where the model
+            finds them by itself.
+        sends_positions: Whether the model is given one position a token; False for models that
+            count positions in several dimensions and do it themselves.
+    """
+
+    image_keys: frozenset[str]
+    placeholder: str
+    token_types: str | None = None
+    sends_positions: bool = True
+
+
+class PictureAdapter:
+    """Rows with any number of pictures, through the model's own processor and chat template.
+
+    Args:
+        processor: The model's processor.
+        image_token_id: Id of the token that the processor repeats for a picture's features.
+        traits: What the family states.
+        options: What the user says.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        image_token_id: int,
+        traits: PictureTraits,
+        options: AdapterOptions,
+    ) -> None:
+        self.processor = processor
+        self.options = options
+        self.traits = traits
+        self.image_token: str = processor.image_token
+        self.image_token_id = image_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills rows; padding is masked, so any id but the image token will do."""
+        tokenizer = self.processor.tokenizer
+        pad = tokenizer.pad_token_id
+        return int(pad if pad is not None else tokenizer.eos_token_id or 0)
+
+    def encode(self, row: PreferenceRow) -> EncodedGroup:
+        """Returns a row as ids and picture tensors; see `unidpo_mm.adapter.Adapter.encode`."""
+        return self._encode(row, row.responses)
+
+    def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
+        """Returns the prompt and its pictures alone, for generation."""
+        return self._encode(row, ())
+
+    def filler(self) -> EncodedGroup:
+        """Returns a short group of weight 0 with one blank picture, which runs every part."""
+        return as_filler(self.encode(filler_row(images=(BlankPicture(),))))
+
+    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+        """Returns ids, mask, and what the model takes of positions, token types and pictures."""
+        positions = {"position_ids": batch.row_position} if self.traits.sends_positions else {}
+        return {**batch.token_inputs, **batch.image_inputs, **positions}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of generated ids."""
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
+        tokenizer = self.processor.tokenizer
+        rendered = render(
+            row,
+            self.processor,
+            tokenizer,
+            self.options,
+            placeholder=self.traits.placeholder,
+            responses=responses,
+        )
+        self._check_placeholders(row, rendered)
+        span = split_ids(rendered, tokenizer)
+        image_extras: Mapping[str, Tensor] = {}
+        if row.images:
+            prompt_ids, image_extras = self._expand(row, rendered)
+            kept = len(prompt_ids) - span.merged
+            span = dataclasses.replace(span, prompt_ids=prompt_ids[:kept])
+        image_tokens = span.prompt_ids.count(self.image_token_id)
+        span, cut = fit_responses(row, span, self.options, image_tokens=image_tokens)
+        return group_of(
+            row,
+            span,
+            cut=cut,
+            token_extras=self._token_types(span),
+            image_extras=image_extras,
+            image_tokens=image_tokens,
+            image_token_id=self.image_token_id,
+        )
+
+    def _expand(
+        self, row: PreferenceRow, rendered: Rendered
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """Returns the prompt ids with expanded placeholders, and the tensors of the pictures."""
+        try:
+            encoded = self.processor(
+                text=rendered.prompt,
+                images=[[image.open() for image in row.images]],  # one text, all its pictures
+                add_special_tokens=rendered.add_special_tokens,
+                return_tensors="pt",
+            )
+        except ValueError as error:  # for example a picture that is far too long and narrow
+            names = ", ".join(image.describe() for image in row.images)
+            found = f"the model's processor refuses the pictures ({names}): {error}"
+            remedy = "Replace the picture or remove the row"
+            raise DataError(Problem(f"{row.where}, field 'images'", found, remedy)) from error
+        tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
+        return encoded["input_ids"][0].tolist(), tensors
+
+    def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
+        """Returns what marks picture tokens; answers have none."""
+        if self.traits.token_types is None:
+            return {}
+        prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()
+        answers = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
+        return {self.traits.token_types: (prompt, *answers)}
+
+    def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
+        found = rendered.prompt.count(self.image_token)
+        if found != len(row.images):
+            message = f"the rendered prompt has {found} placeholders for {len(row.images)} pictures"
+            remedy = f"Write '{self.image_token}' only where a picture stands"
+            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))

@@ -1,0 +1,130 @@
+"""Builds tiny random Qwen-VL-style checkpoints with their processors, offline."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ._tiny import TINY_TEXT, save_tokenizer
+
+__all__ = ["CHAT_TEMPLATE", "build", "build_processor"]
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message.role != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.content is string %}{{ message.content }}"
+    "{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML with a default system message and pictures between two marks, as the family has it."""
+
+PATCH = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
+MERGE = 2
+WIDTH = 32
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+"""Half of a head of 8 dimensions, shared out over time, height and width."""
+
+
+def build(folder: Path, *, model_type: str, seed: int) -> Path:
+    """Writes a tiny checkpoint of one of the family's model types; returns the folder."""
+    from transformers import AutoModelForImageTextToText
+
+    tokenizer = save_tokenizer(
+        folder,
+        special=SPECIAL,
+        template=CHAT_TEMPLATE,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        # Named so that no call turns them into plain text.
+        extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    )
+    config = _config(model_type, tokenizer)
+    torch.manual_seed(seed)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    build_processor(model_type, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def build_processor(model_type: str, tokenizer: Any) -> Any:
+    """Returns the processor of a model type around a tokenizer that knows the vision tokens."""
+    import transformers
+
+    patch = PATCH[model_type]
+    step = patch * MERGE
+    pixels = {"shortest_edge": step**2, "longest_edge": 8 * step**2}
+    shape = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
+    pictures = transformers.Qwen2VLImageProcessor(**shape)
+    if model_type.startswith("qwen3"):
+        return transformers.Qwen3VLProcessor(
+            image_processor=pictures,
+            tokenizer=tokenizer,
+            video_processor=transformers.Qwen3VLVideoProcessor(**shape),
+            chat_template=CHAT_TEMPLATE,
+        )
+    name = "Qwen2_5_VLProcessor" if model_type == "qwen2_5_vl" else "Qwen2VLProcessor"
+    return getattr(transformers, name)(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        video_processor=transformers.Qwen2VLVideoProcessor(**shape),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _config(model_type: str, tokenizer: Any) -> Any:
+    from transformers import AutoConfig
+
+    def token(name: str) -> int:
+        return int(tokenizer.convert_tokens_to_ids(name))
+
+    text = {
+        **TINY_TEXT,
+        "head_dim": WIDTH // TINY_TEXT["num_attention_heads"],
+        "vocab_size": len(tokenizer),
+        "rope_parameters": dict(ROPE),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if model_type == "qwen3_vl_moe":
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    if model_type.startswith("qwen2"):
+        text.pop("head_dim")
+    return AutoConfig.for_model(
+        model_type,
+        text_config=text,
+        vision_config=_vision(model_type),
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
+
+
+def _vision(model_type: str) -> dict[str, Any]:
+    common = {
+        "depth": 2,
+        "num_heads": 4,
+        "patch_size": PATCH[model_type],
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+    }
+    if model_type == "qwen2_vl":
+        return {**common, "embed_dim": WIDTH, "hidden_size": WIDTH, "mlp_ratio": 2}
+    common |= {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "out_hidden_size": WIDTH}
+    if model_type == "qwen2_5_vl":
+        return {**common, "window_size": 4 * PATCH[model_type], "fullatt_block_indexes": [1]}
+    return {**common, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}

@@ -1,0 +1,54 @@
+"""Qwen-VL-style models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL and its mixture of experts."""
+
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.adapter import AdapterFamily, AdapterOptions
+
+from ._picture_adapter import PictureAdapter, PictureTraits
+from ._pictures import with_pixel_limits
+
+__all__ = ["ADAPTER"]
+
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+
+IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
+"""Patches of all pictures in one list, and the grid of each: time, height, width in patches."""
+
+
+def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdapter:
+    traits = PictureTraits(
+        image_keys=IMAGE_KEYS,
+        placeholder=f"<|vision_start|>{processor.image_token}<|vision_end|>",
+        token_types="mm_token_type_ids",
+        sends_positions=False,  # M-RoPE: three positions a token, counted by the model itself
+    )
+    return PictureAdapter(
+        with_pixel_limits(processor, options),
+        image_token_id=int(config.image_token_id),
+        traits=traits,
+        options=options,
+    )
+
+
+def _tiny(folder: Path, *, model_type: str = "qwen2_vl", seed: int = 0, **sizes: Any) -> Path:
+    from ._tiny_qwen_vl import build
+
+    return build(folder, model_type=model_type, seed=seed, **sizes)
+
+
+ADAPTER = AdapterFamily(
+    name="qwen_vl",
+    model_types=MODEL_TYPES,
+    serves=lambda config: config.model_type in MODEL_TYPES,
+    auto_class="AutoModelForImageTextToText",
+    needs_processor=True,
+    parts={
+        "vision_tower": ("model.visual",),
+        "projector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+        "language_model": ("model.language_model", "lm_head"),
+    },
+    default_freeze=("vision_tower", "projector"),
+    create=_create,
+    tiny=_tiny,
+)
