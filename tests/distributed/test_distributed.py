@@ -8,42 +8,52 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import QWEN_TYPES, family_name
 
 from unidpo_mm.plugins import load_family
 
 WORKER = Path(__file__).parent / "worker.py"
+MODEL_TYPES = ("llava", *QWEN_TYPES)
+
+Result = tuple[dict, dict[str, torch.Tensor]]
 
 
-def run(folder: Path, mode: str, processes: int) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Runs the worker and returns its record and its final weights."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    finished = subprocess.run(
-        [*launcher, str(WORKER), str(folder), mode],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    record = json.loads((folder / f"{mode}.json").read_text())
-    return record, torch.load(folder / f"{mode}.pt")
+class Runs:
+    """Runs the worker once for each mode, over the checkpoints of all model types."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = {name: folder / name for name in MODEL_TYPES}
+        for name, place in self.folders.items():
+            load_family(family_name(name)).tiny(place / "model", model_type=name)
+        self.done: set[str] = set()
+
+    def result(self, mode: str, model_type: str) -> Result:
+        """Returns the record and the final weights of a mode."""
+        if mode not in self.done:
+            self.run(mode, processes=1 if mode == "single" else 2)
+            self.done.add(mode)
+        folder = self.folders[model_type]
+        return json.loads((folder / f"{mode}.json").read_text()), torch.load(folder / f"{mode}.pt")
+
+    def run(self, mode: str, *, processes: int) -> None:
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone"]
+            launcher += ["--nproc_per_node", str(processes)]
+        finished = subprocess.run(
+            [*launcher, str(WORKER), mode, *map(str, self.folders.values())],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=290,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distributed")
-    load_family("llava").tiny(folder / "model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def one_process(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    return run(folder, "single", 1)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("distributed"))
 
 
 def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
@@ -51,10 +61,11 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
-def test_two_processes_equal_one(folder, one_process, mode):
-    expected, weights = one_process
-    record, other = run(folder, mode, 2)
+def test_two_processes_equal_one(runs: Runs, mode: str, model_type: str) -> None:
+    expected, weights = runs.result("single", model_type)
+    record, other = runs.result(mode, model_type)
     for ours, theirs in zip(expected["logs"], record["logs"], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
@@ -66,12 +77,14 @@ def test_two_processes_equal_one(folder, one_process, mode):
             assert record["metrics"][name] == pytest.approx(value, abs=1e-5), name
 
 
-def test_fsdp2_run_is_truly_sharded(folder, one_process):
-    record = json.loads((folder / "fsdp2.json").read_text())
-    assert record["sharded"] == len(one_process[1])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_fsdp2_run_is_truly_sharded(runs: Runs, model_type: str) -> None:
+    record, weights = runs.result("fsdp2", model_type)
+    assert record["sharded"] == len(weights)
 
 
-def test_a_mean_over_own_units_would_be_noticed(folder, one_process):
-    _, weights = one_process
-    _, wrong = run(folder, "local_mean", 2)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_mean_over_own_units_would_be_noticed(runs: Runs, model_type: str) -> None:
+    _, weights = runs.result("single", model_type)
+    _, wrong = runs.result("local_mean", model_type)
     assert largest_difference(weights, wrong) > 1e-5

@@ -1,7 +1,8 @@
 """One process of a distributed run; started by test_distributed.py, prints nothing, writes a file.
 
-Usage: worker.py FOLDER MODE; rank and size come from the environment. Modes: ``single``, ``ddp``,
-``fsdp2``, and ``local_mean``, a negative control that divides by the units of its own process.
+Usage: worker.py MODE FOLDER...; rank and size come from the environment. Modes: ``single``,
+``ddp``, ``fsdp2``, and ``local_mean``, a negative control that divides by the units of its own
+process. Each folder holds a checkpoint in `model` and takes the results.
 """
 
 import functools
@@ -65,10 +66,8 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def main(folder: Path, mode: str) -> None:
+def train(folder: Path, mode: str) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if mode == "fsdp2":
-        use_sharding()
     args = UniDPOConfig(
         output_dir=str(folder / f"out-{mode}"),
         per_device_train_batch_size=2,
@@ -102,5 +101,12 @@ def main(folder: Path, mode: str) -> None:
         (folder / f"{mode}.json").write_text(json.dumps(result))
 
 
+def main(mode: str, folders: list[str]) -> None:
+    if mode == "fsdp2":
+        use_sharding()
+    for folder in folders:
+        train(Path(folder), mode)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1], sys.argv[2:])

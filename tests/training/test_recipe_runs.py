@@ -75,6 +75,9 @@ def write_recipe(folder: Path, model: Path, *, pictures: bool) -> Path:
         ("llava", "AutoModelForImageTextToText"),
         ("llava_next", "AutoModelForImageTextToText"),
         ("llava_onevision", "AutoModelForImageTextToText"),
+        ("qwen2_vl", "AutoModelForImageTextToText"),
+        ("qwen2_5_vl", "AutoModelForImageTextToText"),
+        ("qwen3_vl", "AutoModelForImageTextToText"),
     ],
 )
 def test_the_same_recipe_runs_on_every_kind_of_checkpoint(

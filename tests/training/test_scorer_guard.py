@@ -15,7 +15,9 @@ from unidpo_mm.training.guard import check_scorer
 Checkpoint = Callable[[str], Path]
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "llava", "llava_onevision"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "qwen3", "llava", "llava_onevision", "qwen2_vl", "qwen3_vl"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_models_whose_head_follows_the_decoder_pass(
     checkpoint: Checkpoint, model_type: str, dtype: torch.dtype

@@ -94,7 +94,7 @@ def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, 
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-@pytest.mark.parametrize("model_type", ["llava", "llava_onevision"])
+@pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_5_vl"])
 def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, batch_size: int
 ) -> None:

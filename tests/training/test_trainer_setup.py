@@ -1,6 +1,7 @@
 """What is put together before the first step, and what is refused."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_wrong_learning_rates_are_refused(
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("model_type", ["llava", "llava_onevision"])
+@pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_vl"])
 def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
@@ -191,7 +192,9 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
             peft_config=LoraSettings(r=4) if lora else None,
         )
         model: Any = trainer.model.model
-        tower = next(m for name, m in model.named_modules() if name.endswith("vision_tower"))
+        tower = next(
+            m for name, m in model.named_modules() if name.endswith(("vision_tower", "visual"))
+        )
         needs_grad: list[bool] = []
         tower.register_forward_hook(
             lambda module, args, output, seen=needs_grad: seen.append(output[0].requires_grad)
@@ -202,11 +205,11 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
         layers = {
             name: module.gradient_checkpointing
             for name, module in model.named_modules()
-            if hasattr(module, "gradient_checkpointing") and ".layers." in name
+            if hasattr(module, "gradient_checkpointing") and re.search(r"\.(layers|blocks)\.", name)
         }
         decoder = {value for name, value in layers.items() if "language_model.layers" in name}
         assert decoder == {on}
-        assert not any(value for name, value in layers.items() if "vision_tower" in name)
+        assert not any(value for name, value in layers.items() if "language_model" not in name)
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
         results.append((losses, state_of(trainer)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)

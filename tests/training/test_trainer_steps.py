@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import mixed_rows, picture, row
+from builders import QWEN_TYPES, mixed_rows, picture, row
 from torch import Tensor
 from trainers import config, make_trainer, state_of
 
@@ -25,7 +25,8 @@ def logged(trainer: UniDPOTrainer, name: str = "loss") -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "loss"), [("llava", "uni_dpo"), ("qwen3", "dpo"), ("llava_onevision", "simpo")]
+    ("model_type", "loss"),
+    [("llava", "uni_dpo"), ("qwen3", "dpo"), ("llava_onevision", "simpo"), ("qwen2_vl", "uni_dpo")],
 )
 def test_logged_losses_are_those_of_the_step_called_by_hand(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, loss: str
@@ -141,6 +142,17 @@ def test_accumulation_changes_neither_parameters_nor_logged_losses(
         assert other[1] == pytest.approx(first[1], rel=1e-5)
     start = state_of(make_trainer(checkpoint("llava"), rows, config(tmp_path)))
     assert largest_difference(first[0], start) > 1e-3
+
+
+@pytest.mark.parametrize("model_type", ["llava_onevision", *QWEN_TYPES])
+def test_accumulation_changes_no_family(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    folder = checkpoint(model_type)
+    one = after_three_steps(folder, tmp_path / "one", UNEQUAL, 8, 1)
+    four = after_three_steps(folder, tmp_path / "four", UNEQUAL, 1, 4)
+    assert largest_difference(one[0], four[0]) < 1e-6
+    assert four[1] == pytest.approx(one[1], rel=1e-5)
 
 
 class MeanOfMeans(UniDPOTrainer):

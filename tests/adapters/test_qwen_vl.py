@@ -1,0 +1,157 @@
+"""What is the Qwen-VL family's own: resolution that follows the picture, M-RoPE, base models."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import QWEN_TYPES, batch_of, load_tiny, mixed_rows, picture, row, scorer_of
+
+from unidpo_mm.errors import DataError, ModelError
+from unidpo_mm.modeling.reference import score
+from unidpo_mm.records import ImageSlot, Message
+
+Checkpoint = Callable[[str], Path]
+
+every_type = pytest.mark.parametrize("model_type", QWEN_TYPES)
+
+
+def patches(adapter: Any, size: tuple[int, int]) -> int:
+    group = adapter.encode(row("a", "What is it?", images=[picture(1, size)]))
+    grid = group.image_extras["image_grid_thw"]
+    assert group.image_extras["pixel_values"].shape[0] == int(grid.prod())
+    assert group.image_tokens == int(grid.prod()) // 4  # 2 x 2 patches make a token
+    return int(grid.prod())
+
+
+@every_type
+def test_tokens_follow_the_pixels_of_a_picture(checkpoint: Checkpoint, model_type: str) -> None:
+    adapter = load_tiny(checkpoint(model_type)).adapter
+    step = 2 * adapter.processor.image_processor.patch_size
+    assert patches(adapter, (step, step)) == 4
+    assert patches(adapter, (2 * step, 3 * step)) == 24
+
+
+@every_type
+def test_pixel_limits_scale_pictures_and_are_saved_with_the_processor(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    from transformers import AutoProcessor
+
+    folder = checkpoint(model_type)
+    step = 2 * load_tiny(folder).adapter.processor.image_processor.patch_size
+    limits = {"image_min_pixels": 4 * step**2, "image_max_pixels": 6 * step**2}
+    adapter = load_tiny(folder, **limits).adapter
+    assert patches(adapter, (step, step)) == 4 * 4  # a small one is enlarged
+    assert patches(adapter, (9 * step, 9 * step)) == 4 * 4  # a large one is made smaller
+    adapter.processor.save_pretrained(tmp_path)
+    saved = AutoProcessor.from_pretrained(tmp_path).image_processor.size
+    assert dict(saved) == {"shortest_edge": 4 * step**2, "longest_edge": 6 * step**2}
+
+
+def test_a_processor_that_was_given_keeps_its_own_limits(checkpoint: Checkpoint) -> None:
+    from transformers import AutoProcessor
+
+    from unidpo_mm.adapter import AdapterOptions
+    from unidpo_mm.modeling.load import ModelSource, load_model
+
+    folder = checkpoint("qwen2_vl")
+    processor = AutoProcessor.from_pretrained(folder)
+    before = dict(processor.image_processor.size)
+    source = ModelSource(name_or_path=str(folder))
+    adapter: Any = load_model(
+        source, AdapterOptions(image_max_pixels=9999), processor=processor
+    ).adapter
+    assert dict(processor.image_processor.size) == before
+    assert adapter.processor.image_processor.size["longest_edge"] == 9999
+
+
+def test_limits_that_cross_are_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelError, match=r"model.image_max_pixels: .*at least 4000 and at most 30"):
+        load_tiny(checkpoint("qwen2_vl"), image_min_pixels=4000, image_max_pixels=30)
+
+
+@pytest.mark.parametrize(("model_type", "why"), [("llava", "fixed sizes"), ("llama", "no picture")])
+def test_limits_are_refused_where_they_would_do_nothing(
+    checkpoint: Checkpoint, model_type: str, why: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"model.image_max_pixels: it is 99 and .*{why}"):
+        load_tiny(checkpoint(model_type), image_max_pixels=99)
+
+
+def test_a_prompt_that_is_too_long_says_that_smaller_pictures_help(checkpoint: Checkpoint) -> None:
+    adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_pixels=9999).adapter
+    one = row("a", "What is it?", images=[picture(1, (90, 90))])
+    with pytest.raises(DataError, match=r"of pictures and max_length is 20.*image_max_pixels"):
+        adapter.encode(one)
+
+
+def test_a_picture_that_the_processor_refuses_is_named_with_its_row(checkpoint: Checkpoint) -> None:
+    adapter = load_tiny(checkpoint("qwen2_vl")).adapter
+    one = row("a", "What is it?", images=[picture(1, (400, 1))])
+    with pytest.raises(DataError, match=r"row a, field 'images': .*aspect ratio"):
+        adapter.encode(one)
+
+
+@every_type
+def test_pictures_are_placed_in_height_and_width(checkpoint: Checkpoint, model_type: str) -> None:
+    """A wide and a tall picture of the same patches differ by their positions."""
+    loaded = load_tiny(checkpoint(model_type))
+    step = 2 * loaded.adapter.processor.image_processor.patch_size
+    flat = picture(1, (3 * step, step)).resize((3 * step, step))
+    group = loaded.adapter.encode(row("a", "What is it?", images=[flat]))
+    inputs = {
+        "input_ids": torch.cat([group.prompt_ids, group.response_ids[0]])[None],
+        "mm_token_type_ids": torch.cat(
+            [group.token_extras["mm_token_type_ids"][n] for n in (0, 1)]
+        )[None],
+        "pixel_values": group.image_extras["pixel_values"],
+    }
+    grid = group.image_extras["image_grid_thw"]
+    model: Any = loaded.model.eval()
+    with torch.no_grad():
+        wide = model(**inputs, image_grid_thw=grid).logits
+        tall = model(**inputs, image_grid_thw=grid[:, [0, 2, 1]]).logits
+    assert not torch.allclose(wide, tall, atol=1e-4)
+
+
+@every_type
+def test_a_generation_in_between_leaves_no_trace_in_the_positions(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
+    """The model keeps position offsets of its last prompt; a batch scored later ignores them."""
+    from unidpo_mm.training.evaluation import answer_prompts
+
+    loaded = load_tiny(checkpoint(model_type))
+    rows = mixed_rows(pictures=True)
+    batch, scorer = batch_of(loaded, rows), scorer_of(loaded)
+    text_only = batch_of(loaded, rows[:3])
+    with torch.no_grad():
+        before = [score(scorer, loaded.adapter, one) for one in (batch, text_only)]
+        answer_prompts(loaded.model, loaded.adapter, rows[-1:], max_new_tokens=3, device="cpu")
+        after = [score(scorer, loaded.adapter, one) for one in (batch, text_only)]
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_base_model_reads_a_raw_prompt_with_its_vision_marks(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("qwen2_vl"), prompt_style="raw")
+    adapter: Any = loaded.adapter
+    one = row("a", "What is it?", images=[picture(1)])
+    text = adapter.processor.tokenizer.decode(adapter.encode(one).prompt_ids)
+    assert text.startswith("<|vision_start|><|image_pad|>")
+    assert text.replace("<|image_pad|>", "") == "<|vision_start|><|vision_end|>What is it?"
+
+
+def test_interleaved_pictures_keep_their_order(checkpoint: Checkpoint) -> None:
+    adapter: Any = load_tiny(checkpoint("qwen2_vl")).adapter
+    slot = ImageSlot()
+    messages = [Message("user", ("First ", slot, " then ", slot))]
+    small, large = picture(1, (28, 28)), picture(2, (56, 56))
+    for images, grids in (
+        ((small, large), [[1, 2, 2], [1, 4, 4]]),
+        ((large, small), [[1, 4, 4], [1, 2, 2]]),
+    ):
+        group = adapter.encode(row("a", messages, images=images))
+        assert group.image_extras["image_grid_thw"].tolist() == grids
