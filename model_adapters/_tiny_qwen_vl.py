@@ -66,7 +66,7 @@ def build_processor(model_type: str, tokenizer: Any) -> Any:
     patch = PATCH[model_type]
     step = patch * MERGE
     pixels = {"shortest_edge": step**2, "longest_edge": 8 * step**2}
-    shape = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
+    shape: dict[str, Any] = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
     pictures = transformers.Qwen2VLImageProcessor(**shape)
     if model_type.startswith("qwen3"):
         return transformers.Qwen3VLProcessor(

@@ -1,6 +1,7 @@
 """What holds for every loss, found by name."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,9 +11,10 @@ from builders import pairs_of, side
 from hypothesis import given, settings
 
 from unidpo_mm.errors import RecipeError
+from unidpo_mm.losses import base
 from unidpo_mm.losses.base import Loss
 from unidpo_mm.plugins import load_loss, loss_names
-from unidpo_mm.records import PairLogps, SequenceLogps
+from unidpo_mm.records import LossOutput, PairLogps, SequenceLogps
 
 LOSSES: list[Loss] = [load_loss(name) for name in loss_names()]
 PAIR_LOSSES = [loss for loss in LOSSES if loss.unit == "pair"]
@@ -31,6 +33,20 @@ Drawn = list[tuple[float, ...]]
 def config_of(loss: Loss, **changed: Any) -> Any:
     names = {field.name for field in dataclasses.fields(loss.config)}
     return loss.config(**{**({"tau_good": 2.5} if "tau_good" in names else {}), **changed})
+
+
+def compute(loss: Loss, inputs: Any, config: Any) -> LossOutput:
+    """The loss of a first batch, for losses that remember others too."""
+    memory = () if loss.memory is None else (loss.memory(),)
+    return loss.compute(inputs, config, *memory)
+
+
+SEPARABLE = {
+    "uni_dpo": {"tau_good": 2.5},
+    "bco": {"shift": 0.25},
+    "mpo": {"losses": {"dpo": 0.8, "sft": 1.0}},
+}
+"""Parameters under which a loss that can depend on its batch does not."""
 
 
 def tensors_of(drawn: Drawn) -> list[torch.Tensor]:
@@ -57,7 +73,7 @@ def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
     columns = tensors_of(drawn)
     columns[0].requires_grad_()
     columns[1].requires_grad_()
-    output = loss.compute(inputs_of(loss, columns), config_of(loss))
+    output = compute(loss, inputs_of(loss, columns), config_of(loss))
     assert output.per_unit.shape == (len(drawn),)
     assert output.per_unit.isfinite().all()
     output.per_unit.sum().backward()
@@ -65,14 +81,28 @@ def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
     assert columns[0].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: loss.name)
+@settings(max_examples=15, deadline=None)
+@given(drawn=st.lists(PAIR, min_size=2, max_size=6))
+def test_only_a_batch_dependent_loss_looks_at_other_pairs(loss: Loss, drawn: Drawn) -> None:
+    config = config_of(loss)
+    columns = tensors_of(drawn)
+    alone = compute(loss, pairs_from([column[:1] for column in columns]), config).per_unit
+    if not loss.batch_dependent(config):
+        together = compute(loss, pairs_from(columns), config).per_unit[:1]
+        torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
 @every_loss
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS, data=st.data())
 def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any) -> None:
     order = data.draw(st.permutations(range(len(drawn))))
-    config = config_of(loss)
-    straight = loss.compute(inputs_of(loss, tensors_of(drawn)), config).per_unit
-    shuffled = loss.compute(inputs_of(loss, tensors_of([drawn[n] for n in order])), config).per_unit
+    config = config_of(loss, **({"keep": 1.0} if loss.name == "beta_dpo" else {}))  # no chance
+    straight = compute(loss, inputs_of(loss, tensors_of(drawn)), config).per_unit
+    shuffled = compute(
+        loss, inputs_of(loss, tensors_of([drawn[n] for n in order])), config
+    ).per_unit
     torch.testing.assert_close(shuffled, straight[list(order)], rtol=1e-12, atol=1e-12)
 
 
@@ -80,10 +110,12 @@ def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any)
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS)
 def test_a_unit_has_the_same_loss_alone(loss: Loss, drawn: Drawn) -> None:
-    config = config_of(loss)
-    assert not loss.batch_dependent(config)
-    together = loss.compute(inputs_of(loss, tensors_of(drawn)), config).per_unit
-    alone = [loss.compute(inputs_of(loss, tensors_of([one])), config).per_unit for one in drawn]
+    config = config_of(loss, **SEPARABLE.get(loss.name, {}))
+    if loss.batch_dependent(config):
+        assert loss.name == "beta_dpo"  # it has no other way
+        return
+    together = compute(loss, inputs_of(loss, tensors_of(drawn)), config).per_unit
+    alone = [compute(loss, inputs_of(loss, tensors_of([one])), config).per_unit for one in drawn]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 
 
@@ -93,7 +125,7 @@ def test_a_unit_has_the_same_loss_alone(loss: Loss, drawn: Drawn) -> None:
 def test_swapping_chosen_and_rejected_negates_the_reward_margin(loss: Loss, drawn: Drawn) -> None:
     margins = []
     for swapped in (False, True):
-        output = loss.compute(pairs_from(tensors_of(drawn), swapped=swapped), config_of(loss))
+        output = compute(loss, pairs_from(tensors_of(drawn), swapped=swapped), config_of(loss))
         assert output.chosen_rewards is not None
         assert output.rejected_rewards is not None
         margins.append(output.chosen_rewards - output.rejected_rewards)
@@ -111,7 +143,7 @@ def test_a_constant_on_both_policy_log_probs_leaves_the_margin(
     moved = [columns[0] + constant, columns[1] + constant, *columns[2:]]
     margins = []
     for values in (columns, moved):
-        output = loss.compute(pairs_from(values), config_of(loss))
+        output = compute(loss, pairs_from(values), config_of(loss))
         assert output.chosen_rewards is not None
         assert output.rejected_rewards is not None
         margins.append(output.chosen_rewards - output.rejected_rewards)
@@ -122,27 +154,35 @@ def test_a_constant_on_both_policy_log_probs_leaves_the_margin(
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS)
 def test_weights_lie_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
-    terms = loss.compute(pairs_from(tensors_of(drawn)), config_of(loss)).terms
+    terms = compute(loss, pairs_from(tensors_of(drawn)), config_of(loss)).terms
     for name, values in terms.items():
         if name.startswith("w_") or name.endswith("gate"):
             assert ((values >= 0) & (values <= 1)).all(), name
 
 
 @every_pair_loss
-def test_a_higher_chosen_log_prob_never_costs_more_preference(loss: Loss) -> None:
-    settings_ = {"nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
-    chosen = torch.linspace(-3, 0, 20, dtype=torch.float64)
-    other = torch.full_like(chosen, -1.5)
+def test_no_gradient_pushes_a_chosen_answer_down(loss: Loss) -> None:
+    settings_ = {"uni_dpo": {"nll_lambda": 0.0}, "beta_dpo": {"keep": 1.0}}.get(loss.name, {})
+    chosen = torch.linspace(-3, -0.01, 20, dtype=torch.float64, requires_grad=True)
+    other = torch.full_like(chosen, -1.5).detach()
     pairs = pairs_of(chosen, other, other, other, other * 0 + 3, other * 0)
-    losses = loss.compute(pairs, config_of(loss, **settings_)).per_unit
-    assert (losses.diff() < 0).all()
+    config = config_of(loss, **settings_)
+    compute(loss, pairs, config).per_unit.sum().backward()
+    assert chosen.grad is not None
+    if loss.name == "ipo":  # it pulls margins back to its target, 5 nats at beta 0.1
+        assert (chosen.grad < 0).all()
+        assert chosen.detach().sub(other).max() < 1 / (2 * config.beta)
+    elif loss.name == "hinge":
+        assert (chosen.grad <= 0).all()
+    assert (chosen.grad < 0).any()
+    assert not (chosen.grad > 0).any()
 
 
 @every_loss
 def test_declared_terms_are_those_returned_and_carry_no_gradient(loss: Loss) -> None:
     columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)] * 2)
     columns[0].requires_grad_()
-    output = loss.compute(inputs_of(loss, columns), config_of(loss))
+    output = compute(loss, inputs_of(loss, columns), config_of(loss))
     assert tuple(output.terms) == loss.terms
     assert output.per_unit.requires_grad
     side_results = [*output.terms.values(), output.chosen_rewards, output.rejected_rewards]
@@ -157,20 +197,23 @@ def test_a_loss_that_says_it_needs_no_reference_runs_without_one(loss: Loss) -> 
     config = config_of(loss)
     pairs = pairs_from(tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)]))
     without = dataclasses.replace(pairs, reference_chosen=None, reference_rejected=None)
-    assert torch.equal(loss.compute(without, config).per_unit, loss.compute(pairs, config).per_unit)
+    assert torch.equal(
+        compute(loss, without, config).per_unit, compute(loss, pairs, config).per_unit
+    )
 
 
 @every_loss
 def test_a_loss_that_says_it_needs_no_scores_is_the_same_without_them(loss: Loss) -> None:
     off = {"quality_weight": "none", "nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
     config = config_of(loss, **off)
-    assert not loss.needs_scores(config)
-    if loss.unit != "pair":
+    if loss.name == "mm_dpo":
+        assert loss.needs_scores(config)  # they are all it is about
+    if loss.needs_scores(config) or loss.unit != "pair":
         return
     columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)])
-    scored = loss.compute(pairs_from(columns), config).per_unit
+    scored = compute(loss, pairs_from(columns), config).per_unit
     columns[4], columns[5] = columns[4] * torch.nan, columns[5] * torch.nan
-    assert torch.equal(loss.compute(pairs_from(columns), config).per_unit, scored)
+    assert torch.equal(compute(loss, pairs_from(columns), config).per_unit, scored)
 
 
 WRONG = [
@@ -188,6 +231,23 @@ WRONG = [
     ("dpo", "label_smoothing", -0.1),
     ("simpo", "beta", 0.0),
     ("simpo", "simpo_gamma", float("nan")),
+    ("ipo", "beta", 0.0),
+    ("hinge", "beta", -1.0),
+    ("robust", "beta", 0.0),
+    ("robust", "label_smoothing", 0.5),
+    ("dpop", "beta", 0.0),
+    ("dpop", "dpop_lambda", -1.0),
+    ("orpo", "beta", 0.0),
+    ("wpo", "beta", 0.0),
+    ("mm_dpo", "beta", 0.0),
+    ("mm_dpo", "scaling_rate", 0.0),
+    ("mm_dpo", "scaling_weight", -0.5),
+    ("bco", "beta", 0.0),
+    ("bco", "shift", float("inf")),
+    ("beta_dpo", "beta", 0.0),
+    ("beta_dpo", "alpha", -0.5),
+    ("beta_dpo", "momentum", 1.0),
+    ("beta_dpo", "keep", 0.0),
 ]
 
 
@@ -213,8 +273,15 @@ def test_a_loss_is_found_by_the_name_of_its_file_and_documents_itself(loss: Loss
     assert loss.config.__dataclass_params__.frozen
 
 
-def test_the_four_losses_of_the_shelf_are_there() -> None:
-    assert {"uni_dpo", "dpo", "simpo", "sft"} <= set(loss_names())
+def test_the_shelf_is_complete() -> None:
+    shelf = {"uni_dpo", "dpo", "simpo", "sft", "ipo", "orpo", "dpop", "hinge", "robust", "wpo"}
+    assert shelf | {"beta_dpo", "mm_dpo", "mpo", "bco"} <= set(loss_names())
+
+
+def test_every_loss_file_is_short() -> None:
+    folder = Path(base.__file__).parent
+    lengths = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.py")}
+    assert max(lengths.values()) < 120, lengths
 
 
 def test_an_unknown_loss_is_refused_with_the_nearest_name() -> None:

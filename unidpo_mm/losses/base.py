@@ -7,9 +7,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..records import LossOutput
+from ..records import LossOutput, PairLogps
 
-__all__ = ["Loss", "Unit", "Value", "always", "never", "require"]
+__all__ = [
+    "Loss",
+    "Unit",
+    "Value",
+    "always",
+    "implicit_rewards",
+    "never",
+    "require",
+    "require_fraction",
+    "require_positive",
+]
 
 Unit = Literal["pair", "response"]
 
@@ -32,16 +42,19 @@ class Loss:
         needs_scores: Whether a configuration uses the scores of the answers.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
             so that accumulation and the number of processes change the result.
+        memory: Makes what a loss remembers from batch to batch of one run; it is passed to
+            `compute` as its third argument. None for losses that are functions of their batch.
     """
 
     name: str
     config: type[Any]
     unit: Unit
-    compute: Callable[[Any, Any], LossOutput]
+    compute: Callable[..., LossOutput]
     terms: tuple[str, ...] = ()
     needs_reference: Callable[[Any], bool]
     needs_scores: Callable[[Any], bool]
     batch_dependent: Callable[[Any], bool]
+    memory: Callable[[], Any] | None = None
 
 
 def always(config: Any) -> bool:
@@ -63,3 +76,31 @@ def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> No
     good = bool(torch.as_tensor(holds(torch.as_tensor(value, dtype=torch.float64))).all())
     if not good:
         raise ValueError(f"{name} must be {rule}, found {value}")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Checks a parameter that must be > 0 and finite, number or tensor [P]."""
+    require(name, value, lambda tensor: (tensor > 0) & tensor.isfinite(), "> 0 and finite")
+
+
+def require_fraction(name: str, value: Any, *, below: float = 1.0) -> None:
+    """Checks a parameter in [0, `below`), number or tensor [P]."""
+    require(name, value, lambda tensor: (tensor >= 0) & (tensor < below), f"in [0, {below:g})")
+
+
+def implicit_rewards(
+    pairs: PairLogps, *, beta: Value, length_norm: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Returns beta times the log-ratio of policy and reference, [P] chosen and [P] rejected.
+
+    Args:
+        pairs: With reference log-probabilities.
+        beta: Reward scale.
+        length_norm: Whether log-probabilities are means over tokens.
+    """
+    assert pairs.reference_chosen is not None  # Loss.needs_reference
+    assert pairs.reference_rejected is not None
+    which = "mean" if length_norm else "sum"
+    chosen = getattr(pairs.policy_chosen, which) - getattr(pairs.reference_chosen, which)
+    rejected = getattr(pairs.policy_rejected, which) - getattr(pairs.reference_rejected, which)
+    return beta * chosen, beta * rejected

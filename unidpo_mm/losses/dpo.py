@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, never, require
+from .base import (
+    Loss,
+    Value,
+    always,
+    implicit_rewards,
+    never,
+    require_fraction,
+    require_positive,
+)
 
 __all__ = ["LOSS", "DPOLossConfig"]
 
@@ -28,29 +36,19 @@ class DPOLossConfig:
     """Whether log-probabilities are means over tokens."""
 
     def __post_init__(self) -> None:
-        require("beta", self.beta, lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
-        require(
-            "label_smoothing",
-            self.label_smoothing,
-            lambda value: (value >= 0) & (value < 0.5),
-            "in [0, 0.5)",
-        )
+        require_positive("beta", self.beta)
+        require_fraction("label_smoothing", self.label_smoothing, below=0.5)
 
 
 def _compute(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
-    assert pairs.reference_chosen is not None  # LOSS.needs_reference
-    assert pairs.reference_rejected is not None
-    which = "mean" if config.length_norm else "sum"
-    chosen = getattr(pairs.policy_chosen, which) - getattr(pairs.reference_chosen, which)
-    rejected = getattr(pairs.policy_rejected, which) - getattr(pairs.reference_rejected, which)
-    chosen_rewards, rejected_rewards = config.beta * chosen, config.beta * rejected
-    margin = chosen_rewards - rejected_rewards
-    kept = 1 - config.label_smoothing
-    flipped = -config.label_smoothing * F.logsigmoid(-margin)
+    chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    margin = chosen - rejected
+    flipped = config.label_smoothing
     return LossOutput(
-        per_unit=-kept * F.logsigmoid(margin) + flipped,  # eq. 7, smoothed
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
+        # eq. 7, smoothed
+        per_unit=-(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin),
+        chosen_rewards=chosen.detach(),
+        rejected_rewards=rejected.detach(),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, never, require
+from .base import Loss, Value, never, require, require_positive
 
 __all__ = ["LOSS", "SimPOLossConfig"]
 
@@ -25,7 +25,7 @@ class SimPOLossConfig:
     """Target margin, reward units."""
 
     def __post_init__(self) -> None:
-        require("beta", self.beta, lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
+        require_positive("beta", self.beta)
         require("simpo_gamma", self.simpo_gamma, lambda value: value.isfinite(), "finite")
 
 

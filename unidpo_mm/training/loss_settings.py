@@ -29,17 +29,20 @@ class LossSettings:
         loss: What is computed.
         config: Its parameters for every source.
         by_source: Source -> parameters that differ there.
+        memory: What the loss remembers from batch to batch; None for most.
     """
 
     loss: Loss
     config: Any
     by_source: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory: Any = None
 
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
         """Returns the loss of each unit of a batch."""
         if self.loss.unit == "response":
             return self.loss.compute(policy.select(batch.targets), self.config)
-        return self.loss.compute(pairs, self.config_for(batch))
+        remembered = () if self.memory is None else (self.memory,)
+        return self.loss.compute(pairs, self.config_for(batch), *remembered)
 
     def config_for(self, batch: GroupBatch) -> Any:
         """Returns the parameters of a batch: numbers, or tensors [P] where sources differ."""
@@ -146,7 +149,8 @@ def make_loss_settings(
             chosen[source] = {key: getattr(merged, key) for key in own}
     if problems:
         raise RecipeError(problems)
-    return LossSettings(loss=loss, config=config, by_source=chosen)
+    memory = None if loss.memory is None else loss.memory()
+    return LossSettings(loss=loss, config=config, by_source=chosen, memory=memory)
 
 
 def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:

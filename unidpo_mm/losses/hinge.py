@@ -1,0 +1,46 @@
+"""Hinge loss on implicit rewards: pairs whose margin exceeds 1 give no gradient.
+
+Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, arXiv 2309.06657.
+"""
+
+from dataclasses import dataclass
+
+from ..records import LossOutput, PairLogps
+from .base import Loss, Value, always, implicit_rewards, never, require_positive
+
+__all__ = ["LOSS", "HingeLossConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HingeLossConfig:
+    """Parameters of the hinge loss."""
+
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
+
+    beta: Value = 0.1
+    """Reward scale, > 0; 1 / beta is the margin asked for, in nats."""
+    length_norm: bool = False
+    """Whether log-probabilities are means over tokens."""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+
+
+def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
+    chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    return LossOutput(
+        per_unit=(1 - (chosen - rejected)).clamp(min=0),
+        chosen_rewards=chosen.detach(),
+        rejected_rewards=rejected.detach(),
+    )
+
+
+LOSS = Loss(
+    name="hinge",
+    config=HingeLossConfig,
+    unit="pair",
+    compute=_compute,
+    needs_reference=always,
+    needs_scores=never,
+    batch_dependent=never,
+)

@@ -1,0 +1,48 @@
+"""IPO: a squared loss that pulls the log-ratio margin to a finite target: it cannot run away.
+
+Source: arXiv 2310.12036, eq. 17. As in TRL the log-probabilities are means over tokens by default;
+the paper leaves lengths aside.
+"""
+
+from dataclasses import dataclass
+
+from ..records import LossOutput, PairLogps
+from .base import Loss, Value, always, implicit_rewards, never, require_positive
+
+__all__ = ["LOSS", "IPOLossConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPOLossConfig:
+    """Parameters of IPO."""
+
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
+
+    beta: Value = 0.1
+    """The paper's tau, > 0; the target of the margin is 1 / (2 beta), in nats."""
+    length_norm: bool = True
+    """Whether log-probabilities are means over tokens."""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+
+
+def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
+    chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    margin = (chosen - rejected) / config.beta
+    return LossOutput(
+        per_unit=(margin - 1 / (2 * config.beta)) ** 2,  # eq. 17
+        chosen_rewards=chosen.detach(),
+        rejected_rewards=rejected.detach(),
+    )
+
+
+LOSS = Loss(
+    name="ipo",
+    config=IPOLossConfig,
+    unit="pair",
+    compute=_compute,
+    needs_reference=always,
+    needs_scores=never,
+    batch_dependent=never,
+)

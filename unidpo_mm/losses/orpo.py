@@ -1,0 +1,61 @@
+"""ORPO: supervised fine-tuning with a penalty on the odds of the rejected answer, no reference.
+
+Source: arXiv 2403.07691, eqs. 4, 6 and 7.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..records import LossOutput, PairLogps
+from .base import Loss, Value, never, require_positive
+
+__all__ = ["LOSS", "ORPOLossConfig"]
+
+CERTAIN = -1e-7
+"""Log-probability a token above which the odds are no longer told apart: they go to infinity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ORPOLossConfig:
+    """Parameters of ORPO."""
+
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
+
+    beta: Value = 0.1
+    """Weight of the odds-ratio term, the paper's lambda, > 0."""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+
+
+def _log_odds(logps: Tensor) -> Tensor:
+    """Returns log(p / (1 - p)) of p = exp(logps), the probability a token."""
+    logps = logps.clamp(max=CERTAIN)
+    return logps - torch.log(-torch.expm1(logps))  # eq. 4
+
+
+def _compute(pairs: PairLogps, config: ORPOLossConfig) -> LossOutput:
+    chosen, rejected = pairs.policy_chosen.mean, pairs.policy_rejected.mean
+    log_odds_ratio = _log_odds(chosen) - _log_odds(rejected)
+    odds_term = -F.logsigmoid(log_odds_ratio)  # eq. 7
+    return LossOutput(
+        per_unit=-chosen + config.beta * odds_term,  # eq. 6
+        chosen_rewards=(config.beta * chosen).detach(),
+        rejected_rewards=(config.beta * rejected).detach(),
+        terms={"log_odds_ratio": log_odds_ratio.detach()},
+    )
+
+
+LOSS = Loss(
+    name="orpo",
+    config=ORPOLossConfig,
+    unit="pair",
+    compute=_compute,
+    terms=("log_odds_ratio",),
+    needs_reference=never,
+    needs_scores=never,
+    batch_dependent=never,
+)

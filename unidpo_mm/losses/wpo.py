@@ -1,0 +1,54 @@
+"""WPO: DPO whose pairs weigh as much as the present policy would produce them.
+
+Source: arXiv 2406.11827, length-normalised as there: the weight of a pair is the product of
+the two answers' probabilities a token, and a constant for the gradient. (TRL's `use_weighting` can
+moreover divide by the policy's own concentration, the paper's "sampled alignment".)
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..records import LossOutput, PairLogps
+from .base import Loss, Value, always, implicit_rewards, never, require_positive
+
+__all__ = ["LOSS", "WPOLossConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WPOLossConfig:
+    """Parameters of WPO."""
+
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
+
+    beta: Value = 0.1
+    """Reward scale, > 0."""
+    length_norm: bool = False
+    """Whether the margin is made of means over tokens; the weight always is."""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+
+
+def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
+    chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    weight = torch.exp(pairs.policy_chosen.mean + pairs.policy_rejected.mean).detach()
+    return LossOutput(
+        per_unit=-weight * F.logsigmoid(chosen - rejected),
+        chosen_rewards=chosen.detach(),
+        rejected_rewards=rejected.detach(),
+        terms={"w_wpo": weight},
+    )
+
+
+LOSS = Loss(
+    name="wpo",
+    config=WPOLossConfig,
+    unit="pair",
+    compute=_compute,
+    terms=("w_wpo",),
+    needs_reference=always,
+    needs_scores=never,
+    batch_dependent=never,
+)
