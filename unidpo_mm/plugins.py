@@ -36,6 +36,8 @@ ADAPTER_GROUP = "unidpo_mm.model_adapters"
 COMMAND_GROUP = "unidpo_mm.commands"
 FORMAT_PACKAGE = "unidpo_mm.data.formats"
 LOSS_PACKAGE = "unidpo_mm.losses"
+NOT_YET = frozenset({"kto", "kto_pair"})
+"""Losses that users of other frameworks ask for, and that need another kind of data."""
 NOT_LOSSES = frozenset({"weights", "base"})
 """Modules of the loss package that hold shared functions and no loss."""
 
@@ -60,6 +62,10 @@ def load_loss(name: str) -> Any:
     Raises:
         RecipeError: If no file has that name; lists what exists.
     """
+    if name in NOT_YET:
+        found = f"'{name}' learns from single answers labelled good or bad, which is not built yet"
+        remedy = f"Choose one of {', '.join(loss_names())}"
+        raise RecipeError(Problem("loss.name", found, remedy))
     if name not in loss_names():
         raise RecipeError(
             Problem(

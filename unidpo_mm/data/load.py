@@ -161,6 +161,10 @@ def _format_of(record: Any, where: str) -> Format:
     fitting = [format_ for format_ in formats if format_.required <= columns]
     if fitting:
         return max(fitting, key=lambda format_: len(format_.required))
+    if {"completion", "label"} <= columns:
+        found = "single answers labelled good or bad (the layout of KTO) are not understood yet"
+        remedy = "Give pairs: prompt, chosen and rejected"
+        raise DataError(Problem(f"{where}, field 'label'", found, remedy))
     nearest = max(formats, key=lambda format_: len(format_.required & columns))
     missing = sorted(nearest.required - columns)
     field = f", field '{missing[0]}'" if len(missing) == 1 else ""

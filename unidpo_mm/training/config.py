@@ -9,6 +9,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from ..modeling.reference import ReferenceKind
+from .aliases import resolve_aliases
 from .loss_settings import LossSettings, make_loss_settings
 
 __all__ = ["LOSS_FIELDS", "UniDPOConfig"]
@@ -37,8 +38,10 @@ class UniDPOConfig(TrainingArguments):
     have is an error.
     """
 
-    loss_type: str = "uni_dpo"
-    """Name of the loss; `unidpo-mm list losses` shows them."""
+    loss_type: str | list[str] = "uni_dpo"
+    """Name of the loss, see `unidpo-mm list losses`; TRL's names and lists are understood."""
+    loss_weights: list[float] | None = None
+    """Weights where `loss_type` is a list, as in TRL."""
     beta: float | None = None
     """Reward scale."""
     eta: float | None = None
@@ -99,6 +102,25 @@ class UniDPOConfig(TrainingArguments):
     model_init_kwargs: dict[str, Any] | None = None
     """Arguments of `from_pretrained` where the model is given by name."""
 
+    uni_dpo_qual_eta: float | None = None
+    """The official code's name of `eta`."""
+    uni_dpo_perf_gamma: float | None = None
+    """The official code's name of `gamma`."""
+    uni_dpo_tau_ref: float | None = None
+    """The official code's name of `tau_ref`."""
+    uni_dpo_nll_lambda: float | None = None
+    """The official code's name of `nll_lambda`."""
+    uni_dpo_tau_good: float | None = None
+    """The official code's name of `tau_good`."""
+    dpo_length_norm: bool | None = None
+    """The official text and math code's name of `length_norm`."""
+    dpo_average_log_prob: bool | None = None
+    """The official multimodal code's name of `length_norm`."""
+    precompute_ref_log_probs: bool = False
+    """TRL's switch; true is an error that says what happens instead."""
+    sync_ref_model: bool = False
+    """TRL's switch; true is an error that says what happens instead."""
+
     learning_rate: float = 1e-6
     """Initial learning rate; the released text settings use 1e-6."""
     logging_nan_inf_filter: bool = False
@@ -113,6 +135,7 @@ class UniDPOConfig(TrainingArguments):
             given = self.accelerator_config or {}
             # our sampler already gives every process as many batches, by fillers of weight 0
             self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
+        resolve_aliases(self)
         super().__post_init__()  # type: ignore[no-untyped-call] # as transformers wrote it
 
     def loss_settings(self) -> LossSettings:
@@ -125,4 +148,5 @@ class UniDPOConfig(TrainingArguments):
         if isinstance(given["length_norm"], list):
             given["length_norm"] = tuple(given["length_norm"])
         parameters = {**given, **(self.loss_kwargs or {})}
-        return make_loss_settings(self.loss_type, parameters, self.loss_by_source)
+        name = str(self.loss_type)  # a list became one name in __post_init__
+        return make_loss_settings(name, parameters, self.loss_by_source)

@@ -1,0 +1,123 @@
+"""TRL's names and the official code's names mean what they say they mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainers import config
+
+from unidpo_mm import UniDPOConfig
+from unidpo_mm.data.load import read_records
+from unidpo_mm.errors import DataError, RecipeError
+from unidpo_mm.training.aliases import OFFICIAL_NAMES
+
+
+def settings_of(tmp_path: Path, **given: Any) -> Any:
+    return config(tmp_path, **given).loss_settings()
+
+
+def test_official_names_reach_the_loss(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path,
+        uni_dpo_qual_eta=0.5,
+        uni_dpo_perf_gamma=2.0,
+        uni_dpo_tau_ref=0.25,
+        uni_dpo_nll_lambda=0.125,
+        uni_dpo_tau_good=3.2,
+        dpo_length_norm=False,
+    )
+    found = settings.config
+    assert (found.eta, found.gamma, found.tau_ref, found.nll_lambda, found.tau_good) == (
+        0.5, 2.0, 0.25, 0.125, 3.2,
+    )  # fmt: skip
+    assert found.length_norm is False
+
+
+@pytest.mark.parametrize("alias", sorted(OFFICIAL_NAMES))
+def test_every_alias_is_a_field_and_resolved_once(tmp_path: Path, alias: str) -> None:
+    value = False if OFFICIAL_NAMES[alias] == "length_norm" else 1.5
+    args = config(tmp_path, **{alias: value})
+    assert getattr(args, OFFICIAL_NAMES[alias]) == value
+    again = UniDPOConfig(**{k: v for k, v in args.to_dict().items() if k in ("output_dir", alias)})
+    assert getattr(again, alias) is None
+
+
+def test_a_name_and_its_alias_that_differ_are_refused_all_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        config(
+            tmp_path, eta=0.7, uni_dpo_qual_eta=0.5, dpo_length_norm=True,
+            dpo_average_log_prob=False, precompute_ref_log_probs=True,
+        )  # fmt: skip
+    message = str(caught.value)
+    assert "uni_dpo_qual_eta: it is 0.5 and eta, which means the same, is 0.7" in message
+    assert "dpo_average_log_prob" in message
+    assert "precompute_ref_log_probs: it is true and not built yet" in message
+
+
+def test_a_name_and_its_alias_that_agree_are_one(tmp_path: Path) -> None:
+    assert config(tmp_path, eta=0.5, uni_dpo_qual_eta=0.5).eta == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "length_norm"),
+    [
+        ("sigmoid", "dpo", False),
+        ("sigmoid_norm", "dpo", True),
+        (["sigmoid"], "dpo", False),
+        ("hinge", "hinge", False),
+        ("ipo", "ipo", True),
+        ("robust", "robust", False),
+        ("bco_pair", "bco", False),
+    ],
+    ids=str,
+)
+def test_trls_losses_are_understood(
+    tmp_path: Path, given: Any, name: str, length_norm: bool
+) -> None:
+    settings = settings_of(tmp_path, loss_type=given)
+    assert settings.loss.name == name
+    assert settings.config.length_norm is length_norm
+
+
+def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path,
+        loss_type=["sigmoid", "bco_pair", "sft"],
+        loss_weights=[0.8, 0.2, 1.0],
+        beta=0.25,
+    )
+    assert settings.loss.name == "mpo"
+    found = {
+        loss.name: (parameters, weight) for loss, parameters, weight in settings.config.parts()
+    }
+    assert {name: weight for name, (_, weight) in found.items()} == {
+        "dpo": 0.8, "bco": 0.2, "sft": 1.0,
+    }  # fmt: skip
+    assert found["dpo"][0].beta == found["bco"][0].beta == 0.25
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weights for 2 losses"),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "a loss is named twice"),
+    ],
+    ids=["weights", "twice"],
+)
+def test_a_list_that_makes_no_sense_is_refused(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config(tmp_path, **given)
+
+
+@pytest.mark.parametrize("name", ["kto", "kto_pair"])
+def test_kto_is_said_not_to_be_built_yet(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecipeError, match=f"'{name}' learns from single answers .* not built yet"):
+        settings_of(tmp_path, loss_type=name)
+
+
+def test_rows_of_kto_are_said_not_to_be_understood_yet() -> None:
+    _, problems = read_records([{"prompt": "a", "completion": "b", "label": True}])
+    with pytest.raises(DataError, match=r"field 'label': .*KTO\) are not understood yet"):
+        raise DataError(problems)
