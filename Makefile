@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow test-peers check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -31,6 +31,14 @@ test: $(READY) ## the fast tests, offline
 
 test-slow: $(READY) ## the slow tests, offline
 	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
+
+test-peers: $(VENV)/peers/.ready ## the comparison with TRL, which is installed apart
+	PYTHONPATH=$(VENV)/peers $(BIN)/python -m pytest -m peers $(ARGS)
+
+# Without its dependencies, which are ours already, so that it cannot change them.
+$(VENV)/peers/.ready: $(READY) constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/peers -c constraints.txt trl
+	@touch $@
 
 check: $(READY) ## lint, format, types, spelling and import rules
 	$(BIN)/ruff check .

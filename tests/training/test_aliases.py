@@ -94,6 +94,7 @@ def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
         "dpo": 0.8, "bco": 0.2, "sft": 1.0,
     }  # fmt: skip
     assert found["dpo"][0].beta == found["bco"][0].beta == 0.25
+    assert found["bco"][0].shift == 0.0  # TRL has no shift
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """BCO: a binary classifier on implicit rewards, good answers above a shift and bad ones below it.
 
-Source: arXiv 2404.04656. The paper and TRL keep a running mean of the rewards as the shift;
-here it is the mean of the micro-batch, so that the loss remembers nothing, or a number.
+Source: arXiv 2404.04656. The paper keeps a running mean of the rewards as the shift; here it is
+the mean of the micro-batch, so that the loss remembers nothing, or a number (TRL has 0).
 """
 
 from dataclasses import dataclass

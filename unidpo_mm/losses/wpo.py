@@ -1,6 +1,6 @@
 """WPO: DPO whose pairs weigh as much as the present policy would produce them.
 
-Source: arXiv 2406.11827, length-normalised as there: the weight of a pair is the product of
+Source: arXiv 2406.11827, eq. 2, length-normalised as there: the weight of a pair is the product of
 the two answers' probabilities a token, and a constant for the gradient. (TRL's `use_weighting` can
 moreover divide by the policy's own concentration, the paper's "sampled alignment".)
 """

@@ -20,7 +20,7 @@ OFFICIAL_NAMES = {
 TRL_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("dpo", {}),
     "sigmoid_norm": ("dpo", {"length_norm": True}),
-    "bco_pair": ("bco", {}),
+    "bco_pair": ("bco", {"shift": 0.0}),
 }
 """TRL's `loss_type` -> our loss and parameters, where the names differ; hinge, ipo, robust and sft
 are called the same."""
@@ -64,9 +64,7 @@ def _resolve_loss(args: Any) -> list[Problem]:
     if isinstance(args.loss_type, str):
         name, parameters = _translated(args.loss_type)
         args.loss_type = name
-        for key, value in parameters.items():
-            if getattr(args, key) is None:
-                setattr(args, key, value)
+        args.loss_kwargs = {**_not_given(args, parameters), **(args.loss_kwargs or {})} or None
         return []
     names = [_translated(name) for name in args.loss_type]
     if len(names) == 1:
@@ -85,6 +83,11 @@ def _resolve_loss(args: Any) -> list[Problem]:
     args.loss_kwargs = {"losses": losses, "parameters": parameters, **(args.loss_kwargs or {})}
     args.beta = None
     return []
+
+
+def _not_given(args: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that a name implies and that no field states otherwise."""
+    return {key: value for key, value in parameters.items() if getattr(args, key, None) is None}
 
 
 def _translated(name: str) -> tuple[str, dict[str, Any]]:

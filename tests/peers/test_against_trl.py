@@ -1,0 +1,137 @@
+"""The same pairs, model and settings give TRL's losses, step by step.
+
+TRL is installed apart, `make test-peers` does it. What differs by intention is not compared: TRL's
+`sft` is a mean over the tokens of a batch, ours over answers; its `use_weighting` divides by the
+policy's own concentration.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import picture
+from trainers import config
+
+from unidpo_mm import UniDPOTrainer
+
+pytestmark = pytest.mark.peers
+
+Checkpoint = Callable[[str], Path]
+
+SETTINGS: dict[str, Any] = {
+    "use_cpu": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "weight_decay": 0.0,
+    "per_device_train_batch_size": 4,
+    "max_steps": 4,
+}
+"""All pairs in every step, so that the order of rows plays no part."""
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "sigmoid": {},
+    "sigmoid_norm": {"beta": 2.0},
+    "hinge": {"beta": 0.5},
+    "ipo": {},
+    "robust": {"label_smoothing": 0.1},
+    "bco_pair": {},
+}
+
+
+def text_rows(*, conversational: bool) -> list[dict[str, Any]]:
+    answers = [
+        ("The answer is 7.", "Eight"),
+        ("A red square and a blue circle", "Two"),
+        ("Hello, world!", "Nothing at all, is there?"),
+        ("There are 12", "How many are there? Compute 3 + 4"),
+    ]
+    rows = []
+    for number, (chosen, rejected) in enumerate(answers):
+        prompt = f"What is {number}?"
+        if conversational:
+            rows.append(
+                {
+                    "prompt": [{"role": "user", "content": prompt}],
+                    "chosen": [{"role": "assistant", "content": chosen}],
+                    "rejected": [{"role": "assistant", "content": rejected}],
+                }
+            )
+        else:
+            rows.append({"prompt": prompt, "chosen": " " + chosen, "rejected": " " + rejected})
+    return rows
+
+
+def picture_rows() -> list[dict[str, Any]]:
+    rows = text_rows(conversational=True)
+    return [{**row, "images": [picture(number)]} for number, row in enumerate(rows)]
+
+
+def trl_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[float]:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    args = DPOConfig(
+        output_dir=str(tmp_path / "trl"),
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        **{**SETTINGS, **given},
+    )
+    trainer = DPOTrainer(model=str(folder), args=args, train_dataset=Dataset.from_list(rows))
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def our_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[float]:
+    args = config(tmp_path / "ours", **{**SETTINGS, **given})
+    trainer = UniDPOTrainer(str(folder), args, train_dataset=rows)
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_first_losses_of_every_shared_loss_are_trls(
+    checkpoint: Checkpoint, tmp_path: Path, loss_type: str
+) -> None:
+    folder, rows = checkpoint("llama"), text_rows(conversational=True)
+    given = {"loss_type": loss_type, **LOSSES[loss_type]}
+    theirs = trl_losses(folder, rows, tmp_path, **given)
+    ours = our_losses(folder, rows, tmp_path, **given)
+    assert len(theirs) == 4
+    assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)  # something was learned
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_plain_strings_are_the_same_without_a_template(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder, rows = checkpoint("llama"), text_rows(conversational=False)
+    theirs = trl_losses(folder, rows, tmp_path)
+    ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", prompt_style="raw")
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    templated = our_losses(folder, rows, tmp_path, loss_type="sigmoid")
+    assert templated != pytest.approx(theirs, abs=1e-4)  # what the page warns of
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "llava"])
+def test_pictures_give_trls_losses_too(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    folder, rows = checkpoint(model_type), picture_rows()
+    theirs = trl_losses(folder, rows, tmp_path)
+    ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", freeze=[])
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_another_loss_is_told_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder, rows = checkpoint("llama"), text_rows(conversational=True)
+    theirs = trl_losses(folder, rows, tmp_path)
+    ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", beta=0.11)
+    assert ours != pytest.approx(theirs, abs=1e-4)
