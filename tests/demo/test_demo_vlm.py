@@ -42,6 +42,21 @@ def test_text_only_logits_are_the_language_models(parts, folder):
         torch.testing.assert_close(logits, alone(ids).logits, rtol=0, atol=0)
 
 
+def test_text_only_logits_of_the_qwen_shape_are_the_language_models_too(parts):
+    import torch
+    from transformers import AutoModelForImageTextToText
+    from unidpo_mm_eval.demo.qwen_shape import assemble_qwen_vl
+    from unidpo_mm_eval.demo.vlm import load_language_model
+
+    folder = assemble_qwen_vl(parts)
+    joined = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    alone, tokenizer = load_language_model(parts.language_model)
+    ids = tokenizer("The quick brown fox jumps over the lazy", return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = joined(input_ids=ids).logits[..., : alone.config.vocab_size]
+        torch.testing.assert_close(logits, alone(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_the_processor_writes_one_token_per_feature(folder, canvases):
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -2,13 +2,14 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 __all__ = ["demo"]
 
 OUT = Path("runs/demo")
+Shape = Literal["llava", "qwen_vl"]
 
 
 def demo(
@@ -21,6 +22,10 @@ def demo(
     split: Annotated[
         str, typer.Option(help="Unseen concepts to measure on: heldout or validation.")
     ] = "heldout",
+    shape: Annotated[
+        Shape,
+        typer.Option(help="Of the model; qwen_vl has a random tower: it trains and cannot see."),
+    ] = "llava",
 ) -> None:
     """Put a small vision-language model together, tune it on three domains, show what changed."""
     hush_libraries()
@@ -29,7 +34,7 @@ def demo(
         return
     from .pipeline import run_demo
 
-    run_demo(out, seed, split=split)
+    run_demo(out, seed, split=split, shape=shape)
 
 
 def run_comparison(out: Path, seeds: str, split: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -29,6 +29,7 @@ from .assets import fetch_assets
 from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
 from .pictures import KINDS
 from .projector import fit_projector, tower_features
+from .qwen_shape import assemble_qwen_vl
 from .report import GalleryItem, draw_answers, draw_curves, preference_table, result_table
 from .training_rows import DemoData, write_data
 from .vlm import assemble_vlm, save_vlm
@@ -48,6 +49,7 @@ DOMAINS = ("multimodal", "math", "text")
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
 SHOWN_PICTURES = 12
+Shape = Literal["llava", "qwen_vl"]
 
 console = Console(stderr=True)
 
@@ -90,19 +92,22 @@ class PairResult:
     """Log-probability a token of the better answer."""
 
 
-def run_demo(out: Path, seed: int, *, split: str = "heldout") -> dict[str, Any]:
+def run_demo(
+    out: Path, seed: int, *, split: str = "heldout", shape: Shape = "llava"
+) -> dict[str, Any]:
     """Runs the quick-start once and writes `summary.json`, `curves.png` and `answers.png`.
 
     Args:
         out: Folder of everything.
         seed: Of pictures, data order and LoRA.
         split: Unseen concepts to measure on, ``heldout`` or ``validation``.
+        shape: Of the model; see `prepare`.
 
     Returns:
         The summary, as written.
     """
     began = time.perf_counter()
-    start = prepare(out / f"seed-{seed}", seed, split=split)
+    start = prepare(out / f"seed-{seed}", seed, split=split, shape=shape)
     outcome = tune(start, start.folder / "uni_dpo")
     summary = summarise(start, outcome, seconds=time.perf_counter() - began)
     out.mkdir(parents=True, exist_ok=True)
@@ -117,19 +122,32 @@ def run_demo(out: Path, seed: int, *, split: str = "heldout") -> dict[str, Any]:
     return summary
 
 
-def prepare(folder: Path, seed: int, *, split: str) -> Start:
-    """Assembles the model, writes the data, aligns the projector and runs the warm-up."""
+def prepare(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> Start:
+    """Assembles the model, writes the data, aligns the projector and runs the warm-up.
+
+    Args:
+        folder: Where the data and the models of this seed go.
+        seed: Of everything.
+        split: Unseen concepts to measure on.
+        shape: ``llava``, whose tower sees, or ``qwen_vl``, whose tower is random and is therefore
+            not aligned.
+    """
     with stage("parts and data"):
         assets = fetch_assets()
         data = write_data(assets.emoji, folder / "data", seed=seed, split=split)
-        pictures = [canvas.file for canvas in data.train]
-        assembled = assemble_vlm(assets, pictures, seed=seed)
+        if shape == "llava":
+            assembled = assemble_vlm(assets, [canvas.file for canvas in data.train], seed=seed)
+        else:
+            assembled = assemble_qwen_vl(assets, seed=seed)
     with stage("untrained model answers"):
         untrained = figures(captions_of(assembled, data), data.test)
-    with stage("projector alignment"):
-        align(assembled, data, folder / "aligned", seed=seed)
+    begin = assembled
+    if shape == "llava":
+        begin = folder / "aligned"
+        with stage("projector alignment"):
+            align(assembled, data, begin, seed=seed)
     with stage("warm-up (sft)"):
-        model = warm_up(folder, data, seed)
+        model = warm_up(begin, folder / "warmup", data, seed)
     with stage("warmed-up model answers"):
         captions = captions_of(model, data)
     return Start(
@@ -157,16 +175,16 @@ def align(assembled: Path, data: DemoData, folder: Path, *, seed: int) -> None:
     save_vlm(model, processor, folder)
 
 
-def warm_up(folder: Path, data: DemoData, seed: int) -> Path:
+def warm_up(begin: Path, folder: Path, data: DemoData, seed: int) -> Path:
     """Runs the warm-up recipe and returns the folder of the model with its LoRA merged in."""
     overrides = [
-        f"model.name_or_path={folder / 'aligned'}",
+        f"model.name_or_path={begin}",
         f"data.sources=[{{path: {data.file('warmup')}}}]",
-        f"train.output_dir={folder / 'warmup'}",
+        f"train.output_dir={folder}",
         *seeded(seed),
     ]
     trainer = train_from_recipe(load_recipe(shipped_recipe("quickstart/warmup.yaml"), overrides))
-    merged = folder / "warmup" / "merged"
+    merged = folder / "merged"
     model: Any = trainer.model.model
     model.merge_and_unload().to(torch.bfloat16).save_pretrained(merged)
     trainer.parts.adapter.processor.save_pretrained(merged)
