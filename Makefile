@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: help demo test test-slow test-peers check format clean
+.PHONY: help demo test test-slow test-peers test-compat check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -32,12 +32,17 @@ test: $(READY) ## the fast tests, offline
 test-slow: $(READY) ## the slow tests, offline
 	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
 
-test-peers: $(VENV)/peers/.ready ## the comparison with TRL, which is installed apart
-	PYTHONPATH=$(VENV)/peers $(BIN)/python -m pytest -m peers $(ARGS)
+test-peers: $(VENV)/peers/.ready ## the comparison with TRL, step by step
+	PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m pytest -m peers $(ARGS)
 
-# Without its dependencies, which are ours already, so that it cannot change them.
-$(VENV)/peers/.ready: $(READY) constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/peers -c constraints.txt trl
+test-compat: $(VENV)/lowest/.ready $(VENV)/newest/.ready ## the fast tests with the lowest and the newest libraries
+	PYTHONPATH=$(CURDIR)/$(VENV)/lowest $(PYTEST) $(ARGS)
+	PYTHONPATH=$(CURDIR)/$(VENV)/newest $(PYTEST) $(ARGS)
+
+# Laid over the environment without their dependencies, so that they cannot change it.
+$(VENV)/%/.ready: tests/versions/%.txt $(READY)
+	rm -rf $(VENV)/$*
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/$* -r tests/versions/$*.txt
 	@touch $@
 
 check: $(READY) ## lint, format, types, spelling and import rules

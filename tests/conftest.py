@@ -5,6 +5,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_report_header() -> str:
+    """Names the versions that the tests run with; `make test-compat` lays others over them."""
+    names = ("torch", "transformers", "peft", "accelerate")
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from builders import QWEN_TYPES, family_name
 
 from unidpo_mm.plugins import load_family
 
+pytestmark = pytest.mark.xdist_group("distributed")  # one worker runs each mode once
+
 WORKER = Path(__file__).parent / "worker.py"
 MODEL_TYPES = ("llava", *QWEN_TYPES)
 

@@ -98,6 +98,8 @@ def test_the_same_recipe_runs_on_every_kind_of_checkpoint(
     assert record["loss"]["by_source"]["text"]["tau_good"] == 4.5  # 9 of 10, on a scale to 5
     assert record["loss"]["by_source"]["math"]["nll_lambda"] == 0.2
     assert record["judges"]["text"] == "us"
+    assert record["prompts"]["style"] == "chat"
+    assert len(record["prompts"]["chat_template_sha256"]) == 64
     saved = getattr(transformers, auto_class).from_pretrained(folder / "out")
     assert saved.config.model_type == model_type
     assert load_recipe(folder / "out" / "recipe.yaml").loss.parameters == {"tau_good": "median"}

@@ -1,5 +1,6 @@
 """Runs a recipe: one table of which key becomes which argument, and the run itself."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -171,6 +172,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     record = {
         "loss": parts.settings.describe(),
         "reference": type(parts.reference).__name__ if parts.reference is not None else "none",
+        "prompts": _prompts(recipe, parts.adapter.processor),
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
@@ -183,6 +185,18 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "versions": {name: version(name) for name in RECORDED_PACKAGES},
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def _prompts(recipe: Recipe, processor: Any) -> dict[str, str | None]:
+    """Returns how plain prompts were rendered, and the digest of the chat template."""
+    template = getattr(processor, "chat_template", None)
+    tokenizer = getattr(processor, "tokenizer", None)
+    template = template or getattr(tokenizer, "chat_template", None)
+    style = recipe.model.prompt_style
+    if style == "auto":
+        style = "raw" if template is None else "chat"
+    digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+    return {"style": style, "chat_template_sha256": digest}
 
 
 def _checkpoint(recipe: Recipe) -> str | None:
