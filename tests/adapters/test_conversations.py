@@ -21,7 +21,7 @@ from builders import (
 from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel
-from unidpo_mm.modeling.reference import score
+from unidpo_mm.modeling.scoring import score
 from unidpo_mm.records import EncodedGroup, ImageSlot, Message, Pair, PreferenceRow
 
 Checkpoint = Callable[[str], Path]

@@ -9,7 +9,7 @@ import torch
 from builders import QWEN_TYPES, batch_of, load_tiny, mixed_rows, picture, row, scorer_of
 
 from unidpo_mm.errors import DataError, ModelError
-from unidpo_mm.modeling.reference import score
+from unidpo_mm.modeling.scoring import score
 from unidpo_mm.records import ImageSlot, Message
 
 Checkpoint = Callable[[str], Path]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
-from unidpo_mm.modeling.reference import score
+from unidpo_mm.modeling.scoring import score
 from unidpo_mm.records import EncodedGroup, GroupBatch
 
 Checkpoint = Callable[[str], Path]

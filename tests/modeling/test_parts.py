@@ -21,8 +21,7 @@ from unidpo_mm.modeling.parts import (
     freeze_parts,
     part_of,
 )
-from unidpo_mm.modeling.reference import score
-from unidpo_mm.modeling.scoring import ScoringModel, base_and_head
+from unidpo_mm.modeling.scoring import ScoringModel, base_and_head, score
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]

@@ -11,8 +11,8 @@ from builders import batch_of, load_tiny, mixed_rows, scorer_of
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.parts import LoraSettings, add_lora, freeze_parts
-from unidpo_mm.modeling.reference import FrozenCopy, LoraOff, build_reference, score
-from unidpo_mm.modeling.scoring import ScoringModel
+from unidpo_mm.modeling.reference import FrozenCopy, LoraOff, build_reference
+from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]

@@ -14,7 +14,7 @@ from trainers import config, make_trainer
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.modeling.reference import score
+from unidpo_mm.modeling.scoring import score
 from unidpo_mm.records import Pair, PreferenceRow
 from unidpo_mm.training.evaluation import evaluate_pairs
 from unidpo_mm.training.metrics import PAIR_METRICS

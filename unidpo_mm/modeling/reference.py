@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..errors import ModelError, Problem
 from ..records import GroupBatch
-from .scoring import ScoringModel
+from .scoring import ScoringModel, score
 
-__all__ = ["FrozenCopy", "LoraOff", "Reference", "ReferenceKind", "build_reference", "score"]
+__all__ = ["FrozenCopy", "LoraOff", "Reference", "ReferenceKind", "build_reference"]
 
 ReferenceKind = Literal["auto", "frozen_copy", "lora_off", "none"]
 
@@ -24,14 +24,6 @@ class Reference(Protocol):
     def token_logps(self, policy: nn.Module, batch: GroupBatch) -> Tensor:
         """Returns [M]; `policy` is the prepared scoring module, for kinds that are part of it."""
         ...
-
-
-def score(scorer: nn.Module, adapter: Adapter, batch: GroupBatch) -> Tensor:
-    """Returns the log-probabilities [M] of a batch's targets, by one call of `scorer`."""
-    logps: Tensor = scorer(
-        adapter.forward_inputs(batch), batch.row, batch.position, batch.target_ids
-    )
-    return logps
 
 
 class FrozenCopy:

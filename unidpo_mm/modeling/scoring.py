@@ -12,11 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..adapter import Adapter
 from ..errors import AdapterError, ModelError, Problem
+from ..records import GroupBatch
 from .logprobs import LogitTransform, token_logps
 from .memory import enable_checkpointing
 
-__all__ = ["ScoringModel", "base_and_head", "unwrap_peft"]
+__all__ = ["ScoringModel", "base_and_head", "score", "unwrap_peft"]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
 """Inputs that an adapter may offer and that a model may not know; all others must be taken."""
@@ -112,6 +114,20 @@ class ScoringModel(nn.Module):
                 )
             )
         return {name: tensor for name, tensor in inputs.items() if name in self._accepted}
+
+
+def score(scorer: nn.Module, adapter: Adapter, batch: GroupBatch) -> Tensor:
+    """Returns the log-probabilities [M] of a batch's targets, by one call of `scorer`.
+
+    Args:
+        scorer: A `ScoringModel`, or what accelerate prepared of it.
+        adapter: Turns the batch into forward inputs.
+        batch: On the scorer's device.
+    """
+    logps: Tensor = scorer(
+        adapter.forward_inputs(batch), batch.row, batch.position, batch.target_ids
+    )
+    return logps
 
 
 def unwrap_peft(model: nn.Module) -> Any:

@@ -10,8 +10,7 @@ import torch
 from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import ModelError, Problem
-from ..modeling.reference import score
-from ..modeling.scoring import ScoringModel
+from ..modeling.scoring import ScoringModel, score
 from ..records import Message, Pair, PreferenceRow, Response
 
 __all__ = ["check_scorer"]

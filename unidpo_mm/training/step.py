@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..modeling.logprobs import sequence_logps
-from ..modeling.reference import Reference, score
+from ..modeling.reference import Reference
+from ..modeling.scoring import score
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
 from .loss_settings import LossSettings
 
