@@ -25,6 +25,8 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "lora": None,
         "attn_implementation": None,
         "prompt_style": "auto",
+        "image_min_pixels": None,
+        "image_max_pixels": None,
         "trust_remote_code": False,
         "init_kwargs": {},
     },
