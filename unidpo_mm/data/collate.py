@@ -1,16 +1,16 @@
 """Pads groups into a batch: the only place that pads, and the place that picks a layout.
 
-The plain layout writes one row `[prompt | response]` per response:
+The plain layout writes one row `[prompt | response]` per response, the packed one a row per group:
 
-    group 0:  p p p p a a a      row 0, response 0
+    group 0:  p p p p a a a      row 0, response 0        p p p p a a a b b    row 0, both responses
               p p p p b b .      row 1, response 1
-    group 1:  q q c c c . .      row 2, response 2
+    group 1:  q q c c c . .      row 2, response 2        q q c c c . . . .    row 1
 
 and the flat list of targets says, for every response token, which hidden state predicts it: the
-one before it. This is the only place that shifts.
+one before it in the plain row. This is the only place that shifts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError, Problem
-from ..records import EncodedGroup, GroupBatch
+from ..records import EncodedGroup, GroupBatch, Layout
 
 __all__ = ["GroupCollator", "collate"]
 
@@ -34,12 +34,14 @@ class GroupCollator:
     Attributes:
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled.
+        layout: One row per answer, or one per group.
         filler: A group of weight 0 with pictures, added to batches without pictures so that every
             process runs every part of the model; None where there is no need.
     """
 
     pad_token_id: int
     padding_side: Literal["left", "right"] = "right"
+    layout: Layout = "plain"
     filler: EncodedGroup | None = None
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, GroupBatch]:
@@ -47,7 +49,12 @@ class GroupCollator:
         groups = list(groups)
         if self.filler is not None and not any(group.image_extras for group in groups):
             groups.append(self.filler)
-        batch = collate(groups, pad_token_id=self.pad_token_id, padding_side=self.padding_side)
+        batch = collate(
+            groups,
+            pad_token_id=self.pad_token_id,
+            padding_side=self.padding_side,
+            layout=self.layout,
+        )
         return {"batch": batch}
 
 
@@ -56,71 +63,96 @@ def collate(
     *,
     pad_token_id: int,
     padding_side: Literal["left", "right"] = "right",
+    layout: Layout = "plain",
 ) -> GroupBatch:
-    """Returns a batch in the plain layout.
+    """Returns a batch.
 
     Args:
         groups: At least one group.
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled; it changes no result.
+        layout: One row per answer, or one per group; it changes no result either.
 
     Raises:
         DataError: If there is nothing to collate.
     """
     if not groups:
         raise DataError(Problem("batch", "there is no group", "Give at least one"))
-    rows = _plain_rows(groups)
+    rows = _rows(groups, layout)
     width = max(row.ids.numel() for row in rows)
     starts = [0 if padding_side == "right" else width - row.ids.numel() for row in rows]
     sources = tuple(dict.fromkeys(group.source for group in groups))
     return GroupBatch(
-        layout="plain",
+        layout=layout,
         token_inputs=_token_inputs(rows, width, padding_side, pad_token_id),
         image_inputs=_image_inputs(rows),
         segment=_pad([row.segment for row in rows], width, padding_side, PADDING),
-        row_position=_pad([torch.arange(row.ids.numel()) for row in rows], width, padding_side, 0),
+        row_position=_pad([row.row_position for row in rows], width, padding_side, 0),
         **_targets(rows, starts),
         scores=torch.cat([group.scores for group in groups]),
         **_units(groups, sources),
         sources=sources,
-        response_rows=tuple(row.group.row_id for row in rows),
+        response_rows=tuple(row.group.row_id for row in rows for _ in row.numbers),
     )
 
 
 @dataclass(frozen=True)
-class _PlainRow:
-    """One response with its prompt, unpadded."""
+class _Row:
+    """A prompt with one of its answers, or with several one after the other, unpadded."""
 
     group: EncodedGroup
-    ids: Tensor
-    extras: Mapping[str, Tensor]
-    response_ids: Tensor
+    numbers: tuple[int, ...]
+    """Which answers of the group."""
 
     @property
-    def prompt_length(self) -> int:
-        return self.ids.numel() - self.response_ids.numel()
+    def answers(self) -> list[Tensor]:
+        return [self.group.response_ids[number] for number in self.numbers]
+
+    @property
+    def ids(self) -> Tensor:
+        return torch.cat([self.group.prompt_ids, *self.answers])
+
+    @property
+    def extras(self) -> dict[str, Tensor]:
+        return {
+            name: torch.cat([parts[0], *(parts[1 + number] for number in self.numbers)])
+            for name, parts in self.group.token_extras.items()
+        }
 
     @property
     def segment(self) -> Tensor:
-        segment = torch.zeros_like(self.ids)
-        segment[self.prompt_length :] = 1
-        return segment
+        branches = [torch.full_like(ids, 1 + n) for n, ids in enumerate(self.answers)]
+        return torch.cat([torch.zeros_like(self.group.prompt_ids), *branches])
+
+    @property
+    def row_position(self) -> Tensor:
+        first = self.group.prompt_ids.numel()
+        after = [torch.arange(first, first + ids.numel()) for ids in self.answers]
+        return torch.cat([torch.arange(first), *after])
+
+    def predictors(self) -> list[Tensor]:
+        """Returns, for each answer, where the hidden states stand that predict its tokens.
+
+        The last prompt token predicts the first token of every answer, an answer's own tokens the
+        others.
+        """
+        start = self.group.prompt_ids.numel()
+        last = torch.tensor([start - 1])
+        found = []
+        for ids in self.answers:
+            found.append(torch.cat([last, torch.arange(start, start + ids.numel() - 1)]))
+            start += ids.numel()
+        return found
 
 
-def _plain_rows(groups: Sequence[EncodedGroup]) -> list[_PlainRow]:
-    return [
-        _PlainRow(
-            group=group,
-            ids=torch.cat([group.prompt_ids, ids]),
-            extras={
-                name: torch.cat([parts[0], parts[1 + number]])
-                for name, parts in group.token_extras.items()
-            },
-            response_ids=ids,
-        )
-        for group in groups
-        for number, ids in enumerate(group.response_ids)
-    ]
+def _rows(groups: Sequence[EncodedGroup], layout: Layout) -> list[_Row]:
+    """Returns one row per group, or one per answer; the answers stand in the same order in both."""
+    rows = []
+    for group in groups:
+        numbers = range(len(group.response_ids))
+        split = [tuple(numbers)] if layout == "packed" else [(number,) for number in numbers]
+        rows += [_Row(group, taken) for taken in split]
+    return rows
 
 
 def _pad(tensors: Sequence[Tensor], width: int, side: str, value: int) -> Tensor:
@@ -132,7 +164,7 @@ def _pad(tensors: Sequence[Tensor], width: int, side: str, value: int) -> Tensor
 
 
 def _token_inputs(
-    rows: Sequence[_PlainRow], width: int, side: str, pad_token_id: int
+    rows: Sequence[_Row], width: int, side: str, pad_token_id: int
 ) -> dict[str, Tensor]:
     inputs = {
         "input_ids": _pad([row.ids for row in rows], width, side, pad_token_id),
@@ -144,7 +176,7 @@ def _token_inputs(
     return inputs
 
 
-def _image_inputs(rows: Sequence[_PlainRow]) -> dict[str, Tensor]:
+def _image_inputs(rows: Sequence[_Row]) -> dict[str, Tensor]:
     """Stacks the image-aligned tensors of all rows along their first dimension, never cutting."""
     names = dict.fromkeys(name for row in rows for name in row.group.image_extras)
     return {
@@ -166,21 +198,21 @@ def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([filled(tensor) for tensor in tensors])
 
 
-def _targets(rows: Sequence[_PlainRow], starts: Sequence[int]) -> dict[str, Any]:
+def _targets(rows: Sequence[_Row], starts: Sequence[int]) -> dict[str, Any]:
     """Returns the flat list (row, position) -> target id -> response, and the lengths."""
-    row, position, response = [], [], []
-    for number, (plain, start) in enumerate(zip(rows, starts, strict=True)):
-        length = plain.response_ids.numel()
-        first = start + plain.prompt_length - 1  # the last prompt token predicts the first target
-        row.append(torch.full((length,), number))
-        position.append(torch.arange(first, first + length))
-        response.append(torch.full((length,), number))
+    row, position, answers = [], [], []
+    for number, (one, start) in enumerate(zip(rows, starts, strict=True)):
+        for predictors, ids in zip(one.predictors(), one.answers, strict=True):
+            row.append(torch.full((ids.numel(),), number))
+            position.append(start + predictors)
+            answers.append(ids)
+    lengths = torch.tensor([ids.numel() for ids in answers])
     return {
         "row": torch.cat(row),
         "position": torch.cat(position),
-        "response": torch.cat(response),
-        "target_ids": torch.cat([plain.response_ids for plain in rows]),
-        "lengths": torch.tensor([plain.response_ids.numel() for plain in rows]),
+        "response": torch.arange(len(answers)).repeat_interleave(lengths),
+        "target_ids": torch.cat(answers),
+        "lengths": lengths,
     }
 
 

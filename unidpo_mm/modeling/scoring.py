@@ -17,6 +17,7 @@ from ..errors import AdapterError, ModelError, Problem
 from ..records import GroupBatch
 from .logprobs import LogitTransform, token_logps
 from .memory import enable_checkpointing
+from .packing import Packing, packed_rows, plain_positions
 
 __all__ = ["ScoringModel", "base_and_head", "score", "unwrap_peft"]
 
@@ -41,7 +42,12 @@ class ScoringModel(nn.Module):
         self.transform = logit_transform(self.config)
 
     def forward(
-        self, inputs: Mapping[str, Tensor], row: Tensor, position: Tensor, target_ids: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        row: Tensor,
+        position: Tensor,
+        target_ids: Tensor,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Returns the log-probabilities of the targets.
 
@@ -50,12 +56,18 @@ class ScoringModel(nn.Module):
             row: [M], rows of the predicting hidden states.
             position: [M], their positions in those rows.
             target_ids: [M].
+            packing: How rows are packed; None for plain rows.
 
         Returns:
             [M], float32.
         """
         base, head = base_and_head(self.model)
-        hidden_BTD = base(**self.checked(inputs), use_cache=False).last_hidden_state
+        taken = self.checked(inputs)
+        if packing is not None:
+            positions = plain_positions(base, taken, packing)
+            taken |= {} if positions is None else {"position_ids": positions}
+        with packed_rows(packing):
+            hidden_BTD = base(**taken, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
         return token_logps(
             gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
@@ -124,8 +136,9 @@ def score(scorer: nn.Module, adapter: Adapter, batch: GroupBatch) -> Tensor:
         adapter: Turns the batch into forward inputs.
         batch: On the scorer's device.
     """
+    packing = Packing(batch.segment, batch.row_position) if batch.layout == "packed" else None
     logps: Tensor = scorer(
-        adapter.forward_inputs(batch), batch.row, batch.position, batch.target_ids
+        adapter.forward_inputs(batch), batch.row, batch.position, batch.target_ids, packing
     )
     return logps
 

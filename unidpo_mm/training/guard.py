@@ -1,9 +1,14 @@
-"""A check before training: does our scoring give what the model itself says?
+"""Checks before training: does our scoring give what the model says, and in both layouts the same?
 
 Scoring applies the output head to the hidden states of the base model. A model that does something
 else in between (another layer, a scale of its own) would train on wrong numbers without a word, so
-one short row is scored both ways first.
+one short row is scored both ways first. A model that carries a state from token to token, or whose
+attention does not ask for a mask, would mix the answers of a packed row: then rows stay plain.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -11,13 +16,26 @@ from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import ModelError, Problem
 from ..modeling.scoring import ScoringModel, score
-from ..records import Message, Pair, PreferenceRow, Response
+from ..records import Layout, Message, Pair, PreferenceRow, Response
 
-__all__ = ["check_scorer"]
+__all__ = ["LayoutChoice", "check_scorer", "choose_layout"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest difference of a token's log-probability; other formats round the logits themselves."""
 LOW_PRECISION_TOLERANCE = 0.2
+PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""The same between the layouts, where only the order of sums differs."""
+
+
+LAYOUTS: tuple[Layout, Layout] = ("plain", "packed")
+
+
+@dataclass(frozen=True)
+class LayoutChoice:
+    """The layout of a run, and why it is not the packed one."""
+
+    layout: Layout
+    reason: str = ""
 
 
 @torch.no_grad()
@@ -49,6 +67,68 @@ def check_scorer(scorer: ScoringModel, adapter: Adapter, device: torch.device | 
                 "Choose another model, or report this one",
             )
         )
+
+
+def choose_layout(
+    wanted: Literal["auto", "packed", "plain"],
+    scorer: ScoringModel,
+    adapter: Adapter,
+    rows: Sequence[PreferenceRow],
+    *,
+    unpackable: str | None,
+    device: torch.device | str,
+) -> LayoutChoice:
+    """Returns the layout of a run.
+
+    Args:
+        wanted: What the user asks for.
+        scorer: The policy, its weights on `device`.
+        adapter: Encodes rows.
+        rows: The run's rows; those with most answers and with a picture are scored both ways.
+        unpackable: What is known to stand against packing.
+        device: Where the weights are.
+
+    Raises:
+        ModelError: If packed rows are asked for and cannot be had.
+    """
+    if wanted == "plain":
+        return LayoutChoice("plain", "as asked for")
+    if wanted == "auto" and all(len(row.responses) < 2 for row in rows):
+        return LayoutChoice("plain", "there is one answer to a prompt")
+    reason = unpackable or _disagreement(scorer, adapter, rows, device)
+    if reason is None:
+        return LayoutChoice("packed")
+    if wanted == "packed":
+        raise ModelError(Problem("model.layout", f"rows cannot be packed: {reason}", "Set auto"))
+    return LayoutChoice("plain", reason)
+
+
+@torch.no_grad()
+def _disagreement(
+    scorer: ScoringModel,
+    adapter: Adapter,
+    rows: Sequence[PreferenceRow],
+    device: torch.device | str,
+) -> str | None:
+    """Says by how much the layouts differ on real rows; None if by no more than rounding."""
+    picked = [max(rows, key=lambda row: len(row.responses)), *(r for r in rows if r.images)][:2]
+    groups = [adapter.encode(row) for row in picked]
+    training = scorer.training
+    scorer.eval()
+    plain, packed = (
+        score(
+            scorer,
+            adapter,
+            collate(groups, pad_token_id=adapter.pad_token_id, layout=layout).to(device),
+        )
+        for layout in LAYOUTS
+    )
+    scorer.train(training)
+    difference = float((plain - packed).abs().max())
+    dtype = next(scorer.parameters()).dtype
+    if difference <= PACKED_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
+        return None
+    return f"packed log-probabilities differ from plain ones by {difference:.3g}"
 
 
 def _short_row() -> PreferenceRow:

@@ -1,5 +1,6 @@
 """Runs a recipe: one table of which key becomes which argument, and the run itself."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -59,7 +60,7 @@ def check_from_recipe(recipe: Recipe) -> None:
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
-    print_start(trainer.parts, args, max_steps=steps, processes=args.world_size, console=Console())
+    print_start(trainer, max_steps=steps, console=Console())
 
 
 def trainer_for(recipe: Recipe) -> UniDPOTrainer:
@@ -148,6 +149,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         or None,
         "freeze": None if model.freeze is None else list(model.freeze),
         "adapter": model.adapter,
+        "layout": model.layout,
         "prompt_style": model.prompt_style,
         "image_min_pixels": model.image_min_pixels,
         "image_max_pixels": model.image_max_pixels,
@@ -172,6 +174,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     record = {
         "loss": parts.settings.describe(),
         "reference": type(parts.reference).__name__ if parts.reference is not None else "none",
+        "layout": dataclasses.asdict(trainer.layout),
         "prompts": _prompts(recipe, parts.adapter.processor),
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),

@@ -12,6 +12,7 @@ from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem, RecipeError
 from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
     add_lora,
@@ -20,7 +21,7 @@ from ..modeling.parts import (
     keep_in_float32,
 )
 from ..modeling.reference import FrozenCopy, Reference, build_reference
-from ..modeling.scoring import ScoringModel
+from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
@@ -37,6 +38,7 @@ class RunParts:
         reference: The reference, or None where the loss uses none.
         family, adapter: The model's family and its adapter.
         settings: The loss, every parameter a number.
+        unpackable: Why rows cannot be packed for this model; None where they can.
         train_rows, eval_rows: The data.
         preflight: What a pass over the data found; None if it was switched off.
     """
@@ -46,6 +48,7 @@ class RunParts:
     family: AdapterFamily
     adapter: Adapter
     settings: LossSettings
+    unpackable: str | None
     train_rows: Sequence[PreferenceRow]
     eval_rows: Sequence[PreferenceRow]
     preflight: Preflight | None
@@ -74,6 +77,7 @@ def prepare_run(
     )
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
+    unpackable = None if args.layout == "plain" else enable_packing(unwrap_peft(policy))
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
     return RunParts(
         scorer=scorer,
@@ -81,6 +85,7 @@ def prepare_run(
         family=family,
         adapter=adapter,
         settings=settings.with_medians(train_rows or eval_rows),
+        unpackable=unpackable,
         train_rows=train_rows,
         eval_rows=eval_rows,
         preflight=found,
@@ -196,6 +201,8 @@ def _reference(
     if ref_model is scorer.model:
         found = "ref_model is the very model that trains"
         raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
+    if args.layout != "plain":
+        enable_packing(unwrap_peft(ref_model))
     return FrozenCopy(ScoringModel(ref_model, chunk_size=args.logps_chunk_size), adapter)
 
 

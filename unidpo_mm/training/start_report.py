@@ -1,7 +1,7 @@
 """What a run prints before its first step: what trains, on what, how often."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..modeling.parts import PartCount, count_parameters
 from .config import UniDPOConfig
+from .guard import LayoutChoice
 from .setup import RunParts
+
+if TYPE_CHECKING:
+    from .trainer import UniDPOTrainer
 
 __all__ = ["StartReport", "parameter_table", "print_start", "step_line"]
 
@@ -45,26 +49,22 @@ def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes:
 class StartReport(TrainerCallback):
     """Prints the report when training begins, on the main process."""
 
-    def __init__(self, parts: RunParts) -> None:
-        self.parts = parts
+    def __init__(self, trainer: "UniDPOTrainer") -> None:
+        self.trainer = trainer
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called by the trainer."""
         if state.is_world_process_zero:
-            print_start(self.parts, args, max_steps=state.max_steps, processes=args.world_size)
+            print_start(self.trainer, max_steps=state.max_steps)
 
 
 def print_start(
-    parts: RunParts,
-    args: UniDPOConfig,
-    *,
-    max_steps: int,
-    processes: int,
-    console: Console | None = None,
+    trainer: "UniDPOTrainer", *, max_steps: int, console: Console | None = None
 ) -> None:
-    """Prints the table of parameters and the lines about data, loss and steps."""
+    """Prints the table of parameters and the lines about data, loss, layout and steps."""
+    parts, args = trainer.parts, trainer.args
     console = console or Console(stderr=True)
     console.print(parameter_table(count_parameters(parts.scorer.model, parts.family)))
     for line in data_lines(parts, args):
@@ -73,7 +73,16 @@ def print_start(
     console.print(f"Loss: {loss_line(parts)}; reference: {reference}", soft_wrap=True)
     if parts.settings.loss.batch_dependent(parts.settings.config):
         console.print("[yellow]This loss depends on the micro-batch a pair falls into[/yellow]")
-    console.print(step_line(parts, args, max_steps=max_steps, processes=processes), soft_wrap=True)
+    console.print(layout_line(trainer.layout), soft_wrap=True)
+    steps = step_line(parts, args, max_steps=max_steps, processes=args.world_size)
+    console.print(steps, soft_wrap=True)
+
+
+def layout_line(choice: LayoutChoice) -> str:
+    """Returns what a batch repeats, and why."""
+    if choice.layout == "packed":
+        return "Layout: packed, prompt and pictures run once for all answers"
+    return f"Layout: plain, prompt and pictures run once for each answer ({choice.reason})"
 
 
 def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:

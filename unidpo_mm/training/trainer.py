@@ -26,11 +26,11 @@ from ..records import GroupBatch
 from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
-from .guard import check_scorer
+from .guard import LayoutChoice, check_scorer, choose_layout
 from .metrics import MetricSums, policy_only_change
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
-from .setup import RunParts, prepare_run
+from .setup import prepare_run
 from .start_report import StartReport
 from .step import StepOutput, preference_step
 
@@ -99,11 +99,11 @@ class UniDPOTrainer(Trainer):
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
             processing_class=parts.adapter.processor,
-            callbacks=[StartReport(parts), *(callbacks or [])],
+            callbacks=[StartReport(self), *(callbacks or [])],
             **kwargs,
         )
-        self._check_start()
-        self.data_collator = _collator(parts, args, processes=self.accelerator.num_processes)
+        self.layout = self._check_start()
+        self.data_collator = self._collator()
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.throughput = Throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
@@ -112,13 +112,41 @@ class UniDPOTrainer(Trainer):
             self.add_callback(self.progress)
         self.first_evaluation: dict[str, float] = {}
 
-    def _check_start(self) -> None:
-        """Refuses FSDP that would not happen, and a model that would be scored wrongly."""
+    def _check_start(self) -> LayoutChoice:
+        """Refuses FSDP that would not happen and a model that would be scored wrongly.
+
+        Returns:
+            The layout of the run.
+        """
         _check_fsdp(self.args, self.accelerator)
-        if self.place_model_on_device:  # sharded weights are not whole before training begins
-            check_scorer(self.parts.scorer, self.parts.adapter, self.args.device)
+        parts, unpackable = self.parts, self.parts.unpackable
+        if self.place_model_on_device:
+            check_scorer(parts.scorer, parts.adapter, self.args.device)
+        else:  # sharded weights are not whole before training begins
+            unpackable = unpackable or "sharded weights cannot be compared before training"
+        if not self.args.disable_dropout:
+            unpackable = unpackable or "dropout would not fall on the same places"
+        return choose_layout(
+            self.args.layout,
+            parts.scorer,
+            parts.adapter,
+            parts.train_rows or parts.eval_rows,
+            unpackable=unpackable,
+            device=self.args.device,
+        )
 
     # ---- data ----
+
+    def _collator(self) -> GroupCollator:
+        """Returns the collator; with several processes every batch runs every part of the model."""
+        adapter = self.parts.adapter
+        filler = adapter.filler() if self.accelerator.num_processes > 1 else None
+        return GroupCollator(
+            pad_token_id=adapter.pad_token_id,
+            padding_side=self.args.padding_side,
+            layout=self.layout.layout,
+            filler=filler if filler is not None and filler.image_extras else None,
+        )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns micro-batches of whole groups, as many on every process."""
@@ -317,16 +345,6 @@ class UniDPOTrainer(Trainer):
             yield
         finally:
             self.model = scorer
-
-
-def _collator(parts: RunParts, args: UniDPOConfig, *, processes: int) -> GroupCollator:
-    """Returns the collator; with several processes every batch runs every part of the model."""
-    filler = parts.adapter.filler() if processes > 1 else None
-    return GroupCollator(
-        pad_token_id=parts.adapter.pad_token_id,
-        padding_side=args.padding_side,
-        filler=filler if filler is not None and filler.image_extras else None,
-    )
 
 
 def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:

@@ -1,0 +1,129 @@
+"""The packed layout says what the plain one says: log-probabilities, losses and gradients."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import MODEL_TYPES, PICTURE_TYPES, encoded, load_tiny, mixed_rows, scorer_of
+from torch import Tensor
+
+from unidpo_mm.data.collate import collate
+from unidpo_mm.modeling import packing
+from unidpo_mm.modeling.logprobs import sequence_logps
+from unidpo_mm.modeling.packing import enable_packing
+from unidpo_mm.modeling.scoring import score
+from unidpo_mm.plugins import load_family
+from unidpo_mm.records import GroupBatch
+
+Checkpoint = Callable[[str], Path]
+
+OTHER_TYPES = (
+    "mistral",
+    "gemma3_text",
+    "qwen2",
+    "phi3",
+    "cohere2",
+    "olmo2",
+    "gpt_neox",
+    "starcoder2",
+)
+"""Decoders with sliding windows, mixed layers, or other norms and heads."""
+
+
+def batches(loaded: Any, rows: Any, *, side: Any = "right") -> tuple[GroupBatch, GroupBatch]:
+    groups = encoded(loaded, rows)
+    pad = loaded.adapter.pad_token_id
+    plain, packed = (
+        collate(groups, pad_token_id=pad, padding_side=side, layout=layout)
+        for layout in ("plain", "packed")
+    )
+    return plain, packed
+
+
+def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probabilities and the gradients of a weighted sum of them."""
+    loaded.model.zero_grad()
+    logps = score(scorer_of(loaded), loaded.adapter, batch)
+    weight = torch.linspace(-1, 2, logps.numel())
+    (logps * weight).sum().backward()
+    grads = {n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None}
+    return logps.detach(), grads
+
+
+def relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    difference = sum(float((one[n] - other[n]).double().square().sum()) for n in one)
+    return (difference / sum(float(g.double().square().sum()) for g in one.values())) ** 0.5
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_packed_equals_plain(checkpoint: Checkpoint, model_type: str, side: str) -> None:
+    loaded = load_tiny(checkpoint(model_type))
+    enable_packing(loaded.model)
+    plain, packed = batches(loaded, mixed_rows(pictures=model_type in PICTURE_TYPES), side=side)
+    assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
+    (one, grads), (other, packed_grads) = scored(loaded, plain), scored(loaded, packed)
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+    assert relative(grads, packed_grads) < 2e-5
+    sums = [sequence_logps(logps, batch).sum for logps, batch in ((one, plain), (other, packed))]
+    torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", OTHER_TYPES)
+def test_packed_equals_plain_for_other_decoders(tmp_path: Path, model_type: str) -> None:
+    sizes = {"sliding_window": 8} if model_type in ("mistral", "gemma3_text", "cohere2") else {}
+    loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
+    enable_packing(loaded.model)
+    plain, packed = batches(loaded, mixed_rows(pictures=False))
+    with torch.no_grad():
+        one, other = (score(scorer_of(loaded), loaded.adapter, b) for b in (plain, packed))
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+
+
+def test_pictures_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    rows = mixed_rows(pictures=True)
+    plain, packed = batches(loaded, rows)
+    assert packed.image_inputs["pixel_values"].shape[0] == 3
+    assert plain.image_inputs["pixel_values"].shape[0] == 6
+    prompts = sum(group.prompt_ids.numel() for group in encoded(loaded, rows))
+    assert int((packed.segment == 0).sum()) == prompts
+
+
+@pytest.mark.parametrize("mistake", ["a branch sees another", "packed positions"])
+def test_a_mistake_in_the_layout_shows(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    enable_packing(loaded.model)
+    plain, packed = batches(loaded, mixed_rows(pictures=False))
+    if mistake == "a branch sees another":
+        everything = packing.Packing.rule
+
+        def leaky(self: Any, own: Any) -> Any:
+            return packing.Packing(self.segment.clamp(max=1), self.row_position).rule_(own)
+
+        monkeypatch.setattr(packing.Packing, "rule_", everything, raising=False)
+        monkeypatch.setattr(packing.Packing, "rule", leaky)
+    else:
+        width = packed.row_position.shape[1]
+        packed.row_position.copy_(torch.arange(width).expand_as(packed.row_position))
+    with torch.no_grad():
+        one, other = (score(scorer_of(loaded), loaded.adapter, b) for b in (plain, packed))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_plain_rows_and_generation_are_left_as_they_were(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    plain, _ = batches(loaded, mixed_rows(pictures=False))
+    ids = plain.token_inputs["input_ids"][:1, :5]
+    with torch.no_grad():
+        before = score(scorer_of(loaded), loaded.adapter, plain)
+        said = loaded.model.generate(ids, max_new_tokens=4, do_sample=False)
+        enable_packing(loaded.model)
+        enable_packing(loaded.model)  # a second call changes nothing
+        assert torch.equal(score(scorer_of(loaded), loaded.adapter, plain), before)
+        assert torch.equal(loaded.model.generate(ids, max_new_tokens=4, do_sample=False), said)

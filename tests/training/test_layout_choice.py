@@ -1,0 +1,99 @@
+"""Rows are packed where that changes nothing, and the run says why where they are not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import mixed_rows, row
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm.errors import ModelError
+from unidpo_mm.modeling import packing
+from unidpo_mm.training.start_report import layout_line
+
+Checkpoint = Callable[[str], Path]
+
+
+def trained(folder: Path, tmp_path: Path, **given: Any) -> Any:
+    trainer = make_trainer(
+        folder, mixed_rows(pictures=True), config(tmp_path, loss_type="dpo", **given)
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("model_type", ["llava_onevision", "qwen2_vl"])
+def test_packed_and_plain_runs_end_in_the_same_weights(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    folder = checkpoint(model_type)
+    runs = [trained(folder, tmp_path / layout, layout=layout) for layout in ("packed", "plain")]
+    assert [run.layout.layout for run in runs] == ["packed", "plain"]
+    packed, plain = (state_of(run) for run in runs)
+    for name, weight in plain.items():
+        torch.testing.assert_close(packed[name], weight, rtol=1e-5, atol=2e-6)
+
+
+def test_auto_packs_what_can_be_packed_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
+    assert trainer.layout.layout == "packed"
+    assert "once for all answers" in layout_line(trainer.layout)
+    batch = next(iter(trainer.get_train_dataloader()))["batch"]
+    assert batch.layout == "packed"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"disable_dropout": False}, "dropout would not fall on the same places"),
+        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "kernel 'eager' takes no mask"),
+        ({"layout": "plain"}, "as asked for"),
+    ],
+    ids=["dropout", "eager", "plain"],
+)
+def test_rows_stay_plain_for_a_reason(
+    checkpoint: Checkpoint, tmp_path: Path, given: dict[str, Any], reason: str
+) -> None:
+    rows = mixed_rows(pictures=False)
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
+    assert trainer.layout.layout == "plain"
+    assert reason in layout_line(trainer.layout)
+
+
+def test_single_answers_need_no_packing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    rows = [row("a", "x", ("y",), (1.0,), pairs=()), row("b", "z", ("w",), (1.0,), pairs=())]
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="sft"))
+    assert "one answer to a prompt" in layout_line(trainer.layout)
+
+
+def test_packing_that_cannot_be_had_is_an_error_where_it_was_asked_for(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(tmp_path, layout="packed", model_init_kwargs={"attn_implementation": "eager"})
+    with pytest.raises(ModelError, match=r"model.layout: rows cannot be packed: .*'eager'"):
+        make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args)
+
+
+def test_a_model_whose_answers_would_mix_stays_plain(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a state-space model would: the mask is not asked for."""
+    monkeypatch.setattr(packing.Packing, "rule", lambda self, own: own)
+    rows = mixed_rows(pictures=False)
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
+    assert trainer.layout.layout == "plain"
+    assert "packed log-probabilities differ from plain ones by" in layout_line(trainer.layout)
+
+
+def test_a_packed_run_saves_an_ordinary_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    rows = mixed_rows(pictures=False)
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, layout="packed"))
+    trainer.train()
+    trainer.save_model()
+    assert "packed" not in (tmp_path / "config.json").read_text()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.config._attn_implementation == "sdpa"

@@ -1,0 +1,135 @@
+"""The packed layout inside transformers' own attention: which keys a token of a packed row may see.
+
+A packed row is `[prompt | r0 | r1 | ...]`. A token sees the prompt and its own branch, by the
+model's own rule (causal, sliding window, ...) at the positions that both would have in the plain
+row. The rule reaches every text layer through a registered mask function; models are not patched.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Packing", "enable_packing", "packed_rows", "plain_positions"]
+
+PREFIX = "packed_"
+"""Put before the name of the attention kernel that a model had."""
+
+KERNELS = ("sdpa", "flex_attention")
+"""Kernels that take any mask."""
+
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(batch, head, query, key) indices -> whether the query may see the key; as in transformers."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which branch each token of a packed batch belongs to, and where it would stand alone.
+
+    Attributes:
+        segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
+        row_position: [B, T], the position in the plain row.
+    """
+
+    segment: Tensor
+    row_position: Tensor
+
+    def rule(self, own: MaskFunction) -> MaskFunction:
+        """Returns the model's own rule at plain positions, between tokens of one branch."""
+
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            position, segment = self.row_position, self.segment
+            branch = segment[batch, key]
+            related = (branch == 0) | (branch == segment[batch, query])
+            return related & own(batch, head, position[batch, query], position[batch, key])
+
+        return visible
+
+
+_current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+@contextmanager
+def packed_rows(packing: Packing | None) -> Iterator[None]:
+    """Makes forwards inside the block packed ones; None leaves them plain."""
+    token = _current.set(packing)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def enable_packing(model: Any) -> str | None:
+    """Lets a transformers model take packed rows beside plain ones.
+
+    Its attention kernel stays the one it had; only the mask is composed anew, and only inside
+    `packed_rows`.
+
+    Args:
+        model: A transformers model, without PEFT around it.
+
+    Returns:
+        Why rows cannot be packed for this model; None where they can.
+    """
+    text = model.config.get_text_config()
+    kernel = str(text._attn_implementation)
+    if kernel.startswith(PREFIX):
+        return None
+    if kernel not in KERNELS:
+        return f"the attention kernel '{kernel}' takes no mask of ours, {' and '.join(KERNELS)} do"
+    _register(kernel)
+    name = PREFIX + kernel
+    model.set_attn_implementation(name if text is model.config else {"text_config": name})
+    return None
+
+
+def _register(kernel: str) -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    make_mask = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+
+    def masked(*args: Any, mask_function: MaskFunction, **kwargs: Any) -> Any:
+        packing = _current.get()
+        if packing is not None:
+            mask_function = packing.rule(mask_function)
+            kwargs = {**kwargs, "allow_is_causal_skip": False}
+        return make_mask(*args, mask_function=mask_function, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, ALL_ATTENTION_FUNCTIONS[kernel])
+    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, masked)
+
+
+def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing) -> Tensor | None:
+    """Returns what a model that counts positions in several dimensions would count itself.
+
+    It counts the prompt by its own rule; answers go on from there, each as if it stood alone.
+
+    Args:
+        base: The base model.
+        inputs: Its keyword arguments.
+        packing: The layout of the batch.
+
+    Returns:
+        [3, B, T], or None for models with one position a token.
+    """
+    count: Any = getattr(base, "get_rope_index", None)
+    if count is None:
+        return None
+    in_prompt = packing.segment == 0
+    grids = {name: inputs[name] for name in ("image_grid_thw",) if name in inputs}
+    counted, _ = count(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+        attention_mask=in_prompt.long(),
+        **grids,
+    )
+    prompt_3BT = torch.where(in_prompt, counted, -1)
+    following_B = prompt_3BT.amax(dim=(0, 2)) + 1
+    into_answer_BT = packing.row_position - in_prompt.sum(1, keepdim=True)
+    answer_BT = following_B[:, None] + into_answer_BT
+    return torch.where(packing.segment > 0, answer_BT, prompt_3BT).clamp(min=0)
