@@ -17,6 +17,8 @@ FAMILY_WORDS = (
     "llava|qwen|llama|internvl|internlm|gemma|pixtral|idefics|minicpm|mistral|deepseek|smolvlm|"
     "smollm|blip|florence|molmo|phi[-_]?[34]|glm|vicuna"
 )
+FRAMEWORK_WORDS = r"llama[-_ ]?factory|use_llama_pro"
+"""A framework that other people come from, and one of its keys; no family of ours."""
 
 
 def sources(*packages: str) -> Iterator[Path]:
@@ -82,7 +84,7 @@ def test_the_core_names_no_model_family():
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sources("unidpo_mm")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if pattern.search(line)
+        if pattern.search(re.sub(FRAMEWORK_WORDS, "", line, flags=re.IGNORECASE))
     ]
     assert not found
 
