@@ -147,7 +147,7 @@ def fit_responses(
             f"the prompt has {prompt_length} tokens{pictures} and max_length is "
             f"{options.max_length}: no token of an answer is left"
         )
-        smaller = ", lower model.image_max_pixels" if options.image_max_pixels else ""
+        smaller = ", make the pictures smaller" if image_tokens else ""
         remedy = (
             f"Set data.max_length to {longest} or more, or null for no limit{smaller}, or remove "
             "the row"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
 from ._conversation import Rendered, Span, fit_responses, render, split_ids
@@ -66,6 +66,7 @@ class PictureAdapter:
         self.traits = traits
         self.image_token: str = processor.image_token
         self.image_token_id = image_token_id
+        self._check_processor()
 
     @property
     def pad_token_id(self) -> int:
@@ -137,8 +138,8 @@ class PictureAdapter:
             )
         except ValueError as error:  # for example a picture that is far too long and narrow
             names = ", ".join(image.describe() for image in row.images)
-            found = f"the model's processor refuses the pictures ({names}): {error}"
-            remedy = "Replace the picture or remove the row"
+            found = f"the model's processor refuses the row with its pictures ({names}): {error}"
+            remedy = "Replace the picture, take special tokens out of the text, or remove the row"
             raise DataError(Problem(f"{row.where}, field 'images'", found, remedy)) from error
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
         return encoded["input_ids"][0].tolist(), tensors
@@ -150,6 +151,25 @@ class PictureAdapter:
         prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()
         answers = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
         return {self.traits.token_types: (prompt, *answers)}
+
+    def _check_processor(self) -> None:
+        """Refuses a processor that belongs to another model.
+
+        Raises:
+            ModelError: If its picture token is not the model's, or its pictures are others.
+        """
+        own = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        names = set(self.processor.image_processor.model_input_names)
+        found = None
+        if own != self.image_token_id:
+            found = f"its '{self.image_token}' is token {own}, the model's {self.image_token_id}"
+        elif not names <= self.traits.image_keys:
+            found = f"it gives {', '.join(sorted(names - self.traits.image_keys))} for a picture"
+        if found is not None:
+            name = type(self.processor).__name__
+            remedy = "Pass the model's own processor, or leave it out"
+            problem = Problem("processing_class", f"{name} is of another model: {found}", remedy)
+            raise ModelError(problem)
 
     def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
         found = rendered.prompt.count(self.image_token)

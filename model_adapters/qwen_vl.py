@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
+from unidpo_mm.errors import ModelError, Problem
 
 from ._picture_adapter import PictureAdapter, PictureTraits
 from ._pictures import with_pixel_limits
@@ -17,6 +18,13 @@ IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdapter:
+    cut = getattr(processor.image_processor, "patch_size", None)
+    seen: Any = config.vision_config.patch_size
+    seen = seen[0] if isinstance(seen, list | tuple) else seen
+    if cut not in (seen, None):  # one without patches is refused below
+        found = f"it cuts pictures into patches of {cut} pixels, the model sees {seen}"
+        remedy = "Pass the model's own processor, or leave it out"
+        raise ModelError(Problem("processing_class", found, remedy))
     traits = PictureTraits(
         image_keys=IMAGE_KEYS,
         placeholder=f"<|vision_start|>{processor.image_token}<|vision_end|>",

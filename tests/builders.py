@@ -27,7 +27,7 @@ from unidpo_mm.records import (
 
 TEXT_TYPES = ("llama", "qwen3")
 LLAVA_TYPES = ("llava", "llava_next", "llava_onevision")
-QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 PICTURE_TYPES = LLAVA_TYPES + QWEN_TYPES
 MODEL_TYPES = TEXT_TYPES + PICTURE_TYPES
 

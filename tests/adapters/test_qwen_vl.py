@@ -83,7 +83,9 @@ def test_limits_are_refused_where_they_would_do_nothing(
 def test_a_prompt_that_is_too_long_says_that_smaller_pictures_help(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_pixels=9999).adapter
     one = row("a", "What is it?", images=[picture(1, (90, 90))])
-    with pytest.raises(DataError, match=r"of pictures and max_length is 20.*image_max_pixels"):
+    with pytest.raises(
+        DataError, match=r"of pictures and max_length is 20.*make the pictures smaller"
+    ):
         adapter.encode(one)
 
 
@@ -95,12 +97,13 @@ def test_a_picture_that_the_processor_refuses_is_named_with_its_row(checkpoint: 
 
 
 @every_type
-def test_pictures_are_placed_in_height_and_width(checkpoint: Checkpoint, model_type: str) -> None:
-    """A wide and a tall picture of the same patches differ by their positions."""
+def test_the_decoder_places_pictures_in_height_and_width(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """A wide and a tall picture of the same features differ by their positions alone."""
     loaded = load_tiny(checkpoint(model_type))
     step = 2 * loaded.adapter.processor.image_processor.patch_size
-    flat = picture(1, (3 * step, step)).resize((3 * step, step))
-    group = loaded.adapter.encode(row("a", "What is it?", images=[flat]))
+    group = loaded.adapter.encode(row("a", "What is it?", images=[picture(1, (3 * step, step))]))
     inputs = {
         "input_ids": torch.cat([group.prompt_ids, group.response_ids[0]])[None],
         "mm_token_type_ids": torch.cat(
@@ -111,9 +114,19 @@ def test_pictures_are_placed_in_height_and_width(checkpoint: Checkpoint, model_t
     grid = group.image_extras["image_grid_thw"]
     model: Any = loaded.model.eval()
     with torch.no_grad():
+        seen = model.model.get_image_features(inputs["pixel_values"], grid, return_dict=True)
+        # the tower looks at the grid too: from here on it sees the same, whatever the grid
+        monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: seen)
         wide = model(**inputs, image_grid_thw=grid).logits
         tall = model(**inputs, image_grid_thw=grid[:, [0, 2, 1]]).logits
+        monkeypatch.setattr(
+            model.model,
+            "compute_3d_position_ids",
+            lambda **_: torch.arange(wide.shape[1]).expand(3, 1, -1),
+        )
+        flat = [model(**inputs, image_grid_thw=g).logits for g in (grid, grid[:, [0, 2, 1]])]
     assert not torch.allclose(wide, tall, atol=1e-4)
+    assert torch.equal(*flat)  # without such positions nothing differs
 
 
 @every_type
@@ -133,6 +146,29 @@ def test_a_generation_in_between_leaves_no_trace_in_the_positions(
         after = [score(scorer, loaded.adapter, one) for one in (batch, text_only)]
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "message"),
+    [
+        ("qwen2_vl", "llava", "of another model: its '<image>' is token"),
+        ("qwen2_vl", "qwen3_vl", "patches of 16 pixels, the model sees 14"),
+        ("llava", "qwen2_vl", "of another model: its"),
+    ],
+    ids=["family", "patches", "other way"],
+)
+def test_the_processor_of_another_model_is_refused(
+    checkpoint: Checkpoint, own: str, other: str, message: str
+) -> None:
+    from transformers import AutoProcessor
+
+    from unidpo_mm.adapter import AdapterOptions
+    from unidpo_mm.modeling.load import ModelSource, load_model
+
+    source = ModelSource(name_or_path=str(checkpoint(own)))
+    processor = AutoProcessor.from_pretrained(checkpoint(other))
+    with pytest.raises(ModelError, match=message):
+        load_model(source, AdapterOptions(), processor=processor)
 
 
 def test_a_base_model_reads_a_raw_prompt_with_its_vision_marks(checkpoint: Checkpoint) -> None:

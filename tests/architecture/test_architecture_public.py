@@ -9,7 +9,7 @@ import pytest
 
 import unidpo_mm
 from unidpo_mm.recipe import load_recipe
-from unidpo_mm.sweep.plan import load_sweep
+from unidpo_mm.sweep.plan import check_arms, read_sweep
 from unidpo_mm.sweep.runner import load_runner
 from unidpo_mm.training.recipe_checks import check_loss, check_train
 
@@ -29,7 +29,8 @@ def test_every_config_loads(path: Path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_arm_of_every_sweep_loads(path: Path):
-    sweep = load_sweep(path, checks=[check_loss, check_train])
+    sweep = read_sweep(path)
+    check_arms(sweep, [check_loss, check_train])
     assert len(sweep.arms) > 1
     assert load_runner(sweep.runner).figures
 

@@ -16,7 +16,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [(), ("train",), ("list",), ("demo",)])
+@pytest.mark.parametrize(
+    "arguments", [(), ("train",), ("list",), ("sweep",), ("migrate",), ("demo",)]
+)
 def test_help_is_quick(arguments: tuple[str, ...]):
     seconds = []
     for _ in range(3):  # the best of three: another process may have had the core
@@ -30,7 +32,10 @@ def test_help_is_quick(arguments: tuple[str, ...]):
     pytest.fail(f"`unidpo-mm {' '.join(arguments)} --help` took {min(seconds):.1f} s")
 
 
-@pytest.mark.parametrize("arguments", ["--help", "train --help", "list --help", "demo --help"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "train --help", "list --help", "sweep --help", "migrate --help", "demo --help"],
+)
 def test_help_imports_nothing_heavy(arguments: str):
     code = f"""
 import sys

@@ -8,6 +8,7 @@ The common case, answers of 2 and 4 tokens, as sums of log-probabilities:
 and as means over tokens: log-ratios -1/2, 0 and 1, -1/4; margins -1/2 and 5/4.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -200,8 +201,31 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
         ({"losses": {"dpo": 1.0}, "parameters": {"dpo": {"betta": 1}}}, r"parameters.dpo: .*betta"),
         ({"losses": {"dpo": 1.0}, "parameters": {"dpo": {"beta": -1.0}}}, "beta must be > 0"),
         ({"losses": {"dppo": 1.0}}, "no loss 'dppo', did you mean"),
+        ({"losses": {"dpo": 0.0, "sft": 1.0}}, "must hold a loss of pairs with a weight"),
+        ({"losses": {"uni_dpo": 1.0}}, r"parameters.uni_dpo.tau_good must be a number"),
+        (
+            {"losses": {"bco": 1.0}, "parameters": {"bco": {"shift": "bach_mean"}}},
+            "parameters.bco.shift",
+        ),
+        (
+            {"losses": {"dpo": 1.0}, "parameters": {"dpo": {"beta": [1.0, 2.0]}}},
+            "parameters.dpo.beta",
+        ),
     ],
-    ids=["weight", "no pairs", "absent", "memory", "itself", "unknown", "value", "no such loss"],
+    ids=[
+        "weight",
+        "no pairs",
+        "absent",
+        "memory",
+        "itself",
+        "unknown",
+        "value",
+        "no such loss",
+        "weight 0",
+        "median",
+        "no such choice",
+        "a list",
+    ],
 )
 def test_a_mixture_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises((RecipeError, ValueError), match=message):
@@ -219,7 +243,7 @@ def test_beta_dpo_starts_at_beta_zero_and_follows_the_gap() -> None:
     first = losses_of(beta_dpo.LOSS, config, memory, pairs=learning())
     assert first == pytest.approx([log1pexp(-m) for m in SUMS], rel=1e-12)
     assert (memory.mean, memory.std) == (1.0, 2.0)
-    memory.mean = 0.0
+    memory.mean, memory.square = 0.0, 5.0
     again = losses_of(beta_dpo.LOSS, config, memory)  # no gradient: the memory stays
     assert again == pytest.approx([log1pexp(-1.5 * m) for m in SUMS], rel=1e-12)
     assert memory.mean == 0.0
@@ -241,7 +265,8 @@ def test_beta_dpo_draws_pairs_near_the_running_mean_and_keeps_the_mean_loss() ->
     drawn = torch.zeros(2)
     for seed in range(60):
         torch.manual_seed(seed)
-        memory = beta_dpo.GapMemory(mean=3.0, std=1.0)  # pair 2 lies there, pair 1 four away
+        # after this batch the mean is 2.8 and the spread 0.98: pair 2 lies there, pair 1 far off
+        memory = beta_dpo.GapMemory(mean=3.0, square=9.24 - 0.2 / 9)
         output = beta_dpo.LOSS.compute(learning(), config, memory)
         assert output.terms["drawn"].sum() == 1
         assert output.per_unit.sum().item() == pytest.approx(
@@ -251,11 +276,21 @@ def test_beta_dpo_draws_pairs_near_the_running_mean_and_keeps_the_mean_loss() ->
     assert drawn[1] >= 58
 
 
+def test_beta_dpo_learns_a_spread_from_single_pairs() -> None:
+    config = beta_dpo.BetaDPOLossConfig(beta=1.0, momentum=0.5, keep=1.0)
+    memory = beta_dpo.GapMemory()
+    for margin in (1.0, 5.0):
+        chosen = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
+        pairs = pairs_of(chosen, [0.0], [0.0], [0.0], [0.0], [0.0])
+        beta_dpo.LOSS.compute(pairs, config, memory)
+    assert (memory.mean, memory.std) == (3.0, 2.0)  # of 1 and 5, half each
+
+
 def test_beta_dpo_never_draws_a_filler_and_survives_a_batch_of_them() -> None:
     config = beta_dpo.BetaDPOLossConfig(keep=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        memory = beta_dpo.GapMemory(mean=3.0, std=0.1)
+        memory = beta_dpo.GapMemory(mean=3.0, square=9.01)
         output = beta_dpo.LOSS.compute(learning([1.0, 0.0]), config, memory)
         assert output.terms["drawn"].tolist() == [1.0, 0.0]
     memory = beta_dpo.GapMemory()
@@ -269,6 +304,15 @@ def test_beta_dpo_keeps_beta_positive() -> None:
     memory = beta_dpo.GapMemory(mean=100.0)
     terms = beta_dpo.LOSS.compute(two_pairs(), config, memory).terms
     assert terms["beta_scale"].tolist() == [beta_dpo.LEAST] * 2
+
+
+def test_a_part_without_weight_is_left_out() -> None:
+    """No reference is asked for, nor computed."""
+    config = mpo.MPOLossConfig(losses={"dpo": 0.0, "simpo": 1.0})
+    assert not mpo.LOSS.needs_reference(config)
+    only = mpo.MPOLossConfig(losses={"simpo": 1.0})
+    pairs = dataclasses.replace(two_pairs(), reference_chosen=None, reference_rejected=None)
+    assert losses_of(mpo.LOSS, config, pairs=pairs) == losses_of(mpo.LOSS, only, pairs=pairs)
 
 
 def test_a_run_has_one_memory_and_another_run_its_own() -> None:

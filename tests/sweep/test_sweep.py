@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from unidpo_mm.errors import RecipeError
+from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.sweep.command import run_and_show
-from unidpo_mm.sweep.plan import Sweep, load_sweep
+from unidpo_mm.sweep.plan import Sweep, check_arms, read_sweep
 from unidpo_mm.sweep.run import run_sweep
 from unidpo_mm.sweep.runner import Figure, load_runner
 from unidpo_mm.sweep.table import as_markdown, cell
@@ -27,7 +27,7 @@ train:
   max_steps: 2
   learning_rate: 1.0e-2
   eval_generations: 0
-  save_strategy: "no"
+  save_steps: 1
   report_to: none
   use_cpu: true
   disable_tqdm: true
@@ -49,14 +49,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def checked(path: Path) -> Sweep:
+    sweep = read_sweep(path)
+    check_arms(sweep, (check_loss, check_train))
+    return sweep
+
+
 class Recorder:
     """A runner that only counts; its value is ten times the seed plus the number of overrides."""
 
     figures: Mapping[str, Figure] = {"value": Figure(title="value")}
+    start_title = "before"
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
         self.calls: list[tuple[int, tuple[str, ...]]] = []
         self.fail_at: int | None = None
+
+    def check(self, recipe: Any) -> list[Problem]:
+        return []
 
     def prepare(self, folder: Path, seed: int) -> int:
         return seed
@@ -75,19 +86,19 @@ class Recorder:
 
 def test_every_arm_runs_once_with_every_seed(folder: Path) -> None:
     runner = Recorder()
-    results = run_sweep(load_sweep(folder / "sweep.yaml"), runner, folder / "out")
+    results = run_sweep(read_sweep(folder / "sweep.yaml"), runner, folder / "out")
     assert runner.calls == [
         (seed, overrides) for seed in (0, 1) for overrides in ((), ("loss.quality_weight=none",))
     ]
     assert results == {
-        "start": {"value": [0.0, 1.0]},
+        "before": {"value": [0.0, 1.0]},
         "full": {"value": [0.0, 10.0]},
         "no w_qual": {"value": [1.0, 11.0]},
     }
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(folder: Path) -> None:
-    plan, runner = load_sweep(folder / "sweep.yaml"), Recorder()
+    plan, runner = read_sweep(folder / "sweep.yaml"), Recorder()
     runner.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         run_sweep(plan, runner, folder / "out")
@@ -101,16 +112,48 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(folder: Path) -> None:
 
 
 def test_what_changed_since_is_run_again(folder: Path) -> None:
-    run_sweep(load_sweep(folder / "sweep.yaml"), Recorder(), folder / "out")
+    run_sweep(read_sweep(folder / "sweep.yaml"), Recorder(), folder / "out")
     changed = SWEEP.replace("quality_weight=none", "quality_weight=permuted")
     (folder / "sweep.yaml").write_text(changed)
     runner = Recorder()
-    run_sweep(load_sweep(folder / "sweep.yaml"), runner, folder / "out")
+    run_sweep(read_sweep(folder / "sweep.yaml"), runner, folder / "out")
     assert {overrides for _, overrides in runner.calls} == {("loss.quality_weight=permuted",)}
     (folder / "recipe.yaml").write_text(RECIPE + "# other\n")
     runner = Recorder()
-    run_sweep(load_sweep(folder / "sweep.yaml"), runner, folder / "out")
+    run_sweep(read_sweep(folder / "sweep.yaml"), runner, folder / "out")
     assert len(runner.calls) == 4
+    (folder / "rows.jsonl").write_text("{}")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    for change in (Recorder(), Recorder(split="other"), Recorder(split="another")):
+        run_sweep(read_sweep(folder / "sweep.yaml"), change, folder / "out")
+        assert len(change.calls) == 4
+
+
+def test_changed_data_are_run_again(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text("{}")
+    run_sweep(read_sweep(folder / "sweep.yaml"), Recorder(), folder / "out")
+    (folder / "rows.jsonl").write_text("{ }")
+    runner = Recorder()
+    run_sweep(read_sweep(folder / "sweep.yaml"), runner, folder / "out")
+    assert len(runner.calls) == 4
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"plan": 1}'])
+def test_a_result_that_is_not_in_one_piece_is_run_again(folder: Path, text: str) -> None:
+    run_sweep(read_sweep(folder / "sweep.yaml"), Recorder(), folder / "out")
+    (folder / "out" / "seed-0" / "arms" / "full.json").write_text(text)
+    runner = Recorder()
+    run_sweep(read_sweep(folder / "sweep.yaml"), runner, folder / "out")
+    assert runner.calls == [(0, ())]
+
+
+def test_only_the_first_of_several_processes_writes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    results = run_sweep(read_sweep(folder / "sweep.yaml"), Recorder(), folder / "out")
+    assert results["full"] == {"value": [0.0, 10.0]}
+    assert not (folder / "out").exists()
 
 
 def test_arms_whose_names_look_alike_as_files_stay_apart(folder: Path) -> None:
@@ -148,19 +191,37 @@ def test_markdown_has_a_row_per_arm_and_only_figures_that_exist() -> None:
         (SWEEP + "typo: 1\n", "key 'typo'"),
         (SWEEP.replace("[loss.quality_weight=none]", "[loss.qualty=1]"), "'qualty'"),
         (SWEEP.replace("recipe.yaml", "nowhere.yaml"), "nowhere.yaml"),
+        (SWEEP.replace("[0, 1]", "[0, 0]"), "a seed is named twice"),
+        (SWEEP.replace("[0, 1]", "[8589934592]"), "less than"),
+        (SWEEP + "  Full: []\n", "the same name but for capitals"),
+        (SWEEP + "  a | b: []\n", "pattern"),
+        (SWEEP + "  other: [train.seed=7]\n", "the sweep sets this key itself"),
+        (SWEEP + "  other: [train.output_dir=x]\n", "the sweep sets this key itself"),
     ],
-    ids=["no seed", "arm is no list", "unknown key", "unknown parameter", "no recipe"],
+    ids=[
+        "no seed",
+        "arm is no list",
+        "unknown key",
+        "unknown parameter",
+        "no recipe",
+        "seed twice",
+        "seed too large",
+        "arm twice",
+        "arm with a bar",
+        "own seed",
+        "own folder",
+    ],
 )
 def test_a_mistake_is_named_before_anything_runs(folder: Path, text: str, message: str) -> None:
     (folder / "sweep.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
-        load_sweep(folder / "sweep.yaml", checks=(check_loss, check_train))
+        checked(folder / "sweep.yaml")
 
 
 def test_mistakes_of_all_arms_are_told_at_once(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(SWEEP + "  a: [loss.beta=-1.0]\n  b: [train.typo=1]\n")
     with pytest.raises(RecipeError) as caught:
-        load_sweep(folder / "sweep.yaml", checks=(check_loss, check_train))
+        checked(folder / "sweep.yaml")
     assert "arm 'a'" in str(caught.value)
     assert "arm 'b'" in str(caught.value)
 
@@ -196,8 +257,32 @@ def test_the_recipe_runner_trains_and_evaluates(
     assert "| no w_qual |" in table
     assert "reward accuracy %" in table
     assert "no w_qual" in capsys.readouterr().out
-    losses = [
-        json.loads((folder / "out" / f"seed-{seed}" / "full.json").read_text())["values"]
-        for seed in (0, 1)
-    ]
+    losses = [values_of(folder, seed) for seed in (0, 1)]
     assert losses[0] != losses[1]  # the seed reaches split, order and model
+    # a changed recipe trains anew, though the old checkpoints lie there
+    (folder / "recipe.yaml").write_text(recipe.replace("1.0e-2", "3.0e-1"))
+    run_and_show(folder / "sweep.yaml", folder / "out")
+    assert values_of(folder, 0) != losses[0]
+
+
+def values_of(folder: Path, seed: int) -> dict[str, float]:
+    path = folder / "out" / f"seed-{seed}" / "arms" / "full.json"
+    values: dict[str, float] = json.loads(path.read_text())["values"]
+    return values
+
+
+def test_the_recipe_runner_says_first_what_it_would_find_out_late(
+    folder: Path, checkpoint: Any
+) -> None:
+    recipe = RECIPE.replace("MODEL", str(checkpoint("llama")))
+    (folder / "recipe.yaml").write_text(recipe.replace("eval_fraction: 0.25", "seed: 1"))
+    with pytest.raises(RecipeError) as caught:
+        run_and_show(folder / "sweep.yaml", folder / "out")
+    assert "nothing is held out" in str(caught.value)
+    assert "rows.jsonl" in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:
+    (folder / "out").write_text("")
+    with pytest.raises(RecipeError, match=r"--out: .* is a file"):
+        run_and_show(folder / "sweep.yaml", folder / "out", runner=Recorder())

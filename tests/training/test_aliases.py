@@ -102,14 +102,42 @@ def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
     [
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weights for 2 losses"),
         ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "a loss is named twice"),
+        ({"loss_type": "sigmoid", "loss_weights": [1.0, 2.0]}, "2 weights for 1 losses"),
+        ({"loss_type": None}, "there is no loss"),
+        ({"loss_type": []}, "there is no loss"),
     ],
-    ids=["weights", "twice"],
+    ids=["weights", "twice", "weights of one", "none", "empty"],
 )
 def test_a_list_that_makes_no_sense_is_refused(
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         config(tmp_path, **given)
+
+
+def test_one_loss_with_a_weight_is_a_mixture_of_one(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, loss_type="sigmoid", loss_weights=[0.5], beta=0.3)
+    ((loss, parameters, weight),) = settings.config.parts()
+    assert (loss.name, parameters.beta, weight) == ("dpo", 0.3, 0.5)
+
+
+def test_a_common_beta_and_own_parameters_go_together(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path, loss_type=["sigmoid", "simpo", "sft"], beta=0.5,
+        loss_kwargs={"parameters": {"dpo": {"length_norm": True}, "simpo": {"beta": 3.0}}},
+    )  # fmt: skip
+    found = {loss.name: parameters for loss, parameters, _ in settings.config.parts()}
+    assert (found["dpo"].beta, found["dpo"].length_norm) == (0.5, True)
+    assert found["simpo"].beta == 3.0
+
+
+def test_the_settings_can_be_read_from_a_command_line_as_trls() -> None:
+    from transformers import HfArgumentParser
+
+    words = "--output_dir out --use_cpu True --loss_type hinge --beta 0.2 --length_norm true"
+    (args,) = HfArgumentParser(UniDPOConfig).parse_args_into_dataclasses(words.split())
+    found = args.loss_settings()
+    assert (found.loss.name, found.config.beta, found.config.length_norm) == ("hinge", 0.2, True)
 
 
 @pytest.mark.parametrize("name", ["kto", "kto_pair"])

@@ -16,6 +16,7 @@ from ..errors import UniDPOError
 from ..plugins import user_commands
 from .extra import first_line
 from .list import show_plugins
+from .migrate import migrate
 from .sweep import sweep
 from .train import train
 
@@ -50,6 +51,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.callback(help=app.info.help)(_options)
     app.command("train")(train)
     app.command("sweep")(sweep)
+    app.command("migrate")(migrate)
     app.command("list")(show_plugins)
     called = next((word for word in arguments if not word.startswith("-")), None)
     for name, point in sorted(user_commands().items()):

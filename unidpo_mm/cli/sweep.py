@@ -19,7 +19,7 @@ def sweep(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the runs. [default: runs/sweeps/NAME]", show_default=False),
+        typer.Option(help="Folder of the runs; runs/sweeps/NAME if left out.", show_default=False),
     ] = None,
     seeds: Annotated[
         str, typer.Option(help="Seeds in place of the file's, with commas.", show_default=False)
@@ -28,7 +28,7 @@ def sweep(
     """Run the arms of a sweep over seeds; the same command again goes on where it stopped."""
     from ..recipe.shipped import shipped_recipe
 
-    path = file if file.is_file() else shipped_recipe(str(file))
+    path = file if file.is_file() else shipped_recipe(str(file), kind="sweep")
 
     from ..sweep.command import run_and_show  # torch, so after the name is known to be good
 

@@ -2,6 +2,8 @@
 
 Source: arXiv 2407.08639. With M = beta0 * log-ratio margin, pairs are drawn by a
 Gaussian around the running mean M0 of the gap, and beta = beta0 * (1 + alpha * (mean M - M0)).
+The authors' code has M without beta0, so that its alpha is our alpha times beta0; it draws over all
+processes, here each process draws from its own micro-batch, by a mean and spread that all share.
 """
 
 from dataclasses import dataclass
@@ -41,10 +43,15 @@ class BetaDPOLossConfig:
 
 @dataclass
 class GapMemory:
-    """Running mean and standard deviation of the reward gap over all processes of a run."""
+    """Running mean of the reward gap and of its square, over all processes of a run."""
 
     mean: float | None = None
-    std: float = 1.0
+    square: float = 1.0
+
+    @property
+    def std(self) -> float:
+        """The spread of the gap; 1 before anything was seen or where nothing differs."""
+        return max(self.square - (self.mean or 0.0) ** 2, 0.0) ** 0.5 or 1.0
 
     def update(self, gaps: Tensor, momentum: float) -> None:
         """Takes in the gaps of a micro-batch; the first one sets mean and spread."""
@@ -54,11 +61,9 @@ class GapMemory:
         count, total, squares = sums.tolist()
         if not count:
             return
-        mean = total / count
-        std = max(squares / count - mean**2, 0.0) ** 0.5 or self.std
         kept = 0.0 if self.mean is None else momentum
-        self.mean = kept * (self.mean or 0.0) + (1 - kept) * mean
-        self.std = kept * self.std + (1 - kept) * std
+        self.mean = kept * (self.mean or 0.0) + (1 - kept) * total / count
+        self.square = kept * self.square + (1 - kept) * squares / count
 
 
 def _drawn(gaps: Tensor, memory: GapMemory, counted: Tensor, keep: float) -> Tensor:
@@ -77,9 +82,9 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, memory: GapMemory) -> 
     gaps, learning = margin.detach(), margin.requires_grad
     drawn = torch.ones_like(gaps)
     if learning:  # an evaluation leaves the memory as it is and looks at every pair
+        memory.update(gaps[counted], config.momentum)
         if bool(counted.any()) and config.keep < 1:
             drawn = _drawn(gaps, memory, counted, config.keep)
-        memory.update(gaps[counted], config.momentum)
     used = counted & (drawn > 0)
     gap = gaps[used].mean() if bool(used.any()) else gaps.new_zeros(())
     scale = (1 + config.alpha * (gap - (memory.mean or 0.0))).clamp(min=LEAST)

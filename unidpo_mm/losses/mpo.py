@@ -1,11 +1,12 @@
 """MPO, mixed preference optimisation: a weighted sum of losses of the shelf.
 
 Source: arXiv 2411.10442, whose three parts are DPO, BCO and the NLL of the chosen answer.
-Any other losses can be mixed; one of unit ``response`` is computed on the chosen answers.
+Any other losses can be mixed; one of unit ``response`` is computed on the chosen answers. The log
+shows the rewards of the first loss of pairs, and no terms of the parts.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..plugins import load_loss
@@ -32,26 +33,38 @@ class MPOLossConfig:
         absent = set(self.parameters) - set(self.losses)
         if absent:
             raise ValueError(f"parameters name {', '.join(sorted(absent))}, which losses does not")
-        parts = [loss for loss, _, _ in self.parts()]
-        if not any(loss.unit == "pair" for loss in parts):
-            raise ValueError("losses must hold a loss of pairs, for example dpo")
-        for loss in parts:
+        parts = self.parts()
+        if not any(loss.unit == "pair" for loss, _, _ in parts):
+            raise ValueError("losses must hold a loss of pairs with a weight, for example dpo: 1.0")
+        for loss, config, _ in parts:
             if loss.memory is not None or loss.name == LOSS.name:
                 raise ValueError(f"losses.{loss.name} cannot be a part of a mixture")
+            if getattr(config, "tau_good", None) == "median":
+                raise ValueError(f"parameters.{loss.name}.tau_good must be a number in a mixture")
 
     def parts(self) -> list[tuple[Loss, Any, float]]:
-        """Returns each loss with its config and its weight."""
+        """Returns each loss that has a weight, with its config and the weight."""
         return [
             (load_loss(name), _config(name, self.parameters.get(name, {})), weight)
             for name, weight in self.losses.items()
+            if weight > 0
         ]
 
 
 def _config(name: str, parameters: Mapping[str, Any]) -> Any:
+    """Returns a part's config; values are checked as those of a loss alone."""
+    from pydantic import TypeAdapter, ValidationError
+
+    loss = load_loss(name)
+    unknown = set(parameters) - {field.name for field in fields(loss.config)}
+    if unknown:
+        raise ValueError(f"parameters.{name}: there is no '{min(unknown)}'")
     try:
-        return load_loss(name).config(**parameters)
-    except TypeError as error:  # a parameter that the loss does not have
-        raise ValueError(f"parameters.{name}: {str(error).split('() ')[-1]}") from error
+        return TypeAdapter(loss.config).validate_python(dict(parameters))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(["parameters", name, *map(str, first["loc"][:1])])
+        raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _compute(pairs: PairLogps, config: MPOLossConfig) -> LossOutput:
@@ -70,10 +83,9 @@ def _compute(pairs: PairLogps, config: MPOLossConfig) -> LossOutput:
 
 
 def _any(question: str) -> Callable[[MPOLossConfig], bool]:
-    """Answers yes where any part with a weight does."""
+    """Answers yes where any part does."""
     return lambda config: any(
-        weight > 0 and getattr(loss, question)(parameters)
-        for loss, parameters, weight in config.parts()
+        getattr(loss, question)(parameters) for loss, parameters, _ in config.parts()
     )
 
 

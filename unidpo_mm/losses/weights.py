@@ -89,6 +89,8 @@ def control_weight(weight: Tensor, control: Control, *, counted: Tensor) -> Tens
     if control == "batch_mean":
         result[counted] = weight[counted].mean()
         return result
+    if control != "permuted":
+        raise ValueError(f"a control is batch_mean or permuted, found {control}")
     order = torch.randperm(int(counted.sum()), device="cpu").to(weight.device)
     result[counted] = weight[counted][order]
     return result

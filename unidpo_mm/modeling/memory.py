@@ -20,7 +20,7 @@ def enable_checkpointing(
 
     Args:
         model: A transformers or PEFT model; its parameters already say what trains.
-        kwargs: Options of `torch.utils.checkpoint.checkpoint`.
+        kwargs: Options of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
         **options: Further options of transformers' `activation_checkpointing_enable`.
     """
     inner: Any = getattr(model, "get_base_model", lambda: model)()

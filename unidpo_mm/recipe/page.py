@@ -29,7 +29,10 @@ IN_PYTHON = {
     "model.freeze": "`freeze`",
     "model.lora": "`peft_config`",
     "model.attn_implementation": "`model_init_kwargs`",
+    "model.layout": "`layout`",
     "model.prompt_style": "`prompt_style`",
+    "model.image_min_pixels": "`image_min_pixels`",
+    "model.image_max_pixels": "`image_max_pixels`",
     "model.trust_remote_code": "`model_init_kwargs`",
     "model.init_kwargs": "`model_init_kwargs`",
     "data.sources": "`train_dataset`",
@@ -61,7 +64,8 @@ def _lines(section: type[BaseModel], prefix: str) -> list[str]:
         inner = _section_in(field.annotation)
         if prefix or inner is None:
             python = IN_PYTHON.get(key, "")
-            lines.append(f"| `{key}` | {_default(field)} | {field.description} | {python} |")
+            text = " ".join((field.description or "").split())
+            lines.append(f"| `{key}` | {_default(field)} | {text} | {python} |")
         if inner is not None and name != "eval_sources":
             lines += _lines(inner, f"{key}.")
     return lines

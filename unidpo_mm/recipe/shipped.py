@@ -15,15 +15,16 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
 
-def shipped_recipe(name: str) -> Path:
-    """Returns the path of a shipped recipe, for example ``quickstart/uni_dpo.yaml``.
+def shipped_recipe(name: str, *, kind: str = "recipe") -> Path:
+    """Returns the path of a shipped recipe or sweep, for example ``quickstart/uni_dpo.yaml``.
 
     Raises:
-        RecipeError: If there is none of that name; lists what exists.
+        RecipeError: If there is neither a file nor a shipped one of that name; lists what exists.
     """
     path = configs_folder() / name
     if path.is_file():
         return path
     known = sorted(str(p.relative_to(configs_folder())) for p in configs_folder().rglob("*.yaml"))
     remedy = f"Choose one of {', '.join(known)}"
-    raise RecipeError(Problem(name, "no recipe of that name comes with the package", remedy))
+    found = f"there is no such file, and no {kind} of that name comes with the package"
+    raise RecipeError(Problem(name, found, remedy))

@@ -1,12 +1,13 @@
 """A sweep from its file to the printed table; `unidpo-mm sweep` and other commands call it."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
 
 from ..errors import Problem, RecipeError
 from ..training.recipe_checks import check_loss, check_train
-from .plan import load_sweep
+from .plan import check_arms, read_sweep
 from .run import run_sweep
 from .runner import Runner, load_runner
 from .table import as_markdown, as_table
@@ -29,11 +30,16 @@ def run_and_show(path: Path, out: Path, seeds: str = "", *, runner: Runner | Non
     Raises:
         RecipeError: With everything that is wrong with file, arms and seeds.
     """
-    plan = load_sweep(path, checks=(check_loss, check_train))
+    plan = read_sweep(path)
     if seeds:
         plan = plan.model_copy(update={"seeds": _numbers(seeds)})
     runner = runner or load_runner(plan.runner)
+    check_arms(plan, (check_loss, check_train, runner.check))
+    if out.exists() and not out.is_dir():
+        raise RecipeError(Problem("--out", f"'{out}' is a file", "Name a folder"))
     results = run_sweep(plan, runner, out)
+    if int(os.environ.get("RANK", "0")):
+        return  # one of several processes shows the table
     table = out / "table.md"
     table.write_text(as_markdown(results, runner.figures), encoding="utf-8")
     title = f"{path.stem}: mean ± standard error over seeds {', '.join(map(str, plan.seeds))}"

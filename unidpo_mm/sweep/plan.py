@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..errors import Problem, RecipeError
 from ..recipe import Check, load_recipe
@@ -20,11 +20,32 @@ from ..recipe.sections import Name, Names, Section
 from ..recipe.shipped import shipped_recipe
 from ..recipe.yaml_loader import Document, parse_yaml
 
-__all__ = ["Sweep", "load_sweep"]
+__all__ = ["Sweep", "check_arms", "read_sweep"]
+
+
+SET_BY_SWEEP = ("train.seed=", "data.seed=", "train.output_dir=", "run.resume=")
+"""Keys that an arm cannot set: each run has its own seed, its own folder, and starts anew."""
 
 
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is named twice, which would make one run count as two")
+    return seeds
+
+
+def _distinct_arms(arms: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    if len({arm.lower() for arm in arms}) < len(arms):
+        raise ValueError("two arms have the same name but for capitals")
+    return arms
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+ArmName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^|\[\]\n]+$")]
+"""No sign that a table takes for its own."""
 
 
 class Sweep(Section):
@@ -35,22 +56,21 @@ class Sweep(Section):
     runner: Name = "recipe"
     """What a run is; `recipe` trains and evaluates, `demo` is the quick-start with its figures."""
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[Seed, ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_distinct),
+        Field(min_length=1),
     ]
     """Every arm runs once with each of them."""
-    arms: dict[Name, Names] = Field(min_length=1)
+    arms: Annotated[dict[ArmName, Names], AfterValidator(_distinct_arms), Field(min_length=1)]
     """Arm -> the keys of the recipe that it sets, `section.key=value`."""
 
 
-def load_sweep(path: Path, *, checks: Sequence[Check] = ()) -> Sweep:
-    """Returns the sweep of a YAML file, its recipe as an absolute path.
-
-    Args:
-        path: The file.
-        checks: Checks of the recipe of every arm, as for `load_recipe`.
+def read_sweep(path: Path) -> Sweep:
+    """Returns the sweep of a YAML file, its recipe as an absolute path; the arms are not checked.
 
     Raises:
-        RecipeError: With every problem of the file and of the recipe of every arm.
+        RecipeError: With every problem of the file itself.
     """
     document = parse_yaml(_read(path), path.name)
     if document.problems:
@@ -61,12 +81,22 @@ def load_sweep(path: Path, *, checks: Sequence[Check] = ()) -> Sweep:
         raise RecipeError(_explain(error, document)) from error
     beside = path.parent / sweep.recipe
     recipe = beside if beside.is_file() else shipped_recipe(sweep.recipe)
-    problems = [
-        problem for arm in sweep.arms for problem in _problems_of(sweep, arm, recipe, checks)
-    ]
+    return sweep.model_copy(update={"recipe": str(recipe.resolve())})
+
+
+def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:
+    """Reads the recipe of every arm.
+
+    Args:
+        sweep: As `read_sweep` returns it.
+        checks: Checks of the recipe of an arm, as for `load_recipe`.
+
+    Raises:
+        RecipeError: With every problem of every arm.
+    """
+    problems = [problem for arm in sweep.arms for problem in _problems_of(sweep, arm, checks)]
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-    return sweep.model_copy(update={"recipe": str(recipe.resolve())})
 
 
 def _read(path: Path) -> str:
@@ -90,12 +120,18 @@ def _explain(error: ValidationError, document: Document) -> list[Problem]:
     ]
 
 
-def _problems_of(sweep: Sweep, arm: str, recipe: Path, checks: Sequence[Check]) -> list[Problem]:
+def _problems_of(sweep: Sweep, arm: str, checks: Sequence[Check]) -> list[Problem]:
+    overrides = sweep.arms[arm]
+    problems = [
+        Problem(f"arm '{arm}', {written}", "the sweep sets this key itself", "Leave it out")
+        for written in overrides
+        if written.startswith(SET_BY_SWEEP)
+    ]
     try:
-        load_recipe(recipe, sweep.arms[arm], checks=checks)
+        load_recipe(sweep.recipe, overrides, checks=checks)
     except RecipeError as error:
-        return [
+        problems += [
             Problem(f"arm '{arm}', {problem.where}", problem.found, problem.remedy)
             for problem in error.problems
         ]
-    return []
+    return problems

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
-from ..recipe import load_recipe
+from ..recipe import Recipe, load_recipe
 
 __all__ = ["Figure", "RecipeRunner", "Runner", "load_runner"]
 
@@ -37,6 +37,17 @@ class Runner(Protocol):
 
     figures: Mapping[str, Figure]
     """Name of a value -> how the table shows it, in order."""
+    start_title: str
+    """What the table calls the common start."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else makes two runs the same, as JSON values; recorded with every run."""
+        ...
+
+    def check(self, recipe: Recipe) -> list[Problem]:
+        """Returns what stands against running an arm's recipe, before anything runs."""
+        ...
 
     def prepare(self, folder: Path, seed: int) -> Any:
         """Returns what all arms of a seed start from."""
@@ -64,6 +75,22 @@ class RecipeRunner:
         "eval_logps/accuracies": Figure(title="likelier %", percent=True),
         "eval_logps/chosen_change": Figure(title="chosen log-prob change"),
     }
+    start_title = "start"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Returns nothing: the recipe says it all."""
+        return {}
+
+    def check(self, recipe: Recipe) -> list[Problem]:
+        """Returns files that are missing, and a recipe that holds nothing out."""
+        from ..training.recipe_checks import check_files
+
+        problems = check_files(recipe)
+        if not (recipe.data.eval_sources or recipe.data.eval_fraction):
+            found = "nothing is held out, so a sweep has nothing to compare"
+            problems.append(Problem("data.eval_fraction", found, "Set it, or data.eval_sources"))
+        return problems
 
     def prepare(self, folder: Path, seed: int) -> int:
         """Returns the seed: every arm starts from the recipe's own model."""
@@ -76,19 +103,12 @@ class RecipeRunner:
     def run(
         self, start: int, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
-        """Trains with the seed of `start` and returns what the last evaluation gives.
-
-        Raises:
-            RecipeError: If the recipe holds nothing out.
-        """
+        """Trains anew with the seed of `start` and returns what an evaluation at the end gives."""
         from ..training.run import train_from_recipe
 
         where = [f"train.output_dir={folder}", f"train.seed={start}", f"data.seed={start}"]
-        trainer = train_from_recipe(load_recipe(recipe, [*overrides, *where]))
-        if trainer.eval_dataset is None:
-            found = "nothing is held out, so a sweep has nothing to compare"
-            remedy = "Set data.eval_sources or data.eval_fraction"
-            raise RecipeError(Problem(str(recipe), found, remedy))
+        anew = "run.resume=never"  # an old checkpoint may be that of another recipe
+        trainer = train_from_recipe(load_recipe(recipe, [*overrides, *where, anew]))
         values: dict[str, float] = trainer.evaluate()
         return {name: values[name] for name in self.figures if name in values}
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from .run import Results
 from .runner import Figure
@@ -20,7 +21,7 @@ def as_table(results: Results, figures: Mapping[str, Figure], *, title: str) -> 
     for name in shown:
         table.add_column(figures[name].title, justify="right")
     for arm, values in results.items():
-        table.add_row(arm, *(cell(values.get(name, ()), figures[name]) for name in shown))
+        table.add_row(Text(arm), *(cell(values.get(name, ()), figures[name]) for name in shown))
     return table
 
 

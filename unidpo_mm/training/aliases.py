@@ -1,8 +1,10 @@
 """Names of TRL and of the official Uni-DPO code for what `UniDPOConfig` calls otherwise."""
 
+from dataclasses import fields
 from typing import Any
 
 from ..errors import Problem, RecipeError
+from ..plugins import load_loss, loss_names
 
 __all__ = ["OFFICIAL_NAMES", "TRL_LOSSES", "resolve_aliases"]
 
@@ -22,8 +24,11 @@ TRL_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid_norm": ("dpo", {"length_norm": True}),
     "bco_pair": ("bco", {"shift": 0.0}),
 }
-"""TRL's `loss_type` -> our loss and parameters, where the names differ; hinge, ipo, robust and sft
-are called the same."""
+"""TRL's `loss_type` -> our loss and parameters, where the names differ.
+
+hinge, ipo, robust and sft are called the same; robust has a `label_smoothing` of 0.1 of its own
+here, where TRL's 0 makes it DPO.
+"""
 
 _NOT_YET = {
     "precompute_ref_log_probs": "the reference is run live and gives the same losses",
@@ -61,27 +66,29 @@ def resolve_aliases(args: Any) -> None:
 
 def _resolve_loss(args: Any) -> list[Problem]:
     """Translates TRL's names of losses, alone or in a weighted list."""
-    if isinstance(args.loss_type, str):
-        name, parameters = _translated(args.loss_type)
-        args.loss_type = name
-        args.loss_kwargs = {**_not_given(args, parameters), **(args.loss_kwargs or {})} or None
-        return []
-    names = [_translated(name) for name in args.loss_type]
-    if len(names) == 1:
-        args.loss_type = args.loss_type[0]
-        return _resolve_loss(args)
-    weights = args.loss_weights or [1.0] * len(names)
-    if len(weights) != len(names):
-        found = f"{len(weights)} weights for {len(names)} losses"
+    given = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type or ())
+    weights = args.loss_weights
+    if not given:
+        return [Problem("loss_type", "there is no loss", "Name one, for example uni_dpo")]
+    if weights is not None and len(weights) != len(given):
+        found = f"{len(weights)} weights for {len(given)} losses"
         return [Problem("loss_weights", found, "Give one weight for each loss of loss_type")]
+    names = [TRL_LOSSES.get(name, (name, {})) for name in given]
+    if len(given) == 1 and weights in (None, [1.0]):
+        args.loss_type, args.loss_weights = names[0][0], None
+        args.loss_kwargs = {**_not_given(args, names[0][1]), **(args.loss_kwargs or {})} or None
+        return []
     if len({name for name, _ in names}) < len(names):
         found = f"{', '.join(name for name, _ in names)}: a loss is named twice"
         return [Problem("loss_type", found, "Name it once and add its weights up")]
-    args.loss_type, args.loss_weights = "mpo", None
-    losses = {name: weight for (name, _), weight in zip(names, weights, strict=True)}
-    parameters = {name: {**given, **_beta(args, name)} for name, given in names}
-    args.loss_kwargs = {"losses": losses, "parameters": parameters, **(args.loss_kwargs or {})}
-    args.beta = None
+    own = dict(args.loss_kwargs or {})
+    by_name = own.pop("parameters", {})
+    parameters = {
+        name: {**implied, **_common(args, name), **by_name.pop(name, {})} for name, implied in names
+    }
+    losses = dict(zip((name for name, _ in names), weights or [1.0] * len(names), strict=True))
+    args.loss_type, args.loss_weights, args.beta = "mpo", None, None
+    args.loss_kwargs = {"losses": losses, "parameters": {**parameters, **by_name}, **own}
     return []
 
 
@@ -90,10 +97,7 @@ def _not_given(args: Any, parameters: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if getattr(args, key, None) is None}
 
 
-def _translated(name: str) -> tuple[str, dict[str, Any]]:
-    return TRL_LOSSES.get(name, (name, {}))
-
-
-def _beta(args: Any, name: str) -> dict[str, float]:
+def _common(args: Any, name: str) -> dict[str, float]:
     """Returns the common beta for a part of a mixture that has one, as in TRL."""
-    return {} if args.beta is None or name == "sft" else {"beta": args.beta}
+    has_beta = name in loss_names() and "beta" in {f.name for f in fields(load_loss(name).config)}
+    return {"beta": args.beta} if has_beta and args.beta is not None else {}

@@ -58,8 +58,9 @@ class UniDPOConfig(TrainingArguments):
     """Weight of the NLL on every chosen answer."""
     detach_weights: bool | None = None
     """Whether w_perf is a constant for the gradient."""
-    length_norm: bool | list[str] | None = None
-    """Where log-probabilities are means over tokens."""
+    length_norm: bool | None = None
+    """Whether log-probabilities are means over tokens; for single uses give a list in
+    `loss_kwargs`, as in ``{"length_norm": ["margin", "nll"]}``."""
     label_smoothing: float | None = None
     """Assumed share of flipped preferences, for losses that have it."""
     simpo_gamma: float | None = None
@@ -148,8 +149,8 @@ class UniDPOConfig(TrainingArguments):
             RecipeError: If a parameter is wrong or not one of the loss's.
         """
         given = {name: getattr(self, name) for name in LOSS_FIELDS}
-        if isinstance(given["length_norm"], list):
-            given["length_norm"] = tuple(given["length_norm"])
         parameters = {**given, **(self.loss_kwargs or {})}
+        if isinstance(parameters["length_norm"], list):
+            parameters["length_norm"] = tuple(parameters["length_norm"])
         name = str(self.loss_type)  # a list became one name in __post_init__
         return make_loss_settings(name, parameters, self.loss_by_source)

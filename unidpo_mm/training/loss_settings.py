@@ -95,6 +95,19 @@ class LossSettings:
         own = self.by_source.get(source, {})
         return self.loss.needs_scores(dataclasses.replace(self.config, **own))
 
+    def check_sources(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
+        """Returns the sources that have parameters and no row."""
+        known = dict.fromkeys(row.source for row in rows)
+        return [
+            Problem(
+                f"data source '{source}', loss",
+                f"no row comes from a source of that name{suggestion(source, known)}",
+                f"Choose from {', '.join(known) or 'none'}, or leave it out",
+            )
+            for source in self.by_source
+            if source not in known
+        ]
+
     def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
         """Returns what the rows lack for this loss: pairs, or scores."""
         problems: list[Problem] = []
@@ -143,7 +156,7 @@ def make_loss_settings(
         problems += [
             _not_by_source(source, name)
             for name in own
-            if hasattr(loss.config, name) and name not in SOURCE_PARAMETERS
+            if name in {f.name for f in dataclasses.fields(loss.config)} - {*SOURCE_PARAMETERS}
         ]
         if merged is not None and own and not problems:
             chosen[source] = {key: getattr(merged, key) for key in own}

@@ -113,17 +113,17 @@ def _check_parameters(
 def _check_ranges(
     where: str, config: type[Any], hints: Mapping[str, Any], given: Mapping[str, Any]
 ) -> list[Problem]:
-    """Builds the config from each parameter alone, which finds all of them, then from all."""
+    """Builds the config from all parameters; if it is refused, from each alone to find them all."""
     typed = {name: _validated(value, hints[name]) for name, value in given.items()}
+    reason = _refusal(config, typed)
+    if reason is None:
+        return []
     problems = []
     for name, value in typed.items():
-        reason = _refusal(config, {name: value})
-        if reason is not None:
-            problems.append(Problem(f"{where}.{name}", reason, "Correct the value"))
-    if problems:
-        return problems
-    reason = _refusal(config, typed)
-    return [] if reason is None else [Problem(where, reason, "Change one of these values")]
+        alone = _refusal(config, {name: value})
+        if alone is not None:
+            problems.append(Problem(f"{where}.{name}", alone, "Correct the value"))
+    return problems or [Problem(where, reason, "Change one of these values")]
 
 
 def _refusal(config: type[Any], values: Mapping[str, Any]) -> str | None:

@@ -77,15 +77,15 @@ def prepare_run(
     )
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
-    unpackable = None if args.layout == "plain" else enable_packing(unwrap_peft(policy))
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
+    reference = _reference(ref_model, scorer, family, adapter, args, settings)
     return RunParts(
         scorer=scorer,
-        reference=_reference(ref_model, scorer, family, adapter, args, settings),
+        reference=reference,
         family=family,
         adapter=adapter,
         settings=settings.with_medians(train_rows or eval_rows),
-        unpackable=unpackable,
+        unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
         preflight=found,
@@ -162,7 +162,8 @@ def prepare_data(
     eval_rows, wrong = read_records(
         () if eval_dataset is None else eval_dataset, source="evaluation data"
     )
-    problems += [*wrong, *settings.check_rows(train_rows)]
+    problems += [*wrong, *settings.check_sources([*train_rows, *eval_rows])]
+    problems += settings.check_rows(train_rows)
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     found = None
@@ -201,9 +202,16 @@ def _reference(
     if ref_model is scorer.model:
         found = "ref_model is the very model that trains"
         raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
-    if args.layout != "plain":
-        enable_packing(unwrap_peft(ref_model))
     return FrozenCopy(ScoringModel(ref_model, chunk_size=args.logps_chunk_size), adapter)
+
+
+def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
+    """Lets policy and reference take packed rows; says why one of them cannot."""
+    reason = enable_packing(unwrap_peft(policy))
+    if isinstance(reference, FrozenCopy):
+        of_reference = enable_packing(unwrap_peft(reference.scorer.model))
+        reason = reason or (of_reference and f"the reference: {of_reference}")
+    return reason
 
 
 def _with_peft(model: nn.Module, peft_config: Any) -> nn.Module:

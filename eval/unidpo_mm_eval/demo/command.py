@@ -10,6 +10,7 @@ __all__ = ["demo"]
 
 OUT = Path("runs/demo")
 Shape = Literal["llava", "qwen_vl"]
+Split = Literal["heldout", "validation"]
 
 
 def demo(
@@ -19,15 +20,15 @@ def demo(
         bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled pictures.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of --compare, with commas.")] = "0,1,2",
-    split: Annotated[
-        str, typer.Option(help="Unseen concepts to measure on: heldout or validation.")
-    ] = "heldout",
+    split: Annotated[Split, typer.Option(help="Unseen concepts to measure on.")] = "heldout",
     shape: Annotated[
         Shape,
         typer.Option(help="Of the model; qwen_vl has a random tower: it trains and cannot see."),
     ] = "llava",
 ) -> None:
     """Put a small vision-language model together, tune it on three domains, show what changed."""
+    if compare and (shape != "llava" or seed):
+        raise typer.BadParameter("--compare takes --seeds and --split, not --seed or --shape")
     hush_libraries()
     if compare:
         run_comparison(out, seeds, split)

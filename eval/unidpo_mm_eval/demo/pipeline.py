@@ -110,6 +110,7 @@ def run_demo(
     start = prepare(out / f"seed-{seed}", seed, split=split, shape=shape)
     outcome = tune(start, start.folder / "uni_dpo")
     summary = summarise(start, outcome, seconds=time.perf_counter() - began)
+    summary |= {"split": split, "shape": shape}
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     draw_curves(outcome.history, out / "curves.png")

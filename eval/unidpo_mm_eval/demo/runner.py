@@ -7,7 +7,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from unidpo_mm.errors import Problem
+from unidpo_mm.recipe import Recipe
 from unidpo_mm.sweep.runner import Figure
 
 from .captions import Figures
@@ -44,8 +49,19 @@ class DemoRunner:
         "chosen_logp": Figure(title="better answer's log-prob a token"),
     }
 
+    start_title = "warm-up"
+
     def __init__(self, *, split: str = "heldout") -> None:
         self.split = split
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The concepts measured on, and the threads: their number moves single runs."""
+        return {"split": self.split, "threads": torch.get_num_threads()}
+
+    def check(self, recipe: Recipe) -> list[Problem]:
+        """Returns nothing: the files are made for each seed."""
+        return []
 
     def prepare(self, folder: Path, seed: int) -> DemoStart:
         """Assembles, aligns and warms up the model of one seed, and measures it."""

@@ -1,0 +1,229 @@
+"""LLaMA-Factory files: values, defaults written out, notes, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.migrate import migrate
+from unidpo_mm.recipe import Recipe, load_recipe
+from unidpo_mm.training.recipe_checks import check_loss, check_train
+
+PICTURES = """
+### model
+model_name_or_path: Qwen/Qwen2.5-VL-3B-Instruct
+image_max_pixels: 262144
+trust_remote_code: true
+
+### method
+stage: dpo
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: q_proj,v_proj
+pref_beta: 0.2
+pref_loss: sigmoid
+
+### dataset
+dataset: street_signs, menus
+template: qwen2_vl
+cutoff_len: 4096
+max_samples: 1000
+overwrite_cache: true
+preprocessing_num_workers: 16
+
+### output
+output_dir: saves/signs
+logging_steps: 10
+save_steps: 500
+plot_loss: true
+overwrite_output_dir: true
+report_to: none
+
+### train
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 5e-6
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+seed: 7
+resume_from_checkpoint: null
+
+### eval
+val_size: 0.05
+per_device_eval_batch_size: 1
+eval_strategy: steps
+eval_steps: 100
+"""
+
+SHORT = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def migrated(folder: Path, text: str) -> tuple[Recipe, dict[str, str]]:
+    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
+    (folder / "theirs.yaml").write_text(text)
+    result = migrate(folder / "theirs.yaml")
+    assert result.origin == "LLaMA-Factory"
+    (folder / "recipe.yaml").write_text(result.recipe)
+    notes: dict[str, list[str]] = {}
+    for note in result.notes:
+        notes.setdefault(note.key, []).append(note.text)
+    recipe = load_recipe(folder / "recipe.yaml", checks=(check_loss, check_train))
+    return recipe, {key: "; ".join(texts) for key, texts in notes.items()}
+
+
+def test_a_file_for_pictures(folder: Path) -> None:
+    recipe, notes = migrated(folder, PICTURES)
+    assert recipe.model.model_dump(exclude_defaults=True) == {
+        "name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct",
+        "trust_remote_code": True,
+        "dtype": "bfloat16",
+        "freeze": ("vision_tower", "projector"),
+        "image_max_pixels": 262144,
+        "image_min_pixels": 1024,
+        "prompt_style": "chat",
+        # its `lora_target` names modules of the language model alone, as the tower is frozen
+        "lora": {"r": 8, "alpha": 16, "targets": r".*language_model.*\.(?:q_proj|v_proj)"},
+    }
+    assert recipe.loss.name == "dpo"
+    assert recipe.loss.parameters == {"beta": 0.2, "label_smoothing": 0.0, "length_norm": False}
+    assert recipe.data.max_length == 4096
+    assert recipe.data.eval_fraction == 0.05
+    assert recipe.data.seed == 7
+    assert recipe.train.output_dir == "saves/signs"
+    assert recipe.train.arguments == {
+        "do_train": True,
+        "logging_steps": 10,
+        "save_steps": 500,
+        "report_to": "none",
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "learning_rate": 5e-6,
+        "num_train_epochs": 3.0,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "bf16": True,
+        "seed": 7,
+        "per_device_eval_batch_size": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 100,
+        "activation_checkpointing": True,
+    }
+    assert recipe.run.resume == "never"
+    assert set(notes) == {
+        "image_max_pixels",
+        "dataset",
+        "template",
+        "cutoff_len",
+        "max_samples",
+        "overwrite_cache",
+        "preprocessing_num_workers",
+        "plot_loss",
+        "val_size",
+    }
+
+
+def test_defaults_are_written_out(folder: Path) -> None:
+    recipe, notes = migrated(folder, SHORT)
+    assert recipe.loss.name == "dpo"
+    assert recipe.loss.parameters == {"beta": 0.1, "label_smoothing": 0.0, "length_norm": False}
+    assert recipe.data.max_length == 2048
+    assert recipe.model.lora is not None
+    lora = recipe.model.lora
+    assert (lora.r, lora.alpha, lora.dropout, lora.targets) == (8, 16, 0.0, "language_model")
+    assert recipe.model.freeze is None  # nothing says that there are pictures
+    assert recipe.model.image_max_pixels is None
+    assert recipe.train.arguments == {"learning_rate": 5e-5, "activation_checkpointing": True}
+    assert set(notes) == {"dataset"}
+    text = (folder / "recipe.yaml").read_text()
+    assert text.count("# LLaMA-Factory's default") == 10
+
+
+def test_defaults_for_pictures_are_written_out_where_there_are_any(folder: Path) -> None:
+    recipe, _ = migrated(folder, SHORT + "finetuning_type: full\nfreeze_vision_tower: true\n")
+    assert recipe.model.freeze == ("vision_tower", "projector")
+    assert recipe.model.image_max_pixels == 589824
+    assert recipe.model.lora is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "targets"),
+    [
+        ("lora_target: all", "language_model"),
+        ("freeze_vision_tower: false", "all-linear"),
+        ("freeze_vision_tower: false\nfreeze_language_model: true", "vision_tower"),
+        ("freeze_vision_tower: false\nlora_target: [k_proj]", ("k_proj",)),
+        ("lora_target: k_proj", ("k_proj",)),
+    ],
+    ids=["all", "the tower too", "the tower alone", "names, the tower too", "names, text"],
+)
+def test_lora_targets_follow_the_parts_that_train(folder: Path, lines: str, targets: Any) -> None:
+    recipe, _ = migrated(folder, SHORT + lines + "\n")
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.targets == targets
+
+
+def test_checkpoints_of_the_old_run_are_noted(folder: Path) -> None:
+    (folder / "saves" / "checkpoint-10").mkdir(parents=True)
+    _, notes = migrated(folder, SHORT + "output_dir: saves\n")
+    assert "'saves' holds checkpoints" in notes["output_dir"]
+    _, notes = migrated(folder, SHORT + "output_dir: saves\noverwrite_output_dir: true\n")
+    assert "output_dir" not in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SHORT.replace("dpo", "sft"), "key 'stage': the stage is 'sft'"),
+        (SHORT.replace("dpo", "kto"), "single answers labelled good or bad"),
+        (SHORT.replace("stage: dpo", "pref_beta: 1"), "the stage is missing"),
+        (SHORT + "finetuning_type: oft\n", "'oft' trains neither"),
+        (SHORT + "pref_loss: sigmiod\n", "did you mean 'sigmoid'"),
+        (SHORT + "lora_rank: many\n", "key 'lora_rank': found the text 'many'"),
+        (SHORT + "lora_rank: 8.5\n", "key 'lora_rank': found the number 8.5"),
+        (SHORT + "learning_rate: fast\n", "line 4, key 'learning_rate': found the text 'fast'"),
+        (SHORT + "dpo_label_smoothing: 0.7\n", "key 'dpo_label_smoothing'"),
+        (SHORT + "flash_attn: fa9\n", "key 'flash_attn'"),
+        (SHORT + "warmup_ratio: 2\n", "key 'warmup_ratio'"),
+        (
+            SHORT + "freeze_vision_tower: true\nfreeze_language_model: true\n",
+            "every part of the model is frozen",
+        ),
+    ],
+    ids=[
+        "sft",
+        "kto",
+        "no stage",
+        "method",
+        "loss",
+        "no number",
+        "no whole number",
+        "argument",
+        "range",
+        "attention",
+        "warm-up",
+        "frozen",
+    ],
+)
+def test_what_has_no_counterpart_is_an_error(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        migrated(folder, text)
+
+
+def test_all_problems_come_at_once(folder: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        migrated(folder, "stage: ppo\nfinetuning_type: oft\npref_loss: x\nlearning_rate: a\n")
+    message = str(caught.value)
+    assert "(6 problems)" in message
+    for key in ("stage", "finetuning_type", "pref_loss", "learning_rate", "model_name_or_path"):
+        assert f"key '{key}'" in message
+    assert "there is no data" in message

@@ -1,0 +1,284 @@
+"""Arguments of TRL, as YAML and JSON: values, defaults written out, losses, notes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.migrate import migrate
+from unidpo_mm.recipe import Recipe, load_recipe
+from unidpo_mm.training.recipe_checks import check_loss, check_train
+
+FILE = """
+# trl dpo --config this.yaml
+model_name_or_path: Qwen/Qwen2-0.5B-Instruct
+dtype: bfloat16
+dataset_name: trl-lib/ultrafeedback_binarized
+dataset_config: en
+learning_rate: 5.0e-6
+num_train_epochs: 1
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 8
+gradient_checkpointing: yes
+max_length: 2048
+beta: 0.05
+loss_type: sigmoid
+label_smoothing: 0.1
+use_peft: true
+lora_r: 32
+lora_alpha: 16
+lora_target_modules: [all-linear]
+precompute_ref_log_probs: false
+eval_strategy: "no"
+warmup_ratio: 0.1
+seed: 3
+output_dir: out
+report_to: none
+remove_unused_columns: no
+"""
+
+SHORT = {"model_name_or_path": "a/b", "dataset_name": "a/c"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def migrated(folder: Path, text: str, name: str = "theirs.yaml") -> tuple[Recipe, dict[str, str]]:
+    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
+    (folder / name).write_text(text)
+    result = migrate(folder / name)
+    assert result.origin == "TRL"
+    (folder / "recipe.yaml").write_text(result.recipe)
+    recipe = load_recipe(folder / "recipe.yaml", checks=(check_loss, check_train))
+    return recipe, {note.key: note.text for note in result.notes}
+
+
+def short(folder: Path, **values: Any) -> tuple[Recipe, dict[str, str]]:
+    return migrated(folder, json.dumps({**SHORT, **values}), "theirs.json")
+
+
+def test_a_file(folder: Path) -> None:
+    recipe, notes = migrated(folder, FILE)
+    assert recipe.model.model_dump(exclude_defaults=True) == {
+        "name_or_path": "Qwen/Qwen2-0.5B-Instruct",
+        "dtype": "bfloat16",
+        "prompt_style": "raw",  # TRL renders lists of messages only
+        "lora": {"r": 32, "alpha": 16, "dropout": 0.05, "targets": "all-linear"},
+    }
+    assert [source.path for source in recipe.data.sources] == ["trl-lib/ultrafeedback_binarized"]
+    assert recipe.data.eval_sources == ()
+    assert (recipe.data.max_length, recipe.data.seed) == (2048, 3)
+    assert recipe.loss.name == "dpo"
+    assert recipe.loss.parameters == {"beta": 0.05}
+    assert recipe.train.output_dir == "out"
+    assert recipe.train.arguments == {
+        "learning_rate": 5e-6,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+        "activation_checkpointing": True,  # `yes` is true for the readers of these files
+        "eval_strategy": "no",
+        "warmup_steps": 0.1,
+        "seed": 3,
+        "report_to": "none",
+        "logging_steps": 10,
+        "bf16": True,
+    }
+    assert recipe.run.resume == "auto"
+    assert set(notes) == {
+        "dataset_config",
+        "max_length",
+        "label_smoothing",
+        "precompute_ref_log_probs",
+        "remove_unused_columns",
+    }
+    assert "only robust reads it" in notes["label_smoothing"]
+    assert notes["precompute_ref_log_probs"] == "it is off, and there is nothing of it here"
+
+
+def test_the_same_arguments_as_json(folder: Path) -> None:
+    """Indented by tabs, which YAML refuses, with a path that needs quotes."""
+    values = {**SHORT, "loss_type": ["sigmoid"], "output_dir": "a: b #1", "max_length": None}
+    recipe, notes = migrated(folder, json.dumps(values, indent="\t"), "theirs.json")
+    assert recipe.loss.name == "dpo"
+    assert recipe.train.output_dir == "a: b #1"
+    assert recipe.data.max_length is None
+    assert set(notes) == {"max_length"}
+
+
+def test_defaults_are_written_out(folder: Path) -> None:
+    recipe, notes = short(folder)
+    assert recipe.model.model_dump(exclude_defaults=True) == {
+        "name_or_path": "a/b",
+        "dtype": "float32",
+        "freeze": (),  # TRL trains the vision tower too
+        "prompt_style": "raw",
+    }
+    assert recipe.data.max_length == 1024
+    assert recipe.loss.name == "dpo"
+    assert recipe.loss.parameters == {"beta": 0.1}
+    assert recipe.train.arguments == {
+        "activation_checkpointing": True,
+        "logging_steps": 10,
+        "bf16": True,
+    }
+    assert notes == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "parameters"),
+    [
+        ({"loss_type": "sigmoid_norm"}, "dpo", {"beta": 0.1, "length_norm": True}),
+        ({"loss_type": "ipo", "beta": 0.2}, "ipo", {"beta": 0.2}),
+        ({"loss_type": "hinge"}, "hinge", {"beta": 0.1}),
+        ({"loss_type": "robust"}, "robust", {"beta": 0.1, "label_smoothing": 0.0}),
+        ({"loss_type": "bco_pair"}, "bco", {"beta": 0.1, "shift": 0.0}),
+        ({"loss_type": "sft"}, "sft", {}),
+        ({"use_weighting": True}, "wpo", {"beta": 0.1}),
+        (
+            {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+            "mpo",
+            {
+                "losses": {"dpo": 0.8, "bco": 0.2, "sft": 1.0},
+                "parameters": {"dpo": {"beta": 0.1}, "bco": {"beta": 0.1, "shift": 0.0}},
+            },
+        ),
+        (
+            {"loss_type": ["sigmoid", "sft"], "beta": 0.3},
+            "mpo",
+            {"losses": {"dpo": 1.0, "sft": 1.0}, "parameters": {"dpo": {"beta": 0.3}}},
+        ),
+        (
+            {"loss_type": ["hinge", "sft"], "loss_weights": [1, 2]},
+            "mpo",
+            {"losses": {"hinge": 1.0, "sft": 2.0}, "parameters": {"hinge": {"beta": 0.1}}},
+        ),
+        (
+            {"loss_type": "sigmoid", "loss_weights": [2.0]},
+            "mpo",
+            {"losses": {"dpo": 2.0}, "parameters": {"dpo": {"beta": 0.1}}},
+        ),
+    ],
+    ids=[
+        "norm",
+        "ipo",
+        "hinge",
+        "robust",
+        "bco",
+        "sft",
+        "wpo",
+        "mpo",
+        "equal weights",
+        "hinge and sft",
+        "one with a weight",
+    ],
+)
+def test_losses(
+    folder: Path, values: dict[str, Any], name: str, parameters: dict[str, Any]
+) -> None:
+    recipe, _ = short(folder, **values)
+    assert recipe.loss.name == name
+    assert recipe.loss.parameters == parameters
+
+
+def test_what_a_loss_means_otherwise_is_noted(folder: Path) -> None:
+    assert "over all their tokens" in short(folder, loss_type=["sigmoid", "sft"])[1]["loss_type"]
+    assert "concentration" in short(folder, use_weighting=True)[1]["use_weighting"]
+    assert "has none" in short(folder, loss_type="sft", beta=0.1)[1]["beta"]
+    sft = short(folder, loss_type="sft", loss_weights=[2.0])
+    assert sft[0].loss.name == "sft"
+    assert "weight 1" in sft[1]["loss_weights"]
+
+
+def test_half_precision_switches_the_default_off(folder: Path) -> None:
+    recipe, _ = short(folder, fp16=True)
+    assert recipe.train.arguments["bf16"] is False
+    assert recipe.train.arguments["fp16"] is True
+
+
+def test_splits_are_evaluated_on_where_something_is_evaluated(folder: Path) -> None:
+    recipe, _ = short(folder, eval_strategy="steps", dataset_train_split="train_prefs")
+    assert recipe.data.sources[0].split == "train_prefs"
+    assert [source.split for source in recipe.data.eval_sources] == ["test"]
+    recipe, notes = short(folder, dataset_test_split="test_prefs")
+    assert recipe.data.eval_sources == ()
+    assert "nothing is evaluated" in notes["dataset_test_split"]
+
+
+def test_a_mixture_of_data_sets(folder: Path) -> None:
+    recipe, notes = short(
+        folder,
+        datasets=[
+            {"path": "json", "data_files": ["a.jsonl", "b.jsonl"]},
+            {"path": "x/y", "split": "pairs", "columns": ["prompt"]},
+        ],
+        test_split_size=0.1,
+    )
+    assert [(source.path, source.split) for source in recipe.data.sources] == [
+        ("a.jsonl", None),
+        ("b.jsonl", None),
+        ("x/y", "pairs"),
+    ]
+    assert recipe.data.eval_fraction == 0.1
+    assert "columns of 'x/y' is not read" in notes["datasets"]
+    assert "beside `datasets`" in notes["dataset_name"]
+
+
+def test_arguments_of_loading(folder: Path) -> None:
+    given = {"dtype": "bfloat16", "attn_implementation": "eager", "variant": "x"}
+    recipe, _ = short(folder, model_init_kwargs=given)
+    assert recipe.model.dtype == "bfloat16"
+    assert recipe.model.attn_implementation == "eager"
+    assert recipe.model.init_kwargs == {"variant": "x"}
+
+
+def test_lora_keys_without_a_lora_have_a_note(folder: Path) -> None:
+    recipe, notes = short(folder, lora_r=8)
+    assert recipe.model.lora is None
+    assert "has no effect" in notes["lora_r"]
+
+
+def test_targets_that_peft_chooses_are_written_out_and_noted(folder: Path) -> None:
+    recipe, notes = short(folder, use_peft=True)
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.targets == ("q_proj", "v_proj")
+    assert "PEFT chooses" in notes["lora_target_modules"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss_type": "discopop"}, "there is no loss for 'discopop' here: it is not built"),
+        ({"loss_type": "robst"}, "did you mean 'robust'"),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "two of these losses are one loss here"),
+        ({"loss_type": ["sft", "sft"]}, "two of these losses are one loss here"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "there are 2 losses"),
+        ({"loss_type": "hinge", "use_weighting": True}, "WPO is built for sigmoid alone"),
+        ({"datasets": [{"name": "x"}]}, "an entry has no path"),
+        ({"eval_strategy": "no", "evaluation_strategy": "steps"}, "something else than"),
+        ({"beta": -1.0}, "key 'beta'"),
+        ({"max_length": "long"}, "key 'max_length': found the text 'long'"),
+    ],
+    ids=[
+        "not built",
+        "misspelt",
+        "one loss here",
+        "twice",
+        "weights",
+        "weighting",
+        "data",
+        "two names",
+        "range",
+        "type",
+    ],
+)
+def test_what_has_no_counterpart_is_an_error(
+    folder: Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        short(folder, **values)
