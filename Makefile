@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: help demo test test-slow test-peers test-compat check format clean
+.PHONY: help demo test test-slow test-peers test-compat bench check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,6 +38,9 @@ test-peers: $(VENV)/peers/.ready ## the comparison with TRL, step by step
 test-compat: $(VENV)/lowest/.ready $(VENV)/newest/.ready ## the fast tests with the lowest and the newest libraries
 	PYTHONPATH=$(CURDIR)/$(VENV)/lowest $(PYTEST) $(ARGS)
 	PYTHONPATH=$(CURDIR)/$(VENV)/newest $(PYTEST) $(ARGS)
+
+bench: $(VENV)/peers/.ready ## time and memory of a step beside TRL's
+	PYTHONPATH=$(CURDIR)/$(VENV)/peers HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/preference_step.py $(ARGS)
 
 # Laid over the environment without their dependencies, so that they cannot change it.
 $(VENV)/%/.ready: tests/versions/%.txt $(READY)
