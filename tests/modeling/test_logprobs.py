@@ -35,6 +35,8 @@ OTHER_TEXT_TYPES = (
 def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> list[Tensor]:
     """Log-probs of each answer's tokens, one plain row at a time, whole softmax, float64."""
     model: Any = loaded.model.double()
+    if hasattr(model.config.get_text_config(), "num_experts"):
+        model.set_experts_implementation("eager")  # the grouped product knows no float64
     found = []
     for ids in group.response_ids:
         row_ids = torch.cat([group.prompt_ids, ids]).unsqueeze(0)
