@@ -74,7 +74,11 @@ def load_loss(name: str) -> Any:
                 f"Choose one of {', '.join(loss_names())}",
             )
         )
-    return _exported(f"{LOSS_PACKAGE}.{name}", "LOSS")
+    loss = _exported(f"{LOSS_PACKAGE}.{name}", "LOSS")
+    if loss.name != name:
+        found = f"its file is {name}.py and its LOSS says name='{loss.name}'"
+        raise RecipeError(Problem("loss.name", found, "Give both the same name"))
+    return loss
 
 
 def families() -> dict[str, str]:

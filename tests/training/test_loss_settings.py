@@ -1,5 +1,6 @@
 """Parameters of the loss that differ by source, and medians of scores."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ import torch
 from builders import batch_of, load_tiny, row
 from trainers import config, make_trainer
 
-from unidpo_mm.errors import DataError
-from unidpo_mm.records import Pair, PreferenceRow
+from unidpo_mm.errors import DataError, RecipeError
+from unidpo_mm.losses import hinge
+from unidpo_mm.plugins import load_loss
+from unidpo_mm.records import LossOutput, Pair, PreferenceRow, SequenceLogps
 from unidpo_mm.training.loss_settings import SOURCE_PARAMETERS, make_loss_settings
+from unidpo_mm.training.step import pair_up
 
 Checkpoint = Callable[[str], Path]
 
@@ -113,3 +117,30 @@ def test_the_settings_describe_themselves_for_the_record() -> None:
         "length_norm": False,
         "by_source": {"b": {"beta": 0.1}},
     }
+
+
+def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
+    """The first mistake in a loss of one's own: the mean would be spread over all pairs."""
+    loaded = load_tiny(checkpoint("llama"))
+    batch = batch_of(loaded, rows_of("a", 1.0, 3.0))
+    settings = make_loss_settings("simpo", {})
+
+    def mean(pairs: Any, settings_: Any) -> LossOutput:
+        return LossOutput(per_unit=pairs.policy_chosen.mean.mean())
+
+    wrong = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, compute=mean))
+    lengths = batch.lengths.double()
+    policy = SequenceLogps(-lengths, lengths)
+    pairs = pair_up(policy, None, batch)
+    assert settings.compute(policy, pairs, batch).per_unit.shape == (2,)
+    with pytest.raises(ValueError, match=r"'simpo' returns \(\) for 2 pairs"):
+        wrong.compute(policy, pairs, batch)
+
+
+def test_a_loss_is_called_as_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = dataclasses.replace(hinge.LOSS, name="henge")
+    monkeypatch.setattr(hinge, "LOSS", renamed)
+    load_loss.cache_clear()
+    with pytest.raises(RecipeError, match=r"its file is hinge.py and its LOSS says name='henge'"):
+        load_loss("hinge")
+    load_loss.cache_clear()

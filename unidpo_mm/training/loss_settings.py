@@ -40,9 +40,17 @@ class LossSettings:
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
         """Returns the loss of each unit of a batch."""
         if self.loss.unit == "response":
-            return self.loss.compute(policy.select(batch.targets), self.config)
-        remembered = () if self.memory is None else (self.memory,)
-        return self.loss.compute(pairs, self.config_for(batch), *remembered)
+            output = self.loss.compute(policy.select(batch.targets), self.config)
+        else:
+            remembered = () if self.memory is None else (self.memory,)
+            output = self.loss.compute(pairs, self.config_for(batch), *remembered)
+        units = batch.unit_weight(self.loss.unit)
+        if output.per_unit.shape != units.shape:  # a mean would be spread over all units
+            raise ValueError(
+                f"the loss '{self.loss.name}' returns {tuple(output.per_unit.shape)} for "
+                f"{units.numel()} {self.loss.unit}s: per_unit must have one entry for each"
+            )
+        return output
 
     def config_for(self, batch: GroupBatch) -> Any:
         """Returns the parameters of a batch: numbers, or tensors [P] where sources differ."""
