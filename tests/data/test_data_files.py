@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from builders import picture
 
-from unidpo_mm.data.load import SourceFile, load_rows
+from unidpo_mm.data.load import SourceFile, load_rows, read_sources
 from unidpo_mm.errors import DataError
 
 RECORDS: list[dict[str, Any]] = [
@@ -243,3 +243,17 @@ def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
     )
     assert f"{tmp_path / 'two.json'} row 1, field 'id': the id 'same' is taken by" in found
     assert "one.json row 1" in found
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_split_of_a_file_is_refused_since_a_file_has_none(tmp_path: Path, split: str) -> None:
+    """Otherwise a migrated recipe would evaluate on its training rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}')
+    _, problems = read_sources([SourceFile(path=str(path), split=split)])
+    assert [problem.found for problem in problems] == [
+        f"split '{split}' is asked for and a file or folder has none"
+    ]
+    rows, problems = read_sources([SourceFile(path=str(path), split="train")])
+    assert len(rows) == 1
+    assert not problems

@@ -71,7 +71,7 @@ def test_data_sets_are_read_from_the_registry(folder: Path) -> None:
     assert "street_signs" not in notes["dataset"]
     assert "of the rows of 'menus' the column" in notes["dataset"]
     assert "'what_is_asked'" in notes["dataset"]
-    assert "'prompt' is missing: rename the columns" in notes["dataset"]
+    assert "'prompt' is missing: make a copy of the data" in notes["dataset"]
     assert "'subset' of 'menus' in dataset_info.json is not read" in notes["dataset"]
 
 

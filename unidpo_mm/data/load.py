@@ -198,6 +198,9 @@ def _score_map(
 
 def _records(source: SourceFile) -> list[Record]:
     path = Path(source.path)
+    if path.exists() and source.split not in (None, "train"):
+        found = f"split '{source.split}' is asked for and a file or folder has none"
+        raise DataError(Problem(str(path), found, "Name the file that holds it, without a split"))
     readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".parquet": _parquet}
     if path.is_file() and path.suffix in readers:
         return list(readers[path.suffix](path))

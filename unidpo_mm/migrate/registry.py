@@ -112,7 +112,10 @@ def read_columns(columns: frozenset[str]) -> str:
     columns_read = f"the columns {_quoted(unread)} are not read" if unread else ""
     if not missing:
         return columns_read
-    text = f"{_quoted(missing)} is missing: rename the columns in a copy of the data"
+    text = (
+        f"{_quoted(missing)} is missing: make a copy of the data with these columns, conversations "
+        "as lists of {role, content} and answers as text"
+    )
     return f"{columns_read}, and {text}" if unread else text
 
 
