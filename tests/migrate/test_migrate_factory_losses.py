@@ -1,13 +1,13 @@
 """LLaMA-Factory's losses, those of the official multimodal code among them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import migrations
 import pytest
 
-from unidpo_mm.migrate import migrate
-from unidpo_mm.recipe import Recipe, load_recipe
-from unidpo_mm.training.recipe_checks import check_loss, check_train
+from unidpo_mm.recipe import load_recipe
 
 SHORT = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\n"
 
@@ -18,17 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def migrated(folder: Path, text: str) -> tuple[Recipe, dict[str, str]]:
-    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
-    (folder / "theirs.yaml").write_text(text)
-    result = migrate(folder / "theirs.yaml")
-    assert result.origin == "LLaMA-Factory"
-    (folder / "recipe.yaml").write_text(result.recipe)
-    notes: dict[str, list[str]] = {}
-    for note in result.notes:
-        notes.setdefault(note.key, []).append(note.text)
-    recipe = load_recipe(folder / "recipe.yaml", checks=(check_loss, check_train))
-    return recipe, {key: "; ".join(texts) for key, texts in notes.items()}
+migrated = partial(migrations.migrated, origin="LLaMA-Factory")
 
 
 @pytest.mark.parametrize(

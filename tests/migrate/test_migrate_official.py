@@ -1,13 +1,13 @@
 """Files of the official text and math code: the released settings come out as our presets."""
 
+from functools import partial
 from pathlib import Path
 
+import migrations
 import pytest
 
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.migrate import migrate
 from unidpo_mm.recipe import Recipe, load_recipe
-from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 TEXT = """
 model_name_or_path: Qwen/Qwen2.5-7B
@@ -83,14 +83,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def migrated(folder: Path, text: str) -> tuple[Recipe, dict[str, str]]:
-    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
-    (folder / "theirs.yaml").write_text(text)
-    result = migrate(folder / "theirs.yaml")
-    assert result.origin == "the official code"
-    (folder / "recipe.yaml").write_text(result.recipe)
-    recipe = load_recipe(folder / "recipe.yaml", checks=(check_loss, check_train))
-    return recipe, {note.key: note.text for note in result.notes}
+migrated = partial(migrations.migrated, origin="the official code")
 
 
 def preset(name: str) -> Recipe:

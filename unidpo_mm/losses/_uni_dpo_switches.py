@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..records import PairLogps, SequenceLogps
-from .base import Value, require, require_positive
+from .base import LossConfig, Value, require, require_positive
 from .weights import (
     Control,
     calibrated_nll_gate,
@@ -20,10 +20,8 @@ __all__ = ["UniDPOLossConfig", "gate_of", "logps_of", "performance_of", "quality
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniDPOLossConfig:
+class UniDPOLossConfig(LossConfig):
     """Parameters and switches of Uni-DPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 2.0
     """Reward scale, > 0."""

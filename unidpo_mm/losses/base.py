@@ -11,6 +11,7 @@ from ..records import LossOutput, PairLogps
 
 __all__ = [
     "Loss",
+    "LossConfig",
     "Unit",
     "Value",
     "always",
@@ -25,6 +26,14 @@ Unit = Literal["pair", "response"]
 
 Value = float | Tensor
 """A parameter: one number, or a tensor [P] with the value of each pair's source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Base of parameters whose values may be tensors [P], which pydantic is to let by."""
+
+    # pydantic reads this name of a standard dataclass, and would take an annotation for a field
+    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require, require_positive
+from .base import (
+    Loss,
+    LossConfig,
+    Value,
+    always,
+    implicit_rewards,
+    never,
+    require,
+    require_positive,
+)
 
 __all__ = ["LOSS", "BCOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCOLossConfig:
+class BCOLossConfig(LossConfig):
     """Parameters of BCO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale, > 0."""

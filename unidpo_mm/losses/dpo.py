@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from ..records import LossOutput, PairLogps
 from .base import (
     Loss,
+    LossConfig,
     Value,
     always,
     implicit_rewards,
@@ -23,10 +24,8 @@ __all__ = ["LOSS", "DPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOLossConfig:
+class DPOLossConfig(LossConfig):
     """Parameters of DPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale, > 0; about 0.1 for sums, 1 to 10 for means over tokens."""

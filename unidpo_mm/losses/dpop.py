@@ -9,16 +9,23 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require, require_positive
+from .base import (
+    Loss,
+    LossConfig,
+    Value,
+    always,
+    implicit_rewards,
+    never,
+    require,
+    require_positive,
+)
 
 __all__ = ["LOSS", "DPOPLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOPLossConfig:
+class DPOPLossConfig(LossConfig):
     """Parameters of DPO-Positive; the defaults are the paper's."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.3
     """Reward scale, > 0."""

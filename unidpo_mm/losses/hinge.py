@@ -6,16 +6,14 @@ Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, a
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
 
 __all__ = ["LOSS", "HingeLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HingeLossConfig:
+class HingeLossConfig(LossConfig):
     """Parameters of the hinge loss."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale, > 0; 1 / beta is the margin asked for, in nats."""

@@ -7,16 +7,14 @@ the paper leaves lengths aside.
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
 
 __all__ = ["LOSS", "IPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IPOLossConfig:
+class IPOLossConfig(LossConfig):
     """Parameters of IPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """The paper's tau, > 0; the target of the margin is 1 / (2 beta), in nats."""

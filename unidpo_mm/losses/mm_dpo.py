@@ -10,16 +10,23 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require, require_positive
+from .base import (
+    Loss,
+    LossConfig,
+    Value,
+    always,
+    implicit_rewards,
+    never,
+    require,
+    require_positive,
+)
 
 __all__ = ["LOSS", "MMDPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMDPOLossConfig:
+class MMDPOLossConfig(LossConfig):
     """Parameters of MM-DPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale of a pair whose scores are equal, > 0."""

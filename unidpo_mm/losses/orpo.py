@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, never, require_positive
+from .base import Loss, LossConfig, Value, never, require_positive
 
 __all__ = ["LOSS", "ORPOLossConfig"]
 
@@ -19,10 +19,8 @@ CERTAIN = -1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
-class ORPOLossConfig:
+class ORPOLossConfig(LossConfig):
     """Parameters of ORPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Weight of the odds-ratio term, the paper's lambda, > 0."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ..records import LossOutput, PairLogps
 from .base import (
     Loss,
+    LossConfig,
     Value,
     always,
     implicit_rewards,
@@ -24,10 +25,8 @@ __all__ = ["LOSS", "RobustLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustLossConfig:
+class RobustLossConfig(LossConfig):
     """Parameters of robust DPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale, > 0."""

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, never, require, require_positive
+from .base import Loss, LossConfig, Value, never, require, require_positive
 
 __all__ = ["LOSS", "SimPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimPOLossConfig:
+class SimPOLossConfig(LossConfig):
     """Parameters of SimPO; the defaults are the released multimodal baseline's."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 2.0
     """Reward scale, > 0."""

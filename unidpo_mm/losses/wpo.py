@@ -11,16 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
 
 __all__ = ["LOSS", "WPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WPOLossConfig:
+class WPOLossConfig(LossConfig):
     """Parameters of WPO."""
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
     beta: Value = 0.1
     """Reward scale, > 0."""
