@@ -144,4 +144,4 @@ def test_main_prints_errors_and_leaves_with_two(
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == cli.EXIT_CODE
-    assert "error: absent.yaml: it cannot be read" in capsys.readouterr().err
+    assert "error: absent.yaml: there is no such file, and no recipe" in capsys.readouterr().err

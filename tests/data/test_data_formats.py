@@ -9,7 +9,7 @@ import pytest
 from builders import picture
 from PIL import Image
 
-from unidpo_mm.data.load import rows_from_records
+from unidpo_mm.data.load import read_records, rows_from_records
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
 
@@ -238,7 +238,7 @@ def test_a_single_answer_has_no_pair() -> None:
         ([{"text": "a", "score": 1}, {"text": "b"}], "responses", "1 of 2 answers have no score"),
         ([{"text": "a", "score": math.nan}], "responses[0].score", "found nan"),
         ([{"answer": "a", "score": 1}], "responses[0].text", "answer"),
-        ([{"text": "a", "score": 1}, {"text": " ", "score": 2}], "chosen", "the answer is empty"),
+        ([{"text": "a", "score": 1}, {"text": " ", "score": 2}], "responses[1]", "answer is empty"),
     ],
 )
 def test_wrong_ranked_answers_are_refused(responses: Any, field: str, found: str) -> None:
@@ -301,6 +301,37 @@ def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
         "data set 'data' row 3, field 'rejected'",
         "data set 'data' row 4",
         "data set 'data' row 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "fields"),
+    [
+        ({"prompt": "", "score_chosen": "x"}, {"prompt", "score_chosen"}),
+        ({"rejected": "yes", "score_rejected": None}, {"chosen", "score_rejected"}),
+        ({"prompt": 5, "chosen": " ", "images": ["no.png"]}, {"prompt", "chosen", "images"}),
+        ({"prompt": "a <image>", "chosen": "", "weight": -1}, {"images", "chosen", "weight"}),
+        ({"chosen": 5, "rejected": ""}, {"chosen", "rejected"}),
+    ],
+)
+def test_all_mistakes_of_one_row_are_told_at_once(
+    changed: dict[str, Any], fields: set[str], tmp_path: Path
+) -> None:
+    """What the row as a whole finds, a lacking score and a lost picture too; nothing made up."""
+    _, problems = read_records([{**SCORED, **changed}], images=tmp_path, needs_scores=True)
+    assert {p.where.split("'")[-2] for p in problems} == fields
+    assert len(problems) == len(fields)
+
+
+def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
+    answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
+    _, problems = read_records([{"prompt": "", "responses": answers}], needs_scores=True)
+    assert [p.where.split("'")[-2] for p in problems] == [
+        "responses[1].text",
+        "responses[1].score",
+        "responses",  # two without a score
+        "prompt",
+        "responses[0]",
     ]
 
 

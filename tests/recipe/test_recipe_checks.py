@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unidpo_mm.recipe import Recipe
-from unidpo_mm.training.recipe_checks import check_files, check_loss, check_train
+from unidpo_mm.training.recipe_checks import check_files, check_loss, check_machine, check_train
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -40,6 +41,11 @@ def test_a_parameter_of_another_loss_lists_what_this_one_has():
     (problem,) = loss(name="dpo", gamma=3.0)
     assert problem.startswith("loss.gamma: the loss 'dpo' has no parameter 'gamma'")
     assert "'dpo' has beta, label_smoothing, length_norm" in problem
+
+
+def test_a_misspelt_parameter_hides_no_other_mistake():
+    places = [problem.split(": ")[0] for problem in loss(gama=3, beta=-1, eta="x", gamma=-2)]
+    assert places == ["loss.gama", "loss.eta", "loss.beta", "loss.gamma"]
 
 
 @pytest.mark.parametrize(
@@ -161,3 +167,26 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
     assert "is not a folder" in found[2]
     assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
     assert "is not there" in files("org/model", "org/pairs", tmp_path / "absent")[0]
+
+
+def test_an_evaluation_needs_held_out_rows():
+    arguments = {"output_dir": "out", "eval_strategy": "steps"}
+    (problem,) = check_train(recipe(train=arguments))
+    assert str(problem).startswith("train.eval_strategy: no row is held out. Set data.eval_fr")
+    data = {"sources": [{"path": "c/d"}], "eval_fraction": 0.1}
+    assert not check_train(recipe(train=arguments, data=data))
+
+
+def test_what_transformers_refuses_is_told_with_its_key():
+    arguments = {"output_dir": "out", "load_best_model_at_end": True, "save_strategy": "epoch"}
+    (problem,) = check_machine(recipe(train=arguments))
+    assert problem.where == "train.load_best_model_at_end"
+    assert "requires the save and eval strategy to match" in problem.found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can compute in bfloat16")
+def test_bf16_without_a_gpu_is_told_with_its_key():
+    (problem,) = check_machine(recipe(train={"output_dir": "out", "bf16": True}))
+    assert problem.where == "train.bf16"
+    assert "use_cpu" in problem.found
+    assert not check_machine(recipe(train={"output_dir": "out", "bf16": True, "use_cpu": True}))

@@ -117,7 +117,45 @@ def test_check_reads_everything_and_trains_nothing(
     printed = capsys.readouterr().out
     assert "12 rows (4 math, 4 multimodal, 4 text)" in printed
     assert "2 optimizer steps of about 4 pairs" in printed
-    assert not (folder / "out" / "trainer_state.json").exists()
+    assert not (folder / "out").exists()
+
+
+def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
+    checkpoint: Checkpoint,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(folder)
+    path = write_recipe(folder, checkpoint("qwen3"), pictures=False)
+
+    def run(*overrides: str) -> int:
+        keys = ["train.save_strategy=steps", "train.save_steps=1", *overrides]
+        return train_from_recipe(load_recipe(path, keys, checks=CHECKS)).state.global_step
+
+    assert run("train.max_steps=1") == 1
+    with pytest.raises(RecipeError, match=r"another recipe \(loss.beta not set -> 1.0\)"):
+        run("loss.beta=1.0")
+    assert run() == 2  # more steps are the same run
+    assert "the recipe changed since the checkpoint: train.max_steps 1 -> 2" in caplog.text
+    last = folder / "out" / "checkpoint-2"
+    assert run("loss.beta=1.0", "train.max_steps=3", f"run.resume={last}") == 3
+    assert run("loss.beta=0.5", "train.max_steps=1", "run.resume=never") == 1
+
+
+def test_half_precision_weights_that_train_are_warned_of(
+    checkpoint: Checkpoint,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(folder)
+    path = write_recipe(folder, checkpoint("qwen3"), pictures=False)
+    check_from_recipe(load_recipe(path, ["model.dtype=bfloat16"], checks=CHECKS))
+    assert "small updates round away" in caplog.text
+    caplog.clear()
+    check_from_recipe(load_recipe(path, ["model.dtype=bfloat16", "train.bf16=true"], checks=CHECKS))
+    assert "small updates round away" not in caplog.text
 
 
 def test_problems_of_rows_pictures_and_lengths_come_in_one_message(

@@ -10,7 +10,12 @@ __all__ = ["train"]
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(help="A recipe, a YAML file.", metavar="RECIPE", show_default=False)
+        Path,
+        typer.Argument(
+            help="A recipe, a YAML file, or the name of a shipped one.",
+            metavar="RECIPE",
+            show_default=False,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -32,10 +37,12 @@ def train(
     For many devices: accelerate launch -m unidpo_mm train RECIPE
     """
     from ..recipe import load_recipe
-    from ..training.recipe_checks import check_files, check_loss, check_train
+    from ..recipe.shipped import shipped_recipe
+    from ..training.recipe_checks import check_files, check_loss, check_machine, check_train
 
-    checks = (check_files, check_loss, check_train)
-    loaded = load_recipe(recipe, overrides or (), checks=checks)
+    checks = (check_files, check_loss, check_machine, check_train)
+    path = recipe if recipe.is_file() else shipped_recipe(str(recipe))
+    loaded = load_recipe(path, overrides or (), checks=checks)
 
     from ..training.run import check_from_recipe, train_from_recipe  # torch, so after the checks
 

@@ -29,6 +29,7 @@ class SourceFile:
         split: Split of a data set on the hub.
         scale: Declared bounds of its scores; None if they are not declared.
         judge: Who gave the scores, for the record.
+        needs_scores: The loss needs a score for every answer of a pair.
     """
 
     path: str
@@ -38,6 +39,7 @@ class SourceFile:
     split: str | None = None
     scale: tuple[float, float] | None = None
     judge: str | None = None
+    needs_scores: bool = False
 
     @property
     def source_name(self) -> str:
@@ -96,13 +98,17 @@ def rows_from_records(
 
 
 def read_records(
-    records: Iterable[Any], *, source: str = "data", images: Path | None = None
+    records: Iterable[Any],
+    *,
+    source: str = "data",
+    images: Path | None = None,
+    needs_scores: bool = False,
 ) -> tuple[list[PreferenceRow], list[Problem]]:
     """Returns the rows that could be read and the problems with the others."""
     numbered = list(enumerate(records, start=1))
     ready = [record for _, record in numbered if isinstance(record, PreferenceRow)]
     others = [(n, record) for n, record in numbered if not isinstance(record, PreferenceRow)]
-    declared = SourceFile(path=source, images=str(images or Path()))
+    declared = SourceFile(path=source, images=str(images or Path()), needs_scores=needs_scores)
     rows, problems = _parse(others, declared, None, place=f"data set '{source}'")
     return ready + rows, problems + _duplicate_ids(ready + rows)
 
@@ -139,6 +145,7 @@ def _parse(
             images=folder,
             domain=source.domain,
             scale=scale,
+            needs_scores=source.needs_scores,
         )
         try:
             rows.append(_format_of(record, where).parse(record, context))

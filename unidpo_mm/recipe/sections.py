@@ -199,7 +199,8 @@ class RunSection(Section):
     """How the run starts."""
 
     resume: Name = "auto"
-    """`auto` goes on from the last checkpoint in `output_dir`, `never` starts anew, else a path."""
+    """`auto` goes on from the last checkpoint in `output_dir`, of the same model, data and loss;
+    `never` starts anew, else a path."""
 
 
 class Recipe(Section):

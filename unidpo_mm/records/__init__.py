@@ -13,6 +13,7 @@ from .logps import LossOutput, PairLogps, SequenceLogps
 from .rows import (
     DOMAINS,
     ROLES,
+    SCORE_MISSING,
     Domain,
     ImageRef,
     ImageSlot,
@@ -25,6 +26,7 @@ from .rows import (
 __all__ = [
     "DOMAINS",
     "ROLES",
+    "SCORE_MISSING",
     "Domain",
     "EncodedGroup",
     "GroupBatch",

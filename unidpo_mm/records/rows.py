@@ -10,6 +10,7 @@ from ..errors import DataError, Problem
 __all__ = [
     "DOMAINS",
     "ROLES",
+    "SCORE_MISSING",
     "Domain",
     "ImageRef",
     "ImageSlot",
@@ -22,6 +23,11 @@ __all__ = [
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
 ROLES = ("system", "user", "assistant", "tool")
+SCORE_MISSING = (
+    "the score is missing",
+    "Give a finite score to every answer, or choose a loss that needs none (dpo, simpo)",
+)
+"""What is wrong, and what to do, where a loss needs a score that a row lacks."""
 
 
 class ImageRef(Protocol):
@@ -70,10 +76,23 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer to a prompt; `score` is its external quality, None if nobody scored it."""
+    """One answer to a prompt.
+
+    Attributes:
+        text: The answer.
+        score: Its external quality; None if nobody scored it.
+        field: What the answer is called in its file, for messages; empty for its number.
+    """
 
     text: str
     score: float | None = None
+    field: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def score_field(self) -> str:
+        """What the score is called in the file."""
+        plain = self.field in ("chosen", "rejected")
+        return f"score_{self.field}" if plain else f"{self.field}.score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,27 +177,26 @@ class PreferenceRow:
                 remedy = f"Name responses 0 to {len(self.responses) - 1}"
                 problems.append(self._problem("pairs", found, remedy))
                 continue
-            chosen, rejected = self.responses[pair.chosen], self.responses[pair.rejected]
-            if chosen.text == rejected.text:
-                found = f"chosen and rejected are the same answer ({_short(chosen.text)})"
+            text = self.responses[pair.chosen].text
+            if text == self.responses[pair.rejected].text:
+                names = self._name(pair.chosen), self._name(pair.rejected)
+                found = f"{' and '.join(names)} are the same answer ({_short(text)})"
                 remedy = "Give two different answers or remove the row"
-                problems.append(self._problem("chosen", found, remedy))
+                problems.append(self._problem(names[0], found, remedy))
             if not (math.isfinite(pair.weight) and pair.weight >= 0):
                 found = f"the weight of a pair is {pair.weight}"
                 problems.append(self._problem("weight", found, "Give a finite number >= 0"))
         return problems
 
-    def _is_plain_pair(self) -> bool:
-        return len(self.responses) == 2 and len(self.pairs) == 1
-
     def _name(self, number: int) -> str:
-        if not self._is_plain_pair():
-            return f"responses[{number}]"
-        return "chosen" if number == self.pairs[0].chosen else "rejected"
+        if self.responses[number].field:
+            return self.responses[number].field
+        if len(self.responses) == 2 and len(self.pairs) == 1:
+            return "chosen" if number == self.pairs[0].chosen else "rejected"
+        return f"responses[{number}]"
 
     def _score_name(self, number: int) -> str:
-        name = self._name(number)
-        return f"score_{name}" if self._is_plain_pair() else f"{name}.score"
+        return dataclasses.replace(self.responses[number], field=self._name(number)).score_field
 
     def _problem(self, name: str, found: str, remedy: str) -> Problem:
         return Problem(f"{self.where}, field '{name}'", found, remedy)
@@ -186,11 +204,8 @@ class PreferenceRow:
     def missing_scores(self) -> list[Problem]:
         """Returns a problem for each response of a pair that has no score."""
         paired = {number for pair in self.pairs for number in (pair.chosen, pair.rejected)}
-        remedy = (
-            "Give a finite score to every answer, or choose a loss that needs none (dpo, simpo)"
-        )
         return [
-            self._problem(self._score_name(number), "the score is missing", remedy)
+            self._problem(self._score_name(number), *SCORE_MISSING)
             for number in sorted(paired)
             if self.responses[number].score is None
         ]

@@ -97,9 +97,10 @@ class LossSettings:
 
     def _median(self, rows: Sequence[PreferenceRow], source: str) -> float:
         """Returns the median; where nothing uses scores no answer is good, scored or not."""
-        return _median_chosen_score(rows, source) if self._needs_scores(source) else math.inf
+        return _median_chosen_score(rows, source) if self.needs_scores(source) else math.inf
 
-    def _needs_scores(self, source: str) -> bool:
+    def needs_scores(self, source: str) -> bool:
+        """Returns whether the loss needs scores, with the parameters of this source."""
         own = self.by_source.get(source, {})
         return self.loss.needs_scores(dataclasses.replace(self.config, **own))
 
@@ -126,7 +127,7 @@ class LossSettings:
                     f"'{self.loss.name}' learns from pairs"
                 )
                 problems.append(Problem(row.where, "the row holds no pair", remedy))
-            if self._needs_scores(row.source):
+            if self.needs_scores(row.source):
                 problems += row.missing_scores()
         return problems
 

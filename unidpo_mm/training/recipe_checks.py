@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -22,7 +23,7 @@ from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, remedy_for
 
-__all__ = ["check_files", "check_loss", "check_train"]
+__all__ = ["check_files", "check_loss", "check_machine", "check_train"]
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 """``organisation/name``, the form of names on a hub."""
@@ -58,6 +59,7 @@ def check_train(recipe: Recipe) -> list[Problem]:
     arguments = recipe.train.arguments
     if not arguments:
         return []
+    data = recipe.data
     hints = _training_arguments()
     own = [name for name in type(recipe.train).model_fields if name != "output_dir"]
     problems = []
@@ -77,7 +79,31 @@ def check_train(recipe: Recipe) -> list[Problem]:
             )
         else:
             problems += _check_type(where, value, hints[name])
+    held_out = data.eval_fraction > 0 or data.eval_sources
+    if arguments.get("eval_strategy", "no") != "no" and not held_out:
+        remedy = "Set data.eval_fraction or data.eval_sources, or leave this out"
+        problems.append(Problem("train.eval_strategy", "no row is held out", remedy))
     return problems
+
+
+def check_machine(recipe: Recipe) -> list[Problem]:
+    """Checks that transformers takes the arguments together, and on this machine."""
+    arguments = recipe.train.arguments
+    if not arguments or check_train(recipe):
+        return []
+    from transformers import TrainingArguments
+
+    try:
+        with warnings.catch_warnings():  # the run itself will warn
+            warnings.simplefilter("ignore")
+            TrainingArguments(output_dir="unused", **arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        found = " ".join(str(error).split())
+        named = {name: re.search(rf"\b{name}\b", found) for name in arguments}
+        places = {name: match.start() for name, match in named.items() if match}
+        where = f"train.{min(places, key=lambda name: places[name])}" if places else "train"
+        return [Problem(where, found.rstrip("."), "Change what it names")]
+    return []
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
@@ -100,21 +126,21 @@ def _check_parameters(
 ) -> list[Problem]:
     names = [field.name for field in dataclasses.fields(config)]
     has = f"'{loss}' has {', '.join(names)}" if names else f"'{loss}' has none"
-    problems = []
+    problems: list[Problem] = []
+    typed = {}
     for name, value in given.items():
         if name not in names:
             found = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
             problems.append(Problem(f"{where}.{name}", found, f"Choose another; {has}"))
+        elif wrong := _check_type(f"{where}.{name}", value, hints[name]):
+            problems += wrong
         else:
-            problems += _check_type(f"{where}.{name}", value, hints[name])
-    return problems or _check_ranges(where, config, hints, given)
+            typed[name] = _validated(value, hints[name])
+    return problems + _check_ranges(where, config, typed)
 
 
-def _check_ranges(
-    where: str, config: type[Any], hints: Mapping[str, Any], given: Mapping[str, Any]
-) -> list[Problem]:
+def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
     """Builds the config from all parameters; if it is refused, from each alone to find them all."""
-    typed = {name: _validated(value, hints[name]) for name, value in given.items()}
     reason = _refusal(config, typed)
     if reason is None:
         return []

@@ -19,6 +19,7 @@ from ..recipe import Recipe, dump_recipe
 from ..recipe.sections import SourceSection
 from ..records import PreferenceRow
 from .config import UniDPOConfig
+from .resume import RECIPE_FILE, find_checkpoint
 from .setup import load_family_and_adapter, prepare_data
 from .trainer import UniDPOTrainer
 
@@ -26,7 +27,6 @@ __all__ = ["arguments_of", "check_from_recipe", "rows_of", "train_from_recipe", 
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE = "recipe.yaml"
 RECORD_FILE = "run.json"
 RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -40,8 +40,8 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
     Raises:
         UniDPOError: If anything cannot be used, before anything trains.
     """
+    checkpoint = find_checkpoint(recipe)
     trainer = trainer_for(recipe)
-    checkpoint = _checkpoint(recipe)
     if trainer.is_world_process_zero():
         write_record(recipe, trainer)
         if checkpoint is not None:
@@ -56,7 +56,11 @@ def check_from_recipe(recipe: Recipe) -> None:
     """Reads recipe, data and model as a run would, prints what it would do, and stops."""
     from .start_report import print_start
 
+    folder = Path(recipe.train.output_dir)
+    known = folder.exists()
     trainer = trainer_for(recipe)
+    if not known and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # transformers makes it; a check leaves nothing behind
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
@@ -83,10 +87,14 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
 def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     """Returns the training rows and the evaluation rows of all sources."""
     data = recipe.data
+    needs_scores = arguments_of(recipe).loss_settings().needs_scores
     problems: list[Problem] = []
     result: list[list[PreferenceRow]] = []
     for sources in (data.sources, data.eval_sources):
         files = [source_file(source) for source in sources]
+        files = [
+            dataclasses.replace(file, needs_scores=needs_scores(file.source_name)) for file in files
+        ]
         rows, found = read_sources(files, score_scale=data.score_scale)
         result.append(rows)
         problems += found
@@ -200,15 +208,3 @@ def _prompts(recipe: Recipe, processor: Any) -> dict[str, str | None]:
         style = "raw" if template is None else "chat"
     digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
     return {"style": style, "chat_template_sha256": digest}
-
-
-def _checkpoint(recipe: Recipe) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    if recipe.run.resume == "never":
-        return None
-    if recipe.run.resume != "auto":
-        return recipe.run.resume
-    folder = Path(recipe.train.output_dir)
-    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return last

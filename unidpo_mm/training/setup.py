@@ -1,9 +1,11 @@
 """Puts the pieces of a run together: model, adapter, reference, loss and data."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
@@ -27,6 +29,10 @@ from .config import UniDPOConfig
 from .loss_settings import LossSettings
 
 __all__ = ["RunParts", "prepare_data", "prepare_model", "prepare_run"]
+
+logger = logging.getLogger(__name__)
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,11 @@ def prepare_model(
         disable_dropout(model)
     if args.bf16 or args.fp16:
         keep_in_float32(model)
+    elif any(p.requires_grad and p.dtype in HALF for p in model.parameters()):
+        logger.warning(
+            "weights that train are half precision, in which small updates round away: "
+            "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
+        )
     return model
 
 
@@ -158,10 +169,8 @@ def prepare_data(
     Raises:
         DataError: With every problem of every row.
     """
-    train_rows, problems = read_records(() if train_dataset is None else train_dataset)
-    eval_rows, wrong = read_records(
-        () if eval_dataset is None else eval_dataset, source="evaluation data"
-    )
+    train_rows, problems = _read(train_dataset, "data", settings)
+    eval_rows, wrong = _read(eval_dataset, "evaluation data", settings)
     problems += [*wrong, *settings.check_sources([*train_rows, *eval_rows])]
     problems += settings.check_rows(train_rows)
     if settings.loss.unit == "pair":
@@ -181,6 +190,13 @@ def prepare_data(
     if settings.loss.unit == "response":
         train_rows = [row.for_responses() for row in train_rows if row.targets()]
     return train_rows, eval_rows, found
+
+
+def _read(
+    dataset: Any, source: str, settings: LossSettings
+) -> tuple[list[PreferenceRow], list[Problem]]:
+    records = () if dataset is None else dataset
+    return read_records(records, source=source, needs_scores=settings.needs_scores(source))
 
 
 def _reference(

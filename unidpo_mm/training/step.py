@@ -3,7 +3,8 @@
     batch -> token log-probabilities -> sums per response -> pairs -> weights and loss
 
 Follow a row further: `data/collate.py` built the batch, `modeling/scoring.py` runs the model,
-`losses/<name>.py` holds the formula. Nothing here needs a trainer.
+`loss_settings.py` gives each pair the parameters of its source, `losses/<name>.py` holds the
+formula. Nothing here needs a trainer.
 """
 
 from dataclasses import dataclass

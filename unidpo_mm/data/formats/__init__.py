@@ -25,6 +25,7 @@ class Context:
         domain: Domain of the source; None to tell it from the row.
         scale: Maps a score of the source to the scale of the run; raises ValueError for a score
             outside the source's declared scale.
+        needs_scores: The loss needs a score for every answer of a pair.
     """
 
     source: str
@@ -33,6 +34,7 @@ class Context:
     images: Path
     domain: Domain | None
     scale: Callable[[float], float]
+    needs_scores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

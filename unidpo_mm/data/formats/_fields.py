@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import DataError, Problem
-from ...records import Domain, ImageRef, ImageSlot, Message
+from ...records import SCORE_MISSING, Domain, ImageRef, ImageSlot, Message, PreferenceRow, Response
 from ..images import image_refs
 from . import Context
 
@@ -28,26 +28,59 @@ PLACEHOLDER = "<image>"
 class Attempts:
     """Reads one field after the other and keeps the problems of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
+        self.context = context
         self.problems: list[Problem] = []
+        self.unread: set[str] = set()
 
-    def read(self, function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
-        """Returns `function(*args)`, or the default where the field is wrong."""
+    def read(self, name: str, function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
+        """Returns `function(*args)`, or the default where the field of that name is wrong."""
         try:
             return function(*args)
         except DataError as error:
             self.problems.extend(error.problems)
+            self.unread.add(name)
             return default
 
-    def finish(self) -> None:
-        """Raises DataError with every problem found, if there is any."""
-        if self.problems:
-            raise DataError(self.problems)
+    def finish(self, **attributes: Any) -> PreferenceRow:
+        """Returns the row with these attributes.
+
+        Raises:
+            DataError: With everything that is wrong: what could not be read, what the row finds
+                in the fields that could, and what later checks would say of a good row.
+        """
+        try:
+            row = PreferenceRow(source=self.context.source, where=self.context.where, **attributes)
+        except DataError as error:
+            # a default stands where a field could not be read: what is wrong with it is no finding
+            hidden = {*self.unread, *(["images"] if "prompt" in self.unread else [])}
+            places = {_place(self.context, name) for name in hidden}
+            self.problems.extend(p for p in error.problems if p.where not in places)
+        else:
+            if not self.problems:
+                return row
+        self._read_pictures(attributes["images"])
+        self._miss_scores(attributes["responses"])
+        raise DataError(self.problems)
+
+    def _read_pictures(self, images: Sequence[ImageRef]) -> None:
+        for image in images:
+            self.read("images", image.open)
+
+    def _miss_scores(self, responses: Sequence[Response]) -> None:
+        for response in responses if self.context.needs_scores else ():
+            name = response.score_field
+            if response.score is None and not {name, "responses"} & self.unread:
+                self.problems.append(problem(self.context, name, *SCORE_MISSING))
 
 
 def problem(context: Context, name: str, found: str, remedy: str) -> Problem:
     """Returns a problem with one field of a record."""
-    return Problem(f"{context.where}, field '{name}'", found, remedy)
+    return Problem(_place(context, name), found, remedy)
+
+
+def _place(context: Context, name: str) -> str:
+    return f"{context.where}, field '{name}'"
 
 
 def row_id(record: Mapping[str, Any], context: Context) -> str:
@@ -59,7 +92,7 @@ def row_id(record: Mapping[str, Any], context: Context) -> str:
 def read_images(record: Mapping[str, Any], context: Context) -> tuple[ImageRef, ...]:
     """Returns the pictures of a record, from `images` or `image`."""
     name = "images" if record.get("images") is not None else "image"
-    return image_refs(record.get(name), context.images, f"{context.where}, field '{name}'")
+    return image_refs(record.get(name), context.images, _place(context, name))
 
 
 def domain_of(record: Mapping[str, Any], context: Context, images: Sequence[ImageRef]) -> Domain:

@@ -38,31 +38,30 @@ KNOWN = frozenset(
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
-    fields = Attempts()
-    images = fields.read(read_images, record, context, default=())
+    fields = Attempts(context)
+    images = fields.read("images", read_images, record, context, default=())
     prompt, raw = fields.read(
-        prompt_messages, record.get("prompt"), len(images), context, default=((), True)
+        "prompt", prompt_messages, record.get("prompt"), len(images), context, default=((), True)
     )
-    texts = {
-        name: fields.read(answer_text, record.get(name), name, prompt, context)
+    responses = tuple(
+        Response(
+            fields.read(
+                name, answer_text, record.get(name), name, prompt, context, default=f"(no {name})"
+            ),
+            fields.read(f"score_{name}", read_score, record, f"score_{name}", context),
+            name,
+        )
         for name in ("chosen", "rejected")
-    }
-    scores = {
-        name: fields.read(read_score, record, f"score_{name}", context)
-        for name in ("chosen", "rejected")
-    }
-    weight = fields.read(read_number, record, "weight", context)
-    domain = fields.read(domain_of, record, context, images, default="text")
-    fields.read(_no_rejected_images, record, context)
-    fields.finish()
-    return PreferenceRow(
+    )
+    weight = fields.read("weight", read_number, record, "weight", context)
+    domain = fields.read("domain", domain_of, record, context, images, default="text")
+    fields.read("rejected_images", _no_rejected_images, record, context)
+    return fields.finish(
         id=row_id(record, context),
         domain=domain,
-        source=context.source,
-        where=context.where,
         messages=prompt,
         images=images,
-        responses=tuple(Response(texts[name], scores[name]) for name in ("chosen", "rejected")),
+        responses=responses,
         pairs=(Pair(0, 1, 1.0 if weight is None else weight),),
         raw=raw,
     )

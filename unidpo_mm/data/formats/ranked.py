@@ -4,7 +4,7 @@ Every two answers with different scores make a pair, the better one chosen. A ro
 answer has no pair and serves losses whose unit is the response.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -18,19 +18,21 @@ __all__ = ["FORMAT"]
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
-    fields = Attempts()
-    images = fields.read(read_images, record, context, default=())
+    fields = Attempts(context)
+    images = fields.read("images", read_images, record, context, default=())
     prompt, raw = fields.read(
-        prompt_messages, record.get("prompt"), len(images), context, default=((), True)
+        "prompt", prompt_messages, record.get("prompt"), len(images), context, default=((), True)
     )
-    responses = fields.read(_responses, record.get("responses"), context, default=())
-    domain = fields.read(domain_of, record, context, images, default="text")
-    fields.finish()
-    return PreferenceRow(
+    items = fields.read("responses", _items, record.get("responses"), context, default=())
+    responses = tuple(
+        _response(fields, f"responses[{number}]", item, context)
+        for number, item in enumerate(items)
+    )
+    domain = fields.read("domain", domain_of, record, context, images, default="text")
+    fields.read("responses", _all_scored, items, context)
+    return fields.finish(
         id=row_id(record, context),
         domain=domain,
-        source=context.source,
-        where=context.where,
         messages=prompt,
         images=images,
         responses=responses,
@@ -39,32 +41,35 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     )
 
 
-def _responses(value: Any, context: Context) -> tuple[Response, ...]:
-    if not (isinstance(value, list | tuple) and value):
-        remedy = "Give a list of {'text': ..., 'score': ...}"
-        raise DataError(problem(context, "responses", "found no list of answers", remedy))
-    responses, problems = [], []
-    for number, item in enumerate(value):
-        name = f"responses[{number}]"
-        text = item.get("text") if isinstance(item, Mapping) else None
-        if not isinstance(text, str):
-            remedy = "Write each answer as {'text': ..., 'score': ...}"
-            problems.append(problem(context, f"{name}.text", f"found {item!r}"[:120], remedy))
-            continue
-        try:
-            score = read_score({f"{name}.score": item.get("score")}, f"{name}.score", context)
-        except DataError as error:
-            problems.extend(error.problems)
-            continue
-        responses.append(Response(text, score))
-    unscored = [r.score is None for r in responses]
-    if len(responses) > 1 and any(unscored) and not problems:
+def _items(value: Any, context: Context) -> Sequence[Any]:
+    if isinstance(value, list | tuple) and value:
+        return value
+    remedy = "Give a list of {'text': ..., 'score': ...}"
+    raise DataError(problem(context, "responses", "found no list of answers", remedy))
+
+
+def _response(fields: Attempts, name: str, item: Any, context: Context) -> Response:
+    text = fields.read(name, _text, item, name, context, default=f"(no {name})")
+    given = item.get("score") if isinstance(item, Mapping) else None
+    score_name = f"{name}.score"
+    score = fields.read(score_name, read_score, {score_name: given}, score_name, context)
+    return Response(text, score, name)
+
+
+def _text(item: Any, name: str, context: Context) -> str:
+    text = item.get("text") if isinstance(item, Mapping) else None
+    if isinstance(text, str):
+        return text
+    remedy = "Write each answer as {'text': ..., 'score': ...}"
+    raise DataError(problem(context, f"{name}.text", f"found {item!r}"[:120], remedy))
+
+
+def _all_scored(items: Sequence[Any], context: Context) -> None:
+    unscored = sum(isinstance(item, Mapping) and item.get("score") is None for item in items)
+    if len(items) > 1 and unscored:
         remedy = "Give every answer a score: pairs are made of answers with different scores"
-        found = f"{sum(unscored)} of {len(responses)} answers have no score"
-        problems.append(problem(context, "responses", found, remedy))
-    if problems:
-        raise DataError(problems)
-    return tuple(responses)
+        found = f"{unscored} of {len(items)} answers have no score"
+        raise DataError(problem(context, "responses", found, remedy))
 
 
 def _pairs(responses: tuple[Response, ...]) -> tuple[Pair, ...]:
