@@ -47,6 +47,7 @@ def group_of(
         response_ids=tuple(torch.tensor(ids, dtype=torch.int64) for ids in span.response_ids),
         token_extras=token_extras or {},
         image_extras=image_extras or {},
+        pictures=len(row.images),
         image_tokens=image_tokens,
         image_token_id=image_token_id,
         scores=torch.tensor(scores, dtype=torch.float64),

@@ -27,6 +27,7 @@ class Runs:
         self.folders = {name: folder / name for name in MODEL_TYPES}
         for name, place in self.folders.items():
             load_family(family_name(name)).tiny(place / "model", model_type=name)
+        self.cache = folder / "cache"
         self.done: set[str] = set()
 
     def result(self, mode: str, model_type: str) -> Result:
@@ -44,7 +45,12 @@ class Runs:
             launcher += ["--nproc_per_node", str(processes)]
         finished = subprocess.run(
             [*launcher, str(WORKER), mode, *map(str, self.folders.values())],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "UNIDPO_MM_CACHE": str(self.cache / mode),
+            },
             capture_output=True,
             text=True,
             timeout=290,
@@ -64,7 +70,7 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2", "ddp_fast", "fsdp2_fast"])
 def test_two_processes_equal_one(runs: Runs, mode: str, model_type: str) -> None:
     expected, weights = runs.result("single", model_type)
     record, other = runs.result(mode, model_type)
@@ -80,9 +86,16 @@ def test_two_processes_equal_one(runs: Runs, mode: str, model_type: str) -> None
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_fsdp2_run_is_truly_sharded(runs: Runs, model_type: str) -> None:
-    record, weights = runs.result("fsdp2", model_type)
+@pytest.mark.parametrize("mode", ["fsdp2", "fsdp2_fast"])
+def test_fsdp2_run_is_truly_sharded(runs: Runs, mode: str, model_type: str) -> None:
+    record, weights = runs.result(mode, model_type)
     assert record["sharded"] == len(weights)
+
+
+@pytest.mark.parametrize("mode", ["ddp_fast", "fsdp2_fast"])
+def test_the_answers_of_all_processes_are_cached(runs: Runs, mode: str) -> None:
+    record, _ = runs.result(mode, "llava")
+    assert record["cached"] == 12 * 2 + 3 + 2  # and the filler's two
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

@@ -1,8 +1,9 @@
 """One process of a distributed run; started by test_distributed.py, prints nothing, writes a file.
 
 Usage: worker.py MODE FOLDER...; rank and size come from the environment. Modes: ``single``,
-``ddp``, ``fsdp2``, and ``local_mean``, a negative control that divides by the units of its own
-process. Each folder holds a checkpoint in `model` and takes the results.
+``ddp``, ``fsdp2``, the same two with ``_fast`` for packed rows and a cached reference, and
+``local_mean``, a negative control that divides by the units of its own process. Each folder holds a
+checkpoint in `model` and takes the results.
 """
 
 import functools
@@ -84,6 +85,8 @@ def train(folder: Path, mode: str) -> None:
         disable_tqdm=True,
         freeze=[],
         seed=1,
+        layout="packed" if mode.endswith("_fast") else "plain",
+        reference="cached" if mode.endswith("_fast") else "auto",
     )
     trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=mixed_rows())
     if mode == "local_mean":
@@ -98,11 +101,13 @@ def train(folder: Path, mode: str) -> None:
         logs = [log for log in trainer.state.log_history if "loss" in log]
         torch.save(weights, folder / f"{mode}.pt")
         result = {"logs": logs, "sharded": sharded.count("DTensor"), "metrics": metrics}
+        if mode.endswith("_fast"):
+            result["cached"] = len(trainer.parts.reference.store)
         (folder / f"{mode}.json").write_text(json.dumps(result))
 
 
 def main(mode: str, folders: list[str]) -> None:
-    if mode == "fsdp2":
+    if mode.startswith("fsdp2"):
         use_sharding()
     for folder in folders:
         train(Path(folder), mode)

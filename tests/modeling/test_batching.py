@@ -179,7 +179,7 @@ def test_the_gate_is_shut_for_every_pair_before_the_first_step(
 
     loaded = load_tiny(checkpoint(model_type), dtype=dtype)
     scorer = scorer_of(loaded).train()
-    reference = build_reference("frozen_copy", scorer, loaded.adapter, needed=True)
+    reference = build_reference("frozen_copy", scorer, loaded.adapter)
     batch = batch_of(loaded, rows_for(model_type))
     output = preference_step(
         scorer,

@@ -43,7 +43,7 @@ def test_the_reference_is_the_first_state_of_the_policy_before_and_after_trainin
     batch = batch_of(loaded, mixed_rows(pictures=model_type == "llava"))
     with torch.no_grad():
         expected = score(scorer_of(base), base.adapter, batch)
-    reference = build_reference(kind, scorer, loaded.adapter, needed=True)
+    reference = build_reference(kind, scorer, loaded.adapter)
     assert reference is not None
     before = reference.token_logps(scorer, batch)
     train_a_little(scorer, loaded)
@@ -61,7 +61,7 @@ def test_the_frozen_copy_holds_when_every_weight_of_the_policy_trains(
 ) -> None:
     loaded = load_tiny(checkpoint("qwen3"))
     scorer = ScoringModel(loaded.model).train()
-    reference = build_reference("auto", scorer, loaded.adapter, needed=True)
+    reference = build_reference("auto", scorer, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
     batch = batch_of(loaded, mixed_rows(pictures=False))
     before = reference.token_logps(scorer, batch)
@@ -79,7 +79,7 @@ def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_trai
     for kind in ("frozen_copy", "lora_off"):
         loaded, scorer = with_lora(tmp_path, dropout=0.5, targets=["c_attn"])
         scorer.train()
-        reference = build_reference(kind, scorer, loaded.adapter, needed=True)
+        reference = build_reference(kind, scorer, loaded.adapter)
         assert reference is not None
         batch = batch_of(loaded, mixed_rows(pictures=False))
         assert torch.equal(*(reference.token_logps(scorer, batch) for _ in range(2)))
@@ -91,7 +91,7 @@ def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_trai
 
 def test_lora_off_gives_modules_to_save_their_first_weights(checkpoint: Checkpoint) -> None:
     loaded, scorer = with_lora(checkpoint("llava"), modules_to_save=["projector"])
-    reference = build_reference("auto", scorer, loaded.adapter, needed=True)
+    reference = build_reference("auto", scorer, loaded.adapter)
     assert isinstance(reference, LoraOff)
     batch = batch_of(loaded, mixed_rows(pictures=True))
     before = reference.token_logps(scorer, batch)
@@ -106,7 +106,7 @@ def test_lora_off_gives_modules_to_save_their_first_weights(checkpoint: Checkpoi
 def test_lora_off_leaves_the_lora_on_and_trainable_afterwards(checkpoint: Checkpoint) -> None:
     loaded, scorer = with_lora(checkpoint("llama"))
     names = [n for n, p in scorer.named_parameters() if p.requires_grad]
-    reference = build_reference("lora_off", scorer, loaded.adapter, needed=True)
+    reference = build_reference("lora_off", scorer, loaded.adapter)
     assert reference is not None
     train_a_little(scorer, loaded)
     batch = batch_of(loaded, mixed_rows(pictures=False))
@@ -121,28 +121,28 @@ def test_lora_off_leaves_the_lora_on_and_trainable_afterwards(checkpoint: Checkp
 
 def test_auto_takes_lora_off_where_only_a_lora_trains(checkpoint: Checkpoint) -> None:
     loaded, scorer = with_lora(checkpoint("llama"))
-    assert isinstance(build_reference("auto", scorer, loaded.adapter, needed=True), LoraOff)
+    assert isinstance(build_reference("auto", scorer, loaded.adapter), LoraOff)
 
 
 def test_auto_takes_a_copy_where_weights_outside_the_lora_train(checkpoint: Checkpoint) -> None:
     loaded, scorer = with_lora(checkpoint("llama"))
     scorer.model.get_output_embeddings().weight.requires_grad_(True)
-    assert isinstance(build_reference("auto", scorer, loaded.adapter, needed=True), FrozenCopy)
+    assert isinstance(build_reference("auto", scorer, loaded.adapter), FrozenCopy)
     with pytest.raises(ModelError, match=r"weights outside the LoRA train \(.*lm_head"):
-        build_reference("lora_off", scorer, loaded.adapter, needed=True)
+        build_reference("lora_off", scorer, loaded.adapter)
 
 
 def test_auto_takes_a_copy_without_a_lora(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     freeze_parts(loaded.model, loaded.family, None)
     scorer = ScoringModel(loaded.model)
-    assert isinstance(build_reference("auto", scorer, loaded.adapter, needed=True), FrozenCopy)
+    assert isinstance(build_reference("auto", scorer, loaded.adapter), FrozenCopy)
 
 
 def test_the_copy_shares_no_weight_with_the_policy(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     scorer = ScoringModel(loaded.model)
-    reference = build_reference("frozen_copy", scorer, loaded.adapter, needed=True)
+    reference = build_reference("frozen_copy", scorer, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
     ours = {p.data_ptr() for p in scorer.parameters()}
     assert ours.isdisjoint(p.data_ptr() for p in reference.scorer.parameters())
@@ -152,17 +152,11 @@ def test_the_copy_shares_no_weight_with_the_policy(checkpoint: Checkpoint) -> No
 def test_lora_off_without_a_lora_is_refused(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     with pytest.raises(ModelError, match=r"'lora_off' and the model has no LoRA"):
-        build_reference("lora_off", ScoringModel(loaded.model), loaded.adapter, needed=True)
+        build_reference("lora_off", ScoringModel(loaded.model), loaded.adapter)
 
 
 def test_none_is_refused_where_the_loss_needs_a_reference(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     scorer = ScoringModel(loaded.model)
     with pytest.raises(ModelError, match="the loss needs a reference"):
-        build_reference("none", scorer, loaded.adapter, needed=True)
-
-
-@pytest.mark.parametrize("kind", ["auto", "frozen_copy", "lora_off", "none"])
-def test_a_loss_without_a_reference_gets_none(checkpoint: Checkpoint, kind: Any) -> None:
-    loaded = load_tiny(checkpoint("llama"))
-    assert build_reference(kind, ScoringModel(loaded.model), loaded.adapter, needed=False) is None
+        build_reference("none", scorer, loaded.adapter)

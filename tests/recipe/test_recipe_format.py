@@ -60,6 +60,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
     TrainSection: {
         "output_dir": "out",
         "reference": "auto",
+        "reference_build": "before",
         "learning_rates": {},
         "eval_generations": 4,
         "eval_max_new_tokens": 64,

@@ -46,12 +46,16 @@ def test_a_name_and_its_alias_that_differ_are_refused_all_at_once(tmp_path: Path
     with pytest.raises(RecipeError) as caught:
         config(
             tmp_path, eta=0.7, uni_dpo_qual_eta=0.5, dpo_length_norm=True,
-            dpo_average_log_prob=False, precompute_ref_log_probs=True,
+            dpo_average_log_prob=False, sync_ref_model=True,
         )  # fmt: skip
     message = str(caught.value)
     assert "uni_dpo_qual_eta: it is 0.5 and eta, which means the same, is 0.7" in message
     assert "dpo_average_log_prob" in message
-    assert "precompute_ref_log_probs: it is true and not built yet" in message
+    assert "sync_ref_model: it is true and not built yet" in message
+
+
+def test_precomputed_references_are_cached_ones(tmp_path: Path) -> None:
+    assert config(tmp_path, precompute_ref_log_probs=True).reference == "cached"
 
 
 def test_a_name_and_its_alias_that_agree_are_one(tmp_path: Path) -> None:

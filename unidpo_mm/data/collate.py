@@ -12,12 +12,14 @@ one before it in the plain row. This is the only place that shifts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..cache.keys import response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
 
@@ -35,6 +37,8 @@ class GroupCollator:
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled.
         layout: One row per answer, or one per group.
+        pictures_once: Whether plain rows share the pictures of their group, see `collate`.
+        keyed: Whether every answer gets a key, for a cache.
         filler: A group of weight 0 with pictures, added to batches without pictures so that every
             process runs every part of the model; None where there is no need.
     """
@@ -42,6 +46,8 @@ class GroupCollator:
     pad_token_id: int
     padding_side: Literal["left", "right"] = "right"
     layout: Layout = "plain"
+    pictures_once: bool = False
+    keyed: bool = False
     filler: EncodedGroup | None = None
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, GroupBatch]:
@@ -54,6 +60,8 @@ class GroupCollator:
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
             layout=self.layout,
+            pictures_once=self.pictures_once,
+            keyed=self.keyed,
         )
         return {"batch": batch}
 
@@ -64,6 +72,8 @@ def collate(
     pad_token_id: int,
     padding_side: Literal["left", "right"] = "right",
     layout: Layout = "plain",
+    pictures_once: bool = False,
+    keyed: bool = False,
 ) -> GroupBatch:
     """Returns a batch.
 
@@ -72,6 +82,9 @@ def collate(
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled; it changes no result.
         layout: One row per answer, or one per group; it changes no result either.
+        pictures_once: Whether the tensors of a group's pictures stand in the batch once, with an
+            order that says where they go, or once for each row. Packed rows have them once.
+        keyed: Whether every answer gets a key, for a cache.
 
     Raises:
         DataError: If there is nothing to collate.
@@ -85,7 +98,7 @@ def collate(
     return GroupBatch(
         layout=layout,
         token_inputs=_token_inputs(rows, width, padding_side, pad_token_id),
-        image_inputs=_image_inputs(rows),
+        **_pictures(groups, rows, once=pictures_once),
         segment=_pad([row.segment for row in rows], width, padding_side, PADDING),
         row_position=_pad([row.row_position for row in rows], width, padding_side, 0),
         **_targets(rows, starts),
@@ -93,6 +106,9 @@ def collate(
         **_units(groups, sources),
         sources=sources,
         response_rows=tuple(row.group.row_id for row in rows for _ in row.numbers),
+        response_keys=tuple(key for group in groups for key in response_keys(group))
+        if keyed
+        else (),
     )
 
 
@@ -176,13 +192,26 @@ def _token_inputs(
     return inputs
 
 
-def _image_inputs(rows: Sequence[_Row]) -> dict[str, Tensor]:
-    """Stacks the image-aligned tensors of all rows along their first dimension, never cutting."""
-    names = dict.fromkeys(name for row in rows for name in row.group.image_extras)
+def _pictures(
+    groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool
+) -> dict[str, Any]:
+    """Returns the image-aligned tensors, and the order in which the rows need the pictures."""
+    if not once or len(rows) == len(groups):
+        return {"image_inputs": _image_inputs([row.group for row in rows])}
+    starts = accumulate((group.pictures for group in groups[:-1]), initial=0)
+    first = {id(group): start for group, start in zip(groups, starts, strict=True)}
+    numbers = ((first[id(row.group)], row.group.pictures) for row in rows)
     return {
-        name: _stack_ragged(
-            [row.group.image_extras[name] for row in rows if name in row.group.image_extras]
-        )
+        "image_inputs": _image_inputs(groups),
+        "image_order": tuple(start + n for start, count in numbers for n in range(count)),
+    }
+
+
+def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
+    """Stacks the image-aligned tensors along their first dimension, never cutting."""
+    names = dict.fromkeys(name for group in groups for name in group.image_extras)
+    return {
+        name: _stack_ragged([g.image_extras[name] for g in groups if name in g.image_extras])
         for name in names
     }
 

@@ -35,6 +35,8 @@ class UniDPOLossConfig(LossConfig):
     """Weight of the calibrated NLL, >= 0; 0 switches it off."""
     tau_good: Value | Literal["median"] = "median"
     """Least score of a good answer; ``median`` is the median chosen score of each source."""
+    nll_gate_margin: float = 0.0
+    """Loss of log-probability a token that the gate of the NLL still overlooks, >= 0."""
     sft_weight: Value = 0.0
     """Weight of the NLL on every chosen answer, >= 0."""
     detach_weights: bool = False
@@ -48,7 +50,7 @@ class UniDPOLossConfig(LossConfig):
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
-        for name in ("eta", "gamma", "nll_lambda", "sft_weight"):
+        for name in ("eta", "gamma", "nll_lambda", "nll_gate_margin", "sft_weight"):
             require(
                 name,
                 getattr(self, name),
@@ -110,4 +112,5 @@ def gate_of(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
         pairs.reference_chosen.mean,
         pairs.score_chosen,
         tau_good=config.tau_good,
+        margin=config.nll_gate_margin,
     )

@@ -60,14 +60,19 @@ def focal_weight(reward_margin: Tensor, *, gamma: Value) -> Tensor:
 
 
 def calibrated_nll_gate(
-    policy_chosen: Tensor, reference_chosen: Tensor, score_chosen: Tensor, *, tau_good: Value
+    policy_chosen: Tensor,
+    reference_chosen: Tensor,
+    score_chosen: Tensor,
+    *,
+    tau_good: Value,
+    margin: float = 0.0,
 ) -> Tensor:
     """Returns the gate of the calibrated NLL [P]: 1 for good answers that the policy is losing.
 
     Strict on the log-probabilities, so that a policy equal to its reference opens no gate; not
-    strict on the score.
+    strict on the score. A margin > 0 keeps the gate shut for losses of up to it, a token.
     """
-    losing = reference_chosen > policy_chosen
+    losing = reference_chosen - margin > policy_chosen
     good = score_chosen >= tau_good
     return (losing & good).to(policy_chosen.dtype)  # eq. 11
 

@@ -11,18 +11,35 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..errors import ModelError, Problem
 from ..records import GroupBatch
-from .scoring import ScoringModel, score
+from .scoring import ScoringModel, score, unwrap_peft
+from .vision import PictureFeatures, trains_vision
 
-__all__ = ["FrozenCopy", "LoraOff", "Reference", "ReferenceKind", "build_reference"]
+__all__ = [
+    "FrozenCopy",
+    "LoraOff",
+    "Reference",
+    "ReferenceKind",
+    "build_reference",
+    "can_switch_off",
+]
 
 ReferenceKind = Literal["auto", "frozen_copy", "lora_off", "none"]
+"""Kinds that run a model with every batch."""
 
 
 class Reference(Protocol):
     """Gives reference log-probabilities, without gradient and without dropout."""
 
-    def token_logps(self, policy: nn.Module, batch: GroupBatch) -> Tensor:
-        """Returns [M]; `policy` is the prepared scoring module, for kinds that are part of it."""
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
+        """Returns [M].
+
+        Args:
+            policy: The prepared scoring module, for kinds that are part of it.
+            batch: What to score.
+            pictures: Shared by the passes over the batch.
+        """
         ...
 
 
@@ -32,17 +49,21 @@ class FrozenCopy:
     Args:
         scorer: The copy; it is frozen and set to evaluation.
         adapter: Turns batches into forward inputs.
+        own_vision: Whether its tower is another one than the policy's.
     """
 
-    def __init__(self, scorer: ScoringModel, adapter: Adapter) -> None:
+    def __init__(self, scorer: ScoringModel, adapter: Adapter, *, own_vision: bool = False) -> None:
         self.scorer = scorer.requires_grad_(False).eval()
         self.adapter = adapter
+        self.own_vision = own_vision
 
     @torch.no_grad()
-    def token_logps(self, policy: nn.Module, batch: GroupBatch) -> Tensor:
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
         """Returns the copy's log-probabilities [M]."""
         self.scorer.to(batch.row.device)
-        return score(self.scorer, self.adapter, batch)
+        return score(self.scorer, self.adapter, batch, None if self.own_vision else pictures)
 
 
 class LoraOff:
@@ -53,38 +74,47 @@ class LoraOff:
         self.adapter = adapter
 
     @torch.no_grad()
-    def token_logps(self, policy: nn.Module, batch: GroupBatch) -> Tensor:
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
         """Returns the log-probabilities [M] with the LoRA switched off."""
         with self.peft_model.disable_adapter(), _evaluating(policy):
-            return score(policy, self.adapter, batch)
+            return score(policy, self.adapter, batch, pictures)
 
 
-def build_reference(
-    kind: ReferenceKind, scorer: ScoringModel, adapter: Adapter, *, needed: bool
-) -> Reference | None:
-    """Returns the reference of a run, to be called before the first step.
+def build_reference(kind: ReferenceKind, scorer: ScoringModel, adapter: Adapter) -> Reference:
+    """Returns the reference that the policy is now, to be called before the first step.
 
     Args:
         kind: ``auto`` takes LoRA-off where only a LoRA trains, else a frozen copy.
         scorer: The policy, not yet prepared.
         adapter: Turns batches into forward inputs.
-        needed: Whether the loss uses a reference; if not there is none.
 
     Raises:
-        ModelError: If the kind does not fit the model or the loss.
+        ModelError: If the kind does not fit the model.
     """
-    if not needed:
-        return None
     if kind == "none":
         found = "the loss needs a reference and train.reference is 'none'"
         remedy = "Set train.reference to auto, or choose a loss without one (simpo, sft)"
         raise ModelError(Problem("train.reference", found, remedy))
     outside = _trainable_outside_lora(scorer.model)
-    if kind == "lora_off" or (kind == "auto" and outside == []):
+    if kind == "lora_off" or (kind == "auto" and can_switch_off(scorer)):
         if outside is None or outside:
             raise ModelError(_no_lora_off(outside))
         return LoraOff(scorer, adapter)
-    return FrozenCopy(copy.deepcopy(scorer), adapter)
+    own_vision = scorer.takes_features and trains_vision(unwrap_peft(scorer.model))
+    return FrozenCopy(_copy(scorer), adapter, own_vision=own_vision)
+
+
+def can_switch_off(scorer: ScoringModel) -> bool:
+    """Whether the policy without its LoRA is what it was before training."""
+    return _trainable_outside_lora(scorer.model) == []
+
+
+def _copy(scorer: ScoringModel) -> ScoringModel:
+    """Returns a copy that shares the weights that never change with the policy."""
+    frozen = {id(p): p for p in scorer.parameters() if not p.requires_grad}
+    return copy.deepcopy(scorer, dict(frozen))
 
 
 def _trainable_outside_lora(model: nn.Module) -> list[str] | None:

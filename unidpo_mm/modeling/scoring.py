@@ -7,7 +7,7 @@ the module is stripped: checkpoints hold the plain model.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from ..records import GroupBatch
 from .logprobs import LogitTransform, token_logps
 from .memory import enable_checkpointing
 from .packing import Packing, packed_rows, plain_positions
+from .vision import PictureFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["ScoringModel", "base_and_head", "score", "unwrap_peft"]
 
@@ -39,6 +40,7 @@ class ScoringModel(nn.Module):
         self.chunk_size = chunk_size
         base, _ = base_and_head(model)
         self._accepted, self._takes_any = _forward_keys(base)
+        self.takes_features = takes_features(base)
         self.transform = logit_transform(self.config)
 
     def forward(
@@ -47,7 +49,10 @@ class ScoringModel(nn.Module):
         row: Tensor,
         position: Tensor,
         target_ids: Tensor,
+        *,
         packing: Packing | None = None,
+        pictures: PictureFeatures | None = None,
+        image_order: Sequence[int] | None = None,
     ) -> Tensor:
         """Returns the log-probabilities of the targets.
 
@@ -57,15 +62,25 @@ class ScoringModel(nn.Module):
             position: [M], their positions in those rows.
             target_ids: [M].
             packing: How rows are packed; None for plain rows.
+            pictures: Features of the batch's pictures from an earlier pass, or a place for them.
+            image_order: Which of the pictures the rows need, see `GroupBatch.image_order`.
 
         Returns:
             [M], float32.
         """
         base, head = base_and_head(self.model)
-        taken = self.checked(inputs)
+        taken: dict[str, Any] = dict(self.checked(inputs))
         if packing is not None:
             positions = plain_positions(base, taken, packing)
             taken |= {} if positions is None else {"position_ids": positions}
+        if self.takes_features:
+            taken = with_features(
+                base,
+                taken,
+                trains=trains_vision(unwrap_peft(self.model)),
+                shared=pictures,
+                order=image_order,
+            )
         with packed_rows(packing):
             hidden_BTD = base(**taken, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
@@ -128,17 +143,29 @@ class ScoringModel(nn.Module):
         return {name: tensor for name, tensor in inputs.items() if name in self._accepted}
 
 
-def score(scorer: nn.Module, adapter: Adapter, batch: GroupBatch) -> Tensor:
+def score(
+    scorer: nn.Module,
+    adapter: Adapter,
+    batch: GroupBatch,
+    pictures: PictureFeatures | None = None,
+) -> Tensor:
     """Returns the log-probabilities [M] of a batch's targets, by one call of `scorer`.
 
     Args:
         scorer: A `ScoringModel`, or what accelerate prepared of it.
         adapter: Turns the batch into forward inputs.
         batch: On the scorer's device.
+        pictures: Features of its pictures from an earlier pass, or a place for them.
     """
     packing = Packing(batch.segment, batch.row_position) if batch.layout == "packed" else None
     logps: Tensor = scorer(
-        adapter.forward_inputs(batch), batch.row, batch.position, batch.target_ids, packing
+        adapter.forward_inputs(batch),
+        batch.row,
+        batch.position,
+        batch.target_ids,
+        packing=packing,
+        pictures=pictures,
+        image_order=batch.image_order,
     )
     return logps
 

@@ -180,8 +180,10 @@ class TrainSection(Section):
 
     output_dir: Name = "out"
     """Folder of checkpoints and reports."""
-    reference: Literal["auto", "frozen_copy", "lora_off", "none"] = "auto"
-    """Where reference log-probabilities come from."""
+    reference: Literal["auto", "frozen_copy", "lora_off", "cached", "none"] = "auto"
+    """Where reference log-probabilities come from; `cached` computes each once, on disk."""
+    reference_build: Literal["before", "first_epoch"] = "before"
+    """When a cached reference is computed: in a pass before training, or as batches come."""
     learning_rates: dict[str, Positive] = {}
     """Learning rates of single parts of the model; the rest have `learning_rate`."""
     eval_generations: int = Field(default=4, ge=0)

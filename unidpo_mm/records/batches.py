@@ -29,6 +29,7 @@ class EncodedGroup:
         response_ids: K tensors [R_k], the tokens that are scored.
         token_extras: name -> (prompt part [P], K response parts [R_k]).
         image_extras: name -> tensor whose first dimension runs over pictures (or their patches).
+        pictures: How many pictures the image-aligned tensors hold.
         image_tokens: Placeholder tokens in `prompt_ids`, equal to the features that the pictures
             will fill; 0 without pictures.
         image_token_id: Id of the placeholder token; None for families without pictures.
@@ -47,6 +48,7 @@ class EncodedGroup:
     response_ids: tuple[Tensor, ...]
     token_extras: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     image_extras: Mapping[str, Tensor] = field(default_factory=dict)
+    pictures: int = 0
     image_tokens: int = 0
     image_token_id: int | None = None
     scores: Tensor
@@ -116,6 +118,8 @@ class GroupBatch:
         layout: ``plain`` (one row per response) or ``packed`` (one row per group).
         token_inputs: name -> [B, T]; always ``input_ids`` and ``attention_mask``.
         image_inputs: name -> tensor over the pictures of all rows; empty without pictures.
+        image_order: For every picture of the rows, which of those in `image_inputs` it is; None
+            where they stand there row by row.
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
         row_position: [B, T], the position of a token in its plain row.
         row, position: [M], where the hidden state that predicts target m stands.
@@ -132,11 +136,13 @@ class GroupBatch:
         pair_rows, target_rows: Row ids of the P pairs and U targets.
         pair_domains, target_domains: Their domains.
         response_rows: Row ids of the N responses.
+        response_keys: Digests of what a model sees of each response; empty where nobody asks.
     """
 
     layout: Layout
     token_inputs: Mapping[str, Tensor]
     image_inputs: Mapping[str, Tensor]
+    image_order: tuple[int, ...] | None = None
     segment: Tensor
     row_position: Tensor
     row: Tensor
@@ -157,6 +163,7 @@ class GroupBatch:
     pair_domains: tuple[Domain, ...]
     target_domains: tuple[Domain, ...]
     response_rows: tuple[str, ...]
+    response_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counted = torch.bincount(self.response, minlength=self.lengths.numel())

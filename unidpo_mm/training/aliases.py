@@ -31,7 +31,6 @@ here, where TRL's 0 makes it DPO.
 """
 
 _NOT_YET = {
-    "precompute_ref_log_probs": "the reference is run live and gives the same losses",
     "sync_ref_model": "the reference stays what the policy was at the start",
 }
 """TRL's switches that are not built, and what happens instead."""
@@ -44,6 +43,8 @@ def resolve_aliases(args: Any) -> None:
         RecipeError: If a name and its alias are both given and differ, or something is not built
             yet; all problems at once.
     """
+    if args.precompute_ref_log_probs:
+        args.reference, args.precompute_ref_log_probs = "cached", False
     problems = [
         Problem(name, f"it is true and not built yet: {instead}", "Leave it out")
         for name, instead in _NOT_YET.items()

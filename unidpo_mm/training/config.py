@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
-from ..modeling.reference import ReferenceKind
 from .aliases import resolve_aliases
 from .loss_settings import LossSettings, make_loss_settings
 
@@ -70,8 +69,12 @@ class UniDPOConfig(TrainingArguments):
     loss_by_source: dict[str, dict[str, Any]] | None = None
     """Source -> parameters that differ there."""
 
-    reference: ReferenceKind = "auto"
-    """``auto`` takes the policy with its LoRA off where only a LoRA trains, else a frozen copy."""
+    reference: Literal["auto", "frozen_copy", "lora_off", "cached", "none"] = "auto"
+    """``auto`` takes the policy with its LoRA off where only a LoRA trains, else a frozen copy;
+    ``cached`` keeps its log-probabilities on disk and holds no second model."""
+    reference_build: Literal["before", "first_epoch"] = "before"
+    """When a cached reference is computed: in a pass before training, or with the batches of the
+    first epoch, which holds a frozen copy where more than a LoRA trains."""
     freeze: list[str] | None = None
     """Parts of the model that do not train; None for the family's default."""
     learning_rates: dict[str, float] | None = None
@@ -121,7 +124,7 @@ class UniDPOConfig(TrainingArguments):
     dpo_average_log_prob: bool | None = None
     """The official multimodal code's name of `length_norm`."""
     precompute_ref_log_probs: bool = False
-    """TRL's switch; true is an error that says what happens instead."""
+    """TRL's switch; true means ``reference="cached"``."""
     sync_ref_model: bool = False
     """TRL's switch; true is an error that says what happens instead."""
 

@@ -17,8 +17,10 @@ from ..data.collate import collate
 from ..errors import ModelError, Problem
 from ..modeling.scoring import ScoringModel, score
 from ..records import Layout, Message, Pair, PreferenceRow, Response
+from .config import UniDPOConfig
+from .setup import RunParts
 
-__all__ = ["LayoutChoice", "check_scorer", "choose_layout"]
+__all__ = ["LayoutChoice", "check_scorer", "check_start", "choose_layout"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest difference of a token's log-probability; other formats round the logits themselves."""
@@ -36,6 +38,28 @@ class LayoutChoice:
 
     layout: Layout
     reason: str = ""
+
+
+def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str) -> LayoutChoice:
+    """Refuses a model that would be scored wrongly, and returns the layout of a run.
+
+    Args:
+        parts: The parts of the run, not yet prepared.
+        args: Its settings.
+        device: Where the weights are.
+    """
+    check_scorer(parts.scorer, parts.adapter, device)
+    unpackable = parts.unpackable
+    if not args.disable_dropout:
+        unpackable = unpackable or "dropout would not fall on the same places"
+    return choose_layout(
+        args.layout,
+        parts.scorer,
+        parts.adapter,
+        parts.train_rows or parts.eval_rows,
+        unpackable=unpackable,
+        device=device,
+    )
 
 
 @torch.no_grad()

@@ -95,6 +95,18 @@ class LossSettings:
             config = dataclasses.replace(config, tau_good=common)
         return dataclasses.replace(self, config=config, by_source={**self.by_source, **by_source})
 
+    def with_gate_margin(self, margin: float) -> "LossSettings":
+        """Returns the settings with a gate of the NLL that is deaf to differences up to a margin.
+
+        Losses without such a gate stay as they are.
+        """
+        own = getattr(self.config, "nll_gate_margin", margin)
+        if own >= margin:
+            return self
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, nll_gate_margin=margin)
+        )
+
     def _median(self, rows: Sequence[PreferenceRow], source: str) -> float:
         """Returns the median; where nothing uses scores no answer is good, scored or not."""
         return _median_chosen_score(rows, source) if self.needs_scores(source) else math.inf

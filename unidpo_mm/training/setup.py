@@ -12,8 +12,9 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..data.load import read_records
 from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
-from ..errors import DataError, ModelError, Problem, RecipeError
-from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from ..errors import DataError, ModelError, Problem
+from ..modeling.cached_reference import CachedReference, gate_margin
+from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
@@ -22,11 +23,12 @@ from ..modeling.parts import (
     freeze_parts,
     keep_in_float32,
 )
-from ..modeling.reference import FrozenCopy, Reference, build_reference
+from ..modeling.reference import FrozenCopy, Reference
 from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
+from .references import build_run_reference, compute_dtype, loading_source
 
 __all__ = ["RunParts", "prepare_data", "prepare_model", "prepare_run"]
 
@@ -84,13 +86,16 @@ def prepare_run(
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
-    reference = _reference(ref_model, scorer, family, adapter, args, settings)
+    reference = build_run_reference(ref_model, scorer, family, adapter, args, settings)
+    settings = settings.with_medians(train_rows or eval_rows)
+    if isinstance(reference, CachedReference):
+        settings = settings.with_gate_margin(gate_margin(compute_dtype(args, scorer)))
     return RunParts(
         scorer=scorer,
         reference=reference,
         family=family,
         adapter=adapter,
-        settings=settings.with_medians(train_rows or eval_rows),
+        settings=settings,
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -115,20 +120,6 @@ def load_family_and_adapter(
         source, options, config=config, family=family, processor=processing_class
     )
     return family, adapter
-
-
-def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
-    """Returns where a model, or the processor of a loaded one, comes from."""
-    name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
-    given = dict(args.model_init_kwargs or {})
-    return ModelSource(
-        name_or_path=name,
-        dtype=str(given.pop("dtype", "auto")).removeprefix("torch."),
-        adapter=args.adapter,
-        attn_implementation=given.pop("attn_implementation", None),
-        trust_remote_code=given.pop("trust_remote_code", False),
-        init_kwargs=given,
-    )
 
 
 def prepare_model(
@@ -199,31 +190,11 @@ def _read(
     return read_records(records, source=source, needs_scores=settings.needs_scores(source))
 
 
-def _reference(
-    ref_model: str | nn.Module | None,
-    scorer: ScoringModel,
-    family: AdapterFamily,
-    adapter: Adapter,
-    args: UniDPOConfig,
-    settings: LossSettings,
-) -> Reference | None:
-    needed = settings.loss.needs_reference(settings.config)
-    if ref_model is None or not needed:
-        return build_reference(args.reference, scorer, adapter, needed=needed)
-    if args.reference not in ("auto", "frozen_copy"):
-        found = f"a ref_model is given and reference is '{args.reference}'"
-        raise RecipeError(Problem("reference", found, "Leave one of the two out"))
-    if isinstance(ref_model, str):
-        ref_model = load_weights(loading_source(ref_model, args), family)
-    if ref_model is scorer.model:
-        found = "ref_model is the very model that trains"
-        raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
-    return FrozenCopy(ScoringModel(ref_model, chunk_size=args.logps_chunk_size), adapter)
-
-
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
     """Lets policy and reference take packed rows; says why one of them cannot."""
     reason = enable_packing(unwrap_peft(policy))
+    if isinstance(reference, CachedReference):
+        reference = reference.source
     if isinstance(reference, FrozenCopy):
         of_reference = enable_packing(unwrap_peft(reference.scorer.model))
         reason = reason or (of_reference and f"the reference: {of_reference}")

@@ -16,6 +16,7 @@ from ..adapter import Adapter
 from ..modeling.logprobs import sequence_logps
 from ..modeling.reference import Reference
 from ..modeling.scoring import score
+from ..modeling.vision import PictureFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
 from .loss_settings import LossSettings
 
@@ -60,10 +61,10 @@ def preference_step(
         settings: The loss and its parameters for each source.
         reference: Needed where the loss uses one.
     """
-    reference_logps = None
+    reference_logps, pictures = None, PictureFeatures()
     if reference is not None:
-        reference_logps = sequence_logps(reference.token_logps(policy, batch), batch)
-    policy_logps = sequence_logps(score(policy, adapter, batch), batch)
+        reference_logps = sequence_logps(reference.token_logps(policy, batch, pictures), batch)
+    policy_logps = sequence_logps(score(policy, adapter, batch, pictures), batch)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
     return StepOutput(output, batch.unit_weight(settings.loss.unit), pairs)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
@@ -20,16 +21,18 @@ from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.load import rows_from_records
 from ..errors import DataError, ModelError, Problem
+from ..modeling.cached_reference import CachedReference
 from ..modeling.load import reload_weights
 from ..modeling.scoring import ScoringModel
 from ..records import GroupBatch
 from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
-from .guard import LayoutChoice, check_scorer, choose_layout
+from .guard import LayoutChoice, check_start
 from .metrics import MetricSums, policy_only_change
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
+from .references import FillCache
 from .setup import prepare_run
 from .start_report import StartReport
 from .step import StepOutput, preference_step
@@ -99,7 +102,7 @@ class UniDPOTrainer(Trainer):
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
             processing_class=parts.adapter.processor,
-            callbacks=[StartReport(self), *(callbacks or [])],
+            callbacks=[StartReport(self), FillCache(self), *(callbacks or [])],
             **kwargs,
         )
         self.layout = self._check_start()
@@ -119,21 +122,15 @@ class UniDPOTrainer(Trainer):
             The layout of the run.
         """
         _check_fsdp(self.args, self.accelerator)
-        parts, unpackable = self.parts, self.parts.unpackable
         if self.place_model_on_device:
-            check_scorer(parts.scorer, parts.adapter, self.args.device)
-        else:  # sharded weights are not whole before training begins
-            unpackable = unpackable or "sharded weights cannot be compared before training"
-        if not self.args.disable_dropout:
-            unpackable = unpackable or "dropout would not fall on the same places"
-        return choose_layout(
-            self.args.layout,
-            parts.scorer,
-            parts.adapter,
-            parts.train_rows or parts.eval_rows,
-            unpackable=unpackable,
-            device=self.args.device,
-        )
+            return check_start(self.parts, self.args, self.args.device)
+        if self.is_deepspeed_enabled:
+            return LayoutChoice("plain", "weights that DeepSpeed holds cannot be compared")
+        found: list[Any] = [None]
+        if self.args.process_index == 0:  # FSDP shards later: weights are whole on this process
+            found = [check_start(self.parts, self.args, "cpu")]
+        choice: LayoutChoice = broadcast_object_list(found)[0]
+        return choice
 
     # ---- data ----
 
@@ -145,6 +142,8 @@ class UniDPOTrainer(Trainer):
             pad_token_id=adapter.pad_token_id,
             padding_side=self.args.padding_side,
             layout=self.layout.layout,
+            pictures_once=self.parts.scorer.takes_features,
+            keyed=isinstance(self.parts.reference, CachedReference),
             filler=filler if filler is not None and filler.image_extras else None,
         )
 

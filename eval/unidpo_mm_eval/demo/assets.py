@@ -6,7 +6,6 @@ once, and never needs the network again. Nothing here is committed or shipped.
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CACHE_VARIABLE = "UNIDPO_MM_CACHE"
+from unidpo_mm.cache.folder import CACHE_VARIABLE, cache_folder
 
 
 class AssetError(RuntimeError):
@@ -71,12 +70,6 @@ class Assets:
     """A ViT of DINOv2-small's shape as an ONNX file, probably fine-tuned for saliency (MIT)."""
     emoji: Path
     """Folder of Twemoji PNG files, 72 px, named by code point (CC-BY 4.0)."""
-
-
-def cache_folder(folder: Path | None = None) -> Path:
-    """The cache: `folder` if given, else `$UNIDPO_MM_CACHE`, else `~/.cache/unidpo-mm`."""
-    chosen = folder or os.environ.get(CACHE_VARIABLE) or Path("~/.cache/unidpo-mm")
-    return Path(chosen).expanduser().resolve()
 
 
 def fetch_assets(folder: Path | None = None) -> Assets:

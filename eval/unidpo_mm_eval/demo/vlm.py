@@ -30,7 +30,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .assets import Assets, cache_folder, put_in_place
+from unidpo_mm.cache.folder import cache_folder
+
+from .assets import Assets, put_in_place
 from .projector import whiten_projector
 from .tower import PATCH_SIZE, load_tower
 

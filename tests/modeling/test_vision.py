@@ -1,0 +1,117 @@
+"""Pictures run once for all answers and passes, and a frozen tower never sees a backward pass."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import PICTURE_TYPES, encoded, load_tiny, mixed_rows, scorer_of
+from torch import Tensor
+
+from unidpo_mm.data.collate import collate
+from unidpo_mm.modeling.packing import enable_packing
+from unidpo_mm.modeling.parts import freeze_parts
+from unidpo_mm.modeling.reference import FrozenCopy, build_reference
+from unidpo_mm.modeling.scoring import score
+from unidpo_mm.modeling.vision import PictureFeatures
+
+Checkpoint = Callable[[str], Path]
+
+
+@pytest.fixture(params=PICTURE_TYPES)
+def loaded(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Any:
+    found = load_tiny(checkpoint(request.param))
+    freeze_parts(found.model, found.family, ["vision_tower", "projector"])
+    return found
+
+
+def batch_of(loaded: Any, **options: Any) -> Any:
+    groups = encoded(loaded, mixed_rows(pictures=True))
+    return collate(groups, pad_token_id=loaded.adapter.pad_token_id, **options)
+
+
+class TowerCalls:
+    """Counts the pictures that reach `get_image_features`, and whether gradients were on."""
+
+    def __init__(self, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: list[tuple[int, bool]] = []
+        model = loaded.model.model
+        own = model.get_image_features
+
+        def watched(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+            output = own(pixel_values, *args, **kwargs)
+            self.found.append((len(output.pooler_output), output.pooler_output[0].requires_grad))
+            return output
+
+        watched.__signature__ = inspect.signature(own)
+        monkeypatch.setattr(model, "get_image_features", watched)
+
+
+def test_plain_rows_share_the_pictures_of_their_group(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each, once = batch_of(loaded), batch_of(loaded, pictures_once=True)
+    scorer = scorer_of(loaded)
+    with torch.no_grad():
+        expected = score(scorer, loaded.adapter, each)
+        calls = TowerCalls(loaded, monkeypatch)
+        found = score(scorer, loaded.adapter, once)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert calls.found == [(3, False)]
+    assert len(once.image_order) == 6
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+def test_policy_and_reference_share_one_pass_without_gradients(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    if layout == "packed":
+        enable_packing(loaded.model)
+    scorer = scorer_of(loaded)
+    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    assert isinstance(reference, FrozenCopy)
+    batch = batch_of(loaded, layout=layout, pictures_once=True)
+    calls, pictures = TowerCalls(loaded, monkeypatch), PictureFeatures()
+    expected = reference.token_logps(scorer, batch)
+    shared = reference.token_logps(scorer, batch, pictures)
+    # even with hooks that make every embedding require gradients, as TRL sets them
+    loaded.model.enable_input_require_grads()
+    logps = score(scorer, loaded.adapter, batch, pictures)
+    logps.sum().backward()
+    assert torch.equal(shared, expected)
+    assert torch.equal(logps.detach(), expected)
+    assert not calls.found  # the reference's own pass filled the place
+    assert any(p.grad is not None for p in loaded.model.model.get_decoder().parameters())
+    score(scorer, loaded.adapter, batch)
+    assert calls.found == [(3, False)]
+
+
+def test_a_tower_or_projector_that_trains_gets_its_gradients(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze_parts(loaded.model, loaded.family, ["vision_tower"])
+    batch = batch_of(loaded, pictures_once=True)
+    scorer = scorer_of(loaded)
+    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    pictures = PictureFeatures()
+    assert reference is not None
+    reference.token_logps(scorer, batch, pictures)
+    assert pictures.output is None
+    calls = TowerCalls(loaded, monkeypatch)
+    score(scorer, loaded.adapter, batch, pictures).sum().backward()
+    assert calls.found == [(3, True)]
+    trained = [p for p in loaded.model.parameters() if p.requires_grad]
+    decoder = {id(p) for p in loaded.model.model.get_decoder().parameters()}
+    projector = [p for p in trained if id(p) not in decoder and p.grad is not None]
+    assert any(p.grad.abs().sum() > 0 for p in projector if p.grad is not None)
+
+
+def test_a_frozen_copy_holds_only_what_trains(loaded: Any) -> None:
+    scorer = scorer_of(loaded)
+    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    assert isinstance(reference, FrozenCopy)
+    own = {id(p) for p in scorer.parameters()}
+    copied = sum(p.numel() for p in reference.scorer.parameters() if id(p) not in own)
+    assert copied == sum(p.numel() for p in scorer.parameters() if p.requires_grad)

@@ -1,0 +1,218 @@
+"""Cached references: the losses of live ones, computed once, never an old one for a new row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from builders import mixed_rows
+from PIL import Image
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm import UniDPOTrainer
+from unidpo_mm.errors import ModelError, UniDPOError
+from unidpo_mm.modeling.cached_reference import CachedReference, FirstState
+from unidpo_mm.modeling.parts import LoraSettings
+
+Checkpoint = Callable[[str], Path]
+MODES = {
+    "full": {},
+    "lora": {"peft_config": LoraSettings(r=4)},
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def square(red: int) -> Image.Image:
+    return Image.new("RGB", (30, 40), (red, 10, 10))
+
+
+def rows(**changed: Any) -> list[Any]:
+    """Text, math and picture rows as dicts, so that a test can change one."""
+    given = [
+        {
+            "prompt": "What is it? <image>",
+            "images": [square(200)],
+            "domain": "multimodal",
+        },
+        {"prompt": "What is 2 + 3?", "domain": "math"},
+        {"prompt": "Who are you?"},
+        {"prompt": "And this <image>?", "images": [square(20)]},
+    ]
+    answers = [{"text": "A red square", "score": 4}, {"text": "Blue", "score": 1}]
+    return [{**row, "responses": answers, **changed} for row in given]
+
+
+def losses(trainer: UniDPOTrainer) -> list[float]:
+    return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+def run(model: Path, folder: Path, data: Any = None, **settings: Any) -> UniDPOTrainer:
+    kind = settings.pop("kind", {})
+    args = config(folder, **{"max_steps": 4, **settings})
+    trainer = make_trainer(model, rows() if data is None else data, args, **kind)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+@pytest.mark.parametrize("build", ["before", "first_epoch"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
+def test_cached_and_live_references_give_the_same_run(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, mode: str, build: str, layout: str
+) -> None:
+    common = {"layout": layout, "kind": MODES[mode], "activation_checkpointing": True}
+    live = run(checkpoint(model_type), tmp_path, **common)
+    cached = run(
+        checkpoint(model_type), tmp_path, reference="cached", reference_build=build, **common
+    )
+    assert losses(cached) == pytest.approx(losses(live), abs=1e-6)
+    first = cached.state.log_history[0]
+    assert first["nll_gate"] == 0.0
+    one, other = state_of(live), state_of(cached)
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    reference = cached.parts.reference
+    assert isinstance(reference, CachedReference)
+    assert isinstance(reference.source, FirstState) is (mode == "full" and build == "before")
+    assert reference.computed == len(reference.store) == 8
+
+
+def test_values_of_other_batches_open_no_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    first = run(checkpoint("llava"), tmp_path, reference="cached", layout="plain")
+    other = run(
+        checkpoint("llava"), tmp_path, reference="cached", layout="packed",
+        per_device_train_batch_size=4, data_seed=5,
+    )  # fmt: skip
+    assert first.parts.reference.computed == 8  # type: ignore[union-attr]
+    assert other.parts.reference.computed == 0  # type: ignore[union-attr]
+    assert other.state.log_history[0]["nll_gate"] == 0.0
+    assert other.parts.settings.config.nll_gate_margin > 0
+
+
+def test_a_killed_build_goes_on_where_it_was(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, calls = FirstState.token_logps, []
+
+    def killed(self: FirstState, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return own(self, *args, **kwargs)
+
+    monkeypatch.setattr(FirstState, "token_logps", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint("llava"), tmp_path, reference="cached")
+    monkeypatch.setattr(FirstState, "token_logps", own)
+    again = run(checkpoint("llava"), tmp_path, reference="cached")
+    assert again.parts.reference.computed == 8 - 4  # type: ignore[union-attr] # one batch was kept
+
+
+@pytest.mark.parametrize(
+    ("changed", "missed"),
+    [
+        ("nothing", 0),
+        ("a picture", 2),
+        ("an answer", 1),
+        ("a prompt", 2),
+        ("a weight", 8),
+        ("the number format", 8),
+        ("the score", 0),
+    ],
+)
+def test_only_what_is_the_same_is_found(
+    checkpoint: Checkpoint, tmp_path: Path, changed: str, missed: int
+) -> None:
+    model = checkpoint("llava")
+    run(model, tmp_path, reference="cached", per_device_train_batch_size=1)
+    data, settings = rows(), {"reference": "cached", "per_device_train_batch_size": 1}
+    if changed == "a picture":
+        data[0]["images"] = [square(201)]
+    elif changed == "an answer":
+        data[1]["responses"] = [{"text": "A red squares", "score": 4}, data[1]["responses"][1]]
+    elif changed == "a prompt":
+        data[2]["prompt"] = "Who are you??"
+    elif changed == "the score":
+        data[1]["responses"] = [{"text": "A red square", "score": 9}, data[1]["responses"][1]]
+    elif changed == "the number format":
+        settings["bf16"] = True
+    elif changed == "a weight":
+        import transformers
+
+        changed_model = transformers.AutoModelForImageTextToText.from_pretrained(model)
+        with torch.no_grad():
+            next(changed_model.model.language_model.parameters()).view(-1)[0] += 1e-6
+        changed_model.save_pretrained(tmp_path / "changed")
+        transformers.AutoProcessor.from_pretrained(model).save_pretrained(tmp_path / "changed")
+        model = tmp_path / "changed"
+    before = len(list((tmp_path / "cache/references").glob("*.sqlite")))
+    trainer = run(model, tmp_path, data, **settings)
+    reference = trainer.parts.reference
+    assert isinstance(reference, CachedReference)
+    assert missed == (8 if before != len(list(reference.store.path.parent.glob("*.sqlite"))) else
+                      len(reference.store) - 8)  # fmt: skip
+
+
+def test_a_resumed_run_finds_its_references(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    settings = {"reference": "cached", "save_strategy": "steps", "save_steps": 2}
+    straight = run(checkpoint("llava"), tmp_path / "a", **settings)
+    resumed = make_trainer(
+        checkpoint("llava"), rows(), config(tmp_path / "b", max_steps=4, **settings)
+    )
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+    one, other = state_of(straight), state_of(resumed)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.parts.reference.computed == 0  # type: ignore[union-attr]
+
+
+def test_lost_references_of_a_trained_policy_are_told(
+    checkpoint: Checkpoint, tmp_path: Path, cache: Path
+) -> None:
+    settings = {"reference": "cached", "save_strategy": "steps", "save_steps": 2}
+    run(checkpoint("llava"), tmp_path / "a", **settings)
+    for path in (cache / "references").iterdir():
+        path.unlink()
+    resumed = make_trainer(checkpoint("llava"), rows(), config(tmp_path / "b", **settings))
+    with pytest.raises(ModelError, match="missing in the cache and the policy has been trained"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_full_disk_stops_only_a_run_that_needs_it(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+) -> None:
+    args = config(tmp_path, reference="cached", max_steps=4)
+    trainer = make_trainer(checkpoint("llava"), rows(), args, **MODES[mode])
+    reference = trainer.parts.reference
+    assert isinstance(reference, CachedReference)
+    full = UniDPOError("the disk is full")  # tests/cache fills a store in earnest
+    monkeypatch.setattr(reference.store, "put", Mock(side_effect=full))
+    if mode == "full":
+        with pytest.raises(UniDPOError, match="the disk is full"):
+            trainer.train()
+        return
+    trainer.train()
+    assert caplog.text.count("the reference goes on without its cache") == 1
+    live = run(checkpoint("llava"), tmp_path, kind=MODES[mode])
+    assert losses(trainer) == pytest.approx(losses(live), abs=1e-6)
+
+
+def test_a_frozen_part_is_not_copied_and_a_cached_run_copies_nothing(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path, reference="cached")
+    )
+    assert isinstance(trainer.parts.reference, CachedReference)
+    assert not hasattr(trainer.parts.reference.source, "scorer")

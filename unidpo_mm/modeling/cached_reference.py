@@ -1,0 +1,185 @@
+"""A reference whose log-probabilities are computed once and then read from disk.
+
+The first time an answer is asked for, the reference behind the cache computes it: a frozen copy,
+the policy without its LoRA, or the policy itself before its first step, in which case no second
+model is ever held.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import Adapter
+from ..cache.keys import weights_fingerprint
+from ..cache.reference_store import ReferenceStore
+from ..errors import ModelError, Problem, UniDPOError
+from ..records import GroupBatch
+from .reference import FrozenCopy, Reference
+from .scoring import ScoringModel, score, unwrap_peft
+from .vision import PictureFeatures
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["CachedReference", "FirstState", "gate_margin", "reference_fingerprint"]
+
+CODE = 1
+"""Raised with every change of ours that moves a log-probability by more than rounding."""
+
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5}
+LOW_PRECISION_ROUNDING = 1e-2
+
+
+def gate_margin(compute_dtype: torch.dtype) -> float:
+    """Returns by how much a cached log-probability, a token, may differ from one computed now.
+
+    In another batch, sums run in another order. A gate that opens where the policy is below its
+    reference has to be deaf to that, or it would open for half of the pairs before the first step.
+    """
+    return ROUNDING.get(compute_dtype, LOW_PRECISION_ROUNDING)
+
+
+class FirstState:
+    """The policy itself, as long as it has not changed.
+
+    Attributes:
+        moved: Set by the trainer once the policy has been trained.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.moved = False
+
+    @torch.no_grad()
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
+        """Returns the policy's log-probabilities [M].
+
+        Raises:
+            ModelError: If it is no longer what it was.
+        """
+        if self.moved:
+            found = "answers are missing in the cache and the policy has been trained since"
+            remedy = (
+                "Start anew with run.resume=never, or set train.reference to auto if only a LoRA "
+                "trains"
+            )
+            raise ModelError(Problem("train.reference", found, remedy))
+        training = policy.training
+        policy.eval()
+        logps = score(policy, self.adapter, batch, pictures)
+        policy.train(training)
+        return logps
+
+
+class CachedReference:
+    """Reads log-probabilities from a store and lets another reference compute those missing.
+
+    Args:
+        source: Computes what is missing.
+        store: Where everything computed goes.
+    """
+
+    def __init__(self, source: Reference, store: ReferenceStore) -> None:
+        self.source = source
+        self.store = store
+        self.computed = 0
+        self.full = False
+
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
+        """Returns [M], from the store where every answer of the batch is there."""
+        keys = batch.response_keys
+        if len(keys) != batch.num_responses:
+            raise ValueError("a cached reference needs batches with keys: collate(keyed=True)")
+        found = self.store.get(keys)
+        lengths = batch.lengths.tolist()
+        fits = all(
+            key in found and len(found[key]) == length
+            for key, length in zip(keys, lengths, strict=True)
+        )
+        if not _everywhere(fits, batch.row.device):  # all processes run the model, or none does
+            return self._compute(policy, batch, pictures)
+        return torch.cat([found[key] for key in keys]).to(batch.row.device)
+
+    def _compute(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None
+    ) -> Tensor:
+        logps = self.source.token_logps(policy, batch, pictures)
+        parts = logps.split(batch.lengths.tolist())
+        for entries in _on_all_processes(dict(zip(batch.response_keys, parts, strict=True))):
+            self._keep(entries)
+        return logps.float()
+
+    def _keep(self, entries: Mapping[str, Tensor]) -> None:
+        """Writes entries; a full disk stops only a run that could not compute them once more."""
+        if self.full:
+            return
+        try:
+            self.store.put(entries)
+        except UniDPOError as error:
+            if isinstance(self.source, FirstState):
+                raise
+            logger.warning("the reference goes on without its cache: %s", error)
+            self.full = True
+        self.computed += len(entries)
+
+
+def reference_fingerprint(
+    source: Reference, policy: ScoringModel, *, compute_dtype: torch.dtype
+) -> tuple[str, dict[str, Any]]:
+    """Returns the digest of a reference, and what to tell people about it.
+
+    Args:
+        source: A frozen copy has its own weights; the other kinds are the policy without its LoRA.
+        policy: Not yet prepared, its weights whole.
+        compute_dtype: The format that matrix products run in.
+    """
+    import transformers
+
+    scorer = source.scorer if isinstance(source, FrozenCopy) else policy
+    config = unwrap_peft(scorer.model).config
+    settings = {
+        "code": CODE,
+        "compute": str(compute_dtype),
+        "kernel": str(config.get_text_config()._attn_implementation),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    digest = weights_fingerprint(_base_weights(scorer.model), settings)
+    return digest, {"model": str(getattr(config, "_name_or_path", "")), "settings": settings}
+
+
+def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields the weights that a switched-off LoRA leaves, under the names of the plain model."""
+    named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    for name, tensor in named.items():
+        if ".lora_" not in name and ".modules_to_save." not in name:
+            plain = name.removeprefix("base_model.model.")
+            yield plain.replace(".base_layer", "").replace(".original_module", ""), tensor
+
+
+def _everywhere(here: bool, device: torch.device) -> bool:
+    if not _distributed():
+        return here
+    answer = torch.tensor(int(here), device=device)
+    torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MIN)
+    return bool(answer)
+
+
+def _on_all_processes(entries: dict[str, Tensor]) -> Sequence[dict[str, Tensor]]:
+    """Returns the entries of all processes, for one process of each machine to write."""
+    entries = {key: logps.float().cpu() for key, logps in entries.items()}
+    if not _distributed():
+        return [entries]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, entries)
+    return gathered if torch.distributed.get_node_local_rank(fallback_rank=0) == 0 else []
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
