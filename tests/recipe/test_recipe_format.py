@@ -44,6 +44,8 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "score_scale": None,
         "max_length": None,
         "seed": 42,
+        "group_by_prompt": False,
+        "pair_weighting": "pair",
         "preflight": True,
     },
     SourceSection: {

@@ -37,6 +37,8 @@ class UniDPOLossConfig(LossConfig):
     """Least score of a good answer; ``median`` is the median chosen score of each source."""
     nll_gate_margin: float = 0.0
     """Loss of log-probability a token that the gate of the NLL still overlooks, >= 0."""
+    nll_once: bool = False
+    """Whether an answer chosen in several pairs of a group gives its NLL once, not once a pair."""
     sft_weight: Value = 0.0
     """Weight of the NLL on every chosen answer, >= 0."""
     detach_weights: bool = False

@@ -85,6 +85,8 @@ def _compute(pairs: PairLogps, config: UniDPOLossConfig) -> LossOutput:
     w_perf = performance_of(pairs, config, reward_margin)
     gate = gate_of(pairs, config)
     nll = -logps_of(pairs.policy_chosen, config.normalises("nll"))
+    if config.nll_once and pairs.chosen_pairs is not None:
+        nll = nll / pairs.chosen_pairs
     preference = -w_qual * w_perf * F.logsigmoid(reward_margin)
     return LossOutput(
         per_unit=preference + (config.nll_lambda * gate + config.sft_weight) * nll,  # eq. 4

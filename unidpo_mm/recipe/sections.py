@@ -155,6 +155,11 @@ class DataSection(Section):
     """Most tokens of a prompt with one answer, picture tokens included; null is no limit."""
     seed: int = Field(default=42, ge=0)
     """Seed of the split and of the order of rows."""
+    group_by_prompt: bool = False
+    """Whether rows that share prompt and pictures are joined, up to a micro-batch of pairs, so that
+    both are run once; pairs of one prompt then stand in the same step."""
+    pair_weighting: Literal["pair", "group"] = "pair"
+    """`group` lets every prompt count alike, however many pairs its answers make."""
     preflight: bool = True
     """Whether every row is checked before training starts."""
 

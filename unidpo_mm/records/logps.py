@@ -53,6 +53,7 @@ class PairLogps:
         reference_chosen, reference_rejected: The same under the reference, or None.
         score_chosen, score_rejected: [P] float64, NaN where there is none.
         weight: [P] float64, 0 for fillers, which batch statistics leave out.
+        chosen_pairs: [P], how many pairs of the batch have the same chosen answer; None for one.
     """
 
     policy_chosen: SequenceLogps
@@ -62,6 +63,7 @@ class PairLogps:
     score_chosen: Tensor
     score_rejected: Tensor
     weight: Tensor
+    chosen_pairs: Tensor | None = None
 
     def __post_init__(self) -> None:
         sides = (

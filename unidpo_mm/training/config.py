@@ -102,6 +102,10 @@ class UniDPOConfig(TrainingArguments):
     """Held-out prompts that are answered at each evaluation."""
     eval_max_new_tokens: int = 64
     """Most tokens of such an answer."""
+    group_by_prompt: bool = False
+    """Whether rows that share prompt and pictures are joined, to run both once."""
+    pair_weighting: Literal["pair", "group"] = "pair"
+    """``group`` lets every prompt count alike, however many pairs its answers make."""
     preflight: bool = True
     """Whether every row and picture is read once before training starts."""
     adapter: str | None = None

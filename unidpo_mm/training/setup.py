@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..data.groups import group_by_prompt, weigh_by_group
 from ..data.load import read_records
 from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
@@ -180,6 +181,11 @@ def prepare_data(
         train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
     if settings.loss.unit == "response":
         train_rows = [row.for_responses() for row in train_rows if row.targets()]
+    elif args.group_by_prompt:
+        train_rows = group_by_prompt(train_rows, most_pairs=args.per_device_train_batch_size)
+        eval_rows = group_by_prompt(eval_rows, most_pairs=args.per_device_eval_batch_size)
+    if args.pair_weighting == "group":
+        train_rows = weigh_by_group(train_rows)
     return train_rows, eval_rows, found
 
 

@@ -80,4 +80,5 @@ def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: Group
         score_chosen=batch.scores[batch.chosen],
         score_rejected=batch.scores[batch.rejected],
         weight=batch.pair_weight,
+        chosen_pairs=torch.bincount(batch.chosen, minlength=batch.num_responses)[batch.chosen],
     )

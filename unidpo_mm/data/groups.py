@@ -1,0 +1,87 @@
+"""Joins rows that share their prompt and pictures, so that both are run once for all their answers.
+
+Joining moves pairs between micro-batches and changes no pair: the loss of an optimizer step is the
+mean over its pairs whatever the grouping. Where rows are shuffled one by one, as TRL does, pairs of
+one prompt land in different steps; joined, they stand in the same one.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+from ..records import Pair, PreferenceRow, Response
+
+__all__ = ["group_by_prompt", "weigh_by_group"]
+
+NAMED = 3
+"""Rows that a joined row names in messages; the rest are counted."""
+
+
+def group_by_prompt(rows: Sequence[PreferenceRow], *, most_pairs: int) -> list[PreferenceRow]:
+    """Returns the rows with those joined that share source, domain, prompt and pictures.
+
+    Args:
+        rows: Rows with pairs; a row without pairs stays as it is.
+        most_pairs: Rows are joined up to so many pairs, so that no group outgrows a micro-batch.
+    """
+    joined: list[list[PreferenceRow]] = []
+    open_group: dict[Hashable, list[PreferenceRow]] = {}
+    pairs: dict[int, int] = defaultdict(int)
+    for row in rows:
+        key = _key(row)
+        group = open_group.get(key)
+        if group is None or not row.pairs or pairs[id(group)] + len(row.pairs) > most_pairs:
+            group = []
+            joined.append(group)
+            if row.pairs:
+                open_group[key] = group
+        group.append(row)
+        pairs[id(group)] += len(row.pairs)
+    return [group[0] if len(group) == 1 else _join(group) for group in joined]
+
+
+def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+    """Returns the rows with the weights of each row's pairs divided by their number.
+
+    Every prompt then counts alike, however many pairs its answers make.
+    """
+    return [
+        dataclasses.replace(
+            row,
+            pairs=tuple(
+                dataclasses.replace(pair, weight=pair.weight / len(row.pairs)) for pair in row.pairs
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _key(row: PreferenceRow) -> Hashable:
+    pictures = tuple(image.key() for image in row.images)
+    return row.source, row.domain, row.raw, row.messages, pictures
+
+
+def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
+    """Returns one row with the answers of all, each once, and the pairs of all."""
+    numbers: dict[tuple[str, float | None], int] = {}
+    responses: list[Response] = []
+    pairs = []
+    for row in rows:
+        for response in row.responses:
+            if (response.text, response.score) not in numbers:
+                numbers[response.text, response.score] = len(responses)
+                responses.append(dataclasses.replace(response, field=""))
+        own = [numbers[response.text, response.score] for response in row.responses]
+        pairs += [Pair(own[pair.chosen], own[pair.rejected], pair.weight) for pair in row.pairs]
+    return dataclasses.replace(
+        rows[0],
+        id=_named([row.id for row in rows]),
+        where=_named([row.where for row in rows]),
+        responses=tuple(responses),
+        pairs=tuple(pairs),
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    rest = len(names) - NAMED
+    return " + ".join(names[:NAMED]) + (f" + {rest} more" if rest > 0 else "")
