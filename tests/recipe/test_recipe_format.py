@@ -44,6 +44,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "score_scale": None,
         "max_length": None,
         "seed": 42,
+        "feature_cache_gb": 0.0,
         "group_by_prompt": False,
         "pair_weighting": "pair",
         "preflight": True,

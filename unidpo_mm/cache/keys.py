@@ -16,15 +16,18 @@ from torch import Tensor
 
 from ..records import EncodedGroup
 
-__all__ = ["response_keys", "weights_fingerprint"]
+__all__ = ["pictures_key", "response_keys", "weights_fingerprint"]
 
 
-def response_keys(group: EncodedGroup) -> tuple[str, ...]:
-    """Returns a key for each answer of a group, from everything that a model sees of it."""
-    prompt = hashlib.sha256()
+def response_keys(group: EncodedGroup, pictures: str) -> tuple[str, ...]:
+    """Returns a key for each answer of a group, from everything that a model sees of it.
+
+    Args:
+        group: The group.
+        pictures: Its `pictures_key`.
+    """
+    prompt = hashlib.sha256(pictures.encode())
     _feed(prompt, "prompt_ids", group.prompt_ids)
-    for name, tensor in sorted(group.image_extras.items()):
-        _feed(prompt, name, tensor)
     for name, parts in sorted(group.token_extras.items()):
         _feed(prompt, name, parts[0])
     keys = []
@@ -35,6 +38,14 @@ def response_keys(group: EncodedGroup) -> tuple[str, ...]:
             _feed(answer, name, parts[1 + number])
         keys.append(answer.hexdigest())
     return tuple(keys)
+
+
+def pictures_key(group: EncodedGroup) -> str:
+    """Returns a key for all pictures of a group, as the model sees them."""
+    pictures = hashlib.sha256()
+    for name, tensor in sorted(group.image_extras.items()):
+        _feed(pictures, name, tensor)
+    return pictures.hexdigest()
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]], settings: Mapping[str, Any]) -> str:

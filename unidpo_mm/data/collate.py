@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.keys import response_keys
+from ..cache.keys import pictures_key, response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
 
@@ -38,7 +38,7 @@ class GroupCollator:
         padding_side: Where rows are filled.
         layout: One row per answer, or one per group.
         pictures_once: Whether plain rows share the pictures of their group, see `collate`.
-        keyed: Whether every answer gets a key, for a cache.
+        keyed: Whether answers and pictures get keys, for a cache.
         filler: A group of weight 0 with pictures, added to batches without pictures so that every
             process runs every part of the model; None where there is no need.
     """
@@ -84,7 +84,7 @@ def collate(
         layout: One row per answer, or one per group; it changes no result either.
         pictures_once: Whether the tensors of a group's pictures stand in the batch once, with an
             order that says where they go, or once for each row. Packed rows have them once.
-        keyed: Whether every answer gets a key, for a cache.
+        keyed: Whether answers and pictures get keys, for a cache.
 
     Raises:
         DataError: If there is nothing to collate.
@@ -106,9 +106,7 @@ def collate(
         **_units(groups, sources),
         sources=sources,
         response_rows=tuple(row.group.row_id for row in rows for _ in row.numbers),
-        response_keys=tuple(key for group in groups for key in response_keys(group))
-        if keyed
-        else (),
+        **(_keys(groups) if keyed else {}),
     )
 
 
@@ -190,6 +188,15 @@ def _token_inputs(
         tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
         inputs[name] = _pad(tensors, width, side, 0)
     return inputs
+
+
+def _keys(groups: Sequence[EncodedGroup]) -> dict[str, Any]:
+    pictures = [pictures_key(group) for group in groups]
+    both = list(zip(groups, pictures, strict=True))
+    return {
+        "response_keys": tuple(key for group, seen in both for key in response_keys(group, seen)),
+        "picture_keys": tuple((seen, group.pictures) for group, seen in both if group.pictures),
+    }
 
 
 def _pictures(

@@ -6,7 +6,7 @@ model is ever held.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,13 +17,21 @@ from ..cache.keys import weights_fingerprint
 from ..cache.reference_store import ReferenceStore
 from ..errors import ModelError, Problem, UniDPOError
 from ..records import GroupBatch
+from .packing import PREFIX
+from .processes import entries_of_all, everywhere
 from .reference import FrozenCopy, Reference
 from .scoring import ScoringModel, score, unwrap_peft
 from .vision import PictureFeatures
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["CachedReference", "FirstState", "gate_margin", "reference_fingerprint"]
+__all__ = [
+    "CachedReference",
+    "FirstState",
+    "gate_margin",
+    "reference_fingerprint",
+    "versions_of",
+]
 
 CODE = 1
 """Raised with every change of ours that moves a log-probability by more than rounding."""
@@ -102,7 +110,7 @@ class CachedReference:
             key in found and len(found[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
-        if not _everywhere(fits, batch.row.device):  # all processes run the model, or none does
+        if not everywhere(fits, batch.row.device):  # all processes run the model, or none does
             return self._compute(policy, batch, pictures)
         return torch.cat([found[key] for key in keys]).to(batch.row.device)
 
@@ -111,7 +119,7 @@ class CachedReference:
     ) -> Tensor:
         logps = self.source.token_logps(policy, batch, pictures)
         parts = logps.split(batch.lengths.tolist())
-        for entries in _on_all_processes(dict(zip(batch.response_keys, parts, strict=True))):
+        for entries in entries_of_all(dict(zip(batch.response_keys, parts, strict=True))):
             self._keep(entries)
         return logps.float()
 
@@ -139,19 +147,30 @@ def reference_fingerprint(
         policy: Not yet prepared, its weights whole.
         compute_dtype: The format that matrix products run in.
     """
+    scorer = source.scorer if isinstance(source, FrozenCopy) else policy
+    model = unwrap_peft(scorer.model)
+    settings = versions_of(model, compute_dtype)
+    digest = weights_fingerprint(_base_weights(scorer.model), settings)
+    return digest, {"model": str(getattr(model.config, "_name_or_path", "")), "settings": settings}
+
+
+def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
+    """Returns what moves the numbers that a model gives, beside its weights.
+
+    Args:
+        model: A transformers model, without PEFT around it.
+        compute_dtype: The format that matrix products run in.
+    """
     import transformers
 
-    scorer = source.scorer if isinstance(source, FrozenCopy) else policy
-    config = unwrap_peft(scorer.model).config
-    settings = {
+    kernel = str(model.config.get_text_config()._attn_implementation)
+    return {
         "code": CODE,
-        "compute": str(compute_dtype),
-        "kernel": str(config.get_text_config()._attn_implementation),
+        "compute": str(compute_dtype).removeprefix("torch."),
+        "kernel": kernel.removeprefix(PREFIX),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    digest = weights_fingerprint(_base_weights(scorer.model), settings)
-    return digest, {"model": str(getattr(config, "_name_or_path", "")), "settings": settings}
 
 
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -161,25 +180,3 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if ".lora_" not in name and ".modules_to_save." not in name:
             plain = name.removeprefix("base_model.model.")
             yield plain.replace(".base_layer", "").replace(".original_module", ""), tensor
-
-
-def _everywhere(here: bool, device: torch.device) -> bool:
-    if not _distributed():
-        return here
-    answer = torch.tensor(int(here), device=device)
-    torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MIN)
-    return bool(answer)
-
-
-def _on_all_processes(entries: dict[str, Tensor]) -> Sequence[dict[str, Tensor]]:
-    """Returns the entries of all processes, for one process of each machine to write."""
-    entries = {key: logps.float().cpu() for key, logps in entries.items()}
-    if not _distributed():
-        return [entries]
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, entries)
-    return gathered if torch.distributed.get_node_local_rank(fallback_rank=0) == 0 else []
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -6,13 +6,23 @@ that no backward pass can reach the tower, and policy and reference share them.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PictureFeatures", "takes_features", "trains_vision", "with_features"]
+from ..cache.feature_store import FeatureStore
+from .processes import everywhere
+
+__all__ = [
+    "PictureFeatures",
+    "takes_features",
+    "trains_vision",
+    "vision_weights",
+    "with_features",
+]
 
 PIXELS = "pixel_values"
 """The input that features take the place of."""
@@ -20,8 +30,57 @@ PIXELS = "pixel_values"
 FEATURES = "mm_encoder_outputs"
 """The input that takes them."""
 
-KEPT = ("pooler_output", "deepstack_features")
-"""What a language model reads of a tower's output; the rest would only fill memory."""
+
+@dataclass(frozen=True)
+class Features:
+    """What a language model reads of a tower's output; the rest would only fill memory.
+
+    The names are those of transformers' outputs.
+
+    Attributes:
+        pooler_output: One tensor [tokens, D] for each picture.
+        deepstack_features: The same from inner layers of the tower, layer by layer; None for
+            models that take none.
+    """
+
+    pooler_output: Sequence[Tensor]
+    deepstack_features: Sequence[Sequence[Tensor]] | None = None
+
+    def in_order(self, order: Sequence[int]) -> "Features":
+        """Returns the features with the pictures repeated as the rows need them."""
+        layers = self.deepstack_features
+        return Features(
+            [self.pooler_output[number] for number in order],
+            None if layers is None else [[layer[n] for n in order] for layer in layers],
+        )
+
+    def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Returns the features of some pictures as named tensors, to be written."""
+        rows = [self.pooler_output, *(self.deepstack_features or ())]
+        return {
+            f"{layer}.{n}": features[number].detach().cpu()
+            for layer, features in enumerate(rows)
+            for n, number in enumerate(numbers)
+        }
+
+    @classmethod
+    def of_tensors(
+        cls,
+        groups: Sequence[Mapping[str, Tensor]],
+        pictures: Sequence[int],
+        device: torch.device,
+    ) -> "Features":
+        """Returns the features of the pictures of some groups, as `tensors` named them."""
+        layers = len(groups[0]) // pictures[0]
+        rows = [
+            [
+                group[f"{layer}.{n}"].to(device)
+                for group, count in zip(groups, pictures, strict=True)
+                for n in range(count)
+            ]
+            for layer in range(layers)
+        ]
+        return cls(rows[0], rows[1:] or None)
 
 
 class PictureFeatures:
@@ -29,12 +88,40 @@ class PictureFeatures:
 
     Not a dataclass: FSDP copies those on their way into a forward, and a copy shares nothing.
 
+    Args:
+        store: Keeps features of a frozen tower between batches; None for nowhere.
+        keys: Key and number of the pictures of each group that has some, in their order.
+
     Attributes:
         output: What the tower returned; None until the first pass.
     """
 
-    def __init__(self) -> None:
-        self.output: Any = None
+    def __init__(
+        self, store: FeatureStore | None = None, keys: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        self.output: Features | None = None
+        self.store = store
+        self.keys = keys
+
+    def load(self, device: torch.device) -> None:
+        """Fills `output` from the store, where the pictures of every group are there."""
+        if self.store is None or self.output is not None or not self.keys:
+            return
+        found = [self.store.get(key) for key, _ in self.keys]
+        if not everywhere(None not in found, device):  # all processes run the tower, or none does
+            return
+        groups = [group for group in found if group is not None]
+        pictures = [count for _, count in self.keys]
+        self.output = Features.of_tensors(groups, pictures, device)
+
+    def keep(self, output: Features) -> None:
+        """Sets `output` and writes it to the store."""
+        self.output = output
+        start = 0
+        for key, count in self.keys if self.store is not None else ():
+            assert self.store is not None
+            self.store.put(key, output.tensors(range(start, start + count)))
+            start += count
 
 
 def takes_features(base: nn.Module) -> bool:
@@ -76,16 +163,18 @@ def with_features(
     """
     if PIXELS not in inputs:
         return dict(inputs)
+    if shared is not None and not trains:
+        shared.load(inputs[PIXELS].device)
     output = None if shared is None else shared.output
     if output is None:
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             output = _encode(base.get_image_features, inputs)
         if shared is not None and not trains:
-            shared.output = output
+            shared.keep(output)
     rest = {name: value for name, value in inputs.items() if name != PIXELS}
     if order is not None:
         rest |= _in_order(base.get_image_features, rest, len(output.pooler_output), order)
-        output = _ordered(output, order)
+        output = output.in_order(order)
     return {**rest, FEATURES: {"image": output}}
 
 
@@ -104,19 +193,18 @@ def _in_order(
     }
 
 
-def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -> Features:
     accepted = inspect.signature(get_image_features).parameters
     output = get_image_features(
         **{name: value for name, value in inputs.items() if name in accepted}, return_dict=True
     )
-    return type(output)(**{name: output[name] for name in KEPT if output.get(name) is not None})
+    return Features(output.pooler_output, getattr(output, "deepstack_features", None))
 
 
-def _ordered(output: Any, order: Sequence[int]) -> Any:
-    """Returns the output with its pictures repeated as the rows need them."""
-    pictures: Sequence[Tensor] = output.pooler_output
-    ordered: dict[str, Any] = {"pooler_output": [pictures[number] for number in order]}
-    if output.get("deepstack_features") is not None:  # one list of pictures for each layer
-        layers = output.deepstack_features
-        ordered["deepstack_features"] = [[layer[n] for n in order] for layer in layers]
-    return type(output)(**ordered)
+def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yields the weights between pixels and language model, by name."""
+    decoder = {id(p) for p in model.get_decoder().parameters()}
+    decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if id(tensor) not in decoder and "language_model" not in name:
+            yield name, tensor

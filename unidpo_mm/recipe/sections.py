@@ -155,6 +155,8 @@ class DataSection(Section):
     """Most tokens of a prompt with one answer, picture tokens included; null is no limit."""
     seed: int = Field(default=42, ge=0)
     """Seed of the split and of the order of rows."""
+    feature_cache_gb: float = Field(default=0.0, ge=0)
+    """Most gigabytes on disk for features of pictures, where the tower is frozen; 0 for none."""
     group_by_prompt: bool = False
     """Whether rows that share prompt and pictures are joined, up to a micro-batch of pairs, so that
     both are run once; pairs of one prompt then stand in the same step."""

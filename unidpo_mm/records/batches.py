@@ -137,6 +137,8 @@ class GroupBatch:
         pair_domains, target_domains: Their domains.
         response_rows: Row ids of the N responses.
         response_keys: Digests of what a model sees of each response; empty where nobody asks.
+        picture_keys: For each group with pictures, in their order, the digest of all its pictures
+            and how many there are; empty where nobody asks.
     """
 
     layout: Layout
@@ -164,6 +166,7 @@ class GroupBatch:
     target_domains: tuple[Domain, ...]
     response_rows: tuple[str, ...]
     response_keys: tuple[str, ...] = ()
+    picture_keys: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         counted = torch.bincount(self.response, minlength=self.lengths.numel())

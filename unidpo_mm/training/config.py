@@ -102,6 +102,8 @@ class UniDPOConfig(TrainingArguments):
     """Held-out prompts that are answered at each evaluation."""
     eval_max_new_tokens: int = 64
     """Most tokens of such an answer."""
+    feature_cache_gb: float = 0.0
+    """Most gigabytes on disk for features of pictures, where the tower is frozen; 0 for none."""
     group_by_prompt: bool = False
     """Whether rows that share prompt and pictures are joined, to run both once."""
     pair_weighting: Literal["pair", "group"] = "pair"

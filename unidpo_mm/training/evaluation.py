@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter
+from ..cache.feature_store import FeatureStore
 from ..modeling.reference import Reference
 from ..records import GroupBatch, PreferenceRow
 from .loss_settings import LossSettings
@@ -39,6 +40,7 @@ def evaluate_pairs(
     adapter: Adapter,
     settings: LossSettings,
     reference: Reference | None,
+    features: FeatureStore | None = None,
     device: torch.device | str,
 ) -> MetricSums:
     """Returns the sums and counts of all metrics over some batches, reduced over processes."""
@@ -48,7 +50,12 @@ def evaluate_pairs(
     for item in batches:
         batch = item["batch"].to(device)
         output = preference_step(
-            policy, batch, adapter=adapter, settings=settings, reference=reference
+            policy,
+            batch,
+            adapter=adapter,
+            settings=settings,
+            reference=reference,
+            features=features,
         )
         sums.add(output, batch)
     sums.reduce()

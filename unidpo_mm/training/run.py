@@ -166,6 +166,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "max_length": data.max_length,
         "eval_fraction": data.eval_fraction,
         "data_seed": data.seed,
+        "feature_cache_gb": data.feature_cache_gb,
         "group_by_prompt": data.group_by_prompt,
         "pair_weighting": data.pair_weighting,
         "preflight": data.preflight,

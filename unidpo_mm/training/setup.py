@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..cache.feature_store import FeatureStore
+from ..cache.keys import weights_fingerprint
 from ..data.groups import group_by_prompt, weigh_by_group
 from ..data.load import read_records
 from ..data.preflight import Preflight, preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
-from ..modeling.cached_reference import CachedReference, gate_margin
+from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.packing import enable_packing
 from ..modeling.parts import (
@@ -26,6 +29,7 @@ from ..modeling.parts import (
 )
 from ..modeling.reference import FrozenCopy, Reference
 from ..modeling.scoring import ScoringModel, unwrap_peft
+from ..modeling.vision import trains_vision, vision_weights
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
@@ -47,6 +51,8 @@ class RunParts:
         reference: The reference, or None where the loss uses none.
         family, adapter: The model's family and its adapter.
         settings: The loss, every parameter a number.
+        features: Keeps features of pictures between batches; None where that is off or something
+            between pixels and language model trains.
         unpackable: Why rows cannot be packed for this model; None where they can.
         train_rows, eval_rows: The data.
         preflight: What a pass over the data found; None if it was switched off.
@@ -57,6 +63,7 @@ class RunParts:
     family: AdapterFamily
     adapter: Adapter
     settings: LossSettings
+    features: FeatureStore | None
     unpackable: str | None
     train_rows: Sequence[PreferenceRow]
     eval_rows: Sequence[PreferenceRow]
@@ -97,6 +104,7 @@ def prepare_run(
         family=family,
         adapter=adapter,
         settings=settings,
+        features=_features(scorer, args),
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -194,6 +202,22 @@ def _read(
 ) -> tuple[list[PreferenceRow], list[Problem]]:
     records = () if dataset is None else dataset
     return read_records(records, source=source, needs_scores=settings.needs_scores(source))
+
+
+def _features(scorer: ScoringModel, args: UniDPOConfig) -> FeatureStore | None:
+    """Returns the store of features; a tower that trains gives others at every step."""
+    model = unwrap_peft(scorer.model)
+    if args.feature_cache_gb <= 0 or not scorer.takes_features:
+        return None
+    if trains_vision(model):
+        logger.warning("features of pictures are not cached: tower or projector train")
+        return None
+    settings = versions_of(model, compute_dtype(args, scorer))
+    found: list[Any] = [None]
+    if args.process_index == 0:
+        found = [weights_fingerprint(vision_weights(model), settings)]
+    limit = int(args.feature_cache_gb * 1e9)
+    return FeatureStore(broadcast_object_list(found)[0], limit_bytes=limit)
 
 
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:

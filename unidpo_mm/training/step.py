@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..cache.feature_store import FeatureStore
 from ..modeling.logprobs import sequence_logps
 from ..modeling.reference import Reference
 from ..modeling.scoring import score
@@ -51,6 +52,7 @@ def preference_step(
     adapter: Adapter,
     settings: LossSettings,
     reference: Reference | None,
+    features: FeatureStore | None = None,
 ) -> StepOutput:
     """Scores a batch under policy and reference and returns the loss of each unit.
 
@@ -60,8 +62,9 @@ def preference_step(
         adapter: Turns the batch into forward inputs.
         settings: The loss and its parameters for each source.
         reference: Needed where the loss uses one.
+        features: Keeps features of pictures between batches; None for nowhere.
     """
-    reference_logps, pictures = None, PictureFeatures()
+    reference_logps, pictures = None, PictureFeatures(features, batch.picture_keys)
     if reference is not None:
         reference_logps = sequence_logps(reference.token_logps(policy, batch, pictures), batch)
     policy_logps = sequence_logps(score(policy, adapter, batch, pictures), batch)

@@ -143,7 +143,8 @@ class UniDPOTrainer(Trainer):
             padding_side=self.args.padding_side,
             layout=self.layout.layout,
             pictures_once=self.parts.scorer.takes_features,
-            keyed=isinstance(self.parts.reference, CachedReference),
+            keyed=self.parts.features is not None
+            or isinstance(self.parts.reference, CachedReference),
             filler=filler if filler is not None and filler.image_extras else None,
         )
 
@@ -226,6 +227,7 @@ class UniDPOTrainer(Trainer):
             adapter=self.parts.adapter,
             settings=self.parts.settings,
             reference=self.parts.reference,
+            features=self.parts.features,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -257,6 +259,7 @@ class UniDPOTrainer(Trainer):
                 adapter=self.parts.adapter,
                 settings=self.parts.settings,
                 reference=self.parts.reference,
+                features=self.parts.features,
                 device=self.args.device,
             )
         means = sums.means()

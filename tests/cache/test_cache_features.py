@@ -1,0 +1,109 @@
+"""Features of pictures come back as they were, and the least used make room."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import PICTURE_TYPES, mixed_rows
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm.cache.feature_store import FeatureStore
+from unidpo_mm.modeling.parts import LoraSettings
+
+Checkpoint = Callable[[str], Path]
+
+
+def entry(value: float) -> dict[str, torch.Tensor]:
+    return {"picture.0": torch.full((100,), value)}
+
+
+def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
+    store = FeatureStore("a", limit_bytes=10**6, folder=tmp_path)
+    store.put("x", entry(1.0))
+    found = FeatureStore("a", limit_bytes=10**6, folder=tmp_path).get("x")
+    assert found is not None
+    assert torch.equal(found["picture.0"], entry(1.0)["picture.0"])
+    assert store.get("y") is None
+    assert FeatureStore("b", limit_bytes=10**6, folder=tmp_path).get("x") is None
+
+
+def test_the_entries_not_used_for_longest_make_room(tmp_path: Path) -> None:
+    probe = FeatureStore("probe", limit_bytes=10**6, folder=tmp_path)
+    probe.put("x", entry(0.0))
+    size = next(probe.folder.iterdir()).stat().st_size
+    store = FeatureStore("a", limit_bytes=3 * size, folder=tmp_path)
+    for number, key in enumerate("xyz"):
+        store.put(key, entry(float(number)))
+        os.utime(store.folder / f"{key}.safetensors", (number, number))
+    assert store.get("x") is not None  # used just now
+    store.put("w", entry(9.0))
+    assert {path.stem for path in store.folder.iterdir()} == {"x", "z", "w"}
+    store.put("too large", {"picture.0": torch.zeros(10_000)})
+    assert len(store) == 3
+
+
+def test_a_torn_file_is_missing_and_a_full_disk_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FeatureStore("a", limit_bytes=10**6, folder=tmp_path)
+    store.put("x", entry(1.0))
+    path = store.folder / "x.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    assert store.get("x") is None
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    store.put("y", entry(2.0))
+    monkeypatch.undo()
+    assert store.get("y") is None
+    assert not list(store.folder.glob("*.part"))
+
+
+def calls_of_tower(trainer: Any, counted: list[int]) -> None:
+    model = trainer.model.model
+    name = next(n for n, _ in model.named_modules() if n.endswith(("vision_tower", "visual")))
+    model.get_submodule(name).register_forward_hook(lambda *_: counted.append(1))
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+def test_a_run_with_cached_features_is_the_same_run(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
+    layout: str,
+) -> None:
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    results, calls = [], []
+    for gigabytes in (0.0, 0.1, 0.1):
+        args = config(tmp_path, layout=layout, feature_cache_gb=gigabytes, max_steps=4)
+        trainer = make_trainer(
+            checkpoint(model_type),
+            mixed_rows(pictures=True),
+            args,
+            peft_config=LoraSettings(r=4),
+        )
+        counted: list[int] = []
+        calls_of_tower(trainer, counted)
+        trainer.train()
+        results.append(state_of(trainer))
+        calls.append(len(counted))
+    assert calls[0] > calls[1] >= 1  # the second epoch reads what the first wrote
+    assert calls[2] == 0
+    for other in results[1:]:
+        assert all(torch.allclose(results[0][name], other[name], atol=1e-6) for name in other)
+
+
+def test_features_of_a_part_that_trains_are_not_cached(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = config(tmp_path, feature_cache_gb=1.0, freeze=["vision_tower"])
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
+    assert trainer.parts.features is None
+    assert "not cached: tower or projector train" in caplog.text
