@@ -12,6 +12,7 @@ small, of real proportions (shapes.py).
 import csv
 import gc
 import itertools
+import os
 import random
 import statistics
 import sys
@@ -126,7 +127,14 @@ def settings(folder: Path, pairs: int, *, checkpointing: bool) -> dict[str, Any]
     }
 
 
-def ours(case: Case, folder: Path, *, checkpointing: bool, layout: str) -> Callable[[], float]:
+def ours(
+    case: Case,
+    folder: Path,
+    *,
+    checkpointing: bool = True,
+    layout: str = "packed",
+    caches: bool = False,
+) -> Callable[[], float]:
     """Returns a function that runs one step from rows to gradients and gives the loss."""
     from peft import LoraConfig
 
@@ -140,6 +148,9 @@ def ours(case: Case, folder: Path, *, checkpointing: bool, layout: str) -> Calla
         eval_generations=0,
         preflight=False,
         model_init_kwargs={"dtype": "float32"},
+        reference="cached" if caches else "auto",
+        reference_build="first_epoch",
+        feature_cache_gb=1.0 if caches else 0.0,
     )
     lora = LoraConfig(**LORA, target_modules=layers(case))
     return stepper(UniDPOTrainer(str(folder), args, train_dataset=rows, peft_config=lora))
@@ -218,10 +229,12 @@ def peak_megabytes(step: Callable[[], float]) -> float:
 CONTENDERS: dict[str, Callable[[Case, Path], Callable[[], float]]] = {
     "TRL": lambda case, folder: theirs(case, folder, checkpointing=True, hooks=True),
     "TRL, no hooks": lambda case, folder: theirs(case, folder, checkpointing=True, hooks=False),
-    "plain": lambda case, folder: ours(case, folder, checkpointing=True, layout="plain"),
-    "packed": lambda case, folder: ours(case, folder, checkpointing=True, layout="packed"),
-    "packed, no ckpt": lambda case, folder: ours(
-        case, folder, checkpointing=False, layout="packed"
+    "TRL, no ckpt": lambda case, folder: theirs(case, folder, checkpointing=False, hooks=False),
+    "plain": lambda case, folder: ours(case, folder, layout="plain"),
+    "packed": ours,
+    "packed, caches": lambda case, folder: ours(case, folder, caches=True),
+    "packed, caches, no ckpt": lambda case, folder: ours(
+        case, folder, caches=True, checkpointing=False
     ),
 }
 
@@ -229,7 +242,8 @@ CONTENDERS: dict[str, Callable[[Case, Path], Callable[[], float]]] = {
 def compare(case: Case) -> list[dict[str, Any]]:
     """Returns a line for each contender; speed and memory are relative to TRL as it ships."""
     with TemporaryDirectory() as name:
-        folder = build(case, Path(name))
+        folder = build(case, Path(name) / "model")
+        os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
         steps = {who: make(case, folder) for who, make in CONTENDERS.items()}
         losses = {who: step() for who, step in steps.items()}  # warms up, too
         seconds: dict[str, list[float]] = {who: [] for who in steps}

@@ -80,7 +80,8 @@ def test_a_model_whose_answers_would_mix_stays_plain(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a state-space model would: the mask is not asked for."""
-    monkeypatch.setattr(packing.Packing, "rule", lambda self, own: own)
+    merged = packing.branch_lengths
+    monkeypatch.setattr(packing, "branch_lengths", lambda seg: merged(seg.clamp(max=1)))
     rows = mixed_rows(pictures=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"

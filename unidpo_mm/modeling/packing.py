@@ -3,6 +3,7 @@
 A packed row is `[prompt | r0 | r1 | ...]`. A token sees the prompt and its own branch, by the
 model's own rule (causal, sliding window, ...) at the positions that both would have in the plain
 row. The rule reaches every text layer through a registered mask function; models are not patched.
+Where the rule is plain causal, no mask is made: attention runs piece by piece.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .branch_attention import branch_lengths, by_branch
 
 __all__ = ["Packing", "enable_packing", "packed_rows", "plain_positions"]
 
@@ -88,19 +91,23 @@ def enable_packing(model: Any) -> str | None:
 
 
 def _register(kernel: str) -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    make_mask = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+    make_mask, attend = ALL_MASK_ATTENTION_FUNCTIONS[kernel], ALL_ATTENTION_FUNCTIONS[kernel]
+    in_pieces = kernel == "sdpa"
+    plain_causal: Any = causal_mask_function
 
     def masked(*args: Any, mask_function: MaskFunction, **kwargs: Any) -> Any:
         packing = _current.get()
         if packing is not None:
+            if in_pieces and mask_function is plain_causal:
+                return branch_lengths(packing.segment)
             mask_function = packing.rule(mask_function)
             kwargs = {**kwargs, "allow_is_causal_skip": False}
         return make_mask(*args, mask_function=mask_function, **kwargs)
 
-    ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, ALL_ATTENTION_FUNCTIONS[kernel])
+    ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, by_branch(attend) if in_pieces else attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, masked)
 
 
