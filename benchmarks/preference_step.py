@@ -178,9 +178,10 @@ def theirs(case: Case, folder: Path, *, checkpointing: bool, hooks: bool) -> Cal
         train_dataset=Dataset.from_list(pairs),
         peft_config=LoraConfig(**LORA, target_modules=layers(case)),
     )
+    step = stepper(trainer)
     if not hooks:
         trainer.model.get_base_model().disable_input_require_grads()
-    return stepper(trainer)
+    return step
 
 
 def layers(case: Case) -> str:

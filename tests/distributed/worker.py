@@ -87,6 +87,7 @@ def train(folder: Path, mode: str) -> None:
         seed=1,
         layout="packed" if mode.endswith("_fast") else "plain",
         reference="cached" if mode.endswith("_fast") else "auto",
+        memory="1e-6" if mode.endswith("_fast") else None,
     )
     trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=mixed_rows())
     if mode == "local_mean":

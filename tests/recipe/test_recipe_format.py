@@ -64,6 +64,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "output_dir": "out",
         "reference": "auto",
         "reference_build": "before",
+        "memory": None,
         "learning_rates": {},
         "eval_generations": 4,
         "eval_max_new_tokens": 64,

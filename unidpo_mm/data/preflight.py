@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..adapter import Adapter
 from ..errors import DataError, Problem
-from ..records import PreferenceRow
+from ..records import Layout, PreferenceRow
 
 __all__ = ["Preflight", "preflight"]
 
@@ -27,6 +27,7 @@ class Preflight:
         prompts: Distinct prompts with their pictures.
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
+        tokens_of_pair: Layout -> most tokens that one pair adds to a batch.
         problems: What is wrong.
     """
 
@@ -38,6 +39,7 @@ class Preflight:
     prompts: int = 0
     longest: int = 0
     cut_responses: int = 0
+    tokens_of_pair: dict[Layout, float] = field(default_factory=lambda: {"plain": 0, "packed": 0})
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -45,6 +47,8 @@ class Preflight:
 class _Finding:
     longest: int = 0
     cut: int = 0
+    plain: float = 0
+    packed: float = 0
     problems: tuple[Problem, ...] = ()
 
 
@@ -61,8 +65,14 @@ class _Encoding(Dataset[_Finding]):
             group = self.adapter.encode(self.rows[index])
         except DataError as error:
             return _Finding(problems=error.problems)
-        longest = group.prompt_ids.numel() + max(ids.numel() for ids in group.response_ids)
-        return _Finding(longest, group.cut_responses)
+        prompt, answers = group.prompt_ids.numel(), [ids.numel() for ids in group.response_ids]
+        units = len(group.pairs) or len(answers)
+        return _Finding(
+            longest=prompt + max(answers),
+            cut=group.cut_responses,
+            plain=len(answers) * (prompt + max(answers)) / units,
+            packed=(prompt + sum(answers)) / units,
+        )
 
 
 def preflight(rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0) -> Preflight:
@@ -91,6 +101,9 @@ def preflight(rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int =
     for finding in loader:
         result.longest = max(result.longest, finding.longest)
         result.cut_responses += finding.cut
+        most = result.tokens_of_pair
+        most["plain"] = max(most["plain"], finding.plain)
+        most["packed"] = max(most["packed"], finding.packed)
         kept = finding.problems[: max(SHOWN - len(result.problems), 0)]
         result.problems += kept
         hidden += len(finding.problems) - len(kept)

@@ -1,11 +1,116 @@
-"""Activation checkpointing that stays out of frozen parts."""
+"""Activation checkpointing that stays out of frozen parts, for as few layers as memory asks for.
 
-from collections.abc import Iterator, Mapping
+A checkpointed layer keeps its input and is computed twice, any other keeps all its activations
+until its backward pass. The last layers are the ones to spare: theirs are gone again when the first
+checkpointed layer is computed for the second time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["enable_checkpointing"]
+__all__ = ["LayerMemory", "checkpoint_first", "enable_checkpointing", "measure_layers"]
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """What the decoder's layers keep for the backward pass of one batch.
+
+    Attributes:
+        tokens: Tokens of the batch, padding included.
+        kept: Bytes that each layer keeps, in their order.
+        inputs: Bytes that a checkpointed layer keeps.
+    """
+
+    tokens: int
+    kept: tuple[int, ...]
+    inputs: int
+
+    def layers_to_checkpoint(self, budget: int, *, tokens: int) -> int:
+        """Returns how many of the first layers have to be checkpointed.
+
+        Args:
+            budget: Bytes that activations may take.
+            tokens: Tokens of the largest batch to come.
+        """
+        scale = tokens / self.tokens
+        for count in range(len(self.kept) + 1):
+            spared = sum(self.kept[count:])
+            again = max(self.kept[:count], default=0)  # while a layer is computed again
+            needed = count * self.inputs + max(spared, again)
+            if needed * scale <= budget:
+                return count
+        return len(self.kept)
+
+
+def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int) -> LayerMemory:
+    """Runs a forward pass and counts what each layer of the decoder would keep; keeps nothing.
+
+    Args:
+        model: A transformers or PEFT model without checkpointing.
+        forward: Runs one batch through it, with gradients on.
+        tokens: Tokens of that batch.
+    """
+    meter = _Meter()
+    handles = []
+    for layer in _decoder_layers(model):
+        handles.append(layer.register_forward_pre_hook(meter.start, with_kwargs=True))
+        handles.append(layer.register_forward_hook(meter.stop))
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(meter.pack, _never):
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return LayerMemory(tokens, tuple(meter.kept), meter.inputs)
+
+
+class _Meter:
+    """Counts the storages that autograd keeps inside a layer, each once, weights left out."""
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+        self.inputs = 0
+        self._alive: dict[int, Tensor] | None = None
+        self._weights: set[int] = set()
+
+    def start(self, layer: nn.Module, args: Any, kwargs: Any) -> None:
+        self._alive = {}
+        # asked now: FSDP gathers a layer's weights just before it runs
+        self._weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+        first = args[0] if args else kwargs["hidden_states"]
+        self.inputs = first.untyped_storage().nbytes()
+
+    def stop(self, layer: nn.Module, args: Any, output: Any) -> None:
+        alive = self._alive or {}
+        self.kept.append(sum(tensor.untyped_storage().nbytes() for tensor in alive.values()))
+        self._alive = None
+
+    def pack(self, tensor: Tensor) -> None:
+        place = tensor.untyped_storage().data_ptr()
+        if self._alive is not None and place not in self._weights:
+            self._alive[place] = tensor  # alive until the layer ends, so no other takes its place
+
+
+def _never(nothing: None) -> Tensor:
+    raise RuntimeError("a forward pass that is only measured has no backward pass")
+
+
+def checkpoint_first(model: nn.Module, count: int) -> None:
+    """Leaves checkpointing to the first `count` layers of the decoder; it must be enabled."""
+    for number, layer in enumerate(_decoder_layers(model)):
+        layer.gradient_checkpointing = number < count
+
+
+def _decoder_layers(model: nn.Module) -> Sequence[Any]:
+    """Returns the layers of the decoder that can be checkpointed, in the order they run."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    inner: Any = getattr(model, "get_base_model", lambda: model)()
+    return [m for m in inner.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def enable_checkpointing(

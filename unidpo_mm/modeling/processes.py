@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["entries_of_all", "everywhere"]
+__all__ = ["entries_of_all", "everywhere", "largest_anywhere"]
 
 
 def everywhere(here: bool, device: torch.device) -> bool:
@@ -16,6 +16,15 @@ def everywhere(here: bool, device: torch.device) -> bool:
     answer = torch.tensor(int(here), device=device)
     torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MIN)
     return bool(answer)
+
+
+def largest_anywhere(here: int, device: torch.device) -> int:
+    """Returns the largest of a number of every process; every process calls it."""
+    if not _distributed():
+        return here
+    answer = torch.tensor(here, device=device)
+    torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MAX)
+    return int(answer)
 
 
 def entries_of_all(entries: dict[str, Tensor]) -> Sequence[dict[str, Tensor]]:

@@ -191,6 +191,9 @@ class TrainSection(Section):
     """Where reference log-probabilities come from; `cached` computes each once, on disk."""
     reference_build: Literal["before", "first_epoch"] = "before"
     """When a cached reference is computed: in a pass before training, or as batches come."""
+    memory: Literal["auto"] | Positive | None = None
+    """`auto`, or gigabytes for the activations of a micro-batch: just as many layers as needed are
+    checkpointed. Null leaves it to `activation_checkpointing`: all of them, or none."""
     learning_rates: dict[str, Positive] = {}
     """Learning rates of single parts of the model; the rest have `learning_rate`."""
     eval_generations: int = Field(default=4, ge=0)

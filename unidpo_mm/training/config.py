@@ -77,6 +77,9 @@ class UniDPOConfig(TrainingArguments):
     first epoch, which holds a frozen copy where more than a LoRA trains."""
     freeze: list[str] | None = None
     """Parts of the model that do not train; None for the family's default."""
+    memory: str | None = None
+    """``auto``, or gigabytes for the activations of a micro-batch: just as many layers as needed
+    are checkpointed. None leaves it to `activation_checkpointing`: all of them, or none."""
     learning_rates: dict[str, float] | None = None
     """Part -> learning rate; the others take `learning_rate`."""
     disable_dropout: bool = True

@@ -145,6 +145,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "output_dir": train.output_dir,
         "reference": train.reference,
         "reference_build": train.reference_build,
+        "memory": None if train.memory is None else str(train.memory),
         "learning_rates": train.learning_rates or None,
         "eval_generations": train.eval_generations,
         "eval_max_new_tokens": train.eval_max_new_tokens,

@@ -33,6 +33,7 @@ from ..modeling.vision import trains_vision, vision_weights
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
+from .memory_policy import parse_memory
 from .references import build_run_reference, compute_dtype, loading_source
 
 __all__ = ["RunParts", "prepare_data", "prepare_model", "prepare_run"]
@@ -86,6 +87,7 @@ def prepare_run(
         UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
     """
     settings = args.loss_settings()
+    parse_memory(args.memory)
     family, adapter = load_family_and_adapter(model, args, processing_class)
     # weights come last: a mistake in the data shows before gigabytes are read
     train_rows, eval_rows, found = prepare_data(

@@ -29,6 +29,7 @@ from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
 from .guard import LayoutChoice, check_start
+from .memory_policy import MemoryPolicy
 from .metrics import MetricSums, policy_only_change
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
@@ -38,6 +39,9 @@ from .start_report import StartReport
 from .step import StepOutput, preference_step
 
 __all__ = ["UniDPOTrainer"]
+
+OWN_CALLBACKS = (StartReport, FillCache, MemoryPolicy)
+"""What happens when training begins, in this order."""
 
 SAMPLES_FILE = "samples.jsonl"
 """Answers generated at each evaluation, in the output folder."""
@@ -102,7 +106,7 @@ class UniDPOTrainer(Trainer):
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
             processing_class=parts.adapter.processor,
-            callbacks=[StartReport(self), FillCache(self), *(callbacks or [])],
+            callbacks=[*(kind(self) for kind in OWN_CALLBACKS), *(callbacks or [])],
             **kwargs,
         )
         self.layout = self._check_start()

@@ -1,0 +1,82 @@
+"""As few layers are checkpointed as the memory allows, and no number changes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import mixed_rows
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm import UniDPOTrainer
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.modeling.memory import LayerMemory
+from unidpo_mm.modeling.parts import LoraSettings
+
+Checkpoint = Callable[[str], Path]
+
+
+def checkpointed(trainer: UniDPOTrainer) -> list[bool]:
+    inner: Any = trainer.model.model
+    inner = getattr(inner, "get_base_model", lambda: inner)()
+    return [layer.gradient_checkpointing for layer in inner.get_decoder().layers]
+
+
+def test_the_first_layers_are_checkpointed_until_the_rest_fits() -> None:
+    memory = LayerMemory(tokens=100, kept=(1000, 1000, 1000, 1000), inputs=100)
+    assert memory.layers_to_checkpoint(4000, tokens=100) == 0
+    assert memory.layers_to_checkpoint(3999, tokens=100) == 1
+    assert memory.layers_to_checkpoint(2200, tokens=100) == 2
+    assert memory.layers_to_checkpoint(2199, tokens=100) == 3
+    assert memory.layers_to_checkpoint(1, tokens=100) == 4
+    assert memory.layers_to_checkpoint(4400, tokens=200) == 2  # twice the tokens, twice the bytes
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
+def test_a_budget_chooses_the_layers_and_moves_no_number(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
+) -> None:
+    rows = mixed_rows(pictures=model_type != "llama")
+    weights, chosen = [], []
+    for memory in (None, "auto", "0.00045", "1e-6"):
+        trainer = make_trainer(
+            checkpoint(model_type),
+            rows,
+            config(tmp_path, memory=memory, optim="sgd", layout="packed"),
+            peft_config=LoraSettings(r=4) if lora else None,
+        )
+        trainer.train()
+        weights.append(state_of(trainer))
+        chosen.append(checkpointed(trainer))
+    layers = len(chosen[0])
+    assert chosen[0] == chosen[1] == [False] * layers
+    assert chosen[3] == [True] * layers
+    assert 0 <= sum(chosen[2]) <= layers
+    for other in weights[1:]:
+        for name, value in weights[0].items():
+            assert (other[name] - value).abs().max() < 1e-6, name
+
+
+def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Half of what all layers keep leaves about half of the layers without checkpointing."""
+    from unidpo_mm.training.memory_policy import _measured
+
+    trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path))
+    trainer.model_wrapped = trainer.model
+    trainer.model.train()
+    found = _measured(trainer)
+    assert len(found.kept) == len(checkpointed(trainer))
+    hidden = trainer.model.config.hidden_size * 4
+    assert found.inputs == found.tokens * hidden
+    for kept in found.kept:
+        assert 8 * found.inputs < kept < 60 * found.inputs
+    trainer.train()  # nothing of the measuring is left behind
+
+
+@pytest.mark.parametrize("memory", ["much", "-1", "0", "nan", "inf"])
+def test_other_words_are_refused(checkpoint: Checkpoint, tmp_path: Path, memory: str) -> None:
+    with pytest.raises(RecipeError, match=r"train.memory: found .* Write auto, or gigabytes"):
+        make_trainer(
+            checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path, memory=memory)
+        )

@@ -1,0 +1,115 @@
+"""Checkpoints just as many layers as the memory at hand asks for (`memory: auto`)."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from ..errors import Problem, RecipeError
+from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
+from ..modeling.processes import largest_anywhere
+from ..modeling.scoring import score
+from ..records import GroupBatch
+
+if TYPE_CHECKING:
+    from .trainer import UniDPOTrainer
+
+__all__ = ["MemoryPolicy", "parse_memory"]
+
+SHARE = 0.8
+"""Of the free memory; the rest is for what nobody counts."""
+
+GIGABYTE = 10**9
+
+
+def parse_memory(memory: str | None) -> int | None:
+    """Returns the bytes that `memory` allows for activations; None for ``auto`` or nothing.
+
+    Raises:
+        RecipeError: If it is neither ``auto`` nor a number of gigabytes.
+    """
+    if memory in (None, "auto"):
+        return None
+    try:
+        gigabytes = float(str(memory))
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 < gigabytes < float("inf"):
+        remedy = "Write auto, or gigabytes for the activations of a micro-batch, for example 8"
+        raise RecipeError(Problem("train.memory", f"found {memory!r}", remedy))
+    return int(gigabytes * GIGABYTE)
+
+
+class MemoryPolicy(TrainerCallback):
+    """Measures one micro-batch when training begins and chooses the layers to checkpoint."""
+
+    def __init__(self, trainer: "UniDPOTrainer") -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Does nothing unless `memory` is set."""
+        if args.memory is None:
+            return
+        trainer = self.trainer
+        found = _measured(trainer)
+        budget = parse_memory(args.memory) or _free_memory(trainer)
+        most = max(_most_tokens(trainer), found.tokens)
+        count = found.layers_to_checkpoint(budget, tokens=most)
+        count = largest_anywhere(count, args.device)
+        model = trainer.parts.scorer.model
+        if count:
+            enable_checkpointing(model)
+        checkpoint_first(model, count)
+        if state.is_world_process_zero:
+            Console(stderr=True).print(
+                f"Memory: {count} of {len(found.kept)} layers are checkpointed, for micro-batches "
+                f"of up to {most:,} tokens in {budget / GIGABYTE:.2f} GB",
+                soft_wrap=True,
+            )
+
+
+def _measured(trainer: "UniDPOTrainer") -> LayerMemory:
+    """Runs the first micro-batch once, without a backward pass."""
+    model = trainer.parts.scorer.model
+    checkpoint_first(model, 0)
+    batch: GroupBatch = next(iter(trainer.get_train_dataloader()))["batch"].to(trainer.args.device)
+    wrapped = trainer.model_wrapped
+    with trainer.accelerator.no_sync(wrapped), trainer.accelerator.autocast():
+        return measure_layers(
+            model,
+            lambda: score(wrapped, trainer.parts.adapter, batch),
+            batch.token_inputs["input_ids"].numel(),
+        )
+
+
+def _most_tokens(trainer: "UniDPOTrainer") -> int:
+    """Returns a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
+    found = trainer.parts.preflight
+    if found is None:
+        return 0
+    most_pairs = max(
+        trainer.args.per_device_train_batch_size,
+        *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
+    )
+    return round(found.tokens_of_pair[trainer.layout.layout] * most_pairs)
+
+
+def _free_memory(trainer: "UniDPOTrainer") -> int:
+    """Returns the bytes that activations may take on this device."""
+    device = trainer.args.device
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        import psutil
+
+        free = int(psutil.virtual_memory().available) // max(trainer.args.world_size, 1)
+    scorer = trainer.parts.scorer
+    trained = sum(p.numel() for p in scorer.parameters() if p.requires_grad)
+    vocabulary: int = scorer.config.get_text_config().vocab_size
+    # to come: gradients and two moments of every trained weight; logits of a chunk, thrice
+    to_come = 12 * trained + 3 * 4 * scorer.chunk_size * vocabulary
+    return max(int(SHARE * free) - to_come, 1)
