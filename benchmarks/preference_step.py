@@ -3,21 +3,26 @@
     make bench                    # every case
     make bench ARGS="'LLaVA VQA'"
 
-"packed" and "plain" are ours, in both layouts, the reference run live. Processing of pictures and
-collation are counted, the optimizer's step is not. Time is the CPU time of this process on one
-thread, memory the peak of live tensors above what lived before the step. The models are random and
-small, of real proportions (shapes.py).
+Ours are packed. Processing of pictures and collation are counted, the optimizer's step is not.
+Time is the CPU time of this process on one thread, memory the peak of live tensors above what lived
+before the step. The models are random and small, of real proportions (shapes.py). Speed and memory
+are relative to the first line of each case: TRL with checkpointing, without the hooks that make it
+back-propagate through a frozen tower; for text TRL as it ships.
 """
 
 import csv
 import gc
 import itertools
 import os
+import platform
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,11 +30,16 @@ from typing import Any
 import torch
 from PIL import Image
 from shapes import CASES, LLAVA_TOWER, MROPE, QWEN_TOWER, TEXT, Case
+from torch.utils.flop_counter import FlopCounterMode
 
 from unidpo_mm.plugins import load_family
+from unidpo_mm.training.memory_policy import MemoryPolicy
 
 ROUNDS = 5
-COLUMNS = ("case", "who", "seconds", "spread", "megabytes", "speedup", "memory", "loss")
+COLUMNS = (
+    *("case", "who", "seconds", "spread", "megabytes", "speedup", "memory", "loss"),
+    *("device", "dtype", "threads", "versions", "commit", "load"),
+)
 LORA = {"r": 16, "lora_alpha": 32}
 LAYERS = r".*(q|k|v|o|gate|up|down)_proj"
 
@@ -132,10 +142,19 @@ def ours(
     folder: Path,
     *,
     checkpointing: bool = True,
-    layout: str = "packed",
-    caches: bool = False,
+    caches: str = "none",
+    memory: float | None = None,
 ) -> Callable[[], float]:
-    """Returns a function that runs one step from rows to gradients and gives the loss."""
+    """Returns a function that runs one step from rows to gradients and gives the loss.
+
+    Args:
+        case: What is run.
+        folder: Its model.
+        checkpointing: Whether every layer is checkpointed.
+        caches: ``none`` runs reference and tower live, ``filled`` reads both, ``built`` computes
+            and writes both, as the steps of the first epoch do.
+        memory: Bytes for activations, in place of `checkpointing`.
+    """
     from peft import LoraConfig
 
     from unidpo_mm import UniDPOConfig, UniDPOTrainer
@@ -144,20 +163,46 @@ def ours(
     args = UniDPOConfig(
         **settings(folder, len(pairs_of(rows)), checkpointing=checkpointing),
         loss_type="sigmoid",
-        layout=layout,
+        layout="packed",
         eval_generations=0,
-        preflight=False,
         model_init_kwargs={"dtype": "float32"},
-        reference="cached" if caches else "auto",
+        reference="auto" if caches == "none" else "cached",
         reference_build="first_epoch",
-        feature_cache_gb=1.0 if caches else 0.0,
+        feature_cache_gb=0.0 if caches == "none" else 1.0,
+        memory=None if memory is None else str(memory / 1e9),
     )
     lora = LoraConfig(**LORA, target_modules=layers(case))
-    return stepper(UniDPOTrainer(str(folder), args, train_dataset=rows, peft_config=lora))
+    trainer = UniDPOTrainer(str(folder), args, train_dataset=rows, peft_config=lora)
+    trainer.model_wrapped = trainer.model
+    if memory is not None:
+        trainer.model.train()
+        MemoryPolicy(trainer).on_train_begin(args, trainer.state, trainer.control)
+    step = stepper(trainer)
+    if caches != "built":
+        return step
+
+    def first_epoch() -> float:
+        trainer.parts.reference.store.clear()
+        if trainer.parts.features is not None:
+            trainer.parts.features.clear()
+        return step()
+
+    return first_epoch
 
 
-def theirs(case: Case, folder: Path, *, checkpointing: bool, hooks: bool) -> Callable[[], float]:
-    """The same with TRL; without its hooks it does not back-propagate through a frozen tower."""
+def theirs(
+    case: Case,
+    folder: Path,
+    *,
+    checkpointing: bool = True,
+    hooks: bool = False,
+    precompute: bool = False,
+) -> Callable[[], float]:
+    """The same with TRL.
+
+    Without its hooks it does not back-propagate through a frozen tower; the log-probabilities of
+    its reference can be handed in for text.
+    """
     import trl.trainer.utils
     from datasets import Dataset
     from peft import LoraConfig
@@ -170,6 +215,7 @@ def theirs(case: Case, folder: Path, *, checkpointing: bool, hooks: bool) -> Cal
     args = DPOConfig(
         **settings(folder, len(pairs), checkpointing=checkpointing),
         max_length=None,
+        precompute_ref_log_probs=precompute,
         model_init_kwargs={"dtype": "float32"},
     )
     trainer = DPOTrainer(
@@ -192,7 +238,7 @@ def layers(case: Case) -> str:
 def stepper(trainer: Any) -> Callable[[], float]:
     """Returns a step of a trainer: one batch from its rows, loss, gradients."""
     model, loader = trainer.model, trainer.get_train_dataloader()
-    if trainer.args.activation_checkpointing:
+    if trainer.args.activation_checkpointing and not getattr(trainer.args, "memory", None):
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
 
@@ -213,7 +259,7 @@ def cpu_seconds(step: Callable[[], float]) -> float:
     return time.process_time() - began
 
 
-def peak_megabytes(step: Callable[[], float]) -> float:
+def peak_bytes(step: Callable[[], float]) -> int:
     """Returns the peak of live tensors above what lived before, from the profiler's events."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -224,47 +270,121 @@ def peak_megabytes(step: Callable[[], float]) -> float:
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    return peak / 2**20
+    return peak
 
 
-CONTENDERS: dict[str, Callable[[Case, Path], Callable[[], float]]] = {
-    "TRL": lambda case, folder: theirs(case, folder, checkpointing=True, hooks=True),
-    "TRL, no hooks": lambda case, folder: theirs(case, folder, checkpointing=True, hooks=False),
-    "TRL, no ckpt": lambda case, folder: theirs(case, folder, checkpointing=False, hooks=False),
-    "plain": lambda case, folder: ours(case, folder, layout="plain"),
-    "packed": ours,
-    "packed, caches": lambda case, folder: ours(case, folder, caches=True),
-    "packed, caches, no ckpt": lambda case, folder: ours(
-        case, folder, caches=True, checkpointing=False
+Contender = Callable[[Case, Path], Callable[[], float]]
+
+PEERS: dict[str, Contender] = {
+    "TRL, hooks removed": theirs,
+    "TRL, as it ships": partial(theirs, hooks=True),
+    "TRL, no checkpointing": partial(theirs, checkpointing=False),
+}
+TEXT_PEERS: dict[str, Contender] = {
+    "TRL, as it ships": partial(theirs, hooks=True),
+    "TRL, no checkpointing": partial(theirs, checkpointing=False),
+    "TRL, reference handed in, no checkpointing": partial(
+        theirs, checkpointing=False, precompute=True
     ),
 }
+OURS: dict[str, Contender] = {
+    "ours, reference live": ours,
+    "ours, caches": partial(ours, caches="filled"),
+    "ours, caches, no checkpointing": partial(ours, caches="filled", checkpointing=False),
+    "ours, first epoch with caches": partial(ours, caches="built"),
+    "ours, first epoch, no checkpointing": partial(ours, caches="built", checkpointing=False),
+}
+MEMORY_SHARES = (1.0, 2.2)
+"""Of TRL's memory, that `memory` is allowed."""
 
 
 def compare(case: Case) -> list[dict[str, Any]]:
-    """Returns a line for each contender; speed and memory are relative to TRL as it ships."""
+    """Returns a line for each contender; speed and memory are relative to the first, TRL."""
     with TemporaryDirectory() as name:
         folder = build(case, Path(name) / "model")
         os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
-        steps = {who: make(case, folder) for who, make in CONTENDERS.items()}
+        check_proportions(case, folder)
+        peers = TEXT_PEERS if case.picture is None else PEERS
+        steps = {who: make(case, folder) for who, make in (peers | OURS).items()}
         losses = {who: step() for who, step in steps.items()}  # warms up, too
+        check_losses(losses)
+        peaks = {who: peak_bytes(step) for who, step in steps.items()}
+        first, least = next(iter(peaks.values())), peaks["ours, caches"]
+        for share in MEMORY_SHARES:
+            who = f"ours, caches, memory for {share:.1f}x"
+            budget = max(share * first - least, 1.0)  # what is no activation of a layer stays
+            steps[who] = ours(case, folder, caches="filled", memory=budget)
+            losses[who], peaks[who] = steps[who](), peak_bytes(steps[who])
         seconds: dict[str, list[float]] = {who: [] for who in steps}
         for _ in range(ROUNDS):
             for who, step in steps.items():
                 seconds[who].append(cpu_seconds(step))
-        megabytes = {who: peak_megabytes(step) for who, step in steps.items()}
+    yardstick = statistics.median(next(iter(seconds.values())))
     return [
         {
             "case": case.name,
             "who": who,
             "seconds": round(statistics.median(values), 3),
             "spread": round(max(values) - min(values), 3),
-            "megabytes": round(megabytes[who], 1),
-            "speedup": round(statistics.median(seconds["TRL"]) / statistics.median(values), 2),
-            "memory": round(megabytes[who] / megabytes["TRL"], 3),
+            "megabytes": round(peaks[who] / 2**20, 1),
+            "speedup": round(yardstick / statistics.median(values), 2),
+            "memory": round(peaks[who] / first, 3),
             "loss": losses[who],
+            **SURROUNDINGS,
         }
         for who, values in seconds.items()
     ]
+
+
+def check_losses(losses: dict[str, float]) -> None:
+    """Refuses to compare work that is not the same: parity of gradients is in tests/peers."""
+    values = list(losses.values())
+    if max(values) - min(values) > 2e-5:
+        raise SystemExit(f"the losses differ: {losses}")
+
+
+def check_proportions(case: Case, folder: Path) -> None:
+    """Refuses a model in which vision costs another share of the forward pass than in the real one.
+
+    Forward FLOPs of tower and projector against those of the language model on a picture and 40
+    tokens, within 20 %.
+    """
+    if case.vision_share is None:
+        return
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    row = rows_of(case)[0]
+    inputs = processor.image_processor(row["images"], return_tensors="pt")
+    with torch.no_grad(), FlopCounterMode(display=False) as vision:
+        output = model.model.get_image_features(**inputs, return_dict=True)
+    tokens = sum(len(picture) for picture in output.pooler_output) + 40
+    ids = torch.randint(10, 100, (1, tokens))
+    with torch.no_grad(), FlopCounterMode(display=False) as language:
+        model.get_decoder()(ids)
+    share = vision.get_total_flops() / language.get_total_flops()
+    if not 0.8 < share / case.vision_share < 1.2:
+        raise SystemExit(f"{case.name}: vision is {share:.3f} of language, not {case.vision_share}")
+
+
+def surroundings() -> dict[str, str]:
+    """Returns what the figures depend on beside the code."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    names = ("torch", "transformers", "trl", "peft", "accelerate")
+    return {
+        "device": platform.processor() or platform.machine(),
+        "dtype": "float32",
+        "threads": "1",
+        "versions": " ".join(f"{name}={version(name)}" for name in names),
+        "commit": commit.stdout.strip(),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+SURROUNDINGS = surroundings()
 
 
 def main(wanted: list[str]) -> None:

@@ -69,6 +69,12 @@ class FeatureStore:
             finally:
                 Path(name).unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Removes every entry."""
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            path.unlink(missing_ok=True)
+        self._size = 0
+
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob(f"*{SUFFIX}"))
 

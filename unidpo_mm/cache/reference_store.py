@@ -118,6 +118,11 @@ class ReferenceStore:
         with _explained(self.path), self._connection:
             self._connection.executemany("insert or replace into logps values (?, ?, ?)", rows)
 
+    def clear(self) -> None:
+        """Removes every entry."""
+        with _explained(self.path), self._connection:
+            self._connection.execute("delete from logps")
+
     def __len__(self) -> int:
         (count,) = self._connection.execute("select count(*) from logps").fetchone()
         return int(count)
