@@ -86,7 +86,7 @@ def build(case: Case, folder: Path) -> Path:
 
 def rows_of(case: Case) -> list[dict[str, Any]]:
     """Returns groups with scored answers; a letter is about one token."""
-    draw = random.Random(0)
+    draw, pixels_of = random.Random(0), torch.Generator().manual_seed(0)
 
     def text(length: int) -> str:
         return "".join(draw.choice("bcdfghjklmnpqrstvwxz") for _ in range(length))
@@ -102,8 +102,9 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
             "responses": answers,
         }
         if case.picture is not None:
-            pixels = torch.randint(0, 255, (*case.picture[::-1], 3), dtype=torch.uint8).numpy()
-            row["images"] = [Image.fromarray(pixels)]
+            shape = (*case.picture[::-1], 3)
+            pixels = torch.randint(0, 255, shape, dtype=torch.uint8, generator=pixels_of)
+            row["images"] = [Image.fromarray(pixels.numpy())]
         rows.append(row)
     return rows
 
@@ -144,6 +145,7 @@ def ours(
     checkpointing: bool = True,
     caches: str = "none",
     memory: float | None = None,
+    made: list[Any] | None = None,
 ) -> Callable[[], float]:
     """Returns a function that runs one step from rows to gradients and gives the loss.
 
@@ -154,6 +156,7 @@ def ours(
         caches: ``none`` runs reference and tower live, ``filled`` reads both, ``built`` computes
             and writes both, as the steps of the first epoch do.
         memory: Bytes for activations, in place of `checkpointing`.
+        made: Takes the trainer, for who wants to look into it.
     """
     from peft import LoraConfig
 
@@ -174,6 +177,8 @@ def ours(
     lora = LoraConfig(**LORA, target_modules=layers(case))
     trainer = UniDPOTrainer(str(folder), args, train_dataset=rows, peft_config=lora)
     trainer.model_wrapped = trainer.model
+    if made is not None:
+        made.append(trainer)
     if memory is not None:
         trainer.model.train()
         MemoryPolicy(trainer).on_train_begin(args, trainer.state, trainer.control)
@@ -310,9 +315,10 @@ def compare(case: Case) -> list[dict[str, Any]]:
         check_losses(losses)
         peaks = {who: peak_bytes(step) for who, step in steps.items()}
         first, least = next(iter(peaks.values())), peaks["ours, caches"]
+        rest = least - layers_need(case, folder)  # whatever is no activation of a layer
         for share in MEMORY_SHARES:
             who = f"ours, caches, memory for {share:.1f}x"
-            budget = max(share * first - least, 1.0)  # what is no activation of a layer stays
+            budget = max(share * first - rest, 1.0)
             steps[who] = ours(case, folder, caches="filled", memory=budget)
             losses[who], peaks[who] = steps[who](), peak_bytes(steps[who])
         seconds: dict[str, list[float]] = {who: [] for who in steps}
@@ -334,6 +340,17 @@ def compare(case: Case) -> list[dict[str, Any]]:
         }
         for who, values in seconds.items()
     ]
+
+
+def layers_need(case: Case, folder: Path) -> int:
+    """Returns the bytes that the layers take with all of them checkpointed."""
+    from unidpo_mm.training.memory_policy import measure_first_batch
+
+    made: list[Any] = []
+    ours(case, folder, checkpointing=False, made=made)
+    made[0].model.train()
+    found = measure_first_batch(made[0])
+    return found.needed(len(found.kept))
 
 
 def check_losses(losses: dict[str, float]) -> None:

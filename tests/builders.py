@@ -180,3 +180,10 @@ def pairs_of(
         score_rejected=torch.as_tensor(score_rejected, dtype=torch.float64),
         weight=torch.ones_like(scores) if weight is None else torch.as_tensor(weight).double(),
     )
+
+
+def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Relative L2 difference of two sets of gradients."""
+    assert one.keys() == other.keys()
+    difference = sum(float((one[n] - other[n]).double().square().sum()) for n in one)
+    return (difference / sum(float(g.double().square().sum()) for g in one.values())) ** 0.5

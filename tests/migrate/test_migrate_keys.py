@@ -172,6 +172,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "evaluation_strategy": ("epoch", "train.eval_strategy", "epoch", {"test_split_size": 0.1}),
         "no_cuda": (True, "train.use_cpu", True),
         "resume_from_checkpoint": (True, "run.resume", "auto"),
+        "precompute_ref_log_probs": (True, "train.reference", "cached"),
         "overwrite_output_dir": (True, "run.resume", "never"),
     },
 }

@@ -94,11 +94,13 @@ def test_a_file(folder: Path) -> None:
         "dataset_config",
         "max_length",
         "label_smoothing",
-        "precompute_ref_log_probs",
         "remove_unused_columns",
     }
     assert "only robust reads it" in notes["label_smoothing"]
-    assert notes["precompute_ref_log_probs"] == "it is off, and there is nothing of it here"
+    assert recipe.train.reference == "auto"
+    cached, notes = short(folder, precompute_ref_log_probs=True)
+    assert cached.train.reference == "cached"
+    assert "precompute_ref_log_probs" not in notes
 
 
 def test_the_same_arguments_as_json(folder: Path) -> None:

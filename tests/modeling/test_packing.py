@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from builders import MODEL_TYPES, PICTURE_TYPES, encoded, load_tiny, mixed_rows, scorer_of
+from builders import (
+    MODEL_TYPES,
+    PICTURE_TYPES,
+    encoded,
+    load_tiny,
+    mixed_rows,
+    relative_difference,
+    scorer_of,
+)
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
@@ -52,12 +60,6 @@ def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
     return logps.detach(), grads
 
 
-def relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    difference = sum(float((one[n] - other[n]).double().square().sum()) for n in one)
-    return (difference / sum(float(g.double().square().sum()) for g in one.values())) ** 0.5
-
-
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_packed_equals_plain(checkpoint: Checkpoint, model_type: str, side: str) -> None:
@@ -67,7 +69,7 @@ def test_packed_equals_plain(checkpoint: Checkpoint, model_type: str, side: str)
     assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
     (one, grads), (other, packed_grads) = scored(loaded, plain), scored(loaded, packed)
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
-    assert relative(grads, packed_grads) < 2e-5
+    assert relative_difference(grads, packed_grads) < 2e-5
     sums = [sequence_logps(logps, batch).sum for logps, batch in ((one, plain), (other, packed))]
     torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-4)
 

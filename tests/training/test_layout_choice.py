@@ -54,8 +54,13 @@ def test_auto_packs_what_can_be_packed_and_says_so(checkpoint: Checkpoint, tmp_p
     ids=["dropout", "eager", "plain"],
 )
 def test_rows_stay_plain_for_a_reason(
-    checkpoint: Checkpoint, tmp_path: Path, given: dict[str, Any], reason: str
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    reason: str,
 ) -> None:
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
     rows = mixed_rows(pictures=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
     assert trainer.layout.layout == "plain"
@@ -69,8 +74,9 @@ def test_single_answers_need_no_packing(checkpoint: Checkpoint, tmp_path: Path) 
 
 
 def test_packing_that_cannot_be_had_is_an_error_where_it_was_asked_for(
-    checkpoint: Checkpoint, tmp_path: Path
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # as flash attention, not installed here
     args = config(tmp_path, layout="packed", model_init_kwargs={"attn_implementation": "eager"})
     with pytest.raises(ModelError, match=r"model.layout: rows cannot be packed: .*'eager'"):
         make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args)

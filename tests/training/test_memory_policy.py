@@ -60,12 +60,12 @@ def test_a_budget_chooses_the_layers_and_moves_no_number(
 
 def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Half of what all layers keep leaves about half of the layers without checkpointing."""
-    from unidpo_mm.training.memory_policy import _measured
+    from unidpo_mm.training.memory_policy import measure_first_batch
 
     trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path))
     trainer.model_wrapped = trainer.model
     trainer.model.train()
-    found = _measured(trainer)
+    found = measure_first_batch(trainer)
     assert len(found.kept) == len(checkpointed(trainer))
     hidden = trainer.model.config.hidden_size * 4
     assert found.inputs == found.tokens * hidden

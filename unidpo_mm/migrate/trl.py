@@ -50,9 +50,15 @@ KEYS: dict[str, Key] = {
     "gradient_checkpointing": Key("train.activation_checkpointing", default=True),
     "logging_steps": Key("train.logging_steps", default=10),
     "resume_from_checkpoint": Key("run.resume", convert=resume("never")),
+    "precompute_ref_log_probs": Key(
+        "train.reference",
+        "true is `cached`, which serves pictures too",
+        convert=lambda value: "cached" if value else "auto",
+        quiet=True,
+    ),
     **left_out(
-        "the reference runs with every step, which gives the same losses",
-        "precompute_ref_log_probs precompute_ref_batch_size",
+        "a cached reference is computed in batches of the training's size",
+        "precompute_ref_batch_size",
     ),
     **left_out(
         "the reference stays what the policy was at the start",

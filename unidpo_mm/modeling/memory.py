@@ -37,13 +37,14 @@ class LayerMemory:
             tokens: Tokens of the largest batch to come.
         """
         scale = tokens / self.tokens
-        for count in range(len(self.kept) + 1):
-            spared = sum(self.kept[count:])
-            again = max(self.kept[:count], default=0)  # while a layer is computed again
-            needed = count * self.inputs + max(spared, again)
-            if needed * scale <= budget:
-                return count
-        return len(self.kept)
+        counts = range(len(self.kept) + 1)
+        return next((n for n in counts if self.needed(n) * scale <= budget), len(self.kept))
+
+    def needed(self, count: int) -> int:
+        """Returns the bytes that the layers take where the first `count` are checkpointed."""
+        spared = sum(self.kept[count:])
+        again = max(self.kept[:count], default=0)  # while a layer is computed again
+        return count * self.inputs + max(spared, again)
 
 
 def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int) -> LayerMemory:

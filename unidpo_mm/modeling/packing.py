@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ __all__ = ["Packing", "enable_packing", "packed_rows", "plain_positions"]
 PREFIX = "packed_"
 """Put before the name of the attention kernel that a model had."""
 
-KERNELS = ("sdpa", "flex_attention")
-"""Kernels that take any mask."""
+KERNELS = ("sdpa", "flex_attention", "eager")
+"""Kernels that take any mask. The eager one belongs to each model and keeps its name: only its mask
+is made by us, and only inside `packed_rows`."""
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch, head, query, key) indices -> whether the query may see the key; as in transformers."""
@@ -43,9 +45,11 @@ class Packing:
 
     def rule(self, own: MaskFunction) -> MaskFunction:
         """Returns the model's own rule at plain positions, between tokens of one branch."""
+        segment = self.segment
+        # where the token would stand in the plain row, padded as this one is
+        position = self.row_position + (segment >= 0).int().argmax(1, keepdim=True)
 
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            position, segment = self.row_position, self.segment
             branch = segment[batch, key]
             related = (branch == 0) | (branch == segment[batch, query])
             return related & own(batch, head, position[batch, query], position[batch, key])
@@ -84,17 +88,20 @@ def enable_packing(model: Any) -> str | None:
         return None
     if kernel not in KERNELS:
         return f"the attention kernel '{kernel}' takes no mask of ours, {' and '.join(KERNELS)} do"
-    _register(kernel)
-    name = PREFIX + kernel
+    name = _register(kernel)
+    if name == kernel:
+        return None
     model.set_attn_implementation(name if text is model.config else {"text_config": name})
     return None
 
 
-def _register(kernel: str) -> None:
+@cache
+def _register(kernel: str) -> str:
+    """Registers attention and mask for packed rows beside those of a kernel; returns their name."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    make_mask, attend = ALL_MASK_ATTENTION_FUNCTIONS[kernel], ALL_ATTENTION_FUNCTIONS[kernel]
+    make_mask = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
     in_pieces = kernel == "sdpa"
     plain_causal: Any = causal_mask_function
 
@@ -107,8 +114,13 @@ def _register(kernel: str) -> None:
             kwargs = {**kwargs, "allow_is_causal_skip": False}
         return make_mask(*args, mask_function=mask_function, **kwargs)
 
+    if kernel == "eager":
+        ALL_MASK_ATTENTION_FUNCTIONS.register(kernel, masked)
+        return kernel
+    attend = ALL_ATTENTION_FUNCTIONS[kernel]
     ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, by_branch(attend) if in_pieces else attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, masked)
+    return PREFIX + kernel
 
 
 def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing) -> Tensor | None:

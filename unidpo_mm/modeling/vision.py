@@ -38,20 +38,21 @@ class Features:
     The names are those of transformers' outputs.
 
     Attributes:
-        pooler_output: One tensor [tokens, D] for each picture.
+        pooler_output: [tokens, D] for each picture, in a list or, for families whose pictures all
+            have the same number of tokens, in one tensor.
         deepstack_features: The same from inner layers of the tower, layer by layer; None for
             models that take none.
     """
 
-    pooler_output: Sequence[Tensor]
+    pooler_output: Sequence[Tensor] | Tensor
     deepstack_features: Sequence[Sequence[Tensor]] | None = None
 
     def in_order(self, order: Sequence[int]) -> "Features":
         """Returns the features with the pictures repeated as the rows need them."""
         layers = self.deepstack_features
         return Features(
-            [self.pooler_output[number] for number in order],
-            None if layers is None else [[layer[n] for n in order] for layer in layers],
+            _picked(self.pooler_output, order),
+            None if layers is None else [_picked(layer, order) for layer in layers],
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
@@ -81,6 +82,12 @@ class Features:
             for layer in range(layers)
         ]
         return cls(rows[0], rows[1:] or None)
+
+
+def _picked(pictures: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
+    if isinstance(pictures, Tensor):
+        return pictures[list(order)]
+    return [pictures[number] for number in order]
 
 
 class PictureFeatures:

@@ -15,7 +15,7 @@ from ..records import GroupBatch
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
-__all__ = ["MemoryPolicy", "parse_memory"]
+__all__ = ["MemoryPolicy", "measure_first_batch", "parse_memory"]
 
 SHARE = 0.8
 """Of the free memory; the rest is for what nobody counts."""
@@ -54,7 +54,7 @@ class MemoryPolicy(TrainerCallback):
         if args.memory is None:
             return
         trainer = self.trainer
-        found = _measured(trainer)
+        found = measure_first_batch(trainer)
         budget = parse_memory(args.memory) or _free_memory(trainer)
         most = max(_most_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
@@ -71,8 +71,8 @@ class MemoryPolicy(TrainerCallback):
             )
 
 
-def _measured(trainer: "UniDPOTrainer") -> LayerMemory:
-    """Runs the first micro-batch once, without a backward pass."""
+def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
+    """Runs the first micro-batch once, without a backward pass, and returns what layers keep."""
     model = trainer.parts.scorer.model
     checkpoint_first(model, 0)
     batch: GroupBatch = next(iter(trainer.get_train_dataloader()))["batch"].to(trainer.args.device)

@@ -1,0 +1,197 @@
+"""Packed equals plain for families that have no adapter yet: one mask function serves them all.
+
+The models are tiny, random and built here; an adapter of three lines stands in for the real one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from builders import relative_difference
+from torch import Tensor
+
+from unidpo_mm.data.collate import collate
+from unidpo_mm.modeling.logprobs import sequence_logps
+from unidpo_mm.modeling.packing import enable_packing
+from unidpo_mm.modeling.scoring import ScoringModel, score
+from unidpo_mm.records import EncodedGroup, GroupBatch, Pair
+
+IMAGE = 3
+"""Id of the picture token."""
+
+PICTURE_TOKENS = 4
+TEXT: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "max_position_embeddings": 256,
+}
+SIGLIP: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
+def gemma2() -> Any:
+    config = transformers.Gemma2Config(**TEXT, sliding_window=8, attn_logit_softcapping=5.0)
+    return transformers.Gemma2ForCausalLM._from_config(config, attn_implementation="eager")
+
+
+def llama_eager() -> Any:
+    config = transformers.LlamaConfig(**TEXT)
+    return transformers.LlamaForCausalLM._from_config(config, attn_implementation="eager")
+
+
+def gemma3() -> Any:
+    config = transformers.Gemma3Config(
+        text_config={**TEXT, "sliding_window": 8, "layer_types": ["sliding_attention"] * 2
+                     + ["full_attention"]},
+        vision_config=SIGLIP,
+        mm_tokens_per_image=PICTURE_TOKENS,
+        image_token_id=IMAGE,
+        boi_token_id=4,
+        eoi_token_id=5,
+    )  # fmt: skip
+    return transformers.Gemma3ForConditionalGeneration(config)
+
+
+def idefics3() -> Any:
+    config = transformers.Idefics3Config(
+        text_config={**TEXT, "model_type": "llama"},
+        vision_config=SIGLIP,
+        image_token_id=IMAGE,
+        scale_factor=2,
+    )
+    return transformers.Idefics3ForConditionalGeneration(config)
+
+
+def smolvlm() -> Any:
+    config = transformers.SmolVLMConfig(
+        text_config={**TEXT, "model_type": "llama"},
+        vision_config=SIGLIP,
+        image_token_id=IMAGE,
+        scale_factor=2,
+    )
+    return transformers.SmolVLMForConditionalGeneration(config)
+
+
+def internvl() -> Any:
+    config = transformers.InternVLConfig(
+        text_config={**TEXT, "model_type": "qwen2"},
+        vision_config={**SIGLIP, "image_size": [16, 16], "patch_size": [4, 4]},
+        image_token_id=IMAGE,
+        image_seq_length=PICTURE_TOKENS,
+        downsample_ratio=0.5,
+    )
+    return transformers.InternVLForConditionalGeneration(config)
+
+
+def one_a_row(pixels: Tensor) -> Tensor:
+    """Idefics3 takes pictures row by row, and returns features so: here each has a row."""
+    return pixels.unsqueeze(1)
+
+
+BUILDERS: dict[str, tuple[Callable[[], Any], Callable[[Tensor], Tensor]]] = {
+    "gemma3": (gemma3, lambda pixels: pixels),
+    "idefics3": (idefics3, one_a_row),
+    "smolvlm": (smolvlm, one_a_row),
+    "internvl": (internvl, lambda pixels: pixels),
+}
+
+
+@dataclass
+class Stand:
+    """An adapter as far as scoring goes."""
+
+    pixels: Callable[[Tensor], Tensor]
+
+    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+        inputs = {**batch.token_inputs, "position_ids": batch.row_position}
+        if batch.image_inputs:
+            inputs["pixel_values"] = self.pixels(batch.image_inputs["pixel_values"])
+        return inputs
+
+
+def group(number: int, *, pictures: int) -> EncodedGroup:
+    draw = torch.Generator().manual_seed(number)
+
+    def ids(count: int) -> Tensor:
+        return torch.randint(10, 99, (count,), generator=draw)
+
+    placed = torch.full((pictures * PICTURE_TOKENS,), IMAGE)
+    prompt = torch.cat([ids(3 + number), placed, ids(4)])
+    answers = tuple(ids(length) for length in (5, 3 + number, 9)[: 2 + number % 2])
+    types = {"token_type_ids": (prompt == IMAGE).long()}
+    pixels = torch.randn(pictures, 3, 16, 16, generator=draw)
+    return EncodedGroup(
+        row_id=str(number),
+        domain="multimodal",
+        source="data",
+        where=f"row {number}",
+        prompt_ids=prompt,
+        response_ids=answers,
+        token_extras={
+            name: (part, *(torch.zeros_like(answer) for answer in answers))
+            for name, part in types.items()
+        },
+        image_extras={"pixel_values": pixels} if pictures else {},
+        pictures=pictures,
+        image_tokens=len(placed),
+        image_token_id=IMAGE,
+        scores=torch.zeros(len(answers), dtype=torch.float64),
+        pairs=(Pair(0, 1),),
+        targets=(0,),
+    )
+
+
+def compared(model: Any, adapter: Any, side: Any, *, pictures: bool) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:  # so that attention looks at more than the mean
+                parameter.normal_(std=0.15)
+    assert enable_packing(model) is None
+    groups = [group(n, pictures=pictures * (1 + n % 2)) for n in range(3)]
+    found = {}
+    for layout in ("plain", "packed"):
+        batch = collate(
+            groups, pad_token_id=0, padding_side=side, layout=layout, pictures_once=True
+        )
+        model.zero_grad()
+        scorer = ScoringModel(model).eval()
+        logps = score(scorer, adapter, batch)
+        (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
+        grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch).sum
+    (one, grads, sums), (other, packed_grads, packed_sums) = found.values()
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+    torch.testing.assert_close(packed_sums, sums, rtol=0, atol=1e-4)
+    assert relative_difference(grads, packed_grads) < 2e-5
+    assert one.std() > 0.1
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_packed_equals_plain_with_pictures(name: str, side: str) -> None:
+    build, pixels = BUILDERS[name]
+    torch.manual_seed(0)
+    compared(build(), Stand(pixels), side, pictures=True)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("build", [gemma2, llama_eager])
+def test_packed_equals_plain_with_eager_attention(build: Callable[[], Any], side: str) -> None:
+    torch.manual_seed(0)
+    compared(build(), Stand(lambda pixels: pixels), side, pictures=False)
