@@ -231,8 +231,19 @@ def theirs(
     )
     step = stepper(trainer)
     if not hooks:
-        trainer.model.get_base_model().disable_input_require_grads()
+        remove_gradient_hooks(trainer.model)
     return step
+
+
+def remove_gradient_hooks(model: torch.nn.Module) -> None:
+    """Removes what makes inputs require gradients, once for each time it was enabled.
+
+    Enabled twice, as by TRL and by transformers, `disable_input_require_grads` removes one only.
+    """
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "") == "make_inputs_require_grads":
+                del module._forward_hooks[key]
 
 
 def layers(case: Case) -> str:

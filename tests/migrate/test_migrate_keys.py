@@ -156,6 +156,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "bf16": (False, "train.bf16", False),
         "gradient_checkpointing": (False, "train.activation_checkpointing", False),
         "logging_steps": (3, "train.logging_steps", 3),
+        "precompute_ref_log_probs": (True, "train.reference", "cached"),
         "resume_from_checkpoint": (None, "run.resume", "never"),
     },
     "arguments": {
@@ -172,7 +173,6 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "evaluation_strategy": ("epoch", "train.eval_strategy", "epoch", {"test_split_size": 0.1}),
         "no_cuda": (True, "train.use_cpu", True),
         "resume_from_checkpoint": (True, "run.resume", "auto"),
-        "precompute_ref_log_probs": (True, "train.reference", "cached"),
         "overwrite_output_dir": (True, "run.resume", "never"),
     },
 }
