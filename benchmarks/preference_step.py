@@ -235,11 +235,12 @@ def theirs(
     return step
 
 
-def remove_gradient_hooks(model: torch.nn.Module) -> None:
-    """Removes what makes inputs require gradients, once for each time it was enabled.
+def remove_gradient_hooks(model: Any) -> None:
+    """Removes what makes inputs require gradients, and keeps it from coming back.
 
-    Enabled twice, as by TRL and by transformers, `disable_input_require_grads` removes one only.
+    TRL switches checkpointing off and on around its reference, and each time one more is set.
     """
+    model.get_base_model().enable_input_require_grads = lambda: None
     for module in model.modules():
         for key, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__name__", "") == "make_inputs_require_grads":

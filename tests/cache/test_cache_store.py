@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from unidpo_mm.cache.feature_store import FeatureStore
 from unidpo_mm.cache.reference_store import ReferenceStore, drop_damaged, open_stores
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.errors import UniDPOError
@@ -131,10 +132,14 @@ def test_the_command_shows_checks_and_removes(tmp_path: Path, monkeypatch: Any) 
     assert "3 stores" in shown
     assert "tiny, float32: 5 answers" in shown
     assert "cannot be read" in shown
+    features = FeatureStore("c" * 64, limit_bytes=10**6)
+    features.put("x", {"0.0": torch.zeros(5)})
+    assert "features of pictures: 1 prompts" in run("cache", "info")
     shown = run("cache", "verify")
     assert "4 entries are whole, 1 removed" in shown
     assert "cannot be read: removed" in shown
     assert "1 store removed" in run("cache", "prune")
     assert [path for path, _ in open_stores(folder)] == [store.path]
-    assert "1 store removed" in run("cache", "prune", "--days", "0")
+    assert "2 stores removed" in run("cache", "prune", "--days", "0")
+    assert not features.folder.exists()
     assert not list(open_stores(folder))

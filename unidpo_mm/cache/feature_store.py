@@ -4,13 +4,14 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from .folder import cache_folder
 
-__all__ = ["FeatureStore", "features_folder"]
+__all__ = ["FeatureStore", "FeaturesInfo", "features_folder", "stored_features"]
 
 SUFFIX = ".safetensors"
 
@@ -18,6 +19,27 @@ SUFFIX = ".safetensors"
 def features_folder(folder: Path | None = None) -> Path:
     """Returns the folder of all stores of features, inside the cache folder."""
     return cache_folder(folder) / "features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesInfo:
+    """What one store holds: its folder, entries, bytes on disk, and when it was last used."""
+
+    path: Path
+    entries: int
+    size: int
+    used: float
+
+
+def stored_features(folder: Path | None = None) -> list[FeaturesInfo]:
+    """Returns every store of features in a folder."""
+    found = []
+    for path in sorted((folder or features_folder()).glob("*/")):
+        files = [file.stat() for file in path.glob(f"*{SUFFIX}")]
+        used = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+        size = sum(file.st_size for file in files)
+        found.append(FeaturesInfo(path=path, entries=len(files), size=size, used=used))
+    return found
 
 
 class FeatureStore:

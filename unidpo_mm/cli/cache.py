@@ -1,5 +1,6 @@
 """`unidpo-mm cache`: what is kept on disk, whether it is whole, and how to get rid of it."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ..cache.feature_store import FeaturesInfo
     from ..cache.reference_store import StoreInfo
 
 __all__ = ["cache"]
@@ -17,7 +19,7 @@ Folder = Annotated[
 ]
 
 cache = typer.Typer(
-    help="Show, check or remove what is kept on disk: reference log-probabilities.",
+    help="Show, check or remove what is kept on disk: references and features of pictures.",
     no_args_is_help=True,
 )
 
@@ -32,6 +34,11 @@ def info(folder: Folder = None) -> None:
     typer.echo(f"{place}: {_counted(len(stores), 'store')}, {_size(_bytes(stores))}")
     for path, found in stores:
         typer.echo(f"  {path.name[:12]}  {_line(found)}")
+    for features in _features(folder):
+        typer.echo(
+            f"  {features.path.name[:12]}  features of pictures: {features.entries} prompts, "
+            f"{_size(features.size)}, last used {_day(features.used)}"
+        )
 
 
 @cache.command("verify")
@@ -66,23 +73,35 @@ def prune(
         for path, found in stores
         if found is None or days == 0 or datetime.fromtimestamp(found.used, UTC) < oldest
     ]
-    freed = _bytes(removed)
+    features = _features(folder)
+    old = [f for f in features if days == 0 or datetime.fromtimestamp(f.used, UTC) < oldest]
+    freed = _bytes(removed) + sum(found.size for found in old)
     for path, _ in removed:
         path.unlink()
-    typer.echo(
-        f"{_counted(len(removed), 'store')} removed, {_size(freed)} freed, "
-        f"{len(stores) - len(removed)} kept"
-    )
+    for found_features in old:
+        shutil.rmtree(found_features.path)
+    gone, known = len(removed) + len(old), len(stores) + len(features)
+    typer.echo(f"{_counted(gone, 'store')} removed, {_size(freed)} freed, {known - gone} kept")
 
 
 def _line(found: "StoreInfo | None") -> str:
     if found is None:
         return "cannot be read; unidpo-mm cache verify removes it"
-    used = datetime.fromtimestamp(found.used, UTC)
     return (
         f"{found.model or '(unnamed)'}, {found.settings.get('compute', '?')}: {found.entries} "
-        f"answers, {_size(found.size)}, last used {used:%Y-%m-%d %H:%M} UTC"
+        f"answers, {_size(found.size)}, last used {_day(found.used)}"
     )
+
+
+def _features(folder: Path | None) -> "list[FeaturesInfo]":
+    """Returns the stores of features, which lie in the cache folder alone."""
+    from ..cache.feature_store import stored_features
+
+    return stored_features() if folder is None else []
+
+
+def _day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _bytes(stores: "list[tuple[Path, StoreInfo | None]]") -> int:

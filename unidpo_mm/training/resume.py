@@ -56,8 +56,9 @@ def _compare(path: Path, recipe: Recipe, checkpoint: str) -> None:
             f"all the same with run.resume={checkpoint}"
         )
         raise RecipeError(Problem("run.resume", found, remedy))
-    if changes:
-        logger.warning("the recipe changed since the checkpoint: %s", "; ".join(changes.values()))
+    of_training = [text for key, text in changes.items() if not key.startswith("run.")]
+    if of_training:
+        logger.warning("the recipe changed since the checkpoint: %s", "; ".join(of_training))
 
 
 def _shown(values: dict[str, Any], key: str) -> str:
