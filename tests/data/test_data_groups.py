@@ -87,7 +87,8 @@ def test_a_group_counts_once() -> None:
 def evaluated(model: Path, folder: Path, **settings: Any) -> dict[str, float]:
     args = config(folder, layout="auto", per_device_eval_batch_size=8, **settings)
     trainer = make_trainer(model, RECORDS, args, eval_dataset=RECORDS)
-    assert (len(trainer.eval_dataset) < 5) is args.group_by_prompt  # type: ignore[arg-type]
+    assert trainer.eval_dataset is not None
+    assert (len(trainer.eval_dataset) < 5) is args.group_by_prompt
     return trainer.evaluate()
 
 

@@ -61,7 +61,9 @@ def test_logged_losses_are_those_of_the_step_called_by_hand(
             margins.append(float((margin * output.weight).sum() / output.weight.sum()))
         epoch += 1
     assert logged(trainer) == pytest.approx(losses[:5], rel=1e-5)  # packed against plain
-    assert logged(trainer, "rewards/margins") == pytest.approx(margins[:5], rel=1e-5, abs=2e-6)
+    assert logged(trainer, "rewards/margins") == pytest.approx(
+        margins[:5], rel=1e-5, abs=2e-6
+    )  # of float32 log-probs about 5
     assert len({round(value, 6) for value in losses[:5]}) > 1  # the steps differ
 
 

@@ -15,7 +15,7 @@ from ..records import GroupBatch
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
-__all__ = ["MemoryPolicy", "measure_first_batch", "parse_memory"]
+__all__ = ["MemoryPolicy", "measure_first_batch", "most_tokens", "parse_memory"]
 
 SHARE = 0.8
 """Of the free memory; the rest is for what nobody counts."""
@@ -56,7 +56,7 @@ class MemoryPolicy(TrainerCallback):
         trainer = self.trainer
         found = measure_first_batch(trainer)
         budget = parse_memory(args.memory) or _free_memory(trainer)
-        most = max(_most_tokens(trainer), found.tokens)
+        most = max(most_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
         count = largest_anywhere(count, args.device)
         model = trainer.parts.scorer.model
@@ -85,7 +85,7 @@ def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
         )
 
 
-def _most_tokens(trainer: "UniDPOTrainer") -> int:
+def most_tokens(trainer: "UniDPOTrainer") -> int:
     """Returns a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
     found = trainer.parts.preflight
     if found is None:
