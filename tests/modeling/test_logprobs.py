@@ -12,6 +12,7 @@ from builders import (
     batch_of,
     load_tiny,
     mixed_rows,
+    relative_difference,
     row,
     scorer_of,
     tiny_checkpoint,
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
-from unidpo_mm.modeling.scoring import score
+from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.records import EncodedGroup, GroupBatch
 
 Checkpoint = Callable[[str], Path]
@@ -154,11 +155,12 @@ def test_the_chunk_size_changes_neither_values_nor_gradients(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(("head_trains", "grad"), [(True, False), (True, True), (False, True)])
 def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
-    checkpoint: Checkpoint, grad: bool
+    checkpoint: Checkpoint, head_trains: bool, grad: bool
 ) -> None:
     loaded = load_tiny(checkpoint("llava"))
+    loaded.model.get_output_embeddings().requires_grad_(head_trains)
     scorer = scorer_of(loaded, chunk_size=4)
     head = loaded.model.get_output_embeddings()
     shapes: list[tuple[int, ...]] = []
@@ -171,7 +173,43 @@ def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
     assert shapes
     assert all(len(shape) == 2 and shape[0] <= 4 for shape in shapes)
     rows = sum(shape[0] for shape in shapes)
-    assert rows == batch.target_ids.numel() * (2 if grad else 1)  # answers only, never prompts
+    asked = int(grad)  # one row shows whether the head trains
+    again = grad and head_trains
+    assert rows == batch.target_ids.numel() * (1 + again) + asked  # answers only, never prompts
+
+
+@pytest.mark.parametrize("chunk_size", [3, 1000])
+def test_a_frozen_head_gives_the_gradients_of_a_plain_one(
+    checkpoint: Checkpoint, chunk_size: int
+) -> None:
+    """The head of a model that trains is compared: its gradients below are the same, no others."""
+    found = []
+    for trains in (True, False):
+        loaded = load_tiny(checkpoint("llama"))
+        loaded.model.get_output_embeddings().requires_grad_(trains)
+        scorer = scorer_of(loaded, chunk_size=chunk_size)
+        logps = score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False)))
+        (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
+        grads = {name: p.grad for name, p in scorer.named_parameters() if p.grad is not None}
+        found.append((logps.detach(), grads))
+    (one, grads), (other, below) = found
+    assert torch.equal(one, other)
+    assert grads.keys() - below.keys() == {"model.lm_head.weight"}
+    assert relative_difference({name: grads[name] for name in below}, below) < 2e-6
+
+
+def test_a_head_under_a_lora_trains(checkpoint: Checkpoint) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    loaded = load_tiny(checkpoint("llama"))
+    model: Any = get_peft_model(loaded.model, LoraConfig(r=2, target_modules=["lm_head"]))
+    scorer = ScoringModel(model)
+    score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False))).sum().backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lm_head" in name for name in trained)
+    grads = [p.grad for name, p in model.named_parameters() if "lora_B" in name]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
 
 
 def test_token_logps_by_hand() -> None:

@@ -5,18 +5,19 @@
     each answer    over the prompt and, causally, itself
 
 A mask of the whole row costs (P + A + B)^2 scores, most of which are thrown away. In pieces they
-are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens.
+are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens. In a
+layer whose output is read from the last prompt token on (`last_layer.py`), the prompt costs P.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["branch_lengths", "by_branch"]
+__all__ = ["BranchLengths", "are_branch_lengths", "branch_lengths", "by_branch"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 """An attention function as transformers registers them."""
@@ -29,13 +30,39 @@ def branch_lengths(segment: Tensor) -> Tensor:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
 
     Returns:
-        [B, 2 + K] int64 on the CPU: padding before the row, tokens of prompt and of each branch.
+        [B, 3 + K] int64 on the CPU, see `BranchLengths`.
     """
     segment = segment.cpu()
     pieces = int(segment.max()) + 1
     lengths = torch.stack([(segment == piece).sum(1) for piece in range(pieces)], dim=1)
     before = (segment >= 0).int().argmax(1, keepdim=True)
-    return torch.cat([before, lengths], dim=1)
+    return torch.cat([before, torch.zeros_like(before), lengths], dim=1)
+
+
+def are_branch_lengths(mask: Tensor | None) -> bool:
+    """Whether what a layer got as its mask is `branch_lengths`: no real mask is made of numbers."""
+    return mask is not None and mask.dtype == torch.int64
+
+
+class BranchLengths(NamedTuple):
+    """One row of `branch_lengths`.
+
+    Attributes:
+        before: Padding before the row.
+        unread: First tokens of the prompt whose output nobody reads.
+        prompt: Tokens of the prompt.
+        branches: Tokens of each branch.
+    """
+
+    before: int
+    unread: int
+    prompt: int
+    branches: tuple[int, ...]
+
+    @classmethod
+    def of_rows(cls, lengths: Tensor) -> list["BranchLengths"]:
+        """Returns the rows of a batch's `branch_lengths`."""
+        return [cls(b, u, p, tuple(branches)) for b, u, p, *branches in lengths.tolist()]
 
 
 def by_branch(attend: Attention) -> Attention:
@@ -52,13 +79,13 @@ def by_branch(attend: Attention) -> Attention:
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
-        if attention_mask is None or attention_mask.dtype != torch.int64:
+        if attention_mask is None or not are_branch_lengths(attention_mask):
             return attend(module, query, key, value, attention_mask, **kwargs)
         groups = query.shape[1] // key.shape[1]
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
         rows = [
             _row(query[n : n + 1], key[n : n + 1], value[n : n + 1], lengths, kwargs.get("scaling"))
-            for n, lengths in enumerate(attention_mask.tolist())
+            for n, lengths in enumerate(BranchLengths.of_rows(attention_mask))
         ]
         return torch.cat(rows).transpose(1, 2), None
 
@@ -66,16 +93,17 @@ def by_branch(attend: Attention) -> Attention:
 
 
 def _row(
-    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, lengths: BranchLengths, scale: float | None
 ) -> Tensor:
-    """Attends within one row, [1, H, T, D]; padding gives 0."""
-    before, prompt, *branches = lengths
-    start = before + prompt
+    """Attends within one row, [1, H, T, D]; padding and what nobody reads give 0."""
+    before, unread, prompt, branches = lengths
+    first, start = before + unread, before + prompt
     seen, said = key[:, :, before:start], value[:, :, before:start]
-    pieces = [query[:, :, :before] * 0]
+    mask = _after_prompt(unread, prompt - unread, str(query.device)) if unread else None
+    pieces = [torch.zeros_like(query[:, :, :first])]
     pieces.append(
         F.scaled_dot_product_attention(
-            query[:, :, before:start], seen, said, is_causal=True, scale=scale
+            query[:, :, first:start], seen, said, mask, is_causal=mask is None, scale=scale
         )
     )
     for length in filter(None, branches):
@@ -90,7 +118,7 @@ def _row(
             )
         )
         start += length
-    pieces.append(query[:, :, start:] * 0)
+    pieces.append(torch.zeros_like(query[:, :, start:]))
     return torch.cat(pieces, dim=2)
 
 

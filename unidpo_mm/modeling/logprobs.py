@@ -6,9 +6,12 @@ imports torch alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..records import GroupBatch, SequenceLogps
@@ -47,8 +50,9 @@ def token_logps(
 ) -> Tensor:
     """Returns the log-probability of each target under the hidden state that predicts it.
 
-    With gradients on, the logits of a chunk are computed again in the backward pass instead of
-    being kept.
+    Logits are never kept for the backward pass. Where the head does not train, the gradient of the
+    hidden states is formed with the log-probabilities, at two products with the head's weights;
+    where it trains, the logits of a chunk are computed again, at four.
 
     Args:
         hidden_MD: Hidden states of the predicting positions, contiguous, [M, D].
@@ -67,15 +71,44 @@ def token_logps(
         picked = logits.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
         return picked - logits.logsumexp(dim=-1)
 
-    pieces = []
-    for hidden, target_ids in zip(
-        hidden_MD.split(chunk_size), target_ids_M.split(chunk_size), strict=True
-    ):
-        if torch.is_grad_enabled():
-            pieces.append(checkpoint(chunk_logps, hidden, target_ids, use_reentrant=False))
-        else:
-            pieces.append(chunk_logps(hidden, target_ids))
-    return torch.cat(pieces)
+    if not torch.is_grad_enabled():
+        scored = chunk_logps
+    elif _trains(head, hidden_MD):
+        scored = partial(checkpoint, chunk_logps, use_reentrant=False)
+    else:
+        scored = partial(_UnderFrozenHead.apply, chunk_logps)
+    chunks = zip(hidden_MD.split(chunk_size), target_ids_M.split(chunk_size), strict=True)
+    return torch.cat([scored(hidden, target_ids) for hidden, target_ids in chunks])
+
+
+def _trains(head: Callable[[Tensor], Tensor], hidden_MD: Tensor) -> bool:
+    """Whether gradients of the head itself are wanted; autograd knows, however it is wrapped."""
+    return head(hidden_MD[:1].detach()).requires_grad
+
+
+class _UnderFrozenHead(torch.autograd.Function):
+    """Log-probabilities whose gradient is ready with them.
+
+    Each depends on its own hidden state alone, so the gradient of their sum is the gradient of
+    each, [M, D], and the backward pass only scales it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, chunk_logps: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor
+    ) -> Tensor:
+        with torch.enable_grad():
+            leaf = hidden.detach().requires_grad_()
+            logps = chunk_logps(leaf, targets)
+            (gradient,) = torch.autograd.grad(logps.sum(), leaf)
+        ctx.save_for_backward(gradient)
+        return logps.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return None, (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None
 
 
 def sequence_logps(token_logps_M: Tensor, batch: GroupBatch) -> SequenceLogps:

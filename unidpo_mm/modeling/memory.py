@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LayerMemory", "checkpoint_first", "enable_checkpointing", "measure_layers"]
+__all__ = [
+    "LayerMemory",
+    "checkpoint_first",
+    "decoder_layers",
+    "enable_checkpointing",
+    "measure_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,11 @@ def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int)
     """
     meter = _Meter()
     handles = []
-    for layer in _decoder_layers(model):
+    for layer in decoder_layers(model):
         handles.append(layer.register_forward_pre_hook(meter.start, with_kwargs=True))
         handles.append(layer.register_forward_hook(meter.stop))
     try:
-        with torch.autograd.graph.saved_tensors_hooks(meter.pack, _never):
+        with torch.autograd.graph.saved_tensors_hooks(meter.pack, _unpack):
             forward()
     finally:
         for handle in handles:
@@ -90,23 +96,28 @@ class _Meter:
         self.kept.append(sum(tensor.untyped_storage().nbytes() for tensor in alive.values()))
         self._alive = None
 
-    def pack(self, tensor: Tensor) -> None:
+    def pack(self, tensor: Tensor) -> Tensor | None:
+        if self._alive is None:
+            return tensor  # outside the layers little is kept, and a frozen head asks for it
         place = tensor.untyped_storage().data_ptr()
-        if self._alive is not None and place not in self._weights:
+        if place not in self._weights:
             self._alive[place] = tensor  # alive until the layer ends, so no other takes its place
+        return None
 
 
-def _never(nothing: None) -> Tensor:
-    raise RuntimeError("a forward pass that is only measured has no backward pass")
+def _unpack(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise RuntimeError("layers that are only measured have no backward pass")
+    return tensor
 
 
 def checkpoint_first(model: nn.Module, count: int) -> None:
     """Leaves checkpointing to the first `count` layers of the decoder; it must be enabled."""
-    for number, layer in enumerate(_decoder_layers(model)):
+    for number, layer in enumerate(decoder_layers(model)):
         layer.gradient_checkpointing = number < count
 
 
-def _decoder_layers(model: nn.Module) -> Sequence[Any]:
+def decoder_layers(model: nn.Module) -> Sequence[Any]:
     """Returns the layers of the decoder that can be checkpointed, in the order they run."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

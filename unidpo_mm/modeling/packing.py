@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .branch_attention import branch_lengths, by_branch
+from .last_layer import spare_last_layer
 
 __all__ = ["Packing", "enable_packing", "packed_rows", "plain_positions"]
 
@@ -92,6 +93,7 @@ def enable_packing(model: Any) -> str | None:
     if name == kernel:
         return None
     model.set_attn_implementation(name if text is model.config else {"text_config": name})
+    spare_last_layer(model)
     return None
 
 
