@@ -81,8 +81,6 @@ def by_branch(attend: Attention) -> Attention:
     ) -> tuple[Tensor, Any]:
         if attention_mask is None or not are_branch_lengths(attention_mask):
             return attend(module, query, key, value, attention_mask, **kwargs)
-        groups = query.shape[1] // key.shape[1]
-        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
         rows = [
             _row(query[n : n + 1], key[n : n + 1], value[n : n + 1], lengths, kwargs.get("scaling"))
             for n, lengths in enumerate(BranchLengths.of_rows(attention_mask))
@@ -99,31 +97,39 @@ def _row(
     before, unread, prompt, branches = lengths
     first, start = before + unread, before + prompt
     seen, said = key[:, :, before:start], value[:, :, before:start]
-    mask = _after_prompt(unread, prompt - unread, str(query.device)) if unread else None
-    pieces = [torch.zeros_like(query[:, :, :first])]
-    pieces.append(
-        F.scaled_dot_product_attention(
-            query[:, :, first:start], seen, said, mask, is_causal=mask is None, scale=scale
-        )
-    )
+    pieces = [
+        torch.zeros_like(query[:, :, :first]),
+        _last(query[:, :, first:start], seen, said, scale),
+    ]
     for length in filter(None, branches):
         own = slice(start, start + length)
-        pieces.append(
-            F.scaled_dot_product_attention(
-                query[:, :, own],
-                torch.cat([seen, key[:, :, own]], dim=2),
-                torch.cat([said, value[:, :, own]], dim=2),
-                attn_mask=_after_prompt(prompt, length, str(query.device)),
-                scale=scale,
-            )
-        )
+        keys = torch.cat([seen, key[:, :, own]], dim=2)
+        values = torch.cat([said, value[:, :, own]], dim=2)
+        pieces.append(_last(query[:, :, own], keys, values, scale))
         start += length
     pieces.append(torch.zeros_like(query[:, :, start:]))
     return torch.cat(pieces, dim=2)
 
 
-@lru_cache(maxsize=256)
-def _after_prompt(prompt: int, length: int, device: str) -> Tensor:
-    """Returns [length, prompt + length]: the prompt is seen whole, the answer causally."""
-    whole = torch.ones(length, prompt + length, dtype=torch.bool, device=device)
-    return whole.tril(prompt)
+def _last(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """Attends causally where the queries [1, H, L, D] belong to the last L of the keys.
+
+    Keys and values may have fewer heads, [1, H / G, S, D]; they are never repeated. With a mask
+    only some kernels share them, so that there the G heads of a group become queries of one head.
+    """
+    _, heads, length, width = query.shape
+    if length == key.shape[2]:
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=heads != key.shape[1]
+        )
+    groups = heads // key.shape[1]
+    mask = _causal(length, key.shape[2], str(query.device)).repeat(groups, 1)
+    together = query.reshape(1, key.shape[1], groups * length, width)
+    found = F.scaled_dot_product_attention(together, key, value, mask, scale=scale)
+    return found.reshape(1, heads, length, -1)
+
+
+@lru_cache(maxsize=32)
+def _causal(length: int, keys: int, device: str) -> Tensor:
+    """Returns [length, keys]: which keys each of the last `length` tokens may see."""
+    return torch.ones(length, keys, dtype=torch.bool, device=device).tril(keys - length)
