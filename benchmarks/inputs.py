@@ -63,7 +63,7 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
         return "".join(draw.choice("bcdfghjklmnpqrstvwxz") for _ in range(length))
 
     rows = []
-    for _ in range(case.groups):
+    for _ in range(case.groups * max(case.epoch_steps, 1)):
         answers = [
             {"text": text(draw.randint(*case.answers)), "score": float(case.responses - n)}
             for n in range(case.responses)

@@ -7,7 +7,7 @@ Ours are packed. Processing of pictures and collation are counted, the optimizer
 Time is the CPU time of this process on one thread, memory the peak of live tensors above what lived
 before the step. The models are random and small, of real proportions (shapes.py). Speed and memory
 are relative to the first line of each case: TRL with checkpointing, without the hooks that make it
-back-propagate through a frozen tower; for text TRL as it ships.
+back-propagate through a frozen tower; for text and full fine-tunes TRL as it ships.
 """
 
 import csv
@@ -19,172 +19,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from inputs import build, check_proportions, pairs_of, rows_of
+from contenders import contenders, within_memory
+from inputs import build, check_proportions
 from shapes import CASES, Case
-
-from unidpo_mm.training.memory_policy import MemoryPolicy
 
 ROUNDS = 5
 COLUMNS = (
     *("case", "who", "seconds", "spread", "megabytes", "speedup", "memory", "loss"),
     *("device", "dtype", "threads", "versions", "commit", "load"),
 )
-LORA = {"r": 16, "lora_alpha": 32}
-LAYERS = r".*(q|k|v|o|gate|up|down)_proj"
-
-
-def settings(folder: Path, pairs: int, *, checkpointing: bool) -> dict[str, Any]:
-    """Returns what both trainers are told."""
-    return {
-        "output_dir": str(folder / "out"),
-        "per_device_train_batch_size": pairs,
-        "max_steps": 1,
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "max_grad_norm": 0.0,
-        "beta": 0.1,
-        "activation_checkpointing": checkpointing,
-    }
-
-
-def ours(
-    case: Case,
-    folder: Path,
-    *,
-    checkpointing: bool = True,
-    caches: str = "none",
-    memory: float | None = None,
-    made: list[Any] | None = None,
-) -> Callable[[], float]:
-    """Returns a function that runs one step from rows to gradients and gives the loss.
-
-    Args:
-        case: What is run.
-        folder: Its model.
-        checkpointing: Whether every layer is checkpointed.
-        caches: ``none`` runs reference and tower live, ``filled`` reads both, ``built`` computes
-            and writes both, as the steps of the first epoch do.
-        memory: Bytes for activations, in place of `checkpointing`.
-        made: Takes the trainer, for who wants to look into it.
-    """
-    from peft import LoraConfig
-
-    from unidpo_mm import UniDPOConfig, UniDPOTrainer
-
-    rows = rows_of(case)
-    args = UniDPOConfig(
-        **settings(folder, len(pairs_of(rows)), checkpointing=checkpointing),
-        loss_type="sigmoid",
-        layout="packed",
-        eval_generations=0,
-        model_init_kwargs={"dtype": "float32"},
-        reference="auto" if caches == "none" else "cached",
-        reference_build="first_epoch",
-        feature_cache_gb=0.0 if caches == "none" else 1.0,
-        memory=None if memory is None else str(memory / 1e9),
-    )
-    lora = LoraConfig(**LORA, target_modules=layers(case))
-    trainer = UniDPOTrainer(str(folder), args, train_dataset=rows, peft_config=lora)
-    trainer.model_wrapped = trainer.model
-    if made is not None:
-        made.append(trainer)
-    if memory is not None:
-        trainer.model.train()
-        MemoryPolicy(trainer).on_train_begin(args, trainer.state, trainer.control)
-    step = stepper(trainer)
-    if caches != "built":
-        return step
-
-    def first_epoch() -> float:
-        trainer.parts.reference.store.clear()
-        if trainer.parts.features is not None:
-            trainer.parts.features.clear()
-        return step()
-
-    return first_epoch
-
-
-def theirs(
-    case: Case,
-    folder: Path,
-    *,
-    checkpointing: bool = True,
-    hooks: bool = False,
-    precompute: bool = False,
-) -> Callable[[], float]:
-    """The same with TRL.
-
-    Without its hooks it does not back-propagate through a frozen tower; the log-probabilities of
-    its reference can be handed in for text.
-    """
-    import trl.trainer.utils
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer
-
-    trl.trainer.utils._use_triton = lambda device: (
-        True
-    )  # score response positions only, as on a GPU
-    pairs = pairs_of(rows_of(case))
-    args = DPOConfig(
-        **settings(folder, len(pairs), checkpointing=checkpointing),
-        max_length=None,
-        precompute_ref_log_probs=precompute,
-        model_init_kwargs={"dtype": "float32"},
-    )
-    trainer = DPOTrainer(
-        str(folder),
-        args=args,
-        train_dataset=Dataset.from_list(pairs),
-        peft_config=LoraConfig(**LORA, target_modules=layers(case)),
-    )
-    step = stepper(trainer)
-    if not hooks:
-        remove_gradient_hooks(trainer.model)
-    return step
-
-
-def remove_gradient_hooks(model: Any) -> None:
-    """Removes what makes inputs require gradients, and keeps it from coming back.
-
-    TRL switches checkpointing off and on around its reference, and each time one more is set.
-    """
-    model.get_base_model().enable_input_require_grads = lambda: None
-    for module in model.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__name__", "") == "make_inputs_require_grads":
-                del module._forward_hooks[key]
-
-
-def layers(case: Case) -> str:
-    """Returns the linear layers of the language model, as a pattern of module names."""
-    return LAYERS if case.family == "llama" else f".*language_model{LAYERS}"
-
-
-def stepper(trainer: Any) -> Callable[[], float]:
-    """Returns a step of a trainer: one batch from its rows, loss, gradients."""
-    model, loader = trainer.model, trainer.get_train_dataloader()
-    if trainer.args.activation_checkpointing and not getattr(trainer.args, "memory", None):
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    model.train()
-
-    def step() -> float:
-        model.zero_grad()
-        loss = trainer.compute_loss(model, next(iter(loader)))
-        loss.backward()
-        return float(loss.detach())
-
-    return step
 
 
 def cpu_seconds(step: Callable[[], float]) -> float:
@@ -209,27 +58,6 @@ def peak_bytes(step: Callable[[], float]) -> int:
     return peak
 
 
-Contender = Callable[[Case, Path], Callable[[], float]]
-
-PEERS: dict[str, Contender] = {
-    "TRL, hooks removed": theirs,
-    "TRL, as it ships": partial(theirs, hooks=True),
-    "TRL, no checkpointing": partial(theirs, checkpointing=False),
-}
-TEXT_PEERS: dict[str, Contender] = {
-    "TRL, as it ships": partial(theirs, hooks=True),
-    "TRL, no checkpointing": partial(theirs, checkpointing=False),
-    "TRL, reference handed in, no checkpointing": partial(
-        theirs, checkpointing=False, precompute=True
-    ),
-}
-OURS: dict[str, Contender] = {
-    "ours, reference live": ours,
-    "ours, caches": partial(ours, caches="filled"),
-    "ours, caches, no checkpointing": partial(ours, caches="filled", checkpointing=False),
-    "ours, first epoch with caches": partial(ours, caches="built"),
-    "ours, first epoch, no checkpointing": partial(ours, caches="built", checkpointing=False),
-}
 MEMORY_SHARES = (1.0, 2.2)
 """Of TRL's memory, that `memory` is allowed."""
 
@@ -240,22 +68,18 @@ def compare(case: Case) -> list[dict[str, Any]]:
         folder = build(case, Path(name) / "model")
         os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
         check_proportions(case, folder)
-        peers = TEXT_PEERS if case.picture is None else PEERS
-        steps = {who: make(case, folder) for who, make in (peers | OURS).items()}
-        losses = {who: step() for who, step in steps.items()}  # warms up, too
-        check_losses(losses)
-        peaks = {who: peak_bytes(step) for who, step in steps.items()}
-        first, least = next(iter(peaks.values())), peaks["ours, caches"]
-        rest = least - layers_need(case, folder)  # whatever is no activation of a layer
-        for share in MEMORY_SHARES:
+        runs = {who: make(case, folder) for who, make in contenders(case).items()}
+        losses = {who: run() for who, run in runs.items()}  # warms up, too
+        peaks = {who: peak_bytes(run) for who, run in runs.items()}
+        first = next(iter(peaks.values()))
+        for share in () if case.epoch_steps else MEMORY_SHARES:
             who = f"ours, caches, memory for {share:.1f}x"
-            budget = max(share * first - rest, 1.0)
-            steps[who] = ours(case, folder, caches="filled", memory=budget)
-            losses[who], peaks[who] = steps[who](), peak_bytes(steps[who])
-        seconds: dict[str, list[float]] = {who: [] for who in steps}
+            runs[who], losses[who], peaks[who] = fitted(case, folder, share * first)
+        check_losses(losses)
+        seconds: dict[str, list[float]] = {who: [] for who in runs}
         for _ in range(ROUNDS):
-            for who, step in steps.items():
-                seconds[who].append(cpu_seconds(step))
+            for who, run in runs.items():
+                seconds[who].append(cpu_seconds(run))
     yardstick = statistics.median(next(iter(seconds.values())))
     return [
         {
@@ -273,15 +97,18 @@ def compare(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def layers_need(case: Case, folder: Path) -> int:
-    """Returns the bytes that the layers take with all of them checkpointed."""
-    from unidpo_mm.training.memory_policy import measure_first_batch
+def fitted(case: Case, folder: Path, most: float) -> tuple[Callable[[], float], float, int]:
+    """Returns ours within so many bytes, all in all, with its loss and its peak.
 
-    made: list[Any] = []
-    ours(case, folder, checkpointing=False, made=made)
-    made[0].model.train()
-    found = measure_first_batch(made[0])
-    return found.needed(len(found.kept))
+    `train.memory` counts what layers keep; what else a step takes shows when it runs.
+    """
+    budget = most
+    while True:
+        run = within_memory(case, folder, budget)
+        loss, peak = run(), peak_bytes(run)
+        if peak <= most or budget == 1:
+            return run, loss, peak
+        budget = max(budget - max(peak - most, most / 50), 1)
 
 
 def check_losses(losses: dict[str, float]) -> None:

@@ -5,7 +5,7 @@ named: forward FLOPs of tower : language model on a picture and 40 tokens are 0.
 and 2.2 for Qwen2-VL-2B; the benchmark refuses to run others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 __all__ = ["CASES", "LLAVA_TOWER", "MROPE", "QWEN_TOWER", "TEXT", "Case"]
@@ -49,6 +49,8 @@ class Case:
         answers: Least and most tokens of an answer.
         groups: Prompts in a micro-batch.
         responses: Answers to each; all pairs of them are learned from.
+        lora: Whether a LoRA trains on the language model, or the language model in full.
+        epoch_steps: Steps of one epoch that is run from end to end; 0 for a step by itself.
         vision_share: Forward FLOPs of vision against language in the model imitated, on a picture
             and 40 tokens; None for text.
     """
@@ -61,42 +63,45 @@ class Case:
     groups: int = 2
     responses: int = 2
     vision_share: float | None = None
+    lora: bool = True
+    epoch_steps: int = 0
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of each prompt."""
+        return self.responses * (self.responses - 1) // 2
+
+
+LLAVA_VQA = Case(
+    name="LLaVA VQA",
+    family="llava",
+    picture=(336, 336),
+    prompt=40,
+    answers=(35, 70),
+    vision_share=0.05,
+)
+QWEN_VQA = Case(
+    name="Qwen2-VL VQA",
+    family="qwen2_vl",
+    picture=(644, 476),
+    prompt=42,
+    answers=(35, 70),
+    vision_share=2.2,
+)
+QWEN_RANKED = replace(
+    QWEN_VQA, name="Qwen2-VL, four answers", answers=(120, 160), groups=1, responses=4
+)
+MATH = Case(name="text, math", family="llama", picture=None, prompt=120, answers=(480, 620))
 
 CASES = (
-    Case(
-        name="LLaVA VQA",
-        family="llava",
-        picture=(336, 336),
-        prompt=40,
-        answers=(35, 70),
-        vision_share=0.05,
-    ),
-    Case(
-        name="LLaVA caption",
-        family="llava",
-        picture=(336, 336),
-        prompt=40,
-        answers=(260, 340),
-        vision_share=0.05,
-    ),
-    Case(
-        name="Qwen2-VL VQA",
-        family="qwen2_vl",
-        picture=(644, 476),
-        prompt=42,
-        answers=(35, 70),
-        vision_share=2.2,
-    ),
-    Case(
-        name="Qwen2-VL, four answers",
-        family="qwen2_vl",
-        picture=(644, 476),
-        prompt=42,
-        answers=(120, 160),
-        groups=1,
-        responses=4,
-        vision_share=2.2,
-    ),
-    Case(name="text, math", family="llama", picture=None, prompt=120, answers=(480, 620)),
+    LLAVA_VQA,
+    replace(LLAVA_VQA, name="LLaVA VQA, full fine-tune", lora=False),
+    replace(LLAVA_VQA, name="LLaVA VQA, one epoch", epoch_steps=3),
+    replace(LLAVA_VQA, name="LLaVA caption", answers=(260, 340)),
+    QWEN_VQA,
+    replace(QWEN_VQA, name="Qwen2-VL VQA, one epoch", epoch_steps=3),
+    QWEN_RANKED,
+    replace(QWEN_RANKED, name="Qwen2-VL, best against worst", responses=2),
+    MATH,
+    replace(MATH, name="text, math, full fine-tune", lora=False),
 )
