@@ -10,6 +10,7 @@ from unidpo_mm_eval.demo.pictures import KINDS, SHARES, Canvas, Emoji, split_emo
 from unidpo_mm_eval.demo.training_rows import (
     PLANTED_SHARE,
     caption_pair,
+    caption_pairs,
     shuffled,
     task_row,
     warmup_row,
@@ -48,6 +49,14 @@ def test_true_captions_win_and_rejected_ones_are_false():
         pair = caption_pair(canvas, number, random.Random(number))
         assert pair["chosen"] == canvas.caption != pair["rejected"]
         assert pair["score_chosen"] > pair["score_rejected"]
+
+
+def test_several_pairs_of_a_picture_are_balanced_and_differ():
+    rows = [row for c in canvases(40) for row in caption_pairs(c, random.Random(c.id))]
+    faults = Counter(row["fault"] for row in rows)
+    assert faults == {"added": 40, "left out": 40, "wrong": 20, "wrong second": 20}
+    assert len({(row["images"][0], row["rejected"]) for row in rows}) == len(rows)
+    assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
 def test_the_planted_share_is_planted_in_one_object_captions_only():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .number_format import compute_dtype
 from .pictures import KINDS, Canvas
 from .training_rows import QUESTION, prompt
 
@@ -74,13 +75,14 @@ def greedy_captions(
     text = processor.apply_chat_template(
         prompt(question, picture=True), tokenize=False, add_generation_prompt=True
     )
+    dtype = compute_dtype()
     captions: list[str] = []
     for start in range(0, len(canvases), BATCH):
         pictures = [Image.open(c.file).convert("RGB") for c in canvases[start : start + BATCH]]
         inputs = processor(
             text=[text] * len(pictures), images=pictures, return_tensors="pt", padding=True
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
             generated = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         new = generated[:, inputs["input_ids"].shape[1] :]
         captions += [

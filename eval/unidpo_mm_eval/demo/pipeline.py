@@ -5,7 +5,6 @@ module only names their files and looks at what comes out.
 """
 
 import json
-import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,13 @@ from rich.console import Console
 
 from unidpo_mm.recipe import Recipe, load_recipe
 from unidpo_mm.recipe.shipped import shipped_recipe
-from unidpo_mm.training.loss_settings import make_loss_settings
 from unidpo_mm.training.run import train_from_recipe, trainer_for
-from unidpo_mm.training.step import preference_step
-from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
 from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
+from .fast_path import Saving, measure_saving
+from .held_out_pairs import DOMAINS, PairResult, pair_results, preference_accuracy
+from .number_format import compute_dtype, recipe_keys
 from .pictures import KINDS
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
@@ -36,7 +35,6 @@ from .vlm import assemble_vlm, save_vlm
 
 __all__ = [
     "Outcome",
-    "PairResult",
     "Start",
     "pairs_at_start",
     "prepare",
@@ -45,7 +43,6 @@ __all__ = [
     "tune",
 ]
 
-DOMAINS = ("multimodal", "math", "text")
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
 SHOWN_PICTURES = 12
@@ -75,21 +72,12 @@ class Outcome:
     captions: tuple[str, ...]
     figures: Figures
     shuffled: Figures
-    before: Mapping[str, "PairResult"]
-    after: Mapping[str, "PairResult"]
+    before: Mapping[str, PairResult]
+    after: Mapping[str, PairResult]
+    saving: Saving | None
+    """What the packed layout saves; None where rows stayed plain."""
     history: Sequence[Mapping[str, float]] = field(repr=False)
     """The trainer's log."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairResult:
-    """One held-out pair under one model."""
-
-    domain: str
-    correct: bool
-    """The better answer has the higher log-probability a token; a tie is wrong."""
-    chosen_logp: float
-    """Log-probability a token of the better answer."""
 
 
 def run_demo(
@@ -118,6 +106,8 @@ def run_demo(
     shown = Console()
     shown.print(result_table(summary))
     shown.print(preference_table(summary))
+    if outcome.saving is not None:
+        shown.print(outcome.saving.line())
     shown.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")
     shown.print(f"{out / 'curves.png'}, {out / 'answers.png'}")
     return summary
@@ -182,12 +172,12 @@ def warm_up(begin: Path, folder: Path, data: DemoData, seed: int) -> Path:
         f"model.name_or_path={begin}",
         f"data.sources=[{{path: {data.file('warmup')}}}]",
         f"train.output_dir={folder}",
-        *seeded(seed),
+        *fixed(seed),
     ]
     trainer = train_from_recipe(load_recipe(shipped_recipe("quickstart/warmup.yaml"), overrides))
     merged = folder / "merged"
     model: Any = trainer.model.model
-    model.merge_and_unload().to(torch.bfloat16).save_pretrained(merged)
+    model.merge_and_unload().to(compute_dtype()).save_pretrained(merged)
     trainer.parts.adapter.processor.save_pretrained(merged)
     return merged
 
@@ -213,6 +203,7 @@ def tune(
     with stage("held-out pairs before"):
         trainer = trainer_for(loaded)
         before = before or pair_results(trainer)
+    saving = measure_saving(trainer)
     with stage(f"{loaded.loss.name} on pictures, math and text"):
         trainer.train()
         trainer.save_model()
@@ -226,6 +217,7 @@ def tune(
         shuffled=figures(shuffle(captions, seed=start.seed), start.data.test),
         before=before,
         after=after,
+        saving=saving,
         history=trainer.state.log_history,
     )
 
@@ -246,7 +238,7 @@ def preference_recipe(
             f"data.sources=[{sources}]",
             f"data.eval_sources=[{{path: {start.data.file('heldout_pairs')}, {scale}}}]",
             f"train.output_dir={folder}",
-            *seeded(start.seed),
+            *fixed(start.seed),
             *(written.replace("$DATA", str(start.data.folder)) for written in overrides),
         ],
     )
@@ -256,32 +248,6 @@ def pairs_at_start(start: Start) -> dict[str, PairResult]:
     """Returns the held-out pairs under the warmed-up model."""
     with stage("held-out pairs before"):
         return pair_results(trainer_for(preference_recipe(start, start.folder / "start")))
-
-
-@torch.no_grad()
-def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
-    """Returns {row id: result} of the held-out pairs, by the policy alone."""
-    settings = make_loss_settings("sft", {})  # any loss will do: only log-probabilities are read
-    trainer.model.eval()
-    results: dict[str, PairResult] = {}
-    for item in trainer.get_eval_dataloader():
-        batch = item["batch"]
-        with trainer.accelerator.autocast():
-            output = preference_step(
-                trainer.model,
-                batch,
-                adapter=trainer.parts.adapter,
-                settings=settings,
-                reference=None,
-            )
-        chosen, rejected = output.pairs.policy_chosen.mean, output.pairs.policy_rejected.mean
-        for number, row in enumerate(batch.pair_rows):
-            results[row] = PairResult(
-                domain=batch.pair_domains[number],
-                correct=bool(chosen[number] > rejected[number]),
-                chosen_logp=float(chosen[number]),
-            )
-    return results
 
 
 def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, Any]:
@@ -300,7 +266,7 @@ def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, An
         "exact": stages,
     }
     multimodal = {name: values(name, of, "value") for name, of in wanted.items()}
-    preferences = preference_accuracy(outcome)
+    preferences = preference_accuracy(outcome.before, outcome.after)
     return {
         "multimodal": {
             **multimodal,
@@ -310,31 +276,14 @@ def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, An
         "math": {"preference_accuracy": preferences["math"]},
         "text": {"preference_accuracy": preferences["text"]},
         "all": {"preference_accuracy": preferences["all"]},
+        "fast_path": None if outcome.saving is None else outcome.saving.figures(),
         "standard_errors": {name: values(name, of, "error") for name, of in wanted.items()},
         "pictures_answered": len(start.data.test),
         "seconds": seconds,
         "seed": start.seed,
+        "dtype": str(compute_dtype()).removeprefix("torch."),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
-
-
-def preference_accuracy(outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Returns accuracy before and after by domain, and the paired standard error of the change."""
-    result = {}
-    for domain in (*DOMAINS, "all"):
-        rows = [r for r, found in outcome.before.items() if domain in (found.domain, "all")]
-        changes = [outcome.after[r].correct - outcome.before[r].correct for r in rows]
-        mean = sum(changes) / len(rows)
-        spread = sum((change - mean) ** 2 for change in changes) / max(len(rows) - 1, 1)
-        result[domain] = {
-            "before": sum(outcome.before[r].correct for r in rows) / len(rows),
-            "tuned": sum(outcome.after[r].correct for r in rows) / len(rows),
-            "change_error": math.sqrt(spread / len(rows)),
-            "chosen_logp_before": sum(outcome.before[r].chosen_logp for r in rows) / len(rows),
-            "chosen_logp_tuned": sum(outcome.after[r].chosen_logp for r in rows) / len(rows),
-            "n": len(rows),
-        }
-    return result
 
 
 def gallery(start: Start, outcome: Outcome) -> list[GalleryItem]:
@@ -348,7 +297,7 @@ def gallery(start: Start, outcome: Outcome) -> list[GalleryItem]:
 
 def captions_of(folder: Path, data: DemoData) -> list[str]:
     """Returns the greedy captions of a checkpoint for the test pictures."""
-    model, processor = load(folder, dtype=torch.bfloat16)
+    model, processor = load(folder, dtype=compute_dtype())
     return greedy_captions(model, processor, data.test)
 
 
@@ -360,9 +309,10 @@ def load(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
-def seeded(seed: int) -> list[str]:
-    """Returns the overrides that set every seed, and start anew."""
-    return [f"train.seed={seed}", f"data.seed={seed}", "run.resume=never"]
+def fixed(seed: int) -> list[str]:
+    """Returns the overrides that set every seed, start anew, and compute in a fast format."""
+    seeds = [f"train.seed={seed}", f"data.seed={seed}"]
+    return [*seeds, "run.resume=never", *recipe_keys(compute_dtype())]
 
 
 @contextmanager

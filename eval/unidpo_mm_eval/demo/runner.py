@@ -16,7 +16,9 @@ from unidpo_mm.recipe import Recipe
 from unidpo_mm.sweep.runner import Figure
 
 from .captions import Figures
-from .pipeline import DOMAINS, PairResult, Start, pairs_at_start, prepare, tune
+from .held_out_pairs import DOMAINS, PairResult
+from .number_format import compute_dtype
+from .pipeline import Start, pairs_at_start, prepare, tune
 
 __all__ = ["DemoRunner", "DemoStart", "values_of"]
 
@@ -56,8 +58,9 @@ class DemoRunner:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The concepts measured on, and the threads: their number moves single runs."""
-        return {"split": self.split, "threads": torch.get_num_threads()}
+        """The concepts measured on; threads and number format, which move single runs."""
+        dtype = str(compute_dtype()).removeprefix("torch.")
+        return {"split": self.split, "threads": torch.get_num_threads(), "dtype": dtype}
 
     def check(self, recipe: Recipe) -> list[Problem]:
         """Returns nothing: the files are made for each seed."""

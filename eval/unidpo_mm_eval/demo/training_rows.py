@@ -8,6 +8,7 @@ object, a wrong second object). So neither "shorter" nor "longer" is a shortcut,
 pictures hold two objects.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,6 +84,9 @@ def write_data(
     pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.picture_pairs])]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
+    several = random.Random(f"several-{seed}")
+    fewer = [caption_pairs(canvas, several) for canvas in train[: sizes.picture_pairs // 3]]
+    write_jsonl(data.file("multimodal_several"), itertools.chain(*fewer))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
     write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
     held_out = [
@@ -124,6 +128,24 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
     else:
         fault = "wrong second" if equal else "left out"
         rejected = [canvas.kinds[0], other] if equal else [canvas.kinds[0]]
+    return pair_row(canvas, rejected, fault)
+
+
+def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
+    """Returns three pairs of one picture; their faults are as common as in `caption_pair`."""
+    absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
+    first, *second = canvas.kinds
+    if second:
+        faults = [("left out", [first]), ("left out", second), ("wrong second", [first, absent[0]])]
+    else:
+        added = [("added", [first, kind]) for kind in absent[:2]]
+        faults = [*added, ("wrong", absent[2:])]
+    rows = [pair_row(canvas, rejected, fault) for fault, rejected in faults]
+    return [{**row, "id": f"{canvas.id}-{number}"} for number, row in enumerate(rows)]
+
+
+def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, Any]:
+    """Returns the pair of a picture's true caption and one that names other kinds."""
     return {
         "id": canvas.id,
         "domain": "multimodal",

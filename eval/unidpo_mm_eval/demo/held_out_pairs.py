@@ -1,0 +1,73 @@
+"""Preference accuracy on held-out pairs, by domain, before and after."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.step import preference_step
+from unidpo_mm.training.trainer import UniDPOTrainer
+
+__all__ = ["DOMAINS", "PairResult", "pair_results", "preference_accuracy"]
+
+DOMAINS = ("multimodal", "math", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """One held-out pair under one model."""
+
+    domain: str
+    correct: bool
+    """The better answer has the higher log-probability a token; a tie is wrong."""
+    chosen_logp: float
+    """Log-probability a token of the better answer."""
+
+
+@torch.no_grad()
+def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
+    """Returns {row id: result} of the held-out pairs, by the policy alone."""
+    settings = make_loss_settings("sft", {})  # any loss will do: only log-probabilities are read
+    trainer.model.eval()
+    results: dict[str, PairResult] = {}
+    for item in trainer.get_eval_dataloader():
+        batch = item["batch"]
+        with trainer.accelerator.autocast():
+            output = preference_step(
+                trainer.model,
+                batch,
+                adapter=trainer.parts.adapter,
+                settings=settings,
+                reference=None,
+            )
+        chosen, rejected = output.pairs.policy_chosen.mean, output.pairs.policy_rejected.mean
+        for number, row in enumerate(batch.pair_rows):
+            results[row] = PairResult(
+                domain=batch.pair_domains[number],
+                correct=bool(chosen[number] > rejected[number]),
+                chosen_logp=float(chosen[number]),
+            )
+    return results
+
+
+def preference_accuracy(
+    before: Mapping[str, PairResult], after: Mapping[str, PairResult]
+) -> dict[str, dict[str, float]]:
+    """Returns accuracy before and after by domain, and the paired standard error of the change."""
+    result = {}
+    for domain in (*DOMAINS, "all"):
+        rows = [r for r, found in before.items() if domain in (found.domain, "all")]
+        changes = [after[r].correct - before[r].correct for r in rows]
+        mean = sum(changes) / len(rows)
+        spread = sum((change - mean) ** 2 for change in changes) / max(len(rows) - 1, 1)
+        result[domain] = {
+            "before": sum(before[r].correct for r in rows) / len(rows),
+            "tuned": sum(after[r].correct for r in rows) / len(rows),
+            "change_error": math.sqrt(spread / len(rows)),
+            "chosen_logp_before": sum(before[r].chosen_logp for r in rows) / len(rows),
+            "chosen_logp_tuned": sum(after[r].chosen_logp for r in rows) / len(rows),
+            "n": len(rows),
+        }
+    return result
