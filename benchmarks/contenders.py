@@ -79,7 +79,7 @@ def ours(
     caches: str = "none",
     memory: float | None = None,
 ) -> Run:
-    """Returns a run of ours, packed.
+    """Returns a run of ours, all groups in one row.
 
     Args:
         case: What is run.
@@ -96,7 +96,7 @@ def ours(
     args = UniDPOConfig(
         **settings(case, folder, checkpointing=checkpointing),
         loss_type="sigmoid",
-        layout="packed",
+        layout="joined",
         eval_generations=0,
         model_init_kwargs={"dtype": "float32"},
         reference="auto" if caches == "none" else "cached",

@@ -17,8 +17,8 @@ def test_the_saving_is_measured_on_both_layouts(
     found = measure_saving(trainer)
     assert found is not None
     assert found.pairs >= 6
-    assert 0 < found.packed_tokens < found.plain_tokens
-    assert f"{found.packed_tokens} tokens instead of {found.plain_tokens}" in found.line()
+    assert 0 < found.shared_tokens < found.plain_tokens
+    assert f"{found.shared_tokens} tokens instead of {found.plain_tokens}" in found.line()
     assert all(torch.equal(value, before[name]) for name, value in state_of(trainer).items())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 

@@ -85,7 +85,7 @@ def train(folder: Path, mode: str) -> None:
         disable_tqdm=True,
         freeze=[],
         seed=1,
-        layout="packed" if mode.endswith("_fast") else "plain",
+        layout="joined" if mode.endswith("_fast") else "plain",
         reference="cached" if mode.endswith("_fast") else "auto",
         memory="1e-6" if mode.endswith("_fast") else None,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.modeling import last_layer
+from unidpo_mm.modeling.branch_attention import GroupSpan
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import LoraSettings, add_lora
@@ -99,10 +100,11 @@ def test_a_position_too_few_shows(checkpoint: Checkpoint, monkeypatch: pytest.Mo
         right = score(scorer_of(loaded), loaded.adapter, batch)
         own = last_layer._positions_read
 
-        def without_the_prompt(lengths: Tensor, width: int) -> Tensor:
-            shorter = lengths.clone()
-            shorter[:, 1] += 1
-            return own(shorter, width)
+        def without_the_prompt(spans: Tensor, width: int) -> Tensor:
+            lines = [
+                s._replace(unread=s.prompt).as_line(spans.shape[1]) for s in GroupSpan.of(spans)
+            ]
+            return own(torch.tensor(lines), width)
 
         monkeypatch.setattr(last_layer, "_positions_read", without_the_prompt)
         wrong = score(scorer_of(loaded), loaded.adapter, batch)

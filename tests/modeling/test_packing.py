@@ -1,5 +1,6 @@
 """The packed layout says what the plain one says: log-probabilities, losses and gradients."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from builders import (
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
-from unidpo_mm.modeling import packing
+from unidpo_mm.modeling import packing, scoring
 from unidpo_mm.modeling.logprobs import sequence_logps
 from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.scoring import score
@@ -40,14 +41,16 @@ OTHER_TYPES = (
 """Decoders with sliding windows, mixed layers, or other norms and heads."""
 
 
-def batches(loaded: Any, rows: Any, *, side: Any = "right") -> tuple[GroupBatch, GroupBatch]:
+def batches(
+    loaded: Any, rows: Any, *, side: Any = "right", layout: Any = "packed"
+) -> tuple[GroupBatch, GroupBatch]:
     groups = encoded(loaded, rows)
     pad = loaded.adapter.pad_token_id
-    plain, packed = (
-        collate(groups, pad_token_id=pad, padding_side=side, layout=layout)
-        for layout in ("plain", "packed")
+    plain, shared = (
+        collate(groups, pad_token_id=pad, padding_side=side, layout=one)
+        for one in ("plain", layout)
     )
-    return plain, packed
+    return plain, shared
 
 
 def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,12 +63,17 @@ def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
     return logps.detach(), grads
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(
+    ("layout", "side"), [("packed", "right"), ("packed", "left"), ("joined", "right")]
+)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_packed_equals_plain(checkpoint: Checkpoint, model_type: str, side: str) -> None:
+def test_shared_prompts_change_nothing(
+    checkpoint: Checkpoint, model_type: str, layout: str, side: str
+) -> None:
     loaded = load_tiny(checkpoint(model_type))
     enable_packing(loaded.model)
-    plain, packed = batches(loaded, mixed_rows(pictures=model_type in PICTURE_TYPES), side=side)
+    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    plain, packed = batches(loaded, rows, side=side, layout=layout)
     assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
     (one, grads), (other, packed_grads) = scored(loaded, plain), scored(loaded, packed)
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
@@ -74,15 +82,51 @@ def test_packed_equals_plain(checkpoint: Checkpoint, model_type: str, side: str)
     torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["packed", "joined"])
 @pytest.mark.parametrize("model_type", OTHER_TYPES)
-def test_packed_equals_plain_for_other_decoders(tmp_path: Path, model_type: str) -> None:
+def test_shared_prompts_change_nothing_for_other_decoders(
+    tmp_path: Path, model_type: str, layout: str
+) -> None:
     sizes = {"sliding_window": 8} if model_type in ("mistral", "gemma3_text", "cohere2") else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
-    plain, packed = batches(loaded, mixed_rows(pictures=False))
+    plain, packed = batches(loaded, mixed_rows(pictures=False), layout=layout)
     with torch.no_grad():
         one, other = (score(scorer_of(loaded), loaded.adapter, b) for b in (plain, packed))
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2_vl", "llava"])
+def test_sums_in_double_precision_agree_to_ten_digits(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
+    loaded = load_tiny(checkpoint(model_type), dtype="auto")
+    loaded.model.double()
+    enable_packing(loaded.model)
+    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    for layout in ("packed", "joined"):
+        found = []
+        for batch in batches(loaded, rows, layout=layout):
+            pixels = {
+                name: tensor.double() if tensor.is_floating_point() else tensor
+                for name, tensor in batch.image_inputs.items()
+            }
+            batch = dataclasses.replace(batch, image_inputs=pixels)
+            with torch.no_grad():
+                logps = score(scorer_of(loaded), loaded.adapter, batch)
+            assert logps.dtype == torch.float64
+            found.append(sequence_logps(logps, batch).sum)
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
+
+
+def test_joined_rows_hold_no_padding(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llava"))
+    rows = mixed_rows(pictures=True)
+    _, joined = batches(loaded, rows, layout="joined")
+    groups = encoded(loaded, rows)
+    tokens = sum(g.prompt_ids.numel() + sum(map(len, g.response_ids)) for g in groups)
+    assert joined.segment.shape == (1, tokens)
+    assert int(joined.token_inputs["attention_mask"].sum()) == tokens
 
 
 def test_pictures_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
@@ -95,7 +139,16 @@ def test_pictures_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None
     assert int((packed.segment == 0).sum()) == prompts
 
 
-@pytest.mark.parametrize("mistake", ["a branch sees another", "packed positions"])
+def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
+    """Takes all groups of a joined row for the prompt of the first; the model's positions stay."""
+    later = row_position.clamp(min=1)
+    later[0, 0] = 0
+    return packing.Packing(segment.clamp(max=0), later)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["a branch sees another", "packed positions", "a group sees another"]
+)
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])  # in pieces, and by a mask
 def test_a_mistake_in_the_layout_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str, model_type: str
@@ -103,8 +156,11 @@ def test_a_mistake_in_the_layout_shows(
     sizes = {"sliding_window": 64} if model_type == "mistral" else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
-    plain, packed = batches(loaded, mixed_rows(pictures=False))
-    if mistake == "a branch sees another":
+    layout = "joined" if mistake == "a group sees another" else "packed"
+    plain, packed = batches(loaded, mixed_rows(pictures=False), layout=layout)
+    if mistake == "a group sees another":
+        monkeypatch.setattr(scoring, "Packing", as_one_prompt)
+    elif mistake == "a branch sees another":
         everything = packing.Packing.rule
 
         def leaky(self: Any, own: Any) -> Any:
@@ -112,8 +168,8 @@ def test_a_mistake_in_the_layout_shows(
 
         monkeypatch.setattr(packing.Packing, "rule_", everything, raising=False)
         monkeypatch.setattr(packing.Packing, "rule", leaky)
-        own = packing.branch_lengths
-        monkeypatch.setattr(packing, "branch_lengths", lambda seg: own(seg.clamp(max=1)))
+        spans = packing.group_spans
+        monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     else:
         width = packed.row_position.shape[1]
         packed.row_position.copy_(torch.arange(width).expand_as(packed.row_position))

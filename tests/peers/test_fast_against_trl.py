@@ -125,7 +125,8 @@ def test_loss_and_gradient_are_trls(
     assert abs(expected[0] - 0.693) > 1e-3  # the weights were moved
     live = ours(folder, rows, tmp_path)
     assert_same(live, expected)
-    cached = ours(folder, rows, tmp_path, reference="cached", reference_build="first_epoch")
+    given = {"layout": "joined", "reference": "cached", "reference_build": "first_epoch"}
+    cached = ours(folder, rows, tmp_path, **given)
     assert_same(cached, expected)
     other = ours(folder, rows, tmp_path, beta=0.11)
     with pytest.raises(AssertionError):

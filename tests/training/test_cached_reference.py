@@ -67,7 +67,7 @@ def computed(trainer: UniDPOTrainer) -> int:
     return trainer.parts.reference.computed
 
 
-@pytest.mark.parametrize("layout", ["plain", "packed"])
+@pytest.mark.parametrize("layout", ["plain", "joined"])
 @pytest.mark.parametrize("build", ["before", "first_epoch"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])

@@ -29,19 +29,33 @@ def test_packed_and_plain_runs_end_in_the_same_weights(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     folder = checkpoint(model_type)
-    runs = [trained(folder, tmp_path / layout, layout=layout) for layout in ("packed", "plain")]
-    assert [run.layout.layout for run in runs] == ["packed", "plain"]
-    packed, plain = (state_of(run) for run in runs)
-    for name, weight in plain.items():
-        torch.testing.assert_close(packed[name], weight, rtol=1e-5, atol=2e-6)
+    layouts = ["plain", "packed", "joined"]
+    runs = [trained(folder, tmp_path / layout, layout=layout) for layout in layouts]
+    assert [run.layout.layout for run in runs] == layouts
+    plain, *others = (state_of(run) for run in runs)
+    for other in others:
+        for name, weight in plain.items():
+            torch.testing.assert_close(other[name], weight, rtol=1e-5, atol=2e-6)
 
 
-def test_auto_packs_what_can_be_packed_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
-    assert trainer.layout.layout == "packed"
-    assert "once for all answers" in layout_line(trainer.layout)
+    assert trainer.layout.layout == "joined"
+    assert "once for all answers, nothing is padded" in layout_line(trainer.layout)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
-    assert batch.layout == "packed"
+    assert batch.layout == "joined"
+
+
+def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path) -> None:
+    """A sliding window needs one, and it would grow with the square of the batch."""
+    from unidpo_mm.plugins import load_family
+
+    folder = load_family("text").tiny(tmp_path / "m", model_type="mistral", sliding_window=8)
+    trainer = make_trainer(folder, mixed_rows(pictures=False), config(tmp_path))
+    assert trainer.layout.layout == "packed"
+    assert layout_line(trainer.layout).endswith("once for all answers")
+    args = config(tmp_path, layout="joined")
+    assert make_trainer(folder, mixed_rows(pictures=False), args).layout.layout == "joined"
 
 
 @pytest.mark.parametrize(
@@ -67,9 +81,15 @@ def test_rows_stay_plain_for_a_reason(
     assert reason in layout_line(trainer.layout)
 
 
-def test_single_answers_need_no_packing(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    rows = [row("a", "x", ("y",), (1.0,), pairs=()), row("b", "z", ("w",), (1.0,), pairs=())]
+def test_single_answers_are_joined_or_stay_as_they_are(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row("a", "x", ("y",), (1.0,), pairs=()), row("b", "z " * 9, ("w",), (1.0,), pairs=())]
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="sft"))
+    assert trainer.layout.layout == "joined"
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
+    given = {"loss_type": "sft", "model_init_kwargs": {"attn_implementation": "eager"}}
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
     assert "one answer to a prompt" in layout_line(trainer.layout)
 
 
@@ -86,8 +106,8 @@ def test_a_model_whose_answers_would_mix_stays_plain(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a state-space model would: the mask is not asked for."""
-    merged = packing.branch_lengths
-    monkeypatch.setattr(packing, "branch_lengths", lambda seg: merged(seg.clamp(max=1)))
+    spans = packing.group_spans
+    monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     rows = mixed_rows(pictures=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"

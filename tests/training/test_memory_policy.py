@@ -35,7 +35,7 @@ def test_the_first_layers_are_checkpointed_until_the_rest_fits() -> None:
 
 def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> float:
     """Bytes that are just enough with the first half of the layers checkpointed."""
-    args = config(folder, layout="packed")
+    args = config(folder, layout="joined")
     trainer = make_trainer(model, rows, args, peft_config=LoraSettings(r=4) if lora else None)
     trainer.model_wrapped = trainer.model
     trainer.model.train()
@@ -57,7 +57,7 @@ def test_a_budget_chooses_the_layers_and_moves_no_number(
         trainer = make_trainer(
             checkpoint(model_type),
             rows,
-            config(tmp_path, memory=memory, optim="sgd", layout="packed"),
+            config(tmp_path, memory=memory, optim="sgd", layout="joined"),
             peft_config=LoraSettings(r=4) if lora else None,
         )
         trainer.train()

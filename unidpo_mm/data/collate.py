@@ -1,10 +1,11 @@
 """Pads groups into a batch: the only place that pads, and the place that picks a layout.
 
-The plain layout writes one row `[prompt | response]` per response, the packed one a row per group:
+The plain layout writes one row `[prompt | response]` per response, the packed one a row per group,
+the joined one a single row:
 
-    group 0:  p p p p a a a      row 0, response 0        p p p p a a a b b    row 0, both responses
-              p p p p b b .      row 1, response 1
-    group 1:  q q c c c . .      row 2, response 2        q q c c c . . . .    row 1
+    group 0, response 0      p p p p a a a       p p p p a a a b b       p p p p a a a b b q q c c c
+             response 1      p p p p b b .       q q c c c . . . .
+    group 1, response 0      q q c c c . .
 
 and the flat list of targets says, for every response token, which hidden state predicts it: the
 one before it in the plain row. This is the only place that shifts.
@@ -36,7 +37,7 @@ class GroupCollator:
     Attributes:
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled.
-        layout: One row per answer, or one per group.
+        layout: One row per answer, one per group, or one in all.
         pictures_once: Whether plain rows share the pictures of their group, see `collate`.
         keyed: Whether answers and pictures get keys, for a cache.
         filler: A group of weight 0 with pictures, added to batches without pictures so that every
@@ -81,7 +82,7 @@ def collate(
         groups: At least one group.
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled; it changes no result.
-        layout: One row per answer, or one per group; it changes no result either.
+        layout: One row per answer, one per group, or one in all; it changes no result either.
         pictures_once: Whether the tensors of a group's pictures stand in the batch once, with an
             order that says where they go, or once for each row. Packed rows have them once.
         keyed: Whether answers and pictures get keys, for a cache.
@@ -92,16 +93,15 @@ def collate(
     if not groups:
         raise DataError(Problem("batch", "there is no group", "Give at least one"))
     rows = _rows(groups, layout)
-    width = max(row.ids.numel() for row in rows)
-    starts = [0 if padding_side == "right" else width - row.ids.numel() for row in rows]
+    grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.source for group in groups))
     return GroupBatch(
         layout=layout,
-        token_inputs=_token_inputs(rows, width, padding_side, pad_token_id),
+        token_inputs=_token_inputs(rows, grid, pad_token_id),
         **_pictures(groups, rows, once=pictures_once),
-        segment=_pad([row.segment for row in rows], width, padding_side, PADDING),
-        row_position=_pad([row.row_position for row in rows], width, padding_side, 0),
-        **_targets(rows, starts),
+        segment=grid.lay([row.segment for row in rows], PADDING),
+        row_position=grid.lay([row.row_position for row in rows], 0),
+        **_targets(rows, grid),
         scores=torch.cat([group.scores for group in groups]),
         **_units(groups, sources),
         sources=sources,
@@ -160,33 +160,48 @@ class _Row:
 
 
 def _rows(groups: Sequence[EncodedGroup], layout: Layout) -> list[_Row]:
-    """Returns one row per group, or one per answer; the answers stand in the same order in both."""
+    """Returns groups with all their answers, or with one each; the answers keep their order."""
     rows = []
     for group in groups:
         numbers = range(len(group.response_ids))
-        split = [tuple(numbers)] if layout == "packed" else [(number,) for number in numbers]
+        split = [(number,) for number in numbers] if layout == "plain" else [tuple(numbers)]
         rows += [_Row(group, taken) for taken in split]
     return rows
 
 
-def _pad(tensors: Sequence[Tensor], width: int, side: str, value: int) -> Tensor:
-    def padding(tensor: Tensor) -> tuple[int, int]:
-        missing = width - tensor.numel()
-        return (0, missing) if side == "right" else (missing, 0)
+@dataclass(frozen=True)
+class _Grid:
+    """Where pieces of a batch stand: [B, T], and row and first position of each."""
 
-    return torch.stack([F.pad(tensor, padding(tensor), value=value) for tensor in tensors])
+    shape: tuple[int, int]
+    places: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], side: str, *, joined: bool) -> "_Grid":
+        """Returns one row for each piece, filled up on one side, or one row for all."""
+        if joined:
+            starts = accumulate(lengths[:-1], initial=0)
+            return cls((1, sum(lengths)), tuple((0, start) for start in starts))
+        width = max(lengths)
+        firsts = [0 if side == "right" else width - length for length in lengths]
+        return cls((len(lengths), width), tuple(enumerate(firsts)))
+
+    def lay(self, pieces: Sequence[Tensor], filling: int) -> Tensor:
+        """Returns [B, T] with the pieces in their places."""
+        laid = torch.full(self.shape, filling, dtype=pieces[0].dtype)
+        for piece, (row, start) in zip(pieces, self.places, strict=True):
+            laid[row, start : start + piece.numel()] = piece
+        return laid
 
 
-def _token_inputs(
-    rows: Sequence[_Row], width: int, side: str, pad_token_id: int
-) -> dict[str, Tensor]:
+def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[str, Tensor]:
     inputs = {
-        "input_ids": _pad([row.ids for row in rows], width, side, pad_token_id),
-        "attention_mask": _pad([torch.ones_like(row.ids) for row in rows], width, side, 0),
+        "input_ids": grid.lay([row.ids for row in rows], pad_token_id),
+        "attention_mask": grid.lay([torch.ones_like(row.ids) for row in rows], 0),
     }
     for name in dict.fromkeys(name for row in rows for name in row.extras):
         tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
-        inputs[name] = _pad(tensors, width, side, 0)
+        inputs[name] = grid.lay(tensors, 0)
     return inputs
 
 
@@ -234,10 +249,10 @@ def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([filled(tensor) for tensor in tensors])
 
 
-def _targets(rows: Sequence[_Row], starts: Sequence[int]) -> dict[str, Any]:
+def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
     """Returns the flat list (row, position) -> target id -> response, and the lengths."""
     row, position, answers = [], [], []
-    for number, (one, start) in enumerate(zip(rows, starts, strict=True)):
+    for one, (number, start) in zip(rows, grid.places, strict=True):
         for predictors, ids in zip(one.predictors(), one.answers, strict=True):
             row.append(torch.full((ids.numel(),), number))
             position.append(start + predictors)

@@ -27,7 +27,8 @@ class Preflight:
         prompts: Distinct prompts with their pictures.
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
-        tokens_of_pair: Layout -> most tokens that one pair adds to a batch.
+        tokens_of_pair: Layout -> most tokens that one pair adds to a batch; ``packed`` stands for
+            ``joined``, too.
         problems: What is wrong.
     """
 

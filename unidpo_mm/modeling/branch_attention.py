@@ -5,68 +5,94 @@
     each answer    over the prompt and, causally, itself
 
 A mask of the whole row costs (P + A + B)^2 scores, most of which are thrown away. In pieces they
-are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens. In a
-layer whose output is read from the last prompt token on (`last_layer.py`), the prompt costs P.
+are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens; groups
+that stand in one row cost nothing beside each other. In a layer whose output is read from the last
+prompt token on (`last_layer.py`), the prompt costs P.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BranchLengths", "are_branch_lengths", "branch_lengths", "by_branch"]
+__all__ = ["GroupSpan", "are_spans", "by_branch", "group_spans"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 """An attention function as transformers registers them."""
 
 
-def branch_lengths(segment: Tensor) -> Tensor:
-    """Returns where rows begin and how long their pieces are, to stand in for a mask.
-
-    Args:
-        segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
-
-    Returns:
-        [B, 3 + K] int64 on the CPU, see `BranchLengths`.
-    """
-    segment = segment.cpu()
-    pieces = int(segment.max()) + 1
-    lengths = torch.stack([(segment == piece).sum(1) for piece in range(pieces)], dim=1)
-    before = (segment >= 0).int().argmax(1, keepdim=True)
-    return torch.cat([before, torch.zeros_like(before), lengths], dim=1)
-
-
-def are_branch_lengths(mask: Tensor | None) -> bool:
-    """Whether what a layer got as its mask is `branch_lengths`: no real mask is made of numbers."""
-    return mask is not None and mask.dtype == torch.int64
-
-
-class BranchLengths(NamedTuple):
-    """One row of `branch_lengths`.
+class GroupSpan(NamedTuple):
+    """Where a prompt and its answers stand in a batch.
 
     Attributes:
-        before: Padding before the row.
+        row: In which row.
+        first: Position of the first prompt token.
         unread: First tokens of the prompt whose output nobody reads.
         prompt: Tokens of the prompt.
-        branches: Tokens of each branch.
+        branches: Tokens of each answer.
     """
 
-    before: int
+    row: int
+    first: int
     unread: int
     prompt: int
     branches: tuple[int, ...]
 
+    @property
+    def start(self) -> int:
+        """Position of the first token of the first answer."""
+        return self.first + self.prompt
+
+    @property
+    def end(self) -> int:
+        """Position behind the last answer."""
+        return self.start + sum(self.branches)
+
     @classmethod
-    def of_rows(cls, lengths: Tensor) -> list["BranchLengths"]:
-        """Returns the rows of a batch's `branch_lengths`."""
-        return [cls(b, u, p, tuple(branches)) for b, u, p, *branches in lengths.tolist()]
+    def of(cls, spans: Tensor) -> list["GroupSpan"]:
+        """Returns the rows of `group_spans`."""
+        return [cls(*line[:4], tuple(line[4:])) for line in spans.tolist()]  # type: ignore[call-arg]
+
+    def as_line(self, width: int) -> list[int]:
+        """Returns the span as a row of `group_spans` that is so wide."""
+        line = [*self[:4], *self.branches]
+        return line + [0] * (width - len(line))
+
+
+def group_spans(segment: Tensor, row_position: Tensor) -> Tensor:
+    """Returns where the groups of a packed batch stand, to stand in for a mask.
+
+    Args:
+        segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
+        row_position: [B, T], the position in the plain row.
+
+    Returns:
+        [G, 4 + K] int64 on the CPU: the fields of `GroupSpan`, with the branches one by one.
+    """
+    found = []
+    for row, (segments, positions) in enumerate(
+        zip(segment.cpu(), row_position.cpu(), strict=True)
+    ):
+        begins = ((segments == 0) & (positions == 0)).nonzero().flatten().tolist()
+        for first, end in pairwise([*begins, segments.numel()]):
+            own = segments[first:end]
+            prompt, *branches = torch.bincount(own[own >= 0]).tolist()
+            found.append(GroupSpan(row, first, 0, prompt, tuple(branches)))
+    width = 4 + max(len(span.branches) for span in found)
+    return torch.tensor([span.as_line(width) for span in found])
+
+
+def are_spans(mask: Tensor | None) -> bool:
+    """Whether what a layer got as its mask is `group_spans`: no real mask is made of numbers."""
+    return mask is not None and mask.dtype == torch.int64
 
 
 def by_branch(attend: Attention) -> Attention:
-    """Returns an attention function that takes `branch_lengths` in place of a mask.
+    """Returns an attention function that takes `group_spans` in place of a mask.
 
     Given any other mask it is `attend` itself.
     """
@@ -79,35 +105,37 @@ def by_branch(attend: Attention) -> Attention:
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
-        if attention_mask is None or not are_branch_lengths(attention_mask):
+        if attention_mask is None or not are_spans(attention_mask):
             return attend(module, query, key, value, attention_mask, **kwargs)
-        rows = [
-            _row(query[n : n + 1], key[n : n + 1], value[n : n + 1], lengths, kwargs.get("scaling"))
-            for n, lengths in enumerate(BranchLengths.of_rows(attention_mask))
-        ]
+        spans = GroupSpan.of(attention_mask)
+        rows = []
+        for row in range(len(query)):
+            q, k, v = (tensor[row : row + 1] for tensor in (query, key, value))
+            own = [span for span in spans if span.row == row]
+            rows.append(_row(q, k, v, own, kwargs.get("scaling")))
         return torch.cat(rows).transpose(1, 2), None
 
     return attend_by_branch
 
 
 def _row(
-    query: Tensor, key: Tensor, value: Tensor, lengths: BranchLengths, scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, spans: Sequence[GroupSpan], scale: float | None
 ) -> Tensor:
     """Attends within one row, [1, H, T, D]; padding and what nobody reads give 0."""
-    before, unread, prompt, branches = lengths
-    first, start = before + unread, before + prompt
-    seen, said = key[:, :, before:start], value[:, :, before:start]
-    pieces = [
-        torch.zeros_like(query[:, :, :first]),
-        _last(query[:, :, first:start], seen, said, scale),
-    ]
-    for length in filter(None, branches):
-        own = slice(start, start + length)
-        keys = torch.cat([seen, key[:, :, own]], dim=2)
-        values = torch.cat([said, value[:, :, own]], dim=2)
-        pieces.append(_last(query[:, :, own], keys, values, scale))
-        start += length
-    pieces.append(torch.zeros_like(query[:, :, start:]))
+    pieces, done = [], 0
+    for span in spans:
+        read, start = span.first + span.unread, span.start
+        pieces.append(torch.zeros_like(query[:, :, done:read]))
+        seen, said = key[:, :, span.first : start], value[:, :, span.first : start]
+        pieces.append(_last(query[:, :, read:start], seen, said, scale))
+        for length in filter(None, span.branches):
+            own = slice(start, start + length)
+            keys = torch.cat([seen, key[:, :, own]], dim=2)
+            values = torch.cat([said, value[:, :, own]], dim=2)
+            pieces.append(_last(query[:, :, own], keys, values, scale))
+            start += length
+        done = start
+    pieces.append(torch.zeros_like(query[:, :, done:]))
     return torch.cat(pieces, dim=2)
 
 

@@ -4,7 +4,7 @@ Log-probabilities are read off the last prompt token and the answers. Everything
 that works position by position (queries, output projection, feed-forward) therefore runs for those
 alone, and puts zeros where the others were. Where a row is mostly picture, that is most of a layer.
 
-It happens only where `branch_lengths` came in place of a mask, in packed rows of plain causal
+It happens only where `group_spans` came in place of a mask, in packed rows of plain causal
 layers. A checkpointed layer is computed a second time without its own hooks, so what is read is
 told to the layer in that argument, and the modules inside learn it from there.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .branch_attention import BranchLengths, are_branch_lengths
+from .branch_attention import GroupSpan, are_spans
 from .memory import decoder_layers
 
 __all__ = ["spare_last_layer"]
@@ -59,11 +59,11 @@ class _Hooks:
         """Tells the layer that of the prompt the last token alone is read."""
         self._read = None
         mask = kwargs.get("attention_mask")
-        if mask is None or not are_branch_lengths(mask):
+        if mask is None or not are_spans(mask):
             return None
-        lengths = mask.clone()
-        lengths[:, 1] = (lengths[:, 2] - 1).clamp(min=0)
-        return args, {**kwargs, "attention_mask": lengths}
+        told = [span._replace(unread=span.prompt - 1) for span in GroupSpan.of(mask)]
+        lines = mask.new_tensor([span.as_line(mask.shape[1]) for span in told])
+        return args, {**kwargs, "attention_mask": lines}
 
     def leave(self, layer: nn.Module, args: Any, output: Any) -> None:
         """Forgets what is read."""
@@ -72,7 +72,7 @@ class _Hooks:
     def learn(self, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Learns what is read; in the second computation of a checkpointed layer, too."""
         mask = kwargs.get("attention_mask")
-        if mask is None or not are_branch_lengths(mask):
+        if mask is None or not are_spans(mask):
             self._read = None
             return
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -95,10 +95,11 @@ class _Hooks:
         return wide.view(rows, width, -1)
 
 
-def _positions_read(lengths: Tensor, width: int) -> Tensor:
+def _positions_read(spans: Tensor, width: int) -> Tensor:
     """Returns the indices into [B * T] of the positions whose output is read."""
-    pieces = []
-    for number, row in enumerate(BranchLengths.of_rows(lengths)):
-        start = number * width + row.before
-        pieces.append(torch.arange(start + row.unread, start + row.prompt + sum(row.branches)))
-    return torch.cat(pieces)
+    return torch.cat(
+        [
+            span.row * width + torch.arange(span.first + span.unread, span.end)
+            for span in GroupSpan.of(spans)
+        ]
+    )

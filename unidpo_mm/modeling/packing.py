@@ -1,25 +1,27 @@
 """The packed layout inside transformers' own attention: which keys a token of a packed row may see.
 
-A packed row is `[prompt | r0 | r1 | ...]`. A token sees the prompt and its own branch, by the
-model's own rule (causal, sliding window, ...) at the positions that both would have in the plain
-row. The rule reaches every text layer through a registered mask function; models are not patched.
-Where the rule is plain causal, no mask is made: attention runs piece by piece.
+A packed row is `[prompt | r0 | r1 | ...]`, a joined one several of these. A token sees its prompt
+and its own branch, by the model's own rule (causal, sliding window, ...) at the positions that both
+would have in the plain row. The rule reaches every text layer through a registered mask function;
+models are not patched. Where the rule is plain causal, no mask is made: attention runs piece by
+piece.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from .branch_attention import branch_lengths, by_branch
+from .branch_attention import GroupSpan, by_branch, group_spans
 from .last_layer import spare_last_layer
 
-__all__ = ["Packing", "enable_packing", "packed_rows", "plain_positions"]
+__all__ = ["Packing", "enable_packing", "masks_made", "packed_rows", "plain_positions"]
 
 PREFIX = "packed_"
 """Put before the name of the attention kernel that a model had."""
@@ -44,21 +46,36 @@ class Packing:
     segment: Tensor
     row_position: Tensor
 
+    @cached_property
+    def spans(self) -> Tensor:
+        """Where the groups stand, see `group_spans`."""
+        return group_spans(self.segment, self.row_position)
+
     def rule(self, own: MaskFunction) -> MaskFunction:
         """Returns the model's own rule at plain positions, between tokens of one branch."""
         segment = self.segment
-        # where the token would stand in the plain row, padded as this one is
-        position = self.row_position + (segment >= 0).int().argmax(1, keepdim=True)
+        first = (segment == 0) & (self.row_position == 0)
+        group = first.cumsum(1)
+        place = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
+        # where the token would stand if its group were alone and began where it begins here
+        position = self.row_position + torch.where(first, place, 0).cummax(1).values
 
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             branch = segment[batch, key]
             related = (branch == 0) | (branch == segment[batch, query])
+            related = related & (group[batch, key] == group[batch, query])
             return related & own(batch, head, position[batch, query], position[batch, key])
 
         return visible
 
 
 _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+_masks_made: ContextVar[int] = ContextVar("masks made", default=0)
+
+
+def masks_made() -> int:
+    """Returns how many masks of whole rows were made in this thread so far."""
+    return _masks_made.get()
 
 
 @contextmanager
@@ -111,7 +128,8 @@ def _register(kernel: str) -> str:
         packing = _current.get()
         if packing is not None:
             if in_pieces and mask_function is plain_causal:
-                return branch_lengths(packing.segment)
+                return packing.spans
+            _masks_made.set(_masks_made.get() + 1)
             mask_function = packing.rule(mask_function)
             kwargs = {**kwargs, "allow_is_causal_skip": False}
         return make_mask(*args, mask_function=mask_function, **kwargs)
@@ -141,16 +159,21 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
     count: Any = getattr(base, "get_rope_index", None)
     if count is None:
         return None
-    in_prompt = packing.segment == 0
+    spans = GroupSpan.of(packing.spans)
+
+    def prompts(rows_BT: Tensor) -> Tensor:
+        return pad_sequence([rows_BT[s.row, s.first : s.start] for s in spans], batch_first=True)
+
     grids = {name: inputs[name] for name in ("image_grid_thw",) if name in inputs}
-    counted, _ = count(
-        inputs["input_ids"],
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-        attention_mask=in_prompt.long(),
+    counted_3GP, _ = count(
+        prompts(inputs["input_ids"]),
+        mm_token_type_ids=prompts(inputs["mm_token_type_ids"]),
+        attention_mask=prompts(torch.ones_like(inputs["input_ids"])),
         **grids,
     )
-    prompt_3BT = torch.where(in_prompt, counted, -1)
-    following_B = prompt_3BT.amax(dim=(0, 2)) + 1
-    into_answer_BT = packing.row_position - in_prompt.sum(1, keepdim=True)
-    answer_BT = following_B[:, None] + into_answer_BT
-    return torch.where(packing.segment > 0, answer_BT, prompt_3BT).clamp(min=0)
+    positions_3BT = packing.row_position.repeat(3, 1, 1)
+    for number, span in enumerate(spans):
+        own_3P = counted_3GP[:, number, : span.prompt]
+        positions_3BT[:, span.row, span.first : span.start] = own_3P
+        positions_3BT[:, span.row, span.start : span.end] += own_3P.amax() + 1 - span.prompt
+    return positions_3BT

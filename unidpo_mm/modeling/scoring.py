@@ -157,7 +157,7 @@ def score(
         batch: On the scorer's device.
         pictures: Features of its pictures from an earlier pass, or a place for them.
     """
-    packing = Packing(batch.segment, batch.row_position) if batch.layout == "packed" else None
+    packing = None if batch.layout == "plain" else Packing(batch.segment, batch.row_position)
     logps: Tensor = scorer(
         adapter.forward_inputs(batch),
         batch.row,

@@ -78,7 +78,7 @@ class ModelSection(Section):
     """Model family, see `unidpo-mm list models`; null finds it by the model's type."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` takes the checkpoint's."""
-    layout: Literal["auto", "packed", "plain"] = "auto"
+    layout: Literal["auto", "joined", "packed", "plain"] = "auto"
     """`packed` runs prompt and pictures once for all answers, `plain` once for each; `auto` packs
     where a check on the run's own rows shows that nothing changes."""
     freeze: Names | None = None

@@ -13,7 +13,8 @@ from .rows import Domain, Pair
 
 __all__ = ["EncodedGroup", "GroupBatch", "Layout"]
 
-Layout = Literal["plain", "packed"]
+Layout = Literal["plain", "packed", "joined"]
+"""A row of a batch holds a prompt with one answer, a prompt with all its answers, or everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,8 @@ class GroupBatch:
     """Several groups as padded tensors, and the flat list of what is scored.
 
     Attributes:
-        layout: ``plain`` (one row per response) or ``packed`` (one row per group).
+        layout: ``plain`` (one row per response), ``packed`` (one row per group) or ``joined`` (one
+            row for all groups, nothing padded).
         token_inputs: name -> [B, T]; always ``input_ids`` and ``attention_mask``.
         image_inputs: name -> tensor over the pictures of all rows; empty without pictures.
         image_order: For every picture of the rows, which of those in `image_inputs` it is; None

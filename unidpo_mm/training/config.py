@@ -92,7 +92,7 @@ class UniDPOConfig(TrainingArguments):
     """Least pixels of a picture, for models whose resolution follows it."""
     image_max_pixels: int | None = None
     """Most pixels of a picture, likewise."""
-    layout: Literal["auto", "packed", "plain"] = "auto"
+    layout: Literal["auto", "joined", "packed", "plain"] = "auto"
     """``packed`` runs prompt and pictures once for all answers, ``plain`` once for each; ``auto``
     packs where a check on the run's own rows shows that nothing changes."""
     padding_side: Literal["left", "right"] = "right"

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import ModelError, Problem
+from ..modeling.packing import masks_made
 from ..modeling.scoring import ScoringModel, score
 from ..records import Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
@@ -29,12 +31,13 @@ PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """The same between the layouts, where only the order of sums differs."""
 
 
-LAYOUTS: tuple[Layout, Layout] = ("plain", "packed")
+SAMPLE = 3
+"""Rows that are scored in every layout."""
 
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """The layout of a run, and why it is not the packed one."""
+    """The layout of a run, and why prompts are not shared where it is the plain one."""
 
     layout: Layout
     reason: str = ""
@@ -94,7 +97,7 @@ def check_scorer(scorer: ScoringModel, adapter: Adapter, device: torch.device | 
 
 
 def choose_layout(
-    wanted: Literal["auto", "packed", "plain"],
+    wanted: Literal["auto", "joined", "packed", "plain"],
     scorer: ScoringModel,
     adapter: Adapter,
     rows: Sequence[PreferenceRow],
@@ -104,55 +107,82 @@ def choose_layout(
 ) -> LayoutChoice:
     """Returns the layout of a run.
 
+    Groups are joined in one row where attention runs piece by piece, so that they cost nothing
+    beside each other; a mask of all of them would cost more than padding does.
+
     Args:
         wanted: What the user asks for.
         scorer: The policy, its weights on `device`.
         adapter: Encodes rows.
-        rows: The run's rows; those with most answers and with a picture are scored both ways.
+        rows: The run's rows; some of them are scored in every layout.
         unpackable: What is known to stand against packing.
         device: Where the weights are.
 
     Raises:
-        ModelError: If packed rows are asked for and cannot be had.
+        ModelError: If the layout asked for cannot be had.
     """
     if wanted == "plain":
         return LayoutChoice("plain", "as asked for")
+    trial = None if unpackable else _Trial(scorer, adapter, rows, device)
+    reason = unpackable if trial is None else trial.disagreement("packed")
+    if trial is not None and (wanted == "joined" or (wanted == "auto" and trial.in_pieces)):
+        apart = reason or trial.disagreement("joined")
+        if apart is None:
+            return LayoutChoice("joined")
+        reason = apart if wanted == "joined" else reason
     if wanted == "auto" and all(len(row.responses) < 2 for row in rows):
         return LayoutChoice("plain", "there is one answer to a prompt")
-    reason = unpackable or _disagreement(scorer, adapter, rows, device)
     if reason is None:
         return LayoutChoice("packed")
-    if wanted == "packed":
-        raise ModelError(Problem("model.layout", f"rows cannot be packed: {reason}", "Set auto"))
+    if wanted != "auto":
+        raise ModelError(Problem("model.layout", f"rows cannot be {wanted}: {reason}", "Set auto"))
     return LayoutChoice("plain", reason)
 
 
-@torch.no_grad()
-def _disagreement(
-    scorer: ScoringModel,
-    adapter: Adapter,
-    rows: Sequence[PreferenceRow],
-    device: torch.device | str,
-) -> str | None:
-    """Says by how much the layouts differ on real rows; None if by no more than rounding."""
-    picked = [max(rows, key=lambda row: len(row.responses)), *(r for r in rows if r.images)][:2]
-    groups = [adapter.encode(row) for row in picked]
-    training = scorer.training
-    scorer.eval()
-    plain, packed = (
-        score(
-            scorer,
-            adapter,
-            collate(groups, pad_token_id=adapter.pad_token_id, layout=layout).to(device),
-        )
-        for layout in LAYOUTS
-    )
-    scorer.train(training)
-    difference = float((plain - packed).abs().max())
-    dtype = next(scorer.parameters()).dtype
-    if difference <= PACKED_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
-        return None
-    return f"packed log-probabilities differ from plain ones by {difference:.3g}"
+class _Trial:
+    """Scores a few real rows in one layout and the other.
+
+    Attributes:
+        in_pieces: Whether no mask of a whole row was needed so far.
+    """
+
+    def __init__(
+        self,
+        scorer: ScoringModel,
+        adapter: Adapter,
+        rows: Sequence[PreferenceRow],
+        device: torch.device | str,
+    ) -> None:
+        self.scorer, self.adapter, self.device = scorer, adapter, device
+        self.groups = [adapter.encode(row) for row in _sample(rows)]
+        self.in_pieces = True
+        self.plain = self._scored("plain")
+
+    def disagreement(self, layout: Layout) -> str | None:
+        """Says by how much a layout differs from the plain one; None if by rounding alone."""
+        before = masks_made()
+        difference = float((self.plain - self._scored(layout)).abs().max())
+        self.in_pieces = self.in_pieces and masks_made() == before
+        dtype = next(self.scorer.parameters()).dtype
+        if difference <= PACKED_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
+            return None
+        return f"{layout} log-probabilities differ from plain ones by {difference:.3g}"
+
+    @torch.no_grad()
+    def _scored(self, layout: Layout) -> Tensor:
+        pad = self.adapter.pad_token_id
+        batch = collate(self.groups, pad_token_id=pad, layout=layout).to(self.device)
+        training = self.scorer.training
+        self.scorer.eval()
+        logps = score(self.scorer, self.adapter, batch)
+        self.scorer.train(training)
+        return logps
+
+
+def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+    """Returns the row with most answers, one with a picture, and the last one: some rows twice."""
+    most = max(rows, key=lambda row: len(row.responses))
+    return [most, *(row for row in rows if row.images), *reversed(rows)][:SAMPLE]
 
 
 def _short_row() -> PreferenceRow:

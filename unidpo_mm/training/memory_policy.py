@@ -10,7 +10,7 @@ from ..errors import Problem, RecipeError
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..modeling.processes import largest_anywhere
 from ..modeling.scoring import score
-from ..records import GroupBatch
+from ..records import GroupBatch, Layout
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
@@ -94,7 +94,8 @@ def most_tokens(trainer: "UniDPOTrainer") -> int:
         trainer.args.per_device_train_batch_size,
         *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
     )
-    return round(found.tokens_of_pair[trainer.layout.layout] * most_pairs)
+    layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
+    return round(found.tokens_of_pair[layout] * most_pairs)
 
 
 def _free_memory(trainer: "UniDPOTrainer") -> int:

@@ -82,6 +82,8 @@ def print_start(
 
 def layout_line(choice: LayoutChoice) -> str:
     """Returns what a batch repeats, and why."""
+    if choice.layout == "joined":
+        return "Layout: joined, prompt and pictures run once for all answers, nothing is padded"
     if choice.layout == "packed":
         return "Layout: packed, prompt and pictures run once for all answers"
     return f"Layout: plain, prompt and pictures run once for each answer ({choice.reason})"

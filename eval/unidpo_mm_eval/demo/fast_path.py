@@ -19,16 +19,16 @@ class Saving:
 
     pairs: int
     plain_tokens: int
-    packed_tokens: int
+    shared_tokens: int
     plain_seconds: float
-    packed_seconds: float
+    shared_seconds: float
 
     def line(self) -> str:
         """Returns the saving as a sentence."""
         return (
             "Fast path: prompt and pictures run once for both answers, so that a pass over "
-            f"{self.pairs} pairs takes {self.packed_seconds:.1f} s instead of "
-            f"{self.plain_seconds:.1f} s ({self.packed_tokens} tokens instead of "
+            f"{self.pairs} pairs takes {self.shared_seconds:.1f} s instead of "
+            f"{self.plain_seconds:.1f} s ({self.shared_tokens} tokens instead of "
             f"{self.plain_tokens})"
         )
 
@@ -38,23 +38,23 @@ class Saving:
 
 
 def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
-    """Runs a few pairs in both layouts; None where the run is not packed. No weight changes.
+    """Runs a few pairs in both layouts; None where the run's is the plain one. No weight changes.
 
-    The packed layout goes first, so that whatever is done but once counts against it.
+    The run's layout goes first, so that whatever is done but once counts against it.
     """
-    if trainer.layout.layout != "packed":
+    if trainer.layout.layout == "plain":
         return None
     data = trainer.train_dataset
     groups = [data[number * len(data) // ROWS] for number in range(ROWS)]
     tokens: dict[Layout, int] = {}
     seconds: dict[Layout, float] = {}
-    layouts: tuple[Layout, Layout] = ("packed", "plain")
+    layouts: tuple[Layout, Layout] = (trainer.layout.layout, "plain")
     for layout in layouts:
         batch = collate(
             groups,
             pad_token_id=trainer.parts.adapter.pad_token_id,
             layout=layout,
-            pictures_once=layout == "packed",
+            pictures_once=layout != "plain",
         )
         began = time.perf_counter()
         with trainer.accelerator.autocast():
@@ -65,7 +65,7 @@ def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
     return Saving(
         pairs=sum(len(group.pairs) for group in groups),
         plain_tokens=tokens["plain"],
-        packed_tokens=tokens["packed"],
+        shared_tokens=tokens[layouts[0]],
         plain_seconds=seconds["plain"],
-        packed_seconds=seconds["packed"],
+        shared_seconds=seconds[layouts[0]],
     )
