@@ -123,6 +123,8 @@ def choose_layout(
     """
     if wanted == "plain":
         return LayoutChoice("plain", "as asked for")
+    if not rows:
+        return LayoutChoice("plain", "there is no row")
     trial = None if unpackable else _Trial(scorer, adapter, rows, device)
     reason = unpackable if trial is None else trial.disagreement("packed")
     if trial is not None and (wanted == "joined" or (wanted == "auto" and trial.in_pieces)):
