@@ -3,7 +3,7 @@
     make bench                    # every case
     make bench ARGS="'LLaVA VQA'"
 
-Ours are packed. Processing of pictures and collation are counted, the optimizer's step is not.
+Our rows are joined: all groups of a micro-batch in one. Processing of pictures and collation are counted, the optimizer's step is not.
 Time is the CPU time of this process on one thread, memory the peak of live tensors above what lived
 before the step. The models are random and small, of real proportions (shapes.py). Speed and memory
 are relative to the first line of each case: TRL with checkpointing, without the hooks that make it
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,8 +145,9 @@ def main(wanted: list[str]) -> None:
     out.writeheader()
     for case in CASES:
         if not wanted or case.name in wanted:
-            for line in compare(case):
-                out.writerow(line)
+            with redirect_stdout(sys.stderr):  # a trainer prints its log
+                lines = compare(case)
+            out.writerows(lines)
             sys.stdout.flush()
 
 
