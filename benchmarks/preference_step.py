@@ -3,11 +3,12 @@
     make bench                    # every case
     make bench ARGS="'LLaVA VQA'"
 
-Our rows are joined: all groups of a micro-batch in one. Processing of pictures and collation are counted, the optimizer's step is not.
-Time is the CPU time of this process on one thread, memory the peak of live tensors above what lived
-before the step. The models are random and small, of real proportions (shapes.py). Speed and memory
-are relative to the first line of each case: TRL with checkpointing, without the hooks that make it
-back-propagate through a frozen tower; for text and full fine-tunes TRL as it ships.
+Our rows are joined: all groups of a micro-batch in one. Processing of pictures and collation are
+counted, the optimizer's step is not. Time is the CPU time of this process on one thread, memory the
+peak of live tensors above what lived before the step. The models are random and small, of real
+proportions (shapes.py). Speed and memory are relative to the first line of each case: TRL with
+checkpointing, without the hooks that make it back-propagate through a frozen tower; for text and
+full fine-tunes TRL as it ships.
 """
 
 import csv
