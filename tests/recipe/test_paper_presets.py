@@ -171,6 +171,7 @@ def test_a_run_trains_as_tabled(name: str):
     assert recipe.run.resume == "auto"
     assert recipe.data.max_length == int(row["length"])
     assert recipe.data.seed == 42
+    assert "  group_by_prompt: false " in text_of(name)  # whatever becomes the default
     assert recipe.model.lora is None
     assert recipe.model.dtype == "bfloat16"
 

@@ -41,7 +41,7 @@ def test_packed_and_plain_runs_end_in_the_same_weights(
 def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
     assert trainer.layout.layout == "joined"
-    assert "once for all answers, nothing is padded" in layout_line(trainer.layout)
+    assert "once for all answers, nothing is padded" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
     assert batch.layout == "joined"
 
@@ -53,7 +53,7 @@ def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path
     folder = load_family("text").tiny(tmp_path / "m", model_type="mistral", sliding_window=8)
     trainer = make_trainer(folder, mixed_rows(pictures=False), config(tmp_path))
     assert trainer.layout.layout == "packed"
-    assert layout_line(trainer.layout).endswith("once for all answers")
+    assert layout_line(trainer.layout, trainer.parts).endswith("once for all answers")
     args = config(tmp_path, layout="joined")
     assert make_trainer(folder, mixed_rows(pictures=False), args).layout.layout == "joined"
 
@@ -78,7 +78,15 @@ def test_rows_stay_plain_for_a_reason(
     rows = mixed_rows(pictures=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
     assert trainer.layout.layout == "plain"
-    assert reason in layout_line(trainer.layout)
+    line = layout_line(trainer.layout, trainer.parts)
+    assert reason in line
+    groups = [trainer.parts.adapter.encode(one) for one in rows]
+    answers = sum(ids.numel() for group in groups for ids in group.response_ids)
+    prompts = sum(group.prompt_ids.numel() for group in groups)
+    repeated = sum(group.prompt_ids.numel() * len(group.response_ids) for group in groups)
+    cost = (repeated + answers) / (prompts + answers)
+    assert f"run once for each answer, which costs {cost:.2f} times the tokens" in line
+    assert cost > 1.1
 
 
 def test_single_answers_are_joined_or_stay_as_they_are(
@@ -90,7 +98,8 @@ def test_single_answers_are_joined_or_stay_as_they_are(
     monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
     given = {"loss_type": "sft", "model_init_kwargs": {"attn_implementation": "eager"}}
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
-    assert "one answer to a prompt" in layout_line(trainer.layout)
+    line = layout_line(trainer.layout, trainer.parts)
+    assert line.endswith("run once for each answer (there is one answer to a prompt)")
 
 
 def test_packing_that_cannot_be_had_is_an_error_where_it_was_asked_for(
@@ -111,7 +120,9 @@ def test_a_model_whose_answers_would_mix_stays_plain(
     rows = mixed_rows(pictures=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"
-    assert "packed log-probabilities differ from plain ones by" in layout_line(trainer.layout)
+    assert "packed log-probabilities differ from plain ones by" in layout_line(
+        trainer.layout, trainer.parts
+    )
 
 
 def test_a_packed_run_saves_an_ordinary_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class Preflight:
         prompts: Distinct prompts with their pictures.
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
-        tokens_of_pair: Layout -> most tokens that one pair adds to a batch; ``packed`` stands for
-            ``joined``, too.
+        tokens: Layout -> tokens of all rows; ``packed`` stands for ``joined``, too.
+        tokens_of_pair: Layout -> most tokens that one pair adds to a batch, likewise.
         problems: What is wrong.
     """
 
@@ -40,6 +40,7 @@ class Preflight:
     prompts: int = 0
     longest: int = 0
     cut_responses: int = 0
+    tokens: Counter[Layout] = field(default_factory=Counter)
     tokens_of_pair: dict[Layout, float] = field(default_factory=lambda: {"plain": 0, "packed": 0})
     problems: list[Problem] = field(default_factory=list)
 
@@ -48,6 +49,7 @@ class Preflight:
 class _Finding:
     longest: int = 0
     cut: int = 0
+    tokens: dict[Layout, int] = field(default_factory=dict)
     plain: float = 0
     packed: float = 0
     problems: tuple[Problem, ...] = ()
@@ -71,6 +73,10 @@ class _Encoding(Dataset[_Finding]):
         return _Finding(
             longest=prompt + max(answers),
             cut=group.cut_responses,
+            tokens={
+                "plain": len(answers) * prompt + sum(answers),
+                "packed": prompt + sum(answers),
+            },
             plain=len(answers) * (prompt + max(answers)) / units,
             packed=(prompt + sum(answers)) / units,
         )
@@ -102,6 +108,7 @@ def preflight(rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int =
     for finding in loader:
         result.longest = max(result.longest, finding.longest)
         result.cut_responses += finding.cut
+        result.tokens.update(finding.tokens)
         most = result.tokens_of_pair
         most["plain"] = max(most["plain"], finding.plain)
         most["packed"] = max(most["packed"], finding.packed)

@@ -79,8 +79,9 @@ class ModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` takes the checkpoint's."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
-    """`packed` runs prompt and pictures once for all answers, `plain` once for each; `auto` packs
-    where a check on the run's own rows shows that nothing changes."""
+    """`plain` runs prompt and pictures once for each answer, `packed` once for all answers,
+    `joined` puts all groups of a micro-batch in one such row, without padding; `auto` takes
+    the leanest that a check on the run's own rows allows."""
     freeze: Names | None = None
     """Parts that are not trained; null takes the family's default, [] freezes nothing."""
     lora: LoraSection | None = None

@@ -93,8 +93,9 @@ class UniDPOConfig(TrainingArguments):
     image_max_pixels: int | None = None
     """Most pixels of a picture, likewise."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
-    """``packed`` runs prompt and pictures once for all answers, ``plain`` once for each; ``auto``
-    packs where a check on the run's own rows shows that nothing changes."""
+    """``plain`` runs prompt and pictures once for each answer, ``packed`` once for all answers,
+    ``joined`` puts all groups of a micro-batch in one such row, without padding; ``auto`` takes
+    the leanest that a check on the run's own rows allows."""
     padding_side: Literal["left", "right"] = "right"
     """Where rows are filled."""
     logps_chunk_size: int = 1024

@@ -75,18 +75,23 @@ def print_start(
         console.print("[yellow]This loss depends on the micro-batch a pair falls into[/yellow]")
     if parts.settings.memory is not None:
         console.print("[yellow]This loss remembers batches; a resumed run starts anew[/yellow]")
-    console.print(layout_line(trainer.layout), soft_wrap=True)
+    console.print(layout_line(trainer.layout, parts), soft_wrap=True)
     steps = step_line(parts, args, max_steps=max_steps, processes=args.world_size)
     console.print(steps, soft_wrap=True)
 
 
-def layout_line(choice: LayoutChoice) -> str:
-    """Returns what a batch repeats, and why."""
+def layout_line(choice: LayoutChoice, parts: RunParts) -> str:
+    """Returns what a batch repeats, why, and what it costs."""
     if choice.layout == "joined":
         return "Layout: joined, prompt and pictures run once for all answers, nothing is padded"
     if choice.layout == "packed":
         return "Layout: packed, prompt and pictures run once for all answers"
-    return f"Layout: plain, prompt and pictures run once for each answer ({choice.reason})"
+    repeated = "prompts" if parts.scorer.takes_features else "prompts and pictures"
+    cost = ""
+    if parts.preflight is not None and parts.preflight.responses > parts.preflight.rows:
+        tokens = parts.preflight.tokens
+        cost = f", which costs {tokens['plain'] / tokens['packed']:.2f} times the tokens"
+    return f"Layout: plain, {repeated} run once for each answer{cost} ({choice.reason})"
 
 
 def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
