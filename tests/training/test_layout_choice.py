@@ -125,6 +125,22 @@ def test_a_model_whose_answers_would_mix_stays_plain(
     )
 
 
+def test_a_model_that_packed_rows_break_stays_plain(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise IndexError("no such span")
+
+    monkeypatch.setattr(packing, "group_spans", broken)
+    trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path))
+    assert trainer.layout.layout == "plain"
+    assert "packed rows fail with IndexError: no such span" in trainer.layout.reason
+    with pytest.raises(ModelError, match="cannot be joined: packed rows fail"):
+        make_trainer(
+            checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path, layout="joined")
+        )
+
+
 def test_a_packed_run_saves_an_ordinary_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

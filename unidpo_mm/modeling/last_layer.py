@@ -85,10 +85,12 @@ class _Hooks:
             return None
         return (args[0].flatten(0, 1)[self._read].unsqueeze(0), *args[1:])
 
-    def scatter(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        """Puts what came out back to its positions, [B, T, D]."""
+    def scatter(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Puts what came out back to its positions, [B, T, D]; experts may add what they chose."""
         if self._read is None:
             return None
+        if isinstance(output, tuple):
+            return (self.scatter(module, args, output[0]), *output[1:])
         rows, width = self._shape
         wide: Tensor = output.new_zeros(rows * width, output.shape[-1])
         wide = wide.index_copy(0, self._read, output[0])

@@ -163,7 +163,10 @@ class _Trial:
     def disagreement(self, layout: Layout) -> str | None:
         """Says by how much a layout differs from the plain one; None if by rounding alone."""
         before = masks_made()
-        difference = float((self.plain - self._scored(layout)).abs().max())
+        try:
+            difference = float((self.plain - self._scored(layout)).abs().max())
+        except Exception as error:  # of a model that nobody tried yet; plain rows ran
+            return f"{layout} rows fail with {type(error).__name__}: {error}"
         self.in_pieces = self.in_pieces and masks_made() == before
         dtype = next(self.scorer.parameters()).dtype
         if difference <= PACKED_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
