@@ -1,18 +1,33 @@
 """Who is compared: a contender runs a step or an epoch and gives its loss."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from inputs import pairs_of, rows_of
 from shapes import Case
+from torch import nn
 
 from unidpo_mm.training.memory_policy import MemoryPolicy
 
-__all__ = ["Contender", "contenders", "within_memory"]
+__all__ = ["Contender", "Run", "contenders", "within_memory"]
 
-Run = Callable[[], float]
+
+@dataclass(frozen=True)
+class Run:
+    """What is measured.
+
+    Attributes:
+        go: Runs a step, or an epoch, and returns its loss.
+        model: What it trains, under the names of its checkpoint.
+    """
+
+    go: Callable[[], float]
+    model: nn.Module
+
+
 Contender = Callable[[Case, Path], Run]
 
 LORA = {"r": 16, "lora_alpha": 32}
@@ -114,7 +129,8 @@ def ours(
     if memory is not None:
         trainer.model.train()
         MemoryPolicy(trainer).on_train_begin(args, trainer.state, trainer.control)
-    run = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
+    go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
+    run = Run(go, trainer.model.model)
     if caches != "built":
         return run
 
@@ -122,9 +138,9 @@ def ours(
         trainer.parts.reference.store.clear()
         if trainer.parts.features is not None:
             trainer.parts.features.clear()
-        return run()
+        return run.go()
 
-    return first_time
+    return replace(run, go=first_time)
 
 
 def theirs(
@@ -166,10 +182,10 @@ def theirs(
     if not case.lora and case.picture is not None:
         for name, parameter in trainer.model.named_parameters():
             parameter.requires_grad_("language_model" in name or "lm_head" in name)
-    run = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
+    go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
     if not hooks and case.lora:
         remove_gradient_hooks(trainer.model)
-    return run
+    return Run(go, trainer.model)
 
 
 def remove_gradient_hooks(model: Any) -> None:
@@ -189,7 +205,7 @@ def layers(case: Case) -> str:
     return LAYERS if case.family == "llama" else f".*language_model{LAYERS}"
 
 
-def step_of(trainer: Any) -> Run:
+def step_of(trainer: Any) -> Callable[[], float]:
     """Returns a step of a trainer: one batch from its rows, loss, gradients."""
     model, loader = trainer.model, trainer.get_train_dataloader()
     if trainer.args.activation_checkpointing and not getattr(trainer.args, "memory", None):
@@ -205,6 +221,6 @@ def step_of(trainer: Any) -> Run:
     return step
 
 
-def epoch_of(trainer: Any) -> Run:
+def epoch_of(trainer: Any) -> Callable[[], float]:
     """Returns a whole run of a trainer over its rows, as its users start it."""
     return lambda: float(trainer.train().training_loss)

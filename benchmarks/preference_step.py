@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -27,31 +26,33 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from contenders import contenders, within_memory
+from contenders import Run, contenders, within_memory
 from inputs import build, check_proportions
+from parity import Parity
 from shapes import CASES, Case
 
 ROUNDS = 5
 COLUMNS = (
-    *("case", "who", "seconds", "spread", "megabytes", "speedup", "memory", "loss"),
+    *("case", "who", "seconds", "spread", "megabytes", "speedup", "memory"),
+    *("loss", "loss_difference", "gradient_difference"),
     *("device", "dtype", "threads", "versions", "commit", "load"),
 )
 
 
-def cpu_seconds(step: Callable[[], float]) -> float:
+def cpu_seconds(run: Run) -> float:
     """Returns the CPU time of one step."""
     gc.collect()
     began = time.process_time()
-    step()
+    run.go()
     return time.process_time() - began
 
 
-def peak_bytes(step: Callable[[], float]) -> int:
+def peak_bytes(run: Run) -> int:
     """Returns the peak of live tensors above what lived before, from the profiler's events."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        step()
+        run.go()
     live = peak = 0
     for event in found.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -71,13 +72,14 @@ def compare(case: Case) -> list[dict[str, Any]]:
         os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
         check_proportions(case, folder)
         runs = {who: make(case, folder) for who, make in contenders(case).items()}
-        losses = {who: run() for who, run in runs.items()}  # warms up, too
+        parity = Parity(next(iter(runs.values())))
+        same = {who: parity.of(run) for who, run in runs.items()}  # warms up, too
         peaks = {who: peak_bytes(run) for who, run in runs.items()}
         first = next(iter(peaks.values()))
         for share in () if case.epoch_steps else MEMORY_SHARES:
             who = f"ours, caches, memory for {share:.1f}x"
-            runs[who], losses[who], peaks[who] = fitted(case, folder, share * first)
-        check_losses(losses)
+            runs[who], peaks[who] = fitted(case, folder, share * first)
+            same[who] = parity.of(runs[who])
         seconds: dict[str, list[float]] = {who: [] for who in runs}
         for _ in range(ROUNDS):
             for who, run in runs.items():
@@ -92,32 +94,26 @@ def compare(case: Case) -> list[dict[str, Any]]:
             "megabytes": round(peaks[who] / 2**20, 1),
             "speedup": round(yardstick / statistics.median(values), 2),
             "memory": round(peaks[who] / first, 3),
-            "loss": losses[who],
+            **same[who],
             **SURROUNDINGS,
         }
         for who, values in seconds.items()
     ]
 
 
-def fitted(case: Case, folder: Path, most: float) -> tuple[Callable[[], float], float, int]:
-    """Returns ours within so many bytes, all in all, with its loss and its peak.
+def fitted(case: Case, folder: Path, most: float) -> tuple[Run, int]:
+    """Returns ours within so many bytes, all in all, with its peak.
 
     `train.memory` counts what layers keep; what else a step takes shows when it runs.
     """
     budget = most
     while True:
         run = within_memory(case, folder, budget)
-        loss, peak = run(), peak_bytes(run)
+        run.go()
+        peak = peak_bytes(run)
         if peak <= most or budget == 1:
-            return run, loss, peak
+            return run, peak
         budget = max(budget - max(peak - most, most / 50), 1)
-
-
-def check_losses(losses: dict[str, float]) -> None:
-    """Refuses to compare work that is not the same: parity of gradients is in tests/peers."""
-    values = list(losses.values())
-    if max(values) - min(values) > 2e-5:
-        raise SystemExit(f"the losses differ: {losses}")
 
 
 def surroundings() -> dict[str, str]:
