@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 __all__ = ["Parity"]
 
-TOLERANCE = 2e-5
-"""Of losses, and of gradients relative to their norm, in float32."""
+TOLERANCE = 1e-4
+"""Of losses, and of gradients relative to their norm. TRL adds up the log-probabilities of an
+answer in float32: at 600 tokens that alone moves a loss by 6e-5. Short answers agree to 4e-6."""
 
 NOISE = 0.02
 """Added to the weights that train: where policy and reference are equal, a loss says nothing."""
@@ -39,8 +40,8 @@ class Parity:
         loss, gradient = self._ran(run)
         difference = abs(loss - self.loss)
         relative = relative_difference(gradient, self.gradient) if gradient else None
-        if difference > TOLERANCE or (relative or 0) > TOLERANCE:
-            raise SystemExit(f"not the same work: loss {difference:.2g}, gradient {relative:.2g}")
+        if not max(difference, relative or 0) <= TOLERANCE:
+            raise SystemExit(f"not the same work: loss {difference:.2g}, gradient {relative}")
         return {
             "loss": loss,
             "loss_difference": f"{difference:.1e}",
