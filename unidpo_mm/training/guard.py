@@ -179,9 +179,10 @@ class _Trial:
         batch = collate(self.groups, pad_token_id=pad, layout=layout).to(self.device)
         training = self.scorer.training
         self.scorer.eval()
-        logps = score(self.scorer, self.adapter, batch)
-        self.scorer.train(training)
-        return logps
+        try:
+            return score(self.scorer, self.adapter, batch)
+        finally:
+            self.scorer.train(training)
 
 
 def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
