@@ -11,6 +11,7 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling import packing
+from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.start_report import layout_line
 
 Checkpoint = Callable[[str], Path]
@@ -44,6 +45,20 @@ def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_p
     assert "once for all answers, nothing is padded" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
     assert batch.layout == "joined"
+
+
+def test_weights_of_two_formats_are_tried_as_the_steps_run_them(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A projector that trains is float32 beside a tower in bfloat16: autocast joins them."""
+    trainer = make_trainer(
+        checkpoint("llava"),
+        mixed_rows(pictures=True),
+        config(tmp_path, bf16=True, model_init_kwargs={"dtype": "bfloat16"}, max_steps=1),
+        peft_config=LoraSettings(r=4, modules_to_save=["projector"]),
+    )
+    assert trainer.layout.layout == "joined"
+    trainer.train()
 
 
 def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ..modeling.packing import masks_made
 from ..modeling.scoring import ScoringModel, score
 from ..records import Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
+from .references import compute_dtype
 from .setup import RunParts
 
 __all__ = ["LayoutChoice", "check_scorer", "check_start", "choose_layout"]
@@ -51,18 +52,30 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
         args: Its settings.
         device: Where the weights are.
     """
-    check_scorer(parts.scorer, parts.adapter, device)
     unpackable = parts.unpackable
     if not args.disable_dropout:
         unpackable = unpackable or "dropout would not fall on the same places"
-    return choose_layout(
-        args.layout,
-        parts.scorer,
-        parts.adapter,
-        parts.train_rows or parts.eval_rows,
-        unpackable=unpackable,
-        device=device,
-    )
+    with _precision_of_steps(args, parts.scorer, device):
+        check_scorer(parts.scorer, parts.adapter, device)
+        return choose_layout(
+            args.layout,
+            parts.scorer,
+            parts.adapter,
+            parts.train_rows or parts.eval_rows,
+            unpackable=unpackable,
+            device=device,
+        )
+
+
+def _precision_of_steps(
+    args: UniDPOConfig, scorer: ScoringModel, device: torch.device | str
+) -> torch.autocast:
+    """Returns the autocast of the steps, without which weights of two formats would not meet.
+
+    It is not accelerate's: weights that FSDP shards later are checked on the CPU.
+    """
+    dtype = compute_dtype(args, scorer)
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=args.bf16 or args.fp16)
 
 
 @torch.no_grad()
@@ -156,6 +169,9 @@ class _Trial:
         device: torch.device | str,
     ) -> None:
         self.scorer, self.adapter, self.device = scorer, adapter, device
+        kind = torch.device(device).type
+        weights = next(scorer.parameters()).dtype
+        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights
         self.groups = [adapter.encode(row) for row in _sample(rows)]
         self.in_pieces = True
         self.plain = self._scored("plain")
@@ -168,8 +184,7 @@ class _Trial:
         except Exception as error:  # of a model that nobody tried yet; plain rows ran
             return f"{layout} rows fail with {type(error).__name__}: {error}"
         self.in_pieces = self.in_pieces and masks_made() == before
-        dtype = next(self.scorer.parameters()).dtype
-        if difference <= PACKED_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
+        if difference <= PACKED_TOLERANCE.get(self.dtype, LOW_PRECISION_TOLERANCE):
             return None
         return f"{layout} log-probabilities differ from plain ones by {difference:.3g}"
 
