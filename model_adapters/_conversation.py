@@ -6,16 +6,25 @@ the prompt alone. So the ids of a plain row are exactly the processor's.
 """
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 
-__all__ = ["Rendered", "Span", "fit_responses", "render", "split_ids", "uses_template"]
+__all__ = [
+    "Rendered",
+    "Span",
+    "fit_responses",
+    "longest_row",
+    "render",
+    "split_ids",
+    "uses_template",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +92,7 @@ def render(
         return Rendered(prompt, full, add_special_tokens=True)
 
     turns = [_turn(message, as_parts=placeholder is not None) for message in row.messages]
+    tools = {"tools": json.loads(row.tools)} if row.tools else {}
 
     def text(answer: Response | None) -> str:
         answered = [] if answer is None else [Message("assistant", (answer.text,))]
@@ -92,6 +102,7 @@ def render(
             chat_template=template,
             tokenize=False,
             add_generation_prompt=answer is None,
+            **tools,
         )
         return rendered
 
@@ -127,45 +138,56 @@ def fit_responses(
     Args:
         row: The row, for messages.
         span: The group's ids, picture placeholders expanded.
-        options: Carries `max_length`.
+        options: Carries `max_length` and what happens to longer rows.
         image_tokens: How many of the prompt's tokens stand for pictures, for messages.
 
     Returns:
         The span, and how many answers were cut.
 
     Raises:
-        DataError: If the prompt alone leaves no room for an answer.
+        RowTooLong: If the row may not be cut, or its prompt leaves no room for an answer.
     """
     if options.max_length is None:
         return span, 0
-    prompt_length = len(span.prompt_ids)
+    prompt_length, longest = len(span.prompt_ids), longest_row(span)
     room = options.max_length - prompt_length
-    if room < 1 and span.response_ids:
-        longest = prompt_length + max(len(ids) for ids in span.response_ids)
+    may_cut = options.length_policy == "truncate_response"
+    if span.response_ids and (room < 1 or (longest > options.max_length and not may_cut)):
         pictures = f", {image_tokens} of them of pictures" if image_tokens else ""
         found = (
             f"the prompt has {prompt_length} tokens{pictures} and max_length is "
             f"{options.max_length}: no token of an answer is left"
         )
+        if room >= 1:
+            found = (
+                f"the row has {longest} tokens with its longest answer{pictures}, and max_length "
+                f"is {options.max_length}"
+            )
         smaller = ", make the pictures smaller" if image_tokens else ""
         remedy = (
-            f"Set data.max_length to {longest} or more, or null for no limit{smaller}, or remove "
-            "the row"
+            f"Set data.max_length to {longest} or more, or null for no limit{smaller}, set "
+            "data.length_policy to drop to leave such rows out, or remove the row"
         )
-        raise DataError(Problem(f"{row.where}, field 'prompt'", found, remedy))
+        raise RowTooLong(Problem(f"{row.where}, field 'prompt'", found, remedy))
     cut = sum(len(ids) > room for ids in span.response_ids)
     kept = tuple(ids[:room] for ids in span.response_ids)
     return dataclasses.replace(span, response_ids=kept), cut
 
 
+def longest_row(span: Span) -> int:
+    """Returns the tokens of the prompt with its longest answer."""
+    return len(span.prompt_ids) + max(map(len, span.response_ids), default=0)
+
+
 def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
+    called = {"tool_calls": json.loads(message.tool_calls)} if message.tool_calls else {}
     if not as_parts:
-        return {"role": message.role, "content": message.text}
+        return {"role": message.role, "content": message.text, **called}
     parts = [
         {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
-    return {"role": message.role, "content": parts}
+    return {"role": message.role, "content": parts, **called}
 
 
 def _raw_text(message: Message, placeholder: str | None) -> str:

@@ -27,6 +27,7 @@ def group_of(
     span: Span,
     *,
     cut: int = 0,
+    shrunk: int = 0,
     token_extras: Mapping[str, tuple[Tensor, ...]] | None = None,
     image_extras: Mapping[str, Tensor] | None = None,
     image_tokens: int = 0,
@@ -54,6 +55,7 @@ def group_of(
         pairs=row.pairs if answered else (),
         targets=row.targets() if answered else (),
         cut_responses=cut,
+        shrunk_pictures=shrunk,
     )
 
 

@@ -5,6 +5,7 @@ processor returns for pictures, and whether the model wants to be told which tok
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,14 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
-from ._conversation import Rendered, Span, fit_responses, render, split_ids
+from ._conversation import Rendered, Span, fit_responses, longest_row, render, split_ids
 from ._groups import as_filler, filler_row, group_of
-from ._pictures import BlankPicture
+from ._pictures import BlankPicture, smaller
 
 __all__ = ["PictureAdapter", "PictureTraits"]
+
+SHRINKING_ATTEMPTS = 8
+"""Sizes tried until a row fits: processors round sizes to whole patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,32 +111,58 @@ class PictureAdapter:
             responses=responses,
         )
         self._check_placeholders(row, rendered)
-        span = split_ids(rendered, tokenizer)
-        image_extras: Mapping[str, Tensor] = {}
-        if row.images:
-            prompt_ids, image_extras = self._expand(row, rendered)
-            kept = len(prompt_ids) - span.merged
-            span = dataclasses.replace(span, prompt_ids=prompt_ids[:kept])
+        written = split_ids(rendered, tokenizer)
+        span, image_extras, shrunk = self._with_pictures(row, rendered, written)
         image_tokens = span.prompt_ids.count(self.image_token_id)
         span, cut = fit_responses(row, span, self.options, image_tokens=image_tokens)
         return group_of(
             row,
             span,
             cut=cut,
+            shrunk=shrunk,
             token_extras=self._token_types(span),
             image_extras=image_extras,
             image_tokens=image_tokens,
             image_token_id=self.image_token_id,
         )
 
+    def _with_pictures(
+        self, row: PreferenceRow, rendered: Rendered, written: Span
+    ) -> tuple[Span, Mapping[str, Tensor], int]:
+        """Returns the span with expanded placeholders and the tensors of the pictures.
+
+        Pictures are made smaller until the row fits, where that is asked for; the last value says
+        how many were.
+        """
+        if not row.images:
+            return written, {}, 0
+        pictures = [image.open() for image in row.images]
+        span, tensors = self._expand(row, rendered, written, pictures)
+        for attempt in range(SHRINKING_ATTEMPTS):
+            scale = self._scale(span, len(pictures))
+            if scale is None:
+                return span, tensors, len(pictures) if attempt else 0
+            pictures = [smaller(picture, scale) for picture in pictures]
+            span, tensors = self._expand(row, rendered, written, pictures)
+        return span, tensors, len(pictures)
+
+    def _scale(self, span: Span, pictures: int) -> float | None:
+        """Returns the factor of the sides of pictures that lets a row fit; None if it need not."""
+        limit = self.options.max_length
+        if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
+            return None
+        now = span.prompt_ids.count(self.image_token_id)
+        wanted = now - (longest_row(span) - limit)
+        return math.sqrt(wanted / now) if pictures <= wanted < now else None
+
     def _expand(
-        self, row: PreferenceRow, rendered: Rendered
-    ) -> tuple[list[int], dict[str, Tensor]]:
-        """Returns the prompt ids with expanded placeholders, and the tensors of the pictures."""
+        self, row: PreferenceRow, rendered: Rendered, written: Span, pictures: Sequence[Any]
+    ) -> tuple[Span, Mapping[str, Tensor]]:
+        """Returns the span with expanded placeholders, and the tensors of the pictures."""
         try:
             encoded = self.processor(
                 text=rendered.prompt,
-                images=[[image.open() for image in row.images]],  # one text, all its pictures
+                images=[list(pictures)],  # one text, all its pictures
                 add_special_tokens=rendered.add_special_tokens,
                 return_tensors="pt",
             )
@@ -142,7 +172,9 @@ class PictureAdapter:
             remedy = "Replace the picture, take special tokens out of the text, or remove the row"
             raise DataError(Problem(f"{row.where}, field 'images'", found, remedy)) from error
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
-        return encoded["input_ids"][0].tolist(), tensors
+        prompt_ids = encoded["input_ids"][0].tolist()
+        kept = len(prompt_ids) - written.merged
+        return dataclasses.replace(written, prompt_ids=prompt_ids[:kept]), tensors
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
         """Returns what marks picture tokens; answers have none."""

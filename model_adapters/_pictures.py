@@ -6,7 +6,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
-__all__ = ["BlankPicture", "refuse_pixel_limits", "with_pixel_limits"]
+__all__ = ["BlankPicture", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
 
 
 class BlankPicture:
@@ -30,7 +30,7 @@ class BlankPicture:
 
 
 def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
-    """Refuses limits of picture sizes for a family that cannot follow them.
+    """Refuses limits of picture sizes, and shrinking, for a family that cannot follow them.
 
     Raises:
         ModelError: If a limit is set.
@@ -44,8 +44,20 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
         for name, value in limits.items()
         if value is not None
     ]
+    if options.length_policy == "shrink_image":
+        found = f"pictures are to be made smaller and {why}"
+        remedy = "Choose truncate_response, drop or error"
+        problems.append(Problem("data.length_policy", found, remedy))
     if problems:
         raise ModelError(problems)
+
+
+def smaller(image: Any, scale: float) -> Any:
+    """Returns a picture with its sides scaled; it stays as it is for a scale of 1 or more."""
+    if scale >= 1:
+        return image
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    return image.resize((width, height))
 
 
 def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:

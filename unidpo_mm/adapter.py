@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .records import EncodedGroup, GroupBatch, PreferenceRow
 
-__all__ = ["Adapter", "AdapterFamily", "AdapterOptions", "Part"]
+__all__ = ["Adapter", "AdapterFamily", "AdapterOptions", "LengthPolicy", "Part"]
 
+LengthPolicy = Literal["error", "drop", "truncate_response", "shrink_image"]
 Part = str
 """Name of a part of a model: ``language_model``, and where they exist ``vision_tower``,
 ``projector``."""
@@ -28,6 +29,9 @@ class AdapterOptions:
     Attributes:
         max_length: Most tokens of a plain row, picture tokens included; None for no limit. Only
             responses are ever cut.
+        length_policy: What happens to longer rows: ``error`` and ``drop`` refuse them, of which the
+            second is left out and counted; ``truncate_response`` cuts answers; ``shrink_image``
+            makes pictures smaller, for families whose tokens follow a picture's size.
         prompt_style: ``chat`` renders every prompt by the chat template, ``raw`` none of the plain
             string prompts, ``auto`` uses the template where the processor has one.
         image_min_pixels, image_max_pixels: Limits that a picture is scaled into, for families
@@ -35,6 +39,7 @@ class AdapterOptions:
     """
 
     max_length: int | None = None
+    length_policy: LengthPolicy = "truncate_response"
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None

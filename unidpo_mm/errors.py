@@ -7,7 +7,16 @@ them together, so that one look at the message is enough to repair a recipe or a
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["AdapterError", "DataError", "ModelError", "Problem", "RecipeError", "UniDPOError"]
+__all__ = [
+    "AdapterError",
+    "DataError",
+    "ModelError",
+    "PictureError",
+    "Problem",
+    "RecipeError",
+    "RowTooLong",
+    "UniDPOError",
+]
 
 MAX_PRINTED = 50
 """Problems printed in one message; the rest are counted, never lost from `UniDPOError.problems`."""
@@ -70,6 +79,14 @@ class DataError(UniDPOError):
     """A data file, a row or a picture cannot be used."""
 
     headline = "the data cannot be used"
+
+
+class PictureError(DataError):
+    """A picture is missing, broken or too large; a run may leave such rows out and count them."""
+
+
+class RowTooLong(DataError):
+    """A row does not fit `max_length`; a run may leave such rows out and count them."""
 
 
 class ModelError(UniDPOError):

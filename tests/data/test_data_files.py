@@ -8,6 +8,7 @@ import pytest
 from builders import picture
 
 from unidpo_mm.data.load import SourceFile, load_rows, read_sources
+from unidpo_mm.data.scores import ScorePolicy
 from unidpo_mm.errors import DataError
 
 RECORDS: list[dict[str, Any]] = [
@@ -50,7 +51,9 @@ def write(folder: Path, kind: str, records: list[dict[str, Any]]) -> Path:
 
 def load(path: Path, **settings: Any) -> Any:
     scale = settings.pop("score_scale", None)
-    return load_rows([SourceFile(path=str(path), **settings)], score_scale=scale)
+    scores = ScorePolicy(scale=settings.pop("scale", None))
+    source = SourceFile(path=str(path), scores=scores, **settings)
+    return load_rows([source], score_scale=scale)
 
 
 def problems_of(*sources: SourceFile) -> list[str]:
@@ -164,7 +167,7 @@ def test_scores_outside_their_declared_scale_are_refused_with_row_and_field(
     ]
     path = write(tmp_path, "jsonl", records)
     path.write_text(path.read_text().replace("\n\n", "\n"))
-    found = problems_of(SourceFile(path=str(path), scale=(0.0, 5.0)))
+    found = problems_of(SourceFile(path=str(path), scores=ScorePolicy(scale=(0.0, 5.0))))
     assert [text.split(":")[0] for text in found] == [
         f"{path} row 1, field 'score_chosen'",
         f"{path} row 1, field 'score_rejected'",
@@ -231,7 +234,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
     (found,) = problems_of(SourceFile(path=str(tmp_path)))
-    assert "the folder holds no Parquet file" in found
+    assert "the folder holds no Parquet, JSONL, JSON or Arrow file" in found
 
 
 def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
@@ -250,10 +253,10 @@ def test_a_split_of_a_file_is_refused_since_a_file_has_none(tmp_path: Path, spli
     """Otherwise a migrated recipe would evaluate on its training rows."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}')
-    _, problems = read_sources([SourceFile(path=str(path), split=split)])
-    assert [problem.found for problem in problems] == [
-        f"split '{split}' is asked for and a file or folder has none"
+    loaded = read_sources([SourceFile(path=str(path), split=split)])
+    assert [problem.found for problem in loaded.problems] == [
+        f"split '{split}' is asked for and a file has none"
     ]
-    rows, problems = read_sources([SourceFile(path=str(path), split="train")])
-    assert len(rows) == 1
-    assert not problems
+    loaded = read_sources([SourceFile(path=str(path), split="train")])
+    assert len(loaded.rows) == 1
+    assert not loaded.problems

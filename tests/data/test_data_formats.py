@@ -9,7 +9,7 @@ import pytest
 from builders import picture
 from PIL import Image
 
-from unidpo_mm.data.load import read_records, rows_from_records
+from unidpo_mm.data.load import SourceFile, read_records, rows_from_records
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
 
@@ -300,7 +300,7 @@ def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
         ),
         "data set 'data' row 3, field 'rejected'",
         "data set 'data' row 4",
-        "data set 'data' row 5",
+        "data set 'data' row 5, field 'responses'",
     ]
 
 
@@ -318,14 +318,16 @@ def test_all_mistakes_of_one_row_are_told_at_once(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
     """What the row as a whole finds, a lacking score and a lost picture too; nothing made up."""
-    _, problems = read_records([{**SCORED, **changed}], images=tmp_path, needs_scores=True)
+    source = SourceFile(path="data", images=str(tmp_path), needs_scores=True)
+    problems = read_records([{**SCORED, **changed}], source).problems
     assert {p.where.split("'")[-2] for p in problems} == fields
     assert len(problems) == len(fields)
 
 
 def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
     answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
-    _, problems = read_records([{"prompt": "", "responses": answers}], needs_scores=True)
+    source = SourceFile(path="data", needs_scores=True)
+    problems = read_records([{"prompt": "", "responses": answers}], source).problems
     assert [p.where.split("'")[-2] for p in problems] == [
         "responses[1].text",
         "responses[1].score",
@@ -340,7 +342,7 @@ def test_columns_that_fit_no_format_are_listed_with_what_is_missing() -> None:
     assert place == "data set 'data' row 1, field 'rejected'"
     assert "the columns chosen, prompt fit no format; rejected is missing for 'pairs'" in found
     assert "pairs: chosen, prompt, rejected" in remedy
-    assert "ranked: prompt, responses" in remedy
+    assert "columns: {prompt: question}" in remedy
 
 
 def test_the_same_id_twice_is_refused_and_names_both_rows() -> None:

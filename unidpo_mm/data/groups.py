@@ -7,11 +7,12 @@ one prompt land in different steps; joined, they stand in the same one.
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
+from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["group_by_prompt", "weigh_by_group"]
+__all__ = ["group_by_prompt", "join_answers", "weigh_by_group"]
 
 NAMED = 3
 """Rows that a joined row names in messages; the rest are counted."""
@@ -38,6 +39,32 @@ def group_by_prompt(rows: Sequence[PreferenceRow], *, most_pairs: int) -> list[P
         group.append(row)
         pairs[id(group)] += len(row.pairs)
     return [group[0] if len(group) == 1 else _join(group) for group in joined]
+
+
+def join_answers(
+    rows: Sequence[PreferenceRow],
+    pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]],
+    problems: list[Problem],
+) -> list[PreferenceRow]:
+    """Returns one row a prompt, of rows that hold one of its answers each, with its pairs.
+
+    Args:
+        rows: Rows of one answer.
+        pairing: Makes pairs (chosen, rejected) of scored answers.
+        problems: What is wrong with a joined row is added to it.
+    """
+    by_prompt: dict[Hashable, list[PreferenceRow]] = defaultdict(list)
+    for row in rows:
+        by_prompt[_key(row)].append(row)
+    joined = []
+    for group in by_prompt.values():
+        row = group[0] if len(group) == 1 else _join(group)
+        pairs = tuple(Pair(*pair) for pair in pairing(row.responses))
+        try:
+            joined.append(dataclasses.replace(row, pairs=pairs))
+        except DataError as error:
+            problems.extend(error.problems)
+    return joined
 
 
 def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:

@@ -1,16 +1,87 @@
-"""Pictures that are opened where they are needed, from paths, bytes or memory."""
+"""Pictures that are opened where they are needed, from paths, bytes, addresses or memory."""
 
+import base64
+import binascii
 import hashlib
 import io
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, Problem
+from ..errors import PictureError, Problem
 from ..records import ImageRef
 
-__all__ = ["FileImage", "MemoryImage", "image_refs"]
+__all__ = [
+    "MAX_PIXELS",
+    "FileImage",
+    "MemoryImage",
+    "PictureRules",
+    "UrlImage",
+    "WrongPicture",
+    "image_refs",
+]
+
+MAX_PIXELS = 89_478_485
+"""Most pixels of a picture unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
+
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+"""A string that is a picture and no path."""
+
+
+class WrongPicture(Exception):
+    """A value is no picture that may be used; whoever reads the field adds its place.
+
+    Args:
+        found: What was found.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRules:
+    """Where the pictures of a source are, and what may be opened.
+
+    Attributes:
+        folder: Where relative paths start.
+        stated: The user named the folder: absolute paths have to lie in it, too.
+        allow_outside: Paths may leave the folder.
+        fetch: Addresses may be fetched.
+        max_pixels: Most pixels of a picture.
+    """
+
+    folder: Path = Path()
+    stated: bool = False
+    allow_outside: bool = False
+    fetch: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def path(self, written: str) -> Path:
+        """Returns the path of a picture.
+
+        Raises:
+            WrongPicture: If it leaves the folder. Links inside the folder may lead anywhere.
+        """
+        path = Path(os.path.normpath(self.folder / written))
+        contained = self.stated or not Path(written).is_absolute()
+        folder = os.path.normpath(self.folder)
+        if (
+            contained
+            and not self.allow_outside
+            and not path.absolute().is_relative_to(Path(folder).absolute())
+        ):
+            raise WrongPicture(
+                f"the picture '{written}' lies outside the folder '{folder}'",
+                "Name the folder that holds all pictures in the source's 'images', or set its "
+                "'images_outside' to true",
+            )
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +90,19 @@ class FileImage:
 
     path: Path
     where: str
+    max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
         if not self.path.is_file():
-            raise DataError(
+            raise PictureError(
                 Problem(
                     self.where,
                     f"the picture '{self.path}' does not exist",
                     "Repair the path, or name the folder of the pictures in the source's 'images'",
                 )
             )
-        return _decode(self.path, self.where, self.describe())
+        return _decode(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Returns the path."""
@@ -49,12 +121,13 @@ class MemoryImage:
 
     content: Any
     where: str
+    max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
         content = self.content
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        return _decode(source, self.where, self.describe())
+        return _decode(source, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Says that the picture is in memory, and which one."""
@@ -71,41 +144,95 @@ class MemoryImage:
         return hashlib.sha256(f"{self.content.mode}{self.content.size}".encode() + raw).hexdigest()
 
 
-def image_refs(value: Any, folder: Path, where: str) -> tuple[ImageRef, ...]:
+@dataclass(frozen=True, slots=True)
+class UrlImage:
+    """A picture at an address, fetched once and kept on disk."""
+
+    url: str
+    where: str
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Any:
+        """Returns the picture upright and in RGB."""
+        return _decode(io.BytesIO(self._content()), self.where, self.url, self.max_pixels)
+
+    def describe(self) -> str:
+        """Returns the address."""
+        return self.url
+
+    def key(self) -> str:
+        """Returns a hash of the picture's content."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def _content(self) -> bytes:
+        from .fetch import fetched
+
+        try:
+            return fetched(self.url)
+        except OSError as error:
+            found = f"the picture '{self.url}' cannot be fetched ({error})"
+            remedy = "Repair the address, or download the pictures and give their paths"
+            raise PictureError(Problem(self.where, found, remedy)) from error
+
+
+def image_refs(value: Any, rules: PictureRules, where: str) -> tuple[ImageRef, ...]:
     """Returns the pictures of a field, unopened.
 
     Args:
-        value: None, one picture or a list: paths (relative to `folder`), bytes, PIL pictures, or
-            the ``{"bytes": ..., "path": ...}`` of `datasets`.
-        folder: Where relative paths start.
+        value: None, one picture or a list: paths, bytes, base64, addresses, PIL pictures, or the
+            ``{"bytes": ..., "path": ...}`` of `datasets`.
+        rules: Where paths start, and what may be opened.
         where: File, row and field, for messages.
 
     Raises:
-        DataError: If an entry is none of these.
+        WrongPicture: If an entry is none of these, or may not be opened.
     """
     if value is None:
         return ()
     values = value if isinstance(value, list | tuple) else [value]
-    return tuple(_ref(item, folder, where) for item in values)
+    return tuple(_ref(item, rules, where) for item in values)
 
 
-def _ref(item: Any, folder: Path, where: str) -> ImageRef:
+def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
     if isinstance(item, Mapping) and item.get("bytes") is not None:
-        return MemoryImage(bytes(item["bytes"]), where)
-    if isinstance(item, Mapping) and isinstance(item.get("path"), str):
-        item = item["path"]
-    if isinstance(item, str) and "://" in item:
-        remedy = "Download the picture and give its path: nothing is fetched during training"
-        raise DataError(Problem(where, f"the picture is an address ({item[:80]})", remedy))
+        item = item["bytes"]
+    elif isinstance(item, Mapping):
+        item = next((item[k] for k in ("path", "url") if isinstance(item.get(k), str)), item)
+    if isinstance(item, bytes | bytearray) or hasattr(item, "convert"):
+        content = bytes(item) if isinstance(item, bytearray) else item
+        return MemoryImage(content, where, rules.max_pixels)
     if isinstance(item, str) and item:
-        return FileImage(folder / item, where)
-    if isinstance(item, bytes) or hasattr(item, "convert"):
-        return MemoryImage(item, where)
+        return _of_text(item, rules, where)
     found = f"a picture is {type(item).__name__} ({str(item)[:60]!r})"
-    raise DataError(Problem(where, found, "Give a path, bytes or a PIL picture"))
+    raise WrongPicture(found, "Give a path, bytes or a PIL picture")
 
 
-def _decode(source: Any, where: str, name: str) -> Any:
+def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
+    header, comma, encoded = text.partition(",")
+    if header.startswith("data:") and comma:
+        return MemoryImage(_decoded(encoded), where, rules.max_pixels)
+    if "://" in text:
+        if not rules.fetch:
+            found = f"the picture is an address ({text[:80]})"
+            remedy = "Download the picture and give its path, or set the source's 'fetch_images'"
+            raise WrongPicture(found, remedy)
+        return UrlImage(text, where, rules.max_pixels)
+    if BASE64.fullmatch(text) and len(text) > 255:  # longer than any name of a file
+        return MemoryImage(_decoded(text), where, rules.max_pixels)
+    if "\0" in text:
+        raise WrongPicture("the path of a picture holds a zero byte", "Repair the path")
+    return FileImage(rules.path(text), where, rules.max_pixels)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(re.sub(r"\s", "", text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        found = f"a picture in base64 cannot be decoded ({error})"
+        raise WrongPicture(found, "Encode the picture again") from error
+
+
+def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
     """Returns a file, a stream or a `PIL.Image.Image` as an upright RGB picture of its own."""
     from PIL import Image
 
@@ -113,15 +240,41 @@ def _decode(source: Any, where: str, name: str) -> Any:
         if hasattr(source, "convert"):
             return _upright_rgb(source)
         with Image.open(source) as image:
+            width, height = image.size
+            if width * height > max_pixels:  # before anything is decoded
+                raise PictureError(_too_large(where, name, width, height, max_pixels))
             return _upright_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).strip() or type(error).__name__
-        raise DataError(
+        raise PictureError(
             Problem(where, f"the picture '{name}' cannot be read ({reason})", "Replace the picture")
         ) from error
 
 
+def _too_large(where: str, name: str, width: int, height: int, most: int) -> Problem:
+    found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
+    return Problem(where, found, "Scale it down, or raise data.pictures.max_pixels")
+
+
 def _upright_rgb(image: Any) -> Any:
+    """Returns the first frame, turned as its EXIF says, in 8 bits a channel.
+
+    Transparency is dropped as the processors of transformers drop it.
+    """
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(image).convert("RGB")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = _eight_bits(upright)
+    if upright.mode == "P" and "transparency" in upright.info:
+        upright = upright.convert("RGBA")  # Pillow asks for it before the colours are read
+    return upright.convert("RGB")
+
+
+def _eight_bits(image: Any) -> Any:
+    """Returns a picture of 16 bits in 8: as it is, Pillow would clip it to white."""
+    scaled = image.convert("F")
+    highest = 65535 if image.mode.startswith("I") else max(scaled.getextrema()[1], 1e-12)
+    if image.mode == "I" and scaled.getextrema()[1] <= 255:
+        highest = 255
+    return scaled.point(lambda value: value * (255 / highest)).convert("L")

@@ -1,20 +1,34 @@
 """Reads data files into rows; every problem of every file is reported, none is skipped over."""
 
-import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, Problem
-from ..plugins import format_modules
 from ..records import Domain, PreferenceRow
+from .detect import format_named, format_of
+from .files import Found, Place, Record, read_place
 from .formats import Context, Format
+from .groups import join_answers
+from .images import MAX_PIXELS, PictureRules
+from .scores import PairCounts, ScorePolicy, settle
 
-__all__ = ["SourceFile", "load_rows", "read_records", "read_sources", "rows_from_records"]
+__all__ = [
+    "Loaded",
+    "SourceFile",
+    "SourceReport",
+    "load_rows",
+    "log_reports",
+    "read_records",
+    "read_sources",
+    "rows_from_records",
+]
 
-Record = tuple[int, Any]
-"""Row number from 1 and the record, or a Problem in its place."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,29 +36,90 @@ class SourceFile:
     """One source of data.
 
     Attributes:
-        path: A JSON, JSONL or Parquet file, a folder of Parquet files, or a data set on the hub.
-        images: Folder of relative picture paths; None for the folder of the file.
+        path: What `data.files.Place` takes: a file, a folder, a registry or a name on the hub.
+        split, subset: As there.
+        format: Name of the format; None to find it by the columns of each row.
+        columns: Name of a column of the format -> its name in the file, where they differ.
+        images: Folder of the pictures; None for the folder of the file.
+        images_outside: Paths of pictures may leave that folder.
+        fetch_images: Addresses of pictures may be fetched.
+        max_pixels: Most pixels of a picture.
         name: Name of the source; None for the file's name.
         domain: Domain of all its rows; None to tell it row by row.
-        split: Split of a data set on the hub.
-        scale: Declared bounds of its scores; None if they are not declared.
-        judge: Who gave the scores, for the record.
+        scores: What the scores mean, and what to do with them.
         needs_scores: The loss needs a score for every answer of a pair.
     """
 
     path: str
+    split: str | None = None
+    subset: str | None = None
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     images: str | None = None
+    images_outside: bool = False
+    fetch_images: bool = False
+    max_pixels: int = MAX_PIXELS
     name: str | None = None
     domain: Domain | None = None
-    split: str | None = None
-    scale: tuple[float, float] | None = None
-    judge: str | None = None
+    scores: ScorePolicy = field(default_factory=ScorePolicy)
     needs_scores: bool = False
 
     @property
     def source_name(self) -> str:
         """The name under which the source appears in messages and settings."""
-        return self.name or Path(self.path).stem
+        return self.name or self.subset or Path(self.path).stem
+
+    def rules(self, folder: Path | None = None) -> PictureRules:
+        """Returns what holds for its pictures; `folder` is where they lie if nothing is stated."""
+        usual = folder or Path(self.path).parent
+        return PictureRules(
+            folder=usual if self.images is None else Path(self.images),
+            stated=self.images is not None,
+            allow_outside=self.images_outside,
+            fetch=self.fetch_images,
+            max_pixels=self.max_pixels,
+        )
+
+
+@dataclass
+class SourceReport:
+    """What reading a source found beside its rows.
+
+    Attributes:
+        source: Its name.
+        records: Records read.
+        formats: Format -> records of it.
+        unread: Column -> records that have it and whose format does not read it.
+        pairs: What became of the pairs.
+        policy: What was asked for.
+    """
+
+    source: str
+    records: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    pairs: PairCounts = field(default_factory=PairCounts)
+    policy: ScorePolicy = field(default_factory=ScorePolicy)
+
+    def sentences(self) -> list[str]:
+        """Returns what the user should know of the source."""
+        return [f"{self.source}: {text}" for text in self.pairs.sentences(self.policy)]
+
+
+@dataclass
+class Loaded:
+    """Rows, the problems with the others, and a report of each source."""
+
+    rows: list[PreferenceRow] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    reports: list[SourceReport] = field(default_factory=list)
+
+
+def log_reports(reports: Iterable[SourceReport]) -> None:
+    """Warns of what was done with the pairs of sources."""
+    for report in reports:
+        for sentence in report.sentences():
+            logger.warning(sentence)
 
 
 def load_rows(
@@ -60,27 +135,33 @@ def load_rows(
     Raises:
         DataError: With every problem of every file.
     """
-    rows, problems = read_sources(sources, score_scale=score_scale)
-    if problems:
-        raise DataError(problems)
-    return rows
+    loaded = read_sources(sources, score_scale=score_scale)
+    if loaded.problems:
+        raise DataError(loaded.problems)
+    return loaded.rows
 
 
 def read_sources(
     sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
-) -> tuple[list[PreferenceRow], list[Problem]]:
+) -> Loaded:
     """Returns the rows that could be read and the problems with the others; see `load_rows`."""
-    rows: list[PreferenceRow] = []
-    problems: list[Problem] = []
+    loaded = Loaded()
     for source in sources:
         try:
-            found, wrong = _read_source(source, score_scale)
+            found = read_place(Place(path=source.path, split=source.split, subset=source.subset))
+            reader = _Reader(source, found, score_scale, place=source.path)
+            reader.read(found.records)
         except DataError as error:
-            problems += error.problems
+            loaded.problems += error.problems
             continue
-        rows += found
-        problems += wrong
-    return rows, problems + _duplicate_ids(rows)
+        if not reader.report.records:
+            empty = Problem(source.path, "the file holds no row", "Give a file with rows")
+            reader.problems.append(empty)
+        loaded.rows += reader.rows
+        loaded.problems += reader.problems
+        loaded.reports.append(reader.report)
+    loaded.problems += _duplicate_ids(loaded.rows)
+    return loaded
 
 
 def rows_from_records(
@@ -91,200 +172,152 @@ def rows_from_records(
     Raises:
         DataError: With every problem of every record.
     """
-    rows, problems = read_records(records, source=source, images=images)
-    if problems:
-        raise DataError(problems)
-    return rows
+    loaded = read_records(
+        records, SourceFile(path=source, images=None if images is None else str(images))
+    )
+    if loaded.problems:
+        raise DataError(loaded.problems)
+    return loaded.rows
 
 
 def read_records(
     records: Iterable[Any],
+    source: SourceFile | None = None,
     *,
-    source: str = "data",
-    images: Path | None = None,
-    needs_scores: bool = False,
-) -> tuple[list[PreferenceRow], list[Problem]]:
-    """Returns the rows that could be read and the problems with the others."""
-    numbered = list(enumerate(records, start=1))
-    ready = [record for _, record in numbered if isinstance(record, PreferenceRow)]
-    others = [(n, record) for n, record in numbered if not isinstance(record, PreferenceRow)]
-    declared = SourceFile(path=source, images=str(images or Path()), needs_scores=needs_scores)
-    rows, problems = _parse(others, declared, None, place=f"data set '{source}'")
-    return ready + rows, problems + _duplicate_ids(ready + rows)
+    score_scale: tuple[float, float] | None = None,
+) -> Loaded:
+    """Returns the rows of records in memory that could be read, and the problems with the others.
+
+    Args:
+        records: Dicts, or rows, which are taken as they are.
+        source: What holds for them; its path is their name.
+        score_scale: As for `load_rows`.
+    """
+    source = source or SourceFile(path="data")
+    reader = _Reader(source, Found(iter(())), score_scale, place=f"data set '{source.path}'")
+    reader.read(enumerate(records, start=1))
+    problems = [*reader.problems, *_duplicate_ids(reader.rows)]
+    return Loaded(reader.rows, problems, [reader.report])
 
 
-def _read_source(
-    source: SourceFile, score_scale: tuple[float, float] | None
-) -> tuple[list[PreferenceRow], list[Problem]]:
-    records = _records(source)
-    if not records:
-        raise DataError(Problem(source.path, "the file holds no row", "Give a file with rows"))
-    return _parse(records, source, score_scale, place=source.path)
+class _Reader:
+    """Reads the records of one source."""
 
+    def __init__(
+        self,
+        source: SourceFile,
+        found: Found,
+        score_scale: tuple[float, float] | None,
+        *,
+        place: str,
+    ) -> None:
+        self.source, self.place = source, place
+        self.columns = {**found.columns, **source.columns}
+        self.named = _named(source, found, place)
+        self.rules = source.rules(found.folder)
+        self.scale: Callable[[float], float] = source.scores.to_scale(score_scale)
+        self.report = SourceReport(source.source_name, policy=source.scores)
+        self.rows: list[PreferenceRow] = []
+        self.problems: list[Problem] = []
+        self.unknown: dict[str, tuple[int, int]] = {}
 
-def _parse(
-    records: Sequence[Record],
-    source: SourceFile,
-    score_scale: tuple[float, float] | None,
-    *,
-    place: str,
-) -> tuple[list[PreferenceRow], list[Problem]]:
-    folder = Path(source.images) if source.images is not None else Path(source.path).parent
-    scale = _score_map(source, score_scale)
-    rows: list[PreferenceRow] = []
-    problems: list[Problem] = []
-    for number, record in records:
-        where = f"{place} row {number}"
-        if isinstance(record, Problem):
-            problems.append(record)
-            continue
-        context = Context(
-            source=source.source_name,
+    def read(self, records: Iterable[Record]) -> None:
+        """Reads records into rows and problems."""
+        single: list[PreferenceRow] = []
+        for number, record in records:
+            self.report.records += 1
+            if isinstance(record, PreferenceRow):
+                self.rows.append(record)
+            elif isinstance(record, Problem):
+                self.problems.append(record)
+            else:
+                self._read(number, record, single)
+        self._join(single)
+        self._count_unknown()
+
+    def _read(self, number: int, record: Any, single: list[PreferenceRow]) -> None:
+        where = f"{self.place} row {number}"
+        try:
+            usual = self._renamed(record, where)
+            format_ = self._format(usual, where)
+            if format_ is None:
+                return
+            row = format_.parse(usual, self._context(where, number))
+        except DataError as error:
+            self.problems += error.problems
+            return
+        self.report.formats[format_.name] += 1
+        for name in usual.keys() - format_.known:
+            if usual[name] is not None:
+                self.report.unread[name] += 1
+        if format_.one_answer:
+            single.append(row)
+        else:
+            self._keep(row)
+
+    def _renamed(self, record: Any, where: str) -> Mapping[str, Any]:
+        """Returns a record by the columns of its format."""
+        if not isinstance(record, Mapping):
+            found = f"the row is {type(record).__name__}"
+            raise DataError(Problem(where, found, "Write each row as an object with named fields"))
+        if not self.columns:
+            return record
+        theirs = set(self.columns.values())
+        rest = {name: value for name, value in record.items() if name not in theirs}
+        return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
+
+    def _format(self, record: Mapping[str, Any], where: str) -> Format | None:
+        """Returns the format of a record; a layout that is not known is told once a source."""
+        try:
+            return format_of(record, where, self.named)
+        except DataError as error:
+            (problem,) = error.problems
+            first, alike = self.unknown.get(problem.found, (len(self.problems), 0))
+            self.unknown[problem.found] = (first, alike + 1)
+            if alike == 0:
+                self.problems.append(problem)
+            return None
+
+    def _count_unknown(self) -> None:
+        for found, (place, alike) in self.unknown.items():
+            if alike > 1:
+                first = self.problems[place]
+                text = f"{found} (so are {alike - 1:,} more rows of this source)"
+                self.problems[place] = Problem(first.where, text, first.remedy)
+
+    def _context(self, where: str, number: int) -> Context:
+        return Context(
+            source=self.source.source_name,
             where=where,
             number=number,
-            images=folder,
-            domain=source.domain,
-            scale=scale,
-            needs_scores=source.needs_scores,
+            pictures=self.rules,
+            domain=self.source.domain,
+            scale=self.scale,
+            pairing=self.source.scores.pairing,
+            needs_scores=self.source.needs_scores,
+            columns=self.columns,
         )
-        try:
-            rows.append(_format_of(record, where).parse(record, context))
-        except DataError as error:
-            problems += error.problems
-    return rows, problems
+
+    def _join(self, single: Sequence[PreferenceRow]) -> None:
+        for row in join_answers(single, self.source.scores.pairing, self.problems):
+            self._keep(row)
+
+    def _keep(self, row: PreferenceRow) -> None:
+        settled = settle(row, self.source.scores, self.report.pairs)
+        if settled is not None:
+            self.rows.append(settled)
 
 
-def _format_of(record: Any, where: str) -> Format:
-    """Returns the format whose columns a record has.
-
-    Raises:
-        DataError: If there is none; lists the columns found and what each format needs.
-    """
-    if not isinstance(record, Mapping):
-        found = f"the row is {type(record).__name__}"
-        raise DataError(Problem(where, found, "Write each row as an object with named fields"))
-    columns = {name for name, value in record.items() if value is not None}
-    formats: list[Format] = [module.FORMAT for module in format_modules().values()]
-    fitting = [format_ for format_ in formats if format_.required <= columns]
-    if fitting:
-        return max(fitting, key=lambda format_: len(format_.required))
-    if {"completion", "label"} <= columns:
-        found = "single answers labelled good or bad (the layout of KTO) are not understood yet"
-        remedy = "Give pairs: prompt, chosen and rejected"
-        raise DataError(Problem(f"{where}, field 'label'", found, remedy))
-    nearest = max(formats, key=lambda format_: len(format_.required & columns))
-    missing = sorted(nearest.required - columns)
-    field = f", field '{missing[0]}'" if len(missing) == 1 else ""
-    needs = "; ".join(f"{f.name}: {', '.join(sorted(f.required))}" for f in formats)
-    raise DataError(
-        Problem(
-            f"{where}{field}",
-            f"the columns {', '.join(sorted(columns)) or '(none)'} fit no format; "
-            f"{', '.join(missing)} is missing for '{nearest.name}'",
-            f"Name the columns as one of these formats does ({needs})",
-        )
-    )
+def _named(source: SourceFile, found: Found, place: str) -> Format | None:
+    name = source.format or found.format
+    return None if name is None else format_named(name, f"{place}, format")
 
 
-def _score_map(
-    source: SourceFile, score_scale: tuple[float, float] | None
-) -> Callable[[float], float]:
-    """Returns the map from a source's declared scale to the scale of the run."""
-    if source.scale is None:
-        return lambda score: score
-    low, high = source.scale
-    to_low, to_high = score_scale or source.scale
-
-    def mapped(score: float) -> float:
-        if not low <= score <= high:
-            raise ValueError(f"the score {score} lies outside the declared scale [{low}, {high}]")
-        return to_low + (score - low) * (to_high - to_low) / (high - low)
-
-    return mapped
-
-
-def _records(source: SourceFile) -> list[Record]:
-    path = Path(source.path)
-    if path.exists() and source.split not in (None, "train"):
-        found = f"split '{source.split}' is asked for and a file or folder has none"
-        raise DataError(Problem(str(path), found, "Name the file that holds it, without a split"))
-    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".parquet": _parquet}
-    if path.is_file() and path.suffix in readers:
-        return list(readers[path.suffix](path))
-    if path.is_file():
-        found = f"'{path.suffix}' is no format of data files"
-        raise DataError(Problem(str(path), found, "Give a .json, .jsonl or .parquet file"))
-    if path.is_dir():
-        files = sorted(path.glob("*.parquet"))
-        if not files:
-            raise DataError(Problem(str(path), "the folder holds no Parquet file", "Name a file"))
-        records = [record for file in files for _, record in _parquet(file)]
-        return list(enumerate(records, start=1))
-    return list(_hub(source))
-
-
-def _jsonl(path: Path) -> Iterator[Record]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8-sig"))
-            except json.JSONDecodeError as error:
-                found = f"the line is no JSON ({error.msg} at column {error.colno})"
-                remedy = "Write one JSON object a line"
-                yield number, Problem(f"{path} row {number}", found, remedy)
-            except UnicodeDecodeError as error:
-                found = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
-                yield number, Problem(f"{path} row {number}", found, "Write the file as UTF-8")
-
-
-def _json(path: Path) -> Iterator[Record]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        found = f"the file is no JSON ({error.msg} at line {error.lineno})"
-        remedy = "Write a list of objects, or one object a line in a .jsonl file"
-        raise DataError(Problem(str(path), found, remedy)) from error
-    except UnicodeDecodeError as error:
-        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
-    if not isinstance(content, list):
-        found = f"the file holds {type(content).__name__}"
-        raise DataError(Problem(str(path), found, "Write a list of objects"))
-    yield from enumerate(content, start=1)
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        remedy = "Write the file again"
-        raise DataError(Problem(str(path), f"no Parquet file ({error})", remedy)) from error
-    yield from enumerate(table.to_pylist(), start=1)
-
-
-def _hub(source: SourceFile) -> Iterator[Record]:
-    from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(source.path, split=source.split or "train")
-    except Exception as error:  # the library raises many kinds for a name it cannot reach
-        found = f"neither a file nor a data set that can be reached ({error})"
-        raise DataError(Problem(source.path, found, "Repair the path")) from error
-    yield from enumerate(dataset, start=1)
-
-
-def _duplicate_ids(rows: Sequence[PreferenceRow]) -> list[Problem]:
+def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
     first: dict[str, PreferenceRow] = {}
-    problems = []
     for row in rows:
         before = first.setdefault(row.id, row)
         if before is not row:
             found = f"the id '{row.id}' is taken by {before.where}"
             remedy = "Give each row its own id, or leave the ids out"
-            problems.append(Problem(f"{row.where}, field 'id'", found, remedy))
-    return problems
+            yield Problem(f"{row.where}, field 'id'", found, remedy)

@@ -1,8 +1,8 @@
 """Uni-DPO: preference pairs weighted by their quality and by the policy's present performance.
 
 Source: arXiv 2506.10054, eqs. 4, 5, 10 and 11. `uni_dpo_loss` is the paper's formula;
-`_uni_dpo_switches` holds the parameters that switch its components for ablations, and the loss
-composed of them equals the formula at their defaults.
+`_uni_dpo_config` holds the parameters that switch its components for ablations, and the loss
+composed of `_uni_dpo_switches` equals the formula at their defaults.
 """
 
 import torch
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from ._uni_dpo_switches import UniDPOLossConfig, gate_of, logps_of, performance_of, quality_of
+from ._uni_dpo_config import UniDPOLossConfig
+from ._uni_dpo_switches import gate_of, logps_of, performance_of, quality_of
 from .base import Loss, Value, always, implicit_rewards
 from .weights import calibrated_nll_gate, performance_weight, quality_weight
 
@@ -98,7 +99,7 @@ def _compute(pairs: PairLogps, config: UniDPOLossConfig) -> LossOutput:
 
 def _uses_scores(config: UniDPOLossConfig) -> bool:
     uses_nll = bool(torch.as_tensor(config.nll_lambda > 0).any())
-    return config.quality_weight != "none" or uses_nll
+    return config.missing_quality is None and (config.quality_weight != "none" or uses_nll)
 
 
 LOSS = Loss(

@@ -24,17 +24,23 @@ __all__ = [
 Control = Literal["batch_mean", "permuted"]
 
 
-def quality_weight(score_chosen: Tensor, score_rejected: Tensor, *, eta: Value) -> Tensor:
+def quality_weight(
+    score_chosen: Tensor, score_rejected: Tensor, *, eta: Value, missing: Value | None = None
+) -> Tensor:
     """Returns w_qual [P]: how much better the chosen answer was judged.
 
     0.5 for equal scores, towards 1 for a clear preference, below 0.5 for mis-ordered scores.
 
     Args:
-        score_chosen: [P], in float32 or better: rounding moves the weight.
+        score_chosen: [P], in float32 or better: rounding moves the weight. NaN where there is none.
         score_rejected: [P], likewise.
         eta: Slope, 1 / score units.
+        missing: The weight of pairs that lack a score; None leaves them NaN.
     """
-    return torch.sigmoid(eta * (score_chosen - score_rejected))  # eq. 5
+    weight = torch.sigmoid(eta * (score_chosen - score_rejected))  # eq. 5
+    if missing is None:
+        return weight
+    return torch.where(weight.isnan(), torch.as_tensor(missing).to(weight), weight)
 
 
 def performance_weight(policy_margin: Tensor, *, gamma: Value, tau_ref: Value) -> Tensor:

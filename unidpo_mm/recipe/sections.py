@@ -15,6 +15,7 @@ __all__ = [
     "LoraSection",
     "LossSection",
     "ModelSection",
+    "PicturesSection",
     "Recipe",
     "RunSection",
     "ScoresSection",
@@ -101,12 +102,23 @@ class ModelSection(Section):
 
 
 class ScoresSection(Section):
-    """What the scores of a source mean."""
+    """What the scores of a source mean, and what is done with them."""
 
     scale: Scale | None = None
     """Lowest and highest possible score; mapped to `data.score_scale`. Never guessed from data."""
     judge: Name | None = None
     """Who gave the scores, for reports."""
+    missing: Literal["error"] | Annotated[float, Field(ge=0, le=1)] = "error"
+    """`error`, or the quality weight of pairs without scores; their NLL gate stays shut."""
+    misordered: Literal["keep", "swap", "drop"] = "keep"
+    """What happens to a given pair whose rejected answer has the higher score."""
+    ties: Literal["keep", "drop"] = "keep"
+    """What happens to a given pair of equal scores, and to a row whose answers have but one."""
+    pairs: Literal["all", "best_vs_worst", "adjacent"] = "all"
+    """Which of several scored answers make a pair: every two with different scores, the best and
+    the worst, or neighbours in the order of their scores."""
+    min_margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Pairs whose scores differ by less are dropped; in the unit of `data.score_scale`."""
 
 
 class SourceLoss(TypedDict, total=False):
@@ -126,19 +138,39 @@ class SourceSection(Section):
     """One data set."""
 
     path: Name
-    """A file, a folder, or the name of a data set on a hub."""
+    """A file (JSON, JSONL, Parquet, Arrow), a folder of them or one that `datasets` saved,
+    LLaMA-Factory's `dataset_info.json`, or the name of a data set on a hub."""
+    format: Name | None = None
+    """A format, see `unidpo-mm list formats`; null finds it by the columns of each row."""
+    columns: dict[str, Name] = {}
+    """Column of the format -> its name in the file, where they differ."""
     images: Name | None = None
     """Folder that the picture paths in the rows start from; null is the folder of the file."""
+    images_outside: bool = False
+    """Whether paths of pictures may leave that folder."""
+    fetch_images: bool = False
+    """Whether pictures may be fetched from addresses; each is fetched once and kept."""
     domain: Literal["text", "math", "multimodal"] | None = None
     """Domain of the rows in reports; null is multimodal for rows with pictures, else text."""
     name: Name | None = None
     """Name of the source in reports; null takes it from the path."""
     split: Name | None = None
-    """Split of a data set on a hub."""
+    """Split of a data set on a hub, or of one that `datasets` saved."""
+    subset: Name | None = None
+    """Configuration of a data set on a hub, or an entry of `dataset_info.json`."""
     scores: ScoresSection | None = None
     """What the scores mean; null takes them as they are."""
     loss: SourceLoss = {}
     """Loss parameters of this source only."""
+
+
+class PicturesSection(Section):
+    """Which pictures may be opened, and what becomes of rows whose picture cannot be."""
+
+    max_pixels: int = Field(default=89_478_485, ge=1, le=178_956_970)
+    """Most pixels of a picture before it is scaled; a larger one is never decoded."""
+    max_skipped_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of rows that may be left out, and counted, since a picture is missing or broken."""
 
 
 class DataSection(Section):
@@ -154,6 +186,13 @@ class DataSection(Section):
     """The unit of all scores and so of `loss.eta` and `loss.tau_good`."""
     max_length: int | None = Field(default=None, ge=1)
     """Most tokens of a prompt with one answer, picture tokens included; null is no limit."""
+    length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
+        "truncate_response"
+    )
+    """What happens to rows longer than that: an error, left out and counted, their answers cut, or
+    their pictures made smaller. No token of a prompt or picture is ever cut."""
+    pictures: PicturesSection = PicturesSection()
+    """Which pictures may be opened."""
     seed: int = Field(default=42, ge=0)
     """Seed of the split and of the order of rows."""
     feature_cache_gb: float = Field(default=0.0, ge=0)

@@ -39,6 +39,7 @@ class EncodedGroup:
         targets: Responses that a loss of unit ``response`` learns from.
         weight: 0 for a filler that no loss, metric or ledger counts.
         cut_responses: How many responses were shortened to fit `max_length`.
+        shrunk_pictures: How many pictures were made smaller for it.
     """
 
     row_id: str
@@ -57,6 +58,7 @@ class EncodedGroup:
     targets: tuple[int, ...]
     weight: float = 1.0
     cut_responses: int = 0
+    shrunk_pictures: int = 0
 
     def __post_init__(self) -> None:
         problems = [

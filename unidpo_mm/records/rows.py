@@ -58,10 +58,12 @@ class Message:
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``.
         parts: Text and picture slots in reading order.
+        tool_calls: The tools that an assistant's turn calls, as JSON; empty for none.
     """
 
     role: str
     parts: tuple[str | ImageSlot, ...]
+    tool_calls: str = ""
 
     @property
     def text(self) -> str:
@@ -82,17 +84,13 @@ class Response:
         text: The answer.
         score: Its external quality; None if nobody scored it.
         field: What the answer is called in its file, for messages; empty for its number.
+        score_field: What its score is called there; empty for the usual name.
     """
 
     text: str
     score: float | None = None
     field: str = dataclasses.field(default="", compare=False)
-
-    @property
-    def score_field(self) -> str:
-        """What the score is called in the file."""
-        plain = self.field in ("chosen", "rejected")
-        return f"score_{self.field}" if plain else f"{self.field}.score"
+    score_field: str = dataclasses.field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,7 @@ class PreferenceRow:
         pairs: Preferences; empty only for losses whose unit is the response.
         raw: The prompt was a plain string, to be rendered without a chat template where the
             model has none.
+        tools: The tools that the chat template shows to the model, as a JSON list; empty for none.
 
     Raises:
         DataError: If a field breaks its invariant; all problems of the row at once.
@@ -133,6 +132,7 @@ class PreferenceRow:
     responses: tuple[Response, ...]
     pairs: tuple[Pair, ...] = ()
     raw: bool = False
+    tools: str = ""
 
     def __post_init__(self) -> None:
         problems = [*self._prompt_problems(), *self._response_problems(), *self._pair_problems()]
@@ -196,7 +196,9 @@ class PreferenceRow:
         return f"responses[{number}]"
 
     def _score_name(self, number: int) -> str:
-        return dataclasses.replace(self.responses[number], field=self._name(number)).score_field
+        name = self._name(number)
+        usual = f"score_{name}" if name in ("chosen", "rejected") else f"{name}.score"
+        return self.responses[number].score_field or usual
 
     def _problem(self, name: str, found: str, remedy: str) -> Problem:
         return Problem(f"{self.where}, field '{name}'", found, remedy)

@@ -86,6 +86,17 @@ class UniDPOConfig(TrainingArguments):
     """Whether every dropout of the policy is set to 0, as in TRL."""
     max_length: int | None = None
     """Most tokens of prompt and answer, picture tokens included; None for no limit."""
+    length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
+        "truncate_response"
+    )
+    """What happens to longer rows; see `data.length_policy` in docs/recipe.md."""
+    max_skipped_fraction: float = 0.0
+    """Share of rows that may be left out, and counted, since a picture is missing or broken."""
+    score_scale: list[float] | None = None
+    """The unit of all scores, [lowest, highest]; scores of a declared scale are mapped to it."""
+    scores: dict[str, Any] | None = None
+    """What the scores of the data sets mean and what is done with them: the fields of
+    `unidpo_mm.data.scores.ScorePolicy`, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
     image_min_pixels: int | None = None

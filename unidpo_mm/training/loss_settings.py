@@ -20,6 +20,9 @@ __all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings"]
 SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
 """Parameters that may differ by source, since the released text, math and picture settings do."""
 
+BY_SOURCE = {*SOURCE_PARAMETERS, "missing_quality"}
+"""With the one that a source sets by what it says of its scores."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
@@ -64,6 +67,7 @@ class LossSettings:
     def _per_pair(self, name: str, batch: GroupBatch) -> Tensor:
         common = getattr(self.config, name)
         values = [self.by_source.get(source, {}).get(name, common) for source in batch.sources]
+        values = [math.nan if value is None else value for value in values]
         table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
         return table[batch.pair_source]
 
@@ -108,8 +112,11 @@ class LossSettings:
         )
 
     def _median(self, rows: Sequence[PreferenceRow], source: str) -> float:
-        """Returns the median; where nothing uses scores no answer is good, scored or not."""
-        return _median_chosen_score(rows, source) if self.needs_scores(source) else math.inf
+        """Returns the median; where nothing needs scores and none are there, no answer is good."""
+        scores = _chosen_scores(rows, source)
+        if scores or self.needs_scores(source):
+            return _median(scores, source)
+        return math.inf
 
     def needs_scores(self, source: str) -> bool:
         """Returns whether the loss needs scores, with the parameters of this source."""
@@ -177,7 +184,7 @@ def make_loss_settings(
         problems += [
             _not_by_source(source, name)
             for name in own
-            if name in {f.name for f in dataclasses.fields(loss.config)} - {*SOURCE_PARAMETERS}
+            if name in {f.name for f in dataclasses.fields(loss.config)} - BY_SOURCE
         ]
         if merged is not None and own and not problems:
             chosen[source] = {key: getattr(merged, key) for key in own}
@@ -224,14 +231,17 @@ def _value_problem(where: str, error: Mapping[str, Any]) -> Problem:
     return Problem(f"{where}.{path}" if path else where, found, "Give a value that fits")
 
 
-def _median_chosen_score(rows: Sequence[PreferenceRow], source: str) -> float:
-    scores = [
+def _chosen_scores(rows: Sequence[PreferenceRow], source: str) -> list[float]:
+    return [
         score
         for row in rows
         if row.source == source
         for pair in row.pairs
         if (score := row.responses[pair.chosen].score) is not None
     ]
+
+
+def _median(scores: Sequence[float], source: str) -> float:
     if not scores:
         raise DataError(
             Problem(

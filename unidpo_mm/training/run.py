@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
-from ..data.load import SourceFile, read_sources
+from ..data.load import SourceFile, log_reports, read_sources
+from ..data.scores import ScorePolicy
 from ..errors import DataError, Problem, UniDPOError
 from ..modeling.parts import LoraSettings
 from ..recipe import Recipe, dump_recipe
-from ..recipe.sections import SourceSection
+from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .resume import RECIPE_FILE, find_checkpoint
@@ -91,13 +92,14 @@ def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     problems: list[Problem] = []
     result: list[list[PreferenceRow]] = []
     for sources in (data.sources, data.eval_sources):
-        files = [source_file(source) for source in sources]
+        files = [source_file(source, data) for source in sources]
         files = [
             dataclasses.replace(file, needs_scores=needs_scores(file.source_name)) for file in files
         ]
-        rows, found = read_sources(files, score_scale=data.score_scale)
-        result.append(rows)
-        problems += found
+        loaded = read_sources(files, score_scale=data.score_scale)
+        log_reports(loaded.reports)
+        result.append(loaded.rows)
+        problems += loaded.problems
     if problems:
         raise DataError([*problems, *_problems_of_good_rows(recipe, *result)])
     return result[0], result[1]
@@ -116,18 +118,20 @@ def _problems_of_good_rows(
     return ()
 
 
-def source_file(source: SourceSection) -> SourceFile:
+def source_file(source: SourceSection, data: DataSection) -> SourceFile:
     """Returns what the data layer needs to know of a source."""
-    scores = source.scores
-    return SourceFile(
-        path=source.path,
-        images=source.images,
-        name=source.name,
-        domain=source.domain,
-        split=source.split,
-        scale=None if scores is None else scores.scale,
-        judge=None if scores is None else scores.judge,
-    )
+    given = source.model_dump(exclude={"scores", "loss"})
+    scores = source.scores or ScoresSection()
+    policy = ScorePolicy(**scores.model_dump())
+    return SourceFile(**given, scores=policy, max_pixels=data.pictures.max_pixels)
+
+
+def loss_of(source: SourceSection) -> dict[str, Any]:
+    """Returns the loss parameters of a source: its own, and the weight of pairs without scores."""
+    own = dict(source.loss)
+    if source.scores is not None and source.scores.missing != "error":
+        own["missing_quality"] = source.scores.missing
+    return own
 
 
 def arguments_of(recipe: Recipe) -> UniDPOConfig:
@@ -152,9 +156,9 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "loss_type": recipe.loss.name,
         "loss_kwargs": recipe.loss.parameters,
         "loss_by_source": {
-            source_file(source).source_name: dict(source.loss)
+            source_file(source, data).source_name: loss_of(source)
             for source in (*data.sources, *data.eval_sources)
-            if source.loss
+            if loss_of(source)
         }
         or None,
         "freeze": None if model.freeze is None else list(model.freeze),
@@ -165,6 +169,8 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "image_max_pixels": model.image_max_pixels,
         "model_init_kwargs": init,
         "max_length": data.max_length,
+        "length_policy": data.length_policy,
+        "max_skipped_fraction": data.pictures.max_skipped_fraction,
         "eval_fraction": data.eval_fraction,
         "data_seed": data.seed,
         "feature_cache_gb": data.feature_cache_gb,
@@ -192,7 +198,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
-            source_file(source).source_name: source.scores.judge
+            source_file(source, recipe.data).source_name: source.scores.judge
             for source in recipe.data.sources
             if source.scores is not None
         },

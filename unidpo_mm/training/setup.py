@@ -13,8 +13,9 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
 from ..data.groups import group_by_prompt, weigh_by_group
-from ..data.load import read_records
+from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight, preflight
+from ..data.scores import ScorePolicy
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
@@ -123,6 +124,7 @@ def load_family_and_adapter(
     family = family_for(config, args.adapter)
     options = AdapterOptions(
         max_length=args.max_length,
+        length_policy=args.length_policy,
         prompt_style=args.prompt_style,
         image_min_pixels=args.image_min_pixels,
         image_max_pixels=args.image_max_pixels,
@@ -171,21 +173,22 @@ def prepare_data(
     Raises:
         DataError: With every problem of every row.
     """
-    train_rows, problems = _read(train_dataset, "data", settings)
-    eval_rows, wrong = _read(eval_dataset, "evaluation data", settings)
+    train_rows, problems = _read(train_dataset, "data", args, settings)
+    eval_rows, wrong = _read(eval_dataset, "evaluation data", args, settings)
     problems += [*wrong, *settings.check_sources([*train_rows, *eval_rows])]
     problems += settings.check_rows(train_rows)
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     found = None
-    if args.preflight:
-        try:
-            rows = [*train_rows, *eval_rows]
-            found = preflight(rows, adapter, workers=args.dataloader_num_workers)
-        except DataError as error:
-            problems += error.problems
+    try:
+        found = _look(train_rows, eval_rows, args, adapter)
+    except DataError as error:
+        problems += error.problems
     if problems:
         raise DataError(problems)
+    if found is not None:
+        eval_rows = found.kept(eval_rows, first=len(train_rows))
+        train_rows = found.kept(train_rows)
     if args.eval_fraction > 0 and not eval_rows:
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
@@ -199,11 +202,44 @@ def prepare_data(
     return train_rows, eval_rows, found
 
 
+def _look(
+    train_rows: list[PreferenceRow],
+    eval_rows: list[PreferenceRow],
+    args: UniDPOConfig,
+    adapter: Adapter,
+) -> Preflight | None:
+    """Returns what a pass over all rows found, which may leave some of them out."""
+    if args.preflight:
+        return preflight(
+            [*train_rows, *eval_rows],
+            adapter,
+            workers=args.dataloader_num_workers,
+            drop_long=args.length_policy == "drop",
+            max_skipped_fraction=args.max_skipped_fraction,
+        )
+    if args.length_policy == "drop" or args.max_skipped_fraction > 0:
+        found = "rows are to be left out, and nothing looks for them before training"
+        raise DataError(Problem("data.preflight", found, "Set it to true"))
+    return None
+
+
 def _read(
-    dataset: Any, source: str, settings: LossSettings
+    dataset: Any, source: str, args: UniDPOConfig, settings: LossSettings
 ) -> tuple[list[PreferenceRow], list[Problem]]:
-    records = () if dataset is None else dataset
-    return read_records(records, source=source, needs_scores=settings.needs_scores(source))
+    """Returns the rows of a data set in memory; rows of a recipe's sources come ready-made."""
+    scale = args.score_scale
+    declared = SourceFile(
+        path=source,
+        scores=ScorePolicy(**(args.scores or {})),
+        needs_scores=settings.needs_scores(source),
+    )
+    loaded = read_records(
+        () if dataset is None else dataset,
+        declared,
+        score_scale=None if scale is None else (scale[0], scale[1]),
+    )
+    log_reports(loaded.reports)
+    return loaded.rows, loaded.problems
 
 
 def _features(scorer: ScoringModel, args: UniDPOConfig) -> FeatureStore | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -109,6 +110,22 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         lines.append(
             f"[yellow]{found.cut_responses} of {found.responses} responses are cut to fit "
             f"max_length {args.max_length}[/yellow]"
+        )
+    if found.shrunk_pictures:
+        lines.append(
+            f"[yellow]{found.shrunk_pictures} of {found.images} pictures are made smaller to fit "
+            f"max_length {args.max_length}[/yellow]"
+        )
+    if found.too_long:
+        lines.append(
+            f"[yellow]{found.too_long} rows are left out: longer than max_length "
+            f"{args.max_length}[/yellow]"
+        )
+    if found.unreadable:
+        first = found.unreadable[0]
+        lines.append(
+            f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their pictures, "
+            f"the first of them {escape(first.where)}: {escape(first.found)}[/yellow]"
         )
     return lines
 

@@ -1,0 +1,259 @@
+"""Every public data set is read by the format it fits, and what is written of it reads the same."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from builders import picture
+
+from unidpo_mm.data.convert import write_rows
+from unidpo_mm.data.detect import formats
+from unidpo_mm.data.load import SourceFile, SourceReport, load_rows, read_sources
+from unidpo_mm.records import ImageSlot, PreferenceRow
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+class Expected(NamedTuple):
+    """What a fixture is to give: its format and, of its first row, what can be told in a line."""
+
+    format: str
+    question: str
+    answers: dict[str, float | None]
+    """Answer -> score, as the pairs name them: first pair's chosen first."""
+    pictures: int = 0
+    rows: int = 1
+
+
+EXPECTED = {
+    "trl_standard": Expected("pairs", "The sky is", {" blue.": None, " green.": None}, rows=2),
+    "trl_conversational": Expected(
+        "pairs", "What colour is the sky?", {"It is blue.": None, "It is green.": None}
+    ),
+    "trl_implicit": Expected(
+        "implicit", "What colour is the sky?", {"It is blue.": None, "It is green.": None}
+    ),
+    "trl_vision": Expected("pairs", "What is this?", {"A bird.": None, "A tree.": None}, 1),
+    "trl_tools": Expected(
+        "pairs", "How warm is it in Oslo?4", {"It is 4 degrees.": None, "It is warm.": None}
+    ),
+    "native": Expected(
+        "ranked",
+        "What is this?",
+        {"A bird on a branch.": 9.0, "A bird.": 6.0, "A tree.": 1.0},
+        1,
+        rows=2,
+    ),
+    "factory_alpaca": Expected(
+        "alpaca",
+        "You translate.Translate: catchatTranslate into French.\nGood day",
+        {"Bonjour": None, "Bonsoir": None},
+        rows=2,
+    ),
+    "factory_sharegpt": Expected(
+        "sharegpt", "What is on the branch?", {"A bird.": None, "A cat.": None}, 1
+    ),
+    "swift": Expected("swift", "Be brief.What is this?", {"A bird.": None, "A tree.": None}, 1),
+    "official_text": Expected(
+        "pairs",
+        "Why is the sky blue?",
+        {"Air scatters blue light most.": 4.5, "The sea is mirrored in it.": 1.5},
+    ),
+    "official_math": Expected(
+        "pairs",
+        "<|im_start|>user\nWhat is 6 times 7?<|im_end|>\n<|im_start|>assistant\n",
+        {"6 times 7 is \\boxed{42}.": 9.2, "6 times 7 is \\boxed{48}.": 2.1},
+    ),
+    "official_multimodal": Expected(
+        "alpaca", "How many birds are there?", {"One.": 4.0, "Three.": 1.0}, 1
+    ),
+    "ultrafeedback_binarized": Expected(
+        "pairs", "Give a synonym of quick.", {"Fast.": 8.0, "Slow.": 3.0}
+    ),
+    "ultrafeedback": Expected(
+        "ultrafeedback",
+        "Name two rivers.",
+        {"The Rhine and the Elbe.": 9.0, "The Rhine.": 5.0, "Rome and Paris.": 1.0},
+    ),
+    "rlhf_v": Expected(
+        "rlhf_v",
+        "What is the bird doing?",
+        {"It sits on a branch.": None, "It flies over a lake.": None},
+        1,
+    ),
+    "rlaif_v": Expected(
+        "rlaif_v",
+        "What do you see?",
+        {"A small bird.": None, "A small bird and a dog.": None},
+        1,
+    ),
+    "mm_rlhf": Expected(
+        "pairs", "What is shown here?", {"A bird with a red beak.": None, "A boat.": None}, 1
+    ),
+    "vlfeedback": Expected(
+        "vlfeedback",
+        "Describe the picture.",
+        {"A bird on a branch.": 4.0, "A lake at night.": 1.5},
+        1,
+    ),
+    "spa_vl": Expected(
+        "rlaif_v",
+        "Is it safe to feed it bread?",
+        {"A little does no harm, seeds are better.": None, "Feed it anything.": None},
+        1,
+    ),
+    "mmpr": Expected(
+        "rlaif_v",
+        "How many legs can be seen?",
+        {"Two legs can be seen.": None, "Four legs can be seen.": None},
+        1,
+        rows=2,
+    ),
+    "helpsteer2_preference": Expected(
+        "helpsteer", "Name a metal.", {"Iron.": 2.0, "Wood.": 0.0}, rows=2
+    ),
+    "helpsteer3": Expected(
+        "helpsteer3",
+        "What is the boiling point of water?",
+        {"100 degrees Celsius at sea level.": 3.0, "It is hot.": 0.0},
+    ),
+    "helpsteer2": Expected(
+        "helpsteer_ratings", "Name a tree.", {"An oak.": 4.0, "A stone.": 0.0}, rows=2
+    ),
+    "skywork": Expected("implicit", "Spell seven.", {"s-e-v-e-n": None, "7": None}),
+    "hh_rlhf": Expected(
+        "implicit",
+        "\n\nHuman: Is tea hot?\n\nAssistant:",
+        {" Mostly, yes.": None, " Most likely not.": None},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, name in enumerate(("bird", "branch")):
+        picture(number + 1).save(folder / f"{name}.png")
+    return folder
+
+
+def fixture(name: str) -> Path:
+    (path,) = FIXTURES.glob(f"{name}.*")
+    return path
+
+
+def read(path: Path, pictures: Path) -> tuple[list[PreferenceRow], SourceReport]:
+    loaded = read_sources([SourceFile(path=str(path), images=str(pictures))])
+    assert not loaded.problems
+    (report,) = loaded.reports
+    return loaded.rows, report
+
+
+def test_every_fixture_and_every_format_is_looked_at() -> None:
+    assert {path.stem for path in FIXTURES.iterdir()} == set(EXPECTED)
+    assert {one.format for one in EXPECTED.values()} == set(formats())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_data_set_is_read_by_the_format_it_fits(name: str, pictures: Path) -> None:
+    rows, report = read(fixture(name), pictures)
+    expected = EXPECTED[name]
+    assert set(report.formats) == {expected.format}
+    assert len(rows) == expected.rows
+    row = rows[0]
+    assert "".join(message.text for message in row.messages) == expected.question
+    assert len(row.images) == expected.pictures
+    first = row.pairs[0]
+    order = sorted(
+        range(len(row.responses)), key=lambda n: (n != first.chosen, n == len(row.responses) - 1)
+    )
+    assert {row.responses[n].text: row.responses[n].score for n in order} == expected.answers
+    assert row.responses[first.chosen].text == next(iter(expected.answers))
+    for image in row.images:
+        assert image.open().tobytes() == picture(1).tobytes()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_data_set_written_in_our_format_reads_the_same(
+    name: str, pictures: Path, tmp_path: Path
+) -> None:
+    rows, _ = read(fixture(name), pictures)
+    assert write_rows(rows, tmp_path / "rows.jsonl", "native") == len(rows)
+    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    assert [alike(row) for row in again] == [alike(row) for row in rows]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_data_set_written_for_trl_has_the_same_pairs(
+    name: str, pictures: Path, tmp_path: Path
+) -> None:
+    rows, _ = read(fixture(name), pictures)
+    lines = write_rows(rows, tmp_path / "rows.jsonl", "trl")
+    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    assert lines == len(again) == sum(len(row.pairs) for row in rows)
+    assert [pair for row in again for pair in told(row)] == [p for row in rows for p in told(row)]
+
+
+def test_pictures_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> None:
+    from unidpo_mm.data.load import rows_from_records
+
+    records = [
+        {"prompt": "?", "chosen": "a", "rejected": answer, "images": [picture(1), picture(2)]}
+        for answer in ("b", "c")
+    ]
+    write_rows(rows_from_records(records), tmp_path / "rows.jsonl", "native")
+    assert len(list((tmp_path / "rows_pictures").iterdir())) == 2  # each once
+    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    for row in again:
+        assert [i.open().tobytes() for i in row.images] == [picture(n).tobytes() for n in (1, 2)]
+
+
+def alike(row: PreferenceRow) -> Any:
+    """Returns a row without what a file decides: where it lies, and the order of its pairs."""
+    images = [image.key() for image in row.images]
+    pairs = frozenset(row.pairs)
+    return (
+        dataclasses.replace(
+            row,
+            source="",
+            where="",
+            images=(),
+            messages=(slot_free(row),),
+            responses=row.responses,
+            pairs=(),
+        ),
+        images,
+        pairs,
+    )
+
+
+def slot_free(row: PreferenceRow) -> Any:
+    """Returns the prompt as one message that holds everything that was said of it."""
+    text = json.dumps(
+        [
+            [m.role, ["<>" if isinstance(p, ImageSlot) else p for p in m.parts], m.tool_calls]
+            for m in row.messages
+        ]
+    )
+    return dataclasses.replace(row.messages[0], parts=(text,))
+
+
+def told(row: PreferenceRow) -> list[Any]:
+    """Returns the pairs of a row as TRL's columns tell them."""
+    spoken = [(m.role, [p for p in m.parts if p != ""], m.tool_calls) for m in row.messages]
+    pictures = [image.key() for image in row.images]
+    return [
+        (
+            spoken,
+            pictures,
+            row.tools,
+            row.responses[p.chosen].text,
+            row.responses[p.rejected].text,
+            row.responses[p.chosen].score,
+            row.responses[p.rejected].score,
+            p.weight,
+        )
+        for p in row.pairs
+    ]

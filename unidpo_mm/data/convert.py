@@ -1,0 +1,159 @@
+"""Writes rows in our native format, or in TRL's, with their pictures beside them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DataError, Problem
+from ..records import ImageRef, ImageSlot, Message, Pair, PreferenceRow
+from .images import FileImage, MemoryImage, UrlImage
+from .scores import ScorePolicy
+
+__all__ = ["native", "trl", "write_rows"]
+
+Picture = Callable[[ImageRef], str]
+"""Writes a picture where it has to be written, and returns what names it in a record."""
+
+
+def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["native", "trl"]) -> int:
+    """Writes rows as JSON lines and returns how many lines there are.
+
+    Pictures in files stay where they are; those inside the data are written into a folder beside
+    the lines, each once.
+
+    Args:
+        rows: What to write.
+        path: A `.jsonl` file; its folder is where relative picture paths start.
+        layout: ``native`` keeps every answer and score; ``trl`` has a line for each pair.
+
+    Raises:
+        DataError: If the path is no `.jsonl` file, or a row has no pair for TRL.
+    """
+    if path.suffix != ".jsonl":
+        found = f"'{path.name}' is to be written"
+        raise DataError(Problem(str(path), found, "Give a path that ends in .jsonl"))
+    problems = [
+        Problem(row.where, "the row holds no pair", "Write it as native, or leave it out")
+        for row in rows
+        if layout == "trl" and not row.pairs
+    ]
+    if problems:
+        raise DataError(problems)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = _Pictures(path)
+    lines = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            for record in [native(row, picture)] if layout == "native" else trl(row, picture):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                lines += 1
+    return lines
+
+
+def native(row: PreferenceRow, picture: Picture) -> dict[str, Any]:
+    """Returns a row as a record of the format `ranked`; reading it gives the same row."""
+    responses = [{"text": one.text, "score": one.score} for one in row.responses]
+    made = {Pair(*pair) for pair in ScorePolicy().pairing(row.responses)}
+    given = row.pairs if made != set(row.pairs) else ()  # else reading makes the same
+    record = {
+        "id": row.id,
+        "domain": row.domain,
+        "prompt": _prompt(row),
+        "images": [picture(image) for image in row.images],
+        "responses": responses,
+        "pairs": [[pair.chosen, pair.rejected, pair.weight] for pair in given],
+        "tools": json.loads(row.tools) if row.tools else None,
+    }
+    return {name: value for name, value in record.items() if value not in (None, [])}
+
+
+def trl(row: PreferenceRow, picture: Picture) -> Iterator[dict[str, Any]]:
+    """Yields a record of TRL's preference format for each pair of a row.
+
+    Plain text stays plain; with pictures the prompt is a conversation, as TRL asks for it.
+    """
+    plain = row.raw and not row.images
+    for number, pair in enumerate(row.pairs):
+        chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
+        record = {
+            "id": row.id if len(row.pairs) == 1 else f"{row.id}-{number}",
+            "domain": row.domain,
+            "prompt": _prompt(row) if plain else [_turn(one) for one in row.messages],
+            "chosen": chosen.text if plain else [_answer(chosen.text)],
+            "rejected": rejected.text if plain else [_answer(rejected.text)],
+            "images": [picture(image) for image in row.images],
+            "score_chosen": chosen.score,
+            "score_rejected": rejected.score,
+            "weight": None if pair.weight == 1.0 else pair.weight,
+            "tools": json.loads(row.tools) if row.tools else None,
+        }
+        yield {name: value for name, value in record.items() if value not in (None, [])}
+
+
+def _prompt(row: PreferenceRow) -> Any:
+    """Returns a prompt as the string that it was, or as messages."""
+    if not row.raw:
+        return [_turn(message) for message in row.messages]
+    # the line break after a placeholder belongs to it and is not read
+    return "".join(
+        "<image>\n" if isinstance(part, ImageSlot) else part
+        for message in row.messages
+        for part in message.parts
+    )
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    parts: Any = [
+        {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
+        for part in message.parts
+    ]
+    calls = {"tool_calls": json.loads(message.tool_calls)} if message.tool_calls else {}
+    return {"role": message.role, "content": parts, **calls}
+
+
+def _answer(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+class _Pictures:
+    """Names pictures relative to a file of records, and writes those that are in no file."""
+
+    def __init__(self, records: Path) -> None:
+        self.folder = records.parent.absolute()
+        self.inside = self.folder / f"{records.stem}_pictures"
+
+    def __call__(self, image: ImageRef) -> str:
+        if isinstance(image, FileImage):
+            path = image.path.absolute()
+            inside = path.is_relative_to(self.folder)
+            return (path.relative_to(self.folder) if inside else path).as_posix()
+        if isinstance(image, UrlImage):
+            return image.url
+        return self._written(image).relative_to(self.folder).as_posix()
+
+    def _written(self, image: ImageRef) -> Path:
+        self.inside.mkdir(exist_ok=True)
+        content = image.content if isinstance(image, MemoryImage) else None
+        suffix = _suffix(content) if isinstance(content, bytes) else ".png"
+        path = self.inside / f"{image.key()[:32]}{suffix}"
+        if path.exists():
+            return path
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            image.open().save(path)
+        return path
+
+
+def _suffix(content: bytes) -> str:
+    """Returns the usual ending of an encoded picture's file."""
+    import io
+
+    from PIL import Image
+
+    try:
+        kind = Image.open(io.BytesIO(content)).format or ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ".bin"  # it is broken, and stays what it is
+    return {"JPEG": ".jpg"}.get(kind, f".{kind.lower()}")

@@ -1,0 +1,51 @@
+"""Lists of completions, each with its response and what judges said of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...records import Response
+from ._messages import describe
+from ._reader import RowReader
+
+__all__ = ["completions_of"]
+
+
+def completions_of(
+    row: RowReader, judged: str, score: Callable[[Any], Any], *, column: str = "completions"
+) -> list[Response]:
+    """Returns the answers of a row with their scores.
+
+    Args:
+        row: The row.
+        judged: Key of a completion that holds its judgement.
+        score: Judgement -> number, or None where there is none.
+        column: The column of the completions.
+    """
+    items = _items(row.get(column))
+    if not items:
+        row.note(column, "found no list of answers", "Give a list of {'response': ...}")
+    responses = []
+    for number, item in enumerate(items):
+        name = f"{column}[{number}]"
+        if not isinstance(item, Mapping):
+            row.note(name, f"found {describe(item)}", "Write {'response': ...}")
+            continue
+        text = item.get("response")
+        given = score(item.get(judged))
+        field = f"{name}.{judged}"
+        if given is None and len(items) > 1:
+            remedy = "Give every answer a score: pairs are made of answers with different scores"
+            row.note(field, "there is no score", remedy)
+        responses.append(row.response(f"{name}.response", field, text=text, given=given))
+    return responses
+
+
+def _items(value: Any) -> list[Any]:
+    """Returns a list of records; some libraries turn one into a record of lists."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not isinstance(value, Mapping):
+        return []
+    columns = {key: one for key, one in value.items() if isinstance(one, list | tuple)}
+    length = min(map(len, columns.values()), default=0)
+    return [{key: one[n] for key, one in columns.items()} for n in range(length)]

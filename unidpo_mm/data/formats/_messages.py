@@ -1,0 +1,183 @@
+"""Prompts and answers of every spelling become messages: strings, turns, parts, placeholders."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...records import ImageSlot, Message
+
+__all__ = ["Prompt", "WrongField", "answer_of", "describe", "prompt_of", "tools_of"]
+
+PLACEHOLDER = "<image>"
+"""What stands for a picture in a string, whatever the model's own token is."""
+
+
+class WrongField(Exception):
+    """A value cannot be used; whoever reads the field adds its place.
+
+    Args:
+        found: What was found.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as it was read.
+
+    Attributes:
+        messages: Its turns.
+        raw: It was a plain string.
+        pictures: The pictures that stand inside its parts, in order.
+    """
+
+    messages: tuple[Message, ...]
+    raw: bool
+    pictures: tuple[Any, ...] = field(default=())
+
+    def with_slots(self, pictures: int) -> "Prompt":
+        """Returns the prompt with its pictures in front, where it says nothing of their place."""
+        if not (pictures and self.messages) or any(
+            message.image_slots for message in self.messages
+        ):
+            return self
+        messages = list(self.messages)
+        first = next((n for n, m in enumerate(messages) if m.role == "user"), 0)
+        slots = tuple(ImageSlot() for _ in range(pictures))
+        parts = slots + messages[first].parts
+        messages[first] = dataclasses.replace(messages[first], parts=parts)
+        return Prompt(tuple(messages), self.raw, self.pictures)
+
+
+def prompt_of(value: Any) -> Prompt:
+    """Returns the messages of a prompt: a string, or a list of turns.
+
+    Raises:
+        WrongField: If it is neither.
+    """
+    plain = isinstance(value, str)
+    if not plain and not (isinstance(value, list | tuple) and value):
+        remedy = "Give a string, or a list of {'role', 'content'} messages"
+        raise WrongField(f"found {describe(value)}", remedy)
+    pictures: list[Any] = []
+    turns = [{"role": "user", "content": value}] if plain else value
+    messages = tuple(_message(turn, pictures) for turn in turns)
+    return Prompt(messages, plain, tuple(pictures))
+
+
+def answer_of(value: Any, prompt: Sequence[Message]) -> str:
+    """Returns the text of an answer: a string, or a conversation that ends with it.
+
+    A conversation may repeat the prompt before the answer, as many public data sets do.
+
+    Raises:
+        WrongField: If it is something else.
+    """
+    if isinstance(value, str):
+        return value
+    turns = [value] if isinstance(value, Mapping) else value
+    if not (isinstance(turns, list | tuple) and turns):
+        remedy = "Give a string, or a list with the assistant's message"
+        raise WrongField(f"found {describe(value)}", remedy)
+    messages = [_message(turn, []) for turn in turns]
+    before = [(turn.role, turn.text) for turn in messages[:-1]]
+    repeated = [(turn.role, turn.text) for turn in prompt]
+    answer = messages[-1]
+    if answer.role != "assistant" or before not in ([], repeated, repeated[-len(before) :]):
+        roles = ", ".join(turn.role for turn in messages)
+        remedy = "Give the assistant's message alone, or the prompt followed by it"
+        raise WrongField(f"found messages of {roles}", remedy)
+    if answer.image_slots:
+        remedy = "Remove it: pictures belong to the prompt"
+        raise WrongField("the answer holds a picture placeholder", remedy)
+    if answer.tool_calls:
+        remedy = "Write the answer as text, as the model's template writes a call"
+        raise WrongField("the answer calls a tool, which is not understood yet", remedy)
+    return answer.text
+
+
+def tools_of(value: Any) -> str:
+    """Returns the tools of a row as JSON; they come as a list of schemas, or as JSON.
+
+    Raises:
+        WrongField: If they are something else.
+    """
+    if value is None or value in ("", [], ()):
+        return ""
+    remedy = "Give a list of JSON schemas of functions"
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise WrongField(f"the tools are no JSON ({error})", remedy) from error
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+        raise WrongField(f"found {describe(value)}", remedy)
+    return json.dumps(without_nones(value), ensure_ascii=False)
+
+
+def without_nones(value: Any) -> Any:
+    """Returns nested records without the keys of None that Arrow adds to make them alike."""
+    if isinstance(value, Mapping):
+        return {key: without_nones(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [without_nones(one) for one in value]
+    return value
+
+
+def describe(value: Any) -> str:
+    """Says what a value is, briefly."""
+    return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
+
+
+def _message(turn: Any, pictures: list[Any]) -> Message:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
+        remedy = "Write each message as {'role': ..., 'content': ...}"
+        raise WrongField(f"a message is {describe(turn)}", remedy)
+    calls = turn.get("tool_calls")
+    written = json.dumps(without_nones(calls), ensure_ascii=False) if calls else ""
+    content = turn.get("content")
+    if isinstance(content, str):
+        return Message(turn["role"], _split(content), written)
+    if isinstance(content, list | tuple):
+        parts = tuple(_part(part, pictures) for part in content)
+        return Message(turn["role"], parts, written)
+    if content is None and written:
+        return Message(turn["role"], (), written)
+    remedy = "Give a string, or a list of {'type': 'text' | 'image'} parts"
+    raise WrongField(f"a message's content is {describe(content)}", remedy)
+
+
+def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("image", "image_url"):
+        given = [part.get(name) for name in ("image", "path", "url", "image_url", "base64")]
+        found = next((one for one in given if one is not None), None)
+        if found is not None:
+            pictures.append(
+                found["url"] if isinstance(found, Mapping) and "url" in found else found
+            )
+        return ImageSlot()
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind in ("video", "audio"):
+        raise WrongField(f"a part of a message is {kind}, which is not understood yet", "Remove it")
+    remedy = "Write {'type': 'text', 'text': ...} or {'type': 'image'}"
+    raise WrongField(f"a part of a message is {str(part)[:80]}", remedy)
+
+
+def _split(text: str) -> tuple[str | ImageSlot, ...]:
+    """Splits a string at its placeholders; the line break after one belongs to it."""
+    pieces: list[str | ImageSlot] = []
+    for number, piece in enumerate(text.split(PLACEHOLDER)):
+        if number:
+            pieces.append(ImageSlot())
+        cleaned = piece.removeprefix("\n") if number else piece
+        if cleaned:
+            pieces.append(cleaned)
+    return tuple(pieces)

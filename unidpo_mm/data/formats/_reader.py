@@ -1,0 +1,280 @@
+"""Reads a record field by field and keeps the problems of all of them; every format uses it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ...errors import DataError, Problem
+from ...records import (
+    DOMAINS,
+    SCORE_MISSING,
+    Domain,
+    ImageRef,
+    Message,
+    Pair,
+    PreferenceRow,
+    Response,
+)
+from ..images import WrongPicture, image_refs
+from . import Context
+from ._messages import Prompt, WrongField, answer_of, prompt_of, tools_of
+
+__all__ = ["COMMON", "PICTURES", "SCORES", "RowReader"]
+
+PICTURES = frozenset({"images", "image"})
+COMMON = frozenset({"id", "domain", "weight", "tools"}) | PICTURES
+"""Columns that every format reads where they are there."""
+SCORES = frozenset({"score_chosen", "score_rejected"})
+
+REFUSED = {
+    "rejected_images": (
+        "other pictures for the rejected answer are not understood yet",
+        "Remove the column: both answers see the pictures of the prompt",
+    ),
+    "video": ("videos are not understood yet", "Remove the row"),
+    "videos": ("videos are not understood yet", "Remove the row"),
+    "audios": ("sound is not understood yet", "Remove the row"),
+}
+"""Columns that would change what an answer means, and are refused rather than passed over."""
+
+
+class RowReader:
+    """Reads one record.
+
+    A field that cannot be read is noted with its place, and something harmless takes its place, so
+    that all problems of a row are told at once.
+
+    Args:
+        record: The record.
+        context: Where it stands, and the settings of its source.
+        images: Columns that may hold the pictures; the first that does is read.
+    """
+
+    def __init__(
+        self,
+        record: Mapping[str, Any],
+        context: Context,
+        *,
+        images: Sequence[str] = ("images", "image"),
+    ) -> None:
+        self.record, self.context, self.image_columns = record, context, images
+        self.problems: list[Problem] = []
+        self.unread: set[str] = set()
+        self.prompt_field, self.images_field = "prompt", images[0]
+        self.asked = Prompt((), True)
+        self.tools = ""
+
+    # ---- fields ----
+
+    def get(self, name: str) -> Any:
+        """Returns the value of a column, None where it is missing."""
+        return self.record.get(name)
+
+    def prompt(self, name: str = "prompt", value: Any = None) -> tuple[Message, ...]:
+        """Reads the prompt from a column, or from a value that was made of it."""
+        self.prompt_field = name
+        given = self.get(name) if value is None else value
+        self.asked = self._read(name, prompt_of, given, default=self.asked)
+        self.tools = self._read("tools", tools_of, self.get("tools"), default="")
+        return self.asked.messages
+
+    def answer(self, name: str, value: Any = None) -> str:
+        """Returns the text of an answer, from a column or a value."""
+        given = self.get(name) if value is None else value
+        text: str = self._read(name, answer_of, given, self.asked.messages, default=f"(no {name})")
+        return text
+
+    def score(self, name: str, value: Any = None) -> float | None:
+        """Returns a score on the scale of the run, None where it is missing or null."""
+        number = self.number(name, value)
+        try:
+            return None if number is None else self.context.scale(number)
+        except ValueError as error:
+            remedy = "Correct the score, or declare the scale that the judge used"
+            self.note(name, str(error), remedy)
+            return None
+
+    def number(self, name: str, value: Any = None) -> float | None:
+        """Returns a finite number, None where it is missing or null."""
+        given = self.get(name) if value is None else value
+        number: float | None = self._read(name, _finite, given)
+        return number
+
+    def response(
+        self, name: str, score: str = "", *, text: Any = None, given: Any = None
+    ) -> Response:
+        """Returns an answer with its score.
+
+        Args:
+            name: Its column.
+            score: The column of its score, none for answers that nobody scored.
+            text: The answer, where it is not the value of the column.
+            given: The score, likewise.
+        """
+        answer = self.answer(name, text)
+        return Response(answer, self.score(score, given) if score else None, name, score)
+
+    def note(self, name: str, found: str, remedy: str) -> None:
+        """Keeps a problem with a field."""
+        self.problems.append(Problem(self.place(name), found, remedy))
+        self.unread.add(name)
+
+    def place(self, name: str) -> str:
+        """Says where a field stands, by the name it has in the file."""
+        column, dot, rest = name.partition(".")
+        base, bracket, index = column.partition("[")
+        own = self.context.columns.get(base, base)
+        return f"{self.context.where}, field '{own}{bracket}{index}{dot}{rest}'"
+
+    # ---- the row ----
+
+    def pair(self, chosen: Response, rejected: Response) -> PreferenceRow:
+        """Returns the row of one given pair."""
+        return self.row((chosen, rejected), (Pair(0, 1, self._weight()),))
+
+    def ranked(self, responses: Sequence[Response]) -> PreferenceRow:
+        """Returns the row of several answers, with the pairs that the source makes of them."""
+        answers = tuple(responses)
+        weight = self._weight()
+        return self.row(answers, [Pair(*pair, weight) for pair in self.context.pairing(answers)])
+
+    def row(self, responses: Sequence[Response], pairs: Sequence[Pair] = ()) -> PreferenceRow:
+        """Returns the row.
+
+        Raises:
+            DataError: With everything that is wrong: what could not be read, what the row finds
+                in the fields that could, and what later checks would say of a good row.
+        """
+        images, domain = self._around()
+        return self._finished(images, domain, tuple(responses), tuple(pairs))
+
+    def stop(self) -> NoReturn:
+        """Gives up a record of which so little could be read that it makes no row.
+
+        Raises:
+            DataError: With everything that is wrong with the rest of it, too.
+        """
+        images, _ = self._around()
+        self._read_pictures(images)
+        raise DataError(self.problems)
+
+    def _around(self) -> tuple[tuple[ImageRef, ...], Domain]:
+        """Returns what stands beside prompt and answers, and refuses what is not understood."""
+        images = self._images()
+        domain = self._domain(images)
+        for name, (found, remedy) in REFUSED.items():
+            if self.get(name) not in (None, [], ()):
+                self.note(name, found, remedy)
+        return images, domain
+
+    def _images(self) -> tuple[ImageRef, ...]:
+        """Returns the pictures of the row: of a column, or those inside the parts of the prompt."""
+        columns = (one for one in self.image_columns if self.get(one) not in (None, [], ()))
+        name = next(columns, None)
+        value = self.get(name) if name is not None else list(self.asked.pictures)
+        inside = self.prompt_field if self.asked.pictures else self.image_columns[0]
+        self.images_field = name or inside
+        found: tuple[ImageRef, ...] = self._read(
+            self.images_field,
+            image_refs,
+            value,
+            self.context.pictures,
+            self.place(self.images_field),
+            default=(),
+        )
+        return found
+
+    def _finished(
+        self,
+        images: tuple[ImageRef, ...],
+        domain: Domain,
+        responses: tuple[Response, ...],
+        pairs: tuple[Pair, ...],
+    ) -> PreferenceRow:
+        prompt = self.asked.with_slots(len(images))
+        try:
+            row = PreferenceRow(
+                id=self._id(),
+                domain=domain,
+                source=self.context.source,
+                where=self.context.where,
+                messages=prompt.messages,
+                images=images,
+                responses=responses,
+                pairs=pairs,
+                raw=prompt.raw,
+                tools=self.tools,
+            )
+        except DataError as error:
+            self.problems += self._renamed(error.problems)
+        else:
+            if not self.problems:
+                return row
+        self._read_pictures(images)
+        self._miss_scores(responses)
+        raise DataError(self.problems)
+
+    def _renamed(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Returns what the row found, by the names of the file; not what it found in defaults."""
+        names = {"prompt": self.prompt_field, "images": self.images_field}
+        hidden = {*self.unread, *([self.images_field] if self.prompt_field in self.unread else [])}
+        result = []
+        for problem in problems:
+            name = problem.where.rsplit("'", 2)[-2]
+            name = names.get(name, name)
+            if name not in hidden:
+                result.append(Problem(self.place(name), problem.found, problem.remedy))
+        return result
+
+    def _read_pictures(self, images: Sequence[ImageRef]) -> None:
+        for image in images:
+            try:
+                image.open()
+            except DataError as error:
+                self.problems += error.problems
+
+    def _miss_scores(self, responses: Sequence[Response]) -> None:
+        for response in responses if self.context.needs_scores else ():
+            name = response.score_field or f"{response.field}.score"
+            if response.score is None and not {name, "responses"} & self.unread:
+                self.problems.append(Problem(self.place(name), *SCORE_MISSING))
+
+    def _id(self) -> str:
+        given = self.get("id")
+        return f"{self.context.source}:{self.context.number}" if given is None else str(given)
+
+    def _weight(self) -> float:
+        weight = self.number("weight")
+        return 1.0 if weight is None else weight
+
+    def _domain(self, images: Sequence[ImageRef]) -> Domain:
+        """Returns the domain: the row's own, the source's, or told from the pictures."""
+        own = self.get("domain")
+        found: Domain = self.context.domain or ("multimodal" if images else "text")
+        if own is None:
+            return found
+        if own not in DOMAINS:
+            remedy = "Use text, math or multimodal, or leave it out"
+            self.note("domain", f"the domain is {own!r}", remedy)
+            return found
+        domain: Domain = own
+        return domain
+
+    def _read(
+        self, name: str, function: Callable[..., Any], *args: Any, default: Any = None
+    ) -> Any:
+        try:
+            return function(*args)
+        except (WrongField, WrongPicture) as error:
+            self.note(name, error.found, error.remedy)
+            return default
+
+
+def _finite(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongField(f"found {value!r}"[:80], "Give a number or null")
+    if not math.isfinite(value):
+        raise WrongField(f"found {value}", "Give a finite number")
+    return float(value)

@@ -1,0 +1,71 @@
+"""LLaMA-Factory's alpaca ranking, which the official picture data have: instruction and a pair.
+
+Older files give both answers as the list `output`, the chosen one first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._messages import describe
+from ._reader import COMMON, SCORES, RowReader
+
+__all__ = ["FORMAT"]
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context)
+    row.prompt("instruction", _prompt(row))
+    given: tuple[Any, Any] = (record.get("chosen"), record.get("rejected"))
+    names = ("chosen", "rejected")
+    if isinstance(record.get("output"), list | tuple):
+        output = list(record["output"])
+        if len(output) != 2:
+            remedy = "Give the chosen and the rejected answer, in this order"
+            row.note("output", f"found {len(output)} answers", remedy)
+        given, names = (*output, "", "")[:2], ("output[0]", "output[1]")
+    chosen = row.response(names[0], "score_chosen", text=given[0])
+    return row.pair(chosen, row.response(names[1], "score_rejected", text=given[1]))
+
+
+def _prompt(row: RowReader) -> Any:
+    """Returns instruction and input as one question, after the system message and the history."""
+    texts = [row.get("instruction"), row.get("input")]
+    for name, text in zip(("instruction", "input"), texts, strict=True):
+        if text is not None and not isinstance(text, str):
+            row.note(name, f"found {describe(text)}", "Give a string")
+            return ""
+    question = "\n".join(text for text in texts if text)
+    turns: list[dict[str, Any]] = []
+    if row.get("system"):
+        turns.append({"role": "system", "content": row.get("system")})
+    history = row.get("history") or ()
+    for number, turn in enumerate(history if isinstance(history, list | tuple) else (history,)):
+        if not (isinstance(turn, list | tuple) and len(turn) == 2):
+            remedy = "Give each earlier turn as [question, answer]"
+            row.note(f"history[{number}]", f"found {describe(turn)}", remedy)
+            continue
+        turns += [
+            {"role": "user", "content": turn[0]},
+            {"role": "assistant", "content": turn[1]},
+        ]
+    return [*turns, {"role": "user", "content": question}] if turns else question
+
+
+def _is_ranking(record: Mapping[str, Any]) -> bool:
+    pair = record.get("chosen") is not None and record.get("rejected") is not None
+    return pair or isinstance(record.get("output"), list | tuple)
+
+
+FORMAT = Format(
+    name="alpaca",
+    required=frozenset({"instruction"}),
+    known=COMMON
+    | SCORES
+    | {"instruction", "input", "output", "system", "history", "chosen", "rejected"},
+    parse=parse,
+    matches=_is_ranking,
+    data_sets=("official Uni-DPO, pictures",),
+)

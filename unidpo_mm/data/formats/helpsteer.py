@@ -1,0 +1,32 @@
+"""HelpSteer2's preferences: two answers and the strength of the preference, -3 to 3.
+
+The better answer's score is the strength and the other's 0; `scores: {scale: [0, 3]}` declares it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._reader import COMMON, RowReader
+from ._strength import pair_by_strength
+
+__all__ = ["FORMAT"]
+
+COLUMNS = frozenset({"prompt", "response_1", "response_2", "preference_strength"})
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context)
+    row.prompt()
+    return pair_by_strength(row, "response_1", "response_2", "preference_strength")
+
+
+FORMAT = Format(
+    name="helpsteer",
+    required=COLUMNS,
+    known=COMMON | COLUMNS,
+    parse=parse,
+    data_sets=("HelpSteer2 preferences",),
+)

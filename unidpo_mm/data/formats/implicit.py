@@ -1,0 +1,61 @@
+"""One pair a row whose prompt is what both answers begin with, as TRL and reward data have it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._reader import COMMON, SCORES, RowReader
+
+__all__ = ["FORMAT"]
+
+REMEDY = "Start both answers with the prompt, or give it a column of its own"
+LAST_TURN = "\n\nAssistant:"
+"""What ends the prompt in transcripts written as one string."""
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context)
+    chosen: Any = record.get("chosen")
+    rejected: Any = record.get("rejected")
+    shared = _shared(chosen, rejected)
+    if not shared:
+        row.note("chosen", "chosen and rejected have no prompt in common", REMEDY)
+        row.stop()
+    row.prompt("chosen", shared)
+    length = len(shared)
+    better = row.response("chosen", "score_chosen", text=chosen[length:] or "")
+    worse = row.response("rejected", "score_rejected", text=rejected[length:] or "")
+    return row.pair(better, worse)
+
+
+def _shared(chosen: Any, rejected: Any) -> Any:
+    """Returns what both begin with: turns, or text up to the end of a turn or of a word."""
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        length = next(
+            (n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), 0
+        )
+        common = chosen[:length]
+        turn = common.rfind(LAST_TURN)
+        if turn >= 0:
+            return common[: turn + len(LAST_TURN)]
+        return common.removesuffix(" ")
+    if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
+        return list(chosen[: _equal_turns(chosen, rejected)])
+    return None
+
+
+def _equal_turns(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Returns how many turns are the same; the last turn of either is an answer."""
+    limit = min(len(one), len(other)) - 1
+    return next((n for n in range(max(limit, 0)) if one[n] != other[n]), max(limit, 0))
+
+
+FORMAT = Format(
+    name="implicit",
+    required=frozenset({"chosen", "rejected"}),
+    known=COMMON | SCORES | {"chosen", "rejected"},
+    parse=parse,
+    data_sets=("Skywork-Reward-Preference", "HH-RLHF"),
+)

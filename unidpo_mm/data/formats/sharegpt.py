@@ -1,0 +1,48 @@
+"""LLaMA-Factory's sharegpt ranking: conversations and two last turns, chosen and rejected."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._reader import COMMON, SCORES, RowReader
+
+__all__ = ["FORMAT"]
+
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+    "function_call": "assistant",
+}
+"""Names of who speaks, where they are not those of chat templates."""
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context)
+    turns = record.get("conversations")
+    system = row.get("system")
+    if isinstance(turns, list | tuple):
+        first = [{"role": "system", "content": system}] if system else []
+        turns = [*first, *map(_turn, turns)]
+    row.prompt("conversations", turns)
+    chosen = row.response("chosen", "score_chosen", text=_turn(record.get("chosen")))
+    rejected = row.response("rejected", "score_rejected", text=_turn(record.get("rejected")))
+    return row.pair(chosen, rejected)
+
+
+def _turn(value: Any) -> Any:
+    """Returns {"from", "value"} as {"role", "content"}; anything else as it is."""
+    if not (isinstance(value, Mapping) and "from" in value):
+        return value
+    speaker = value["from"]
+    return {"role": ROLES.get(str(speaker), speaker), "content": value.get("value")}
+
+
+FORMAT = Format(
+    name="sharegpt",
+    required=frozenset({"conversations", "chosen", "rejected"}),
+    known=COMMON | SCORES | {"conversations", "chosen", "rejected", "system"},
+    parse=parse,
+)

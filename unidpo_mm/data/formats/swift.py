@@ -1,0 +1,35 @@
+"""ms-swift's pairs: messages that end with the chosen answer, and a rejected response."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._messages import describe
+from ._reader import COMMON, SCORES, RowReader
+
+__all__ = ["FORMAT"]
+
+REMEDY = "Give the turns of the prompt, then the assistant's chosen answer"
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context)
+    turns = record.get("messages")
+    if not isinstance(turns, list | tuple) or len(turns) < 2:
+        row.note("messages", f"found {describe(turns)}", REMEDY)
+        row.stop()
+    row.prompt("messages", list(turns[:-1]))
+    chosen = row.response("messages", "score_chosen", text=[turns[-1]])
+    name = "rejected_response" if record.get("rejected_response") else "rejected_messages"
+    return row.pair(chosen, row.response(name, "score_rejected"))
+
+
+FORMAT = Format(
+    name="swift",
+    required=frozenset({"messages"}),
+    known=COMMON | SCORES | {"messages", "rejected_response", "rejected_messages"},
+    parse=parse,
+    matches=lambda record: bool(record.get("rejected_response") or record.get("rejected_messages")),
+)

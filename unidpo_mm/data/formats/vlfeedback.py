@@ -1,0 +1,40 @@
+"""VLFeedback: a prompt, a picture and completions rated in three aspects, 1 to 5 each.
+
+The score of an answer is the mean of its ratings, as the data set's authors use them; an aspect
+rated "N/A" does not count. Which answers make a pair is a setting of the source.
+"""
+
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+from ...records import PreferenceRow
+from . import Context, Format
+from ._completions import completions_of
+from ._reader import COMMON, RowReader
+
+__all__ = ["FORMAT"]
+
+
+def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+    """Returns the row of a record; raises DataError with all its problems."""
+    row = RowReader(record, context, images=("images", "image", "img_path"))
+    row.prompt()
+    return row.ranked(completions_of(row, "annotations", _score))
+
+
+def _score(annotations: Any) -> Any:
+    if not isinstance(annotations, Mapping):
+        return None
+    ratings = [str(one.get("Rating")) for one in annotations.values() if isinstance(one, Mapping)]
+    counted = [float(rating) for rating in ratings if rating.replace(".", "", 1).isdigit()]
+    return mean(counted) if counted else None
+
+
+FORMAT = Format(
+    name="vlfeedback",
+    required=frozenset({"prompt", "completions"}),
+    known=COMMON | {"prompt", "completions", "img_path"},
+    parse=parse,
+    data_sets=("VLFeedback",),
+)

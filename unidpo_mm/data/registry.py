@@ -1,0 +1,138 @@
+"""LLaMA-Factory's registry `dataset_info.json`: an entry names a file and what its columns are."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, Problem
+from ..plugins import suggestion
+from .files import Found, Place, Record, read_place
+
+__all__ = ["read_entry"]
+
+USUAL = {
+    "alpaca": {
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "history": "history",
+        "system": "system",
+    },
+    "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
+}
+"""Formatting -> role of a column -> its usual name, that of our format."""
+COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
+UNREAD = ("videos", "audios", "kto_tag")
+TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+"""What a sharegpt entry may call the keys of a turn and those who speak."""
+
+
+def read_entry(path: Path, place: Place) -> Found:
+    """Returns the records of one entry of a registry.
+
+    Args:
+        path: The registry.
+        place: Its `subset` names the entry.
+
+    Raises:
+        DataError: If the entry is not there or cannot be used.
+    """
+    entry = _entry(path, place.subset)
+    formatting = str(entry.get("formatting", "alpaca"))
+    if formatting not in USUAL:
+        found = f"the formatting '{formatting}' is not known"
+        raise DataError(_problem(path, place.subset, found, f"Use one of {', '.join(USUAL)}"))
+    if not entry.get("ranking"):
+        found = "the entry is no ranking: it has no chosen and rejected answers"
+        raise DataError(_problem(path, place.subset, found, "Name one with 'ranking': true"))
+    given = entry.get("columns") or {}
+    unread = [role for role in UNREAD if given.get(role)]
+    if unread:
+        found = f"the entry names {', '.join(unread)}, which are not understood yet"
+        raise DataError(_problem(path, place.subset, found, "Remove the column"))
+    usual = {**USUAL[formatting], **COMMON}
+    inner = _inner(path, place.subset, entry)
+    tags = {usual_tag: entry.get("tags", {}).get(tag) for tag, usual_tag in TAGS.items()}
+    spoken = {name: own for name, own in tags.items() if own not in (None, name)}
+    records = inner.records
+    if formatting == "sharegpt" and spoken:
+        own = {role: given.get(role, name) for role, name in usual.items()}
+        turned = (own["messages"], own["chosen"], own["rejected"])
+        records = _retagged(records, turned, spoken)
+    return Found(
+        records,
+        columns={usual[role]: str(name) for role, name in given.items() if role in usual},
+        format=formatting,
+        folder=path.parent,
+    )
+
+
+def _entry(path: Path, name: str | None) -> Mapping[str, Any]:
+    try:
+        registry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = f"the registry cannot be read ({error})"
+        raise DataError(Problem(str(path), found, "Write it as JSON")) from error
+    entries = registry if isinstance(registry, Mapping) else {}
+    if name is None or name not in entries:
+        known = ", ".join(entries) or "none"
+        asked = "no entry is named" if name is None else f"there is no entry '{name}'"
+        found = f"{asked}{suggestion(name or '', entries)}"
+        remedy = f"Name one in the source's 'subset': {known}"
+        raise DataError(Problem(str(path), found, remedy))
+    entry = entries[name]
+    if not isinstance(entry, Mapping):
+        raise DataError(_problem(path, name, "the entry is no object", "Write one"))
+    return entry
+
+
+def _inner(path: Path, name: str | None, entry: Mapping[str, Any]) -> Found:
+    """Returns the records behind an entry: a file beside the registry, else the hub's."""
+    split, subset = entry.get("split"), entry.get("subset")
+    if entry.get("file_name"):
+        inside = path.parent / str(entry["file_name"])
+        if not inside.exists():
+            found = f"the file '{inside}' does not exist"
+            raise DataError(_problem(path, name, found, "Repair 'file_name'"))
+        return read_place(Place(path=str(inside)))
+    if entry.get("hf_hub_url"):
+        return read_place(Place(path=str(entry["hf_hub_url"]), split=split, subset=subset))
+    found = "the entry names neither 'file_name' nor 'hf_hub_url'"
+    raise DataError(_problem(path, name, found, "Name where the data are"))
+
+
+def _retagged(
+    records: Iterator[Record], columns: tuple[str, ...], spoken: Mapping[str, str]
+) -> Iterator[Record]:
+    """Yields the records with the keys and speakers of their turns by their usual names."""
+    names = {own: usual for usual, own in spoken.items()}
+    speaker = spoken.get("from", "from")
+
+    def turn(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        renamed = {names.get(key, key): one for key, one in value.items()}
+        if speaker in value:
+            renamed["from"] = names.get(value[speaker], value[speaker])
+        return renamed
+
+    def turns(value: Any) -> Any:
+        return [turn(one) for one in value] if isinstance(value, list | tuple) else turn(value)
+
+    for number, record in records:
+        if isinstance(record, Mapping):
+            record = {k: turns(v) if k in columns else v for k, v in record.items()}
+        yield number, record
+
+
+def _problem(path: Path, name: str | None, found: str, remedy: str) -> Problem:
+    return Problem(f"{path}, entry '{name}'", found, remedy)

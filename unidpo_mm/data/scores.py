@@ -1,0 +1,170 @@
+"""What is done with the scores of a source: their scale, missing and mis-ordered ones, and pairs.
+
+Scores sit on answers, where judges put them. Pairs that a file gives stand as they are unless the
+user says otherwise; pairs of several scored answers are made here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Literal
+
+from ..records import Pair, PreferenceRow, Response
+
+__all__ = ["PairCounts", "ScorePolicy", "settle"]
+
+Pairing = Literal["all", "best_vs_worst", "adjacent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePolicy:
+    """What the scores of a source mean, and what to do with them.
+
+    Attributes:
+        scale: Declared bounds; None if they are not declared. Observed ranges are never taken.
+        judge: Who gave the scores, for the record.
+        missing: ``error``, or the quality weight of pairs that lack a score; the gate of the
+            calibrated NLL stays shut for them.
+        misordered: What to do with a given pair whose rejected answer has the higher score.
+        ties: What to do with a given pair of equal scores.
+        pairs: Which of several scored answers make a pair: every two with different scores, the
+            best and the worst, or neighbours in the order of their scores.
+        min_margin: Least difference of the scores of a pair, in the unit of the run.
+    """
+
+    scale: tuple[float, float] | None = None
+    judge: str | None = None
+    missing: Literal["error"] | float = "error"
+    misordered: Literal["keep", "swap", "drop"] = "keep"
+    ties: Literal["keep", "drop"] = "keep"
+    pairs: Pairing = "all"
+    min_margin: float = 0.0
+
+    def to_scale(self, run: tuple[float, float] | None) -> Callable[[float], float]:
+        """Returns the map from the declared scale to that of the run.
+
+        The map raises ValueError for a score outside the declared scale.
+        """
+        if self.scale is None:
+            return lambda score: score
+        low, high = self.scale
+        to_low, to_high = run or self.scale
+
+        def mapped(score: float) -> float:
+            if not low <= score <= high:
+                found = f"the score {score} lies outside the declared scale [{low}, {high}]"
+                raise ValueError(found)
+            return to_low + (score - low) * (to_high - to_low) / (high - low)
+
+        return mapped
+
+    def pairing(self, responses: Sequence[Response]) -> list[tuple[int, int]]:
+        """Returns the pairs (chosen, rejected) of the scored answers of a row."""
+        scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
+        falling = sorted(scored, key=lambda one: -one[0])  # stable: equal scores keep their order
+        if self.pairs == "best_vs_worst":
+            found = [(falling[0], falling[-1])] if falling else []
+        elif self.pairs == "adjacent":
+            found = list(pairwise(falling))
+        else:
+            found = list(combinations(falling, 2))
+        return [(n, m) for (one, n), (other, m) in found if one != other]
+
+
+@dataclass
+class PairCounts:
+    """What became of the pairs of a source.
+
+    Attributes:
+        misordered: Given pairs whose rejected answer has the higher score.
+        swapped, dropped: What was done with some of them.
+        ties, dropped_ties: Pairs of equal scores, and how many of them were dropped.
+        below_margin: Pairs dropped since their scores lie too close.
+        unscored: Pairs that lack a score.
+        rows_dropped: Rows that lost their last pair.
+    """
+
+    misordered: int = 0
+    swapped: int = 0
+    dropped: int = 0
+    ties: int = 0
+    dropped_ties: int = 0
+    below_margin: int = 0
+    unscored: int = 0
+    rows_dropped: int = 0
+
+    def sentences(self, policy: ScorePolicy) -> list[str]:
+        """Returns what the user should know, one sentence a finding."""
+        found = []
+        if self.misordered:
+            done = {"keep": "kept as they are", "swap": "swapped", "drop": "dropped"}
+            found.append(
+                f"{self.misordered:,} pairs have the higher score on the rejected answer: "
+                f"{done[policy.misordered]} (scores.misordered)"
+            )
+        if self.ties:
+            done = {"keep": "kept with a quality weight of 0.5", "drop": "dropped"}
+            found.append(
+                f"{self.ties:,} pairs have equal scores: {done[policy.ties]} (scores.ties)"
+            )
+        if self.below_margin:
+            found.append(
+                f"{self.below_margin:,} pairs dropped: their scores differ by less than "
+                f"{policy.min_margin:g} (scores.min_margin)"
+            )
+        if self.unscored and policy.missing != "error":
+            found.append(
+                f"{self.unscored:,} pairs have no score: quality weight {policy.missing:g}, no "
+                "calibrated NLL (scores.missing)"
+            )
+        if self.rows_dropped:
+            found.append(f"{self.rows_dropped:,} rows left out: none of their pairs is left")
+        return found
+
+
+def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> PreferenceRow | None:
+    """Returns a row with the pairs that its source keeps; None where none of them is left.
+
+    Args:
+        row: As its format read it, scores in the unit of the run.
+        policy: What to do.
+        counts: What was done is added to it.
+    """
+    kept = [pair for pair in (_settled(row, p, policy, counts) for p in row.pairs) if pair]
+    if row.pairs and not kept:
+        counts.rows_dropped += 1
+        return None
+    if len(row.responses) > 1 and not row.pairs and policy.ties == "drop":
+        counts.ties += 1  # all answers have one score
+        counts.dropped_ties += 1
+        counts.rows_dropped += 1
+        return None
+    return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
+
+
+def _settled(
+    row: PreferenceRow, pair: Pair, policy: ScorePolicy, counts: PairCounts
+) -> Pair | None:
+    better, worse = row.responses[pair.chosen].score, row.responses[pair.rejected].score
+    if better is None or worse is None:
+        counts.unscored += 1
+        return pair
+    margin = better - worse
+    if margin < 0:
+        counts.misordered += 1
+        if policy.misordered == "drop":
+            counts.dropped += 1
+            return None
+        if policy.misordered == "swap":
+            counts.swapped += 1
+            pair, margin = Pair(pair.rejected, pair.chosen, pair.weight), -margin
+    elif margin == 0:
+        counts.ties += 1
+        if policy.ties == "drop":
+            counts.dropped_ties += 1
+            return None
+    if margin < policy.min_margin and policy.min_margin > 0:
+        counts.below_margin += 1
+        return None
+    return pair
