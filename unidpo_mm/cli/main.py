@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import UniDPOError
 from ..plugins import user_commands
 from .cache import cache
+from .data import data
 from .extra import first_line
 from .list import show_plugins
 from .migrate import migrate
@@ -54,6 +55,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.command("sweep")(sweep)
     app.command("migrate")(migrate)
     app.command("list")(show_plugins)
+    app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")
     called = next((word for word in arguments if not word.startswith("-")), None)
     for name, point in sorted(user_commands().items()):

@@ -70,14 +70,11 @@ class PictureRules:
         """
         path = Path(os.path.normpath(self.folder / written))
         contained = self.stated or not Path(written).is_absolute()
-        folder = os.path.normpath(self.folder)
-        if (
-            contained
-            and not self.allow_outside
-            and not path.absolute().is_relative_to(Path(folder).absolute())
-        ):
+        folder = Path(os.path.normpath(self.folder.absolute()))
+        inside = Path(os.path.normpath(path.absolute())).is_relative_to(folder)
+        if contained and not inside and not self.allow_outside:
             raise WrongPicture(
-                f"the picture '{written}' lies outside the folder '{folder}'",
+                f"the picture '{written}' lies outside the folder '{self.folder}'",
                 "Name the folder that holds all pictures in the source's 'images', or set its "
                 "'images_outside' to true",
             )

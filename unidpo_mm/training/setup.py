@@ -36,6 +36,7 @@ from .config import UniDPOConfig
 from .loss_settings import LossSettings
 from .memory_policy import parse_memory
 from .references import build_run_reference, compute_dtype, loading_source
+from .score_warnings import score_warnings
 
 __all__ = ["RunParts", "prepare_data", "prepare_model", "prepare_run"]
 
@@ -99,6 +100,8 @@ def prepare_run(
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
     reference = build_run_reference(ref_model, scorer, family, adapter, args, settings)
     settings = settings.with_medians(train_rows or eval_rows)
+    for warning in score_warnings(train_rows, settings):
+        logger.warning(warning)
     if isinstance(reference, CachedReference):
         settings = settings.with_gate_margin(gate_margin(compute_dtype(args, scorer)))
     return RunParts(

@@ -1,0 +1,143 @@
+"""Each of ninety kinds of bad input is told with its place, and random JSON breaks nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_input import BAD, Bad, table, write_surroundings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unidpo_mm.data.detect import formats
+from unidpo_mm.data.load import Loaded, SourceFile, read_records, read_sources
+from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.errors import DataError, Problem
+
+ALL = [one for cases in BAD.values() for one in cases]
+OF_POLICY = ("scale", "misordered", "ties", "min_margin", "missing")
+
+
+def source_of(bad: Bad, path: str, folder: Path) -> SourceFile:
+    given = {k: v for k, v in bad.source.items() if k not in OF_POLICY}
+    if "images" in given:
+        given["images"] = str(folder)
+    policy = ScorePolicy(**{k: v for k, v in bad.source.items() if k in OF_POLICY})
+    return SourceFile(path=path, scores=policy, **given)
+
+
+def problems_of(loaded: Loaded) -> list[Problem]:
+    """Returns the problems of reading and, of good rows, with their scores and pictures."""
+    found = list(loaded.problems)
+    for row in loaded.rows:
+        found += row.missing_scores()
+        for image in row.images:
+            try:
+                image.open()
+            except DataError as error:
+                found += error.problems
+    return found
+
+
+@pytest.mark.parametrize("bad", ALL, ids=[one.kind for one in ALL])
+def test_bad_input_is_told_with_its_place(
+    bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    write_surroundings(tmp_path)
+    if bad.file is not None:
+        name, content = bad.file
+        path = tmp_path / name
+        if not name.endswith("/") and name != "-":
+            path.write_bytes(content)
+        loaded = read_sources([source_of(bad, str(path), tmp_path)])
+        where = str(path)
+    else:
+        monkeypatch.chdir(tmp_path)
+        loaded = read_records(bad.records, source_of(bad, "data", tmp_path))
+        where = f"data set 'data' row {len(bad.records)}"
+    if bad.outcome == "left out":
+        (report,) = loaded.reports
+        assert not loaded.rows
+        assert not loaded.problems
+        assert any(bad.found in sentence for sentence in report.sentences())
+        return
+    told = [p for p in problems_of(loaded) if bad.found in p.found]
+    assert told, [str(problem) for problem in problems_of(loaded)]
+    assert told[0].where.startswith(where)
+    assert bad.place == "" or told[0].where.endswith(f"field '{bad.place}'")
+    assert told[0].remedy
+
+
+def test_there_are_ninety_kinds_and_the_documentation_lists_them() -> None:
+    assert len({one.kind for one in ALL}) == len(ALL) >= 90
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert table() in page, "run python tests/bad_input.py and put the table into docs/data.md"
+
+
+# ---- random records ----
+
+COLUMNS = sorted({name for one in formats().values() for name in one.known})
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 12),
+    st.floats(),
+    st.sampled_from(["", " ", "<image>", "yes", "no", "user", "assistant", "{}", "[]", "a\0"]),
+    st.text(max_size=8),
+)
+KEYS = st.sampled_from(
+    "role content type text image score from value bytes path url response annotations Rating "
+    "overall_score question chosen rejected".split()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4)),
+    max_leaves=12,
+)
+RECORDS = st.one_of(
+    VALUES,
+    st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=6),
+    st.sampled_from(list(formats().values())).flatmap(
+        lambda one: st.fixed_dictionaries(
+            dict.fromkeys(sorted(one.required), VALUES),
+            optional=dict.fromkeys(sorted(one.known - one.required), VALUES),
+        )
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(records=st.lists(RECORDS, max_size=3), needs=st.booleans(), strict=st.booleans())
+def test_random_records_raise_our_errors_alone(
+    records: list[Any], needs: bool, strict: bool
+) -> None:
+    policy = ScorePolicy(scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep")
+    loaded = read_records(records, SourceFile(path="data", scores=policy, needs_scores=needs))
+    for problem in problems_of(loaded):
+        assert problem.where.startswith("data set 'data' row")
+        assert problem.found
+        assert problem.remedy
+    kept = len(loaded.rows) + loaded.reports[0].pairs.rows_dropped
+    assert loaded.problems or kept or not records
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".parquet"]))
+def test_random_bytes_raise_our_errors_alone(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / f"rows{suffix}"
+    path.write_bytes(content)
+    loaded = read_sources([SourceFile(path=str(path))])
+    assert loaded.problems  # no bytes as random as these are a row
+
+
+@settings(max_examples=100, deadline=None)
+@given(registry=VALUES)
+def test_random_registries_raise_our_errors_alone(
+    tmp_path_factory: pytest.TempPathFactory, registry: Any
+) -> None:
+    path = tmp_path_factory.mktemp("registry") / "dataset_info.json"
+    path.write_text(json.dumps({"a": registry}))
+    assert read_sources([SourceFile(path=str(path), subset="a")]).problems

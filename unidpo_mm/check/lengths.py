@@ -1,0 +1,181 @@
+"""How long rows are, in tokens of a model or in characters, and what sharing prompts saves."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..adapter import Adapter
+from ..errors import DataError, Problem, RowTooLong
+from ..records import PreferenceRow
+from .numbers import spearman, summary
+from .report import LengthReport, Summary
+
+__all__ = ["Lengths", "character_lengths", "length_report", "margins_by_length", "token_lengths"]
+
+
+@dataclass
+class Lengths:
+    """Lengths of rows.
+
+    Attributes:
+        unit: ``tokens`` or ``characters``.
+        prompts: [rows], of prompts; 0 for rows that do not fit.
+        answers: [rows][answers].
+        pictures: [rows], tokens of pictures; empty without a model.
+        cut, shrunk, dropped: What the length policy did; None where there is no limit.
+        problems: Rows that a run would refuse.
+    """
+
+    unit: str
+    prompts: list[int] = field(default_factory=list)
+    answers: list[list[int]] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+    cut: int | None = None
+    shrunk: int | None = None
+    dropped: int | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def character_lengths(rows: Sequence[PreferenceRow]) -> Lengths:
+    """Returns lengths in characters, which need no model; pictures count nothing."""
+    return Lengths(
+        "characters",
+        [sum(len(message.text) for message in row.messages) for row in rows],
+        [[len(response.text) for response in row.responses] for row in rows],
+    )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    prompt: int = 0
+    answers: tuple[int, ...] = ()
+    pictures: int = 0
+    cut: int = 0
+    shrunk: int = 0
+    problems: tuple[Problem, ...] = ()
+    too_long: bool = False
+
+
+class _Encoding(Dataset[_Encoded]):
+    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
+        self.rows, self.adapter = rows, adapter
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> _Encoded:
+        try:
+            group = self.adapter.encode(self.rows[index])
+        except DataError as error:
+            return _Encoded(problems=error.problems, too_long=isinstance(error, RowTooLong))
+        return _Encoded(
+            prompt=group.prompt_ids.numel(),
+            answers=tuple(ids.numel() for ids in group.response_ids),
+            pictures=group.image_tokens,
+            cut=group.cut_responses,
+            shrunk=group.shrunk_pictures,
+        )
+
+
+def token_lengths(
+    rows: Sequence[PreferenceRow], adapter: Adapter, *, limited: bool, drop: bool, workers: int = 0
+) -> Lengths:
+    """Returns lengths in tokens, as the model's own processor makes them.
+
+    Args:
+        rows: The rows.
+        adapter: Encodes them.
+        limited: There is a longest length.
+        drop: Rows that do not fit are left out rather than refused.
+        workers: Processes that share the work.
+    """
+    found = Lengths("tokens")
+    cut = shrunk = dropped = 0
+    loader = DataLoader(_Encoding(rows, adapter), batch_size=None, num_workers=workers)
+    for encoded in loader:
+        found.prompts.append(encoded.prompt)
+        found.answers.append(list(encoded.answers))
+        found.pictures.append(encoded.pictures)
+        cut, shrunk = cut + encoded.cut, shrunk + encoded.shrunk
+        if encoded.too_long and drop:
+            dropped += 1
+        else:
+            found.problems += encoded.problems
+    if limited:
+        found.cut, found.shrunk, found.dropped = cut, shrunk, dropped
+    return found
+
+
+def length_report(
+    rows: Sequence[PreferenceRow], lengths: Lengths, keys: Sequence[Hashable]
+) -> LengthReport | None:
+    """Returns what lengths tell; None where no row could be measured.
+
+    Args:
+        rows: The rows.
+        lengths: Of them.
+        keys: What is equal for rows that share prompt and pictures.
+    """
+    measured = [n for n, answers in enumerate(lengths.answers) if answers]
+    if not measured:
+        return None
+    prompts = [lengths.prompts[n] for n in measured]
+    answers = [length for n in measured for length in lengths.answers[n]]
+    longest = [lengths.prompts[n] + max(lengths.answers[n]) for n in measured]
+    longer = margins_by_length(rows, lengths)
+    gaps = torch.tensor([gap for gap, _ in longer], dtype=torch.float64)
+    scored = torch.tensor([one for one in longer if one[1] == one[1]], dtype=torch.float64)
+    sharing, grouping = _saved(lengths, measured, keys)
+    return LengthReport(
+        unit=lengths.unit,
+        prompt=_some(prompts),
+        answer=_some(answers),
+        row=_some(longest),
+        chosen_longer=float((gaps > 0).double().mean()) if len(gaps) else 0.0,
+        equal=float((gaps == 0).double().mean()) if len(gaps) else 0.0,
+        margin_correlation=spearman(scored[:, 1], scored[:, 0]) if len(scored) > 1 else None,
+        sharing=sharing,
+        grouping=grouping,
+        cut=lengths.cut,
+        shrunk=lengths.shrunk,
+        dropped=lengths.dropped,
+    )
+
+
+def margins_by_length(rows: Sequence[PreferenceRow], lengths: Lengths) -> list[tuple[float, float]]:
+    """Returns for each pair by how much its chosen answer is longer, and the margin of its scores.
+
+    The margin is NaN where a score is missing.
+    """
+    found = []
+    for row, answers in zip(rows, lengths.answers, strict=True):
+        for pair in row.pairs if answers else ():
+            chosen, rejected = row.responses[pair.chosen].score, row.responses[pair.rejected].score
+            margin = float("nan") if chosen is None or rejected is None else chosen - rejected
+            found.append((float(answers[pair.chosen] - answers[pair.rejected]), margin))
+    return found
+
+
+def _some(values: Sequence[float]) -> Summary:
+    found = summary(values)
+    assert found is not None  # of one row at least
+    return found
+
+
+def _saved(
+    lengths: Lengths, measured: Sequence[int], keys: Sequence[Hashable]
+) -> tuple[float, float]:
+    """Returns how many times fewer tokens run with shared prompts, and with rows joined, too."""
+    plain = shared = grouped = 0
+    by_prompt: dict[Hashable, int] = defaultdict(int)
+    for n in measured:
+        prompt, answers = lengths.prompts[n], lengths.answers[n]
+        plain += len(answers) * prompt + sum(answers)
+        shared += prompt + sum(answers)
+        grouped += sum(answers)
+        by_prompt[keys[n]] = prompt
+    grouped += sum(by_prompt.values())
+    return plain / max(shared, 1), plain / max(grouped, 1)

@@ -1,0 +1,58 @@
+"""Rows that are there twice, and held-out rows whose prompt or picture is trained on."""
+
+from collections.abc import Hashable, Sequence
+
+from ..records import PreferenceRow
+from .report import OverlapReport
+
+__all__ = ["overlap", "prompt_key"]
+
+SHOWN = 20
+
+
+def prompt_key(row: PreferenceRow, pictures: Sequence[str]) -> Hashable:
+    """Returns what is equal for rows that share prompt and pictures."""
+    return row.messages, tuple(pictures)
+
+
+def overlap(
+    training: Sequence[PreferenceRow],
+    held_out: Sequence[PreferenceRow],
+    pictures: Sequence[Sequence[str]],
+) -> OverlapReport:
+    """Returns what is there more than once.
+
+    Args:
+        training: Rows to train on.
+        held_out: Rows to evaluate on.
+        pictures: Hashes of the pictures of each training row, then of each held-out row.
+    """
+    first: dict[Hashable, str] = {}
+    twice: list[tuple[str, str]] = []
+    for row, keys in zip(training, pictures, strict=False):
+        answers = frozenset(response.text for response in row.responses)
+        before = first.setdefault((prompt_key(row, keys), answers), row.where)
+        if before != row.where:
+            twice.append((row.where, before))
+    seen_prompts = {_question(row) for row in training}
+    seen_pictures = {key for keys in pictures[: len(training)] for key in keys if key}
+    prompts, shared_pictures, where = 0, 0, []
+    for row, keys in zip(held_out, pictures[len(training) :], strict=True):
+        # the same question about another picture is no overlap
+        same_prompt = _question(row) in seen_prompts and not row.images
+        same_picture = any(key in seen_pictures for key in keys)
+        prompts += same_prompt
+        shared_pictures += same_picture
+        if same_prompt or same_picture:
+            where.append(row.where)
+    return OverlapReport(
+        duplicates=len(twice),
+        first_duplicates=twice[:SHOWN],
+        shared_prompts=prompts,
+        shared_pictures=shared_pictures,
+        first_shared=where[:SHOWN],
+    )
+
+
+def _question(row: PreferenceRow) -> Hashable:
+    return tuple((message.role, " ".join(message.text.split())) for message in row.messages)

@@ -1,0 +1,78 @@
+"""The scores of each source and the quality weights that a run would start with."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..losses.weights import quality_weight
+from ..records import PreferenceRow
+from ..training.loss_settings import LossSettings
+from .numbers import effective_share, histogram, summary
+from .report import ScoreReport
+
+__all__ = ["score_reports"]
+
+
+def score_reports(rows: Sequence[PreferenceRow], settings: LossSettings) -> list[ScoreReport]:
+    """Returns a report of each source with scores.
+
+    Args:
+        rows: Training rows, scores in the unit of the run.
+        settings: The loss; `tau_good: median` is resolved here.
+    """
+    by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
+    for row in rows:
+        by_source[row.source].append(row)
+    settings = settings.with_medians(rows)
+    reports = (_report(name, some, settings) for name, some in by_source.items())
+    return [report for report in reports if report is not None]
+
+
+def _report(
+    source: str, rows: Sequence[PreferenceRow], settings: LossSettings
+) -> ScoreReport | None:
+    pairs = [(row, pair) for row in rows for pair in row.pairs]
+    both = [(row.responses[p.chosen].score, row.responses[p.rejected].score) for row, p in pairs]
+    scored = torch.tensor([one for one in both if None not in one], dtype=torch.float64).reshape(
+        -1, 2
+    )
+    if not len(scored):
+        return None
+    chosen, rejected = scored.unbind(1)
+    margin = chosen - rejected
+    eta, tau_good = (_parameter(settings, source, name) for name in ("eta", "tau_good"))
+    w_qual = quality_weight(chosen, rejected, eta=eta)
+    return ScoreReport(
+        source=source,
+        scored=len(scored),
+        pairs=len(pairs),
+        chosen=_some(chosen),
+        rejected=_some(rejected),
+        margin=_some(margin),
+        scores=histogram(torch.cat([chosen, rejected])),
+        margins=histogram(margin),
+        w_qual=_some(w_qual),
+        quality=histogram(w_qual, 0.0, 1.0),
+        effective_share=effective_share(w_qual),
+        eta=eta,
+        tau_good=tau_good,
+        good=_share(chosen >= tau_good),
+        misordered=_share(margin < 0),
+        ties=_share(margin == 0),
+    )
+
+
+def _parameter(settings: LossSettings, source: str, name: str) -> float:
+    own = settings.by_source.get(source, {})
+    return float(own.get(name, getattr(settings.config, name)))
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())
+
+
+def _some(values: Tensor) -> Any:
+    return summary(values)

@@ -1,0 +1,98 @@
+"""What a model makes of a sample of the pairs before it trains: the weights of the first step."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..adapter import Adapter, AdapterFamily
+from ..data.collate import collate
+from ..losses.weights import performance_weight, quality_weight
+from ..modeling.load import ModelSource, load_weights
+from ..modeling.logprobs import sequence_logps
+from ..modeling.scoring import ScoringModel, score
+from ..records import EncodedGroup, PreferenceRow
+from ..training.loss_settings import LossSettings
+from .numbers import effective_share, summary
+from .report import StartWeights
+
+__all__ = ["sampled", "start_weights"]
+
+
+def sampled(rows: Sequence[PreferenceRow], size: int) -> list[PreferenceRow]:
+    """Returns up to `size` rows with pairs, from all over the data."""
+    paired = [row for row in rows if row.pairs]
+    step = max(len(paired) / max(size, 1), 1.0)
+    return [paired[int(number * step)] for number in range(min(size, len(paired)))]
+
+
+@torch.no_grad()
+def start_weights(
+    rows: Sequence[PreferenceRow],
+    source: ModelSource,
+    family: AdapterFamily,
+    adapter: Adapter,
+    settings: LossSettings,
+) -> StartWeights | None:
+    """Scores rows with a model and returns the weights that their pairs would start with.
+
+    The reference equals the policy at the start, so that every reward margin is 0 and the share of
+    a pair in the gradient goes as w_qual times w_perf.
+
+    Args:
+        rows: A sample.
+        source: The model, by name.
+        family: Its family.
+        adapter: Its adapter.
+        settings: The loss, every `tau_good` a number.
+    """
+    scorer = ScoringModel(load_weights(source, family)).eval()
+    device = next(scorer.parameters()).device
+    found: dict[str, list[float]] = defaultdict(list)
+    domains: list[str] = []
+    for row in rows:
+        group = adapter.encode(row)
+        for name, values in _of_group(group, scorer, adapter, settings, device).items():
+            found[name] += values
+        domains += [row.domain] * len(group.pairs)
+    if not domains:
+        return None
+    w_perf = torch.tensor(found["w_perf"], dtype=torch.float64)
+    weight = w_perf * torch.tensor(found["w_qual"], dtype=torch.float64)
+    perf = summary(w_perf)
+    assert perf is not None
+    return StartWeights(
+        pairs=len(domains),
+        w_perf=perf,
+        by_length=list(zip(found["length"], w_perf.tolist(), strict=True)),
+        gradient_share=_shares(domains, weight.tolist()),
+        pair_share=_shares(domains, [1.0] * len(domains)),
+        effective_share=effective_share(weight),
+    )
+
+
+def _of_group(
+    group: EncodedGroup, scorer: ScoringModel, adapter: Adapter, settings: LossSettings, device: Any
+) -> dict[str, list[float]]:
+    batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
+    means = sequence_logps(score(scorer, adapter, batch), batch).mean
+    config = settings.config_for(batch)
+    margin = config.beta * (means[batch.chosen] - means[batch.rejected])
+    w_perf = performance_weight(margin, gamma=config.gamma, tau_ref=config.tau_ref)
+    scores = batch.scores
+    w_qual = quality_weight(scores[batch.chosen], scores[batch.rejected], eta=config.eta)
+    longest = [
+        float(max(group.response_ids[p.chosen].numel(), group.response_ids[p.rejected].numel()))
+        for p in group.pairs
+    ]
+    quality = torch.where(w_qual.isnan(), 0.5, w_qual)  # no scores: every pair counts alike
+    return {"w_perf": w_perf.tolist(), "w_qual": quality.tolist(), "length": longest}
+
+
+def _shares(domains: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for domain, weight in zip(domains, weights, strict=True):
+        total[domain] += weight  # type: ignore[assignment]
+    whole = sum(total.values())
+    return {domain: value / whole for domain, value in sorted(total.items())} if whole else {}
