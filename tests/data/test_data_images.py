@@ -1,6 +1,10 @@
 """Pictures are opened upright and in RGB, or refused by name; equal pictures have equal keys."""
 
+import base64
+import dataclasses
 import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,13 @@ import pytest
 from builders import load_tiny, picture, row
 from PIL import Image
 
-from unidpo_mm.data.images import FileImage, MemoryImage
+from unidpo_mm.data.images import (
+    FileImage,
+    MemoryImage,
+    PictureRules,
+    WrongPicture,
+    image_refs,
+)
 from unidpo_mm.data.preflight import preflight
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
@@ -137,3 +147,125 @@ def test_preflight_keeps_the_first_problems_and_counts_the_rest(checkpoint: Any)
         preflight([row(str(n)) for n in range(230)], adapter)
     assert len(error.value.problems) == 201
     assert "30 more problems" in str(error.value.problems[-1])
+
+
+def test_rows_with_unreadable_pictures_are_left_out_up_to_a_share(
+    checkpoint: Any, tmp_path: Path
+) -> None:
+    adapter = load_tiny(checkpoint("llava")).adapter
+    good = [row_with(MemoryImage(picture(n), f"rows row {n}"), str(n)) for n in range(3)]
+    rows = [*good, row_with(FileImage(tmp_path / "missing.png", "rows row 4"), "4")]
+    found = preflight(rows, adapter, max_skipped_fraction=0.25)
+    assert (found.rows, found.left_out) == (3, {3})
+    assert [problem.where for problem in found.unreadable] == ["rows row 4"]
+    with pytest.raises(DataError, match="does not exist"):
+        preflight(rows, adapter, max_skipped_fraction=0.2)
+
+
+# ---- what may be opened ----
+
+
+def sixteen_bits(kind: str) -> Image.Image:
+    values = [int(65535 * n / 63) for n in range(64)]
+    image = Image.new(kind, (8, 8))
+    image.putdata(values)
+    return image
+
+
+@pytest.mark.parametrize(("kind", "name"), [("I;16", "p.png"), ("I", "p.tiff")])
+def test_sixteen_bits_keep_their_shades(tmp_path: Path, kind: str, name: str) -> None:
+    """Pillow alone would clip them: all but the darkest would be white."""
+    sixteen_bits(kind).save(tmp_path / name)
+    found = FileImage(tmp_path / name, WHERE).open()
+    assert found.mode == "RGB"
+    shades = [pixel[0] for pixel in found.get_flattened_data()]
+    assert shades == pytest.approx([255 * n / 63 for n in range(64)], abs=1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    first, second = picture(1), picture(2)
+    content = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
+    found = MemoryImage(content, WHERE).open()
+    colours = zip(found.tobytes(), first.tobytes(), strict=True)
+    assert max(abs(a - b) for a, b in colours) < 60  # a GIF has a palette of its own
+    assert found.size == first.size
+
+
+def test_a_palette_with_transparency_is_read_by_its_colours() -> None:
+    image = picture(1).quantize(16)
+    content = encoded(image, "PNG", transparency=0)
+    assert MemoryImage(content, WHERE).open().size == image.size
+
+
+def test_base64_with_and_without_its_header_is_the_picture(tmp_path: Path) -> None:
+    text = base64.b64encode(PNG).decode()
+    for written in (text, f"data:image/png;base64,{text}"):
+        (found,) = image_refs(written, PictureRules(folder=tmp_path), WHERE)
+        assert found.open().tobytes() == picture(1).tobytes()
+
+
+def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "p.png").write_bytes(PNG)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "pictures").symlink_to(tmp_path / "far")
+    rules = PictureRules(folder=tmp_path / "near", stated=True)
+    (found,) = image_refs("pictures/p.png", rules, WHERE)
+    assert found.open().size == (40, 30)
+
+
+@pytest.mark.parametrize("written", ["../p.png", "a/../../p.png", "{folder}/p.png"])
+def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written: str) -> None:
+    (tmp_path / "p.png").write_bytes(PNG)
+    written = written.format(folder=tmp_path)
+    inside = PictureRules(folder=tmp_path / "inside", stated=True)
+    with pytest.raises(WrongPicture, match="lies outside the folder"):
+        image_refs(written, inside, WHERE)
+    allowed = dataclasses.replace(inside, allow_outside=True)
+    assert image_refs(written, allowed, WHERE)[0].open().size == (40, 30)
+
+
+def test_a_picture_is_fetched_once_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/p.png" else 404)
+            self.end_headers()
+            self.wfile.write(PNG)
+
+        def log_message(self, *args: Any) -> None:
+            """Says nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    rules = PictureRules(fetch=True)
+    for _ in range(2):
+        (found,) = image_refs(f"{address}/p.png", rules, WHERE)
+        assert found.open().tobytes() == picture(1).tobytes()
+    assert asked == ["/p.png"]
+    (gone,) = image_refs(f"{address}/gone.png", rules, WHERE)
+    with pytest.raises(DataError, match="cannot be fetched"):
+        gone.open()
+    server.shutdown()
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_vl"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_the_model_gets_what_its_own_processor_makes_of_the_file(
+    checkpoint: Any, tmp_path: Path, model_type: str, mode: str
+) -> None:
+    picture(1, (56, 42)).convert(mode).save(tmp_path / "p.png")
+    loaded = load_tiny(checkpoint(model_type))
+    group = loaded.adapter.encode(row_with(FileImage(tmp_path / "p.png", WHERE), "1"))
+    processor = loaded.adapter.processor
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    own = processor(text=[text], images=[[Image.open(tmp_path / "p.png")]], return_tensors="pt")
+    assert own["pixel_values"].equal(group.image_extras["pixel_values"])

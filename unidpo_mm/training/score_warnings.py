@@ -16,8 +16,8 @@ from .loss_settings import LossSettings
 
 __all__ = ["score_warnings"]
 
-FLAT = 0.55
-"""w_qual of nearly all pairs below this: the scores hardly count."""
+FLAT = 0.6
+"""w_qual of nearly all pairs below this, and above 0.4: the scores hardly count."""
 FULL = 0.99
 """w_qual of nearly all pairs above this: how far they lie apart hardly counts."""
 NEARLY_ALL = 0.9

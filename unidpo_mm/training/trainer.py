@@ -6,6 +6,7 @@ Construction is functions (`setup.py`), the step is a function (`step.py`), metr
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ..records import GroupBatch
 from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
+from .frozen_settings import frozen_settings, write_settings
 from .guard import LayoutChoice, check_start
 from .memory_policy import MemoryPolicy
 from .metrics import MetricSums, policy_only_change
@@ -325,10 +327,13 @@ class UniDPOTrainer(Trainer):
             state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
         with self._plain_model():
             super()._save(output_dir, state_dict)
+        write_settings(self.parts.settings, output_dir or self.args.output_dir or "")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
+        settings = frozen_settings(self.parts.settings, resume_from_checkpoint)
+        self.parts = dataclasses.replace(self.parts, settings=settings)
         if model is None and not hasattr(self.model.model, "peft_config"):
             reload_weights(self.model.model, resume_from_checkpoint)
             return

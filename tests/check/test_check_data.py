@@ -1,0 +1,323 @@
+"""What `unidpo-mm data check` finds, in numbers that can be counted by hand, and writes."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import picture
+from typer.testing import CliRunner
+
+from unidpo_mm.check import CheckSettings, check_data
+from unidpo_mm.check.numbers import effective_share, histogram, spearman, summary
+from unidpo_mm.check.page import page
+from unidpo_mm.cli.main import build_app
+from unidpo_mm.data.load import SourceFile
+from unidpo_mm.data.scores import ScorePolicy
+
+Checkpoint = Callable[[str], Path]
+
+
+def write(folder: Path, name: str, records: list[dict[str, Any]]) -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def pair(question: str, chosen: str, rejected: str, **fields: Any) -> dict[str, Any]:
+    return {"prompt": question, "chosen": chosen, "rejected": rejected, **fields}
+
+
+def scored(question: str, chosen: str, rejected: str, better: float, worse: float, **fields: Any):
+    return pair(question, chosen, rejected, score_chosen=better, score_rejected=worse, **fields)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    for number in (1, 2, 3):
+        picture(number).save(tmp_path / f"{number}.png")
+    picture(1).save(tmp_path / "copy.png")
+    return [
+        scored("How many?", "two", "three", 4, 1, images=["1.png"]),
+        scored("How many?", "two", "a lot", 5, 2, images=["copy.png"]),  # the same picture
+        scored("How many?", "one", "seven", 3, 3, images=["2.png"]),
+        scored("What is 2 + 2?", "4", "five", 5, 0, domain="math"),
+        scored("What is 2 + 2?", "4", "five", 5, 0, domain="math"),  # there twice
+        scored("Why?", "so", "because it is", 1, 4),
+    ]
+
+
+def test_rows_prompts_pairs_and_pictures_are_counted(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
+    assert not report.problems
+    assert (report.rows, report.pairs, report.responses) == (6, 6, 12)
+    assert report.prompts == 4  # equal pictures in two files are one
+    assert report.pairs_per_prompt == {1: 2, 2: 2}
+    assert report.domains == {"multimodal": 3, "math": 2, "text": 1}
+    assert report.pictures.distinct == 3 - 1
+    assert report.pictures.per_row == {0: 3, 1: 3}
+    assert report.pictures.kinds == {"PNG": 2}
+    assert report.overlap.duplicates == 1
+    assert report.overlap.first_duplicates[0][0].endswith("row 5")
+    (source,) = report.sources
+    assert (source.records, source.rows, dict(source.formats)) == (6, 6, {"pairs": 6})
+
+
+def test_scores_and_first_weights_are_those_of_the_formula(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    source = SourceFile(
+        path=write(tmp_path, "rows.jsonl", rows), scores=ScorePolicy(scale=(0.0, 5.0))
+    )
+    report = check_data([source], CheckSettings(score_scale=(0.0, 10.0)))
+    (scores,) = report.scores
+    margins = torch.tensor([6.0, 6.0, 0.0, 10.0, 10.0, -6.0], dtype=torch.float64)
+    weights = torch.sigmoid(0.7 * margins)
+    assert scores.w_qual.mean == pytest.approx(float(weights.mean()))
+    share = float(weights.sum() ** 2 / (6 * (weights**2).sum()))
+    assert scores.effective_share == pytest.approx(share)
+    assert (scores.misordered, scores.ties) == pytest.approx((1 / 6, 1 / 6))
+    assert scores.tau_good == 9.0  # of 8, 10, 6, 10, 10, 2
+    assert scores.good == pytest.approx(3 / 6)
+    assert sum(scores.margins.counts) == sum(scores.quality.counts) == 6
+    assert sum(scores.scores.counts) == 12
+    assert any("higher score on the rejected answer" in text for text in report.warnings)
+
+
+def test_lengths_say_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
+    records = [
+        scored(f"Question {n}", "a long answer " * (n + 1), "short", n + 2, 1) for n in range(8)
+    ]
+    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", records))])
+    assert report.lengths is not None
+    assert report.lengths.unit == "characters"
+    assert report.lengths.chosen_longer == 1.0
+    assert report.lengths.margin_correlation == pytest.approx(1.0)
+    assert any("the longer answer wins in 100 %" in text for text in report.warnings)
+    plain = sum(2 * 10 + len("a long answer " * (n + 1)) + 5 for n in range(8))
+    assert report.lengths.sharing == pytest.approx(plain / (plain - 8 * 10))
+
+
+def test_held_out_rows_that_are_trained_on_are_told(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    held_out = [
+        scored("What is  2 + 2?", "4", "six", 5, 1),  # but for a blank
+        scored("Which colour?", "red", "blue", 5, 1, images=["copy.png"]),
+        scored("How many?", "two", "nine", 5, 1, images=["3.png"]),  # another picture
+        scored("Where?", "here", "there", 5, 1),
+    ]
+    report = check_data(
+        [SourceFile(path=write(tmp_path, "rows.jsonl", rows))],
+        held_out=[SourceFile(path=write(tmp_path, "held.jsonl", held_out))],
+    )
+    assert (report.overlap.shared_prompts, report.overlap.shared_pictures) == (1, 1)
+    assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
+    assert any("1 held-out rows share their prompt" in text for text in report.warnings)
+
+
+def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
+    tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
+) -> None:
+    source = SourceFile(path=write(tmp_path, "rows.jsonl", rows))
+    settings = CheckSettings(
+        model=str(checkpoint("llava")), arguments={"max_length": 30, "length_policy": "drop"}
+    )
+    report = check_data([source], settings)
+    assert report.lengths is not None
+    assert report.weights is not None
+    assert report.lengths.unit == "tokens"
+    assert report.pictures.tokens is not None
+    assert report.pictures.tokens.count == 3
+    assert report.weights.pairs == 6 - (report.lengths.dropped or 0)
+    assert sum(report.weights.gradient_share.values()) == pytest.approx(1)
+    assert 0 < report.weights.w_perf.low <= report.weights.w_perf.high <= 1
+
+
+# ---- thirty planted faults ----
+
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("prompt", {"prompt": ""}),
+    ("prompt", {"prompt": 7}),
+    ("prompt", {"prompt": []}),
+    ("prompt", {"prompt": [{"role": "bot", "content": "x"}]}),
+    ("prompt", {"prompt": [{"role": "user"}]}),
+    ("prompt", {"prompt": [{"role": "user", "content": [{"type": "video"}]}]}),
+    ("chosen", {"chosen": ""}),
+    ("chosen", {"chosen": 3}),
+    ("chosen", {"chosen": [{"role": "user", "content": "x"}]}),
+    ("rejected", {"rejected": "   "}),
+    ("rejected", {"rejected": None}),
+    ("rejected", {"rejected": ["x"]}),
+    ("score_chosen", {"score_chosen": "9"}),
+    ("score_chosen", {"score_chosen": None}),
+    ("score_chosen", {"score_chosen": 11}),
+    ("score_rejected", {"score_rejected": -1}),
+    ("score_rejected", {"score_rejected": True}),
+    ("score_rejected", {"score_rejected": float("nan")}),
+    ("weight", {"weight": -0.5}),
+    ("weight", {"weight": "1"}),
+    ("domain", {"domain": "poetry"}),
+    ("images", {"images": ["gone.png"]}),
+    ("images", {"images": ["../outside.png"]}),
+    ("images", {"images": ["https://example.org/p.png"]}),
+    ("images", {"images": ["broken.png"]}),
+    ("images", {"images": []}),
+    ("images", {"images": [5]}),
+    ("rejected_images", {"rejected_images": ["p.png"]}),
+    ("videos", {"videos": ["v.mp4"]}),
+    ("tools", {"tools": "{"}),
+]
+
+
+@pytest.fixture(scope="module")
+def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick-start's own rows, with drawn pictures in place of the fetched ones."""
+    from unidpo_mm_eval.demo import training_rows
+    from unidpo_mm_eval.demo.exercises import math_tasks, text_tasks
+    from unidpo_mm_eval.demo.pictures import Canvas
+
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "pictures").mkdir()
+    draw = random.Random(0)
+    records = []
+    for number in range(24):
+        kinds = ("dog", "tree") if number % 2 else ("dog",)
+        file = folder / "pictures" / f"{number}.png"
+        picture(number, (56, 56)).save(file)
+        canvas = Canvas(id=f"c{number}", file=file, kinds=kinds)
+        records.append(training_rows.caption_pair(canvas, number, draw))
+    records += map(training_rows.task_row, math_tasks("train", 24, seed=0))
+    records += map(training_rows.task_row, text_tasks("train", 24, seed=0))
+    write(folder, "rows.jsonl", records)
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_the_data_of_the_quick_start_pass(quick_start: Path) -> None:
+    source = SourceFile(path=str(quick_start / "rows.jsonl"), scores=ScorePolicy(scale=(0.0, 10.0)))
+    report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
+    assert not report.problems
+    assert report.rows == 72
+
+
+def test_thirty_planted_faults_are_all_named(quick_start: Path) -> None:
+    records = [json.loads(line) for line in (quick_start / "rows.jsonl").read_text().splitlines()]
+    for number, (_, fault) in enumerate(FAULTS):
+        base = records[number % 24]  # rows with pictures
+        records[2 * number] = {**base, "id": f"fault {number}", **fault}
+    path = write(quick_start, "faulty.jsonl", records)
+    source = SourceFile(path=path, scores=ScorePolicy(scale=(0.0, 10.0)), needs_scores=True)
+    report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
+    named = {problem.where for problem in report.problems}
+    expected = {
+        f"{path} row {2 * number + 1}, field '{name}'" for number, (name, _) in enumerate(FAULTS)
+    }
+    assert len(FAULTS) == 30
+    assert expected <= named
+    good = {f"{path} row {n + 1}," for n in range(72) if n % 2 or n >= 60}
+    assert not [where for where in named if where.startswith(tuple(good))]
+
+
+# ---- what is written ----
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(build_app(arguments), list(arguments))
+
+
+def test_the_command_prints_tables_and_writes_json_and_a_page(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    path = write(tmp_path, "rows.jsonl", rows)
+    out, html = tmp_path / "r.json", tmp_path / "r.html"
+    result = run("data", "check", path, "--scale", "0,5", "--json", str(out), "--html", str(html))
+    assert result.exit_code == 0, result.output
+    assert "No problem found." in result.output
+    assert "2: 2 prompts" in result.output
+    report = json.loads(out.read_text())
+    assert report["rows"] == 6
+    assert report["scores"][0]["source"] == "rows"
+    text = html.read_text()
+    assert text.count('<img src="data:image/jpeg;base64,') == 3
+    assert "http" not in text.replace("http-equiv", "")  # nothing is fetched
+
+
+def test_a_problem_ends_the_command_with_its_own_code(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b"), pair("?", "a", "a")])
+    result = run("data", "check", path)
+    assert result.exit_code == 1
+    assert "row 2, field 'chosen': chosen and rejected are the same answer" in result.output
+
+
+def test_a_recipe_says_what_to_check_against(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = write(tmp_path, "rows.jsonl", rows)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {name_or_path: none}\n"
+        f"data: {{score_scale: [0, 1], sources: [{{path: {path}, scores: {{scale: [0, 5]}}}}]}}\n"
+        "loss: {name: uni_dpo, eta: 7.0}\n"
+    )
+    out = tmp_path / "r.json"
+    result = run("data", "check", str(recipe), "--json", str(out))
+    assert result.exit_code == 0, result.output
+    (scores,) = json.loads(out.read_text())["scores"]
+    assert scores["eta"] == 7.0
+    assert scores["chosen"]["high"] == 1.0
+
+
+def test_nothing_of_a_row_becomes_a_tag_on_the_page(tmp_path: Path) -> None:
+    record = pair("<script>alert(1)</script>", "<b>a</b>", "b", id="<i>")
+    report = check_data([SourceFile(path=write(tmp_path, "<rows>.jsonl", [record]))])
+    text = page(report, title="<title>")
+    assert "<script>alert" not in text
+    assert "<b>a</b>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_rows_are_shown_as_the_model_sees_them(
+    tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
+) -> None:
+    path = write(tmp_path, "rows.jsonl", rows)
+    result = run("data", "preview", path, "--model", str(checkpoint("llava")), "--rows", "1")
+    assert result.exit_code == 0, result.output
+    assert "picture tokens]" in result.output
+    assert "answer 0, score 4: two" in result.output
+
+
+def test_data_are_written_in_another_format(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = write(tmp_path, "rows.jsonl", rows)
+    out = tmp_path / "trl.jsonl"
+    result = run("data", "convert", path, "--out", str(out), "--to", "trl")
+    assert result.exit_code == 0, result.output
+    assert "6 lines of 6 rows" in result.output
+    assert json.loads(out.read_text().splitlines()[0])["images"] == ["1.png"]
+
+
+# ---- numbers ----
+
+
+def test_summaries_and_shares() -> None:
+    found = summary(list(range(101)))
+    assert found is not None
+    assert (found.low, found.p5, found.median, found.p95, found.high) == (0, 5, 50, 95, 100)
+    assert summary([]) is None
+    assert effective_share(torch.tensor([1.0, 1.0, 0.0, 0.0])) == 0.5
+    assert effective_share(torch.tensor([0.3, 0.3])) == pytest.approx(1)
+    counts = histogram(torch.tensor([0.0, 0.5, 1.0])).counts
+    assert (counts[0], counts[-1], sum(counts)) == (1, 1, 3)
+    assert sum(histogram(torch.tensor([2.0, 2.0])).counts) == 2
+
+
+def test_ranks_that_tie_share_their_mean() -> None:
+    one = torch.tensor([1.0, 2.0, 2.0, 4.0])
+    assert spearman(one, torch.tensor([1.0, 3.0, 3.0, 9.0])) == pytest.approx(1)
+    assert spearman(one, -one) == pytest.approx(-1)
+    assert spearman(one, torch.tensor([1.0, 1.0, 1.0, 1.0])) is None
+    # by hand: ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4
+    assert spearman(one, torch.tensor([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)

@@ -1,0 +1,121 @@
+"""Pairs of scored answers, mis-ordered and tied pairs, and what the user is told of them."""
+
+from typing import Any
+
+import pytest
+from builders import row
+
+from unidpo_mm.data.load import SourceFile, read_records
+from unidpo_mm.data.scores import PairCounts, ScorePolicy, settle
+from unidpo_mm.records import Pair, Response
+
+SCORES = (3.0, 5.0, 3.0, 1.0, None)
+ANSWERS = [Response(f"answer {n}", score) for n, score in enumerate(SCORES)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ("all", {(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)}),
+        ("best_vs_worst", {(1, 3)}),
+        ("adjacent", {(1, 0), (2, 3)}),  # 0 and 2 tie, so nothing stands between them
+    ],
+)
+def test_several_scored_answers_make_the_pairs_asked_for(pairs: Any, expected: Any) -> None:
+    found = ScorePolicy(pairs=pairs).pairing(ANSWERS)
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("pairs", ["all", "best_vs_worst", "adjacent"])
+def test_answers_of_one_score_and_no_answers_make_no_pair(pairs: Any) -> None:
+    policy = ScorePolicy(pairs=pairs)
+    assert policy.pairing([Response("a", 2.0), Response("b", 2.0)]) == []
+    assert policy.pairing([Response("a", None), Response("b", None)]) == []
+    assert policy.pairing([]) == []
+
+
+def settled(policy: ScorePolicy, *scores: float | None) -> tuple[Any, PairCounts]:
+    counts = PairCounts()
+    one = row("r", "?", ("a", "b"), scores, pairs=[Pair(0, 1, 0.5)])
+    return settle(one, policy, counts), counts
+
+
+@pytest.mark.parametrize(
+    ("misordered", "pairs"),
+    [("keep", (Pair(0, 1, 0.5),)), ("swap", (Pair(1, 0, 0.5),)), ("drop", None)],
+)
+def test_a_pair_in_the_wrong_order_is_kept_swapped_or_dropped(misordered: Any, pairs: Any) -> None:
+    found, counts = settled(ScorePolicy(misordered=misordered), 1.0, 3.0)
+    assert (found and found.pairs) == pairs
+    assert counts.misordered == 1
+    assert (counts.swapped, counts.dropped) == (misordered == "swap", misordered == "drop")
+    assert counts.rows_dropped == (misordered == "drop")
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(0.0, True), (2.0, True), (2.5, False)])
+def test_pairs_whose_scores_lie_too_close_are_dropped(margin: float, kept: bool) -> None:
+    found, counts = settled(ScorePolicy(min_margin=margin), 3.0, 1.0)
+    assert (found is not None, counts.below_margin) == (kept, not kept)
+
+
+def test_a_swapped_pair_is_measured_in_its_new_order() -> None:
+    found, counts = settled(ScorePolicy(misordered="swap", min_margin=2.0), 1.0, 3.0)
+    assert found.pairs == (Pair(1, 0, 0.5),)
+    assert counts.below_margin == 0
+
+
+def test_a_good_row_is_the_very_same_row() -> None:
+    one = row()
+    assert settle(one, ScorePolicy(misordered="drop", ties="drop"), PairCounts()) is one
+
+
+def test_pairs_without_scores_are_counted_and_kept() -> None:
+    found, counts = settled(ScorePolicy(missing=0.3, min_margin=1.0, ties="drop"), None, 1.0)
+    assert found is not None
+    assert counts.unscored == 1
+    (told,) = counts.sentences(ScorePolicy(missing=0.3))
+    assert "1 pairs have no score: quality weight 0.3, no calibrated NLL" in told
+
+
+def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:
+    answers = [{"text": t, "score": s} for t, s in (("a", 5), ("b", 4.5), ("c", 1))]
+    source = SourceFile(path="data", scores=ScorePolicy(min_margin=1.0))
+    loaded = read_records([{"prompt": "?", "responses": answers}], source)
+    assert set(loaded.rows[0].pairs) == {Pair(0, 2), Pair(1, 2)}
+    (report,) = loaded.reports
+    assert report.pairs.below_margin == 1
+    assert report.pairs.rows_dropped == 0
+    assert "1 pairs dropped: their scores differ by less than 1" in report.sentences()[0]
+
+
+def test_a_ranked_row_weighs_all_its_pairs_alike() -> None:
+    answers = [{"text": t, "score": s} for t, s in (("a", 5), ("b", 3), ("c", 1))]
+    loaded = read_records([{"prompt": "?", "responses": answers, "weight": 0.25}])
+    assert {pair.weight for pair in loaded.rows[0].pairs} == {0.25}
+
+
+def test_columns_have_other_names_where_the_source_says_so() -> None:
+    """Messages name the columns of the file, not ours."""
+    source = SourceFile(path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})
+    loaded = read_records(
+        [{"ask": "?", "good": "a", "bad": "b"}, {"ask": "?", "good": 5, "bad": ""}], source
+    )
+    assert [r.text for r in loaded.rows[0].responses] == ["a", "b"]
+    assert [p.where.split("'")[-2] for p in loaded.problems] == ["good", "bad"]
+
+
+def test_columns_that_nothing_reads_are_counted() -> None:
+    records = [{"prompt": "?", "chosen": "a", "rejected": "b", "judge": "me", "note": None}] * 2
+    (report,) = read_records(records).reports
+    assert dict(report.unread) == {"judge": 2}
+    assert dict(report.formats) == {"pairs": 2}
+
+
+def test_a_layout_that_is_not_known_is_told_once_with_a_count() -> None:
+    loaded = read_records([{"question": "?", "answer": "a"}] * 3)
+    (problem,) = loaded.problems
+    assert problem.where.startswith("data set 'data' row 1")
+    assert "so are 2 more rows" in problem.found
+    assert "rlaif_v: chosen, question, rejected" in problem.remedy
+    assert "unidpo-mm list formats" in problem.remedy

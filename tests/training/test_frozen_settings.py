@@ -1,0 +1,42 @@
+"""A median of the training pairs is a number that a run keeps, also when its rows change."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builders import row
+from trainers import config, make_trainer
+
+from unidpo_mm.training.frozen_settings import FILE, frozen_settings
+from unidpo_mm.training.loss_settings import make_loss_settings
+
+Checkpoint = Callable[[str], Path]
+
+
+def rows_of(*scores: float) -> list:
+    return [row(str(n), f"Question {n}", ("a", "b"), (s, 0.0)) for n, s in enumerate(scores)]
+
+
+def test_a_resumed_run_keeps_the_number_that_it_began_with(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, saving = checkpoint("llama"), {"save_strategy": "steps", "save_steps": 1}
+    first = make_trainer(folder, rows_of(1.0, 2.0, 3.0), config(tmp_path, max_steps=1, **saving))
+    first.train()
+    kept = json.loads((tmp_path / "checkpoint-1" / FILE).read_text())
+    assert kept["by_source"]["data"]["tau_good"] == 2.0
+    other = make_trainer(folder, rows_of(1.0, 4.0, 5.0), config(tmp_path, max_steps=2, **saving))
+    assert other.parts.settings.by_source["data"]["tau_good"] == 4.0
+    other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert other.parts.settings.by_source["data"]["tau_good"] == 2.0
+    assert "tau_good is 4.0 by the rows of today; the run goes on with the 2.0" in caplog.text
+
+
+def test_a_checkpoint_without_the_file_or_of_another_loss_changes_nothing(tmp_path: Path) -> None:
+    settings = make_loss_settings("uni_dpo", {}).with_medians(rows_of(1.0))
+    assert frozen_settings(settings, tmp_path) is settings
+    (tmp_path / FILE).write_text('{"name": "dpo", "by_source": {"data": {"tau_good": 9}}}')
+    assert frozen_settings(settings, tmp_path) is settings
+    (tmp_path / FILE).write_text("{")
+    assert frozen_settings(settings, tmp_path) is settings

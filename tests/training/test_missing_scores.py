@@ -1,0 +1,98 @@
+"""Pairs without scores train with the weight that their source says, and open no gate."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from builders import pairs_of, row
+from trainers import config, make_trainer
+
+from unidpo_mm.errors import DataError
+from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
+from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.score_warnings import score_warnings
+
+Checkpoint = Callable[[str], Path]
+NAN = float("nan")
+
+
+def test_a_pair_that_lacks_a_score_has_the_weight_asked_for_and_a_shut_gate() -> None:
+    chosen, rejected = [5.0, NAN, 5.0], [1.0, 1.0, NAN]
+    pairs = pairs_of([-2.0] * 3, [-2.0] * 3, [-1.0] * 3, [-1.0] * 3, chosen, rejected)
+    terms = LOSS.compute(pairs, UniDPOLossConfig(tau_good=3.0, missing_quality=0.25)).terms
+    assert terms["w_qual"].tolist() == pytest.approx([1 / (1 + math.exp(-0.7 * 4)), 0.25, 0.25])
+    assert terms["nll_gate"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_without_a_weight_a_lacking_score_is_seen_in_the_loss() -> None:
+    pairs = pairs_of([-2.0], [-2.0], [-1.0], [-1.0], [NAN], [1.0])
+    assert LOSS.compute(pairs, UniDPOLossConfig(tau_good=3.0)).per_unit.isnan().all()
+
+
+def test_sources_with_and_without_scores_train_in_one_batch(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = [
+        row("a", "What?", ("red square", "blue"), (5.0, 1.0), source="scored"),
+        row("b", "How?", ("two", "one circle"), (None, None), source="bare"),
+    ]
+    args = config(tmp_path, loss_by_source={"bare": {"missing_quality": 0.25}}, max_steps=1)
+    trainer = make_trainer(checkpoint("llama"), rows, args)
+    assert trainer.parts.settings.by_source["bare"]["tau_good"] == float("inf")
+    batch = next(iter(trainer.get_train_dataloader()))["batch"]
+    output = trainer.preference_step(trainer.model, batch)
+    bare = batch.pair_source == batch.sources.index("bare")
+    assert output.loss.terms["w_qual"][bare].tolist() == pytest.approx([0.25])
+    assert torch.isfinite(output.loss_sum)
+    with pytest.raises(DataError, match="the score is missing"):
+        make_trainer(checkpoint("llama"), rows, config(tmp_path))
+
+
+# ---- scores that cannot be meant ----
+
+
+def rows_of(*scores: tuple[float, float]) -> list:
+    return [
+        row(str(n), f"Question {n}", ("a", "b"), pair, source="s") for n, pair in enumerate(scores)
+    ]
+
+
+SPREAD = [(4.0 + n / 20, 1.0 + n / 10) for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "parameters", "told"),
+    [
+        (SPREAD, {}, []),
+        ([(a / 10, b / 10) for a, b in SPREAD], {}, ["w_qual is near 0.5", "median margin"]),
+        ([(a * 10, b) for a, b in SPREAD], {}, ["w_qual is 1 for nearly all pairs"]),
+        (SPREAD, {"tau_good": 8.0}, ["no chosen answer is good enough", "score 4 to 4.95"]),
+        (SPREAD, {"tau_good": 0.0}, ["every chosen answer is good enough"]),
+        (SPREAD, {"tau_good": 8.0, "nll_lambda": 0.0}, []),
+        (SPREAD, {"quality_weight": "none", "eta": 0.0}, []),
+    ],
+    ids=["good", "fractions", "hundreds", "tau high", "tau low", "no nll", "no quality"],
+)
+def test_scores_on_another_scale_are_told_with_numbers(
+    scores: list, parameters: dict, told: list[str]
+) -> None:
+    rows = rows_of(*scores)
+    settings = make_loss_settings("uni_dpo", parameters).with_medians(rows)
+    found = score_warnings(rows, settings)
+    assert len(found) == bool(told)
+    for part in told:
+        assert part in found[0]
+
+
+def test_a_declared_scale_that_scores_hardly_use_is_told() -> None:
+    rows = rows_of(*SPREAD)
+    settings = make_loss_settings("uni_dpo", {}).with_medians(rows)
+    assert score_warnings(rows, settings, {"s": (0.0, 5.0)}) == []
+    (found,) = score_warnings(rows, settings, {"s": (0.0, 100.0)})
+    assert "a small part of the scale [0, 100]" in found
+
+
+def test_a_loss_without_scores_is_told_nothing() -> None:
+    assert score_warnings(rows_of(*SPREAD), make_loss_settings("dpo", {})) == []

@@ -1,0 +1,53 @@
+"""Keeps the numbers that a run took from its data with every checkpoint, so that they stay.
+
+`tau_good: median` is a number of the training pairs. A run that goes on with other rows goes on
+with the number that it began with.
+"""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from .loss_settings import LossSettings
+
+__all__ = ["FILE", "frozen_settings", "write_settings"]
+
+logger = logging.getLogger(__name__)
+
+FILE = "loss.json"
+
+
+def write_settings(settings: LossSettings, folder: str | Path) -> None:
+    """Writes the loss and its parameters, every one a number, into a checkpoint."""
+    path = Path(folder) / FILE
+    path.write_text(json.dumps(settings.describe(), indent=2), encoding="utf-8")
+
+
+def frozen_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
+    """Returns the settings with the `tau_good` of each source that a checkpoint began with.
+
+    Args:
+        settings: As the recipe and the rows of today make them.
+        folder: The checkpoint; one without the file, or of another loss, changes nothing.
+    """
+    try:
+        before = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return settings
+    if before.get("name") != settings.loss.name:
+        return settings
+    by_source = {name: dict(values) for name, values in settings.by_source.items()}
+    for source, values in before.get("by_source", {}).items():
+        number, now = values.get("tau_good"), by_source.get(source, {}).get("tau_good")
+        if number is None or now is None or number == now:
+            continue
+        logger.warning(
+            "source '%s': tau_good is %s by the rows of today; the run goes on with the %s of its "
+            "checkpoint",
+            source,
+            now,
+            number,
+        )
+        by_source[source]["tau_good"] = number
+    return replace(settings, by_source=by_source)
