@@ -329,10 +329,10 @@ def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
     source = SourceFile(path="data", needs_scores=True)
     problems = read_records([{"prompt": "", "responses": answers}], source).problems
     assert [p.where.split("'")[-2] for p in problems] == [
+        "prompt",
         "responses[1].text",
         "responses[1].score",
         "responses",  # two without a score
-        "prompt",
         "responses[0]",
     ]
 

@@ -112,10 +112,11 @@ def test_columns_that_nothing_reads_are_counted() -> None:
     assert dict(report.formats) == {"pairs": 2}
 
 
-def test_a_layout_that_is_not_known_is_told_once_with_a_count() -> None:
-    loaded = read_records([{"question": "?", "answer": "a"}] * 3)
-    (problem,) = loaded.problems
+def test_a_layout_that_is_not_known_is_told_row_by_row_up_to_a_hundred() -> None:
+    loaded = read_records([{"question": "?", "answer": "a"}] * 103)
+    problem, *_, last = loaded.problems
+    assert len(loaded.problems) == 101
     assert problem.where.startswith("data set 'data' row 1")
-    assert "so are 2 more rows" in problem.found
+    assert "in 3 more rows the columns answer, question fit no format" in last.found
     assert "rlaif_v: chosen, question, rejected" in problem.remedy
     assert "unidpo-mm list formats" in problem.remedy

@@ -30,6 +30,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+ALIKE = 100
+"""Rows of one unknown layout that are told one by one: a whole file of them need not be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
@@ -219,7 +222,7 @@ class _Reader:
         self.report = SourceReport(source.source_name, policy=source.scores)
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
-        self.unknown: dict[str, tuple[int, int]] = {}
+        self.unknown: Counter[str] = Counter()
 
     def read(self, records: Iterable[Record]) -> None:
         """Reads records into rows and problems."""
@@ -267,23 +270,21 @@ class _Reader:
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
 
     def _format(self, record: Mapping[str, Any], where: str) -> Format | None:
-        """Returns the format of a record; a layout that is not known is told once a source."""
+        """Returns the format of a record; of many rows alike that have none the rest is counted."""
         try:
             return format_of(record, where, self.named)
         except DataError as error:
             (problem,) = error.problems
-            first, alike = self.unknown.get(problem.found, (len(self.problems), 0))
-            self.unknown[problem.found] = (first, alike + 1)
-            if alike == 0:
+            self.unknown[problem.found] += 1
+            if self.unknown[problem.found] <= ALIKE:
                 self.problems.append(problem)
             return None
 
     def _count_unknown(self) -> None:
-        for found, (place, alike) in self.unknown.items():
-            if alike > 1:
-                first = self.problems[place]
-                text = f"{found} (so are {alike - 1:,} more rows of this source)"
-                self.problems[place] = Problem(first.where, text, first.remedy)
+        for found, rows in self.unknown.items():
+            if rows > ALIKE:
+                rest = f"in {rows - ALIKE:,} more rows {found}"
+                self.problems.append(Problem(self.place, rest, "Repair the ones above first"))
 
     def _context(self, where: str, number: int) -> Context:
         return Context(

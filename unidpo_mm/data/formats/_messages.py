@@ -65,6 +65,10 @@ def prompt_of(value: Any) -> Prompt:
     if not plain and not (isinstance(value, list | tuple) and value):
         remedy = "Give a string, or a list of {'role', 'content'} messages"
         raise WrongField(f"found {describe(value)}", remedy)
+    if plain and not value.strip():
+        raise WrongField(
+            "the prompt is empty", "Write a prompt; <image> stands for a picture alone"
+        )
     pictures: list[Any] = []
     turns = [{"role": "user", "content": value}] if plain else value
     messages = tuple(_message(turn, pictures) for turn in turns)
