@@ -24,7 +24,12 @@ def page(report: CheckReport, *, title: str) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        bars=bars, dots=dots, numbers=numbers, percent=percent, thousands=lambda n: f"{n:,}"
+        bars=bars,
+        brief=brief,
+        dots=dots,
+        numbers=numbers,
+        percent=percent,
+        thousands=lambda n: f"{n:,}",
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(report=report, title=title, shown=PROBLEMS, picture=_inline)
@@ -37,6 +42,11 @@ def numbers(found: Summary | None) -> str:
     middle = f"5 to 95 %: {_rounded(found.p5)} to {_rounded(found.p95)}"
     whole = f"{_rounded(found.low)} to {_rounded(found.high)} in all"
     return f"{_rounded(found.median)} ({middle}; {whole})"
+
+
+def brief(found: Summary) -> str:
+    """Returns median and extremes."""
+    return f"{_rounded(found.median)} ({_rounded(found.low)} to {_rounded(found.high)})"
 
 
 def percent(share: float) -> str:

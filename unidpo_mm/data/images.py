@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,19 @@ class PictureRules:
         Raises:
             WrongPicture: If it leaves the folder. Links inside the folder may lead anywhere.
         """
-        path = Path(os.path.normpath(self.folder / written))
+        full = os.path.normpath(Path(self._root, written))
         contained = self.stated or not Path(written).is_absolute()
-        folder = Path(os.path.normpath(self.folder.absolute()))
-        inside = Path(os.path.normpath(path.absolute())).is_relative_to(folder)
-        if contained and not inside and not self.allow_outside:
+        if contained and not self.allow_outside and not full.startswith(self._root + os.sep):
             raise WrongPicture(
                 f"the picture '{written}' lies outside the folder '{self.folder}'",
                 "Name the folder that holds all pictures in the source's 'images', or set its "
                 "'images_outside' to true",
             )
-        return path
+        return Path(os.path.normpath(self.folder / written))
+
+    @cached_property
+    def _root(self) -> str:
+        return os.path.normpath(self.folder.absolute())
 
 
 @dataclass(frozen=True, slots=True)

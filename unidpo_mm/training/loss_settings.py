@@ -139,14 +139,17 @@ class LossSettings:
     def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
         """Returns what the rows lack for this loss: pairs, or scores."""
         problems: list[Problem] = []
+        needed: dict[str, bool] = {}
         for row in rows:
+            if row.source not in needed:
+                needed[row.source] = self.needs_scores(row.source)
             if self.loss.unit == "pair" and not row.pairs:
                 remedy = (
                     f"Give two answers with different scores, or remove the row: the loss "
                     f"'{self.loss.name}' learns from pairs"
                 )
                 problems.append(Problem(row.where, "the row holds no pair", remedy))
-            if self.needs_scores(row.source):
+            if needed[row.source]:
                 problems += row.missing_scores()
         return problems
 
