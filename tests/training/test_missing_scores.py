@@ -9,9 +9,11 @@ import torch
 from builders import pairs_of, row
 from trainers import config, make_trainer
 
-from unidpo_mm.errors import DataError
+from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
+from unidpo_mm.recipe import ScoresSection, SourceSection
 from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.run import loss_of
 from unidpo_mm.training.score_warnings import score_warnings
 
 Checkpoint = Callable[[str], Path]
@@ -96,3 +98,20 @@ def test_a_declared_scale_that_scores_hardly_use_is_told() -> None:
 
 def test_a_loss_without_scores_is_told_nothing() -> None:
     assert score_warnings(rows_of(*SPREAD), make_loss_settings("dpo", {})) == []
+
+
+# ---- in a recipe ----
+
+
+@pytest.mark.parametrize(
+    ("loss", "own"), [("uni_dpo", {"missing_quality": 0.5}), ("dpo", {}), ("sft", {})]
+)
+def test_a_recipe_gives_the_weight_to_losses_that_take_one(loss: str, own: dict) -> None:
+    source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
+    assert loss_of(source, loss) == own
+
+
+def test_a_loss_that_needs_every_score_says_so() -> None:
+    source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
+    with pytest.raises(RecipeError, match=r"'a.jsonl', scores.missing: the loss 'mm_dpo' needs"):
+        loss_of(source, "mm_dpo")

@@ -196,9 +196,9 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         loss=recipe.loss.name,
         loss_parameters=recipe.loss.parameters,
         loss_by_source={
-            source_file(source, section).source_name: loss_of(source)
+            source_file(source, section).source_name: own
             for source in section.sources
-            if loss_of(source)
+            if (own := loss_of(source, recipe.loss.name))
         },
         arguments={
             "max_length": section.max_length,

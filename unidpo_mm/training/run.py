@@ -14,8 +14,9 @@ from rich.console import Console
 
 from ..data.load import SourceFile, log_reports, read_sources
 from ..data.scores import ScorePolicy
-from ..errors import DataError, Problem, UniDPOError
+from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
+from ..plugins import load_loss
 from ..recipe import Recipe, dump_recipe
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
@@ -126,11 +127,23 @@ def source_file(source: SourceSection, data: DataSection) -> SourceFile:
     return SourceFile(**given, scores=policy, max_pixels=data.pictures.max_pixels)
 
 
-def loss_of(source: SourceSection) -> dict[str, Any]:
-    """Returns the loss parameters of a source: its own, and the weight of pairs without scores."""
+def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
+    """Returns the loss parameters of a source: its own, and the weight of pairs without scores.
+
+    Raises:
+        RecipeError: If the loss needs the scores of all pairs.
+    """
     own = dict(source.loss)
-    if source.scores is not None and source.scores.missing != "error":
+    if source.scores is None or source.scores.missing == "error":
+        return own
+    found = load_loss(loss)
+    if "missing_quality" in {field.name for field in dataclasses.fields(found.config)}:
         own["missing_quality"] = source.scores.missing
+    elif found.needs_scores(found.config()):
+        where = f"data source '{source.name or source.path}', scores.missing"
+        remedy = "Set it to error, or choose a loss that can do without (uni_dpo, dpo)"
+        text = f"the loss '{loss}' needs the scores of every pair"
+        raise RecipeError(Problem(where, text, remedy))
     return own
 
 
@@ -156,9 +169,9 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "loss_type": recipe.loss.name,
         "loss_kwargs": recipe.loss.parameters,
         "loss_by_source": {
-            source_file(source, data).source_name: loss_of(source)
+            source_file(source, data).source_name: own
             for source in (*data.sources, *data.eval_sources)
-            if loss_of(source)
+            if (own := loss_of(source, recipe.loss.name))
         }
         or None,
         "freeze": None if model.freeze is None else list(model.freeze),
