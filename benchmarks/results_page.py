@@ -1,0 +1,91 @@
+"""Writes the tables of docs/performance.md from a CSV that `make bench` printed.
+
+python benchmarks/results_page.py benchmarks/results/NAME.csv
+"""
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["PAGE", "between", "tables"]
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
+REMOVED, SHIPS = "TRL, hooks removed", "TRL, as it ships"
+CACHES, KEPT = "ours, caches", "ours, caches, no checkpointing"
+EPOCH, EPOCH_KEPT = "ours, caches built on the way", "ours, the same, no checkpointing"
+
+Line = Mapping[str, str]
+Cases = Mapping[str, Mapping[str, Line]]
+
+
+def tables(path: Path) -> str:
+    """Returns the tables of a CSV as Markdown."""
+    cases: dict[str, dict[str, Line]] = defaultdict(dict)
+    with path.open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            cases[line["case"]][line["who"]] = line
+    parts = [*_short(cases), "", *_epochs(cases)]
+    for case, lines in cases.items():
+        parts += ["", f"### {case}", "", *_case(list(lines.values()))]
+    return "\n".join(parts) + "\n"
+
+
+def between(text: str) -> tuple[str, str, str]:
+    """Returns a page cut into what stands before, between and after its marks."""
+    before, rest = text.split(BEGIN)
+    inside, after = rest.split(END)
+    return before, inside, after
+
+
+def _short(cases: Cases) -> Iterator[str]:
+    yield "| | hooks removed | memory | as it ships | memory | no checkpointing | memory |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for case, lines in cases.items():
+        if CACHES not in lines:
+            continue
+        found = [
+            *_against(lines, CACHES, REMOVED),
+            *_against(lines, CACHES, SHIPS),
+            *_against(lines, KEPT, REMOVED if REMOVED in lines else SHIPS),
+        ]
+        yield f"| {case} | {' | '.join(found)} |"
+
+
+def _epochs(cases: Cases) -> Iterator[str]:
+    yield "| one epoch, caches built on the way | hooks removed | memory | as it ships | memory |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for case, lines in cases.items():
+        for who, name in ((EPOCH, ""), (EPOCH_KEPT, ", no checkpointing")):
+            if who in lines:
+                found = [*_against(lines, who, REMOVED), *_against(lines, who, SHIPS)]
+                yield f"| {case.removesuffix(', one epoch')}{name} | {' | '.join(found)} |"
+
+
+def _against(lines: Mapping[str, Line], ours: str, theirs: str) -> tuple[str, str]:
+    """Returns how many times as fast, and the share of the memory."""
+    if theirs not in lines or ours not in lines:
+        return "", ""
+    one, other = lines[ours], lines[theirs]
+    speed = float(other["seconds"]) / float(one["seconds"])
+    return f"{speed:.1f}x", f"{float(one['megabytes']) / float(other['megabytes']):.2f}x"
+
+
+def _case(lines: Sequence[Line]) -> Iterator[str]:
+    yield "| | seconds | speed | memory above weights, MiB | memory | loss differs by | gradient |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for line in lines:
+        half = float(line["spread"]) / 2
+        yield (
+            f"| {line['who']} | {float(line['seconds']):.2f} ± {half:.2f} "
+            f"| {float(line['speedup']):.2f}x | {line['megabytes']} "
+            f"| {float(line['memory']):.2f}x | {line['loss_difference']} "
+            f"| {line['gradient_difference']} |"
+        )
+
+
+if __name__ == "__main__":
+    start, _, rest = between(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(start + BEGIN + tables(Path(sys.argv[1])) + END + rest, encoding="utf-8")
