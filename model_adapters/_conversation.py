@@ -87,6 +87,8 @@ def render(
     """
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if not uses_template(row, template, options):
+        if row.tools or any(message.extras for message in row.messages):
+            raise DataError(_no_template(row, "the row has tools"))
         prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
         full = tuple(prompt + response.text for response in responses)
         return Rendered(prompt, full, add_special_tokens=True)
@@ -180,14 +182,14 @@ def longest_row(span: Span) -> int:
 
 
 def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
-    called = {"tool_calls": json.loads(message.tool_calls)} if message.tool_calls else {}
+    extras = json.loads(message.extras) if message.extras else {}
     if not as_parts:
-        return {"role": message.role, "content": message.text, **called}
+        return {"role": message.role, "content": message.text, **extras}
     parts = [
         {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
-    return {"role": message.role, "content": parts, **called}
+    return {"role": message.role, "content": parts, **extras}
 
 
 def _raw_text(message: Message, placeholder: str | None) -> str:

@@ -148,7 +148,7 @@ SCORES = [
         outcome="left out"),
     Bad("a pair of equal scores, ties: drop", "1 pairs have equal scores: dropped",
         ({**SCORED, "score_chosen": 1},), "", {"ties": "drop"}, outcome="left out"),
-    Bad("answers that all have one score, ties: drop", "1 pairs have equal scores: dropped",
+    Bad("answers that all have one score, ties: drop", "1 rows left out: they have no pair",
         ({"prompt": "?", "responses": [{"text": t, "score": 3} for t in "abc"]},), "",
         {"ties": "drop"}, outcome="left out"),
     Bad("scores that lie too close, min_margin: 5", "1 pairs dropped: their scores differ by less "

@@ -322,3 +322,109 @@ def test_ranks_that_tie_share_their_mean() -> None:
     assert spearman(one, torch.tensor([1.0, 1.0, 1.0, 1.0])) is None
     # by hand: ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4
     assert spearman(one, torch.tensor([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)
+
+
+# ---- the verdict is that of a run ----
+
+
+def verdict(folder: Path, recipe: str) -> Any:
+    path = folder / "recipe.yaml"
+    path.write_text(f"model: {{name_or_path: none}}\n{recipe}")
+    return run("data", "check", str(path))
+
+
+def test_a_run_without_a_row_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", [scored("?", "a", "b", 1, 3)])
+    recipe = f"data: {{sources: [{{path: {path}, scores: {{misordered: drop}}}}]}}\n"
+    result = verdict(tmp_path, recipe)
+    assert result.exit_code == 1
+    assert "there is no row to train on" in result.output
+
+
+def test_rows_that_may_be_left_out_for_their_pictures_are_no_problem(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "p.png")
+    rows = [
+        scored("?", "a", "b", 3, 1, images=["p.png"]),
+        scored("!", "a", "b", 4, 1, images=["gone.png"]),
+    ]
+    path = write(tmp_path, "rows.jsonl", rows)
+    for share, code in ((0.5, 0), (0.4, 1)):
+        pictures = f"pictures: {{max_skipped_fraction: {share}}}"
+        result = verdict(tmp_path, f"data: {{sources: [{{path: {path}}}], {pictures}}}\n")
+        assert result.exit_code == code, result.output
+        assert "gone.png' does not exist" in result.output or "left out for their" in result.output
+
+
+def test_held_out_rows_are_encoded_too(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = write(tmp_path, "rows.jsonl", [scored("?", "a", "b", 3, 1)])
+    held = write(tmp_path, "held.jsonl", [scored("word " * 90, "a", "b", 3, 1)])
+    model = str(checkpoint("llama"))
+    result = run("data", "check", path, "--eval", held, "--model", model, "--max-length", "40")
+    assert result.exit_code == 1
+    assert "held.jsonl row 1, field 'prompt': the prompt has" in result.output
+
+
+def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = write(tmp_path, "rows.jsonl", [scored("word " * 90, "a", "b", 3, 1)])
+    settings = CheckSettings(
+        model=str(checkpoint("llama")), arguments={"max_length": 40, "length_policy": "drop"}
+    )
+    report = check_data([SourceFile(path=path)], settings)
+    assert "1 rows would be left out: longer than max_length" in report.warnings
+    assert report.problems[-1].found == "there is no row to train on"
+
+
+def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:
+    bare = write(tmp_path, "bare.jsonl", [pair("?", "a", "b")])
+    good = write(tmp_path, "good.jsonl", [scored("!", "a", "b", 4, 1), scored("?", "c", "d", 5, 2)])
+    result = run("data", "check", bare, good)
+    assert result.exit_code == 0
+    assert "source 'bare': there are no scores" in result.output
+    assert "inf" not in result.output
+    assert run("data", "check", bare, "--loss", "dpo").exit_code == 0
+    result = run("data", "check", bare, "--loss", "uni_dpo")
+    assert result.exit_code == 1
+    assert "field 'score_chosen': the score is missing" in result.output
+
+
+def test_pairs_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    rows = [scored("?", "a", "b", 4, 1), scored("?", "b", "a", 4, 1)]
+    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
+    assert (report.overlap.duplicates, report.overlap.contradictions) == (0, 2)
+    assert any("2 pairs prefer what another pair" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["recipe.yaml", "--scale", "0,1"], "leave out --scale"),
+        (["recipe.yaml", "rows.jsonl"], "leave out other sources"),
+        (["rows.jsonl", "--scale", "5"], "'5' is no scale"),
+        (["rows.jsonl", "--column", "prompt"], "'prompt' is no pair of names"),
+        (["rows.jsonl", "--html", "no/such/page.html"], "is not there"),
+        (["rows.jsonl", "--json", "."], "is a folder"),
+        ([""], "a source has no name"),
+    ],
+)
+def test_a_wrong_command_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "rows.jsonl", [pair("?", "a", "b")])
+    (tmp_path / "recipe.yaml").write_text("model: {name_or_path: x}\ndata: {sources: []}\n")
+    result = run("data", "check", *arguments)
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_source_is_not_written_over(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b")])
+    result = run("data", "convert", path, "--out", path)
+    assert result.exit_code == 2
+    assert json.loads(Path(path).read_text())["chosen"] == "a"
+
+
+def test_what_is_dropped_is_told_when_data_are_written(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", system="Be brief.")])
+    result = run("data", "convert", path, "--out", str(tmp_path / "out.jsonl"))
+    assert "columns that nothing reads: system (1)" in result.output

@@ -16,10 +16,10 @@ from unidpo_mm.data.images import (
     FileImage,
     MemoryImage,
     PictureRules,
-    WrongPicture,
     image_refs,
 )
 from unidpo_mm.data.preflight import preflight
+from unidpo_mm.data.wrong import WrongValue
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
 
@@ -220,7 +220,7 @@ def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written:
     (tmp_path / "p.png").write_bytes(PNG)
     written = written.format(folder=tmp_path)
     inside = PictureRules(folder=tmp_path / "inside", stated=True)
-    with pytest.raises(WrongPicture, match="lies outside the folder"):
+    with pytest.raises(WrongValue, match="lies outside the folder"):
         image_refs(written, inside, WHERE)
     allowed = dataclasses.replace(inside, allow_outside=True)
     assert image_refs(written, allowed, WHERE)[0].open().size == (40, 30)

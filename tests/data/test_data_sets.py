@@ -233,7 +233,7 @@ def slot_free(row: PreferenceRow) -> Any:
     """Returns the prompt as one message that holds everything that was said of it."""
     text = json.dumps(
         [
-            [m.role, ["<>" if isinstance(p, ImageSlot) else p for p in m.parts], m.tool_calls]
+            [m.role, ["<>" if isinstance(p, ImageSlot) else p for p in m.parts], m.extras]
             for m in row.messages
         ]
     )
@@ -242,7 +242,7 @@ def slot_free(row: PreferenceRow) -> Any:
 
 def told(row: PreferenceRow) -> list[Any]:
     """Returns the pairs of a row as TRL's columns tell them."""
-    spoken = [(m.role, [p for p in m.parts if p != ""], m.tool_calls) for m in row.messages]
+    spoken = [(m.role, [p for p in m.parts if p != ""], m.extras) for m in row.messages]
     pictures = [image.key() for image in row.images]
     return [
         (

@@ -30,7 +30,7 @@ REGISTRY = {
         "hf_hub_url": "someone/menus",
         "split": "train_pairs",
         "subset": "en",
-        "num_samples": 100,
+        "revision": "v2",
         "columns": {"prompt": "what_is_asked", "chosen": "chosen", "rejected": "rejected"},
     },
     "notes": {"file_name": "notes.csv", "columns": {"prompt": "prompt"}},
@@ -64,7 +64,7 @@ def test_data_sets_are_entries_of_the_registry(folder: Path) -> None:
     assert (menus.path, menus.subset) == (registry, "menus")
     assert "street_signs" not in notes["dataset"]
     assert "'menus' has no 'ranking': true" in notes["dataset"]
-    assert "'num_samples' of 'menus' in dataset_info.json is not read" in notes["dataset"]
+    assert "'revision' of 'menus' in dataset_info.json is not read" in notes["dataset"]
 
 
 def test_a_registered_data_set_is_read_as_its_entry_says(folder: Path) -> None:

@@ -29,11 +29,14 @@ def overlap(
     """
     first: dict[Hashable, str] = {}
     twice: list[tuple[str, str]] = []
+    preferred: set[tuple[Hashable, str, str]] = set()
     for row, keys in zip(training, pictures, strict=False):
-        answers = frozenset(response.text for response in row.responses)
-        before = first.setdefault((prompt_key(row, keys), answers), row.where)
+        prompt, preferences = prompt_key(row, keys), _preferences(row)
+        before = first.setdefault((prompt, preferences), row.where)
         if before != row.where:
             twice.append((row.where, before))
+        preferred |= {(prompt, better, worse) for better, worse in preferences}
+    against = sum((prompt, worse, better) in preferred for prompt, better, worse in preferred)
     seen_prompts = {_question(row) for row in training}
     seen_pictures = {key for keys in pictures[: len(training)] for key in keys if key}
     prompts, shared_pictures, where = 0, 0, []
@@ -48,10 +51,19 @@ def overlap(
     return OverlapReport(
         duplicates=len(twice),
         first_duplicates=twice[:SHOWN],
+        contradictions=against,
         shared_prompts=prompts,
         shared_pictures=shared_pictures,
         first_shared=where[:SHOWN],
     )
+
+
+def _preferences(row: PreferenceRow) -> frozenset[tuple[str, str]]:
+    """Returns (chosen, rejected) of each pair; of a row without pairs its answers."""
+    if not row.pairs:
+        return frozenset((response.text, "") for response in row.responses)
+    texts = [response.text for response in row.responses]
+    return frozenset((texts[pair.chosen], texts[pair.rejected]) for pair in row.pairs)
 
 
 def _question(row: PreferenceRow) -> Hashable:

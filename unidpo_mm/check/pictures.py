@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ..data.images import FileImage
+from ..data.images import FileImage, identity
 from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow
 from .numbers import summary
@@ -37,7 +37,7 @@ class Seen:
 
     def keys_of(self, row: PreferenceRow) -> tuple[str, ...]:
         """Returns the hashes of a row's pictures."""
-        return tuple(self.keys.get(_name(image), "") for image in row.images)
+        return tuple(self.keys.get(identity(image), "") for image in row.images)
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,16 @@ def look_at_pictures(rows: Sequence[PreferenceRow]) -> Seen:
     different: dict[str, ImageRef] = {}
     for row in rows:
         for image in row.images:
-            different.setdefault(_name(image), image)
+            different.setdefault(identity(image), image)
     looks = dict(zip(different, _in_threads(different.values()), strict=True))
     seen = Seen(_report(rows, looks), keys={name: look.key for name, look in looks.items()})
     for number, row in enumerate(rows):
         for image in row.images:
-            for problem in looks[_name(image)].problems:
+            for problem in looks[identity(image)].problems:
                 where = getattr(image, "where", row.where)
                 seen.problems.append(Problem(where, problem.found, problem.remedy))
                 seen.broken.add(number)
     return seen
-
-
-def _name(image: ImageRef) -> str:
-    """Returns what is equal for the same picture without opening it."""
-    return str(image.path) if isinstance(image, FileImage) else image.describe()
 
 
 def _in_threads(images: Iterable[ImageRef]) -> Iterator[_Look]:

@@ -168,12 +168,14 @@ class OverlapReport:
     Attributes:
         duplicates: Rows that equal an earlier one in prompt, pictures and answers.
         first_duplicates: Where some of them are, with the earlier row.
+        contradictions: Pairs that another pair of the same prompt has the other way round.
         shared_prompts, shared_pictures: Held-out rows whose prompt, or a picture, is trained on.
         first_shared: Where some of them are.
     """
 
     duplicates: int
     first_duplicates: Sequence[tuple[str, str]]
+    contradictions: int
     shared_prompts: int
     shared_pictures: int
     first_shared: Sequence[str]

@@ -1,21 +1,32 @@
 """Reads sources and looks at them from every side."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.load import Loaded, SourceFile, read_sources
-from ..errors import DataError
+from ..errors import Problem
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
 from ..training.loss_settings import LossSettings, make_loss_settings
+from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
 from .lengths import Lengths, character_lengths, length_report, margins_by_length, token_lengths
+from .numbers import summary
 from .overlap import overlap, prompt_key
 from .pictures import Seen, look_at_pictures
-from .report import CheckReport, LengthReport, OverlapReport, SourceSummary, StartWeights
+from .report import (
+    CheckReport,
+    LengthReport,
+    OverlapReport,
+    PictureReport,
+    ScoreReport,
+    SourceSummary,
+    StartWeights,
+)
 from .scores import score_reports
 from .shown import shown_rows
 from .weights import sampled, start_weights
@@ -35,6 +46,8 @@ class CheckSettings:
     Attributes:
         score_scale: The unit of all scores.
         loss, loss_parameters, loss_by_source: As in a recipe.
+        loss_named: The user chose the loss: sources without scores are then problems.
+        max_skipped_fraction: Share of rows that may be left out for their pictures.
         model: A model by name; None to do without tokens and first weights.
         arguments: Arguments of `UniDPOConfig` that say how rows are rendered, such as max_length.
         sample: Rows that the model scores; 0 for none.
@@ -46,6 +59,8 @@ class CheckSettings:
     loss: str = "uni_dpo"
     loss_parameters: dict[str, Any] = field(default_factory=dict)
     loss_by_source: dict[str, dict[str, Any]] = field(default_factory=dict)
+    loss_named: bool = False
+    max_skipped_fraction: float = 0.0
     model: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     sample: int = 64
@@ -87,15 +102,23 @@ class _Check:
             settings.loss, settings.loss_parameters, settings.loss_by_source
         )
         self.problems = [*self.loaded[False].problems, *self.loaded[True].problems]
+        self.notes: list[str] = []
 
     def report(self) -> CheckReport:
         everything = [*self.rows, *self.eval_rows]
-        self.problems += self.loss.check_rows(everything)
+        self.problems += self._row_problems(everything)
         seen = look_at_pictures(everything)
-        self.problems += seen.problems
+        skipped = len(seen.broken) <= self.settings.max_skipped_fraction * len(everything)
+        self.problems += [] if skipped else seen.problems
         whole = [row for n, row in enumerate(self.rows) if n not in seen.broken]
-        lengths, weights = self._with_model(whole)
+        lengths, weights = self._with_model(whole, self._whole_held_out(seen))
         self.problems += lengths.problems
+        if not whole or (lengths.dropped or 0) >= len(whole):
+            nothing = "there is no row to train on"
+            self.problems.append(Problem("sources", nothing, "Give rows that make pairs"))
+        if skipped and seen.broken:
+            text = f"{len(seen.broken):,} rows would be left out for their pictures"
+            self.notes.append(f"{text}, the first of them {seen.problems[0].where}")
         keys = [prompt_key(row, seen.keys_of(row)) for row in whole]
         found = length_report(whole, lengths, keys)
         scores = self._scores()
@@ -114,69 +137,84 @@ class _Check:
             overlap=twice,
             weights=weights,
             margin_by_length=_thinned(margins_by_length(whole, lengths)),
-            warnings=self._warnings(found, twice),
+            warnings=[*self.notes, *self._warnings(found, twice), *_about_policy(lengths)],
             problems=tuple(dict.fromkeys(self.problems)),
             model=self.settings.model,
             shown=shown_rows(whole, self.settings.shown),
         )
 
-    def _with_model(self, rows: list[PreferenceRow]) -> tuple[Lengths, StartWeights | None]:
+    def _row_problems(self, rows: Sequence[PreferenceRow]) -> list[Problem]:
+        """Returns what the rows lack for the loss.
+
+        Where no loss was named, a source without a single score is told in a sentence: other
+        losses than the usual one can learn from it.
+        """
+        if self.settings.loss_named:
+            return self.loss.check_rows(rows)
+        bare = {row.source for row in rows} - {row.source for row in rows if _scored(row)}
+        self.notes += [
+            f"source '{name}': there are no scores; uni_dpo needs scores.missing, dpo and simpo do "
+            "without"
+            for name in sorted(bare)
+        ]
+        return self.loss.check_rows([row for row in rows if row.source not in bare])
+
+    def _whole_held_out(self, seen: Seen) -> list[PreferenceRow]:
+        first = len(self.rows)
+        return [row for n, row in enumerate(self.eval_rows, first) if n not in seen.broken]
+
+    def _with_model(
+        self, rows: list[PreferenceRow], held_out: list[PreferenceRow]
+    ) -> tuple[Lengths, StartWeights | None]:
         """Returns lengths and first weights, by the model where there is one."""
         if self.settings.model is None:
             return character_lengths(rows), None
         arguments = UniDPOConfig(output_dir="unused", report_to="none", **self.settings.arguments)
         family, adapter = load_family_and_adapter(self.settings.model, arguments)
-        lengths = token_lengths(
-            rows,
-            adapter,
-            limited=arguments.max_length is not None,
-            drop=arguments.length_policy == "drop",
-            workers=self.settings.workers,
+        lengths, others = (
+            token_lengths(
+                some,
+                adapter,
+                limited=arguments.max_length is not None,
+                drop=arguments.length_policy == "drop",
+                workers=self.settings.workers,
+            )
+            for some in (rows, held_out)
         )
+        lengths.problems += others.problems
         fitting = [r for r, answers in zip(rows, lengths.answers, strict=True) if answers]
         sample = sampled(fitting, self.settings.sample)
         if not sample or not hasattr(self.loss.config, "tau_ref"):
             return lengths, None
-        from ..training.references import loading_source
-
         source = loading_source(self.settings.model, arguments)
         return lengths, start_weights(sample, source, family, adapter, self._resolved())
 
     def _resolved(self) -> LossSettings:
-        try:
-            return self.loss.with_medians(self.rows)
-        except DataError as error:  # scores are missing, which is told row by row
-            self.problems += [p for p in error.problems if p not in self.problems]
-            return make_loss_settings(self.settings.loss, {"tau_good": float("inf")})
+        return self.loss.with_medians(self.rows, lenient=True)
 
-    def _scores(self) -> Any:
+    def _scores(self) -> Sequence[ScoreReport]:
         if not hasattr(self.loss.config, "eta"):
             return ()
         return score_reports(self.rows, self._resolved())
 
     def _sources(self) -> list[SourceSummary]:
-        summaries = []
-        for evaluation, files in self.files.items():
-            loaded = self.loaded[evaluation]
-            reports = {report.source: report for report in loaded.reports}
-            for file in files:
-                report = reports.get(file.source_name)
-                summaries.append(
-                    SourceSummary(
-                        name=file.source_name,
-                        path=file.path,
-                        judge=file.scores.judge,
-                        scale=file.scores.scale,
-                        records=report.records if report else 0,
-                        rows=sum(row.source == file.source_name for row in loaded.rows),
-                        problems=sum(p.where.startswith(file.path) for p in self.problems),
-                        formats=dict(report.formats) if report else {},
-                        unread=dict(report.unread) if report else {},
-                        notes=report.pairs.sentences(report.policy) if report else (),
-                        evaluation=evaluation,
-                    )
-                )
-        return summaries
+        return [
+            SourceSummary(
+                name=file.source_name,
+                path=file.path,
+                judge=file.scores.judge,
+                scale=file.scores.scale,
+                records=report.records,
+                rows=report.rows,
+                problems=sum(_is_of(problem, file) for problem in dict.fromkeys(self.problems)),
+                formats=dict(report.formats),
+                unread=dict(report.unread),
+                notes=report.sentences(),
+                evaluation=evaluation,
+            )
+            for evaluation, files in self.files.items()
+            for file, report in zip(files, self.loaded[evaluation].reports, strict=True)
+        ]
 
     def _warnings(self, lengths: LengthReport | None, twice: OverlapReport) -> list[str]:
         files = self.files[False]
@@ -185,17 +223,18 @@ class _Check:
             file.source_name: scale or file.scores.scale for file in files if file.scores.scale
         }
         warnings = score_warnings(self.rows, self._resolved(), declared)
-        for summary in self._sources():
-            warnings += [f"source '{summary.name}': {note}" for note in summary.notes]
-            if summary.unread:
-                columns = ", ".join(f"{name} ({n:,})" for name, n in summary.unread.items())
-                warnings.append(f"source '{summary.name}': columns that are not read: {columns}")
+        for source in self._sources():
+            warnings += [f"source '{source.name}': {note}" for note in source.notes]
         if lengths is not None:
             warnings += _about_length(lengths)
         if twice.duplicates:
             warnings.append(
                 f"{twice.duplicates:,} rows equal an earlier one in prompt, pictures and answers, "
                 f"the first of them {twice.first_duplicates[0][0]}"
+            )
+        if twice.contradictions:
+            warnings.append(
+                f"{twice.contradictions:,} pairs prefer what another pair of their prompt rejects"
             )
         if twice.first_shared:
             warnings.append(
@@ -216,14 +255,27 @@ def _about_length(lengths: LengthReport) -> list[str]:
         found.append(
             f"the {which} answer wins in {100 * part:.0f} % of the pairs of unequal length"
         )
-    for number, text in (
+    return found
+
+
+def _about_policy(lengths: Lengths) -> list[str]:
+    """Says what the length policy would do."""
+    told = (
         (lengths.cut, "answers would be cut to fit max_length"),
         (lengths.shrunk, "pictures would be made smaller to fit max_length"),
         (lengths.dropped, "rows would be left out: longer than max_length"),
-    ):
-        if number:
-            found.append(f"{number:,} {text}")
-    return found
+    )
+    return [f"{number:,} {text}" for number, text in told if number]
+
+
+def _scored(row: PreferenceRow) -> bool:
+    return any(response.score is not None for response in row.responses)
+
+
+def _is_of(problem: Problem, file: SourceFile) -> bool:
+    """Says whether a problem is one of a file, whose name may begin that of another."""
+    rest = problem.where.removeprefix(file.path)
+    return rest != problem.where and rest[:1] in ("", " ", ",", "/")
 
 
 def _pairs_per_prompt(rows: Sequence[PreferenceRow], keys: Sequence[Hashable]) -> dict[int, int]:
@@ -233,12 +285,8 @@ def _pairs_per_prompt(rows: Sequence[PreferenceRow], keys: Sequence[Hashable]) -
     return dict(sorted(Counter(pairs.values()).items()))
 
 
-def _with_tokens(seen: Seen, lengths: Lengths) -> Any:
-    import dataclasses
-
-    from .numbers import summary
-
-    tokens = summary([n for n in lengths.pictures if n])
+def _with_tokens(seen: Seen, lengths: Lengths) -> PictureReport:
+    tokens = summary([number for number in lengths.pictures if number])
     return dataclasses.replace(seen.report, tokens=tokens)
 
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from ..losses.weights import quality_weight
 from ..records import PreferenceRow
 from ..training.loss_settings import LossSettings
 from .numbers import effective_share, histogram, summary
-from .report import ScoreReport
+from .report import ScoreReport, Summary
 
 __all__ = ["score_reports"]
 
@@ -26,7 +25,7 @@ def score_reports(rows: Sequence[PreferenceRow], settings: LossSettings) -> list
     by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)
-    settings = settings.with_medians(rows)
+    settings = settings.with_medians(rows, lenient=True)
     reports = (_report(name, some, settings) for name, some in by_source.items())
     return [report for report in reports if report is not None]
 
@@ -74,5 +73,7 @@ def _share(mask: Tensor) -> float:
     return float(mask.double().mean())
 
 
-def _some(values: Tensor) -> Any:
-    return summary(values)
+def _some(values: Tensor) -> Summary:
+    found = summary(values)
+    assert found is not None  # of one pair at least
+    return found

@@ -81,13 +81,15 @@ def _of_group(
     margin = config.beta * (means[batch.chosen] - means[batch.rejected])
     w_perf = performance_weight(margin, gamma=config.gamma, tau_ref=config.tau_ref)
     scores = batch.scores
-    w_qual = quality_weight(scores[batch.chosen], scores[batch.rejected], eta=config.eta)
+    missing = 0.5 if config.missing_quality is None else config.missing_quality
+    w_qual = quality_weight(
+        scores[batch.chosen], scores[batch.rejected], eta=config.eta, missing=missing
+    )
     longest = [
         float(max(group.response_ids[p.chosen].numel(), group.response_ids[p.rejected].numel()))
         for p in group.pairs
     ]
-    quality = torch.where(w_qual.isnan(), 0.5, w_qual)  # no scores: every pair counts alike
-    return {"w_perf": w_perf.tolist(), "w_qual": quality.tolist(), "length": longest}
+    return {"w_perf": w_perf.tolist(), "w_qual": w_qual.tolist(), "length": longest}
 
 
 def _shares(domains: Sequence[str], weights: Sequence[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,13 +47,37 @@ FormatName = Annotated[
     str | None,
     typer.Option("--format", help="Format of the sources; found by the columns if left out."),
 ]
+Split = Annotated[
+    str | None, typer.Option(help="Split of a data set on a hub.", show_default=False)
+]
+Subset = Annotated[
+    str | None,
+    typer.Option(
+        help="Configuration on a hub, or entry of a dataset_info.json.", show_default=False
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="Name of a column in the files, as in prompt=question; can be repeated.",
+        show_default=False,
+    ),
+]
 Scale = Annotated[
     str | None,
     typer.Option(help="Lowest and highest score of the sources, as in 0,10.", show_default=False),
 ]
+LossName = Annotated[
+    str | None,
+    typer.Option("--loss", help="The loss to check for; uni_dpo if left out.", show_default=False),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="A model: lengths in tokens, and its first weights.", show_default=False),
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Most tokens of a row, with --model.", show_default=False)
 ]
 
 
@@ -65,12 +90,16 @@ def check(  # noqa: PLR0917, one parameter an option
     ] = None,
     images: Images = None,
     format_name: FormatName = None,
+    split: Split = None,
+    subset: Subset = None,
+    columns: Columns = None,
     scale: Scale = None,
+    loss: LossName = None,
     model: Model = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Most tokens of a row, with --model.", show_default=False)
-    ] = None,
-    sample: Annotated[int, typer.Option(help="Rows that the model scores; 0 for none.")] = 64,
+    max_length: MaxLength = None,
+    sample: Annotated[
+        int, typer.Option(help="Rows that the model scores; 0 for none.", min=0)
+    ] = 64,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything here.", show_default=False)
     ] = None,
@@ -87,10 +116,14 @@ def check(  # noqa: PLR0917, one parameter an option
     from ..check import check_data
     from ..check.text import print_report
 
-    files, eval_files, settings = _read(sources, held_out or [], images, format_name, scale)
-    arguments = settings.arguments if max_length is None else {"max_length": max_length}
-    settings = dataclasses.replace(settings, model=model, sample=sample, arguments=arguments)
-    report = check_data(files, settings, held_out=eval_files)
+    _check_writable(json_file, "--json")
+    _check_writable(html, "--html")
+    said = _Said(images, format_name, split, subset, columns, scale, loss)
+    files, eval_files, settings = _read(sources, held_out or [], said)
+    settings = _with_length(settings, max_length)
+    report = check_data(
+        files, dataclasses.replace(settings, model=model, sample=sample), held_out=eval_files
+    )
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
     if json_file is not None:
@@ -99,7 +132,8 @@ def check(  # noqa: PLR0917, one parameter an option
         from ..check.page import page
 
         title = f"Data check: {', '.join(Path(source).name for source in sources)}"
-        html.write_text(page(report, title=title), encoding="utf-8")
+        text = page(report, title=title)
+        html.write_text(text, encoding="utf-8", errors="backslashreplace")
     if report.problems:
         raise typer.Exit(PROBLEMS_FOUND)
 
@@ -110,13 +144,14 @@ def preview(  # noqa: PLR0917
     model: Annotated[
         str, typer.Option(help="The model whose tokens are shown.", show_default=False)
     ],
-    rows: Annotated[int, typer.Option(help="How many rows.")] = 3,
-    start: Annotated[int, typer.Option(help="The first of them, from 1.")] = 1,
+    rows: Annotated[int, typer.Option(help="How many rows.", min=1)] = 3,
+    start: Annotated[int, typer.Option(help="The first of them, from 1.", min=1)] = 1,
     images: Images = None,
     format_name: FormatName = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Most tokens of a row.", show_default=False)
-    ] = None,
+    split: Split = None,
+    subset: Subset = None,
+    columns: Columns = None,
+    max_length: MaxLength = None,
 ) -> None:
     """Show rows as the model will see them, tokens coloured by what they are."""
     from rich.console import Console
@@ -126,57 +161,108 @@ def preview(  # noqa: PLR0917
     from ..training.config import UniDPOConfig
     from ..training.setup import load_family_and_adapter
 
-    files, _, settings = _read(sources, [], images, format_name, None)
-    found = load_rows(files, score_scale=settings.score_scale)[start - 1 : start - 1 + rows]
-    given = settings.arguments | ({} if max_length is None else {"max_length": max_length})
+    said = _Said(images, format_name, split, subset, columns)
+    files, _, settings = _read(sources, [], said)
+    everything = load_rows(files, score_scale=settings.score_scale)
+    if start > len(everything):
+        text = f"there are {len(everything):,} rows"
+        raise typer.BadParameter(text, param_hint="--start")
+    given = _with_length(settings, max_length).arguments
     arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
     _, adapter = load_family_and_adapter(model, arguments)
     console = Console()
-    for row in found:
+    for row in everything[start - 1 : start - 1 + rows]:
         for line in preview_row(row, adapter):
             console.print(line, soft_wrap=True)
         console.print()
 
 
 @data.command("convert")
-def convert(
+def convert(  # noqa: PLR0917
     sources: Sources,
     out: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],
     to: Annotated[Layout, typer.Option(help="Our format, or TRL's.")] = Layout.NATIVE,
     images: Images = None,
     format_name: FormatName = None,
+    split: Split = None,
+    subset: Subset = None,
+    columns: Columns = None,
     scale: Scale = None,
 ) -> None:
     """Write preference data of any format in ours, or in TRL's."""
     from ..data.convert import write_rows
-    from ..data.load import load_rows
+    from ..data.load import read_sources
+    from ..errors import DataError
 
-    files, _, settings = _read(sources, [], images, format_name, scale)
-    rows = load_rows(files, score_scale=settings.score_scale)
-    lines = write_rows(rows, out, to.value)
-    typer.echo(f"{out}: {lines:,} lines of {len(rows):,} rows, format {to.value}")
+    if any(Path(source).exists() and Path(source).samefile(out) for source in _there(out, sources)):
+        raise typer.BadParameter(f"'{out}' is one of the sources", param_hint="--out")
+    _check_writable(out, "--out", make=True)
+    said = _Said(images, format_name, split, subset, columns, scale)
+    files, _, settings = _read(sources, [], said)
+    loaded = read_sources(files, score_scale=settings.score_scale)
+    if loaded.problems:
+        raise DataError(loaded.problems)
+    lines = write_rows(loaded.rows, out, to.value)
+    for report in loaded.reports:
+        for sentence in report.sentences():
+            typer.echo(f"source '{report.source}': {sentence}")
+    typer.echo(f"{out}: {lines:,} lines of {len(loaded.rows):,} rows, format {to.value}")
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the command line says of the sources."""
+
+    images: str | None = None
+    format_name: str | None = None
+    split: str | None = None
+    subset: str | None = None
+    columns: list[str] | None = None
+    scale: str | None = None
+    loss: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """The options that were given."""
+        names = {"format_name": "format", "columns": "column"}
+        given = (field.name for field in dataclasses.fields(self) if getattr(self, field.name))
+        return [f"--{names.get(name, name)}" for name in given]
 
 
 def _read(
-    sources: list[str],
-    held_out: list[str],
-    images: str | None,
-    format_name: str | None,
-    scale: str | None,
+    sources: list[str], held_out: list[str], said: _Said
 ) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
     """Returns sources and settings of a recipe, or of what the command line says."""
     from ..check import CheckSettings
     from ..data.load import SourceFile
     from ..data.scores import ScorePolicy
 
-    if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
-        return _of_recipe(Path(sources[0]))
-    policy = ScorePolicy(scale=_bounds(scale))
-    files = [
-        [SourceFile(path=path, images=images, format=format_name, scores=policy) for path in paths]
-        for paths in (sources, held_out)
-    ]
-    return files[0], files[1], CheckSettings()
+    if not all(source.strip() for source in (*sources, *held_out)):
+        raise typer.BadParameter("a source has no name", param_hint="SOURCE")
+    recipes = [source for source in sources if Path(source).suffix in (".yaml", ".yml")]
+    if recipes:
+        given = [*said.options, *(["--eval"] if held_out else [])]
+        if len(sources) > 1 or given:
+            beside = ", ".join(given) or "other sources"
+            text = f"a recipe says all of its sources; leave out {beside}, or name the files"
+            raise typer.BadParameter(text, param_hint="SOURCE")
+        return _of_recipe(Path(recipes[0]))
+    columns = [pair.partition("=") for pair in said.columns or ()]
+    wrong = [f"{ours}{sign}{theirs}" for ours, sign, theirs in columns if not (ours and theirs)]
+    if wrong:
+        text = f"'{wrong[0]}' is no pair of names: write prompt=question"
+        raise typer.BadParameter(text, param_hint="--column")
+    common: dict[str, Any] = {
+        "images": said.images,
+        "format": said.format_name,
+        "split": said.split,
+        "subset": said.subset,
+        "columns": {ours: theirs for ours, _, theirs in columns},
+        "scores": ScorePolicy(scale=_bounds(said.scale)),
+    }
+    files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
+    settings = CheckSettings(loss=said.loss or "uni_dpo", loss_named=said.loss is not None)
+    return files[0], files[1], settings
 
 
 def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
@@ -200,6 +286,8 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
             for source in section.sources
             if (own := loss_of(source, recipe.loss.name))
         },
+        loss_named=True,
+        max_skipped_fraction=section.pictures.max_skipped_fraction,
         arguments={
             "max_length": section.max_length,
             "length_policy": section.length_policy,
@@ -209,6 +297,33 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         },
     )
     return files[0], files[1], settings
+
+
+def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSettings":
+    if max_length is None:
+        return settings
+    arguments = {**settings.arguments, "max_length": max_length}
+    return dataclasses.replace(settings, arguments=arguments)
+
+
+def _there(out: Path, sources: list[str]) -> list[str]:
+    """Returns the sources that a file which is there already could be."""
+    return sources if out.exists() else []
+
+
+def _check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
+    """Refuses a file that could not be written, before anything is read."""
+    if path is None:
+        return
+    text = None
+    if path.is_dir():
+        text = f"'{path}' is a folder"
+    elif path.parent.exists() and not path.parent.is_dir():
+        text = f"'{path.parent}' is no folder"
+    elif not make and not path.parent.exists():
+        text = f"the folder '{path.parent}' is not there"
+    if text is not None:
+        raise typer.BadParameter(text, param_hint=option)
 
 
 def _bounds(scale: str | None) -> tuple[float, float] | None:

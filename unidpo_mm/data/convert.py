@@ -43,7 +43,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = _Pictures(path)
     lines = 0
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             for record in [native(row, picture)] if layout == "native" else trl(row, picture):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -108,8 +108,8 @@ def _turn(message: Message) -> dict[str, Any]:
         {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
-    calls = {"tool_calls": json.loads(message.tool_calls)} if message.tool_calls else {}
-    return {"role": message.role, "content": parts, **calls}
+    extras = json.loads(message.extras) if message.extras else {}
+    return {"role": message.role, "content": parts, **extras}
 
 
 def _answer(text: str) -> dict[str, Any]:

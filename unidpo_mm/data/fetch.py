@@ -1,10 +1,10 @@
 """Fetches pictures from addresses, where the user asked for it, once each."""
 
 import hashlib
+import http.client
 import os
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlparse
 
 from ..cache.folder import cache_folder
 
@@ -25,11 +25,20 @@ def fetched(url: str) -> bytes:
     kept = _place(url)
     if kept.is_file():
         return kept.read_bytes()
-    if urlparse(url).scheme not in SCHEMES:
+    if url.partition("://")[0].lower() not in SCHEMES:
         raise OSError(f"only {' and '.join(SCHEMES)} are fetched")
-    request = urllib.request.Request(url, headers={"User-Agent": "unidpo-mm"})
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        content: bytes = answer.read(MAX_BYTES + 1)
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "unidpo-mm"})
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            content: bytes = answer.read(MAX_BYTES + 1)
+    except (
+        ValueError,
+        http.client.HTTPException,
+    ) as error:
+        raise OSError(str(error) or type(error).__name__) from error
     if len(content) > MAX_BYTES:
         raise OSError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """Reads records from files, folders, the hub and registries; a broken line does not end a file.
 
-A reader yields (row number from 1, record), or a `Problem` in place of the record.
+A reader yields (file, row number from 1, record), or a `Problem` in place of the record.
 """
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,10 @@ from ..errors import DataError, Problem
 
 __all__ = ["Place", "Record", "read_place"]
 
-Record = tuple[int, Any]
+Record = tuple[str, int, Any]
+
+SPLIT = re.compile(r"(^|[-_.])(train|test|valid|validation|val|dev|eval)([-_.0-9]|$)")
+"""A name of a file that says which split it is."""
 
 BATCH = 1024
 """Rows of a Parquet or Arrow file that are in memory at once."""
@@ -89,25 +94,27 @@ def _file(path: Path) -> Iterator[Record]:
 
 
 def _folder(path: Path, place: Place) -> Iterator[Record]:
+    """Returns the records of all data files of a folder, file by file.
+
+    A folder that `datasets` saved, and one whose files are splits, as a clone of a data set on a
+    hub is, are read by `datasets`.
+    """
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _saved(path, place)
+    files = sorted(file for file in path.iterdir() if file.suffix in READERS)
+    if not files and any(file.suffix in READERS for file in path.rglob("*")):
+        return _hub(place)
+    if any(SPLIT.search(file.stem) for file in files):
+        return _hub(place)
     _refuse(place, split="a folder of files has none", subset="a folder of files has none")
-    for suffix in (".parquet", ".jsonl", ".arrow", ".json"):
-        files = sorted(path.glob(f"*{suffix}"))
-        if files:
-            return _numbered(files)
-    found = "the folder holds no Parquet, JSONL, JSON or Arrow file"
-    raise DataError(Problem(str(path), found, "Name a file, or a folder that holds some"))
-
-
-def _numbered(files: list[Path]) -> Iterator[Record]:
-    """Counts on from file to file, so that a row number is one of the whole folder."""
-    before = 0
-    for file in files:
-        number = 0
-        for number, record in _file(file):
-            yield before + number, record
-        before += number
+    kinds = sorted({file.suffix for file in files})
+    if len(kinds) > 1:
+        found = f"the folder holds files of several kinds ({', '.join(kinds)})"
+        raise DataError(Problem(str(path), found, "Name a file, or sort them into folders"))
+    if not files:
+        found = "the folder holds no Parquet, JSONL, JSON or Arrow file"
+        raise DataError(Problem(str(path), found, "Name a file, or a folder that holds some"))
+    return itertools.chain.from_iterable(map(_file, files))
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
@@ -116,14 +123,15 @@ def _jsonl(path: Path) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line.decode("utf-8-sig"))
+                yield str(path), number, json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError as error:
                 found = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
-                yield number, Problem(f"{path} row {number}", found, "Write the file as UTF-8")
+                problem = Problem(f"{path} row {number}", found, "Write the file as UTF-8")
+                yield str(path), number, problem
             except (ValueError, RecursionError) as error:
                 found = f"the line is no JSON ({_why(error)})"
                 remedy = "Write one JSON object a line"
-                yield number, Problem(f"{path} row {number}", found, remedy)
+                yield str(path), number, Problem(f"{path} row {number}", found, remedy)
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -139,7 +147,8 @@ def _json(path: Path) -> Iterator[Record]:
     if not isinstance(content, list):
         found = f"the file holds {type(content).__name__}"
         raise DataError(Problem(str(path), found, "Write a list of objects"))
-    yield from enumerate(content, start=1)
+    for number, record in enumerate(content, start=1):
+        yield str(path), number, record
 
 
 def _why(error: Exception) -> str:
@@ -158,7 +167,7 @@ def _parquet(path: Path) -> Iterator[Record]:
         for batch in file.iter_batches(BATCH):
             for record in batch.to_pylist():
                 number += 1
-                yield number, record
+                yield str(path), number, record
     except (pa.ArrowException, OSError) as error:
         remedy = "Write the file again"
         raise DataError(Problem(str(path), f"no Parquet file ({error})", remedy)) from error
@@ -172,7 +181,7 @@ def _arrow(path: Path) -> Iterator[Record]:
     except Exception as error:  # whatever arrow or the library find wrong with the bytes
         remedy = "Write the file again"
         raise DataError(Problem(str(path), f"no Arrow file ({error})", remedy)) from error
-    yield from _of_dataset(dataset)
+    yield from _of_dataset(dataset, str(path))
 
 
 def _saved(path: Path, place: Place) -> Iterator[Record]:
@@ -187,15 +196,15 @@ def _saved(path: Path, place: Place) -> Iterator[Record]:
         raise DataError(Problem(str(path), found, "Save it again")) from error
     if not isinstance(dataset, DatasetDict):
         _refuse(place, split="this data set was saved without splits")
-        return _of_dataset(dataset)
+        return _of_dataset(dataset, str(path))
     split = place.split or "train"
     if split not in dataset:
         found = f"there is no split '{split}' among {', '.join(dataset)}"
         raise DataError(Problem(str(path), found, "Name one of them in the source's 'split'"))
-    return _of_dataset(dataset[split])
+    return _of_dataset(dataset[split], str(path))
 
 
-def _of_dataset(dataset: Any) -> Iterator[Record]:
+def _of_dataset(dataset: Any, place: str) -> Iterator[Record]:
     """Yields records with pictures as bytes or paths, undecoded."""
     from datasets import Image
 
@@ -204,7 +213,8 @@ def _of_dataset(dataset: Any) -> Iterator[Record]:
             dataset = dataset.cast_column(name, Image(decode=False))
         elif isinstance(getattr(feature, "feature", None), Image):
             dataset = dataset.cast_column(name, type(feature)(Image(decode=False)))
-    yield from enumerate(dataset, start=1)
+    for number, record in enumerate(dataset, start=1):
+        yield place, number, record
 
 
 def _hub(place: Place) -> Iterator[Record]:
@@ -215,7 +225,7 @@ def _hub(place: Place) -> Iterator[Record]:
     except Exception as error:  # the library raises many kinds for a name it cannot reach
         found = f"neither a file nor a data set that can be reached ({error})"
         raise DataError(Problem(place.path, found, "Repair the path")) from error
-    yield from _of_dataset(dataset)
+    yield from _of_dataset(dataset, place.path)
 
 
 READERS = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import PictureError, Problem
 from ..records import ImageRef
+from .wrong import WrongValue
 
 __all__ = [
     "MAX_PIXELS",
@@ -21,28 +22,19 @@ __all__ = [
     "MemoryImage",
     "PictureRules",
     "UrlImage",
-    "WrongPicture",
+    "identity",
     "image_refs",
 ]
 
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
 
-BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
-"""A string that is a picture and no path."""
-
-
-class WrongPicture(Exception):
-    """A value is no picture that may be used; whoever reads the field adds its place.
-
-    Args:
-        found: What was found.
-        remedy: What to do about it.
-    """
-
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
+BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
+"""A string that is a picture and no path, where it is long or begins as pictures do."""
+BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""Of PNG, JPEG, GIF and WebP in base64."""
+LONGEST_NAME = 255
+"""Bytes that the name of a file has at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +59,13 @@ class PictureRules:
         """Returns the path of a picture.
 
         Raises:
-            WrongPicture: If it leaves the folder. Links inside the folder may lead anywhere.
+            WrongValue: If it leaves the folder. Links inside the folder may lead anywhere.
         """
         full = os.path.normpath(Path(self._root, written))
         contained = self.stated or not Path(written).is_absolute()
-        if contained and not self.allow_outside and not full.startswith(self._root + os.sep):
-            raise WrongPicture(
+        inside = full.startswith(self._root.rstrip(os.sep) + os.sep)
+        if contained and not self.allow_outside and not inside:
+            raise WrongValue(
                 f"the picture '{written}' lies outside the folder '{self.folder}'",
                 "Name the folder that holds all pictures in the source's 'images', or set its "
                 "'images_outside' to true",
@@ -94,7 +87,7 @@ class FileImage:
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
-        if not self.path.is_file():
+        if not _is_file(self.path):
             raise PictureError(
                 Problem(
                     self.where,
@@ -110,7 +103,7 @@ class FileImage:
 
     def key(self) -> str:
         """Returns a hash of the file's content."""
-        if not self.path.is_file():
+        if not _is_file(self.path):
             return str(self.path)
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
@@ -139,7 +132,7 @@ class MemoryImage:
             return hashlib.sha256(self.content).hexdigest()
         try:
             raw = self.content.tobytes()
-        except (OSError, SyntaxError):  # opening it will say so with its row
+        except Exception:  # decoders raise what they like; opening it says so with its row
             return f"{id(self.content):064x}"
         return hashlib.sha256(f"{self.content.mode}{self.content.size}".encode() + raw).hexdigest()
 
@@ -175,6 +168,13 @@ class UrlImage:
             raise PictureError(Problem(self.where, found, remedy)) from error
 
 
+def identity(image: ImageRef) -> str:
+    """Returns what is equal for the same picture without opening a file: its path, else its key."""
+    if isinstance(image, FileImage | UrlImage):
+        return image.describe()
+    return image.key()
+
+
 def image_refs(value: Any, rules: PictureRules, where: str) -> tuple[ImageRef, ...]:
     """Returns the pictures of a field, unopened.
 
@@ -185,7 +185,7 @@ def image_refs(value: Any, rules: PictureRules, where: str) -> tuple[ImageRef, .
         where: File, row and field, for messages.
 
     Raises:
-        WrongPicture: If an entry is none of these, or may not be opened.
+        WrongValue: If an entry is none of these, or may not be opened.
     """
     if value is None:
         return ()
@@ -204,7 +204,7 @@ def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
     if isinstance(item, str) and item:
         return _of_text(item, rules, where)
     found = f"a picture is {type(item).__name__} ({str(item)[:60]!r})"
-    raise WrongPicture(found, "Give a path, bytes or a PIL picture")
+    raise WrongValue(found, "Give a path, bytes or a PIL picture")
 
 
 def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
@@ -215,21 +215,30 @@ def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
         if not rules.fetch:
             found = f"the picture is an address ({text[:80]})"
             remedy = "Download the picture and give its path, or set the source's 'fetch_images'"
-            raise WrongPicture(found, remedy)
+            raise WrongValue(found, remedy)
         return UrlImage(text, where, rules.max_pixels)
-    if BASE64.fullmatch(text) and len(text) > 255:  # longer than any name of a file
+    long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
+    if BASE64.fullmatch(text) and (long or text.startswith(BEGINNINGS)):
         return MemoryImage(_decoded(text), where, rules.max_pixels)
     if "\0" in text:
-        raise WrongPicture("the path of a picture holds a zero byte", "Repair the path")
+        raise WrongValue("the path of a picture holds a zero byte", "Repair the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
 def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(re.sub(r"\s", "", text), validate=True)
+        plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
+        return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as error:
         found = f"a picture in base64 cannot be decoded ({error})"
-        raise WrongPicture(found, "Encode the picture again") from error
+        raise WrongValue(found, "Encode the picture again") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long for any file
+        return False
 
 
 def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
@@ -238,22 +247,29 @@ def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
 
     try:
         if hasattr(source, "convert"):
+            _refuse_large(source, where, name, max_pixels)
             return _upright_rgb(source)
         with Image.open(source) as image:
-            width, height = image.size
-            if width * height > max_pixels:  # before anything is decoded
-                raise PictureError(_too_large(where, name, width, height, max_pixels))
+            _refuse_large(image, where, name, max_pixels)  # before anything is decoded
             return _upright_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
+        found = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
+        raise PictureError(Problem(where, found, "Scale it down")) from error
+    except Exception as error:  # decoders raise what they like
         reason = str(error).strip() or type(error).__name__
         raise PictureError(
             Problem(where, f"the picture '{name}' cannot be read ({reason})", "Replace the picture")
         ) from error
 
 
-def _too_large(where: str, name: str, width: int, height: int, most: int) -> Problem:
-    found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
-    return Problem(where, found, "Scale it down, or raise data.pictures.max_pixels")
+def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
+    width, height = image.size
+    if width * height > most:
+        found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
+        remedy = "Scale it down, or raise data.pictures.max_pixels"
+        raise PictureError(Problem(where, found, remedy))
 
 
 def _upright_rgb(image: Any) -> Any:

@@ -91,6 +91,7 @@ class SourceReport:
     Attributes:
         source: Its name.
         records: Records read.
+        rows: Rows that came of them.
         formats: Format -> records of it.
         unread: Column -> records that have it and whose format does not read it.
         pairs: What became of the pairs.
@@ -99,6 +100,7 @@ class SourceReport:
 
     source: str
     records: int = 0
+    rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     pairs: PairCounts = field(default_factory=PairCounts)
@@ -106,7 +108,11 @@ class SourceReport:
 
     def sentences(self) -> list[str]:
         """Returns what the user should know of the source."""
-        return [f"{self.source}: {text}" for text in self.pairs.sentences(self.policy)]
+        found = self.pairs.sentences(self.policy)
+        if self.unread:
+            columns = ", ".join(f"{name} ({rows:,})" for name, rows in self.unread.items())
+            found.append(f"columns that nothing reads: {columns}")
+        return found
 
 
 @dataclass
@@ -122,7 +128,7 @@ def log_reports(reports: Iterable[SourceReport]) -> None:
     """Warns of what was done with the pairs of sources."""
     for report in reports:
         for sentence in report.sentences():
-            logger.warning(sentence)
+            logger.warning("source '%s': %s", report.source, sentence)
 
 
 def load_rows(
@@ -149,15 +155,19 @@ def read_sources(
 ) -> Loaded:
     """Returns the rows that could be read and the problems with the others; see `load_rows`."""
     loaded = Loaded()
-    for source in sources:
+    names = Counter(source.source_name for source in sources)
+    for number, source in enumerate(sources, start=1):
+        # files of one name in two folders give rows of two names
+        prefix = source.source_name if names[source.source_name] == 1 else f"{number}:{source.path}"
         try:
             found = read_place(Place(path=source.path, split=source.split, subset=source.subset))
-            reader = _Reader(source, found, score_scale, place=source.path)
-            reader.read(found.records)
+            reader = _Reader(source, found, score_scale, place=source.path, prefix=prefix)
         except DataError as error:
             loaded.problems += error.problems
+            loaded.reports.append(SourceReport(source.source_name, policy=source.scores))
             continue
-        if not reader.report.records:
+        reader.read(found.records)
+        if not reader.report.records and not reader.problems:
             empty = Problem(source.path, "the file holds no row", "Give a file with rows")
             reader.problems.append(empty)
         loaded.rows += reader.rows
@@ -197,8 +207,16 @@ def read_records(
         score_scale: As for `load_rows`.
     """
     source = source or SourceFile(path="data")
-    reader = _Reader(source, Found(iter(())), score_scale, place=f"data set '{source.path}'")
-    reader.read(enumerate(records, start=1))
+    place = f"data set '{source.path}'"
+    if isinstance(records, Mapping):
+        known = ", ".join(map(str, records))
+        found = f"it is {type(records).__name__} of {known or 'nothing'}, no list of rows"
+        problem = Problem(place, found, "Give one of its splits, or a list")
+        return Loaded(problems=[problem], reports=[SourceReport(source.source_name)])
+    if hasattr(records, "with_format"):
+        records = records.with_format(None)  # arrays and tensors become numbers and lists
+    reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
+    reader.read((place, number, record) for number, record in enumerate(records, start=1))
     problems = [*reader.problems, *_duplicate_ids(reader.rows)]
     return Loaded(reader.rows, problems, [reader.report])
 
@@ -213,8 +231,9 @@ class _Reader:
         score_scale: tuple[float, float] | None,
         *,
         place: str,
+        prefix: str,
     ) -> None:
-        self.source, self.place = source, place
+        self.source, self.place, self.prefix = source, place, prefix
         self.columns = {**found.columns, **source.columns}
         self.named = _named(source, found, place)
         self.rules = source.rules(found.folder)
@@ -223,29 +242,39 @@ class _Reader:
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
         self.unknown: Counter[str] = Counter()
+        self.missing = set(self.columns)
 
     def read(self, records: Iterable[Record]) -> None:
         """Reads records into rows and problems."""
         single: list[PreferenceRow] = []
-        for number, record in records:
-            self.report.records += 1
-            if isinstance(record, PreferenceRow):
-                self.rows.append(record)
-            elif isinstance(record, Problem):
-                self.problems.append(record)
-            else:
-                self._read(number, record, single)
+        try:
+            for place, number, record in records:
+                self.report.records += 1
+                if isinstance(record, PreferenceRow):
+                    self.rows.append(record)
+                elif isinstance(record, Problem):
+                    self.problems.append(record)
+                else:
+                    self._read(f"{place} row {number}", record, single)
+        except DataError as error:  # the rest of a file cannot be read; what was read still counts
+            self.problems += error.problems
         self._join(single)
         self._count_unknown()
+        self.report.rows = len(self.rows)
+        for usual in sorted(self.missing if self.report.records else ()):
+            own = self.columns[usual]
+            where = f"{self.place}, columns.{usual}"
+            remedy = "Name a column of the file, or leave it out"
+            if usual in self.source.columns:
+                self.problems.append(Problem(where, f"no row has a column '{own}'", remedy))
 
-    def _read(self, number: int, record: Any, single: list[PreferenceRow]) -> None:
-        where = f"{self.place} row {number}"
+    def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
         try:
-            usual = self._renamed(record, where)
+            usual = self._by_usual_names(record, where)
             format_ = self._format(usual, where)
             if format_ is None:
                 return
-            row = format_.parse(usual, self._context(where, number))
+            row = format_.parse(usual, self._context(where))
         except DataError as error:
             self.problems += error.problems
             return
@@ -258,13 +287,16 @@ class _Reader:
         else:
             self._keep(row)
 
-    def _renamed(self, record: Any, where: str) -> Mapping[str, Any]:
+    def _by_usual_names(self, record: Any, where: str) -> Mapping[str, Any]:
         """Returns a record by the columns of its format."""
+        remedy = "Write each row as an object with named fields"
         if not isinstance(record, Mapping):
-            found = f"the row is {type(record).__name__}"
-            raise DataError(Problem(where, found, "Write each row as an object with named fields"))
+            raise DataError(Problem(where, f"the row is {type(record).__name__}", remedy))
+        if not all(isinstance(name, str) for name in record):
+            raise DataError(Problem(where, "a column has a name that is no text", remedy))
         if not self.columns:
             return record
+        self.missing -= {usual for usual, own in self.columns.items() if own in record}
         theirs = set(self.columns.values())
         rest = {name: value for name, value in record.items() if name not in theirs}
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
@@ -286,11 +318,11 @@ class _Reader:
                 rest = f"in {rows - ALIKE:,} more rows {found}"
                 self.problems.append(Problem(self.place, rest, "Repair the ones above first"))
 
-    def _context(self, where: str, number: int) -> Context:
+    def _context(self, where: str) -> Context:
         return Context(
             source=self.source.source_name,
             where=where,
-            number=number,
+            id=f"{self.prefix}:{self.report.records}",
             pictures=self.rules,
             domain=self.source.domain,
             scale=self.scale,

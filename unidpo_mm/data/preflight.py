@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..adapter import Adapter
 from ..errors import DataError, PictureError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
+from .images import identity
 
 __all__ = ["Preflight", "preflight"]
 
@@ -177,7 +178,7 @@ class _Problems:
 
 
 def _names(row: PreferenceRow) -> tuple[str, ...]:
-    return tuple(image.describe() for image in row.images)
+    return tuple(identity(image) for image in row.images)
 
 
 def _unchanged(finding: Any) -> Any:

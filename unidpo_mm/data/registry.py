@@ -1,5 +1,6 @@
 """LLaMA-Factory's registry `dataset_info.json`: an entry names a file and what its columns are."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,16 +55,21 @@ def read_entry(path: Path, place: Place) -> Found:
     if not entry.get("ranking"):
         found = "the entry is no ranking: it has no chosen and rejected answers"
         raise DataError(_problem(path, place.subset, found, "Name one with 'ranking': true"))
-    given = entry.get("columns") or {}
+    given, tagged = (
+        _mapping(path, place.subset, entry, "columns"),
+        _mapping(path, place.subset, entry, "tags"),
+    )
     unread = [role for role in UNREAD if given.get(role)]
     if unread:
         found = f"the entry names {', '.join(unread)}, which are not understood yet"
         raise DataError(_problem(path, place.subset, found, "Remove the column"))
     usual = {**USUAL[formatting], **COMMON}
     inner = _inner(path, place.subset, entry)
-    tags = {usual_tag: entry.get("tags", {}).get(tag) for tag, usual_tag in TAGS.items()}
+    tags = {usual_tag: tagged.get(tag) for tag, usual_tag in TAGS.items()}
     spoken = {name: own for name, own in tags.items() if own not in (None, name)}
     records = inner.records
+    if isinstance(entry.get("num_samples"), int):
+        records = itertools.islice(records, entry["num_samples"])
     if formatting == "sharegpt" and spoken:
         own = {role: given.get(role, name) for role, name in usual.items()}
         turned = (own["messages"], own["chosen"], own["rejected"])
@@ -95,17 +101,25 @@ def _entry(path: Path, name: str | None) -> Mapping[str, Any]:
     return entry
 
 
+def _mapping(path: Path, name: str | None, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = entry.get(key) or {}
+    if not isinstance(value, Mapping):
+        found = f"'{key}' is {type(value).__name__}"
+        raise DataError(_problem(path, name, found, "Write it as an object"))
+    return value
+
+
 def _inner(path: Path, name: str | None, entry: Mapping[str, Any]) -> Found:
     """Returns the records behind an entry: a file beside the registry, else the hub's."""
-    split, subset = entry.get("split"), entry.get("subset")
+    if entry.get("hf_hub_url"):  # it comes first there, too
+        split, subset = entry.get("split"), entry.get("subset")
+        return read_place(Place(path=str(entry["hf_hub_url"]), split=split, subset=subset))
     if entry.get("file_name"):
         inside = path.parent / str(entry["file_name"])
         if not inside.exists():
             found = f"the file '{inside}' does not exist"
             raise DataError(_problem(path, name, found, "Repair 'file_name'"))
         return read_place(Place(path=str(inside)))
-    if entry.get("hf_hub_url"):
-        return read_place(Place(path=str(entry["hf_hub_url"]), split=split, subset=subset))
     found = "the entry names neither 'file_name' nor 'hf_hub_url'"
     raise DataError(_problem(path, name, found, "Name where the data are"))
 
@@ -128,10 +142,10 @@ def _retagged(
     def turns(value: Any) -> Any:
         return [turn(one) for one in value] if isinstance(value, list | tuple) else turn(value)
 
-    for number, record in records:
+    for file, number, record in records:
         if isinstance(record, Mapping):
             record = {k: turns(v) if k in columns else v for k, v in record.items()}
-        yield number, record
+        yield file, number, record
 
 
 def _problem(path: Path, name: str | None, found: str, remedy: str) -> Problem:

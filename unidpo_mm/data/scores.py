@@ -119,7 +119,7 @@ class PairCounts:
                 "calibrated NLL (scores.missing)"
             )
         if self.rows_dropped:
-            found.append(f"{self.rows_dropped:,} rows left out: none of their pairs is left")
+            found.append(f"{self.rows_dropped:,} rows left out: they have no pair, or none is left")
         return found
 
 
@@ -135,10 +135,8 @@ def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> Prefe
     if row.pairs and not kept:
         counts.rows_dropped += 1
         return None
-    if len(row.responses) > 1 and not row.pairs and policy.ties == "drop":
-        counts.ties += 1  # all answers have one score
-        counts.dropped_ties += 1
-        counts.rows_dropped += 1
+    if not row.pairs and policy.ties == "drop":
+        counts.rows_dropped += 1  # one answer, or all of them with one score
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
 

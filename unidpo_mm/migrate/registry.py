@@ -12,7 +12,7 @@ __all__ = ["Registry", "load_registry"]
 
 FILE = "dataset_info.json"
 READ_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
-NOT_READ = ("folder", "num_samples", "revision")
+NOT_READ = ("folder", "revision")
 ELSEWHERE = ("ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 

@@ -113,7 +113,7 @@ class ScoresSection(Section):
     misordered: Literal["keep", "swap", "drop"] = "keep"
     """What happens to a given pair whose rejected answer has the higher score."""
     ties: Literal["keep", "drop"] = "keep"
-    """What happens to a given pair of equal scores, and to a row whose answers have but one."""
+    """What happens to given pairs of equal scores; `drop` leaves out rows without a pair, too."""
     pairs: Literal["all", "best_vs_worst", "adjacent"] = "all"
     """Which of several scored answers make a pair: every two with different scores, the best and
     the worst, or neighbours in the order of their scores."""

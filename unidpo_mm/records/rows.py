@@ -58,12 +58,13 @@ class Message:
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``.
         parts: Text and picture slots in reading order.
-        tool_calls: The tools that an assistant's turn calls, as JSON; empty for none.
+        extras: What else the turn holds for the chat template, such as the tools that it calls, as
+            a JSON object; empty for nothing.
     """
 
     role: str
     parts: tuple[str | ImageSlot, ...]
-    tool_calls: str = ""
+    extras: str = ""
 
     @property
     def text(self) -> str:

@@ -71,10 +71,17 @@ class LossSettings:
         table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
         return table[batch.pair_source]
 
-    def with_medians(self, rows: Sequence[PreferenceRow]) -> "LossSettings":
+    def with_medians(
+        self, rows: Sequence[PreferenceRow], *, lenient: bool = False
+    ) -> "LossSettings":
         """Returns the settings with each ``tau_good: median`` replaced by a number.
 
         The number is the median score of the chosen answers of the source's training pairs.
+
+        Args:
+            rows: The training rows.
+            lenient: Whether a source without any score makes every answer not good, rather than an
+                error.
         """
         if not hasattr(self.config, "tau_good"):
             return self
@@ -85,7 +92,7 @@ class LossSettings:
         if "median" not in (self.config.tau_good, *given.values()):
             return self
         numbers = {
-            source: self._median(rows, source) if value == "median" else float(value)
+            source: self._median(rows, source, lenient) if value == "median" else float(value)
             for source, value in given.items()
         }
         by_source = {
@@ -111,10 +118,10 @@ class LossSettings:
             self, config=dataclasses.replace(self.config, nll_gate_margin=margin)
         )
 
-    def _median(self, rows: Sequence[PreferenceRow], source: str) -> float:
+    def _median(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
         """Returns the median; where nothing needs scores and none are there, no answer is good."""
         scores = _chosen_scores(rows, source)
-        if scores or self.needs_scores(source):
+        if scores or (self.needs_scores(source) and not lenient):
             return _median(scores, source)
         return math.inf
 
@@ -145,8 +152,9 @@ class LossSettings:
                 needed[row.source] = self.needs_scores(row.source)
             if self.loss.unit == "pair" and not row.pairs:
                 remedy = (
-                    f"Give two answers with different scores, or remove the row: the loss "
-                    f"'{self.loss.name}' learns from pairs"
+                    "Give two answers with different scores, or set the source's scores.ties to "
+                    f"drop, which leaves such rows out: the loss '{self.loss.name}' learns from "
+                    "pairs"
                 )
                 problems.append(Problem(row.where, "the row holds no pair", remedy))
             if needed[row.source]:

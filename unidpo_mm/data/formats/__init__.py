@@ -20,7 +20,7 @@ class Context:
     Attributes:
         source: Name of the source.
         where: File and row, for messages.
-        number: Row number, from 1.
+        id: Id of a row that has none of its own.
         pictures: Where relative picture paths start, and what may be opened.
         domain: Domain of the source; None to tell it from the row.
         scale: Maps a score of the source to the scale of the run; raises ValueError for a score
@@ -32,7 +32,7 @@ class Context:
 
     source: str
     where: str
-    number: int
+    id: str
     pictures: PictureRules
     domain: Domain | None
     scale: Callable[[float], float]

@@ -21,9 +21,7 @@ def completions_of(
         score: Judgement -> number, or None where there is none.
         column: The column of the completions.
     """
-    items = _items(row.get(column))
-    if not items:
-        row.note(column, "found no list of answers", "Give a list of {'response': ...}")
+    items = _items(row, column)
     responses = []
     for number, item in enumerate(items):
         name = f"{column}[{number}]"
@@ -40,12 +38,18 @@ def completions_of(
     return responses
 
 
-def _items(value: Any) -> list[Any]:
+def _items(row: RowReader, column: str) -> list[Any]:
     """Returns a list of records; some libraries turn one into a record of lists."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    if not isinstance(value, Mapping):
-        return []
-    columns = {key: one for key, one in value.items() if isinstance(one, list | tuple)}
-    length = min(map(len, columns.values()), default=0)
-    return [{key: one[n] for key, one in columns.items()} for n in range(length)]
+    value, items = row.get(column), []
+    if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
+        lengths = {len(one) for one in value.values()}
+        if len(lengths) > 1:
+            found = f"the lists of {', '.join(map(str, value))} have different lengths"
+            row.note(column, found, "Give every answer each of them")
+            return []
+        items = [{key: one[n] for key, one in value.items()} for n in range(lengths.pop())]
+    elif isinstance(value, list | tuple):
+        items = list(value)
+    if not items:
+        row.note(column, "found no list of answers", "Give a list of {'response': ...}")
+    return items

@@ -7,24 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...records import ImageSlot, Message
+from ..wrong import WrongValue
 
-__all__ = ["Prompt", "WrongField", "answer_of", "describe", "prompt_of", "tools_of"]
+__all__ = ["Prompt", "answer_of", "describe", "is_empty", "json_of", "prompt_of", "tools_of"]
 
 PLACEHOLDER = "<image>"
 """What stands for a picture in a string, whatever the model's own token is."""
-
-
-class WrongField(Exception):
-    """A value cannot be used; whoever reads the field adds its place.
-
-    Args:
-        found: What was found.
-        remedy: What to do about it.
-    """
-
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
 
 
 @dataclass(frozen=True)
@@ -59,14 +47,14 @@ def prompt_of(value: Any) -> Prompt:
     """Returns the messages of a prompt: a string, or a list of turns.
 
     Raises:
-        WrongField: If it is neither.
+        WrongValue: If it is neither.
     """
     plain = isinstance(value, str)
     if not plain and not (isinstance(value, list | tuple) and value):
         remedy = "Give a string, or a list of {'role', 'content'} messages"
-        raise WrongField(f"found {describe(value)}", remedy)
+        raise WrongValue(f"found {describe(value)}", remedy)
     if plain and not value.strip():
-        raise WrongField(
+        raise WrongValue(
             "the prompt is empty", "Write a prompt; <image> stands for a picture alone"
         )
     pictures: list[Any] = []
@@ -81,14 +69,14 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     A conversation may repeat the prompt before the answer, as many public data sets do.
 
     Raises:
-        WrongField: If it is something else.
+        WrongValue: If it is something else.
     """
     if isinstance(value, str):
-        return value
+        return _unbroken(value)
     turns = [value] if isinstance(value, Mapping) else value
     if not (isinstance(turns, list | tuple) and turns):
         remedy = "Give a string, or a list with the assistant's message"
-        raise WrongField(f"found {describe(value)}", remedy)
+        raise WrongValue(f"found {describe(value)}", remedy)
     messages = [_message(turn, []) for turn in turns]
     before = [(turn.role, turn.text) for turn in messages[:-1]]
     repeated = [(turn.role, turn.text) for turn in prompt]
@@ -96,13 +84,13 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     if answer.role != "assistant" or before not in ([], repeated, repeated[-len(before) :]):
         roles = ", ".join(turn.role for turn in messages)
         remedy = "Give the assistant's message alone, or the prompt followed by it"
-        raise WrongField(f"found messages of {roles}", remedy)
+        raise WrongValue(f"found messages of {roles}", remedy)
     if answer.image_slots:
         remedy = "Remove it: pictures belong to the prompt"
-        raise WrongField("the answer holds a picture placeholder", remedy)
-    if answer.tool_calls:
+        raise WrongValue("the answer holds a picture placeholder", remedy)
+    if "tool_calls" in json_of(answer.extras or "{}"):
         remedy = "Write the answer as text, as the model's template writes a call"
-        raise WrongField("the answer calls a tool, which is not understood yet", remedy)
+        raise WrongValue("the answer calls a tool, which is not understood yet", remedy)
     return answer.text
 
 
@@ -110,18 +98,18 @@ def tools_of(value: Any) -> str:
     """Returns the tools of a row as JSON; they come as a list of schemas, or as JSON.
 
     Raises:
-        WrongField: If they are something else.
+        WrongValue: If they are something else.
     """
-    if value is None or value in ("", [], ()):
+    if is_empty(value):
         return ""
     remedy = "Give a list of JSON schemas of functions"
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_of(value)
         except ValueError as error:
-            raise WrongField(f"the tools are no JSON ({error})", remedy) from error
+            raise WrongValue(f"the tools are no JSON ({error})", remedy) from error
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
-        raise WrongField(f"found {describe(value)}", remedy)
+        raise WrongValue(f"found {describe(value)}", remedy)
     return json.dumps(without_nones(value), ensure_ascii=False)
 
 
@@ -134,6 +122,23 @@ def without_nones(value: Any) -> Any:
     return value
 
 
+def is_empty(value: Any) -> bool:
+    """Says whether a value stands for a column that is not there."""
+    return value is None or (isinstance(value, str | list | tuple) and not value)
+
+
+def json_of(text: str) -> Any:
+    """Returns what a string of JSON holds.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def describe(value: Any) -> str:
     """Says what a value is, briefly."""
     return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
@@ -142,19 +147,23 @@ def describe(value: Any) -> str:
 def _message(turn: Any, pictures: list[Any]) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         remedy = "Write each message as {'role': ..., 'content': ...}"
-        raise WrongField(f"a message is {describe(turn)}", remedy)
-    calls = turn.get("tool_calls")
-    written = json.dumps(without_nones(calls), ensure_ascii=False) if calls else ""
+        raise WrongValue(f"a message is {describe(turn)}", remedy)
+    extras = {
+        name: without_nones(value)
+        for name, value in turn.items()
+        if name not in ("role", "content") and not is_empty(value)
+    }
+    written = json.dumps(extras, ensure_ascii=False, default=str) if extras else ""
     content = turn.get("content")
     if isinstance(content, str):
-        return Message(turn["role"], _split(content), written)
+        return Message(turn["role"], _split(_unbroken(content)), written)
     if isinstance(content, list | tuple):
         parts = tuple(_part(part, pictures) for part in content)
         return Message(turn["role"], parts, written)
-    if content is None and written:
+    if content is None and "tool_calls" in extras:
         return Message(turn["role"], (), written)
     remedy = "Give a string, or a list of {'type': 'text' | 'image'} parts"
-    raise WrongField(f"a message's content is {describe(content)}", remedy)
+    raise WrongValue(f"a message's content is {describe(content)}", remedy)
 
 
 def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
@@ -168,11 +177,25 @@ def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
             )
         return ImageSlot()
     if kind == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
+        return _unbroken(part["text"])
     if kind in ("video", "audio"):
-        raise WrongField(f"a part of a message is {kind}, which is not understood yet", "Remove it")
+        raise WrongValue(f"a part of a message is {kind}, which is not understood yet", "Remove it")
     remedy = "Write {'type': 'text', 'text': ...} or {'type': 'image'}"
-    raise WrongField(f"a part of a message is {str(part)[:80]}", remedy)
+    raise WrongValue(f"a part of a message is {str(part)[:80]}", remedy)
+
+
+def _unbroken(text: str) -> str:
+    """Returns a text that can be written as UTF-8.
+
+    Raises:
+        WrongValue: If it holds half of a surrogate pair, as badly cut JSON does.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"the text holds half a character at position {error.start}"
+        raise WrongValue(found, "Write the text again, whole") from error
+    return text
 
 
 def _split(text: str) -> tuple[str | ImageSlot, ...]:

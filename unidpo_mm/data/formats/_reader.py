@@ -1,7 +1,9 @@
 """Reads a record field by field and keeps the problems of all of them; every format uses it."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from ...errors import DataError, Problem
@@ -15,9 +17,10 @@ from ...records import (
     PreferenceRow,
     Response,
 )
-from ..images import WrongPicture, image_refs
+from ..images import image_refs
+from ..wrong import WrongValue
 from . import Context
-from ._messages import Prompt, WrongField, answer_of, prompt_of, tools_of
+from ._messages import Prompt, answer_of, is_empty, prompt_of, tools_of
 
 __all__ = ["COMMON", "PICTURES", "SCORES", "RowReader"]
 
@@ -130,12 +133,12 @@ class RowReader:
 
     def pair(self, chosen: Response, rejected: Response) -> PreferenceRow:
         """Returns the row of one given pair."""
-        return self.row((chosen, rejected), (Pair(0, 1, self._weight()),))
+        return self.row((chosen, rejected), (Pair(0, 1, self.weight()),))
 
     def ranked(self, responses: Sequence[Response]) -> PreferenceRow:
         """Returns the row of several answers, with the pairs that the source makes of them."""
         answers = tuple(responses)
-        weight = self._weight()
+        weight = self.weight()
         return self.row(answers, [Pair(*pair, weight) for pair in self.context.pairing(answers)])
 
     def row(self, responses: Sequence[Response], pairs: Sequence[Pair] = ()) -> PreferenceRow:
@@ -163,17 +166,20 @@ class RowReader:
         images = self._images()
         domain = self._domain(images)
         for name, (found, remedy) in REFUSED.items():
-            if self.get(name) not in (None, [], ()):
+            if not is_empty(self.get(name)):
                 self.note(name, found, remedy)
         return images, domain
 
     def _images(self) -> tuple[ImageRef, ...]:
         """Returns the pictures of the row: of a column, or those inside the parts of the prompt."""
-        columns = (one for one in self.image_columns if self.get(one) not in (None, [], ()))
-        name = next(columns, None)
-        value = self.get(name) if name is not None else list(self.asked.pictures)
-        inside = self.prompt_field if self.asked.pictures else self.image_columns[0]
-        self.images_field = name or inside
+        places = [name for name in self.image_columns if not is_empty(self.get(name))]
+        places += [self.prompt_field] if self.asked.pictures else []
+        self.images_field = places[0] if places else self.image_columns[0]
+        if len(places) > 1:
+            found_twice = f"there are pictures in {' and in '.join(places)}"
+            self.note(self.images_field, found_twice, "Give the pictures in one place")
+        inside = self.images_field == self.prompt_field
+        value = list(self.asked.pictures) if inside else self.get(self.images_field)
         found: tuple[ImageRef, ...] = self._read(
             self.images_field,
             image_refs,
@@ -241,9 +247,10 @@ class RowReader:
 
     def _id(self) -> str:
         given = self.get("id")
-        return f"{self.context.source}:{self.context.number}" if given is None else str(given)
+        return self.context.id if given is None else str(given)
 
-    def _weight(self) -> float:
+    def weight(self) -> float:
+        """Returns the weight of the row's pairs."""
         weight = self.number("weight")
         return 1.0 if weight is None else weight
 
@@ -265,7 +272,7 @@ class RowReader:
     ) -> Any:
         try:
             return function(*args)
-        except (WrongField, WrongPicture) as error:
+        except WrongValue as error:
             self.note(name, error.found, error.remedy)
             return default
 
@@ -273,8 +280,12 @@ class RowReader:
 def _finite(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WrongField(f"found {value!r}"[:80], "Give a number or null")
-    if not math.isfinite(value):
-        raise WrongField(f"found {value}", "Give a finite number")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
+        raise WrongValue(f"found {value!r}"[:80], "Give a number or null")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise WrongValue(f"found {str(value)[:40]}", "Give a finite number") from error
+    if not math.isfinite(number):
+        raise WrongValue(f"found {number}", "Give a finite number")
+    return number

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...records import PreferenceRow
 from . import Context, Format
+from ._helpsteer import pair_by_strength, turns_of
 from ._reader import COMMON, RowReader
-from ._strength import pair_by_strength
 
 __all__ = ["FORMAT"]
 
@@ -19,7 +19,7 @@ COLUMNS = frozenset({"prompt", "response_1", "response_2", "preference_strength"
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
-    row.prompt()
+    row.prompt("prompt", turns_of(record.get("prompt")))
     return pair_by_strength(row, "response_1", "response_2", "preference_strength")
 
 

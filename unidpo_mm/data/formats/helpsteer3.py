@@ -8,8 +8,8 @@ from typing import Any
 
 from ...records import DOMAINS, PreferenceRow
 from . import Context, Format
+from ._helpsteer import pair_by_strength
 from ._reader import COMMON, RowReader
-from ._strength import pair_by_strength
 
 __all__ = ["FORMAT"]
 

@@ -9,9 +9,16 @@ from ._reader import COMMON, SCORES, RowReader
 
 __all__ = ["FORMAT"]
 
-REMEDY = "Start both answers with the prompt, or give it a column of its own"
+REMEDY = (
+    "Start both answers with the prompt, or name its column in the source's 'columns', such as "
+    "columns: {prompt: question}"
+)
 LAST_TURN = "\n\nAssistant:"
 """What ends the prompt in transcripts written as one string."""
+PROMPTS = frozenset(
+    "prompt question query instruction input context conversation conversations messages".split()
+)
+"""Columns that would hold a prompt: where there is one, none is to be cut out of the answers."""
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
@@ -33,14 +40,12 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 def _shared(chosen: Any, rejected: Any) -> Any:
     """Returns what both begin with: turns, or text up to the end of a turn or of a word."""
     if isinstance(chosen, str) and isinstance(rejected, str):
-        length = next(
-            (n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), 0
-        )
-        common = chosen[:length]
-        turn = common.rfind(LAST_TURN)
+        shorter = min(len(chosen), len(rejected))
+        length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
+        turn = chosen.rfind(LAST_TURN, 0, length)
         if turn >= 0:
-            return common[: turn + len(LAST_TURN)]
-        return common.removesuffix(" ")
+            return chosen[: turn + len(LAST_TURN)]
+        return chosen[: max(chosen.rfind(" ", 0, length), 0)]
     if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
         return list(chosen[: _equal_turns(chosen, rejected)])
     return None
@@ -57,5 +62,6 @@ FORMAT = Format(
     required=frozenset({"chosen", "rejected"}),
     known=COMMON | SCORES | {"chosen", "rejected"},
     parse=parse,
+    matches=lambda record: not PROMPTS & record.keys(),
     data_sets=("Skywork-Reward-Preference", "HH-RLHF"),
 )

@@ -5,16 +5,18 @@ Where it is missing, which scored answers make a pair is a setting of the source
 single answer has no pair and serves losses whose unit is the response.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...records import Pair, PreferenceRow
 from . import Context, Format
-from ._messages import describe
+from ._messages import describe, is_empty
 from ._reader import COMMON, RowReader
 
 __all__ = ["FORMAT"]
+
+MANY = 1000
+"""More answers than a row ever has."""
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
@@ -32,7 +34,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         for number, item in enumerate(items)
     ]
     given = row.get("pairs")
-    if given not in (None, [], ()):
+    if not is_empty(given):
         return row.row(responses, _pairs(row, given))
     unscored = sum(isinstance(item, Mapping) and item.get("score") is None for item in items)
     if len(items) > 1 and unscored:
@@ -48,15 +50,16 @@ def _pairs(row: RowReader, value: Any) -> list[Pair]:
         if not isinstance(one, list | tuple) or len(one) not in (2, 3) or not _numbers(one):
             row.note(f"pairs[{number}]", f"found {describe(one)}", remedy)
             continue
-        weight = row.number(f"pairs[{number}]", one[2]) if len(one) == 3 else 1.0
-        pairs.append(Pair(int(one[0]), int(one[1]), 1.0 if weight is None else weight))
+        own = row.number(f"pairs[{number}]", one[2]) if len(one) == 3 else 1.0
+        weight = row.weight() * (1.0 if own is None else own)
+        pairs.append(Pair(int(one[0]), int(one[1]), weight))
     return pairs
 
 
 def _numbers(pair: Sequence[Any]) -> bool:
     # Parquet keeps one type a list: whole numbers beside a weight come back as 0.0
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in pair)
-    return numbers and all(math.isfinite(n) and n == int(n) for n in pair[:2])
+    return numbers and all(abs(n) < MANY and n == int(n) for n in pair[:2])
 
 
 def _items(row: RowReader) -> Sequence[Any]:

@@ -1,12 +1,11 @@
 """RLHF-V: a picture, and a column `text` that is JSON with question, chosen and rejected."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ...records import PreferenceRow
 from . import Context, Format
-from ._messages import describe
+from ._messages import describe, json_of
 from ._reader import COMMON, RowReader
 
 __all__ = ["FORMAT"]
@@ -28,7 +27,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 def _inside(row: RowReader) -> Mapping[str, Any] | None:
     text = row.get("text")
     try:
-        inside = json.loads(text) if isinstance(text, str) else text
+        inside = json_of(text) if isinstance(text, str) else text
     except ValueError as error:
         row.note("text", f"it is no JSON ({error})", REMEDY)
         return None

@@ -22,7 +22,10 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         row.stop()
     row.prompt("messages", list(turns[:-1]))
     chosen = row.response("messages", "score_chosen", text=[turns[-1]])
-    name = "rejected_response" if record.get("rejected_response") else "rejected_messages"
+    names = [name for name in ("rejected_response", "rejected_messages") if record.get(name)]
+    if len(names) > 1:
+        row.note(names[1], "there are two rejected answers", "Give one of the two")
+    name = names[0]
     return row.pair(chosen, row.response(name, "score_rejected"))
 
 

@@ -4,6 +4,7 @@ The score of an answer is the mean of its ratings, as the data set's authors use
 rated "N/A" does not count. Which answers make a pair is a setting of the source.
 """
 
+import re
 from collections.abc import Mapping
 from statistics import mean
 from typing import Any
@@ -15,6 +16,9 @@ from ._reader import COMMON, RowReader
 
 __all__ = ["FORMAT"]
 
+RATING = re.compile(r"[0-9]+(\.[0-9]+)?")
+UNRATED = ("N/A", "None", "")
+
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
@@ -24,11 +28,15 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _score(annotations: Any) -> Any:
+    """Returns the mean of the ratings; what is no rating is returned to be refused as it is."""
     if not isinstance(annotations, Mapping):
         return None
     ratings = [str(one.get("Rating")) for one in annotations.values() if isinstance(one, Mapping)]
-    counted = [float(rating) for rating in ratings if rating.replace(".", "", 1).isdigit()]
-    return mean(counted) if counted else None
+    counted = [rating for rating in ratings if rating not in UNRATED]
+    wrong = [rating for rating in counted if not RATING.fullmatch(rating)]
+    if wrong:
+        return wrong[0]
+    return mean(map(float, counted)) if counted else None
 
 
 FORMAT = Format(

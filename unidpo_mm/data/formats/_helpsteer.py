@@ -1,9 +1,27 @@
-"""Pairs whose judges said by how much one answer is preferred, and gave no score to either."""
+"""Shared by the HelpSteer family: prompts of several turns, preferences by strength."""
+
+from typing import Any
 
 from ...records import PreferenceRow
 from ._reader import RowReader
 
-__all__ = ["pair_by_strength"]
+__all__ = ["pair_by_strength", "turns_of"]
+
+TURN = "<extra_id_1>"
+"""What stands between the turns of a prompt with several of them."""
+
+
+def turns_of(prompt: Any) -> Any:
+    """Returns a prompt of several turns as messages; any other as it is."""
+    if not (isinstance(prompt, str) and TURN in prompt):
+        return prompt
+    first, *others = prompt.split(TURN)
+    turns = [{"role": "user", "content": first.strip()}]
+    for turn in others:
+        speaker, _, text = turn.partition("\n")
+        if text.strip():
+            turns.append({"role": speaker.strip().lower(), "content": text.strip()})
+    return turns
 
 
 def pair_by_strength(row: RowReader, first: str, second: str, strength: str) -> PreferenceRow:
