@@ -24,7 +24,7 @@ USUAL = {
 }
 """Formatting -> role of a column -> its usual name, that of our format."""
 COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
-UNREAD = ("videos", "audios", "kto_tag")
+NOT_UNDERSTOOD = ("videos", "audios", "kto_tag")
 TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -59,9 +59,9 @@ def read_entry(path: Path, place: Place) -> Found:
         _mapping(path, place.subset, entry, "columns"),
         _mapping(path, place.subset, entry, "tags"),
     )
-    unread = [role for role in UNREAD if given.get(role)]
-    if unread:
-        found = f"the entry names {', '.join(unread)}, which are not understood yet"
+    refused = [role for role in NOT_UNDERSTOOD if given.get(role)]
+    if refused:
+        found = f"the entry names {', '.join(refused)}, which are not understood yet"
         raise DataError(_problem(path, place.subset, found, "Remove the column"))
     usual = {**USUAL[formatting], **COMMON}
     inner = _inner(path, place.subset, entry)

@@ -36,7 +36,7 @@ def pair_by_strength(row: RowReader, first: str, second: str, strength: str) -> 
     The better answer's score is the strength, the other's 0: the margin is what the judges gave.
     """
     found = row.number(strength)
-    if found is None and strength not in row.unread:
+    if found is None and strength not in row.failed:
         row.note(strength, "found nothing", "Give the strength of the preference, -3 to 3")
     found = found or 0.0
     better, worse = (second, first) if found > 0 else (first, second)

@@ -62,7 +62,7 @@ class RowReader:
     ) -> None:
         self.record, self.context, self.image_columns = record, context, images
         self.problems: list[Problem] = []
-        self.unread: set[str] = set()
+        self.failed: set[str] = set()
         self.prompt_field, self.images_field = "prompt", images[0]
         self.asked = Prompt((), True)
         self.tools = ""
@@ -120,7 +120,7 @@ class RowReader:
     def note(self, name: str, found: str, remedy: str) -> None:
         """Keeps a problem with a field."""
         self.problems.append(Problem(self.place(name), found, remedy))
-        self.unread.add(name)
+        self.failed.add(name)
 
     def place(self, name: str) -> str:
         """Says where a field stands, by the name it has in the file."""
@@ -212,7 +212,7 @@ class RowReader:
                 tools=self.tools,
             )
         except DataError as error:
-            self.problems += self._renamed(error.problems)
+            self.problems += self._by_names_of_the_file(error.problems)
         else:
             if not self.problems:
                 return row
@@ -220,10 +220,10 @@ class RowReader:
         self._miss_scores(responses)
         raise DataError(self.problems)
 
-    def _renamed(self, problems: Sequence[Problem]) -> list[Problem]:
+    def _by_names_of_the_file(self, problems: Sequence[Problem]) -> list[Problem]:
         """Returns what the row found, by the names of the file; not what it found in defaults."""
         names = {"prompt": self.prompt_field, "images": self.images_field}
-        hidden = {*self.unread, *([self.images_field] if self.prompt_field in self.unread else [])}
+        hidden = {*self.failed, *([self.images_field] if self.prompt_field in self.failed else [])}
         result = []
         for problem in problems:
             name = problem.where.rsplit("'", 2)[-2]
@@ -242,7 +242,7 @@ class RowReader:
     def _miss_scores(self, responses: Sequence[Response]) -> None:
         for response in responses if self.context.needs_scores else ():
             name = response.score_field or f"{response.field}.score"
-            if response.score is None and not {name, "responses"} & self.unread:
+            if response.score is None and not {name, "responses"} & self.failed:
                 self.problems.append(Problem(self.place(name), *SCORE_MISSING))
 
     def _id(self) -> str:
