@@ -38,6 +38,7 @@ UNI_DPO = {
     "uni_dpo_nll_lambda": (0.2, "loss.nll_lambda", 0.2),
     "uni_dpo_tau_good": (8.0, "loss.tau_good", 8.0),
 }
+REGISTERED = {"path": "mine/dataset_info.json", "subset": "pairs"}
 SOURCE = {"path": "x/y"}
 
 CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -66,7 +67,11 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "train_mm_proj_only": (True, "model.freeze", ["vision_tower", "language_model"]),
         "template": ("default", "model.prompt_style", "chat"),
         "dataset": ("x/y", "data.sources", [SOURCE]),
-        "dataset_dir": ("mine", "data.sources", [{"path": "mine/p.jsonl", "name": "pairs"}]),
+        "dataset_dir": (
+            "mine",
+            "data.sources",
+            [REGISTERED],
+        ),
         "media_dir": ("pictures", "data.sources", [{"path": "pairs", "images": "pictures"}]),
         "eval_dataset": ("x/y", "data.eval_sources", [SOURCE]),
         "val_size": (0.1, "data.eval_fraction", 0.1),

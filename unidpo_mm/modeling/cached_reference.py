@@ -40,12 +40,20 @@ ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5}
 LOW_PRECISION_ROUNDING = 1e-2
 
 
-def gate_margin(compute_dtype: torch.dtype) -> float:
-    """Returns by how much a cached log-probability, a token, may differ from one computed now.
+def gate_margin(compute_dtype: torch.dtype, *, cached: bool) -> float:
+    """Returns by how much log-probabilities of equal models may differ, a token.
 
-    In another batch, sums run in another order. A gate that opens where the policy is below its
-    reference has to be deaf to that, or it would open for half of the pairs before the first step.
+    In another batch, sums run in another order; also in the same batch, the weights of a second
+    model lie elsewhere in memory, which is enough for some libraries of matrix products to sum
+    otherwise. A gate that opens where the policy is below its reference has to be deaf to that, or
+    it would open for half of the pairs before the first step.
+
+    Args:
+        compute_dtype: The format that matrix products run in.
+        cached: The reference was computed in other batches.
     """
+    if not cached:
+        return ROUNDING[torch.float32]
     return ROUNDING.get(compute_dtype, LOW_PRECISION_ROUNDING)
 
 

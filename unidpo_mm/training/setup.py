@@ -102,8 +102,10 @@ def prepare_run(
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
-    if isinstance(reference, CachedReference):
-        settings = settings.with_gate_margin(gate_margin(compute_dtype(args, scorer)))
+    if reference is not None:
+        cached = isinstance(reference, CachedReference)
+        margin = gate_margin(compute_dtype(args, scorer), cached=cached)
+        settings = settings.with_gate_margin(margin)
     return RunParts(
         scorer=scorer,
         reference=reference,
