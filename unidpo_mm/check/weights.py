@@ -1,6 +1,6 @@
 """What a model makes of a sample of the pairs before it trains: the weights of the first step."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,8 +93,8 @@ def _of_group(
 
 
 def _shares(domains: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for domain, weight in zip(domains, weights, strict=True):
-        total[domain] += weight  # type: ignore[assignment]
+        total[domain] += weight
     whole = sum(total.values())
     return {domain: value / whole for domain, value in sorted(total.items())} if whole else {}

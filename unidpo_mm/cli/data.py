@@ -139,7 +139,7 @@ def check(  # noqa: PLR0917, one parameter an option
 
 
 @data.command("preview")
-def preview(  # noqa: PLR0917
+def preview(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     model: Annotated[
         str, typer.Option(help="The model whose tokens are shown.", show_default=False)
@@ -178,7 +178,7 @@ def preview(  # noqa: PLR0917
 
 
 @data.command("convert")
-def convert(  # noqa: PLR0917
+def convert(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     out: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],
     to: Annotated[Layout, typer.Option(help="Our format, or TRL's.")] = Layout.NATIVE,
@@ -341,7 +341,8 @@ def _bounds(scale: str | None) -> tuple[float, float] | None:
 def _plain(report: Any) -> dict[str, Any]:
     """Returns a report as JSON knows it: no pictures, and nothing that is no number."""
     shown = [dataclasses.replace(one, pictures=()) for one in report.shown]
-    return _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))
+    return plain
 
 
 def _finite(value: Any) -> Any:

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from ...errors import DataError, Problem
 from ...records import (
@@ -283,7 +283,7 @@ def _finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
         raise WrongValue(f"found {value!r}"[:80], "Give a number or null")
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(cast("float", value))  # a complex number is a Number, too: TypeError
     except (OverflowError, TypeError, ValueError) as error:
         raise WrongValue(f"found {str(value)[:40]}", "Give a finite number") from error
     if not math.isfinite(number):
