@@ -57,7 +57,7 @@ def load_tiny(folder: Path, *, dtype: str = "float32", **options: Any) -> Loaded
     return load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions(**options))
 
 
-def scorer_of(loaded: LoadedModel, *, chunk_size: int = 1024) -> ScoringModel:
+def scorer_of(loaded: LoadedModel, *, chunk_size: int = 512) -> ScoringModel:
     return ScoringModel(loaded.model, chunk_size=chunk_size).eval()
 
 

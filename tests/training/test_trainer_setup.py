@@ -212,8 +212,8 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
             for name, module in model.named_modules()
             if hasattr(module, "gradient_checkpointing") and re.search(r"\.(layers|blocks)\.", name)
         }
-        decoder = {value for name, value in layers.items() if "language_model.layers" in name}
-        assert decoder == {on}
+        decoder = [value for name, value in layers.items() if "language_model.layers" in name]
+        assert decoder == [on] * (len(decoder) - 1) + [False]  # the last one would gain nothing
         assert not any(value for name, value in layers.items() if "language_model" not in name)
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
         results.append((losses, state_of(trainer)))

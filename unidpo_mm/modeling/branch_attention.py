@@ -5,8 +5,9 @@
     each answer    over the prompt and, causally, itself
 
 A mask of the whole row costs (P + A + B)^2 scores, most of which are thrown away. In pieces they
-are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens; groups
-that stand in one row cost nothing beside each other. In a layer whose output is read from the last
+are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens, or where
+that is less, (P + R)^2 / 2 by a causal kernel that takes the prompt's queries along. Groups that
+stand in one row cost nothing beside each other. In a layer whose output is read from the last
 prompt token on (`last_layer.py`), the prompt costs P.
 """
 
@@ -128,11 +129,16 @@ def _row(
         pieces.append(torch.zeros_like(query[:, :, done:read]))
         seen, said = key[:, :, span.first : start], value[:, :, span.first : start]
         pieces.append(_last(query[:, :, read:start], seen, said, scale))
+        asked = query[:, :, span.first : span.start]
         for length in filter(None, span.branches):
             own = slice(start, start + length)
             keys = torch.cat([seen, key[:, :, own]], dim=2)
             values = torch.cat([said, value[:, :, own]], dim=2)
-            pieces.append(_last(query[:, :, own], keys, values, scale))
+            if length > span.prompt:
+                whole = torch.cat([asked, query[:, :, own]], dim=2)
+                pieces.append(_last(whole, keys, values, scale)[:, :, span.prompt :])
+            else:
+                pieces.append(_last(query[:, :, own], keys, values, scale))
             start += length
         done = start
     pieces.append(torch.zeros_like(query[:, :, done:]))

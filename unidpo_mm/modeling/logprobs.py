@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -46,7 +47,7 @@ def token_logps(
     head: Callable[[Tensor], Tensor],
     *,
     transform: LogitTransform | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int = 512,
 ) -> Tensor:
     """Returns the log-probability of each target under the hidden state that predicts it.
 
@@ -66,19 +67,24 @@ def token_logps(
     """
     transform = transform or LogitTransform()
 
+    def chunk_logits(hidden: Tensor) -> Tensor:
+        return transform(_at_least_float32(head(hidden)))
+
     def chunk_logps(hidden: Tensor, target_ids: Tensor) -> Tensor:
-        logits = transform(_at_least_float32(head(hidden)))
-        picked = logits.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
-        return picked - logits.logsumexp(dim=-1)
+        return _picked(F.log_softmax(chunk_logits(hidden), dim=-1), target_ids)
 
     if not torch.is_grad_enabled():
         scored = chunk_logps
     elif _trains(head, hidden_MD):
         scored = partial(checkpoint, chunk_logps, use_reentrant=False)
     else:
-        scored = partial(_UnderFrozenHead.apply, chunk_logps)
+        scored = partial(_UnderFrozenHead.apply, chunk_logits)
     chunks = zip(hidden_MD.split(chunk_size), target_ids_M.split(chunk_size), strict=True)
     return torch.cat([scored(hidden, target_ids) for hidden, target_ids in chunks])
+
+
+def _picked(logps_CV: Tensor, target_ids_C: Tensor) -> Tensor:
+    return logps_CV.gather(-1, target_ids_C.unsqueeze(-1)).squeeze(-1)
 
 
 def _trains(head: Callable[[Tensor], Tensor], hidden_MD: Tensor) -> bool:
@@ -90,19 +96,24 @@ class _UnderFrozenHead(torch.autograd.Function):
     """Log-probabilities whose gradient is ready with them.
 
     Each depends on its own hidden state alone, so the gradient of their sum is the gradient of
-    each, [M, D], and the backward pass only scales it.
+    each, [M, D], and the backward pass only scales it. To the logits it is the target's one-hot
+    vector less the probabilities, which take the place of the log-probabilities.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, chunk_logps: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor
+        ctx: Any, chunk_logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
     ) -> Tensor:
         with torch.enable_grad():
             leaf = hidden.detach().requires_grad_()
-            logps = chunk_logps(leaf, targets)
-            (gradient,) = torch.autograd.grad(logps.sum(), leaf)
+            logits = chunk_logits(leaf)
+        all_logps = F.log_softmax(logits.detach(), dim=-1)
+        logps = _picked(all_logps, targets)
+        to_logits = all_logps.exp_().neg_()
+        to_logits[torch.arange(len(targets), device=targets.device), targets] += 1
+        (gradient,) = torch.autograd.grad(logits, leaf, to_logits)
         ctx.save_for_backward(gradient)
-        return logps.detach()
+        return logps
 
     @staticmethod
     @once_differentiable

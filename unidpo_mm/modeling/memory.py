@@ -128,7 +128,10 @@ def decoder_layers(model: nn.Module) -> Sequence[Any]:
 def enable_checkpointing(
     model: nn.Module, kwargs: Mapping[str, Any] | None = None, **options: Any
 ) -> None:
-    """Switches on checkpointing for the layers that gradients flow through.
+    """Switches on checkpointing for the layers that gradients flow through, but the last one.
+
+    The last layer would be computed again as soon as it was computed: what it keeps is needed at
+    once, and is gone before the next layer is computed again.
 
     Layers before the first trainable weight need no backward pass, so checkpointing them would
     only compute them twice; the hooks that make inputs require gradients, which would
@@ -147,8 +150,8 @@ def enable_checkpointing(
     else:  # older transformers
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     inner.disable_input_require_grads()
-    for layer in _layers_without_backward(inner):
-        layer.gradient_checkpointing = False  # type: ignore[assignment] # a plain flag
+    for layer in (*_layers_without_backward(inner), *decoder_layers(inner)[-1:]):
+        layer.gradient_checkpointing = False
 
 
 def _layers_without_backward(model: Any) -> Iterator[nn.Module]:

@@ -34,7 +34,7 @@ class ScoringModel(nn.Module):
         chunk_size: Response positions whose logits exist at a time.
     """
 
-    def __init__(self, model: nn.Module, *, chunk_size: int = 1024) -> None:
+    def __init__(self, model: nn.Module, *, chunk_size: int = 512) -> None:
         super().__init__()
         self.model = model
         self.chunk_size = chunk_size

@@ -109,7 +109,7 @@ class UniDPOConfig(TrainingArguments):
     the leanest that a check on the run's own rows allows."""
     padding_side: Literal["left", "right"] = "right"
     """Where rows are filled."""
-    logps_chunk_size: int = 1024
+    logps_chunk_size: int = 512
     """Response positions whose logits exist at a time."""
     eval_fraction: float = 0.0
     """Share of the training rows held out by prompt and picture, without an eval_dataset."""
