@@ -5,10 +5,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from ..adapter import Adapter
-from ..errors import DataError, Problem, RowTooLong
+from ..data.measure import measure_rows
+from ..errors import Problem, RowTooLong
 from ..records import PreferenceRow
 from .numbers import spearman, summary
 from .report import LengthReport, Summary
@@ -48,38 +48,6 @@ def character_lengths(rows: Sequence[PreferenceRow]) -> Lengths:
     )
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    prompt: int = 0
-    answers: tuple[int, ...] = ()
-    pictures: int = 0
-    cut: int = 0
-    shrunk: int = 0
-    problems: tuple[Problem, ...] = ()
-    too_long: bool = False
-
-
-class _Encoding(Dataset[_Encoded]):
-    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
-        self.rows, self.adapter = rows, adapter
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> _Encoded:
-        try:
-            group = self.adapter.encode(self.rows[index])
-        except DataError as error:
-            return _Encoded(problems=error.problems, too_long=isinstance(error, RowTooLong))
-        return _Encoded(
-            prompt=group.prompt_ids.numel(),
-            answers=tuple(ids.numel() for ids in group.response_ids),
-            pictures=group.image_tokens,
-            cut=group.cut_responses,
-            shrunk=group.shrunk_pictures,
-        )
-
-
 def token_lengths(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, limited: bool, drop: bool, workers: int = 0
 ) -> Lengths:
@@ -94,16 +62,15 @@ def token_lengths(
     """
     found = Lengths("tokens")
     cut = shrunk = dropped = 0
-    loader = DataLoader(_Encoding(rows, adapter), batch_size=None, num_workers=workers)
-    for encoded in loader:
-        found.prompts.append(encoded.prompt)
-        found.answers.append(list(encoded.answers))
-        found.pictures.append(encoded.pictures)
-        cut, shrunk = cut + encoded.cut, shrunk + encoded.shrunk
-        if encoded.too_long and drop:
+    for measured in measure_rows(rows, adapter, workers=workers):
+        found.prompts.append(measured.prompt)
+        found.answers.append(list(measured.answers))
+        found.pictures.append(measured.pictures)
+        cut, shrunk = cut + measured.cut, shrunk + measured.shrunk
+        if drop and measured.kind is RowTooLong:
             dropped += 1
         else:
-            found.problems += encoded.problems
+            found.problems += measured.problems
     if limited:
         found.cut, found.shrunk, found.dropped = cut, shrunk, dropped
     return found

@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch.utils.data import DataLoader, Dataset
 
 from ..adapter import Adapter
 from ..errors import DataError, PictureError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .images import identity
+from .measure import MeasuredRow, measure_rows
 
 __all__ = ["Preflight", "preflight"]
 
@@ -52,64 +50,25 @@ class Preflight:
     tokens_of_pair: dict[Layout, float] = field(default_factory=lambda: {"plain": 0, "packed": 0})
     problems: list[Problem] = field(default_factory=list)
 
-    def count(self, row: PreferenceRow, finding: "_Finding") -> None:
+    def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
         """Adds what was found in a row that is kept."""
         self.rows += 1
         self.pairs += len(row.pairs)
         self.responses += len(row.responses)
         self.images += len(row.images)
         self.domains[row.domain] += 1
-        self.longest = max(self.longest, finding.longest)
-        self.cut_responses += finding.cut
-        self.shrunk_pictures += finding.shrunk
-        self.tokens.update(finding.tokens)
-        most = self.tokens_of_pair
-        most["plain"] = max(most["plain"], finding.plain)
-        most["packed"] = max(most["packed"], finding.packed)
+        self.longest = max(self.longest, measured.longest)
+        self.cut_responses += measured.cut
+        self.shrunk_pictures += measured.shrunk
+        self.tokens.update({"plain": measured.plain, "packed": measured.packed})
+        units, most = measured.pairs or len(measured.answers), self.tokens_of_pair
+        padded = len(measured.answers) * measured.longest
+        most["plain"] = max(most["plain"], padded / units)
+        most["packed"] = max(most["packed"], measured.packed / units)
 
     def kept(self, rows: Sequence[PreferenceRow], first: int = 0) -> list[PreferenceRow]:
         """Returns the rows that are not left out; `first` is the number of the first of them."""
         return [row for number, row in enumerate(rows, start=first) if number not in self.left_out]
-
-
-@dataclass(frozen=True)
-class _Finding:
-    longest: int = 0
-    cut: int = 0
-    shrunk: int = 0
-    tokens: dict[Layout, int] = field(default_factory=dict)
-    plain: float = 0
-    packed: float = 0
-    problems: tuple[Problem, ...] = ()
-    kind: type[DataError] = DataError
-
-
-class _Encoding(Dataset[_Finding]):
-    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
-        self.rows = rows
-        self.adapter = adapter
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> _Finding:
-        try:
-            group = self.adapter.encode(self.rows[index])
-        except DataError as error:
-            return _Finding(problems=error.problems, kind=type(error))
-        prompt, answers = group.prompt_ids.numel(), [ids.numel() for ids in group.response_ids]
-        units = len(group.pairs) or len(answers)
-        return _Finding(
-            longest=prompt + max(answers),
-            cut=group.cut_responses,
-            shrunk=group.shrunk_pictures,
-            tokens={
-                "plain": len(answers) * prompt + sum(answers),
-                "packed": prompt + sum(answers),
-            },
-            plain=len(answers) * (prompt + max(answers)) / units,
-            packed=(prompt + sum(answers)) / units,
-        )
 
 
 def preflight(
@@ -133,22 +92,21 @@ def preflight(
         DataError: With every problem found.
     """
     result = Preflight()
-    loader = DataLoader(
-        _Encoding(rows, adapter), batch_size=None, num_workers=workers, collate_fn=_unchanged
-    )
-    prompts, unreadable, problems = set(), [], _Problems()
-    for number, (row, finding) in enumerate(zip(rows, loader, strict=True)):
-        if not finding.problems:
-            result.count(row, finding)
+    prompts, problems = set(), _Problems()
+    unreadable: list[Problem] = []
+    measured_rows = measure_rows(rows, adapter, workers=workers)
+    for number, (row, measured) in enumerate(zip(rows, measured_rows, strict=True)):
+        if not measured.problems:
+            result.count(row, measured)
             prompts.add((row.messages, _names(row)))
-        elif drop_long and finding.kind is RowTooLong:
+        elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
             result.left_out.add(number)
-        elif max_skipped_fraction and finding.kind is PictureError:
-            unreadable += finding.problems
+        elif max_skipped_fraction and measured.kind is PictureError:
+            unreadable += measured.problems
             result.left_out.add(number)
         else:
-            problems.add(finding.problems)
+            problems.add(measured.problems)
     result.prompts = len(prompts)
     if len(result.left_out) - result.too_long > max_skipped_fraction * len(rows):
         problems.add(unreadable)
@@ -179,7 +137,3 @@ class _Problems:
 
 def _names(row: PreferenceRow) -> tuple[str, ...]:
     return tuple(identity(image) for image in row.images)
-
-
-def _unchanged(finding: Any) -> Any:
-    return finding
