@@ -4,6 +4,7 @@ A run never stops at the first mistake of a file: readers and checkers collect `
 them together, so that one look at the message is enough to repair a recipe or a data set.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +23,14 @@ MAX_PRINTED = 50
 """Problems printed in one message; the rest are counted, never lost from `UniDPOError.problems`."""
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that terminals take for commands; line breaks and tabs are none."""
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong.
@@ -36,6 +45,11 @@ class Problem:
     where: str
     found: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        # names and values come from files: none of them may steer a terminal
+        for name in ("where", "found", "remedy"):
+            object.__setattr__(self, name, CONTROL.sub(_escaped, getattr(self, name)))
 
     def __str__(self) -> str:
         stop = "" if self.found.endswith("?") else "."

@@ -266,7 +266,7 @@ NAN = math.nan
         ({"prompt": [{"role": "user", "content": None}]}, "prompt", "content is nothing"),
         ({"prompt": [user([{"type": "video"}])]}, "prompt", "a part of a message is"),
         ({"chosen": 3}, "chosen", "found int"),
-        ({"chosen": [assistant("a <image>")]}, "chosen", "holds a picture placeholder"),
+        ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "holds a picture placeholder"),
         ({"score_chosen": NAN}, "score_chosen", "found nan"),
         ({"score_rejected": math.inf}, "score_rejected", "found inf"),
         ({"score_chosen": "4"}, "score_chosen", "found '4'"),

@@ -95,7 +95,7 @@ EXPECTED = {
     "vlfeedback": Expected(
         "vlfeedback",
         "Describe the picture.",
-        {"A bird on a branch.": 4.0, "A lake at night.": 1.5},
+        {"A bird on a branch.": 4.0, "A lake at night.": 4 / 3, "I would rather not say.": None},
         1,
     ),
     "spa_vl": Expected(
@@ -125,8 +125,8 @@ EXPECTED = {
     "skywork": Expected("implicit", "Spell seven.", {"s-e-v-e-n": None, "7": None}),
     "hh_rlhf": Expected(
         "implicit",
-        "\n\nHuman: Is tea hot?\n\nAssistant:",
-        {" Mostly, yes.": None, " Most likely not.": None},
+        "Is tea hot?",
+        {"Mostly, yes.": None, "Most likely not.": None},
     ),
 }
 

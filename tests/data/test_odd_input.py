@@ -31,7 +31,7 @@ def write(path: Path, *records: dict[str, Any]) -> Path:
 # ---- prompts ----
 
 
-@pytest.mark.parametrize("name", ["prompt", "question", "input", "query"])
+@pytest.mark.parametrize("name", ["prompt", "question", "input", "query", "problem"])
 @pytest.mark.parametrize("value", [None, "What is 2 + 2?"])
 def test_no_prompt_is_cut_out_of_answers_that_have_one(name: str, value: str | None) -> None:
     record = {name: value, "chosen": "The answer is 4", "rejected": "The answer is 5"}
@@ -49,11 +49,9 @@ def test_no_prompt_is_cut_out_of_answers_that_have_one(name: str, value: str | N
         ("The sky is blue.", "The sky is green.", "The sky is"),
         ("The sky is blue", "The sky is blue and wide", "The sky is"),
         ("a b apple", "a b apricot", "a b"),
-        ("\n\nHuman: hi\n\nAssistant: Yes", "\n\nHuman: hi\n\nAssistant: Yes, and more",
-         "\n\nHuman: hi\n\nAssistant:"),
         ("apple", "apricot", None),
     ],
-)  # fmt: skip
+)
 def test_an_implicit_prompt_ends_with_a_turn_or_a_word(
     chosen: str, rejected: str, prompt: str | None
 ) -> None:
@@ -62,6 +60,14 @@ def test_an_implicit_prompt_ends_with_a_turn_or_a_word(
     if prompt:
         (row,) = loaded.rows
         assert [prompt + r.text for r in row.responses] == [chosen, rejected]
+
+
+def test_a_transcript_in_one_string_is_turns() -> None:
+    asked = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: Is tea hot?\n\nAssistant: Yes"
+    (row,) = read_records([{"chosen": asked, "rejected": f"{asked}, and cold"}]).rows
+    assert [(m.role, m.text) for m in row.messages] == [
+        ("user", "hi"), ("assistant", "hello"), ("user", "Is tea hot?")]  # fmt: skip
+    assert [r.text for r in row.responses] == ["Yes", "Yes, and cold"]
 
 
 def test_turns_inside_a_prompt_of_helpsteer_are_turns() -> None:

@@ -101,6 +101,7 @@ def length_report(
         prompt=_some(prompts),
         answer=_some(answers),
         row=_some(longest),
+        pairs=len(gaps),
         chosen_longer=float((gaps > 0).double().mean()) if len(gaps) else 0.0,
         equal=float((gaps == 0).double().mean()) if len(gaps) else 0.0,
         margin_correlation=spearman(scored[:, 1], scored[:, 0]) if len(scored) > 1 else None,

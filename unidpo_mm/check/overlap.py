@@ -27,14 +27,14 @@ def overlap(
         held_out: Rows to evaluate on.
         pictures: Hashes of the pictures of each training row, then of each held-out row.
     """
-    first: dict[Hashable, str] = {}
+    first: dict[Hashable, PreferenceRow] = {}
     twice: list[tuple[str, str]] = []
     preferred: set[tuple[Hashable, str, str]] = set()
     for row, keys in zip(training, pictures, strict=False):
         prompt, preferences = prompt_key(row, keys), _preferences(row)
-        before = first.setdefault((prompt, preferences), row.where)
-        if before != row.where:
-            twice.append((row.where, before))
+        before = first.setdefault((prompt, preferences), row)
+        if before is not row:
+            twice.append((row.where, before.where))
         preferred |= {(prompt, better, worse) for better, worse in preferences}
     against = sum((prompt, worse, better) in preferred for prompt, better, worse in preferred)
     seen_prompts = {_question(row) for row in training}

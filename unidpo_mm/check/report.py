@@ -77,7 +77,8 @@ class LengthReport:
         unit: ``tokens`` with a model, else ``characters``.
         prompt, answer, row: Of prompts, of answers, of prompt with longest answer; pictures count
             with a model only.
-        chosen_longer, equal: Share of pairs whose chosen answer is longer, or as long.
+        pairs: How many there are.
+        chosen_longer, equal: Share of them whose chosen answer is longer, or as long.
         margin_correlation: Spearman's rho of score margin and difference of lengths; None where
             there are no scores.
         sharing: How many times fewer tokens (characters) a run with shared prompts computes, and
@@ -91,6 +92,7 @@ class LengthReport:
     prompt: Summary
     answer: Summary
     row: Summary
+    pairs: int
     chosen_longer: float
     equal: float
     margin_correlation: float | None

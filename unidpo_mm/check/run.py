@@ -247,7 +247,7 @@ class _Check:
 def _about_length(lengths: LengthReport) -> list[str]:
     found = []
     low, high = LONGER_WINS
-    unequal = 1 - lengths.equal
+    unequal = 1 - lengths.equal if lengths.pairs else 0.0
     share = lengths.chosen_longer / unequal if unequal else 0.5
     if not low <= share <= high:
         which = "longer" if share > 0.5 else "shorter"

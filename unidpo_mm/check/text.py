@@ -127,7 +127,7 @@ def _weights(report: CheckReport) -> Iterator[RenderableType]:
     if weights is None:
         return
     yield (
-        f"First weights of {weights.pairs} pairs under {report.model}: w_perf "
+        f"First weights of {weights.pairs} pairs under {escape(str(report.model))}: w_perf "
         f"{_short(weights.w_perf)}, effective size {100 * weights.effective_share:.0f} %"
     )
     for domain, share in weights.gradient_share.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from ..data.load import SourceFile
 
 __all__ = ["data"]
+
+REPORTS = (".json", ".html")
+"""What the reports of a check end in."""
+
+LONGEST_NAME = 255
+"""Bytes that the name of a file has at most."""
 
 PROBLEMS_FOUND = 1
 """Exit code of a check that found something a run would refuse."""
@@ -116,8 +123,11 @@ def check(  # noqa: PLR0917, one parameter an option
     from ..check import check_data
     from ..check.text import print_report
 
-    _check_writable(json_file, "--json")
-    _check_writable(html, "--html")
+    for path, option in ((json_file, "--json"), (html, "--html")):
+        _check_writable(path, option)
+        _keep_sources(path, option, [*sources, *(held_out or [])])
+    if json_file is not None and json_file == html:
+        raise typer.BadParameter(f"'{html}' is that of --json, too", param_hint="--html")
     said = _Said(images, format_name, split, subset, columns, scale, loss)
     files, eval_files, settings = _read(sources, held_out or [], said)
     settings = _with_length(settings, max_length)
@@ -127,13 +137,13 @@ def check(  # noqa: PLR0917, one parameter an option
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
     if json_file is not None:
-        json_file.write_text(json.dumps(_plain(report), indent=2), encoding="utf-8")
+        _write(json_file, json.dumps(_plain(report), indent=2), "--json")
     if html is not None:
         from ..check.page import page
 
         title = f"Data check: {', '.join(Path(source).name for source in sources)}"
         text = page(report, title=title)
-        html.write_text(text, encoding="utf-8", errors="backslashreplace")
+        _write(html, text, "--html")
     if report.problems:
         raise typer.Exit(PROBLEMS_FOUND)
 
@@ -188,22 +198,34 @@ def convert(  # noqa: PLR0917, one parameter an option
     subset: Subset = None,
     columns: Columns = None,
     scale: Scale = None,
+    leave_out_refused: Annotated[
+        bool,
+        typer.Option(
+            "--leave-out-refused", help="Write the rest where rows are refused, and say which are."
+        ),
+    ] = False,
 ) -> None:
     """Write preference data of any format in ours, or in TRL's."""
     from ..data.convert import write_rows
     from ..data.load import read_sources
     from ..errors import DataError
 
-    if any(Path(source).exists() and Path(source).samefile(out) for source in _there(out, sources)):
-        raise typer.BadParameter(f"'{out}' is one of the sources", param_hint="--out")
     _check_writable(out, "--out", make=True)
+    if out.exists():  # it may be one of the sources, named by a folder, recipe or registry
+        text = f"'{out}' is there already: name another file, or remove it first"
+        raise typer.BadParameter(text, param_hint="--out")
     said = _Said(images, format_name, split, subset, columns, scale)
     files, _, settings = _read(sources, [], said)
     loaded = read_sources(files, score_scale=settings.score_scale)
-    if loaded.problems:
+    if loaded.not_of_rows or (loaded.problems and not leave_out_refused):
         raise DataError(loaded.problems)
+    for problem in loaded.problems:
+        typer.echo(f"left out: {problem}", err=True)
     lines = write_rows(loaded.rows, out, to.value)
     for report in loaded.reports:
+        if report.refused:
+            text = f"{report.refused:,} of {report.records:,} rows left out: they are refused"
+            typer.echo(f"source '{report.source}': {text}")
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")
     typer.echo(f"{out}: {lines:,} lines of {len(loaded.rows):,} rows, format {to.value}")
@@ -247,17 +269,12 @@ def _read(
             text = f"a recipe says all of its sources; leave out {beside}, or name the files"
             raise typer.BadParameter(text, param_hint="SOURCE")
         return _of_recipe(Path(recipes[0]))
-    columns = [pair.partition("=") for pair in said.columns or ()]
-    wrong = [f"{ours}{sign}{theirs}" for ours, sign, theirs in columns if not (ours and theirs)]
-    if wrong:
-        text = f"'{wrong[0]}' is no pair of names: write prompt=question"
-        raise typer.BadParameter(text, param_hint="--column")
     common: dict[str, Any] = {
         "images": said.images,
         "format": said.format_name,
         "split": said.split,
         "subset": said.subset,
-        "columns": {ours: theirs for ours, _, theirs in columns},
+        "columns": _columns(said.columns or []),
         "scores": ScorePolicy(scale=_bounds(said.scale)),
     }
     files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
@@ -269,7 +286,7 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
     from ..check import CheckSettings
     from ..recipe import load_recipe
     from ..training.recipe_checks import check_loss
-    from ..training.run import loss_of, source_file
+    from ..training.run import loss_by_source, source_file
 
     recipe = load_recipe(path, checks=(check_loss,))
     section = recipe.data
@@ -281,11 +298,7 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         score_scale=section.score_scale,
         loss=recipe.loss.name,
         loss_parameters=recipe.loss.parameters,
-        loss_by_source={
-            source_file(source, section).source_name: own
-            for source in section.sources
-            if (own := loss_of(source, recipe.loss.name))
-        },
+        loss_by_source=loss_by_source(recipe),
         loss_named=True,
         max_skipped_fraction=section.pictures.max_skipped_fraction,
         arguments={
@@ -306,9 +319,47 @@ def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSet
     return dataclasses.replace(settings, arguments=arguments)
 
 
-def _there(out: Path, sources: list[str]) -> list[str]:
-    """Returns the sources that a file which is there already could be."""
-    return sources if out.exists() else []
+def _columns(pairs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        ours, _, theirs = pair.partition("=")
+        if not (ours and theirs):
+            text = f"'{pair}' is no pair of names: write prompt=question"
+        elif ours in found:
+            text = f"'{ours}' is named twice, as {found[ours]} and as {theirs}"
+        else:
+            found[ours] = theirs
+            continue
+        raise typer.BadParameter(text, param_hint="--column")
+    return found
+
+
+def _keep_sources(path: Path | None, option: str, sources: list[str]) -> None:
+    """Refuses to write over what is read: a source itself, or data in the folder of one."""
+    if path is None or not path.exists():
+        return
+    for source in map(Path, sources):
+        if not _exists(source):
+            continue
+        inside = path.parent.samefile(source) if source.is_dir() else path.samefile(source)
+        if inside or (source.suffix in (".yaml", ".yml") and path.suffix not in REPORTS):
+            text = f"'{path}' is one of the sources: name another file"
+            raise typer.BadParameter(text, param_hint=option)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        said = f"'{path}' cannot be written ({error})"
+        raise typer.BadParameter(said, param_hint=option) from error
 
 
 def _check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
@@ -316,7 +367,9 @@ def _check_writable(path: Path | None, option: str, *, make: bool = False) -> No
     if path is None:
         return
     text = None
-    if path.is_dir():
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        text = "no file has a name as long"
+    elif path.is_dir():
         text = f"'{path}' is a folder"
     elif path.parent.exists() and not path.parent.is_dir():
         text = f"'{path.parent}' is no folder"
@@ -333,7 +386,7 @@ def _bounds(scale: str | None) -> tuple[float, float] | None:
         low, high = (float(number) for number in scale.split(","))
     except ValueError:
         low = high = 0.0
-    if not low < high:
+    if not (low < high and math.isfinite(high - low)):
         raise typer.BadParameter(f"'{scale}' is no scale: write it as 0,10", param_hint="--scale")
     return low, high
 

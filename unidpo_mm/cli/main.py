@@ -4,6 +4,7 @@ A command of another package, such as `demo`, is only looked at when it is the o
 the list of commands needs its one line of help, which is read from its source without importing it.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
@@ -30,6 +31,9 @@ EXIT_CODE = 2
 
 def main() -> None:
     """Runs the command line of this process; the entry point of `unidpo-mm`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # half a character in a name must not end a report
+            stream.reconfigure(errors="backslashreplace")
     try:
         build_app(sys.argv[1:])(prog_name="unidpo-mm")
     except UniDPOError as error:

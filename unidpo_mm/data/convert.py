@@ -1,5 +1,6 @@
 """Writes rows in our native format, or in TRL's, with their pictures beside them."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ from .images import FileImage, MemoryImage, UrlImage
 from .scores import ScorePolicy
 
 __all__ = ["native", "trl", "write_rows"]
+
+NO_PAIR = (
+    "Write it as native, or leave such rows out: convert a recipe whose source says "
+    "scores: {ties: drop}"
+)
 
 Picture = Callable[[ImageRef], str]
 """Writes a picture where it has to be written, and returns what names it in a record."""
@@ -34,7 +40,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
         found = f"'{path.name}' is to be written"
         raise DataError(Problem(str(path), found, "Give a path that ends in .jsonl"))
     problems = [
-        Problem(row.where, "the row holds no pair", "Write it as native, or leave it out")
+        Problem(row.where, "the row holds no pair", NO_PAIR)
         for row in rows
         if layout == "trl" and not row.pairs
     ]
@@ -55,17 +61,22 @@ def native(row: PreferenceRow, picture: Picture) -> dict[str, Any]:
     """Returns a row as a record of the format `ranked`; reading it gives the same row."""
     responses = [{"text": one.text, "score": one.score} for one in row.responses]
     made = {Pair(*pair) for pair in ScorePolicy().pairing(row.responses)}
-    given = row.pairs if made != set(row.pairs) else ()  # else reading makes the same
+    unscored = len(responses) > 1 and any(one["score"] is None for one in responses)
+    given = unscored or made != set(row.pairs)  # else reading makes the same
     record = {
         "id": row.id,
         "domain": row.domain,
         "prompt": _prompt(row),
         "images": [picture(image) for image in row.images],
         "responses": responses,
-        "pairs": [[pair.chosen, pair.rejected, pair.weight] for pair in given],
+        "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if given else None,
         "tools": json.loads(row.tools) if row.tools else None,
     }
-    return {name: value for name, value in record.items() if value not in (None, [])}
+    return {
+        name: value
+        for name, value in record.items()
+        if value is not None and (value != [] or name == "pairs")
+    }
 
 
 def trl(row: PreferenceRow, picture: Picture) -> Iterator[dict[str, Any]]:
@@ -95,11 +106,12 @@ def _prompt(row: PreferenceRow) -> Any:
     """Returns a prompt as the string that it was, or as messages."""
     if not row.raw:
         return [_turn(message) for message in row.messages]
-    # the line break after a placeholder belongs to it and is not read
-    return "".join(
-        "<image>\n" if isinstance(part, ImageSlot) else part
-        for message in row.messages
-        for part in message.parts
+    (message,) = row.messages
+    in_front = list(itertools.takewhile(lambda part: isinstance(part, ImageSlot), message.parts))
+    rest = message.parts[len(in_front) :]
+    # the line break after a placeholder in front belongs to it and is not read
+    return "<image>\n" * len(in_front) + "".join(
+        "<image>" if isinstance(part, ImageSlot) else part for part in rest
     )
 
 

@@ -3,22 +3,40 @@
 A reader yields (file, row number from 1, record), or a `Problem` in place of the record.
 """
 
-import itertools
+import dataclasses
+import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ..errors import DataError, Problem
 
-__all__ = ["Place", "Record", "read_place"]
+__all__ = ["OF_FILE", "Found", "Place", "Record", "read_place", "undecoded"]
 
 Record = tuple[str, int, Any]
 
-SPLIT = re.compile(r"(^|[-_.])(train|test|valid|validation|val|dev|eval)([-_.0-9]|$)")
+SPLIT = re.compile(r"(?:^|[-_.])(train|test|valid|validation|val|dev|eval)(?:[-_.0-9]|$)")
 """A name of a file that says which split it is."""
+SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}")
+"""A file of a split in pieces; what stands in front is the split's whole name."""
+SAME_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+"""What a split is called beside its usual name."""
+ABOUT = frozenset({"dataset_info.json", "dataset_infos.json", "state.json"})
+"""Files that are about data and hold none."""
+
+OF_FILE = 0
+"""In place of the number of a row: the problem is one of the whole file."""
+REPAIR = "Repair the path"
+
+NAMED = 4
+"""Files of a folder that a message names."""
+
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What is raised where bytes cannot be read, or packed ones are cut or broken."""
 
 BATCH = 1024
 """Rows of a Parquet or Arrow file that are in memory at once."""
@@ -29,8 +47,8 @@ class Place:
     """Where the records of a source are.
 
     Attributes:
-        path: A JSON, JSONL, Parquet or Arrow file, a folder that holds such files or was written
-            by `datasets`, a registry `dataset_info.json`, or a data set on the hub.
+        path: A JSON, JSONL (also in gzip), Parquet or Arrow file, a folder that holds such files or
+            was written by `datasets`, a registry `dataset_info.json`, or a data set on the hub.
         split: Split of a data set on the hub or in a folder that `datasets` wrote.
         subset: Configuration of a data set on the hub, or name of an entry of a registry.
     """
@@ -64,14 +82,20 @@ def read_place(place: Place) -> Found:
         DataError: If there is nothing that can be read.
     """
     path = Path(place.path)
-    if path.name == "dataset_info.json" and path.is_file():
+    try:
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(
+            Problem(place.path, f"no file has such a name ({error})", REPAIR)
+        ) from error
+    if is_file and path.name == "dataset_info.json":
         from .registry import read_entry
 
         return read_entry(path, place)
-    if path.is_file():
+    if is_file:
         _refuse(place, split="a file has none", subset="a file has none")
         return Found(_file(path))
-    if path.is_dir():
+    if is_dir:
         return Found(_folder(path, place))
     return Found(_hub(place))
 
@@ -86,44 +110,130 @@ def _refuse(place: Place, **why: str) -> None:
 
 
 def _file(path: Path) -> Iterator[Record]:
-    if path.suffix not in READERS:
-        found = f"'{path.suffix}' is no format of data files"
+    kind = _kind(path)
+    if kind not in READERS:
+        found = f"'{kind}' is no format of data files"
         known = ", ".join(READERS)
         raise DataError(Problem(str(path), found, f"Give a file of {known}"))
-    return READERS[path.suffix](path)
+    return READERS[kind](path)
+
+
+def _kind(path: Path) -> str:
+    """Returns the ending of a file's name, with what it was before it was compressed."""
+    suffixes = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
+    return "".join(suffixes).lower()
 
 
 def _folder(path: Path, place: Place) -> Iterator[Record]:
-    """Returns the records of all data files of a folder, file by file.
+    """Returns the records of all data files of a folder, or of those of one split, file by file.
 
-    A folder that `datasets` saved, and one whose files are splits, as a clone of a data set on a
-    hub is, are read by `datasets`.
+    The files of a clone of a data set on a hub may lie in folders below. A folder that `datasets`
+    saved, and a configuration, are read by `datasets`.
     """
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _saved(path, place)
-    files = sorted(file for file in path.iterdir() if file.suffix in READERS)
-    if not files and any(file.suffix in READERS for file in path.rglob("*")):
+    if place.subset is not None:
         return _hub(place)
-    if any(SPLIT.search(file.stem) for file in files):
-        return _hub(place)
-    _refuse(place, split="a folder of files has none", subset="a folder of files has none")
-    kinds = sorted({file.suffix for file in files})
-    if len(kinds) > 1:
-        found = f"the folder holds files of several kinds ({', '.join(kinds)})"
-        raise DataError(Problem(str(path), found, "Name a file, or sort them into folders"))
+    files = _data_files(path.iterdir()) or _data_files(path.rglob("*"))
     if not files:
         found = "the folder holds no Parquet, JSONL, JSON or Arrow file"
         raise DataError(Problem(str(path), found, "Name a file, or a folder that holds some"))
-    return itertools.chain.from_iterable(map(_file, files))
+    files = _of_split(files, place)
+    kinds = sorted({_kind(file) for file in files})
+    if len(kinds) > 1:
+        found = f"the folder holds files of several kinds ({', '.join(kinds)})"
+        raise DataError(Problem(str(path), found, "Name a file, or sort them into folders"))
+    return _one_by_one(files)
+
+
+def _data_files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(
+        path
+        for path in paths
+        if _kind(path) in READERS
+        and path.name not in ABOUT
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def _of_split(files: Sequence[Path], place: Place) -> list[Path]:
+    """Returns the files of the split asked for; of files without splits all."""
+    splits = {file: _split_of(file) for file in files}
+    named = [file.name for file, split in splits.items() if split]
+    others = [file.name for file, split in splits.items() if not split]
+    if not named:
+        reason = "a folder of files has none"
+        _refuse(place, split=reason)
+        return list(files)
+    if others:
+        found = f"{_some(named)} say which split they are, {_some(others)} do not"
+        remedy = "Name the files as sources one by one, or give each split a folder"
+        raise DataError(Problem(place.path, found, remedy))
+    known = sorted(set(filter(None, splits.values())))
+    asked = place.split or "train"
+    asked = asked if asked in known else SAME_SPLIT.get(asked, asked)
+    if asked not in known:
+        found = f"there is no split '{asked}' among {', '.join(known)}"
+        remedy = "Name one of them in the source's 'split'"
+        raise DataError(Problem(place.path, found, remedy))
+    return [file for file, split in splits.items() if split == asked]
+
+
+def _split_of(file: Path) -> str | None:
+    """Returns the split that the name of a file says it is."""
+    stem = file.name.partition(".")[0] if SHARD.match(file.name) else file.name
+    shard = SHARD.fullmatch(stem)
+    if shard is not None:
+        return shard[1]
+    found = SPLIT.search(file.name)
+    return SAME_SPLIT.get(found[1], found[1]) if found else None
+
+
+def _one_by_one(files: Iterable[Path]) -> Iterator[Record]:
+    """Yields the records of files; one that cannot be read does not end the others."""
+    for file in files:
+        empty = True
+        try:
+            for record in _file(file):
+                empty = False
+                yield record
+        except DataError as error:
+            empty = False
+            for problem in error.problems:
+                yield str(file), OF_FILE, problem
+        if empty:
+            problem = Problem(str(file), "the file holds no row", "Remove it, or give it rows")
+            yield str(file), OF_FILE, problem
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
-    with path.open("rb") as lines:
+    try:
+        yield from _lines(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(Problem(str(path), f"the file cannot be read ({error})", "Repair the file"))
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield str(path), number, json.loads(line.decode("utf-8-sig"))
+                yield str(path), number, _parsed(line)
             except UnicodeDecodeError as error:
                 found = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
                 problem = Problem(f"{path} row {number}", found, "Write the file as UTF-8")
@@ -136,7 +246,8 @@ def _jsonl(path: Path) -> Iterator[Record]:
 
 def _json(path: Path) -> Iterator[Record]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        with _opened(path) as file:
+            content = _parsed(file.read())
     except UnicodeDecodeError as error:
         found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
         raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
@@ -144,11 +255,27 @@ def _json(path: Path) -> Iterator[Record]:
         found = f"the file is no JSON ({_why(error)})"
         remedy = "Write a list of objects, or one object a line in a .jsonl file"
         raise DataError(Problem(str(path), found, remedy)) from error
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     if not isinstance(content, list):
         found = f"the file holds {type(content).__name__}"
         raise DataError(Problem(str(path), found, "Write a list of objects"))
     for number, record in enumerate(content, start=1):
         yield str(path), number, record
+
+
+def _parsed(content: bytes) -> Any:
+    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object of JSON, of which no key may stand twice: one value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twice}' stands twice in an object")
+    return found
 
 
 def _why(error: Exception) -> str:
@@ -162,26 +289,44 @@ def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(BATCH):
-            for record in batch.to_pylist():
-                number += 1
-                yield str(path), number, record
+        yield from _of_batches(pq.ParquetFile(path).iter_batches(BATCH), path)
     except (pa.ArrowException, OSError) as error:
         remedy = "Write the file again"
         raise DataError(Problem(str(path), f"no Parquet file ({error})", remedy)) from error
 
 
 def _arrow(path: Path) -> Iterator[Record]:
-    from datasets import Dataset
+    import pyarrow as pa
 
     try:
-        dataset = Dataset.from_file(str(path))
-    except Exception as error:  # whatever arrow or the library find wrong with the bytes
+        with pa.memory_map(str(path)) as file:
+            try:
+                batches: Iterable[Any] = pa.ipc.open_stream(file)
+            except pa.ArrowInvalid:  # the other of the two kinds of Arrow files
+                found = pa.ipc.open_file(file)
+                batches = map(found.get_batch, range(found.num_record_batches))
+            yield from _of_batches(batches, path)
+    except (pa.ArrowException, OSError) as error:
         remedy = "Write the file again"
         raise DataError(Problem(str(path), f"no Arrow file ({error})", remedy)) from error
-    yield from _of_dataset(dataset, str(path))
+
+
+def _of_batches(batches: Iterable[Any], path: Path) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        names = batch.schema.names
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            found = f"the column '{twice[0]}' is there twice"
+            raise DataError(Problem(str(path), found, "Give each column its own name"))
+        try:
+            records = batch.to_pylist()
+        except (ValueError, OverflowError) as error:
+            found = f"a value after row {number} cannot be read ({error})"
+            raise DataError(Problem(str(path), found, "Write the file again")) from error
+        for record in records:
+            number += 1
+            yield str(path), number, record
 
 
 def _saved(path: Path, place: Place) -> Iterator[Record]:
@@ -205,16 +350,30 @@ def _saved(path: Path, place: Place) -> Iterator[Record]:
 
 
 def _of_dataset(dataset: Any, place: str) -> Iterator[Record]:
-    """Yields records with pictures as bytes or paths, undecoded."""
+    for number, record in enumerate(undecoded(dataset), start=1):
+        yield place, number, record
+
+
+def undecoded(dataset: Any) -> Any:
+    """Returns a data set of `datasets` whose pictures come as bytes or paths, wherever they are."""
+    if not getattr(dataset, "features", None):
+        return dataset
+    return dataset.cast(type(dataset.features)(_undecoded(dict(dataset.features))))
+
+
+def _undecoded(feature: Any) -> Any:
     from datasets import Image
 
-    for name, feature in (dataset.features or {}).items():
-        if isinstance(feature, Image):
-            dataset = dataset.cast_column(name, Image(decode=False))
-        elif isinstance(getattr(feature, "feature", None), Image):
-            dataset = dataset.cast_column(name, type(feature)(Image(decode=False)))
-    for number, record in enumerate(dataset, start=1):
-        yield place, number, record
+    if isinstance(feature, Image):
+        return Image(decode=False)
+    if isinstance(feature, Mapping):
+        return {name: _undecoded(one) for name, one in feature.items()}
+    if isinstance(feature, list):
+        return [_undecoded(one) for one in feature]
+    inner = getattr(feature, "feature", None)
+    if inner is not None and dataclasses.is_dataclass(feature) and not isinstance(feature, type):
+        return dataclasses.replace(feature, feature=_undecoded(inner))
+    return feature
 
 
 def _hub(place: Place) -> Iterator[Record]:
@@ -224,7 +383,9 @@ def _hub(place: Place) -> Iterator[Record]:
         dataset = load_dataset(place.path, place.subset, split=place.split or "train")
     except Exception as error:  # the library raises many kinds for a name it cannot reach
         found = f"neither a file nor a data set that can be reached ({error})"
-        raise DataError(Problem(place.path, found, "Repair the path")) from error
+        split = "split" in str(error)  # the library then names those that there are
+        remedy = "Name one in the source's 'split'" if split else REPAIR
+        raise DataError(Problem(place.path, found, remedy)) from error
     yield from _of_dataset(dataset, place.path)
 
 
@@ -232,6 +393,8 @@ READERS = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
+    ".jsonl.gz": _jsonl,
+    ".json.gz": _json,
     ".parquet": _parquet,
     ".arrow": _arrow,
 }

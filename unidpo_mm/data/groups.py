@@ -55,7 +55,10 @@ def join_answers(
     """
     by_prompt: dict[Hashable, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
-        by_prompt[_key(row)].append(row)
+        try:
+            by_prompt[_key(row)].append(row)
+        except DataError as error:  # of a picture that had to be fetched
+            problems.extend(error.problems)
     joined = []
     for group in by_prompt.values():
         row = group[0] if len(group) == 1 else _join(group)
@@ -85,7 +88,7 @@ def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
 
 def _key(row: PreferenceRow) -> Hashable:
     pictures = tuple(image.key() for image in row.images)
-    return row.source, row.domain, row.raw, row.messages, pictures
+    return row.source, row.domain, row.raw, row.messages, row.tools, pictures
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:

@@ -29,10 +29,14 @@ __all__ = [
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
 
-BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
+BASE64 = re.compile(r"\s*[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
 """A string that is a picture and no path, where it is long or begins as pictures do."""
-BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
-"""Of PNG, JPEG, GIF and WebP in base64."""
+BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
+"""Of PNG, JPEG, GIF, WebP, BMP, both kinds of TIFF, and AVIF in base64."""
+SHOWN_NAME = 300
+"""Characters of a path that a message shows."""
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is turned."""
 LONGEST_NAME = 255
 """Bytes that the name of a file has at most."""
 
@@ -88,10 +92,11 @@ class FileImage:
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
         if not _is_file(self.path):
+            why = "is no file" if _exists(self.path) else "does not exist"
             raise PictureError(
                 Problem(
                     self.where,
-                    f"the picture '{self.path}' does not exist",
+                    f"the picture '{_shortened(str(self.path))}' {why}",
                     "Repair the path, or name the folder of the pictures in the source's 'images'",
                 )
             )
@@ -134,7 +139,10 @@ class MemoryImage:
             raw = self.content.tobytes()
         except Exception:  # decoders raise what they like; opening it says so with its row
             return f"{id(self.content):064x}"
-        return hashlib.sha256(f"{self.content.mode}{self.content.size}".encode() + raw).hexdigest()
+        palette = self.content.getpalette() if self.content.mode == "P" else None
+        turned = self.content.getexif().get(ORIENTATION)
+        shown = f"{self.content.mode}{self.content.size}{palette}{turned}"
+        return hashlib.sha256(shown.encode() + raw).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +217,7 @@ def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
 
 def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
     header, comma, encoded = text.partition(",")
-    if header.startswith("data:") and comma:
+    if header.lower().startswith("data:") and comma:
         return MemoryImage(_decoded(encoded), where, rules.max_pixels)
     if "://" in text:
         if not rules.fetch:
@@ -218,7 +226,7 @@ def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
             raise WrongValue(found, remedy)
         return UrlImage(text, where, rules.max_pixels)
     long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
-    if BASE64.fullmatch(text) and (long or text.startswith(BEGINNINGS)):
+    if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BEGINNINGS)):
         return MemoryImage(_decoded(text), where, rules.max_pixels)
     if "\0" in text:
         raise WrongValue("the path of a picture holds a zero byte", "Repair the path")
@@ -234,9 +242,17 @@ def _decoded(text: str) -> bytes:
         raise WrongValue(found, "Encode the picture again") from error
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}..."
+
+
 def _is_file(path: Path) -> bool:
+    return _exists(path) and path.is_file()
+
+
+def _exists(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()
     except (OSError, ValueError):  # a name that is too long for any file
         return False
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError, Problem
 from ..records import Domain, PreferenceRow
 from .detect import format_named, format_of
-from .files import Found, Place, Record, read_place
+from .files import OF_FILE, Found, Place, Record, read_place, undecoded
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
@@ -91,6 +91,7 @@ class SourceReport:
     Attributes:
         source: Its name.
         records: Records read.
+        refused: Records that could not be read.
         rows: Rows that came of them.
         formats: Format -> records of it.
         unread: Column -> records that have it and whose format does not read it.
@@ -100,6 +101,7 @@ class SourceReport:
 
     source: str
     records: int = 0
+    refused: int = 0
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
@@ -109,18 +111,27 @@ class SourceReport:
     def sentences(self) -> list[str]:
         """Returns what the user should know of the source."""
         found = self.pairs.sentences(self.policy)
-        if self.unread:
-            columns = ", ".join(f"{name} ({rows:,})" for name, rows in self.unread.items())
+        unread = {name: rows for name, rows in self.unread.items() if rows}
+        if unread:
+            columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
             found.append(f"columns that nothing reads: {columns}")
         return found
 
 
 @dataclass
 class Loaded:
-    """Rows, the problems with the others, and a report of each source."""
+    """Rows, the problems with the others, and a report of each source.
+
+    Attributes:
+        rows: What could be read.
+        problems: Everything that is wrong.
+        not_of_rows: Those of them that leaving out single records would not mend.
+        reports: What else was found.
+    """
 
     rows: list[PreferenceRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    not_of_rows: list[Problem] = field(default_factory=list)
     reports: list[SourceReport] = field(default_factory=list)
 
 
@@ -164,16 +175,20 @@ def read_sources(
             reader = _Reader(source, found, score_scale, place=source.path, prefix=prefix)
         except DataError as error:
             loaded.problems += error.problems
+            loaded.not_of_rows += error.problems
             loaded.reports.append(SourceReport(source.source_name, policy=source.scores))
             continue
         reader.read(found.records)
-        if not reader.report.records and not reader.problems:
+        if not reader.report.records and not reader.problems and not reader.not_of_rows:
             empty = Problem(source.path, "the file holds no row", "Give a file with rows")
-            reader.problems.append(empty)
+            reader.not_of_rows.append(empty)
         loaded.rows += reader.rows
-        loaded.problems += reader.problems
+        loaded.problems += [*reader.problems, *reader.not_of_rows]
+        loaded.not_of_rows += reader.not_of_rows
         loaded.reports.append(reader.report)
-    loaded.problems += _duplicate_ids(loaded.rows)
+    duplicates = list(_duplicate_ids(loaded.rows))
+    loaded.problems += duplicates
+    loaded.not_of_rows += duplicates
     return loaded
 
 
@@ -210,15 +225,24 @@ def read_records(
     place = f"data set '{source.path}'"
     if isinstance(records, Mapping):
         known = ", ".join(map(str, records))
-        found = f"it is {type(records).__name__} of {known or 'nothing'}, no list of rows"
-        problem = Problem(place, found, "Give one of its splits, or a list")
-        return Loaded(problems=[problem], reports=[SourceReport(source.source_name)])
+        return _no_rows(place, source, f"it is {type(records).__name__} of {known or 'nothing'}")
+    if isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
+        return _no_rows(place, source, f"it is {type(records).__name__} ({str(records)[:60]!r})")
+    if hasattr(records, "iterrows"):
+        return _no_rows(place, source, "it is a table of pandas")
     if hasattr(records, "with_format"):
-        records = records.with_format(None)  # arrays and tensors become numbers and lists
+        records = undecoded(records.with_format(None))  # arrays and tensors become lists
     reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
     reader.read((place, number, record) for number, record in enumerate(records, start=1))
-    problems = [*reader.problems, *_duplicate_ids(reader.rows)]
-    return Loaded(reader.rows, problems, [reader.report])
+    not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
+    problems = [*reader.problems, *not_of_rows]
+    return Loaded(reader.rows, problems, not_of_rows, [reader.report])
+
+
+def _no_rows(place: str, source: SourceFile, found: str) -> Loaded:
+    remedy = "Give a list of records, a Dataset, or one of the splits of a DatasetDict"
+    problem = Problem(place, f"{found}, no list of rows", remedy)
+    return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
 
 
 class _Reader:
@@ -241,6 +265,7 @@ class _Reader:
         self.report = SourceReport(source.source_name, policy=source.scores)
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
+        self.not_of_rows: list[Problem] = []
         self.unknown: Counter[str] = Counter()
         self.missing = set(self.columns)
 
@@ -253,11 +278,13 @@ class _Reader:
                 if isinstance(record, PreferenceRow):
                     self.rows.append(record)
                 elif isinstance(record, Problem):
-                    self.problems.append(record)
+                    of_row = number != OF_FILE
+                    (self.problems if of_row else self.not_of_rows).append(record)
+                    self.report.refused += of_row
                 else:
                     self._read(f"{place} row {number}", record, single)
         except DataError as error:  # the rest of a file cannot be read; what was read still counts
-            self.problems += error.problems
+            self.not_of_rows += error.problems
         self._join(single)
         self._count_unknown()
         self.report.rows = len(self.rows)
@@ -265,18 +292,25 @@ class _Reader:
             own = self.columns[usual]
             where = f"{self.place}, columns.{usual}"
             remedy = "Name a column of the file, or leave it out"
-            if usual in self.source.columns:
-                self.problems.append(Problem(where, f"no row has a column '{own}'", remedy))
+            if usual in self.columns:
+                self.not_of_rows.append(Problem(where, f"no row has a column '{own}'", remedy))
 
     def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
         try:
             usual = self._by_usual_names(record, where)
             format_ = self._format(usual, where)
             if format_ is None:
+                self.report.refused += 1
                 return
             row = format_.parse(usual, self._context(where))
         except DataError as error:
             self.problems += error.problems
+            self.report.refused += 1
+            return
+        except RecursionError:
+            deep = "the row is nested too deeply"
+            self.problems.append(Problem(where, deep, "Write it with less nesting"))
+            self.report.refused += 1
             return
         self.report.formats[format_.name] += 1
         for name in usual.keys() - format_.known:
@@ -298,6 +332,8 @@ class _Reader:
             return record
         self.missing -= {usual for usual, own in self.columns.items() if own in record}
         theirs = set(self.columns.values())
+        for usual in self.columns.keys() - theirs:  # it stands there, and another is read for it
+            self.report.unread[usual] += record.get(usual) is not None
         rest = {name: value for name, value in record.items() if name not in theirs}
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
 
@@ -332,8 +368,10 @@ class _Reader:
         )
 
     def _join(self, single: Sequence[PreferenceRow]) -> None:
+        before = len(self.problems)
         for row in join_answers(single, self.source.scores.pairing, self.problems):
             self._keep(row)
+        self.report.refused += len({problem.where for problem in self.problems[before:]})
 
     def _keep(self, row: PreferenceRow) -> None:
         settled = settle(row, self.source.scores, self.report.pairs)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ USUAL = {
     },
     "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
 }
+USUAL["openai"] = USUAL["sharegpt"]  # its turns have the keys of messages
 """Formatting -> role of a column -> its usual name, that of our format."""
 COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
+OTHER_ROLES = ("response", "tools")
+"""Roles that an entry of any formatting may name and a ranking does not read."""
 NOT_UNDERSTOOD = ("videos", "audios", "kto_tag")
 TAGS = {
     "role_tag": "from",
@@ -55,6 +59,7 @@ def read_entry(path: Path, place: Place) -> Found:
     if not entry.get("ranking"):
         found = "the entry is no ranking: it has no chosen and rejected answers"
         raise DataError(_problem(path, place.subset, found, "Name one with 'ranking': true"))
+    _refuse_split(path, place)
     given, tagged = (
         _mapping(path, place.subset, entry, "columns"),
         _mapping(path, place.subset, entry, "tags"),
@@ -64,28 +69,53 @@ def read_entry(path: Path, place: Place) -> Found:
         found = f"the entry names {', '.join(refused)}, which are not understood yet"
         raise DataError(_problem(path, place.subset, found, "Remove the column"))
     usual = {**USUAL[formatting], **COMMON}
+    _refuse_unknown(path, place.subset, "columns", given, {*usual, *NOT_UNDERSTOOD, *OTHER_ROLES})
+    _refuse_unknown(path, place.subset, "tags", tagged, set(TAGS))
     inner = _inner(path, place.subset, entry)
     tags = {usual_tag: tagged.get(tag) for tag, usual_tag in TAGS.items()}
     spoken = {name: own for name, own in tags.items() if own not in (None, name)}
     records = inner.records
-    if isinstance(entry.get("num_samples"), int):
-        records = itertools.islice(records, entry["num_samples"])
-    if formatting == "sharegpt" and spoken:
+    most = entry.get("num_samples")
+    if most is not None:
+        if not isinstance(most, int) or isinstance(most, bool) or not 0 < most < sys.maxsize:
+            found = f"'num_samples' is {str(most)[:40]!r}"
+            raise DataError(_problem(path, place.subset, found, "Give a whole number above 0"))
+        records = itertools.islice(records, most)
+    if formatting != "alpaca" and spoken:
         own = {role: given.get(role, name) for role, name in usual.items()}
         turned = (own["messages"], own["chosen"], own["rejected"])
         records = _retagged(records, turned, spoken)
     return Found(
         records,
         columns={usual[role]: str(name) for role, name in given.items() if role in usual},
-        format=formatting,
+        format="alpaca" if formatting == "alpaca" else "sharegpt",
         folder=path.parent,
     )
 
 
+def _refuse_split(path: Path, place: Place) -> None:
+    if place.split not in (None, "train"):
+        found = f"split '{place.split}' is asked for, and an entry names its own"
+        raise DataError(_problem(path, place.subset, found, "Leave it out, or name another entry"))
+
+
+def _refuse_unknown(
+    path: Path, name: str | None, key: str, given: Mapping[str, Any], known: set[str]
+) -> None:
+    for role, value in given.items():
+        if role not in known:
+            found = f"'{key}' names '{role}'{suggestion(str(role), sorted(known))}"
+            remedy = f"Use {', '.join(sorted(known))}"
+            raise DataError(_problem(path, name, found, remedy))
+        if not isinstance(value, str | None):
+            found = f"'{key}.{role}' is {type(value).__name__}"
+            raise DataError(_problem(path, name, found, "Give a name"))
+
+
 def _entry(path: Path, name: str | None) -> Mapping[str, Any]:
     try:
-        registry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        registry = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         found = f"the registry cannot be read ({error})"
         raise DataError(Problem(str(path), found, "Write it as JSON")) from error
     entries = registry if isinstance(registry, Mapping) else {}
@@ -135,7 +165,7 @@ def _retagged(
         if not isinstance(value, Mapping):
             return value
         renamed = {names.get(key, key): one for key, one in value.items()}
-        if speaker in value:
+        if isinstance(value.get(speaker), str):
             renamed["from"] = names.get(value[speaker], value[speaker])
         return renamed
 

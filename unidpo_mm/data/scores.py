@@ -5,6 +5,7 @@ user says otherwise; pairs of several scored answers are made here.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -60,7 +61,10 @@ class ScorePolicy:
         return mapped
 
     def pairing(self, responses: Sequence[Response]) -> list[tuple[int, int]]:
-        """Returns the pairs (chosen, rejected) of the scored answers of a row."""
+        """Returns the pairs (chosen, rejected) of the scored answers of a row.
+
+        Two answers of one text make none, whatever their scores.
+        """
         scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
         falling = sorted(scored, key=lambda one: -one[0])  # stable: equal scores keep their order
         if self.pairs == "best_vs_worst":
@@ -69,7 +73,11 @@ class ScorePolicy:
             found = list(pairwise(falling))
         else:
             found = list(combinations(falling, 2))
-        return [(n, m) for (one, n), (other, m) in found if one != other]
+        return [
+            (n, m)
+            for (one, n), (other, m) in found
+            if one != other and responses[n].text != responses[m].text
+        ]
 
 
 @dataclass
@@ -82,6 +90,8 @@ class PairCounts:
         ties, dropped_ties: Pairs of equal scores, and how many of them were dropped.
         below_margin: Pairs dropped since their scores lie too close.
         unscored: Pairs that lack a score.
+        unrated: Answers without a score beside others that have one, and so in no pair.
+        repeated: Times that two answers of a row are one text with two scores.
         rows_dropped: Rows that lost their last pair.
     """
 
@@ -92,6 +102,8 @@ class PairCounts:
     dropped_ties: int = 0
     below_margin: int = 0
     unscored: int = 0
+    unrated: int = 0
+    repeated: int = 0
     rows_dropped: int = 0
 
     def sentences(self, policy: ScorePolicy) -> list[str]:
@@ -118,6 +130,13 @@ class PairCounts:
                 f"{self.unscored:,} pairs have no score: quality weight {policy.missing:g}, no "
                 "calibrated NLL (scores.missing)"
             )
+        if self.unrated:
+            found.append(f"{self.unrated:,} answers have no score beside others, and make no pair")
+        if self.repeated:
+            found.append(
+                f"{self.repeated:,} times two answers of a row are one text with two scores: they "
+                "make no pair"
+            )
         if self.rows_dropped:
             found.append(f"{self.rows_dropped:,} rows left out: they have no pair, or none is left")
         return found
@@ -131,6 +150,7 @@ def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> Prefe
         policy: What to do.
         counts: What was done is added to it.
     """
+    _count_unpaired(row, counts)
     kept = [pair for pair in (_settled(row, p, policy, counts) for p in row.pairs) if pair]
     if row.pairs and not kept:
         counts.rows_dropped += 1
@@ -141,6 +161,19 @@ def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> Prefe
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
 
 
+def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:
+    scored = [one for one in row.responses if one.score is not None]
+    paired = {n for pair in row.pairs for n in (pair.chosen, pair.rejected)}
+    if scored:
+        counts.unrated += sum(
+            one.score is None and n not in paired for n, one in enumerate(row.responses)
+        )
+    counts.repeated += sum(
+        one.text == other.text and one.score != other.score
+        for one, other in combinations(scored, 2)
+    )
+
+
 def _settled(
     row: PreferenceRow, pair: Pair, policy: ScorePolicy, counts: PairCounts
 ) -> Pair | None:
@@ -149,6 +182,10 @@ def _settled(
         counts.unscored += 1
         return pair
     margin = better - worse
+    # scores are decimal numbers: 0.3 - 0.1 is no less than 0.2
+    if abs(margin) < policy.min_margin and not math.isclose(abs(margin), policy.min_margin):
+        counts.below_margin += 1
+        return None
     if margin < 0:
         counts.misordered += 1
         if policy.misordered == "drop":
@@ -156,13 +193,10 @@ def _settled(
             return None
         if policy.misordered == "swap":
             counts.swapped += 1
-            pair, margin = Pair(pair.rejected, pair.chosen, pair.weight), -margin
+            return Pair(pair.rejected, pair.chosen, pair.weight)
     elif margin == 0:
         counts.ties += 1
         if policy.ties == "drop":
             counts.dropped_ties += 1
             return None
-    if margin < policy.min_margin and policy.min_margin > 0:
-        counts.below_margin += 1
-        return None
     return pair

@@ -34,6 +34,8 @@ def _as_tuple(value: Any) -> Any:
 def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
     if not scale[0] < scale[1]:
         raise ValueError(f"the lower end {scale[0]} of a scale must be below its upper end")
+    if scale[1] - scale[0] == float("inf"):
+        raise ValueError(f"the scale from {scale[0]} to {scale[1]} is too wide for numbers")
     return scale
 
 
@@ -193,7 +195,7 @@ class DataSection(Section):
     their pictures made smaller. No token of a prompt or picture is ever cut."""
     pictures: PicturesSection = PicturesSection()
     """Which pictures may be opened."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the split and of the order of rows."""
     feature_cache_gb: float = Field(default=0.0, ge=0)
     """Most gigabytes on disk for features of pictures, where the tower is frozen; 0 for none."""

@@ -95,6 +95,10 @@ def parse_yaml(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         document.problems.append(_syntax_problem(error, name))
         return document
+    except RecursionError:
+        remedy = "Close the brackets"
+        document.problems.append(Problem(name, "this is nested too deeply to be a recipe", remedy))
+        return document
     if root is not None:
         document.data = _Builder(document).value(root, (), frozenset())
     return document

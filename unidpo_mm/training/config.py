@@ -9,7 +9,8 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from .aliases import resolve_aliases
-from .loss_settings import LossSettings, make_loss_settings
+from .data_options import check_data_options, score_policy
+from .loss_settings import LossSettings, make_loss_settings, weighs_missing
 
 __all__ = ["LOSS_FIELDS", "UniDPOConfig"]
 
@@ -164,6 +165,7 @@ class UniDPOConfig(TrainingArguments):
             # our sampler already gives every process as many batches, by fillers of weight 0
             self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
         resolve_aliases(self)
+        check_data_options(self)
         super().__post_init__()  # type: ignore[no-untyped-call] # as transformers wrote it
 
     def loss_settings(self) -> LossSettings:
@@ -177,4 +179,7 @@ class UniDPOConfig(TrainingArguments):
         if isinstance(parameters["length_norm"], list):
             parameters["length_norm"] = tuple(parameters["length_norm"])
         name = str(self.loss_type)  # a list became one name in __post_init__
+        missing = score_policy(self).missing
+        if missing != "error" and weighs_missing(name):
+            parameters.setdefault("missing_quality", missing)
         return make_loss_settings(name, parameters, self.loss_by_source)

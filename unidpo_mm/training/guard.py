@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..data.collate import collate
-from ..errors import ModelError, Problem
+from ..errors import ModelError, Problem, RowTooLong
 from ..modeling.packing import masks_made
 from ..modeling.scoring import ScoringModel, score
 from ..records import Layout, Message, Pair, PreferenceRow, Response
@@ -56,7 +56,7 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
     if not args.disable_dropout:
         unpackable = unpackable or "dropout would not fall on the same places"
     with _precision_of_steps(args, parts.scorer, device):
-        check_scorer(parts.scorer, parts.adapter, device)
+        check_scorer(parts.scorer, parts.adapter, device, parts.train_rows or parts.eval_rows)
         return choose_layout(
             args.layout,
             parts.scorer,
@@ -79,18 +79,30 @@ def _precision_of_steps(
 
 
 @torch.no_grad()
-def check_scorer(scorer: ScoringModel, adapter: Adapter, device: torch.device | str) -> None:
+def check_scorer(
+    scorer: ScoringModel,
+    adapter: Adapter,
+    device: torch.device | str,
+    rows: Sequence[PreferenceRow] = (),
+) -> None:
     """Compares scored log-probabilities with the model's own logits on one short row.
 
     Args:
         scorer: The policy, its weights on `device`.
         adapter: Encodes the row.
         device: Where the weights are.
+        rows: The run's rows; the first is taken where the short one exceeds the run's max_length.
 
     Raises:
         ModelError: If they differ by more than rounding.
     """
-    batch = collate([adapter.encode(_short_row())], pad_token_id=adapter.pad_token_id).to(device)
+    try:
+        group = adapter.encode(_short_row())
+    except RowTooLong:
+        if not rows:
+            raise
+        group = adapter.encode(rows[0])
+    batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
     training = scorer.training
     scorer.eval()
     ours = score(scorer, adapter, batch).float()

@@ -15,7 +15,7 @@ from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
-__all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings"]
+__all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings", "weighs_missing"]
 
 SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
 """Parameters that may differ by source, since the released text, math and picture settings do."""
@@ -168,6 +168,11 @@ class LossSettings:
             **dataclasses.asdict(self.config),
             "by_source": {source: dict(values) for source, values in self.by_source.items()},
         }
+
+
+def weighs_missing(loss: str) -> bool:
+    """Whether pairs without scores can be given a quality weight under a loss."""
+    return "missing_quality" in {field.name for field in dataclasses.fields(load_loss(loss).config)}
 
 
 def make_loss_settings(

@@ -21,6 +21,7 @@ from ..recipe import Recipe, dump_recipe
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .config import UniDPOConfig
+from .loss_settings import weighs_missing
 from .resume import RECIPE_FILE, find_checkpoint
 from .setup import load_family_and_adapter, prepare_data
 from .trainer import UniDPOTrainer
@@ -137,7 +138,7 @@ def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
     if source.scores is None or source.scores.missing == "error":
         return own
     found = load_loss(loss)
-    if "missing_quality" in {field.name for field in dataclasses.fields(found.config)}:
+    if weighs_missing(loss):
         own["missing_quality"] = source.scores.missing
     elif found.needs_scores(found.config()):
         where = f"data source '{source.name or source.path}', scores.missing"
@@ -145,6 +146,26 @@ def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
         text = f"the loss '{loss}' needs the scores of every pair"
         raise RecipeError(Problem(where, text, remedy))
     return own
+
+
+def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Returns the loss parameters of each source that has its own.
+
+    Raises:
+        RecipeError: If two sources of one name differ: rows know their source by its name.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    problems = []
+    for source in (*recipe.data.sources, *recipe.data.eval_sources):
+        name = source_file(source, recipe.data).source_name
+        own = loss_of(source, recipe.loss.name)
+        if found.setdefault(name, own) != own:
+            text = f"two sources have this name and different loss settings ({found[name]}, {own})"
+            remedy = "Give one of them a 'name' of its own"
+            problems.append(Problem(f"data source '{name}'", text, remedy))
+    if problems:
+        raise RecipeError(problems)
+    return {name: own for name, own in found.items() if own}
 
 
 def arguments_of(recipe: Recipe) -> UniDPOConfig:
@@ -168,12 +189,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "eval_max_new_tokens": train.eval_max_new_tokens,
         "loss_type": recipe.loss.name,
         "loss_kwargs": recipe.loss.parameters,
-        "loss_by_source": {
-            source_file(source, data).source_name: own
-            for source in (*data.sources, *data.eval_sources)
-            if (own := loss_of(source, recipe.loss.name))
-        }
-        or None,
+        "loss_by_source": loss_by_source(recipe) or None,
         "freeze": None if model.freeze is None else list(model.freeze),
         "adapter": model.adapter,
         "layout": model.layout,

@@ -15,7 +15,6 @@ from ..cache.keys import weights_fingerprint
 from ..data.groups import group_by_prompt, weigh_by_group
 from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight, preflight
-from ..data.scores import ScorePolicy
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
@@ -33,6 +32,7 @@ from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..modeling.vision import trains_vision, vision_weights
 from ..records import PreferenceRow
 from .config import UniDPOConfig
+from .data_options import score_policy
 from .loss_settings import LossSettings
 from .memory_policy import parse_memory
 from .references import build_run_reference, compute_dtype, loading_source
@@ -194,6 +194,9 @@ def prepare_data(
     if found is not None:
         eval_rows = found.kept(eval_rows, first=len(train_rows))
         train_rows = found.kept(train_rows)
+        if found.left_out and not train_rows:
+            nothing = f"all {len(found.left_out):,} rows are left out"
+            raise DataError(Problem("data", nothing, "Raise max_length, or repair the pictures"))
     if args.eval_fraction > 0 and not eval_rows:
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
@@ -235,7 +238,7 @@ def _read(
     scale = args.score_scale
     declared = SourceFile(
         path=source,
-        scores=ScorePolicy(**(args.scores or {})),
+        scores=score_policy(args),
         needs_scores=settings.needs_scores(source),
     )
     loaded = read_records(

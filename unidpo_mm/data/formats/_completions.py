@@ -11,7 +11,12 @@ __all__ = ["completions_of"]
 
 
 def completions_of(
-    row: RowReader, judged: str, score: Callable[[Any], Any], *, column: str = "completions"
+    row: RowReader,
+    judged: str,
+    score: Callable[[Any], Any],
+    *,
+    column: str = "completions",
+    some_unrated: bool = False,
 ) -> list[Response]:
     """Returns the answers of a row with their scores.
 
@@ -20,6 +25,7 @@ def completions_of(
         judged: Key of a completion that holds its judgement.
         score: Judgement -> number, or None where there is none.
         column: The column of the completions.
+        some_unrated: Answers without a score belong to the format.
     """
     items = _items(row, column)
     responses = []
@@ -31,7 +37,7 @@ def completions_of(
         text = item.get("response")
         given = score(item.get(judged))
         field = f"{name}.{judged}"
-        if given is None and len(items) > 1:
+        if given is None and len(items) > 1 and not some_unrated:
             remedy = "Give every answer a score: pairs are made of answers with different scores"
             row.note(field, "there is no score", remedy)
         responses.append(row.response(f"{name}.response", field, text=text, given=given))

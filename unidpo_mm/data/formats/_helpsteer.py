@@ -17,9 +17,9 @@ def turns_of(prompt: Any) -> Any:
         return prompt
     first, *others = prompt.split(TURN)
     turns = [{"role": "user", "content": first.strip()}]
-    for turn in others:
+    for number, turn in enumerate(others, start=1):
         speaker, _, text = turn.partition("\n")
-        if text.strip():
+        if text.strip() or number < len(others):  # the last one opens the answer
             turns.append({"role": speaker.strip().lower(), "content": text.strip()})
     return turns
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["Prompt", "answer_of", "describe", "is_empty", "json_of", "prompt_of"
 
 PLACEHOLDER = "<image>"
 """What stands for a picture in a string, whatever the model's own token is."""
+LINE_BREAK = re.compile(r"^\r?\n")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     if not (isinstance(turns, list | tuple) and turns):
         remedy = "Give a string, or a list with the assistant's message"
         raise WrongValue(f"found {describe(value)}", remedy)
-    messages = [_message(turn, []) for turn in turns]
+    *asked, said = turns
+    messages = [*(_message(turn, []) for turn in asked), _message(said, [], answer=True)]
     before = [(turn.role, turn.text) for turn in messages[:-1]]
     repeated = [(turn.role, turn.text) for turn in prompt]
     answer = messages[-1]
@@ -144,7 +147,7 @@ def describe(value: Any) -> str:
     return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
 
 
-def _message(turn: Any, pictures: list[Any]) -> Message:
+def _message(turn: Any, pictures: list[Any], *, answer: bool = False) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         remedy = "Write each message as {'role': ..., 'content': ...}"
         raise WrongValue(f"a message is {describe(turn)}", remedy)
@@ -156,7 +159,8 @@ def _message(turn: Any, pictures: list[Any]) -> Message:
     written = json.dumps(extras, ensure_ascii=False, default=str) if extras else ""
     content = turn.get("content")
     if isinstance(content, str):
-        return Message(turn["role"], _split(_unbroken(content)), written)
+        text = _unbroken(content)  # in an answer <image> is a word as any other
+        return Message(turn["role"], (text,) if answer else _split(text), written)
     if isinstance(content, list | tuple):
         parts = tuple(_part(part, pictures) for part in content)
         return Message(turn["role"], parts, written)
@@ -199,12 +203,17 @@ def _unbroken(text: str) -> str:
 
 
 def _split(text: str) -> tuple[str | ImageSlot, ...]:
-    """Splits a string at its placeholders; the line break after one belongs to it."""
+    """Splits a string at its placeholders.
+
+    The line break after those that it begins with belongs to them: how a picture in front is set
+    off from the question is the business of a model's template.
+    """
     pieces: list[str | ImageSlot] = []
     for number, piece in enumerate(text.split(PLACEHOLDER)):
         if number:
             pieces.append(ImageSlot())
-        cleaned = piece.removeprefix("\n") if number else piece
-        if cleaned:
-            pieces.append(cleaned)
+            if all(isinstance(before, ImageSlot) for before in pieces):
+                piece = LINE_BREAK.sub("", piece, count=1)
+        if piece:
+            pieces.append(piece)
     return tuple(pieces)

@@ -224,6 +224,8 @@ class RowReader:
         """Returns what the row found, by the names of the file; not what it found in defaults."""
         names = {"prompt": self.prompt_field, "images": self.images_field}
         hidden = {*self.failed, *([self.images_field] if self.prompt_field in self.failed else [])}
+        if REFUSED.keys() & self.failed:  # placeholders may stand for what is not understood
+            hidden |= {self.prompt_field, self.images_field}
         result = []
         for problem in problems:
             name = problem.where.rsplit("'", 2)[-2]

@@ -1,5 +1,6 @@
 """One pair a row whose prompt is what both answers begin with, as TRL and reward data have it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ REMEDY = (
     "Start both answers with the prompt, or name its column in the source's 'columns', such as "
     "columns: {prompt: question}"
 )
-LAST_TURN = "\n\nAssistant:"
-"""What ends the prompt in transcripts written as one string."""
+SPEAKERS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
+"""What begins a turn in transcripts written as one string -> whose it is."""
+TURN = re.compile("(" + "|".join(SPEAKERS) + ")")
 PROMPTS = frozenset(
-    "prompt question query instruction input context conversation conversations messages".split()
+    "prompt question query instruction problem input context user system conversation "
+    "conversations messages".split()
 )
 """Columns that would hold a prompt: where there is one, none is to be cut out of the answers."""
 
@@ -24,8 +27,7 @@ PROMPTS = frozenset(
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
-    chosen: Any = record.get("chosen")
-    rejected: Any = record.get("rejected")
+    chosen, rejected = (_turns(record.get(name)) for name in ("chosen", "rejected"))
     shared = _shared(chosen, rejected)
     if not shared:
         row.note("chosen", "chosen and rejected have no prompt in common", REMEDY)
@@ -37,14 +39,22 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     return row.pair(better, worse)
 
 
+def _turns(value: Any) -> Any:
+    """Returns a transcript as messages; anything else as it is."""
+    if not (isinstance(value, str) and value.startswith(tuple(SPEAKERS))):
+        return value
+    _, *pieces = TURN.split(value)
+    return [
+        {"role": SPEAKERS[speaker], "content": text.strip()}
+        for speaker, text in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+
+
 def _shared(chosen: Any, rejected: Any) -> Any:
     """Returns what both begin with: turns, or text up to the end of a turn or of a word."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         shorter = min(len(chosen), len(rejected))
         length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
-        turn = chosen.rfind(LAST_TURN, 0, length)
-        if turn >= 0:
-            return chosen[: turn + len(LAST_TURN)]
         return chosen[: max(chosen.rfind(" ", 0, length), 0)]
     if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
         return list(chosen[: _equal_turns(chosen, rejected)])

@@ -1,8 +1,8 @@
 """Several scored answers a row: prompt and responses, each with text and score; our own format.
 
 `pairs` lists preferences as [chosen, rejected] or [chosen, rejected, weight], by number from 0.
-Where it is missing, which scored answers make a pair is a setting of the source. A row with a
-single answer has no pair and serves losses whose unit is the response.
+An empty list is no pair. Where it is missing, which scored answers make a pair is a setting of the
+source. A row with a single answer has no pair and serves losses whose unit is the response.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         for number, item in enumerate(items)
     ]
     given = row.get("pairs")
-    if not is_empty(given):
+    if given is not None and not (isinstance(given, str) and is_empty(given)):
         return row.row(responses, _pairs(row, given))
     unscored = sum(isinstance(item, Mapping) and item.get("score") is None for item in items)
     if len(items) > 1 and unscored:

@@ -1,7 +1,8 @@
 """VLFeedback: a prompt, a picture and completions rated in three aspects, 1 to 5 each.
 
-The score of an answer is the mean of its ratings, as the data set's authors use them; an aspect
-rated "N/A" does not count. Which answers make a pair is a setting of the source.
+The score of an answer is the mean of its ratings. An answer that the judge left unrated in an
+aspect ("N/A", as for many refusals) has no score and makes no pair, as the data set's authors do
+it; such answers are counted. Which answers make a pair is a setting of the source.
 """
 
 import re
@@ -24,11 +25,11 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context, images=("images", "image", "img_path"))
     row.prompt()
-    return row.ranked(completions_of(row, "annotations", _score))
+    return row.ranked(completions_of(row, "annotations", _score, some_unrated=True))
 
 
 def _score(annotations: Any) -> Any:
-    """Returns the mean of the ratings; what is no rating is returned to be refused as it is."""
+    """Returns the mean of the ratings, None if one is missing; a wrong one is returned as it is."""
     if not isinstance(annotations, Mapping):
         return None
     ratings = [str(one.get("Rating")) for one in annotations.values() if isinstance(one, Mapping)]
@@ -36,7 +37,7 @@ def _score(annotations: Any) -> Any:
     wrong = [rating for rating in counted if not RATING.fullmatch(rating)]
     if wrong:
         return wrong[0]
-    return mean(map(float, counted)) if counted else None
+    return mean(map(float, counted)) if counted and len(counted) == len(ratings) else None
 
 
 FORMAT = Format(

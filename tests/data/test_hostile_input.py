@@ -1,0 +1,403 @@
+"""What critical readings of the data layer found: nothing is lost, altered or overwritten unsaid.
+
+Each test holds one of the findings; the ordinary kinds of bad input stand in `bad_input.py`.
+"""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import picture
+from PIL import Image
+from typer.testing import CliRunner
+
+from unidpo_mm.cli.main import build_app
+from unidpo_mm.data.convert import write_rows
+from unidpo_mm.data.groups import group_by_prompt
+from unidpo_mm.data.images import MemoryImage
+from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
+from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.errors import Problem, RecipeError, UniDPOError
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.training.config import UniDPOConfig
+from unidpo_mm.training.run import arguments_of
+
+PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
+SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1}
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def asked(number: int) -> dict[str, Any]:
+    return {**PAIR, "prompt": f"Question {number}"}
+
+
+def read(path: Path, **settings: Any) -> Loaded:
+    return read_sources([SourceFile(path=str(path), **settings)])
+
+
+def found(loaded: Loaded) -> list[str]:
+    return [str(problem) for problem in loaded.problems]
+
+
+def questions(loaded: Loaded) -> list[str]:
+    return [row.messages[0].text for row in loaded.rows]
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(build_app(words), words)
+
+
+# ---- folders ----
+
+
+def test_a_folder_whose_files_are_splits_gives_the_one_asked_for(tmp_path: Path) -> None:
+    for number, name in enumerate(("train.jsonl", "train-2.jsonl", "val.jsonl")):
+        write(tmp_path / name, asked(number))
+    assert questions(read(tmp_path)) == ["Question 1", "Question 0"]  # train-2 comes before train.
+    for split in ("val", "valid", "validation"):
+        assert questions(read(tmp_path, split=split)) == ["Question 2"]
+    assert "no split 'test' among train, validation" in found(read(tmp_path, split="test"))[0]
+
+
+def test_a_clone_of_a_data_set_has_its_own_names_of_splits(tmp_path: Path) -> None:
+    for number, name in enumerate(("train_prefs-00000-of-00001", "test_prefs-00000-of-00001")):
+        write(tmp_path / "data" / f"{name}.jsonl", asked(number))
+    (tmp_path / "dataset_infos.json").write_text("{}", encoding="utf-8")
+    assert questions(read(tmp_path, split="test_prefs")) == ["Question 1"]
+    assert "among test_prefs, train_prefs" in found(read(tmp_path))[0]
+
+
+def test_files_that_say_no_split_are_not_lost_beside_those_that_do(tmp_path: Path) -> None:
+    write(tmp_path / "docvqa_train_56k.jsonl", asked(1))
+    write(tmp_path / "geometry3k_en.jsonl", asked(2))
+    loaded = read(tmp_path)
+    assert not loaded.rows
+    assert (
+        "docvqa_train_56k.jsonl say which split they are, geometry3k_en.jsonl do not"
+        in (found(loaded)[0])
+    )
+
+
+def test_one_broken_or_empty_file_of_a_folder_does_not_hide_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[", encoding="utf-8")
+    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "c.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "d.json").write_text(json.dumps([PAIR]), encoding="utf-8")
+    loaded = read(tmp_path)
+    assert len(loaded.rows) == 1
+    assert [problem.where for problem in loaded.problems] == [
+        str(tmp_path / name) for name in ("a.json", "b.json", "c.json")
+    ]
+
+
+def test_values_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", {**PAIR, "id": "2020-01-01", "chosen": "2021-02-03"})
+    (row,) = read(tmp_path).rows
+    assert (row.id, row.responses[0].text) == ("2020-01-01", "2021-02-03")
+    assert row.where == f"{tmp_path / 'train.jsonl'} row 1"
+
+
+# ---- files ----
+
+
+def test_packed_lines_are_read_and_broken_ones_told(tmp_path: Path) -> None:
+    packed = gzip.compress(json.dumps(PAIR).encode())
+    (tmp_path / "rows.jsonl.gz").write_bytes(packed)
+    assert len(read(tmp_path / "rows.jsonl.gz").rows) == 1
+    (tmp_path / "half.jsonl.gz").write_bytes(packed[:-12])
+    assert "cannot be read" in found(read(tmp_path / "half.jsonl.gz"))[0]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
+    assert found(read(Path(name)))
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "?", "chosen": "a", "rejected": "b", "chosen": "c"}')
+    assert "the key 'chosen' stands twice" in found(read(path))[0]
+
+
+def test_both_kinds_of_arrow_files_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist([PAIR])
+    for name, writer in (("file", pa.ipc.new_file), ("stream", pa.ipc.new_stream)):
+        path = tmp_path / f"{name}.arrow"
+        with writer(str(path), table.schema) as out:
+            out.write_table(table)
+        assert len(read(path).rows) == 1
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ["prompt", "chosen", "rejected", "chosen"]
+    table = pa.Table.from_arrays([pa.array([name]) for name in names], names=names)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert "the column 'chosen' is there twice" in found(read(tmp_path / "rows.parquet"))[0]
+
+
+# ---- records ----
+
+
+@pytest.mark.parametrize("given", [5, "pairs.jsonl", Path("pairs.jsonl"), len, {"train": [PAIR]}])
+def test_what_is_no_list_of_rows_is_told_once(given: Any) -> None:
+    (problem,) = read_records(given).problems
+    assert "no list of rows" in problem.found
+
+
+def test_a_broken_picture_of_a_data_set_in_memory_names_its_row() -> None:
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    features = Features(
+        {**{name: Value("string") for name in PAIR}, "image": ImageFeature()}  # type: ignore[dict-item]
+    )
+    records = [{**PAIR, "image": {"bytes": b"no picture", "path": None}}]
+    loaded = read_records(Dataset.from_list(records, features=features))
+    with pytest.raises(UniDPOError, match="row 1, field 'image'"):
+        loaded.rows[0].images[0].open()
+
+
+def test_a_row_that_is_nested_too_deeply_is_told() -> None:
+    deep: Any = "x"
+    for _ in range(3000):
+        deep = {"a": deep}
+    loaded = read_records([{**PAIR, "tools": [deep]}, PAIR])
+    assert len(loaded.rows) == 1
+    assert "nested too deeply" in found(loaded)[0]
+
+
+def test_a_column_that_another_one_is_read_for_is_named() -> None:
+    source = SourceFile(path="data", columns={"prompt": "question"})
+    loaded = read_records([{**PAIR, "question": "Why?"}], source)
+    assert "prompt (1)" in loaded.reports[0].sentences()[0]
+
+
+def test_messages_cannot_steer_a_terminal() -> None:
+    assert "\x1b" not in str(Problem("rows row 1", "the role '\x1b[31m\r'", "Repair it"))
+
+
+def test_line_breaks_between_pictures_stay_and_the_one_in_front_does_not() -> None:
+    text = "<image>\r\nImage-1: <image>\nImage-2: <image>\nAre they the same?"
+    images = [picture(n) for n in (1, 2, 3)]
+    (row,) = read_records([{**PAIR, "prompt": text, "images": images}]).rows
+    assert [part for part in row.messages[0].parts if isinstance(part, str)] == [
+        "Image-1: ", "\nImage-2: ", "\nAre they the same?"]  # fmt: skip
+
+
+def test_rows_that_share_a_prompt_and_not_their_tools_stay_apart() -> None:
+    records = [{**PAIR, "tools": [{"name": name}]} for name in ("A", "B")]
+    assert len(group_by_prompt(read_records(records).rows, most_pairs=8)) == 2
+
+
+def test_pictures_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: Path) -> None:
+    pictures = []
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        one = Image.new("P", (4, 4))
+        one.putpalette([*colour] * 256)
+        pictures.append(one)
+    turned = picture(1).copy()
+    turned.getexif()[0x0112] = 6
+    keys = {MemoryImage(one, "x").key() for one in (*pictures, picture(1), turned)}
+    assert len(keys) == 4
+    rows = read_records([{**PAIR, "id": str(n), "image": p} for n, p in enumerate(pictures)]).rows
+    write_rows(rows, tmp_path / "rows.jsonl", "native")
+    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    assert [row.images[0].open().getpixel((0, 0)) for row in again] == [(255, 0, 0), (0, 0, 255)]
+
+
+# ---- answers without scores, and answers that are the same ----
+
+
+def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
+    ratings = (("4", "5", "4"), ("N/A", "5", "N/A"), ("2", "5", "2"))
+    aspects = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
+    completions = [
+        {
+            "response": f"answer {n}",
+            "annotations": {a: {"Rating": r} for a, r in zip(aspects, rated, strict=True)},
+        }
+        for n, rated in enumerate(ratings)
+    ]
+    loaded = read_records([{"prompt": "?", "completions": completions}])
+    (row,) = loaded.rows
+    assert [(pair.chosen, pair.rejected) for pair in row.pairs] == [(0, 2)]
+    assert any("1 answers have no score" in text for text in loaded.reports[0].sentences())
+    write_rows([row], tmp_path / "rows.jsonl", "native")
+    (again,) = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    assert (again.responses, again.pairs) != ((), ())
+    assert [r.score for r in again.responses] == [r.score for r in row.responses]
+    assert again.pairs == row.pairs
+
+
+def test_one_text_with_two_scores_makes_no_pair_and_is_counted() -> None:
+    answers = [{"text": t, "score": s} for t, s in (("No", 8.5), ("No", 6.0), ("Rome", 2.0))]
+    loaded = read_records([{"prompt": "?", "responses": answers}])
+    assert [(p.chosen, p.rejected) for p in loaded.rows[0].pairs] == [(0, 2), (1, 2)]
+    assert any("one text with two scores" in text for text in loaded.reports[0].sentences())
+
+
+@pytest.mark.parametrize(
+    ("scores", "margin", "kept"),
+    [((9.0, 0.0), 1.0, True), ((0.0, 9.0), 1.0, True), ((1.0, 1.0), 1.0, False),
+     ((0.3, 0.1), 0.2, True)],
+)  # fmt: skip
+def test_a_margin_counts_whichever_answer_is_better(
+    scores: tuple[float, float], margin: float, kept: bool
+) -> None:
+    record = {**PAIR, "score_chosen": scores[0], "score_rejected": scores[1]}
+    source = SourceFile(path="data", scores=ScorePolicy(min_margin=margin))
+    loaded = read_records([record], source)
+    assert len(loaded.rows) == kept
+    told = " ".join(loaded.reports[0].sentences())
+    assert ("kept" in told) == (scores == (0.0, 9.0))  # what is dropped is not said to be kept
+
+
+# ---- the registry ----
+
+
+def entry(folder: Path, **changes: Any) -> Loaded:
+    write(folder / "rows.jsonl", {"instruction": "?", "chosen": "a", "rejected": "b"})
+    content = {"mine": {"file_name": "rows.jsonl", "ranking": True, **changes}}
+    (folder / "dataset_info.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    split = changes.pop("asked", None)
+    return read(folder / "dataset_info.json", subset="mine", split=split)
+
+
+def test_an_entry_of_a_registry_is_read_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    assert len(entry(tmp_path).rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_samples": True}, "'num_samples' is 'True'"),
+        ({"num_samples": -1}, "'num_samples' is '-1'"),
+        ({"columns": {"rejectd": "rejected"}}, "'columns' names 'rejectd'"),
+        ({"columns": {"images": "pics"}}, "no row has a column 'pics'"),
+        ({"tags": {"role_tag": ["r"]}}, "'tags.role_tag' is list"),
+        ({"asked": "test"}, "an entry names its own"),
+    ],
+)
+def test_what_a_registry_says_and_nobody_reads_is_told(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    assert any(told in problem for problem in found(entry(tmp_path, **changes)))
+
+
+def test_an_entry_in_openai_formatting_is_read(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "?"}]
+    answers = {n: {"role": "assistant", "content": n} for n in ("chosen", "rejected")}
+    write(tmp_path / "rows.jsonl", {"messages": turns, **answers})
+    content = {"mine": {"file_name": "rows.jsonl", "ranking": True, "formatting": "openai",
+                        "columns": {"messages": "messages"}}}  # fmt: skip
+    (tmp_path / "dataset_info.json").write_text(json.dumps(content), encoding="utf-8")
+    loaded = read(tmp_path / "dataset_info.json", subset="mine")
+    assert [r.text for r in loaded.rows[0].responses] == ["chosen", "rejected"]
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"score_scale": (5, 0)}, "score_scale"),
+        ({"score_scale": "0,5"}, "score_scale"),
+        ({"scores": {"pairs": "best-vs-worst"}}, "scores.pairs"),
+        ({"scores": {"missing": 2.0}}, "scores.missing"),
+        ({"scores": {"scale": (1, 1)}}, "scores.scale"),
+        ({"scores": {"foo": 1}}, "scores.foo"),
+        ({"scores": 5}, "scores"),
+        ({"length_policy": "cut"}, "length_policy"),
+        ({"pair_weighting": "x"}, "pair_weighting"),
+        ({"max_skipped_fraction": 2.0}, "max_skipped_fraction"),
+        ({"eval_fraction": float("nan")}, "eval_fraction"),
+    ],
+)
+def test_options_of_the_trainer_are_checked_as_those_of_a_recipe(
+    tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        UniDPOConfig(output_dir=str(tmp_path), **options)
+    assert [problem.where for problem in error.value.problems] == [named]
+
+
+def test_the_weight_of_missing_scores_reaches_the_loss(tmp_path: Path) -> None:
+    config = UniDPOConfig(output_dir=str(tmp_path), scores={"missing": 0.5})
+    assert config.loss_settings().config.missing_quality == 0.5
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(f"model: {{name_or_path: none}}\n{text}", encoding="utf-8")
+    return path
+
+
+def test_two_sources_of_one_name_cannot_have_two_settings(tmp_path: Path) -> None:
+    sources = [
+        f"{{path: {write(tmp_path / folder / 'train.jsonl', SCORED)}, loss: {{eta: {eta}}}}}"
+        for folder, eta in (("a", 0.1), ("b", 5.0))
+    ]
+    path = recipe(tmp_path, f"data: {{sources: [{', '.join(sources)}]}}\n")
+    with pytest.raises(RecipeError, match="two sources have this name"):
+        arguments_of(load_recipe(path))
+
+
+# ---- commands ----
+
+
+def test_reports_never_take_the_place_of_data(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", SCORED)
+    before = path.read_bytes()
+    for option in ("--json", "--html"):
+        assert run("data", "check", str(path), option, str(path)).exit_code == 2
+    page = str(tmp_path / "page.html")
+    assert run("data", "check", str(path), "--json", page, "--html", page).exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_converted_rows_never_take_the_place_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "data" / "rows.jsonl", SCORED)
+    before = path.read_bytes()
+    text = recipe(tmp_path, f"data: {{sources: [{{path: {path}}}]}}\n")
+    for source in (path, path.parent, text):
+        assert run("data", "convert", str(source), "--out", str(path)).exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_refused_rows_are_left_out_when_asked_and_each_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", SCORED, {**SCORED, "chosen": ""}, "no row", SCORED)
+    out = tmp_path / "out.jsonl"
+    words = ["data", "convert", str(path), "--out", str(out)]
+    with pytest.raises(UniDPOError):
+        CliRunner().invoke(build_app(words), words, catch_exceptions=False)
+    assert not out.exists()
+    done = run(*words, "--leave-out-refused")
+    assert done.exit_code == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 2
+    assert "2 of 4 rows left out" in done.output
+    assert f"left out: {path} row 2, field 'chosen'" in done.output
+
+
+def test_the_same_file_twice_is_told_as_rows_that_are_there_twice(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "rows.jsonl", SCORED))
+    said = " ".join(run("data", "check", path, path).output.split())
+    assert "1 rows equal an earlier one" in said, said
+
+
+def test_a_column_cannot_be_named_twice(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "rows.jsonl", SCORED))
+    done = run("data", "check", path, "--column", "prompt=a", "--column", "prompt=b")
+    assert done.exit_code == 2

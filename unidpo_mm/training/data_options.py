@@ -1,0 +1,63 @@
+"""Checks the data options of `UniDPOConfig` as a recipe's are checked, all of them at once."""
+
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..data.scores import ScorePolicy
+from ..errors import Problem, RecipeError
+from ..recipe.problems import explain
+from ..recipe.sections import Scale, ScoresSection
+
+if TYPE_CHECKING:
+    from .config import UniDPOConfig
+
+__all__ = ["check_data_options", "score_policy"]
+
+SHARES = ("eval_fraction", "max_skipped_fraction")
+"""Options that are a share of rows, 0 or more and below 1."""
+
+
+def check_data_options(args: "UniDPOConfig") -> None:
+    """Refuses wrong values of the options that say what is done with data.
+
+    Raises:
+        RecipeError: With all of them.
+    """
+    problems = [*_choices(args), *_shares(args)]
+    kinds: dict[str, Any] = {"scores": ScoresSection, "score_scale": Scale}
+    for name, kind in kinds.items():
+        value = getattr(args, name)
+        try:
+            if value is not None:
+                TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            for path, problem in explain(error, value):
+                where = ".".join(map(str, (name, *path)))
+                problems.append(Problem(where, problem.found, problem.remedy))
+    if problems:
+        raise RecipeError(problems)
+
+
+def score_policy(args: "UniDPOConfig") -> ScorePolicy:
+    """Returns what is done with scores, of options that are checked."""
+    return ScorePolicy(**ScoresSection.model_validate(args.scores or {}).model_dump())
+
+
+def _choices(args: "UniDPOConfig") -> list[Problem]:
+    problems = []
+    for name, kind in get_type_hints(type(args)).items():
+        value: Any = getattr(args, name, None)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            known = ", ".join(map(str, get_args(kind)))
+            problems.append(Problem(name, f"found {value!r}", f"Use one of {known}"))
+    return problems
+
+
+def _shares(args: "UniDPOConfig") -> list[Problem]:
+    remedy = "Give a share of the rows, 0 or more and below 1"
+    return [
+        Problem(name, f"found {value!r}", remedy)
+        for name in SHARES
+        if not (isinstance(value := getattr(args, name), int | float) and 0 <= value < 1)
+    ]
