@@ -264,6 +264,20 @@ def test_a_margin_counts_whichever_answer_is_better(
     assert ("kept" in told) == (scores == (0.0, 9.0))  # what is dropped is not said to be kept
 
 
+def test_a_scale_that_is_not_mapped_changes_no_digit() -> None:
+    scale = ScorePolicy(scale=(1, 10)).to_scale(None)
+    assert scale(2.9) == 2.9
+
+
+def test_pairs_that_all_weigh_nothing_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {**SCORED, "weight": 0})
+    done = run("data", "check", str(path))
+    assert done.exit_code == 1
+    assert "the weights of all 1 pairs are 0" in done.output
+    write(path, {**SCORED, "weight": 0}, {**SCORED, "prompt": "Why?"})
+    assert run("data", "check", str(path)).exit_code == 0
+
+
 # ---- the registry ----
 
 

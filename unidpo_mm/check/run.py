@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.load import Loaded, SourceFile, read_sources
+from ..data.scores import without_weight
 from ..errors import Problem
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
@@ -106,7 +107,7 @@ class _Check:
 
     def report(self) -> CheckReport:
         everything = [*self.rows, *self.eval_rows]
-        self.problems += self._row_problems(everything)
+        self.problems += [*self._row_problems(everything), *without_weight(self.rows)]
         seen = look_at_pictures(everything)
         skipped = len(seen.broken) <= self.settings.max_skipped_fraction * len(everything)
         self.problems += [] if skipped else seen.problems

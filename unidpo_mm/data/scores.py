@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
+from ..errors import Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["PairCounts", "ScorePolicy", "settle"]
+__all__ = ["PairCounts", "ScorePolicy", "settle", "without_weight"]
 
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
@@ -56,6 +57,8 @@ class ScorePolicy:
             if not low <= score <= high:
                 found = f"the score {score} lies outside the declared scale [{low}, {high}]"
                 raise ValueError(found)
+            if (to_low, to_high) == (low, high):
+                return score  # to the last digit: tau_good may lie on it
             return to_low + (score - low) * (to_high - to_low) / (high - low)
 
         return mapped
@@ -159,6 +162,15 @@ def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> Prefe
         counts.rows_dropped += 1  # one answer, or all of them with one score
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
+
+
+def without_weight(rows: Sequence[PreferenceRow]) -> list[Problem]:
+    """Returns the problem of rows whose pairs all have weight 0: nothing would be learned."""
+    weights = [pair.weight for row in rows for pair in row.pairs]
+    if not weights or any(weights):
+        return []
+    found = f"the weights of all {len(weights):,} pairs are 0, so that nothing is learned"
+    return [Problem("sources, field 'weight'", found, "Give pairs that count a weight above 0")]
 
 
 def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:

@@ -138,7 +138,7 @@ class PreferenceRow:
     def __post_init__(self) -> None:
         problems = [*self._prompt_problems(), *self._response_problems(), *self._pair_problems()]
         if problems:
-            raise DataError(problems)
+            raise DataError(dict.fromkeys(problems))
 
     def _prompt_problems(self) -> list[Problem]:
         problems = []

@@ -15,6 +15,7 @@ from ..cache.keys import weights_fingerprint
 from ..data.groups import group_by_prompt, weigh_by_group
 from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight, preflight
+from ..data.scores import without_weight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
@@ -181,7 +182,7 @@ def prepare_data(
     train_rows, problems = _read(train_dataset, "data", args, settings)
     eval_rows, wrong = _read(eval_dataset, "evaluation data", args, settings)
     problems += [*wrong, *settings.check_sources([*train_rows, *eval_rows])]
-    problems += settings.check_rows(train_rows)
+    problems += [*settings.check_rows(train_rows), *without_weight(train_rows)]
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     found = None
