@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .outputs import check_writable, keep_sources, write
+
 if TYPE_CHECKING:
     from ..check import CheckSettings
     from ..data.load import SourceFile
 
 __all__ = ["data"]
-
-REPORTS = (".json", ".html")
-"""What the reports of a check end in."""
-
-LONGEST_NAME = 255
-"""Bytes that the name of a file has at most."""
 
 PROBLEMS_FOUND = 1
 """Exit code of a check that found something a run would refuse."""
@@ -124,8 +119,8 @@ def check(  # noqa: PLR0917, one parameter an option
     from ..check.text import print_report
 
     for path, option in ((json_file, "--json"), (html, "--html")):
-        _check_writable(path, option)
-        _keep_sources(path, option, [*sources, *(held_out or [])])
+        check_writable(path, option)
+        keep_sources(path, option, [*sources, *(held_out or [])])
     if json_file is not None and json_file == html:
         raise typer.BadParameter(f"'{html}' is that of --json, too", param_hint="--html")
     said = _Said(images, format_name, split, subset, columns, scale, loss)
@@ -137,13 +132,13 @@ def check(  # noqa: PLR0917, one parameter an option
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
     if json_file is not None:
-        _write(json_file, json.dumps(_plain(report), indent=2), "--json")
+        write(json_file, json.dumps(_plain(report), indent=2), "--json")
     if html is not None:
         from ..check.page import page
 
         title = f"Data check: {', '.join(Path(source).name for source in sources)}"
         text = page(report, title=title)
-        _write(html, text, "--html")
+        write(html, text, "--html")
     if report.problems:
         raise typer.Exit(PROBLEMS_FOUND)
 
@@ -210,7 +205,7 @@ def convert(  # noqa: PLR0917, one parameter an option
     from ..data.load import read_sources
     from ..errors import DataError
 
-    _check_writable(out, "--out", make=True)
+    check_writable(out, "--out", make=True)
     if out.exists():  # it may be one of the sources, named by a folder, recipe or registry
         text = f"'{out}' is there already: name another file, or remove it first"
         raise typer.BadParameter(text, param_hint="--out")
@@ -332,51 +327,6 @@ def _columns(pairs: list[str]) -> dict[str, str]:
             continue
         raise typer.BadParameter(text, param_hint="--column")
     return found
-
-
-def _keep_sources(path: Path | None, option: str, sources: list[str]) -> None:
-    """Refuses to write over what is read: a source itself, or data in the folder of one."""
-    if path is None or not path.exists():
-        return
-    for source in map(Path, sources):
-        if not _exists(source):
-            continue
-        inside = path.parent.samefile(source) if source.is_dir() else path.samefile(source)
-        if inside or (source.suffix in (".yaml", ".yml") and path.suffix not in REPORTS):
-            text = f"'{path}' is one of the sources: name another file"
-            raise typer.BadParameter(text, param_hint=option)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _write(path: Path, text: str, option: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        said = f"'{path}' cannot be written ({error})"
-        raise typer.BadParameter(said, param_hint=option) from error
-
-
-def _check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
-    """Refuses a file that could not be written, before anything is read."""
-    if path is None:
-        return
-    text = None
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
-        text = "no file has a name as long"
-    elif path.is_dir():
-        text = f"'{path}' is a folder"
-    elif path.parent.exists() and not path.parent.is_dir():
-        text = f"'{path.parent}' is no folder"
-    elif not make and not path.parent.exists():
-        text = f"the folder '{path.parent}' is not there"
-    if text is not None:
-        raise typer.BadParameter(text, param_hint=option)
 
 
 def _bounds(scale: str | None) -> tuple[float, float] | None:

@@ -10,10 +10,11 @@ from typing import Any
 from ..errors import DataError, Problem
 from ..records import Domain, PreferenceRow
 from .detect import format_named, format_of
-from .files import OF_FILE, Found, Place, Record, read_place, undecoded
+from .files import Record
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
+from .places import OF_FILE, Found, Place, read_place, undecoded
 from .scores import PairCounts, ScorePolicy, settle
 
 __all__ = [
@@ -39,7 +40,7 @@ class SourceFile:
     """One source of data.
 
     Attributes:
-        path: What `data.files.Place` takes: a file, a folder, a registry or a name on the hub.
+        path: What `data.places.Place` takes: a file, a folder, a registry or a name on the hub.
         split, subset: As there.
         format: Name of the format; None to find it by the columns of each row.
         columns: Name of a column of the format -> its name in the file, where they differ.

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import DataError, Problem
 from ..plugins import suggestion
-from .files import Found, Place, Record, read_place
+from .files import Record
+from .places import Found, Place, read_place
 
 __all__ = ["read_entry"]
 
