@@ -160,9 +160,8 @@ def test_a_broken_picture_of_a_data_set_in_memory_names_its_row() -> None:
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
-    features = Features(
-        {**{name: Value("string") for name in PAIR}, "image": ImageFeature()}  # type: ignore[dict-item]
-    )
+    columns: dict[str, Any] = {name: Value("string") for name in PAIR}
+    features = Features({**columns, "image": ImageFeature()})
     records = [{**PAIR, "image": {"bytes": b"no picture", "path": None}}]
     loaded = read_records(Dataset.from_list(records, features=features))
     with pytest.raises(UniDPOError, match="row 1, field 'image'"):
@@ -377,6 +376,12 @@ def test_reports_never_take_the_place_of_data(tmp_path: Path) -> None:
     before = path.read_bytes()
     for option in ("--json", "--html"):
         assert run("data", "check", str(path), option, str(path)).exit_code == 2
+    records = tmp_path / "rows.json"
+    records.write_text(json.dumps([SCORED]), encoding="utf-8")
+    text = recipe(tmp_path, f"data: {{sources: [{{path: {records}}}]}}\n")
+    for source in (str(text), str(tmp_path)):
+        assert run("data", "check", source, "--json", str(records)).exit_code == 2
+    assert json.loads(records.read_text(encoding="utf-8")) == [SCORED]
     page = str(tmp_path / "page.html")
     assert run("data", "check", str(path), "--json", page, "--html", page).exit_code == 2
     assert path.read_bytes() == before

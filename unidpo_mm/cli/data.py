@@ -120,11 +120,12 @@ def check(  # noqa: PLR0917, one parameter an option
 
     for path, option in ((json_file, "--json"), (html, "--html")):
         check_writable(path, option)
-        keep_sources(path, option, [*sources, *(held_out or [])])
     if json_file is not None and json_file == html:
         raise typer.BadParameter(f"'{html}' is that of --json, too", param_hint="--html")
     said = _Said(images, format_name, split, subset, columns, scale, loss)
     files, eval_files, settings = _read(sources, held_out or [], said)
+    for path, option in ((json_file, "--json"), (html, "--html")):
+        keep_sources(path, option, [*sources, *(file.path for file in (*files, *eval_files))])
     settings = _with_length(settings, max_length)
     report = check_data(
         files, dataclasses.replace(settings, model=model, sample=sample), held_out=eval_files

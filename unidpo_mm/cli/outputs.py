@@ -8,9 +8,6 @@ import typer
 
 __all__ = ["check_writable", "keep_sources", "write"]
 
-REPORTS = (".json", ".html")
-"""What the reports of a check end in."""
-
 LONGEST_NAME = 255
 """Bytes that the name of a file has at most."""
 
@@ -33,14 +30,21 @@ def check_writable(path: Path | None, option: str, *, make: bool = False) -> Non
 
 
 def keep_sources(path: Path | None, option: str, sources: Sequence[str]) -> None:
-    """Refuses to write over what is read: a source itself, or data in the folder of one."""
+    """Refuses to write over what is read.
+
+    Args:
+        path: What is to be written.
+        option: Which option says so.
+        sources: What is read; of a folder, and of the folder of a registry, every file may be.
+    """
     if path is None or not path.exists():
         return
     for source in map(Path, sources):
         if not _exists(source):
             continue
-        inside = path.parent.samefile(source) if source.is_dir() else path.samefile(source)
-        if inside or (source.suffix in (".yaml", ".yml") and path.suffix not in REPORTS):
+        folder = source.parent if source.name == "dataset_info.json" else source
+        inside = folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
+        if inside or path.samefile(source):
             text = f"'{path}' is one of the sources: name another file"
             raise typer.BadParameter(text, param_hint=option)
 
