@@ -133,7 +133,12 @@ def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
 
 
 def fit_responses(
-    row: PreferenceRow, span: Span, options: AdapterOptions, *, image_tokens: int = 0
+    row: PreferenceRow,
+    span: Span,
+    options: AdapterOptions,
+    *,
+    image_tokens: int = 0,
+    resizable: bool = True,
 ) -> tuple[Span, int]:
     """Cuts answers so that every plain row fits `max_length`; the prompt is never cut.
 
@@ -142,6 +147,7 @@ def fit_responses(
         span: The group's ids, picture placeholders expanded.
         options: Carries `max_length` and what happens to longer rows.
         image_tokens: How many of the prompt's tokens stand for pictures, for messages.
+        resizable: Smaller pictures are fewer tokens, likewise.
 
     Returns:
         The span, and how many answers were cut.
@@ -165,7 +171,7 @@ def fit_responses(
                 f"the row has {longest} tokens with its longest answer{pictures}, and max_length "
                 f"is {options.max_length}"
             )
-        smaller = ", make the pictures smaller" if image_tokens else ""
+        smaller = ", make the pictures smaller" if image_tokens and resizable else ""
         remedy = (
             f"Set data.max_length to {longest} or more, or null for no limit{smaller}, set "
             "data.length_policy to drop to leave such rows out, or remove the row"

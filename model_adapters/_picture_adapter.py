@@ -37,6 +37,7 @@ class PictureTraits:
             expands the image token in it.
         token_types: Name of a model input that marks picture tokens with 1; None where the model
             finds them by itself.
+        resizable: Smaller pictures are fewer tokens.
         sends_positions: Whether the model is given one position a token; False for models that
             count positions in several dimensions and do it themselves.
     """
@@ -44,6 +45,7 @@ class PictureTraits:
     image_keys: frozenset[str]
     placeholder: str
     token_types: str | None = None
+    resizable: bool = True
     sends_positions: bool = True
 
 
@@ -114,7 +116,13 @@ class PictureAdapter:
         written = split_ids(rendered, tokenizer)
         span, image_extras, shrunk = self._with_pictures(row, rendered, written)
         image_tokens = span.prompt_ids.count(self.image_token_id)
-        span, cut = fit_responses(row, span, self.options, image_tokens=image_tokens)
+        span, cut = fit_responses(
+            row,
+            span,
+            self.options,
+            image_tokens=image_tokens,
+            resizable=self.traits.resizable,
+        )
         return group_of(
             row,
             span,

@@ -17,7 +17,9 @@ IMAGE_KEYS = frozenset({"pixel_values", "image_sizes", "batch_num_images"})
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdapter:
     refuse_pixel_limits(options, "the pictures of a LLaVA-style model have fixed sizes")
-    traits = PictureTraits(image_keys=IMAGE_KEYS, placeholder=processor.image_token)
+    traits = PictureTraits(
+        image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False
+    )
     return PictureAdapter(
         processor, image_token_id=int(config.image_token_id), traits=traits, options=options
     )

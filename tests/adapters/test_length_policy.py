@@ -54,6 +54,28 @@ def test_answers_are_cut_and_pictures_are_not(qwen: Path) -> None:
     assert group.image_extras["pixel_values"].equal(whole.image_extras["pixel_values"])
 
 
+def test_answers_that_a_cut_makes_equal_are_counted(qwen: Path) -> None:
+    twins = row(
+        "twins", "What is it?", ("A red square " * 6 + "here", "A red square " * 6 + "there")
+    )
+    whole = adapter_of(qwen, None, "error")
+    assert preflight([LONG, twins], whole).alike_pairs == 0
+    limit = longest(whole.encode(twins)) - 12
+    found = preflight([SHORT, twins], adapter_of(qwen, limit, "truncate_response"))
+    assert (found.cut_responses, found.alike_pairs) == (2, 1)
+
+
+def test_smaller_pictures_are_no_remedy_where_they_are_as_many_tokens(
+    qwen: Path, checkpoint: Checkpoint
+) -> None:
+    said = {}
+    for folder in (qwen, checkpoint("llava")):
+        with pytest.raises(RowTooLong) as error:
+            adapter_of(folder, 12, "error").encode(LONG)
+        said[folder] = "make the pictures smaller" in error.value.problems[0].remedy
+    assert list(said.values()) == [True, False]
+
+
 @pytest.mark.parametrize("fewer", [1, 3, 5])
 def test_pictures_are_made_smaller_until_the_row_fits(qwen: Path, fewer: int) -> None:
     whole = adapter_of(qwen, None, "error").encode(LONG)

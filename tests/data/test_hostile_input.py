@@ -19,7 +19,7 @@ from unidpo_mm.data.groups import group_by_prompt
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
 from unidpo_mm.data.scores import ScorePolicy
-from unidpo_mm.errors import Problem, RecipeError, UniDPOError
+from unidpo_mm.errors import PictureError, Problem, RecipeError, UniDPOError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.config import UniDPOConfig
 from unidpo_mm.training.run import arguments_of
@@ -318,6 +318,46 @@ def test_an_entry_in_openai_formatting_is_read(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text(json.dumps(content), encoding="utf-8")
     loaded = read(tmp_path / "dataset_info.json", subset="mine")
     assert [r.text for r in loaded.rows[0].responses] == ["chosen", "rejected"]
+
+
+def test_what_an_entry_does_not_name_it_does_not_mean(tmp_path: Path) -> None:
+    extra = {"instruction": "What?", "system": "Shout.", "history": [["a", "b"]]}
+    write(tmp_path / "rows.jsonl", {**PAIR, **extra})
+    entries = {
+        name: {"file_name": "rows.jsonl", "ranking": True, "columns": columns}
+        for name, columns in (("bare", {}), ("named", {"system": "system"}))
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entries), encoding="utf-8")
+    bare, named = (read(tmp_path / "dataset_info.json", subset=name) for name in entries)
+    assert [turn.role for turn in bare.rows[0].messages] == ["user"]
+    assert [turn.role for turn in named.rows[0].messages] == ["system", "user"]
+    assert {"system", "history"} <= bare.reports[0].unread.keys()
+    assert "system" not in named.reports[0].unread
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking"])
+def test_thoughts_beside_an_answer_are_not_lost(name: str) -> None:
+    said = {"role": "assistant", "content": "yes", name: "Let me see."}
+    loaded = read_records(
+        [{**PAIR, "prompt": [{"role": "user", "content": "?"}], "chosen": [said]}]
+    )
+    assert f"the answer holds '{name}' beside its content" in found(loaded)[0]
+
+
+def test_a_picture_whose_pixels_are_no_numbers_is_told() -> None:
+    pixels = Image.new("F", (4, 4), float("nan"))
+    with pytest.raises(PictureError, match="some of its pixels are no numbers"):
+        MemoryImage(pixels, "row 1").open()
+
+
+def test_a_transform_of_the_user_makes_the_rows() -> None:
+    from datasets import Dataset
+
+    def prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "prompt": [f"Shown {text}" for text in batch["prompt"]]}
+
+    made = Dataset.from_list([PAIR]).with_transform(prompts)
+    assert questions(read_records(made)) == ["Shown What?"]
 
 
 # ---- settings ----

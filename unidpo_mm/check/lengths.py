@@ -26,6 +26,7 @@ class Lengths:
         answers: [rows][answers].
         pictures: [rows], tokens of pictures; empty without a model.
         cut, shrunk, dropped: What the length policy did; None where there is no limit.
+        alike: Pairs whose answers are the same tokens.
         problems: Rows that a run would refuse.
     """
 
@@ -36,6 +37,7 @@ class Lengths:
     cut: int | None = None
     shrunk: int | None = None
     dropped: int | None = None
+    alike: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -67,6 +69,7 @@ def token_lengths(
         found.answers.append(list(measured.answers))
         found.pictures.append(measured.pictures)
         cut, shrunk = cut + measured.cut, shrunk + measured.shrunk
+        found.alike += measured.alike
         if drop and measured.kind is RowTooLong:
             dropped += 1
         else:

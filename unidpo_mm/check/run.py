@@ -264,6 +264,7 @@ def _about_policy(lengths: Lengths) -> list[str]:
     told = (
         (lengths.cut, "answers would be cut to fit max_length"),
         (lengths.shrunk, "pictures would be made smaller to fit max_length"),
+        (lengths.alike, "pairs have the same tokens as both answers, so that they prefer nothing"),
         (lengths.dropped, "rows would be left out: longer than max_length"),
     )
     return [f"{number:,} {text}" for number, text in told if number]

@@ -305,7 +305,11 @@ def _upright_rgb(image: Any) -> Any:
 
 def _eight_bits(image: Any) -> Any:
     """Returns a picture of 16 bits in 8: as it is, Pillow would clip it to white."""
+    import numpy
+
     scaled = image.convert("F")
+    if not numpy.isfinite(numpy.asarray(scaled)).all():
+        raise ValueError("some of its pixels are no numbers")
     highest = 65535 if image.mode.startswith("I") else max(scaled.getextrema()[1], 1e-12)
     if image.mode == "I" and scaled.getextrema()[1] <= 255:
         highest = 255

@@ -14,7 +14,7 @@ from .files import Record
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
-from .places import OF_FILE, Found, Place, read_place, undecoded
+from .places import OF_FILE, Found, Place, read_place, unformatted
 from .scores import PairCounts, ScorePolicy, settle
 
 __all__ = [
@@ -232,7 +232,7 @@ def read_records(
     if hasattr(records, "iterrows"):
         return _no_rows(place, source, "it is a table of pandas")
     if hasattr(records, "with_format"):
-        records = undecoded(records.with_format(None))  # arrays and tensors become lists
+        records = unformatted(records)
     reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
     reader.read((place, number, record) for number, record in enumerate(records, start=1))
     not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
@@ -260,6 +260,7 @@ class _Reader:
     ) -> None:
         self.source, self.place, self.prefix = source, place, prefix
         self.columns = {**found.columns, **source.columns}
+        self.unnamed = found.unnamed - source.columns.keys()
         self.named = _named(source, found, place)
         self.rules = source.rules(found.folder)
         self.scale: Callable[[float], float] = source.scores.to_scale(score_scale)
@@ -329,6 +330,10 @@ class _Reader:
             raise DataError(Problem(where, f"the row is {type(record).__name__}", remedy))
         if not all(isinstance(name, str) for name in record):
             raise DataError(Problem(where, "a column has a name that is no text", remedy))
+        for name in self.unnamed & record.keys():
+            self.report.unread[name] += record[name] is not None
+        if self.unnamed:
+            record = {name: value for name, value in record.items() if name not in self.unnamed}
         if not self.columns:
             return record
         self.missing -= {usual for usual, own in self.columns.items() if own in record}

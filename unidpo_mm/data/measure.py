@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..adapter import Adapter
 from ..errors import DataError, Problem
-from ..records import PreferenceRow
+from ..records import EncodedGroup, Pair, PreferenceRow
 
 __all__ = ["MeasuredRow", "measure_rows"]
 
@@ -24,6 +25,7 @@ class MeasuredRow:
         pairs: Pairs that it makes.
         cut: Answers shortened to fit `max_length`.
         shrunk: Pictures made smaller for it.
+        alike: Pairs whose answers are the same tokens, for example after they were cut.
         problems: Why it cannot be encoded.
         kind: Which error says so.
     """
@@ -34,6 +36,7 @@ class MeasuredRow:
     pairs: int = 0
     cut: int = 0
     shrunk: int = 0
+    alike: int = 0
     problems: tuple[Problem, ...] = ()
     kind: type[DataError] = DataError
 
@@ -86,7 +89,12 @@ class _Encoding(Dataset[MeasuredRow]):
             pairs=len(group.pairs),
             cut=group.cut_responses,
             shrunk=group.shrunk_pictures,
+            alike=sum(_alike(group, pair) for pair in group.pairs),
         )
+
+
+def _alike(group: EncodedGroup, pair: Pair) -> bool:
+    return torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
 
 
 def _unchanged(measured: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError, Problem
 from .files import READERS, Record, kind_of, read_file
 
-__all__ = ["OF_FILE", "Found", "Place", "read_place", "undecoded"]
+__all__ = ["OF_FILE", "Found", "Place", "read_place", "unformatted"]
 
 SPLIT = re.compile(r"(?:^|[-_.])(train|test|valid|validation|val|dev|eval)(?:[-_.0-9]|$)")
 """A name of a file that says which split it is."""
@@ -53,12 +53,14 @@ class Found:
         records: The records.
         columns: Usual name of a column -> its name in the records.
         format: The format that a registry names.
+        unnamed: Usual names of columns that count only where the registry names them.
         folder: Where relative picture paths start; None for the folder of the path.
     """
 
     records: Iterator[Record]
     columns: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None
+    unnamed: frozenset[str] = frozenset()
     folder: Path | None = None
 
 
@@ -207,6 +209,13 @@ def _saved(path: Path, place: Place) -> Iterator[Record]:
 def _of_dataset(dataset: Any, place: str) -> Iterator[Record]:
     for number, record in enumerate(undecoded(dataset), start=1):
         yield place, number, record
+
+
+def unformatted(dataset: Any) -> Any:
+    """Returns a data set whose arrays and tensors come as lists; a transform of the user stays."""
+    if (getattr(dataset, "format", None) or {}).get("type") == "custom":
+        return dataset
+    return undecoded(dataset.with_format(None))
 
 
 def undecoded(dataset: Any) -> Any:

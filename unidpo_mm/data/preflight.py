@@ -27,6 +27,7 @@ class Preflight:
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
         shrunk_pictures: Pictures made smaller for it.
+        alike_pairs: Pairs whose answers are the same tokens, for example after they were cut.
         too_long: Rows left out since they do not fit.
         unreadable: Rows left out since a picture is missing or broken; the first of them say why.
         left_out: Numbers of all these rows.
@@ -43,6 +44,7 @@ class Preflight:
     longest: int = 0
     cut_responses: int = 0
     shrunk_pictures: int = 0
+    alike_pairs: int = 0
     too_long: int = 0
     unreadable: list[Problem] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
@@ -60,6 +62,7 @@ class Preflight:
         self.longest = max(self.longest, measured.longest)
         self.cut_responses += measured.cut
         self.shrunk_pictures += measured.shrunk
+        self.alike_pairs += measured.alike
         self.tokens.update({"plain": measured.plain, "packed": measured.packed})
         units, most = measured.pairs or len(measured.answers), self.tokens_of_pair
         padded = len(measured.answers) * measured.longest

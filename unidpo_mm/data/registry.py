@@ -29,6 +29,8 @@ USUAL["openai"] = USUAL["sharegpt"]  # its turns have the keys of messages
 COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
 OTHER_ROLES = ("response", "tools")
 """Roles that an entry of any formatting may name and a ranking does not read."""
+ONLY_NAMED = ("system", "history")
+"""Columns that have no usual name there: an entry that does not name them does not mean them."""
 NOT_UNDERSTOOD = ("videos", "audios", "kto_tag")
 TAGS = {
     "role_tag": "from",
@@ -89,6 +91,7 @@ def read_entry(path: Path, place: Place) -> Found:
     return Found(
         records,
         columns={usual[role]: str(name) for role, name in given.items() if role in usual},
+        unnamed=frozenset(role for role in ONLY_NAMED if not given.get(role)),
         format="alpaca" if formatting == "alpaca" else "sharegpt",
         folder=path.parent,
     )

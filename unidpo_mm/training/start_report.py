@@ -116,6 +116,11 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
             f"[yellow]{found.shrunk_pictures} of {found.images} pictures are made smaller to fit "
             f"max_length {args.max_length}[/yellow]"
         )
+    if found.alike_pairs:
+        lines.append(
+            f"[yellow]{found.alike_pairs} of {found.pairs} pairs have the same tokens as both "
+            "answers, so that they prefer nothing[/yellow]"
+        )
     if found.too_long:
         lines.append(
             f"[yellow]{found.too_long} rows are left out: longer than max_length "

@@ -14,6 +14,8 @@ __all__ = ["Prompt", "answer_of", "describe", "is_empty", "json_of", "prompt_of"
 
 PLACEHOLDER = "<image>"
 """What stands for a picture in a string, whatever the model's own token is."""
+THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
+"""What may hold a part of an answer beside its text."""
 LINE_BREAK = re.compile(r"^\r?\n")
 
 
@@ -91,7 +93,11 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     if answer.image_slots:
         remedy = "Remove it: pictures belong to the prompt"
         raise WrongValue("the answer holds a picture placeholder", remedy)
-    if "tool_calls" in json_of(answer.extras or "{}"):
+    extras = json_of(answer.extras or "{}")
+    for name in THOUGHTS & extras.keys():
+        remedy = "Write it into the content, as the model's template writes it, or remove it"
+        raise WrongValue(f"the answer holds '{name}' beside its content", remedy)
+    if "tool_calls" in extras:
         remedy = "Write the answer as text, as the model's template writes a call"
         raise WrongValue("the answer calls a tool, which is not understood yet", remedy)
     return answer.text
