@@ -332,15 +332,14 @@ class _Reader:
             raise DataError(Problem(where, "a column has a name that is no text", remedy))
         for name in self.unnamed & record.keys():
             self.report.unread[name] += record[name] is not None
-        if self.unnamed:
-            record = {name: value for name, value in record.items() if name not in self.unnamed}
+        named = {name: value for name, value in record.items() if name not in self.unnamed}
         if not self.columns:
-            return record
+            return named
         self.missing -= {usual for usual, own in self.columns.items() if own in record}
         theirs = set(self.columns.values())
         for usual in self.columns.keys() - theirs:  # it stands there, and another is read for it
             self.report.unread[usual] += record.get(usual) is not None
-        rest = {name: value for name, value in record.items() if name not in theirs}
+        rest = {name: value for name, value in named.items() if name not in theirs}
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
 
     def _format(self, record: Mapping[str, Any], where: str) -> Format | None:
