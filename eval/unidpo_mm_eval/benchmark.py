@@ -1,0 +1,108 @@
+"""What a benchmark is: one file of `benchmarks/`, found by its name, that exports BENCHMARK."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
+
+from .metrics import Metrics
+from .reading.data_set import DataSet
+from .samples import Judged, Sample, ScoredSample
+
+__all__ = ["Benchmark", "Rules", "benchmark_names", "load_benchmark"]
+
+PACKAGE = f"{__package__}.benchmarks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How one scoring family scores a benchmark.
+
+    Attributes:
+        judge: (sample, response, options of the protocol) -> what it scores.
+        judge_all: The same for many at once, where that is how it is done.
+        metrics: Scored samples -> the metrics of section 5 of the documentation.
+        headline: The metric that stands for the benchmark.
+        libraries: What the scores depend on beside our code; results hold their versions.
+        unit_scores: Scored samples -> score of each unit, for comparing two results; None where a
+            sample is a unit.
+    """
+
+    metrics: Callable[[Sequence[ScoredSample]], Metrics]
+    headline: str
+    judge: Callable[[Sample, str, Mapping[str, Any]], Judged] | None = None
+    judge_all: (
+        Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Judged]] | None
+    ) = None
+    libraries: tuple[str, ...] = ()
+    unit_scores: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
+
+    def judged(
+        self, asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
+    ) -> Sequence[Judged]:
+        """Returns what each response scores."""
+        if self.judge_all is not None:
+            return self.judge_all(asked, options)
+        assert self.judge is not None
+        return [self.judge(sample, response, options) for sample, response in asked]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark.
+
+    Attributes:
+        name: That of its file.
+        title: As people call it.
+        read: File or folder, and whether pictures are wanted -> its samples.
+        families: Scoring family -> its rules; the first is the default.
+        expected: What a whole file holds: ``rows``, and other counts by name.
+        layouts: Which files and folders `read` takes, for messages.
+    """
+
+    name: str
+    title: str
+    read: Callable[[Path, bool], DataSet]
+    families: Mapping[str, Rules]
+    expected: Mapping[str, int]
+    layouts: tuple[str, ...]
+
+    def rules(self, family: str) -> Rules:
+        """Returns the rules of a scoring family.
+
+        Raises:
+            RecipeError: If the benchmark has none of that name.
+        """
+        if family not in self.families:
+            found = f"{self.title} has no rules of the family '{family}'"
+            remedy = f"Choose a protocol of {', '.join(self.families)}"
+            raise RecipeError(Problem("--protocol", found, remedy))
+        return self.families[family]
+
+
+def benchmark_names() -> tuple[str, ...]:
+    """Returns the names of all benchmarks, without importing any of them."""
+    package = importlib.import_module(PACKAGE)
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+@cache
+def load_benchmark(name: str) -> Benchmark:
+    """Returns the benchmark of one file.
+
+    Raises:
+        RecipeError: If no file has that name; lists what exists.
+    """
+    known = benchmark_names()
+    if name not in known:
+        found = f"there is no benchmark '{name}'{suggestion(name, known)}"
+        raise RecipeError(Problem("--benchmark", found, f"Choose one of {', '.join(known)}"))
+    loaded: Benchmark = importlib.import_module(f"{PACKAGE}.{name}").BENCHMARK
+    return loaded

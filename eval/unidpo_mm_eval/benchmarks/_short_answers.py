@@ -1,0 +1,52 @@
+"""Shared by benchmarks whose answers are a list of short texts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..benchmark import Benchmark, Rules
+from ..extract.anls import anls
+from ..metrics import Metrics, mean_metrics
+from ..reading.data_set import DataSet
+from ..reading.tsv import TsvRow, read_tsv
+from ..samples import Judged, Sample, ScoredSample
+
+__all__ = ["anls_benchmark", "read_short_answers"]
+
+
+def read_short_answers(path: Path, pictures: bool) -> DataSet:
+    """Returns the questions of a table whose answer is a list, or one text."""
+    return read_tsv(path, _sample, needs=("question", "answer"), pictures=pictures)
+
+
+def _sample(row: TsvRow) -> Sample:
+    return Sample(
+        id=row.id,
+        where=row.where,
+        question=row.get("question"),
+        answers=row.answers(),
+        labels=row.labels("split"),
+        cluster=row.picture,
+        pictures=row.pictures,
+    )
+
+
+def anls_benchmark(name: str, title: str, rows: int) -> Benchmark:
+    """Returns a benchmark that is scored by similarity; both kits have one rule for it."""
+    rules = Rules(judge=_judge, metrics=_metrics, headline="anls")
+    return Benchmark(
+        name=name,
+        title=title,
+        read=read_short_answers,
+        families={"vlmevalkit": rules, "lmms": rules},
+        expected={"rows": rows},
+        layouts=("VLMEvalKit's .tsv",),
+    )
+
+
+def _judge(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    return Judged(anls(response, sample.answers), response.strip())
+
+
+def _metrics(scored: Sequence[ScoredSample]) -> Metrics:
+    return mean_metrics("anls", [(one.cluster, one.score, one.labels) for one in scored])

@@ -1,0 +1,7 @@
+"""AI2D test: diagrams of school science."""
+
+from ._options import option_benchmark
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = option_benchmark("ai2d", "AI2D test", rows=3088)

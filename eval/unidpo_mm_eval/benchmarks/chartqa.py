@@ -1,0 +1,64 @@
+"""ChartQA test: questions on charts, numbers within five percent."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..benchmark import Benchmark, Rules
+from ..extract.relaxed import relaxed_match
+from ..metrics import Metrics, mean_metrics
+from ..reading.data_set import DataSet
+from ..reading.tsv import TsvRow, read_tsv
+from ..samples import Judged, Sample, ScoredSample
+
+__all__ = ["BENCHMARK"]
+
+HEADLINE = "relaxed_accuracy"
+
+
+def sample(row: TsvRow) -> Sample:
+    """Returns the question of a row; an answer that is a list holds alternatives."""
+    return Sample(
+        id=row.id,
+        where=row.where,
+        question=row.get("question"),
+        answers=row.answers(),
+        labels=row.labels("split"),
+        cluster=row.picture,
+        pictures=row.pictures,
+        extras={"cell": row.get("answer")},
+    )
+
+
+def read(path: Path, pictures: bool) -> DataSet:
+    """Returns the questions of a table."""
+    return read_tsv(path, sample, needs=("question", "answer"), pictures=pictures)
+
+
+def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    """Returns 1 where the stripped response matches one of the answers."""
+    return Judged(float(relaxed_match(response, question.answers)), response.strip())
+
+
+def judge_lmms(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    """Returns 1 where the response as it stands matches the cell as it stands."""
+    right = relaxed_match(response, (question.extras["cell"],), strip=False)
+    return Judged(float(right), response)
+
+
+def metrics(scored: Sequence[ScoredSample]) -> Metrics:
+    """Returns the mean over all questions, which is not that of both halves, and each half's."""
+    return mean_metrics(HEADLINE, [(one.cluster, one.score, one.labels) for one in scored])
+
+
+BENCHMARK = Benchmark(
+    name="chartqa",
+    title="ChartQA test",
+    read=read,
+    families={
+        "vlmevalkit": Rules(judge=judge, metrics=metrics, headline=HEADLINE),
+        "lmms": Rules(judge=judge_lmms, metrics=metrics, headline=HEADLINE),
+    },
+    expected={"rows": 2500},
+    layouts=("VLMEvalKit's .tsv",),
+)

@@ -1,0 +1,7 @@
+"""DocVQA validation: scanned documents, scored by similarity of short answers."""
+
+from ._short_answers import anls_benchmark
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = anls_benchmark("docvqa", "DocVQA validation", rows=5349)

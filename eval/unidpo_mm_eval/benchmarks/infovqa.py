@@ -1,0 +1,7 @@
+"""InfoVQA validation: infographics, scored by similarity of short answers."""
+
+from ._short_answers import anls_benchmark
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = anls_benchmark("infovqa", "InfoVQA validation", rows=2801)

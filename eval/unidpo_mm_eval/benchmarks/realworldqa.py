@@ -1,0 +1,7 @@
+"""RealWorldQA: large photographs, mostly from cars."""
+
+from ._options import option_benchmark
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = option_benchmark("realworldqa", "RealWorldQA", rows=765)

@@ -1,0 +1,167 @@
+"""Compares results on the same samples: differences with intervals, tests, who is right where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unidpo_mm.errors import DataError, Problem
+
+from .benchmark import load_benchmark
+from .metrics import Metrics
+from .results import Result
+from .samples import ScoredSample
+from .stats.intervals import DRAWS, Interval, bootstrap, draws
+from .stats.paired import Paired, holm, paired_test
+
+__all__ = ["Comparison", "Contrast", "Measured", "compare", "measured"]
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A result with an interval of every metric.
+
+    Attributes:
+        result: The result.
+        intervals: Metric -> 95 % interval, clusters drawn again.
+    """
+
+    result: Result
+    intervals: dict[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A result beside the first one.
+
+    Attributes:
+        name: Of the result.
+        differences: Metric -> its value minus the first result's.
+        intervals: Metric -> 95 % interval of that, the same clusters drawn for both.
+        paired: The test on the units' scores.
+        p_corrected: Its p after Holm's correction for all contrasts.
+    """
+
+    name: str
+    differences: dict[str, float]
+    intervals: dict[str, Interval]
+    paired: Paired
+    p_corrected: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Results on the same samples.
+
+    Attributes:
+        names: Of the results, each its own.
+        results: The results with intervals; the others are compared with the first.
+        contrasts: One for each but the first.
+    """
+
+    names: tuple[str, ...]
+    results: tuple[Measured, ...]
+    contrasts: tuple[Contrast, ...]
+
+    @property
+    def first(self) -> Result:
+        """The result that the others are compared with."""
+        return self.results[0].result
+
+
+def measured(result: Result, *, count: int = DRAWS) -> Measured:
+    """Returns a result with the intervals of its metrics."""
+    return Measured(result, bootstrap(_metrics(result), level=LEVEL, count=count))
+
+
+def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
+    """Returns how results differ from the first one.
+
+    Args:
+        results: Two or more, of one benchmark, one protocol and the same data.
+        count: Resamples of an interval.
+
+    Raises:
+        DataError: If they are not of the same benchmark, protocol version and data.
+    """
+    _refuse_mixed(results)
+    names = _names(results)
+    whole = [_metrics(result) for result in results]
+    values = [metrics.values() for metrics in whole]
+    drawn = [draws(metrics, count=count) for metrics in whole]
+    tests = [paired_test(_units(results[0]), _units(one), _clusters(one)) for one in results[1:]]
+    corrected = holm([test.p for test in tests])
+    contrasts = []
+    for number, (test, p) in enumerate(zip(tests, corrected, strict=True), start=1):
+        shared = [name for name in values[0] if name in values[number]]
+        gaps = {name: drawn[number][name] - drawn[0][name] for name in shared}
+        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+        contrasts.append(
+            Contrast(
+                name=names[number],
+                differences={name: values[number][name] - values[0][name] for name in shared},
+                intervals={
+                    name: Interval(*map(float, np.quantile(gap, tails)))
+                    for name, gap in gaps.items()
+                },
+                paired=test,
+                p_corrected=p,
+            )
+        )
+    return Comparison(
+        names=names,
+        results=tuple(measured(result, count=count) for result in results),
+        contrasts=tuple(contrasts),
+    )
+
+
+def _refuse_mixed(results: Sequence[Result]) -> None:
+    first, problems = results[0], []
+    for result in results[1:]:
+        sides = (
+            ("benchmark", first.benchmark, result.benchmark),
+            ("protocol", first.protocol.label, result.protocol.label),
+            ("data", first.data.sha256[:12], result.data.sha256[:12]),
+        )
+        for what, one, other in sides:
+            if one != other:
+                found = f"its {what} is {other}, that of '{first.name}' {one}"
+                remedy = "Score both again with the same data and protocol"
+                problems.append(Problem(f"result '{result.name}'", found, remedy))
+        if [one.id for one in first.per_sample] != [one.id for one in result.per_sample]:
+            found = f"its samples are not those of '{first.name}'"
+            problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
+    if problems:
+        raise DataError(problems)
+
+
+def _names(results: Sequence[Result]) -> tuple[str, ...]:
+    """Returns a name for each result; equal ones get their number."""
+    names = [result.name for result in results]
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names, start=1)
+    )
+
+
+def _metrics(result: Result) -> Metrics:
+    rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
+    return rules.metrics(result.per_sample)
+
+
+def _units(result: Result) -> dict[str, float]:
+    rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
+    if rules.unit_scores is not None:
+        return rules.unit_scores(result.per_sample)
+    return {one.id: one.score for one in result.per_sample}
+
+
+def _clusters(result: Result) -> dict[str, str]:
+    by_unit: dict[str, str] = {}
+    samples: Sequence[ScoredSample] = result.per_sample
+    for one in samples:
+        by_unit.setdefault(one.id, one.cluster)
+        by_unit.setdefault(one.unit, one.cluster)
+    return by_unit

@@ -1,0 +1,102 @@
+"""A comparison as rows: in the terminal, as Markdown and as CSV, all of the same cells."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from ..compare import Comparison, Contrast
+from ..stats.intervals import Interval
+
+__all__ = ["as_csv", "as_markdown", "comparison_rows", "notes"]
+
+COLUMNS = ("metric", "result", "value", "interval", "difference", "interval of it")
+
+
+def comparison_rows(found: Comparison, metrics: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns a row for each metric and result."""
+    rows: list[tuple[str, ...]] = []
+    for metric in metrics:
+        for number, (name, one) in enumerate(zip(found.names, found.results, strict=True)):
+            if metric not in one.result.metrics:
+                continue
+            contrast = found.contrasts[number - 1] if number else None
+            rows.append(
+                (
+                    metric,
+                    name,
+                    f"{one.result.metrics[metric]:.2f}",
+                    _interval(one.intervals.get(metric)),
+                    _difference(contrast, metric),
+                    _interval(contrast.intervals.get(metric) if contrast else None, signed=True),
+                )
+            )
+    return rows
+
+
+def notes(found: Comparison) -> list[str]:
+    """Returns a sentence on each test, and the rates that every table has to show."""
+    first = found.names[0]
+    told = []
+    for contrast in found.contrasts:
+        test = contrast.paired
+        told.append(
+            f"{contrast.name} against {first}: {test.only_second} of {test.n} better, "
+            f"{test.only_first} worse; {test.test} p = {test.p:.4f}, "
+            f"{contrast.p_corrected:.4f} corrected for {len(found.contrasts)}; smallest difference "
+            f"that would show: {test.detectable:.2f} points of the mean score"
+        )
+    for name, one in zip(found.names, found.results, strict=True):
+        metrics = one.result.metrics
+        rates = ("unparsed", "truncated", "empty", "error")
+        shares = ", ".join(f"{rate} {metrics[f'{rate}_rate']:.1f} %" for rate in rates)
+        counts = f"n = {metrics['n']:.0f} in {metrics['n_clusters']:.0f} clusters"
+        told.append(f"{name}: {counts}, missing {metrics['missing']:.0f}, {shares}")
+    return told
+
+
+def as_markdown(found: Comparison, metrics: Sequence[str]) -> str:
+    """Returns the table and its notes as Markdown."""
+    head = ["| " + " | ".join(COLUMNS) + " |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    rows = [f"| {' | '.join(row)} |" for row in comparison_rows(found, metrics)]
+    told = [f"- {note}" for note in notes(found)]
+    title = f"## {found.first.title}, {found.first.protocol.label}"
+    return "\n".join([title, "", *head, *rows, "", *told, ""])
+
+
+def as_csv(found: Comparison, metrics: Sequence[str]) -> str:
+    """Returns the table as CSV, unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        "benchmark protocol metric result value low high difference diff_low diff_high".split()
+    )
+    for metric in metrics:
+        for number, (name, one) in enumerate(zip(found.names, found.results, strict=True)):
+            if metric not in one.result.metrics:
+                continue
+            own = one.intervals.get(metric)
+            contrast = found.contrasts[number - 1] if number else None
+            gap = contrast.intervals.get(metric) if contrast else None
+            difference = contrast.differences.get(metric, "") if contrast else ""
+            writer.writerow(
+                [
+                    *(found.first.benchmark, found.first.protocol.label, metric, name),
+                    *(one.result.metrics[metric], *_ends(own), difference, *_ends(gap)),
+                ]
+            )
+    return text.getvalue()
+
+
+def _ends(interval: Interval | None) -> tuple[float | str, float | str]:
+    return ("", "") if interval is None else (interval.low, interval.high)
+
+
+def _interval(interval: Interval | None, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return "" if interval is None else f"{interval.low:{sign}.2f} to {interval.high:{sign}.2f}"
+
+
+def _difference(contrast: Contrast | None, metric: str) -> str:
+    if contrast is None or metric not in contrast.differences:
+        return ""
+    return f"{contrast.differences[metric]:+.2f}"

@@ -1,0 +1,68 @@
+"""Results in the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..benchmark import benchmark_names, load_benchmark
+from ..compare import Comparison
+from ..protocols import load_protocol, protocol_names
+from ..results import Result
+from .tables import COLUMNS, comparison_rows, notes
+
+__all__ = ["print_benchmarks", "print_comparison", "print_result"]
+
+LEFT = 2
+"""Columns of words; the others are numbers."""
+COUNTS = frozenset({"n", "n_clusters", "missing", "subtasks_present"})
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Prints every metric, and what should be known beside them."""
+    title = f"{result.title}, {result.protocol.title} ({result.protocol.label})"
+    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    table = Table(box=None)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result.metrics.items():
+        style = "bold" if name == result.headline else ""
+        table.add_row(
+            escape(name), f"{value:.0f}" if name in COUNTS else f"{value:.2f}", style=style
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+
+
+def print_comparison(found: Comparison, metrics: Sequence[str], console: Console) -> None:
+    """Prints a row for each metric and result, and what the tests say."""
+    title = f"{found.first.title}, {found.first.protocol.title} ({found.first.protocol.label})"
+    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    table = Table(box=None)
+    for number, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if number < LEFT else "right")
+    for row in comparison_rows(found, metrics):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for note in notes(found):
+        console.print(escape(note), soft_wrap=True)
+
+
+def print_benchmarks(console: Console) -> None:
+    """Prints all benchmarks with the families of rules that they have, and all protocols."""
+    table = Table(box=None)
+    for column in ("benchmark", "what it is", "rules", "data"):
+        table.add_column(column)
+    for name in benchmark_names():
+        one = load_benchmark(name)
+        table.add_row(name, one.title, ", ".join(one.families), "; ".join(one.layouts))
+    console.print(table)
+    rules = Table(box=None)
+    for column in ("protocol", "what it is", "rules"):
+        rules.add_column(column)
+    for name in protocol_names():
+        protocol = load_protocol(name)
+        rules.add_row(protocol.label, protocol.title, protocol.scoring)
+    console.print(rules)

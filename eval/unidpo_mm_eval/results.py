@@ -1,0 +1,102 @@
+"""A result: what predictions scored, as one JSON file that a comparison or a report reads back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from unidpo_mm import __version__
+from unidpo_mm.errors import DataError, Problem
+
+from .protocols import Protocol
+from .samples import ScoredSample
+
+__all__ = ["Result", "Source", "read_result", "write_result"]
+
+FORMAT = 1
+"""Version of the file's layout."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a result was made of.
+
+    Attributes:
+        path: Where it was.
+        sha256: Of its content.
+        rows: How many it has.
+        dropped: Rows left out.
+    """
+
+    path: str
+    sha256: str
+    rows: int
+    dropped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What predictions scored on a benchmark.
+
+    Attributes:
+        benchmark, title: Of the benchmark.
+        protocol: The rules.
+        headline: The metric that stands for the benchmark.
+        metrics: By the names of `docs/evaluation.md`; rates and accuracies from 0 to 100.
+        per_sample: Every sample, in the order of the data.
+        data, predictions: What it was made of.
+        manifest: How the predictions were made, where their file says so.
+        warnings: What should be known.
+        libraries: Versions of what the scores depend on beside our code.
+        format, version: Of the file's layout, and of unidpo-mm.
+    """
+
+    benchmark: str
+    title: str
+    protocol: Protocol
+    headline: str
+    metrics: Mapping[str, float]
+    per_sample: tuple[ScoredSample, ...]
+    data: Source
+    predictions: Source
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    version: str = __version__
+
+    @property
+    def name(self) -> str:
+        """What the result is called in tables: the model, or the file of predictions."""
+        return str(self.manifest.get("model") or Path(self.predictions.path).stem)
+
+
+RESULT = TypeAdapter(Result)
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Writes a result as JSON, unrounded."""
+    content = RESULT.dump_python(result, mode="json")
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def read_result(path: Path) -> Result:
+    """Returns a result of a file.
+
+    Raises:
+        DataError: If there is none that can be read.
+    """
+    remedy = "Give a file that `unidpo-mm eval score` wrote"
+    try:
+        return RESULT.validate_json(path.read_bytes())
+    except OSError as error:
+        found = f"the file cannot be read ({error.strerror or error})"
+        raise DataError(Problem(str(path), found, remedy)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        found = f"it is no result: {place}: {first['msg']}"
+        raise DataError(Problem(str(path), found, remedy)) from error

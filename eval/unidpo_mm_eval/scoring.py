@@ -1,0 +1,124 @@
+"""Scores predictions: samples and responses joined by id, judged one by one, metrics over all."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from unidpo_mm.errors import DataError, Problem
+
+from .benchmark import Benchmark
+from .protocols import Protocol
+from .reading.data_set import DataSet
+from .reading.predictions import Predictions
+from .results import Result, Source
+from .samples import Judged, Prediction, Sample, ScoredSample
+
+__all__ = ["score"]
+
+SHOWN = 5
+"""Ids that a warning names."""
+CUT = "length"
+"""The finish reason of a response that met the limit of new tokens."""
+
+
+def score(
+    benchmark: Benchmark, data: DataSet, predictions: Predictions, protocol: Protocol
+) -> Result:
+    """Returns what the predictions score.
+
+    A sample without prediction is wrong and counted. Predictions of ids that the data do not have
+    are told, and never scored.
+
+    Args:
+        benchmark: The benchmark.
+        data: Its samples.
+        predictions: Responses by id.
+        protocol: Names the rules.
+
+    Raises:
+        DataError: If no prediction is one of the data's.
+    """
+    rules = benchmark.rules(protocol.scoring)
+    warnings = [*data.notes, *_unmatched(data, predictions)]
+    said = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
+    asked = [(sample, one.response) for sample, one in said if one and one.error is None]
+    judged = iter(rules.judged(asked, protocol.options))
+    scored = [
+        _scored(sample, one, next(judged) if one and one.error is None else Judged(0.0, None))
+        for sample, one in said
+    ]
+    metrics = rules.metrics(scored).values()
+    return Result(
+        benchmark=benchmark.name,
+        title=benchmark.title,
+        protocol=protocol,
+        headline=rules.headline,
+        metrics=metrics | rates(scored),
+        per_sample=tuple(scored),
+        data=Source(str(data.path), data.sha256, len(data.samples), len(data.dropped)),
+        predictions=Source(str(predictions.path), predictions.sha256, len(predictions.by_id)),
+        manifest=predictions.manifest,
+        warnings=tuple(warnings),
+        libraries={name: version(name) for name in rules.libraries},
+    )
+
+
+def rates(scored: Sequence[ScoredSample]) -> dict[str, float]:
+    """Returns what is reported of every benchmark: counts, and shares in percent of all samples.
+
+    Responses whose finish reason nobody wrote down count as not truncated.
+    """
+    share = 100 / max(len(scored), 1)
+    return {
+        "n": len(scored),
+        "n_clusters": len({one.cluster for one in scored}),
+        "unparsed_rate": share * sum(one.unparsed for one in scored),
+        "truncated_rate": share * sum(bool(one.truncated) for one in scored),
+        "empty_rate": share * sum(one.empty for one in scored),
+        "error_rate": share * sum(one.error is not None for one in scored),
+        "missing": sum(one.missing for one in scored),
+    }
+
+
+def _scored(sample: Sample, prediction: Prediction | None, judged: Judged) -> ScoredSample:
+    answered = prediction is not None and prediction.error is None
+    reason = prediction.finish_reason if prediction else None
+    return ScoredSample(
+        id=sample.id,
+        question=sample.question,
+        answers=sample.answers,
+        options=sample.options,
+        labels=sample.labels,
+        cluster=sample.cluster,
+        unit=sample.unit,
+        extras=sample.extras,
+        response=prediction.response if prediction else None,
+        score=judged.score,
+        answer=judged.answer,
+        unparsed=answered and judged.answer is None,
+        truncated=None if reason is None else reason == CUT,
+        empty=prediction is not None and answered and not prediction.response.strip(),
+        missing=prediction is None,
+        error=prediction.error if prediction else None,
+        note=judged.note,
+        details=judged.details,
+    )
+
+
+def _unmatched(data: DataSet, predictions: Predictions) -> list[str]:
+    """Returns what is to be said of ids that stand in one of the two files only."""
+    known = {sample.id for sample in data.samples}
+    dropped = set(data.dropped)
+    extra = [one for own, one in predictions.by_id.items() if own not in known | dropped]
+    missing = [sample for sample in data.samples if sample.id not in predictions.by_id]
+    if len(missing) == len(data.samples):
+        example, own = next(iter(predictions.by_id)), data.samples[0].id
+        found = f"no prediction has an id of the data: '{example}' here, '{own}' there"
+        raise DataError(Problem(str(predictions.path), found, "Write the ids of the data"))
+    told = []
+    if missing:
+        rows = ", ".join(f"{one.where} (id '{one.id}')" for one in missing[:SHOWN])
+        told.append(f"samples without prediction, which count as wrong: {len(missing)}, {rows}")
+    if extra:
+        rows = ", ".join(f"{one.where} (id '{one.id}')" for one in extra[:SHOWN])
+        told.append(f"predictions without sample, which are not scored: {len(extra)}, {rows}")
+    return [text + (" ..." if text.count("(id '") == SHOWN else "") for text in told]

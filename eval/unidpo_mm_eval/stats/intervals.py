@@ -1,0 +1,117 @@
+"""Intervals: clusters drawn again with replacement, every metric computed anew in each draw."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm
+
+from ..metrics import Array, Metrics
+
+__all__ = ["DRAWS", "Interval", "bootstrap", "draws", "wilson"]
+
+DRAWS = 2000
+"""Resamples of an interval."""
+CHUNK = 256
+"""Resamples in memory at once."""
+Kind = Literal["percentile", "bca"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval of a metric.
+
+    Attributes:
+        low, high: Its ends.
+    """
+
+    low: float
+    high: float
+
+
+def bootstrap(
+    metrics: Metrics,
+    *,
+    level: float = 0.95,
+    kind: Kind = "bca",
+    count: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Returns an interval of every metric.
+
+    Args:
+        metrics: The metrics with their sums by cluster.
+        level: How often an interval should hold the true value.
+        kind: Quantiles of the draws, or corrected for bias and skewness (BCa), which falls back to
+            the quantiles where a metric does not vary.
+        count: Draws.
+        seed: Of the draws.
+    """
+    drawn = draws(metrics, count=count, seed=seed)
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    found = {}
+    matrix = metrics.sums.matrix()
+    left_out = metrics.totals(matrix.sum(axis=0) - matrix)
+    point = metrics.values()
+    for name, values in drawn.items():
+        quantiles = tails
+        if kind == "bca":
+            jackknife = np.broadcast_to(metrics.formulas[name](left_out), len(matrix))
+            quantiles = _corrected(tails, values, point[name], jackknife)
+        low, high = np.quantile(values, quantiles)
+        found[name] = Interval(float(low), float(high))
+    return found
+
+
+def draws(
+    metrics: Metrics, *, count: int = DRAWS, seed: int = 0, weights: Array | None = None
+) -> dict[str, Array]:
+    """Returns the values of every metric, [count], over clusters drawn with replacement.
+
+    Args:
+        metrics: The metrics.
+        count: Draws.
+        seed: Of the draws; the same seed draws the same clusters, in the order of their names.
+        weights: How often each draw has each cluster, [count, clusters]; None to draw.
+    """
+    matrix = metrics.sums.matrix()
+    rng = np.random.default_rng(seed)
+    parts: list[dict[str, Array]] = []
+    for start in range(0, count, CHUNK):
+        size = min(CHUNK, count - start)
+        if weights is None:
+            drawn = rng.multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=size)
+        else:
+            drawn = weights[start : start + size]
+        totals = metrics.totals(drawn @ matrix)
+        parts.append({n: np.broadcast_to(f(totals), size) for n, f in metrics.formulas.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in metrics.formulas}
+
+
+def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> Array:
+    """Returns the quantiles to take instead of the tails (Efron 1987)."""
+    below = (np.mean(values < point) + np.mean(values <= point)) / 2
+    spread = jackknife.mean() - jackknife
+    if not 0 < below < 1 or not np.any(np.abs(spread) > 1e-12):
+        return tails
+    bias = norm.ppf(below)
+    skewness = np.sum(spread**3) / (6 * np.sum(spread**2) ** 1.5)
+    shifted = bias + norm.ppf(tails)
+    return norm.cdf(bias + shifted / (1 - skewness * shifted))
+
+
+def wilson(right: float, n: int, *, level: float = 0.95) -> Interval:
+    """Returns Wilson's interval of a share, in percent, of n independent samples.
+
+    Args:
+        right: How many of them are right.
+        n: How many there are.
+        level: As for `bootstrap`.
+    """
+    if n == 0:
+        return Interval(0.0, 100.0)
+    z = norm.ppf((1 + level) / 2)
+    share = right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(100 * float(max(middle - half, 0.0)), 100 * float(min(middle + half, 1.0)))
