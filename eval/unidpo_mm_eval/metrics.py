@@ -76,10 +76,15 @@ class Metrics:
     sums: Sums = field(default_factory=Sums)
     formulas: dict[str, Formula] = field(default_factory=dict)
 
+    def names(self) -> list[str]:
+        """Returns the names of all metrics: those of all samples first, those of groups sorted."""
+        whole = [name for name in self.formulas if "/" not in name]
+        return whole + sorted(name for name in self.formulas if "/" in name)
+
     def values(self) -> dict[str, float]:
         """Returns every metric."""
         totals = self.totals(self.sums.matrix().sum(axis=0))
-        return {name: float(formula(totals)) for name, formula in self.formulas.items()}
+        return {name: float(self.formulas[name](totals)) for name in self.names()}
 
     def totals(self, values: Array) -> Totals:
         """Returns sums, [..., names], that can be looked up by name."""

@@ -42,9 +42,14 @@ def print_comparison(found: Comparison, metrics: Sequence[str], console: Console
     console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
     table = Table(box=None)
     for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number < LEFT else "right")
-    for row in comparison_rows(found, metrics):
-        table.add_row(*map(escape, row))
+        numbers = number >= LEFT
+        table.add_column(
+            name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold"
+        )
+    before = ""
+    for metric, *cells in comparison_rows(found, metrics):
+        table.add_row(*map(escape, ("" if metric == before else metric, *cells)))
+        before = metric
     console.print(table)
     for note in notes(found):
         console.print(escape(note), soft_wrap=True)

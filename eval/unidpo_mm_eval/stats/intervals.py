@@ -53,7 +53,8 @@ def bootstrap(
     matrix = metrics.sums.matrix()
     left_out = metrics.totals(matrix.sum(axis=0) - matrix)
     point = metrics.values()
-    for name, values in drawn.items():
+    for name in metrics.names():
+        values = drawn[name]
         quantiles = tails
         if kind == "bca":
             jackknife = np.broadcast_to(metrics.formulas[name](left_out), len(matrix))

@@ -1,0 +1,173 @@
+"""Math: gold answers of each data set, three ways to grade, answers that hang or kill a grader."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_score_command import run, told
+from unidpo_mm_eval.benchmark import load_benchmark
+from unidpo_mm_eval.extract.boxed import boxed
+from unidpo_mm_eval.grading.pool import DIED, TIMEOUT, grade_all
+from unidpo_mm_eval.grading.simplerl import extracted
+from unidpo_mm_eval.grading.spelling import spelt
+
+GOLD = {
+    "gsm8k": ({"question": "?", "answer": "5 + 5 = <<5+5=10>>10\n#### 1,010"}, "1010"),
+    "math500": (
+        {"problem": "?", "solution": r"first \boxed{1}, so \boxed{\frac{1}{2}}"},
+        r"\frac{1}{2}",
+    ),
+    "minerva": ({"problem": "?", "solution": r"\boxed{4.5e33}"}, "4.5e33"),
+    "olympiadbench": ({"question": "?", "final_answer": ["$2$", "3"]}, "2"),
+    "aime24": ({"problem": "?", "answer": "204"}, "204"),
+    "amc23": ({"problem": "?", "answer": 27.0}, "27.0"),
+    "gaokao2023en": ({"question": "?", "answer": "$[1,2)$"}, "[1,2)"),
+    "collegemath": ({"question": "?", "answer": "$x=2$"}, "x=2"),
+}
+"""Benchmark -> a row as its file has it, and its gold answer."""
+
+
+@pytest.mark.parametrize("name", GOLD)
+def test_gold_answers_are_read_where_they_stand(name: str, tmp_path: Path) -> None:
+    row, gold = GOLD[name]
+    (tmp_path / "test.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row | {'id': 'x'})}\n")
+    first, second = load_benchmark(name).read(tmp_path, False).samples
+    assert (first.id, second.id) == ("0", "x")
+    assert first.answers == second.answers == (gold,)
+    assert first.question == "?"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "found"),
+    [
+        ("math500", {"problem": "?", "solution": "no box"}, r"it holds no \boxed"),
+        ("olympiadbench", {"question": "?", "final_answer": []}, "field 'final_answer': found []"),
+        ("aime24", {"problem": "?"}, "field 'answer': it is not there"),
+        ("gsm8k", {"question": "?", "answer": "####"}, "field 'answer': it is empty"),
+    ],
+)
+def test_rows_without_gold_answer_are_told(
+    name: str, row: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    data, said = tmp_path / "test.jsonl", tmp_path / "said.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    said.write_text('{"id": 0, "response": "1"}\n')
+    output = told(run("score", "-b", name, "--data", data, "--predictions", said))
+    assert "test.jsonl row 1" in output
+    assert found in output
+
+
+CASES = [
+    # gold, response, math-verify, cleaned, the paper's grader
+    (r"\frac{1}{2}", r"so \boxed{0.5}", 1, 1, 1),
+    ("12", "first 5, then the answer is $12$.", 1, 1, 1),
+    ("2\\sqrt{3}", r"\boxed{\sqrt{12}}", 1, 1, 1),
+    ("x+1", r"\boxed{1+x}", 1, 1, 1),
+    ("4", r"\boxed{5}", 0, 0, 0),
+    ("10000", r"\boxed{10\,000}", 0, 1, 0),  # a thin space
+    ("even", r"\boxed{neve}", 1, 0, 1),  # an anagram: the same product of symbols
+    (r"\text{even}", r"\boxed{\text{Even}}", 1, 1, 1),
+    ("50", r"\boxed{0.5}", 0, 0, 1),  # a hundredth
+    ("(1,2)", r"\boxed{[1,2]}", 0, 0, 1),  # an open and a closed interval
+    ("1,2", r"\boxed{2,1}", 1, 1, 0),  # a list in another order
+    ("7", "", 0, 0, 0),
+    ("3", r"\boxed{3", 0, 0, 1),  # a box that is not closed
+]
+
+
+@pytest.mark.parametrize(
+    ("profile", "column"), [("math-verify", 2), ("math-verify-clean", 3), ("official-simplerl", 4)]
+)
+def test_profiles_grade_as_they_say(profile: str, column: int) -> None:
+    found = grade_all(profile, [(case[0], case[1]) for case in CASES])
+    assert [one.score for one in found] == [case[column] for case in CASES]
+
+
+def test_the_plain_profile_is_the_library_called_by_hand() -> None:
+    from math_verify import parse, verify
+
+    answers = [(case[0], case[1]) for case in CASES]
+    theirs = [float(verify(parse(rf"\boxed{{{gold}}}"), parse(said))) for gold, said in answers]
+    assert [one.score for one in grade_all("math-verify", answers)] == theirs
+
+
+def test_an_answer_that_hangs_is_killed_and_the_others_are_graded() -> None:
+    hang = ("3", r"\boxed{9^{9^{9^{9}}}}")
+    fine = ("2", r"\boxed{2}")
+    found = grade_all("math-verify", [fine, hang, fine, hang, fine], seconds=3.0, workers=2)
+    assert [one.score for one in found] == [1, 0, 1, 0, 1]
+    assert [one.note for one in found] == ["", TIMEOUT, "", TIMEOUT, ""]
+
+
+def test_a_grader_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unidpo_mm_eval.grading import pool
+
+    real, seen = pool._line, []
+
+    def once(process: Any, seconds: float) -> str | None:
+        seen.append(seconds)
+        if len(seen) == 2:  # the first is the process's word that it is ready
+            process.kill()
+            process.wait()
+        return real(process, seconds)
+
+    monkeypatch.setattr(pool, "_line", once)
+    found = grade_all("math-verify", [("2", r"\boxed{2}")] * 3, workers=1)
+    assert [one.score for one in found] == [0, 1, 1]
+    assert found[0].note == DIED
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        (r"\boxed{1} and \boxed{\frac{1}{2}}", ["1", r"\frac{1}{2}"]),
+        (r"\boxed {a}\fboxed{b}", ["a", "b"]),
+        (r"\boxed{open", []),
+        ("boxed{1}", []),
+    ],
+)
+def test_boxes_are_found_with_their_braces(text: str, boxes: list[str]) -> None:
+    assert boxed(text) == boxes
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("final answer is $7$. I hope it is correct.", "7"),
+        (r"\boxed{1} no, \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"so \boxed 5$ it is", "5"),
+        ("The answer is: 8.", " 8"),
+        ("答案是 9\n\nbecause", "9"),
+        ("we get 1,234 then -5.5 in all", "-5.5"),
+        ("nothing", ""),
+    ],
+)
+def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
+    assert extracted(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "alike"),
+    [
+        (r"\dfrac12", r"\frac{1}{2}"),
+        ("3/4", r"\frac{3}{4}"),
+        (r"90^\circ", "90"),
+        (r"\$5.00", "5"),
+        ("12 square feet", "12"),
+        (r"12 \text{ cm}", "12"),
+        ("x = 5", "5"),
+        (r"\left( 1, 2 \right)", "(1,2)"),
+        (r"\sqrt2", r"\sqrt{2}"),
+        ("twelve", "12"),
+        (".5", "0.5"),
+        ("(7)", "7"),
+        ("50\\%", "50"),
+    ],
+)
+def test_answers_are_spelt_alike(text: str, alike: str) -> None:
+    assert spelt(text) == alike
