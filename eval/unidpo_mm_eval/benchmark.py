@@ -63,6 +63,7 @@ class Benchmark:
         read: File or folder, and whether pictures are wanted -> its samples.
         families: Scoring family -> its rules; the first is the default.
         expected: What a whole file holds: ``rows``, and other counts by name.
+        files: What it is called where it is downloaded, as patterns, the usual one first.
         layouts: Which files and folders `read` takes, for messages.
     """
 
@@ -71,6 +72,7 @@ class Benchmark:
     read: Callable[[Path, bool], DataSet]
     families: Mapping[str, Rules]
     expected: Mapping[str, int]
+    files: tuple[str, ...]
     layouts: tuple[str, ...]
 
     def rules(self, family: str) -> Rules:

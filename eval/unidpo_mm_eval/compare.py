@@ -17,6 +17,8 @@ from .stats.paired import Paired, holm, paired_test
 __all__ = ["Comparison", "Contrast", "Measured", "compare", "measured"]
 
 LEVEL = 0.95
+HASH = 64
+"""Characters of a hash."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
         sides = (
             ("benchmark", first.benchmark, result.benchmark),
             ("protocol", first.protocol.label, result.protocol.label),
-            ("data", first.data.sha256[:12], result.data.sha256[:12]),
+            ("data", first.data.sha256, result.data.sha256),
         )
         for what, one, other in sides:
             if one != other:
-                found = f"its {what} is {other}, that of '{first.name}' {one}"
+                found = f"its {what} is {_short(other)}, that of '{first.name}' {_short(one)}"
                 remedy = "Score both again with the same data and protocol"
                 problems.append(Problem(f"result '{result.name}'", found, remedy))
         if [one.id for one in first.per_sample] != [one.id for one in result.per_sample]:
@@ -135,6 +137,12 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
     if problems:
         raise DataError(problems)
+
+
+def _short(text: str) -> str:
+    """Returns a name; of a hash its beginning, and which part of the data was scored."""
+    beginning, dash, part = text.partition("-")
+    return text if len(beginning) < HASH else f"{beginning[:12]}{dash}{part}"
 
 
 def _names(results: Sequence[Result]) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ def math_benchmark(name: str, title: str, rows: int, gold: Gold) -> Benchmark:
             for profile in PROFILES
         },
         expected={"rows": rows},
+        files=(f"{name}/test.jsonl",),
         layouts=("test.jsonl, or its folder",),
     )
 

@@ -52,12 +52,13 @@ def accuracy(scored: Sequence[ScoredSample]) -> Metrics:
     return mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
 
 
-def option_benchmark(name: str, title: str, rows: int, **families: Rules) -> Benchmark:
+def option_benchmark(name: str, title: str, file: str, rows: int, **families: Rules) -> Benchmark:
     """Returns a benchmark of questions with options and no circular copies.
 
     Args:
         name: Of its file.
         title: As people call it.
+        file: What its table is called.
         rows: How many a whole file has.
         families: Rules beside VLMEvalKit's.
     """
@@ -68,5 +69,6 @@ def option_benchmark(name: str, title: str, rows: int, **families: Rules) -> Ben
         read=read_options,
         families={"vlmevalkit": rules, **families},
         expected={"rows": rows},
+        files=(file,),
         layouts=("VLMEvalKit's .tsv",),
     )

@@ -31,7 +31,7 @@ def _sample(row: TsvRow) -> Sample:
     )
 
 
-def anls_benchmark(name: str, title: str, rows: int) -> Benchmark:
+def anls_benchmark(name: str, title: str, file: str, rows: int) -> Benchmark:
     """Returns a benchmark that is scored by similarity; both kits have one rule for it."""
     rules = Rules(judge=_judge, metrics=_metrics, headline="anls")
     return Benchmark(
@@ -40,6 +40,7 @@ def anls_benchmark(name: str, title: str, rows: int) -> Benchmark:
         read=read_short_answers,
         families={"vlmevalkit": rules, "lmms": rules},
         expected={"rows": rows},
+        files=(file,),
         layouts=("VLMEvalKit's .tsv",),
     )
 

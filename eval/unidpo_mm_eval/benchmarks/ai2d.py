@@ -4,4 +4,4 @@ from ._options import option_benchmark
 
 __all__ = ["BENCHMARK"]
 
-BENCHMARK = option_benchmark("ai2d", "AI2D test", rows=3088)
+BENCHMARK = option_benchmark("ai2d", "AI2D test", file="AI2D_TEST.tsv", rows=3088)

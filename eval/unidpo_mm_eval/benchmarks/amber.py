@@ -150,5 +150,6 @@ BENCHMARK = Benchmark(
         "official": Rules(judge=judge_official, metrics=metrics_official, headline="f1"),
     },
     expected={"rows": 14216},
+    files=("AMBER.tsv", "query_discriminative.json"),
     layouts=("VLMEvalKit's .tsv", "the official folder with queries and annotations"),
 )

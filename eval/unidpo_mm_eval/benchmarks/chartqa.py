@@ -60,5 +60,6 @@ BENCHMARK = Benchmark(
         "lmms": Rules(judge=judge_lmms, metrics=metrics, headline=HEADLINE),
     },
     expected={"rows": 2500},
+    files=("ChartQA_TEST.tsv",),
     layouts=("VLMEvalKit's .tsv",),
 )

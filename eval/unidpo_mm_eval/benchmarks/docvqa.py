@@ -4,4 +4,4 @@ from ._short_answers import anls_benchmark
 
 __all__ = ["BENCHMARK"]
 
-BENCHMARK = anls_benchmark("docvqa", "DocVQA validation", rows=5349)
+BENCHMARK = anls_benchmark("docvqa", "DocVQA validation", file="DocVQA_VAL.tsv", rows=5349)

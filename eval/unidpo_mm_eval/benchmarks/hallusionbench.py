@@ -108,5 +108,6 @@ BENCHMARK = Benchmark(
     read=read,
     families={"vlmevalkit": Rules(judge=judge_yes_no(yes_or_no), metrics=metrics, headline="aAcc")},
     expected={"rows": 951},
+    files=("HallusionBench.tsv", "HallusionBench.json"),
     layouts=("VLMEvalKit's .tsv", "the official HallusionBench.json"),
 )

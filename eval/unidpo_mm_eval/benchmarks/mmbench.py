@@ -82,5 +82,6 @@ BENCHMARK = Benchmark(
         )
     },
     expected={"rows": 4329, "questions": 1164},
+    files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv", "MMBench*.tsv"),
     layouts=("VLMEvalKit's .tsv",),
 )

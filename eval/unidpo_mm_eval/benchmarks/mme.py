@@ -163,5 +163,6 @@ BENCHMARK = Benchmark(
     read=read,
     families={"vlmevalkit": _rules(yes_or_no), "lmms": _rules(first_letters_yes_no)},
     expected={"rows": 2374, "subtasks": 14},
+    files=("MME.tsv", "MME_Benchmark*"),
     layouts=("VLMEvalKit's .tsv", "a folder with one folder for each subtask"),
 )

@@ -8,4 +8,4 @@ from ._options import option_benchmark
 
 __all__ = ["BENCHMARK"]
 
-BENCHMARK = option_benchmark("mmmu", "MMMU validation", rows=900)
+BENCHMARK = option_benchmark("mmmu", "MMMU validation", file="MMMU_DEV_VAL.tsv", rows=900)

@@ -36,6 +36,7 @@ NARROW = "accuracy/l2-category/"
 BENCHMARK = option_benchmark(
     "mmstar",
     "MMStar",
+    file="MMStar.tsv",
     rows=1500,
     lmms=Rules(judge=judge_lmms, metrics=metrics_lmms, headline="average"),
 )

@@ -108,5 +108,6 @@ BENCHMARK = Benchmark(
         "lmms": Rules(judge=partial(judge, fold=True), metrics=metrics, headline="score"),
     },
     expected={"rows": 1000},
+    files=("OCRBench.tsv",),
     layouts=("VLMEvalKit's .tsv",),
 )

@@ -130,5 +130,6 @@ BENCHMARK = Benchmark(
         "official": _rules(first_sentence_yes_no, "macro_f1"),
     },
     expected={"rows": 9000, "rows of a .tsv": 5127},
+    files=("POPE.tsv", "coco_pope*.json*"),
     layouts=("VLMEvalKit's .tsv", "one official .json file", "a folder with the three of them"),
 )

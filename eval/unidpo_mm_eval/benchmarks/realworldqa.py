@@ -4,4 +4,4 @@ from ._options import option_benchmark
 
 __all__ = ["BENCHMARK"]
 
-BENCHMARK = option_benchmark("realworldqa", "RealWorldQA", rows=765)
+BENCHMARK = option_benchmark("realworldqa", "RealWorldQA", file="RealWorldQA.tsv", rows=765)

@@ -24,6 +24,7 @@ def judge_lmms(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Ju
 BENCHMARK = option_benchmark(
     "scienceqa",
     "ScienceQA test, with pictures",
+    file="ScienceQA_TEST.tsv",
     rows=2017,
     lmms=Rules(judge=judge_lmms, metrics=accuracy, headline="accuracy"),
 )

@@ -20,6 +20,7 @@ def judge_lmms(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Ju
 BENCHMARK = option_benchmark(
     "seedbench_img",
     "SEEDBench-IMG",
+    file="SEEDBench_IMG.tsv",
     rows=14232,
     lmms=Rules(judge=judge_lmms, metrics=accuracy, headline="accuracy"),
 )

@@ -42,5 +42,6 @@ BENCHMARK = Benchmark(
         for family in ("vlmevalkit", "lmms")
     },
     expected={"rows": 5000},
+    files=("TextVQA_VAL.tsv",),
     layouts=("VLMEvalKit's .tsv",),
 )

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
-from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.plugins import suggestion
+from ..shipped import load_shipped, shipped_names
 
 __all__ = ["Protocol", "load_protocol", "protocol_names"]
 
@@ -42,8 +39,7 @@ class Protocol:
 
 def protocol_names() -> tuple[str, ...]:
     """Returns the names of all protocols."""
-    found = (path.name for path in files(__package__).iterdir())
-    return tuple(sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml")))
+    return shipped_names(__name__)
 
 
 @cache
@@ -53,9 +49,4 @@ def load_protocol(name: str) -> Protocol:
     Raises:
         RecipeError: If no file has that name; lists what exists.
     """
-    known = protocol_names()
-    if name not in known:
-        found = f"there is no protocol '{name}'{suggestion(name, known)}"
-        raise RecipeError(Problem("--protocol", found, f"Choose one of {', '.join(known)}"))
-    content = yaml.safe_load((files(__package__) / f"{name}.yaml").read_text("utf-8"))
-    return TypeAdapter(Protocol).validate_python({"id": name, **content})
+    return load_shipped(__name__, name, Protocol, "--protocol")

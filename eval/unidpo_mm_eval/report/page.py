@@ -10,11 +10,13 @@ from typing import Any
 from ..benchmark import load_benchmark
 from ..compare import Comparison
 from ..samples import Picture
+from ..summary import Summary
+from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
 
-__all__ = ["comparison_page"]
+__all__ = ["comparison_page", "summary_page"]
 
-TEMPLATE = Path(__file__).with_name("compare.html.jinja")
+HERE = Path(__file__).parent
 SIDE = 360
 """Pixels of the longer side of a picture on the page."""
 PICTURES = 500
@@ -32,17 +34,12 @@ def comparison_page(
         data: The benchmark's data, for the pictures; None for a page without.
         pictures: Most pictures on it.
     """
-    from jinja2 import Environment, StrictUndefined
-
     samples = _samples(found)
     shown = _pictures(found, samples, data, pictures)
     for sample in samples:
         sample["pictures"] = shown.get(sample["id"], [])
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return _rendered(
+        "compare.html.jinja",
         title=f"{found.first.title}: {' and '.join(found.names)}",
         protocol=f"{found.first.protocol.title} ({found.first.protocol.label})",
         columns=COLUMNS,
@@ -51,6 +48,30 @@ def comparison_page(
         names=found.names,
         samples=_for_script({"names": found.names, "samples": samples}),
     )
+
+
+def summary_page(found: Summary) -> str:
+    """Returns a summary as one page."""
+    return _rendered(
+        "summary.html.jinja",
+        title=found.title,
+        headings=headings(found),
+        rows=summary_rows(found),
+        details=details(found),
+        warnings=found.warnings,
+    )
+
+
+def _rendered(template: str, **values: Any) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # ours, nothing to escape
+    text = (HERE / template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(style=style, **values)
 
 
 def _samples(found: Comparison) -> list[dict[str, Any]]:

@@ -8,11 +8,20 @@ from rich.table import Table
 
 from ..benchmark import benchmark_names, load_benchmark
 from ..compare import Comparison
+from ..data_check import Found, labels
 from ..protocols import load_protocol, protocol_names
 from ..results import Result
+from ..summary import Summary
+from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
 
-__all__ = ["print_benchmarks", "print_comparison", "print_result"]
+__all__ = [
+    "print_benchmarks",
+    "print_comparison",
+    "print_data",
+    "print_result",
+    "print_summary",
+]
 
 LEFT = 2
 """Columns of words; the others are numbers."""
@@ -53,6 +62,47 @@ def print_comparison(found: Comparison, metrics: Sequence[str], console: Console
     console.print(table)
     for note in notes(found):
         console.print(escape(note), soft_wrap=True)
+
+
+def print_summary(found: Summary, console: Console) -> None:
+    """Prints a row for each checkpoint, then every number with its interval."""
+    console.print(f"[bold]{escape(found.title)}[/bold]")
+    table = Table(box=None)
+    for number, name in enumerate(headings(found)):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in summary_rows(found):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for text in details(found):
+        console.print(escape(text), soft_wrap=True)
+    for warning in found.warnings:
+        console.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+
+
+def print_data(found: Sequence[Found], console: Console) -> None:
+    """Prints what is there of each benchmark, then everything that is wrong or odd."""
+    table = Table(box=None)
+    for column in ("benchmark", "file", "rows", "pictures", "sha256"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        if one.data is None:
+            state = "[red]cannot be read[/red]" if one.path else "[red]not there[/red]"
+            table.add_row(one.benchmark.name, escape(str(one.path or "")), state, "", "")
+            continue
+        samples = one.data.samples
+        pictures = {picture.key for sample in samples for picture in sample.pictures}
+        cells = (str(one.path), f"{len(samples):,}", f"{len(pictures):,}", one.data.sha256[:12])
+        table.add_row(one.benchmark.name, *map(escape, cells))
+    console.print(table)
+    for one in found:
+        for name, counts in (labels(one.data) if one.data else {}).items():
+            values = ", ".join(f"{value} {count:,}" for value, count in sorted(counts.items()))
+            console.print(escape(f"{one.benchmark.name}, {name}: {values}"), soft_wrap=True)
+        for note in one.notes:
+            text = f"{one.benchmark.name}: {note}"
+            console.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+        for problem in one.problems:
+            console.print(f"[red]{escape(str(problem))}[/red]", soft_wrap=True)
 
 
 def print_benchmarks(console: Console) -> None:

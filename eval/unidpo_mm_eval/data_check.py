@@ -1,0 +1,90 @@
+"""What of a benchmark's data is there: which file, in which layout, whole or not, its hash."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unidpo_mm.errors import DataError, Problem
+
+from .benchmark import Benchmark
+from .reading.data_set import DataSet
+
+__all__ = ["Found", "check_folder", "check_one", "labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found of one benchmark.
+
+    Attributes:
+        benchmark: The benchmark.
+        path: Its file or folder; None where there is none.
+        data: What was read; None where it cannot be.
+        problems: What is wrong.
+        notes: What is odd.
+    """
+
+    benchmark: Benchmark
+    path: Path | None
+    data: DataSet | None = None
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def whole(self) -> bool:
+        """The data can be scored and are as many as they should be."""
+        return self.data is not None and not self.notes
+
+
+def check_one(benchmark: Benchmark, path: Path) -> Found:
+    """Returns what a file or folder holds of a benchmark."""
+    if not path.exists():
+        remedy = f"Name its data: {'; '.join(benchmark.layouts)}"
+        problem = Problem(str(path), "it does not exist", remedy)
+        return Found(benchmark=benchmark, path=None, problems=(problem,))
+    try:
+        data = benchmark.read(path, True)
+    except DataError as error:
+        return Found(benchmark=benchmark, path=path, problems=error.problems)
+    return Found(
+        benchmark=benchmark, path=path, data=data, notes=(*data.notes, *_expected(benchmark, data))
+    )
+
+
+def check_folder(benchmarks: Sequence[Benchmark], folder: Path) -> list[Found]:
+    """Returns what a folder holds of several benchmarks, by the usual names of their files."""
+    found = []
+    for benchmark in benchmarks:
+        path = next((one for name in benchmark.files for one in sorted(folder.rglob(name))), None)
+        if path is not None:
+            found.append(check_one(benchmark, path))
+            continue
+        remedy = f"Put it there as {benchmark.files[0]} ({'; '.join(benchmark.layouts)})"
+        names = ", ".join(benchmark.files)
+        problem = Problem(str(folder), f"there is no file {names} of {benchmark.title}", remedy)
+        found.append(Found(benchmark=benchmark, path=None, problems=(problem,)))
+    return found
+
+
+def _expected(benchmark: Benchmark, data: DataSet) -> list[str]:
+    """Returns where the data are not as many as a whole file has."""
+    rows, wanted = len(data.samples), benchmark.expected
+    sizes = [size for name, size in wanted.items() if name.startswith("rows")]
+    told = []
+    if rows not in sizes:
+        told.append(f"{rows} rows, and a whole file has {' or '.join(map(str, sizes))}")
+    if "questions" in wanted:
+        questions = len({sample.unit for sample in data.samples})
+        if questions != wanted["questions"]:
+            told.append(f"{questions} questions, and a whole file has {wanted['questions']}")
+    return told
+
+
+def labels(data: DataSet) -> dict[str, Counter[str]]:
+    """Returns how many samples have each value of each label."""
+    found: dict[str, Counter[str]] = {}
+    for sample in data.samples:
+        for name, value in sample.labels.items():
+            found.setdefault(name, Counter())[value] += 1
+    return found

@@ -1,0 +1,241 @@
+"""Reports over benchmarks, parts of data, and what is said of data that are there or not."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from nasty import SETS
+from test_score_command import run, told
+from unidpo_mm_eval.benchmark import load_benchmark
+from unidpo_mm_eval.reading.subset import subset
+from unidpo_mm_eval.reading.tsv import list_cell
+from unidpo_mm_eval.suites import load_suite, suite_names
+
+NAMES = ("pope", "ocrbench", "chartqa")
+
+
+def scored(folder: Path, name: str, model: str, right: int, protocol: str = "vlmevalkit") -> Path:
+    """Scores a set on which every `right`-th response is the answer."""
+    made = SETS[name]()
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    data, _ = made.write(place)
+    said, result = place / f"{model}.jsonl", place / f"{model}-{protocol}.json"
+    lines = []
+    for row in made.rows:
+        own = row["index"]
+        gold = (list_cell(row["answer"]) or [row["answer"]])[0]
+        text = gold if int(own) % right == 0 else made.responses[own]
+        lines.append(json.dumps({"id": own, "response": text}) + "\n")
+    said.write_text("".join(lines), encoding="utf-8")
+    words = ("-b", name, "--data", data, "--predictions", said, "--protocol", protocol)
+    done = run("score", *words, "--output", result)
+    assert done.exit_code == 0, told(done)
+    return result
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> dict[str, list[Path]]:
+    return {
+        model: [scored(tmp_path, name, model, right) for name in NAMES]
+        for model, right in (("base", 1000), ("tuned", 2))
+    }
+
+
+def test_a_report_puts_checkpoints_beside_published_values(
+    results: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    outputs = {name: tmp_path / f"report.{name}" for name in ("md", "csv", "html")}
+    done = run(
+        "report", *results["base"], *results["tuned"], "--suite", "paper_multimodal",
+        "--markdown", outputs["md"], "--csv", outputs["csv"], "--html", outputs["html"],
+    )  # fmt: skip
+    assert done.exit_code == 0, told(done)
+    text = outputs["md"].read_text()
+    head = text.splitlines()[2]
+    assert head == "|  | ocrbench score | chartqa relaxed_accuracy | pope f1 |"  # the suite's order
+    assert "Uni-DPO, as published (Qwen2-VL-2B) | 709.0 | 13.8 | 86.0 |" in text
+    assert "the published value is presumably F1" in text
+    assert "there is no result of textvqa" in text
+    assert text.count("against the first, corrected p = ") == 3
+    lines = outputs["csv"].read_text().splitlines()
+    assert len(lines) == 1 + 3 * 3
+    values = {line.split(",")[3]: line for line in lines if line.startswith("ocrbench")}
+    stored = json.loads(results["tuned"][1].read_text())["metrics"]["score"]
+    assert f",{stored}," in values["tuned"]
+    assert "<script" not in outputs["html"].read_text()
+
+
+def test_p_values_are_corrected_over_all_benchmarks(results: dict[str, list[Path]]) -> None:
+    from unidpo_mm_eval.results import read_result
+    from unidpo_mm_eval.stats.paired import holm
+    from unidpo_mm_eval.summary import summarise
+
+    found = summarise([read_result(one) for one in results["base"] + results["tuned"]], count=200)
+    cells = [cell for cell in found.rows[1].cells.values() if cell.contrast]
+    assert len(cells) == 3
+    raw = [cell.contrast.paired.p for cell in cells if cell.contrast]
+    assert [cell.p_corrected for cell in cells] == pytest.approx(holm(raw))
+
+
+def test_what_does_not_belong_into_a_report_is_told(
+    results: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
+    said = told(run("report", *results["base"], lmms, "--suite", "paper_multimodal"))
+    assert "scored by lmms@1, the suite's is vlmevalkit" in said
+    assert "the suite 'paper_math' has no such benchmark" in told(
+        run("report", *results["base"], "--suite", "paper_math")
+    )
+    assert "2 results of 'base' by vlmevalkit@1 are given" in told(
+        run("report", *results["base"], results["base"][0])
+    )
+    changed = json.loads(results["tuned"][0].read_text())
+    changed["data"]["sha256"] = "0" * 64
+    results["tuned"][0].write_text(json.dumps(changed))
+    assert "were scored on different data" in told(
+        run("report", results["base"][0], results["tuned"][0])
+    )
+
+
+def test_two_protocols_stand_in_two_columns(results: dict[str, list[Path]], tmp_path: Path) -> None:
+    lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
+    output = run("report", results["base"][0], lmms).output
+    assert "pope (vlmevalkit@1), base" in output
+    assert "pope (lmms@1), base" in output
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_names_benchmarks_that_have_its_rules(name: str) -> None:
+    from unidpo_mm_eval.protocols import load_protocol
+
+    suite = load_suite(name)
+    family = load_protocol(suite.protocol).scoring
+    assert all(family in load_benchmark(one).families for one in suite.benchmarks)
+    for row in suite.published:
+        assert set(row.values) <= set(suite.benchmarks)
+
+
+def test_an_average_is_that_of_rounded_values(tmp_path: Path) -> None:
+    suite = load_suite("paper_math")
+    results = []
+    for number, name in enumerate(suite.benchmarks):
+        place = tmp_path / name
+        place.mkdir()
+        gold = {"answer": "2", "final_answer": ["2"], "solution": r"\boxed{2}"}
+        rows = [{"question": "?", "id": str(n), **gold} for n in range(3)]
+        said = [{"id": str(n), "response": str(2 + (n < number % 3))} for n in range(3)]
+        for file, content in (("test.jsonl", rows), ("model.jsonl", said)):
+            (place / file).write_text("".join(f"{json.dumps(one)}\n" for one in content))
+        results.append(place / "result.json")
+        done = run(
+            "score", "-b", name, "--data", place, "--predictions", place / "model.jsonl",
+            "--protocol", "official-simplerl", "--output", results[-1],
+        )  # fmt: skip
+        assert done.exit_code == 0, told(done)
+    text = tmp_path / "report.md"
+    run("report", *results, "--suite", "paper_math", "--markdown", text)
+    shares = [100.0, 66.7, 33.3] * 2 + [100.0, 66.7]
+    assert f"{sum(shares) / 8:.2f} |" in text.read_text()
+
+
+@pytest.mark.parametrize("name", ["mme", "mmbench", "hallusionbench"])
+def test_a_part_of_the_data_keeps_clusters_whole(name: str, tmp_path: Path) -> None:
+    data, _ = SETS[name]().write(tmp_path)
+    whole = load_benchmark(name).read(data, False)
+    part = subset(whole, 5)
+    kept = {sample.cluster for sample in part.samples}
+    assert len(kept) == 5
+    assert [one for one in whole.samples if one.cluster in kept] == list(part.samples)
+    assert subset(whole, 5).samples == part.samples != subset(whole, 5, seed=1).samples
+    assert part.sha256 != whole.sha256
+    assert subset(whole, 10_000) is whole
+
+
+def test_a_part_is_never_compared_with_the_whole(tmp_path: Path) -> None:
+    data, said = SETS["ai2d"]().write(tmp_path)
+    words = ("score", "-b", "ai2d", "--data", data, "--predictions", said)
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    run(*words, "--output", whole)
+    done = run(*words, "--output", part, "--subset", 10)
+    assert "10 of 44 clusters, drawn by seed 0: not comparable with all" in done.output
+    assert "without sample" not in done.output
+    assert "its data is" in told(run("compare", whole, part))
+
+
+# ---- what is there ----
+
+
+def check(*words: Any) -> Any:
+    return run("data", "check", *words)
+
+
+def test_data_that_are_there_are_shown_with_what_they_lack(tmp_path: Path) -> None:
+    SETS["mmbench"]().write(tmp_path)
+    (tmp_path / "data.tsv").rename(tmp_path / "MMBench_DEV_EN.tsv")
+    done = check("--suite", "paper_multimodal", "--data", tmp_path)
+    assert done.exit_code == 1
+    flat = " ".join(done.output.split())
+    assert "there is no file POPE.tsv, coco_pope*.json* of POPE. Put it there as POPE.tsv" in flat
+    assert "mmbench: 149 rows, and a whole file has 4329" in flat
+    assert "mmbench: 40 questions, and a whole file has 1164" in flat
+    assert "mmbench, l2-category: group 0 74, group 1 75" in flat
+
+
+def test_data_that_are_broken_are_told_row_by_row(tmp_path: Path) -> None:
+    table = tmp_path / "AI2D_TEST.tsv"
+    table.write_text("index\tquestion\tA\tanswer\n1\t?\ta\tA\n1\t?\ta\tQ\n", encoding="utf-8")
+    done = check("-b", "ai2d", "--data", table)
+    assert done.exit_code == 1
+    flat = " ".join(done.output.split())
+    assert "row 2: the id '1' is taken by" in flat
+    assert "the answer is 'Q' and the options are A" in flat
+    assert "it does not exist" in check("-b", "ai2d", "--data", tmp_path / "none").output
+    assert check("--data", tmp_path).exit_code == 2
+
+
+MME_IDS = ["OCR/0001/1", "OCR/0001/2", "count/0001/1", "count/0001/2"]
+OFFICIAL = {"question_id": 1, "image": "COCO_1.jpg", "text": "Is there a dog?", "label": "yes"}
+
+
+def test_official_files_are_read(tmp_path: Path) -> None:
+    pope = tmp_path / "pope"
+    pope.mkdir()
+    for split in ("random", "popular", "adversarial"):
+        line = json.dumps(OFFICIAL)
+        (pope / f"coco_pope_{split}.json").write_text(f"{line}\n", encoding="utf-8")
+    samples = load_benchmark("pope").read(pope, False).samples
+    assert [one.id for one in samples] == ["adversarial/1", "popular/1", "random/1"]
+    assert {one.cluster for one in samples} == {"COCO_1.jpg"}
+    alone = load_benchmark("pope").read(pope / "coco_pope_random.json", False).samples
+    assert [one.id for one in alone] == ["1"]
+
+    mme = tmp_path / "mme"
+    (mme / "OCR").mkdir(parents=True)
+    (mme / "count" / "questions_answers_YN").mkdir(parents=True)
+    text = "Is it? Please answer yes or no.\tYes\nIs it not?\tNo\n"
+    (mme / "OCR" / "0001.txt").write_text(text)
+    (mme / "count" / "questions_answers_YN" / "0001.txt").write_text(text)
+    found = load_benchmark("mme").read(mme, False).samples
+    assert [one.id for one in found] == MME_IDS
+
+    hallusion = tmp_path / "HallusionBench.json"
+    row = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0",
+           "figure_id": "1", "question_id": "2", "question": "Is it?", "gt_answer": "1"}  # fmt: skip
+    hallusion.write_text(json.dumps([row]))
+    (one,) = load_benchmark("hallusionbench").read(hallusion, False).samples
+    assert (one.answers, one.cluster) == (("Yes",), "VD/ocr/0")
+
+    amber = tmp_path / "amber" / "query"
+    amber.mkdir(parents=True)
+    query = {"id": 1005, "image": "AMBER_1.jpg", "query": "Is the sky sunny?"}
+    (amber / "query_discriminative.json").write_text(json.dumps([query]))
+    truth = {"id": 1005, "type": "discriminative-attribute-state", "truth": "no"}
+    (tmp_path / "amber" / "annotations.json").write_text(json.dumps([truth]))
+    (one,) = load_benchmark("amber").read(tmp_path / "amber", False).samples
+    assert (one.id, one.answers, one.labels["dimension"]) == ("1005", ("No",), "Attribute")
