@@ -225,8 +225,8 @@ def test_official_files_are_read(tmp_path: Path) -> None:
     assert [one.id for one in found] == MME_IDS
 
     hallusion = tmp_path / "HallusionBench.json"
-    row = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0",
-           "figure_id": "1", "question_id": "2", "question": "Is it?", "gt_answer": "1"}  # fmt: skip
+    place = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0"}
+    row = {**place, "figure_id": "1", "question_id": "2", "question": "?", "gt_answer": "1"}
     hallusion.write_text(json.dumps([row]))
     (one,) = load_benchmark("hallusionbench").read(hallusion, False).samples
     assert (one.answers, one.cluster) == (("Yes",), "VD/ocr/0")
