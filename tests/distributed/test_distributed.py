@@ -12,16 +12,16 @@ from builders import QWEN_TYPES, family_name
 
 from unidpo_mm.plugins import load_family
 
-pytestmark = pytest.mark.xdist_group("distributed")  # one worker runs each mode once
-
 WORKER = Path(__file__).parent / "worker.py"
 MODEL_TYPES = ("llava", *QWEN_TYPES)
+LAUNCHES = (("single",), ("ddp", "ddp_fast", "local_mean"), ("fsdp2", "fsdp2_fast"))
+"""Modes that run one after the other in the same processes, whose start takes longest."""
 
 Result = tuple[dict, dict[str, torch.Tensor]]
 
 
 class Runs:
-    """Runs the worker once for each mode, over the checkpoints of all model types."""
+    """Runs the worker once for each launch, over its modes and the checkpoints of all types."""
 
     def __init__(self, folder: Path) -> None:
         self.folders = {name: folder / name for name in MODEL_TYPES}
@@ -33,23 +33,24 @@ class Runs:
     def result(self, mode: str, model_type: str) -> Result:
         """Returns the record and the final weights of a mode."""
         if mode not in self.done:
-            self.run(mode, processes=1 if mode == "single" else 2)
-            self.done.add(mode)
+            modes = next(modes for modes in LAUNCHES if mode in modes)
+            self.run(modes, processes=1 if mode == "single" else 2)
+            self.done.update(modes)
         folder = self.folders[model_type]
         return json.loads((folder / f"{mode}.json").read_text()), torch.load(folder / f"{mode}.pt")
 
-    def run(self, mode: str, *, processes: int) -> None:
+    def run(self, modes: tuple[str, ...], *, processes: int) -> None:
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
             launcher += ["--nproc_per_node", str(processes)]
         finished = subprocess.run(
-            [*launcher, str(WORKER), mode, *map(str, self.folders.values())],
+            [*launcher, str(WORKER), ",".join(modes), *map(str, self.folders.values())],
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 "HF_HUB_OFFLINE": "1",
-                "UNIDPO_MM_CACHE": str(self.cache / mode),
+                "UNIDPO_MM_CACHE": str(self.cache),
             },
             capture_output=True,
             text=True,

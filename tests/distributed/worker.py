@@ -1,6 +1,6 @@
 """One process of a distributed run; started by test_distributed.py, prints nothing, writes a file.
 
-Usage: worker.py MODE FOLDER...; rank and size come from the environment. Modes: ``single``,
+Usage: worker.py MODE,... FOLDER...; rank and size come from the environment. Modes: ``single``,
 ``ddp``, ``fsdp2``, the same two with ``_fast`` for packed rows and a cached reference, and
 ``local_mean``, a negative control that divides by the units of its own process. Each folder holds a
 checkpoint in `model` and takes the results.
@@ -107,12 +107,15 @@ def train(folder: Path, mode: str) -> None:
         (folder / f"{mode}.json").write_text(json.dumps(result))
 
 
-def main(mode: str, folders: list[str]) -> None:
-    if mode.startswith("fsdp2"):
+def main(modes: list[str], folders: list[str]) -> None:
+    if modes[0].startswith("fsdp2"):
         use_sharding()
-    for folder in folders:
-        train(Path(folder), mode)
+    cache = os.environ["UNIDPO_MM_CACHE"]
+    for mode in modes:
+        os.environ["UNIDPO_MM_CACHE"] = f"{cache}/{mode}"
+        for folder in folders:
+            train(Path(folder), mode)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1].split(","), sys.argv[2:])

@@ -7,10 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..benchmark import benchmark_names, load_benchmark
+from ..bridges import bridge_names, load_bridge
 from ..compare import Comparison
 from ..data_check import Found, labels
 from ..protocols import load_protocol, protocol_names
 from ..results import Result
+from ..suites import load_suite, suite_names
 from ..summary import Summary
 from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
@@ -106,7 +108,7 @@ def print_data(found: Sequence[Found], console: Console) -> None:
 
 
 def print_benchmarks(console: Console) -> None:
-    """Prints all benchmarks with the families of rules that they have, and all protocols."""
+    """Prints all benchmarks with the rules that they have, protocols, suites and bridges."""
     table = Table(box=None)
     for column in ("benchmark", "what it is", "rules", "data"):
         table.add_column(column)
@@ -121,3 +123,18 @@ def print_benchmarks(console: Console) -> None:
         protocol = load_protocol(name)
         rules.add_row(protocol.label, protocol.title, protocol.scoring)
     console.print(rules)
+    suites = Table(box=None)
+    for column in ("suite", "what it is", "benchmarks"):
+        suites.add_column(column)
+    for name in suite_names():
+        suite = load_suite(name)
+        suites.add_row(name, suite.title, ", ".join(suite.benchmarks))
+    console.print(suites)
+    bridges = Table(box=None)
+    for column in ("tool", "what it is", "files"):
+        bridges.add_column(column)
+    for name in bridge_names():
+        bridge = load_bridge(name)
+        ways = [f"export {' '.join(bridge.endings)}"] if bridge.export else []
+        bridges.add_row(name, bridge.title, ", ".join([*ways, *(["import"] * bool(bridge.read))]))
+    console.print(bridges)

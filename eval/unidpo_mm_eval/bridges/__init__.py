@@ -1,0 +1,76 @@
+"""Exchange of files with other tools: one file each, none of them is ever imported.
+
+A new file here that exports BRIDGE is a new bridge; its name is the bridge's.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
+
+from ..samples import Prediction
+
+__all__ = ["Asked", "Bridge", "bridge_names", "load_bridge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What an export is made of.
+
+    Attributes:
+        model: What the model is called.
+        records: The rows of the data, as they are in the file, in its order.
+        ids: Their ids.
+        responses: Id -> response.
+        out: The file to write.
+    """
+
+    model: str
+    records: Sequence[Mapping[str, Any]]
+    ids: Sequence[str]
+    responses: Mapping[str, str]
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bridge:
+    """How files are exchanged with one tool.
+
+    Attributes:
+        name: That of its file.
+        title: As people call it.
+        endings: Of the files that it writes; the first is the usual one.
+        export: Writes a file; None where there is nothing to write. Returns what should be known.
+        read: Reads a file of the tool; None where there is nothing to read.
+    """
+
+    name: str
+    title: str
+    endings: tuple[str, ...] = ()
+    export: Callable[[Asked], Sequence[str]] | None = None
+    read: Callable[[Path], Sequence[Prediction]] | None = None
+
+
+def bridge_names() -> tuple[str, ...]:
+    """Returns the names of all bridges, without importing any of them."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def load_bridge(name: str) -> Bridge:
+    """Returns the bridge of one file.
+
+    Raises:
+        RecipeError: If no file has that name; lists what exists.
+    """
+    known = bridge_names()
+    if name not in known:
+        found = f"there is no bridge '{name}'{suggestion(name, known)}"
+        raise RecipeError(Problem("TOOL", found, f"Choose one of {', '.join(known)}"))
+    loaded: Bridge = importlib.import_module(f"{__name__}.{name}").BRIDGE
+    return loaded

@@ -1,0 +1,1 @@
+"""`unidpo-mm eval`: one file a command."""

@@ -1,0 +1,53 @@
+"""`unidpo-mm eval score`: what a file of predictions scores on a benchmark."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["score_predictions"]
+
+
+def score_predictions(
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", "-b", help="Name of the benchmark; see `eval list`.")
+    ],
+    data: Annotated[Path, typer.Option(help="Its data: a file or folder.")],
+    predictions: Annotated[
+        Path, typer.Option(help='JSONL with one {"id": ..., "response": ...} a line.')
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Write the result here, as JSON.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The rules; the benchmark's first if left out.")
+    ] = None,
+    subset: Annotated[
+        int | None,
+        typer.Option(help="Clusters to score, drawn by a fixed seed.", min=1, show_default=False),
+    ] = None,
+) -> None:
+    """Score a file of predictions: no model, no network, the same every time."""
+    from rich.console import Console
+
+    from unidpo_mm.cli.outputs import check_writable
+
+    from ..benchmark import load_benchmark
+    from ..protocols import load_protocol
+    from ..reading.predictions import read_predictions
+    from ..reading.subset import subset as part_of
+    from ..report.text import print_result
+    from ..results import write_result
+    from ..scoring import score
+
+    check_writable(output, "--output")
+    found = load_benchmark(benchmark)
+    rules = load_protocol(protocol or next(iter(found.families)))
+    found.rules(rules.scoring)
+    samples = found.read(data, False)
+    if subset is not None:
+        samples = part_of(samples, subset)
+    result = score(found, samples, read_predictions(predictions), rules)
+    if output is not None:
+        write_result(result, output)
+    print_result(result, Console())

@@ -1,0 +1,154 @@
+"""MathVista and MathVerse by rules, and objects that captions make up."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_score_command import run, told
+from unidpo_mm_eval.benchmarks.chair import mentioned
+
+
+def scored(
+    folder: Path, benchmark: str, rows: list[dict[str, str]], said: list[str], protocol: str
+) -> dict[str, Any]:
+    data, file = folder / "data.tsv", folder / "said.jsonl"
+    with data.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(
+            table, list(dict.fromkeys(n for r in rows for n in r)), delimiter="\t"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = ({"id": row["index"], "response": one} for row, one in zip(rows, said, strict=True))
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    out = folder / "result.json"
+    words = ("--data", data, "--predictions", file, "--protocol", protocol, "--output", out)
+    done = run("score", "-b", benchmark, *words)
+    assert done.exit_code == 0, told(done)
+    return json.loads(out.read_text())
+
+
+def question(number: int, kind: str, answer: str, **more: str) -> dict[str, str]:
+    given = {"question_type": "multi_choice" if kind == "option" else "free_form"}
+    given |= {"answer_type": "text" if kind == "option" else kind, "choices": "['3', '30', '300']"}
+    given |= {"precision": "1.0", "task": "geometry", "skills": "['algebra', 'geometry']"}
+    return {"index": str(number), "question": "?", "answer": answer, **given, **more}
+
+
+CASES = [
+    # kind, answer, response, by VLMEvalKit's rule, by the official form
+    ("option", "30", "B", 1, 1),
+    ("option", "30", "(b) 30", 0, 1),  # the text of one option stands inside another
+    ("option", "30", "The answer is (B).", 1, 1),
+    ("option", "300", "3000", 0, 1),  # the nearest text
+    ("integer", "14", " 14 ", 1, 1),
+    ("integer", "14", "14.0", 0, 1),
+    ("integer", "14", "fourteen", 0, 0),
+    ("integer", "14", "nan", 0, 0),
+    ("float", "0.6", "0.60", 1, 1),
+    ("float", "0.6", "0.64", 0, 1),  # at the given precision
+    ("list", "[2007, 2008]", "[2007, 2008]", 1, 1),
+    ("list", "[2007, 2008]", "2007 and 2008", 0, 0),
+]
+
+
+@pytest.mark.parametrize(("protocol", "column"), [("vlmevalkit", 3), ("official", 4)])
+def test_mathvista_is_scored_by_rules(tmp_path: Path, protocol: str, column: int) -> None:
+    rows = [question(n, case[0], case[1]) for n, case in enumerate(CASES)]
+    result = scored(tmp_path, "mathvista", rows, [case[2] for case in CASES], protocol)
+    assert [one["score"] for one in result["per_sample"]] == [case[column] for case in CASES]
+    metrics = result["metrics"]
+    assert metrics["accuracy"] == metrics["accuracy/task/geometry"]
+    assert metrics["accuracy/skill/algebra"] == metrics["accuracy/skill/geometry"]
+
+
+def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
+    versions = ("Text Lite", "Vision Only")
+    rows = [
+        {"index": str(n), "question": "?", "answer": "C", "problem_version": versions[n % 2],
+         "problem_index": str(n // 2), "metadata": "{'subject': 'Plane', 'subfield': 'Area'}"}
+        for n in range(4)
+    ]  # fmt: skip
+    said = ["C", "C ", "The answer is C", "c"]
+    metrics = scored(tmp_path, "mathverse", rows, said, "vlmevalkit")["metrics"]
+    assert metrics["accuracy"] == 50.0
+    assert metrics["accuracy/problem_version/Text Lite"] == 50.0
+    assert metrics["accuracy/subject/Plane"] == 50.0
+    assert metrics["n_clusters"] == 2
+
+
+SYNONYMS = """person, man, woman, child, passenger
+dog, puppy
+hot dog
+dining table, table, desk
+train, locomotive
+toilet
+airplane, plane
+tie
+"""
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    (tmp_path / "synonyms.txt").write_text(SYNONYMS)
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in (1, 2, 3)]
+    instances = {
+        "images": images,
+        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}],
+    }
+    captions = {
+        "images": images,
+        "annotations": [{"image_id": 1, "caption": "A man at a table."},
+                        {"image_id": 3, "caption": "Nothing."}],
+    }  # fmt: skip
+    (tmp_path / "instances_val.json").write_text(json.dumps(instances))
+    (tmp_path / "captions_val.json").write_text(json.dumps(captions))
+    return tmp_path
+
+
+def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
+    said, out = coco / "said.jsonl", coco / "result.json"
+    # picture 1 shows a person and a table, picture 2 a dog; there is no caption of picture 3
+    lines = [{"id": 1, "response": "Two women and a puppy at a desk."},
+             {"id": 2, "response": "Dogs, a dog."}]  # fmt: skip
+    said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = run("score", "-b", "chair", "--data", coco, "--predictions", said, "--output", out)
+    assert done.exit_code == 0, told(done)
+    result = json.loads(out.read_text())
+    metrics = result["metrics"]
+    assert metrics["chair_s"] == 50.0  # one caption of two
+    assert metrics["chair_i"] == pytest.approx(100 * 1 / 5)  # one mention of five
+    assert metrics["recall"] == pytest.approx(100 * 3 / 3)
+    assert (metrics["captions"], metrics["missing"]) == (2, 1)
+    assert result["per_sample"][0]["note"] == "hallucinated: dog"
+
+
+@pytest.mark.parametrize(
+    ("caption", "objects"),
+    [
+        ("A hot dog on a table", ["hot dog", "dining table"]),  # no dog
+        ("Men and children", ["person", "person"]),
+        ("A train track", []),
+        ("The toilet seat", ["toilet"]),
+        ("A passenger vehicle and planes", ["airplane"]),
+        ("bow ties", ["tie"]),
+        ("", []),
+    ],
+)
+def test_names_are_found_in_captions(coco: Path, caption: str, objects: list[str]) -> None:
+    from unidpo_mm_eval.benchmarks.chair import _classes
+
+    assert mentioned(caption, _classes(coco / "synonyms.txt")) == objects
+
+
+def test_what_chair_needs_is_told(tmp_path: Path) -> None:
+    said = tmp_path / "said.jsonl"
+    said.write_text('{"id": 1, "response": "A dog."}\n')
+    output = told(run("score", "-b", "chair", "--data", tmp_path, "--predictions", said))
+    assert all(name in output for name in ("instances_*.json", "captions_*.json", "synonyms.txt"))
