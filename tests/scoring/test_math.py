@@ -17,7 +17,7 @@ from unidpo_mm_eval.grading.simplerl import extracted
 from unidpo_mm_eval.grading.spelling import spelt
 
 GOLD = {
-    "gsm8k": ({"question": "?", "answer": "5 + 5 = <<5+5=10>>10\n#### 1,010"}, "1010"),
+    "gsm8k": ({"question": "?", "answer": "5 + 5 = <<5+5=10>>10\n#### 1,010"}, "1,010"),
     "math500": (
         {"problem": "?", "solution": r"first \boxed{1}, so \boxed{\frac{1}{2}}"},
         r"\frac{1}{2}",

@@ -239,3 +239,26 @@ def test_official_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "amber" / "annotations.json").write_text(json.dumps([truth]))
     (one,) = load_benchmark("amber").read(tmp_path / "amber", False).samples
     assert (one.id, one.answers, one.labels["dimension"]) == ("1005", ("No",), "Attribute")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_the_columns_of_a_table_are_read_from_other_files(tmp_path: Path, ending: str) -> None:
+    from datasets import Dataset
+
+    made = SETS["textvqa"]()
+    data, said = made.write(tmp_path)
+    other = tmp_path / f"data{ending}"
+    rows = [row | {"answer": eval(row["answer"])} for row in made.rows]  # lists as they are
+    if ending == ".parquet":
+        Dataset.from_list(rows).to_parquet(other)
+    elif ending == ".json":
+        other.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        other.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    metrics = []
+    for file in (data, other):
+        out = tmp_path / "result.json"
+        done = run("score", "-b", "textvqa", "--data", file, "--predictions", said, "--output", out)
+        assert done.exit_code == 0, told(done)
+        metrics.append(json.loads(out.read_text())["metrics"])
+    assert metrics[0] == metrics[1]

@@ -165,9 +165,11 @@ def test_mme_needs_two_questions_a_picture_of_a_known_subtask(
 
 def test_a_circular_copy_without_its_question_is_told(tmp_path: Path) -> None:
     table = TABLE + "1000003\tWhich?\tdog\tcat\tB\n"
-    assert "there is no row 3, of which it is a copy" in told(
-        score(tmp_path, table, GOOD, "mmbench")
-    )
+    done = score(tmp_path, table, GOOD | {"1000003": "A"}, "mmbench")
+    assert "data.tsv row 3 is a copy of row 3, which is not there" in " ".join(done.output.split())
+    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert metrics["accuracy"] == 100.0  # of the two questions
+    assert metrics["vanilla_accuracy_all"] == pytest.approx(200 / 3)
 
 
 def test_a_missing_copy_makes_its_question_wrong(tmp_path: Path) -> None:

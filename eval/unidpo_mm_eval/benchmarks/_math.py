@@ -27,18 +27,17 @@ def field_of(name: str) -> Gold:
 
 
 def last_box(row: JsonRow) -> str:
-    """Returns the last boxed answer of a row's solution; its answer where there is no solution."""
-    if "solution" not in row.record:
-        return row.text("answer")
-    found = boxed(row.text("solution"))
-    if not found:
-        row.note("solution", r"it holds no \boxed{...}", "Box the answer")
-    return found[-1] if found else ""
+    """Returns the last boxed answer of a row's solution; its answer where there is no box."""
+    found = boxed(row.text("solution", optional=True))
+    if not found and row.record.get("answer") is None:
+        row.note("solution", r"it holds no \boxed{...}", "Box the answer, or give it as 'answer'")
+        return ""
+    return found[-1] if found else row.text("answer")
 
 
 def after_marks(row: JsonRow) -> str:
     """Returns what stands behind the #### of a row's answer; all of it where there are none."""
-    return row.text("answer").rpartition("####")[2].strip().replace(",", "")
+    return row.text("answer").rpartition("####")[2].strip()
 
 
 def math_benchmark(name: str, title: str, rows: int, gold: Gold) -> Benchmark:

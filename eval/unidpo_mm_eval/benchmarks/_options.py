@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_option
 from ..extract.options import chosen_option
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Judged, Sample, ScoredSample
 
 __all__ = ["accuracy", "judge_option", "option_benchmark", "option_sample", "read_options"]
@@ -47,6 +48,13 @@ def judge_option(sample: Sample, response: str, protocol: Mapping[str, Any]) -> 
     return Judged(float(right), choice.letter, note="refused" if choice.refused else "")
 
 
+def judge_clean(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    """Returns 1 where a lenient search finds the right letter."""
+    choice = clean_option(response, sample.options)
+    right = choice.letter is not None and choice.letter == sample.answers[0]
+    return Judged(float(right), choice.letter, note="refused" if choice.refused else "")
+
+
 def accuracy(scored: Sequence[ScoredSample]) -> Metrics:
     """Returns the accuracy over all questions, and by label."""
     return mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
@@ -62,13 +70,16 @@ def option_benchmark(name: str, title: str, file: str, rows: int, **families: Ru
         rows: How many a whole file has.
         families: Rules beside VLMEvalKit's.
     """
-    rules = Rules(judge=judge_option, metrics=accuracy, headline="accuracy")
+    rules = {
+        family: Rules(judge=judge, metrics=accuracy, headline="accuracy")
+        for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
+    }
     return Benchmark(
         name=name,
         title=title,
         read=read_options,
-        families={"vlmevalkit": rules, **families},
+        families=rules | families,
         expected={"rows": rows},
         files=(file,),
-        layouts=("VLMEvalKit's .tsv",),
+        layouts=(TABLE,),
     )

@@ -6,9 +6,10 @@ from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.anls import anls
+from ..extract.clean import cleaned
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Judged, Sample, ScoredSample
 
 __all__ = ["anls_benchmark", "read_short_answers"]
@@ -34,19 +35,24 @@ def _sample(row: TsvRow) -> Sample:
 def anls_benchmark(name: str, title: str, file: str, rows: int) -> Benchmark:
     """Returns a benchmark that is scored by similarity; both kits have one rule for it."""
     rules = Rules(judge=_judge, metrics=_metrics, headline="anls")
+    clean = Rules(judge=_judge_clean, metrics=_metrics, headline="anls")
     return Benchmark(
         name=name,
         title=title,
         read=read_short_answers,
-        families={"vlmevalkit": rules, "lmms": rules},
+        families={"vlmevalkit": rules, "lmms": rules, "clean": clean},
         expected={"rows": rows},
         files=(file,),
-        layouts=("VLMEvalKit's .tsv",),
+        layouts=(TABLE,),
     )
 
 
 def _judge(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
     return Judged(anls(response, sample.answers), response.strip())
+
+
+def _judge_clean(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    return _judge(sample, cleaned(response), protocol)
 
 
 def _metrics(scored: Sequence[ScoredSample]) -> Metrics:

@@ -7,6 +7,7 @@ from typing import Any
 from unidpo_mm.errors import DataError, Problem
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_yes_no
 from ..extract.yes_no import yes_or_no
 from ..metrics import Array, Formula, Metrics, Totals, mean_metrics
 from ..reading.data_set import DataSet, data_set
@@ -147,6 +148,7 @@ BENCHMARK = Benchmark(
         "vlmevalkit": Rules(
             judge=judge_yes_no(yes_or_no), metrics=metrics, headline="mean_accuracy"
         ),
+        "clean": Rules(judge=judge_yes_no(clean_yes_no), metrics=metrics, headline="mean_accuracy"),
         "official": Rules(judge=judge_official, metrics=metrics_official, headline="f1"),
     },
     expected={"rows": 14216},

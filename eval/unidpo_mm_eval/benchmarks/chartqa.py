@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_match, cleaned
 from ..extract.relaxed import relaxed_match
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Judged, Sample, ScoredSample
 
 __all__ = ["BENCHMARK"]
@@ -46,6 +47,11 @@ def judge_lmms(question: Sample, response: str, protocol: Mapping[str, Any]) -> 
     return Judged(float(right), response)
 
 
+def judge_clean(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    """Returns 1 where the answer is right without what it is wrapped in, units and separators."""
+    return Judged(float(clean_match(response, question.answers)), cleaned(response))
+
+
 def metrics(scored: Sequence[ScoredSample]) -> Metrics:
     """Returns the mean over all questions, which is not that of both halves, and each half's."""
     return mean_metrics(HEADLINE, [(one.cluster, one.score, one.labels) for one in scored])
@@ -58,8 +64,9 @@ BENCHMARK = Benchmark(
     families={
         "vlmevalkit": Rules(judge=judge, metrics=metrics, headline=HEADLINE),
         "lmms": Rules(judge=judge_lmms, metrics=metrics, headline=HEADLINE),
+        "clean": Rules(judge=judge_clean, metrics=metrics, headline=HEADLINE),
     },
     expected={"rows": 2500},
     files=("ChartQA_TEST.tsv",),
-    layouts=("VLMEvalKit's .tsv",),
+    layouts=(TABLE,),
 )

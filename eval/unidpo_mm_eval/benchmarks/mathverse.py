@@ -8,7 +8,7 @@ from typing import Any
 from ..benchmark import Benchmark, Rules
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Judged, Sample, ScoredSample
 
 __all__ = ["BENCHMARK"]
@@ -67,5 +67,5 @@ BENCHMARK = Benchmark(
     families={"vlmevalkit": Rules(judge=judge, metrics=metrics, headline="accuracy")},
     expected={"rows": 3940},
     files=("MathVerse_MINI.tsv",),
-    layouts=("VLMEvalKit's .tsv",),
+    layouts=(TABLE,),
 )

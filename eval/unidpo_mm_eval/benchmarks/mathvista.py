@@ -15,7 +15,7 @@ from ..extract.anls import levenshtein
 from ..extract.options import chosen_option
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, list_cell, read_tsv
+from ..reading.tsv import TABLE, TsvRow, list_cell, read_tsv
 from ..samples import Judged, Sample, ScoredSample
 
 __all__ = ["BENCHMARK"]
@@ -132,5 +132,5 @@ BENCHMARK = Benchmark(
     },
     expected={"rows": 1000},
     files=("MathVista_MINI.tsv",),
-    layouts=("VLMEvalKit's .tsv",),
+    layouts=(TABLE,),
 )

@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unidpo_mm.errors import DataError, Problem
-
 from ..benchmark import Benchmark, Rules
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Sample, ScoredSample
-from ._options import judge_option, option_sample
+from ._options import judge_clean, judge_option, option_sample
 
 __all__ = ["BENCHMARK"]
 
@@ -31,21 +29,15 @@ def sample(row: TsvRow) -> Sample:
 
 
 def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table and their copies.
-
-    Raises:
-        DataError: Also for copies whose question is not there.
-    """
+    """Returns the questions of a table and their copies; copies without question are told."""
     found = read_tsv(path, sample, needs=("question", "A", "answer"), pictures=pictures)
     questions = {one.unit for one in found.samples if _is_question(one.id)}
-    problems = [
-        Problem(one.where, f"there is no row {one.unit}, of which it is a copy", "Add that row")
-        for one in found.samples
-        if one.unit not in questions
-    ]
-    if problems:
-        raise DataError(problems)
-    return found
+    alone = [one for one in found.samples if one.unit not in questions]
+    if not alone:
+        return found
+    first = f"{alone[0].where} is a copy of row {alone[0].unit}, which is not there"
+    note = f"copies without their question, which count for no circular accuracy: {len(alone)}"
+    return replace(found, notes=(*found.notes, f"{note}; {first}"))
 
 
 def circular(scored: Sequence[ScoredSample]) -> dict[str, float]:
@@ -77,11 +69,10 @@ BENCHMARK = Benchmark(
     title="MMBench DEV",
     read=read,
     families={
-        "vlmevalkit": Rules(
-            judge=judge_option, metrics=metrics, headline="accuracy", unit_scores=circular
-        )
+        family: Rules(judge=judge, metrics=metrics, headline="accuracy", unit_scores=circular)
+        for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
     },
     expected={"rows": 4329, "questions": 1164},
     files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv", "MMBench*.tsv"),
-    layouts=("VLMEvalKit's .tsv",),
+    layouts=(TABLE,),
 )

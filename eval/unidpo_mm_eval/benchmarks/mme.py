@@ -7,10 +7,11 @@ from pathlib import Path
 from unidpo_mm.errors import DataError, Problem
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_yes_no
 from ..extract.yes_no import YesNo, first_letters_yes_no, yes_or_no
 from ..metrics import Formula, Metrics, Totals, ratio
 from ..reading.data_set import DataSet, data_set
-from ..reading.tsv import TsvRow, read_tsv
+from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Picture, Sample, ScoredSample
 from ._yes_no import judge_yes_no
 
@@ -161,8 +162,12 @@ BENCHMARK = Benchmark(
     name="mme",
     title="MME",
     read=read,
-    families={"vlmevalkit": _rules(yes_or_no), "lmms": _rules(first_letters_yes_no)},
+    families={
+        "vlmevalkit": _rules(yes_or_no),
+        "lmms": _rules(first_letters_yes_no),
+        "clean": _rules(clean_yes_no),
+    },
     expected={"rows": 2374, "subtasks": 14},
     files=("MME.tsv", "MME_Benchmark*"),
-    layouts=("VLMEvalKit's .tsv", "a folder with one folder for each subtask"),
+    layouts=(TABLE, "a folder with one folder for each subtask"),
 )

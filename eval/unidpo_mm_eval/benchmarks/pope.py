@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_yes_no
 from ..extract.yes_no import YesNo, exact_yes_no, first_sentence_yes_no, yes_or_no
 from ..metrics import Array, Formula, Metrics, Totals, divided, ratio
 from ..reading.data_set import DataSet
@@ -127,6 +128,7 @@ BENCHMARK = Benchmark(
     families={
         "vlmevalkit": _rules(yes_or_no),
         "lmms": _rules(exact_yes_no, known_only=True),
+        "clean": _rules(clean_yes_no),
         "official": _rules(first_sentence_yes_no, "macro_f1"),
     },
     expected={"rows": 9000, "rows of a .tsv": 5127},

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import cleaned
 from ..extract.vqa import VqaRule, normalised, vqa_accuracy
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
+from ..reading.tsv import TABLE
 from ..samples import Judged, Sample, ScoredSample
 from ._short_answers import read_short_answers
 
@@ -28,6 +30,11 @@ def judge(question: Sample, response: str, protocol: Mapping[str, Any], *, rule:
     return Judged(score, normalised(response, rule=rule))
 
 
+def judge_clean(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
+    """Returns the same for the answer without what it is wrapped in."""
+    return judge(question, cleaned(response), protocol, rule="vlmevalkit")
+
+
 def metrics(scored: Sequence[ScoredSample]) -> Metrics:
     """Returns the mean over all questions."""
     return mean_metrics(HEADLINE, [(one.cluster, one.score, {}) for one in scored])
@@ -38,10 +45,14 @@ BENCHMARK = Benchmark(
     title="TextVQA validation",
     read=read,
     families={
-        family: Rules(judge=partial(judge, rule=family), metrics=metrics, headline=HEADLINE)
-        for family in ("vlmevalkit", "lmms")
+        family: Rules(judge=judged, metrics=metrics, headline=HEADLINE)
+        for family, judged in (
+            ("vlmevalkit", partial(judge, rule="vlmevalkit")),
+            ("lmms", partial(judge, rule="lmms")),
+            ("clean", judge_clean),
+        )
     },
     expected={"rows": 5000},
     files=("TextVQA_VAL.tsv",),
-    layouts=("VLMEvalKit's .tsv",),
+    layouts=(TABLE,),
 )

@@ -1,10 +1,13 @@
 """VLMEvalKit's tables: tab-separated, pictures in base64 or as a reference to another row.
 
+Files of objects (.jsonl, .json, .parquet) with the same columns are read alike.
+
 Every cell is text. A reader that guesses turns 007 into 7 and options called None, NA or null into
 missing values; here only the empty cell is missing.
 """
 
 import ast
+import base64
 import csv
 import hashlib
 import string
@@ -17,9 +20,12 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..samples import Picture, Sample
 from .data_set import DataSet, data_set
+from .lines import records_of
 
-__all__ = ["LABELS", "TsvRow", "list_cell", "read_tsv"]
+__all__ = ["LABELS", "TABLE", "TsvRow", "list_cell", "read_tsv"]
 
+TABLE = "VLMEvalKit's .tsv, or its columns as .jsonl, .json or .parquet"
+"""What `read_tsv` takes, for messages."""
 REFERENCE = 64
 """Characters of the longest image cell that is the index of another row."""
 LARGEST_CELL = 1 << 30
@@ -166,6 +172,22 @@ def _rows(
     path: Path, needs: Sequence[str], problems: list[Problem]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields where each row is and its cells that are not empty."""
+    try:
+        if path.suffix.lower() == ".tsv":
+            yield from _of_table(path, needs, problems)
+        else:
+            yield from _of_records(path, needs, problems)
+    except UnicodeDecodeError as error:
+        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
+        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
+    except OSError as error:
+        found = f"the file cannot be read ({error})"
+        raise DataError(Problem(str(path), found, "Repair the path")) from error
+
+
+def _of_table(
+    path: Path, needs: Sequence[str], problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, str]]]:
     csv.field_size_limit(LARGEST_CELL)
     number = 0
     try:
@@ -186,12 +208,28 @@ def _rows(
     except csv.Error as error:
         found = f"the quotes do not match ({error})"
         problems.append(Problem(f"{path} row {number + 1}", found, "Double quotes inside of cells"))
-    except UnicodeDecodeError as error:
-        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
-    except OSError as error:
-        found = f"the file cannot be read ({error})"
-        raise DataError(Problem(str(path), found, "Repair the path")) from error
+
+
+def _of_records(
+    path: Path, needs: Sequence[str], problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields the rows of a file of objects with the columns of a table."""
+    rows = records_of([path], problems)
+    known = dict.fromkeys(name for row in rows for name in row.record)
+    if rows:
+        _check_header(path, list(known), needs)
+    for row in rows:
+        cells = {str(name): _cell(value) for name, value in row.record.items()}
+        yield row.where, {name: cell for name, cell in cells.items() if cell}
+
+
+def _cell(value: Any) -> str:
+    """Returns a value as a table would have it: pictures in base64, lists as literals."""
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+        value = value["bytes"]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return "" if value is None else str(value)
 
 
 def _check_header(path: Path, header: Sequence[str], needs: Sequence[str]) -> None:
@@ -245,8 +283,3 @@ def _of_cell(cell: str, *, keep: bool) -> tuple[Picture, ...]:
 
 def _key(cell: str) -> str:
     return hashlib.sha256(cell.encode()).hexdigest()[:16]
-
-
-def has_suffix(path: Path, *suffixes: Any) -> bool:
-    """Says whether a path is a file whose name ends so."""
-    return path.suffix.lower() in suffixes
