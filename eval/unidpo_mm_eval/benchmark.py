@@ -29,6 +29,7 @@ class Rules:
         judge_all: The same for many at once, where that is how it is done.
         metrics: Scored samples -> the metrics of section 5 of the documentation.
         headline: The metric that stands for the benchmark.
+        missing_are_wrong: A sample without prediction counts, as wrong.
         libraries: What the scores depend on beside our code; results hold their versions.
         unit_scores: Scored samples -> score of each unit, for comparing two results; None where a
             sample is a unit.
@@ -40,6 +41,7 @@ class Rules:
     judge_all: (
         Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Judged]] | None
     ) = None
+    missing_are_wrong: bool = True
     libraries: tuple[str, ...] = ()
     unit_scores: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
 

@@ -93,7 +93,7 @@ def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
     whole = [_metrics(result) for result in results]
     values = [metrics.values() for metrics in whole]
     drawn = [draws(metrics, count=count) for metrics in whole]
-    tests = [paired_test(_units(results[0]), _units(one), _clusters(one)) for one in results[1:]]
+    tests = [_test(results[0], one) for one in results[1:]]
     corrected = holm([test.p for test in tests])
     contrasts = []
     for number, (test, p) in enumerate(zip(tests, corrected, strict=True), start=1):
@@ -105,7 +105,7 @@ def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
                 name=names[number],
                 differences={name: values[number][name] - values[0][name] for name in shared},
                 intervals={
-                    name: Interval(*map(float, np.quantile(gap, tails)))
+                    name: Interval(*map(float, np.nanquantile(gap, tails)))
                     for name, gap in gaps.items()
                 },
                 paired=test,
@@ -121,6 +121,10 @@ def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
 
 def _refuse_mixed(results: Sequence[Result]) -> None:
     first, problems = results[0], []
+    for result in results:
+        if not result.per_sample:
+            remedy = "Score the predictions again"
+            problems.append(Problem(f"result '{result.name}'", "it holds no sample", remedy))
     for result in results[1:]:
         sides = (
             ("benchmark", first.benchmark, result.benchmark),
@@ -155,8 +159,23 @@ def _names(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _metrics(result: Result) -> Metrics:
+    """Returns the metrics; clusters are those of all samples, whatever a benchmark counts."""
     rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
-    return rules.metrics(result.per_sample)
+    found = rules.metrics(result.per_sample)
+    for one in result.per_sample:
+        found.sums.touch(one.cluster)
+    return found
+
+
+def _test(first: Result, second: Result) -> Paired:
+    """Returns the test on the units that both results have."""
+    mine, other = _units(first), _units(second)
+    shared = [unit for unit in mine if unit in other]
+    return paired_test(
+        {unit: mine[unit] for unit in shared},
+        {unit: other[unit] for unit in shared},
+        _clusters(first),
+    )
 
 
 def _units(result: Result) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Formula", "Metrics", "Sums", "mean_metrics", "ratio"]
+__all__ = ["Array", "Formula", "Metrics", "Sums", "mean_metrics", "ratio", "share"]
 
 Array = Any
 """A numpy array of floats; its last axis is gone where it has been summed."""
@@ -39,12 +39,16 @@ class Sums:
         column = self.names.setdefault(name, len(self.names))
         self._cells[row, column] = self._cells.get((row, column), 0.0) + value
 
+    def touch(self, cluster: str) -> None:
+        """Makes a cluster one of those that are drawn, also where nothing is added to it."""
+        self.clusters.setdefault(cluster, len(self.clusters))
+
     def matrix(self) -> Array:
-        """Returns the sums as [clusters, names]."""
+        """Returns the sums as [clusters, names], clusters in the order of their names."""
         matrix = np.zeros((len(self.clusters), len(self.names)))
         for (row, column), value in self._cells.items():
             matrix[row, column] = value
-        return matrix
+        return matrix[[self.clusters[name] for name in sorted(self.clusters)]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ class Metrics:
     Attributes:
         sums: What they are made of.
         formulas: Name of a metric -> its formula.
+        plain: Shares of independent samples that are right or wrong: name -> (right, n).
     """
 
     sums: Sums = field(default_factory=Sums)
     formulas: dict[str, Formula] = field(default_factory=dict)
+    plain: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Returns the names of all metrics: those of all samples first, those of groups sorted."""
@@ -84,7 +90,7 @@ class Metrics:
     def values(self) -> dict[str, float]:
         """Returns every metric."""
         totals = self.totals(self.sums.matrix().sum(axis=0))
-        return {name: float(self.formulas[name](totals)) for name in self.names()}
+        return {name: float(np.nan_to_num(self.formulas[name](totals))) for name in self.names()}
 
     def totals(self, values: Array) -> Totals:
         """Returns sums, [..., names], that can be looked up by name."""
@@ -96,10 +102,18 @@ def ratio(part: str, whole: str, *, scale: float = 100.0) -> Formula:
     return lambda totals: scale * divided(totals[part], totals[whole])
 
 
-def divided(part: Array, whole: Array) -> Array:
-    """Returns part / whole, and 0 where the whole is 0."""
+def share(part: str, count: str, *, scale: float = 100.0) -> Formula:
+    """Returns the formula scale * part / count of a group.
+
+    A draw without the group has no value of it: NaN there, and never 0.
+    """
+    return lambda totals: scale * divided(totals[part], totals[count], empty=np.nan)
+
+
+def divided(part: Array, whole: Array, *, empty: float = 0.0) -> Array:
+    """Returns part / whole, and another value where the whole is 0."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)
+    return np.divide(part, whole, out=np.full_like(part, empty), where=whole != 0)
 
 
 def mean_metrics(
@@ -116,11 +130,17 @@ def mean_metrics(
         metrics: What to add them to.
     """
     metrics = metrics or Metrics()
+    members: dict[str, list[tuple[str, float]]] = {}
     for cluster, score, labels in rows:
         parts = [name, *(f"{name}/{label}/{value}" for label, value in labels.items() if value)]
         for part in parts:
             metrics.sums.add(cluster, f"{part}:score", score)
             metrics.sums.add(cluster, f"{part}:n")
-            metrics.formulas.setdefault(part, ratio(f"{part}:score", f"{part}:n"))
-    metrics.formulas.setdefault(name, ratio(f"{name}:score", f"{name}:n"))
+            metrics.formulas.setdefault(part, share(f"{part}:score", f"{part}:n"))
+            members.setdefault(part, []).append((cluster, score))
+    metrics.formulas.setdefault(name, share(f"{name}:score", f"{name}:n"))
+    for part, found in members.items():
+        alone = len({cluster for cluster, _ in found}) == len(found)
+        if alone and {score for _, score in found} <= {0.0, 1.0}:
+            metrics.plain[part] = (sum(score for _, score in found), len(found))
     return metrics

@@ -48,6 +48,7 @@ class Result:
         metrics: By the names of `docs/evaluation.md`; rates and accuracies from 0 to 100.
         per_sample: Every sample, in the order of the data.
         data, predictions: What it was made of.
+        model: What the model is called; None for what the file of predictions says.
         manifest: How the predictions were made, where their file says so.
         warnings: What should be known.
         libraries: Versions of what the scores depend on beside our code.
@@ -62,6 +63,7 @@ class Result:
     per_sample: tuple[ScoredSample, ...]
     data: Source
     predictions: Source
+    model: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +73,8 @@ class Result:
     @property
     def name(self) -> str:
         """What the result is called in tables: the model, or the file of predictions."""
-        return str(self.manifest.get("model") or Path(self.predictions.path).stem)
+        own = self.model or self.manifest.get("model")
+        return str(own or Path(self.predictions.path).stem)
 
 
 RESULT = TypeAdapter(Result)
@@ -80,7 +83,9 @@ RESULT = TypeAdapter(Result)
 def write_result(result: Result, path: Path) -> None:
     """Writes a result as JSON, unrounded."""
     content = RESULT.dump_python(result, mode="json")
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    whole = path.with_name(f"{path.name}.part")  # a write that fails leaves no half of a result
+    whole.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    whole.replace(path)
 
 
 def read_result(path: Path) -> Result:

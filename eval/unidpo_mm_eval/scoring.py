@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from unidpo_mm.errors import DataError, Problem
 
-from .benchmark import Benchmark
+from .benchmark import Benchmark, Rules
 from .protocols import Protocol
 from .reading.data_set import DataSet
 from .reading.predictions import Predictions
@@ -21,7 +21,12 @@ CUT = "length"
 
 
 def score(
-    benchmark: Benchmark, data: DataSet, predictions: Predictions, protocol: Protocol
+    benchmark: Benchmark,
+    data: DataSet,
+    predictions: Predictions,
+    protocol: Protocol,
+    *,
+    model: str | None = None,
 ) -> Result:
     """Returns what the predictions score.
 
@@ -33,12 +38,13 @@ def score(
         data: Its samples.
         predictions: Responses by id.
         protocol: Names the rules.
+        model: What the model is called.
 
     Raises:
         DataError: If no prediction is one of the data's.
     """
     rules = benchmark.rules(protocol.scoring)
-    warnings = [*data.notes, *_unmatched(data, predictions)]
+    warnings = [*data.notes, *_unmatched(data, predictions, rules)]
     said = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
     asked = [(sample, one.response) for sample, one in said if one and one.error is None]
     judged = iter(rules.judged(asked, protocol.options))
@@ -56,6 +62,7 @@ def score(
         per_sample=tuple(scored),
         data=Source(str(data.path), data.sha256, len(data.samples), len(data.dropped)),
         predictions=Source(str(predictions.path), predictions.sha256, len(predictions.by_id)),
+        model=model,
         manifest=predictions.manifest,
         warnings=tuple(warnings),
         libraries={name: version(name) for name in rules.libraries},
@@ -104,11 +111,10 @@ def _scored(sample: Sample, prediction: Prediction | None, judged: Judged) -> Sc
     )
 
 
-def _unmatched(data: DataSet, predictions: Predictions) -> list[str]:
+def _unmatched(data: DataSet, predictions: Predictions, rules: Rules) -> list[str]:
     """Returns what is to be said of ids that stand in one of the two files only."""
-    known = {sample.id for sample in data.samples}
-    dropped = set(data.dropped)
-    extra = [one for own, one in predictions.by_id.items() if own not in known | dropped]
+    known = {sample.id for sample in data.samples} | set(data.dropped)
+    extra = [one for own, one in predictions.by_id.items() if own not in known]
     missing = [sample for sample in data.samples if sample.id not in predictions.by_id]
     if len(missing) == len(data.samples):
         example, own = next(iter(predictions.by_id)), data.samples[0].id
@@ -117,7 +123,8 @@ def _unmatched(data: DataSet, predictions: Predictions) -> list[str]:
     told = []
     if missing:
         rows = ", ".join(f"{one.where} (id '{one.id}')" for one in missing[:SHOWN])
-        told.append(f"samples without prediction, which count as wrong: {len(missing)}, {rows}")
+        how = "count as wrong" if rules.missing_are_wrong else "count for nothing"
+        told.append(f"samples without prediction, which {how}: {len(missing)}, {rows}")
     if extra:
         rows = ", ".join(f"{one.where} (id '{one.id}')" for one in extra[:SHOWN])
         told.append(f"predictions without sample, which are not scored: {len(extra)}, {rows}")

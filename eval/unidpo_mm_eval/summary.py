@@ -161,6 +161,14 @@ def _refuse(results: Sequence[Result], suite: Suite | None) -> None:
             problems.append(Problem(result.benchmark, found, "Score both on the same"))
         if suite is None:
             continue
+        part = result.data.sha256.partition("-")[2]
+        wanted = "" if suite.subset is None else f"{suite.subset}-{suite.seed}"
+        if part != wanted and not (
+            suite.subset and not part and len(result.per_sample) < suite.subset
+        ):
+            found = f"'{result.name}' was scored on {'a part of' if part else 'all'} the data"
+            remedy = f"Score it {f'with --subset {suite.subset}' if wanted else 'whole'}"
+            problems.append(Problem(result.benchmark, found, remedy))
         if result.benchmark not in suite.benchmarks:
             found = f"the suite '{suite.id}' has no such benchmark"
             remedy = f"Leave it out; it has {', '.join(suite.benchmarks)}"

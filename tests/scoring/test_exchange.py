@@ -85,15 +85,19 @@ def test_logged_samples_are_read(tool: str, tmp_path: Path) -> None:
     samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
     rows = [
         {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["B"]},
-        {"doc_id": 1, "target": "B", "resps": [["C"]]},
+        {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["again"]},
+        {"doc_id": 1, "target": "B", "filtered_resps": ["C"]},
+        {"doc_id": 2, "doc": {"question_id": "q7"}, "resps": [["D"]]},
     ]
     samples.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert run("import", tool, samples, "--out", out).exit_code == 0
     said = read_predictions(out).by_id
-    assert {own: one.response for own, one in said.items()} == {"0": "B", "1": "C"}
+    assert {own: one.response for own, one in said.items()} == {
+        "0": "raw", "1": "C", "q7": "D",  # once for all filters, under the document's own id
+    }  # fmt: skip
     samples.write_text('{"doc_id": 0}\n{"filtered_resps": ["B"]}\n')
     problems = told(run("import", tool, samples, "--out", out))
-    assert "row 1, field 'filtered_resps': there is no response" in problems
+    assert "row 1, field 'resps': there is no response" in problems
     assert "row 2, field 'doc_id': it is not there" in problems
 
 
@@ -135,3 +139,23 @@ def test_every_bridge_does_something(name: str) -> None:
     assert bridge.name == name
     assert bridge.export or bridge.read
     assert bool(bridge.export) == bool(bridge.endings)
+
+
+def test_a_cell_of_xlsx_is_never_a_formula_and_never_cut(tmp_path: Path) -> None:
+    import openpyxl
+
+    table, said, out = tmp_path / "d.tsv", tmp_path / "s.jsonl", tmp_path / "o.xlsx"
+    table.write_text("index\tquestion\tanswer\n7\t?\tA\n")
+    said.write_text('{"id": 7, "response": "=1+1"}\n')
+    assert export("vlmevalkit", (table, said), out).exit_code == 0
+    sheet = openpyxl.load_workbook(out, data_only=True).active
+    assert [cell.value for cell in sheet[2]] == [7, "?", "A", "=1+1"]
+    said.write_text(json.dumps({"id": 7, "response": "x" * 40_000}) + "\n")
+    assert "a cell holds 32,767" in told(export("vlmevalkit", (table, said), out))
+    said.write_text('{"id": 8, "response": "A"}\n')
+    assert "no prediction has an id of the data" in told(export("vlmevalkit", (table, said), out))
+    table.write_text("index\tquestion\n7\t?\textra\n")
+    assert "row 1 has more or fewer cells" in told(export("vlmevalkit", (table, said), out))
+    broken = tmp_path / "broken.xlsx"
+    broken.write_text("no table")
+    assert "cannot be read" in told(run("import", "vlmevalkit", broken, "--out", tmp_path / "a"))

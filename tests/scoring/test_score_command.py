@@ -191,7 +191,7 @@ def test_names_that_do_not_exist_are_told_with_the_nearest(tmp_path: Path) -> No
 def test_every_benchmark_is_whole(name: str) -> None:
     found = load_benchmark(name)
     assert found.name == name
-    assert found.expected["rows"] > 0
+    assert all(number > 0 for number in found.expected.values())
     assert {load_protocol(one).scoring for one in protocol_names()} >= set(found.families)
 
 

@@ -23,7 +23,7 @@ IDS = ("id", "idx", "unique_id")
 
 def field_of(name: str) -> Gold:
     """Returns what reads the gold answer of a field, dollar signs taken off."""
-    return lambda row: row.text(name).strip().strip("$").strip()
+    return lambda row: row.text(name).replace("$", "").strip()
 
 
 def last_box(row: JsonRow) -> str:

@@ -35,6 +35,8 @@ START, SMOOTHED = 0.001, 0.0001
 def from_table(row: TsvRow) -> Sample:
     """Returns the question of a row of VLMEvalKit's table."""
     category = row.need("category")
+    if category and category not in DIMENSIONS:
+        row.note("category", f"found '{category[:60]}'", f"Give one of {', '.join(DIMENSIONS)}")
     return Sample(
         id=row.id,
         where=row.where,
@@ -60,7 +62,12 @@ def read(path: Path, pictures: bool) -> DataSet:
         what = ANNOTATIONS if queries else "query_discriminative.json"
         raise DataError(Problem(str(path), f"there is no {what}", "Name the folder with both"))
     problems: list[Problem] = []
-    truths = {row.text("id"): row for row in records_of([annotations], problems)}
+    truths: dict[str, JsonRow] = {}
+    for row in records_of([annotations], problems):
+        before = truths.setdefault(row.text("id"), row)
+        if before is not row:
+            row.note("id", f"it is taken by {before.where}", "Keep one annotation for each id")
+        problems += row.problems
     samples = []
     for row in records_of(queries, problems):
         samples.append(_from_query(row, truths))

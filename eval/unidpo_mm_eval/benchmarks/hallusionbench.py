@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
@@ -47,16 +48,17 @@ def from_record(row: JsonRow) -> Sample:
     answer = row.text("gt_answer")
     if answer not in ("", "0", "1"):
         row.note("gt_answer", f"found '{answer[:60]}'", "Give 0 or 1")
-    name = row.text("filename", optional=True)
-    visual = row.text("visual_input", optional=True)
+    visual = row.text("visual_input", optional=True) or "0"
+    shown = visual != "0"
+    name = row.text("filename", optional=True) or f"{category}/{subcategory}/{set_}_{figure}"
     return Sample(
-        id="_".join((visual or "0", category, subcategory, set_, figure, question)),
+        id="_".join((visual, category, subcategory, set_, figure, question)),
         where=row.where,
         question=row.text("question"),
         answers=("Yes" if answer == "1" else "No",),
         labels={"category": category, "l2-category": subcategory},
         cluster=f"{category}/{subcategory}/{set_}",
-        pictures=(Picture(name, name),) if name else (),
+        pictures=(Picture(name, name),) if shown else (),
         extras={"set": set_, "figure": figure, "question": question},
     )
 
@@ -66,7 +68,13 @@ def read(path: Path, pictures: bool) -> DataSet:
     if path.suffix.lower() == ".tsv":
         needs = ("question", "answer", *LABELS)
         return read_tsv(path, from_table, needs=needs, pictures=pictures)
-    return read_lines(path, from_record, pattern="*allusion*.json")
+    found = read_lines(path, from_record, pattern="*allusion*.json")
+    without = [one.id for one in found.samples if not one.pictures]
+    if not without:
+        return found
+    note = f"{len(without)} rows without picture are left out"
+    kept = tuple(one for one in found.samples if one.pictures)
+    return replace(found, samples=kept, dropped=tuple(without), notes=(*found.notes, note))
 
 
 def metrics(scored: Sequence[ScoredSample]) -> Metrics:

@@ -4,6 +4,7 @@ The kits ask a language model to find the answer in a response first. Without on
 be the answer, or to choose an option; what else it says is not understood.
 """
 
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def sample(row: TsvRow) -> Sample:
         pictures=row.pictures,
         extras={
             "answer_type": row.get("answer_type"),
-            "precision": row.get("precision"),
+            "precision": _precision(row),
             "skills": "\n".join(list_cell(skills) or [skills]),
         },
     )
@@ -85,10 +86,10 @@ def judge_official(question: Sample, response: str, protocol: Mapping[str, Any])
         said = _nearest_option(response.strip(), question.options)
     elif kind == "integer":
         value = _number(float, response)
-        said = None if value is None or value != value else str(int(value))
+        said = str(int(value)) if value is not None and math.isfinite(value) else None
     elif kind == "float":
         value = _number(float, response)
-        digits = int(float(question.extras["precision"] or 0))
+        digits = int(question.extras["precision"])
         said = None if value is None else str(round(value, digits))
     return Judged(float(said is not None and said == question.answers[0].strip()), said)
 
@@ -105,6 +106,15 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 
 def _skills(one: ScoredSample) -> list[str]:
     return [skill for skill in one.extras["skills"].split("\n") if skill]
+
+
+def _precision(row: TsvRow) -> str:
+    """Returns the digits behind the point as a whole number."""
+    value = _number(float, row.get("precision") or "0")
+    if value is None or not value.is_integer():
+        row.note("precision", f"found '{row.get('precision')[:60]}'", "Give a whole number")
+        return "0"
+    return str(int(value))
 
 
 def _number(kind: Any, text: str) -> Any:

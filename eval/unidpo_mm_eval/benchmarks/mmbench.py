@@ -1,6 +1,6 @@
 """MMBench DEV, English and Chinese: a question counts where all its circular copies are right."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +32,22 @@ def read(path: Path, pictures: bool) -> DataSet:
     """Returns the questions of a table and their copies; copies without question are told."""
     found = read_tsv(path, sample, needs=("question", "A", "answer"), pictures=pictures)
     questions = {one.unit for one in found.samples if _is_question(one.id)}
+    notes = list(found.notes)
     alone = [one for one in found.samples if one.unit not in questions]
-    if not alone:
-        return found
-    first = f"{alone[0].where} is a copy of row {alone[0].unit}, which is not there"
-    note = f"copies without their question, which count for no circular accuracy: {len(alone)}"
-    return replace(found, notes=(*found.notes, f"{note}; {first}"))
+    if alone:
+        first = f"{alone[0].where} is a copy of row {alone[0].unit}, which is not there"
+        note = f"copies without their question, which count for no circular accuracy: {len(alone)}"
+        notes.append(f"{note}; {first}")
+    copies = Counter(one.unit for one in found.samples)
+    short = [
+        one
+        for one in found.samples
+        if _is_question(one.id) and copies[one.unit] != len(one.options)
+    ]
+    if short:
+        first = f"{short[0].where} has {copies[short[0].unit]} for {len(short[0].options)} options"
+        notes.append(f"questions without one copy for each option: {len(short)}; {first}")
+    return replace(found, notes=tuple(notes))
 
 
 def circular(scored: Sequence[ScoredSample]) -> dict[str, float]:
@@ -45,7 +55,8 @@ def circular(scored: Sequence[ScoredSample]) -> dict[str, float]:
     scores: Mapping[str, list[float]] = defaultdict(list)
     for one in scored:
         scores[one.unit].append(one.score)
-    return {unit: min(found) for unit, found in scores.items()}
+    questions = [one.unit for one in scored if _is_question(one.id)]
+    return {unit: min(scores[unit]) for unit in questions}
 
 
 def metrics(scored: Sequence[ScoredSample]) -> Metrics:
@@ -73,6 +84,6 @@ BENCHMARK = Benchmark(
         for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
     },
     expected={"rows": 4329, "questions": 1164},
-    files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv", "MMBench*.tsv"),
+    files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv"),
     layouts=(TABLE,),
 )

@@ -9,7 +9,7 @@ from unidpo_mm.errors import DataError, Problem
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
 from ..extract.yes_no import YesNo, first_letters_yes_no, yes_or_no
-from ..metrics import Formula, Metrics, Totals, ratio
+from ..metrics import Formula, Metrics, Totals, share
 from ..reading.data_set import DataSet, data_set
 from ..reading.tsv import TABLE, TsvRow, read_tsv
 from ..samples import Picture, Sample, ScoredSample
@@ -93,8 +93,8 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 
 
 def _score(subtask: str) -> Formula:
-    questions = ratio(f"right/{subtask}", f"questions/{subtask}")
-    pictures = ratio(f"both/{subtask}", f"pictures/{subtask}")
+    questions = share(f"right/{subtask}", f"questions/{subtask}")
+    pictures = share(f"both/{subtask}", f"pictures/{subtask}")
     return lambda totals: questions(totals) + pictures(totals)
 
 
@@ -111,14 +111,15 @@ def _constant(value: float) -> Formula:
 
 def _folders(path: Path) -> DataSet:
     """Reads <subtask>/*.txt beside the pictures, or <subtask>/questions_answers_YN/*.txt."""
-    samples, problems, files = [], [], []
+    samples, files = [], []
+    problems: list[Problem] = []
     for subtask in (*PERCEPTION, *COGNITION):
         folder = path / subtask
         texts = sorted(folder.glob("*.txt")) or sorted(folder.glob("questions_answers_YN/*.txt"))
         files += texts
         for text in texts:
             picture = _picture_of(text)
-            for number, line in enumerate(text.read_text("utf-8-sig").splitlines(), start=1):
+            for number, line in enumerate(_lines(text, problems), start=1):
                 if not line.strip():
                     continue
                 where = f"{text} row {number}"
@@ -146,6 +147,15 @@ def _folders(path: Path) -> DataSet:
         remedy = f"Name the folder that holds {', '.join(PERCEPTION[:3])} and the others"
         raise DataError(Problem(str(path), found, remedy))
     return data_set(path, samples, files=files, problems=problems)
+
+
+def _lines(text: Path, problems: list[Problem]) -> list[str]:
+    try:
+        return text.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
+        problems.append(Problem(str(text), found, "Write the file as UTF-8"))
+        return []
 
 
 def _picture_of(text: Path) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
 from ..extract.yes_no import YesNo, exact_yes_no, first_sentence_yes_no, yes_or_no
-from ..metrics import Array, Formula, Metrics, Totals, divided, ratio
+from ..metrics import Array, Formula, Metrics, Totals, divided, ratio, share
 from ..reading.data_set import DataSet
 from ..reading.lines import JsonRow, read_lines
 from ..reading.tsv import TsvRow, read_tsv
@@ -21,12 +21,15 @@ COUNTED = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 def from_table(row: TsvRow) -> Sample:
     """Returns the question of a row of VLMEvalKit's table, which may be one of several splits."""
+    labels = {"splits": row.need("category")}
+    if labels["splits"] and not splits(labels):
+        row.note("category", f"found '{labels['splits'][:60]}'", f"Give {', '.join(SPLITS)}")
     return Sample(
         id=row.id,
         where=row.where,
         question=row.get("question"),
         answers=(row.yes_or_no(),),
-        labels={"splits": row.need("category")},
+        labels=labels,
         cluster=row.picture,
         pictures=row.pictures,
     )
@@ -103,7 +106,7 @@ def _formulas(part: str) -> dict[str, Formula]:
         p, r = precision(totals), recall(totals)
         return divided(2 * p * r, p + r)
 
-    accuracy, yes_ratio = ratio(f"right{part}", f"n{part}"), ratio(f"said_yes{part}", f"n{part}")
+    accuracy, yes_ratio = share(f"right{part}", f"n{part}"), share(f"said_yes{part}", f"n{part}")
     return dict(zip(COUNTED, (accuracy, precision, recall, f1, yes_ratio), strict=True))
 
 

@@ -11,25 +11,34 @@ from ..samples import Prediction
 
 __all__ = ["read_samples"]
 
-RESPONSES = ("filtered_resps", "resps")
-"""Where a response stands; as it was filtered first."""
+RESPONSES = ("resps", "filtered_resps")
+"""Where a response stands; as the model gave it first."""
+IDS = ("id", "question_id", "index", "idx")
+"""Where a logged document has its own id."""
 
 
 def read_samples(path: Path) -> Sequence[Prediction]:
-    """Returns the responses of a file of samples; ids are its `doc_id`."""
+    """Returns the responses of a file of samples.
+
+    Ids are those of the logged documents, else `doc_id`, which is the number of a row. A document
+    that is logged once for each filter is taken once.
+    """
     problems: list[Problem] = []
-    found = []
+    found: dict[str, Prediction] = {}
     for row in records_of([path], problems):
-        own = row.text("doc_id")
+        document = row.record.get("doc")
+        document = document if isinstance(document, dict) else {}
+        named = next((document[name] for name in IDS if document.get(name) is not None), None)
+        own = row.text("doc_id") if named is None else str(named)
         name = next((name for name in RESPONSES if name in row.record), RESPONSES[0])
         response = _first(row.record.get(name))
         if response is None:
             row.note(name, "there is no response", "Give a file of logged samples")
         problems += row.problems
-        found.append(Prediction(id=own, response=response or "", where=row.where))
+        found.setdefault(own, Prediction(id=own, response=response or "", where=row.where))
     if problems:
         raise DataError(problems)
-    return found
+    return list(found.values())
 
 
 def _first(value: Any) -> str | None:

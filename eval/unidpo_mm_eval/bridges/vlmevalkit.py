@@ -25,6 +25,9 @@ def export(asked: Asked) -> Sequence[str]:
         response = asked.responses[own]
         empty += not response
         rows.append({n: v for n, v in record.items() if n != "image"} | {"prediction": response})
+    if not rows:
+        found = "no prediction has an id of the data"
+        raise DataError(Problem("--predictions", found, "Write the ids of the data"))
     write_table(asked.out, rows)
     told = [f"rows without a prediction, left out: {len(asked.ids) - len(rows)}"]
     return told + ([f"empty predictions, which it reads as 'nan': {empty}"] if empty else [])

@@ -43,7 +43,8 @@ def export_predictions(
     asked = Asked(model=name, records=records, ids=ids, responses=responses, out=out)
     for text in bridge.export(asked):
         typer.echo(text)
-    unknown = [own for own in responses if own not in set(ids)]
+    known = set(ids)
+    unknown = [own for own in responses if own not in known]
     if unknown:
         typer.echo(f"predictions of no row, left out: {len(unknown)}, as of '{unknown[0]}'")
 

@@ -8,7 +8,7 @@ import typer
 __all__ = ["score_predictions"]
 
 
-def score_predictions(
+def score_predictions(  # noqa: PLR0917, one parameter an option
     benchmark: Annotated[
         str, typer.Option("--benchmark", "-b", help="Name of the benchmark; see `eval list`.")
     ],
@@ -21,6 +21,13 @@ def score_predictions(
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="The rules; the benchmark's first if left out.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model is called; the file of predictions if left out.",
+            show_default=False,
+        ),
     ] = None,
     subset: Annotated[
         int | None,
@@ -47,7 +54,7 @@ def score_predictions(
     samples = found.read(data, False)
     if subset is not None:
         samples = part_of(samples, subset)
-    result = score(found, samples, read_predictions(predictions), rules)
+    result = score(found, samples, read_predictions(predictions), rules, model=model)
     if output is not None:
         write_result(result, output)
     print_result(result, Console())

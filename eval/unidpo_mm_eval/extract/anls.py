@@ -22,7 +22,10 @@ def _distance(prediction: str, answer: str) -> float:
     longest = max(len(prediction.upper()), len(answer.upper()))
     if not longest:
         return 0.0
-    return levenshtein(_plain(prediction), _plain(answer)) / longest
+    said, wanted = _plain(prediction), _plain(answer)
+    if abs(len(said) - len(wanted)) > THRESHOLD * longest:
+        return 1.0  # at least so many characters differ: it counts nothing, whatever they are
+    return levenshtein(said, wanted) / longest
 
 
 def _plain(text: str) -> str:

@@ -65,6 +65,9 @@ def clean_option(response: str, options: Mapping[str, str]) -> Choice:
         choice = chosen_option(text, options, rule="mcq-v1")
         if choice.letter is not None or choice.refused:
             return choice
+    first = re.match(r"\W*([A-Z])\b", cleaned(response))
+    if first and first[1] in options:
+        return Choice(first[1])
     return Choice(phrased_option(response, tuple(options)))
 
 

@@ -68,7 +68,10 @@ def equal(said: str, gold: str) -> bool:
 
 
 def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= RELATIVE * max(abs(other), 1e-9) if one != other else True
+    """Compares whole numbers exactly, others with a tolerance."""
+    if one == other or (one.is_integer() and other.is_integer()):
+        return one == other
+    return abs(one - other) <= RELATIVE * max(abs(one), abs(other))
 
 
 def _number(text: str) -> float | None:

@@ -80,6 +80,9 @@ def _add(record: Any, where: str, found: dict[str, Prediction], problems: list[P
     if not isinstance(response, str):
         remedy = "Give the response as a string, empty where the model said nothing"
         problems.append(Problem(f"{where}, field 'response'", f"found {_shown(response)}", remedy))
+    elif (half := half_a_character(response)) is not None:
+        text = f"it holds half a character at position {half}"
+        problems.append(Problem(f"{where}, field 'response'", text, "Write the response again"))
     if len(problems) > before:
         return
     name = str(own)
@@ -95,6 +98,15 @@ def _add(record: Any, where: str, found: dict[str, Prediction], problems: list[P
         finish_reason=None if reason is None else str(reason),
         error=str(error) if error else None,
     )
+
+
+def half_a_character(text: str) -> int | None:
+    """Returns where a text holds half of a surrogate pair, as badly cut JSON does."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ __all__ = ["TABLES", "read_table", "write_table"]
 
 TABLES = (".xlsx", ".tsv", ".json")
 LARGEST_CELL = 1 << 30
+LONGEST_CELL = 32_767
+"""Characters that a cell of xlsx holds."""
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -27,8 +30,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     elif path.suffix == ".xlsx":
         book = _openpyxl().Workbook()
         book.active.append(columns)
-        for row in rows:
-            book.active.append([_cell(row.get(name)) for name in columns])
+        for number, row in enumerate(rows, start=2):
+            for at, name in enumerate(columns, start=1):
+                _put(book.active.cell(number, at), row.get(name), path)
         book.save(path)
     else:
         raise _unknown(path)
@@ -42,7 +46,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     try:
         rows = _rows(path)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:
         found = f"the table cannot be read ({error})"
         raise DataError(Problem(str(path), found, "Write it again")) from error
     return [
@@ -60,7 +64,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".tsv":
         csv.field_size_limit(LARGEST_CELL)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file, delimiter="\t", strict=True))
+            rows = list(csv.DictReader(file, delimiter="\t", strict=True))
+        uneven = [n for n, row in enumerate(rows, start=1) if None in row or None in row.values()]
+        if uneven:
+            raise ValueError(f"row {uneven[0]} has more or fewer cells than the header")
+        return rows
     if path.suffix == ".xlsx":
         sheet = _openpyxl().load_workbook(path, read_only=True).active
         header, *rows = sheet.iter_rows(values_only=True)
@@ -68,11 +76,19 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     raise _unknown(path)
 
 
-def _cell(value: Any) -> Any:
-    """Returns a value for a cell of xlsx, in which some control characters cannot stand."""
+def _put(cell: Any, value: Any, path: Path) -> None:
+    """Writes a value into a cell of xlsx: whole numbers as such, text never as a formula."""
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
-    return ILLEGAL_CHARACTERS_RE.sub("", value) if isinstance(value, str) else value
+    text = "" if value is None else str(value)
+    if len(text) > LONGEST_CELL:
+        found = f"a text has {len(text):,} characters, and a cell holds {LONGEST_CELL:,}"
+        raise DataError(Problem(str(path), found, "Write a .tsv or .json"))
+    if text.isdecimal() and str(int(text)) == text:
+        cell.value = int(text)
+    elif text:
+        cell.value = ILLEGAL_CHARACTERS_RE.sub("", text)  # which cannot stand there
+        cell.data_type = "s"
 
 
 def _openpyxl() -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unidpo_mm.errors import DataError, Problem
+
 from ..benchmark import load_benchmark
 from ..compare import Comparison
 from ..samples import Picture
@@ -118,6 +120,9 @@ def _pictures(
     if data is None or most <= 0:
         return {}
     read = load_benchmark(found.first.benchmark).read(data, True)
+    if read.sha256 != found.first.data.sha256.partition("-")[0]:
+        text = "it is not the file that the results were scored on"
+        raise DataError(Problem(str(data), text, "Name that file, or leave --data out"))
     by_id = {sample.id: sample.pictures for sample in read.samples}
     differing = sorted(samples, key=lambda one: len({said["score"] for said in one["said"]}) == 1)
     shown: dict[str, list[str]] = {}
@@ -137,7 +142,6 @@ def _small(picture: Picture, data: Path) -> str:
     """Returns a small copy as a data address; nothing where the picture cannot be read."""
     from unidpo_mm.data.images import PictureRules, image_refs
     from unidpo_mm.data.wrong import WrongValue
-    from unidpo_mm.errors import DataError
 
     folder = data if data.is_dir() else data.parent
     content = str(picture.content) if isinstance(picture.content, Path) else picture.content

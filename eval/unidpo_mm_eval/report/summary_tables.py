@@ -4,6 +4,7 @@ import csv
 import io
 
 from ..summary import Cell, Column, Summary
+from .tables import markdown_row
 
 __all__ = ["details", "headings", "summary_csv", "summary_markdown", "summary_rows"]
 
@@ -14,7 +15,12 @@ SURE = 0.05
 def headings(found: Summary) -> list[str]:
     """Returns the headings of the columns."""
     average = ["average"] if any(row.average is not None for row in found.rows) else []
-    return ["", *(f"{one.benchmark} {one.headline}" for one in found.columns), *average]
+    several = len({one.protocol for one in found.columns}) > 1
+    names = [
+        f"{one.benchmark} {one.headline}" + (f" ({one.protocol})" if several else "")
+        for one in found.columns
+    ]
+    return ["", *names, *average]
 
 
 def summary_rows(found: Summary) -> list[list[str]]:
@@ -42,9 +48,9 @@ def details(found: Summary) -> list[str]:
 def summary_markdown(found: Summary) -> str:
     """Returns the table with its details as Markdown."""
     names = headings(found)
-    lines = [f"## {found.title}", "", f"| {' | '.join(names)} |"]
+    lines = [f"## {found.title}", "", markdown_row(names)]
     lines.append("| --- |" + " ---: |" * (len(names) - 1))
-    lines += [f"| {' | '.join(row)} |" for row in summary_rows(found)]
+    lines += [markdown_row(row) for row in summary_rows(found)]
     lines += ["", *(f"- {one}" for one in (*details(found), *found.warnings)), ""]
     return "\n".join(lines)
 

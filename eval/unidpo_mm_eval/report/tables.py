@@ -2,12 +2,13 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
-from ..compare import Comparison, Contrast
+from ..compare import Comparison, Contrast, Measured
 from ..stats.intervals import Interval
 
-__all__ = ["as_csv", "as_markdown", "comparison_rows", "notes"]
+__all__ = ["as_csv", "as_markdown", "comparison_rows", "markdown_row", "notes"]
 
 COLUMNS = ("metric", "result", "value", "interval", "difference", "interval of it")
 
@@ -43,12 +44,13 @@ def notes(found: Comparison) -> list[str]:
             f"{contrast.name} against {first}: {test.only_second} of {test.n} better, "
             f"{test.only_first} worse; {test.test} p = {test.p:.4f}, "
             f"{contrast.p_corrected:.4f} corrected for {len(found.contrasts)}; smallest difference "
-            f"that would show: {test.detectable:.2f} points of the mean score"
+            f"of the mean score that would show: {_points(test.detectable)}"
         )
     for name, one in zip(found.names, found.results, strict=True):
         metrics = one.result.metrics
-        rates = ("unparsed", "truncated", "empty", "error")
+        rates = ("unparsed", "empty", "error")
         shares = ", ".join(f"{rate} {metrics[f'{rate}_rate']:.1f} %" for rate in rates)
+        shares += f", truncated {_truncated(one)}"
         counts = f"n = {metrics['n']:.0f} in {metrics['n_clusters']:.0f} clusters"
         told.append(f"{name}: {counts}, missing {metrics['missing']:.0f}, {shares}")
     return told
@@ -57,10 +59,15 @@ def notes(found: Comparison) -> list[str]:
 def as_markdown(found: Comparison, metrics: Sequence[str]) -> str:
     """Returns the table and its notes as Markdown."""
     head = ["| " + " | ".join(COLUMNS) + " |", "| --- | --- | ---: | ---: | ---: | ---: |"]
-    rows = [f"| {' | '.join(row)} |" for row in comparison_rows(found, metrics)]
+    rows = [markdown_row(row) for row in comparison_rows(found, metrics)]
     told = [f"- {note}" for note in notes(found)]
     title = f"## {found.first.title}, {found.first.protocol.label}"
     return "\n".join([title, "", *head, *rows, "", *told, ""])
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Returns a row of a Markdown table, bars in its cells escaped."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def as_csv(found: Comparison, metrics: Sequence[str]) -> str:
@@ -85,6 +92,15 @@ def as_csv(found: Comparison, metrics: Sequence[str]) -> str:
                 ]
             )
     return text.getvalue()
+
+
+def _points(value: float) -> str:
+    return f"{value:.2f} points" if math.isfinite(value) else "not to be told from these scores"
+
+
+def _truncated(one: Measured) -> str:
+    known = any(sample.truncated is not None for sample in one.result.per_sample)
+    return f"{one.result.metrics['truncated_rate']:.1f} %" if known else "unknown"
 
 
 def _ends(interval: Interval | None) -> tuple[float | str, float | str]:

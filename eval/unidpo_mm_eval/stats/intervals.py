@@ -39,6 +39,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Returns an interval of every metric.
 
+    Shares of independent samples that are right or wrong get Wilson's, which is no point where all
+    of them are right.
+
     Args:
         metrics: The metrics with their sums by cluster.
         level: How often an interval should hold the true value.
@@ -54,10 +57,17 @@ def bootstrap(
     left_out = metrics.totals(matrix.sum(axis=0) - matrix)
     point = metrics.values()
     for name in metrics.names():
-        values = drawn[name]
+        if name in metrics.plain:
+            found[name] = wilson(*metrics.plain[name], level=level)
+            continue
+        values = drawn[name][np.isfinite(drawn[name])]  # draws that have its groups
+        if not len(values):
+            found[name] = Interval(point[name], point[name])
+            continue
         quantiles = tails
         if kind == "bca":
             jackknife = np.broadcast_to(metrics.formulas[name](left_out), len(matrix))
+            jackknife = jackknife[np.isfinite(jackknife)]
             quantiles = _corrected(tails, values, point[name], jackknife)
         low, high = np.quantile(values, quantiles)
         found[name] = Interval(float(low), float(high))
@@ -92,7 +102,7 @@ def draws(
 def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> Array:
     """Returns the quantiles to take instead of the tails (Efron 1987)."""
     below = (np.mean(values < point) + np.mean(values <= point)) / 2
-    spread = jackknife.mean() - jackknife
+    spread = jackknife.mean() - jackknife if len(jackknife) else jackknife
     if not 0 < below < 1 or not np.any(np.abs(spread) > 1e-12):
         return tails
     bias = norm.ppf(below)

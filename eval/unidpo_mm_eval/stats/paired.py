@@ -118,7 +118,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def _detectable(gaps: np.ndarray, units: int) -> float:
     """Returns (z_0.975 + z_0.8) standard errors of the mean difference, in points."""
-    if len(gaps) < 2 or not units:
-        return math.inf
+    if len(gaps) < 2 or not units or not np.any(gaps):
+        return math.inf  # nothing differs: there is no spread to go by
     error = float(np.std(gaps, ddof=1)) * math.sqrt(len(gaps)) / units
     return 100 * float(norm.ppf(0.975) + norm.ppf(POWER)) * error

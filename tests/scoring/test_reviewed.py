@@ -1,0 +1,180 @@
+"""What a critical reading of the scores found: each test holds one of the findings."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from nasty import SETS, picture
+from test_mathvista_and_chair import coco, question, scored
+from test_score_command import run, score, told
+from unidpo_mm_eval.benchmark import load_benchmark
+from unidpo_mm_eval.extract.clean import clean_option
+from unidpo_mm_eval.grading.simplerl import equal
+from unidpo_mm_eval.metrics import mean_metrics
+from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.stats.intervals import bootstrap
+
+__all__ = ["coco"]  # a fixture
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_open_questions_of_mmmu_become_options_and_dev_rows_do_not_count(tmp_path: Path) -> None:
+    table = (
+        "index\tquestion\tA\tB\tanswer\tsplit\n"
+        "1\t?\t\t\t42\tvalidation\n2\t?\tcat\tdog\tB\tvalidation\n3\t?\tcat\tdog\tA\tdev\n"
+    )
+    done = score(tmp_path, table, {"1": "It is 42", "2": "A", "3": "A"}, "mmmu")
+    assert done.exit_code == 0, told(done)
+    metrics = result(tmp_path)["metrics"]
+    assert (metrics["accuracy"], metrics["accuracy/split/dev"]) == (50.0, 100.0)
+
+
+def test_captions_of_other_pictures_do_not_move_a_difference(coco: Path) -> None:
+    paths = []
+    for name, ids in (("a", (1, 2)), ("b", (2, 3))):
+        said, out = coco / f"{name}.jsonl", coco / f"{name}.json"
+        lines = [{"id": own, "response": "A dog."} for own in ids]
+        said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        done = run("score", "-b", "chair", "--data", coco, "--predictions", said, "--output", out)
+        assert "which count for nothing: 1" in done.output
+        paths.append(out)
+    output = run("compare", *paths).output
+    assert "0 of 1 better" in output  # the one picture with a caption in both
+
+
+def test_a_draw_without_a_group_says_nothing_of_it() -> None:
+    rows = [
+        (str(n), float(n % 3 > 0), {"category": "rare" if n < 2 else "usual"}) for n in range(50)
+    ]
+    rows[0] = ("0", 1.0, {"category": "rare"})
+    rows += [("0", 1.0, {"category": "rare"})]  # so that no interval is Wilson's
+    found = bootstrap(mean_metrics("accuracy", rows), count=500)
+    assert found["accuracy/category/rare"].low == 100.0
+
+
+def test_the_interval_of_a_sum_does_not_lose_its_rare_part() -> None:
+    made = load_benchmark("mme")
+    from unidpo_mm_eval.samples import ScoredSample
+
+    rows = [
+        ScoredSample(id=f"{n}{k}", labels={"category": "OCR" if n == 0 else "count"}, score=1.0,
+                     cluster=str(n))
+        for n in range(20) for k in range(2)
+    ]  # fmt: skip
+    rows[-1] = ScoredSample(id="x", labels={"category": "count"}, score=0.0, cluster="19")
+    found = bootstrap(made.families["vlmevalkit"].metrics(rows), count=500)
+    assert found["score/OCR"].low == 200.0
+    assert found["total"].low > 350
+
+
+def test_all_right_is_no_certainty() -> None:
+    found = bootstrap(mean_metrics("accuracy", [(str(n), 1.0, {}) for n in range(10)]))
+    assert found["accuracy"].low == pytest.approx(72.25, abs=0.01)  # Wilson's
+    assert found["accuracy"].high == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "right"),
+    [("10001", "10000", False), ("10000.0", "10000", True), ("0.33334", "0.33333", True)],
+)
+def test_whole_numbers_are_compared_exactly(said: str, gold: str, right: bool) -> None:
+    assert equal(said, gold) is right
+
+
+def test_dollar_signs_inside_of_an_answer_are_taken_out(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"question": "?", "answer": "$2$ or $3$"}\n')
+    (sample,) = load_benchmark("collegemath").read(tmp_path, False).samples
+    assert sample.answers == ("2 or 3",)
+
+
+def test_questions_without_figure_are_left_out_of_the_official_file(tmp_path: Path) -> None:
+    row = {"category": "VS", "subcategory": "ocr", "visual_input": "1", "set_id": "0",
+           "figure_id": "1", "question_id": "0", "question": "?", "gt_answer": "1"}  # fmt: skip
+    rows = [row, row | {"visual_input": "0", "figure_id": "0"}]
+    file = tmp_path / "HallusionBench.json"
+    file.write_text(json.dumps(rows))
+    found = load_benchmark("hallusionbench").read(file, False)
+    assert (len(found.samples), found.dropped) == (1, ("0_VS_ocr_0_0_0",))
+    assert found.notes == ("1 rows without picture are left out",)
+
+
+def test_circular_copies_that_are_not_there_are_told(tmp_path: Path) -> None:
+    table = "index\tquestion\tA\tB\tanswer\n1\tWhich?\tcat\tdog\tA\n"
+    output = " ".join(score(tmp_path, table, {"1": "A"}, "mmbench").output.split())
+    assert "questions without one copy for each option: 1;" in output
+    assert "row 1 has 1 for 2 options" in output
+
+
+@pytest.mark.parametrize("response", ["inf", "1e400", "nan", "-inf"])
+def test_a_response_beyond_all_numbers_ends_no_run(tmp_path: Path, response: str) -> None:
+    found = scored(tmp_path, "mathvista", [question(1, "integer", "3")], [response], "official")
+    assert found["metrics"]["unparsed_rate"] == 100.0
+
+
+def test_half_a_character_is_told_and_no_half_file_stays(tmp_path: Path) -> None:
+    table = "index\tquestion\tA\tanswer\n1\t?\tcat\tA\n"
+    said = told(score(tmp_path, table, '{"id": 1, "response": "A \\ud83d"}\n'))
+    assert "row 1, field 'response': it holds half a character at position 2" in said
+    assert not list(tmp_path.glob("result.json*"))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "category", "found"),
+    [
+        ("amber", "Discriminative-Relation", "found 'Discriminative-Relation'"),
+        ("pope", ",", "found ','"),
+    ],
+)
+def test_unknown_categories_are_told(
+    tmp_path: Path, benchmark: str, category: str, found: str
+) -> None:
+    table = f"index\tquestion\tanswer\tcategory\n1\t?\tYes\t{category}\n"
+    assert found in told(score(tmp_path, table, {"1": "Yes"}, benchmark))
+
+
+def test_files_that_are_no_text_are_told(tmp_path: Path) -> None:
+    (tmp_path / "OCR").mkdir()
+    (tmp_path / "OCR" / "1.txt").write_bytes("Is it caf\xe9?\tYes\n".encode("latin-1"))
+    said = tmp_path / "said.jsonl"
+    said.write_text('{"id": 1, "response": "Yes"}\n')
+    output = told(run("score", "-b", "mme", "--data", tmp_path, "--predictions", said))
+    assert "1.txt: the file is no UTF-8" in output
+
+
+def test_a_model_has_its_name_whatever_its_file_is_called(tmp_path: Path) -> None:
+    table = "index\tquestion\tA\tB\tanswer\n1\t?\tcat\tdog\tA\n"
+    score(tmp_path, table, {"1": "A"}, model="tuned")
+    assert read_result(tmp_path / "result.json").name == "tuned"
+
+
+def test_pictures_of_other_data_are_refused(tmp_path: Path) -> None:
+    data, said = SETS["ai2d"]().write(tmp_path)
+    out, other = tmp_path / "r.json", tmp_path / "other.tsv"
+    run("score", "-b", "ai2d", "--data", data, "--predictions", said, "--output", out)
+    other.write_text(f"index\tquestion\timage\tA\tanswer\n1\t?\t{picture(1)}\tcat\tA\n")
+    words = ("compare", out, out, "--data", other, "--html", tmp_path / "page.html")
+    assert "it is not the file that the results were scored on" in told(run(*words))
+    assert "not to be told from these scores" in run("compare", out, out).output
+
+
+def test_all_official_files_of_pope_are_found(tmp_path: Path) -> None:
+    row = {"question_id": 1, "image": "1.jpg", "text": "?", "label": "yes"}
+    for split in ("random", "popular", "adversarial"):
+        (tmp_path / f"coco_pope_{split}.json").write_text(json.dumps(row) + "\n")
+    output = " ".join(
+        run("data", "check", "--suite", "hallucination", "--data", tmp_path).output.split()
+    )
+    assert "pope: 3 rows, and a whole file has" in output
+
+
+def test_what_follows_an_announcement_wins_over_later_letters() -> None:
+    options = {"A": "cat", "B": "dog"}
+    assert clean_option("Answer: B because A is wrong", options).letter == "B"
