@@ -142,7 +142,7 @@ def test_unknown_categories_are_told(
 
 def test_files_that_are_no_text_are_told(tmp_path: Path) -> None:
     (tmp_path / "OCR").mkdir()
-    (tmp_path / "OCR" / "1.txt").write_bytes("Is it caf\xe9?\tYes\n".encode("latin-1"))
+    (tmp_path / "OCR" / "1.txt").write_bytes("Is it \xe9?\tYes\n".encode("latin-1"))
     said = tmp_path / "said.jsonl"
     said.write_text('{"id": 1, "response": "Yes"}\n')
     output = told(run("score", "-b", "mme", "--data", tmp_path, "--predictions", said))
