@@ -1,4 +1,4 @@
-"""`unidpo-mm eval`: score predictions on benchmarks, compare checkpoints, exchange files."""
+"""Score predictions on benchmarks, compare checkpoints, exchange files: `unidpo-mm eval`."""
 
 import typer
 

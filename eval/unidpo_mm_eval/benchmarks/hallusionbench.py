@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
+from ..extract.clean import clean_yes_no
 from ..extract.yes_no import yes_or_no
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
@@ -114,7 +115,10 @@ BENCHMARK = Benchmark(
     name="hallusionbench",
     title="HallusionBench",
     read=read,
-    families={"vlmevalkit": Rules(judge=judge_yes_no(yes_or_no), metrics=metrics, headline="aAcc")},
+    families={
+        family: Rules(judge=judge_yes_no(extract), metrics=metrics, headline="aAcc")
+        for family, extract in (("vlmevalkit", yes_or_no), ("clean", clean_yes_no))
+    },
     expected={"rows": 951},
     files=("HallusionBench.tsv", "HallusionBench.json"),
     layouts=("VLMEvalKit's .tsv", "the official HallusionBench.json"),
