@@ -1,7 +1,5 @@
 """What a benchmark is: one file of `benchmarks/`, found by its name, that exports BENCHMARK."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.plugins import suggestion
 
 from .metrics import Metrics
 from .reading.data_set import DataSet
 from .samples import Judged, Sample, ScoredSample
+from .shipped import load_module, module_names
 
 __all__ = ["Benchmark", "Rules", "benchmark_names", "load_benchmark"]
 
@@ -92,9 +90,7 @@ class Benchmark:
 
 def benchmark_names() -> tuple[str, ...]:
     """Returns the names of all benchmarks, without importing any of them."""
-    package = importlib.import_module(PACKAGE)
-    found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return module_names(PACKAGE)
 
 
 @cache
@@ -104,9 +100,5 @@ def load_benchmark(name: str) -> Benchmark:
     Raises:
         RecipeError: If no file has that name; lists what exists.
     """
-    known = benchmark_names()
-    if name not in known:
-        found = f"there is no benchmark '{name}'{suggestion(name, known)}"
-        raise RecipeError(Problem("--benchmark", found, f"Choose one of {', '.join(known)}"))
-    loaded: Benchmark = importlib.import_module(f"{PACKAGE}.{name}").BENCHMARK
-    return loaded
+    found: Benchmark = load_module(PACKAGE, name, "BENCHMARK", "--benchmark")
+    return found

@@ -31,11 +31,6 @@ class Found:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
-    @property
-    def whole(self) -> bool:
-        """The data can be scored and are as many as they should be."""
-        return self.data is not None and not self.notes
-
 
 def check_one(benchmark: Benchmark, path: Path) -> Found:
     """Returns what a file or folder holds of a benchmark."""

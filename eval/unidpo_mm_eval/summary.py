@@ -163,9 +163,8 @@ def _refuse(results: Sequence[Result], suite: Suite | None) -> None:
             continue
         part = result.data.sha256.partition("-")[2]
         wanted = "" if suite.subset is None else f"{suite.subset}-{suite.seed}"
-        if part != wanted and not (
-            suite.subset and not part and len(result.per_sample) < suite.subset
-        ):
+        small = suite.subset is not None and result.metrics["n_clusters"] <= suite.subset
+        if part != wanted and not small:  # of a small benchmark the part is the whole
             found = f"'{result.name}' was scored on {'a part of' if part else 'all'} the data"
             remedy = f"Score it {f'with --subset {suite.subset}' if wanted else 'whole'}"
             problems.append(Problem(result.benchmark, found, remedy))

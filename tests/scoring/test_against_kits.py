@@ -2,14 +2,10 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from kits import KITS, RECORD, record
 from nasty import SETS
 from unidpo_mm_eval.benchmark import load_benchmark

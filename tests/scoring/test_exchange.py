@@ -1,16 +1,12 @@
 """Files of other tools: what is written, what is read back, and what is refused."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from nasty import SETS
-from test_score_command import run, told
+from scores import run, told
 from unidpo_mm_eval.bridges import bridge_names, load_bridge
 from unidpo_mm_eval.reading.predictions import read_predictions
 from unidpo_mm_eval.reading.tables import read_table

@@ -1,15 +1,11 @@
 """Math: gold answers of each data set, three ways to grade, answers that hang or kill a grader."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_score_command import run, told
+from scores import run, told
 from unidpo_mm_eval.benchmark import load_benchmark
 from unidpo_mm_eval.extract.boxed import boxed
 from unidpo_mm_eval.grading.pool import DIED, TIMEOUT, grade_all

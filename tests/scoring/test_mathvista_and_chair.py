@@ -1,43 +1,13 @@
 """MathVista and MathVerse by rules, and objects that captions make up."""
 
-import csv
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_score_command import run, told
+from scores import coco, question, run, scored, told
 from unidpo_mm_eval.benchmarks.chair import mentioned
 
-
-def scored(
-    folder: Path, benchmark: str, rows: list[dict[str, str]], said: list[str], protocol: str
-) -> dict[str, Any]:
-    data, file = folder / "data.tsv", folder / "said.jsonl"
-    with data.open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(
-            table, list(dict.fromkeys(n for r in rows for n in r)), delimiter="\t"
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = ({"id": row["index"], "response": one} for row, one in zip(rows, said, strict=True))
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    out = folder / "result.json"
-    words = ("--data", data, "--predictions", file, "--protocol", protocol, "--output", out)
-    done = run("score", "-b", benchmark, *words)
-    assert done.exit_code == 0, told(done)
-    return json.loads(out.read_text())
-
-
-def question(number: int, kind: str, answer: str, **more: str) -> dict[str, str]:
-    given = {"question_type": "multi_choice" if kind == "option" else "free_form"}
-    given |= {"answer_type": "text" if kind == "option" else kind, "choices": "['3', '30', '300']"}
-    given |= {"precision": "1.0", "task": "geometry", "skills": "['algebra', 'geometry']"}
-    return {"index": str(number), "question": "?", "answer": answer, **given, **more}
+__all__ = ["coco"]  # a fixture
 
 
 CASES = [
@@ -80,36 +50,6 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
     assert metrics["accuracy/problem_version/Text Lite"] == 50.0
     assert metrics["accuracy/subject/Plane"] == 50.0
     assert metrics["n_clusters"] == 2
-
-
-SYNONYMS = """person, man, woman, child, passenger
-dog, puppy
-hot dog
-dining table, table, desk
-train, locomotive
-toilet
-airplane, plane
-tie
-"""
-
-
-@pytest.fixture
-def coco(tmp_path: Path) -> Path:
-    (tmp_path / "synonyms.txt").write_text(SYNONYMS)
-    images = [{"id": n, "file_name": f"{n}.jpg"} for n in (1, 2, 3)]
-    instances = {
-        "images": images,
-        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}],
-        "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}],
-    }
-    captions = {
-        "images": images,
-        "annotations": [{"image_id": 1, "caption": "A man at a table."},
-                        {"image_id": 3, "caption": "Nothing."}],
-    }  # fmt: skip
-    (tmp_path / "instances_val.json").write_text(json.dumps(instances))
-    (tmp_path / "captions_val.json").write_text(json.dumps(captions))
-    return tmp_path
 
 
 def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:

@@ -1,16 +1,12 @@
 """Reports over benchmarks, parts of data, and what is said of data that are there or not."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from nasty import SETS
-from test_score_command import run, told
+from scores import run, told
 from unidpo_mm_eval.benchmark import load_benchmark
 from unidpo_mm_eval.reading.subset import subset
 from unidpo_mm_eval.reading.tsv import list_cell

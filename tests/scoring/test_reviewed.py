@@ -1,17 +1,12 @@
 """What a critical reading of the scores found: each test holds one of the findings."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from nasty import SETS, picture
-from test_mathvista_and_chair import coco, question, scored
-from test_score_command import run, score, told
+from scores import coco, question, run, score, scored, told
 from unidpo_mm_eval.benchmark import load_benchmark
 from unidpo_mm_eval.extract.clean import clean_option
 from unidpo_mm_eval.grading.simplerl import equal

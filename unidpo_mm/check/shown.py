@@ -25,7 +25,7 @@ def _shown(row: PreferenceRow) -> Shown:
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     prompt = "\n".join(
         f"{message.role}: "
-        + "".join("🖼 " if isinstance(part, ImageSlot) else part for part in message.parts)
+        + "".join("[picture] " if isinstance(part, ImageSlot) else part for part in message.parts)
         for message in row.messages
     )
     scored = chosen.score is not None and rejected.score is not None

@@ -29,6 +29,7 @@ def _sample(row: TsvRow) -> Sample:
         labels=row.labels("split"),
         cluster=row.picture,
         pictures=row.pictures,
+        extras={"cell": row.get("answer")},  # as it stands, which one family compares with
     )
 
 

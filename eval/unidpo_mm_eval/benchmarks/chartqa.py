@@ -1,39 +1,19 @@
 """ChartQA test: questions on charts, numbers within five percent."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_match, cleaned
 from ..extract.relaxed import relaxed_match
 from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
+from ..reading.tsv import TABLE
 from ..samples import Judged, Sample, ScoredSample
+from ._short_answers import read_short_answers
 
 __all__ = ["BENCHMARK"]
 
 HEADLINE = "relaxed_accuracy"
-
-
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row; an answer that is a list holds alternatives."""
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
-        answers=row.answers(),
-        labels=row.labels("split"),
-        cluster=row.picture,
-        pictures=row.pictures,
-        extras={"cell": row.get("answer")},
-    )
-
-
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    return read_tsv(path, sample, needs=("question", "answer"), pictures=pictures)
 
 
 def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
@@ -60,7 +40,7 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 BENCHMARK = Benchmark(
     name="chartqa",
     title="ChartQA test",
-    read=read,
+    read=read_short_answers,
     families={
         "vlmevalkit": Rules(judge=judge, metrics=metrics, headline=HEADLINE),
         "lmms": Rules(judge=judge_lmms, metrics=metrics, headline=HEADLINE),

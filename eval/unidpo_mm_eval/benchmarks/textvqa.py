@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import cleaned
 from ..extract.vqa import VqaRule, normalised, vqa_accuracy
 from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
 from ..reading.tsv import TABLE
 from ..samples import Judged, Sample, ScoredSample
 from ._short_answers import read_short_answers
@@ -17,11 +15,6 @@ from ._short_answers import read_short_answers
 __all__ = ["BENCHMARK"]
 
 HEADLINE = "vqa_accuracy"
-
-
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    return read_short_answers(path, pictures)
 
 
 def judge(question: Sample, response: str, protocol: Mapping[str, Any], *, rule: VqaRule) -> Judged:
@@ -43,7 +36,7 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 BENCHMARK = Benchmark(
     name="textvqa",
     title="TextVQA validation",
-    read=read,
+    read=read_short_answers,
     families={
         family: Rules(judge=judged, metrics=metrics, headline=HEADLINE)
         for family, judged in (

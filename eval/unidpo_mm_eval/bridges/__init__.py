@@ -3,17 +3,13 @@
 A new file here that exports BRIDGE is a new bridge; its name is the bridge's.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.plugins import suggestion
-
 from ..samples import Prediction
+from ..shipped import load_module, module_names
 
 __all__ = ["Asked", "Bridge", "bridge_names", "load_bridge"]
 
@@ -58,8 +54,7 @@ class Bridge:
 
 def bridge_names() -> tuple[str, ...]:
     """Returns the names of all bridges, without importing any of them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return module_names(__name__)
 
 
 def load_bridge(name: str) -> Bridge:
@@ -68,9 +63,5 @@ def load_bridge(name: str) -> Bridge:
     Raises:
         RecipeError: If no file has that name; lists what exists.
     """
-    known = bridge_names()
-    if name not in known:
-        found = f"there is no bridge '{name}'{suggestion(name, known)}"
-        raise RecipeError(Problem("TOOL", found, f"Choose one of {', '.join(known)}"))
-    loaded: Bridge = importlib.import_module(f"{__name__}.{name}").BRIDGE
-    return loaded
+    found: Bridge = load_module(__name__, name, "BRIDGE", "TOOL")
+    return found

@@ -9,6 +9,8 @@ __all__ = ["YesNo", "exact_yes_no", "first_letters_yes_no", "first_sentence_yes_
 YesNo = Literal["Yes", "No"]
 """What a response says; None stands for neither and for both."""
 
+WHOLE: dict[str, YesNo] = {"yes": "Yes", "no": "No"}
+
 
 def yes_or_no(response: str) -> YesNo | None:
     """Returns the one of the words yes and no that a response holds: VLMEvalKit's rule.
@@ -26,7 +28,7 @@ def yes_or_no(response: str) -> YesNo | None:
 
 def exact_yes_no(response: str) -> YesNo | None:
     """Returns what a response says that is nothing but yes or no: lmms-eval's rule for POPE."""
-    return {"yes": "Yes", "no": "No"}.get(response.lower().strip())  # type: ignore[return-value]
+    return WHOLE.get(response.lower().strip())
 
 
 def first_letters_yes_no(response: str) -> YesNo | None:

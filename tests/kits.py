@@ -1,7 +1,7 @@
 """What the kits' own functions say of the nasty sets; recorded in golden/kits.json.
 
 The kits live in a folder of their own: ``make test-kits`` installs them without what they need and
-compares the record with what they say now; ``python tests/scoring/kits.py`` with that folder on the
+compares the record with what they say now; ``python tests/kits.py`` with that folder on the
 path writes it. Libraries that they import and their rules do not use are stand-ins here.
 """
 
@@ -25,12 +25,9 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from nasty import SETS, NastySet
 
-RECORD = Path(__file__).parent / "golden" / "kits.json"
+RECORD = Path(__file__).parent / "scoring" / "golden" / "kits.json"
 MODULES = (
     "vlmeval.utils.matching_util", "vlmeval.dataset.utils.yorn", "vlmeval.dataset.utils.vqa_eval",
     "vlmeval.dataset.utils.multiple_choice", "vlmeval.dataset.image_vqa", "lmms_eval.api.metrics",
