@@ -92,6 +92,27 @@ def test_the_plain_profile_is_the_library_called_by_hand() -> None:
     assert [one.score for one in grade_all("math-verify", answers)] == theirs
 
 
+AUTHORS = json.loads((Path(__file__).parent / "golden" / "paper_math.json").read_text("utf-8"))
+"""What the functions of the paper's released code say of odd answers."""
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_the_papers_grader_says_what_the_authors_functions_say(units: bool) -> None:
+    cases = [case for case in AUTHORS["cases"] if case[2] is units]
+    found = grade_all("official-simplerl", [(case[0], case[1]) for case in cases], units=units)
+    theirs = [(score, answer or None) for _, _, _, score, answer in cases]
+    assert [(one.score, one.answer) for one in found] == theirs
+    assert 0.2 < sum(score for score, _ in theirs) / len(theirs) < 0.8
+
+
+def test_math_verify_grades_the_same_odd_answers_as_the_library_called_by_hand() -> None:
+    from math_verify import parse, verify
+
+    answers = [(gold, said) for gold, said, *_ in AUTHORS["cases"][:100]]
+    theirs = [float(verify(parse(rf"\boxed{{{gold}}}"), parse(said))) for gold, said in answers]
+    assert [one.score for one in grade_all("math-verify", answers)] == theirs
+
+
 def test_an_answer_that_hangs_is_killed_and_the_others_are_graded() -> None:
     hang = ("3", r"\boxed{9^{9^{9^{9}}}}")
     fine = ("2", r"\boxed{2}")

@@ -40,7 +40,9 @@ def after_marks(row: JsonRow) -> str:
     return row.text("answer").rpartition("####")[2].strip()
 
 
-def math_benchmark(name: str, title: str, rows: int, gold: Gold) -> Benchmark:
+def math_benchmark(
+    name: str, title: str, rows: int, gold: Gold, *, units: bool = False
+) -> Benchmark:
     """Returns a benchmark of math problems.
 
     Args:
@@ -48,6 +50,7 @@ def math_benchmark(name: str, title: str, rows: int, gold: Gold) -> Benchmark:
         title: As people call it.
         rows: How many a whole file has.
         gold: Reads the right answer of a row.
+        units: The paper's grader leaves units in answers.
     """
     return Benchmark(
         name=name,
@@ -55,7 +58,7 @@ def math_benchmark(name: str, title: str, rows: int, gold: Gold) -> Benchmark:
         read=partial(_read, gold=gold),
         families={
             profile: Rules(
-                judge_all=partial(_judge_all, profile=profile),
+                judge_all=partial(_judge_all, profile=profile, units=units),
                 metrics=_metrics,
                 headline="accuracy",
                 libraries=("math-verify", "antlr4-python3-runtime", "sympy"),
@@ -93,9 +96,10 @@ def _read(path: Path, pictures: bool, *, gold: Gold) -> DataSet:
 
 
 def _judge_all(
-    asked: Sequence[tuple[Sample, str]], options: object, *, profile: str
+    asked: Sequence[tuple[Sample, str]], options: object, *, profile: str, units: bool
 ) -> list[Judged]:
-    return grade_all(profile, [(sample.answers[0], response) for sample, response in asked])
+    answers = [(sample.answers[0], response) for sample, response in asked]
+    return grade_all(profile, answers, units=units)
 
 
 def _metrics(scored: Sequence[ScoredSample]) -> Metrics:

@@ -27,6 +27,7 @@ def grade_all(
     profile: str,
     answers: Sequence[tuple[str, str]],
     *,
+    units: bool = False,
     seconds: float = SECONDS,
     workers: int | None = None,
 ) -> list[Judged]:
@@ -35,6 +36,7 @@ def grade_all(
     Args:
         profile: Name of the rules.
         answers: (gold, response) of each.
+        units: Units of an answer stay where the rules would take them out.
         seconds: What one may take.
         workers: Processes; None for one a core, at most one an answer.
 
@@ -47,7 +49,7 @@ def grade_all(
     found: list[Judged | None] = [None] * len(answers)
 
     def work() -> None:
-        with _Worker(profile) as worker:
+        with _Worker(profile, units) as worker:
             while True:
                 try:
                     number = todo.get_nowait()
@@ -65,8 +67,8 @@ def grade_all(
 class _Worker:
     """One process, started when it is needed."""
 
-    def __init__(self, profile: str) -> None:
-        self.profile = profile
+    def __init__(self, profile: str, units: bool) -> None:
+        self.arguments = (profile, "units") if units else (profile,)
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "_Worker":
@@ -91,7 +93,7 @@ class _Worker:
         return Judged(found["score"], found["answer"], note=found.get("note", ""))
 
     def _start(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "unidpo_mm_eval.grading.worker", self.profile]
+        command = [sys.executable, "-m", "unidpo_mm_eval.grading.worker", *self.arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
@@ -99,7 +101,7 @@ class _Worker:
         if not _line(self.process, START):
             self._stop()
             raise UniDPOError(
-                f"the grader '{self.profile}' does not start; `{' '.join(command)}` says why"
+                f"the grader '{self.arguments[0]}' does not start; `{' '.join(command)}` says why"
             )
         return self.process
 

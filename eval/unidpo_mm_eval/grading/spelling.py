@@ -1,17 +1,24 @@
 r"""Spells an answer in one way: fractions, roots, units, signs and words for numbers.
 
-The order of the steps is that of the graders that the paper's math results come from; each step is
-a small rule, so that what is done to an answer can be read off.
+The rules, their order and their oddities are those of the graders that the paper's math results
+come from, since an oddity moves scores as much as a rule: units are taken out wherever they stand
+between signs, the unit "a" or "m" too, so that x+a becomes x+.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from .number_words import in_digits
 
 __all__ = ["spelt"]
 
-REPLACED = (
+WRITTEN_TWO_WAYS = (
     (r"\!", ""),
     (r"\ ", ""),
+    (r"\\", "\\"),
+    (re.compile(r"\\begin\{array\}\{.*?\}"), r"\\begin{pmatrix}"),
+    (r"\end{array}", r"\end{pmatrix}"),
+    ("bmatrix", "pmatrix"),
     ("tfrac", "frac"),
     ("dfrac", "frac"),
     (r"\neq", r"\ne"),
@@ -22,114 +29,144 @@ REPLACED = (
     (r"\{", "{"),
     (r"\}", "}"),
 )
-"""Pairs, in order: spaces that are none, and what is written in two ways."""
-UNITS = """
-degrees degree deg mph kmph ft feet foot inches inch in yards yard yd miles mile mi meters meter
-metres metre m cm mm km square cubic units unit sq hours hour hrs hr minutes minute mins min
-seconds second secs sec days day weeks week months month years year yr dollars dollar cents cent
-pounds pound lbs lb ounces ounce oz grams gram g kg kilograms kilogram liters liter litres litre
-ml gallons gallon people students ways times points percent apples balls cards coins boxes books
-""".split()
-UNIT = re.compile(rf"(?<=[\d)}}\s])\s*\b(?:{'|'.join(UNITS)})\b(?:\^\{{?[23]\}}?)?\.?\s*$")
-WORDS = dict(
-    zip(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-        fifteen sixteen seventeen eighteen nineteen twenty""".split(),
-        map(str, range(21)),
-        strict=True,
-    )
+"""(what is written, what it becomes), in order: text as it is, patterns as patterns."""
+SIGNS = (
+    (r"^{\circ}", ""),
+    (r"^\circ", ""),
+    (r"\$", ""),
+    ("$", ""),
+    (r"\(", ""),
+    (r"\)", ""),
 )
-NAMES = ("x=", "y=", "z=", r"x\in", r"y\in", r"z\in", r"x\to", r"y\to", r"z\to")
-"""What may stand in front of a value."""
+NAMES_AND_SETS = (
+    (re.compile(r"\\text\{(.*?)\}"), r"\1"),
+    *((name, "") for name in ("x=", "y=", "z=", r"x\in", r"y\in", r"z\in")),
+    *((name, "") for name in (r"x\to", r"y\to", r"z\to")),
+    (r"\emptyset", "{}"),
+    (r"(-\infty,\infty)", r"\mathbb{R}"),
+    (r"\%", ""),
+    (r"\%", ""),  # one may have come about by taking out another
+    ("%", ""),
+    (" .", " 0."),
+    ("{.", "{0."),
+    ("infinity", r"\infty"),
+)
+WORDS = (
+    ("and", ""),
+    (r"\mathbf", ""),
+    (re.compile(r"\\mbox{.*?}"), ""),
+)
+ZEROS = (
+    (re.compile(r"(\d+)\.0*([^\d])"), r"\1\2"),
+    (re.compile(r"(\d+)\.0*$"), r"\1"),
+)
+UNITS = tuple(
+    unit.strip("|")
+    for unit in """
+east;degree;mph;kmph;ft;m sqaure;| m east|;sq m;deg;mile;q .;monkey;prime;ratio;
+profit of rs;rd;o;gm;p . m;lb;tile;per;dm;lt;gain;ab;way;west;a .;b .;c .;d .;
+e .;f .;g .;h .;t;a;h;no change;men;soldier;pie;bc;excess;st;inches;noon;
+percent;by;gal;kmh;c;acre;rise;a . m;th;π r 2;sq;mark;l;toy;coin;sq . m;gallon;
+° f;profit;minw;yr;women;feet;am;pm;hr;cu cm;square;v â € ™;are;rupee;rounds;
+cubic;cc;mtr;s;ohm;number;kmph;day;hour;minute;min;second;man;woman;sec;cube;mt;
+sq inch;mp;∏ cm ³;hectare;more;sec;unit;cu . m;cm 2;rs .;rs;kg;g;month;km;m;cm;
+mm;apple;liter;loss;yard;pure;year;increase;decrease;d;less;Surface;litre;pi sq m;
+s .;metre;meter;inch
+""".replace("\n", "").split(";")
+)
+"""Units of that grader, in its order, since they overlap; a dot stands for any character there."""
+BETWEEN_SIGNS = tuple(
+    re.compile(rf"(^|\W){unit}($|\W)") for unit in (*UNITS, *(f"{unit}s" for unit in UNITS))
+)
+
+Pairs = Sequence[tuple["str | re.Pattern[str]", str]]
 
 
-def spelt(text: str) -> str:
-    """Returns an answer as the grader compares it."""
-    text = str(text).strip().replace("\n", "").rstrip(".")
-    for step in STEPS:
+def spelt(text: str, *, units: bool = False) -> str:
+    """Returns an answer as the grader compares it.
+
+    Args:
+        text: The answer.
+        units: Leaves units where they are, as for the problems of Minerva.
+    """
+    text = _replaced(text.strip().replace("\n", "").rstrip("."), WRITTEN_TWO_WAYS)
+    text = re.sub(r"\\text{.*?}$", "", text).strip() or text
+    if not units:
+        text = _without_units(text)
+    text = in_digits(_replaced(text, SIGNS))
+    for step in LAST_STEPS:
         text = step(text)
     return text
 
 
-def _replaced(text: str) -> str:
-    text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text)
-    text = text.replace(r"\end{array}", r"\end{pmatrix}").replace("bmatrix", "pmatrix")
-    for written, meant in REPLACED:
-        text = text.replace(written, meant)
+def _replaced(text: str, pairs: Pairs) -> str:
+    for written, meant in pairs:
+        if isinstance(written, str):
+            text = text.replace(written, meant)
+        else:
+            text = written.sub(meant, text)
     return text
 
 
 def _without_units(text: str) -> str:
-    bare = re.sub(r"\\text\{.*?\}$", "", text).strip()
-    text = bare or text
     for _ in range(2):  # as in "square feet"
-        shorter = UNIT.sub("", text).strip()
-        text = shorter or text
+        for unit in BETWEEN_SIGNS:
+            text = unit.sub(r"\1\2", text) or text
     return text
 
 
-def _without_signs(text: str) -> str:
-    text = re.sub(r"\^\{?\\circ\}?", "", text)
-    for sign in (r"\$", "$", r"\(", r"\)", r"\%", "%"):
-        text = text.replace(sign, "")
-    return text
+def _names_and_sets(text: str) -> str:
+    text = _replaced(text, NAMES_AND_SETS)
+    if r"\infty" not in text:
+        text = text.replace("inf", r"\infty")
+    text = _replaced(text, WORDS)
+    return text.replace("j", "i") if "i" not in text else text
 
 
-def _plain_words(text: str) -> str:
-    text = re.sub(r"\\text\{(.*?)\}", r"\1", text)
-    text = re.sub(r"\\mbox\{.*?\}", "", text)
-    text = text.replace(r"\mathbf", "").replace("'", "").replace('"', "").replace("and", "")
-    return WORDS.get(text.strip().lower(), text)
-
-
-def _without_name(text: str) -> str:
-    for name in NAMES:
-        text = text.replace(name, "")
-    left, equals, right = text.partition("=")
-    return right if equals and "=" not in right and len(left.strip()) <= 2 else text
-
-
-def _whole_decimals(text: str) -> str:
-    text = text.replace(" .", " 0.").replace("{.", "{0.")
-    text = re.sub(r"(\d+)\.0+([^\d])", r"\1\2", text)
-    text = re.sub(r"(\d+)\.0*$", r"\1", text)
+def _decimals(text: str) -> str:
+    text = _replaced(text, ZEROS)
     return f"0{text}" if text.startswith(".") else text
 
 
-def _without_wrapping(text: str) -> str:
-    for opening, closing in ("{}", "()", "[]"):
-        inside = text[1:-1]
-        if text[:1] == opening and text[-1:] == closing and inside.isalnum():
-            return inside
-    return text
-
-
-def _infinity_and_i(text: str) -> str:
-    text = text.replace("infinity", r"\infty")
-    if r"\infty" not in text:
-        text = text.replace("inf", r"\infty")
-    text = text.replace(r"+\infty", r"\infty")
-    return text.replace("j", "i") if "j" in text and "i" not in text else text
+def _without_name(text: str) -> str:
+    name, _, value = text.partition("=")
+    return value if text.count("=") == 1 and len(name) <= 2 else text
 
 
 def _braced(text: str) -> str:
     r"""Writes \sqrt2 as \sqrt{2}, \frac12 as \frac{1}{2}, and a whole a/b as \frac{a}{b}."""
     text = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", text).replace(" ", "")
-    text = re.sub(r"\\frac([^{\s\\])([^{\s\\])", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\frac([^{\s\\])\{", r"\\frac{\1}{", text)
-    text = re.sub(r"(\\frac\{[^{}]*\})([^{\s\\])", r"\1{\2}", text)
-    whole = re.fullmatch(r"(-?)(\d+)/(-?\d+)", text)
-    return rf"{whole[1]}\frac{{{whole[2]}}}{{{whole[3]}}}" if whole else text
+    return _slash(_fractions(text))
 
 
-STEPS: tuple[Callable[[str], str], ...] = (
-    _replaced,
-    _without_units,
-    _without_signs,
-    _plain_words,
+def _fractions(text: str) -> str:
+    before, *parts = text.split(r"\frac")
+    if any(not part.startswith("{") and len(part) < 2 for part in parts):
+        return text
+    return before + "".join(rf"\frac{_numerator(part)}" for part in parts)
+
+
+def _numerator(part: str) -> str:
+    if part.startswith("{"):
+        return part
+    above, below, rest = part[0], part[1], part[2:]
+    return f"{{{above}}}{below}{rest}" if below == "{" else f"{{{above}}}{{{below}}}{rest}"
+
+
+def _slash(text: str) -> str:
+    above, slash, below = text.partition("/")
+    if not slash or "/" in below or not all(_is_whole(one) for one in (above, below)):
+        return text
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _is_whole(text: str) -> bool:
+    return "sqrt" in text or re.fullmatch(r"0|-?[1-9]\d*", text) is not None
+
+
+LAST_STEPS: tuple[Callable[[str], str], ...] = (
+    _names_and_sets,
+    _decimals,
     _without_name,
-    _whole_decimals,
-    _without_wrapping,
-    _infinity_and_i,
     _braced,
 )

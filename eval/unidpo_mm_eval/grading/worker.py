@@ -20,11 +20,13 @@ PROFILES = {
     "official-simplerl": ("simplerl", "grade"),
 }
 """Family of rules -> module beside this one, and function."""
+WITH_UNITS = {"official-simplerl": ("simplerl", "grade_with_units")}
+"""The same where units of an answer stay, as for the problems of Minerva."""
 
 
-def main(profile: str) -> None:
+def main(profile: str, units: bool) -> None:
     """Grades until the input ends."""
-    module, name = PROFILES[profile]
+    module, name = (PROFILES | WITH_UNITS if units else PROFILES)[profile]
     grade: Grade = getattr(import_module(f"{PACKAGE}.{module}"), name)
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
     print(json.dumps("ready"), file=answers, flush=True)
@@ -39,4 +41,4 @@ def main(profile: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], "units" in sys.argv[2:])
