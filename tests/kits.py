@@ -34,7 +34,7 @@ MODULES = (
     "lmms_eval.tasks.mme.utils", "lmms_eval.tasks.pope.utils", "lmms_eval.tasks.chartqa.utils",
     "lmms_eval.tasks._task_utils.vqa_eval_metric", "lmms_eval.tasks.ocrbench.utils",
     "lmms_eval.tasks.mmstar.utils", "lmms_eval.tasks.seedbench.utils",
-    "lmms_eval.tasks.scienceqa.utils",
+    "lmms_eval.tasks.scienceqa.utils", "lmms_eval.tasks.mathvista.mathvista_evals",
 )  # fmt: skip
 Scores = dict[str, float]
 Outcome = tuple[Scores, Scores]
@@ -345,6 +345,19 @@ def ocrbench_lmms(made: NastySet) -> Outcome:
     return {"score": sum(scores.values())}, scores
 
 
+def mathvista(made: NastySet) -> Outcome:
+    from lmms_eval.tasks.mathvista.mathvista_evals import MathVistaEvaluator
+
+    theirs, scores = MathVistaEvaluator.__new__(MathVistaEvaluator), {}
+    for _, row in table(made).iterrows():
+        given = eval(row["choices"]) if row["choices"] else []
+        digits = int(float(row["precision"] or 0))
+        kind, number = row["question_type"], row["answer_type"]
+        said = theirs.normalize_extracted_answer(row["prediction"], given, kind, number, digits)
+        scores[row["index"]] = float(theirs.safe_equal(said, row["answer"]))
+    return {"accuracy": 100 * float(np.mean(list(scores.values())))}, scores
+
+
 KITS: dict[tuple[str, str], Callable[[NastySet], Outcome]] = {
     ("pope", "vlmevalkit"): pope,
     ("pope", "lmms"): pope_lmms,
@@ -369,6 +382,8 @@ KITS: dict[tuple[str, str], Callable[[NastySet], Outcome]] = {
     ("infovqa", "vlmevalkit"): anls,
     ("infovqa", "lmms"): anls_lmms,
     ("docvqa", "vlmevalkit"): anls,
+    ("docvqa", "lmms"): anls_lmms,
+    ("mathvista", "official"): mathvista,
     ("ocrbench", "vlmevalkit"): ocrbench,
     ("ocrbench", "lmms"): ocrbench_lmms,
 }

@@ -5,6 +5,7 @@ Every set is as its benchmark's table has it: column -> text. The responses hold
 letters in every dress, refusals, punctuation that glues words together, numbers of every spelling.
 """
 
+import base64
 import csv
 import io
 import json
@@ -43,6 +44,15 @@ class NastySet:
 
 def picture(number: int) -> str:
     return f"{PIXEL}{number:06d}=="
+
+
+def drawn(colour: int) -> str:
+    """Returns a small picture in one red, in base64."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4), (colour, 0, 0)).save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode("ascii")
 
 
 YES_NO = (
@@ -281,6 +291,36 @@ def ocrbench() -> NastySet:
     return NastySet(rows, answers)
 
 
+def mathvista() -> NastySet:
+    rng = random.Random(29)
+    rows, answers = [], {}
+    choices = (["3", "30", "300"], ["a cat", "a dog", "cats"], ["1.5", "2.5", "-1"], ["yes", "no"])
+    texts = ("{A}", " {A} ", "({L})", "({l}) it is", "{L}", "{l}", "{A}.", "the {A}", "", "(Z)",
+             "(A) or (B)", "{A} cm", "{A}0", "1e3", "nan", "inf", "-inf", "0", "2.50", "2.449", "3.0",
+             "1_000", "٣", "{A}\n", "answer: {A}")  # fmt: skip
+    for n in range(150):
+        kind = ("option", "integer", "float", "text", "list")[n % 5]
+        row = {"index": str(n), "question": "How much?", "image": picture(n // 2)}
+        row |= {"task": ("geometry", "charts")[n % 2], "skills": "['algebra']", "choices": ""}
+        row |= {"question_type": "free_form", "answer_type": kind, "precision": ""}
+        letter = "A"
+        if kind == "option":
+            given = choices[n // 5 % len(choices)]
+            gold = rng.randrange(len(given))
+            letter, answer = "ABC"[gold], given[gold]
+            row |= {"question_type": "multi_choice", "answer_type": "text", "choices": str(given)}
+        elif kind == "float":
+            digits = rng.choice((1, 2))
+            answer = str(round(rng.random() * 5, digits))
+            row["precision"] = f"{digits}.0"
+        else:
+            answer = {"integer": str(n), "text": "red", "list": "[1, 2]"}[kind]
+        rows.append(row | {"answer": answer})
+        form = "{A}" if rng.random() < 0.3 else rng.choice(texts)
+        answers[str(n)] = form.format(A=answer, L=letter, l=letter.lower())
+    return NastySet(rows, answers)
+
+
 SETS = {
     "pope": pope,
     "mme": mme,
@@ -298,5 +338,6 @@ SETS = {
     "infovqa": lambda: short_answers(18, 3),
     "docvqa": lambda: short_answers(28, 2),
     "ocrbench": ocrbench,
+    "mathvista": mathvista,
 }
 """Benchmark -> its nasty set."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
+from .extract.forms import Form
 from .metrics import Metrics
 from .reading.data_set import DataSet
 from .samples import Judged, Sample, ScoredSample
@@ -65,6 +66,7 @@ class Benchmark:
         expected: What a whole file holds: ``rows``, and other counts by name.
         files: What it is called where it is downloaded, as patterns, the usual one first.
         layouts: Which files and folders `read` takes, for messages.
+        form: What answers should look like; None where any will do.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Benchmark:
     expected: Mapping[str, int]
     files: tuple[str, ...]
     layouts: tuple[str, ...]
+    form: Form | None = None
 
     def rules(self, family: str) -> Rules:
         """Returns the rules of a scoring family.

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from unidpo_mm.errors import DataError, Problem
 
 from .benchmark import load_benchmark
 from .metrics import Metrics
 from .results import Result
 from .samples import ScoredSample
-from .stats.intervals import DRAWS, Interval, bootstrap, draws
+from .stats.intervals import DRAWS, Interval, bootstrap, bootstrap_gaps
 from .stats.paired import Paired, holm, paired_test
 
 __all__ = ["Comparison", "Contrast", "Measured", "compare", "measured"]
@@ -92,22 +90,16 @@ def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
     names = _names(results)
     whole = [_metrics(result) for result in results]
     values = [metrics.values() for metrics in whole]
-    drawn = [draws(metrics, count=count) for metrics in whole]
     tests = [_test(results[0], one) for one in results[1:]]
     corrected = holm([test.p for test in tests])
     contrasts = []
     for number, (test, p) in enumerate(zip(tests, corrected, strict=True), start=1):
         shared = [name for name in values[0] if name in values[number]]
-        gaps = {name: drawn[number][name] - drawn[0][name] for name in shared}
-        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
         contrasts.append(
             Contrast(
                 name=names[number],
                 differences={name: values[number][name] - values[0][name] for name in shared},
-                intervals={
-                    name: Interval(*map(float, np.nanquantile(gap, tails)))
-                    for name, gap in gaps.items()
-                },
+                intervals=bootstrap_gaps(whole[0], whole[number], level=LEVEL, count=count),
                 paired=test,
                 p_corrected=p,
             )

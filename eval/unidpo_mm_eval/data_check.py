@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from unidpo_mm.errors import DataError, Problem
 
 from .benchmark import Benchmark
 from .reading.data_set import DataSet
+from .reading.pictures import picture_folder, picture_reference
+from .samples import Picture
 
-__all__ = ["Found", "check_folder", "check_one", "labels"]
+__all__ = ["Found", "check_folder", "check_one", "labels", "place"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,17 @@ class Found:
     notes: tuple[str, ...] = field(default=())
 
 
-def check_one(benchmark: Benchmark, path: Path) -> Found:
-    """Returns what a file or folder holds of a benchmark."""
+def check_one(
+    benchmark: Benchmark, path: Path, *, images: Path | None = None, opened: bool = True
+) -> Found:
+    """Returns what a file or folder holds of a benchmark.
+
+    Args:
+        benchmark: The benchmark.
+        path: The file or folder.
+        images: Folder of the pictures, where the data name files; None for that of the data.
+        opened: Every picture is opened.
+    """
     if not path.exists():
         remedy = f"Name its data: {'; '.join(benchmark.layouts)}"
         problem = Problem(str(path), "it does not exist", remedy)
@@ -42,18 +54,29 @@ def check_one(benchmark: Benchmark, path: Path) -> Found:
         data = benchmark.read(path, True)
     except DataError as error:
         return Found(benchmark=benchmark, path=path, problems=error.problems)
+    broken, notes = _pictures(data, images) if opened else ([], [])
     return Found(
-        benchmark=benchmark, path=path, data=data, notes=(*data.notes, *_expected(benchmark, data))
+        benchmark=benchmark,
+        path=path,
+        data=data,
+        problems=tuple(broken),
+        notes=(*data.notes, *_expected(benchmark, data), *notes),
     )
 
 
-def check_folder(benchmarks: Sequence[Benchmark], folder: Path) -> list[Found]:
+def check_folder(
+    benchmarks: Sequence[Benchmark],
+    folder: Path,
+    *,
+    images: Path | None = None,
+    opened: bool = True,
+) -> list[Found]:
     """Returns what a folder holds of several benchmarks, by the usual names of their files."""
     found = []
     for benchmark in benchmarks:
-        path = _place(benchmark, folder)
+        path = place(benchmark, folder)
         if path is not None:
-            found.append(check_one(benchmark, path))
+            found.append(check_one(benchmark, path, images=images, opened=opened))
             continue
         remedy = f"Put it there as {benchmark.files[0]} ({'; '.join(benchmark.layouts)})"
         names = ", ".join(benchmark.files)
@@ -62,7 +85,7 @@ def check_folder(benchmarks: Sequence[Benchmark], folder: Path) -> list[Found]:
     return found
 
 
-def _place(benchmark: Benchmark, folder: Path) -> Path | None:
+def place(benchmark: Benchmark, folder: Path) -> Path | None:
     """Returns the file of a benchmark; where a pattern finds several, the folder of them."""
     for name in benchmark.files:
         found = sorted(folder.rglob(name))
@@ -71,6 +94,32 @@ def _place(benchmark: Benchmark, folder: Path) -> Path | None:
         if found:
             return found[0]
     return None
+
+
+def _pictures(data: DataSet, images: Path | None) -> tuple[list[Problem], list[str]]:
+    """Opens every picture once; returns those that cannot be, and what else is to be said."""
+    folder = picture_folder(data.path, images)
+    first: dict[str, tuple[Picture, str]] = {}
+    for sample in data.samples:
+        for picture in sample.pictures:
+            first.setdefault(picture.key, (picture, sample.where))
+
+    def problem(one: tuple[Picture, str]) -> Problem | None:
+        picture, where = one
+        try:
+            picture_reference(picture, folder, where).open()
+        except DataError as error:
+            return error.problems[0]
+        return None
+
+    if not first:
+        return [], ["no row has a picture"]
+    with ThreadPoolExecutor() as threads:
+        broken = [one for one in threads.map(problem, first.values()) if one is not None]
+    named = all(isinstance(one.content, str | Path) for one, _ in first.values())
+    if len(broken) == len(first) and named and all("does not exist" in str(one) for one in broken):
+        return [], [f"none of the {len(first):,} pictures is in {folder}; --images names theirs"]
+    return broken, []
 
 
 def _expected(benchmark: Benchmark, data: DataSet) -> list[str]:

@@ -1,6 +1,6 @@
 """Scores predictions: samples and responses joined by id, judged one by one, metrics over all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from unidpo_mm.errors import DataError, Problem
@@ -16,6 +16,8 @@ __all__ = ["score"]
 
 SHOWN = 5
 """Ids that a warning names."""
+MOST = 50.0
+"""Percent of responses in the expected format below which something is probably wrong."""
 CUT = "length"
 """The finish reason of a response that met the limit of new tokens."""
 
@@ -52,13 +54,14 @@ def score(
         _scored(sample, one, next(judged) if one and one.error is None else Judged(0.0, None))
         for sample, one in said
     ]
-    metrics = rules.metrics(scored).values()
+    metrics = rules.metrics(scored).values() | rates(scored, benchmark)
+    warnings += _out_of_form(benchmark, metrics)
     return Result(
         benchmark=benchmark.name,
         title=benchmark.title,
         protocol=protocol,
         headline=rules.headline,
-        metrics=metrics | rates(scored),
+        metrics=metrics,
         per_sample=tuple(scored),
         data=Source(str(data.path), data.sha256, len(data.samples), len(data.dropped)),
         predictions=Source(str(predictions.path), predictions.sha256, len(predictions.by_id)),
@@ -69,13 +72,14 @@ def score(
     )
 
 
-def rates(scored: Sequence[ScoredSample]) -> dict[str, float]:
+def rates(scored: Sequence[ScoredSample], benchmark: Benchmark) -> dict[str, float]:
     """Returns what is reported of every benchmark: counts, and shares in percent of all samples.
 
-    Responses whose finish reason nobody wrote down count as not truncated.
+    Responses whose finish reason nobody wrote down count as not truncated. The share in the
+    expected format is one of the responses, where the benchmark asks for a format.
     """
     share = 100 / max(len(scored), 1)
-    return {
+    found = {
         "n": len(scored),
         "n_clusters": len({one.cluster for one in scored}),
         "unparsed_rate": share * sum(one.unparsed for one in scored),
@@ -84,6 +88,21 @@ def rates(scored: Sequence[ScoredSample]) -> dict[str, float]:
         "error_rate": share * sum(one.error is not None for one in scored),
         "missing": sum(one.missing for one in scored),
     }
+    form = benchmark.form
+    said = [one for one in scored if one.response is not None and one.error is None]
+    if form is not None and said:
+        in_form = sum(form.has(one, one.response or "") for one in said)
+        found["expected_format_rate"] = 100 * in_form / len(said)
+    return found
+
+
+def _out_of_form(benchmark: Benchmark, metrics: Mapping[str, float]) -> list[str]:
+    """Returns a warning where most responses do not look as they should."""
+    rate = metrics.get("expected_format_rate", 100.0)
+    if benchmark.form is None or rate >= MOST:
+        return []
+    text = f"only {rate:.1f} % of the responses are {benchmark.form.name}"
+    return [f"{text}: a wrong chat template shows there first"]
 
 
 def _scored(sample: Sample, prediction: Prediction | None, judged: Judged) -> ScoredSample:

@@ -97,6 +97,75 @@ def test_logged_samples_are_read(tool: str, tmp_path: Path) -> None:
     assert "row 2, field 'doc_id': it is not there" in problems
 
 
+def logged(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_numbers_of_rows_become_ids_where_the_same_question_was_asked(tmp_path: Path) -> None:
+    data = tmp_path / "d.tsv"
+    data.write_text("index\tquestion\tanswer\nq5\tIs it red?\tYes\nq9\tIs it blue?\tNo\n")
+    samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
+    words = ("import", "lmms_eval", samples, "--out", out)
+    second = {"doc_id": 1, "target": "No", "resps": [["No"]], "input": "Is it blue?\nOne word."}
+    logged(samples, second, {"doc_id": 0, "target": "yes", "resps": [["Yes"]]})
+    assert "ids are numbers of rows" in run(*words).output
+    more = ("--data", data, "--tool-version", "0.7.3", "--protocol", "lmms")
+    done = run(*words, *more)
+    assert done.exit_code == 0, told(done)
+    found = read_predictions(out)
+    assert {own: one.response for own, one in found.by_id.items()} == {"q9": "No", "q5": "Yes"}
+    assert found.manifest["backend"] == "lmms-eval 0.7.3"
+    assert found.manifest["protocol"] == "lmms"
+    logged(samples, second | {"doc_id": 0}, {"doc_id": 7, "resps": [["?"]]})
+    problems = told(run(*words, "--data", data))
+    assert "row 1: it answers another question than row number 0 of the data asks" in problems
+    assert "row 2: the data have no row number 7, they have 2" in problems
+
+
+def test_imported_ids_have_to_be_those_of_the_data(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out, back = tmp_path / "m.tsv", tmp_path / "back.jsonl"
+    export("vlmevalkit", files, out)
+    assert run("import", "vlmevalkit", out, "--out", back, "--data", files[0]).exit_code == 0
+    other = tmp_path / "other.tsv"
+    other.write_text("index\tquestion\tanswer\nnot\t?\tA\n")
+    said = told(run("import", "vlmevalkit", out, "--out", back, "--data", other))
+    assert "the data have no row" in said
+
+
+def test_lmms_eval_replays_what_is_written(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Reads the log as its `from_log` model does: by task and number of the document."""
+    out = tmp_path / "log.json"
+    assert "--task: lmms-eval looks responses up by task" in told(export("lmms_eval", files, out))
+    done = export("lmms_eval", files, out, "--task", "mmbench_en_dev")
+    assert done.exit_code == 0, told(done)
+    log = json.loads(out.read_text())
+    assert (log["model_configs"]["task"], log["args"]["limit"]) == ("mmbench_en_dev", None)
+    replayed = {one["doc_id"]: one["resps"][0][0] for one in log["logs"]}
+    rows, said = read_table(files[0]), read_predictions(files[1]).by_id
+    assert replayed == {n: said[row["index"]].response for n, row in enumerate(rows)}
+    files[1].write_text('{"id": "0", "response": "A"}\n')
+    assert "rows have no prediction" in told(export("lmms_eval", files, out, "--task", "x"))
+
+
+def test_data_go_to_vlmevalkit_under_a_name_of_ones_own(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "Mine.tsv"
+    done = run("export", "vlmevalkit_data", "--data", files[0], "--out", out)
+    assert "which it scores" in done.output
+    assert read_table(out) == read_table(files[0])
+    files[1].write_text('{"id": "0", "response": "A"}\n')
+    assert export("vlmevalkit_data", files, out).exit_code == 0
+    assert [row["index"] for row in read_table(out)] == ["0"]
+    own = run("export", "vlmevalkit_data", "--data", files[0], "--out", tmp_path / "POPE.tsv")
+    assert "a name of its own" in told(own)
+    bare = run("export", "vlmevalkit", "--data", files[0], "--out", out)
+    assert "VLMEvalKit reads predictions" in bare.output
+
+
 def test_answers_are_written_for_the_arenas(tmp_path: Path) -> None:
     data, said = tmp_path / "questions.jsonl", tmp_path / "mine.jsonl"
     rows = [{"question_id": f"q{n}", "instruction": f"Do {n}", "dataset": "x"} for n in range(2)]

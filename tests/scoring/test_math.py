@@ -182,7 +182,7 @@ def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
         (r"\sqrt2", r"\sqrt{2}"),
         ("twelve", "12"),
         (".5", "0.5"),
-        ("(7)", "7"),
+        ("(7)", "(7)"),
         ("50\\%", "50"),
     ],
 )

@@ -1,11 +1,13 @@
 """Reports over benchmarks, parts of data, and what is said of data that are there or not."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import SETS
+from nasty import SETS, drawn
+from PIL import Image
 from scores import run, told
 from unidpo_mm_eval.benchmark import load_benchmark
 from unidpo_mm_eval.reading.subset import subset
@@ -46,14 +48,20 @@ def results(tmp_path: Path) -> dict[str, list[Path]]:
 def test_a_report_puts_checkpoints_beside_published_values(
     results: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    outputs = {name: tmp_path / f"report.{name}" for name in ("md", "csv", "html")}
+    outputs = {name: tmp_path / f"report.{name}" for name in ("md", "csv", "html", "json")}
     done = run(
         "report", *results["base"], *results["tuned"], "--suite", "paper_multimodal",
         "--markdown", outputs["md"], "--csv", outputs["csv"], "--html", outputs["html"],
+        "--json", outputs["json"],
     )  # fmt: skip
     assert done.exit_code == 0, told(done)
     text = outputs["md"].read_text()
     head = text.splitlines()[2]
+    numbers = json.loads(outputs["json"].read_text())
+    (cell,) = [one for one in numbers["rows"][1]["cells"] if one["benchmark"] == "pope"]
+    assert cell["difference"] == cell["value"] - numbers["rows"][0]["cells"][2]["value"]
+    assert cell["interval"]["low"] < cell["value"] < cell["interval"]["high"]
+    assert [row["published"] for row in numbers["rows"][:2]] == [False, False]
     assert head == "|  | ocrbench score | chartqa relaxed_accuracy | pope f1 |"  # the suite's order
     assert "Uni-DPO, as published (Qwen2-VL-2B) | 709.0 | 13.8 | 86.0 |" in text
     assert "the published value is presumably F1" in text
@@ -181,6 +189,37 @@ def test_data_that_are_there_are_shown_with_what_they_lack(tmp_path: Path) -> No
     assert "mmbench: 149 rows, and a whole file has 4329" in flat
     assert "mmbench: 40 questions, and a whole file has 1164" in flat
     assert "mmbench, l2-category: group 0 74, group 1 75" in flat
+
+
+def test_pictures_are_opened_and_references_counted(tmp_path: Path) -> None:
+    table = tmp_path / "AI2D_TEST.tsv"
+    head = "index\tquestion\timage\tA\tanswer\n"
+    broken = base64.b64encode(b"no picture " * 9).decode("ascii")
+    rows = f"1\t?\t{drawn(1)}\ta\tA\n2\t?\t1\ta\tA\n3\t?\t{drawn(2)}\ta\tA\n"
+    table.write_text(head + rows, encoding="utf-8")
+    done = check("-b", "ai2d", "--data", table)
+    assert done.exit_code == 0, done.output
+    assert "2 (1 references)" in done.output
+    table.write_text(f"{head}{rows}4\t?\t{broken}\ta\tA\n", encoding="utf-8")
+    done = check("-b", "ai2d", "--data", table)
+    assert done.exit_code == 1
+    assert "AI2D_TEST.tsv row 4: " in " ".join(done.output.split())
+    assert check("-b", "ai2d", "--data", table, "--no-pictures").exit_code == 0
+
+
+def test_pictures_that_files_name_are_looked_for_in_their_folder(tmp_path: Path) -> None:
+    lines = [OFFICIAL, OFFICIAL | {"question_id": 2, "image": "COCO_2.jpg"}]
+    data = tmp_path / "coco_pope_random.json"
+    data.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = check("-b", "pope", "--data", data)
+    assert done.exit_code == 0  # scoring needs none
+    assert "none of the 2 pictures is in" in " ".join(done.output.split())
+    shown = tmp_path / "val2014"
+    shown.mkdir()
+    Image.new("RGB", (4, 4)).save(shown / "COCO_1.jpg")
+    done = check("-b", "pope", "--data", data, "--images", shown)
+    assert done.exit_code == 1
+    assert "row 2: the picture" in " ".join(done.output.split())
 
 
 def test_data_that_are_broken_are_told_row_by_row(tmp_path: Path) -> None:

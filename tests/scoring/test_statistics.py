@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from unidpo_mm_eval.metrics import Metrics, mean_metrics, ratio
-from unidpo_mm_eval.stats.intervals import bootstrap, draws, wilson
+from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_gaps, draws, wilson
 from unidpo_mm_eval.stats.paired import holm, mcnemar, paired_test, sign_flips
 
 RUNS = 1000
+GAMMA_RATIO = math.gamma(3.5) * math.gamma(5) / (math.gamma(3) * math.gamma(5.5))
+"""The mean of the square root of a number drawn from Beta(3, 2)."""
 
 
 def means(scores: np.ndarray, size: int) -> Metrics:
@@ -67,6 +69,32 @@ def test_intervals_are_those_of_scipy(method: str) -> None:
         (100 * scores,), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(1)
     ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.25)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
+    rng = np.random.default_rng(18)
+    first, second = rng.beta(2, 5, size=80), rng.beta(3, 3, size=80)
+    pair = means(first, 1), means(second, 1)
+    ours = bootstrap_gaps(*pair, kind=method, count=20_000)["accuracy"]
+    theirs = scipy_stats.bootstrap(
+        (100 * (second - first),), np.mean, n_resamples=20_000, method=method,
+        rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.3)
+
+
+def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
+    rng, held = np.random.default_rng(19), 0
+    for _ in range(RUNS):
+        own = rng.beta(3, 2, size=(100, 1))  # pictures that are hard for both
+        draw = rng.random((2, 100, 3))
+        first, second = (draw[0] < own).astype(float), (draw[1] < own**0.5).astype(float)
+        truth = 100 * (GAMMA_RATIO - 0.6)
+        pair = means(first.ravel(), 3), means(second.ravel(), 3)
+        found = bootstrap_gaps(*pair, count=300, seed=1)["accuracy"]
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / RUNS <= 0.97
 
 
 def test_a_draw_is_the_metric_of_the_samples_drawn() -> None:

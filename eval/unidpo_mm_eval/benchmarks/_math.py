@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
 from ..extract.boxed import boxed
+from ..extract.forms import BOX
 from ..grading.pool import TIMEOUT, grade_all
 from ..grading.worker import PROFILES
 from ..metrics import Metrics, mean_metrics, ratio
@@ -68,6 +69,7 @@ def math_benchmark(
         expected={"rows": rows},
         files=(f"{name}/test.jsonl",),
         layouts=("test.jsonl, or its folder",),
+        form=BOX,
     )
 
 

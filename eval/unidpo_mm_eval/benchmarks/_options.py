@@ -6,6 +6,7 @@ from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_option
+from ..extract.forms import LETTER
 from ..extract.options import chosen_option
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
@@ -82,4 +83,5 @@ def option_benchmark(name: str, title: str, file: str, rows: int, **families: Ru
         expected={"rows": rows},
         files=(file,),
         layouts=(TABLE,),
+        form=LETTER,
     )

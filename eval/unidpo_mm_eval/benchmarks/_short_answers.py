@@ -7,6 +7,7 @@ from typing import Any
 from ..benchmark import Benchmark, Rules
 from ..extract.anls import anls
 from ..extract.clean import cleaned
+from ..extract.forms import SHORT
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
 from ..reading.tsv import TABLE, TsvRow, read_tsv
@@ -45,6 +46,7 @@ def anls_benchmark(name: str, title: str, file: str, rows: int) -> Benchmark:
         expected={"rows": rows},
         files=(file,),
         layouts=(TABLE,),
+        form=SHORT,
     )
 
 

@@ -8,6 +8,7 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
+from ..extract.forms import YES_NO
 from ..extract.yes_no import yes_or_no
 from ..metrics import Array, Formula, Metrics, Totals, mean_metrics
 from ..reading.data_set import DataSet, data_set
@@ -161,4 +162,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 14216},
     files=("AMBER.tsv", "query_discriminative.json"),
     layouts=("VLMEvalKit's .tsv", "the official folder with queries and annotations"),
+    form=YES_NO,
 )

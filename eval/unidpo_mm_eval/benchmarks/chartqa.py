@@ -5,6 +5,7 @@ from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_match, cleaned
+from ..extract.forms import SHORT
 from ..extract.relaxed import relaxed_match
 from ..metrics import Metrics, mean_metrics
 from ..reading.tsv import TABLE
@@ -49,4 +50,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 2500},
     files=("ChartQA_TEST.tsv",),
     layouts=(TABLE,),
+    form=SHORT,
 )

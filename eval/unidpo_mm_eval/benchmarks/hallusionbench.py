@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
+from ..extract.forms import YES_NO
 from ..extract.yes_no import yes_or_no
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
@@ -122,4 +123,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 951},
     files=("HallusionBench.tsv", "HallusionBench.json"),
     layouts=("VLMEvalKit's .tsv", "the official HallusionBench.json"),
+    form=YES_NO,
 )

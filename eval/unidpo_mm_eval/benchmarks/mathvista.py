@@ -13,6 +13,7 @@ from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.anls import levenshtein
+from ..extract.forms import SHORT
 from ..extract.options import chosen_option
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
@@ -143,4 +144,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 1000},
     files=("MathVista_MINI.tsv",),
     layouts=(TABLE,),
+    form=SHORT,
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
+from ..extract.forms import LETTER
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
 from ..reading.tsv import TABLE, TsvRow, read_tsv
@@ -86,4 +87,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 4329, "questions": 1164},
     files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv"),
     layouts=(TABLE,),
+    form=LETTER,
 )

@@ -8,6 +8,7 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
+from ..extract.forms import YES_NO
 from ..extract.yes_no import YesNo, first_letters_yes_no, yes_or_no
 from ..metrics import Formula, Metrics, Totals, share
 from ..reading.data_set import DataSet, data_set
@@ -180,4 +181,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 2374, "subtasks": 14},
     files=("MME.tsv", "MME_Benchmark*"),
     layouts=(TABLE, "a folder with one folder for each subtask"),
+    form=YES_NO,
 )

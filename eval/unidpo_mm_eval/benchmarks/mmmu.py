@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
+from ..extract.forms import LETTER
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
 from ..reading.tsv import TABLE, TsvRow, read_tsv
@@ -63,4 +64,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 900, "rows with dev": 1050},
     files=("MMMU_DEV_VAL.tsv",),
     layouts=(TABLE,),
+    form=LETTER,
 )

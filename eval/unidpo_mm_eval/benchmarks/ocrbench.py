@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark import Benchmark, Rules
+from ..extract.forms import SHORT
 from ..metrics import Metrics, mean_metrics
 from ..reading.data_set import DataSet
 from ..reading.tsv import TABLE, TsvRow, read_tsv
@@ -110,4 +111,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 1000},
     files=("OCRBench.tsv",),
     layouts=(TABLE,),
+    form=SHORT,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import clean_yes_no
+from ..extract.forms import YES_NO
 from ..extract.yes_no import YesNo, exact_yes_no, first_sentence_yes_no, yes_or_no
 from ..metrics import Array, Formula, Metrics, Totals, divided, ratio, share
 from ..reading.data_set import DataSet
@@ -137,4 +138,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 9000, "rows of a .tsv": 5127},
     files=("POPE.tsv", "coco_pope*.json*"),
     layouts=("VLMEvalKit's .tsv", "one official .json file", "a folder with the three of them"),
+    form=YES_NO,
 )

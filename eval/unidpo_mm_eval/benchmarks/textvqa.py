@@ -6,6 +6,7 @@ from typing import Any
 
 from ..benchmark import Benchmark, Rules
 from ..extract.clean import cleaned
+from ..extract.forms import SHORT
 from ..extract.vqa import VqaRule, normalised, vqa_accuracy
 from ..metrics import Metrics, mean_metrics
 from ..reading.tsv import TABLE
@@ -48,4 +49,5 @@ BENCHMARK = Benchmark(
     expected={"rows": 5000},
     files=("TextVQA_VAL.tsv",),
     layouts=(TABLE,),
+    form=SHORT,
 )

@@ -11,7 +11,7 @@ from typing import Any
 from ..samples import Prediction
 from ..shipped import load_module, module_names
 
-__all__ = ["Asked", "Bridge", "bridge_names", "load_bridge"]
+__all__ = ["Asked", "Bridge", "Imported", "bridge_names", "load_bridge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Asked:
         ids: Their ids.
         responses: Id -> response.
         out: The file to write.
+        task: What the tool calls the benchmark.
     """
 
     model: str
@@ -31,6 +32,24 @@ class Asked:
     ids: Sequence[str]
     responses: Mapping[str, str]
     out: Path
+    task: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A response that a tool wrote down.
+
+    Attributes:
+        prediction: The response; its id is the number of a row where `by_row`.
+        by_row: The tool names no id, only the number of a row, from 0.
+        question: What it logged of the question: the prompt, or the document's question.
+        target: What it logged as right.
+    """
+
+    prediction: Prediction
+    by_row: bool = False
+    question: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +62,15 @@ class Bridge:
         endings: Of the files that it writes; the first is the usual one.
         export: Writes a file; None where there is nothing to write. Returns what should be known.
         read: Reads a file of the tool; None where there is nothing to read.
+        of_data: What is written are the data; predictions are not needed.
     """
 
     name: str
     title: str
     endings: tuple[str, ...] = ()
     export: Callable[[Asked], Sequence[str]] | None = None
-    read: Callable[[Path], Sequence[Prediction]] | None = None
+    read: Callable[[Path], Sequence[Imported]] | None = None
+    of_data: bool = False
 
 
 def bridge_names() -> tuple[str, ...]:

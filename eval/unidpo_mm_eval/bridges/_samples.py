@@ -8,6 +8,7 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..reading.lines import records_of
 from ..samples import Prediction
+from . import Imported
 
 __all__ = ["read_samples"]
 
@@ -17,14 +18,14 @@ IDS = ("id", "question_id", "index", "idx")
 """Where a logged document has its own id."""
 
 
-def read_samples(path: Path) -> Sequence[Prediction]:
+def read_samples(path: Path) -> Sequence[Imported]:
     """Returns the responses of a file of samples.
 
     Ids are those of the logged documents, else `doc_id`, which is the number of a row. A document
     that is logged once for each filter is taken once.
     """
     problems: list[Problem] = []
-    found: dict[str, Prediction] = {}
+    found: dict[str, Imported] = {}
     for row in records_of([path], problems):
         document = row.record.get("doc")
         document = document if isinstance(document, dict) else {}
@@ -35,7 +36,16 @@ def read_samples(path: Path) -> Sequence[Prediction]:
         if response is None:
             row.note(name, "there is no response", "Give a file of logged samples")
         problems += row.problems
-        found.setdefault(own, Prediction(id=own, response=response or "", where=row.where))
+        one = Prediction(id=own, response=response or "", where=row.where)
+        found.setdefault(
+            own,
+            Imported(
+                prediction=one,
+                by_row=named is None,
+                question=str(document.get("question") or _first(row.record.get("input")) or ""),
+                target=str(row.record.get("target") or ""),
+            ),
+        )
     if problems:
         raise DataError(problems)
     return list(found.values())

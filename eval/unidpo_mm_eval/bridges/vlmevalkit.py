@@ -11,7 +11,7 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..reading.tables import TABLES, read_table, write_table
 from ..samples import Prediction
-from . import Asked, Bridge
+from . import Asked, Bridge, Imported
 
 __all__ = ["BRIDGE"]
 
@@ -33,7 +33,7 @@ def export(asked: Asked) -> Sequence[str]:
     return told + ([f"empty predictions, which it reads as 'nan': {empty}"] if empty else [])
 
 
-def read(path: Path) -> Sequence[Prediction]:
+def read(path: Path) -> Sequence[Imported]:
     """Returns the predictions of a table that it wrote."""
     found, problems = [], []
     for number, row in enumerate(read_table(path), start=1):
@@ -42,9 +42,10 @@ def read(path: Path) -> Sequence[Prediction]:
             problems.append(Problem(where, "there is no index", "Give a table of predictions"))
             continue
         own = row["index"]
-        found.append(
-            Prediction(id=own.removesuffix(".0"), response=row.get("prediction", ""), where=where)
-        )
+        said = row.get("prediction", "")
+        one = Prediction(id=own.removesuffix(".0"), response=said, where=where)
+        question, target = row.get("question", ""), row.get("answer", "")
+        found.append(Imported(prediction=one, question=question, target=target))
     if problems:
         raise DataError(problems)
     return found

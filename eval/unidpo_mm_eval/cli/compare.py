@@ -33,6 +33,9 @@ def compare_results(  # noqa: PLR0917, one parameter an option
     csv: Annotated[
         Path | None, typer.Option(help="Write the table as CSV.", show_default=False)
     ] = None,
+    as_json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every number as JSON.", show_default=False)
+    ] = None,
     pictures: Annotated[int, typer.Option(help="Most pictures on the page.", min=0)] = 500,
 ) -> None:
     """Compare checkpoints on the same samples: intervals, tests, and who is right where."""
@@ -42,13 +45,13 @@ def compare_results(  # noqa: PLR0917, one parameter an option
 
     from ..compare import compare
     from ..report.page import comparison_page
-    from ..report.tables import as_csv, as_markdown
+    from ..report.tables import as_csv, as_json, as_markdown
     from ..report.text import print_comparison
     from ..results import read_result
 
     if len(results) < 2:
         raise typer.BadParameter("two results at least are compared", param_hint="A B...")
-    outputs = {"--html": html, "--markdown": markdown, "--csv": csv}
+    outputs = {"--html": html, "--markdown": markdown, "--csv": csv, "--json": as_json_file}
     for option, path in outputs.items():
         check_writable(path, option)
     found = compare([read_result(path) for path in results])
@@ -58,6 +61,8 @@ def compare_results(  # noqa: PLR0917, one parameter an option
         write(markdown, as_markdown(found, shown), "--markdown")
     if csv is not None:
         write(csv, as_csv(found, metrics_shown(found, every=True)), "--csv")
+    if as_json_file is not None:
+        write(as_json_file, as_json(found), "--json")
     if html is not None:
         page = comparison_page(found, shown, data=data, pictures=pictures)
         write(html, page, "--html")

@@ -23,6 +23,11 @@ def check_data(
         str | None,
         typer.Option(help="A suite, whose files lie in the folder.", show_default=False),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures that the data name.", show_default=False),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Open every picture.")] = True,
 ) -> None:
     """Say which data are there, in which layout, whole or not, and with which hash.
 
@@ -38,10 +43,11 @@ def check_data(
     if (benchmark is None) == (suite is None):
         raise typer.BadParameter("name one: --benchmark or --suite")
     if benchmark is not None:
-        found = [check_one(load_benchmark(benchmark), path)]
+        found = [check_one(load_benchmark(benchmark), path, images=images, opened=pictures)]
     else:
         names = load_suite(str(suite)).benchmarks
-        found = check_folder([load_benchmark(name) for name in names], path)
+        known = [load_benchmark(name) for name in names]
+        found = check_folder(known, path, images=images, opened=pictures)
     print_data(found, Console())
-    if any(one.data is None for one in found):
+    if any(one.problems for one in found):
         raise typer.Exit(PROBLEMS_FOUND)

@@ -23,6 +23,9 @@ def report_results(
     csv: Annotated[
         Path | None, typer.Option(help="Write every number as CSV.", show_default=False)
     ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write every number as JSON.", show_default=False)
+    ] = None,
 ) -> None:
     """Put results of several checkpoints and benchmarks into one table, beside published values."""
     from rich.console import Console
@@ -30,13 +33,13 @@ def report_results(
     from unidpo_mm.cli.outputs import check_writable, write
 
     from ..report.page import summary_page
-    from ..report.summary_tables import summary_csv, summary_markdown
+    from ..report.summary_tables import summary_csv, summary_json, summary_markdown
     from ..report.text import print_summary
     from ..results import read_result
     from ..suites import load_suite
     from ..summary import summarise
 
-    outputs = {"--html": html, "--markdown": markdown, "--csv": csv}
+    outputs = {"--html": html, "--markdown": markdown, "--csv": csv, "--json": json}
     for option, path in outputs.items():
         check_writable(path, option)
     found = summarise(
@@ -44,6 +47,7 @@ def report_results(
     )
     print_summary(found, Console())
     writers = {"--html": summary_page, "--markdown": summary_markdown, "--csv": summary_csv}
+    writers["--json"] = summary_json
     for option, path in outputs.items():
         if path is not None:
             write(path, writers[option](found), option)

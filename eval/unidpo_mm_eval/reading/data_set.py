@@ -22,6 +22,7 @@ class DataSet:
         samples: In the order of the file.
         dropped: Ids of rows that are left out since they have no picture.
         notes: What the reader wants said.
+        references: Rows whose picture is that of another row.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class DataSet:
     samples: tuple[Sample, ...]
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    references: int = 0
 
 
 def data_set(
@@ -39,6 +41,7 @@ def data_set(
     problems: Sequence[Problem] = (),
     dropped: Sequence[str] = (),
     notes: Sequence[str] = (),
+    references: int = 0,
 ) -> DataSet:
     """Returns a data set after the checks that hold for every layout.
 
@@ -49,6 +52,7 @@ def data_set(
         problems: What was wrong with other rows.
         dropped: Ids of rows without picture.
         notes: What should be said.
+        references: Rows whose picture is that of another row.
 
     Raises:
         DataError: With these problems, and one for each id that stands twice; or if nothing was
@@ -66,6 +70,7 @@ def data_set(
         samples=samples,
         dropped=tuple(dropped),
         notes=tuple(notes),
+        references=references,
     )
 
 

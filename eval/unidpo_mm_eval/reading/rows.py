@@ -42,7 +42,9 @@ def read_data(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
     return ids, records
 
 
-def write_predictions(found: Sequence[Prediction], out: Path, *, backend: str, model: str) -> None:
+def write_predictions(
+    found: Sequence[Prediction], out: Path, *, backend: str, model: str, protocol: str
+) -> None:
     """Writes predictions of another tool, with a first line that says whose they are.
 
     Args:
@@ -50,8 +52,9 @@ def write_predictions(found: Sequence[Prediction], out: Path, *, backend: str, m
         out: The file.
         backend: The tool.
         model: What the model is called.
+        protocol: By which prompts and settings they were made.
     """
-    manifest = {"manifest": {"model": model, "backend": backend, "protocol": "foreign"}}
+    manifest = {"manifest": {"model": model, "backend": backend, "protocol": protocol}}
     lines = [manifest, *({"id": one.id, "response": one.response} for one in found)]
     text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     out.write_text(text, encoding="utf-8")

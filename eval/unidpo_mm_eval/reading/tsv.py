@@ -165,7 +165,15 @@ def read_tsv(
             f"{like_missing} options read None, NA, N/A, null or nan: VLMEvalKit drops them, here "
             "they stay"
         )
-    return data_set(path, samples, files=[path], problems=problems, dropped=dropped, notes=notes)
+    return data_set(
+        path,
+        samples,
+        files=[path],
+        problems=problems,
+        dropped=dropped,
+        notes=notes,
+        references=sum(_is_reference(cells["image"]) for _, cells in rows if "image" in cells),
+    )
 
 
 def _rows(

@@ -11,6 +11,7 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..benchmark import load_benchmark
 from ..compare import Comparison
+from ..reading.pictures import picture_folder, picture_reference
 from ..samples import Picture
 from ..summary import Summary
 from .summary_tables import details, headings, summary_rows
@@ -140,16 +141,9 @@ def _pictures(
 
 def _small(picture: Picture, data: Path) -> str:
     """Returns a small copy as a data address; nothing where the picture cannot be read."""
-    from unidpo_mm.data.images import PictureRules, image_refs
-    from unidpo_mm.data.wrong import WrongValue
-
-    folder = data if data.is_dir() else data.parent
-    content = str(picture.content) if isinstance(picture.content, Path) else picture.content
-    rules = PictureRules(folder=folder, allow_outside=isinstance(picture.content, Path))
     try:
-        (reference,) = image_refs(content, rules, str(data))
-        opened = reference.open()
-    except (DataError, WrongValue, ValueError):
+        opened = picture_reference(picture, picture_folder(data), str(data)).open()
+    except DataError:
         return ""
     opened.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()

@@ -2,11 +2,14 @@
 
 import csv
 import io
+import json
+from dataclasses import asdict
+from typing import Any
 
 from ..summary import Cell, Column, Summary
-from .tables import markdown_row
+from .tables import finite, markdown_row
 
-__all__ = ["details", "headings", "summary_csv", "summary_markdown", "summary_rows"]
+__all__ = ["details", "headings", "summary_csv", "summary_json", "summary_markdown", "summary_rows"]
 
 SURE = 0.05
 """Corrected p below which a difference gets a star."""
@@ -83,6 +86,38 @@ def summary_csv(found: Summary) -> str:
     return text.getvalue()
 
 
+def summary_json(found: Summary) -> str:
+    """Returns every number of the table, unrounded."""
+    content = {
+        "title": found.title,
+        "columns": [asdict(column) for column in found.columns],
+        "rows": [
+            {
+                "name": row.name,
+                "published": row.published,
+                "average": row.average,
+                "cells": [_cell(column, row.cells[column]) for column in row.cells],
+            }
+            for row in found.rows
+        ],
+        "warnings": list(found.warnings),
+    }
+    return json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n"
+
+
+def _cell(column: Column, cell: Cell) -> dict[str, Any]:
+    known: dict[str, Any] = {"benchmark": column.benchmark, "protocol": column.protocol}
+    known |= {"metric": column.headline, "value": cell.value}
+    if cell.measured is not None:
+        known["metrics"] = dict(cell.measured.result.metrics)
+        known["interval"] = asdict(cell.measured.intervals[column.headline])
+    if cell.contrast is not None:
+        known["difference"] = cell.contrast.differences[column.headline]
+        known["interval_of_difference"] = asdict(cell.contrast.intervals[column.headline])
+        known["p"], known["p_corrected"] = cell.contrast.paired.p, cell.p_corrected
+    return known
+
+
 def _shown(cell: Cell | None) -> str:
     if cell is None:
         return ""
@@ -99,6 +134,8 @@ def _detail(name: str, column: Column, cell: Cell) -> str:
         f"unparsed {metrics['unparsed_rate']:.1f} %, truncated {metrics['truncated_rate']:.1f} %, "
         f"missing {metrics['missing']:.0f}"
     )
+    if "expected_format_rate" in metrics:
+        text += f", in the expected format {metrics['expected_format_rate']:.1f} %"
     if cell.contrast is not None:
         gap = cell.contrast.differences[column.headline]
         text += f"; {gap:+.2f} against the first, corrected p = {cell.p_corrected:.4f}"

@@ -2,13 +2,24 @@
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from ..compare import Comparison, Contrast, Measured
 from ..stats.intervals import Interval
 
-__all__ = ["as_csv", "as_markdown", "comparison_rows", "markdown_row", "notes"]
+__all__ = [
+    "as_csv",
+    "as_json",
+    "as_markdown",
+    "comparison_rows",
+    "finite",
+    "markdown_row",
+    "notes",
+]
 
 COLUMNS = ("metric", "result", "value", "interval", "difference", "interval of it")
 
@@ -51,6 +62,8 @@ def notes(found: Comparison) -> list[str]:
         rates = ("unparsed", "empty", "error")
         shares = ", ".join(f"{rate} {metrics[f'{rate}_rate']:.1f} %" for rate in rates)
         shares += f", truncated {_truncated(one)}"
+        if "expected_format_rate" in metrics:
+            shares += f", in the expected format {metrics['expected_format_rate']:.1f} %"
         counts = f"n = {metrics['n']:.0f} in {metrics['n_clusters']:.0f} clusters"
         told.append(f"{name}: {counts}, missing {metrics['missing']:.0f}, {shares}")
     return told
@@ -92,6 +105,38 @@ def as_csv(found: Comparison, metrics: Sequence[str]) -> str:
                 ]
             )
     return text.getvalue()
+
+
+def as_json(found: Comparison) -> str:
+    """Returns every number of the comparison, unrounded."""
+    results = [
+        {
+            "name": name,
+            "metrics": dict(one.result.metrics),
+            "intervals": {metric: asdict(own) for metric, own in one.intervals.items()},
+            "warnings": list(one.result.warnings),
+        }
+        for name, one in zip(found.names, found.results, strict=True)
+    ]
+    content = {
+        "benchmark": found.first.benchmark,
+        "protocol": found.first.protocol.label,
+        "headline": found.first.headline,
+        "data_sha256": found.first.data.sha256,
+        "results": results,
+        "against": found.names[0],
+        "contrasts": [asdict(contrast) for contrast in found.contrasts],
+    }
+    return json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Returns a value as JSON has it: numbers that are none become null."""
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _points(value: float) -> str:

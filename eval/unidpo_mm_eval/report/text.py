@@ -93,7 +93,10 @@ def print_data(found: Sequence[Found], console: Console) -> None:
             continue
         samples = one.data.samples
         pictures = {picture.key for sample in samples for picture in sample.pictures}
-        cells = (str(one.path), f"{len(samples):,}", f"{len(pictures):,}", one.data.sha256[:12])
+        shown = f"{len(pictures):,}"
+        if one.data.references:
+            shown += f" ({one.data.references:,} references)"
+        cells = (str(one.path), f"{len(samples):,}", shown, one.data.sha256[:12])
         table.add_row(one.benchmark.name, *map(escape, cells))
     console.print(table)
     for one in found:

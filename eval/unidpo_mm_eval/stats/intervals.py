@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from ..metrics import Array, Metrics
 
-__all__ = ["DRAWS", "Interval", "bootstrap", "draws", "wilson"]
+__all__ = ["DRAWS", "Interval", "bootstrap", "bootstrap_gaps", "draws", "wilson"]
 
 DRAWS = 2000
 """Resamples of an interval."""
@@ -51,27 +51,69 @@ def bootstrap(
         seed: Of the draws.
     """
     drawn = draws(metrics, count=count, seed=seed)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    left_out, point = _left_out(metrics), metrics.values()
     found = {}
-    matrix = metrics.sums.matrix()
-    left_out = metrics.totals(matrix.sum(axis=0) - matrix)
-    point = metrics.values()
     for name in metrics.names():
         if name in metrics.plain:
             found[name] = wilson(*metrics.plain[name], level=level)
-            continue
-        values = drawn[name][np.isfinite(drawn[name])]  # draws that have its groups
-        if not len(values):
-            found[name] = Interval(point[name], point[name])
-            continue
-        quantiles = tails
-        if kind == "bca":
-            jackknife = np.broadcast_to(metrics.formulas[name](left_out), len(matrix))
-            jackknife = jackknife[np.isfinite(jackknife)]
-            quantiles = _corrected(tails, values, point[name], jackknife)
-        low, high = np.quantile(values, quantiles)
-        found[name] = Interval(float(low), float(high))
+        else:
+            found[name] = _interval(drawn[name], point[name], left_out[name], level, kind)
     return found
+
+
+def bootstrap_gaps(
+    first: Metrics,
+    second: Metrics,
+    *,
+    level: float = 0.95,
+    kind: Kind = "bca",
+    count: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Returns an interval of every metric's difference, second minus first.
+
+    Both take the same draws of the same clusters.
+
+    Args:
+        first: The metrics that are subtracted.
+        second: Those that they are subtracted from, of the same clusters.
+        level: How often an interval should hold the true difference.
+        kind: As for `bootstrap`.
+        count: Draws.
+        seed: Of the draws.
+    """
+    one, other = (draws(metrics, count=count, seed=seed) for metrics in (first, second))
+    without = [_left_out(metrics) for metrics in (first, second)]
+    points = [metrics.values() for metrics in (first, second)]
+    return {
+        name: _interval(
+            other[name] - one[name],
+            points[1][name] - points[0][name],
+            without[1][name] - without[0][name],
+            level,
+            kind,
+        )
+        for name in first.names()
+        if name in other
+    }
+
+
+def _left_out(metrics: Metrics) -> dict[str, Array]:
+    """Returns the values of every metric, [clusters], each without one of the clusters."""
+    matrix = metrics.sums.matrix()
+    totals = metrics.totals(matrix.sum(axis=0) - matrix)
+    return {n: np.broadcast_to(f(totals), len(matrix)) for n, f in metrics.formulas.items()}
+
+
+def _interval(values: Array, point: float, left_out: Array, level: float, kind: Kind) -> Interval:
+    """Returns the interval of one metric from its draws; those that lack its group are left out."""
+    values, left_out = values[np.isfinite(values)], left_out[np.isfinite(left_out)]
+    if not len(values):
+        return Interval(point, point)
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    quantiles = _corrected(tails, values, point, left_out) if kind == "bca" else tails
+    low, high = np.quantile(values, quantiles)
+    return Interval(float(low), float(high))
 
 
 def draws(

@@ -1,0 +1,54 @@
+"""The share of responses in the expected format: it moves no score, and warns of a template."""
+
+from pathlib import Path
+
+import pytest
+from scores import TABLE, run, score, told
+from unidpo_mm_eval.benchmark import load_benchmark
+from unidpo_mm_eval.extract.forms import BOX, LETTER, SHORT, YES_NO, Form
+from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.samples import Sample
+
+ASKED = Sample(id="1", where="row 1", options={"A": "cat", "B": "dog"})
+OPEN = Sample(id="1", where="row 1")
+
+
+@pytest.mark.parametrize(
+    ("form", "sample", "right", "wrong"),
+    [
+        (YES_NO, OPEN, ("Yes", "no.", "**Yes**, there is", "No, it isn't"), ("", "Well, yes", "!")),
+        (LETTER, ASKED, ("A", "(B)", "B. dog", "A) cat", "**A**"), ("", "C", "A cat", "It is A")),
+        (SHORT, OPEN, ("7", "New York", "one of these"), ("", "a\nb", "word " * 11)),
+        (SHORT, ASKED, ("A", "B."), ("cat", "one of these")),
+        (BOX, OPEN, (r"so \boxed{7}",), ("7", r"\boxed{7")),
+    ],
+)
+def test_forms(form: Form, sample: Sample, right: tuple[str, ...], wrong: tuple[str, ...]) -> None:
+    assert [form.has(sample, text) for text in (*right, *wrong)] == [True] * len(right) + [
+        False
+    ] * len(wrong)
+
+
+def test_a_model_that_talks_on_is_told_and_scores_the_same(tmp_path: Path) -> None:
+    rates = {}
+    for name, said in (("plain", "A"), ("talks", "I see a cat, hence my choice is A")):
+        (tmp_path / name).mkdir()
+        done = score(tmp_path / name, TABLE, {"1": said, "2": said})
+        assert done.exit_code == 0, told(done)
+        result = read_result(tmp_path / name / "result.json")
+        rates[name] = (result.metrics["accuracy"], result.metrics["expected_format_rate"])
+        assert any("wrong chat template" in one for one in result.warnings) == (name == "talks")
+    assert rates == {"plain": (50.0, 100.0), "talks": (50.0, 0.0)}
+
+
+def test_tables_show_the_share(tmp_path: Path) -> None:
+    score(tmp_path, TABLE, {"1": "A", "2": "it is B, surely"})
+    paths = [tmp_path / "result.json"] * 2
+    assert "in the expected format 50.0 %" in run("compare", *paths).output
+    assert "in the expected format 50.0 %" in run("report", paths[0]).output
+
+
+def test_every_benchmark_but_captions_asks_for_a_form() -> None:
+    from unidpo_mm_eval.benchmark import benchmark_names
+
+    assert [name for name in benchmark_names() if load_benchmark(name).form is None] == ["chair"]

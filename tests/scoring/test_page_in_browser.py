@@ -1,0 +1,114 @@
+"""The comparison page in a browser: filters show what they say, pictures show, nothing complains.
+
+`make test-browser` runs it; it needs Chromium on the path.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nasty import drawn
+from scores import run, told
+
+pytestmark = pytest.mark.browser
+
+SAID = {"base": "AABB ", "tuned": "ABAB "}
+"""Result -> what it says to five questions whose answer is A: both right, worse, better, ..."""
+DRIVER = """
+<script>
+const seen = {};
+for (const button of document.querySelectorAll("[data-filter]")) {
+  button.click();
+  seen[button.dataset.filter] = {
+    count: document.getElementById("count").textContent,
+    ids: [...document.querySelectorAll("#samples article")].map(
+      e => e.querySelector(".id").textContent.split(" ")[0]),
+    pressed: button.getAttribute("aria-pressed"),
+  };
+}
+document.querySelector("[data-filter=all]").click();
+const search = document.getElementById("search");
+search.value = "number 3";
+search.dispatchEvent(new Event("input"));
+seen.search = document.getElementById("count").textContent;
+search.value = "";
+search.dispatchEvent(new Event("input"));
+Promise.all([...document.images].map(i => i.decode())).then(() => {
+  seen.pictures = [...document.images].map(i => i.naturalWidth);
+}).catch(error => { seen.pictures = String(error); }).finally(() => {
+  const out = document.createElement("pre");
+  out.id = "driven";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    data = folder / "data.tsv"
+    rows = [f"{n}\tnumber {n}?\t{drawn(40 * n)}\tcat\tdog\tA\n" for n in range(5)]
+    data.write_text("index\tquestion\timage\tA\tB\tanswer\n" + "".join(rows))
+    results = []
+    for name, said in SAID.items():
+        file, result = folder / f"{name}.jsonl", folder / f"{name}.json"
+        lines = [json.dumps({"id": n, "response": text}) for n, text in enumerate(said)]
+        file.write_text("\n".join(lines) + "\n")
+        words = ("-b", "ai2d", "--data", data, "--predictions", file, "--output", result)
+        assert run("score", *words).exit_code == 0
+        results.append(result)
+    html = folder / "page.html"
+    done = run("compare", *results, "--data", data, "--html", html)
+    assert done.exit_code == 0, told(done)
+    return html
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    assert browser, "install Chromium to run this test"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+               "--enable-logging=stderr", "--virtual-time-budget=5000", *options,
+               page.as_uri()]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def test_filters_show_what_they_say_and_nothing_complains(page: Path) -> None:
+    driven = page.with_name("driven.html")
+    text = page.read_text(encoding="utf-8")
+    driven.write_text(text.replace("</main>", f"</main>{DRIVER}"), encoding="utf-8")
+    done = browse(driven, "--dump-dom")
+    found = re.search(r'<pre id="driven">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen: dict[str, Any] = json.loads(found[1])
+    shown = {name: seen[name]["ids"] for name in ("all", "discordant", "better", "worse", "wrong")}
+    assert shown == {
+        "all": ["0", "1", "2", "3", "4"], "discordant": ["1", "2"], "better": ["2"],
+        "worse": ["1"], "wrong": ["3", "4"],
+    }  # fmt: skip
+    assert seen["odd"]["ids"] == ["4"]
+    assert seen["discordant"] == {"count": "2 of 5 samples", "ids": ["1", "2"], "pressed": "true"}
+    assert seen["search"] == "1 of 5 samples"
+    assert seen["pictures"] == [4] * 5
+    assert "CONSOLE" not in done.stderr
+
+
+def test_the_page_fits_a_phone(page: Path) -> None:
+    """Nothing but the table, which scrolls by itself, is wider than the window."""
+    narrow = page.with_name("narrow.html")
+    probe = (
+        "<script>document.title = JSON.stringify("
+        "[document.documentElement.scrollWidth, window.innerWidth])</script>"
+    )
+    text = page.read_text(encoding="utf-8")
+    narrow.write_text(text.replace("</main>", f"</main>{probe}"), encoding="utf-8")
+    done = browse(narrow, "--dump-dom", "--window-size=500,900")
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found
+    wide, window = json.loads(found[1])
+    assert wide <= window
