@@ -1,4 +1,4 @@
-"""Score predictions on benchmarks, compare checkpoints, exchange files: `unidpo-mm eval`."""
+"""Ask checkpoints, score what they say, compare them, exchange files: `unidpo-mm eval`."""
 
 import typer
 
@@ -7,14 +7,16 @@ from .cli.data import data
 from .cli.exchange import export_predictions, import_predictions
 from .cli.list import list_benchmarks
 from .cli.report import report_results
+from .cli.run import run_checkpoints
 from .cli.score import score_predictions
 
 __all__ = ["evaluation"]
 
 evaluation = typer.Typer(
-    help="Score predictions on benchmarks, compare checkpoints, exchange files.",
+    help="Ask checkpoints, score what they say, compare them, exchange files.",
     no_args_is_help=True,
 )
+evaluation.command("run")(run_checkpoints)
 evaluation.command("score")(score_predictions)
 evaluation.command("compare")(compare_results)
 evaluation.command("report")(report_results)

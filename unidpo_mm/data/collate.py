@@ -24,7 +24,7 @@ from ..cache.keys import pictures_key, response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
 
-__all__ = ["GroupCollator", "collate"]
+__all__ = ["GroupCollator", "collate", "collate_prompts"]
 
 PADDING = -1
 """Segment of padding."""
@@ -108,6 +108,18 @@ def collate(
         response_rows=tuple(row.group.row_id for row in rows for _ in row.numbers),
         **(_keys(groups) if keyed else {}),
     )
+
+
+def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
+    """Returns prompts alone as inputs for generation, [B, T] and pictures, filled on the left.
+
+    Args:
+        prompts: Groups without answers, at least one.
+        pad_token_id: Id that fills rows.
+    """
+    rows = [_Row(group, ()) for group in prompts]
+    grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
+    return {**_token_inputs(rows, grid, pad_token_id), **_image_inputs(prompts)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..adapter import Adapter
 from ..cache.feature_store import FeatureStore
+from ..modeling.generation import greedy_answers
 from ..modeling.reference import Reference
 from ..records import GroupBatch, PreferenceRow
 from .loss_settings import LossSettings
@@ -95,25 +96,15 @@ def answer_prompts(
     model.eval()  # the trainer sets training mode again before its next step
     samples = []
     for row in rows:
-        group = adapter.encode_prompt(row)
-        ids = group.prompt_ids.unsqueeze(0).to(device)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            **{
-                name: parts[0].unsqueeze(0).to(device) for name, parts in group.token_extras.items()
-            },
-            **{name: tensor.to(device) for name, tensor in group.image_extras.items()},
-        }
-        generated = model.generate(
-            **inputs,
+        (answer,) = greedy_answers(
+            model,
+            adapter,
+            [adapter.encode_prompt(row)],
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=adapter.pad_token_id,
+            device=device,
         )
-        answer = adapter.decode(generated[0, ids.shape[1] :].tolist())
         best = row.responses[row.targets()[0]].text
-        samples.append(Sample(row.id, row.domain, row.messages[-1].text, answer, best))
+        samples.append(Sample(row.id, row.domain, row.messages[-1].text, answer.text, best))
     return samples
 
 

@@ -25,10 +25,12 @@ class Form:
     """The form of an answer.
 
     Attributes:
+        kind: Of the questions that ask for it.
         name: In a sentence.
         has: (sample, response) -> whether the response has it.
     """
 
+    kind: str
     name: str
     has: Callable[[Asked, str], bool]
 
@@ -53,7 +55,7 @@ def _is_letter_or_short(sample: Asked, response: str) -> bool:
     return (_is_letter if sample.options else _is_short)(sample, response)
 
 
-YES_NO = Form("yes or no", _is_yes_or_no)
-LETTER = Form("the letter of an option", _is_letter)
-SHORT = Form(f"a letter, or one line of {WORDS} words at most", _is_letter_or_short)
-BOX = Form(r"an answer in \boxed{}", lambda sample, response: bool(boxed(response)))
+YES_NO = Form("yes_no", "yes or no", _is_yes_or_no)
+LETTER = Form("options", "the letter of an option", _is_letter)
+SHORT = Form("short", f"a letter, or one line of {WORDS} words at most", _is_letter_or_short)
+BOX = Form("math", r"an answer in \boxed{}", lambda sample, response: bool(boxed(response)))

@@ -10,12 +10,45 @@ from pydantic.dataclasses import dataclass as validated
 
 from ..shipped import load_shipped, shipped_names
 
-__all__ = ["Protocol", "load_protocol", "protocol_names"]
+__all__ = ["Decoding", "Pixels", "Protocol", "load_protocol", "protocol_names"]
 
 
-@validated(frozen=True, config=ConfigDict(extra="forbid"))
+STRICT = ConfigDict(extra="forbid")
+ANY = "*"
+"""Stands for every family or benchmark that has no entry of its own."""
+
+
+@validated(frozen=True, config=STRICT)
+class Decoding:
+    """How a response is generated: greedily, the likeliest token each time.
+
+    Attributes:
+        max_new_tokens: Most tokens of a response.
+        repetition_penalty: As transformers takes it; 1 for none.
+        stop: Texts that end it beside the model's own end.
+    """
+
+    max_new_tokens: int = 2048
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@validated(frozen=True, config=STRICT)
+class Pixels:
+    """Limits that a picture is scaled into; None for the processor's own.
+
+    Attributes:
+        min_pixels: Smaller pictures are made larger.
+        max_pixels: Larger ones are made smaller.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+@validated(frozen=True, config=STRICT)
 class Protocol:
-    """How responses become a number.
+    """How questions become responses, and responses a number. Scoring reads the rules alone.
 
     Attributes:
         id: Name of its file.
@@ -23,6 +56,9 @@ class Protocol:
         version: Raised whenever a rule changes; stands beside every number.
         scoring: The family of rules: extraction, metric and denominators.
         options: What the rules of the family are told, for example ``mcq``.
+        prompt: Model family -> its prompt profile; ``*`` for every other.
+        decoding: Benchmark -> how responses are generated; ``*`` for every other.
+        pixels: Model family -> benchmark -> limits of pictures; ``*`` likewise.
     """
 
     id: str
@@ -30,11 +66,27 @@ class Protocol:
     version: int
     scoring: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    prompt: Mapping[str, str] = field(default_factory=lambda: {ANY: "vlmevalkit-default"})
+    decoding: Mapping[str, Decoding] = field(default_factory=dict)
+    pixels: Mapping[str, Mapping[str, Pixels]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Id and version, as they are printed."""
         return f"{self.id}@{self.version}"
+
+    def prompt_of(self, family: str) -> str:
+        """Returns the name of a model family's prompt profile."""
+        return self.prompt.get(family) or self.prompt[ANY]
+
+    def decoding_of(self, benchmark: str) -> Decoding:
+        """Returns how responses to a benchmark are generated."""
+        return self.decoding.get(benchmark) or self.decoding.get(ANY) or Decoding()
+
+    def pixels_of(self, family: str, benchmark: str) -> Pixels:
+        """Returns the limits of pictures for a family and a benchmark."""
+        own = self.pixels.get(family, {})
+        return own.get(benchmark) or own.get(ANY) or Pixels()
 
 
 def protocol_names() -> tuple[str, ...]:

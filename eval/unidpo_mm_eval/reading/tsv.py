@@ -285,8 +285,17 @@ def _is_reference(cell: str) -> bool:
 def _of_cell(cell: str, *, keep: bool) -> tuple[Picture, ...]:
     listed = list_cell(cell)
     return tuple(
-        Picture(_key(one), one if keep else None) for one in ([cell] if listed is None else listed)
+        Picture(_key(one), _content(one) if keep else None)
+        for one in ([cell] if listed is None else listed)
     )
+
+
+def _content(cell: str) -> bytes | str:
+    """Returns the picture in base64 as bytes; text that is none stays, and opening it says so."""
+    try:
+        return base64.b64decode(cell, validate=True)
+    except ValueError:
+        return cell
 
 
 def _key(cell: str) -> str:

@@ -1,0 +1,169 @@
+"""Checkpoints: whole models, or LoRA matrices beside the name of what they were trained on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.adapter import Adapter, AdapterFamily, AdapterOptions
+from unidpo_mm.errors import ModelError, Problem
+from unidpo_mm.modeling.load import (
+    ModelSource,
+    family_for,
+    load_adapter,
+    load_config,
+    load_weights,
+)
+
+__all__ = ["Checkpoint", "LoadedCheckpoint", "find_checkpoint", "load_checkpoint", "named"]
+
+LORA = "adapter_config.json"
+WEIGHTS = ("*.safetensors", "*.bin")
+PROCESSOR = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a model comes from.
+
+    Attributes:
+        name: What it is called in tables and folders.
+        base: Folder or hub name of the whole model.
+        lora: Folder of LoRA matrices on it; None for none.
+        processor: Folder or name that its processor comes from.
+        weights: Hash of all files of weights; of a model on the hub the revision.
+    """
+
+    name: str
+    base: str
+    lora: Path | None
+    processor: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory."""
+
+    checkpoint: Checkpoint
+    model: Any
+    family: AdapterFamily
+    config: Any
+    processor: Any
+    device: Any
+
+    def adapter(self, options: AdapterOptions) -> Adapter:
+        """Returns the adapter with other options; the weights stay."""
+        return self.family.create(self.processor, self.config, options)
+
+
+def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
+    """Returns what a folder or hub name holds, without reading weights but for their hash.
+
+    Args:
+        path: A folder of a whole model, of LoRA matrices, or a name on the hub.
+        name: What it is called; None for the last part of the path.
+
+    Raises:
+        ModelError: If the folder holds no checkpoint.
+    """
+    folder = Path(path)
+    own = name or _last_part(folder)
+    if not folder.is_dir():
+        return Checkpoint(name=own, base=path, lora=None, processor=path, weights=_revision(path))
+    if not (folder / LORA).is_file():
+        if not (folder / "config.json").is_file():
+            found = f"the folder holds neither config.json nor {LORA}"
+            remedy = "Give a folder that save_pretrained or the trainer wrote"
+            raise ModelError(Problem(path, found, remedy))
+        digest = _hash_files(folder)
+        return Checkpoint(name=own, base=path, lora=None, processor=path, weights=digest)
+    base = _base_of(folder)
+    whole = _hash_files(Path(base)) if Path(base).is_dir() else _revision(base)
+    saved = any((folder / file).is_file() for file in PROCESSOR)
+    return Checkpoint(
+        name=own,
+        base=base,
+        lora=folder,
+        processor=path if saved else base,
+        weights=f"{whole}+{_hash_files(folder)}",
+    )
+
+
+def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> LoadedCheckpoint:
+    """Returns a checkpoint in memory, in evaluation mode.
+
+    Args:
+        checkpoint: Which.
+        dtype: As `ModelSource` takes it.
+        device: Where it runs.
+    """
+    source = ModelSource(name_or_path=checkpoint.base, dtype=dtype)
+    config = load_config(source)
+    family = family_for(config)
+    model: Any = load_weights(source, family)
+    if checkpoint.lora is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(checkpoint.lora))
+    place = ModelSource(name_or_path=checkpoint.processor)
+    adapter = load_adapter(place, AdapterOptions(), config=config, family=family)
+    model = model.to(device).eval()
+    return LoadedCheckpoint(checkpoint, model, family, config, adapter.processor, device)
+
+
+def named(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Returns the checkpoints as they are.
+
+    Raises:
+        ModelError: If two have one name, under which both would be written.
+    """
+    names = [one.name for one in checkpoints]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        found = f"several checkpoints are called {', '.join(twice)}"
+        raise ModelError(Problem("CHECKPOINT", found, "Give each its own --name"))
+    return list(checkpoints)
+
+
+def _last_part(folder: Path) -> str:
+    """Returns the name of a folder; of `checkpoint-100` with that of the folder it is in."""
+    resolved = folder.resolve() if folder.is_dir() else folder
+    own = resolved.name or "model"
+    generic = own.startswith("checkpoint-") or own in ("merged", "final", "model")
+    return f"{resolved.parent.name}-{own}" if generic and resolved.parent.name else own
+
+
+def _base_of(folder: Path) -> str:
+    try:
+        content = json.loads((folder / LORA).read_text(encoding="utf-8"))
+        base = str(content["base_model_name_or_path"] or "")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"it cannot be read ({error})"
+        raise ModelError(Problem(str(folder / LORA), found, "Save the LoRA again")) from error
+    if not base:
+        found = "it does not say which model the LoRA was trained on"
+        raise ModelError(Problem(str(folder / LORA), found, "Fill in base_model_name_or_path"))
+    return base
+
+
+def _hash_files(folder: Path) -> str:
+    """Returns a hash of the weights of a folder, and of its configuration."""
+    files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in [
+        *files,
+        *(one for one in (folder / "config.json", folder / LORA) if one.is_file()),
+    ]:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _revision(name: str) -> str:
+    """Returns the revision of a model on the hub."""
+    commit = getattr(load_config(ModelSource(name_or_path=name)), "_commit_hash", None)
+    return f"{name}@{commit}"

@@ -1,0 +1,166 @@
+"""Samples of a benchmark as prompts of a model family: words, pictures, and how large they are."""
+
+import hashlib
+import io
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.errors import DataError
+from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+
+from ..benchmark import Benchmark
+from ..prompts import PromptProfile, worded
+from ..reading.data_set import DataSet
+from ..reading.pictures import picture_folder, picture_reference
+from ..samples import Sample
+
+__all__ = ["Question", "by_size", "questions_of", "shuffled_pictures"]
+
+MARK = re.compile(r"<image (\d+)>")
+CAPTION = "caption"
+"""Kind of question where a benchmark asks for no form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question as a model is asked it.
+
+    Attributes:
+        id: Of the sample.
+        row: The prompt; None where it cannot be asked.
+        error: Why not.
+        area: Pixels of its pictures, as far as their headers say.
+        length: Characters of its words.
+    """
+
+    id: str
+    row: PreferenceRow | None = None
+    error: str | None = None
+    area: int = 0
+    length: int = 0
+
+    def prompt_hash(self) -> str:
+        """Returns a hash of the words and of where pictures stand."""
+        return _hash(repr(self.row.messages).encode()) if self.row else ""
+
+    def pictures_hash(self) -> str:
+        """Returns a hash of the pictures' contents; empty without pictures."""
+        if self.row is None or not self.row.images:
+            return ""
+        return _hash(" ".join(image.key() for image in self.row.images).encode())
+
+
+def questions_of(
+    benchmark: Benchmark,
+    data: DataSet,
+    profile: PromptProfile,
+    *,
+    images: Path | None = None,
+    raw: bool = False,
+) -> list[Question]:
+    """Returns the questions of a benchmark, in the order of its data.
+
+    Args:
+        benchmark: The benchmark.
+        data: Its samples, with pictures.
+        profile: How they are put.
+        images: Folder of the pictures, where the data name files; None for that of the data.
+        raw: Prompts are rendered without a chat template.
+    """
+    kind = benchmark.form.kind if benchmark.form else CAPTION
+    framing = profile.framing(benchmark.name, kind)
+    folder = picture_folder(data.path, images)
+    made = []
+    for sample in data.samples:
+        try:
+            row = _row(sample, worded(sample, framing), profile, benchmark, folder, raw=raw)
+            area = sum(_area(image) for image in row.images)
+        except DataError as error:
+            made.append(Question(id=sample.id, error=str(error)))
+            continue
+        length = sum(len(message.text) for message in row.messages)
+        made.append(Question(id=sample.id, row=row, area=area, length=length))
+    return made
+
+
+def shuffled_pictures(data: DataSet, seed: int) -> DataSet:
+    """Returns the data with the pictures of another cluster for each one: the control.
+
+    Whatever a model still gets right it does not get from its pictures.
+    """
+    shown: Mapping[str, Any] = {one.cluster: one.pictures for one in data.samples if one.pictures}
+    names = sorted(shown)
+    random.Random(f"pictures-{seed}").shuffle(names)
+    other = dict(zip(names, [*names[1:], *names[:1]], strict=True))
+    samples = tuple(
+        replace(one, pictures=shown[other[one.cluster]][: len(one.pictures)])
+        if one.pictures
+        else one
+        for one in data.samples
+    )
+    return replace(data, samples=samples)
+
+
+def _row(
+    sample: Sample,
+    text: str,
+    profile: PromptProfile,
+    benchmark: Benchmark,
+    folder: Path,
+    *,
+    raw: bool,
+) -> PreferenceRow:
+    end = "\n\n" if raw else ""  # without a template nothing else parts the turns
+    system = [Message("system", (f"{profile.system}{end}",))] if profile.system else []
+    images = tuple(picture_reference(one, folder, sample.where) for one in sample.pictures)
+    return PreferenceRow(
+        id=sample.id,
+        domain="multimodal" if images else "text",
+        source=benchmark.name,
+        where=sample.where,
+        messages=(*system, Message("user", _parts(text, len(images), profile.pictures))),
+        images=images,
+        responses=(Response("(asked)"),),  # a row has one; a prompt alone leaves it out
+        raw=True,
+    )
+
+
+def _parts(text: str, pictures: int, place: str) -> tuple[str | ImageSlot, ...]:
+    """Returns words and places of pictures in reading order."""
+    marks = [int(mark) for mark in MARK.findall(text)]
+    if place == "marked" and sorted(set(marks)) == marks == [*range(1, len(marks) + 1)]:
+        pieces = MARK.split(text)[::2]
+        unmarked = pictures - len(marks)
+        if marks and unmarked >= 0:
+            found: list[str | ImageSlot] = [ImageSlot()] * unmarked
+            for number, piece in enumerate(pieces):
+                found += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+            return tuple(found)
+    slots = (ImageSlot(),) * pictures
+    return (text, *slots) if place == "last" else (*slots, text)
+
+
+def _area(image: Any) -> int:
+    """Returns the pixels that a picture's header tells; 0 where it tells none."""
+    from PIL import Image
+
+    source: Any = getattr(image, "path", None) or getattr(image, "content", None)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            return int(opened.width * opened.height)
+    except Exception:  # decoders raise what they like; the picture is told of when it is needed
+        return 0
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def by_size(questions: Sequence[Question]) -> list[int]:
+    """Returns the numbers of the questions that can be asked, the largest first."""
+    asked = [number for number, one in enumerate(questions) if one.row is not None]
+    return sorted(asked, key=lambda n: (-questions[n].area, -questions[n].length, n))

@@ -1,0 +1,63 @@
+"""Runs of their own: two processes write the file of one, and twenty kills change nothing."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from asking import option_table, talking_checkpoint, words
+
+SHARED = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_checkpoint(tmp_path_factory.mktemp("model") / "llava", "llava")
+
+
+def command(
+    checkpoint: Path, data: Path, out: Path, *launcher: str, size: int = 2
+) -> Sequence[str]:
+    asked = words(checkpoint, data, out, "ai2d", "--batch-size", size)
+    return [sys.executable, *launcher, "-m", "unidpo_mm", "eval", *asked]
+
+
+def finish(line: Sequence[str], out: Path) -> bytes:
+    done = subprocess.run(
+        line, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return (out / "llava" / "ai2d.jsonl").read_bytes()
+
+
+def test_two_processes_write_the_file_of_one(checkpoint: Path, tmp_path: Path) -> None:
+    data = option_table(tmp_path)
+    one = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
+    two = finish(command(checkpoint, data, tmp_path / "two", *SHARED), tmp_path / "two")
+    assert two == one
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_kills_change_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    """Killed where it stands, also while it starts, a run goes on to the same file."""
+    data = option_table(tmp_path, rows=240)
+    out = tmp_path / "whole"
+    began = time.perf_counter()
+    whole = finish(command(checkpoint, data, out, size=1), out)
+    seconds = time.perf_counter() - began
+    rng, out, grown = random.Random(4), tmp_path / "killed", []
+    line = command(checkpoint, data, out, size=1)
+    for _ in range(20):
+        process = subprocess.Popen(line, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.3, 0.75) * seconds)
+        process.kill()
+        process.wait()
+        grown.append(sum(file.stat().st_size for file in out.rglob("*.jsonl")))
+    assert len(set(grown)) > 3  # kills did hit it at work
+    assert finish(line, out) == whole
