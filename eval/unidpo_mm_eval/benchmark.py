@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
@@ -13,6 +13,9 @@ from .metrics import Metrics
 from .reading.data_set import DataSet
 from .samples import Judged, Sample, ScoredSample
 from .shipped import load_module, module_names
+
+if TYPE_CHECKING:
+    from .prefs.pairs import PairSet
 
 __all__ = ["Benchmark", "Rules", "benchmark_names", "load_benchmark"]
 
@@ -30,6 +33,7 @@ class Rules:
         headline: The metric that stands for the benchmark.
         missing_are_wrong: A sample without prediction counts, as wrong.
         libraries: What the scores depend on beside our code; results hold their versions.
+        once: Scored samples -> metrics that are no formula over sums, and have no interval.
         unit_scores: Scored samples -> score of each unit, for comparing two results; None where a
             sample is a unit.
     """
@@ -41,6 +45,7 @@ class Rules:
         Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Judged]] | None
     ) = None
     missing_are_wrong: bool = True
+    once: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
     libraries: tuple[str, ...] = ()
     unit_scores: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
 
@@ -50,7 +55,9 @@ class Rules:
         """Returns what each response scores."""
         if self.judge_all is not None:
             return self.judge_all(asked, options)
-        assert self.judge is not None
+        if self.judge is None:
+            found = "these are pairs, which a model scores by their log-probabilities"
+            raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval prefs`"))
         return [self.judge(sample, response, options) for sample, response in asked]
 
 
@@ -67,6 +74,7 @@ class Benchmark:
         files: What it is called where it is downloaded, as patterns, the usual one first.
         layouts: Which files and folders `read` takes, for messages.
         form: What answers should look like; None where any will do.
+        pairs: File and folder of pictures -> its pairs, where it is answered by `eval prefs`.
     """
 
     name: str
@@ -77,6 +85,7 @@ class Benchmark:
     files: tuple[str, ...]
     layouts: tuple[str, ...]
     form: Form | None = None
+    pairs: "Callable[[Path, Path | None], PairSet] | None" = None
 
     def rules(self, family: str) -> Rules:
         """Returns the rules of a scoring family.

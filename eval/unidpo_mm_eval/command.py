@@ -6,6 +6,7 @@ from .cli.compare import compare_results
 from .cli.data import data
 from .cli.exchange import export_predictions, import_predictions
 from .cli.list import list_benchmarks
+from .cli.prefs import prefer
 from .cli.report import report_results
 from .cli.run import run_checkpoints
 from .cli.score import score_predictions
@@ -17,6 +18,7 @@ evaluation = typer.Typer(
     no_args_is_help=True,
 )
 evaluation.command("run")(run_checkpoints)
+evaluation.command("prefs")(prefer)
 evaluation.command("score")(score_predictions)
 evaluation.command("compare")(compare_results)
 evaluation.command("report")(report_results)

@@ -1,7 +1,6 @@
 """What `eval run` does, from the words of a command line to tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from accelerate import PartialState
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unidpo_mm.errors import DataError, Problem, RecipeError
 
@@ -25,7 +23,8 @@ from ..results import Result
 from ..suites import Suite, load_suite
 from ..summary import summarise
 from .checkpoint import Checkpoint, find_checkpoint, load_checkpoint, named
-from .run import Settings, Told, answer_benchmark, asking, check_batches, score_run
+from .progress import progress
+from .run import Settings, answer_benchmark, asking, check_batches, score_run
 
 __all__ = ["Plan", "run_plan"]
 
@@ -123,7 +122,7 @@ def run_plan(plan: Plan, *, dtype: str, check: int, **options: Any) -> list[Resu
             path = folder / f"{benchmark.name}.jsonl"
             if state.is_main_process:
                 _show_first(asked.manifest, checkpoint.name, benchmark.name)
-            with _progress(shown=state.is_main_process) as told:
+            with progress(shown=state.is_main_process) as told:
                 answer_benchmark(asked, path, settings, told)
             if state.is_main_process:
                 results.append(score_run(asked, path, plan.protocol))
@@ -158,23 +157,6 @@ def _show_first(manifest: Mapping[str, Any], model: str, benchmark: str) -> None
     how = f"{manifest['prompt']}, {manifest['style']}, {manifest['dtype']}"
     console.print(f"[bold]{escape(model)}, {benchmark}[/bold] ({how}); its first prompt:")
     console.print(escape(prompt), style="dim", soft_wrap=True)
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Told]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task("", total=None)
-
-        def told(benchmark: str, more: int, whole: int) -> None:
-            progress.update(task, description=benchmark, total=whole, advance=more)
-
-        yield told
 
 
 def _checked(count: int, other: Sequence[str]) -> str:

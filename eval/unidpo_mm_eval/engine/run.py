@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,14 +24,23 @@ from ..results import Result, write_result
 from ..scoring import score
 from .answering import Local, answer_all, one_by_one
 from .checkpoint import LoadedCheckpoint
+from .progress import Told
 from .questions import Question, questions_of, shuffled_pictures
 from .store import PredictionStore
 
-__all__ = ["Asking", "Settings", "answer_benchmark", "asking", "check_batches", "score_run"]
+__all__ = [
+    "PACKAGES",
+    "Asking",
+    "Settings",
+    "answer_benchmark",
+    "asking",
+    "check_batches",
+    "processor_hash",
+    "score_run",
+    "style_of",
+]
 
 PACKAGES = ("unidpo-mm", "torch", "transformers")
-Told = Callable[[str, int, int], None]
-"""Is told a benchmark, how many more of its questions were answered, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +103,7 @@ def asking(
     if settings.max_new_tokens is not None:
         decoding = type(decoding)(**asdict(decoding) | {"max_new_tokens": settings.max_new_tokens})
     pixels = protocol.pixels_of(family, benchmark.name)
-    style = _style(loaded.processor, settings.style)
+    style = style_of(loaded.processor, settings.style)
     adapter = loaded.adapter(
         AdapterOptions(
             prompt_style=style,  # type: ignore[arg-type]
@@ -185,7 +194,7 @@ def _manifest(
         "model": checkpoint.name,
         "weights": checkpoint.weights,
         "family": loaded.family.name,
-        "processor": _processor_hash(loaded.processor),
+        "processor": processor_hash(loaded.processor),
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "backend": f"transformers {version('transformers')}",
         "device": str(loaded.device).partition(":")[0],
@@ -204,7 +213,8 @@ def _manifest(
     }
 
 
-def _style(processor: Any, style: str) -> str:
+def style_of(processor: Any, style: str) -> str:
+    """Returns ``chat`` or ``raw``; of ``auto`` by whether there is a chat template."""
     if style != "auto":
         return style
     tokenizer = getattr(processor, "tokenizer", processor)
@@ -212,7 +222,7 @@ def _style(processor: Any, style: str) -> str:
     return "chat" if template else "raw"
 
 
-def _processor_hash(processor: Any) -> str:
+def processor_hash(processor: Any) -> str:
     """Returns a hash of how a processor cuts pictures and renders conversations."""
     tokenizer = getattr(processor, "tokenizer", processor)
     pictures = getattr(processor, "image_processor", None)

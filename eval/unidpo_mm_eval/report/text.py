@@ -28,6 +28,7 @@ __all__ = [
 LEFT = 2
 """Columns of words; the others are numbers."""
 COUNTS = frozenset({"n", "n_clusters", "missing", "subtasks_present"})
+FINE = frozenset({"mean_margin", "median_margin", "mean_chosen_logp", "mean_rejected_logp"})
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -39,9 +40,8 @@ def print_result(result: Result, console: Console) -> None:
     table.add_column("value", justify="right")
     for name, value in result.metrics.items():
         style = "bold" if name == result.headline else ""
-        table.add_row(
-            escape(name), f"{value:.0f}" if name in COUNTS else f"{value:.2f}", style=style
-        )
+        digits = 0 if name in COUNTS else 4 if name in FINE else 2
+        table.add_row(escape(name), f"{value:.{digits}f}", style=style)
     console.print(table)
     for warning in result.warnings:
         console.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)

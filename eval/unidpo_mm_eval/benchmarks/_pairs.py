@@ -1,0 +1,54 @@
+"""Shared by sets of pairs, which `eval prefs` scores by log-probabilities."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ..benchmark import Benchmark
+from ..prefs.metrics import RULES
+from ..prefs.pairs import PairSet
+from ..reading.data_set import DataSet
+from ..samples import Sample
+
+__all__ = ["pair_benchmark"]
+
+
+def pair_benchmark(
+    name: str,
+    title: str,
+    pairs: Callable[[Path, Path | None], PairSet],
+    *,
+    rows: int | None,
+    files: tuple[str, ...],
+    layout: str,
+) -> Benchmark:
+    """Returns a benchmark of pairs.
+
+    Args:
+        name: Of its file.
+        title: As people call it.
+        pairs: File and folder of pictures -> its pairs.
+        rows: How many a whole file has; None where any number will do.
+        files: What it is called where it is downloaded.
+        layout: For messages.
+    """
+    return Benchmark(
+        name=name,
+        title=title,
+        read=partial(_read, pairs),
+        families={"implicit-reward": RULES},
+        expected={} if rows is None else {"rows": rows},
+        files=files,
+        layouts=(layout,),
+        pairs=pairs,
+    )
+
+
+def _read(pairs: Callable[[Path, Path | None], PairSet], path: Path, pictures: bool) -> DataSet:
+    found = pairs(path, None)
+    samples = tuple(
+        Sample(id=row.id, where=row.where, question=row.messages[-1].text, labels=labels)
+        for row in found.rows
+        for labels in ({"domain": row.domain, **found.groups.get(row.id, {})},)
+    )
+    return DataSet(path=path, sha256=found.sha256, samples=samples, notes=tuple(found.notes))

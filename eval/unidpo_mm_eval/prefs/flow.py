@@ -1,0 +1,109 @@
+"""What `eval prefs` does, from the words of a command line to tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from rich.console import Console
+
+from unidpo_mm.errors import ModelError, Problem, RecipeError
+
+from ..benchmark import load_benchmark
+from ..compare import compare
+from ..engine.checkpoint import (
+    Checkpoint,
+    LoadedCheckpoint,
+    find_checkpoint,
+    load_checkpoint,
+    named,
+)
+from ..engine.progress import progress
+from ..report.page import comparison_page
+from ..report.text import print_comparison, print_result
+from ..results import Result
+from .run import score_preferences
+
+__all__ = ["run_preferences"]
+
+NONE, LORA_OFF = "none", "lora_off"
+
+
+def run_preferences(
+    checkpoints: Sequence[str],
+    *,
+    data: Path,
+    out: Path,
+    benchmark: str,
+    images: Path | None,
+    reference: str,
+    names: Sequence[str],
+    dtype: str,
+    **options: Any,
+) -> list[Result]:
+    """Scores pairs with every checkpoint and prints what comes of it.
+
+    Args:
+        checkpoints: The others are compared with the first.
+        data: The file of pairs.
+        out: Where results go.
+        benchmark: Of which benchmark the file is.
+        images: Folder of pictures that it names.
+        reference: ``none``, ``lora_off`` or a checkpoint.
+        names: What checkpoints are called; empty for their folders' names.
+        dtype: Number format of the weights.
+        options: Of `score_preferences`.
+    """
+    kind = load_benchmark(benchmark)
+    if kind.pairs is None:
+        found = f"{kind.title} has questions and no pairs"
+        raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval run`"))
+    if names and len(names) != len(checkpoints):
+        found = f"there are {len(names)} for {len(checkpoints)} checkpoints"
+        raise RecipeError(Problem("--name", found, "Give one for each, in order"))
+    pairs = kind.pairs(data, images)
+    given: Sequence[str | None] = names or [None] * len(checkpoints)
+    known = named(
+        [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
+    )
+    _refuse_reference(known, reference)
+    state, console = PartialState(), Console()
+    other = _reference(reference, dtype, state.device)
+    results: list[Result] = []
+    for checkpoint in known:
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=state.device)
+        with progress(shown=state.is_main_process) as told:
+            result = score_preferences(
+                loaded,
+                kind,
+                pairs,
+                out / checkpoint.name / f"{kind.name}.jsonl",
+                reference=other,
+                against=LORA_OFF if reference == LORA_OFF else NONE,
+                told=told,
+                **options,
+            )
+        del loaded
+        if result is not None:
+            print_result(result, console)
+            results.append(result)
+    if len(results) > 1:
+        contrast = compare(results)
+        shown = [name for name in contrast.results[0].intervals if "/" not in name]
+        print_comparison(contrast, shown, console)
+        page = comparison_page(contrast, shown, data=None)
+        (out / f"{kind.name}.html").write_text(page, encoding="utf-8")
+    return results
+
+
+def _refuse_reference(checkpoints: Sequence[Checkpoint], reference: str) -> None:
+    without = [one.name for one in checkpoints if one.lora is None]
+    if reference == LORA_OFF and without:
+        found = f"{', '.join(without)} has no LoRA to switch off"
+        raise ModelError(Problem("--reference", found, "Name a checkpoint, or none"))
+
+
+def _reference(reference: str, dtype: str, device: Any) -> LoadedCheckpoint | None:
+    if reference in (NONE, LORA_OFF):
+        return None
+    return load_checkpoint(find_checkpoint(reference), dtype=dtype, device=device)
