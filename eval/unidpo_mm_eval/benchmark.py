@@ -17,9 +17,26 @@ from .shipped import load_module, module_names
 if TYPE_CHECKING:
     from .prefs.pairs import PairSet
 
-__all__ = ["Benchmark", "Rules", "benchmark_names", "load_benchmark"]
+__all__ = ["JUDGE_ERROR", "Benchmark", "Rules", "Verdicts", "benchmark_names", "load_benchmark"]
 
 PACKAGE = f"{__package__}.benchmarks"
+
+
+JUDGE_ERROR = "judge_error"
+"""How the note of a sample begins that a judge did not judge."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Whose verdicts a result is made of.
+
+    Attributes:
+        name: Of the judge.
+        errors_left_out: Samples that it did not judge do not count; else they count as wrong.
+    """
+
+    name: str
+    errors_left_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +50,7 @@ class Rules:
         headline: The metric that stands for the benchmark.
         missing_are_wrong: A sample without prediction counts, as wrong.
         libraries: What the scores depend on beside our code; results hold their versions.
+        by_judge: A judge says what responses are worth; its name is a part of every metric's.
         once: Scored samples -> metrics that are no formula over sums, and have no interval.
         unit_scores: Scored samples -> score of each unit, for comparing two results; None where a
             sample is a unit.
@@ -46,8 +64,22 @@ class Rules:
     ) = None
     missing_are_wrong: bool = True
     once: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
+    by_judge: bool = False
     libraries: tuple[str, ...] = ()
     unit_scores: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
+
+    def measured(self, scored: Sequence[ScoredSample], judge: Verdicts | None = None) -> Metrics:
+        """Returns the metrics of a result.
+
+        Args:
+            scored: All samples.
+            judge: Who judged; samples that it did not judge are left out where it says so.
+        """
+        if judge is None:
+            return self.metrics(scored)
+        if judge.errors_left_out:
+            scored = [one for one in scored if not one.note.startswith(JUDGE_ERROR)]
+        return self.metrics(scored).renamed(f"[judge={judge.name}]")
 
     def judged(
         self, asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]

@@ -4,8 +4,10 @@ import typer
 
 from .cli.compare import compare_results
 from .cli.data import data
+from .cli.duel import judge_duel
 from .cli.exchange import export_predictions, import_predictions
 from .cli.list import list_benchmarks
+from .cli.parity import compare_with_endpoint
 from .cli.prefs import prefer
 from .cli.report import report_results
 from .cli.run import run_checkpoints
@@ -20,7 +22,9 @@ evaluation = typer.Typer(
 evaluation.command("run")(run_checkpoints)
 evaluation.command("prefs")(prefer)
 evaluation.command("score")(score_predictions)
+evaluation.command("duel")(judge_duel)
 evaluation.command("compare")(compare_results)
+evaluation.command("parity")(compare_with_endpoint)
 evaluation.command("report")(report_results)
 evaluation.command("export")(export_predictions)
 evaluation.command("import")(import_predictions)

@@ -122,6 +122,8 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("benchmark", first.benchmark, result.benchmark),
             ("protocol", first.protocol.label, result.protocol.label),
             ("data", first.data.sha256, result.data.sha256),
+            ("judge", _judge(first), _judge(result)),
+            ("prompts", _prompts(first, result), _prompts(result, first)),
         )
         for what, one, other in sides:
             if one != other:
@@ -133,6 +135,17 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
     if problems:
         raise DataError(problems)
+
+
+def _judge(result: Result) -> str:
+    return "none" if result.judge is None else str(result.judge)
+
+
+def _prompts(result: Result, other: Result) -> str:
+    """Returns how questions were put, where both files of predictions say so."""
+    if "prompt" not in result.manifest or "prompt" not in other.manifest:
+        return ""
+    return f"{result.manifest['prompt']}"
 
 
 def _short(text: str) -> str:
@@ -153,7 +166,7 @@ def _names(results: Sequence[Result]) -> tuple[str, ...]:
 def _metrics(result: Result) -> Metrics:
     """Returns the metrics; clusters are those of all samples, whatever a benchmark counts."""
     rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
-    found = rules.metrics(result.per_sample)
+    found = rules.measured(result.per_sample, result.judge)
     for one in result.per_sample:
         found.sums.touch(one.cluster)
     return found

@@ -92,6 +92,14 @@ class Metrics:
         totals = self.totals(self.sums.matrix().sum(axis=0))
         return {name: float(np.nan_to_num(self.formulas[name](totals))) for name in self.names()}
 
+    def renamed(self, suffix: str) -> "Metrics":
+        """Returns the same metrics with something behind their names."""
+        return Metrics(
+            self.sums,
+            {f"{name}{suffix}": formula for name, formula in self.formulas.items()},
+            {f"{name}{suffix}": known for name, known in self.plain.items()},
+        )
+
     def totals(self, values: Array) -> Totals:
         """Returns sums, [..., names], that can be looked up by name."""
         return Totals(values, self.sums.names)

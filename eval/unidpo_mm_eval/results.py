@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from unidpo_mm import __version__
 from unidpo_mm.errors import DataError, Problem
 
+from .benchmark import Verdicts
 from .protocols import Protocol
 from .samples import ScoredSample
 
@@ -51,6 +52,7 @@ class Result:
         model: What the model is called; None for what the file of predictions says.
         manifest: How the predictions were made, where their file says so.
         warnings: What should be known.
+        judge: Whose verdicts it is made of; None for rules alone.
         libraries: Versions of what the scores depend on beside our code.
         format, version: Of the file's layout, and of unidpo-mm.
     """
@@ -66,6 +68,7 @@ class Result:
     model: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    judge: Verdicts | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     version: str = __version__

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import DataError, Problem, RecipeError
 
-from .benchmark import Benchmark, Rules
+from .benchmark import JUDGE_ERROR, Benchmark, Rules, Verdicts
 from .protocols import Protocol
 from .reading.data_set import DataSet
 from .reading.predictions import Predictions
 from .results import Result, Source
 from .samples import Judged, Prediction, Sample, ScoredSample
+
+if TYPE_CHECKING:
+    from .judge.judges import Judge
 
 __all__ = ["score"]
 
@@ -29,6 +33,8 @@ def score(
     protocol: Protocol,
     *,
     model: str | None = None,
+    judge: "Judge | None" = None,
+    leave_out_errors: bool = False,
 ) -> Result:
     """Returns what the predictions score.
 
@@ -41,26 +47,39 @@ def score(
         predictions: Responses by id.
         protocol: Names the rules.
         model: What the model is called.
+        judge: Who says what responses are worth, where rules do not.
+        leave_out_errors: Samples that the judge did not judge do not count; else they are wrong.
 
     Raises:
         DataError: If no prediction is one of the data's.
+        RecipeError: If there is no judge where one is needed.
     """
     rules = benchmark.rules(protocol.scoring)
+    if rules.by_judge and judge is None:
+        found = f"{benchmark.title} is scored by a judge"
+        raise RecipeError(Problem("--judge", found, "Name its address, or local:CHECKPOINT"))
+    who = Verdicts(judge.name, leave_out_errors) if rules.by_judge and judge else None
     warnings = [*data.notes, *_unmatched(data, predictions, rules)]
     said = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
     asked = [(sample, one.response) for sample, one in said if one and one.error is None]
-    judged = iter(rules.judged(asked, protocol.options))
+    judged = iter(rules.judged(asked, {**protocol.options, "judge": judge}))
     scored = [
         _scored(sample, one, next(judged) if one and one.error is None else Judged(0.0, None))
         for sample, one in said
     ]
-    metrics = rules.metrics(scored).values() | rates(scored, benchmark)
+    metrics = rules.measured(scored, who).values() | rates(scored, benchmark)
+    headline = rules.headline
+    if who is not None:
+        headline = f"{headline}[judge={who.name}]"
+        metrics["judge_error_rate"] = _judge_errors(scored)
+    if rules.once is not None:
+        metrics |= rules.once(scored)
     warnings += _out_of_form(benchmark, metrics)
     return Result(
         benchmark=benchmark.name,
         title=benchmark.title,
         protocol=protocol,
-        headline=rules.headline,
+        headline=headline,
         metrics=metrics,
         per_sample=tuple(scored),
         data=Source(str(data.path), data.sha256, len(data.samples), len(data.dropped)),
@@ -68,6 +87,7 @@ def score(
         model=model,
         manifest=predictions.manifest,
         warnings=tuple(warnings),
+        judge=who,
         libraries={name: version(name) for name in rules.libraries},
     )
 
@@ -96,6 +116,12 @@ def rates(scored: Sequence[ScoredSample], benchmark: Benchmark) -> dict[str, flo
     return found
 
 
+def _judge_errors(scored: Sequence[ScoredSample]) -> float:
+    """Returns the percent of samples that the judge did not judge."""
+    found = sum(one.note.startswith(JUDGE_ERROR) for one in scored)
+    return 100 * found / max(len(scored), 1)
+
+
 def _out_of_form(benchmark: Benchmark, metrics: Mapping[str, float]) -> list[str]:
     """Returns a warning where most responses do not look as they should."""
     rate = metrics.get("expected_format_rate", 100.0)
@@ -120,7 +146,7 @@ def _scored(sample: Sample, prediction: Prediction | None, judged: Judged) -> Sc
         response=prediction.response if prediction else None,
         score=judged.score,
         answer=judged.answer,
-        unparsed=answered and judged.answer is None,
+        unparsed=answered and judged.answer is None and not judged.note.startswith(JUDGE_ERROR),
         truncated=None if reason is None else reason == CUT,
         empty=prediction is not None and answered and not prediction.response.strip(),
         missing=prediction is None,

@@ -9,14 +9,14 @@ __all__ = ["run_checkpoints"]
 
 
 def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
+    data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder with a suite's.")],
+    out: Annotated[Path, typer.Option(help="Folder of predictions and results.")],
     checkpoints: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Folders of models or of LoRA matrices, or hub names.", metavar="CHECKPOINT..."
         ),
-    ],
-    data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder with a suite's.")],
-    out: Annotated[Path, typer.Option(help="Folder of predictions and results.")],
+    ] = None,
     benchmark: Annotated[
         list[str] | None,
         typer.Option("--benchmark", "-b", help="One or more; see `eval list`.", show_default=False),
@@ -70,16 +70,33 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     overwrite: Annotated[
         bool, typer.Option(help="Remove predictions that were made otherwise.")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask a served model in place of checkpoints: an OpenAI-compatible address.",
+            show_default=False,
+        ),
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(help="What the server calls it.", show_default=False)
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Variable of the environment with the server's key.", show_default=False),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer of a server.")] = 300.0,
 ) -> None:
     """Let checkpoints answer benchmarks, score what they said, and compare them.
 
     Run again, it goes on where it stopped. `accelerate launch -m unidpo_mm eval run ...` shares
     the questions between processes.
     """
-    from ..engine.flow import Plan, run_plan
+    from ..engine.flow import Plan, run_endpoint, run_plan
 
+    if bool(checkpoints) == (endpoint is not None):
+        raise typer.BadParameter("name checkpoints, or --endpoint", param_hint="CHECKPOINT...")
     plan = Plan.of(
-        checkpoints,
+        checkpoints or (),
         data=data,
         out=out,
         benchmarks=benchmark or (),
@@ -88,15 +105,19 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         names=name or (),
         subset=subset,
     )
-    run_plan(
-        plan,
-        prompt=prompt,
-        style=style,
-        images=images,
-        batch_size=batch_size,
-        dtype=dtype,
-        max_new_tokens=max_new_tokens,
-        shuffle_pictures=shuffle_pictures,
-        check=check,
-        overwrite=overwrite,
-    )
+    settings = {
+        "prompt": prompt,
+        "images": images,
+        "max_new_tokens": max_new_tokens,
+        "shuffle_pictures": shuffle_pictures,
+        "overwrite": overwrite,
+    }
+    if endpoint is None:
+        run_plan(plan, dtype=dtype, check=check, style=style, batch_size=batch_size, **settings)
+        return
+    if served_model is None:
+        raise typer.BadParameter("a server has many models: name one", param_hint="--served-model")
+    from ..judge.client import ChatClient
+
+    client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout)
+    run_endpoint(plan, client, **settings)

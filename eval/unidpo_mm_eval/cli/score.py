@@ -33,6 +33,31 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
         int | None,
         typer.Option(help="Clusters to score, drawn by a fixed seed.", min=1, show_default=False),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of an OpenAI-compatible server, or local:CHECKPOINT, where the benchmark "
+            "needs a judge.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="What the server calls the judge.", show_default=False)
+    ] = None,
+    judge_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Variable of the environment with its key; OPENAI_API_KEY where it is set.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_cache: Annotated[
+        Path | None,
+        typer.Option(help="File of the judge's answers, asked once.", show_default=False),
+    ] = None,
+    leave_out_judge_errors: Annotated[
+        bool, typer.Option(help="Leave out what the judge did not judge; else it is wrong.")
+    ] = False,
 ) -> None:
     """Score a file of predictions: no model, no network, the same every time."""
     from rich.console import Console
@@ -51,10 +76,23 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
     found = load_benchmark(benchmark)
     rules = load_protocol(protocol or next(iter(found.families)))
     found.rules(rules.scoring)
-    samples = found.read(data, False)
+    samples = found.read(data, found.rules(rules.scoring).by_judge)
     if subset is not None:
         samples = part_of(samples, subset)
-    result = score(found, samples, read_predictions(predictions), rules, model=model)
+    who = None
+    if judge is not None:
+        from ..judge.judges import find_judge
+
+        who = find_judge(judge, model=judge_model, key_name=judge_key, cache=judge_cache)
+    result = score(
+        found,
+        samples,
+        read_predictions(predictions),
+        rules,
+        model=model,
+        judge=who,
+        leave_out_errors=leave_out_judge_errors,
+    )
     if output is not None:
         write_result(result, output)
     print_result(result, Console())

@@ -13,6 +13,7 @@ from unidpo_mm.errors import DataError, Problem, RecipeError
 
 from ..benchmark import Benchmark, load_benchmark
 from ..data_check import place
+from ..judge.client import ChatClient
 from ..protocols import Protocol, load_protocol
 from ..reading.data_set import DataSet
 from ..reading.subset import subset as part_of
@@ -24,9 +25,9 @@ from ..suites import Suite, load_suite
 from ..summary import summarise
 from .checkpoint import Checkpoint, find_checkpoint, load_checkpoint, named
 from .progress import progress
-from .run import Settings, answer_benchmark, asking, check_batches, score_run
+from .run import Asking, Settings, answer_benchmark, asking, check_batches, score_run
 
-__all__ = ["Plan", "run_plan"]
+__all__ = ["Plan", "run_endpoint", "run_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,10 @@ class Plan:
     suite: Suite | None
     data: Path
     out: Path
+
+    def path(self, name: str, benchmark: Benchmark) -> Path:
+        """Returns the file of a model's predictions on a benchmark."""
+        return self.out / name / f"{benchmark.name}.jsonl"
 
     @classmethod
     def of(
@@ -117,16 +122,14 @@ def run_plan(plan: Plan, *, dtype: str, check: int, **options: Any) -> list[Resu
     for checkpoint in plan.checkpoints:
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=state.device)
         for benchmark, data in plan.benchmarks:
-            folder = plan.out / checkpoint.name
             asked = asking(loaded, benchmark, data, settings)
-            path = folder / f"{benchmark.name}.jsonl"
+            path = plan.path(checkpoint.name, benchmark)
             if state.is_main_process:
                 _show_first(asked.manifest, checkpoint.name, benchmark.name)
             with progress(shown=state.is_main_process) as told:
                 answer_benchmark(asked, path, settings, told)
             if state.is_main_process:
-                results.append(score_run(asked, path, plan.protocol))
-                print_result(results[-1], console)
+                results += _scored(asked, path, plan.protocol, console)
                 if check:
                     count, other = check_batches(asked, path, check)
                     console.print(_checked(count, other), soft_wrap=True)
@@ -134,6 +137,40 @@ def run_plan(plan: Plan, *, dtype: str, check: int, **options: Any) -> list[Resu
     if state.is_main_process:
         _compare(plan, results, settings, console)
     return results
+
+
+def run_endpoint(plan: Plan, client: ChatClient, **options: Any) -> list[Result]:
+    """Lets a served model answer the benchmarks of a plan; see `run_plan`.
+
+    Args:
+        plan: What to do; it has no checkpoint.
+        client: The server.
+        options: Of `Settings`.
+    """
+    from .endpoint import answer_by_endpoint, asking_endpoint
+
+    settings, console = Settings(protocol=plan.protocol, **options), Console()
+    results: list[Result] = []
+    name = client.model.replace("/", "--")
+    for benchmark, data in plan.benchmarks:
+        asked = asking_endpoint(client, name, benchmark, data, settings)
+        path = plan.path(name, benchmark)
+        _show_first(asked.manifest, name, benchmark.name)
+        with progress(shown=True) as told:
+            answer_by_endpoint(asked, path, settings, told=told)
+        results += _scored(asked, path, plan.protocol, console)
+    return results
+
+
+def _scored(asked: Asking, path: Path, protocol: Protocol, console: Console) -> list[Result]:
+    """Scores a file of predictions, or says how that is done where a judge is needed."""
+    if asked.benchmark.rules(protocol.scoring).by_judge:
+        text = f"{asked.benchmark.title} needs a judge: unidpo-mm eval score --judge ... on {path}"
+        console.print(escape(text), soft_wrap=True)
+        return []
+    result = score_run(asked, path, protocol)
+    print_result(result, console)
+    return [result]
 
 
 def _data(benchmark: Benchmark, path: Path) -> DataSet:

@@ -74,14 +74,14 @@ class Asking:
 
     Attributes:
         benchmark, data: The benchmark.
-        local: The model with its adapter and decoding.
+        local: The model with its adapter and decoding, or the server.
         questions: In the order of the data.
         manifest: How the predictions are made.
     """
 
     benchmark: Benchmark
     data: DataSet
-    local: Local
+    local: Any
     questions: Sequence[Question]
     manifest: Mapping[str, Any]
 

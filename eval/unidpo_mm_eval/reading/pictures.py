@@ -1,5 +1,7 @@
 """Opens the pictures of samples: base64 of a table, or files beside the data."""
 
+import base64
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +12,19 @@ from ..samples import Picture
 if TYPE_CHECKING:
     from unidpo_mm.records import ImageRef
 
-__all__ = ["picture_folder", "picture_reference"]
+__all__ = ["data_address", "picture_folder", "picture_reference"]
 
 
 def picture_folder(data: Path, images: Path | None = None) -> Path:
     """Returns where names of picture files start: the folder named, else that of the data."""
     return images or (data if data.is_dir() else data.parent)
+
+
+def data_address(image: "ImageRef") -> str:
+    """Returns a picture as a data address that holds it, upright and in RGB, without loss."""
+    stream = io.BytesIO()
+    image.open().save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def picture_reference(picture: Picture, folder: Path, where: str) -> "ImageRef":

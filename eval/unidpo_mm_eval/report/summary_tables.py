@@ -134,6 +134,8 @@ def _detail(name: str, column: Column, cell: Cell) -> str:
         f"unparsed {metrics['unparsed_rate']:.1f} %, truncated {metrics['truncated_rate']:.1f} %, "
         f"missing {metrics['missing']:.0f}"
     )
+    if "judge_error_rate" in metrics:
+        text += f", not judged {metrics['judge_error_rate']:.1f} %"
     if "expected_format_rate" in metrics:
         text += f", in the expected format {metrics['expected_format_rate']:.1f} %"
     if cell.contrast is not None:

@@ -62,6 +62,8 @@ def notes(found: Comparison) -> list[str]:
         rates = ("unparsed", "empty", "error")
         shares = ", ".join(f"{rate} {metrics[f'{rate}_rate']:.1f} %" for rate in rates)
         shares += f", truncated {_truncated(one)}"
+        if "judge_error_rate" in metrics:
+            shares += f", not judged {metrics['judge_error_rate']:.1f} %"
         if "expected_format_rate" in metrics:
             shares += f", in the expected format {metrics['expected_format_rate']:.1f} %"
         counts = f"n = {metrics['n']:.0f} in {metrics['n_clusters']:.0f} clusters"

@@ -1,6 +1,7 @@
 """Results in the terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +11,7 @@ from ..benchmark import benchmark_names, load_benchmark
 from ..bridges import bridge_names, load_bridge
 from ..compare import Comparison
 from ..data_check import Found, labels
+from ..judge.duel import Duel
 from ..protocols import load_protocol, protocol_names
 from ..results import Result
 from ..suites import load_suite, suite_names
@@ -17,10 +19,15 @@ from ..summary import Summary
 from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
 
+if TYPE_CHECKING:
+    from ..engine.parity import Parity
+
 __all__ = [
     "print_benchmarks",
     "print_comparison",
     "print_data",
+    "print_duel",
+    "print_parity",
     "print_result",
     "print_summary",
 ]
@@ -79,6 +86,40 @@ def print_summary(found: Summary, console: Console) -> None:
         console.print(escape(text), soft_wrap=True)
     for warning in found.warnings:
         console.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+
+
+def print_duel(found: Duel, console: Console) -> None:
+    """Prints how a judge likes the second model beside the first."""
+    title = f"{found.names[1]} against {found.names[0]}, judged by {found.judge}, both orders"
+    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    table = Table(box=None)
+    for number, name in enumerate(("metric", "value", "interval")):
+        table.add_column(name, justify="right" if number else "left")
+    for name, value in found.metrics.items():
+        own = found.intervals[name]
+        table.add_row(name, f"{value:.2f}", f"{own.low:.2f} to {own.high:.2f}")
+    console.print(table)
+    console.print(f"both orders name the same winner: {found.consistent_rate:.1f} %")
+    for note in found.notes:
+        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
+
+
+def print_parity(found: Sequence["Parity"], console: Console) -> None:
+    """Prints how often two backends say the same, and score the same."""
+    table = Table(box=None)
+    names = ("benchmark", "n", "same answer", "same score", "here", "served")
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number else "left")
+    for one in found:
+        values = [f"{result.metrics[result.headline]:.2f}" for result in one.results]
+        counts = (one.n, one.same_answer, one.same_score)
+        table.add_row(escape(one.benchmark), *map(str, counts), *values)
+    console.print(table)
+    for one in found:
+        if one.first is not None:
+            own, here, there = one.first
+            text = f"{one.benchmark}, '{own}': {here[:200]!r} here, {there[:200]!r} served"
+            console.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
 
 
 def print_data(found: Sequence[Found], console: Console) -> None:

@@ -1,0 +1,71 @@
+"""Shared by benchmarks that a judge scores: what it is asked, and what becomes of its verdicts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..benchmark import JUDGE_ERROR, Rules
+from ..judge.client import Failure, Message
+from ..judge.judges import ask_all
+from ..metrics import Metrics
+from ..reading.pictures import data_address, picture_reference
+from ..samples import Judged, Sample, ScoredSample
+
+__all__ = ["judge_rules", "pictures_of"]
+
+Verdict = TypeVar("Verdict")
+
+
+def judge_rules(
+    *,
+    ask: Callable[[Sample, str], Sequence[Sequence[Message]]],
+    read: Callable[[Sample], Callable[[str], Verdict]],
+    settle: Callable[[Sample, Sequence[Verdict]], Judged],
+    metrics: Callable[[Sequence[ScoredSample]], Metrics],
+    headline: str,
+) -> Rules:
+    """Returns rules by a judge.
+
+    Args:
+        ask: (sample, response) -> the conversations that the judge is asked, one or several.
+        read: Sample -> what reads a verdict of an answer; it raises `Failure` where there is none.
+        settle: (sample, verdicts) -> what they come to.
+        metrics: Scored samples -> metrics.
+        headline: The metric that stands for the benchmark.
+    """
+
+    def judge_all(
+        asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
+    ) -> Sequence[Judged]:
+        flat = [
+            (number, messages)
+            for number, (sample, response) in enumerate(asked)
+            for messages in ask(sample, response)
+        ]
+        readers = [read(sample) for sample, _ in asked]
+        answers = ask_all(
+            options["judge"],
+            [(readers[number], messages) for number, messages in flat],
+        )
+        verdicts: list[list[Any]] = [[] for _ in asked]
+        for (number, _), answer in zip(flat, answers, strict=True):
+            verdicts[number].append(answer)
+        both = zip(asked, verdicts, strict=True)
+        return [_settled(sample, own, settle) for (sample, _), own in both]
+
+    return Rules(judge_all=judge_all, metrics=metrics, headline=headline, by_judge=True)
+
+
+def pictures_of(question: Sample) -> list[str]:
+    """Returns the pictures of a question from a table, as data addresses."""
+    found = (picture_reference(one, Path(), question.where) for one in question.pictures)
+    return [data_address(one) for one in found]
+
+
+def _settled(
+    sample: Sample, verdicts: Sequence[Any], settle: Callable[[Sample, Sequence[Any]], Judged]
+) -> Judged:
+    failures = [one for one in verdicts if isinstance(one, Failure)]
+    if failures:
+        return Judged(0.0, None, note=f"{JUDGE_ERROR}: {failures[0]}")
+    return settle(sample, verdicts)

@@ -1,0 +1,68 @@
+"""`unidpo-mm eval parity`: does a server say what the checkpoint says in this process?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["compare_with_endpoint"]
+
+DIFFERENT = 1
+"""Exit code where scores differ."""
+
+
+def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
+    checkpoint: Annotated[str, typer.Argument(help="A folder or hub name.")],
+    endpoint: Annotated[str, typer.Option(help="The server's OpenAI-compatible address.")],
+    served_model: Annotated[str, typer.Option(help="What the server calls the model.")],
+    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="One or more.")],
+    data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of both predictions.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="Prompts and rules; the benchmark's first if left out.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Clusters to ask.", min=1)] = 50,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures that the data name.", show_default=False),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="In place of the protocol's.", min=1, show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
+    ] = "auto",
+    key: Annotated[
+        str | None,
+        typer.Option(help="Variable of the environment with its key.", show_default=False),
+    ] = None,
+) -> None:
+    """Ask a checkpoint here and a server of it the same questions, and say where they differ.
+
+    The exit code is 0 where all scores are the same, 1 where some are not.
+    """
+    from rich.console import Console
+
+    from ..engine.flow import Plan
+    from ..engine.parity import compare_backends
+    from ..judge.client import ChatClient
+    from ..report.text import print_parity
+
+    plan = Plan.of(
+        (),
+        data=data,
+        out=out,
+        benchmarks=benchmark,
+        suite=None,
+        protocol=protocol,
+        names=(),
+        subset=samples,
+    )
+    client = ChatClient(endpoint, served_model, key_name=key)
+    found = compare_backends(
+        checkpoint, client, plan, dtype=dtype, images=images, max_new_tokens=max_new_tokens
+    )
+    print_parity(found, Console())
+    if any(one.same_score < one.n for one in found):
+        raise typer.Exit(DIFFERENT)

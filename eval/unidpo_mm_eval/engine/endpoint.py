@@ -1,0 +1,194 @@
+"""A served model answers questions: any OpenAI-compatible server, with the prompts of a local run.
+
+Answers are appended as they come, so that a server that dies in mid-run loses none of them; what
+was not answered is named by kind, and asked again by the next run.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.errors import DataError, UniDPOError
+from unidpo_mm.records import ImageSlot
+
+from ..benchmark import Benchmark
+from ..judge.client import ChatClient, Failure, Message
+from ..prompts import load_prompts
+from ..protocols import ANY, Decoding
+from ..reading.data_set import DataSet
+from ..reading.pictures import data_address
+from .progress import Told
+from .questions import Question, questions_of, shuffled_pictures
+from .run import PACKAGES, Asking, Settings
+from .store import PredictionStore
+
+__all__ = ["answer_by_endpoint", "asking_endpoint", "conversation"]
+
+SERVED = "served"
+"""Stands for the model family, which a server does not tell."""
+
+
+def asking_endpoint(
+    client: ChatClient, name: str, benchmark: Benchmark, data: DataSet, settings: Settings
+) -> Asking:
+    """Returns a served model and the questions of a benchmark.
+
+    Args:
+        client: The server.
+        name: What the model is called.
+        benchmark: The benchmark.
+        data: Its samples, with pictures.
+        settings: What holds for the run.
+    """
+    protocol = settings.protocol
+    profile = load_prompts(settings.prompt or protocol.prompt_of(ANY))
+    decoding = protocol.decoding_of(benchmark.name)
+    if settings.max_new_tokens is not None:
+        decoding = Decoding(**asdict(decoding) | {"max_new_tokens": settings.max_new_tokens})
+    asked = data
+    if settings.shuffle_pictures is not None:
+        asked = shuffled_pictures(data, settings.shuffle_pictures)
+    questions = questions_of(benchmark, asked, profile, images=settings.images)
+    first = next((one for one in questions if one.row is not None), None)
+    shown = _without_pictures(conversation(first)) if first else []
+    manifest = {
+        "model": name,
+        "weights": f"{client.model} at {client.base_url}",
+        "family": SERVED,
+        "backend": f"endpoint {client.base_url}",
+        "protocol": protocol.label,
+        "prompt": profile.label,
+        "style": "chat",
+        "benchmark": benchmark.name,
+        "data_sha256": data.sha256,
+        "rows": len(data.samples),
+        "shuffled_pictures": settings.shuffle_pictures,
+        "decoding": asdict(decoding),
+        "dtype": "the server's",
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES[:1]}},
+        "first_prompt": {"id": first.id if first else None, "text": str(shown), "ids": []},
+    }
+    return Asking(
+        benchmark=benchmark,
+        data=data,
+        local=_Served(client, decoding),
+        questions=questions,
+        manifest=manifest,
+    )
+
+
+class _Served:
+    """A model behind an address, with how it decodes."""
+
+    def __init__(self, client: ChatClient, decoding: Decoding) -> None:
+        self.client, self.decoding = client, decoding
+
+    def record(self, question: Question) -> dict[str, Any]:
+        """Returns the answer to one question; raises `Failure`."""
+        try:
+            messages = conversation(question)
+        except DataError as error:  # of a picture
+            return {"id": question.id, "response": "", "error": str(error)}
+        settings: dict[str, Any] = {"temperature": 0, "max_tokens": self.decoding.max_new_tokens}
+        if self.decoding.stop:
+            settings["stop"] = list(self.decoding.stop)[:4]
+        said = self.client.chat(messages, **settings)
+        found: dict[str, Any] = {"id": question.id, "response": said.text}
+        found |= {"finish_reason": said.finish_reason}
+        found |= {"new_tokens": said.new_tokens, "prompt": question.prompt_hash()}
+        if question.row is not None and question.row.images:
+            found["pictures"] = question.pictures_hash()
+        return found
+
+
+def answer_by_endpoint(
+    asked: Asking,
+    path: Path,
+    settings: Settings,
+    *,
+    concurrent: int = 16,
+    told: Told = lambda name, more, whole: None,
+) -> Path:
+    """Asks what is not answered yet and returns the file of predictions.
+
+    Args:
+        asked: The server and the questions.
+        path: Where the file goes.
+        settings: What holds for the run.
+        concurrent: Requests at once.
+        told: Is told how far it is.
+
+    Raises:
+        UniDPOError: If some were not answered; what was is kept.
+    """
+    served = asked.local
+    assert isinstance(served, _Served)
+    store = PredictionStore(path, asked.manifest, overwrite=settings.overwrite)
+    store.open()
+    name, whole = asked.benchmark.name, len(asked.questions)
+    if store.finished:
+        return path
+    for one in asked.questions:
+        if one.row is None and one.id not in store.done:
+            store.add([{"id": one.id, "response": "", "error": one.error}])
+    open_ = [one for one in asked.questions if one.id not in store.done]
+    told(name, whole - len(open_), whole)
+    failures: list[Failure] = []
+    with ThreadPoolExecutor(concurrent) as threads:
+        waiting = [threads.submit(served.record, one) for one in open_]
+        try:
+            for future in as_completed(waiting):
+                try:
+                    store.add([future.result()])
+                except Failure as failure:
+                    failures.append(failure)
+                told(name, 1, whole)
+        except BaseException:  # a wrong key: nothing else need be asked
+            for future in waiting:
+                future.cancel()
+            raise
+    if failures:
+        raise UniDPOError(_unanswered(failures, len(open_), path))
+    store.merge([one.id for one in asked.questions])
+    return path
+
+
+def conversation(question: Question) -> list[Message]:
+    """Returns a question in OpenAI's layout: the same words and pictures, in the same order."""
+    assert question.row is not None
+    images = iter(question.row.images)
+    turns: list[Message] = []
+    for message in question.row.messages:
+        parts = [
+            {"type": "image_url", "image_url": {"url": data_address(next(images))}}
+            if isinstance(part, ImageSlot)
+            else {"type": "text", "text": part}
+            for part in message.parts
+        ]
+        plain = len(parts) == 1 and isinstance(message.parts[0], str)
+        turns.append({"role": message.role, "content": message.parts[0] if plain else parts})
+    return turns
+
+
+def _without_pictures(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
+    shown: list[Mapping[str, Any]] = []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [part.get("text", "[picture]") for part in content]
+        shown.append({"role": message["role"], "content": content})
+    return shown
+
+
+def _unanswered(failures: Sequence[Failure], asked: int, path: Path) -> str:
+    kinds = Counter(failure.kind for failure in failures)
+    said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+    return (
+        f"{len(failures)} of {asked} questions were not answered ({said}; the first: "
+        f"{failures[0].found}). The others are kept beside {path}: run it again to ask the rest"
+    )

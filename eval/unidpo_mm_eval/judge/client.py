@@ -1,0 +1,164 @@
+"""One chat request to an OpenAI-compatible server: retried where that helps, failures by kind."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import requests
+
+from unidpo_mm.errors import Problem, RecipeError
+
+__all__ = ["ChatClient", "Failure", "Kind", "Message", "Said"]
+
+Kind = Literal["timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"]
+Message = Mapping[str, Any]
+USUAL_KEY = "OPENAI_API_KEY"
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most, whatever a server asks for."""
+
+
+class Failure(Exception):
+    """A request that was not answered.
+
+    Args:
+        kind: What went wrong.
+        found: What the server said, or did.
+    """
+
+    def __init__(self, kind: Kind, found: str) -> None:
+        super().__init__(f"{kind}: {found}")
+        self.kind, self.found = kind, found
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer.
+
+    Attributes:
+        text: As the server gave it.
+        finish_reason: ``length`` where the limit of new tokens ended it.
+        new_tokens: How many it has; None where the server does not say.
+    """
+
+    text: str
+    finish_reason: str | None
+    new_tokens: int | None = None
+
+
+@dataclass
+class ChatClient:
+    """A model behind an address.
+
+    Attributes:
+        base_url: Up to ``/v1``.
+        model: What the server calls the model.
+        key_name: Variable of the environment that holds the key; None for `OPENAI_API_KEY` where
+            it is set.
+        timeout: Seconds that one answer may take.
+        attempts: Requests for one answer before it counts as failed.
+        wait: Seconds before the second attempt; doubled each time.
+        sleep: Waits; tests pass their own.
+    """
+
+    base_url: str
+    model: str
+    key_name: str | None = None
+    timeout: float = 120.0
+    attempts: int = 6
+    wait: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+    _local: threading.local = field(default_factory=threading.local, repr=False)
+
+    def __post_init__(self) -> None:
+        self.base_url = self.base_url.rstrip("/")
+        if not self.base_url.startswith(("http://", "https://")):
+            found = f"'{self.base_url}' is no address of a server"
+            raise RecipeError(Problem("address", found, "Give one such as http://host:8000/v1"))
+        if self.key_name is not None and not os.environ.get(self.key_name):
+            found = f"the environment has no key '{self.key_name}'"
+            raise RecipeError(Problem("key", found, f"Set {self.key_name}, or name another"))
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> Said:
+        """Returns the answer to a conversation.
+
+        Args:
+            messages: In OpenAI's layout.
+            settings: Further fields of the request, for example ``max_tokens``.
+
+        Raises:
+            Failure: If no attempt was answered.
+        """
+        request = {"model": self.model, "messages": list(messages), **settings}
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return self._once(request)
+            except _Retry as again:
+                if attempt == self.attempts:
+                    raise again.failure from again
+                delay = max(self.wait * 2 ** (attempt - 1), again.after)
+                self.sleep(min(delay, LONGEST_WAIT))
+        raise AssertionError  # at least one attempt is made
+
+    def _once(self, request: Mapping[str, Any]) -> Said:
+        try:
+            answer = self._session().post(
+                f"{self.base_url}/chat/completions", json=request, timeout=self.timeout
+            )
+        except requests.Timeout as error:
+            raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
+        except requests.RequestException as error:
+            raise _Retry("unreachable", str(error)[:200]) from error
+        status = answer.status_code
+        if status == 429:
+            raise _Retry("rate_limited", answer.text[:200], after=_after(answer))
+        if status >= 500:
+            raise _Retry("server_error", f"status {status}: {answer.text[:200]}")
+        if status in (401, 403) and not self._key():
+            found = f"the server wants a key (status {status}) and there is none"
+            raise RecipeError(Problem("key", found, f"Set {self.key_name or USUAL_KEY}"))
+        if status >= 400:
+            raise Failure("refused", f"status {status}: {answer.text[:200]}")
+        return _said(answer)
+
+    def _session(self) -> requests.Session:
+        """Returns the session of this thread."""
+        if not hasattr(self._local, "session"):
+            session = requests.Session()
+            session.trust_env = not self.base_url.startswith(("http://127.", "http://localhost"))
+            if key := self._key():
+                session.headers["Authorization"] = f"Bearer {key}"
+            self._local.session = session
+        found: requests.Session = self._local.session
+        return found
+
+    def _key(self) -> str | None:
+        return os.environ.get(self.key_name or USUAL_KEY)
+
+
+class _Retry(Exception):
+    def __init__(self, kind: Kind, found: str, *, after: float = 0.0) -> None:
+        super().__init__(found)
+        self.failure, self.after = Failure(kind, found), after
+
+
+def _after(answer: requests.Response) -> float:
+    try:
+        return float(answer.headers.get("Retry-After", 0))
+    except ValueError:  # a date
+        return 0.0
+
+
+def _said(answer: requests.Response) -> Said:
+    try:
+        content = answer.json()
+        choice = content["choices"][0]
+        text = choice["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _Retry("malformed", f"no answer in {answer.text[:200]!r}") from error
+    if not isinstance(text, str):
+        raise _Retry("malformed", f"the answer is {type(text).__name__}")
+    usage = content.get("usage") or {}
+    return Said(text, choice.get("finish_reason"), usage.get("completion_tokens"))

@@ -1,0 +1,195 @@
+"""Judges: a model at an address, or one of our own in this process; many requests at once."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from unidpo_mm.errors import Problem, RecipeError
+
+from .cache import AnswerCache
+from .client import ChatClient, Failure, Message
+
+if TYPE_CHECKING:
+    from ..engine.answering import Local
+
+__all__ = ["EndpointJudge", "Judge", "LocalJudge", "ask_all", "find_judge", "question_to"]
+
+LOCAL = "local:"
+CONCURRENT = 8
+MOST_TOKENS = 1024
+"""Of a verdict with its reasons."""
+Answer = TypeVar("Answer")
+
+
+class Judge(Protocol):
+    """Who judges.
+
+    Attributes:
+        concurrent: Requests at once.
+    """
+
+    concurrent: int
+
+    @property
+    def name(self) -> str:
+        """Part of the name of every metric that comes of its verdicts."""
+        ...
+
+    def ask(self, messages: Sequence[Message]) -> str:
+        """Returns what the judge says; raises `Failure`."""
+        ...
+
+
+@dataclass
+class EndpointJudge:
+    """A model at an address; what was asked before is not asked again."""
+
+    client: ChatClient
+    cache: AnswerCache | None = None
+    concurrent: int = CONCURRENT
+
+    @property
+    def name(self) -> str:
+        """What the server calls it."""
+        return self.client.model
+
+    def ask(self, messages: Sequence[Message]) -> str:
+        """Returns what the judge says; raises `Failure`."""
+        settings = {"temperature": 0, "max_tokens": MOST_TOKENS}
+        request = {"address": self.client.base_url, "model": self.client.model, **settings}
+        request["messages"] = list(messages)
+        if self.cache is not None and (known := self.cache.get(request)) is not None:
+            return known
+        said = self.client.chat(messages, **settings).text
+        if self.cache is not None:
+            self.cache.put(request, said)
+        return said
+
+
+@dataclass
+class LocalJudge:
+    """One of our own models, in this process."""
+
+    name: str
+    local: "Local"
+    concurrent: int = 1
+
+    def ask(self, messages: Sequence[Message]) -> str:
+        """Returns what the judge says; raises `Failure`."""
+        from unidpo_mm.records import EncodedGroup
+
+        from ..engine.questions import Question
+
+        row = _row(messages)
+        encoded = self.local.encode(Question(id="judged", row=row))
+        if not isinstance(encoded, EncodedGroup):
+            raise Failure("refused", encoded)
+        (answer,) = self.local.answers([encoded])
+        if isinstance(answer, str):
+            raise Failure("server_error", answer)
+        return answer.text
+
+
+def find_judge(
+    place: str,
+    *,
+    model: str | None = None,
+    key_name: str | None = None,
+    cache: Path | None = None,
+    dtype: str = "auto",
+) -> Judge:
+    """Returns a judge.
+
+    Args:
+        place: An address of an OpenAI-compatible server, or ``local:CHECKPOINT``.
+        model: What the server calls the model.
+        key_name: Variable of the environment that holds the key.
+        cache: File of answers; None for none.
+        dtype: Number format of a local one.
+
+    Raises:
+        RecipeError: If the model is not named, or the key is not there.
+    """
+    if place.startswith(LOCAL):
+        from accelerate import PartialState
+
+        from unidpo_mm.adapter import AdapterOptions
+
+        from ..engine.answering import Local
+        from ..engine.checkpoint import find_checkpoint, load_checkpoint
+        from ..protocols import Decoding
+
+        found = find_checkpoint(place.removeprefix(LOCAL), model)
+        loaded = load_checkpoint(found, dtype=dtype, device=PartialState().device)
+        decoding = Decoding(max_new_tokens=MOST_TOKENS)
+        adapter = loaded.adapter(AdapterOptions())
+        return LocalJudge(found.name, Local(loaded.model, adapter, decoding, loaded.device))
+    if model is None:
+        text = "a server has many models"
+        raise RecipeError(Problem("--judge-model", text, "Name the one that judges"))
+    client = ChatClient(place, model, key_name=key_name)
+    return EndpointJudge(client, None if cache is None else AnswerCache(cache))
+
+
+def question_to(text: str, images: Sequence[str] = ()) -> list[Message]:
+    """Returns one turn of a user; pictures, as data addresses, stand before the words."""
+    if not images:
+        return [{"role": "user", "content": text}]
+    shown = [{"type": "image_url", "image_url": {"url": address}} for address in images]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+
+
+def ask_all(
+    judge: Judge, requests: Sequence[tuple[Callable[[str], Answer], Sequence[Message]]]
+) -> list[Answer | Failure]:
+    """Returns what each answer says, in order, or why there is none.
+
+    Args:
+        judge: Who judges.
+        requests: What reads a verdict, and raises `Failure` of kind ``malformed`` where there is
+            none; and the conversation.
+    """
+
+    def one(request: tuple[Callable[[str], Answer], Sequence[Message]]) -> Answer | Failure:
+        read, messages = request
+        try:
+            return read(judge.ask(messages))
+        except Failure as failure:
+            return failure
+
+    with ThreadPoolExecutor(judge.concurrent) as threads:
+        return list(threads.map(one, requests))
+
+
+def _row(messages: Sequence[Message]) -> Any:
+    """Returns a conversation in OpenAI's layout as a row of ours."""
+    from unidpo_mm.data.images import PictureRules, image_refs
+    from unidpo_mm.records import ImageSlot, PreferenceRow, Response
+    from unidpo_mm.records import Message as Turn
+
+    turns: list[Turn] = []
+    images: list[Any] = []
+    for message in messages:
+        content: Any = message["content"]
+        parts: list[str | ImageSlot] = []
+        listed: list[Any] = [{"type": "text", "text": content}]
+        for part in listed if isinstance(content, str) else content:
+            if part["type"] == "text":
+                parts.append(part["text"])
+            else:
+                images += image_refs(
+                    part["image_url"]["url"], PictureRules(), "the judge's picture"
+                )
+                parts.append(ImageSlot())
+        turns.append(Turn(message["role"], tuple(parts)))
+    return PreferenceRow(
+        id="judged",
+        domain="multimodal" if images else "text",
+        source="judge",
+        where="what the judge is asked",
+        messages=tuple(turns),
+        images=tuple(images),
+        responses=(Response("(asked)"),),
+    )

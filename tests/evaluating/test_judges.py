@@ -1,0 +1,281 @@
+"""Judges: verdicts read strictly, failures by kind, both orders, answers kept, a local judge."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import in_base64, option_table, talking_checkpoint
+from scores import run, told
+from served import server, words_of
+from unidpo_mm_eval.judge import client as client_module
+from unidpo_mm_eval.judge.client import Failure
+from unidpo_mm_eval.judge.verdicts import choice, first_line_numbers, fractions, rating
+from unidpo_mm_eval.results import read_result
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(client_module, "LONGEST_WAIT", 0.001)
+
+
+def table(folder: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = folder / "data.tsv"
+    path.write_text(text.getvalue(), encoding="utf-8")
+    return path
+
+
+def said(folder: Path, responses: Mapping[str, str], name: str = "mine") -> Path:
+    path = folder / f"{name}.jsonl"
+    lines = [json.dumps({"id": own, "response": text}) for own, text in responses.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def judged(
+    benchmark: str, data: Path, predictions: Path, url: str, *more: Any, model: str = "J"
+) -> Any:
+    out = predictions.with_suffix(".result.json")
+    done = run(
+        "score", "-b", benchmark, "--data", data, "--predictions", predictions, "--output", out,
+        "--judge", url, "--judge-model", model, *more,
+    )  # fmt: skip
+    assert done.exit_code == 0, told(done)
+    return read_result(out)
+
+
+def test_verdicts_are_read_strictly() -> None:
+    assert rating("Rating: 2? No.\nrating: 5", "rating", 0, 6) == 5
+    assert rating("**correctness**: 0.5", "correctness", 0, 1) == 0.5
+    assert first_line_numbers("8 9.5\nsince ...", 2, 1, 10) == [8, 9.5]
+    assert choice("[[A>B]] at first, but [[B>>A]]", ("A>B", "B>>A")) == "B>>A"
+    assert fractions("Component 1: 3/4\ncomponent 2: 0/6", "component", [4, 6]) == [3, 0]
+    for wrong in (
+        lambda: rating("rating: 7", "rating", 0, 6),
+        lambda: rating("I would say 5", "rating", 0, 6),
+        lambda: first_line_numbers("Assistant 1: 8, assistant 2: 9", 2, 1, 10),
+        lambda: first_line_numbers("8\n9", 2, 1, 10),
+        lambda: choice("A is better", ("A>B",)),
+        lambda: fractions("component 1: 5/4", "component", [4]),
+        lambda: fractions("component 1: 3/4", "component", [4, 6]),
+    ):
+        with pytest.raises(Failure, match="malformed"):
+            wrong()
+
+
+def mmhal(folder: Path) -> Path:
+    rows = [
+        {"question_type": kind, "image_id": f"i{n}", "image_content": ["dog", "mat"],
+         "question": f"What is {n}?", "gt_answer": "A dog.", "model_answer": ""}
+        for n, kind in enumerate(("attribute", "attribute", "counting", "counting"))
+    ]  # fmt: skip
+    path = folder / "response_template.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_mmhal_is_rated_and_failures_are_named(tmp_path: Path) -> None:
+    ratings = {"0": "rating: 6", "1": "so\nrating: 2", "2": "I cannot", "3": "rating: 4"}
+
+    def speak(request: Any, before: int) -> str:
+        return ratings[re.findall(r"What is (\d)", words_of(request))[0]]
+
+    data = mmhal(tmp_path)
+    ids = [f"i{n}/What is {n}?" for n in range(4)]
+    mine = said(tmp_path, dict.fromkeys(ids, "A dog on a mat."))
+    with server(speak) as stub:
+        result = judged("mmhal", data, mine, stub.url)
+        assert "dog, mat" in words_of(stub.requests[0])
+        assert stub.requests[0]["temperature"] == 0
+        left = judged("mmhal", data, mine, stub.url, "--leave-out-judge-errors")
+    assert result.headline == "rating[judge=J]"
+    assert result.metrics["rating[judge=J]"] == pytest.approx(12 / 4)
+    assert result.metrics["hallucination_rate[judge=J]"] == 50.0
+    assert result.metrics["rating/type/attribute[judge=J]"] == 4.0
+    assert result.metrics["judge_error_rate"] == 25.0
+    assert result.per_sample[2].note.startswith("judge_error: malformed: no 'rating:'")
+    assert left.metrics["rating[judge=J]"] == pytest.approx(12 / 3)
+    assert left.metrics["judge_error_rate"] == 25.0
+
+
+def test_a_judge_that_does_not_answer_is_an_error_by_kind(tmp_path: Path) -> None:
+    data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
+    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
+    with server(lambda request, before: 429) as stub:
+        result = judged("mmhal", data, mine, stub.url)
+    assert {one.note.split(":")[1].strip() for one in result.per_sample} == {"rate_limited"}
+    assert result.metrics["judge_error_rate"] == 100.0
+    assert result.metrics["unparsed_rate"] == 0.0
+
+
+def test_answers_are_kept_and_asked_once(tmp_path: Path) -> None:
+    data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
+    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
+    cache = tmp_path / "answers" / "cache.sqlite"
+    state = {"alive": True}
+    with server(lambda request, before: "rating: 3" if state["alive"] else 500) as stub:
+        first = judged("mmhal", data, mine, stub.url, "--judge-cache", cache)
+        state["alive"] = False
+        again = judged("mmhal", data, mine, stub.url, "--judge-cache", cache)
+        assert len(stub.requests) == 4
+        assert again.metrics == first.metrics
+        other = judged("mmhal", data, mine, stub.url, "--judge-cache", cache, model="K")
+        assert other.metrics["judge_error_rate"] == 100.0  # another judge is asked anew
+
+
+def test_results_of_two_judges_are_not_compared(tmp_path: Path) -> None:
+    data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
+    paths = []
+    with server(lambda request, before: "rating: 3") as stub:
+        for name, judge in (("a", "J"), ("b", "K"), ("c", "J")):
+            mine = said(tmp_path, dict.fromkeys(ids, f"A dog {name}."), name)
+            judged("mmhal", data, mine, stub.url, model=judge)
+            paths.append(mine.with_suffix(".result.json"))
+    assert "its judge is" in told(run("compare", paths[0], paths[1]))
+    done = run("compare", paths[0], paths[2])
+    assert "rating[judge=J]" in done.output
+    assert "not judged 0.0 %" in done.output
+    without = run("score", "-b", "mmhal", "--data", data, "--predictions", tmp_path / "a.jsonl")
+    assert "MMHal-Bench is scored by a judge. Name its address" in told(without)
+
+
+def test_mm_vet_counts_by_capability(tmp_path: Path) -> None:
+    rows = [
+        {"index": str(n), "question": f"Q{n}", "answer": "a <AND> b", "image": in_base64(n),
+         "category": skills}
+        for n, skills in enumerate(("rec,ocr", "ocr", "math"))
+    ]  # fmt: skip
+    grades = {"Q0": "correctness: 1.0", "Q1": "correctness: 0.5", "Q2": "correctness: 0"}
+
+    def speak(request: Any, before: int) -> str:
+        return grades[re.findall(r"Q\d", words_of(request))[0]]
+
+    with server(speak) as stub:
+        mine = said(tmp_path, {str(n): "x" for n in range(3)})
+        result = judged("mm_vet", table(tmp_path, rows), mine, stub.url)
+    assert result.metrics["score[judge=J]"] == pytest.approx(50.0)
+    assert result.metrics["score/capability/ocr[judge=J]"] == 75.0
+    assert result.metrics["score/capability/rec[judge=J]"] == 100.0
+
+
+def test_llava_wild_is_relative_and_raw(tmp_path: Path) -> None:
+    rows = [
+        {"index": str(n), "question": f"Q{n}", "gpt4_ans": "ref", "caption": "cap",
+         "category": ("conv", "detail")[n], "image": in_base64(n)}
+        for n in range(2)
+    ]  # fmt: skip
+    with server(lambda r, _: "8 4\nwhy" if "Q0" in words_of(r) else "10 7\nwhy") as stub:
+        mine = said(tmp_path, {"0": "x", "1": "y"})
+        result = judged("llava_wild", table(tmp_path, rows), mine, stub.url)
+    assert result.metrics["relative[judge=J]"] == pytest.approx(100 * 11 / 18)
+    assert result.metrics["raw[judge=J]"] == pytest.approx(55.0)
+    assert result.metrics["relative/category/conv[judge=J]"] == 50.0
+
+
+def test_wildvision_is_judged_in_both_orders(tmp_path: Path) -> None:
+    rows = [
+        {"index": str(n), "question": f"Q{n}", "answer": "reference", "image": in_base64(n)}
+        for n in range(2)
+    ]
+
+    def speak(request: Any, before: int) -> str:
+        words = words_of(request)
+        if "Q0" in words:  # the model's answer wins from both places
+            return "[[B>>A]]" if words.index("mine") > words.index("reference") else "[[A>B]]"
+        return "[[A>B]]"  # whoever stands first
+
+    with server(speak) as stub:
+        mine = said(tmp_path, {"0": "mine", "1": "mine"})
+        result = judged("wildvision", table(tmp_path, rows), mine, stub.url)
+        assert len(stub.requests) == 4
+        assert stub.requests[0]["messages"][0]["content"][0]["type"] == "image_url"
+    assert result.metrics["reward[judge=J]"] == pytest.approx(((100 + 50) / 2 + 0) / 2)
+    assert result.metrics["win_rate[judge=J]"] == pytest.approx(75.0)
+    assert result.metrics["consistent_rate[judge=J]"] == 0.0
+
+
+def test_mia_bench_counts_points(tmp_path: Path) -> None:
+    rows = [
+        {"index": str(n), "question": f"Q{n}", "components": "['one', 'two']",
+         "component_weight": "[4, 6]", "type": "['describe']", "image": in_base64(n)}
+        for n in range(2)
+    ]  # fmt: skip
+    replies = {"Q0": "component 1: 4/4\ncomponent 2: 3/6", "Q1": "component 1: 4/4"}
+
+    def speak(request: Any, before: int) -> str:
+        return replies[re.findall(r"Q\d", words_of(request))[0]]
+
+    with server(speak) as stub:
+        mine = said(tmp_path, {"0": "x", "1": "y"})
+        result = judged("mia_bench", table(tmp_path, rows), mine, stub.url)
+        assert "1. one (worth 4)" in words_of(stub.requests[0])
+    assert result.per_sample[0].score == 0.7
+    assert result.metrics["judge_error_rate"] == 50.0
+    assert result.metrics["score/type/describe[judge=J]"] == 35.0
+
+
+def test_two_models_before_a_judge(tmp_path: Path) -> None:
+    data = option_table(tmp_path, rows=6)
+    first = said(tmp_path, {str(n): f"old {n}" for n in range(6)}, "old")
+    second = said(tmp_path, {str(n): f"new {n}" for n in range(5)}, "new")
+
+    def speak(request: Any, before: int) -> str:
+        words = words_of(request)
+        number = int(re.findall(r"Which is (\d)", words)[0])
+        ahead = words.index(f"new {number}") < words.index(f"old {number}")
+        if number < 2:  # the new answer wins from both places
+            return "[[A>B]]" if ahead else "[[B>A]]"
+        if number == 2:  # the old one does
+            return "[[B>>A]]" if ahead else "[[A>>B]]"
+        return "[[A>B]]" if number == 3 else "hm"  # who stands first; no verdict
+
+    out = tmp_path / "duel.json"
+    with server(speak) as stub:
+        done = run("duel", first, second, "-b", "ai2d", "--data", data, "--judge", stub.url,
+                   "--judge-model", "J", "--output", out)  # fmt: skip
+    assert done.exit_code == 0, told(done)
+    found = json.loads(out.read_text())
+    assert found["outcomes"] == {"0": "win", "1": "win", "2": "loss", "3": "tie", "4": "error"}
+    assert found["metrics"]["score"] == pytest.approx(100 * 2.5 / 4)
+    assert found["metrics"]["judge_error_rate"] == 20.0
+    assert found["consistent_rate"] == 75.0
+    assert "malformed" in found["bouts"][4]["error"]
+    assert "questions that one of the two did not answer: 1" in done.output
+
+
+def test_one_of_our_models_can_judge(tmp_path: Path) -> None:
+    """It says nothing sensible, so that every verdict is a typed failure, and none is guessed."""
+    checkpoint = talking_checkpoint(tmp_path / "llava", "llava")
+    data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
+    mine, out = said(tmp_path, dict.fromkeys(ids, "A dog.")), tmp_path / "r.json"
+    from unidpo_mm_eval.judge import judges
+
+    limit, judges.MOST_TOKENS = judges.MOST_TOKENS, 8
+    try:
+        done = run("score", "-b", "mmhal", "--data", data, "--predictions", mine, "--output", out,
+                   "--judge", f"local:{checkpoint}")  # fmt: skip
+    finally:
+        judges.MOST_TOKENS = limit
+    assert done.exit_code == 0, told(done)
+    result = read_result(out)
+    assert result.headline == "rating[judge=llava]"
+    assert all("malformed" in one.note for one in result.per_sample)
+
+
+def test_a_judge_sees_pictures_also_in_this_process(tmp_path: Path) -> None:
+    from unidpo_mm_eval.judge.judges import find_judge, question_to
+
+    checkpoint = talking_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
+    judge = find_judge(f"local:{checkpoint}", dtype="float32")
+    addresses = [f"data:image/png;base64,{in_base64(n)}" for n in (1, 2)]
+    answers = {judge.ask(question_to("Which?", [one])) for one in addresses}
+    assert len(answers) == 2

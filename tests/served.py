@@ -1,0 +1,95 @@
+"""A loopback server that speaks OpenAI's chat API, and fails on demand."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = str | int | bytes | float | None
+"""A text to say; a status to fail with; a body as it is; seconds of silence; None to hang up."""
+Speak = Callable[[Mapping[str, Any], int], Reply]
+"""(request, how often this very request was made before) -> what to do."""
+
+
+class Stub:
+    """What the server was asked, and what it does."""
+
+    def __init__(self, speak: Speak) -> None:
+        self.speak = speak
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.seen: dict[str, int] = {}
+        self.lock = threading.Lock()
+        self.url = ""
+
+    def reply(self, request: dict[str, Any], key: str | None) -> Reply:
+        whole = json.dumps(request, sort_keys=True)
+        with self.lock:
+            before = self.seen.get(whole, 0)
+            self.seen[whole] = before + 1
+            self.requests.append(request)
+            self.keys.append(key)
+        return self.speak(request, before)
+
+
+@contextmanager
+def server(speak: Speak) -> Iterator[Stub]:
+    """Runs a server for a while."""
+    stub = Stub(speak)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            request = json.loads(self.rfile.read(length))
+            reply = stub.reply(request, self.headers.get("Authorization"))
+            if reply is None:
+                self.close_connection = True
+                self.connection.close()
+                return
+            status, body = 200, b""
+            if isinstance(reply, float):
+                time.sleep(reply)
+                reply = "late"
+            if isinstance(reply, int):
+                status, body = reply, b'{"error": "on purpose"}'
+            elif isinstance(reply, bytes):
+                body = reply
+            else:
+                choice = {"message": {"content": reply}, "finish_reason": "stop"}
+                body = json.dumps({"choices": [choice], "usage": {"completion_tokens": 3}}).encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if status == 429:
+                    self.send_header("Retry-After", "0.01")
+                self.end_headers()
+                self.wfile.write(body)
+            except OSError:  # who asked did not wait
+                self.close_connection = True
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.daemon_threads = True
+    stub.url = f"http://127.0.0.1:{found.server_address[1]}/v1"
+    thread = threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        found.shutdown()
+        found.server_close()
+
+
+def words_of(request: Mapping[str, Any]) -> str:
+    """Returns the words of the last turn."""
+    content = request["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
