@@ -12,6 +12,7 @@ from .cli.prefs import prefer
 from .cli.report import report_results
 from .cli.run import run_checkpoints
 from .cli.score import score_predictions
+from .cli.text import run_text
 
 __all__ = ["evaluation"]
 
@@ -22,6 +23,7 @@ evaluation = typer.Typer(
 evaluation.command("run")(run_checkpoints)
 evaluation.command("prefs")(prefer)
 evaluation.command("score")(score_predictions)
+evaluation.command("text")(run_text)
 evaluation.command("duel")(judge_duel)
 evaluation.command("compare")(compare_results)
 evaluation.command("parity")(compare_with_endpoint)

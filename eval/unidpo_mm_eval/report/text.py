@@ -21,6 +21,7 @@ from .tables import COLUMNS, comparison_rows, notes
 
 if TYPE_CHECKING:
     from ..engine.parity import Parity
+    from ..text_tasks import TextResults
 
 __all__ = [
     "print_benchmarks",
@@ -30,6 +31,7 @@ __all__ = [
     "print_parity",
     "print_result",
     "print_summary",
+    "print_text_results",
 ]
 
 LEFT = 2
@@ -120,6 +122,28 @@ def print_parity(found: Sequence["Parity"], console: Console) -> None:
             own, here, there = one.first
             text = f"{one.benchmark}, '{own}': {here[:200]!r} here, {there[:200]!r} served"
             console.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+
+
+def print_text_results(found: Sequence["TextResults"], console: Console) -> None:
+    """Prints what lm-eval says, by its own names: a row for each metric, a column a checkpoint."""
+    table = Table(box=None)
+    for number, name in enumerate(("task", "metric", *(one.model for one in found))):
+        table.add_column(escape(name), justify="right" if number >= LEFT else "left")
+    tasks = dict.fromkeys(task for one in found for task in one.results)
+    for task in tasks:
+        values = [one.results.get(task, {}) for one in found]
+        names = dict.fromkeys(name for one in values for name in one)
+        for name in (name for name in names if "," in name and "_stderr," not in name):
+            error = name.replace(",", "_stderr,", 1)
+            cells = [_with_error(one.get(name), one.get(error)) for one in values]
+            table.add_row(escape(task), escape(name.removesuffix(",none")), *cells)
+    console.print(table)
+
+
+def _with_error(value: object, error: object) -> str:
+    if not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:.4f}" + (f" ± {error:.4f}" if isinstance(error, int | float) else "")
 
 
 def print_data(found: Sequence[Found], console: Console) -> None:

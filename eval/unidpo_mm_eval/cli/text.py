@@ -1,0 +1,80 @@
+"""`unidpo-mm eval text`: text benchmarks by lm-eval."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["run_text"]
+
+
+def run_text(  # noqa: PLR0917, one parameter an option
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of models or of LoRA matrices, or hub names.", metavar="CHECKPOINT..."
+        ),
+    ],
+    tasks: Annotated[str, typer.Option(help="Names of tasks, with commas between.")],
+    out: Annotated[Path, typer.Option(help="Folder of results and logged samples.")],
+    include: Annotated[
+        Path | None,
+        typer.Option(help="Folder of task files of your own.", show_default=False),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(help="Examples before a question; the task's own if left out.", min=0),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Questions of each task.", min=1, show_default=False)
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What each checkpoint is called, in order.", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Requests at once.", min=1)] = 8,
+    dtype: Annotated[
+        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
+    ] = "auto",
+    style: Annotated[
+        str, typer.Option(help="chat, raw, or auto: the chat template where there is one.")
+    ] = "auto",
+    nltk_data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of NLTK's data, for tasks that need some.", show_default=False),
+    ] = None,
+) -> None:
+    """Hand checkpoints to lm-eval, and keep what it says of them.
+
+    It is not installed by default: pip install 'unidpo-mm[lm-eval]'.
+    """
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from ..engine.checkpoint import find_checkpoint, load_checkpoint, named
+    from ..report.text import print_text_results
+    from ..text_tasks import run_text_tasks, write_text_results
+
+    given: Sequence[str | None] = name or [None] * len(checkpoints)
+    if len(given) != len(checkpoints):
+        text = f"there are {len(given)} for {len(checkpoints)} checkpoints"
+        raise typer.BadParameter(text, param_hint="--name")
+    known = [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
+    results = []
+    for checkpoint in named(known):
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=PartialState().device)
+        found = run_text_tasks(
+            loaded,
+            [task.strip() for task in tasks.split(",") if task.strip()],
+            include=include,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            style=style,
+            nltk_data=nltk_data,
+        )
+        del loaded
+        write_text_results(found, out / checkpoint.name)
+        results.append(found)
+    print_text_results(results, Console())

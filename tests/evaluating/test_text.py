@@ -1,0 +1,122 @@
+"""`eval text` says what lm-eval says when it is called by hand, on tasks of a local folder."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import talking_checkpoint
+from scores import run, told
+
+CHOICES = """
+task: local_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{data}"}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{label}}}}"
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+WRITTEN = """
+task: local_written
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{data}"}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["."], max_gen_toks: 5, do_sample: false}}
+metric_list: [{{metric: exact_match}}]
+"""
+TASKS = ["local_choice", "local_written"]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [
+        {"question": f"What is {n} + {n + 1}? " * (1 + n % 2), "label": n % 3,
+         "choices": ["The answer", "red", "7"], "answer": "red"}
+        for n in range(9)
+    ]  # fmt: skip
+    data = folder / "rows.json"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for name, text in (("choice", CHOICES), ("written", WRITTEN)):
+        (folder / f"{name}.yaml").write_text(text.format(data=data))
+    return folder
+
+
+def by_hand(checkpoint: Path, tasks: Path, *, chat: bool) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model = HFLM(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=1)
+    found = simple_evaluate(
+        model=model, tasks=TASKS, task_manager=TaskManager(include_path=str(tasks)),
+        apply_chat_template=chat, random_seed=0, numpy_random_seed=0, torch_random_seed=0,
+        fewshot_random_seed=0,
+    )  # fmt: skip
+    assert found is not None
+    return dict(found)
+
+
+@pytest.mark.parametrize("style", ["chat", "raw"])
+def test_results_are_those_of_lm_eval_by_hand(
+    style: str, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
+    done = run(
+        "text", checkpoint, "--tasks", ",".join(TASKS), "--include", tasks, "--style", style,
+        "--out", tmp_path / "out", "--dtype", "float32", "--batch-size", 4,
+    )  # fmt: skip
+    assert done.exit_code == 0, told(done)
+    ours = json.loads((tmp_path / "out" / "llama" / "text.json").read_text())
+    theirs = by_hand(checkpoint, tasks, chat=style == "chat")
+    for task in TASKS:
+        for name, value in theirs["results"][task].items():
+            assert ours["results"][task][name] == (
+                pytest.approx(value, abs=1e-9) if isinstance(value, float) else value
+            )
+        lines = (tmp_path / "out" / "llama" / f"samples_{task}.jsonl").read_text().splitlines()
+        mine = [json.loads(line) for line in lines]
+        for one, other in zip(mine, theirs["samples"][task], strict=True):
+            assert one["target"] == str(other["target"]) or one["target"] == other["target"]
+            if task == "local_written":
+                assert one["resps"] == other["resps"]
+            else:
+                values = [float(answer[0][0]) for answer in one["resps"]]
+                assert values == pytest.approx(
+                    [answer[0][0] for answer in other["resps"]], abs=1e-4
+                )
+    assert "local_choice" in done.output
+    assert ours["settings"]["style"] == style
+
+
+def test_a_vision_language_model_answers_text_too(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    checkpoint = talking_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
+    done = run("text", checkpoint, "--tasks", "local_choice", "--include", tasks, "--out",
+               tmp_path / "out", "--limit", 3)  # fmt: skip
+    assert done.exit_code == 0, told(done)
+
+
+def test_tasks_that_do_not_exist_are_told(tasks: Path, tmp_path: Path) -> None:
+    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
+    words = ("text", checkpoint, "--include", tasks, "--out", tmp_path / "out")
+    assert "lm-eval has no task nothing_such" in told(run(*words, "--tasks", "nothing_such"))
+
+
+def test_without_the_library_it_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    done = run("text", checkpoint, "--tasks", "x", "--out", tmp_path / "out")
+    assert "pip install 'unidpo-mm[lm-eval]'" in told(done)
