@@ -21,6 +21,7 @@ __all__ = [
     "PLUGIN_API",
     "families",
     "format_modules",
+    "load_callback",
     "load_family",
     "load_loss",
     "loss_names",
@@ -34,6 +35,7 @@ PLUGIN_API = 1
 
 ADAPTER_GROUP = "unidpo_mm.model_adapters"
 COMMAND_GROUP = "unidpo_mm.commands"
+CALLBACK_GROUP = "unidpo_mm.callbacks"
 FORMAT_PACKAGE = "unidpo_mm.data.formats"
 LOSS_PACKAGE = "unidpo_mm.losses"
 NOT_YET = frozenset({"kto", "kto_pair"})
@@ -123,6 +125,20 @@ def format_modules() -> dict[str, ModuleType]:
         name: importlib.import_module(f"{FORMAT_PACKAGE}.{name}")
         for name in _module_names(package.__path__)
     }
+
+
+def load_callback(name: str, settings: Any) -> Any:
+    """Returns a trainer callback that an installed package brings, made of its settings.
+
+    Raises:
+        RecipeError: If no package brings one of that name; lists what exists.
+    """
+    known = {point.name: point for point in entry_points(group=CALLBACK_GROUP)}
+    if name not in known:
+        found = f"there is no callback '{name}'{suggestion(name, known)}"
+        remedy = f"Choose one of {', '.join(known)}" if known else "Leave it out"
+        raise RecipeError(Problem("run.callbacks", found, remedy))
+    return known[name].load()(settings)
 
 
 def user_commands() -> dict[str, EntryPoint]:

@@ -86,7 +86,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "eval_generations": 4,
         "eval_max_new_tokens": 64,
     },
-    RunSection: {"resume": "auto"},
+    RunSection: {"resume": "auto", "callbacks": {}},
 }
 SOURCE_LOSS = {"beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good"}
 

@@ -255,6 +255,9 @@ class RunSection(Section):
     resume: Name = "auto"
     """`auto` goes on from the last checkpoint in `output_dir`, of the same model, data and loss;
     `never` starts anew, else a path."""
+    callbacks: dict[str, dict[str, Any]] = {}
+    """Callbacks that installed packages bring, each with its settings; `benchmarks` asks a part of
+    some benchmarks every so many steps."""
 
 
 class Recipe(Section):

@@ -11,9 +11,9 @@ from torch import nn
 
 from ..adapter import Adapter
 from ..cache.feature_store import FeatureStore
-from ..modeling.generation import greedy_answers
 from ..modeling.reference import Reference
 from ..records import GroupBatch, PreferenceRow
+from .generation import greedy_answers
 from .loss_settings import LossSettings
 from .metrics import MetricSums
 from .step import preference_step

@@ -16,7 +16,7 @@ from ..data.load import SourceFile, log_reports, read_sources
 from ..data.scores import ScorePolicy
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
-from ..plugins import load_loss
+from ..plugins import load_callback, load_loss
 from ..recipe import Recipe, dump_recipe
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
@@ -84,6 +84,7 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
         train_dataset=train_rows,
         eval_dataset=eval_rows or None,
         peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
+        callbacks=[load_callback(name, given) for name, given in recipe.run.callbacks.items()],
     )
 
 

@@ -120,6 +120,9 @@ class UniDPOTrainer(Trainer):
         if self.progress is not None:
             self.add_callback(self.progress)
         self.first_evaluation: dict[str, float] = {}
+        for callback in callbacks or ():
+            if hasattr(callback, "attach"):  # those that need more than transformers hands them
+                callback.attach(self)
 
     def _check_start(self) -> LayoutChoice:
         """Refuses FSDP that would not happen and a model that would be scored wrongly.

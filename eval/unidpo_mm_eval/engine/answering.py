@@ -6,26 +6,39 @@ that several processes share, computes the very same batches and writes the very
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError
-from unidpo_mm.modeling.generation import Answer, greedy_answers
 from unidpo_mm.records import EncodedGroup
+from unidpo_mm.training.generation import Answer, greedy_answers
 
 from ..protocols import Decoding
 from .questions import Question, by_size
-from .store import PredictionStore
 
 __all__ = ["Local", "answer_all", "one_by_one"]
 
 Told = Callable[[int], None]
 """Is told how many questions were answered."""
+
+
+class Store(Protocol):
+    """Where answers go.
+
+    Attributes:
+        done: Id -> record of what is answered.
+    """
+
+    done: dict[str, dict[str, Any]]
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps records."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def batches_of(questions: Sequence[Question], size: int) -> list[list[int]]:
 def answer_all(
     local: Local,
     questions: Sequence[Question],
-    store: PredictionStore,
+    store: Store,
     *,
     batch_size: int,
     rank: int = 0,

@@ -1,0 +1,114 @@
+"""Benchmarks while a model trains: logged beside the usual metrics, and training is unmoved."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from asking import option_table, talking_checkpoint
+from builders import mixed_rows
+from scores import run, told
+from trainers import config, make_trainer, state_of
+from unidpo_mm_eval.in_training import BenchmarkCallback, from_recipe
+from unidpo_mm_eval.results import read_result
+
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.training.run import trainer_for
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_checkpoint(tmp_path_factory.mktemp("model") / "llava", "llava")
+
+
+def callback(folder: Path, **more: Any) -> BenchmarkCallback:
+    data = option_table(folder)
+    settings: dict[str, Any] = {"every": 2, "clusters": 5, "max_new_tokens": 4}
+    return BenchmarkCallback(data=data, benchmarks=("ai2d",), **(settings | more))
+
+
+def trained(folder: Path, checkpoint: Path, *callbacks: Any) -> Any:
+    rows, args = mixed_rows(pictures=True), config(folder / "out", max_steps=3)
+    trainer = make_trainer(checkpoint, rows, args, callbacks=list(callbacks))
+    trainer.train()
+    return trainer
+
+
+def test_benchmarks_are_logged_and_training_is_unmoved(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+    asked = trained(tmp_path / "with", checkpoint, callback(tmp_path / "with"))
+    plain = trained(tmp_path / "without", checkpoint)
+    for name, tensor in state_of(plain).items():
+        assert torch.equal(tensor, state_of(asked)[name]), name
+    logged = [
+        (log["step"], log["benchmarks/ai2d/accuracy"])
+        for log in asked.state.log_history
+        if "benchmarks/ai2d/accuracy" in log
+    ]
+    assert [step for step, _ in logged] == [0, 2, 3]
+    folder = tmp_path / "with" / "out" / "benchmarks"
+    for step, value in logged:
+        result = read_result(folder / f"step-{step}" / "ai2d.json")
+        assert result.metrics["accuracy"] == value
+        assert result.metrics["n_clusters"] == 5
+    done = run("compare", folder / "step-0" / "ai2d.json", folder / "step-3" / "ai2d.json")
+    assert done.exit_code == 0, told(done)
+    assert "step-3 against step-0" in done.output
+
+
+def test_a_look_says_what_eval_run_says(checkpoint: Path, tmp_path: Path) -> None:
+    trainer = trained(tmp_path, checkpoint, callback(tmp_path, every=100, clusters=100))
+    trainer.save_model()
+    out = tmp_path / "asked"
+    done = run("run", tmp_path / "out", "-b", "ai2d", "--data", tmp_path / "AI2D_TEST.tsv", "--out",
+               out, "--max-new-tokens", 4, "--name", "tuned", "--dtype", "float32")  # fmt: skip
+    assert done.exit_code == 0, told(done)
+    after = read_result(out / "tuned" / "ai2d.json").per_sample
+    looked = read_result(tmp_path / "out" / "benchmarks" / "step-3" / "ai2d.json").per_sample
+    assert [one.response for one in looked] == [one.response for one in after]
+
+
+def test_a_model_that_does_not_answer_in_form_is_warned_of(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.in_training"):
+        trained(tmp_path, checkpoint, callback(tmp_path))
+    text = " ".join(record.getMessage() for record in caplog.records)
+    assert "AI2D test: before training only 0 % of the answers are in the form" in text
+    assert "is the chat template the model's own?" in text
+    assert "100 % of the answers were cut" in text
+
+
+def test_a_recipe_names_it(checkpoint: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"What is {n}?", "chosen": "The answer.", "rejected": "Eight",
+             "score_chosen": 4, "score_rejected": 1} for n in range(4)]  # fmt: skip
+    pairs.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data = option_table(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"""
+model: {{name_or_path: {checkpoint}}}
+data: {{sources: [{{path: {pairs}}}]}}
+train: {{output_dir: {tmp_path / "out"}, max_steps: 2, report_to: none}}
+run:
+  callbacks:
+    benchmarks: {{benchmarks: [ai2d], data: {data}, every: 1, clusters: 3, max_new_tokens: 3}}
+""")
+    trainer = trainer_for(load_recipe(recipe, []))
+    trainer.train()
+    steps = [log["step"] for log in trainer.state.log_history if "benchmarks/ai2d/accuracy" in log]
+    assert steps == [0, 1, 2]
+    with pytest.raises(RecipeError, match="no callback 'benchmark', did you mean 'benchmarks'"):
+        trainer_for(load_recipe(recipe, ["run.callbacks={benchmark: {}}"]))
+
+
+def test_settings_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refused:
+        from_recipe({"data": str(tmp_path), "every": "often", "evry": 3})
+    text = str(refused.value)
+    assert "run.callbacks.benchmarks.every" in text
+    assert "run.callbacks.benchmarks.evry" in text
