@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.captions import figures, majority_rate, named_kinds, rate, shuffle
+from unidpo_mm_eval.demo.captions import figures, majority_rate, rate, shuffle
+from unidpo_mm_eval.demo.kinds import named_kinds
 from unidpo_mm_eval.demo.pictures import Canvas
 from unidpo_mm_eval.demo.pipeline import PairResult
 from unidpo_mm_eval.demo.runner import DemoRunner, values_of

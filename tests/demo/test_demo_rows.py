@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from unidpo_mm_eval.demo.exercises import balance, math_tasks, text_tasks
-from unidpo_mm_eval.demo.pictures import KINDS, SHARES, Canvas, Emoji, split_emoji
+from unidpo_mm_eval.demo.kinds import KINDS
+from unidpo_mm_eval.demo.pictures import SHARES, Canvas, Emoji, split_emoji
 from unidpo_mm_eval.demo.training_rows import (
     PLANTED_SHARE,
     caption_pair,

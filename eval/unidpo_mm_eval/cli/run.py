@@ -1,7 +1,7 @@
 """`unidpo-mm eval run`: checkpoints answer benchmarks, and what they said is scored."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -105,7 +105,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         names=name or (),
         subset=subset,
     )
-    settings = {
+    settings: dict[str, Any] = {
         "prompt": prompt,
         "images": images,
         "max_new_tokens": max_new_tokens,

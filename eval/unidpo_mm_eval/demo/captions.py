@@ -2,7 +2,6 @@
 
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Any
 
 import torch
 
+from .kinds import named_kinds
 from .number_format import compute_dtype
-from .pictures import KINDS, Canvas
+from .pictures import Canvas
 from .training_rows import QUESTION, prompt
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "figures",
     "greedy_captions",
     "majority_rate",
-    "named_kinds",
     "shuffle",
 ]
 
@@ -89,13 +88,6 @@ def greedy_captions(
             answer.strip() for answer in processor.batch_decode(new, skip_special_tokens=True)
         ]
     return captions
-
-
-def named_kinds(caption: str) -> list[str]:
-    """Returns the kinds that a caption names, in order, each once; plurals count."""
-    words = re.findall(r"[a-z]+", caption.lower())
-    found = [w if w in KINDS else w.removesuffix("s") for w in words]
-    return list(dict.fromkeys(word for word in found if word in KINDS))
 
 
 def figures(captions: Sequence[str], canvases: Sequence[Canvas]) -> Figures:

@@ -22,21 +22,9 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-T = TypeVar("T")
+from .kinds import KINDS
 
-KINDS: dict[str, tuple[str, ...]] = {
-    "animal": ("animal-",),
-    "building": ("place-building", "place-religious"),
-    "face": ("face-",),
-    "flag": ("country-flag",),
-    "food": ("food-",),
-    "hand": ("hand-", "hands"),
-    "heart": ("heart",),
-    "person": ("person-role", "person-fantasy"),
-    "plant": ("plant-",),
-    "vehicle": ("transport-ground", "transport-air", "transport-water"),
-}
-"""Kind -> how the subcategories of the emoji list that belong to it begin."""
+T = TypeVar("T")
 
 # Pictures that do not depict what their subcategory says: parts, places, signs, look-alikes.
 EXCLUDED = frozenset(

@@ -23,13 +23,14 @@ from unidpo_mm.training.run import train_from_recipe, trainer_for
 
 from .assets import fetch_assets
 from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
+from .comparison import compare_models, print_compared
 from .fast_path import Saving, measure_saving
 from .held_out_pairs import DOMAINS, PairResult, pair_results, preference_accuracy
+from .kinds import KINDS
 from .number_format import compute_dtype, recipe_keys
-from .pictures import KINDS
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
-from .report import GalleryItem, draw_answers, draw_curves, preference_table, result_table
+from .report import GalleryItem, draw_answers, draw_curves, result_table
 from .training_rows import DemoData, write_data
 from .vlm import assemble_vlm, save_vlm
 
@@ -96,16 +97,26 @@ def run_demo(
     """
     began = time.perf_counter()
     start = prepare(out / f"seed-{seed}", seed, split=split, shape=shape)
-    outcome = tune(start, start.folder / "uni_dpo")
+    tuned = start.folder / "uni_dpo"
+    outcome = tune(start, tuned)
+    with stage("before and after, by the commands of eval"):
+        compared = compare_models(
+            start.model,
+            tuned,
+            start.data.folder,
+            out / "eval",
+            seed=seed,
+            dtype=str(compute_dtype()).removeprefix("torch."),
+        )
     summary = summarise(start, outcome, seconds=time.perf_counter() - began)
-    summary |= {"split": split, "shape": shape}
+    summary |= {"split": split, "shape": shape, "compared": compared.content()}
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     draw_curves(outcome.history, out / "curves.png")
     draw_answers(gallery(start, outcome), out / "answers.png")
     shown = Console()
     shown.print(result_table(summary))
-    shown.print(preference_table(summary))
+    print_compared(compared, shown)
     if outcome.saving is not None:
         shown.print(outcome.saving.line())
     shown.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")

@@ -50,28 +50,6 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def preference_table(summary: Mapping[str, Any]) -> Table:
-    """Returns the held-out preference accuracy by domain, before and after."""
-    table = Table(
-        title="Held-out pairs: the better answer is the likelier one",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for heading in ("", "pairs", "warm-up", "Uni-DPO", "change (st. error)"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for domain in (*DOMAINS, "all"):
-        found = summary[domain]["preference_accuracy"]
-        change = 100 * (found["tuned"] - found["before"])
-        table.add_row(
-            domain,
-            str(found["n"]),
-            f"{100 * found['before']:.1f} %",
-            f"{100 * found['tuned']:.1f} %",
-            f"{change:+.1f} ({100 * found['change_error']:.1f})",
-        )
-    return table
-
-
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draws loss, margins and weights over the steps, a line for each domain.
 

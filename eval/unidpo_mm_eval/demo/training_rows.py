@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .exercises import Task, math_tasks, text_tasks
-from .pictures import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
+from .kinds import KINDS
+from .pictures import Canvas, caption, draw_canvases, load_emoji, split_emoji
 
 __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
@@ -89,6 +90,7 @@ def write_data(
     write_jsonl(data.file("multimodal_several"), itertools.chain(*fewer))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
     write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
+    write_jsonl(data.file("test_pictures"), map(test_row, test))
     held_out = [
         caption_pair(c, n, generator) for n, c in enumerate(test[: sizes.test_picture_pairs])
     ]
@@ -115,6 +117,17 @@ def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
         "prompt": prompt(QUESTION, picture=True),
         "images": [f"pictures/{canvas.file.name}"],
         "responses": [{"text": caption(named)}],
+    }
+
+
+def test_row(canvas: Canvas) -> dict[str, Any]:
+    """Returns the question about an unseen picture, as the benchmark `quickstart` reads it."""
+    return {
+        "id": canvas.id,
+        "image": f"pictures/{canvas.file.name}",
+        "question": QUESTION,
+        "kinds": list(canvas.kinds),
+        "caption": canvas.caption,
     }
 
 

@@ -106,18 +106,21 @@ class Plan:
         )
 
 
-def run_plan(plan: Plan, *, dtype: str, check: int, **options: Any) -> list[Result]:
+def run_plan(
+    plan: Plan, *, dtype: str, check: int, console: Console | None = None, **options: Any
+) -> list[Result]:
     """Runs a plan and prints what comes of it.
 
     Args:
         plan: What to do.
         dtype: Number format of the weights.
         check: Questions that are asked again, alone.
+        console: Where results are printed; None for the terminal.
         options: Of `Settings`.
     """
     state = PartialState()
     settings = Settings(protocol=plan.protocol, **options)
-    console = Console()
+    console = console or Console()
     results: list[Result] = []
     for checkpoint in plan.checkpoints:
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=state.device)
@@ -125,8 +128,8 @@ def run_plan(plan: Plan, *, dtype: str, check: int, **options: Any) -> list[Resu
             asked = asking(loaded, benchmark, data, settings)
             path = plan.path(checkpoint.name, benchmark)
             if state.is_main_process:
-                _show_first(asked.manifest, checkpoint.name, benchmark.name)
-            with progress(shown=state.is_main_process) as told:
+                _show_first(asked.manifest, checkpoint.name, benchmark.name, quiet=console.quiet)
+            with progress(shown=state.is_main_process and not console.quiet) as told:
                 answer_benchmark(asked, path, settings, told)
             if state.is_main_process:
                 results += _scored(asked, path, plan.protocol, console)
@@ -188,8 +191,10 @@ def _data(benchmark: Benchmark, path: Path) -> DataSet:
     return benchmark.read(found, True)
 
 
-def _show_first(manifest: Mapping[str, Any], model: str, benchmark: str) -> None:
-    console = Console(stderr=True)
+def _show_first(
+    manifest: Mapping[str, Any], model: str, benchmark: str, *, quiet: bool = False
+) -> None:
+    console = Console(stderr=True, quiet=quiet)
     prompt = manifest["first_prompt"].get("text", "no question can be asked")
     how = f"{manifest['prompt']}, {manifest['style']}, {manifest['dtype']}"
     console.print(f"[bold]{escape(model)}, {benchmark}[/bold] ({how}); its first prompt:")

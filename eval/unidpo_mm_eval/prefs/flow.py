@@ -10,7 +10,7 @@ from rich.console import Console
 from unidpo_mm.errors import ModelError, Problem, RecipeError
 
 from ..benchmark import load_benchmark
-from ..compare import compare
+from ..compare import Comparison, compare
 from ..engine.checkpoint import (
     Checkpoint,
     LoadedCheckpoint,
@@ -24,7 +24,7 @@ from ..report.text import print_comparison, print_result
 from ..results import Result
 from .run import score_preferences
 
-__all__ = ["run_preferences"]
+__all__ = ["run_preferences", "shown_metrics"]
 
 NONE, LORA_OFF = "none", "lora_off"
 
@@ -39,6 +39,7 @@ def run_preferences(
     reference: str,
     names: Sequence[str],
     dtype: str,
+    console: Console | None = None,
     **options: Any,
 ) -> list[Result]:
     """Scores pairs with every checkpoint and prints what comes of it.
@@ -52,6 +53,7 @@ def run_preferences(
         reference: ``none``, ``lora_off`` or a checkpoint.
         names: What checkpoints are called; empty for their folders' names.
         dtype: Number format of the weights.
+        console: Where results are printed; None for the terminal.
         options: Of `score_preferences`.
     """
     kind = load_benchmark(benchmark)
@@ -67,12 +69,12 @@ def run_preferences(
         [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
     )
     _refuse_reference(known, reference)
-    state, console = PartialState(), Console()
+    state, console = PartialState(), console or Console()
     other = _reference(reference, dtype, state.device)
     results: list[Result] = []
     for checkpoint in known:
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=state.device)
-        with progress(shown=state.is_main_process) as told:
+        with progress(shown=state.is_main_process and not console.quiet) as told:
             result = score_preferences(
                 loaded,
                 kind,
@@ -89,11 +91,21 @@ def run_preferences(
             results.append(result)
     if len(results) > 1:
         contrast = compare(results)
-        shown = [name for name in contrast.results[0].intervals if "/" not in name]
+        shown = shown_metrics(contrast)
         print_comparison(contrast, shown, console)
         page = comparison_page(contrast, shown, data=None)
         (out / f"{kind.name}.html").write_text(page, encoding="utf-8")
     return results
+
+
+def shown_metrics(found: Comparison) -> list[str]:
+    """Returns what a table of pairs shows: the accuracy, also by domain and group, and margins."""
+    by = ("accuracy/domain/", "accuracy/group/")
+    return [
+        name
+        for name in found.results[0].intervals
+        if name in ("accuracy", "mean_margin", "mean_chosen_logp") or name.startswith(by)
+    ]
 
 
 def _refuse_reference(checkpoints: Sequence[Checkpoint], reference: str) -> None:

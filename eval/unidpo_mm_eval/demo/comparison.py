@@ -1,0 +1,133 @@
+"""The quick-start's last stage: the model before and after tuning, by the commands of `eval`.
+
+Captions of unseen pictures by `eval run`, once with their own pictures and once, as the control,
+with those of others; pairs of pictures, math and text by `eval prefs`. Everything is written as the
+commands write it, so that any of it can be looked at again.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..compare import Comparison, compare
+from ..engine.flow import Plan, run_plan
+from ..prefs.flow import run_preferences, shown_metrics
+from ..report.page import comparison_page
+from ..report.tables import as_json
+from ..report.text import print_comparison
+from .captions import MAX_NEW_TOKENS
+
+__all__ = ["Compared", "compare_models", "print_compared"]
+
+BENCHMARK = "quickstart"
+BEFORE, AFTER, CONTROL = "warm-up", "Uni-DPO", "shuffled"
+SHOWN = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The model before and after, and the control.
+
+    Attributes:
+        captions: Of unseen pictures: before, after, and after with the pictures of others.
+        pairs: Held-out pairs: before and after.
+        commands: What gives the same by hand.
+        page: Every caption with its picture.
+    """
+
+    captions: Comparison
+    pairs: Comparison
+    commands: tuple[str, ...]
+    page: Path
+
+    def content(self) -> dict[str, Any]:
+        """Returns every number, for the summary."""
+        both = {"captions": self.captions, "pairs": self.pairs}
+        return {name: json.loads(as_json(found)) for name, found in both.items()}
+
+
+def compare_models(
+    before: Path, after: Path, data: Path, out: Path, *, seed: int, dtype: str
+) -> Compared:
+    """Returns how a model does before and after tuning.
+
+    Args:
+        before: The warmed-up checkpoint.
+        after: The tuned one.
+        data: Folder of the demo's data.
+        out: Where predictions and results go.
+        seed: Draws the pictures of the control.
+        dtype: Number format of the weights.
+    """
+    quiet = Console(quiet=True)
+    pictures, pairs = data / "test_pictures.jsonl", data / "heldout_pairs.jsonl"
+    results = []
+    asked: tuple[tuple[list[Path], list[str], int | None], ...] = (
+        ([before, after], [BEFORE, AFTER], None),
+        ([after], [CONTROL], seed),
+    )
+    for checkpoints, names, shuffled in asked:
+        plan = Plan.of(
+            [str(one) for one in checkpoints],
+            data=pictures,
+            out=out,
+            benchmarks=[BENCHMARK],
+            suite=None,
+            protocol="official",
+            names=names,
+            subset=None,
+        )
+        results += run_plan(
+            plan,
+            dtype=dtype,
+            check=0,
+            console=quiet,
+            prompt="plain",
+            batch_size=50,
+            max_new_tokens=MAX_NEW_TOKENS,
+            shuffle_pictures=shuffled,
+            overwrite=True,
+        )
+    captions = compare(results)
+    page = out / f"{BENCHMARK}.html"
+    page.write_text(comparison_page(captions, SHOWN, data=pictures), encoding="utf-8")
+    preferred = run_preferences(
+        [str(before), str(after)],
+        data=pairs,
+        out=out,
+        benchmark="preferences",
+        images=None,
+        reference="none",
+        names=[BEFORE, AFTER],
+        dtype=dtype,
+        batch_size=16,
+        overwrite=True,
+        console=quiet,
+    )
+    ask = f"--data {pictures} --out {out} -b {BENCHMARK} --protocol official --prompt plain"
+    limit = f"--max-new-tokens {MAX_NEW_TOKENS}"
+    return Compared(
+        captions=captions,
+        pairs=compare(preferred),
+        commands=(
+            f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {ask} {limit}",
+            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-pictures {seed} {ask} {limit}",
+            f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
+            f"--out {out}",
+        ),
+        page=page,
+    )
+
+
+def print_compared(found: Compared, console: Console) -> None:
+    """Prints both comparisons, and the commands that give them."""
+    print_comparison(found.captions, SHOWN, console)
+    console.print()
+    print_comparison(found.pairs, shown_metrics(found.pairs), console)
+    console.print("\nThe same by hand:")
+    for command in found.commands:
+        console.print(f"  {command}", soft_wrap=True, style="dim")
+    console.print(f"Every caption with its picture: {found.page}", soft_wrap=True)
