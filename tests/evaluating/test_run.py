@@ -171,6 +171,33 @@ def test_several_checkpoints_are_compared(checkpoints: Any, tmp_path: Path) -> N
     assert "better than llava" in (out / "ai2d.html").read_text()
 
 
+def test_lora_matrices_answer_as_the_merged_model(checkpoints: Any, tmp_path: Path) -> None:
+    import torch
+    from builders import load_tiny
+    from peft import LoraConfig, get_peft_model
+
+    base = checkpoints("qwen2_vl")
+    loaded = load_tiny(base)
+    torch.manual_seed(2)
+    tuned = get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj", "v_proj"]))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    lora, merged = tmp_path / "run" / "checkpoint-3", tmp_path / "whole"
+    tuned.save_pretrained(lora)
+    tuned.merge_and_unload().save_pretrained(merged)
+    loaded.adapter.processor.save_pretrained(merged)
+    out = tmp_path / "out"
+    done = run(*words(base, option_table(tmp_path), out, "ai2d"), str(lora), str(merged))
+    assert done.exit_code == 0, told(done)
+    names = ("qwen2_vl", "run-checkpoint-3", "whole")
+    answers = [said(out / name / "ai2d.jsonl") for name in names]
+    assert answers[1] == answers[2] != answers[0]
+    lines = (out / "run-checkpoint-3" / "ai2d.jsonl").read_text().splitlines()
+    weights = json.loads(lines[0])["manifest"]["weights"]
+    assert weights.count("+") == 1  # of the model and of the matrices
+
+
 def test_the_control_asks_about_other_pictures(checkpoints: Any, tmp_path: Path) -> None:
     checkpoint = checkpoints("qwen2_vl")
     own = predictions(asked(checkpoint, tmp_path, "ai2d"))

@@ -37,7 +37,7 @@ def check_data(
 
     from ..benchmark import load_benchmark
     from ..data_check import check_folder, check_one
-    from ..report.text import print_data
+    from ..report.listing import print_data
     from ..suites import load_suite
 
     if (benchmark is None) == (suite is None):

@@ -47,7 +47,7 @@ def judge_duel(  # noqa: PLR0917, one parameter an option
     from ..judge.duel import duel
     from ..judge.judges import find_judge
     from ..reading.predictions import read_predictions
-    from ..report.text import print_duel
+    from ..report.backends import print_duel
 
     check_writable(output, "--output")
     samples = load_benchmark(benchmark).read(data, True)

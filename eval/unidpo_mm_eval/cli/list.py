@@ -7,6 +7,6 @@ def list_benchmarks() -> None:
     """Show all benchmarks with their protocols, and all protocols."""
     from rich.console import Console
 
-    from ..report.text import print_benchmarks
+    from ..report.listing import print_benchmarks
 
     print_benchmarks(Console())

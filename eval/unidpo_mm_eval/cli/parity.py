@@ -47,7 +47,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
     from ..engine.flow import Plan
     from ..engine.parity import compare_backends
     from ..judge.client import ChatClient
-    from ..report.text import print_parity
+    from ..report.backends import print_parity
 
     plan = Plan.of(
         (),

@@ -53,7 +53,7 @@ def run_text(  # noqa: PLR0917, one parameter an option
     from rich.console import Console
 
     from ..engine.checkpoint import find_checkpoint, load_checkpoint, named
-    from ..report.text import print_text_results
+    from ..report.backends import print_text_results
     from ..text_tasks import run_text_tasks, write_text_results
 
     given: Sequence[str | None] = name or [None] * len(checkpoints)

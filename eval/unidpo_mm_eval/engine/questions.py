@@ -77,7 +77,8 @@ def questions_of(
     made = []
     for sample in data.samples:
         try:
-            row = _row(sample, worded(sample, framing), profile, benchmark, folder, raw=raw)
+            text, place = worded(sample, framing), framing.pictures or profile.pictures
+            row = _row(sample, text, place, profile.system, benchmark, folder, raw=raw)
             area = sum(_area(image) for image in row.images)
         except DataError as error:
             made.append(Question(id=sample.id, error=str(error)))
@@ -108,21 +109,22 @@ def shuffled_pictures(data: DataSet, seed: int) -> DataSet:
 def _row(
     sample: Sample,
     text: str,
-    profile: PromptProfile,
+    place: str,
+    system: str | None,
     benchmark: Benchmark,
     folder: Path,
     *,
     raw: bool,
 ) -> PreferenceRow:
     end = "\n\n" if raw else ""  # without a template nothing else parts the turns
-    system = [Message("system", (f"{profile.system}{end}",))] if profile.system else []
+    first = [Message("system", (f"{system}{end}",))] if system else []
     images = tuple(picture_reference(one, folder, sample.where) for one in sample.pictures)
     return PreferenceRow(
         id=sample.id,
         domain="multimodal" if images else "text",
         source=benchmark.name,
         where=sample.where,
-        messages=(*system, Message("user", _parts(text, len(images), profile.pictures))),
+        messages=(*first, Message("user", _parts(text, len(images), place))),
         images=images,
         responses=(Response("(asked)"),),  # a row has one; a prompt alone leaves it out
         raw=True,

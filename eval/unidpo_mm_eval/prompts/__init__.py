@@ -20,6 +20,7 @@ __all__ = ["Framing", "PromptProfile", "load_prompts", "prompt_names", "worded"]
 
 STRICT = ConfigDict(extra="forbid")
 CHINESE = re.compile("[\u4e00-\u9fff]")
+Place = Literal["first", "last", "marked"]
 TRUTH = {"true": "True or False", "false": "True or False", "yes": "Yes or No", "no": "Yes or No"}
 
 
@@ -36,6 +37,7 @@ class Framing:
         capitalise: The question begins with a capital and goes on in small letters.
         hint_truth: Questions whose answer is yes or no, true or false, say so.
         strip: Blanks at the end are taken off.
+        pictures: Where they stand; None for where the profile puts them.
     """
 
     frame: Literal["question", "labelled", "lines"] = "question"
@@ -45,6 +47,7 @@ class Framing:
     capitalise: bool = False
     hint_truth: bool = False
     strip: bool = False
+    pictures: Place | None = None
 
 
 @validated(frozen=True, config=STRICT)
@@ -68,7 +71,7 @@ class PromptProfile:
     kinds: Mapping[str, Framing]
     benchmarks: Mapping[str, Framing] = field(default_factory=dict)
     system: str | None = None
-    pictures: Literal["first", "last", "marked"] = "first"
+    pictures: Place = "first"
 
     @property
     def label(self) -> str:
