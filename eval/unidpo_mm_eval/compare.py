@@ -123,11 +123,12 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("protocol", first.protocol.label, result.protocol.label),
             ("data", first.data.sha256, result.data.sha256),
             ("judge", _judge(first), _judge(result)),
-            ("prompts", _prompts(first, result), _prompts(result, first)),
+            *((what, first.manifest[what], result.manifest[what]) for what in _made(first, result)),
         )
         for what, one, other in sides:
             if one != other:
-                found = f"its {what} is {_short(other)}, that of '{first.name}' {_short(one)}"
+                mine, theirs = _short(str(other)), _short(str(one))
+                found = f"its {what} is {mine}, that of '{first.name}' {theirs}"
                 remedy = "Score both again with the same data and protocol"
                 problems.append(Problem(f"result '{result.name}'", found, remedy))
         if [one.id for one in first.per_sample] != [one.id for one in result.per_sample]:
@@ -141,11 +142,13 @@ def _judge(result: Result) -> str:
     return "none" if result.judge is None else str(result.judge)
 
 
-def _prompts(result: Result, other: Result) -> str:
-    """Returns how questions were put, where both files of predictions say so."""
-    if "prompt" not in result.manifest or "prompt" not in other.manifest:
-        return ""
-    return f"{result.manifest['prompt']}"
+MADE = ("overrides", "reference", "beta")
+"""What two manifests have to agree on: predictions that were asked for otherwise tell nothing."""
+
+
+def _made(first: Result, second: Result) -> list[str]:
+    """Returns what both say of how they were made."""
+    return [what for what in MADE if what in first.manifest and what in second.manifest]
 
 
 def _short(text: str) -> str:

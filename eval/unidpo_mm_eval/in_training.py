@@ -13,10 +13,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from accelerate.utils import gather_object
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -25,7 +25,7 @@ from unidpo_mm.errors import Problem, RecipeError
 
 from .benchmark import Benchmark
 from .engine.answering import Local, answer_all
-from .engine.flow import Plan
+from .engine.plan import Plan
 from .engine.questions import Question, questions_of
 from .engine.run import style_of
 from .prompts import load_prompts
@@ -70,12 +70,12 @@ class BenchmarkSettings:
     data: Path
     benchmarks: tuple[str, ...] = ()
     suite: str | None = None
-    every: int = 500
-    clusters: int = 64
+    every: Annotated[int, Field(ge=1)] = 500
+    clusters: Annotated[int, Field(ge=1)] = 64
     protocol: str | None = None
-    style: str = "auto"
-    batch_size: int = 8
-    max_new_tokens: int | None = None
+    style: Literal["auto", "chat", "raw"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     images: Path | None = None
     at_start: bool = True
 
@@ -86,8 +86,12 @@ def from_recipe(settings: Mapping[str, Any]) -> "BenchmarkCallback":
     Raises:
         RecipeError: With every setting that cannot be used.
     """
+    return BenchmarkCallback(**settings)
+
+
+def _settings(given: Mapping[str, Any]) -> BenchmarkSettings:
     try:
-        found = TypeAdapter(BenchmarkSettings).validate_python(dict(settings))
+        return TypeAdapter(BenchmarkSettings).validate_python(dict(given))
     except ValidationError as error:
         raise RecipeError(
             Problem(
@@ -97,7 +101,6 @@ def from_recipe(settings: Mapping[str, Any]) -> "BenchmarkCallback":
             )
             for one in error.errors()
         ) from error
-    return BenchmarkCallback(**asdict(found))
 
 
 @dataclass
@@ -126,7 +129,7 @@ class BenchmarkCallback(TrainerCallback):
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = BenchmarkSettings(**settings)
+        self.settings = _settings(settings)
         asked = self.settings
         plan = Plan.of(
             (),
@@ -137,8 +140,10 @@ class BenchmarkCallback(TrainerCallback):
             protocol=asked.protocol,
             names=(),
             subset=asked.clusters,
+            judged=False,
         )
-        self.protocol, self.benchmarks = plan.protocol, plan.benchmarks
+        self.protocol = plan.protocol
+        self.benchmarks = [(one.benchmark, one.read()) for one in plan.benchmarks]
         self.trainer: UniDPOTrainer | None = None
         self.last = -1
 

@@ -72,6 +72,10 @@ def score(
     if who is not None:
         headline = f"{headline}[judge={who.name}]"
         metrics["judge_error_rate"] = _judge_errors(scored)
+        if metrics["judge_error_rate"]:
+            how = "are left out" if leave_out_errors else "count as wrong"
+            rate = metrics["judge_error_rate"]
+            warnings.append(f"responses that the judge did not judge {how}: {rate:.1f} %")
     if rules.once is not None:
         metrics |= rules.once(scored)
     warnings += _out_of_form(benchmark, metrics)

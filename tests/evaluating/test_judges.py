@@ -110,11 +110,26 @@ def test_mmhal_is_rated_and_failures_are_named(tmp_path: Path) -> None:
 def test_a_judge_that_does_not_answer_is_an_error_by_kind(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
     mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
-    with server(lambda request, before: 429) as stub:
+
+    def speak(request: Any, before: int) -> Any:
+        return "rating: 6" if "What is 0" in words_of(request) else 429
+
+    with server(speak) as stub:
         result = judged("mmhal", data, mine, stub.url)
-    assert {one.note.split(":")[1].strip() for one in result.per_sample} == {"rate_limited"}
-    assert result.metrics["judge_error_rate"] == 100.0
+    kinds = [one.note.split(":")[1].strip() for one in result.per_sample if one.note]
+    assert kinds == ["rate_limited"] * 3
+    assert result.metrics["judge_error_rate"] == 75.0
     assert result.metrics["unparsed_rate"] == 0.0
+    assert "responses that the judge did not judge count as wrong: 75.0 %" in result.warnings
+
+
+def test_a_judge_that_answers_nothing_gives_no_number(tmp_path: Path) -> None:
+    data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
+    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
+    words = ("score", "-b", "mmhal", "--data", data, "--predictions", mine, "--judge-model", "J")
+    with server(lambda request, before: 500) as stub:
+        text = told(run(*words, "--judge", stub.url))
+    assert "the judge J answered none of 4 requests (server_error)" in text
 
 
 def test_answers_are_kept_and_asked_once(tmp_path: Path) -> None:
@@ -128,8 +143,13 @@ def test_answers_are_kept_and_asked_once(tmp_path: Path) -> None:
         again = judged("mmhal", data, mine, stub.url, "--judge-cache", cache)
         assert len(stub.requests) == 4
         assert again.metrics == first.metrics
-        other = judged("mmhal", data, mine, stub.url, "--judge-cache", cache, model="K")
-        assert other.metrics["judge_error_rate"] == 100.0  # another judge is asked anew
+        words = ("score", "-b", "mmhal", "--data", data, "--predictions", mine)
+        other = run(*words, "--judge", stub.url, "--judge-model", "K", "--judge-cache", cache)
+        assert "the judge K answered none" in told(other)  # another judge is asked anew
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no answers " * 99)
+    broken = run(*words, "--judge", stub.url, "--judge-model", "J", "--judge-cache", notes)
+    assert "notes.txt: it is no file of answers" in told(broken)
 
 
 def test_results_of_two_judges_are_not_compared(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from asking import option_table, talking_checkpoint, words
 
 SHARED = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+COUNTING = Path(__file__).parent / "counting.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -35,11 +36,16 @@ def finish(line: Sequence[str], out: Path) -> bytes:
     return (out / "llava" / "ai2d.jsonl").read_bytes()
 
 
-def test_two_processes_write_the_file_of_one(checkpoint: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_work_and_write_the_file_of_one(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data = option_table(tmp_path)
     one = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
-    two = finish(command(checkpoint, data, tmp_path / "two", *SHARED), tmp_path / "two")
+    shared = words(checkpoint, data, tmp_path / "two", "ai2d", "--batch-size", 2)
+    two = finish([sys.executable, *SHARED, str(COUNTING), str(tmp_path), *shared], tmp_path / "two")
     assert two == one
+    counts = [int(path.read_text()) for path in sorted(tmp_path.glob("rank-*.txt"))]
+    assert counts == [6, 5]  # prompts that each process answered
 
 
 @pytest.mark.slow

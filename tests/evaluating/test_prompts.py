@@ -1,15 +1,19 @@
 """Questions are put word by word as the kits put them."""
 
+import base64
 from pathlib import Path
 
 import pytest
+from nasty import drawn
 from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
 from unidpo_mm_eval.engine.questions import questions_of, shuffled_pictures
 from unidpo_mm_eval.prompts import load_prompts, prompt_names, worded
 from unidpo_mm_eval.protocols import load_protocol, protocol_names
 from unidpo_mm_eval.reading.data_set import DataSet
+from unidpo_mm_eval.reading.pictures import picture_reference
 from unidpo_mm_eval.samples import Picture, Sample
 
+from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot
 
 PAIR = {"A": "cat", "B": "dog"}
@@ -82,14 +86,31 @@ def test_pictures_stand_where_the_profile_puts_them() -> None:
     assert woven[:4] == ["Question: See ", "[picture]", " and ", "[picture]"]
     assert parts(marked, 3, "vlmevalkit-default")[0] == "[picture]"  # one without a mark
     again = parts("<image 1> or <image 1>?", 1, "vlmevalkit-default")
-    assert again[0] == "[picture]"
-    assert "<image 1> or <image 1>?" in again[1]
+    assert again[1:4] == ["[picture]", " or ", "[picture]"]
+    beyond = parts("<image 1> or <image 7>?", 1, "vlmevalkit-default")
+    assert beyond[0] == "[picture]"
+    assert "<image 7>" in beyond[1]
     assert parts("Which?", 1, "vlmevalkit-default", "wildvision")[-1] == "[picture]"
 
 
-def test_the_control_gives_every_cluster_the_pictures_of_another() -> None:
+def test_a_mark_means_its_picture(tmp_path: Path) -> None:
+    shown = tuple(Picture(str(n), drawn_bytes(n)) for n in range(3))
+    sample = Sample(id="1", where="row 1", question="<image 3> or <image 1>?", pictures=shown)
+    data = DataSet(path=tmp_path / "x.tsv", sha256="", samples=(sample,))
+    (made,) = questions_of(load_benchmark("mmmu"), data, load_prompts("vlmevalkit-default"))
+    assert made.row is not None
+    keys = [image.key() for image in made.row.images]
+    wanted = [picture_reference(shown[n], tmp_path, "row 1").key() for n in (1, 2, 0)]
+    assert keys == wanted  # the one without a mark comes first
+
+
+def drawn_bytes(colour: int) -> bytes:
+    return base64.b64decode(drawn(colour))
+
+
+def test_the_control_gives_every_picture_another() -> None:
     samples = tuple(
-        Sample(id=str(n), where="", cluster=f"c{n // 2}", pictures=(Picture(f"p{n // 2}", b""),))
+        Sample(id=str(n), where="", cluster=f"c{n}", pictures=(Picture(f"p{n // 2}", b""),))
         for n in range(8)
     )
     data = DataSet(path=Path("x"), sha256="", samples=samples)
@@ -97,6 +118,9 @@ def test_the_control_gives_every_cluster_the_pictures_of_another() -> None:
         moved = shuffled_pictures(data, seed).samples
         assert all(a.pictures != b.pictures for a, b in zip(samples, moved, strict=True))
         assert moved[0].pictures == moved[1].pictures
+    alone = DataSet(path=Path("x"), sha256="", samples=samples[:2])
+    with pytest.raises(DataError, match="two at least can be shuffled"):
+        shuffled_pictures(alone, 0)
 
 
 def test_every_protocol_names_profiles_that_exist() -> None:

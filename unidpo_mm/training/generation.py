@@ -97,11 +97,11 @@ def _answer(
     ids: list[int], adapter: Adapter, ends: set[int], texts: Sequence[str], limit: int
 ) -> Answer:
     at = next((number for number, one in enumerate(ids) if one in ends), None)
-    if at is not None:
-        return Answer(adapter.decode(ids[:at]), "stop", at + 1)
-    text = adapter.decode(ids)
+    kept = ids if at is None else ids[:at]  # a row that ended early is filled up behind its end
+    text = adapter.decode(kept)
     places = [text.index(one) for one in texts if one in text]
     if places:
-        # a row that ended early is filled up; what fills it decodes to nothing
-        return Answer(text[: min(places)].rstrip(), "stop", len(ids))
+        return Answer(text[: min(places)].rstrip(), "stop", len(kept))
+    if at is not None:
+        return Answer(text, "stop", at + 1)
     return Answer(text, "length", min(len(ids), limit))

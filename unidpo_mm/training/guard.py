@@ -8,7 +8,7 @@ attention does not ask for a mask, would mix the answers of a packed row: then r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..data.collate import collate
 from ..errors import ModelError, Problem, RowTooLong
 from ..modeling.packing import masks_made
 from ..modeling.scoring import ScoringModel, score
-from ..records import Layout, Message, Pair, PreferenceRow, Response
+from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
 from .references import compute_dtype
 from .setup import RunParts
@@ -186,24 +186,41 @@ class _Trial:
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights
         self.groups = [adapter.encode(row) for row in _sample(rows)]
         self.in_pieces = True
-        self.plain = self._scored("plain")
+        self.plain = self._scored("plain", self.groups)
+        self.tolerance = PACKED_TOLERANCE.get(self.dtype) or self._rounding()
 
     def disagreement(self, layout: Layout) -> str | None:
         """Says by how much a layout differs from the plain one; None if by rounding alone."""
         before = masks_made()
         try:
-            difference = float((self.plain - self._scored(layout)).abs().max())
+            difference = float((self.plain - self._scored(layout, self.groups)).abs().max())
         except Exception as error:  # of a model that nobody tried yet; plain rows ran
             return f"{layout} rows fail with {type(error).__name__}: {error}"
         self.in_pieces = self.in_pieces and masks_made() == before
-        if difference <= PACKED_TOLERANCE.get(self.dtype, LOW_PRECISION_TOLERANCE):
+        if difference <= self.tolerance:
             return None
         return f"{layout} log-probabilities differ from plain ones by {difference:.3g}"
 
     @torch.no_grad()
-    def _scored(self, layout: Layout) -> Tensor:
+    def _rounding(self) -> float:
+        """Returns what is let pass in half precision: about two steps of its numbers.
+
+        The steps grow with the logits: from 64 to 128 those of bfloat16 are 0.5 wide, and another
+        order of sums may round a logit to the next.
+        """
+        batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
+        inputs = self.scorer.checked(self.adapter.forward_inputs(batch))
+        model: Any = self.scorer.model
+        training = model.training
+        logits = model.eval()(**inputs, use_cache=False).logits[batch.row, batch.position]
+        model.train(training)
+        steps = torch.finfo(self.dtype).eps * float(logits.abs().max())
+        return max(LOW_PRECISION_TOLERANCE, steps)
+
+    @torch.no_grad()
+    def _scored(self, layout: Layout, groups: Sequence[EncodedGroup]) -> Tensor:
         pad = self.adapter.pad_token_id
-        batch = collate(self.groups, pad_token_id=pad, layout=layout).to(self.device)
+        batch = collate(groups, pad_token_id=pad, layout=layout).to(self.device)
         training = self.scorer.training
         self.scorer.eval()
         try:

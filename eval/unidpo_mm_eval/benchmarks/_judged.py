@@ -1,6 +1,7 @@
 """Shared by benchmarks that a judge scores: what it is asked, and what becomes of its verdicts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,37 +19,33 @@ Verdict = TypeVar("Verdict")
 
 def judge_rules(
     *,
-    ask: Callable[[Sample, str], Sequence[Sequence[Message]]],
+    ask: Callable[[Sample, str, int], Sequence[Message]],
     read: Callable[[Sample], Callable[[str], Verdict]],
     settle: Callable[[Sample, Sequence[Verdict]], Judged],
     metrics: Callable[[Sequence[ScoredSample]], Metrics],
     headline: str,
+    times: int = 1,
 ) -> Rules:
     """Returns rules by a judge.
 
     Args:
-        ask: (sample, response) -> the conversations that the judge is asked, one or several.
+        ask: (sample, response, which time) -> what the judge is asked.
         read: Sample -> what reads a verdict of an answer; it raises `Failure` where there is none.
         settle: (sample, verdicts) -> what they come to.
         metrics: Scored samples -> metrics.
         headline: The metric that stands for the benchmark.
+        times: How often it is asked about one response.
     """
 
     def judge_all(
         asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
     ) -> Sequence[Judged]:
-        flat = [
-            (number, messages)
-            for number, (sample, response) in enumerate(asked)
-            for messages in ask(sample, response)
+        flat = [(number, turn) for number in range(len(asked)) for turn in range(times)]
+        requests = [
+            (read(asked[number][0]), partial(ask, *asked[number], turn)) for number, turn in flat
         ]
-        readers = [read(sample) for sample, _ in asked]
-        answers = ask_all(
-            options["judge"],
-            [(readers[number], messages) for number, messages in flat],
-        )
         verdicts: list[list[Any]] = [[] for _ in asked]
-        for (number, _), answer in zip(flat, answers, strict=True):
+        for (number, _), answer in zip(flat, ask_all(options["judge"], requests), strict=True):
             verdicts[number].append(answer)
         both = zip(asked, verdicts, strict=True)
         return [_settled(sample, own, settle) for (sample, _), own in both]

@@ -51,7 +51,7 @@ def read(path: Path, pictures: bool) -> DataSet:
     return read_tsv(path, sample, needs=needs, pictures=pictures)
 
 
-def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
+def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
     """Returns what the judge is asked."""
     text = ASKED.format(
         caption=question.extras["caption"],
@@ -59,7 +59,7 @@ def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
         reference=question.answers[0],
         response=response,
     )
-    return [question_to(text)]
+    return question_to(text)
 
 
 def settle(question: Sample, verdicts: Sequence[Sequence[float]]) -> Judged:
@@ -73,7 +73,7 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 
     What was not answered or not judged has no point; the reference then has its average.
     """
-    found = Metrics()
+    found = Metrics(formulas={"relative": _relative("")})
     for one in scored:
         kind = one.labels.get("category")
         for part in ["", *([f"/category/{kind}"] if kind else [])]:

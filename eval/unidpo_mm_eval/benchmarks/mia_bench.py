@@ -1,5 +1,6 @@
 """MIA-Bench: instructions of several parts; a judge says how well each is followed."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,9 +32,9 @@ component 1: points/worth"""
 def sample(row: TsvRow) -> Sample:
     """Returns the instruction of a row, with its parts and what they are worth."""
     parts, weights = list_cell(row.need("components")), list_cell(row.need("component_weight"))
-    if not parts or not weights or len(parts) != len(weights) or not all(map(_is_number, weights)):
+    if not parts or not weights or len(parts) != len(weights) or not all(map(_is_worth, weights)):
         found = f"found {row.get('components')[:60]!r} and {row.get('component_weight')[:60]!r}"
-        row.note("component_weight", found, "Give two lists of one length, parts and points")
+        row.note("component_weight", found, "Give two lists of one length, points above 0")
         parts, weights = [], []
     types = list_cell(row.get("type")) or [row.get("type")]
     return Sample(
@@ -43,9 +44,9 @@ def sample(row: TsvRow) -> Sample:
         cluster=row.picture,
         pictures=row.pictures,
         extras={
-            "components": "\n".join(parts),
-            "weights": "\n".join(weights),
-            "types": "\n".join(one for one in types if one),
+            "components": json.dumps(parts),
+            "weights": json.dumps([float(weight) for weight in weights]),
+            "types": json.dumps([one for one in types if one]),
         },
     )
 
@@ -55,13 +56,13 @@ def read(path: Path, pictures: bool) -> DataSet:
     return read_tsv(path, sample, needs=("components", "component_weight"), pictures=pictures)
 
 
-def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
+def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
     """Returns what the judge is asked."""
-    pairs = zip(question.extras["components"].split("\n"), _weights(question), strict=True)
+    pairs = zip(json.loads(question.extras["components"]), _weights(question), strict=True)
     parts = [f"{n}. {text} (worth {weight:g})" for n, (text, weight) in enumerate(pairs, start=1)]
     shown = pictures_of(question)
     text = ASKED.format(question=question.question, response=response, components="\n".join(parts))
-    return [question_to(text, shown)]
+    return question_to(text, shown)
 
 
 def settle(question: Sample, verdicts: Sequence[Sequence[float]]) -> Judged:
@@ -82,15 +83,17 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
 
 
 def _types(one: ScoredSample) -> list[str]:
-    return [kind for kind in one.extras["types"].split("\n") if kind]
+    found: list[str] = json.loads(one.extras["types"])
+    return found
 
 
 def _weights(question: Sample) -> list[float]:
-    return [float(one) for one in question.extras["weights"].split("\n") if one]
+    found: list[float] = json.loads(question.extras["weights"])
+    return found
 
 
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
+def _is_worth(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal() and float(text) > 0
 
 
 BENCHMARK = Benchmark(

@@ -46,10 +46,10 @@ def read(path: Path, pictures: bool) -> DataSet:
     return read_tsv(path, sample, needs=("question", "answer"), pictures=pictures)
 
 
-def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
+def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
     """Returns what the judge is asked."""
     parts = {"question": question.question, "gold": question.answers[0], "response": response}
-    return [question_to(ASKED.format(**parts))]
+    return question_to(ASKED.format(**parts))
 
 
 def settle(question: Sample, verdicts: Sequence[float]) -> Judged:

@@ -41,6 +41,8 @@ def sample(row: JsonRow) -> Sample:
     shown, own = row.record.get("image_content"), row.text("image_id", optional=True)
     picture = row.text("image_path", optional=True) or row.text("image_src", optional=True)
     name = f"{own}.jpg" if own else picture.rpartition("/")[2]
+    if not own and not picture:
+        row.note("image_id", "no field names its picture", "Give image_id or image_src")
     content = ", ".join(map(str, shown)) if isinstance(shown, list) else str(shown or "")
     return Sample(
         id=row.text("id", optional=True) or f"{own or name}/{row.text('question')}",
@@ -59,7 +61,7 @@ def read(path: Path, pictures: bool) -> DataSet:
     return read_lines(path, sample, pattern="response_template.json")
 
 
-def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
+def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
     """Returns what the judge is asked."""
     text = ASKED.format(
         content=question.extras["content"],
@@ -67,7 +69,7 @@ def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
         gold=question.answers[0],
         response=response,
     )
-    return [question_to(text)]
+    return question_to(text)
 
 
 def settle(question: Sample, verdicts: Sequence[float]) -> Judged:
@@ -83,6 +85,7 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
     What was not answered or not judged has rating 0 and counts as hallucinated.
     """
     found = mean_metrics("score", [(one.cluster, one.score, one.labels) for one in scored])
+    found.formulas["rating"] = share("rating", "n", scale=1.0)
     for one in scored:
         for part in ("", f"/type/{one.labels['type']}"):
             found.sums.add(one.cluster, f"n{part}")
@@ -100,7 +103,7 @@ BENCHMARK = Benchmark(
     families={
         "judge": judge_rules(
             ask=ask,
-            read=lambda question: lambda text: rating(text, "rating", 0, BEST),
+            read=lambda question: lambda text: rating(text, "rating", 0, BEST, whole=True),
             settle=settle,
             metrics=metrics,
             headline="rating",

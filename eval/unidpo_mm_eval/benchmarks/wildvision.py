@@ -37,14 +37,12 @@ def read(path: Path, pictures: bool) -> DataSet:
     return read_tsv(path, sample, needs=("question", "answer"), pictures=pictures)
 
 
-def ask(question: Sample, response: str) -> Sequence[Sequence[Message]]:
-    """Returns what the judge is asked: once with the reference first, once with the model."""
+def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
+    """Returns what the judge is asked: first with the reference ahead, then with the model."""
     shown = pictures_of(question)
-    reference = question.answers[0]
-    return [
-        asked_to_compare(question.question, reference, response, shown),
-        asked_to_compare(question.question, response, reference, shown),
-    ]
+    answers = (question.answers[0], response)
+    first, second = answers if turn == 0 else answers[::-1]
+    return asked_to_compare(question.question, first, second, shown)
 
 
 def settle(question: Sample, verdicts: Sequence[str]) -> Judged:
@@ -83,6 +81,7 @@ BENCHMARK = Benchmark(
             settle=settle,
             metrics=metrics,
             headline="win_rate",
+            times=2,
         )
     },
     expected={"rows": 500},

@@ -37,6 +37,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
         str | None,
         typer.Option(help="Variable of the environment with its key.", show_default=False),
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
 ) -> None:
     """Ask a checkpoint here and a server of it the same questions, and say where they differ.
 
@@ -44,8 +45,8 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
     """
     from rich.console import Console
 
-    from ..engine.flow import Plan
     from ..engine.parity import compare_backends
+    from ..engine.plan import Plan
     from ..judge.client import ChatClient
     from ..report.backends import print_parity
 
@@ -58,10 +59,17 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
         protocol=protocol,
         names=(),
         subset=samples,
+        judged=False,
     )
     client = ChatClient(endpoint, served_model, key_name=key)
     found = compare_backends(
-        checkpoint, client, plan, dtype=dtype, images=images, max_new_tokens=max_new_tokens
+        checkpoint,
+        client,
+        plan,
+        dtype=dtype,
+        images=images,
+        max_new_tokens=max_new_tokens,
+        overwrite=overwrite,
     )
     print_parity(found, Console())
     if any(one.same_score < one.n for one in found):

@@ -48,7 +48,7 @@ def prefer(  # noqa: PLR0917, one parameter an option
     style: Annotated[
         str, typer.Option(help="chat, raw, or auto: the chat template where there is one.")
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Remove what was scored otherwise.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
 ) -> None:
     """Score pairs by log-probabilities: accuracy, margins, and what length does to them."""
     from ..prefs.flow import run_preferences

@@ -67,9 +67,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     check: Annotated[
         int, typer.Option(help="Ask so many again, alone, and say what differs.", min=0)
     ] = 0,
-    overwrite: Annotated[
-        bool, typer.Option(help="Remove predictions that were made otherwise.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -91,10 +89,16 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     Run again, it goes on where it stopped. `accelerate launch -m unidpo_mm eval run ...` shares
     the questions between processes.
     """
-    from ..engine.flow import Plan, run_endpoint, run_plan
+    from ..engine.flow import run_endpoint, run_plan
+    from ..engine.plan import Plan
 
     if bool(checkpoints) == (endpoint is not None):
         raise typer.BadParameter("name checkpoints, or --endpoint", param_hint="CHECKPOINT...")
+    if endpoint is None and (served_model or key):
+        raise typer.BadParameter("these are of a server: name it", param_hint="--endpoint")
+    if endpoint is not None and (style == "raw" or check or dtype != "auto"):
+        text = "a server renders prompts and holds weights by itself, and is not asked twice"
+        raise typer.BadParameter(text, param_hint="--style raw, --check, --dtype")
     plan = Plan.of(
         checkpoints or (),
         data=data,

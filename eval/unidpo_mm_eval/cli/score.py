@@ -79,6 +79,9 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
     samples = found.read(data, found.rules(rules.scoring).by_judge)
     if subset is not None:
         samples = part_of(samples, subset)
+    if not found.rules(rules.scoring).by_judge and (judge or leave_out_judge_errors):
+        text = f"{found.title} is scored by rules under {rules.id}"
+        raise typer.BadParameter(text, param_hint="--judge")
     who = None
     if judge is not None:
         from ..judge.judges import find_judge

@@ -49,13 +49,15 @@ def run_text(  # noqa: PLR0917, one parameter an option
 
     It is not installed by default: pip install 'unidpo-mm[lm-eval]'.
     """
-    from accelerate import PartialState
     from rich.console import Console
 
     from ..engine.checkpoint import find_checkpoint, load_checkpoint, named
+    from ..engine.processes import processes
     from ..report.backends import print_text_results
     from ..text_tasks import run_text_tasks, write_text_results
 
+    if processes().num_processes > 1:
+        raise typer.BadParameter("lm-eval runs in one process", param_hint="accelerate launch")
     given: Sequence[str | None] = name or [None] * len(checkpoints)
     if len(given) != len(checkpoints):
         text = f"there are {len(given)} for {len(checkpoints)} checkpoints"
@@ -63,7 +65,7 @@ def run_text(  # noqa: PLR0917, one parameter an option
     known = [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
     results = []
     for checkpoint in named(known):
-        loaded = load_checkpoint(checkpoint, dtype=dtype, device=PartialState().device)
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
         found = run_text_tasks(
             loaded,
             [task.strip() for task in tasks.split(",") if task.strip()],

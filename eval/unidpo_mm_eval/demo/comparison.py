@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from ..compare import Comparison, compare
-from ..engine.flow import Plan, run_plan
+from ..engine.flow import run_plan
+from ..engine.plan import Plan
 from ..prefs.flow import run_preferences, shown_metrics
 from ..report.page import comparison_page
 from ..report.tables import as_json
@@ -24,6 +25,8 @@ __all__ = ["Compared", "compare_models", "print_compared"]
 
 BENCHMARK = "quickstart"
 BEFORE, AFTER, CONTROL = "warm-up", "Uni-DPO", "shuffled"
+TOGETHER = 50
+"""Questions, or rows, at once."""
 SHOWN = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
 
 
@@ -86,7 +89,7 @@ def compare_models(
             check=0,
             console=quiet,
             prompt="plain",
-            batch_size=50,
+            batch_size=TOGETHER,
             max_new_tokens=MAX_NEW_TOKENS,
             shuffle_pictures=shuffled,
             overwrite=True,
@@ -103,11 +106,12 @@ def compare_models(
         reference="none",
         names=[BEFORE, AFTER],
         dtype=dtype,
-        batch_size=16,
+        batch_size=TOGETHER,
         overwrite=True,
         console=quiet,
     )
-    ask = f"--data {pictures} --out {out} -b {BENCHMARK} --protocol official --prompt plain"
+    how = f"--dtype {dtype} --batch-size {TOGETHER} --out {out}"
+    ask = f"--data {pictures} -b {BENCHMARK} --protocol official --prompt plain {how}"
     limit = f"--max-new-tokens {MAX_NEW_TOKENS}"
     return Compared(
         captions=captions,
@@ -116,7 +120,7 @@ def compare_models(
             f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {ask} {limit}",
             f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-pictures {seed} {ask} {limit}",
             f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
-            f"--out {out}",
+            f"{how}",
         ),
         page=page,
     )

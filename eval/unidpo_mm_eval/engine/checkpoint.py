@@ -20,7 +20,7 @@ from unidpo_mm.modeling.load import (
 __all__ = ["Checkpoint", "LoadedCheckpoint", "find_checkpoint", "load_checkpoint", "named"]
 
 LORA = "adapter_config.json"
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 PROCESSOR = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 

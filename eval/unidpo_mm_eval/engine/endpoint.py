@@ -6,7 +6,7 @@ was not answered is named by kind, and asked again by the next run.
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from ..prompts import load_prompts
 from ..protocols import ANY, Decoding
 from ..reading.data_set import DataSet
 from ..reading.pictures import data_address
+from .processes import processes
 from .progress import Told
 from .questions import Question, questions_of, shuffled_pictures
 from .run import PACKAGES, Asking, Settings
@@ -55,7 +56,7 @@ def asking_endpoint(
         asked = shuffled_pictures(data, settings.shuffle_pictures)
     questions = questions_of(benchmark, asked, profile, images=settings.images)
     first = next((one for one in questions if one.row is not None), None)
-    shown = _without_pictures(conversation(first)) if first else []
+    shown = [(turn.role, turn.text) for turn in first.row.messages] if first and first.row else []
     manifest = {
         "model": name,
         "weights": f"{client.model} at {client.base_url}",
@@ -64,11 +65,13 @@ def asking_endpoint(
         "protocol": protocol.label,
         "prompt": profile.label,
         "style": "chat",
+        "overrides": settings.overrides(),
         "benchmark": benchmark.name,
         "data_sha256": data.sha256,
         "rows": len(data.samples),
         "shuffled_pictures": settings.shuffle_pictures,
         "decoding": asdict(decoding),
+        "pixels": "the server's",
         "dtype": "the server's",
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES[:1]}},
         "first_prompt": {"id": first.id if first else None, "text": str(shown), "ids": []},
@@ -97,7 +100,14 @@ class _Served:
         settings: dict[str, Any] = {"temperature": 0, "max_tokens": self.decoding.max_new_tokens}
         if self.decoding.stop:
             settings["stop"] = list(self.decoding.stop)[:4]
-        said = self.client.chat(messages, **settings)
+        if self.decoding.repetition_penalty != 1.0:
+            settings["repetition_penalty"] = self.decoding.repetition_penalty
+        try:
+            said = self.client.chat(messages, **settings)
+        except Failure as failure:
+            if failure.kind != "refused":
+                raise
+            return {"id": question.id, "response": "", "error": str(failure)}
         found: dict[str, Any] = {"id": question.id, "response": said.text}
         found |= {"finish_reason": said.finish_reason}
         found |= {"new_tokens": said.new_tokens, "prompt": question.prompt_hash()}
@@ -126,6 +136,9 @@ def answer_by_endpoint(
     Raises:
         UniDPOError: If some were not answered; what was is kept.
     """
+    if processes().num_processes > 1:
+        text = "a served model is asked by one process, which sends many requests at once"
+        raise UniDPOError(f"{text}: start it without `accelerate launch`")
     served = asked.local
     assert isinstance(served, _Served)
     store = PredictionStore(path, asked.manifest, overwrite=settings.overwrite)
@@ -173,16 +186,6 @@ def conversation(question: Question) -> list[Message]:
         plain = len(parts) == 1 and isinstance(message.parts[0], str)
         turns.append({"role": message.role, "content": message.parts[0] if plain else parts})
     return turns
-
-
-def _without_pictures(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
-    shown: list[Mapping[str, Any]] = []
-    for message in messages:
-        content = message["content"]
-        if not isinstance(content, str):
-            content = [part.get("text", "[picture]") for part in content]
-        shown.append({"role": message["role"], "content": content})
-    return shown
 
 
 def _unanswered(failures: Sequence[Failure], asked: int, path: Path) -> str:

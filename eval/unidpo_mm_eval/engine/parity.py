@@ -4,14 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from ..judge.client import ChatClient
 from ..reading.predictions import read_predictions
 from ..results import Result
 from .checkpoint import find_checkpoint, load_checkpoint
 from .endpoint import answer_by_endpoint, asking_endpoint
-from .flow import Plan
+from .plan import Plan
+from .processes import processes
 from .run import Settings, answer_benchmark, asking, score_run
 
 __all__ = ["Parity", "compare_backends"]
@@ -51,11 +50,12 @@ def compare_backends(
         options: Of `Settings`.
     """
     found = find_checkpoint(checkpoint)
-    loaded = load_checkpoint(found, dtype=dtype, device=PartialState().device)
+    loaded = load_checkpoint(found, dtype=dtype, device=processes().device)
     prompt = options.pop("prompt", None) or plan.protocol.prompt_of(loaded.family.name)
     settings = Settings(protocol=plan.protocol, prompt=prompt, **options)
     compared = []
-    for benchmark, data in plan.benchmarks:
+    for subject in plan.benchmarks:
+        benchmark, data = subject.benchmark, subject.read()
         here = asking(loaded, benchmark, data, settings)
         there = asking_endpoint(client, "served", benchmark, data, settings)
         paths = [plan.path(name, benchmark) for name in ("here", "served")]

@@ -4,12 +4,12 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.errors import DataError
+from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 
 from ..benchmark import Benchmark
@@ -89,21 +89,26 @@ def questions_of(
 
 
 def shuffled_pictures(data: DataSet, seed: int) -> DataSet:
-    """Returns the data with the pictures of another cluster for each one: the control.
+    """Returns the data with another picture in place of each one: the control.
 
-    Whatever a model still gets right it does not get from its pictures.
+    Equal pictures are replaced alike. Whatever a model still gets right it does not get from its
+    pictures.
+
+    Raises:
+        DataError: If there are no two different pictures.
     """
-    shown: Mapping[str, Any] = {one.cluster: one.pictures for one in data.samples if one.pictures}
-    names = sorted(shown)
+    known = {picture.key: picture for one in data.samples for picture in one.pictures}
+    names = sorted(known)
+    if len(names) < 2:
+        found = f"there are {len(names)} different pictures, and two at least can be shuffled"
+        raise DataError(Problem(str(data.path), found, "Leave --shuffle-pictures out"))
     random.Random(f"pictures-{seed}").shuffle(names)
     other = dict(zip(names, [*names[1:], *names[:1]], strict=True))
-    samples = tuple(
-        replace(one, pictures=shown[other[one.cluster]][: len(one.pictures)])
-        if one.pictures
-        else one
+    samples = (
+        replace(one, pictures=tuple(known[other[picture.key]] for picture in one.pictures))
         for one in data.samples
     )
-    return replace(data, samples=samples)
+    return replace(data, samples=tuple(samples))
 
 
 def _row(
@@ -119,31 +124,32 @@ def _row(
     end = "\n\n" if raw else ""  # without a template nothing else parts the turns
     first = [Message("system", (f"{system}{end}",))] if system else []
     images = tuple(picture_reference(one, folder, sample.where) for one in sample.pictures)
+    parts, order = _parts(text, len(images), place)
     return PreferenceRow(
         id=sample.id,
         domain="multimodal" if images else "text",
         source=benchmark.name,
         where=sample.where,
-        messages=(*first, Message("user", _parts(text, len(images), place))),
-        images=images,
+        messages=(*first, Message("user", parts)),
+        images=tuple(images[number] for number in order),
         responses=(Response("(asked)"),),  # a row has one; a prompt alone leaves it out
         raw=True,
     )
 
 
-def _parts(text: str, pictures: int, place: str) -> tuple[str | ImageSlot, ...]:
-    """Returns words and places of pictures in reading order."""
-    marks = [int(mark) for mark in MARK.findall(text)]
-    if place == "marked" and sorted(set(marks)) == marks == [*range(1, len(marks) + 1)]:
-        pieces = MARK.split(text)[::2]
-        unmarked = pictures - len(marks)
-        if marks and unmarked >= 0:
-            found: list[str | ImageSlot] = [ImageSlot()] * unmarked
-            for number, piece in enumerate(pieces):
-                found += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
-            return tuple(found)
+def _parts(
+    text: str, pictures: int, place: str
+) -> tuple[tuple[str | ImageSlot, ...], tuple[int, ...]]:
+    """Returns words and places of pictures in reading order, and which picture stands where."""
+    marks = [int(mark) - 1 for mark in MARK.findall(text)]
+    if place == "marked" and marks and all(0 <= mark < pictures for mark in marks):
+        unmarked = [number for number in range(pictures) if number not in marks]
+        found: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
+        for number, piece in enumerate(MARK.split(text)[::2]):
+            found += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+        return tuple(found), (*unmarked, *marks)
     slots = (ImageSlot(),) * pictures
-    return (text, *slots) if place == "last" else (*slots, text)
+    return (text, *slots) if place == "last" else (*slots, text), tuple(range(pictures))
 
 
 def _area(image: Any) -> int:

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
 from unidpo_mm.records import EncodedGroup
 
 from ..benchmark import Benchmark
@@ -24,6 +24,7 @@ from ..results import Result, write_result
 from ..scoring import score
 from .answering import Local, answer_all, one_by_one
 from .checkpoint import LoadedCheckpoint
+from .processes import processes
 from .progress import Told
 from .questions import Question, questions_of, shuffled_pictures
 from .store import PredictionStore
@@ -40,6 +41,7 @@ __all__ = [
     "style_of",
 ]
 
+STYLES = ("auto", "chat", "raw")
 PACKAGES = ("unidpo-mm", "torch", "transformers")
 
 
@@ -55,7 +57,7 @@ class Settings:
         max_new_tokens: In place of the protocol's.
         images: Folder of pictures that data name.
         shuffle_pictures: Seed of the control in which every picture is another's; None for none.
-        overwrite: Predictions that were made otherwise are removed.
+        overwrite: Whatever is there is removed first.
     """
 
     protocol: Protocol
@@ -66,6 +68,18 @@ class Settings:
     images: Path | None = None
     shuffle_pictures: int | None = None
     overwrite: bool = False
+
+    def overrides(self) -> dict[str, Any]:
+        """Returns what is not as the protocol says; results that differ in it are not compared.
+
+        Of a prompt profile that the protocol has for another family it knows.
+        """
+        own = self.prompt is None or self.prompt in self.protocol.prompt.values()
+        return {
+            "prompt": None if own else self.prompt,
+            "style": self.style,
+            "max_new_tokens": self.max_new_tokens,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +149,7 @@ def answer_benchmark(
         settings: What holds for the run.
         told: Is told how far it is.
     """
-    state = PartialState()
+    state = processes()
     store = PredictionStore(
         path, asked.manifest, rank=state.process_index, overwrite=settings.overwrite
     )
@@ -201,11 +215,13 @@ def _manifest(
         "protocol": settings.protocol.label,
         "prompt": profile.label,
         "style": style,
+        "overrides": settings.overrides(),
         "batch_size": settings.batch_size,
         "benchmark": benchmark.name,
         "data_sha256": data.sha256,
         "rows": len(data.samples),
         "shuffled_pictures": settings.shuffle_pictures,
+        "images": None if settings.images is None else str(settings.images),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
@@ -214,7 +230,14 @@ def _manifest(
 
 
 def style_of(processor: Any, style: str) -> str:
-    """Returns ``chat`` or ``raw``; of ``auto`` by whether there is a chat template."""
+    """Returns ``chat`` or ``raw``; of ``auto`` by whether there is a chat template.
+
+    Raises:
+        RecipeError: If there is no such style.
+    """
+    if style not in STYLES:
+        found = f"there is no style '{style}'{suggestion(style, STYLES)}"
+        raise RecipeError(Problem("--style", found, f"Choose one of {', '.join(STYLES)}"))
     if style != "auto":
         return style
     tokenizer = getattr(processor, "tokenizer", processor)

@@ -29,7 +29,7 @@ class PredictionStore:
         path: The final file.
         manifest: How the predictions are made; a file that was made otherwise is refused.
         rank: Number of this process.
-        overwrite: Predictions that were made otherwise are removed.
+        overwrite: Whatever is there is removed.
 
     Raises:
         DataError: If predictions are there that were made otherwise.
@@ -42,24 +42,26 @@ class PredictionStore:
         self.parts = path.with_suffix(".parts")
         self.own = self.parts / f"{rank}.jsonl"
         self.done: dict[str, dict[str, Any]] = {}
+        self.finished = False
         if overwrite and rank == 0:
             path.unlink(missing_ok=True)
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def open(self) -> None:
-        """Reads what is finished, cuts torn lines, and begins or goes on with the own file."""
+        """Reads what is answered, cuts torn lines, and begins or goes on with the own file.
+
+        What was an error is asked again: a picture may be there now, or memory.
+        """
         for file in (self.path, *sorted(self.parts.glob("*.jsonl"))):
             if file.is_file():
                 self._read(file, cut=file == self.own)
+        failed = [own for own, record in self.done.items() if "error" in record]
+        self.done = {own: one for own, one in self.done.items() if "error" not in one}
+        self.finished = self.path.is_file() and not failed
         if not self.finished:
             self.parts.mkdir(parents=True, exist_ok=True)
             if not self.own.is_file() or not self.own.stat().st_size:
                 self._append([{HEADER: self.manifest}])
-
-    @property
-    def finished(self) -> bool:
-        """Whether the final file is there."""
-        return self.path.is_file()
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Appends records in one write."""
@@ -73,7 +75,11 @@ class PredictionStore:
             ids: All of them; each has to be finished.
         """
         for file in sorted(self.parts.glob("*.jsonl")):
-            self._read(file, cut=False)
+            self._read(file, cut=False, keep=True)
+        missing = [own for own in ids if own not in self.done]
+        if missing:
+            found = f"{len(missing)} questions are not answered, the first of them '{missing[0]}'"
+            raise DataError(Problem(str(self.parts), found, "Run it again: it asks the rest"))
         lines = [{HEADER: self.manifest}, *(self.done[own] for own in ids)]
         whole = self.path.with_name(f"{self.path.name}.part")
         whole.write_text("".join(map(_line, lines)), encoding="utf-8")
@@ -84,12 +90,19 @@ class PredictionStore:
         content = "".join(map(_line, records)).encode()
         file = os.open(self.own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(file, content)
+            while content:  # all at once, but for a disk that takes less
+                content = content[os.write(file, content) :]
         finally:
             os.close(file)
 
-    def _read(self, file: Path, *, cut: bool) -> None:
-        """Reads the records of a file; of another process's file a torn end is left as it is."""
+    def _read(self, file: Path, *, cut: bool, keep: bool = False) -> None:
+        """Reads the records of a file; of another process's file a torn end is left as it is.
+
+        Args:
+            file: The file.
+            cut: A torn end is cut off.
+            keep: An error does not take the place of an answer.
+        """
         content = file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if cut and len(whole) < len(content):
@@ -103,7 +116,7 @@ class PredictionStore:
                 raise DataError(Problem(f"{file} row {number}", found, remedy)) from error
             if number == 1:
                 self._refuse_other(file, record)
-            else:
+            elif not (keep and "error" in record and record["id"] in self.done):
                 self.done[record["id"]] = record
 
     def _refuse_other(self, file: Path, record: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unidpo_mm.errors import Problem, RecipeError
+
 __all__ = ["AnswerCache"]
 
 
@@ -16,12 +18,20 @@ class AnswerCache:
 
     Args:
         path: The file; its folder is made.
+
+    Raises:
+        RecipeError: If the file is none of answers.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = threading.Lock()
         self.file = sqlite3.connect(path, check_same_thread=False)
+        try:
+            self.file.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            found = f"it is no file of answers ({error})"
+            raise RecipeError(Problem(str(path), found, "Name another file")) from error
         with self.lock, self.file:
             self.file.execute(
                 "CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT)"
@@ -41,10 +51,6 @@ class AnswerCache:
             self.file.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(request), answer)
             )
-
-    def close(self) -> None:
-        """Closes the file."""
-        self.file.close()
 
 
 def _key(request: Mapping[str, Any]) -> str:

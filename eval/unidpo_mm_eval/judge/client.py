@@ -55,8 +55,8 @@ class ChatClient:
     Attributes:
         base_url: Up to ``/v1``.
         model: What the server calls the model.
-        key_name: Variable of the environment that holds the key; None for `OPENAI_API_KEY` where
-            it is set.
+        key_name: Variable of the environment that holds the key; None for `OPENAI_API_KEY`, which
+            an address of https gets where it is set.
         timeout: Seconds that one answer may take.
         attempts: Requests for one answer before it counts as failed.
         wait: Seconds before the second attempt; doubled each time.
@@ -116,9 +116,11 @@ class ChatClient:
             raise _Retry("rate_limited", answer.text[:200], after=_after(answer))
         if status >= 500:
             raise _Retry("server_error", f"status {status}: {answer.text[:200]}")
-        if status in (401, 403) and not self._key():
-            found = f"the server wants a key (status {status}) and there is none"
-            raise RecipeError(Problem("key", found, f"Set {self.key_name or USUAL_KEY}"))
+        if status in (401, 403):
+            what = "refuses the key" if self._key() else "wants a key, and there is none"
+            found = f"the server {what} (status {status})"
+            remedy = "Name the variable of the environment that holds the right one"
+            raise RecipeError(Problem("key", found, remedy))
         if status >= 400:
             raise Failure("refused", f"status {status}: {answer.text[:200]}")
         return _said(answer)
@@ -135,6 +137,9 @@ class ChatClient:
         return found
 
     def _key(self) -> str | None:
+        """Returns the key; the usual one is sent nowhere but over an encrypted connection."""
+        if self.key_name is None and not self.base_url.startswith("https://"):
+            return None
         return os.environ.get(self.key_name or USUAL_KEY)
 
 

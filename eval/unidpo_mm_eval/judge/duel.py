@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+from unidpo_mm.errors import DataError, Problem
 
 from ..metrics import Metrics, share
 from ..reading.data_set import DataSet
@@ -67,9 +70,9 @@ class Bout:
         """``win`` or ``loss`` of the second model where both orders say so, else ``tie``."""
         if self.first is None or self.second is None:
             return "error"
-        total = self.first + self.second
-        agree = self.first * self.second > 0 or 0 in (self.first, self.second)
-        return "tie" if total == 0 or not agree else "win" if total > 0 else "loss"
+        if self.first * self.second <= 0:
+            return "tie"
+        return "win" if self.first > 0 else "loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +122,21 @@ def duel(
         for one in data.samples
         if all(one.id in said.by_id and not said.by_id[one.id].error for said in (first, second))
     ]
+    if not shared:
+        found = "no question of the data is answered in both files"
+        example = next(iter(first.by_id), "none")
+        where = f"{first.path} and {second.path}"
+        remedy = f"Write the ids of the data: '{data.samples[0].id}' there, '{example}' here"
+        raise DataError(Problem(where, found, remedy))
+
+    def put(one: Sample, ahead: str, behind: str) -> list[Message]:
+        shown = [data_address(picture_reference(p, folder, one.where)) for p in one.pictures]
+        return asked_to_compare(_worded(one), ahead, behind, shown)
+
     requests = []
     for one in shared:
         answers = first.by_id[one.id].response, second.by_id[one.id].response
-        shown = [data_address(picture_reference(p, folder, one.where)) for p in one.pictures]
-        for pair in (answers, answers[::-1]):
-            requests.append((_read, asked_to_compare(_worded(one), *pair, shown)))
+        requests += [(_read, partial(put, one, *pair)) for pair in (answers, answers[::-1])]
     said = ask_all(judge, requests)
     bouts = [
         _bout(one, said[2 * number], said[2 * number + 1]) for number, one in enumerate(shared)

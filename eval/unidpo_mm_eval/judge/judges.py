@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
 
 from .cache import AnswerCache
 from .client import ChatClient, Failure, Message
@@ -106,23 +106,26 @@ def find_judge(
         place: An address of an OpenAI-compatible server, or ``local:CHECKPOINT``.
         model: What the server calls the model.
         key_name: Variable of the environment that holds the key.
-        cache: File of answers; None for none.
+        cache: File of answers; None for none; of a local judge none are kept.
         dtype: Number format of a local one.
 
     Raises:
         RecipeError: If the model is not named, or the key is not there.
     """
     if place.startswith(LOCAL):
-        from accelerate import PartialState
+        if cache is not None or key_name is not None:
+            text = "a judge in this process has neither a key nor a file of answers"
+            raise RecipeError(Problem("--judge", text, "Leave --judge-key and --judge-cache out"))
 
         from unidpo_mm.adapter import AdapterOptions
 
         from ..engine.answering import Local
         from ..engine.checkpoint import find_checkpoint, load_checkpoint
+        from ..engine.processes import processes
         from ..protocols import Decoding
 
         found = find_checkpoint(place.removeprefix(LOCAL), model)
-        loaded = load_checkpoint(found, dtype=dtype, device=PartialState().device)
+        loaded = load_checkpoint(found, dtype=dtype, device=processes().device)
         decoding = Decoding(max_new_tokens=MOST_TOKENS)
         adapter = loaded.adapter(AdapterOptions())
         return LocalJudge(found.name, Local(loaded.model, adapter, decoding, loaded.device))
@@ -142,25 +145,40 @@ def question_to(text: str, images: Sequence[str] = ()) -> list[Message]:
 
 
 def ask_all(
-    judge: Judge, requests: Sequence[tuple[Callable[[str], Answer], Sequence[Message]]]
+    judge: Judge,
+    requests: Sequence[tuple[Callable[[str], Answer], Callable[[], Sequence[Message]]]],
 ) -> list[Answer | Failure]:
     """Returns what each answer says, in order, or why there is none.
 
     Args:
         judge: Who judges.
         requests: What reads a verdict, and raises `Failure` of kind ``malformed`` where there is
-            none; and the conversation.
+            none; and what puts the conversation together when its turn comes, since pictures in
+            it are large.
+
+    Raises:
+        UniDPOError: If not one was answered.
     """
 
-    def one(request: tuple[Callable[[str], Answer], Sequence[Message]]) -> Answer | Failure:
-        read, messages = request
+    def one(
+        request: tuple[Callable[[str], Answer], Callable[[], Sequence[Message]]],
+    ) -> Answer | Failure:
+        read, put = request
         try:
-            return read(judge.ask(messages))
+            return read(judge.ask(put()))
         except Failure as failure:
             return failure
+        except DataError as error:  # of a picture
+            return Failure("refused", str(error))
 
     with ThreadPoolExecutor(judge.concurrent) as threads:
-        return list(threads.map(one, requests))
+        found = list(threads.map(one, requests))
+    failures = [answer for answer in found if isinstance(answer, Failure)]
+    if found and len(failures) == len(found) and any(one.kind != "malformed" for one in failures):
+        kinds = ", ".join(sorted({one.kind for one in failures}))
+        text = f"the judge {judge.name} answered none of {len(found)} requests ({kinds})"
+        raise UniDPOError(f"{text}; the first: {failures[0].found}")
+    return found
 
 
 def _row(messages: Sequence[Message]) -> Any:

@@ -10,7 +10,7 @@ __all__ = ["choice", "first_line_numbers", "fractions", "rating"]
 NUMBER = r"\d+(?:\.\d+)?"
 
 
-def rating(text: str, name: str, low: float, high: float) -> float:
+def rating(text: str, name: str, low: float, high: float, *, whole: bool = False) -> float:
     """Returns the number behind the last ``name:``.
 
     Args:
@@ -18,14 +18,16 @@ def rating(text: str, name: str, low: float, high: float) -> float:
         name: What stands before the number.
         low: The least it may be.
         high: The most.
+        whole: It has to be a whole number.
 
     Raises:
         Failure: If there is none, or it is out of range.
     """
     found = re.findall(rf"\b{re.escape(name)}\W*?:\W*?({NUMBER})", text, re.IGNORECASE)
-    if not found or not low <= float(found[-1]) <= high:
+    value = float(found[-1]) if found else -1.0
+    if not low <= value <= high or (whole and not value.is_integer()):
         raise Failure("malformed", f"no '{name}:' from {low:g} to {high:g} in {text[-120:]!r}")
-    return float(found[-1])
+    return value
 
 
 def first_line_numbers(text: str, count: int, low: float, high: float) -> list[float]:

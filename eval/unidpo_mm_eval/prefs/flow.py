@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from accelerate.utils import release_memory
 from rich.console import Console
 
 from unidpo_mm.errors import ModelError, Problem, RecipeError
@@ -18,6 +18,7 @@ from ..engine.checkpoint import (
     load_checkpoint,
     named,
 )
+from ..engine.processes import processes
 from ..engine.progress import progress
 from ..report.page import comparison_page
 from ..report.text import print_comparison, print_result
@@ -69,7 +70,7 @@ def run_preferences(
         [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
     )
     _refuse_reference(known, reference)
-    state, console = PartialState(), console or Console()
+    state, console = processes(), console or Console()
     other = _reference(reference, dtype, state.device)
     results: list[Result] = []
     for checkpoint in known:
@@ -86,6 +87,7 @@ def run_preferences(
                 **options,
             )
         del loaded
+        release_memory()
         if result is not None:
             print_result(result, console)
             results.append(result)

@@ -8,7 +8,7 @@ import torch
 
 from unidpo_mm.adapter import Adapter, AdapterOptions
 from unidpo_mm.data.collate import collate
-from unidpo_mm.errors import DataError
+from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.modeling.logprobs import sequence_logps
 from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.reference import LoraOff, Reference
@@ -58,6 +58,7 @@ class Scorer:
         packs = enable_packing(unwrap_peft(loaded.model)) is None
         found: Reference | None = None
         if isinstance(reference, LoadedCheckpoint):
+            _refuse_other_words(loaded, reference)
             other = ScoringModel(reference.model).eval()
             packs = packs and enable_packing(unwrap_peft(reference.model)) is None
             found = _Other(other, adapter)
@@ -79,6 +80,14 @@ class Scorer:
             return batch, own, None
         other = sequence_logps(self.reference.token_logps(self.model, batch), batch)
         return batch, own, other
+
+
+def _refuse_other_words(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
+    """Refuses a reference with another vocabulary, whose numbers would mean nothing."""
+    words = [getattr(one.processor, "tokenizer", one.processor) for one in (loaded, reference)]
+    if loaded.family is not reference.family or words[0].get_vocab() != words[1].get_vocab():
+        found = f"'{reference.checkpoint.name}' is of another family, or has other tokens"
+        raise ModelError(Problem("--reference", found, "Name a model of the same kind"))
 
 
 class _Other:

@@ -1,17 +1,17 @@
 """The flow of `eval prefs`: pairs are scored, and what comes of it is a result like any other."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from unidpo_mm.records import Pair, PreferenceRow
 
 from ..benchmark import Benchmark
 from ..engine.checkpoint import LoadedCheckpoint
+from ..engine.processes import processes
 from ..engine.progress import Told
 from ..engine.run import PACKAGES, processor_hash, style_of
 from ..engine.store import PredictionStore
@@ -54,18 +54,19 @@ def score_preferences(
         beta: Of rewards with a reference; it scales margins and changes no accuracy.
         batch_size: Rows at once.
         style: How prompts are rendered.
-        overwrite: Removes what was scored otherwise.
+        overwrite: Whatever is there is removed first.
         told: Is told how far it is.
 
     Returns:
         The result; None on all processes but the first.
     """
-    state = PartialState()
-    style = style_of(loaded.processor, style)
+    state = processes()
+    asked, style = style, style_of(loaded.processor, style)
     other = against if reference is None else reference.checkpoint.weights
     scorer = Scorer.of(loaded, style=style, reference=reference or _lora_off(against))
     manifest = _manifest(loaded, benchmark, pairs, style=style, reference=other)
-    manifest["batch_size"], manifest["layout"] = batch_size, scorer.layout
+    manifest |= {"batch_size": batch_size, "layout": scorer.layout}
+    manifest["overrides"] = {"style": asked}
     store = PredictionStore(path, manifest, rank=state.process_index, overwrite=overwrite)
     state.wait_for_everyone()
     store.open()
@@ -117,7 +118,7 @@ def result_of(
         per_sample=tuple(scored),
         data=Source(str(pairs.path), pairs.sha256, len(scored)),
         predictions=Source(str(path), file_hash([path]), len(store.done)),
-        manifest=store.manifest,
+        manifest=store.manifest | {"beta": beta},
         warnings=tuple(pairs.notes),
     )
 
@@ -178,7 +179,8 @@ def _cluster(row: PreferenceRow) -> str:
     """Returns what is equal for rows on the same pictures, or of the same prompt without any."""
     if row.images:
         return " ".join(image.key()[:16] for image in row.images)
-    return json.dumps([message.text for message in row.messages])[:200]
+    words = json.dumps([message.text for message in row.messages])
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _details(

@@ -57,8 +57,8 @@ def _ways(endings: Sequence[str], reads: bool) -> str:
 
 def _print(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

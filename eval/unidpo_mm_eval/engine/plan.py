@@ -1,0 +1,160 @@
+"""Which checkpoints answer which benchmarks; all is looked for before a model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unidpo_mm.errors import DataError, Problem, RecipeError
+
+from ..benchmark import Benchmark, load_benchmark
+from ..data_check import place
+from ..protocols import Protocol, load_protocol
+from ..reading.data_set import DataSet
+from ..reading.subset import subset as part_of
+from ..suites import Suite, load_suite
+from .checkpoint import Checkpoint, find_checkpoint, named
+
+__all__ = ["Plan", "Subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A benchmark and its data, which are read when they are asked about: pictures are many.
+
+    Attributes:
+        benchmark: The benchmark.
+        path: Its file or folder.
+        clusters: How many of its clusters are asked about; None for all.
+    """
+
+    benchmark: Benchmark
+    path: Path
+    clusters: int | None = None
+
+    def read(self, *, pictures: bool = True) -> DataSet:
+        """Returns the samples.
+
+        Raises:
+            DataError: With every problem of every row.
+        """
+        data = self.benchmark.read(self.path, pictures)
+        return part_of(data, self.clusters) if self.clusters else data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which checkpoints answer which benchmarks.
+
+    Attributes:
+        checkpoints: In order; the others are compared with the first.
+        benchmarks: What is asked, and where its data are.
+        protocol: Prompts and rules of all.
+        suite: What the benchmarks are, where they are a suite.
+        data, out: Where data are and results go.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    benchmarks: Sequence[Subject]
+    protocol: Protocol
+    suite: Suite | None
+    data: Path
+    out: Path
+
+    def path(self, name: str, benchmark: Benchmark) -> Path:
+        """Returns the file of a model's predictions on a benchmark."""
+        return self.out / name / f"{benchmark.name}.jsonl"
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Sequence[str],
+        *,
+        data: Path,
+        out: Path,
+        benchmarks: Sequence[str],
+        suite: str | None,
+        protocol: str | None,
+        names: Sequence[str],
+        subset: int | None,
+        judged: bool = True,
+    ) -> "Plan":
+        """Returns a plan of the words of a command line; everything is looked for at once.
+
+        Args:
+            checkpoints: Folders or hub names.
+            data: A file, or the folder of a suite.
+            out: Where results go.
+            benchmarks: Names; empty for those of a suite.
+            suite: Its name; None for the benchmarks named.
+            protocol: Its name; None for the usual one.
+            names: What checkpoints are called; empty for their folders' names.
+            subset: Clusters that are asked about; None for the suite's number, or all.
+            judged: Benchmarks that need a judge may be among them.
+
+        Raises:
+            RecipeError: If options contradict each other.
+            DataError: If data are not there or cannot be read; with all that is wrong of all.
+        """
+        if bool(benchmarks) == (suite is not None):
+            found = "it has to know what to ask"
+            raise RecipeError(Problem("eval run", found, "Name --benchmark or --suite"))
+        if names and len(names) != len(checkpoints):
+            found = f"there are {len(names)} for {len(checkpoints)} checkpoints"
+            raise RecipeError(Problem("--name", found, "Give one for each, in order"))
+        whole = None if suite is None else load_suite(suite)
+        wanted = [load_benchmark(name) for name in (whole.benchmarks if whole else benchmarks)]
+        usual = whole.protocol if whole else next(iter(wanted[0].families))
+        rules = load_protocol(protocol or usual)
+        clusters = subset if subset is not None or whole is None else whole.subset
+        problems: list[Problem] = []
+        subjects = []
+        for one in wanted:
+            refuse_pairs(one)
+            if one.rules(rules.scoring).by_judge and not judged:
+                found = f"{one.title} is scored by a judge"
+                raise RecipeError(Problem("--benchmark", found, "Ask it by `eval run`, then score"))
+            try:
+                at = _place(one, data, alone=len(wanted) == 1)
+                subjects.append(Subject(one, at, clusters))
+                subjects[-1].read(pictures=False)  # a mistake shows before a model is loaded
+            except DataError as error:
+                problems += error.problems
+        if problems:
+            raise DataError(problems)
+        given: Sequence[str | None] = names or [None] * len(checkpoints)
+        known = [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
+        return cls(
+            checkpoints=named(known),
+            benchmarks=subjects,
+            protocol=rules,
+            suite=whole,
+            data=data,
+            out=out,
+        )
+
+
+def refuse_pairs(benchmark: Benchmark) -> None:
+    """Refuses sets of pairs, which are not asked but scored.
+
+    Raises:
+        RecipeError: If it is one.
+    """
+    if benchmark.pairs is not None:
+        found = f"{benchmark.title}: pairs, which a model scores by their log-probabilities"
+        raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval prefs`"))
+
+
+def _place(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
+    """Returns where the data of a benchmark are: the file named, or its usual file in a folder.
+
+    A folder that holds none of that name is taken for the benchmark's own, where it can be one and
+    no other benchmark's data are looked for in it.
+    """
+    found = place(benchmark, path) if path.is_dir() else path
+    if found is not None and found.exists():
+        return found
+    if alone and path.is_dir() and any("folder" in layout for layout in benchmark.layouts):
+        return path
+    remedy = f"Put it there as {benchmark.files[0]} ({'; '.join(benchmark.layouts)})"
+    text = f"there is no file {', '.join(benchmark.files)} of {benchmark.title}"
+    raise DataError(Problem(str(path), text, remedy))
