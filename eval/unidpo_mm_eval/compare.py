@@ -17,6 +17,8 @@ __all__ = ["Comparison", "Contrast", "Measured", "compare", "measured"]
 LEVEL = 0.95
 HASH = 64
 """Characters of a hash."""
+MADE = {"overrides": "way of asking", "reference": "reference", "beta": "beta"}
+"""What two manifests have to agree on, where both have it, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,11 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("protocol", first.protocol.label, result.protocol.label),
             ("data", first.data.sha256, result.data.sha256),
             ("judge", _judge(first), _judge(result)),
-            *((what, first.manifest[what], result.manifest[what]) for what in _made(first, result)),
+            *(
+                (MADE[what], first.manifest[what], result.manifest[what])
+                for what in MADE
+                if what in first.manifest and what in result.manifest
+            ),
         )
         for what, one, other in sides:
             if one != other:
@@ -140,15 +146,6 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
 
 def _judge(result: Result) -> str:
     return "none" if result.judge is None else str(result.judge)
-
-
-MADE = ("overrides", "reference", "beta")
-"""What two manifests have to agree on: predictions that were asked for otherwise tell nothing."""
-
-
-def _made(first: Result, second: Result) -> list[str]:
-    """Returns what both say of how they were made."""
-    return [what for what in MADE if what in first.manifest and what in second.manifest]
 
 
 def _short(text: str) -> str:
