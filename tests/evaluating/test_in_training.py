@@ -108,7 +108,7 @@ run:
 
 def test_settings_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as refused:
-        from_recipe({"data": str(tmp_path), "every": "often", "evry": 3})
+        from_recipe({"data": str(tmp_path), "every": "often", "clusterz": 3})
     text = str(refused.value)
     assert "run.callbacks.benchmarks.every" in text
-    assert "run.callbacks.benchmarks.evry" in text
+    assert "run.callbacks.benchmarks.clusterz" in text
