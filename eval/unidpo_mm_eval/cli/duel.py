@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Images, JudgeCache, JudgeKey, JudgeModel
+
 __all__ = ["judge_duel"]
 
 
@@ -16,21 +18,10 @@ def judge_duel(  # noqa: PLR0917, one parameter an option
     judge: Annotated[
         str, typer.Option(help="Address of an OpenAI-compatible server, or local:CHECKPOINT.")
     ],
-    judge_model: Annotated[
-        str | None, typer.Option(help="What the server calls the judge.", show_default=False)
-    ] = None,
-    judge_key: Annotated[
-        str | None,
-        typer.Option(help="Variable of the environment with its key.", show_default=False),
-    ] = None,
-    judge_cache: Annotated[
-        Path | None,
-        typer.Option(help="File of the judge's answers, asked once.", show_default=False),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures that the data name.", show_default=False),
-    ] = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = None,
+    judge_cache: JudgeCache = None,
+    images: Images = None,
     output: Annotated[
         Path | None, typer.Option(help="Write every verdict as JSON.", show_default=False)
     ] = None,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import DType, Images, Key, MaxNewTokens, Overwrite, ProtocolName
+
 __all__ = ["compare_with_endpoint"]
 
 DIFFERENT = 1
@@ -18,26 +20,13 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
     benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="One or more.")],
     data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder of both predictions.")],
-    protocol: Annotated[
-        str | None, typer.Option(help="Prompts and rules; the benchmark's first if left out.")
-    ] = None,
+    protocol: ProtocolName = None,
     samples: Annotated[int, typer.Option(help="Clusters to ask.", min=1)] = 50,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures that the data name.", show_default=False),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(help="In place of the protocol's.", min=1, show_default=False),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
-    ] = "auto",
-    key: Annotated[
-        str | None,
-        typer.Option(help="Variable of the environment with its key.", show_default=False),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
+    images: Images = None,
+    max_new_tokens: MaxNewTokens = None,
+    dtype: DType = "auto",
+    key: Key = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Ask a checkpoint here and a server of it the same questions, and say where they differ.
 

@@ -5,16 +5,13 @@ from typing import Annotated
 
 import typer
 
+from .options import BatchSize, Checkpoints, DType, Images, Names, Overwrite, Style
+
 __all__ = ["prefer"]
 
 
 def prefer(  # noqa: PLR0917, one parameter an option
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            help="Folders of models or of LoRA matrices, or hub names.", metavar="CHECKPOINT..."
-        ),
-    ],
+    checkpoints: Checkpoints,
     data: Annotated[Path, typer.Option(help="The file of pairs.")],
     out: Annotated[Path, typer.Option(help="Folder of log-probabilities and results.")],
     benchmark: Annotated[
@@ -25,10 +22,7 @@ def prefer(  # noqa: PLR0917, one parameter an option
             help="preferences, mm_rlhf_rewardbench, vl_rewardbench or multimodal_rewardbench.",
         ),
     ] = "preferences",
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures that the data name.", show_default=False),
-    ] = None,
+    images: Images = None,
     reference: Annotated[
         str,
         typer.Option(
@@ -37,18 +31,11 @@ def prefer(  # noqa: PLR0917, one parameter an option
         ),
     ] = "none",
     beta: Annotated[float, typer.Option(help="Of rewards with a reference.")] = 0.1,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(help="What each checkpoint is called, in order.", show_default=False),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows at once.", min=1)] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
-    ] = "auto",
-    style: Annotated[
-        str, typer.Option(help="chat, raw, or auto: the chat template where there is one.")
-    ] = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
+    name: Names = None,
+    batch_size: BatchSize = 8,
+    dtype: DType = "auto",
+    style: Style = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Score pairs by log-probabilities: accuracy, margins, and what length does to them."""
     from ..prefs.flow import run_preferences

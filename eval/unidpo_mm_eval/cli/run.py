@@ -5,6 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import (
+    BatchSize,
+    DType,
+    Images,
+    Key,
+    MaxNewTokens,
+    Names,
+    Overwrite,
+    ProtocolName,
+    Style,
+)
+
 __all__ = ["run_checkpoints"]
 
 
@@ -24,35 +36,17 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     suite: Annotated[
         str | None, typer.Option(help="All benchmarks of a suite.", show_default=False)
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Prompts and rules; the suite's, or the benchmark's first, if left out."),
-    ] = None,
+    protocol: ProtocolName = None,
     prompt: Annotated[
         str | None,
         typer.Option(help="A prompt profile in place of the protocol's.", show_default=False),
     ] = None,
-    style: Annotated[
-        str, typer.Option(help="chat, raw, or auto: the chat template where there is one.")
-    ] = "auto",
-    name: Annotated[
-        list[str] | None,
-        typer.Option(help="What each checkpoint is called, in order.", show_default=False),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures that the data name.", show_default=False),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Questions at once; halved where memory runs out.", min=1)
-    ] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
-    ] = "auto",
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(help="In place of the protocol's.", min=1, show_default=False),
-    ] = None,
+    style: Style = "auto",
+    name: Names = None,
+    images: Images = None,
+    batch_size: BatchSize = 8,
+    dtype: DType = "auto",
+    max_new_tokens: MaxNewTokens = None,
     subset: Annotated[
         int | None,
         typer.Option(help="Clusters to ask, drawn by a fixed seed.", min=1, show_default=False),
@@ -67,7 +61,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     check: Annotated[
         int, typer.Option(help="Ask so many again, alone, and say what differs.", min=0)
     ] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Begin anew, whatever is there.")] = False,
+    overwrite: Overwrite = False,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -78,10 +72,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     served_model: Annotated[
         str | None, typer.Option(help="What the server calls it.", show_default=False)
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(help="Variable of the environment with the server's key.", show_default=False),
-    ] = None,
+    key: Key = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one answer of a server.")] = 300.0,
 ) -> None:
     """Let checkpoints answer benchmarks, score what they said, and compare them.

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Judge, JudgeCache, JudgeKey, JudgeModel, ProtocolName
+
 __all__ = ["score_predictions"]
 
 
@@ -19,9 +21,7 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
     output: Annotated[
         Path | None, typer.Option(help="Write the result here, as JSON.", show_default=False)
     ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="The rules; the benchmark's first if left out.")
-    ] = None,
+    protocol: ProtocolName = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -33,28 +33,10 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
         int | None,
         typer.Option(help="Clusters to score, drawn by a fixed seed.", min=1, show_default=False),
     ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of an OpenAI-compatible server, or local:CHECKPOINT, where the benchmark "
-            "needs a judge.",
-            show_default=False,
-        ),
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="What the server calls the judge.", show_default=False)
-    ] = None,
-    judge_key: Annotated[
-        str | None,
-        typer.Option(
-            help="Variable of the environment with its key; OPENAI_API_KEY where it is set.",
-            show_default=False,
-        ),
-    ] = None,
-    judge_cache: Annotated[
-        Path | None,
-        typer.Option(help="File of the judge's answers, asked once.", show_default=False),
-    ] = None,
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = None,
+    judge_cache: JudgeCache = None,
     leave_out_judge_errors: Annotated[
         bool, typer.Option(help="Leave out what the judge did not judge; else it is wrong.")
     ] = False,

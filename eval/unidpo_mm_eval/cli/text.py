@@ -1,21 +1,17 @@
 """`unidpo-mm eval text`: text benchmarks by lm-eval."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .options import BatchSize, Checkpoints, DType, Names, Style
+
 __all__ = ["run_text"]
 
 
 def run_text(  # noqa: PLR0917, one parameter an option
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            help="Folders of models or of LoRA matrices, or hub names.", metavar="CHECKPOINT..."
-        ),
-    ],
+    checkpoints: Checkpoints,
     tasks: Annotated[str, typer.Option(help="Names of tasks, with commas between.")],
     out: Annotated[Path, typer.Option(help="Folder of results and logged samples.")],
     include: Annotated[
@@ -29,17 +25,10 @@ def run_text(  # noqa: PLR0917, one parameter an option
     limit: Annotated[
         int | None, typer.Option(help="Questions of each task.", min=1, show_default=False)
     ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(help="What each checkpoint is called, in order.", show_default=False),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests at once.", min=1)] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")
-    ] = "auto",
-    style: Annotated[
-        str, typer.Option(help="chat, raw, or auto: the chat template where there is one.")
-    ] = "auto",
+    name: Names = None,
+    batch_size: BatchSize = 8,
+    dtype: DType = "auto",
+    style: Style = "auto",
     nltk_data: Annotated[
         Path | None,
         typer.Option(help="Folder of NLTK's data, for tasks that need some.", show_default=False),
@@ -51,20 +40,15 @@ def run_text(  # noqa: PLR0917, one parameter an option
     """
     from rich.console import Console
 
-    from ..engine.checkpoint import find_checkpoint, load_checkpoint, named
+    from ..engine.checkpoint import find_checkpoints, load_checkpoint
     from ..engine.processes import processes
     from ..report.backends import print_text_results
     from ..text_tasks import run_text_tasks, write_text_results
 
     if processes().num_processes > 1:
         raise typer.BadParameter("lm-eval runs in one process", param_hint="accelerate launch")
-    given: Sequence[str | None] = name or [None] * len(checkpoints)
-    if len(given) != len(checkpoints):
-        text = f"there are {len(given)} for {len(checkpoints)} checkpoints"
-        raise typer.BadParameter(text, param_hint="--name")
-    known = [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
     results = []
-    for checkpoint in named(known):
+    for checkpoint in find_checkpoints(checkpoints, name or ()):
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
         found = run_text_tasks(
             loaded,

@@ -17,7 +17,13 @@ from unidpo_mm.modeling.load import (
     load_weights,
 )
 
-__all__ = ["Checkpoint", "LoadedCheckpoint", "find_checkpoint", "load_checkpoint", "named"]
+__all__ = [
+    "Checkpoint",
+    "LoadedCheckpoint",
+    "find_checkpoint",
+    "find_checkpoints",
+    "load_checkpoint",
+]
 
 LORA = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
@@ -114,18 +120,27 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> Loade
     return LoadedCheckpoint(checkpoint, model, family, config, adapter.processor, device)
 
 
-def named(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Returns the checkpoints as they are.
+def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Checkpoint]:
+    """Returns what several folders or hub names hold; see `find_checkpoint`.
+
+    Args:
+        paths: Folders or hub names.
+        names: What they are called, in order; empty for the last parts of the paths.
 
     Raises:
-        ModelError: If two have one name, under which both would be written.
+        ModelError: If one holds no checkpoint, or two would be written under one name.
     """
-    names = [one.name for one in checkpoints]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    if names and len(names) != len(paths):
+        found = f"there are {len(names)} for {len(paths)} checkpoints"
+        raise ModelError(Problem("--name", found, "Give one for each, in order"))
+    given: Sequence[str | None] = names or [None] * len(paths)
+    known = [find_checkpoint(path, own) for path, own in zip(paths, given, strict=True)]
+    called = [one.name for one in known]
+    twice = sorted({name for name in called if called.count(name) > 1})
     if twice:
         found = f"several checkpoints are called {', '.join(twice)}"
         raise ModelError(Problem("CHECKPOINT", found, "Give each its own --name"))
-    return list(checkpoints)
+    return known
 
 
 def _last_part(folder: Path) -> str:

@@ -12,7 +12,7 @@ from ..protocols import Protocol, load_protocol
 from ..reading.data_set import DataSet
 from ..reading.subset import subset as part_of
 from ..suites import Suite, load_suite
-from .checkpoint import Checkpoint, find_checkpoint, named
+from .checkpoint import Checkpoint, find_checkpoints
 
 __all__ = ["Plan", "Subject"]
 
@@ -98,9 +98,6 @@ class Plan:
         if bool(benchmarks) == (suite is not None):
             found = "it has to know what to ask"
             raise RecipeError(Problem("eval run", found, "Name --benchmark or --suite"))
-        if names and len(names) != len(checkpoints):
-            found = f"there are {len(names)} for {len(checkpoints)} checkpoints"
-            raise RecipeError(Problem("--name", found, "Give one for each, in order"))
         whole = None if suite is None else load_suite(suite)
         wanted = [load_benchmark(name) for name in (whole.benchmarks if whole else benchmarks)]
         usual = whole.protocol if whole else next(iter(wanted[0].families))
@@ -121,10 +118,8 @@ class Plan:
                 problems += error.problems
         if problems:
             raise DataError(problems)
-        given: Sequence[str | None] = names or [None] * len(checkpoints)
-        known = [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
         return cls(
-            checkpoints=named(known),
+            checkpoints=find_checkpoints(checkpoints, names),
             benchmarks=subjects,
             protocol=rules,
             suite=whole,

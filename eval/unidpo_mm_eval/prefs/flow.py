@@ -15,8 +15,8 @@ from ..engine.checkpoint import (
     Checkpoint,
     LoadedCheckpoint,
     find_checkpoint,
+    find_checkpoints,
     load_checkpoint,
-    named,
 )
 from ..engine.processes import processes
 from ..engine.progress import progress
@@ -61,14 +61,8 @@ def run_preferences(
     if kind.pairs is None:
         found = f"{kind.title} has questions and no pairs"
         raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval run`"))
-    if names and len(names) != len(checkpoints):
-        found = f"there are {len(names)} for {len(checkpoints)} checkpoints"
-        raise RecipeError(Problem("--name", found, "Give one for each, in order"))
     pairs = kind.pairs(data, images)
-    given: Sequence[str | None] = names or [None] * len(checkpoints)
-    known = named(
-        [find_checkpoint(path, own) for path, own in zip(checkpoints, given, strict=True)]
-    )
+    known = find_checkpoints(checkpoints, names)
     _refuse_reference(known, reference)
     state, console = processes(), console or Console()
     other = _reference(reference, dtype, state.device)
