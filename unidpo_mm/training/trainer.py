@@ -120,8 +120,12 @@ class UniDPOTrainer(Trainer):
         if self.progress is not None:
             self.add_callback(self.progress)
         self.first_evaluation: dict[str, float] = {}
-        for callback in callbacks or ():
-            if hasattr(callback, "attach"):  # those that need more than transformers hands them
+        self._attach(callbacks or ())
+
+    def _attach(self, callbacks: Sequence[TrainerCallback]) -> None:
+        """Hands the trainer to callbacks that need more than transformers gives them."""
+        for callback in callbacks:
+            if hasattr(callback, "attach"):
                 callback.attach(self)
 
     def _check_start(self) -> LayoutChoice:
