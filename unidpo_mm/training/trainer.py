@@ -7,7 +7,7 @@ Construction is functions (`setup.py`), the step is a function (`step.py`), metr
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
