@@ -119,7 +119,7 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
         if not result.per_sample:
             remedy = "Score the predictions again"
             problems.append(Problem(f"result '{result.name}'", "it holds no sample", remedy))
-    for result in results[1:]:
+    for number, result in enumerate(results[1:], start=2):
         sides = (
             ("benchmark", first.benchmark, result.benchmark),
             ("protocol", first.protocol.label, result.protocol.label),
@@ -136,7 +136,7 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
                 mine, theirs = _short(str(other)), _short(str(one))
                 found = f"its {what} is {mine}, that of '{first.name}' {theirs}"
                 remedy = "Score both again with the same data and protocol"
-                problems.append(Problem(f"result '{result.name}'", found, remedy))
+                problems.append(Problem(f"result {number}, '{result.name}'", found, remedy))
         if [one.id for one in first.per_sample] != [one.id for one in result.per_sample]:
             found = f"its samples are not those of '{first.name}'"
             problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
@@ -145,22 +145,35 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
 
 
 def _judge(result: Result) -> str:
-    return "none" if result.judge is None else str(result.judge)
+    if result.judge is None:
+        return "none"
+    return result.judge.name + (", errors left out" if result.judge.errors_left_out else "")
 
 
 def _short(text: str) -> str:
     """Returns a name; of a hash its beginning, and which part of the data was scored."""
-    beginning, dash, part = text.partition("-")
-    return text if len(beginning) < HASH else f"{beginning[:12]}{dash}{part}"
+    beginning, _, part = text.partition("-")
+    if len(beginning) < HASH:
+        return text
+    clusters, _, seed = part.partition("-")
+    return beginning[:12] + (f" ({clusters} clusters, drawn by seed {seed})" if part else "")
 
 
 def _names(results: Sequence[Result]) -> tuple[str, ...]:
     """Returns a name for each result; equal ones get their number."""
-    names = [result.name for result in results]
+    names = [
+        result.name + (", shuffled pictures" if _is_control(result) else "") for result in results
+    ]
     return tuple(
         name if names.count(name) == 1 else f"{name} ({number})"
         for number, name in enumerate(names, start=1)
     )
+
+
+def _is_control(result: Result) -> bool:
+    """Says whether pictures were shuffled, and the model has no name that says so."""
+    seed = result.manifest.get("shuffled_pictures")
+    return seed is not None and "shuffled" not in result.name
 
 
 def _metrics(result: Result) -> Metrics:

@@ -141,6 +141,7 @@ class BenchmarkCallback(TrainerCallback):
             names=(),
             subset=asked.clusters,
             judged=False,
+            images=asked.images,
         )
         self.protocol = plan.protocol
         self.benchmarks = [(one.benchmark, one.read()) for one in plan.benchmarks]
@@ -253,7 +254,7 @@ class BenchmarkCallback(TrainerCallback):
 def _probe(result: Result) -> None:
     """Warns where the first answers look as if the chat template were wrong."""
     shown = next((one.response for one in result.per_sample if one.response), "")
-    said = f"the first of them: {shown[:200]!r}"
+    said = f"the first of them: {shown[:60]!r}"
     rate = result.metrics.get("expected_format_rate", 100.0)
     if rate < EXPECTED:
         logger.warning(

@@ -13,8 +13,8 @@ class Picture:
 
     Attributes:
         key: Equal for equal pictures; names clusters.
-        content: The encoded picture as bytes, its path, or None where the reader was told to leave
-            it.
+        content: The encoded picture as bytes, its path, a reference of the core, or None where the
+            reader was told to leave it.
     """
 
     key: str

@@ -59,7 +59,7 @@ def score(
         found = f"{benchmark.title} is scored by a judge"
         raise RecipeError(Problem("--judge", found, "Name its address, or local:CHECKPOINT"))
     who = Verdicts(judge.name, leave_out_errors) if rules.by_judge and judge else None
-    warnings = [*data.notes, *_unmatched(data, predictions, rules)]
+    warnings = [*data.notes, *_unmatched(data, predictions, rules), *_odd(predictions)]
     said = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
     asked = [(sample, one.response) for sample, one in said if one and one.error is None]
     judged = iter(rules.judged(asked, {**protocol.options, "judge": judge}))
@@ -74,8 +74,11 @@ def score(
         metrics["judge_error_rate"] = _judge_errors(scored)
         if metrics["judge_error_rate"]:
             how = "are left out" if leave_out_errors else "count as wrong"
-            rate = metrics["judge_error_rate"]
-            warnings.append(f"responses that the judge did not judge {how}: {rate:.1f} %")
+            first = next(one for one in scored if one.note.startswith(JUDGE_ERROR))
+            text = (
+                f"responses that the judge did not judge {how}: {metrics['judge_error_rate']:.1f} %"
+            )
+            warnings.append(f"{text}, as of '{first.id}': {first.note}")
     if rules.once is not None:
         metrics |= rules.once(scored)
     warnings += _out_of_form(benchmark, metrics)
@@ -118,6 +121,19 @@ def rates(scored: Sequence[ScoredSample], benchmark: Benchmark) -> dict[str, flo
         in_form = sum(form.has(one, one.response or "") for one in said)
         found["expected_format_rate"] = 100 * in_form / len(said)
     return found
+
+
+def _odd(predictions: Predictions) -> list[str]:
+    """Returns what is to be said of how predictions were made."""
+    told = []
+    seed = predictions.manifest.get("shuffled_pictures")
+    if seed is not None:
+        told.append(f"the control: every picture is that of another, shuffled by seed {seed}")
+    failed = [one for one in predictions.by_id.values() if one.error]
+    if failed:
+        first = f"'{failed[0].id}': {failed[0].error}"
+        told.append(f"predictions that are errors, which count as wrong: {len(failed)}, {first}")
+    return told
 
 
 def _judge_errors(scored: Sequence[ScoredSample]) -> float:

@@ -95,6 +95,11 @@ def run_text_tasks(
             log_samples=True,
             **dict.fromkeys(SEEDS, seed),
         )
+    except ImportError as error:
+        name = f" '{error.name}'" if error.name else ""
+        raise UniDPOError(
+            f"a task needs a package that is not installed{name} ({error}); pip install it"
+        ) from error
     except LookupError as error:  # of NLTK, in a page of text
         first = next((line for line in str(error).splitlines() if "Resource" in line), str(error))
         raise UniDPOError(

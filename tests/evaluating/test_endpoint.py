@@ -145,8 +145,8 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(
         done = run_endpoint(stub, data, out, "ai2d")
     assert isinstance(done.exception, UniDPOError)
     text = told(done)
-    assert "6 of 11 questions were not answered (unreachable 6" in text
-    assert "run it again to ask the rest" in text
+    assert "6 of 11 questions were not answered by http://127.0.0.1" in text
+    assert "(unreachable 6). The other answers are kept: run it again to ask the rest" in text
     part = out / "org--served" / "ai2d.parts" / "0.jsonl"
     kept = said(part)
     assert len(kept) == 5
@@ -162,6 +162,14 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(
     found = said(out / "org--served" / "ai2d.jsonl")
     assert {own: found[own] for own in kept} == kept
     assert sorted(found.values()) == ["A"] * 5 + ["B"] * 6
+
+
+def test_a_server_that_refuses_everything_gives_no_number(tmp_path: Path) -> None:
+    data, out = option_table(tmp_path), tmp_path / "out"
+    with server(lambda request, before: 400) as stub:
+        text = told(run_endpoint(stub, data, out, "ai2d"))
+    assert "not one of 11 questions was answered; the first: refused: status 400" in text
+    assert not (out / "org--served" / "ai2d.json").exists()
 
 
 def test_parity_says_where_backends_differ(tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_what_cannot_run_is_told_at_once(checkpoints: Any, tmp_path: Path) -> No
     suite = ("run", checkpoint, "--suite", "quick", "--data", tmp_path, "--out", tmp_path / "out")
     text = told(run(*suite))
     assert all(name in text for name in ("POPE", "OCRBench", "SEEDBench", "ChartQA"))
+    assert "suite 'quick': of its 4 benchmarks 0 are there" in text
     assert "Name --benchmark or --suite" in told(
         run("run", checkpoint, "--data", tmp_path, "--out", tmp_path)
     )
@@ -226,6 +227,30 @@ def test_what_cannot_run_is_told_at_once(checkpoints: Any, tmp_path: Path) -> No
     assert "neither config.json nor adapter_config.json" in told(
         run(*words(empty, data, tmp_path / "out", "ai2d"))
     )
+
+
+def test_pictures_are_looked_for_before_a_model_is_loaded(checkpoints: Any, tmp_path: Path) -> None:
+    row = {"question_id": 1, "image": "nowhere.png", "text": "Is it?", "label": "yes"}
+    data = tmp_path / "coco_pope_random.json"
+    data.write_text(json.dumps(row) + "\n")
+    line = words(checkpoints("llava"), data, tmp_path / "out", "pope", "--protocol", "official")
+    text = told(run(*line))
+    assert "of 1 pictures not one can be opened" in text
+    assert "Name the folder of the pictures by --images" in text
+    assert not (tmp_path / "out").exists()
+    missing = run(*words(tmp_path / "nowhere", option_table(tmp_path), tmp_path / "out", "ai2d"))
+    assert "checkpoint '" in told(missing)
+
+
+def test_the_control_is_marked_where_it_is_read(checkpoints: Any, tmp_path: Path) -> None:
+    checkpoint, data = checkpoints("llava"), option_table(tmp_path)
+    for out, more in (("a", ()), ("b", ("--shuffle-pictures", 0))):
+        assert run(*words(checkpoint, data, tmp_path / out, "ai2d", *more)).exit_code == 0
+    results = [tmp_path / out / "llava" / "ai2d.json" for out in "ab"]
+    output = run("compare", *results).output
+    assert "llava, shuffled pictures against llava" in output
+    assert "the control: every picture is that of another" in run("report", results[1]).output
+    assert run("report", tmp_path / "a").exit_code == 0  # a folder of results
 
 
 def test_a_store_refuses_what_is_no_prediction(tmp_path: Path) -> None:

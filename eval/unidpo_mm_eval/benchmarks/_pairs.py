@@ -4,11 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from unidpo_mm.data.images import identity
+
 from ..benchmark import Benchmark
 from ..prefs.metrics import RULES
-from ..prefs.pairs import PairSet
+from ..prefs.pairs import PairSet, pair_ids
 from ..reading.data_set import DataSet
-from ..samples import Sample
+from ..samples import Picture, Sample
 
 __all__ = ["pair_benchmark"]
 
@@ -47,8 +49,14 @@ def pair_benchmark(
 def _read(pairs: Callable[[Path, Path | None], PairSet], path: Path, pictures: bool) -> DataSet:
     found = pairs(path, None)
     samples = tuple(
-        Sample(id=row.id, where=row.where, question=row.messages[-1].text, labels=labels)
+        Sample(
+            id=own,
+            where=row.where,
+            question=row.messages[-1].text,
+            labels={"domain": row.domain, **found.groups.get(row.id, {})},
+            pictures=tuple(Picture(identity(one), one if pictures else None) for one in row.images),
+        )
         for row in found.rows
-        for labels in ({"domain": row.domain, **found.groups.get(row.id, {})},)
+        for own in pair_ids(row)
     )
     return DataSet(path=path, sha256=found.sha256, samples=samples, notes=tuple(found.notes))

@@ -44,7 +44,8 @@ def export_predictions(
     if predictions is None and not bridge.of_data:
         text = f"{bridge.title} reads predictions: name the file"
         raise typer.BadParameter(text, param_hint="--predictions")
-    check_writable(out, "--out")
+    check_writable(out, "--out", make=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     ids, records = read_data(data)
     said = None if predictions is None else read_predictions(predictions)
     responses = (
@@ -91,7 +92,8 @@ def import_predictions(  # noqa: PLR0917, one parameter an option
     bridge = load_bridge(tool)
     if bridge.read is None:
         raise typer.BadParameter(f"nothing is read of {bridge.title}", param_hint="TOOL")
-    check_writable(out, "--out")
+    check_writable(out, "--out", make=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     found = bridge.read(file)
     kept = [one.prediction for one in found]
     if data is not None:

@@ -49,6 +49,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
         names=(),
         subset=samples,
         judged=False,
+        images=images,
     )
     client = ChatClient(endpoint, served_model, key_name=key)
     found = compare_backends(

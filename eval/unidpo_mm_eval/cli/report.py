@@ -10,7 +10,8 @@ __all__ = ["report_results"]
 
 def report_results(
     results: Annotated[
-        list[Path], typer.Argument(help="Results of one or more checkpoints.", metavar="RESULT...")
+        list[Path],
+        typer.Argument(help="Results of checkpoints, or folders of some.", metavar="RESULT..."),
     ],
     suite: Annotated[
         str | None,
@@ -43,7 +44,8 @@ def report_results(
     for option, path in outputs.items():
         check_writable(path, option)
     found = summarise(
-        [read_result(path) for path in results], None if suite is None else load_suite(suite)
+        [read_result(path) for path in _files(results)],
+        None if suite is None else load_suite(suite),
     )
     print_summary(found, Console())
     writers = {"--html": summary_page, "--markdown": summary_markdown, "--csv": summary_csv}
@@ -51,3 +53,9 @@ def report_results(
     for option, path in outputs.items():
         if path is not None:
             write(path, writers[option](found), option)
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Returns the results: files as they are named, and those in folders."""
+    found = [sorted(path.rglob("*.json")) if path.is_dir() else [path] for path in paths]
+    return [path for own in found for path in own]

@@ -99,6 +99,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         protocol=protocol,
         names=name or (),
         subset=subset,
+        images=images,
     )
     settings: dict[str, Any] = {
         "prompt": prompt,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> Loade
     if checkpoint.lora is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(checkpoint.lora))
+        with warnings.catch_warnings():  # its own use of an old name of transformers
+            warnings.simplefilter("ignore", FutureWarning)
+            model = PeftModel.from_pretrained(model, str(checkpoint.lora))
     place = ModelSource(name_or_path=checkpoint.processor)
     adapter = load_adapter(place, AdapterOptions(), config=config, family=family)
     model = model.to(device).eval()
@@ -180,5 +183,10 @@ def _hash_files(folder: Path) -> str:
 
 def _revision(name: str) -> str:
     """Returns the revision of a model on the hub."""
-    commit = getattr(load_config(ModelSource(name_or_path=name)), "_commit_hash", None)
-    return f"{name}@{commit}"
+    try:
+        config = load_config(ModelSource(name_or_path=name))
+    except ModelError as error:
+        problem = error.problems[0]
+        where = f"checkpoint '{name}'"
+        raise ModelError(Problem(where, problem.found, problem.remedy)) from error
+    return f"{name}@{getattr(config, '_commit_hash', None)}"

@@ -6,7 +6,7 @@ was not answered is named by kind, and asked again by the next run.
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, UniDPOError
 from unidpo_mm.records import ImageSlot
+from unidpo_mm.records import Message as Turn
 
 from ..benchmark import Benchmark
 from ..judge.client import ChatClient, Failure, Message
@@ -56,7 +57,7 @@ def asking_endpoint(
         asked = shuffled_pictures(data, settings.shuffle_pictures)
     questions = questions_of(benchmark, asked, profile, images=settings.images)
     first = next((one for one in questions if one.row is not None), None)
-    shown = [(turn.role, turn.text) for turn in first.row.messages] if first and first.row else []
+    shown = "\n".join(_in_words(turn) for turn in first.row.messages) if first and first.row else ""
     manifest = {
         "model": name,
         "weights": f"{client.model} at {client.base_url}",
@@ -74,7 +75,7 @@ def asking_endpoint(
         "pixels": "the server's",
         "dtype": "the server's",
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES[:1]}},
-        "first_prompt": {"id": first.id if first else None, "text": str(shown), "ids": []},
+        "first_prompt": {"id": first.id if first else None, "text": shown, "ids": []},
     }
     return Asking(
         benchmark=benchmark,
@@ -151,24 +152,40 @@ def answer_by_endpoint(
             store.add([{"id": one.id, "response": "", "error": one.error}])
     open_ = [one for one in asked.questions if one.id not in store.done]
     told(name, whole - len(open_), whole)
+    failures = _ask(served, open_, store, concurrent, lambda: told(name, 1, whole))
+    if failures:
+        raise UniDPOError(_unanswered(failures, len(open_), served.client.base_url))
+    refused = [one["error"] for one in store.done.values() if "error" in one]
+    if len(refused) == whole:
+        text = f"not one of {whole} questions was answered; the first: {refused[0]}"
+        raise UniDPOError(f"{text}. Check the name of the model, and the pictures")
+    store.merge([one.id for one in asked.questions])
+    return path
+
+
+def _ask(
+    served: "_Served",
+    questions: Sequence[Question],
+    store: PredictionStore,
+    concurrent: int,
+    told: Callable[[], None],
+) -> list[Failure]:
+    """Asks questions, keeps the answers as they come, and returns what failed."""
     failures: list[Failure] = []
     with ThreadPoolExecutor(concurrent) as threads:
-        waiting = [threads.submit(served.record, one) for one in open_]
+        waiting = [threads.submit(served.record, one) for one in questions]
         try:
             for future in as_completed(waiting):
                 try:
                     store.add([future.result()])
                 except Failure as failure:
                     failures.append(failure)
-                told(name, 1, whole)
+                told()
         except BaseException:  # a wrong key: nothing else need be asked
             for future in waiting:
                 future.cancel()
             raise
-    if failures:
-        raise UniDPOError(_unanswered(failures, len(open_), path))
-    store.merge([one.id for one in asked.questions])
-    return path
+    return failures
 
 
 def conversation(question: Question) -> list[Message]:
@@ -188,10 +205,17 @@ def conversation(question: Question) -> list[Message]:
     return turns
 
 
-def _unanswered(failures: Sequence[Failure], asked: int, path: Path) -> str:
+def _in_words(turn: Turn) -> str:
+    parts = ("[picture]" if isinstance(part, ImageSlot) else part for part in turn.parts)
+    return f"{turn.role}: {''.join(parts)}"
+
+
+def _unanswered(failures: Sequence[Failure], asked: int, address: str) -> str:
     kinds = Counter(failure.kind for failure in failures)
     said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-    return (
-        f"{len(failures)} of {asked} questions were not answered ({said}; the first: "
-        f"{failures[0].found}). The others are kept beside {path}: run it again to ask the rest"
-    )
+    text = f"{len(failures)} of {asked} questions were not answered by {address} ({said}). "
+    if len(failures) == asked:
+        text += "Check the address and whether the server runs"
+    else:
+        text += "The other answers are kept: run it again to ask the rest"
+    return f"{text}. The first failure: {failures[0].found}"

@@ -10,11 +10,15 @@ from ..benchmark import Benchmark, load_benchmark
 from ..data_check import place
 from ..protocols import Protocol, load_protocol
 from ..reading.data_set import DataSet
+from ..reading.pictures import picture_folder, picture_reference
 from ..reading.subset import subset as part_of
 from ..suites import Suite, load_suite
 from .checkpoint import Checkpoint, find_checkpoints
 
 __all__ = ["Plan", "Subject"]
+
+TRIED = 20
+"""Pictures that are looked at before a model is loaded."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,30 @@ class Subject:
         """
         data = self.benchmark.read(self.path, pictures)
         return part_of(data, self.clusters) if self.clusters else data
+
+    def check(self, images: Path | None) -> None:
+        """Reads everything and opens some pictures.
+
+        Args:
+            images: Folder of pictures that the data name.
+
+        Raises:
+            DataError: With every problem of every row, or if not one of the pictures is there.
+        """
+        data = self.read()
+        shown = [(one.pictures[0], one.where) for one in data.samples if one.pictures]
+        tried = shown[:: max(len(shown) // TRIED, 1)][:TRIED]
+        folder, failed = picture_folder(data.path, images), []
+        for picture, where in tried:
+            try:
+                picture_reference(picture, folder, where).open()
+                return
+            except DataError as error:
+                failed.append(error.problems[0])
+        if failed:
+            found = f"of {len(tried)} pictures not one can be opened; the first: {failed[0].found}"
+            remedy = "Name the folder of the pictures by --images, or repair them"
+            raise DataError(Problem(failed[0].where, found, remedy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +105,7 @@ class Plan:
         names: Sequence[str],
         subset: int | None,
         judged: bool = True,
+        images: Path | None = None,
     ) -> "Plan":
         """Returns a plan of the words of a command line; everything is looked for at once.
 
@@ -90,6 +119,7 @@ class Plan:
             names: What checkpoints are called; empty for their folders' names.
             subset: Clusters that are asked about; None for the suite's number, or all.
             judged: Benchmarks that need a judge may be among them.
+            images: Folder of pictures that the data name; None for that of the data.
 
         Raises:
             RecipeError: If options contradict each other.
@@ -111,11 +141,16 @@ class Plan:
                 found = f"{one.title} is scored by a judge"
                 raise RecipeError(Problem("--benchmark", found, "Ask it by `eval run`, then score"))
             try:
-                at = _place(one, data, alone=len(wanted) == 1)
-                subjects.append(Subject(one, at, clusters))
-                subjects[-1].read(pictures=False)  # a mistake shows before a model is loaded
+                subject = Subject(one, _place(one, data, alone=len(wanted) == 1), clusters)
+                subject.check(images)  # a mistake shows before a model is loaded
+                subjects.append(subject)
             except DataError as error:
                 problems += error.problems
+        if problems and whole is not None:
+            there = [subject.benchmark.name for subject in subjects]
+            found = f"of its {len(wanted)} benchmarks {len(there)} are there: {', '.join(there)}"
+            remedy = "Put the others there, or ask those alone, each by --benchmark"
+            problems.append(Problem(f"suite '{whole.id}'", found, remedy))
         if problems:
             raise DataError(problems)
         return cls(

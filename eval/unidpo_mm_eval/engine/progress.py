@@ -25,6 +25,7 @@ def progress(*, shown: bool) -> Iterator[Told]:
         task = bar.add_task("", total=None)
 
         def told(benchmark: str, more: int, whole: int) -> None:
-            bar.update(task, description=benchmark, total=whole, advance=more)
+            done = min(bar.tasks[task].completed + more, whole)  # shares differ by a batch
+            bar.update(task, description=benchmark, total=whole, completed=done)
 
         yield told

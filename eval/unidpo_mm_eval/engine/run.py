@@ -156,7 +156,9 @@ def answer_benchmark(
     state.wait_for_everyone()  # what is removed is removed before anybody reads
     store.open()
     whole = len(asked.questions)
-    if not store.finished:
+    if store.finished:
+        told(f"{asked.benchmark.name}, answered before", whole, whole)
+    else:
         answer_all(
             asked.local,
             asked.questions,

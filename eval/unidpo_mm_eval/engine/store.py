@@ -129,7 +129,7 @@ class PredictionStore:
                 for name in other
             )
             found = f"it holds predictions that were made otherwise: {said}"
-            remedy = "Name another folder, or remove them with --overwrite"
+            remedy = "Give the options as before, name another folder, or begin anew (--overwrite)"
             raise DataError(Problem(str(file), found, remedy))
 
 

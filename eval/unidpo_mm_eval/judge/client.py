@@ -110,7 +110,7 @@ class ChatClient:
         except requests.Timeout as error:
             raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
         except requests.RequestException as error:
-            raise _Retry("unreachable", str(error)[:200]) from error
+            raise _Retry("unreachable", _why(error)) from error
         status = answer.status_code
         if status == 429:
             raise _Retry("rate_limited", answer.text[:200], after=_after(answer))
@@ -147,6 +147,11 @@ class _Retry(Exception):
     def __init__(self, kind: Kind, found: str, *, after: float = 0.0) -> None:
         super().__init__(found)
         self.failure, self.after = Failure(kind, found), after
+
+
+def _why(error: Exception) -> str:
+    """Returns the end of what the library says: its beginning is about its own objects."""
+    return str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
 
 
 def _after(answer: requests.Response) -> float:

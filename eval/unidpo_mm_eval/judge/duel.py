@@ -152,8 +152,19 @@ def duel(
         metrics=metrics.values(),
         intervals=bootstrap(metrics),
         consistent_rate=100 * same / max(len(judged), 1),
-        notes=[f"questions that one of the two did not answer: {left_out}"] if left_out else [],
+        notes=_notes(bouts, left_out),
     )
+
+
+def _notes(bouts: Sequence[Bout], left_out: int) -> list[str]:
+    told = []
+    if left_out:
+        told.append(f"questions that one of the two did not answer: {left_out}")
+    failed = [one for one in bouts if one.error is not None]
+    if failed:
+        first = f"as of '{failed[0].id}': {failed[0].error}"
+        told.append(f"questions that the judge did not judge: {len(failed)}, {first}")
+    return told
 
 
 def _sign(verdict: int | None) -> int:

@@ -174,9 +174,9 @@ def ask_all(
     with ThreadPoolExecutor(judge.concurrent) as threads:
         found = list(threads.map(one, requests))
     failures = [answer for answer in found if isinstance(answer, Failure)]
-    if found and len(failures) == len(found) and any(one.kind != "malformed" for one in failures):
+    if found and len(failures) == len(found):
         kinds = ", ".join(sorted({one.kind for one in failures}))
-        text = f"the judge {judge.name} answered none of {len(found)} requests ({kinds})"
+        text = f"the judge {judge.name} gave no verdict to any of {len(found)} requests ({kinds})"
         raise UniDPOError(f"{text}; the first: {failures[0].found}")
     return found
 

@@ -89,8 +89,9 @@ def run_preferences(
         contrast = compare(results)
         shown = shown_metrics(contrast)
         print_comparison(contrast, shown, console)
-        page = comparison_page(contrast, shown, data=None)
+        page = comparison_page(contrast, shown, data=data if images is None else None)
         (out / f"{kind.name}.html").write_text(page, encoding="utf-8")
+        console.print(f"Written: {out / f'{kind.name}.html'}")
     return results
 
 

@@ -12,7 +12,7 @@ from unidpo_mm.records import PreferenceRow
 from ..reading.data_set import file_hash
 from ..reading.lines import JsonRow, records_of
 
-__all__ = ["PairSet", "reward_pairs", "training_pairs"]
+__all__ = ["PairSet", "pair_ids", "reward_pairs", "training_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,13 @@ def training_pairs(path: Path, images: Path | None) -> PairSet:
     if not rows:
         raise DataError(Problem(str(path), "no row has a pair", "Give rows with two answers"))
     return PairSet(path=path, sha256=file_hash([path]), rows=rows)
+
+
+def pair_ids(row: PreferenceRow) -> list[str]:
+    """Returns the ids of a row's pairs: its own, with a number where it has several."""
+    if len(row.pairs) == 1:
+        return [row.id]
+    return [f"{row.id}#{number}" for number in range(len(row.pairs))]
 
 
 Reader = Callable[[JsonRow], Mapping[str, Any] | None]

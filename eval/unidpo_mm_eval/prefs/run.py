@@ -20,7 +20,7 @@ from ..reading.data_set import file_hash
 from ..results import Result, Source, write_result
 from ..samples import ScoredSample
 from .metrics import metrics, once
-from .pairs import PairSet
+from .pairs import PairSet, pair_ids
 from .rewards import Scorer, score_pairs
 
 __all__ = ["PROTOCOL", "score_preferences"]
@@ -157,7 +157,7 @@ def _scored(
 ) -> ScoredSample:
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     labels = {"domain": row.domain, **pairs.groups.get(row.id, {})}
-    own = row.id if len(row.pairs) == 1 else f"{row.id}#{number}"
+    own = pair_ids(row)[number]
     details = _details(row, pair, record, beta=beta) if "logps" in record else {}
     margin = details.get("margin", 0.0)
     return ScoredSample(

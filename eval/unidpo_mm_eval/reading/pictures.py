@@ -41,6 +41,9 @@ def picture_reference(picture: Picture, folder: Path, where: str) -> "ImageRef":
     from unidpo_mm.data.images import PictureRules, image_refs
     from unidpo_mm.data.wrong import WrongValue
 
+    if hasattr(picture.content, "describe"):  # a reference already, of a row of the core
+        found: ImageRef = picture.content
+        return found
     content = str(picture.content) if isinstance(picture.content, Path) else picture.content
     rules = PictureRules(folder=folder, allow_outside=isinstance(picture.content, Path))
     try:

@@ -23,6 +23,9 @@ def read_data(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
         DataError: If a row is none, or an id stands twice.
     """
     problems: list[Problem] = []
+    if path.is_dir():
+        found = "it is a folder, and rows are exchanged file by file"
+        raise DataError(Problem(str(path), found, "Name one of its files"))
     if path.suffix == ".tsv":
         records: list[Mapping[str, Any]] = list(read_table(path))
     else:

@@ -21,8 +21,8 @@ def print_benchmarks(console: Console) -> None:
     benchmarks = map(load_benchmark, benchmark_names())
     _print(
         console,
-        ("benchmark", "what it is", "rules", "data"),
-        ((b.name, b.title, ", ".join(b.families), "; ".join(b.layouts)) for b in benchmarks),
+        ("benchmark", "what it is", "rules", "usual file"),
+        ((b.name, b.title, ", ".join(b.families), b.files[0]) for b in benchmarks),
     )
     protocols = map(load_protocol, protocol_names())
     _print(

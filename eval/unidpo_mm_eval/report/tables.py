@@ -156,6 +156,8 @@ def _ends(interval: Interval | None) -> tuple[float | str, float | str]:
 
 def _interval(interval: Interval | None, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
+    if interval is not None and interval.low == interval.high:
+        return "all draws alike"
     return "" if interval is None else f"{interval.low:{sign}.2f} to {interval.high:{sign}.2f}"
 
 
