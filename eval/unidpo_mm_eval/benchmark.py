@@ -106,6 +106,7 @@ class Benchmark:
         files: What it is called where it is downloaded, as patterns, the usual one first.
         layouts: Which files and folders `read` takes, for messages.
         form: What answers should look like; None where any will do.
+        bridge: The tool that judges its answers, where nothing here does.
         pairs: File and folder of pictures -> its pairs, where it is answered by `eval prefs`.
     """
 
@@ -117,6 +118,7 @@ class Benchmark:
     files: tuple[str, ...]
     layouts: tuple[str, ...]
     form: Form | None = None
+    bridge: str | None = None
     pairs: "Callable[[Path, Path | None], PairSet] | None" = None
 
     def rules(self, family: str) -> Rules:

@@ -107,6 +107,32 @@ def test_a_vision_language_model_answers_text_too(
     assert done.exit_code == 0, told(done)
 
 
+def test_instructions_are_answered_and_exported_for_their_judges(tmp_path: Path) -> None:
+    checkpoint, out = talking_checkpoint(tmp_path / "llama", "llama"), tmp_path / "out"
+    alpaca, arena = tmp_path / "alpaca_eval.json", tmp_path / "question.jsonl"
+    alpaca.write_text(json.dumps([{"instruction": f"Do {n}", "dataset": "x"} for n in range(3)]))
+    rows = [{"question_id": "q1", "turns": [{"content": "Why?"}], "cluster": "c"},
+            {"uid": "q2", "prompt": "How?"}]  # fmt: skip
+    arena.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for name, data in (("alpaca_eval", alpaca), ("arena_hard", arena)):
+        line = ("run", checkpoint, "-b", name, "--data", data, "--out", out)
+        done = run(*line, "--max-new-tokens", 5, "--dtype", "float32")
+        assert done.exit_code == 0, told(done)
+        assert f"unidpo-mm eval export {name}" in done.output
+        said, written = out / "llama" / f"{name}.jsonl", tmp_path / f"{name}_out{data.suffix}"
+        done = run("export", name, "--data", data, "--predictions", said, "--out", written)
+        assert done.exit_code == 0, told(done)
+    answers = json.loads((tmp_path / "alpaca_eval_out.json").read_text())
+    assert [one["instruction"] for one in answers] == ["Do 0", "Do 1", "Do 2"]
+    assert {one["generator"] for one in answers} == {"llama"}
+    first = json.loads((tmp_path / "arena_hard_out.jsonl").read_text().splitlines()[0])
+    assert first["question_id"] == "q1"
+    judged = run("score", "-b", "alpaca_eval", "--data", alpaca, "--predictions",
+                 out / "llama" / "alpaca_eval.jsonl", "--judge", "http://127.0.0.1:9/v1",
+                 "--judge-model", "J")  # fmt: skip
+    assert "`unidpo-mm eval export alpaca_eval`" in told(judged)
+
+
 def test_tasks_that_do_not_exist_are_told(tasks: Path, tmp_path: Path) -> None:
     checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
     words = ("text", checkpoint, "--include", tasks, "--out", tmp_path / "out")

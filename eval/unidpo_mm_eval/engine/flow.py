@@ -105,6 +105,10 @@ def run_endpoint(plan: Plan, client: ChatClient, **options: Any) -> list[Result]
 
 def _scored(asked: Asking, path: Path, protocol: Protocol, console: Console) -> list[Result]:
     """Scores a file of predictions, or says how that is done where a judge is needed."""
+    if asked.benchmark.bridge is not None:
+        export = f"unidpo-mm eval export {asked.benchmark.bridge} --data {asked.data.path}"
+        console.print(f"for its own judge: {export} --predictions {path} --out ...", soft_wrap=True)
+        return []
     if asked.benchmark.rules(protocol.scoring).by_judge:
         text = f"{asked.benchmark.title} needs a judge: unidpo-mm eval score --judge ... on {path}"
         console.print(escape(text), soft_wrap=True)
