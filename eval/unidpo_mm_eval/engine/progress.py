@@ -28,4 +28,8 @@ def progress(*, shown: bool) -> Iterator[Told]:
             done = min(bar.tasks[task].completed + more, whole)  # shares differ by a batch
             bar.update(task, description=benchmark, total=whole, completed=done)
 
-        yield told
+        try:
+            yield told
+        except KeyboardInterrupt:
+            bar.console.print("stopped; the same command goes on from here")
+            raise
