@@ -240,7 +240,7 @@ class BenchmarkCallback(TrainerCallback):
             decoding = Decoding(**asdict(decoding) | {"max_new_tokens": asked.max_new_tokens})
         pixels = protocol.pixels_of(family.name, benchmark.name)
         options = AdapterOptions(
-            prompt_style=style,  # type: ignore[arg-type]
+            prompt_style=style,
             image_min_pixels=pixels.min_pixels,
             image_max_pixels=pixels.max_pixels,
         )

@@ -82,7 +82,7 @@ def run_text_tasks(
         backend="causal",
         batch_size=batch_size,
     )
-    style = style_of(loaded.processor, style)
+    rendered = style_of(loaded.processor, style)
     try:
         found = evaluate(
             model=model,
@@ -91,7 +91,7 @@ def run_text_tasks(
             num_fewshot=num_fewshot,
             limit=limit,
             batch_size=batch_size,
-            apply_chat_template=style == "chat",
+            apply_chat_template=rendered == "chat",
             log_samples=True,
             **dict.fromkeys(SEEDS, seed),
         )
@@ -110,7 +110,7 @@ def run_text_tasks(
         "tasks": list(tasks),
         "num_fewshot": num_fewshot,
         "limit": limit,
-        "style": style,
+        "style": rendered,
         "seed": seed,
         "weights": loaded.checkpoint.weights,
         "lm_eval": version("lm_eval"),

@@ -10,7 +10,7 @@ import pytest
 import requests
 from asking import math_lines, option_table, predictions, said, talking_checkpoint
 from scores import run, told
-from served import Speak, Stub, server, words_of
+from served import Stub, server, words_of
 from unidpo_mm_eval.judge import client as client_module
 from unidpo_mm_eval.judge.client import ChatClient, Failure
 
@@ -150,8 +150,7 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(
     part = out / "org--served" / "ai2d.parts" / "0.jsonl"
     kept = said(part)
     assert len(kept) == 5
-    later: Speak = lambda request, before: "B"  # noqa: E731
-    with server(later) as alive:
+    with server(lambda request, before: "B") as alive:
         # the address is another one: what was asked of the first is refused, and kept
         refused = run_endpoint(alive, data, out, "ai2d")
         assert "it holds predictions that were made otherwise" in told(refused)

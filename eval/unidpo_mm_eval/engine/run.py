@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import Problem, RecipeError
@@ -33,6 +33,7 @@ __all__ = [
     "PACKAGES",
     "Asking",
     "Settings",
+    "Style",
     "answer_benchmark",
     "asking",
     "check_batches",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 STYLES = ("auto", "chat", "raw")
+Style = Literal["chat", "raw"]
 PACKAGES = ("unidpo-mm", "torch", "transformers")
 
 
@@ -120,7 +122,7 @@ def asking(
     style = style_of(loaded.processor, settings.style)
     adapter = loaded.adapter(
         AdapterOptions(
-            prompt_style=style,  # type: ignore[arg-type]
+            prompt_style=style,
             image_min_pixels=pixels.min_pixels,
             image_max_pixels=pixels.max_pixels,
         )
@@ -231,7 +233,7 @@ def _manifest(
     }
 
 
-def style_of(processor: Any, style: str) -> str:
+def style_of(processor: Any, style: str) -> Style:
     """Returns ``chat`` or ``raw``; of ``auto`` by whether there is a chat template.
 
     Raises:
@@ -240,8 +242,10 @@ def style_of(processor: Any, style: str) -> str:
     if style not in STYLES:
         found = f"there is no style '{style}'{suggestion(style, STYLES)}"
         raise RecipeError(Problem("--style", found, f"Choose one of {', '.join(STYLES)}"))
-    if style != "auto":
-        return style
+    if style == "chat":
+        return "chat"
+    if style == "raw":
+        return "raw"
     tokenizer = getattr(processor, "tokenizer", processor)
     template = getattr(processor, "chat_template", None) or tokenizer.chat_template
     return "chat" if template else "raw"

@@ -17,6 +17,7 @@ from unidpo_mm.modeling.vision import PictureFeatures
 from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
 
 from ..engine.checkpoint import LoadedCheckpoint
+from ..engine.run import Style
 from ..engine.store import PredictionStore
 
 __all__ = ["Scorer", "score_pairs"]
@@ -44,7 +45,7 @@ class Scorer:
 
     @classmethod
     def of(
-        cls, loaded: LoadedCheckpoint, *, style: str, reference: LoadedCheckpoint | str | None
+        cls, loaded: LoadedCheckpoint, *, style: Style, reference: LoadedCheckpoint | str | None
     ) -> "Scorer":
         """Returns the scorer of a checkpoint.
 
@@ -53,7 +54,7 @@ class Scorer:
             style: How prompts are rendered.
             reference: Another checkpoint, ``lora_off``, or None.
         """
-        adapter = loaded.adapter(AdapterOptions(prompt_style=style))  # type: ignore[arg-type]
+        adapter = loaded.adapter(AdapterOptions(prompt_style=style))
         model = ScoringModel(loaded.model).eval()
         packs = enable_packing(unwrap_peft(loaded.model)) is None
         found: Reference | None = None

@@ -61,12 +61,12 @@ def score_preferences(
         The result; None on all processes but the first.
     """
     state = processes()
-    asked, style = style, style_of(loaded.processor, style)
+    rendered = style_of(loaded.processor, style)
     other = against if reference is None else reference.checkpoint.weights
-    scorer = Scorer.of(loaded, style=style, reference=reference or _lora_off(against))
-    manifest = _manifest(loaded, benchmark, pairs, style=style, reference=other)
+    scorer = Scorer.of(loaded, style=rendered, reference=reference or _lora_off(against))
+    manifest = _manifest(loaded, benchmark, pairs, style=rendered, reference=other)
     manifest |= {"batch_size": batch_size, "layout": scorer.layout}
-    manifest["overrides"] = {"style": asked}
+    manifest["overrides"] = {"style": style}
     store = PredictionStore(path, manifest, rank=state.process_index, overwrite=overwrite)
     state.wait_for_everyone()
     store.open()
