@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from asking import option_table, talking_checkpoint, words
+from unidpo_mm_eval.results import read_result
 
 SHARED = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+LOOKING = Path(__file__).parent / "looking.py"
 COUNTING = Path(__file__).parent / "counting.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -46,6 +48,21 @@ def test_two_processes_share_the_work_and_write_the_file_of_one(
     assert two == one
     counts = [int(path.read_text()) for path in sorted(tmp_path.glob("rank-*.txt"))]
     assert counts == [6, 5]  # prompts that each process answered
+
+
+def test_two_processes_look_while_they_train_as_one_does(checkpoint: Path, tmp_path: Path) -> None:
+    data, found = option_table(tmp_path), []
+    for name, launcher in (("one", ()), ("two", SHARED)):
+        line = [sys.executable, *launcher, str(LOOKING), str(tmp_path / name), str(data)]
+        done = subprocess.run(
+            [*line, str(checkpoint)], env=ENVIRONMENT, capture_output=True, text=True, timeout=280,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(read_result(tmp_path / name / "benchmarks" / "step-0" / "ai2d.json"))
+    one, two = ([sample.response for sample in result.per_sample] for result in found)
+    assert one == two
+    assert found[1].metrics["missing"] == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""What half precision lets packed rows differ by: it follows the logits, and no leak passes."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from builders import mixed_rows, scorer_of, tiny_checkpoint
+
+from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.modeling import scoring
+from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
+from unidpo_mm.modeling.packing import enable_packing
+from unidpo_mm.training.guard import LOW_PRECISION_TOLERANCE, _Trial
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedModel]:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("model"), "llava")
+
+    def loaded(dtype: str) -> LoadedModel:
+        found = load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions())
+        assert enable_packing(found.model) is None
+        return found
+
+    return loaded
+
+
+def trial(loaded: LoadedModel) -> _Trial:
+    return _Trial(scorer_of(loaded), loaded.adapter, mixed_rows(pictures=True), "cpu")
+
+
+def test_the_limit_follows_the_logits(load: Callable[[str], LoadedModel]) -> None:
+    loaded = load("bfloat16")
+    model: Any = loaded.model
+    limits = []
+    for factor in (1e-3, 1e6, 10):
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(factor)
+        limits.append(trial(loaded).tolerance)
+    assert limits[0] == LOW_PRECISION_TOLERANCE  # small logits: the floor
+    assert limits[1] > LOW_PRECISION_TOLERANCE
+    assert limits[2] == pytest.approx(10 * limits[1], rel=0.05)
+    assert trial(load("float32")).tolerance == 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_that_see_each_other_are_noticed(
+    dtype: str, load: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trial(load(dtype))
+    assert tried.disagreement("packed") is None
+    monkeypatch.setattr(scoring, "packed_rows", lambda packing: contextlib.nullcontext())
+    found = tried.disagreement("packed")
+    assert found is not None
+    assert "differ from plain ones" in found
