@@ -46,7 +46,7 @@ from .checkpoints import (
 from .config import UniDPOConfig
 from .identity import compare, describe_model, recorded_options
 from .interruption import Interruption, TrainingInterrupted
-from .numerical_watch import NonFiniteError, non_finite_weights
+from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
 from .pinned_settings import pinned_settings, write_settings
 from .resume import choose_checkpoint, refuse_changes, verify_given
 from .run_lock import exclusive
@@ -90,6 +90,7 @@ class CheckpointedTrainer(Trainer):
     parts: RunParts
     option_names: Mapping[str, str]
     interruption: Interruption
+    watch: NumericalWatch
 
     def _prepare_saving(self) -> None:
         """Find out what is shared between nodes, and what this run is."""
@@ -327,7 +328,8 @@ class CheckpointedTrainer(Trainer):
                 self._finish(staged / target.name, resumable=resumable)
                 publish(staged / target.name, target)
             best = self.state.best_model_checkpoint
-            rotate(output_dir, self.args.save_total_limit, [Path(best) if best else None])
+            limit = None if self.watch.in_a_row else self.args.save_total_limit  # keep good ones
+            rotate(output_dir, limit, [Path(best) if best else None])
             with contextlib.suppress(OSError):
                 staged.rmdir()
         barrier()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Problem
+from ..modeling.packing import PREFIX
 from ..modeling.processes import barrier, gather_objects
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError
@@ -113,7 +114,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "chunk_size": parts.scorer.chunk_size,
         "grad_norm": norm,
         "dropout": not args.disable_dropout,
-        "attention": plain.config.get_text_config()._attn_implementation,
+        "attention": str(plain.config.get_text_config()._attn_implementation).removeprefix(PREFIX),
         "weights": {
             name: {"dtype": _name(p.dtype), "trains": p.requires_grad}
             for name, p in plain.named_parameters()
