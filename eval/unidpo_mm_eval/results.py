@@ -15,7 +15,7 @@ from .benchmark import Verdicts
 from .protocols import Protocol
 from .samples import ScoredSample
 
-__all__ = ["Result", "Source", "read_result", "write_result"]
+__all__ = ["Reasoning", "Result", "Source", "read_result", "write_result"]
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -39,6 +39,25 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reasoning:
+    """How the reasoning in responses was handled.
+
+    Attributes:
+        rule: The protocol's rule, see `extract/reasoning.py`.
+        description: The rule in words.
+        responses: Number of responses with reasoning, in any notation.
+        removed: Number of responses that the rule shortened.
+        unclosed: Number of responses that end inside a reasoning block.
+    """
+
+    rule: str = "none"
+    description: str = ""
+    responses: int = 0
+    removed: int = 0
+    unclosed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What predictions scored on a benchmark.
 
@@ -54,6 +73,7 @@ class Result:
         warnings: What should be known.
         judge: Whose verdicts it is made of; None for rules alone.
         libraries: Versions of what the scores depend on beside our code.
+        reasoning: How reasoning was handled, and how many responses have some.
         format, version: Of the file's layout, and of unidpo-mm.
     """
 
@@ -70,6 +90,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     judge: Verdicts | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    reasoning: Reasoning = Reasoning()
     format: int = FORMAT
     version: str = __version__
 

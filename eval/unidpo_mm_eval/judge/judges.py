@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
+from unidpo_mm.reasoning import strip_reasoning
 
 from .cache import AnswerCache
 from .client import ChatClient, Failure, Message
@@ -165,7 +166,7 @@ def ask_all(
     ) -> Answer | Failure:
         read, put = request
         try:
-            return read(judge.ask(put()))
+            return read(_verdict(judge.ask(put())))
         except Failure as failure:
             return failure
         except DataError as error:  # of a picture
@@ -179,6 +180,14 @@ def ask_all(
         text = f"the judge {judge.name} gave no verdict to any of {len(found)} requests ({kinds})"
         raise UniDPOError(f"{text}; the first: {failures[0].found}")
     return found
+
+
+def _verdict(reply: str) -> str:
+    """Return what a judge says behind its reasoning; raises `Failure` if that has no end."""
+    stripped = strip_reasoning(reply)
+    if stripped.unclosed and not stripped.text:
+        raise Failure("malformed", f"the judge's reasoning was cut: {reply[-120:]!r}")
+    return stripped.text
 
 
 def _row(messages: Sequence[Message]) -> Any:
