@@ -1,11 +1,13 @@
 """Compares results on the same samples: differences with intervals, tests, who is right where."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unidpo_mm.errors import DataError, Problem
 
 from .benchmark import load_benchmark
+from .engine.template_variables import VARIABLES
 from .metrics import Metrics
 from .results import Result
 from .samples import ScoredSample
@@ -125,6 +127,7 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("protocol", first.protocol.label, result.protocol.label),
             ("data", first.data.sha256, result.data.sha256),
             ("judge", _judge(first), _judge(result)),
+            ("sampling", *_samplings(first, result)),
             *(
                 (MADE[what], first.manifest[what], result.manifest[what])
                 for what in MADE
@@ -142,6 +145,20 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
     if problems:
         raise DataError(problems)
+
+
+def _samplings(first: Result, second: Result) -> tuple[str, str]:
+    """Return the sampling parameters that requests to both have; equal if one is not served."""
+    manifests = first.manifest, second.manifest
+    if not all(str(one.get("backend", "")).startswith("endpoint ") for one in manifests):
+        return "", ""
+    mine, other = (one.get("sampling") for one in manifests)
+    if not mine or not other:
+        unknown = "not recorded: an earlier version left parameters to the server"
+        return ("recorded" if mine else unknown), ("recorded" if other else unknown)
+    shared = sorted({*mine} & {*other} - {VARIABLES})
+    texts = [json.dumps({name: one[name] for name in shared}) for one in (mine, other)]
+    return texts[0], texts[1]
 
 
 def _judge(result: Result) -> str:

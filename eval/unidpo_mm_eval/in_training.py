@@ -64,6 +64,7 @@ class BenchmarkSettings:
         batch_size: Questions at once.
         max_new_tokens: In place of the protocol's; None for that.
         images: Folder of pictures that the data name.
+        chat_template_kwargs: Variables for the chat template; None for the run's.
         at_start: Also before the first step.
     """
 
@@ -77,6 +78,7 @@ class BenchmarkSettings:
     batch_size: Annotated[int, Field(ge=1)] = 8
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     images: Path | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     at_start: bool = True
 
 
@@ -229,6 +231,13 @@ class BenchmarkCallback(TrainerCallback):
         predictions = Predictions(Path(name), "", said, {"model": name})
         return score(benchmark, data, predictions, self.protocol)
 
+    def _variables(self, trainer: "UniDPOTrainer") -> Mapping[str, Any]:
+        """Return the variables for the chat template: the run's, unless the settings name some."""
+        if self.settings.chat_template_kwargs is not None:
+            return self.settings.chat_template_kwargs
+        options = getattr(trainer.parts.adapter, "options", None)
+        return dict(getattr(options, "chat_template_kwargs", None) or {})
+
     def _questions(
         self, trainer: "UniDPOTrainer", benchmark: Benchmark, data: DataSet
     ) -> tuple[Local, list[Question]]:
@@ -243,6 +252,7 @@ class BenchmarkCallback(TrainerCallback):
             prompt_style=style,
             image_min_pixels=pixels.min_pixels,
             image_max_pixels=pixels.max_pixels,
+            chat_template_kwargs=self._variables(trainer),
         )
         model: Any = trainer.model
         adapter = family.create(processor, model.config, options)

@@ -10,6 +10,7 @@ from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.reasoning import strip_reasoning
 
 from .benchmark import JUDGE_ERROR, Benchmark, Rules, Verdicts
+from .engine.template_variables import different_variables
 from .extract.reasoning import DESCRIPTIONS, scored_text
 from .protocols import Protocol, load_protocol, protocol_names
 from .reading.data_set import DataSet
@@ -177,6 +178,8 @@ def _odd(predictions: Predictions) -> list[str]:
     seed = predictions.manifest.get("shuffled_pictures")
     if seed is not None:
         told.append(f"the control: every picture is that of another, shuffled by seed {seed}")
+    if (other := different_variables(predictions.manifest)) is not None:
+        told.append(other)
     failed = [one for one in predictions.by_id.values() if one.error]
     if failed:
         first = f"'{failed[0].id}': {failed[0].error}"

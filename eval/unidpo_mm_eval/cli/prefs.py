@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Checkpoints, DType, Images, Names, Overwrite, Style
+from .options import (
+    BatchSize,
+    Checkpoints,
+    DType,
+    Images,
+    Names,
+    Overwrite,
+    Style,
+    TemplateVariables,
+)
 
 __all__ = ["prefer"]
 
@@ -35,9 +44,11 @@ def prefer(  # noqa: PLR0917, one parameter an option
     batch_size: BatchSize = 8,
     dtype: DType = "auto",
     style: Style = "auto",
+    chat_template_kwargs: TemplateVariables = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs by log-probabilities: accuracy, margins, and what length does to them."""
+    from ..engine.template_variables import parse_variables
     from ..prefs.flow import run_preferences
 
     run_preferences(
@@ -52,5 +63,6 @@ def prefer(  # noqa: PLR0917, one parameter an option
         batch_size=batch_size,
         dtype=dtype,
         style=style,
+        chat_template_kwargs=parse_variables(chat_template_kwargs or ()),
         overwrite=overwrite,
     )

@@ -14,7 +14,9 @@ from .options import (
     Names,
     Overwrite,
     ProtocolName,
+    Server,
     Style,
+    TemplateVariables,
 )
 
 __all__ = ["run_checkpoints"]
@@ -42,6 +44,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         typer.Option(help="A prompt profile in place of the protocol's.", show_default=False),
     ] = None,
     style: Style = "auto",
+    chat_template_kwargs: TemplateVariables = None,
     name: Names = None,
     images: Images = None,
     batch_size: BatchSize = 8,
@@ -72,6 +75,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     served_model: Annotated[
         str | None, typer.Option(help="What the server calls it.", show_default=False)
     ] = None,
+    server: Server = "auto",
     key: Key = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one answer of a server.")] = 300.0,
 ) -> None:
@@ -82,10 +86,15 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     """
     from ..engine.flow import run_endpoint, run_plan
     from ..engine.plan import Plan
+    from ..engine.template_variables import parse_variables
 
+    variables = parse_variables(chat_template_kwargs or ())
+    if variables and style == "raw":
+        text = "raw prompts have no chat template"
+        raise typer.BadParameter(text, param_hint="--chat-template-kwargs")
     if bool(checkpoints) == (endpoint is not None):
         raise typer.BadParameter("name checkpoints, or --endpoint", param_hint="CHECKPOINT...")
-    if endpoint is None and (served_model or key):
+    if endpoint is None and (served_model or key or server != "auto"):
         raise typer.BadParameter("these are of a server: name it", param_hint="--endpoint")
     if endpoint is not None and (style == "raw" or check or dtype != "auto"):
         text = "a server renders prompts and holds weights by itself, and is not asked twice"
@@ -106,6 +115,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         "images": images,
         "max_new_tokens": max_new_tokens,
         "shuffle_pictures": shuffle_pictures,
+        "chat_template_kwargs": variables,
         "overwrite": overwrite,
     }
     if endpoint is None:
@@ -115,5 +125,5 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         raise typer.BadParameter("a server has many models: name one", param_hint="--served-model")
     from ..judge.client import ChatClient
 
-    client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout)
+    client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
     run_endpoint(plan, client, **settings)
