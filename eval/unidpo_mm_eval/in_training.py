@@ -165,16 +165,29 @@ class BenchmarkCallback(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Looks every so many steps."""
-        if state.global_step % self.settings.every == 0:
-            self._look(state.global_step)
+        """Evaluate every N steps and after the last one, while trackers still take numbers."""
+        due = state.global_step % self.settings.every == 0
+        if due or control.should_training_stop or state.global_step >= state.max_steps:
+            self._look_once(state.global_step)
+
+    def on_epoch_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate if an evaluation or a save ended training after its last step."""
+        if control.should_training_stop:
+            self._look_once(state.global_step)
 
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Looks at the end."""
-        if self.last != state.global_step:
-            self._look(state.global_step)
+        """Evaluate at the end if nothing did before."""
+        self._look_once(state.global_step)
+
+    def _look_once(self, step: int) -> None:
+        """Evaluate unless that is done for this step, or a signal is about to end the run."""
+        interruption = getattr(self.trainer, "interruption", None)
+        if self.last != step and not getattr(interruption, "received", 0):
+            self._look(step)
 
     def _look(self, step: int) -> list[Result]:
         trainer = self.trainer
@@ -198,7 +211,9 @@ class BenchmarkCallback(TrainerCallback):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_result(result, folder / f"{benchmark.name}.json")
         trainer.model.train(was_training)
-        trainer.log(logs)
+        _log(trainer, logs)
+        if trainer.is_world_process_zero():
+            _show(trainer, step, results)
         return results
 
     def _asked(self, trainer: "UniDPOTrainer", benchmark: Benchmark, data: DataSet) -> Result:
@@ -259,6 +274,33 @@ class BenchmarkCallback(TrainerCallback):
         profile = load_prompts(protocol.prompt_of(family.name))
         questions = questions_of(benchmark, data, profile, images=asked.images, raw=style == "raw")
         return Local(model, adapter, decoding, trainer.args.device), questions
+
+
+def _log(trainer: "UniDPOTrainer", logs: dict[str, float]) -> None:
+    """Log to every tracker, and leave it to the trainer to log the loss of the same step.
+
+    A log resets `should_log`, which the flow of transformers has set for this step already.
+    """
+    should_log = trainer.control.should_log
+    trainer.log(logs)
+    trainer.control.should_log = should_log
+
+
+def _show(trainer: "UniDPOTrainer", step: int, results: Sequence[Result]) -> None:
+    """Print one line for each benchmark."""
+    for result in results:
+        metrics = result.metrics
+        rates = [f"truncated {metrics['truncated_rate']:.0f} %"]
+        if "expected_format_rate" in metrics:
+            rates.insert(0, f"in the expected format {metrics['expected_format_rate']:.0f} %")
+        line = (
+            f"step {step}  {result.title}: {result.headline} {metrics[result.headline]:.2f} "
+            f"({', '.join(rates)}, n = {metrics['n']:.0f}, {result.protocol.label})"
+        )
+        if trainer.progress is not None:
+            trainer.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        else:
+            logger.info(line)
 
 
 def _probe(result: Result) -> None:
