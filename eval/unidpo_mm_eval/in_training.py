@@ -22,16 +22,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.reasoning import opens_reasoning
 
 from .benchmark import Benchmark
 from .engine.answering import Local, answer_all
 from .engine.plan import Plan
 from .engine.questions import Question, questions_of
-from .engine.run import style_of
+from .engine.run import first_prompt, style_of
 from .prompts import load_prompts
 from .protocols import Decoding
 from .reading.data_set import DataSet
-from .reading.predictions import Predictions
+from .reading.predictions import OPENED, Predictions
 from .results import Result, write_result
 from .samples import Prediction
 from .scoring import score
@@ -243,7 +244,10 @@ class BenchmarkCallback(TrainerCallback):
             for own, one in store.done.items()
         }
         name = f"step-{trainer.state.global_step}"
-        predictions = Predictions(Path(name), "", said, {"model": name})
+        manifest: dict[str, Any] = {"model": name}
+        if opens_reasoning(first_prompt(local, questions).get("text", "")):
+            manifest[OPENED] = True
+        predictions = Predictions(Path(name), "", said, manifest)
         return score(benchmark, data, predictions, self.protocol)
 
     def _variables(self, trainer: "UniDPOTrainer") -> Mapping[str, Any]:

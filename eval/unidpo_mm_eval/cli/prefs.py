@@ -15,10 +15,12 @@ from .options import (
     Style,
     TemplateVariables,
 )
+from .printed_once import printed_once
 
 __all__ = ["prefer"]
 
 
+@printed_once()
 def prefer(  # noqa: PLR0917, one parameter an option
     checkpoints: Checkpoints,
     data: Annotated[Path, typer.Option(help="The file of pairs.")],

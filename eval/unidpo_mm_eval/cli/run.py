@@ -18,10 +18,12 @@ from .options import (
     Style,
     TemplateVariables,
 )
+from .printed_once import printed_once
 
 __all__ = ["run_checkpoints"]
 
 
+@printed_once()
 def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder with a suite's.")],
     out: Annotated[Path, typer.Option(help="Folder of predictions and results.")],

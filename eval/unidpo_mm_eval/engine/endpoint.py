@@ -197,9 +197,11 @@ def _ask(
                 except Failure as failure:
                     failures.append(failure)
                 told()
-        except BaseException:  # a wrong key: nothing else need be asked
-            for future in waiting:
-                future.cancel()
+        except BaseException:  # a signal, or a wrong key: nothing else need be asked
+            running = [future for future in waiting if not future.cancel()]
+            for future in as_completed(running):
+                if not future.exception() and future.result()["id"] not in store.done:
+                    store.add([future.result()])
             raise
     return failures
 

@@ -39,6 +39,7 @@ __all__ = [
     "answer_benchmark",
     "asking",
     "check_batches",
+    "first_prompt",
     "processor_hash",
     "score_run",
     "style_of",
@@ -139,7 +140,7 @@ def asking(
     local = Local(loaded.model, adapter, decoding, loaded.device)
     manifest = _manifest(loaded, benchmark, data, settings, profile, style)
     manifest |= {"decoding": asdict(decoding), "pixels": asdict(pixels)}
-    manifest["first_prompt"] = _first_prompt(local, questions)
+    manifest["first_prompt"] = first_prompt(local, questions)
     if opens_reasoning(manifest["first_prompt"].get("text", "")):
         manifest[OPENED] = True
     manifest |= variables_of(loaded.checkpoint, settings.chat_template_kwargs)
@@ -273,7 +274,7 @@ def processor_hash(processor: Any) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
-def _first_prompt(local: Local, questions: Sequence[Question]) -> dict[str, Any]:
+def first_prompt(local: Local, questions: Sequence[Question]) -> dict[str, Any]:
     """Returns the first prompt that can be asked: as text with its special tokens, and as ids."""
     tokenizer = getattr(local.adapter.processor, "tokenizer", local.adapter.processor)
     for question in questions:
