@@ -76,8 +76,16 @@ class Comparison:
 
 
 def measured(result: Result, *, count: int = DRAWS) -> Measured:
-    """Returns a result with the intervals of its metrics."""
-    return Measured(result, bootstrap(_metrics(result), level=LEVEL, count=count))
+    """Return a result with the intervals of its metrics.
+
+    Raises:
+        DataError: If the rules of an earlier version gave it its headline.
+    """
+    intervals = bootstrap(_metrics(result), level=LEVEL, count=count)
+    if result.headline not in intervals:
+        text = f"its samples give no '{result.headline}': an earlier version scored it"
+        raise DataError(Problem(f"result '{result.name}'", text, "Score the predictions again"))
+    return Measured(result, intervals)
 
 
 def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:

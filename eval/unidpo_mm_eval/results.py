@@ -1,6 +1,7 @@
 """A result: what predictions scored, as one JSON file that a comparison or a report reads back."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from .samples import ScoredSample
 
 __all__ = ["Reasoning", "Result", "Source", "read_result", "write_result"]
 
+GENERIC = "predictions?|preds?|responses?|answers?|outputs?"
+"""Words of a file name that name no model."""
+WORD = r"(?:^|[-_.]+)(?:{})(?=$|[-_.])"
 FORMAT = 1
 """Version of the file's layout."""
 
@@ -96,9 +100,23 @@ class Result:
 
     @property
     def name(self) -> str:
-        """What the result is called in tables: the model, or the file of predictions."""
-        own = self.model or self.manifest.get("model")
-        return str(own or Path(self.predictions.path).stem)
+        """What the result is called in tables: the model.
+
+        If nothing names the model, the file of predictions does: `pope.jsonl` and `mme.jsonl` of
+        one directory are of the model that the directory is named for, and so are
+        `tuned_pope.jsonl` and `tuned_mme.jsonl` of the model `tuned`.
+        """
+        model = self.model or self.manifest.get("model")
+        return str(model or _model_of(Path(self.predictions.path), self.benchmark))
+
+
+def _model_of(path: Path, benchmark: str) -> str:
+    """Return the model that a file of predictions is named for."""
+    rest = re.sub(WORD.format(re.escape(benchmark)), "", path.stem, flags=re.IGNORECASE)
+    name = re.sub(WORD.format(GENERIC), "", rest, flags=re.IGNORECASE).strip("-_.")
+    if not name:
+        return path.absolute().parent.name or path.stem
+    return path.stem if rest == path.stem else name
 
 
 RESULT = TypeAdapter(Result)

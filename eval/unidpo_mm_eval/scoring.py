@@ -82,7 +82,7 @@ def score(
         for sample, one in said
     ]
     metrics = rules.measured(scored, who).values() | rates(scored, benchmark)
-    headline = rules.headline
+    headline = rules.headline if rules.headline_of is None else rules.headline_of(scored)
     if who is not None:
         headline = f"{headline}[judge={who.name}]"
         metrics["judge_error_rate"] = _judge_errors(scored)

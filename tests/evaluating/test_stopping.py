@@ -17,6 +17,12 @@ from unidpo_mm_eval.engine.stopping import EXIT_CODE, Stopped, stoppable
 from unidpo_mm.errors import UniDPOError
 
 
+def signalled(number: int, *, speaks: bool = True) -> None:
+    with stoppable(speaks=speaks):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, EXIT_CODE), (signal.SIGUSR1, EXIT_CODE), (signal.SIGHUP, EXIT_CODE),
@@ -24,9 +30,8 @@ from unidpo_mm.errors import UniDPOError
 )  # fmt: skip
 def test_signals_end_a_run(number: int, code: int, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as stopped, stoppable():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
+    with pytest.raises(Stopped) as stopped:
+        signalled(number)
     assert stopped.value.code == code
     assert signal.getsignal(number) is before
     shown = capfd.readouterr().err
@@ -35,9 +40,8 @@ def test_signals_end_a_run(number: int, code: int, capfd: pytest.CaptureFixture[
 
 
 def test_only_the_first_process_speaks(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Stopped), stoppable(speaks=False):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+    with pytest.raises(Stopped):
+        signalled(signal.SIGTERM, speaks=False)
     assert not capfd.readouterr().err
 
 
