@@ -158,14 +158,14 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
 def _samplings(first: Result, second: Result) -> tuple[str, str]:
     """Return the sampling parameters that requests to both have; equal if one is not served."""
     manifests = first.manifest, second.manifest
-    if not all(str(one.get("backend", "")).startswith("endpoint ") for one in manifests):
+    if not all(str(record.get("backend", "")).startswith("endpoint ") for record in manifests):
         return "", ""
-    mine, other = (one.get("sampling") for one in manifests)
+    mine, other = (record.get("sampling") for record in manifests)
     if not mine or not other:
         unknown = "not recorded: an earlier version left parameters to the server"
         return ("recorded" if mine else unknown), ("recorded" if other else unknown)
     shared = sorted({*mine} & {*other} - {VARIABLES})
-    texts = [json.dumps({name: one[name] for name in shared}) for one in (mine, other)]
+    texts = [json.dumps({name: record[name] for name in shared}) for record in (mine, other)]
     return texts[0], texts[1]
 
 

@@ -138,9 +138,9 @@ def _reasoning(scored: Sequence[ScoredSample], protocol: Protocol) -> Reasoning:
     return Reasoning(
         rule=protocol.reasoning,
         description=DESCRIPTIONS[protocol.reasoning],
-        responses=sum(one.reasoning for one in scored),
-        removed=sum(one.scored is not None for one in scored),
-        unclosed=sum(one.unclosed for one in scored),
+        responses=sum(sample.reasoning for sample in scored),
+        removed=sum(sample.scored is not None for sample in scored),
+        unclosed=sum(sample.unclosed for sample in scored),
     )
 
 
@@ -168,8 +168,8 @@ def rates(scored: Sequence[ScoredSample], benchmark: Benchmark) -> dict[str, flo
     return found
 
 
-def _scored_part(one: ScoredSample) -> str:
-    return (one.response or "") if one.scored is None else one.scored
+def _scored_part(sample: ScoredSample) -> str:
+    return (sample.response or "") if sample.scored is None else sample.scored
 
 
 def _odd(predictions: Predictions) -> list[str]:
@@ -208,8 +208,8 @@ def _about_reasoning(benchmark: Benchmark, reasoning: Reasoning, protocol: Proto
     if reasoning.responses and protocol.reasoning == "none":
         others = [
             name
-            for name, one in ((name, load_protocol(name)) for name in protocol_names())
-            if one.reasoning != "none" and one.scoring in benchmark.families
+            for name, sample in ((name, load_protocol(name)) for name in protocol_names())
+            if sample.reasoning != "none" and sample.scoring in benchmark.families
         ]
         remedy = f": to score the answers alone, use {' or '.join(others)}" if others else ""
         warnings.append(
@@ -253,8 +253,8 @@ def _meaningless(
     for rate, what in (("empty_rate", "empty"), ("truncated_rate", "cut at the token limit")):
         if metrics[rate] >= MOST:
             warnings.append(f"{metrics[rate]:.1f} % of the responses are {what}")
-    answers = Counter(one.answer for one in scored if one.answer is not None)
-    correct = {one.answers[:1] for one in scored}
+    answers = Counter(sample.answer for sample in scored if sample.answer is not None)
+    correct = {sample.answers[:1] for sample in scored}
     if len(answers) == 1 and answers.total() >= CONSTANT and len(correct) > 1:
         (answer,) = answers
         warnings.append(

@@ -60,14 +60,16 @@ def circular(scored: Sequence[ScoredSample]) -> dict[str, float]:
     data cannot give a circular accuracy, and each question stands for itself.
     """
     scores: Mapping[str, list[float]] = defaultdict(list)
-    for one in scored:
-        scores[one.unit].append(one.score)
-    questions = [one for one in scored if _is_question(one.id)]
+    for sample in scored:
+        scores[sample.unit].append(sample.score)
+    questions = [sample for sample in scored if _is_question(sample.id)]
     if not _has_copies(scored):
-        return {one.unit: one.score for one in questions}
+        return {sample.unit: sample.score for sample in questions}
     return {
-        one.unit: min(scores[one.unit]) if len(scores[one.unit]) >= len(one.options) else 0.0
-        for one in questions
+        sample.unit: min(scores[sample.unit])
+        if len(scores[sample.unit]) >= len(sample.options)
+        else 0.0
+        for sample in questions
     }
 
 
@@ -77,14 +79,14 @@ def metrics(scored: Sequence[ScoredSample]) -> Metrics:
     Data without copies have plain accuracies only.
     """
     right = circular(scored)
-    questions = [one for one in scored if _is_question(one.id)]
-    rows = [(one.cluster, right[one.unit], one.labels) for one in questions]
-    found = mean_metrics(headline(scored), rows)
+    questions = [sample for sample in scored if _is_question(sample.id)]
+    rows = [(sample.cluster, right[sample.unit], sample.labels) for sample in questions]
+    measured = mean_metrics(headline(scored), rows)
     plain = [("all", scored), ("base", questions)]
     for name, members in plain if _has_copies(scored) else plain[:1]:
-        rows = [(one.cluster, one.score, {}) for one in members]
-        mean_metrics(f"vanilla_accuracy_{name}", rows, metrics=found)
-    return found
+        rows = [(sample.cluster, sample.score, {}) for sample in members]
+        mean_metrics(f"vanilla_accuracy_{name}", rows, metrics=measured)
+    return measured
 
 
 def headline(scored: Sequence[ScoredSample]) -> str:
@@ -94,9 +96,11 @@ def headline(scored: Sequence[ScoredSample]) -> str:
 
 def _has_copies(scored: Sequence[ScoredSample]) -> bool:
     """Return whether at least one question has a copy for each of its options."""
-    copies = Counter(one.unit for one in scored)
+    copies = Counter(sample.unit for sample in scored)
     return any(
-        copies[one.unit] >= max(len(one.options), 2) for one in scored if _is_question(one.id)
+        copies[sample.unit] >= max(len(sample.options), 2)
+        for sample in scored
+        if _is_question(sample.id)
     )
 
 

@@ -70,11 +70,13 @@ def _answers(responses: Mapping[str, str], *, opened: bool) -> tuple[dict[str, s
     """Return the responses without reasoning, and a note if there is some."""
     from unidpo_mm.reasoning import strip_reasoning
 
-    stripped = {own: strip_reasoning(text, opened=opened) for own, text in responses.items()}
-    some = sum(one.has_reasoning for one in stripped.values())
-    cut = sum(one.unclosed for one in stripped.values())
+    stripped = {
+        sample_id: strip_reasoning(text, opened=opened) for sample_id, text in responses.items()
+    }
+    some = sum(answer.has_reasoning for answer in stripped.values())
+    cut = sum(answer.unclosed for answer in stripped.values())
     note = f"reasoning is removed from {some} responses, of which {cut} end inside it"
-    return {own: one.text for own, one in stripped.items()}, note if some else ""
+    return {sample_id: answer.text for sample_id, answer in stripped.items()}, note if some else ""
 
 
 def import_predictions(  # noqa: PLR0917, one parameter an option

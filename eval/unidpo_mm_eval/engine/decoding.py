@@ -23,7 +23,9 @@ class KeepsReasoning:
         self.adapter = adapter
         tokenizer: Any = getattr(adapter.processor, "tokenizer", adapter.processor)
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        special = {int(n): str(one) for n, one in added.items() if getattr(one, "special", False)}
+        special = {
+            int(n): str(token) for n, token in added.items() if getattr(token, "special", False)
+        }
         self.tokenizer = tokenizer
         self.tags = {n for n, text in special.items() if is_reasoning_token(text)}
         self.others = [text for n, text in special.items() if n not in self.tags]

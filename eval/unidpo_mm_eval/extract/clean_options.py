@@ -113,9 +113,9 @@ def clean_option(response: str, options: Mapping[str, str]) -> Choice:
     if FAILED_CALL in text:
         return Choice(None)
     for place, announced in answer_places(text):
-        shown = plain(place)
-        mentions = list(_mentions(shown, options, announced=announced))
-        texts = _texts(shown, options)
+        place_text = plain(place)
+        mentions = list(_mentions(place_text, options, announced=announced))
+        texts = _texts(place_text, options)
         if mentions:
             letter, sure = _single(mentions)
             agrees = sure or not texts or texts == {letter}
@@ -208,14 +208,14 @@ def _single(mentions: Sequence[_Mention]) -> tuple[str | None, bool]:
     """Return the only letter that is chosen, and whether it surely is; `None` for several."""
     first = mentions[0]
     if first.leads and first.sure and first.joined is None:
-        listed = {one.letter for one in mentions if one.listed}
+        listed = {mention.letter for mention in mentions if mention.listed}
         if listed <= {first.letter}:
             return first.letter, True  # what follows gives reasons
-    joined = {one.letter for one in mentions if one.joined} | {
-        one.joined for one in mentions if one.joined
+    joined = {mention.letter for mention in mentions if mention.joined} | {
+        mention.joined for mention in mentions if mention.joined
     }
-    letters = {one.letter for one in mentions}
-    surely = {one.letter for one in mentions if one.sure}
+    letters = {mention.letter for mention in mentions}
+    surely = {mention.letter for mention in mentions if mention.sure}
     if len(letters) == 1 and not joined:
         return first.letter, bool(surely)
     if len(surely) == 1 and not surely & joined:
@@ -225,18 +225,21 @@ def _single(mentions: Sequence[_Mention]) -> tuple[str | None, bool]:
 
 def _texts(text: str, options: Mapping[str, str]) -> set[str]:
     """Return the options whose texts a text holds as whole words, and does not deny."""
-    shown = _comparable(text)
-    wanted = {letter: _comparable(option) for letter, option in options.items()}
-    same = {letter for letter, option in wanted.items() if option and _bare(shown) == _bare(option)}
+    comparable = _comparable(text)
+    texts = {letter: _comparable(option) for letter, option in options.items()}
+    same = {
+        letter for letter, option in texts.items() if option and _bare(comparable) == _bare(option)
+    }
     if same:
         return same
-    limit = max(SHORT_RESPONSE, 2 * sum(map(len, wanted.values())))
+    limit = max(SHORT_RESPONSE, 2 * sum(map(len, texts.values())))
     spans = [
         (match.start(), match.end(), letter)
-        for letter, option in wanted.items()
-        if (len(option) > 1 or option.isdigit()) and (len(option) > SHORT or len(shown) <= limit)
-        for match in _occurrences(option, shown)
-        if not NEGATION.search(shown[: match.start()])
+        for letter, option in texts.items()
+        if (len(option) > 1 or option.isdigit())
+        and (len(option) > SHORT or len(comparable) <= limit)
+        for match in _occurrences(option, comparable)
+        if not NEGATION.search(comparable[: match.start()])
     ]
     return {
         letter

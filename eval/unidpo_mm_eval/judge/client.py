@@ -170,9 +170,9 @@ class ChatClient:
             raise _Retry("unreachable", _why(error)) from error
         except (KeyError, TypeError):
             models = []
-        listed = [one for one in models or () if isinstance(one, Mapping)]
-        ours = [one for one in listed if one.get("id") == self.model] or listed
-        owners = [str(one.get("owned_by", "")).lower() for one in ours]
+        listed = [model for model in models or () if isinstance(model, Mapping)]
+        ours = [model for model in listed if model.get("id") == self.model] or listed
+        owners = [str(model.get("owned_by", "")).lower() for model in ours]
         return next(
             (kind for kind in SERVERS for owner in owners if owner.startswith(kind)), "unknown"
         )

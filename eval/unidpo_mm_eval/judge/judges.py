@@ -92,11 +92,11 @@ class EndpointJudge:
         try:
             kind = self.client.kind()
         except Failure as failure:
-            known = None if self.cache is None else self.cache.get(server)
-            if known is None:
+            stored = None if self.cache is None else self.cache.get(server)
+            if stored is None:
                 self.failure = failure
                 raise
-            self.client.remember_kind(known)
+            self.client.remember_kind(stored)
             return
         if self.cache is not None:
             self.cache.put(server, kind)

@@ -48,34 +48,34 @@ def listed(part: str | None = None, kind: str | None = None) -> dict[str, list[E
     if kind is not None and kind not in KINDS:
         text = f"unknown kind '{kind}'{suggestion(kind, tuple(KINDS))}"
         raise RecipeError(Problem("--kind", text, f"Choose one of {', '.join(KINDS)}"))
-    found = {name: KINDS[name]() for name in KINDS if kind in (None, name)}
+    names = {name: KINDS[name]() for name in KINDS if kind in (None, name)}
     if part is None:
-        return found
+        return names
     words = part.lower()
     matching = {
-        name: [one for one in entries if words in f"{one.name} {one.title}".lower()]
-        for name, entries in found.items()
+        name: [entry for entry in entries if words in f"{entry.name} {entry.title}".lower()]
+        for name, entries in names.items()
     }
     if not any(matching.values()):
-        names = tuple(one.name for entries in found.values() for one in entries)
-        text = f"no name contains '{part}'{suggestion(part, names)}"
+        every = tuple(entry.name for entries in names.values() for entry in entries)
+        text = f"no name contains '{part}'{suggestion(part, every)}"
         raise RecipeError(Problem("NAME", text, "Run `unidpo-mm eval list` for all names"))
     return {name: entries for name, entries in matching.items() if entries}
 
 
-def print_names(found: Mapping[str, Sequence[Entry]], console: Console) -> None:
+def print_names(names: Mapping[str, Sequence[Entry]], console: Console) -> None:
     """Print names with what they are, at any width without breaking a word."""
-    for number, (kind, entries) in enumerate(found.items()):
+    for number, (kind, entries) in enumerate(names.items()):
         if number:
             console.print()
         console.print(f"[bold]{PLURALS[kind]}[/bold]")
-        width = max(len(one.name) for one in entries)
+        width = max(len(entry.name) for entry in entries)
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
         table.add_column(min_width=min(width, WIDEST), overflow="fold")
         table.add_column()
-        for one in entries:
-            text = "\n".join([one.title, *one.details])
-            table.add_row(escape(one.name), escape(text))
+        for entry in entries:
+            text = "\n".join([entry.title, *entry.details])
+            table.add_row(escape(entry.name), escape(text))
         console.print(table)
 
 
@@ -83,42 +83,44 @@ def _benchmarks() -> list[Entry]:
     protocols = [load_protocol(name) for name in protocol_names()]
     return [
         Entry(
-            one.name,
-            one.title,
+            entry.name,
+            entry.title,
             (
-                "protocols: " + ", ".join(p.id for p in protocols if p.scoring in one.families),
-                f"file: {one.files[0]}",
+                "protocols: " + ", ".join(p.id for p in protocols if p.scoring in entry.families),
+                f"file: {entry.files[0]}",
             ),
         )
-        for one in map(load_benchmark, benchmark_names())
+        for entry in map(load_benchmark, benchmark_names())
     ]
 
 
 def _protocols() -> list[Entry]:
     return [
-        Entry(one.label, one.title, (f"prompts: {', '.join(sorted({*one.prompt.values()}))}",))
-        for one in map(load_protocol, protocol_names())
+        Entry(
+            entry.label, entry.title, (f"prompts: {', '.join(sorted({*entry.prompt.values()}))}",)
+        )
+        for entry in map(load_protocol, protocol_names())
     ]
 
 
 def _prompts() -> list[Entry]:
     return [
-        Entry(one.label, one.title, (f"questions: {', '.join(one.kinds)}",))
-        for one in map(load_prompts, prompt_names())
+        Entry(entry.label, entry.title, (f"questions: {', '.join(entry.kinds)}",))
+        for entry in map(load_prompts, prompt_names())
     ]
 
 
 def _suites() -> list[Entry]:
     return [
-        Entry(one.id, one.title, (f"benchmarks: {', '.join(one.benchmarks)}",))
-        for one in map(load_suite, suite_names())
+        Entry(entry.id, entry.title, (f"benchmarks: {', '.join(entry.benchmarks)}",))
+        for entry in map(load_suite, suite_names())
     ]
 
 
 def _tools() -> list[Entry]:
     return [
-        Entry(one.name, one.title, (_ways(one.endings, bool(one.read)),))
-        for one in map(load_bridge, bridge_names())
+        Entry(entry.name, entry.title, (_ways(entry.endings, bool(entry.read)),))
+        for entry in map(load_bridge, bridge_names())
     ]
 
 
