@@ -27,6 +27,8 @@ SHOWN = 5
 """Ids that a warning names."""
 MOST = 50.0
 """Percent of responses in the expected format below which something is probably wrong."""
+CLOSED = frozenset({"yes_no", "options"})
+"""Kinds of questions with few possible answers."""
 CONSTANT = 10
 """Minimum number of understood answers for the warning that all of them are the same."""
 CUT = "length"
@@ -255,7 +257,8 @@ def _meaningless(
             warnings.append(f"{metrics[rate]:.1f} % of the responses are {what}")
     answers = Counter(sample.answer for sample in scored if sample.answer is not None)
     correct = {sample.answers[:1] for sample in scored}
-    if len(answers) == 1 and answers.total() >= CONSTANT and len(correct) > 1:
+    closed = benchmark.form is not None and benchmark.form.kind in CLOSED
+    if closed and len(answers) == 1 and answers.total() >= CONSTANT and len(correct) > 1:
         (answer,) = answers
         warnings.append(
             f"all {answers.total()} understood answers are {answer!r}: the metrics are those of a "
