@@ -1,5 +1,6 @@
 """Loads a checkpoint: finds its family, its processor and its weights."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
 from ..plugins import families, load_family
+from .lora_directory import base_of, is_adapter_directory, processor_directory
+from .peft_models import check_scorable
 
 __all__ = [
     "LoadedModel",
@@ -34,12 +37,14 @@ class ModelSource:
     """Where a model comes from and how it is loaded.
 
     Attributes:
-        name_or_path: A local folder or the name of a model on the hub.
+        name_or_path: A local directory of a model or a LoRA adapter, or the name of a model on the
+            hub.
         dtype: ``auto`` (as saved), ``bfloat16``, ``float16`` or ``float32``.
         adapter: Name of the family; None to find it by the model's type.
         attn_implementation: As transformers takes it; None for its default.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         init_kwargs: Further arguments of `from_pretrained`.
+        base_name_or_path: Base model of a LoRA adapter; None for the one that it names.
     """
 
     name_or_path: str
@@ -48,6 +53,23 @@ class ModelSource:
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     init_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    base_name_or_path: str | None = None
+
+    @property
+    def model_name(self) -> str:
+        """Where configuration and weights of the model are: the base model of a LoRA adapter.
+
+        Raises:
+            ModelError: If a LoRA adapter does not name a base model that exists.
+        """
+        key = "model.base_name_or_path"
+        if is_adapter_directory(self.name_or_path):
+            where = "model.name_or_path"
+            return base_of(self.name_or_path, self.base_name_or_path, where=where, key=key)
+        if self.base_name_or_path is not None:
+            problem = f"it is set, and '{self.name_or_path}' is not a LoRA adapter directory"
+            raise ModelError(Problem(key, problem, "Remove it"))
+        return self.name_or_path
 
 
 @dataclass(frozen=True)
@@ -74,12 +96,12 @@ def load_model(
 
 
 def load_config(source: ModelSource) -> Any:
-    """Returns the configuration of a checkpoint."""
+    """Return the configuration of a checkpoint; of a LoRA adapter, that of its base model."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(
-            source.name_or_path, trust_remote_code=source.trust_remote_code
+            source.model_name, trust_remote_code=source.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
@@ -125,10 +147,12 @@ def load_adapter(
 
     if processor is None:
         loader = AutoProcessor if family.needs_processor else AutoTokenizer
+        place = source.name_or_path
+        if is_adapter_directory(place):
+            needs = family.needs_processor
+            place = processor_directory(place, source.model_name, needs_processor=needs)
         try:
-            processor = loader.from_pretrained(
-                source.name_or_path, trust_remote_code=source.trust_remote_code
-            )
+            processor = loader.from_pretrained(place, trust_remote_code=source.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise _cannot_read(source, error) from error
     if family.needs_processor and not hasattr(processor, "tokenizer"):
@@ -143,8 +167,16 @@ def load_adapter(
     return family.create(processor, config, options)
 
 
-def load_weights(source: ModelSource, family: AdapterFamily) -> nn.Module:
-    """Returns the model itself, with its weights."""
+def load_weights(
+    source: ModelSource, family: AdapterFamily, *, is_trainable: bool = True
+) -> nn.Module:
+    """Return the model itself, with its weights.
+
+    Args:
+        source: Where it is; a LoRA adapter is loaded on its base model.
+        family: Knows the class of the model.
+        is_trainable: Whether the weights of a LoRA adapter are trainable.
+    """
     import transformers
 
     if source.dtype not in DTYPES:
@@ -156,11 +188,38 @@ def load_weights(source: ModelSource, family: AdapterFamily) -> nn.Module:
     auto_class = getattr(transformers, family.auto_class)
     try:
         model: nn.Module = auto_class.from_pretrained(
-            source.name_or_path, trust_remote_code=source.trust_remote_code, **kwargs
+            source.model_name, trust_remote_code=source.trust_remote_code, **kwargs
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
+    if is_adapter_directory(source.name_or_path):
+        model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
+
+
+def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:
+    """Return a base model with the adapter of a directory.
+
+    Raises:
+        ModelError: If the adapter is not one of this model; PEFT only warns of weights that are
+            missing.
+    """
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses an old transformers name
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            policy: nn.Module = PeftModel.from_pretrained(
+                model, source.name_or_path, is_trainable=is_trainable
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
+        remedy = "Set model.base_name_or_path to the model that it was trained on"
+        raise ModelError(Problem(source.name_or_path, problem, remedy)) from error
+    check_scorable(policy, source.name_or_path)
+    return policy
 
 
 def reload_weights(model: Any, folder: str | Path) -> None:

@@ -14,14 +14,19 @@ from ..cache.reference_store import ReferenceStore
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
+from ..modeling.peft_models import check_scorable, is_peft_model
 from ..modeling.reference import (
     FrozenCopy,
+    FrozenLora,
     Reference,
     ReferenceKind,
-    build_reference,
-    can_switch_off,
+    ResolvedKind,
+    make_reference,
+    resolve_kind,
+    trains_adapter_only,
 )
 from ..modeling.scoring import ScoringModel
+from ..plugins import suggestion
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
 
@@ -42,6 +47,7 @@ def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
         attn_implementation=given.pop("attn_implementation", None),
         trust_remote_code=given.pop("trust_remote_code", False),
         init_kwargs=given,
+        base_name_or_path=args.base_name_or_path,
     )
 
 
@@ -53,17 +59,22 @@ def build_run_reference(
     args: UniDPOConfig,
     settings: LossSettings,
 ) -> Reference | None:
-    """Returns the reference of a run: the policy's first state, or a model of its own; or None."""
+    """Return the reference of a run: the policy before its first step, or a model of its own.
+
+    None if the loss uses no reference.
+    """
     if not settings.loss.needs_reference(settings.config):
         return None
     cached = args.reference == "cached"
-    kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
-    if ref_model is not None:
-        source: Reference = _other_model(ref_model, scorer, family, adapter, args)
-    elif cached and args.reference_build == "before" and not can_switch_off(scorer):
+    if args.ref_adapter_name is not None:
+        source: Reference = _named_adapter(args.ref_adapter_name, ref_model, scorer, adapter, args)
+    elif ref_model is not None:
+        source = _other_model(ref_model, scorer, family, adapter, args)
+    elif cached and args.reference_build == "before" and not trains_adapter_only(scorer):
         source = FirstState(adapter)
     else:
-        source = build_reference(kind, scorer, adapter)
+        kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
+        source = make_reference(_agreed_kind(kind, scorer, args), scorer, adapter)
     if not cached:
         return source
     found: list[Any] = [None]
@@ -71,6 +82,50 @@ def build_run_reference(
         found = [reference_fingerprint(source, scorer, compute_dtype=compute_dtype(args, scorer))]
     fingerprint, about = broadcast_object_list(found)[0]
     return CachedReference(source, ReferenceStore(fingerprint, about))
+
+
+def _agreed_kind(kind: ReferenceKind, scorer: ScoringModel, args: UniDPOConfig) -> ResolvedKind:
+    """Return the kind of reference; the first process decides, which may alone have the weights."""
+    outcome: list[Any] = [None]
+    if args.process_index == 0:
+        try:
+            outcome = [resolve_kind(kind, scorer)]
+        except ModelError as error:
+            outcome = [error]
+    agreed = broadcast_object_list(outcome)[0]
+    if isinstance(agreed, ModelError):
+        raise agreed
+    resolved: ResolvedKind = agreed
+    return resolved
+
+
+def _named_adapter(
+    name: str,
+    ref_model: str | nn.Module | None,
+    scorer: ScoringModel,
+    adapter: Adapter,
+    args: UniDPOConfig,
+) -> FrozenLora:
+    """Return a reference that is one of the adapters of the policy itself, as in TRL."""
+    model: Any = scorer.model
+    loaded = list(model.peft_config) if is_peft_model(model) else []
+    problem, remedy = None, ""
+    if ref_model is not None or args.reference not in ("auto", "cached"):
+        other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
+        problem = f"it is set together with {other}"
+        remedy = "Remove one of the two"
+    elif not loaded:
+        problem = "the model is not a PEFT model"
+        remedy = "Remove it: by default the reference is the model before training"
+    elif name not in loaded:
+        problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
+        remedy = f"Choose one of {', '.join(loaded)}"
+    elif name in model.active_adapters:
+        problem = f"the adapter '{name}' is the one that trains"
+        remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
+    if problem is not None:
+        raise ModelError(Problem("ref_adapter_name", problem, remedy))
+    return FrozenLora(scorer, adapter, name)
 
 
 def compute_dtype(args: UniDPOConfig, scorer: ScoringModel) -> torch.dtype:
@@ -88,13 +143,21 @@ def _other_model(
     args: UniDPOConfig,
 ) -> FrozenCopy:
     if args.reference not in ("auto", "frozen_copy", "cached"):
-        found = f"a ref_model is given and reference is '{args.reference}'"
-        raise RecipeError(Problem("reference", found, "Leave one of the two out"))
+        problem = f"a ref_model is given and reference is '{args.reference}'"
+        raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
         ref_model = load_weights(loading_source(ref_model, args), family)
-    if ref_model is scorer.model:
-        found = "ref_model is the very model that trains"
-        raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
+    check_scorable(ref_model, "ref_model")
+    shared = {id(p) for p in scorer.parameters() if p.requires_grad}
+    if ref_model is scorer.model or any(id(p) in shared for p in ref_model.parameters()):
+        problem = (
+            "ref_model is the very model that trains"
+            if ref_model is scorer.model
+            else "ref_model shares weights that train with the model, so it would change as well "
+            "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
+        )
+        remedy = "Remove it: the trainer keeps a frozen copy of what trains"
+        raise ModelError(Problem("ref_model", problem, remedy))
     other = ScoringModel(ref_model, chunk_size=args.logps_chunk_size)
     return FrozenCopy(other, adapter, own_vision=True)
 
