@@ -19,6 +19,7 @@ from unidpo_mm.recipe import (
 FORMAT: dict[type[BaseModel], dict[str, object]] = {
     ModelSection: {
         "name_or_path": ...,
+        "base_name_or_path": None,
         "adapter": None,
         "dtype": "auto",
         "layout": "auto",

@@ -21,6 +21,7 @@ __all__ = [
     "family_for",
     "load_adapter",
     "load_model",
+    "load_processor",
     "reload_weights",
 ]
 
@@ -45,6 +46,8 @@ class ModelSource:
         trust_remote_code: Whether code that comes with the checkpoint may run.
         init_kwargs: Further arguments of `from_pretrained`.
         base_name_or_path: Base model of a LoRA adapter; None for the one that it names.
+        base_key: The setting that `base_name_or_path` is from, for messages; None if the user
+            cannot set it.
     """
 
     name_or_path: str
@@ -54,6 +57,7 @@ class ModelSource:
     trust_remote_code: bool = False
     init_kwargs: Mapping[str, Any] = field(default_factory=dict)
     base_name_or_path: str | None = None
+    base_key: str | None = "model.base_name_or_path"
 
     @property
     def model_name(self) -> str:
@@ -62,13 +66,11 @@ class ModelSource:
         Raises:
             ModelError: If a LoRA adapter does not name a base model that exists.
         """
-        key = "model.base_name_or_path"
         if is_adapter_directory(self.name_or_path):
-            where = "model.name_or_path"
-            return base_of(self.name_or_path, self.base_name_or_path, where=where, key=key)
+            return base_of(self.name_or_path, self.base_name_or_path, key=self.base_key)
         if self.base_name_or_path is not None:
             problem = f"it is set, and '{self.name_or_path}' is not a LoRA adapter directory"
-            raise ModelError(Problem(key, problem, "Remove it"))
+            raise ModelError(Problem(str(self.base_key), problem, "Remove it"))
         return self.name_or_path
 
 
@@ -142,19 +144,9 @@ def load_adapter(
     family: AdapterFamily,
     processor: Any = None,
 ) -> Adapter:
-    """Returns the adapter of a checkpoint; loads its processor unless one is given."""
-    from transformers import AutoProcessor, AutoTokenizer
-
+    """Return the adapter of a checkpoint; load its processor unless one is given."""
     if processor is None:
-        loader = AutoProcessor if family.needs_processor else AutoTokenizer
-        place = source.name_or_path
-        if is_adapter_directory(place):
-            needs = family.needs_processor
-            place = processor_directory(place, source.model_name, needs_processor=needs)
-        try:
-            processor = loader.from_pretrained(place, trust_remote_code=source.trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_read(source, error) from error
+        processor = load_processor(source, family)
     if family.needs_processor and not hasattr(processor, "tokenizer"):
         raise ModelError(
             Problem(
@@ -165,6 +157,24 @@ def load_adapter(
             )
         )
     return family.create(processor, config, options)
+
+
+def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
+    """Return the processor or tokenizer of a checkpoint.
+
+    That of a LoRA adapter is beside it if it was saved there, else its base model's.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    place = source.name_or_path
+    if is_adapter_directory(place):
+        base, needs = source.model_name, family.needs_processor
+        place = processor_directory(place, base, needs_processor=needs)
+    loader = AutoProcessor if family.needs_processor else AutoTokenizer
+    try:
+        return loader.from_pretrained(place, trust_remote_code=source.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_read(source, error) from error
 
 
 def load_weights(
@@ -216,7 +226,7 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
-        remedy = "Set model.base_name_or_path to the model that it was trained on"
+        remedy = f"Set {source.base_key or 'the base'} to the model that it was trained on"
         raise ModelError(Problem(source.name_or_path, problem, remedy)) from error
     check_scorable(policy, source.name_or_path)
     return policy

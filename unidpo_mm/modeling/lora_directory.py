@@ -20,18 +20,21 @@ BASE_KEY = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer_config.json",)
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
+WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
+"""Files of a whole model; some adapters come with a copy of the base model's config.json."""
+
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
 def is_adapter_directory(name_or_path: str | Path) -> bool:
     """Return whether a path is a directory that holds a PEFT adapter and no whole model."""
     directory = Path(name_or_path)
-    return (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file()
+    if not (directory / ADAPTER_CONFIG).is_file():
+        return False
+    return not any(next(directory.glob(pattern), None) for pattern in WEIGHTS)
 
 
-def base_of(
-    directory: str | Path, chosen: str | None = None, *, where: str = "", key: str | None = None
-) -> str:
+def base_of(directory: str | Path, chosen: str | None = None, *, key: str | None = None) -> str:
     """Return the directory or hub name of the base model of an adapter.
 
     A relative path starts at the current directory, else at the adapter's directory.
@@ -40,17 +43,17 @@ def base_of(
         directory: The adapter directory.
         chosen: The base model that the user chose; None for the one that the adapter was trained
             on, as its `adapter_config.json` says.
-        where: The setting that holds `directory`, for messages; empty for the path itself.
-        key: The setting that `chosen` is from; None if the caller has none.
+        key: The setting that `chosen` is from, for messages; None if the user cannot set it.
 
     Raises:
         ModelError: If no base model is recorded, or it is a directory that does not exist.
     """
     path = Path(directory)
     name = chosen or _recorded(path)
-    setting = key if chosen and key else where or str(path / ADAPTER_CONFIG)
-    by_file = f"correct {BASE_KEY} in {path / ADAPTER_CONFIG}"
-    remedy = f"Set {key} to the base model, or {by_file}" if key else by_file.capitalize()
+    file = path / ADAPTER_CONFIG
+    setting = key if chosen and key else str(file)
+    remedy = f"correct {BASE_KEY} in {file}"
+    remedy = f"Set {key} to the base model, or {remedy}" if key else remedy.capitalize()
     if not name:
         problem = f"'{path}' does not say which base model the adapter was trained on"
         raise ModelError(Problem(setting, problem, remedy))

@@ -75,7 +75,8 @@ def adapter_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
 
     for path, module in model.named_modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            for name in (*module.adapter_layer_names, *module.other_param_names):
+            names = (*module.adapter_layer_names, *module.other_param_names)
+            for name in dict.fromkeys(names):  # DoRA lists its own once per adapter
                 yield from _tensors_of(_container(module, name), f"{path}.{name}")
 
 
@@ -113,7 +114,7 @@ def check_scorable(model: Any, where: str) -> None:
         problem = (
             "the adapter was loaded into the transformers model itself (`load_adapter`, "
             "`add_adapter`, or `from_pretrained` on an adapter directory)"
-            if hasattr(model, "load_adapter") and hasattr(model, "config")
+            if getattr(model, "_hf_peft_config_loaded", False)
             else f"{type(model).__name__} cannot be saved as one adapter"
         )
         remedy = (
@@ -322,10 +323,9 @@ def copy_adapter(model: Any) -> str:
     with torch.random.fork_rng(devices=[]):  # a copy draws no random numbers
         model.add_adapter(name, config)
     _restore(flags)
-    originals = {
-        key: tensor for adapter, key, tensor in adapter_tensors(model) if adapter == source
-    }
-    for adapter, key, tensor in list(adapter_tensors(model)):
+    tensors = list(adapter_tensors(model))
+    originals = {key: tensor for adapter, key, tensor in tensors if adapter == source}
+    for adapter, key, tensor in tensors:
         if adapter == name:
             tensor.data = originals.pop(key).detach().clone()
             tensor.requires_grad_(False)
