@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..adapter import AdapterFamily
 from ..errors import ModelError, Problem
 from .load import ModelSource, family_for, load_config, load_processor, load_weights
 from .lora_directory import is_adapter_directory
@@ -70,10 +71,13 @@ def merge_adapter(source: ModelSource, output: Path) -> MergedModel:
     family = family_for(config, source.adapter)
     processor = load_processor(source, family)
     merged, difference = merged_model(load_weights(source, family, is_trainable=False), source)
+    dtype = str(next(merged.parameters()).dtype).removeprefix("torch.")
+    logits = _probe(merged)
     with _complete_or_absent(output) as directory:
         merged.save_pretrained(directory)
         processor.save_pretrained(directory)
-    dtype = str(next(merged.parameters()).dtype).removeprefix("torch.")
+        del merged  # before the second copy is loaded
+        _check_saved(logits, ModelSource(name_or_path=str(directory), dtype=dtype), family, source)
     return MergedModel(output, source.model_name, family.auto_class, dtype, difference)
 
 
@@ -84,12 +88,14 @@ def merged_model(policy: Any, source: ModelSource) -> tuple[Any, float]:
         problem = f"adapters of the type {policy.peft_type} cannot be merged"
         raise ModelError(Problem(source.name_or_path, problem, "Use the adapter with PEFT"))
     before = _probe(policy)
-    _untie(policy)
+    untied = _untie(policy)
     try:
         merged = policy.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError) as error:
         problem = f"the adapter cannot be merged ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(source.name_or_path, problem, "Train it again")) from error
+    if untied:
+        _tie_if_equal(merged)
     after = _probe(merged)
     difference = float((before - after).abs().max())
     half = next(merged.parameters()).dtype in (torch.bfloat16, torch.float16)
@@ -122,25 +128,46 @@ def _probe(model: Any) -> torch.Tensor:
     return logits.float()
 
 
-def _untie(policy: Any) -> None:
-    """Give the output head its own weights if the adapter changes it or the embeddings alone.
+def _check_saved(
+    logits: torch.Tensor, saved: ModelSource, family: AdapterFamily, source: ModelSource
+) -> None:
+    """Raise ModelError if transformers alone loads something else than was saved."""
+    difference = float((_probe(load_weights(saved, family)) - logits).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
+        problem = f"the merged model's logits differ by {difference:.3g} once it is saved"
+        remedy = "Use the adapter with PEFT, and report this as a bug"
+        raise ModelError(Problem(source.name_or_path, problem, remedy))
 
-    With tied weights PEFT would merge a change of one into both, and transformers would save one.
+
+def _untie(policy: Any) -> bool:
+    """Give the output head its own weights if the adapter changes it or the embeddings.
+
+    With tied weights PEFT would merge a change of one into both. Return whether it was necessary.
     """
     model = policy.get_base_model()
-    text = model.config.get_text_config()
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if not getattr(text, "tie_word_embeddings", False) or head is None:
-        return
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if not tied or head is None:
+        return False
     adapted = {path for _, path, _ in adapter_tensors(model)}
     names = [name for name, module in model.named_modules() if module in (embeddings, head)]
     if not any(path.startswith(f"{name}.") for path in adapted for name in names):
-        return
+        return False
     layer = _plain_layer(head)
     layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-    for config in (model.config, text):
-        config.tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
+    return True
+
+
+def _tie_if_equal(model: Any) -> None:
+    """Tie head and embeddings again if they are still equal, else keep them apart when saved."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    equal = torch.equal(embeddings.weight, head.weight)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = equal
+    if equal:
+        head.weight = embeddings.weight
+    else:
+        model.all_tied_weights_keys = {}
 
 
 def _plain_layer(module: Any) -> Any:

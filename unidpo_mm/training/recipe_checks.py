@@ -227,14 +227,14 @@ def _check_model(recipe: Recipe) -> Iterable[Problem]:
         if is_adapter_directory(path):
             yield from _check_adapter(recipe)
         elif not (path / "config.json").is_file():
-            problem = f"the directory '{path}' has neither config.json nor {ADAPTER_CONFIG}"
+            problem = f"the folder '{path}' has no config.json and no {ADAPTER_CONFIG}"
             remedy = "Use the directory of a model or a LoRA adapter as save_pretrained writes it"
             yield Problem(where, problem, remedy)
     elif path.exists():
-        yield Problem(where, f"'{path}' is a file", "Use the directory it is in")
+        yield Problem(where, f"'{path}' is a file", "Give the folder it is in")
     elif not _may_be_on_a_hub(model.name_or_path):
-        problem = f"there is no directory '{path}'"
-        remedy = "Use a directory, relative to the recipe or absolute, or a hub name like org/name"
+        problem = f"there is no folder '{model.name_or_path}'"
+        remedy = "Give a folder, relative to the recipe or absolute, or a hub name like org/name"
         yield Problem(where, problem, remedy)
     if model.base_name_or_path is not None and not is_adapter_directory(path):
         problem = f"it is set, and '{path}' is not a LoRA adapter directory"
