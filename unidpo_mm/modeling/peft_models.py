@@ -49,8 +49,17 @@ NOT_SCORABLE = {
 }
 """PEFT methods that only work through `PeftModel.forward`, which computing log-probs bypasses."""
 
-NOT_A_SETTING = ("base_model_name_or_path", "inference_mode", "revision", "task_type")
-"""Fields of a PEFT configuration that do not change what the model computes."""
+NOT_A_SETTING = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "init_lora_weights",
+    "lora_dropout",
+    "peft_version",
+    "revision",
+    "task_type",
+)
+"""Fields of a PEFT configuration that do not change what the model computes, given its weights."""
 
 
 def is_peft_model(model: Any) -> bool:

@@ -206,15 +206,16 @@ def trains_adapter_only(scorer: ScoringModel) -> bool:
 def reference_digest(reference: Reference | None) -> str:
     """Return a digest of what a run's reference has beside the base model.
 
-    Two runs on one base model have the same reference exactly if the digests are equal. Compare
-    it on resume: it differs if the model handed over already holds the trained LoRA adapter.
+    ``base`` means no adapter, or one that changes nothing; the weights of the base model itself
+    are not part of the digest. Call it before the weights are sharded.
     """
     source = getattr(reference, "source", reference)
     if isinstance(source, FrozenLora):
         return _digest_of(source.peft_model, source.name)
-    if isinstance(source, FrozenCopy) and is_peft_model(source.scorer.model):
-        return _digest_of(source.scorer.model, active_adapter(source.scorer.model))
-    return "none" if source is None else type(source).__name__
+    model: Any = source.scorer.model if isinstance(source, FrozenCopy) else None
+    if is_peft_model(model) and not is_zero(model):
+        return _digest_of(model, active_adapter(model))
+    return "none" if source is None else "base"
 
 
 def _digest_of(model: Any, name: str) -> str:

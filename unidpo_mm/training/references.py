@@ -22,6 +22,7 @@ from ..modeling.reference import (
     ReferenceKind,
     ResolvedKind,
     make_reference,
+    reference_digest,
     resolve_kind,
     trains_adapter_only,
 )
@@ -29,6 +30,7 @@ from ..modeling.scoring import ScoringModel
 from ..plugins import suggestion
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
+from .optimizer import check_optimizer
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
@@ -162,23 +164,60 @@ def _other_model(
     return FrozenCopy(other, adapter, own_vision=True)
 
 
-class FillCache(TrainerCallback):
-    """Lets a cached reference see every answer before the first step, and tells it of that step.
+STATE_KEY = "UniDPOReference"
+"""Where the trainer's state holds the digest of the reference."""
 
-    Other references need none of it.
+
+class FillCache(TrainerCallback):
+    """Prepares the reference when training begins.
+
+    It lets a cached reference see every answer before the first step and tells it of that step. It
+    also keeps the digest of the reference in the trainer's state, hence in every checkpoint: a
+    resumed run must have the reference that it started with.
     """
 
     def __init__(self, trainer: "UniDPOTrainer") -> None:
         self.trainer = trainer
+        self.digest: str | None = None
+
+    def on_init_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the digest while weights are not sharded; the first process alone may have them."""
+        if args.process_index == 0:
+            self.digest = reference_digest(self.trainer.parts.reference)
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Fills the cache; on a run that goes on everything is there already."""
+        """Check the reference and the optimizer, and fill the cache.
+
+        Raises:
+            ModelError: If a resumed run has another reference, or the optimizer trains nothing.
+        """
+        self._check_digest(state)
+        if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
+            check_optimizer(kwargs.get("optimizer"), self.trainer.model)
         self._tell(moved=state.global_step > 0)
         reference = self.trainer.parts.reference
         if isinstance(reference, CachedReference) and args.reference_build == "before":
             fill_cache(self.trainer, reference)
+
+    def _check_digest(self, state: TrainerState) -> None:
+        digest = str(broadcast_object_list([self.digest])[0])
+        callbacks: Any = state.stateful_callbacks
+        before = callbacks.get(STATE_KEY, {}).get("digest")
+        callbacks[STATE_KEY] = {"digest": digest}
+        if state.global_step > 0 and before not in (None, digest):
+            problem = (
+                "the reference differs from the one that this run started with: the model that "
+                "was passed is not the model before training"
+            )
+            remedy = (
+                "Pass the model and its adapter as at the start of the run; the trainer loads the "
+                "checkpoint itself"
+            )
+            raise ModelError(Problem("resume_from_checkpoint", problem, remedy))
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -112,6 +112,7 @@ def prepare_run(
     )
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
+    _check_reached(policy, [*train_rows])
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
     reference = build_run_reference(ref_model, scorer, family, adapter, args, settings)
     settings = settings.with_medians(train_rows or eval_rows)
@@ -233,6 +234,18 @@ def _check_peft_config(peft_config: Any) -> None:
     if not hasattr(peft_config, "peft_type"):
         problem = f"it is a {type(peft_config).__name__} and not a configuration of PEFT"
         raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
+
+
+def _check_reached(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
+    """Raise ModelError if only weights between pixels and language model train, without images."""
+    model = unwrap_peft(policy)
+    if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
+        return
+    vision = {id(tensor) for _, tensor in vision_weights(model)}
+    if all(id(p) in vision for p in policy.parameters() if p.requires_grad):
+        problem = "only weights that process images are trainable, and no row has an image"
+        remedy = "Train the language model as well, or add rows with images"
+        raise ModelError(Problem("model.freeze", problem, remedy))
 
 
 def prepare_data(
