@@ -211,10 +211,11 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     """Return a base model with the adapter of a directory.
 
     Raises:
-        ModelError: If the adapter is not one of this model; PEFT only warns of weights that are
-            missing.
+        ModelError: If the adapter is not one of this model. PEFT only warns of weights that are
+            missing, and ignores those that have no place.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
 
     try:
         with warnings.catch_warnings():
@@ -223,6 +224,10 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
             policy: nn.Module = PeftModel.from_pretrained(
                 model, source.name_or_path, is_trainable=is_trainable
             )
+        saved = load_peft_weights(source.name_or_path, device="cpu")
+        places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))
+        if sum(".lora_" in key for key in saved) > places:
+            raise ValueError("it has weights for layers that the model does not have")
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"

@@ -120,17 +120,7 @@ def check_scorable(model: Any, where: str) -> None:
     if not hasattr(model, "peft_config"):
         return
     if not is_peft_model(model):
-        problem = (
-            "the adapter was loaded into the transformers model itself (`load_adapter`, "
-            "`add_adapter`, or `from_pretrained` on an adapter directory)"
-            if getattr(model, "_hf_peft_config_loaded", False)
-            else f"{type(model).__name__} cannot be saved as one adapter"
-        )
-        remedy = (
-            "Load the base model alone and pass PeftModel.from_pretrained(base, directory, "
-            "is_trainable=True), or pass the adapter directory as model"
-        )
-        raise ModelError(Problem(where, problem, remedy))
+        raise ModelError(_not_a_peft_model(model, where))
     config = model.peft_config[active_adapter(model)] if model.active_adapters else None
     if config is None:
         return
@@ -142,6 +132,26 @@ def check_scorable(model: Any, where: str) -> None:
         reason = "an activated LoRA adapter (alora_invocation_tokens) depends on the whole prompt"
     if reason is not None:
         raise ModelError(Problem(where, f"{reason}, which is not supported", "Use a LoRA adapter"))
+
+
+def _not_a_peft_model(model: Any, where: str) -> Problem:
+    """Return why a model with adapters inside that is not a `PeftModel` cannot be used."""
+    from peft import PeftMixedModel
+
+    remedy = (
+        "Load the base model alone and pass PeftModel.from_pretrained(base, directory, "
+        "is_trainable=True), or pass the adapter directory itself"
+    )
+    if isinstance(model, PeftMixedModel):
+        return Problem(where, "a PeftMixedModel cannot be saved", remedy)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        problem = (
+            "the adapter was loaded into the transformers model itself (`load_adapter`, "
+            "`add_adapter`, or `from_pretrained` on an adapter directory)"
+        )
+        return Problem(where, problem, remedy)
+    problem = "it is the base model of a PEFT model, so it contains the adapter as well"
+    return Problem(where, problem, "Pass the PeftModel that get_peft_model returned")
 
 
 def check_adapter_trains(model: Any) -> None:

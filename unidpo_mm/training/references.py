@@ -149,7 +149,6 @@ def _other_model(
         raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
         ref_model = load_weights(loading_source(ref_model, args), family)
-    check_scorable(ref_model, "ref_model")
     shared = {id(p) for p in scorer.parameters() if p.requires_grad}
     if ref_model is scorer.model or any(id(p) in shared for p in ref_model.parameters()):
         problem = (
@@ -160,6 +159,7 @@ def _other_model(
         )
         remedy = "Remove it: the trainer keeps a frozen copy of what trains"
         raise ModelError(Problem("ref_model", problem, remedy))
+    check_scorable(ref_model, "ref_model")
     other = ScoringModel(ref_model, chunk_size=args.logps_chunk_size)
     return FrozenCopy(other, adapter, own_vision=True)
 
