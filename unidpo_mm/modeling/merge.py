@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,9 @@ def merged_model(policy: Any, source: ModelSource) -> tuple[Any, float]:
     before = _probe(policy)
     untied = _untie(policy)
     try:
-        merged = policy.merge_and_unload(safe_merge=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tied weights, which were taken care of
+            merged = policy.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError) as error:
         problem = f"the adapter cannot be merged ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(source.name_or_path, problem, "Train it again")) from error
