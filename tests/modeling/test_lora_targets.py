@@ -34,8 +34,8 @@ def loaded(checkpoint: Checkpoint) -> Callable[[str], LoadedModel]:
     def find(model_type: str) -> LoadedModel:
         if model_type not in models:
             models[model_type] = load_tiny(checkpoint(model_type))
-        one = models[model_type]
-        return LoadedModel(copy.deepcopy(one.model), one.family, one.adapter)
+        tiny = models[model_type]
+        return LoadedModel(copy.deepcopy(tiny.model), tiny.family, tiny.adapter)
 
     return find
 
@@ -73,57 +73,57 @@ VISION = ["vision_tower", "projector"]
 def test_a_lora_reaches_no_frozen_part(
     loaded: Any, model_type: str, targets: Any, freeze: Any, expected: set[str]
 ) -> None:
-    one = loaded(model_type)
-    model = add_lora(one.model, one.family, LoraSettings(r=2, targets=targets), freeze)
-    assert parts_that_train(model, one) == expected
+    tiny = loaded(model_type)
+    model = add_lora(tiny.model, tiny.family, LoraSettings(r=2, targets=targets), freeze)
+    assert parts_that_train(model, tiny) == expected
     injected = [name for name, _ in model.named_parameters() if ".lora_A." in name]
-    assert {part_of(name, one.family.parts) for name in injected} == expected
+    assert {part_of(name, tiny.family.parts) for name in injected} == expected
 
 
 @pytest.mark.parametrize("biases", ["none", "all"])
 def test_the_configuration_of_peft_is_not_changed(loaded: Any, biases: Any) -> None:
-    one = loaded("llava")
+    tiny = loaded("llava")
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], bias=biases)
     before = copy.deepcopy(config.to_dict())
-    model = add_peft(one.model, one.family, config)
+    model = add_peft(tiny.model, tiny.family, config)
     assert config.to_dict() == before
-    assert parts_that_train(model, one) == {"language_model"}
+    assert parts_that_train(model, tiny) == {"language_model"}
 
 
 def test_other_methods_and_exclusions_of_the_user_are_kept(loaded: Any) -> None:
-    one = loaded("llava")
+    tiny = loaded("llava")
     ia3 = IA3Config(target_modules=["q_proj", "v_proj"], feedforward_modules=[])
-    assert parts_that_train(add_peft(one.model, one.family, ia3), one) == {"language_model"}
+    assert parts_that_train(add_peft(tiny.model, tiny.family, ia3), tiny) == {"language_model"}
     for exclude in (["v_proj"], r".*v_proj"):
-        one = loaded("llava")
+        tiny = loaded("llava")
         config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], exclude_modules=exclude)
-        model = add_peft(one.model, one.family, config)
+        model = add_peft(tiny.model, tiny.family, config)
         names = [n for n, p in model.named_parameters() if p.requires_grad]
         assert all("q_proj" in name and "language_model" in name for name in names)
 
 
 def test_targets_may_be_left_to_peft_where_it_has_a_default(loaded: Any) -> None:
-    one = loaded("llama")
+    tiny = loaded("llama")
     names = [
         n
-        for n, p in add_peft(one.model, one.family, LoraConfig(r=2)).named_parameters()
+        for n, p in add_peft(tiny.model, tiny.family, LoraConfig(r=2)).named_parameters()
         if p.requires_grad
     ]
     assert names
     assert all("q_proj" in name or "v_proj" in name for name in names)
-    one = loaded("qwen2_vl")
+    tiny = loaded("qwen2_vl")
     with pytest.raises(ModelError, match="PEFT has no default for the model type 'qwen2_vl'"):
-        add_peft(one.model, one.family, LoraConfig(r=2))
+        add_peft(tiny.model, tiny.family, LoraConfig(r=2))
 
 
 def test_a_module_that_trains_in_full_may_be_frozen_by_default_only(loaded: Any) -> None:
-    one = loaded("llava")
+    tiny = loaded("llava")
     config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["multi_modal_projector"])
-    model = add_peft(one.model, one.family, config)
-    assert parts_that_train(model, one) == {"language_model", "projector"}
-    one = loaded("llava")
+    model = add_peft(tiny.model, tiny.family, config)
+    assert parts_that_train(model, tiny) == {"language_model", "projector"}
+    tiny = loaded("llava")
     with pytest.raises(ModelError, match=r"peft_config.modules_to_save: 'multi_modal_projector'"):
-        add_peft(one.model, one.family, config, VISION)
+        add_peft(tiny.model, tiny.family, config, VISION)
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_a_module_that_trains_in_full_may_be_frozen_by_default_only(loaded: Any)
 def test_targets_that_cannot_be_adapted_are_refused(
     loaded: Any, targets: Any, freeze: Any, message: str
 ) -> None:
-    one = loaded("llava")
+    tiny = loaded("llava")
     with pytest.raises(ModelError, match=rf"model.lora.targets: .*{message}"):
-        add_lora(one.model, one.family, LoraSettings(targets=targets), freeze)
+        add_lora(tiny.model, tiny.family, LoraSettings(targets=targets), freeze)
 
 
 def test_all_wrong_names_are_reported_at_once(loaded: Any) -> None:
-    one = loaded("llama")
+    tiny = loaded("llama")
     config = LoraConfig(target_modules=["a_proj", "b_proj"], modules_to_save=["lm_haed"])
     with pytest.raises(ModelError) as caught:
-        add_peft(one.model, one.family, config)
+        add_peft(tiny.model, tiny.family, config)
     where = [problem.where for problem in caught.value.problems]
     assert where == ["peft_config.target_modules"] * 2 + ["peft_config.modules_to_save"]
     assert "did you mean 'lm_head'?" in str(caught.value)
     with pytest.raises(ModelError, match=r"a string is a regular expression.*\['q_proj'\]"):
-        add_peft(one.model, one.family, LoraConfig(target_modules="q_proj"))
+        add_peft(tiny.model, tiny.family, LoraConfig(target_modules="q_proj"))
 
 
 def test_parts_are_compared_before_weights_are_loaded(loaded: Any) -> None:
@@ -170,17 +170,17 @@ def test_parts_are_compared_before_weights_are_loaded(loaded: Any) -> None:
 
 
 def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> None:
-    one = loaded("llava")
-    plain = {count.part: count.total for count in count_parameters(one.model, one.family)}
+    tiny = loaded("llava")
+    plain = {count.part: count.total for count in count_parameters(tiny.model, tiny.family)}
     settings = LoraSettings(r=2, modules_to_save=["projector"])
-    model = add_lora(one.model, one.family, settings)
+    model = add_lora(tiny.model, tiny.family, settings)
     added = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
     for _ in range(2):
-        counts = {count.part: count for count in count_parameters(model, one.family)}
+        counts = {count.part: count for count in count_parameters(model, tiny.family)}
         assert counts["projector"].total == counts["projector"].trainable == plain["projector"]
         assert counts["vision_tower"].total == plain["vision_tower"]
         assert counts["language_model"].total == plain["language_model"] + added
         assert counts["language_model"].trainable == added
         with torch.no_grad():  # a reference that is a second adapter is not counted either
             next(p for n, p in model.named_parameters() if ".lora_B." in n).add_(1)
-        build_reference("auto", ScoringModel(model), one.adapter)
+        build_reference("auto", ScoringModel(model), tiny.adapter)

@@ -223,15 +223,15 @@ def test_the_cache_distinguishes_adapters(llama: LoadedModel) -> None:
     plain = copy.deepcopy(llama.model)
     base = fingerprint(plain, FirstState(llama.adapter))
     assert fingerprint(adapted(llama, lora())) == base
-    one = fingerprint(trained(adapted(llama, lora())))
-    assert one == fingerprint(trained(adapted(llama, lora())))
-    assert one == fingerprint(trained(adapted(llama, lora())), FirstState(llama.adapter))
+    sft = fingerprint(trained(adapted(llama, lora())))
+    assert sft == fingerprint(trained(adapted(llama, lora())))
+    assert sft == fingerprint(trained(adapted(llama, lora())), FirstState(llama.adapter))
     others = {
         fingerprint(trained(adapted(llama, lora()), 1)),
         fingerprint(trained(adapted(llama, lora(lora_alpha=16)))),
         fingerprint(trained(adapted(llama, lora(modules_to_save=["lm_head"])))),
     }
-    assert len({base, one, *others}) == 5
+    assert len({base, sft, *others}) == 5
 
 
 def test_ddp_trains_beside_a_frozen_lora(llama: LoadedModel, tmp_path: Path) -> None:

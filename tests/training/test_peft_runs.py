@@ -232,7 +232,7 @@ def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
     again = PeftModel.from_pretrained(base_of(base), tmp_path / "a" / "checkpoint-3")
     ours = [v for n, v in trained.items() if "lora_A.mine" in n]
     theirs = [v for n, v in again.state_dict().items() if "lora_A" in n]
-    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
 def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -346,8 +346,8 @@ def test_freeze_reaches_an_adapter_that_came_with_the_model(
     args = dpo(tmp_path / "b", freeze=["vision_tower"], max_steps=1)
     trainer = make_trainer(tmp_path / "sft", rows_for("llava"), args)
 
-    def trains(one: UniDPOTrainer) -> set[bool]:
-        return {"vision_tower" in n for n, p in one.model.named_parameters() if p.requires_grad}
+    def trains(trainer: UniDPOTrainer) -> set[bool]:
+        return {"vision_tower" in n for n, p in trainer.model.named_parameters() if p.requires_grad}
 
     assert trains(unaware) == {True, False}
     assert trains(trainer) == {False}

@@ -190,8 +190,8 @@ def load_weights(
     import transformers
 
     if source.dtype not in DTYPES:
-        found = f"'{source.dtype}' is no number format of weights"
-        raise ModelError(Problem("model.dtype", found, f"Choose one of {', '.join(DTYPES)}"))
+        problem = f"'{source.dtype}' is no number format of weights"
+        raise ModelError(Problem("model.dtype", problem, f"Choose one of {', '.join(DTYPES)}"))
     kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation

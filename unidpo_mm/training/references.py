@@ -79,10 +79,11 @@ def build_run_reference(
         source = make_reference(_agreed_kind(kind, scorer, args), scorer, adapter)
     if not cached:
         return source
-    found: list[Any] = [None]
-    if args.process_index == 0:  # the weights may be whole on this process only
-        found = [reference_fingerprint(source, scorer, compute_dtype=compute_dtype(args, scorer))]
-    fingerprint, about = broadcast_object_list(found)[0]
+    described: list[Any] = [None]
+    if args.process_index == 0:  # the first process alone may have all weights
+        dtype = compute_dtype(args, scorer)
+        described = [reference_fingerprint(source, scorer, compute_dtype=dtype)]
+    fingerprint, about = broadcast_object_list(described)[0]
     return CachedReference(source, ReferenceStore(fingerprint, about))
 
 
