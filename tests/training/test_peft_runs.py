@@ -60,6 +60,7 @@ def dpo(output: Path, **settings: Any) -> Any:
             "learning_rate": 1e-2,
             "save_strategy": "steps",
             "save_steps": 1,
+            "max_steps": 2,
             **settings,
         },
     )
@@ -97,7 +98,7 @@ def test_training_continues_from_an_adapter_directory(
     assert entry["loss"] == pytest.approx(LOG_2, abs=1e-6)
     assert entry["rewards/margins"] == 0.0
 
-    folder = tmp_path / "a" / "checkpoint-3"
+    folder = tmp_path / "a" / "checkpoint-2"
     files = {path.name for path in folder.iterdir()}
     assert files >= ADAPTER_FILES
     assert "README.md" not in files
@@ -200,10 +201,11 @@ def test_a_resumed_run_refuses_the_trained_model_as_its_start(
     sft = trained_adapter(base, tmp_path / "sft")
     make_trainer(sft, rows_for("llama"), dpo(tmp_path / "a", max_steps=2)).train()
     last = tmp_path / "a" / "checkpoint-2"
-    wrong = make_trainer(last, rows_for("llama"), dpo(tmp_path / "b"))
+    wrong = make_trainer(last, rows_for("llama"), dpo(tmp_path / "b", max_steps=3))
     with pytest.raises(ModelError, match="reference differs from the one that this run started"):
         wrong.train(resume_from_checkpoint=str(last))
-    other = make_trainer(sft, rows_for("llama"), dpo(tmp_path / "b", reference="frozen_copy"))
+    args = dpo(tmp_path / "b", max_steps=3, reference="frozen_copy")
+    other = make_trainer(sft, rows_for("llama"), args)
     other.train(resume_from_checkpoint=str(last))  # the same reference of another kind
     assert isinstance(other.parts.reference, FrozenCopy)
 
@@ -229,7 +231,7 @@ def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
     resumed.train(resume_from_checkpoint=str(folder))
     trained = state_of(straight)
     assert all(torch.equal(value, trained[name]) for name, value in state_of(resumed).items())
-    again = PeftModel.from_pretrained(base_of(base), tmp_path / "a" / "checkpoint-3")
+    again = PeftModel.from_pretrained(base_of(base), tmp_path / "a" / "checkpoint-2")
     ours = [v for n, v in trained.items() if "lora_A.mine" in n]
     theirs = [v for n, v in again.state_dict().items() if "lora_A" in n]
     assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
