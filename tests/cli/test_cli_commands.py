@@ -20,6 +20,7 @@ COMMANDS = {
     "list": {"--help"},
     "sweep": {"--out", "--seeds", "--help"},
     "migrate": {"--out", "--help"},
+    "merge": {"--output", "--dtype", "--base", "--help"},
 }
 """The permitted flags of each command of the core; a new one is a conscious change."""
 

@@ -17,7 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("train",), ("list",), ("sweep",), ("migrate",), ("demo",)]
+    "arguments", [(), ("train",), ("list",), ("sweep",), ("migrate",), ("merge",), ("demo",)]
 )
 def test_help_is_quick(arguments: tuple[str, ...]):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -30,7 +30,15 @@ def test_help_is_quick(arguments: tuple[str, ...]):
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "train --help", "list --help", "sweep --help", "migrate --help", "demo --help"],
+    [
+        "--help",
+        "train --help",
+        "list --help",
+        "sweep --help",
+        "migrate --help",
+        "merge --help",
+        "demo --help",
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: str):
     code = f"""

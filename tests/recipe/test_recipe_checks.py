@@ -1,5 +1,6 @@
 """The checks that need to know losses, training arguments or the disk."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,44 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
     assert "is not a folder" in found[2]
     assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
     assert "is not there" in files("org/model", "org/pairs", tmp_path / "absent")[0]
+
+
+def test_a_lora_adapter_directory_needs_its_base_model(tmp_path: Path):
+    adapter, base = tmp_path / "adapter", tmp_path / "base"
+    adapter.mkdir()
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+
+    def checked(recorded: str | None, **model: Any) -> list[str]:
+        content = json.dumps({"base_model_name_or_path": recorded})
+        (adapter / "adapter_config.json").write_text(content)
+        section = {"name_or_path": str(adapter), **model}
+        built = recipe(model=section, data={"sources": [{"path": "org/pairs"}]})
+        return [str(problem) for problem in check_files(built)]
+
+    assert checked(str(base)) == []
+    assert checked("../base") == []  # beside the adapter
+    assert checked("org/model") == []
+    assert checked("/absent/model", base_name_or_path=str(base)) == []
+    (problem,) = checked("/absent/model")
+    assert problem.startswith(f"{adapter / 'adapter_config.json'}: the base model '/absent/model'")
+    assert "Set model.base_name_or_path to the base model, or correct base_model" in problem
+    (problem,) = checked(None)
+    assert "does not say which base model" in problem
+    (problem,) = checked(str(base), base_name_or_path="/absent/other")
+    assert problem.startswith("model.base_name_or_path: the base model '/absent/other'")
+    (problem,) = checked(str(adapter))
+    assert "is an adapter itself. Merge it first: unidpo-mm merge" in problem
+    (problem,) = checked(str(base), lora={})
+    assert problem.startswith("model.lora: ")
+    assert f"unidpo-mm merge {adapter} --output" in problem
+    (adapter / "adapter_config.json").write_text("[")
+    section = {"name_or_path": str(adapter)}
+    (broken,) = check_files(recipe(model=section, data={"sources": [{"path": "org/pairs"}]}))
+    assert "it cannot be read" in str(broken)
+    section = {"name_or_path": str(base), "base_name_or_path": str(base)}
+    (unused,) = check_files(recipe(model=section, data={"sources": [{"path": "org/pairs"}]}))
+    assert "is not a LoRA adapter directory" in str(unused)
 
 
 def test_an_evaluation_needs_held_out_rows():

@@ -318,7 +318,7 @@ def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
     prompt = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     with pytest.raises(ModelError, match="puts virtual tokens before the prompt"):
         make_trainer(folder, ROWS, config(tmp_path), peft_config=prompt)
-    with pytest.raises(ModelError, match="already is a PEFT model"):
+    with pytest.raises(ModelError, match="already has an adapter"):
         make_trainer(
             trainer.parts.scorer.model,
             ROWS,

@@ -19,6 +19,7 @@ from .cache import cache
 from .data import data
 from .extra import first_line
 from .list import show_plugins
+from .merge import merge
 from .migrate import migrate
 from .replay import replay
 from .sweep import sweep
@@ -60,6 +61,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.command("sweep")(sweep)
     app.command("migrate")(migrate)
     app.command("replay")(replay)
+    app.command("merge")(merge)
     app.command("list")(show_plugins)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")

@@ -87,7 +87,7 @@ KEYS: dict[str, Key] = {
         "ref_model ref_model_adapters ref_model_quantization_bit",
     ),
     **left_out(
-        "a LoRA is always a new one: merge the adapter into the model first",
+        "set model.name_or_path to the adapter directory to continue it, or merge it first",
         "adapter_name_or_path adapter_folder create_new_adapter",
     ),
     **left_out(

@@ -18,8 +18,9 @@ from ..cache.reference_store import ReferenceStore
 from ..errors import ModelError, Problem, UniDPOError
 from ..records import GroupBatch
 from .packing import PREFIX
+from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
 from .processes import entries_of_all, everywhere
-from .reference import FrozenCopy, Reference
+from .reference import FrozenCopy, FrozenLora, LoraOff, Reference
 from .scoring import ScoringModel, score, unwrap_peft
 from .vision import PictureFeatures
 
@@ -148,18 +149,30 @@ class CachedReference:
 def reference_fingerprint(
     source: Reference, policy: ScoringModel, *, compute_dtype: torch.dtype
 ) -> tuple[str, dict[str, Any]]:
-    """Returns the digest of a reference, and what to tell people about it.
+    """Return the digest of a reference, and a description of it for people.
 
     Args:
-        source: A frozen copy has its own weights; the other kinds are the policy without its LoRA.
-        policy: Not yet prepared, its weights whole.
+        source: A frozen copy has its own weights; the other kinds are the policy as it is now, with
+            another LoRA adapter, or with none.
+        policy: Not yet prepared, its weights complete.
         compute_dtype: The format that matrix products run in.
     """
-    scorer = source.scorer if isinstance(source, FrozenCopy) else policy
-    model = unwrap_peft(scorer.model)
-    settings = versions_of(model, compute_dtype)
-    digest = weights_fingerprint(_base_weights(scorer.model), settings)
-    return digest, {"model": str(getattr(model.config, "_name_or_path", "")), "settings": settings}
+    model: Any = source.scorer.model if isinstance(source, FrozenCopy) else policy.model
+    settings = versions_of(unwrap_peft(model), compute_dtype)
+    name = str(getattr(unwrap_peft(model).config, "_name_or_path", ""))
+    about: dict[str, Any] = {"model": name, "settings": dict(settings)}
+    adapter = _adapter_of(source, model)
+    if adapter is not None:
+        settings["adapter"] = describe_adapter(model, adapter)
+        about["adapter"] = "the digest includes an adapter on this model"
+    return weights_fingerprint(_weights(model, adapter), settings), about
+
+
+def _adapter_of(source: Reference, model: Any) -> str | None:
+    """Return the name of the adapter that the reference uses; None for the base model alone."""
+    if isinstance(source, LoraOff) or not is_peft_model(model):
+        return None
+    return source.name if isinstance(source, FrozenLora) else active_adapter(model)
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
@@ -181,10 +194,20 @@ def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yields the weights that a switched-off LoRA leaves, under the names of the plain model."""
+def _weights(model: Any, adapter: str | None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a base model, under the plain model's names, and those of an adapter."""
+    inside = {id(tensor) for _, _, tensor in adapter_tensors(model)}
     named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     for name, tensor in named.items():
-        if ".lora_" not in name and ".modules_to_save." not in name:
+        if id(tensor) not in inside:
             plain = name.removeprefix("base_model.model.")
             yield plain.replace(".base_layer", "").replace(".original_module", ""), tensor
+    if adapter is None:
+        return
+    for owner, key, tensor in adapter_tensors(model):
+        if owner == adapter:
+            yield f"adapter {key}", tensor
+    for path, module in model.named_modules():
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, Mapping) and isinstance(scaling.get(adapter), int | float):
+            yield f"scaling {path}", torch.tensor(float(scaling[adapter]), dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Loads a checkpoint: finds its family, its processor and its weights."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
 from ..plugins import families, load_family
+from .lora_directory import base_of, is_adapter_directory, processor_directory
+from .peft_models import check_scorable
 
 __all__ = [
     "LoadedModel",
@@ -18,6 +21,7 @@ __all__ = [
     "family_for",
     "load_adapter",
     "load_model",
+    "load_processor",
     "reload_weights",
 ]
 
@@ -34,12 +38,16 @@ class ModelSource:
     """Where a model comes from and how it is loaded.
 
     Attributes:
-        name_or_path: A local folder or the name of a model on the hub.
+        name_or_path: A local directory of a model or a LoRA adapter, or the name of a model on the
+            hub.
         dtype: ``auto`` (as saved), ``bfloat16``, ``float16`` or ``float32``.
         adapter: Name of the family; None to find it by the model's type.
         attn_implementation: As transformers takes it; None for its default.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         init_kwargs: Further arguments of `from_pretrained`.
+        base_name_or_path: Base model of a LoRA adapter; None for the one that it names.
+        base_key: The setting that `base_name_or_path` is from, for messages; None if the user
+            cannot set it.
     """
 
     name_or_path: str
@@ -48,6 +56,22 @@ class ModelSource:
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     init_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    base_name_or_path: str | None = None
+    base_key: str | None = "model.base_name_or_path"
+
+    @property
+    def model_name(self) -> str:
+        """Where configuration and weights of the model are: the base model of a LoRA adapter.
+
+        Raises:
+            ModelError: If a LoRA adapter does not name a base model that exists.
+        """
+        if is_adapter_directory(self.name_or_path):
+            return base_of(self.name_or_path, self.base_name_or_path, key=self.base_key)
+        if self.base_name_or_path is not None:
+            problem = f"it is set, and '{self.name_or_path}' is not a LoRA adapter directory"
+            raise ModelError(Problem(str(self.base_key), problem, "Remove it"))
+        return self.name_or_path
 
 
 @dataclass(frozen=True)
@@ -74,12 +98,12 @@ def load_model(
 
 
 def load_config(source: ModelSource) -> Any:
-    """Returns the configuration of a checkpoint."""
+    """Return the configuration of a checkpoint; of a LoRA adapter, that of its base model."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(
-            source.name_or_path, trust_remote_code=source.trust_remote_code
+            source.model_name, trust_remote_code=source.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
@@ -120,17 +144,9 @@ def load_adapter(
     family: AdapterFamily,
     processor: Any = None,
 ) -> Adapter:
-    """Returns the adapter of a checkpoint; loads its processor unless one is given."""
-    from transformers import AutoProcessor, AutoTokenizer
-
+    """Return the adapter of a checkpoint; load its processor unless one is given."""
     if processor is None:
-        loader = AutoProcessor if family.needs_processor else AutoTokenizer
-        try:
-            processor = loader.from_pretrained(
-                source.name_or_path, trust_remote_code=source.trust_remote_code
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_read(source, error) from error
+        processor = load_processor(source, family)
     if family.needs_processor and not hasattr(processor, "tokenizer"):
         raise ModelError(
             Problem(
@@ -143,24 +159,82 @@ def load_adapter(
     return family.create(processor, config, options)
 
 
-def load_weights(source: ModelSource, family: AdapterFamily) -> nn.Module:
-    """Returns the model itself, with its weights."""
+def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
+    """Return the processor or tokenizer of a checkpoint.
+
+    That of a LoRA adapter is beside it if it was saved there, else its base model's.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    place = source.name_or_path
+    if is_adapter_directory(place):
+        base, needs = source.model_name, family.needs_processor
+        place = processor_directory(place, base, needs_processor=needs)
+    loader = AutoProcessor if family.needs_processor else AutoTokenizer
+    try:
+        return loader.from_pretrained(place, trust_remote_code=source.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_read(source, error) from error
+
+
+def load_weights(
+    source: ModelSource, family: AdapterFamily, *, is_trainable: bool = True
+) -> nn.Module:
+    """Return the model itself, with its weights.
+
+    Args:
+        source: Where it is; a LoRA adapter is loaded on its base model.
+        family: Knows the class of the model.
+        is_trainable: Whether the weights of a LoRA adapter are trainable.
+    """
     import transformers
 
     if source.dtype not in DTYPES:
-        found = f"'{source.dtype}' is no number format of weights"
-        raise ModelError(Problem("model.dtype", found, f"Choose one of {', '.join(DTYPES)}"))
+        problem = f"'{source.dtype}' is no number format of weights"
+        raise ModelError(Problem("model.dtype", problem, f"Choose one of {', '.join(DTYPES)}"))
     kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
     try:
         model: nn.Module = auto_class.from_pretrained(
-            source.name_or_path, trust_remote_code=source.trust_remote_code, **kwargs
+            source.model_name, trust_remote_code=source.trust_remote_code, **kwargs
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
+    if is_adapter_directory(source.name_or_path):
+        model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
+
+
+def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:
+    """Return a base model with the adapter of a directory.
+
+    Raises:
+        ModelError: If the adapter is not one of this model. PEFT only warns of weights that are
+            missing, and ignores those that have no place.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses an old transformers name
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            policy: nn.Module = PeftModel.from_pretrained(
+                model, source.name_or_path, is_trainable=is_trainable
+            )
+        saved = load_peft_weights(source.name_or_path, device="cpu")
+        places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))
+        if sum(".lora_" in key for key in saved) > places:
+            raise ValueError("it has weights for layers that the model does not have")
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
+        remedy = f"Set {source.base_key or 'the base'} to the model that it was trained on"
+        raise ModelError(Problem(source.name_or_path, problem, remedy)) from error
+    check_scorable(policy, source.name_or_path)
+    return policy
 
 
 def reload_weights(model: Any, folder: str | Path) -> None:

@@ -1,6 +1,6 @@
 """The parts of a model by name: freezing, LoRA, learning rates, and the table of what trains."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +9,23 @@ from torch import nn
 from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
+from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, part_of, restrict
+from .peft_models import adapter_tensors, is_peft_model
 from .scoring import base_and_head
 
 __all__ = [
     "LoraSettings",
     "PartCount",
     "add_lora",
+    "add_peft",
+    "check_lora_parts",
     "count_parameters",
     "disable_dropout",
     "freeze_parts",
+    "freeze_trained_parts",
     "keep_in_float32",
     "part_of",
 ]
-
-PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class LoraSettings:
         r: Rank.
         alpha: Scale; the update is multiplied by alpha / r.
         dropout: Dropout on the LoRA branch; 0 keeps policy and reference comparable.
-        targets: A part, whose linear layers all get a LoRA, or names of modules as PEFT takes them.
+        targets: Parts, whose linear layers are all adapted, or names of modules as PEFT takes them;
+            modules of frozen parts are left out.
         modules_to_save: Parts or modules that train in full beside the LoRA; the reference keeps
             their first weights.
     """
@@ -52,21 +56,6 @@ class PartCount:
     part: Part
     trainable: int
     total: int
-
-
-def part_of(name: str, parts: Mapping[Part, Sequence[str]]) -> Part:
-    """Returns the part that a parameter or module of a model belongs to.
-
-    The longest matching prefix wins; what no prefix matches is called ``other``.
-    """
-    name = name.removeprefix(PEFT_PREFIX)
-    matches = [
-        (len(prefix), part)
-        for part, prefixes in parts.items()
-        for prefix in prefixes
-        if prefix == "" or name == prefix or name.startswith(prefix + ".")
-    ]
-    return max(matches)[1] if matches else "other"
 
 
 def freeze_parts(
@@ -96,26 +85,138 @@ def freeze_parts(
     return frozen
 
 
-def add_lora(model: nn.Module, family: AdapterFamily, settings: LoraSettings) -> Any:
-    """Returns the model with LoRA matrices; only they, and `modules_to_save`, train."""
-    from peft import LoraConfig, get_peft_model
+def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterable[Part]) -> None:
+    """Freeze the weights of some parts of a PEFT model that came with its adapter.
 
-    targets = settings.targets
-    if isinstance(targets, str) and targets in family.parts:
-        targets = linear_layers(model, family, targets)
+    Raises:
+        ModelError: If the model has no such part, or nothing is left to train.
+    """
+    frozen = tuple(freeze)
+    _check_parts(frozen, family, "model.freeze")
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for name, parameter in trainable:
+        if part_of(name, family.parts) in frozen:
+            parameter.requires_grad_(False)
+    if trainable and not any(parameter.requires_grad for _, parameter in trainable):
+        problem = f"every trainable weight is in a frozen part ({', '.join(frozen)})"
+        remedy = "Remove the parts that the adapter is on from the list"
+        raise ModelError(Problem("model.freeze", problem, remedy))
+
+
+def check_lora_parts(
+    settings: LoraSettings, family: AdapterFamily, freeze: Iterable[Part] | None
+) -> None:
+    """Check settings against each other, before weights are loaded.
+
+    Raises:
+        ModelError: If a part is both frozen and adapted, or does not exist.
+    """
+    if freeze is None:
+        return
+    frozen = set(freeze)
+    _check_parts(sorted(frozen), family, RECIPE_KEYS.freeze)
+    problems = [
+        Problem(
+            where,
+            f"'{name}' is adapted here and frozen by {RECIPE_KEYS.freeze}",
+            "Remove it from one of the two",
+        )
+        for where, names in (
+            (RECIPE_KEYS.targets, _names(settings.targets)),
+            (RECIPE_KEYS.modules_to_save, settings.modules_to_save),
+        )
+        for name in names
+        if name in frozen
+    ]
+    if problems:
+        raise ModelError(problems)
+
+
+def add_lora(
+    model: nn.Module,
+    family: AdapterFamily,
+    settings: LoraSettings,
+    freeze: Iterable[Part] | None = None,
+) -> Any:
+    """Return the model with a LoRA adapter; only it, and `modules_to_save`, train.
+
+    Args:
+        model: The loaded model.
+        family: Knows the parts.
+        settings: The LoRA adapter.
+        freeze: Parts that the LoRA adapter must not reach; None for the family's default, except
+            parts that the settings name.
+
+    Raises:
+        ModelError: If a target does not exist, or a part is both frozen and adapted.
+    """
+    from peft import LoraConfig
+
+    check_lora_parts(settings, family, freeze)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        modules_to_save=_modules_to_save(settings.modules_to_save, family),
+        target_modules=_targets(model, family, settings.targets),
+        modules_to_save=_modules_to_save(model, family, settings.modules_to_save),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    named = {*_names(settings.targets), *settings.modules_to_save}
+    return _adapted(model, family, config, freeze, keys=RECIPE_KEYS, named=named)
+
+
+def add_peft(
+    model: nn.Module,
+    family: AdapterFamily,
+    config: Any,
+    freeze: Iterable[Part] | None = None,
+) -> Any:
+    """Return the model with the adapter of a PEFT configuration, which is not changed.
+
+    Args:
+        model: The loaded model.
+        family: Knows the parts.
+        config: For example a `peft.LoraConfig`.
+        freeze: Parts that the adapter must not reach; None for the family's default.
+
+    Raises:
+        ModelError: If a target does not exist or PEFT refuses the configuration.
+    """
+    return _adapted(model, family, config, freeze, keys=PYTHON_KEYS, named=())
+
+
+def _adapted(
+    model: nn.Module,
+    family: AdapterFamily,
+    config: Any,
+    freeze: Iterable[Part] | None,
+    *,
+    keys: Keys,
+    named: Iterable[str],
+) -> Any:
+    from peft import get_peft_model
+
+    frozen = tuple(family.default_freeze if freeze is None else freeze)
+    _check_parts(frozen, family, keys.freeze)
+    frozen = tuple(part for part in frozen if part not in set(named))
+    if hasattr(config, "target_modules"):
+        config = restrict(
+            config, model, family, frozen=frozen, keys=keys, by_default=freeze is None
+        )
+    try:
+        policy = get_peft_model(model, config)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
+        raise ModelError(Problem(keys.targets, problem, "Change it as PEFT asks")) from error
+    saved = {id(tensor) for _, key, tensor in adapter_tensors(policy) if ".modules_to_save" in key}
+    for name, parameter in policy.named_parameters():  # such as the biases of bias="all"
+        if part_of(name, family.parts) in frozen and id(parameter) not in saved:
+            parameter.requires_grad_(False)
+    return policy
 
 
 def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[str]:
-    """Returns the names of the linear layers of a part, the output head left out."""
+    """Return the names of the linear layers of a part, without the output head."""
     _, head = base_and_head(model)
     names = [
         name
@@ -125,8 +226,8 @@ def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[s
         and part_of(name, family.parts) == part
     ]
     if not names:
-        found = f"the part '{part}' has no linear layer"
-        raise ModelError(Problem("model.lora.targets", found, "Name another part or modules"))
+        problem = f"the part '{part}' has no linear layer"
+        raise ModelError(Problem("model.lora.targets", problem, "Choose another part or modules"))
     return names
 
 
@@ -151,19 +252,56 @@ def keep_in_float32(model: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module, family: AdapterFamily) -> list[PartCount]:
-    """Returns the trainable and all parameters of each part, in the order of the family."""
+    """Return the numbers of trainable and of all parameters per part, in the family's order.
+
+    Of a PEFT model this is the base model with its active adapter. Other adapters, such as the
+    frozen copy for the reference, and the originals of `modules_to_save` are not counted.
+    """
     counts = {part: [0, 0] for part in (*family.parts, "other")}
+    inactive: set[int] = set()
+    if is_peft_model(model):
+        peft_model: Any = model
+        active = peft_model.active_adapters
+        inactive = {id(t) for adapter, _, t in adapter_tensors(model) if adapter not in active}
     for name, parameter in model.named_parameters():
+        if id(parameter) in inactive or ".original_module." in name:
+            continue
         count = counts[part_of(name, family.parts)]
         count[0] += parameter.numel() if parameter.requires_grad else 0
         count[1] += parameter.numel()
     return [PartCount(part, *count) for part, count in counts.items() if count[1]]
 
 
-def _modules_to_save(names: Sequence[str], family: AdapterFamily) -> list[str] | None:
-    """Turns parts into the names of their modules, which PEFT matches by their end."""
+def _names(targets: str | Sequence[str]) -> Sequence[str]:
+    return (targets,) if isinstance(targets, str) else targets
+
+
+def _targets(
+    model: nn.Module, family: AdapterFamily, targets: str | Sequence[str]
+) -> str | list[str]:
+    """Return targets as PEFT takes them: parts become the names of their linear layers.
+
+    A string that is not a part may be the name of a module or, as in PEFT, a regular expression.
+    """
+    if isinstance(targets, str) and targets not in family.parts:
+        return [targets] if targets.isidentifier() else targets
+    return [
+        name
+        for target in _names(targets)
+        for name in (linear_layers(model, family, target) if target in family.parts else (target,))
+    ]
+
+
+def _modules_to_save(
+    model: nn.Module, family: AdapterFamily, names: Sequence[str]
+) -> list[str] | None:
+    """Return the names of modules, which PEFT matches by their end; parts become theirs."""
+    present = {name for name, _ in model.named_modules()}
     modules = [
-        prefix.rpartition(".")[2] for name in names for prefix in family.parts.get(name, (name,))
+        prefix.rpartition(".")[2]
+        for name in names
+        for prefix in family.parts.get(name, (name,))
+        if name not in family.parts or prefix in present
     ]
     return modules or None
 

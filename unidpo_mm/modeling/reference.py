@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
@@ -9,22 +10,44 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..cache.keys import weights_fingerprint
 from ..errors import ModelError, Problem
 from ..records import GroupBatch
+from .peft_models import (
+    active_adapter,
+    adapter_tensors,
+    can_copy_adapter,
+    changes_base_weights,
+    copy_adapter,
+    describe_adapter,
+    is_peft_model,
+    is_zero,
+    using_adapter,
+)
 from .scoring import ScoringModel, score, unwrap_peft
-from .vision import PictureFeatures, trains_vision
+from .vision import PictureFeatures, trains_vision, vision_weights
 
 __all__ = [
     "FrozenCopy",
+    "FrozenLora",
     "LoraOff",
     "Reference",
     "ReferenceKind",
+    "ResolvedKind",
     "build_reference",
-    "can_switch_off",
+    "make_reference",
+    "reference_digest",
+    "resolve_kind",
+    "trains_adapter_only",
 ]
 
+logger = logging.getLogger(__name__)
+
 ReferenceKind = Literal["auto", "frozen_copy", "lora_off", "none"]
-"""Kinds that run a model with every batch."""
+"""Kinds that run a model with every batch, as users choose them."""
+
+ResolvedKind = Literal["frozen_copy", "frozen_lora", "lora_off"]
+"""Kinds of reference; ``frozen_lora`` is a frozen copy of the LoRA adapter on the same base."""
 
 
 class Reference(Protocol):
@@ -67,79 +90,184 @@ class FrozenCopy:
 
 
 class LoraOff:
-    """The policy without its LoRA: no second model."""
+    """The policy with its LoRA adapter switched off: the base model, without a second model.
+
+    Args:
+        scorer: The policy, a PEFT model inside.
+        adapter: Turns batches into forward inputs.
+
+    Raises:
+        ModelError: If the LoRA adapter changed the weights of the base model when it was made.
+    """
 
     def __init__(self, scorer: ScoringModel, adapter: Adapter) -> None:
         self.peft_model: Any = scorer.model
         self.adapter = adapter
+        self.own_vision = _adapts_vision(scorer)
+        changed_by = changes_base_weights(self.peft_model)
+        if changed_by is not None:
+            problem = (
+                f"init_lora_weights='{changed_by}' changed the base model's weights, so the model "
+                "without its LoRA adapter is not the base model"
+            )
+            remedy = "Set train.reference to auto, or pass the base model as ref_model"
+            raise ModelError(Problem("train.reference", problem, remedy))
 
     @torch.no_grad()
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
     ) -> Tensor:
-        """Returns the log-probabilities [M] with the LoRA switched off."""
-        with self.peft_model.disable_adapter(), _evaluating(policy):
-            return score(policy, self.adapter, batch, pictures)
+        """Return the log-probs [M] of the base model."""
+        shared = None if self.own_vision else pictures
+        with using_adapter(self.peft_model, None), _evaluating(policy):
+            return score(policy, self.adapter, batch, shared)
+
+
+class FrozenLora:
+    """The policy with another LoRA adapter, which does not train, on the same base model.
+
+    Args:
+        scorer: The policy, a PEFT model inside.
+        adapter: Turns batches into forward inputs.
+        name: Name of the LoRA adapter to use.
+    """
+
+    def __init__(self, scorer: ScoringModel, adapter: Adapter, name: str) -> None:
+        self.peft_model: Any = scorer.model
+        self.adapter = adapter
+        self.name = name
+        self.own_vision = _adapts_vision(scorer)
+
+    @torch.no_grad()
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
+        """Return the log-probs [M] with the frozen LoRA adapter."""
+        shared = None if self.own_vision else pictures
+        with using_adapter(self.peft_model, self.name), _evaluating(policy):
+            return score(policy, self.adapter, batch, shared)
 
 
 def build_reference(kind: ReferenceKind, scorer: ScoringModel, adapter: Adapter) -> Reference:
-    """Returns the reference that the policy is now, to be called before the first step.
+    """Return a reference with the current weights of the policy; call before the first step.
 
     Args:
-        kind: ``auto`` takes LoRA-off where only a LoRA trains, else a frozen copy.
+        kind: See `resolve_kind`, which is applied to it.
         scorer: The policy, not yet prepared.
         adapter: Turns batches into forward inputs.
 
     Raises:
         ModelError: If the kind does not fit the model.
     """
-    if kind == "none":
-        found = "the loss needs a reference and train.reference is 'none'"
-        remedy = "Set train.reference to auto, or choose a loss without one (simpo, sft)"
-        raise ModelError(Problem("train.reference", found, remedy))
-    outside = _trainable_outside_lora(scorer.model)
-    if kind == "lora_off" or (kind == "auto" and can_switch_off(scorer)):
-        if outside is None or outside:
-            raise ModelError(_no_lora_off(outside))
+    return make_reference(resolve_kind(kind, scorer), scorer, adapter)
+
+
+def make_reference(kind: ResolvedKind, scorer: ScoringModel, adapter: Adapter) -> Reference:
+    """Return a reference of a resolved kind; needs no values of weights to decide anything."""
+    if kind == "lora_off":
         return LoraOff(scorer, adapter)
+    if kind == "frozen_lora":
+        return FrozenLora(scorer, adapter, copy_adapter(scorer.model))
     own_vision = scorer.takes_features and trains_vision(unwrap_peft(scorer.model))
     return FrozenCopy(_copy(scorer), adapter, own_vision=own_vision)
 
 
-def can_switch_off(scorer: ScoringModel) -> bool:
-    """Whether the policy without its LoRA is what it was before training."""
-    return _trainable_outside_lora(scorer.model) == []
+def resolve_kind(kind: ReferenceKind, scorer: ScoringModel) -> ResolvedKind:
+    """Return the kind of reference that ``auto`` means for a policy.
+
+    ``auto`` reproduces the policy before training in the cheapest way: the LoRA adapter switched
+    off while it is exactly zero, else a frozen copy of the LoRA adapter, else a frozen copy that
+    shares every weight that does not train. It needs the values of the weights.
+
+    Raises:
+        ModelError: If a kind was chosen that the model cannot have.
+    """
+    if kind == "none":
+        problem = "the loss needs a reference and train.reference is 'none'"
+        remedy = "Set train.reference to auto, or choose a loss without one (simpo, sft)"
+        raise ModelError(Problem("train.reference", problem, remedy))
+    model: Any = scorer.model
+    if kind == "lora_off":
+        _check_lora_off(model)
+    if kind != "auto":
+        return kind
+    if not trains_adapter_only(scorer):
+        return "frozen_copy"
+    if is_zero(model):
+        return "lora_off"
+    return "frozen_lora" if can_copy_adapter(model) else "frozen_copy"
+
+
+def trains_adapter_only(scorer: ScoringModel) -> bool:
+    """Return whether all trainable weights belong to PEFT adapters, so a copy of them is cheap."""
+    return is_peft_model(scorer.model) and not _trainable_outside_adapter(scorer.model)
+
+
+def reference_digest(reference: Reference | None) -> str:
+    """Return a digest of what a run's reference has beside the base model.
+
+    ``base`` means no adapter, or one that changes nothing; the weights of the base model itself
+    are not part of the digest. Call it before the weights are sharded.
+    """
+    source = getattr(reference, "source", reference)
+    if isinstance(source, FrozenLora):
+        return _digest_of(source.peft_model, source.name)
+    model: Any = source.scorer.model if isinstance(source, FrozenCopy) else None
+    if is_peft_model(model) and not is_zero(model):
+        return _digest_of(model, active_adapter(model))
+    return "none" if source is None else "base"
+
+
+def _digest_of(model: Any, name: str) -> str:
+    tensors = ((key, tensor) for adapter, key, tensor in adapter_tensors(model) if adapter == name)
+    return weights_fingerprint(tensors, describe_adapter(model, name))
 
 
 def _copy(scorer: ScoringModel) -> ScoringModel:
-    """Returns a copy that shares the weights that never change with the policy."""
+    """Return a copy that shares the weights that never change with the policy."""
     frozen = {id(p): p for p in scorer.parameters() if not p.requires_grad}
     return copy.deepcopy(scorer, dict(frozen))
 
 
-def _trainable_outside_lora(model: nn.Module) -> list[str] | None:
-    """Returns trainable weights that a switched-off LoRA leaves changed; None without a LoRA."""
-    if not hasattr(model, "disable_adapter"):
-        return None
-    inside = (".lora_", ".modules_to_save.")
+def _adapts_vision(scorer: ScoringModel) -> bool:
+    """Return whether an adapter changes anything between pixels and language model.
+
+    Then the image features of policy and reference differ, and must not be shared.
+    """
+    if not scorer.takes_features or not is_peft_model(scorer.model):
+        return False
+    vision = {id(tensor) for _, tensor in vision_weights(unwrap_peft(scorer.model))}
+    return any(id(tensor) in vision for _, _, tensor in adapter_tensors(scorer.model))
+
+
+def _trainable_outside_adapter(model: nn.Module) -> list[str]:
+    inside = {id(tensor) for _, _, tensor in adapter_tensors(model)}
     return [
         name
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not any(mark in name for mark in inside)
+        if parameter.requires_grad and id(parameter) not in inside
     ]
 
 
-def _no_lora_off(outside: list[str] | None) -> Problem:
-    if outside is None:
-        found = "train.reference is 'lora_off' and the model has no LoRA"
-        return Problem("train.reference", found, "Add model.lora, or set it to frozen_copy")
-    names = ", ".join(outside[:3]) + (", ..." if len(outside) > 3 else "")
-    found = f"train.reference is 'lora_off' and weights outside the LoRA train ({names})"
-    return Problem(
-        "train.reference",
-        found,
-        "Name their parts in model.lora.modules_to_save, freeze them, or set it to frozen_copy",
-    )
+def _check_lora_off(model: Any) -> None:
+    """Raise ModelError if switching the LoRA adapter off does not give the base model."""
+    where = "train.reference"
+    if not is_peft_model(model):
+        problem = "train.reference is 'lora_off' and the model has no LoRA"
+        raise ModelError(Problem(where, problem, "Add model.lora, or set it to frozen_copy"))
+    outside = _trainable_outside_adapter(model)
+    if outside:
+        names = ", ".join(outside[:3]) + (", ..." if len(outside) > 3 else "")
+        problem = f"train.reference is 'lora_off' and weights outside the LoRA train ({names})"
+        remedy = (
+            "Add their parts to model.lora.modules_to_save, freeze them, or set it to frozen_copy"
+        )
+        raise ModelError(Problem(where, problem, remedy))
+    if not is_zero(model):
+        logger.warning(
+            "train.reference is 'lora_off' and the LoRA adapter is not zero: the reference is the "
+            "base model, so margins do not start at 0; 'auto' uses the model as it is now"
+        )
 
 
 @contextlib.contextmanager

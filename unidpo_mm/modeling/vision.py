@@ -172,7 +172,8 @@ def with_features(
         return dict(inputs)
     if shared is not None and not trains:
         shared.load(inputs[PIXELS].device)
-    output = None if shared is None else shared.output
+    # features that need gradients come from this pass alone: an earlier one had none to give
+    output = None if shared is None or trains else shared.output
     if output is None:
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             output = _encode(base.get_image_features, inputs)

@@ -25,6 +25,7 @@ else at the current folder. The last column says which field of `UniDPOConfig`, 
 
 IN_PYTHON = {
     "model.name_or_path": "`model`",
+    "model.base_name_or_path": "`base_name_or_path`",
     "model.adapter": "`adapter`",
     "model.dtype": "`model_init_kwargs`",
     "model.freeze": "`freeze`",

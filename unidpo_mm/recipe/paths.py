@@ -28,7 +28,13 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _model(model: ModelSection, folder: Path) -> ModelSection:
-    return model.model_copy(update={"name_or_path": _resolved(model.name_or_path, folder)})
+    base = model.base_name_or_path
+    return model.model_copy(
+        update={
+            "name_or_path": _resolved(model.name_or_path, folder),
+            "base_name_or_path": None if base is None else _resolved(base, folder),
+        }
+    )
 
 
 def _source(source: SourceSection, folder: Path) -> SourceSection:

@@ -64,7 +64,8 @@ class LoraSection(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the update, while training."""
     targets: Name | Names = "language_model"
-    """A part of the model, whose linear layers are adapted, or the names of modules."""
+    """Parts of the model, whose linear layers are adapted, or the names of modules; modules of
+    frozen parts are left out."""
     modules_to_save: Names = ()
     """Parts or modules trained in full beside the low-rank update."""
 
@@ -76,7 +77,10 @@ class ModelSection(Section):
     model_config = ConfigDict(protected_namespaces=())
 
     name_or_path: Name
-    """A local folder or the name of a model on a hub."""
+    """A local directory of a model or of a LoRA adapter, whose training continues, or the name of a
+    model on a hub."""
+    base_name_or_path: Name | None = None
+    """Base model of a LoRA adapter directory; null: the one named by its `adapter_config.json`."""
     adapter: Name | None = None
     """Model family, see `unidpo-mm list models`; null finds it by the model's type."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -86,7 +90,8 @@ class ModelSection(Section):
     `joined` puts all groups of a micro-batch in one such row, without padding; `auto` takes
     the leanest that a check on the run's own rows allows."""
     freeze: Names | None = None
-    """Parts that are not trained; null takes the family's default, [] freezes nothing."""
+    """Parts that are not trained, neither in full nor by a LoRA adapter; null takes the family's
+    default, [] freezes nothing."""
     lora: LoraSection | None = None
     """Low-rank adapters; null trains all parts that are not frozen."""
     attn_implementation: Name | None = None

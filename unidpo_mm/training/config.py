@@ -71,8 +71,9 @@ class UniDPOConfig(TrainingArguments):
     """Source -> parameters that differ there."""
 
     reference: Literal["auto", "frozen_copy", "lora_off", "cached", "none"] = "auto"
-    """``auto`` takes the policy with its LoRA off where only a LoRA trains, else a frozen copy;
-    ``cached`` keeps its log-probabilities on disk and holds no second model."""
+    """``auto`` is the model before training: with its LoRA adapter off while the adapter is zero,
+    with a frozen copy of a LoRA adapter that is not, else a frozen copy of the model; ``cached``
+    keeps its log-probs on disk."""
     reference_build: Literal["before", "first_epoch"] = "before"
     """When a cached reference is computed: in a pass before training, or with the batches of the
     first epoch, which holds a frozen copy where more than a LoRA trains."""
@@ -137,6 +138,14 @@ class UniDPOConfig(TrainingArguments):
     """Name of the model family; None to find it by the model's type."""
     model_init_kwargs: dict[str, Any] | None = None
     """Arguments of `from_pretrained` where the model is given by name."""
+    base_name_or_path: str | None = None
+    """Base model of a LoRA adapter directory given as model; None for the one that its
+    ``adapter_config.json`` names."""
+    model_adapter_name: str | None = None
+    """As in older TRL: which of a PEFT model's adapters trains; None for the active one."""
+    ref_adapter_name: str | None = None
+    """As in older TRL: which of a PEFT model's adapters is the reference; None for a frozen copy
+    of the adapter that trains."""
 
     uni_dpo_qual_eta: float | None = None
     """The official code's name of `eta`."""

@@ -6,11 +6,25 @@ from typing import Any
 from torch import nn, optim
 
 from ..adapter import AdapterFamily, Part
-from ..errors import Problem, RecipeError
+from ..errors import ModelError, Problem, RecipeError
 from ..modeling.parts import part_of
 from ..plugins import suggestion
 
-__all__ = ["check_learning_rates", "set_learning_rates"]
+__all__ = ["check_learning_rates", "check_optimizer", "set_learning_rates"]
+
+
+def check_optimizer(optimizer: Any, model: nn.Module) -> None:
+    """Raise ModelError if an optimizer updates none of the trainable weights of a model.
+
+    An optimizer that a user made before an adapter was added holds weights that no longer train.
+    """
+    if optimizer is None:
+        return
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(p.requires_grad and id(p) in held for p in model.parameters()):
+        problem = "the optimizer holds none of the weights that train"
+        remedy = "Remove it, or make it from the trainable parameters of the final model"
+        raise ModelError(Problem("optimizers", problem, remedy))
 
 
 def check_learning_rates(rates: Mapping[Part, float], family: AdapterFamily) -> None:

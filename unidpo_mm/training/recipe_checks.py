@@ -18,7 +18,8 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from ..errors import Problem, RecipeError
+from ..errors import ModelError, Problem, RecipeError
+from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, remedy_for
@@ -108,7 +109,7 @@ def check_machine(recipe: Recipe) -> list[Problem]:
 
 def check_files(recipe: Recipe) -> list[Problem]:
     """Checks that the model's folder, data files and picture folders are there and readable."""
-    problems = list(_check_model(recipe.model.name_or_path))
+    problems = list(_check_model(recipe))
     for group in ("sources", "eval_sources"):
         for number, source in enumerate(getattr(recipe.data, group)):
             where = f"data.{group}.{number}"
@@ -219,17 +220,41 @@ def _training_arguments() -> dict[str, Any]:
     }
 
 
-def _check_model(written: str) -> Iterable[Problem]:
-    where, path = "model.name_or_path", Path(written)
+def _check_model(recipe: Recipe) -> Iterable[Problem]:
+    model = recipe.model
+    where, path = "model.name_or_path", Path(model.name_or_path)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            remedy = "Give the folder of a checkpoint as save_pretrained writes it"
-            yield Problem(where, f"the folder '{written}' has no config.json", remedy)
+        if is_adapter_directory(path):
+            yield from _check_adapter(recipe)
+        elif not (path / "config.json").is_file():
+            problem = f"the folder '{path}' has no config.json and no {ADAPTER_CONFIG}"
+            remedy = "Use the directory of a model or a LoRA adapter as save_pretrained writes it"
+            yield Problem(where, problem, remedy)
     elif path.exists():
-        yield Problem(where, f"'{written}' is a file", "Give the folder it is in")
-    elif not _may_be_on_a_hub(written):
+        yield Problem(where, f"'{path}' is a file", "Give the folder it is in")
+    elif not _may_be_on_a_hub(model.name_or_path):
+        problem = f"there is no folder '{model.name_or_path}'"
         remedy = "Give a folder, relative to the recipe or absolute, or a hub name like org/name"
-        yield Problem(where, f"there is no folder '{written}'", remedy)
+        yield Problem(where, problem, remedy)
+    if model.base_name_or_path is not None and not is_adapter_directory(path):
+        problem = f"it is set, and '{path}' is not a LoRA adapter directory"
+        yield Problem("model.base_name_or_path", problem, "Remove it")
+
+
+def _check_adapter(recipe: Recipe) -> Iterable[Problem]:
+    """Check a LoRA adapter directory that training starts from."""
+    model, key = recipe.model, "model.base_name_or_path"
+    if model.lora is not None:
+        problem = f"'{model.name_or_path}' already is a LoRA adapter, and a new one is configured"
+        remedy = (
+            "Remove model.lora to train the adapter that is there, or merge it first: unidpo-mm "
+            f"merge {model.name_or_path} --output DIRECTORY"
+        )
+        yield Problem("model.lora", problem, remedy)
+    try:
+        base_of(model.name_or_path, model.base_name_or_path, key=key)
+    except ModelError as error:
+        yield from error.problems
 
 
 def _check_source(where: str, written: str) -> Iterable[Problem]:

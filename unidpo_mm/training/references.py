@@ -15,16 +15,23 @@ from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
+from ..modeling.peft_models import check_scorable, is_peft_model
 from ..modeling.reference import (
     FrozenCopy,
+    FrozenLora,
     Reference,
     ReferenceKind,
-    build_reference,
-    can_switch_off,
+    ResolvedKind,
+    make_reference,
+    reference_digest,
+    resolve_kind,
+    trains_adapter_only,
 )
 from ..modeling.scoring import ScoringModel
+from ..plugins import suggestion
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
+from .optimizer import check_optimizer
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
@@ -43,6 +50,7 @@ def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
         attn_implementation=given.pop("attn_implementation", None),
         trust_remote_code=given.pop("trust_remote_code", False),
         init_kwargs=given,
+        base_name_or_path=args.base_name_or_path,
     )
 
 
@@ -54,24 +62,74 @@ def build_run_reference(
     args: UniDPOConfig,
     settings: LossSettings,
 ) -> Reference | None:
-    """Returns the reference of a run: the policy's first state, or a model of its own; or None."""
+    """Return the reference of a run: the policy before its first step, or a model of its own.
+
+    None if the loss uses no reference.
+    """
     if not settings.loss.needs_reference(settings.config):
         return None
     cached = args.reference == "cached"
-    kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
-    if ref_model is not None:
-        source: Reference = _other_model(ref_model, scorer, family, adapter, args)
-    elif cached and args.reference_build == "before" and not can_switch_off(scorer):
+    if args.ref_adapter_name is not None:
+        source: Reference = _named_adapter(args.ref_adapter_name, ref_model, scorer, adapter, args)
+    elif ref_model is not None:
+        source = _other_model(ref_model, scorer, family, adapter, args)
+    elif cached and args.reference_build == "before" and not trains_adapter_only(scorer):
         source = FirstState(adapter)
     else:
-        source = build_reference(kind, scorer, adapter)
+        kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
+        source = make_reference(_agreed_kind(kind, scorer, args), scorer, adapter)
     if not cached:
         return source
-    found: list[Any] = [None]
-    if args.process_index == 0:  # the weights may be whole on this process only
-        found = [reference_fingerprint(source, scorer, compute_dtype=compute_dtype(args, scorer))]
-    fingerprint, about = broadcast_object_list(found)[0]
+    described: list[Any] = [None]
+    if args.process_index == 0:  # the first process alone may have all weights
+        dtype = compute_dtype(args, scorer)
+        described = [reference_fingerprint(source, scorer, compute_dtype=dtype)]
+    fingerprint, about = broadcast_object_list(described)[0]
     return CachedReference(source, ReferenceStore(fingerprint, about))
+
+
+def _agreed_kind(kind: ReferenceKind, scorer: ScoringModel, args: UniDPOConfig) -> ResolvedKind:
+    """Return the kind of reference; the first process decides, which may alone have the weights."""
+    outcome: list[Any] = [None]
+    if args.process_index == 0:
+        try:
+            outcome = [resolve_kind(kind, scorer)]
+        except ModelError as error:
+            outcome = [error]
+    agreed = broadcast_object_list(outcome)[0]
+    if isinstance(agreed, ModelError):
+        raise agreed
+    resolved: ResolvedKind = agreed
+    return resolved
+
+
+def _named_adapter(
+    name: str,
+    ref_model: str | nn.Module | None,
+    scorer: ScoringModel,
+    adapter: Adapter,
+    args: UniDPOConfig,
+) -> FrozenLora:
+    """Return a reference that is one of the adapters of the policy itself, as in TRL."""
+    model: Any = scorer.model
+    loaded = list(model.peft_config) if is_peft_model(model) else []
+    problem, remedy = None, ""
+    if ref_model is not None or args.reference not in ("auto", "cached"):
+        other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
+        problem = f"it is set together with {other}"
+        remedy = "Remove one of the two"
+    elif not loaded:
+        problem = "the model is not a PEFT model"
+        remedy = "Remove it: by default the reference is the model before training"
+    elif name not in loaded:
+        problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
+        remedy = f"Choose one of {', '.join(loaded)}"
+    elif name in model.active_adapters:
+        problem = f"the adapter '{name}' is the one that trains"
+        remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
+    if problem is not None:
+        raise ModelError(Problem("ref_adapter_name", problem, remedy))
+    return FrozenLora(scorer, adapter, name)
 
 
 def compute_dtype(args: UniDPOConfig, scorer: ScoringModel) -> torch.dtype:
@@ -89,34 +147,79 @@ def _other_model(
     args: UniDPOConfig,
 ) -> FrozenCopy:
     if args.reference not in ("auto", "frozen_copy", "cached"):
-        found = f"a ref_model is given and reference is '{args.reference}'"
-        raise RecipeError(Problem("reference", found, "Leave one of the two out"))
+        problem = f"a ref_model is given and reference is '{args.reference}'"
+        raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
         ref_model = load_weights(loading_source(ref_model, args), family)
-    if ref_model is scorer.model:
-        found = "ref_model is the very model that trains"
-        raise ModelError(Problem("ref_model", found, "Leave it out: a copy is made for you"))
+    shared = {id(p) for p in scorer.parameters() if p.requires_grad}
+    if ref_model is scorer.model or any(id(p) in shared for p in ref_model.parameters()):
+        problem = (
+            "ref_model is the very model that trains"
+            if ref_model is scorer.model
+            else "ref_model shares weights that train with the model, so it would change as well "
+            "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
+        )
+        remedy = "Remove it: the trainer keeps a frozen copy of what trains"
+        raise ModelError(Problem("ref_model", problem, remedy))
+    check_scorable(ref_model, "ref_model")
     other = ScoringModel(ref_model, chunk_size=args.logps_chunk_size)
     return FrozenCopy(other, adapter, own_vision=True)
 
 
-class FillCache(TrainerCallback):
-    """Lets a cached reference see every answer before the first step, and tells it of that step.
+STATE_KEY = "UniDPOReference"
+"""Where the trainer's state holds the digest of the reference."""
 
-    Other references need none of it.
+
+class FillCache(TrainerCallback):
+    """Prepares the reference when training begins.
+
+    It lets a cached reference see every answer before the first step and tells it of that step. It
+    also keeps the digest of the reference in the trainer's state, hence in every checkpoint: a
+    resumed run must have the reference that it started with.
     """
 
     def __init__(self, trainer: "UniDPOTrainer") -> None:
         self.trainer = trainer
+        self.digest: str | None = None
+
+    def on_init_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the digest while weights are not sharded; the first process alone may have them."""
+        if args.process_index == 0:
+            self.digest = reference_digest(self.trainer.parts.reference)
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Fills the cache; on a run that goes on everything is there already."""
+        """Check the reference and the optimizer, and fill the cache.
+
+        Raises:
+            ModelError: If a resumed run has another reference, or the optimizer trains nothing.
+        """
+        self._check_digest(state)
+        if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
+            check_optimizer(kwargs.get("optimizer"), self.trainer.model)
         self._tell(moved=state.global_step > 0)
         reference = self.trainer.parts.reference
         if isinstance(reference, CachedReference) and args.reference_build == "before":
             fill_cache(self.trainer, reference)
+
+    def _check_digest(self, state: TrainerState) -> None:
+        digest = str(broadcast_object_list([self.digest])[0])
+        callbacks: Any = state.stateful_callbacks
+        before = callbacks.get(STATE_KEY, {}).get("digest")
+        callbacks[STATE_KEY] = {"digest": digest}
+        if state.global_step > 0 and before not in (None, digest):
+            problem = (
+                "the reference differs from the one that this run started with: the model that "
+                "was passed is not the model before training"
+            )
+            remedy = (
+                "Pass the model and its adapter as at the start of the run; the trainer loads the "
+                "checkpoint itself"
+            )
+            raise ModelError(Problem("resume_from_checkpoint", problem, remedy))
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -299,6 +299,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "loss_kwargs": recipe.loss.parameters,
         "loss_by_source": loss_by_source(recipe) or None,
         "freeze": None if model.freeze is None else list(model.freeze),
+        "base_name_or_path": model.base_name_or_path,
         "adapter": model.adapter,
         "layout": model.layout,
         "prompt_style": model.prompt_style,

@@ -24,13 +24,25 @@ from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
     add_lora,
+    add_peft,
+    check_lora_parts,
+    count_parameters,
     disable_dropout,
     freeze_parts,
+    freeze_trained_parts,
     keep_in_float32,
+)
+from ..modeling.peft_models import (
+    check_adapter_trains,
+    check_scorable,
+    freeze_inactive_adapters,
+    is_peft_model,
+    save_active_adapter_only,
 )
 from ..modeling.reference import FrozenCopy, Reference
 from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..modeling.vision import trains_vision, vision_weights
+from ..plugins import suggestion
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .data_options import score_policy
@@ -92,12 +104,15 @@ def prepare_run(
     settings = args.loss_settings()
     parse_memory(args.memory)
     family, adapter = load_family_and_adapter(model, args, processing_class)
+    if isinstance(peft_config, LoraSettings):
+        check_lora_parts(peft_config, family, args.freeze)
     # weights come last: a mistake in the data shows before gigabytes are read
     train_rows, eval_rows, found = prepare_data(
         train_dataset, eval_dataset, args, settings, adapter
     )
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
+    _check_reached(policy, [*train_rows])
     scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
     reference = build_run_reference(ref_model, scorer, family, adapter, args, settings)
     settings = settings.with_medians(train_rows or eval_rows)
@@ -144,17 +159,28 @@ def load_family_and_adapter(
 def prepare_model(
     model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> nn.Module:
-    """Freezes, adds a LoRA, switches dropout off and sets number formats; returns the policy."""
-    if hasattr(model, "peft_config"):
-        if peft_config is not None:
-            found = "the model already is a PEFT model and peft_config is given"
-            raise ModelError(Problem("peft_config", found, "Give one of the two"))
+    """Freeze parts, add an adapter, disable dropout and set number formats; return the policy.
+
+    Raises:
+        ModelError: If the settings contradict each other, or nothing would train.
+    """
+    check_scorable(model, "model")
+    if is_peft_model(model):
+        _prepare_peft_model(model, family, args, peft_config)
+    elif args.model_adapter_name is not None:
+        problem = "the model is not a PEFT model"
+        raise ModelError(Problem("model_adapter_name", problem, "Remove it"))
     elif peft_config is None:
         freeze_parts(model, family, args.freeze)
     elif isinstance(peft_config, LoraSettings):
-        model = add_lora(model, family, peft_config)
+        model = add_lora(model, family, peft_config, args.freeze)
     else:
-        model = _with_peft(model, peft_config)
+        _check_peft_config(peft_config)
+        model = add_peft(model, family, peft_config, args.freeze)
+    if is_peft_model(model):
+        check_adapter_trains(model)
+        freeze_inactive_adapters(model)
+        save_active_adapter_only(model)
     if args.disable_dropout:
         disable_dropout(model)
     if args.bf16 or args.fp16:
@@ -165,6 +191,61 @@ def prepare_model(
             "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
         )
     return model
+
+
+def _prepare_peft_model(
+    model: Any, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
+) -> None:
+    """Check a model that came with its adapter, and freeze what the user wants frozen."""
+    if peft_config is not None:
+        problem = "the model already has an adapter, and a new one is configured"
+        remedy = (
+            "Remove peft_config (model.lora) to train the adapter that is there, or merge it into "
+            "the base model first (unidpo-mm merge, or model.merge_and_unload())"
+        )
+        raise ModelError(Problem("peft_config", problem, remedy))
+    name = args.model_adapter_name
+    if name is not None:
+        if name not in model.peft_config:
+            problem = f"the model has no adapter '{name}'{suggestion(name, model.peft_config)}"
+            remedy = f"Choose one of {', '.join(model.peft_config)}"
+            raise ModelError(Problem("model_adapter_name", problem, remedy))
+        if model.active_adapters != [name]:
+            model.set_adapter(name)
+    check_adapter_trains(model)
+    if args.freeze is not None:
+        freeze_trained_parts(model, family, args.freeze)
+        return
+    trained = [count.part for count in count_parameters(model, family) if count.trainable]
+    unusual = [part for part in trained if part in family.default_freeze]
+    if unusual:
+        logger.warning(
+            "the adapter of the model also trains %s, which the family '%s' freezes by default: "
+            "set freeze to freeze it",
+            ", ".join(unusual),
+            family.name,
+        )
+
+
+def _check_peft_config(peft_config: Any) -> None:
+    if getattr(peft_config, "is_prompt_learning", False):
+        problem = f"{type(peft_config).__name__} puts virtual tokens before the prompt"
+        raise ModelError(Problem("peft_config", problem, "Use a LoRA"))
+    if not hasattr(peft_config, "peft_type"):
+        problem = f"it is a {type(peft_config).__name__} and not a configuration of PEFT"
+        raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
+
+
+def _check_reached(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
+    """Raise ModelError if only weights between pixels and language model train, without images."""
+    model = unwrap_peft(policy)
+    if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
+        return
+    vision = {id(tensor) for _, tensor in vision_weights(model)}
+    if all(id(p) in vision for p in policy.parameters() if p.requires_grad):
+        problem = "only weights that process images are trainable, and no row has an image"
+        remedy = "Train the language model as well, or add rows with images"
+        raise ModelError(Problem("model.freeze", problem, remedy))
 
 
 def prepare_data(
@@ -276,13 +357,3 @@ def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | Non
         of_reference = enable_packing(unwrap_peft(reference.scorer.model))
         reason = reason or (of_reference and f"the reference: {of_reference}")
     return reason
-
-
-def _with_peft(model: nn.Module, peft_config: Any) -> nn.Module:
-    from peft import get_peft_model
-
-    if getattr(peft_config, "is_prompt_learning", False):
-        found = f"{type(peft_config).__name__} puts virtual tokens before the prompt"
-        raise ModelError(Problem("peft_config", found, "Use a LoRA"))
-    policy: nn.Module = get_peft_model(model, peft_config)
-    return policy

@@ -1,8 +1,6 @@
 """Checkpoints: whole models, or LoRA matrices beside the name of what they were trained on."""
 
 import hashlib
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,12 @@ from unidpo_mm.modeling.load import (
     load_config,
     load_weights,
 )
+from unidpo_mm.modeling.lora_directory import (
+    ADAPTER_CONFIG,
+    base_of,
+    is_adapter_directory,
+    processor_directory,
+)
 
 __all__ = [
     "Checkpoint",
@@ -26,9 +30,7 @@ __all__ = [
     "load_checkpoint",
 ]
 
-LORA = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
-PROCESSOR = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +82,21 @@ def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
     own = name or _last_part(folder)
     if not folder.is_dir():
         return Checkpoint(name=own, base=path, lora=None, processor=path, weights=_revision(path))
-    if not (folder / LORA).is_file():
+    if not is_adapter_directory(folder):
         if not (folder / "config.json").is_file():
-            found = f"the folder holds neither config.json nor {LORA}"
+            found = f"the folder holds neither config.json nor {ADAPTER_CONFIG}"
             remedy = "Give a folder that save_pretrained or the trainer wrote"
             raise ModelError(Problem(path, found, remedy))
         digest = _hash_files(folder)
         return Checkpoint(name=own, base=path, lora=None, processor=path, weights=digest)
-    base = _base_of(folder)
+    base = base_of(folder)
     whole = _hash_files(Path(base)) if Path(base).is_dir() else _revision(base)
-    saved = any((folder / file).is_file() for file in PROCESSOR)
+    needs = family_for(load_config(ModelSource(name_or_path=base))).needs_processor
     return Checkpoint(
         name=own,
         base=base,
         lora=folder,
-        processor=path if saved else base,
+        processor=processor_directory(folder, base, needs_processor=needs),
         weights=f"{whole}+{_hash_files(folder)}",
     )
 
@@ -107,16 +109,16 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> Loade
         dtype: As `ModelSource` takes it.
         device: Where it runs.
     """
-    source = ModelSource(name_or_path=checkpoint.base, dtype=dtype)
+    lora, base = checkpoint.lora, checkpoint.base
+    source = ModelSource(
+        name_or_path=base if lora is None else str(lora),
+        dtype=dtype,
+        base_name_or_path=None if lora is None else base,
+        base_key=None,
+    )
     config = load_config(source)
     family = family_for(config)
-    model: Any = load_weights(source, family)
-    if checkpoint.lora is not None:
-        from peft import PeftModel
-
-        with warnings.catch_warnings():  # its own use of an old name of transformers
-            warnings.simplefilter("ignore", FutureWarning)
-            model = PeftModel.from_pretrained(model, str(checkpoint.lora))
+    model: Any = load_weights(source, family, is_trainable=False)
     place = ModelSource(name_or_path=checkpoint.processor)
     adapter = load_adapter(place, AdapterOptions(), config=config, family=family)
     model = model.to(device).eval()
@@ -154,26 +156,13 @@ def _last_part(folder: Path) -> str:
     return f"{resolved.parent.name}-{own}" if generic and resolved.parent.name else own
 
 
-def _base_of(folder: Path) -> str:
-    try:
-        content = json.loads((folder / LORA).read_text(encoding="utf-8"))
-        base = str(content["base_model_name_or_path"] or "")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"it cannot be read ({error})"
-        raise ModelError(Problem(str(folder / LORA), found, "Save the LoRA again")) from error
-    if not base:
-        found = "it does not say which model the LoRA was trained on"
-        raise ModelError(Problem(str(folder / LORA), found, "Fill in base_model_name_or_path"))
-    return base
-
-
 def _hash_files(folder: Path) -> str:
     """Returns a hash of the weights of a folder, and of its configuration."""
     files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
     digest = hashlib.sha256()
     for file in [
         *files,
-        *(one for one in (folder / "config.json", folder / LORA) if one.is_file()),
+        *(one for one in (folder / "config.json", folder / ADAPTER_CONFIG) if one.is_file()),
     ]:
         digest.update(file.name.encode())
         with file.open("rb") as content:

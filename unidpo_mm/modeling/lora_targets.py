@@ -1,0 +1,272 @@
+"""Which modules a LoRA adapter may reach: never those of a frozen part.
+
+PEFT matches targets by the end of a module's name, so `q_proj` means the language model's layers
+and, in a vision-language model, those of the vision tower as well. Here a target that also matches
+frozen modules leaves them out, and a target that matches nothing else is an error.
+"""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..adapter import AdapterFamily, Part
+from ..errors import ModelError, Problem
+from ..plugins import suggestion
+
+__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "part_of", "restrict"]
+
+PEFT_PREFIX = "base_model.model."
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Names of the settings in messages, for the interface in use."""
+
+    targets: str
+    modules_to_save: str
+    freeze: str
+
+
+RECIPE_KEYS = Keys(
+    targets="model.lora.targets",
+    modules_to_save="model.lora.modules_to_save",
+    freeze="model.freeze",
+)
+PYTHON_KEYS = Keys(
+    targets="peft_config.target_modules",
+    modules_to_save="peft_config.modules_to_save",
+    freeze="freeze",
+)
+
+
+def part_of(name: str, parts: Mapping[Part, Sequence[str]]) -> Part:
+    """Return the part that a parameter or module of a model belongs to.
+
+    The longest matching prefix wins; a name that no prefix matches belongs to ``other``.
+    """
+    name = name.removeprefix(PEFT_PREFIX)
+    matches = [
+        (len(prefix), part)
+        for part, prefixes in parts.items()
+        for prefix in prefixes
+        if prefix == "" or name == prefix or name.startswith(prefix + ".")
+    ]
+    return max(matches)[1] if matches else "other"
+
+
+def restrict(
+    config: Any,
+    model: nn.Module,
+    family: AdapterFamily,
+    *,
+    frozen: Iterable[Part],
+    keys: Keys,
+    by_default: bool,
+) -> Any:
+    """Return a copy of a PEFT configuration that reaches no module of a frozen part.
+
+    Args:
+        config: A configuration of PEFT with `target_modules`; it is not changed.
+        model: The model before PEFT.
+        family: Knows the parts.
+        frozen: Parts that no adapter may reach.
+        keys: Names of the settings.
+        by_default: Whether the parts are frozen by the family's default and not by the user.
+
+    Raises:
+        ModelError: If a target matches no module, or only frozen ones; all problems at once.
+    """
+    matcher = _Matcher(model, family, tuple(frozen), keys, by_default)
+    config = copy.deepcopy(config)
+    matcher.fill_targets(config)
+    matcher.check_targets(config)
+    matcher.restrict_modules_to_save(config)
+    matcher.restrict_parameters(config)
+    if not matcher.problems:
+        matcher.exclude_frozen(config)
+    if matcher.problems:
+        raise ModelError(matcher.problems)
+    return config
+
+
+class _Matcher:
+    """Matches the names in a PEFT configuration with the modules of a model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: AdapterFamily,
+        frozen: tuple[Part, ...],
+        keys: Keys,
+        by_default: bool,
+    ) -> None:
+        self.model, self.family, self.frozen = model, family, frozen
+        self.keys, self.by_default = keys, by_default
+        self.modules = [name for name, _ in model.named_modules() if name]
+        self.problems: list[Problem] = []
+
+    def is_frozen(self, name: str) -> bool:
+        return part_of(name, self.family.parts) in self.frozen
+
+    def fill_targets(self, config: Any) -> None:
+        """Set the targets that PEFT would choose by the type of the model."""
+        if config.target_modules is not None or getattr(config, "target_parameters", None):
+            return
+        from peft import PEFT_TYPE_TO_TUNER_MAPPING
+
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+        kind = str(getattr(self.model.config, "model_type", ""))
+        targets = getattr(tuner, "target_module_mapping", {}).get(kind)
+        if targets is not None:
+            config.target_modules = targets if isinstance(targets, str) else set(targets)
+            return
+        problem = f"it is not set, and PEFT has no default for the model type '{kind}'"
+        remedy = f"Set it, for example to {self._examples()}"
+        self.problems.append(Problem(self.keys.targets, problem, remedy))
+
+    def check_targets(self, config: Any) -> None:
+        """Check that every target matches a module that does not belong to a frozen part."""
+        targets = config.target_modules
+        if targets is None or targets == ALL_LINEAR:
+            return
+        if isinstance(targets, str):
+            self._check(self.keys.targets, targets, self._matching_pattern(targets))
+            return
+        if not targets and not getattr(config, "target_parameters", None):
+            problem, remedy = "the list is empty", f"Set it, for example to {self._examples()}"
+            self.problems.append(Problem(self.keys.targets, problem, remedy))
+        for target in sorted(targets):
+            self._check(self.keys.targets, target, _ending(self.modules, target))
+
+    def restrict_modules_to_save(self, config: Any) -> None:
+        """Check modules that train in full; a name that also matches frozen ones is spelled out.
+
+        A module of a part that is frozen by default may be named: it is named to be trained.
+        """
+        names = getattr(config, "modules_to_save", None)
+        resolved: list[str] = []
+        for name in names or ():
+            matched = _ending(self.modules, name)
+            kept = [module for module in matched if not self.is_frozen(module)]
+            if kept or not self.by_default:
+                self._check(self.keys.modules_to_save, name, matched)
+            elif not matched:
+                self._check(self.keys.modules_to_save, name, [])
+            resolved += kept if kept and len(kept) < len(matched) else [name]
+        if names:
+            config.modules_to_save = resolved
+
+    def restrict_parameters(self, config: Any) -> None:
+        """Check parameters that are targets by themselves, such as those of fused experts."""
+        targets = getattr(config, "target_parameters", None)
+        parameters = [name for name, _ in self.model.named_parameters()]
+        resolved: list[str] = []
+        where = self.keys.targets.replace("target_modules", "target_parameters")
+        for target in targets or ():
+            matched = _ending(parameters, target)
+            kept = [name for name in matched if not self.is_frozen(name)]
+            self._check(where, target, matched, what="parameter")
+            resolved += kept if len(kept) < len(matched) else [target]
+        if targets:
+            config.target_parameters = resolved
+
+    def exclude_frozen(self, config: Any) -> None:
+        """Exclude the modules of frozen parts; check that a module is left."""
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        if config.target_modules is None:
+            return
+        if config.target_modules == ALL_LINEAR:
+            reached = [
+                name for name, module in self.model.named_modules() if isinstance(module, nn.Linear)
+            ]
+            if not reached:  # other kinds of linear layers, which PEFT knows
+                return
+        else:
+            reached = [name for name in self.modules if check_target_module_exists(config, name)]
+        if any(map(self.is_frozen, reached)):
+            config.exclude_modules = self._excluding(getattr(config, "exclude_modules", None))
+        if all(map(self.is_frozen, reached)) and not getattr(config, "target_parameters", None):
+            reason = self._frozen_text() if reached else "see the other settings of the adapter"
+            problem = f"no module is left to adapt ({reason})"
+            remedy = f"Choose other targets, or change {self.keys.freeze} or exclude_modules"
+            self.problems.append(Problem(self.keys.targets, problem, remedy))
+
+    def _check(
+        self, where: str, target: str, matched: Sequence[str], *, what: str = "module"
+    ) -> None:
+        if not matched:
+            leaves = {name.rpartition(".")[2] for name in self.modules}
+            near = suggestion(target, [*sorted(leaves - {"0", "1"}), *self.family.parts])
+            problem = f"no {what} of the model matches '{target}'{near}"
+            remedy = f"Use names of {what}s, for example {self._examples()}"
+            if what == "module" and _ending(self.modules, target):
+                problem = f"a string is a regular expression, and '{target}' matches no module"
+                remedy = f"Use a list, ['{target}'], or '.*{target}'"
+            self.problems.append(Problem(where, problem, remedy))
+        elif all(map(self.is_frozen, matched)):
+            problem = f"'{target}' matches only modules that do not train ({self._frozen_text()})"
+            unfrozen = [part for part in self.frozen if part not in _parts(matched, self.family)]
+            remedy = f"Remove it, or set {self.keys.freeze} to {unfrozen} to adapt them"
+            self.problems.append(Problem(where, problem, remedy))
+
+    def _matching_pattern(self, pattern: str) -> list[str]:
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            problem = f"'{pattern}' is not a valid regular expression ({error})"
+            remedy = "Correct it, or use a list of names"
+            raise ModelError(Problem(self.keys.targets, problem, remedy)) from error
+        return [name for name in self.modules if compiled.fullmatch(name)]
+
+    def _excluding(self, users: Any) -> str:
+        """Return a pattern for all modules of frozen parts and those that the user excludes."""
+        parts = self.family.parts
+        frozen = [prefix for part in self.frozen for prefix in parts[part]]
+        # a part that trains may lie inside a frozen one
+        inner = [
+            prefix
+            for part, prefixes in parts.items()
+            if part not in self.frozen
+            for prefix in prefixes
+            if any(prefix.startswith(outer + ".") for outer in frozen)
+        ]
+        carved = f"(?!(?:{_alternatives(inner)})(?:\\.|$))" if inner else ""
+        pattern = f"{carved}(?:{_alternatives(frozen)})(?:\\..*)?" if all(frozen) else ".*"
+        if isinstance(users, str):
+            return f"(?:{users})|(?:{pattern})"
+        if users:
+            return f"(?:.*\\.)?(?:{_alternatives(users)})|(?:{pattern})"
+        return pattern
+
+    def _frozen_text(self) -> str:
+        names = ", ".join(self.frozen)
+        if self.by_default:
+            return f"the family '{self.family.name}' freezes {names} by default"
+        return f"{self.keys.freeze} contains {names}"
+
+    def _examples(self) -> str:
+        leaves = [
+            name.rpartition(".")[2]
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and not self.is_frozen(name)
+        ]
+        return str(list(dict.fromkeys(leaves))[:4])
+
+
+def _ending(names: Iterable[str], end: str) -> list[str]:
+    """Return the names that PEFT matches with a target: equal, or ending in it after a dot."""
+    return [name for name in names if name == end or name.endswith(f".{end}")]
+
+
+def _parts(names: Iterable[str], family: AdapterFamily) -> set[Part]:
+    return {part_of(name, family.parts) for name in names}
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(names)))
