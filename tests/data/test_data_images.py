@@ -245,7 +245,7 @@ def test_a_picture_is_fetched_once_where_that_is_asked_for(
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    rules = PictureRules(fetch=True)
+    rules = PictureRules(fetch=True, fetch_private=True)
     for _ in range(2):
         (found,) = image_refs(f"{address}/p.png", rules, WHERE)
         assert found.open().tobytes() == picture(1).tobytes()

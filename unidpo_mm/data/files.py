@@ -12,9 +12,17 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import DataError, Problem
 
-__all__ = ["READERS", "Record", "kind_of", "read_file"]
+__all__ = ["READERS", "ArrowRecord", "Record", "kind_of", "read_file"]
 
 Record = tuple[str, int, Any]
+
+
+class ArrowRecord(dict[str, Any]):
+    """A record of Arrow, in which a key of null may not be in the source.
+
+    All records of an Arrow column have the same keys; those that a record lacks are null.
+    """
+
 
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What is raised where bytes cannot be read, or packed ones are cut or broken."""
@@ -157,7 +165,7 @@ def _of_batches(batches: Iterable[Any], path: Path) -> Iterator[Record]:
             raise DataError(Problem(str(path), found, "Write the file again")) from error
         for record in records:
             number += 1
-            yield str(path), number, record
+            yield str(path), number, ArrowRecord(record)
 
 
 READERS = {

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError, Problem
 from ..records import Domain, PreferenceRow
 from .detect import format_named, format_of
-from .files import Record
+from .files import ArrowRecord, Record
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
@@ -47,6 +47,7 @@ class SourceFile:
         images: Folder of the pictures; None for the folder of the file.
         images_outside: Paths of pictures may leave that folder.
         fetch_images: Addresses of pictures may be fetched.
+        fetch_private_addresses: So may those of this machine and of the local network.
         max_pixels: Most pixels of a picture.
         name: Name of the source; None for the file's name.
         domain: Domain of all its rows; None to tell it row by row.
@@ -62,6 +63,7 @@ class SourceFile:
     images: str | None = None
     images_outside: bool = False
     fetch_images: bool = False
+    fetch_private_addresses: bool = False
     max_pixels: int = MAX_PIXELS
     name: str | None = None
     domain: Domain | None = None
@@ -81,6 +83,7 @@ class SourceFile:
             stated=self.images is not None,
             allow_outside=self.images_outside,
             fetch=self.fetch_images,
+            fetch_private=self.fetch_private_addresses,
             max_pixels=self.max_pixels,
         )
 
@@ -232,12 +235,16 @@ def read_records(
     if hasattr(records, "iterrows"):
         return _no_rows(place, source, "it is a table of pandas")
     if hasattr(records, "with_format"):
-        records = unformatted(records)
+        records = map(_of_arrow, unformatted(records))
     reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
     reader.read((place, number, record) for number, record in enumerate(records, start=1))
     not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
     problems = [*reader.problems, *not_of_rows]
     return Loaded(reader.rows, problems, not_of_rows, [reader.report])
+
+
+def _of_arrow(record: Any) -> Any:
+    return ArrowRecord(record) if isinstance(record, Mapping) else record
 
 
 def _no_rows(place: str, source: SourceFile, found: str) -> Loaded:
@@ -304,7 +311,8 @@ class _Reader:
             if format_ is None:
                 self.report.refused += 1
                 return
-            row = format_.parse(usual, self._context(where))
+            arrow = isinstance(record, ArrowRecord)
+            row = format_.parse(usual, self._context(where, arrow=arrow))
         except DataError as error:
             self.problems += error.problems
             self.report.refused += 1
@@ -359,7 +367,7 @@ class _Reader:
                 rest = f"in {rows - ALIKE:,} more rows {found}"
                 self.problems.append(Problem(self.place, rest, "Repair the ones above first"))
 
-    def _context(self, where: str) -> Context:
+    def _context(self, where: str, *, arrow: bool) -> Context:
         return Context(
             source=self.source.source_name,
             where=where,
@@ -370,6 +378,7 @@ class _Reader:
             pairing=self.source.scores.pairing,
             needs_scores=self.source.needs_scores,
             columns=self.columns,
+            arrow=arrow,
         )
 
     def _join(self, single: Sequence[PreferenceRow]) -> None:

@@ -126,7 +126,12 @@ def source_file(source: SourceSection, data: DataSection) -> SourceFile:
     given = source.model_dump(exclude={"scores", "loss"})
     scores = source.scores or ScoresSection()
     policy = ScorePolicy(**scores.model_dump())
-    return SourceFile(**given, scores=policy, max_pixels=data.pictures.max_pixels)
+    return SourceFile(
+        **given,
+        scores=policy,
+        max_pixels=data.pictures.max_pixels,
+        fetch_private_addresses=data.pictures.fetch_private_addresses,
+    )
 
 
 def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:

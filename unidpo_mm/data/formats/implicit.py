@@ -18,7 +18,7 @@ SPEAKERS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
 """What begins a turn in transcripts written as one string -> whose it is."""
 TURN = re.compile("(" + "|".join(SPEAKERS) + ")")
 PROMPTS = frozenset(
-    "prompt question query instruction problem input context user system conversation "
+    "prompt question query instruction problem input context user conversation "
     "conversations messages".split()
 )
 """Columns that would hold a prompt: where there is one, none is to be cut out of the answers."""
