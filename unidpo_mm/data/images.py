@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import PictureError, Problem
 from ..records import ImageRef
 from .pixels import image_of_pixels, is_pixels
-from .wrong import WrongValue
+from .wrong import WrongValue, brief
 
 __all__ = [
     "MAX_PIXELS",
@@ -256,7 +256,7 @@ def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
         return MemoryImage(image_of_pixels(item), where, rules.max_pixels)
     if isinstance(item, str | os.PathLike) and (text := os.fspath(item)):
         return _of_text(str(text), rules, where)
-    found = f"a picture is {type(item).__name__} ({str(item)[:60]!r})"
+    found = f"a picture is {type(item).__name__} ({brief(item)!r})"
     raise WrongValue(found, "Use a path, bytes, a PIL image, an array or a tensor")
 
 

@@ -16,6 +16,7 @@ from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
 from .places import OF_FILE, Found, Place, read_place, unformatted
 from .scores import PairCounts, ScorePolicy, settle
+from .wrong import brief
 
 __all__ = [
     "Loaded",
@@ -30,9 +31,6 @@ __all__ = [
 
 
 logger = logging.getLogger(__name__)
-
-ALIKE = 100
-"""Rows of one unknown layout that are told one by one: a whole file of them need not be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +229,7 @@ def read_records(
         known = ", ".join(map(str, records))
         return _no_rows(place, source, f"it is {type(records).__name__} of {known or 'nothing'}")
     if isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
-        return _no_rows(place, source, f"it is {type(records).__name__} ({str(records)[:60]!r})")
+        return _no_rows(place, source, f"it is {type(records).__name__} ({brief(records)!r})")
     if hasattr(records, "iterrows"):
         return _no_rows(place, source, "it is a table of pandas")
     if hasattr(records, "with_format"):
@@ -275,7 +273,6 @@ class _Reader:
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
         self.not_of_rows: list[Problem] = []
-        self.unknown: Counter[str] = Counter()
         self.missing = set(self.columns)
 
     def read(self, records: Iterable[Record]) -> None:
@@ -295,7 +292,6 @@ class _Reader:
         except DataError as error:  # the rest of a file cannot be read; what was read still counts
             self.not_of_rows += error.problems
         self._join(single)
-        self._count_unknown()
         self.report.rows = len(self.rows)
         for usual in sorted(self.missing if self.report.records else ()):
             own = self.columns[usual]
@@ -307,10 +303,7 @@ class _Reader:
     def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
         try:
             usual = self._by_usual_names(record, where)
-            format_ = self._format(usual, where)
-            if format_ is None:
-                self.report.refused += 1
-                return
+            format_ = format_of(usual, where, self.named)
             arrow = isinstance(record, ArrowRecord)
             row = format_.parse(usual, self._context(where, arrow=arrow))
         except DataError as error:
@@ -349,23 +342,6 @@ class _Reader:
             self.report.unread[usual] += record.get(usual) is not None
         rest = {name: value for name, value in named.items() if name not in theirs}
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
-
-    def _format(self, record: Mapping[str, Any], where: str) -> Format | None:
-        """Returns the format of a record; of many rows alike that have none the rest is counted."""
-        try:
-            return format_of(record, where, self.named)
-        except DataError as error:
-            (problem,) = error.problems
-            self.unknown[problem.found] += 1
-            if self.unknown[problem.found] <= ALIKE:
-                self.problems.append(problem)
-            return None
-
-    def _count_unknown(self) -> None:
-        for found, rows in self.unknown.items():
-            if rows > ALIKE:
-                rest = f"in {rows - ALIKE:,} more rows {found}"
-                self.problems.append(Problem(self.place, rest, "Repair the ones above first"))
 
     def _context(self, where: str, *, arrow: bool) -> Context:
         return Context(

@@ -12,8 +12,8 @@ from .measure import MeasuredRow, measure_rows
 
 __all__ = ["Preflight", "preflight"]
 
-SHOWN = 200
-"""Problems kept in full; a whole file of one mistake need not fill the memory."""
+MAX_KEPT = 100_000
+"""Problems kept in full; a huge file of one mistake need not fill the memory."""
 
 
 @dataclass
@@ -126,14 +126,15 @@ class _Problems:
         self.hidden = 0
 
     def add(self, problems: Sequence[Problem]) -> None:
-        kept = problems[: max(SHOWN - len(self.shown), 0)]
+        kept = problems[: max(MAX_KEPT - len(self.shown), 0)]
         self.shown += kept
         self.hidden += len(problems) - len(kept)
 
     def raise_any(self) -> None:
         if self.hidden:
             remedy = "Repair the ones above first"
-            self.shown.append(Problem("data", f"{self.hidden} more problems were found", remedy))
+            found = f"{self.hidden:,} more problems were found"
+            self.shown.append(Problem("data", found, remedy))
         if self.shown:
             raise DataError(self.shown)
 

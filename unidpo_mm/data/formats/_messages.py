@@ -16,7 +16,7 @@ from typing import Any
 
 from ...records import ImageSlot, Message
 from ..images import is_no_image
-from ..wrong import WrongValue
+from ..wrong import WrongValue, brief
 
 __all__ = [
     "Prompt",
@@ -255,7 +255,7 @@ def json_of(text: str) -> Any:
 
 def describe(value: Any) -> str:
     """Says what a value is, briefly."""
-    return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
+    return "nothing" if value is None else f"{type(value).__name__} ({brief(value)!r})"
 
 
 def _message(
@@ -301,7 +301,7 @@ def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
     if kind in ("video", "audio"):
         raise WrongValue(f"a part of a message is {kind}, which is not understood yet", "Remove it")
     remedy = "Write {'type': 'text', 'text': ...} or {'type': 'image'}"
-    raise WrongValue(f"a part of a message is {str(part)[:80]}", remedy)
+    raise WrongValue(f"a part of a message is {brief(part, 80)}", remedy)
 
 
 def _unbroken(text: str) -> str:

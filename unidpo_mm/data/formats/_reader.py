@@ -19,7 +19,7 @@ from ...records import (
     Response,
 )
 from ..images import image_refs, is_no_image
-from ..wrong import WrongValue
+from ..wrong import WrongValue, brief
 from . import Context
 from ._messages import Prompt, answer_of, describe, is_empty, prompt_of, tools_of
 
@@ -29,6 +29,9 @@ PICTURES = frozenset({"images", "image"})
 COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | PICTURES
 """Columns that every format reads where they are there."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
+
+MAX_ID = 500
+"""Characters of an id that is not a string."""
 
 REFUSED = {
     "rejected_images": (
@@ -319,7 +322,9 @@ class RowReader:
 
     def _id(self) -> str:
         given = self.get("id")
-        return self.context.id if given is None else str(given)
+        if given is None:
+            return self.context.id
+        return given if isinstance(given, str) else brief(given, MAX_ID)
 
     def weight(self) -> float:
         """Returns the weight of the row's pairs."""
@@ -332,9 +337,10 @@ class RowReader:
         found: Domain = self.context.domain or ("multimodal" if images else "text")
         if own is None:
             return found
-        if own not in DOMAINS:
+        if not (isinstance(own, str) and own in DOMAINS):
             remedy = "Use text, math or multimodal, or leave it out"
-            self.note("domain", f"the domain is {own!r}", remedy)
+            text = repr(own)[:80] if isinstance(own, str) else brief(own)
+            self.note("domain", f"the domain is {text}", remedy)
             return found
         domain: Domain = own
         return domain
@@ -375,11 +381,12 @@ def _finite(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
-        raise WrongValue(f"found {value!r}"[:80], "Give a number or null")
+        text = repr(value) if isinstance(value, str | bool) else brief(value, 80)
+        raise WrongValue(f"found {text}"[:80], "Give a number or null")
     try:
         number = float(cast("float", value))  # a complex number is a Number, too: TypeError
     except (OverflowError, TypeError, ValueError) as error:
-        raise WrongValue(f"found {str(value)[:40]}", "Give a finite number") from error
+        raise WrongValue(f"found {brief(value, 40)}", "Give a finite number") from error
     if not math.isfinite(number):
         raise WrongValue(f"found {number}", "Give a finite number")
     return number
