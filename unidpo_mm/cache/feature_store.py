@@ -125,7 +125,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return a checksum of tensors with their names."""
     value = 0
     for name in sorted(tensors):
-        content = tensors[name].contiguous().flatten().view(torch.uint8).numpy()
+        content = tensors[name].contiguous().flatten().view(torch.uint8).numpy().data
         value = zlib.crc32(content, zlib.crc32(name.encode(), value))
     return str(value)
 

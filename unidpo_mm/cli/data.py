@@ -297,7 +297,14 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         loss_by_source=loss_by_source(recipe),
         loss_named=True,
         max_skipped_fraction=section.pictures.max_skipped_fraction,
+        processor=recipe.model.name_or_path,
         arguments={
+            "adapter": recipe.model.adapter,
+            "model_init_kwargs": {
+                "trust_remote_code": recipe.model.trust_remote_code,
+                **recipe.model.init_kwargs,
+            },
+            "preflight": section.preflight,
             "max_length": section.max_length,
             "length_policy": section.length_policy,
             "prompt_style": recipe.model.prompt_style,

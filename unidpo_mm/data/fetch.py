@@ -140,7 +140,7 @@ def _check_image(content: bytes, kind: str) -> None:
     """
     from PIL import Image
 
-    from .images import MAX_PIXELS
+    from .images import MAX_PIXELS, decoding_error
 
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -149,8 +149,8 @@ def _check_image(content: bytes, kind: str) -> None:
     except Image.DecompressionBombError:
         return  # an image, and refused when it is opened
     except Exception as error:  # decoders raise what they like
-        reason = str(error).strip() or type(error).__name__
-        raise OSError(f"what was sent is not an image: {kind}, {reason}") from error
+        text = f"what was sent is not an image: {kind}, {decoding_error(error)}"
+        raise OSError(text) from error
 
 
 class _Watch:

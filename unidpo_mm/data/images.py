@@ -14,19 +14,22 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import PictureError, Problem
-from ..records import ImageRef
+from ..records import ImageRef, PreferenceRow
 from .pixels import image_of_pixels, is_pixels
 from .wrong import WrongValue, brief
 
 __all__ = [
     "MAX_PIXELS",
     "FileImage",
+    "ImageKeys",
     "MemoryImage",
     "PictureRules",
     "UrlImage",
+    "decoding_error",
     "identity",
     "image_refs",
     "is_no_image",
+    "unreadable_key",
 ]
 
 MAX_PIXELS = 89_478_485
@@ -200,6 +203,34 @@ def identity(image: ImageRef) -> str:
     return image.key()
 
 
+class ImageKeys:
+    """Content hashes of images, each file read once; an unreadable image has one of its own."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}
+
+    def of(self, row: PreferenceRow) -> tuple[str, ...]:
+        """Return the hashes of a row's images."""
+        return tuple(map(self.key, row.images))
+
+    def key(self, image: ImageRef) -> str:
+        """Return the hash of an image's content."""
+        if isinstance(image, MemoryImage):
+            return image.key()
+        name = identity(image)
+        if name not in self.keys:
+            try:
+                self.keys[name] = image.key()
+            except (OSError, PictureError):
+                self.keys[name] = unreadable_key(name)
+        return self.keys[name]
+
+
+def unreadable_key(name: str) -> str:
+    """Return what stands for the content of an image that cannot be read: only it has that key."""
+    return f"unreadable: {name}"
+
+
 def _masked(url: str) -> str:
     """Return a URL without the user name and password in it."""
     return re.sub(r"(?<=://)[^/@]*@", "***@", url)
@@ -338,10 +369,17 @@ def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
         found = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
         raise PictureError(Problem(where, found, "Scale it down")) from error
     except Exception as error:  # decoders raise what they like
-        reason = str(error).strip() or type(error).__name__
-        raise PictureError(
-            Problem(where, f"the picture '{name}' cannot be read ({reason})", "Replace the picture")
-        ) from error
+        found = f"the picture '{name}' cannot be read ({decoding_error(error)})"
+        raise PictureError(Problem(where, found, "Replace the picture")) from error
+
+
+def decoding_error(error: Exception) -> str:
+    """Return why an image cannot be decoded, without the addresses of Pillow's objects."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a known format"
+    return str(error).strip() or type(error).__name__
 
 
 def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
