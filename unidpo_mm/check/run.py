@@ -14,7 +14,7 @@ from ..data.scores import without_weight
 from ..errors import Problem, UniDPOError
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
-from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files
+from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
 from ..training.loss_settings import LossSettings, make_loss_settings
 from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
@@ -169,8 +169,7 @@ class _Check:
             "without"
             for name in sorted(bare)
         ]
-        problems = self.loss.check_rows([row for row in rows if row.source not in bare])
-        return [*problems, *without_weight(self.rows)]
+        return [*usual_problems(rows, self.loss), *without_weight(self.rows)]
 
     def _load_adapter(self) -> None:
         """Load the processor that encodes the rows, if one is named and can be had.

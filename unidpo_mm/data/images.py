@@ -168,7 +168,7 @@ class UrlImage:
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
-        return _decode(io.BytesIO(self._content()), self.where, self.url, self.max_pixels)
+        return _decode(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
 
     def describe(self) -> str:
         """Returns the address."""
@@ -176,9 +176,10 @@ class UrlImage:
 
     def key(self) -> str:
         """Returns a hash of the picture's content."""
-        return hashlib.sha256(self._content()).hexdigest()
+        return hashlib.sha256(self.content()).hexdigest()
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
+        """Return the encoded image."""
         from .fetch import PrivateAddressError, fetched
 
         try:

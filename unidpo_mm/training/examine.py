@@ -23,6 +23,7 @@ __all__ = [
     "look_at_rows",
     "loss_problems",
     "read_run_files",
+    "usual_problems",
 ]
 
 NO_ROW = Problem("data.sources", "there is no row to train on", "Use rows that make pairs")
@@ -100,6 +101,15 @@ def loss_problems(
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     return problems
+
+
+def usual_problems(rows: Sequence[PreferenceRow], settings: LossSettings) -> list[Problem]:
+    """Return what rows lack for the usual loss if nobody chose one.
+
+    A source without a single score is no problem: other losses can learn from it.
+    """
+    scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
+    return settings.check_rows([row for row in rows if row.source in scored])
 
 
 def look_at_rows(
