@@ -15,8 +15,6 @@ from .outputs import check_writable, keep_sources, write
 if TYPE_CHECKING:
     from ..check import CheckSettings
     from ..data.load import Loaded, SourceFile
-    from ..errors import Problem
-    from ..records import PreferenceRow
 
 __all__ = ["data"]
 
@@ -204,6 +202,7 @@ def convert(  # noqa: PLR0917, one parameter an option
     ] = False,
 ) -> None:
     """Write preference data of any format in ours, or in TRL's."""
+    from ..check.writable import writable_rows
     from ..data.convert import write_rows
     from ..data.load import read_sources
     from ..data.scores import without_weight
@@ -216,7 +215,7 @@ def convert(  # noqa: PLR0917, one parameter an option
     said = _Said(images, format_name, split, subset, columns, scale)
     files, _, settings = _read(sources, [], said)
     loaded = read_sources(files, score_scale=settings.score_scale)
-    rows, refused, lacking = _writable(loaded.rows, settings)
+    rows, refused, lacking = writable_rows(loaded.rows, settings)
     problems = [*loaded.problems, *refused]
     if loaded.not_of_rows or (problems and not leave_out_refused):
         raise DataError([*problems, *without_weight(loaded.rows)])
@@ -253,28 +252,6 @@ def _tell_left_out(loaded: "Loaded", more: int) -> None:
     for report in loaded.reports:
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")
-
-
-def _writable(
-    rows: "list[PreferenceRow]", settings: "CheckSettings"
-) -> "tuple[list[PreferenceRow], list[Problem], dict[int, list[Problem]]]":
-    """Return the rows whose images can be opened, the problems of the others, and what rows lack.
-
-    What they lack (scores, pairs) depends on the loss: `data check` refuses it with the same one.
-    The last value has the problems of each such row by its index.
-    """
-    from ..check.pictures import look_at_pictures
-    from ..training.loss_settings import make_loss_settings
-
-    seen = look_at_pictures(rows)
-    whole = [row for number, row in enumerate(rows) if number not in seen.broken]
-    loss = make_loss_settings(settings.loss, settings.loss_parameters, settings.loss_by_source)
-    # written, they are one source: a score in one of them makes scores expected in all
-    scored = any(response.score is not None for row in whole for response in row.responses)
-    if not (scored or settings.loss_named):
-        return whole, seen.problems, {}
-    checked = {number: loss.check_rows([row]) for number, row in enumerate(whole)}
-    return whole, seen.problems, {number: found for number, found in checked.items() if found}
 
 
 @dataclass(frozen=True)

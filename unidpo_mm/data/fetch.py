@@ -140,7 +140,8 @@ def _check_image(content: bytes, kind: str) -> None:
     """
     from PIL import Image
 
-    from .images import MAX_PIXELS, decoding_error
+    from .decoding import decoding_error
+    from .images import MAX_PIXELS
 
     try:
         with Image.open(io.BytesIO(content)) as image:

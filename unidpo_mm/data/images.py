@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import PictureError, Problem
 from ..records import ImageRef, PreferenceRow
+from .decoding import decoded
 from .pixels import image_of_pixels, is_pixels
 from .wrong import WrongValue, brief
 
@@ -25,7 +26,6 @@ __all__ = [
     "MemoryImage",
     "PictureRules",
     "UrlImage",
-    "decoding_error",
     "identity",
     "image_refs",
     "is_no_image",
@@ -112,7 +112,7 @@ class FileImage:
                     "Repair the path, or name the folder of the pictures in the source's 'images'",
                 )
             )
-        return _decode(self.path, self.where, self.describe(), self.max_pixels)
+        return decoded(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Returns the path."""
@@ -137,7 +137,7 @@ class MemoryImage:
         """Returns the picture upright and in RGB."""
         content = self.content
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        return _decode(source, self.where, self.describe(), self.max_pixels)
+        return decoded(source, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Says that the picture is in memory, and which one."""
@@ -168,7 +168,7 @@ class UrlImage:
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
-        return _decode(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
+        return decoded(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
 
     def describe(self) -> str:
         """Returns the address."""
@@ -295,7 +295,7 @@ def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
 def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
     header, comma, encoded = text.partition(",")
     if header.lower().startswith("data:") and comma:
-        return MemoryImage(_decoded(encoded), where, rules.max_pixels)
+        return MemoryImage(_from_base64(encoded), where, rules.max_pixels)
     if text[:7].lower() == "file://":
         return FileImage(rules.path(_path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
@@ -306,7 +306,7 @@ def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
         return UrlImage(text, where, rules.max_pixels, rules.fetch_private)
     long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BEGINNINGS)):
-        return MemoryImage(_decoded(text), where, rules.max_pixels)
+        return MemoryImage(_from_base64(text), where, rules.max_pixels)
     if "\0" in text:
         raise WrongValue("the path of a picture holds a zero byte", "Repair the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
@@ -329,7 +329,7 @@ def _path_of_url(url: str) -> str:
     return path
 
 
-def _decoded(text: str) -> bytes:
+def _from_base64(text: str) -> bytes:
     try:
         plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
         return base64.b64decode(plain, validate=True)
@@ -351,69 +351,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that is too long for any file
         return False
-
-
-def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
-    """Returns a file, a stream or a `PIL.Image.Image` as an upright RGB picture of its own."""
-    from PIL import Image
-
-    try:
-        if hasattr(source, "convert"):
-            _refuse_large(source, where, name, max_pixels)
-            return _upright_rgb(source)
-        with Image.open(source) as image:
-            _refuse_large(image, where, name, max_pixels)  # before anything is decoded
-            return _upright_rgb(image)
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
-        found = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
-        raise PictureError(Problem(where, found, "Scale it down")) from error
-    except Exception as error:  # decoders raise what they like
-        found = f"the picture '{name}' cannot be read ({decoding_error(error)})"
-        raise PictureError(Problem(where, found, "Replace the picture")) from error
-
-
-def decoding_error(error: Exception) -> str:
-    """Return why an image cannot be decoded, without the addresses of Pillow's objects."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image of a known format"
-    return str(error).strip() or type(error).__name__
-
-
-def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
-    width, height = image.size
-    if width * height > most:
-        found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
-        remedy = "Scale it down, or raise data.pictures.max_pixels"
-        raise PictureError(Problem(where, found, remedy))
-
-
-def _upright_rgb(image: Any) -> Any:
-    """Returns the first frame, turned as its EXIF says, in 8 bits a channel.
-
-    Transparency is dropped as the processors of transformers drop it.
-    """
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = _eight_bits(upright)
-    if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # Pillow asks for it before the colours are read
-    return upright.convert("RGB")
-
-
-def _eight_bits(image: Any) -> Any:
-    """Returns a picture of 16 bits in 8: as it is, Pillow would clip it to white."""
-    import numpy
-
-    scaled = image.convert("F")
-    if not numpy.isfinite(numpy.asarray(scaled)).all():
-        raise ValueError("some of its pixels are no numbers")
-    highest = 65535 if image.mode.startswith("I") else max(scaled.getextrema()[1], 1e-12)
-    if image.mode == "I" and scaled.getextrema()[1] <= 255:
-        highest = 255
-    return scaled.point(lambda value: value * (255 / highest)).convert("L")

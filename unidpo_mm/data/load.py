@@ -14,9 +14,9 @@ from .files import ArrowRecord, Record
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
-from .places import OF_FILE, Found, Place, read_place, unformatted
+from .memory import arrow_records, not_records
+from .places import OF_FILE, Found, Place, read_place
 from .scores import PairCounts, ScorePolicy, settle
-from .wrong import brief
 
 __all__ = [
     "Loaded",
@@ -225,30 +225,16 @@ def read_records(
     """
     source = source or SourceFile(path="data")
     place = f"data set '{source.path}'"
-    if isinstance(records, Mapping):
-        known = ", ".join(map(str, records))
-        return _no_rows(place, source, f"it is {type(records).__name__} of {known or 'nothing'}")
-    if isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
-        return _no_rows(place, source, f"it is {type(records).__name__} ({brief(records)!r})")
-    if hasattr(records, "iterrows"):
-        return _no_rows(place, source, "it is a table of pandas")
+    problem = not_records(records, place)
+    if problem is not None:
+        return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
     if hasattr(records, "with_format"):
-        records = map(_of_arrow, unformatted(records))
+        records = arrow_records(records)
     reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
     reader.read((place, number, record) for number, record in enumerate(records, start=1))
     not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
     problems = [*reader.problems, *not_of_rows]
     return Loaded(reader.rows, problems, not_of_rows, [reader.report])
-
-
-def _of_arrow(record: Any) -> Any:
-    return ArrowRecord(record) if isinstance(record, Mapping) else record
-
-
-def _no_rows(place: str, source: SourceFile, found: str) -> Loaded:
-    remedy = "Give a list of records, a Dataset, or one of the splits of a DatasetDict"
-    problem = Problem(place, f"{found}, no list of rows", remedy)
-    return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
 
 
 class _Reader:
