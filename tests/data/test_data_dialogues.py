@@ -146,6 +146,17 @@ def test_dialogues_that_differ_before_their_last_turn_are_refused(prompt: Any) -
         assert "first assistant message that differs" in problem.remedy
 
 
+@pytest.mark.parametrize("prompt", ["One?", None])
+def test_dialogues_whose_users_differ_are_refused(prompt: Any) -> None:
+    record = {
+        "chosen": [ONE, assistant("1"), TWO, assistant("2")],
+        "rejected": [ONE, assistant("1"), user("Three?"), assistant("2")],
+    }
+    problems = read_records([record if prompt is None else {**record, "prompt": prompt}]).problems
+    assert [problem.where.rpartition(" ")[2] for problem in problems] == ["'chosen'", "'rejected'"]
+    assert all("2 messages follow the prompt (user, assistant)" in p.found for p in problems)
+
+
 # ---- the column `system` ----
 
 RECORDS = [

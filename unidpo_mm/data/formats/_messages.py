@@ -109,8 +109,10 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     allowed = [[], repeated, repeated[-len(before) :]]
     if repeated[-1:] == [("assistant", answer.text)]:  # the prompt holds the response already
         allowed.append(repeated[:-1])
-    extra = before[len(repeated) :] if before[: len(repeated)] == repeated else before
-    if answer.role == "assistant" and before not in allowed and extra[0][0] == "assistant":
+    longer = bool(repeated) and before[: len(repeated)] == repeated
+    extra = before[len(repeated) :] if longer else before
+    continues = before not in allowed and (longer or extra[0][0] == "assistant")
+    if answer.role == "assistant" and continues:
         roles = ", ".join(role for role, _ in [*extra, (answer.role, "")])
         found = f"{len(extra) + 1} messages follow the prompt ({roles}), and a response is one"
         remedy = (

@@ -284,7 +284,8 @@ class RowReader:
         no response would be followed by a second one, which no template is made for.
         """
         last = prompt.messages[-1] if prompt.messages else None
-        if last is None or last.role != "assistant" or self.prompt_field in self.failed:
+        unread = {self.prompt_field, *(response.field for response in responses)} & self.failed
+        if last is None or last.role != "assistant" or unread:
             return prompt
         if len(prompt.messages) > 1 and last.text in [response.text for response in responses]:
             return dataclasses.replace(prompt, messages=prompt.messages[:-1])

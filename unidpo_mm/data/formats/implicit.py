@@ -33,10 +33,10 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         row.note("chosen", "chosen and rejected have no prompt in common", REMEDY)
         row.stop()
     row.prompt("chosen", shared)
-    length = len(shared)
-    better = row.response("chosen", "score_chosen", text=chosen[length:] or "")
-    worse = row.response("rejected", "score_rejected", text=rejected[length:] or "")
-    return row.pair(better, worse)
+    if isinstance(shared, str):
+        chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+    better = row.response("chosen", "score_chosen", text=chosen)
+    return row.pair(better, row.response("rejected", "score_rejected", text=rejected))
 
 
 def _turns(value: Any) -> Any:
