@@ -197,7 +197,10 @@ class PictureAdapter:
                     f"the model's processor refuses the image '{image.describe()}' of {width} x "
                     f"{height} pixels ({str(reason).strip() or type(reason).__name__})"
                 )
-                remedy = "Crop or replace it, remove the row, or allow skipping such rows"
+                remedy = (
+                    "Crop or replace it, remove the row, or raise "
+                    "data.pictures.max_skipped_fraction to skip such rows"
+                )
                 problems.append(Problem(where, found, remedy))
         if problems:
             return PictureError(problems)

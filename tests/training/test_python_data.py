@@ -94,10 +94,18 @@ def test_no_remedy_names_what_only_a_recipe_has(
         assert bad.outcome == "left out" or "max_pixels" in bad.source
 
 
-def test_other_remedies_name_python_too(adapter: Adapter, tmp_path: Path) -> None:
-    records = [{**PAIR, "prompt": "word " * 50}]
-    for problem in problems_of(adapter, tmp_path, [{"q": 1}, *records]):
-        assert not RECIPE_WORDS.search(problem.remedy)
+def test_other_remedies_name_python_too(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    narrow = load_tiny(checkpoint("qwen2_vl"), max_length=20, length_policy="error").adapter
+    records = [
+        {"q": 1},
+        {**PAIR, "prompt": "word " * 50},
+        {**PAIR, "images": [picture(1, (600, 2))]},
+    ]
+    problems = problems_of(narrow, tmp_path, records, max_length=20, length_policy="error")
+    assert len(problems) == 3
+    for problem in problems:
+        assert not RECIPE_WORDS.search(problem.remedy), problem
+    assert "raise max_skipped_fraction" in problems[2].remedy
 
 
 # ---- evaluation sets ----

@@ -48,7 +48,9 @@ PHRASES = (
 )
 """(wording for recipes, wording for Python); tests read every remedy that bad rows lead to."""
 
-KEYS = re.compile(r"\bdata\.(max_length|length_policy|preflight)\b")
+KEYS = re.compile(
+    r"\bdata\.(?:pictures\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
+)
 """Keys whose last part is the Python name."""
 
 
