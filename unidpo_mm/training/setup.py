@@ -77,6 +77,23 @@ class RunParts:
     preflight: Preflight | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """The rows of a run.
+
+    Attributes:
+        train_rows: Rows to train on.
+        eval_rows: Rows to evaluate on, those of all sets.
+        eval_sets: Name of an evaluation set -> its rows; empty unless several sets were passed.
+        preflight: What a pass over the rows found; None if it was switched off.
+    """
+
+    train_rows: list[PreferenceRow]
+    eval_rows: list[PreferenceRow]
+    eval_sets: dict[str, list[PreferenceRow]]
+    preflight: Preflight | None
+
+
 def prepare_run(
     model: str | nn.Module,
     args: UniDPOConfig,
@@ -168,23 +185,6 @@ def prepare_model(
             "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
         )
     return model
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedData:
-    """The rows of a run.
-
-    Attributes:
-        train_rows: Rows to train on.
-        eval_rows: Rows to evaluate on, those of all sets.
-        eval_sets: Name of an evaluation set -> its rows; empty unless several sets were passed.
-        preflight: What a pass over the rows found; None if it was switched off.
-    """
-
-    train_rows: list[PreferenceRow]
-    eval_rows: list[PreferenceRow]
-    eval_sets: dict[str, list[PreferenceRow]]
-    preflight: Preflight | None
 
 
 def prepare_data(
