@@ -19,12 +19,13 @@ def writable_rows(
     What they lack (scores, pairs) depends on the loss: `data check` refuses it with the same one.
     The last value has the problems of each such row by its index.
     """
-    seen = look_at_pictures(rows)
-    whole = [row for number, row in enumerate(rows) if number not in seen.broken]
+    image_report = look_at_pictures(rows)
+    intact = [row for number, row in enumerate(rows) if number not in image_report.broken]
     loss = make_loss_settings(settings.loss, settings.loss_parameters, settings.loss_by_source)
     # written, they are one source: a score in one of them makes scores expected in all
-    scored = any(response.score is not None for row in whole for response in row.responses)
+    scored = any(response.score is not None for row in intact for response in row.responses)
     if not (scored or settings.loss_named):
-        return whole, seen.problems, {}
-    checked = {number: loss.check_rows([row]) for number, row in enumerate(whole)}
-    return whole, seen.problems, {number: found for number, found in checked.items() if found}
+        return intact, image_report.problems, {}
+    checked = {number: loss.check_rows([row]) for number, row in enumerate(intact)}
+    lacking = {number: problems for number, problems in checked.items() if problems}
+    return intact, image_report.problems, lacking

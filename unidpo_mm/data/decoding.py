@@ -21,11 +21,11 @@ def decoded(source: Any, where: str, name: str, max_pixels: int) -> Any:
     except PictureError:
         raise
     except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
-        found = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
-        raise PictureError(Problem(where, found, "Scale it down")) from error
+        text = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
+        raise PictureError(Problem(where, text, "Scale it down")) from error
     except Exception as error:  # decoders raise what they like
-        found = f"the picture '{name}' cannot be read ({decoding_error(error)})"
-        raise PictureError(Problem(where, found, "Replace the picture")) from error
+        text = f"the picture '{name}' cannot be read ({decoding_error(error)})"
+        raise PictureError(Problem(where, text, "Replace the picture")) from error
 
 
 def decoding_error(error: Exception) -> str:
@@ -40,9 +40,9 @@ def decoding_error(error: Exception) -> str:
 def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
     width, height = image.size
     if width * height > most:
-        found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
+        text = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
         remedy = "Scale it down, or raise data.pictures.max_pixels"
-        raise PictureError(Problem(where, found, remedy))
+        raise PictureError(Problem(where, text, remedy))
 
 
 def _upright_rgb(image: Any) -> Any:

@@ -20,15 +20,15 @@ def not_records(records: Any, place: str) -> Problem | None:
         place: What to call it in messages.
     """
     if isinstance(records, Mapping):
-        found = f"it is {type(records).__name__} of {', '.join(map(str, records)) or 'nothing'}"
+        text = f"it is {type(records).__name__} of {', '.join(map(str, records)) or 'nothing'}"
     elif isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
-        found = f"it is {type(records).__name__} ({brief(records)!r})"
+        text = f"it is {type(records).__name__} ({brief(records)!r})"
     elif hasattr(records, "iterrows"):
-        found = "it is a table of pandas"
+        text = "it is a table of pandas"
     else:
         return None
     remedy = "Give a list of records, a Dataset, or one of the splits of a DatasetDict"
-    return Problem(place, f"{found}, no list of rows", remedy)
+    return Problem(place, f"{text}, no list of rows", remedy)
 
 
 def arrow_records(dataset: Any) -> Iterator[Any]:

@@ -73,8 +73,8 @@ def _bytes(array: Any) -> Any:
     low, high = float(array.min()), float(array.max())
     top, slack = (1.0, ROUNDING) if array.dtype.kind == "f" else (float(HIGHEST), 0.0)
     if not (-slack <= low and high <= top + slack):  # also if a value is not a number
-        found = f"the values of an image go from {low:g} to {high:g} as {array.dtype}"
-        raise WrongValue(found, remedy)
+        problem_text = f"the values of an image go from {low:g} to {high:g} as {array.dtype}"
+        raise WrongValue(problem_text, remedy)
     if array.dtype.kind == "f":
         array = numpy.rint(array.clip(0.0, 1.0) * HIGHEST)
     return numpy.ascontiguousarray(array.astype(numpy.uint8))

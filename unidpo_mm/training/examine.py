@@ -134,8 +134,8 @@ def look_at_rows(
     drop_long = args.length_policy == "drop"
     if not args.preflight:
         if drop_long or args.max_skipped_fraction > 0:
-            found = "rows are to be skipped, and nothing looks for them before training"
-            problems.append(Problem("data.preflight", found, "Set it to true (preflight=True)"))
+            text = "rows are to be skipped, and nothing looks for them before training"
+            problems.append(Problem("data.preflight", text, "Set it to true (preflight=True)"))
         if not keep:
             return Examination(problems=problems, preflight=None)
     result, wrong = survey(
@@ -151,6 +151,6 @@ def look_at_rows(
     skipped = sum(number < len(train_rows) for number in result.left_out)
     if not wrong and train_rows and skipped == len(train_rows):
         remedy = "Raise max_length, or correct the images"
-        found = f"every row is skipped ({result.reasons()})"
-        problems.append(Problem("data", found, remedy))
+        text = f"every row is skipped ({result.reasons()})"
+        problems.append(Problem("data", text, remedy))
     return Examination(problems=problems, preflight=result)
