@@ -24,6 +24,16 @@ class Stub:
         self.seen: dict[str, int] = {}
         self.lock = threading.Lock()
         self.url = ""
+        self.paths: list[str] = []
+        self.owner: str | None = None
+        """Who owns the listed model; None for a server that lists none."""
+
+    def models(self) -> tuple[int, bytes]:
+        """Returns the status and body of the list of models."""
+        if self.owner is None:
+            return 501, b""
+        model = {"id": "org/served", "object": "model", "owned_by": self.owner}
+        return 200, json.dumps({"object": "list", "data": [model]}).encode()
 
     def reply(self, request: dict[str, Any], key: str | None) -> Reply:
         whole = json.dumps(request, sort_keys=True)
@@ -43,7 +53,16 @@ def server(speak: Speak) -> Iterator[Stub]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            stub.paths.append(self.path)
+            status, body = stub.models()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
         def do_POST(self) -> None:
+            stub.paths.append(self.path)
             length = int(self.headers["Content-Length"])
             request = json.loads(self.rfile.read(length))
             reply = stub.reply(request, self.headers.get("Authorization"))

@@ -6,7 +6,7 @@ module per family in `model_adapters/` exports `ADAPTER`, an `AdapterFamily`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,6 +34,8 @@ class AdapterOptions:
             makes pictures smaller, for families whose tokens follow a picture's size.
         prompt_style: ``chat`` renders every prompt by the chat template, ``raw`` none of the plain
             string prompts, ``auto`` uses the template where the processor has one.
+        chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; a row's
+            own variables override them.
         image_min_pixels, image_max_pixels: Limits that a picture is scaled into, for families
             whose resolution follows the picture; None for the processor's own. Others refuse them.
     """
@@ -43,6 +45,7 @@ class AdapterOptions:
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Adapter(Protocol):

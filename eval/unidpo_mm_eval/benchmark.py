@@ -48,6 +48,7 @@ class Rules:
         judge_all: The same for many at once, where that is how it is done.
         metrics: Scored samples -> the metrics of section 5 of the documentation.
         headline: The metric that stands for the benchmark.
+        headline_of: Scored samples -> that metric, where incomplete data do not have the usual one.
         missing_are_wrong: A sample without prediction counts, as wrong.
         libraries: What the scores depend on beside our code; results hold their versions.
         by_judge: A judge says what responses are worth; its name is a part of every metric's.
@@ -58,6 +59,7 @@ class Rules:
 
     metrics: Callable[[Sequence[ScoredSample]], Metrics]
     headline: str
+    headline_of: Callable[[Sequence[ScoredSample]], str] | None = None
     judge: Callable[[Sample, str, Mapping[str, Any]], Judged] | None = None
     judge_all: (
         Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Judged]] | None

@@ -1,11 +1,13 @@
 """Compares results on the same samples: differences with intervals, tests, who is right where."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unidpo_mm.errors import DataError, Problem
 
 from .benchmark import load_benchmark
+from .engine.template_variables import VARIABLES
 from .metrics import Metrics
 from .results import Result
 from .samples import ScoredSample
@@ -74,8 +76,16 @@ class Comparison:
 
 
 def measured(result: Result, *, count: int = DRAWS) -> Measured:
-    """Returns a result with the intervals of its metrics."""
-    return Measured(result, bootstrap(_metrics(result), level=LEVEL, count=count))
+    """Return a result with the intervals of its metrics.
+
+    Raises:
+        DataError: If the rules of an earlier version gave it its headline.
+    """
+    intervals = bootstrap(_metrics(result), level=LEVEL, count=count)
+    if result.headline not in intervals:
+        text = f"its samples give no '{result.headline}': an earlier version scored it"
+        raise DataError(Problem(f"result '{result.name}'", text, "Score the predictions again"))
+    return Measured(result, intervals)
 
 
 def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
@@ -125,6 +135,7 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("protocol", first.protocol.label, result.protocol.label),
             ("data", first.data.sha256, result.data.sha256),
             ("judge", _judge(first), _judge(result)),
+            ("sampling", *_samplings(first, result)),
             *(
                 (MADE[what], first.manifest[what], result.manifest[what])
                 for what in MADE
@@ -142,6 +153,20 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
     if problems:
         raise DataError(problems)
+
+
+def _samplings(first: Result, second: Result) -> tuple[str, str]:
+    """Return the sampling parameters that requests to both have; equal if one is not served."""
+    manifests = first.manifest, second.manifest
+    if not all(str(record.get("backend", "")).startswith("endpoint ") for record in manifests):
+        return "", ""
+    mine, other = (record.get("sampling") for record in manifests)
+    if not mine or not other:
+        unknown = "not recorded: an earlier version left parameters to the server"
+        return ("recorded" if mine else unknown), ("recorded" if other else unknown)
+    shared = sorted({*mine} & {*other} - {VARIABLES})
+    texts = [json.dumps({name: record[name] for name in shared}) for record in (mine, other)]
+    return texts[0], texts[1]
 
 
 def _judge(result: Result) -> str:

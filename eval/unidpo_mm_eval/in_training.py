@@ -22,16 +22,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.reasoning import opens_reasoning
 
 from .benchmark import Benchmark
 from .engine.answering import Local, answer_all
 from .engine.plan import Plan
 from .engine.questions import Question, questions_of
-from .engine.run import style_of
+from .engine.run import first_prompt, style_of
 from .prompts import load_prompts
 from .protocols import Decoding
 from .reading.data_set import DataSet
-from .reading.predictions import Predictions
+from .reading.predictions import OPENED, Predictions
 from .results import Result, write_result
 from .samples import Prediction
 from .scoring import score
@@ -64,6 +65,7 @@ class BenchmarkSettings:
         batch_size: Questions at once.
         max_new_tokens: In place of the protocol's; None for that.
         images: Folder of pictures that the data name.
+        chat_template_kwargs: Variables for the chat template; None for the run's.
         at_start: Also before the first step.
     """
 
@@ -77,6 +79,7 @@ class BenchmarkSettings:
     batch_size: Annotated[int, Field(ge=1)] = 8
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     images: Path | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     at_start: bool = True
 
 
@@ -163,16 +166,29 @@ class BenchmarkCallback(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Looks every so many steps."""
-        if state.global_step % self.settings.every == 0:
-            self._look(state.global_step)
+        """Evaluate every N steps and after the last one, while trackers still take numbers."""
+        due = state.global_step % self.settings.every == 0
+        if due or control.should_training_stop or state.global_step >= state.max_steps:
+            self._look_once(state.global_step)
+
+    def on_epoch_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate if an evaluation or a save ended training after its last step."""
+        if control.should_training_stop:
+            self._look_once(state.global_step)
 
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Looks at the end."""
-        if self.last != state.global_step:
-            self._look(state.global_step)
+        """Evaluate at the end if nothing did before."""
+        self._look_once(state.global_step)
+
+    def _look_once(self, step: int) -> None:
+        """Evaluate unless that is done for this step, or a signal is about to end the run."""
+        interruption = getattr(self.trainer, "interruption", None)
+        if self.last != step and not getattr(interruption, "received", 0):
+            self._look(step)
 
     def _look(self, step: int) -> list[Result]:
         trainer = self.trainer
@@ -196,7 +212,9 @@ class BenchmarkCallback(TrainerCallback):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_result(result, folder / f"{benchmark.name}.json")
         trainer.model.train(was_training)
-        trainer.log(logs)
+        _log(trainer, logs)
+        if trainer.is_world_process_zero():
+            _show(trainer, step, results)
         return results
 
     def _asked(self, trainer: "UniDPOTrainer", benchmark: Benchmark, data: DataSet) -> Result:
@@ -226,8 +244,18 @@ class BenchmarkCallback(TrainerCallback):
             for own, one in store.done.items()
         }
         name = f"step-{trainer.state.global_step}"
-        predictions = Predictions(Path(name), "", said, {"model": name})
+        manifest: dict[str, Any] = {"model": name}
+        if opens_reasoning(first_prompt(local, questions).get("text", "")):
+            manifest[OPENED] = True
+        predictions = Predictions(Path(name), "", said, manifest)
         return score(benchmark, data, predictions, self.protocol)
+
+    def _variables(self, trainer: "UniDPOTrainer") -> Mapping[str, Any]:
+        """Return the variables for the chat template: the run's, unless the settings name some."""
+        if self.settings.chat_template_kwargs is not None:
+            return self.settings.chat_template_kwargs
+        options = getattr(trainer.parts.adapter, "options", None)
+        return dict(getattr(options, "chat_template_kwargs", None) or {})
 
     def _questions(
         self, trainer: "UniDPOTrainer", benchmark: Benchmark, data: DataSet
@@ -243,12 +271,40 @@ class BenchmarkCallback(TrainerCallback):
             prompt_style=style,
             image_min_pixels=pixels.min_pixels,
             image_max_pixels=pixels.max_pixels,
+            chat_template_kwargs=self._variables(trainer),
         )
         model: Any = trainer.model
         adapter = family.create(processor, model.config, options)
         profile = load_prompts(protocol.prompt_of(family.name))
         questions = questions_of(benchmark, data, profile, images=asked.images, raw=style == "raw")
         return Local(model, adapter, decoding, trainer.args.device), questions
+
+
+def _log(trainer: "UniDPOTrainer", logs: dict[str, float]) -> None:
+    """Log to every tracker, and leave it to the trainer to log the loss of the same step.
+
+    A log resets `should_log`, which the flow of transformers has set for this step already.
+    """
+    should_log = trainer.control.should_log
+    trainer.log(logs)
+    trainer.control.should_log = should_log
+
+
+def _show(trainer: "UniDPOTrainer", step: int, results: Sequence[Result]) -> None:
+    """Print one line for each benchmark."""
+    for result in results:
+        metrics = result.metrics
+        rates = [f"truncated {metrics['truncated_rate']:.0f} %"]
+        if "expected_format_rate" in metrics:
+            rates.insert(0, f"in the expected format {metrics['expected_format_rate']:.0f} %")
+        line = (
+            f"step {step}  {result.title}: {result.headline} {metrics[result.headline]:.2f} "
+            f"({', '.join(rates)}, n = {metrics['n']:.0f}, {result.protocol.label})"
+        )
+        if trainer.progress is not None:
+            trainer.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        else:
+            logger.info(line)
 
 
 def _probe(result: Result) -> None:

@@ -1,6 +1,7 @@
 """A result: what predictions scored, as one JSON file that a comparison or a report reads back."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,11 @@ from .benchmark import Verdicts
 from .protocols import Protocol
 from .samples import ScoredSample
 
-__all__ = ["Result", "Source", "read_result", "write_result"]
+__all__ = ["Reasoning", "Result", "Source", "read_result", "write_result"]
 
+GENERIC = "predictions?|preds?|responses?|answers?|outputs?"
+"""Words of a file name that name no model."""
+WORD = r"(?:^|[-_.]+)(?:{})(?=$|[-_.])"
 FORMAT = 1
 """Version of the file's layout."""
 
@@ -39,6 +43,25 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reasoning:
+    """How the reasoning in responses was handled.
+
+    Attributes:
+        rule: The protocol's rule, see `extract/reasoning.py`.
+        description: The rule in words.
+        responses: Number of responses with reasoning, in any notation.
+        removed: Number of responses that the rule shortened.
+        unclosed: Number of responses that end inside a reasoning block.
+    """
+
+    rule: str = "none"
+    description: str = ""
+    responses: int = 0
+    removed: int = 0
+    unclosed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What predictions scored on a benchmark.
 
@@ -54,6 +77,7 @@ class Result:
         warnings: What should be known.
         judge: Whose verdicts it is made of; None for rules alone.
         libraries: Versions of what the scores depend on beside our code.
+        reasoning: How reasoning was handled, and how many responses have some.
         format, version: Of the file's layout, and of unidpo-mm.
     """
 
@@ -70,14 +94,29 @@ class Result:
     warnings: tuple[str, ...] = ()
     judge: Verdicts | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    reasoning: Reasoning = Reasoning()
     format: int = FORMAT
     version: str = __version__
 
     @property
     def name(self) -> str:
-        """What the result is called in tables: the model, or the file of predictions."""
-        own = self.model or self.manifest.get("model")
-        return str(own or Path(self.predictions.path).stem)
+        """What the result is called in tables: the model.
+
+        If nothing names the model, the file of predictions does: `pope.jsonl` and `mme.jsonl` of
+        one directory are of the model that the directory is named for, and so are
+        `tuned_pope.jsonl` and `tuned_mme.jsonl` of the model `tuned`.
+        """
+        model = self.model or self.manifest.get("model")
+        return str(model or _model_of(Path(self.predictions.path), self.benchmark))
+
+
+def _model_of(path: Path, benchmark: str) -> str:
+    """Return the model that a file of predictions is named for."""
+    rest = re.sub(WORD.format(re.escape(benchmark)), "", path.stem, flags=re.IGNORECASE)
+    name = re.sub(WORD.format(GENERIC), "", rest, flags=re.IGNORECASE).strip("-_.")
+    if not name:
+        return path.absolute().parent.name or path.stem
+    return path.stem if rest == path.stem else name
 
 
 RESULT = TypeAdapter(Result)

@@ -108,6 +108,9 @@ class ScoredSample:
         error: Why there is no response.
         note: What the rule noted.
         details: Numbers for the benchmark's metrics.
+        reasoning: The response holds reasoning.
+        unclosed: Its reasoning has no end.
+        scored: The part of the response that was scored; `None` for all of it.
     """
 
     id: str
@@ -128,3 +131,6 @@ class ScoredSample:
     error: str | None = None
     note: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
+    reasoning: bool = False
+    unclosed: bool = False
+    scored: str | None = None

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from unidpo_mm.errors import DataError, Problem
 
+from .benchmark import load_benchmark
 from .compare import Contrast, Measured, compare, measured
+from .protocols import load_protocol
 from .results import Result
 from .stats.intervals import DRAWS
 from .stats.paired import holm
@@ -198,17 +200,36 @@ def _published(columns: Sequence[Column], suite: Suite | None) -> list[Row]:
             cells={
                 column: Cell(value=one.values[column.benchmark])
                 for column in columns
-                if column.benchmark in one.values
+                if column.benchmark in one.values and _is_usual(column, suite)
             },
         )
         for one in (suite.published if suite else ())
     ]
 
 
+def _is_usual(column: Column, suite: Suite | None) -> bool:
+    """Return whether a column shows the metric that was published."""
+    if suite is None:
+        return False
+    rules = load_benchmark(column.benchmark).rules(load_protocol(suite.protocol).scoring)
+    return column.headline == rules.headline
+
+
 def _warnings(
     results: Sequence[Result], columns: Sequence[Column], suite: Suite | None
 ) -> tuple[str, ...]:
     told = list(suite.warnings if suite else ())
+    weights: dict[str, dict[str, str]] = {}
+    for result in results:
+        if result.manifest.get("weights"):
+            weights.setdefault(result.name, {})[str(result.manifest["weights"])] = result.benchmark
+    for name, different in weights.items():
+        if len(different) > 1:
+            benchmarks = ", ".join(different.values())
+            told.append(
+                f"the row '{name}' mixes {len(different)} different checkpoints ({benchmarks}): "
+                "give each its own name with --name"
+            )
     if suite is not None:
         here = {column.benchmark for column in columns}
         absent = [name for name in suite.benchmarks if name not in here]

@@ -12,6 +12,7 @@ from unidpo_mm.modeling.scoring import unwrap_peft
 
 from .engine.checkpoint import LoadedCheckpoint
 from .engine.run import style_of
+from .engine.template_variables import variables_of
 
 __all__ = ["TextResults", "run_text_tasks", "write_text_results"]
 
@@ -45,6 +46,8 @@ def run_text_tasks(
     batch_size: int = 8,
     style: str = "auto",
     nltk_data: Path | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    think_end_token: str | None = None,
     seed: int = 0,
 ) -> TextResults:
     """Returns what lm-eval says of a checkpoint.
@@ -58,6 +61,8 @@ def run_text_tasks(
         batch_size: Requests at once.
         style: ``chat`` renders questions by the chat template, ``raw`` does not.
         nltk_data: Folder of NLTK's data, which some tasks need.
+        chat_template_kwargs: Variables for the chat template.
+        think_end_token: Ends the reasoning; lm-eval scores what follows it.
         seed: Of few-shot examples and whatever else a task draws.
 
     Raises:
@@ -81,6 +86,8 @@ def run_text_tasks(
         tokenizer=tokenizer,
         backend="causal",
         batch_size=batch_size,
+        think_end_token=think_end_token,
+        chat_template_args=dict(chat_template_kwargs) if chat_template_kwargs else None,
     )
     rendered = style_of(loaded.processor, style)
     try:
@@ -111,6 +118,8 @@ def run_text_tasks(
         "num_fewshot": num_fewshot,
         "limit": limit,
         "style": rendered,
+        "think_end_token": think_end_token,
+        **variables_of(loaded.checkpoint, chat_template_kwargs or {}),
         "seed": seed,
         "weights": loaded.checkpoint.weights,
         "lm_eval": version("lm_eval"),

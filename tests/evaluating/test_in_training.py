@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from asking import option_table, talking_checkpoint
 from builders import mixed_rows
 from scores import run, told
 from trainers import config, make_trainer, state_of
+from transformers import TrainerCallback
 from unidpo_mm_eval.in_training import BenchmarkCallback, from_recipe
 from unidpo_mm_eval.results import read_result
 
+from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.run import trainer_for
@@ -58,6 +61,58 @@ def test_benchmarks_are_logged_and_training_is_unmoved(checkpoint: Path, tmp_pat
     done = run("compare", folder / "step-0" / "ai2d.json", folder / "step-3" / "ai2d.json")
     assert done.exit_code == 0, told(done)
     assert "step-3 against step-0" in done.output
+
+
+def test_losses_and_benchmarks_of_one_step_are_both_logged_and_printed(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Tracker(TrainerCallback):
+        """Takes numbers until training ends, as trackers of experiments do."""
+
+        def __init__(self) -> None:
+            self.logged: list[tuple[int, set[str]]] = []
+            self.open = True
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if self.open:
+                self.logged.append((state.global_step, set(logs)))
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.open = False
+
+    tracker = Tracker()
+    rows = mixed_rows(pictures=True)
+    args = config(tmp_path / "out", max_steps=3, logging_steps=1, disable_tqdm=False)
+    callbacks = [tracker, callback(tmp_path, every=1)]
+    make_trainer(checkpoint, rows, args, callbacks=callbacks).train()
+    for name in ("loss", "benchmarks/ai2d/accuracy"):
+        steps = [step for step, names in tracker.logged if name in names]
+        assert steps == ([1, 2, 3] if name == "loss" else [0, 1, 2, 3]), name
+    shown = capsys.readouterr().err
+    for step in (1, 2, 3):
+        assert f"step {step}/3" in shown
+        assert f"step {step}  AI2D test: accuracy " in shown
+
+
+def test_a_run_that_a_signal_ends_is_not_evaluated(checkpoint: Path, tmp_path: Path) -> None:
+    rows, args = mixed_rows(pictures=True), config(tmp_path / "out", max_steps=2)
+    asked = callback(tmp_path, every=1, at_start=False)
+    trainer = make_trainer(checkpoint, rows, args, callbacks=[asked])
+    trainer.interruption = SimpleNamespace(received=15)
+    asked.on_step_end(args, SimpleNamespace(global_step=1, max_steps=2), trainer.control)
+    asked.on_train_end(args, SimpleNamespace(global_step=2, max_steps=2), trainer.control)
+    assert not (tmp_path / "out" / "benchmarks").exists()
+
+
+def test_the_variables_of_the_run_are_used(checkpoint: Path, tmp_path: Path) -> None:
+    off = {"enable_thinking": False}
+    for name, settings, expected in (("run", {}, off), ("own", {"chat_template_kwargs": {}}, {})):
+        (tmp_path / name).mkdir()
+        asked = callback(tmp_path / name, **settings)
+        options = AdapterOptions(chat_template_kwargs=off)
+        adapter = SimpleNamespace(options=options)
+        trainer: Any = SimpleNamespace(parts=SimpleNamespace(adapter=adapter))
+        assert asked._variables(trainer) == expected
 
 
 def test_a_look_says_what_eval_run_says(checkpoint: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from builders import tiny_checkpoint
-from faults import kills
+from faults import damage, kills, moments
 from faults.report import Section, run_sections
 from support.forked_runs import preload
 
@@ -25,6 +25,11 @@ def sections(folder: Path, model: Path) -> dict[str, Callable[[Section], None]]:
         "kills, two processes": bound(kills.random_kills, "k2", kills=40, processes=2),
         "every place of a save": bound(kills.every_place_of_a_save, "places"),
         "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),
+        "damaged checkpoints": bound(damage.damaged_checkpoints, "damage"),
+        "full disk": bound(moments.full_disk, "disk"),
+        "signals": bound(moments.signals, "signals"),
+        "not finite": bound(moments.not_finite, "finite"),
+        "data workers": bound(moments.failing_workers, "workers"),
     }
 
 

@@ -8,12 +8,11 @@ import subprocess
 from pathlib import Path
 
 from faults.report import Section
+from support.forked import Finished
 from support.forked_runs import Kill, random_kill, train
 from support.runs import launch, sabotage, write_run
 
 __all__ = ["every_place_of_a_save", "random_kills", "torchrun_kills"]
-
-KILLS_PER_RUN = 5
 
 
 def digest(folder: Path) -> str:
@@ -36,28 +35,27 @@ def uninterrupted(folder: Path, model: Path, processes: int) -> str:
     return digest(folder / "out")
 
 
-def random_kills(section: Section, folder: Path, model: Path, *, kills: int, processes: int) -> None:
+def random_kills(
+    section: Section, folder: Path, model: Path, *, kills: int, processes: int
+) -> None:
     """Kill runs again and again, half of the time in a save, and let each finish in the end."""
     draw = random.Random(f"kills of {processes}")
     expected = uninterrupted(folder / "expected", model, processes)
-    longest = 1.6 if processes == 1 else 4.0
     number = 0
     while section.cases < kills:
         run = fresh(folder / f"run-{number}", model)
         number += 1
-        for _ in range(min(KILLS_PER_RUN, kills - section.cases)):
-            saving = section.cases % 2 == 0
-            kill = random_kill(draw, processes=processes, longest=longest, saving=saving)
+        ends: list[Finished] = []
+        while section.cases < kills and not (ends and all(end.code == 0 for end in ends)):
+            kill = random_kill(draw, processes=processes, saving=section.cases % 2 == 0)
             ends = train(run, processes=processes, kill=kill)
             refused = [end for end in ends if end.code == 2]
             section.expect(not refused, f"refused after {kill}: {_last(refused)}")
-            killed = any(end.signal == signal.SIGKILL for end in ends)
-            section.count("killed" if killed else "finished before the kill")
+            if any(end.signal == signal.SIGKILL for end in ends):
+                section.count("killed in a save" if kill.seconds is None else "killed at random")
         ends = train(run, processes=processes)
-        finished = section.expect(
-            all(end.code == 0 for end in ends), f"the restart failed: {_last(ends)}"
-        )
-        if finished:
+        finished = all(end.code == 0 for end in ends)
+        if section.expect(finished, f"the restart failed: {_last(ends)}"):
             same = digest(run / "out") == expected
             section.expect(same, f"other weights in {run.name} ({processes} processes)")
 

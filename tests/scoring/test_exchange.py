@@ -180,6 +180,14 @@ def test_answers_are_written_for_the_arenas(tmp_path: Path) -> None:
     first = json.loads(arena.read_text().splitlines()[0])
     assert (first["question_id"], first["model_id"]) == ("q0", "mine")
     assert first["choices"][0]["turns"] == [{"content": "one", "token_len": 1}]
+    thoughts = "<think>one or two?</think>one"
+    lines = [{"id": "q0", "response": thoughts}, {"id": "q1", "response": "<think>one"}]
+    said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = export("arena_hard", (data, said), arena)
+    assert "reasoning is removed from 2 responses, of which 1 end inside it" in done.output
+    turns = [json.loads(line)["choices"][0]["turns"][0] for line in arena.read_text().splitlines()]
+    assert [turn["content"] for turn in turns] == ["one", ""]
+    assert turns[0]["token_len"] == 1
     said.write_text('{"id": "q1", "response": "two words"}\n')
     for tool, out in (("alpaca_eval", alpaca), ("arena_hard", arena)):
         assert "no prediction" in told(export(tool, (data, said), out))

@@ -92,7 +92,7 @@ def test_what_does_not_belong_into_a_report_is_told(
 ) -> None:
     lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
     said = told(run("report", *results["base"], lmms, "--suite", "paper_multimodal"))
-    assert "scored by lmms@1, the suite's is vlmevalkit" in said
+    assert "scored by lmms@2, the suite's is vlmevalkit" in said
     assert "the suite 'paper_math' has no such benchmark" in told(
         run("report", *results["base"], "--suite", "paper_math")
     )
@@ -111,7 +111,7 @@ def test_two_protocols_stand_in_two_columns(results: dict[str, list[Path]], tmp_
     lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
     output = run("report", results["base"][0], lmms).output
     assert "pope (vlmevalkit@1), base" in output
-    assert "pope (lmms@1), base" in output
+    assert "pope (lmms@2), base" in output
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -104,8 +104,22 @@ def test_questions_without_figure_are_left_out_of_the_official_file(tmp_path: Pa
 def test_circular_copies_that_are_not_there_are_told(tmp_path: Path) -> None:
     table = "index\tquestion\tA\tB\tanswer\n1\tWhich?\tcat\tdog\tA\n"
     output = " ".join(score(tmp_path, table, {"1": "A"}, "mmbench").output.split())
-    assert "questions without one copy for each option: 1;" in output
+    assert "questions without one copy for each option: 1; there is no circular" in output
+    assert "the headline is vanilla_accuracy_base" in output
     assert "row 1 has 1 for 2 options" in output
+    result = read_result(tmp_path / "result.json")
+    assert result.headline == "vanilla_accuracy_base"
+    assert result.metrics["vanilla_accuracy_base"] == 100.0
+    assert "accuracy" not in result.metrics
+    done = run("report", tmp_path / "result.json", "--suite", "paper_multimodal")
+    assert "mmbench vanilla_accuracy_base" in " ".join(done.output.split())
+    assert "63.8" not in done.output  # published of the circular accuracy
+    table += "2\tWhich?\tcat\tdog\tB\n1000002\tWhich?\tdog\tcat\tA\n"
+    output = score(tmp_path, table, {"1": "A", "2": "B", "1000002": "A"}, "mmbench").output
+    assert "they are wrong in the circular accuracy" in " ".join(output.split())
+    result = read_result(tmp_path / "result.json")
+    assert (result.headline, result.metrics["accuracy"]) == ("accuracy", 50.0)
+    assert result.metrics["vanilla_accuracy_base"] == 100.0
 
 
 @pytest.mark.parametrize("response", ["inf", "1e400", "nan", "-inf"])

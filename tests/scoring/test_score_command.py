@@ -132,18 +132,21 @@ def test_mme_needs_two_questions_a_picture_of_a_known_subtask(
     assert found in told(score(tmp_path, table, GOOD, "mme"))
 
 
+COPIES = "1000001\tWhich?\tdog\tcat\tB\n1000002\tWhich?\tdog\tcat\tA\n"
+
+
 def test_a_circular_copy_without_its_question_is_told(tmp_path: Path) -> None:
-    table = TABLE + "1000003\tWhich?\tdog\tcat\tB\n"
-    done = score(tmp_path, table, GOOD | {"1000003": "A"}, "mmbench")
-    assert "data.tsv row 3 is a copy of row 3, which is not there" in " ".join(done.output.split())
+    table = TABLE + COPIES + "1000003\tWhich?\tdog\tcat\tB\n"
+    said = GOOD | {"1000001": "B", "1000002": "A", "1000003": "A"}
+    done = score(tmp_path, table, said, "mmbench")
+    assert "data.tsv row 5 is a copy of row 3, which is not there" in " ".join(done.output.split())
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert metrics["accuracy"] == 100.0  # of the two questions
-    assert metrics["vanilla_accuracy_all"] == pytest.approx(200 / 3)
+    assert metrics["vanilla_accuracy_all"] == pytest.approx(80.0)
 
 
 def test_a_missing_copy_makes_its_question_wrong(tmp_path: Path) -> None:
-    table = TABLE + "1000001\tWhich?\tdog\tcat\tB\n"
-    score(tmp_path, table, GOOD, "mmbench")
+    score(tmp_path, TABLE + COPIES, GOOD | {"1000002": "A"}, "mmbench")
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert (metrics["accuracy"], metrics["vanilla_accuracy_base"]) == (50.0, 100.0)
 

@@ -47,7 +47,6 @@ def preload() -> None:
     import transformers.models.llama.modeling_llama
     import transformers.models.llava.modeling_llava  # noqa: F401
 
-    import model_adapters.llava
     import unidpo_mm.cli.main
     import unidpo_mm.training.run  # noqa: F401
 
@@ -152,9 +151,9 @@ def _free_port() -> int:
         return port
 
 
-def random_kill(draw: random.Random, *, processes: int, longest: float, saving: bool) -> Kill:
+def random_kill(draw: random.Random, *, processes: int, saving: bool) -> Kill:
     """Return a kill at a random moment, of a save or of the whole run."""
     rank = draw.randrange(processes)
-    if saving:
-        return Kill(rank=rank, touch=draw.randrange(1, 160))
-    return Kill(rank=rank, seconds=draw.uniform(0.05, longest))
+    if saving:  # only the first process writes more than its random state
+        return Kill(rank=rank, touch=draw.randrange(1, 100 if rank == 0 else 6))
+    return Kill(rank=rank, seconds=draw.uniform(0.05, 1.2 * processes))

@@ -60,7 +60,7 @@ def write_run(folder: Path, model: Path, *, optim: str = "sgd", rows: int = 16) 
 def launch(
     recipe: Path, *overrides: str, processes: int = 1, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start `unidpo-mm train` in a process group of its own, under torchrun if there are several."""
+    """Start `unidpo-mm train` in its own process group, several processes under torchrun."""
     command = [sys.executable, "-m", "unidpo_mm", "train"]
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]

@@ -233,7 +233,7 @@ class CheckpointedTrainer(Trainer):
         return {
             "options": recorded_options(self.args),
             "processes": self.args.world_size,
-            "model": describe_model(parts.scorer.model, parts.adapter, parts.train_rows),
+            "model": describe_model(parts.scorer.model, parts.adapter),
             "data": data_digest(parts.train_rows).to_json(),
             "eval_data": data_digest(parts.eval_rows).to_json() if parts.eval_rows else None,
             "versions": {name: version(name) for name in COMPARED_PACKAGES},

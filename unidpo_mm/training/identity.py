@@ -9,7 +9,7 @@ unless the user allows them by name.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
 from ..data.digest import DataDigest, difference
-from ..records import PreferenceRow
 from .config import UniDPOConfig
 
 __all__ = [
@@ -101,15 +100,12 @@ def recorded_options(args: UniDPOConfig) -> dict[str, Any]:
     }
 
 
-def describe_model(
-    model: nn.Module, adapter: Adapter, rows: Sequence[PreferenceRow]
-) -> dict[str, Any]:
+def describe_model(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """Return digests of a model before its first step and of how rows are encoded for it.
 
     Args:
         model: The policy, its weights whole, with or without PEFT.
         adapter: Encodes rows.
-        rows: The training rows; the first and the last one are encoded.
     """
     config: Any = model.config
     settings = {
@@ -124,7 +120,7 @@ def describe_model(
         "weights": weights_fingerprint(_initial_weights(model), {}),
         "config": _digest(settings),
         "lora": {name: _lora_settings(value) for name, value in sorted(peft_config.items())},
-        "encoding": _encoding(adapter, rows),
+        "encoding": _encoding(adapter),
     }
 
 
@@ -241,15 +237,18 @@ def _lora_settings(config: Any) -> Any:
     return _as_json({key: value for key, value in settings.items() if key not in skipped})
 
 
-def _encoding(adapter: Adapter, rows: Sequence[PreferenceRow]) -> str:
-    digest = hashlib.sha256()
-    for row in (*rows[:1], *rows[-1:]):
-        group = adapter.encode(row)
-        for ids in (group.prompt_ids, *group.response_ids):
-            digest.update(str(ids.tolist()).encode())
-        for name, tensor in sorted(group.image_extras.items()):
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-    return digest.hexdigest()
+def _encoding(adapter: Adapter) -> str:
+    """Return a digest of how a fixed short row is encoded, and of the chat template."""
+    processor: Any = adapter.processor
+    tokenizer = getattr(processor, "tokenizer", processor)
+    group = adapter.filler()
+    content = {
+        "template": str(getattr(processor, "chat_template", None) or tokenizer.chat_template),
+        "tokens": len(tokenizer),
+        "ids": [ids.tolist() for ids in (group.prompt_ids, *group.response_ids)],
+        "images": {name: list(t.shape) for name, t in sorted(group.image_extras.items())},
+    }
+    return _digest(content)
 
 
 def _digest(value: Any) -> str:

@@ -63,6 +63,7 @@ class Bridge:
         export: Writes a file; None where there is nothing to write. Returns what should be known.
         read: Reads a file of the tool; None where there is nothing to read.
         of_data: What is written are the data; predictions are not needed.
+        answers_only: The tool judges what it reads and counts its length: reasoning is removed.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Bridge:
     export: Callable[[Asked], Sequence[str]] | None = None
     read: Callable[[Path], Sequence[Imported]] | None = None
     of_data: bool = False
+    answers_only: bool = False
 
 
 def bridge_names() -> tuple[str, ...]:

@@ -28,4 +28,10 @@ def export(asked: Asked) -> Sequence[str]:
     return []
 
 
-BRIDGE = Bridge(name="alpaca_eval", title="AlpacaEval", endings=(".json",), export=export)
+BRIDGE = Bridge(
+    name="alpaca_eval",
+    title="AlpacaEval",
+    endings=(".json",),
+    export=export,
+    answers_only=True,
+)

@@ -34,4 +34,10 @@ def export(asked: Asked) -> Sequence[str]:
     return ["token_len counts words: the file of predictions does not say tokens"]
 
 
-BRIDGE = Bridge(name="arena_hard", title="Arena-Hard", endings=(".jsonl",), export=export)
+BRIDGE = Bridge(
+    name="arena_hard",
+    title="Arena-Hard",
+    endings=(".jsonl",),
+    export=export,
+    answers_only=True,
+)

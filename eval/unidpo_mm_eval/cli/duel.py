@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Images, JudgeCache, JudgeKey, JudgeModel
+from .options import Images, JudgeCache, JudgeKey, JudgeModel, JudgeServer
 
 __all__ = ["judge_duel"]
 
@@ -21,6 +21,7 @@ def judge_duel(  # noqa: PLR0917, one parameter an option
     judge_model: JudgeModel = None,
     judge_key: JudgeKey = None,
     judge_cache: JudgeCache = None,
+    judge_server: JudgeServer = "auto",
     images: Images = None,
     output: Annotated[
         Path | None, typer.Option(help="Write every verdict as JSON.", show_default=False)
@@ -44,7 +45,9 @@ def judge_duel(  # noqa: PLR0917, one parameter an option
     samples = load_benchmark(benchmark).read(data, True)
     said = read_predictions(first), read_predictions(second)
     names = [str(one.manifest.get("model") or one.path.stem) for one in said]
-    who = find_judge(judge, model=judge_model, key_name=judge_key, cache=judge_cache)
+    who = find_judge(
+        judge, model=judge_model, key_name=judge_key, cache=judge_cache, server=judge_server
+    )
     found = duel(samples, *said, who, names=(names[0], names[1]), images=images)
     print_duel(found, Console())
     if output is not None:

@@ -1,5 +1,6 @@
 """`unidpo-mm eval export` and `import`: files of other tools."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def export_predictions(
     from unidpo_mm.cli.outputs import check_writable
 
     from ..bridges import Asked, load_bridge
-    from ..reading.predictions import read_predictions
+    from ..reading.predictions import OPENED, read_predictions
     from ..reading.rows import read_data
 
     bridge = load_bridge(tool)
@@ -51,6 +52,10 @@ def export_predictions(
     responses = (
         {own: one.response for own, one in said.by_id.items() if not one.error} if said else {}
     )
+    if bridge.answers_only and said is not None:
+        responses, note = _answers(responses, opened=bool(said.manifest.get(OPENED)))
+        if note:
+            typer.echo(note)
     name = model or str((said and said.manifest.get("model")) or (predictions or data).stem)
     asked = Asked(model=name, records=records, ids=ids, responses=responses, out=out, task=task)
     for text in bridge.export(asked):
@@ -59,6 +64,19 @@ def export_predictions(
     unknown = [own for own in responses if own not in known]
     if unknown:
         typer.echo(f"predictions of no row, left out: {len(unknown)}, as of '{unknown[0]}'")
+
+
+def _answers(responses: Mapping[str, str], *, opened: bool) -> tuple[dict[str, str], str]:
+    """Return the responses without reasoning, and a note if there is some."""
+    from unidpo_mm.reasoning import strip_reasoning
+
+    stripped = {
+        sample_id: strip_reasoning(text, opened=opened) for sample_id, text in responses.items()
+    }
+    some = sum(answer.has_reasoning for answer in stripped.values())
+    cut = sum(answer.unclosed for answer in stripped.values())
+    note = f"reasoning is removed from {some} responses, of which {cut} end inside it"
+    return {sample_id: answer.text for sample_id, answer in stripped.items()}, note if some else ""
 
 
 def import_predictions(  # noqa: PLR0917, one parameter an option

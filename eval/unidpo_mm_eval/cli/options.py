@@ -14,12 +14,15 @@ __all__ = [
     "JudgeCache",
     "JudgeKey",
     "JudgeModel",
+    "JudgeServer",
     "Key",
     "MaxNewTokens",
     "Names",
     "Overwrite",
     "ProtocolName",
+    "Server",
     "Style",
+    "TemplateVariables",
 ]
 
 WHICH = "Folders of models or of LoRA matrices, or hub names."
@@ -45,6 +48,23 @@ MaxNewTokens = Annotated[
 ]
 Images = Annotated[
     Path | None, typer.Option(help="Folder of pictures that the data name.", show_default=False)
+]
+TemplateVariables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        help="Variables for the chat template: a JSON object, or NAME=VALUE, repeated.",
+        show_default=False,
+    ),
+]
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server", help="vllm, sglang, openai, or auto: as the server's list of models says."
+    ),
+]
+JudgeServer = Annotated[
+    str, typer.Option("--judge-server", help="The judge's: vllm, sglang, openai or auto.")
 ]
 Overwrite = Annotated[bool, typer.Option(help="Begin anew, whatever is there.")]
 Key = Annotated[

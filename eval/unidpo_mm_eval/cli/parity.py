@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .options import DType, Images, Key, MaxNewTokens, Overwrite, ProtocolName
+from .options import (
+    DType,
+    Images,
+    Key,
+    MaxNewTokens,
+    Overwrite,
+    ProtocolName,
+    Server,
+    TemplateVariables,
+)
 
 __all__ = ["compare_with_endpoint"]
 
@@ -13,7 +22,7 @@ DIFFERENT = 1
 """Exit code where scores differ."""
 
 
-def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
+def compare_with_endpoint(  # noqa: PLR0913, PLR0917, one parameter an option
     checkpoint: Annotated[str, typer.Argument(help="A folder or hub name.")],
     endpoint: Annotated[str, typer.Option(help="The server's OpenAI-compatible address.")],
     served_model: Annotated[str, typer.Option(help="What the server calls the model.")],
@@ -24,6 +33,8 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
     samples: Annotated[int, typer.Option(help="Clusters to ask.", min=1)] = 50,
     images: Images = None,
     max_new_tokens: MaxNewTokens = None,
+    chat_template_kwargs: TemplateVariables = None,
+    server: Server = "auto",
     dtype: DType = "auto",
     key: Key = None,
     overwrite: Overwrite = False,
@@ -36,6 +47,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
 
     from ..engine.parity import compare_backends
     from ..engine.plan import Plan
+    from ..engine.template_variables import parse_variables
     from ..judge.client import ChatClient
     from ..report.backends import print_parity
 
@@ -51,7 +63,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
         judged=False,
         images=images,
     )
-    client = ChatClient(endpoint, served_model, key_name=key)
+    client = ChatClient(endpoint, served_model, key_name=key, server=server)
     found = compare_backends(
         checkpoint,
         client,
@@ -59,6 +71,7 @@ def compare_with_endpoint(  # noqa: PLR0917, one parameter an option
         dtype=dtype,
         images=images,
         max_new_tokens=max_new_tokens,
+        chat_template_kwargs=parse_variables(chat_template_kwargs or ()),
         overwrite=overwrite,
     )
     print_parity(found, Console())

@@ -5,11 +5,22 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Checkpoints, DType, Images, Names, Overwrite, Style
+from .options import (
+    BatchSize,
+    Checkpoints,
+    DType,
+    Images,
+    Names,
+    Overwrite,
+    Style,
+    TemplateVariables,
+)
+from .printed_once import printed_once
 
 __all__ = ["prefer"]
 
 
+@printed_once()
 def prefer(  # noqa: PLR0917, one parameter an option
     checkpoints: Checkpoints,
     data: Annotated[Path, typer.Option(help="The file of pairs.")],
@@ -35,9 +46,11 @@ def prefer(  # noqa: PLR0917, one parameter an option
     batch_size: BatchSize = 8,
     dtype: DType = "auto",
     style: Style = "auto",
+    chat_template_kwargs: TemplateVariables = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs by log-probabilities: accuracy, margins, and what length does to them."""
+    from ..engine.template_variables import parse_variables
     from ..prefs.flow import run_preferences
 
     run_preferences(
@@ -52,5 +65,6 @@ def prefer(  # noqa: PLR0917, one parameter an option
         batch_size=batch_size,
         dtype=dtype,
         style=style,
+        chat_template_kwargs=parse_variables(chat_template_kwargs or ()),
         overwrite=overwrite,
     )

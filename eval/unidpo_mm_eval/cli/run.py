@@ -14,12 +14,16 @@ from .options import (
     Names,
     Overwrite,
     ProtocolName,
+    Server,
     Style,
+    TemplateVariables,
 )
+from .printed_once import printed_once
 
 __all__ = ["run_checkpoints"]
 
 
+@printed_once()
 def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder with a suite's.")],
     out: Annotated[Path, typer.Option(help="Folder of predictions and results.")],
@@ -42,6 +46,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         typer.Option(help="A prompt profile in place of the protocol's.", show_default=False),
     ] = None,
     style: Style = "auto",
+    chat_template_kwargs: TemplateVariables = None,
     name: Names = None,
     images: Images = None,
     batch_size: BatchSize = 8,
@@ -72,20 +77,28 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
     served_model: Annotated[
         str | None, typer.Option(help="What the server calls it.", show_default=False)
     ] = None,
+    server: Server = "auto",
     key: Key = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one answer of a server.")] = 300.0,
 ) -> None:
     """Let checkpoints answer benchmarks, score what they said, and compare them.
 
-    Run again, it goes on where it stopped. `accelerate launch -m unidpo_mm eval run ...` shares
-    the questions between processes.
+    An interrupted run resumes with the same command. `accelerate launch -m unidpo_mm eval run ...`
+    shares the questions between processes.
+
+    Example: `unidpo-mm eval run before/ after/ -b pope --data POPE.tsv --out results/`
     """
     from ..engine.flow import run_endpoint, run_plan
     from ..engine.plan import Plan
+    from ..engine.template_variables import parse_variables
 
+    variables = parse_variables(chat_template_kwargs or ())
+    if variables and style == "raw":
+        text = "raw prompts have no chat template"
+        raise typer.BadParameter(text, param_hint="--chat-template-kwargs")
     if bool(checkpoints) == (endpoint is not None):
         raise typer.BadParameter("name checkpoints, or --endpoint", param_hint="CHECKPOINT...")
-    if endpoint is None and (served_model or key):
+    if endpoint is None and (served_model or key or server != "auto"):
         raise typer.BadParameter("these are of a server: name it", param_hint="--endpoint")
     if endpoint is not None and (style == "raw" or check or dtype != "auto"):
         text = "a server renders prompts and holds weights by itself, and is not asked twice"
@@ -106,6 +119,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         "images": images,
         "max_new_tokens": max_new_tokens,
         "shuffle_pictures": shuffle_pictures,
+        "chat_template_kwargs": variables,
         "overwrite": overwrite,
     }
     if endpoint is None:
@@ -115,5 +129,5 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         raise typer.BadParameter("a server has many models: name one", param_hint="--served-model")
     from ..judge.client import ChatClient
 
-    client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout)
+    client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
     run_endpoint(plan, client, **settings)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Judge, JudgeCache, JudgeKey, JudgeModel, ProtocolName
+from .options import Judge, JudgeCache, JudgeKey, JudgeModel, JudgeServer, ProtocolName
 
 __all__ = ["score_predictions"]
 
@@ -37,6 +37,7 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
     judge_model: JudgeModel = None,
     judge_key: JudgeKey = None,
     judge_cache: JudgeCache = None,
+    judge_server: JudgeServer = "auto",
     leave_out_judge_errors: Annotated[
         bool, typer.Option(help="Leave out what the judge did not judge; else it is wrong.")
     ] = False,
@@ -68,7 +69,9 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
     if judge is not None:
         from ..judge.judges import find_judge
 
-        who = find_judge(judge, model=judge_model, key_name=judge_key, cache=judge_cache)
+        who = find_judge(
+            judge, model=judge_model, key_name=judge_key, cache=judge_cache, server=judge_server
+        )
     result = score(
         found,
         samples,

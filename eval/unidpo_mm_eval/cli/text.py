@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Checkpoints, DType, Names, Style
+from .options import BatchSize, Checkpoints, DType, Names, Style, TemplateVariables
 
 __all__ = ["run_text"]
 
@@ -29,6 +29,11 @@ def run_text(  # noqa: PLR0917, one parameter an option
     batch_size: BatchSize = 8,
     dtype: DType = "auto",
     style: Style = "auto",
+    chat_template_kwargs: TemplateVariables = None,
+    think_end_token: Annotated[
+        str | None,
+        typer.Option(help="lm-eval scores what follows it, as </think>.", show_default=False),
+    ] = None,
     nltk_data: Annotated[
         Path | None,
         typer.Option(help="Folder of NLTK's data, for tasks that need some.", show_default=False),
@@ -42,11 +47,13 @@ def run_text(  # noqa: PLR0917, one parameter an option
 
     from ..engine.checkpoint import find_checkpoints, load_checkpoint
     from ..engine.processes import processes
+    from ..engine.template_variables import parse_variables
     from ..report.backends import print_text_results
     from ..text_tasks import run_text_tasks, write_text_results
 
     if processes().num_processes > 1:
         raise typer.BadParameter("lm-eval runs in one process", param_hint="accelerate launch")
+    variables = parse_variables(chat_template_kwargs or ())
     results = []
     for checkpoint in find_checkpoints(checkpoints, name or ()):
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
@@ -58,6 +65,8 @@ def run_text(  # noqa: PLR0917, one parameter an option
             limit=limit,
             batch_size=batch_size,
             style=style,
+            chat_template_kwargs=variables,
+            think_end_token=think_end_token,
             nltk_data=nltk_data,
         )
         del loaded

@@ -19,6 +19,7 @@ from unidpo_mm.records import EncodedGroup
 from unidpo_mm.training.generation import Answer, greedy_answers
 
 from ..protocols import Decoding
+from .decoding import KeepsReasoning
 from .questions import Question, by_size
 
 __all__ = ["Local", "answer_all", "one_by_one"]
@@ -70,7 +71,11 @@ class Local:
         """Returns the answers; where memory runs out, of the halves; of one prompt why not."""
         try:
             found = greedy_answers(
-                self.model, self.adapter, prompts, device=self.device, **asdict(self.decoding)
+                self.model,
+                KeepsReasoning(self.adapter),
+                prompts,
+                device=self.device,
+                **asdict(self.decoding),
             )
         except (torch.OutOfMemoryError, MemoryError):
             found = None

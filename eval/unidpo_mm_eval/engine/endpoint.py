@@ -6,7 +6,7 @@ was not answered is named by kind, and asked again by the next run.
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from unidpo_mm.records import Message as Turn
 
 from ..benchmark import Benchmark
 from ..judge.client import ChatClient, Failure, Message
+from ..judge.sampling import greedy_sampling
 from ..prompts import load_prompts
 from ..protocols import ANY, Decoding
 from ..reading.data_set import DataSet
@@ -28,6 +29,7 @@ from .progress import Told
 from .questions import Question, questions_of, shuffled_pictures
 from .run import PACKAGES, Asking, Settings
 from .store import PredictionStore
+from .template_variables import VARIABLES
 
 __all__ = ["answer_by_endpoint", "asking_endpoint", "conversation"]
 
@@ -52,6 +54,7 @@ def asking_endpoint(
     decoding = protocol.decoding_of(benchmark.name)
     if settings.max_new_tokens is not None:
         decoding = Decoding(**asdict(decoding) | {"max_new_tokens": settings.max_new_tokens})
+    sampling = _sampling(client, decoding, settings)
     asked = data
     if settings.shuffle_pictures is not None:
         asked = shuffled_pictures(data, settings.shuffle_pictures)
@@ -60,9 +63,11 @@ def asking_endpoint(
     shown = "\n".join(_in_words(turn) for turn in first.row.messages) if first and first.row else ""
     manifest = {
         "model": name,
-        "weights": f"{client.model} at {client.base_url}",
+        "weights": f"{client.model} at {client.address}",
         "family": SERVED,
-        "backend": f"endpoint {client.base_url}",
+        "backend": f"endpoint {client.address}",
+        "server": client.kind(),
+        "sampling": sampling,
         "protocol": protocol.label,
         "prompt": profile.label,
         "style": "chat",
@@ -77,20 +82,36 @@ def asking_endpoint(
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES[:1]}},
         "first_prompt": {"id": first.id if first else None, "text": shown, "ids": []},
     }
+    if settings.chat_template_kwargs:
+        manifest[VARIABLES] = dict(settings.chat_template_kwargs)
     return Asking(
         benchmark=benchmark,
         data=data,
-        local=_Served(client, decoding),
+        local=_Served(client, sampling),
         questions=questions,
         manifest=manifest,
     )
 
 
-class _Served:
-    """A model behind an address, with how it decodes."""
+def _sampling(client: ChatClient, decoding: Decoding, settings: Settings) -> dict[str, Any]:
+    try:
+        return greedy_sampling(
+            client,
+            max_tokens=decoding.max_new_tokens,
+            repetition_penalty=decoding.repetition_penalty,
+            stop=decoding.stop,
+            chat_template_kwargs=settings.chat_template_kwargs,
+        )
+    except Failure as failure:
+        text = f"{client.address} does not answer ({failure})"
+        raise UniDPOError(f"{text}. Check the address and whether the server runs") from failure
 
-    def __init__(self, client: ChatClient, decoding: Decoding) -> None:
-        self.client, self.decoding = client, decoding
+
+class _Served:
+    """A model behind an address, with the sampling parameters of every request."""
+
+    def __init__(self, client: ChatClient, sampling: Mapping[str, Any]) -> None:
+        self.client, self.sampling = client, sampling
 
     def record(self, question: Question) -> dict[str, Any]:
         """Returns the answer to one question; raises `Failure`."""
@@ -98,13 +119,8 @@ class _Served:
             messages = conversation(question)
         except DataError as error:  # of a picture
             return {"id": question.id, "response": "", "error": str(error)}
-        settings: dict[str, Any] = {"temperature": 0, "max_tokens": self.decoding.max_new_tokens}
-        if self.decoding.stop:
-            settings["stop"] = list(self.decoding.stop)[:4]
-        if self.decoding.repetition_penalty != 1.0:
-            settings["repetition_penalty"] = self.decoding.repetition_penalty
         try:
-            said = self.client.chat(messages, **settings)
+            said = self.client.chat(messages, **self.sampling)
         except Failure as failure:
             if failure.kind != "refused":
                 raise
@@ -154,7 +170,7 @@ def answer_by_endpoint(
     told(name, whole - len(open_), whole)
     failures = _ask(served, open_, store, concurrent, lambda: told(name, 1, whole))
     if failures:
-        raise UniDPOError(_unanswered(failures, len(open_), served.client.base_url))
+        raise UniDPOError(_unanswered(failures, len(open_), served.client.address))
     refused = [one["error"] for one in store.done.values() if "error" in one]
     if len(refused) == whole:
         text = f"not one of {whole} questions was answered; the first: {refused[0]}"
@@ -181,9 +197,11 @@ def _ask(
                 except Failure as failure:
                     failures.append(failure)
                 told()
-        except BaseException:  # a wrong key: nothing else need be asked
-            for future in waiting:
-                future.cancel()
+        except BaseException:  # a signal, or a wrong key: nothing else need be asked
+            running = [future for future in waiting if not future.cancel()]
+            for future in as_completed(running):
+                if not future.exception() and future.result()["id"] not in store.done:
+                    store.add([future.result()])
             raise
     return failures
 

@@ -21,6 +21,7 @@ from .plan import Plan
 from .processes import processes
 from .progress import progress
 from .run import Asking, Settings, answer_benchmark, asking, check_batches, score_run
+from .template_variables import different_variables
 
 __all__ = ["run_endpoint", "run_plan"]
 
@@ -126,6 +127,8 @@ def _show_first(
     how = f"{manifest['prompt']}, {manifest['style']}, {manifest['dtype']}"
     console.print(f"[bold]{escape(model)}, {benchmark}[/bold] ({how}); its first prompt:")
     console.print(escape(prompt), style="dim", soft_wrap=True)
+    if (other := different_variables(manifest)) is not None:
+        console.print(f"[yellow]{escape(other)}[/yellow]", soft_wrap=True)
 
 
 def _checked(count: int, other: Sequence[str]) -> str:

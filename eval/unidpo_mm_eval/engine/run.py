@@ -5,7 +5,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,14 @@ from typing import Any, Literal
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.plugins import suggestion
+from unidpo_mm.reasoning import opens_reasoning
 from unidpo_mm.records import EncodedGroup
 
 from ..benchmark import Benchmark
 from ..prompts import PromptProfile, load_prompts
 from ..protocols import Protocol
 from ..reading.data_set import DataSet
-from ..reading.predictions import read_predictions
+from ..reading.predictions import OPENED, read_predictions
 from ..results import Result, write_result
 from ..scoring import score
 from .answering import Local, answer_all, one_by_one
@@ -28,6 +29,7 @@ from .processes import processes
 from .progress import Told
 from .questions import Question, questions_of, shuffled_pictures
 from .store import PredictionStore
+from .template_variables import variables_of
 
 __all__ = [
     "PACKAGES",
@@ -37,6 +39,7 @@ __all__ = [
     "answer_benchmark",
     "asking",
     "check_batches",
+    "first_prompt",
     "processor_hash",
     "score_run",
     "style_of",
@@ -59,6 +62,7 @@ class Settings:
         max_new_tokens: In place of the protocol's.
         images: Folder of pictures that data name.
         shuffle_pictures: Seed of the control in which every picture is another's; None for none.
+        chat_template_kwargs: Variables for the chat template, as ``enable_thinking``.
         overwrite: Whatever is there is removed first.
     """
 
@@ -69,6 +73,7 @@ class Settings:
     max_new_tokens: int | None = None
     images: Path | None = None
     shuffle_pictures: int | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
     def overrides(self) -> dict[str, Any]:
@@ -125,6 +130,7 @@ def asking(
             prompt_style=style,
             image_min_pixels=pixels.min_pixels,
             image_max_pixels=pixels.max_pixels,
+            chat_template_kwargs=settings.chat_template_kwargs,
         )
     )
     asked = data
@@ -134,7 +140,10 @@ def asking(
     local = Local(loaded.model, adapter, decoding, loaded.device)
     manifest = _manifest(loaded, benchmark, data, settings, profile, style)
     manifest |= {"decoding": asdict(decoding), "pixels": asdict(pixels)}
-    manifest["first_prompt"] = _first_prompt(local, questions)
+    manifest["first_prompt"] = first_prompt(local, questions)
+    if opens_reasoning(manifest["first_prompt"].get("text", "")):
+        manifest[OPENED] = True
+    manifest |= variables_of(loaded.checkpoint, settings.chat_template_kwargs)
     return Asking(
         benchmark=benchmark, data=data, local=local, questions=questions, manifest=manifest
     )
@@ -265,7 +274,7 @@ def processor_hash(processor: Any) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
-def _first_prompt(local: Local, questions: Sequence[Question]) -> dict[str, Any]:
+def first_prompt(local: Local, questions: Sequence[Question]) -> dict[str, Any]:
     """Returns the first prompt that can be asked: as text with its special tokens, and as ids."""
     tokenizer = getattr(local.adapter.processor, "tokenizer", local.adapter.processor)
     for question in questions:

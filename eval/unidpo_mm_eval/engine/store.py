@@ -18,8 +18,13 @@ from unidpo_mm.errors import DataError, Problem
 __all__ = ["PredictionStore"]
 
 HEADER = "manifest"
-UNSTABLE = frozenset({"first_prompt"})
+UNSTABLE = frozenset({"first_prompt", "trained_with_chat_template_kwargs"})
 """What a manifest says beside the fingerprint."""
+UNRECORDED = {
+    "sampling": "it was not recorded: earlier versions left parameters out, which servers such as "
+    "vLLM then take from the model's generation_config.json"
+}
+"""Why a file without a key of the manifest was made otherwise."""
 
 
 class PredictionStore:
@@ -122,15 +127,30 @@ class PredictionStore:
     def _refuse_other(self, file: Path, record: Mapping[str, Any]) -> None:
         before = record.get(HEADER, {})
         names = sorted({*before, *self.manifest} - UNSTABLE)
-        other = [name for name in names if before.get(name) != self.manifest.get(name)]
+        other = [
+            name
+            for name in names
+            if _stable(name, before.get(name)) != _stable(name, self.manifest.get(name))
+        ]
         if other:
             said = "; ".join(
-                f"{name} was {_short(before.get(name))} and is {_short(self.manifest.get(name))}"
+                f"{name}: {UNRECORDED[name]}"
+                if name in UNRECORDED and name not in before
+                else f"{name} was {_short(before.get(name))} and is "
+                f"{_short(self.manifest.get(name))}"
                 for name in other
             )
             found = f"it holds predictions that were made otherwise: {said}"
             remedy = "Give the options as before, name another folder, or begin anew (--overwrite)"
             raise DataError(Problem(str(file), found, remedy))
+
+
+def _stable(name: str, value: Any) -> Any:
+    """Return what has to be equal: of a protocol its name, as its rules make no prediction.
+
+    Prompt, decoding and limits of images, which a new version may change, are recorded apart.
+    """
+    return str(value).partition("@")[0] if name == "protocol" else value
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -4,11 +4,12 @@ Their values are other numbers than those of the kits and never stand in one col
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from unidpo_mm.reasoning import strip_reasoning
 
 from .boxed import boxed
-from .option_phrases import phrased_option
-from .options import Choice, chosen_option
+from .clean_options import clean_option, inside_answer_tag, plain
 from .relaxed import relaxed_match
 from .yes_no import YesNo
 
@@ -27,9 +28,13 @@ UNIT = re.compile(r"^(-?[\d.]+(?:e[+-]?\d+)?)\s*(?:%|percent|[^\W\d_]+\.?)$", re
 
 
 def cleaned(response: str) -> str:
-    """Returns a response without its wrapping: a box, a phrase in front, quotes, a period."""
-    boxes = boxed(response)
-    text = boxes[-1] if boxes else response.strip()
+    """Return a response without its wrapping.
+
+    Reasoning, answer tags, a box, a phrase in front, quotes and a period are removed.
+    """
+    text = inside_answer_tag(strip_reasoning(response).text).strip()
+    if boxes := boxed(text):
+        text = plain(boxes[-1])
     announced = list(ANNOUNCED.finditer(text))
     if announced:
         text = text[announced[-1].end() :]
@@ -40,10 +45,12 @@ def cleaned(response: str) -> str:
 
 
 def clean_yes_no(response: str) -> YesNo | None:
-    """Returns the one of the words yes and no that a response holds, whatever surrounds it.
+    """Return the one of the words yes and no that a response holds, whatever surrounds it.
 
-    Of both the one that an announced answer begins with counts, else the response's first word.
+    Reasoning does not count. If both words occur, the one that an announced answer begins with
+    counts, else the response's first word.
     """
+    response = inside_answer_tag(strip_reasoning(response).text)
     said = {word.lower() for word in WORDS.findall(response)} & {"yes", "no"}
     if len(said) == 1:
         return "Yes" if "yes" in said else "No"
@@ -52,23 +59,6 @@ def clean_yes_no(response: str) -> YesNo | None:
         if first and first[0].lower() in said:
             return "Yes" if first[0].lower() == "yes" else "No"
     return None
-
-
-def clean_option(response: str, options: Mapping[str, str]) -> Choice:
-    """Returns the option that a response chooses: VLMEvalKit's rule, then lmms-eval's search.
-
-    Args:
-        response: The response.
-        options: Letter -> text.
-    """
-    for text in (response, cleaned(response)):
-        choice = chosen_option(text, options, rule="mcq-v1")
-        if choice.letter is not None or choice.refused:
-            return choice
-    first = re.match(r"\W*([A-Z])\b", cleaned(response))
-    if first and first[1] in options:
-        return Choice(first[1])
-    return Choice(phrased_option(response, tuple(options)))
 
 
 def clean_match(response: str, answers: Sequence[str]) -> bool:

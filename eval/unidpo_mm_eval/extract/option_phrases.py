@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from .reasoning import without_lmms_tags
+
 __all__ = ["LETTERS", "phrased_option"]
 
 LETTERS = ("A", "B", "C", "D")
@@ -22,13 +24,15 @@ FORMATS = (("({})", PARENTHESES), ("{}.", PERIOD), ("{}:", COLON), ("{})", CLOSE
 
 
 def phrased_option(response: str, letters: Sequence[str] = LETTERS) -> str | None:
-    """Returns the letter that a response most likely means; None where it holds none.
+    """Return the letter that a response most likely means, `None` if it holds none.
+
+    Reasoning is removed first, as lmms-eval does it.
 
     Args:
         response: The response.
         letters: Of the options.
     """
-    text = response.strip()
+    text = without_lmms_tags(response).strip()
     for mark in STRIPPED:
         text = text.strip(mark)
     text = f" {text} "

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from .punctuation import without_punctuation
+from .reasoning import without_lmms_tags
 
 __all__ = ["YesNo", "exact_yes_no", "first_letters_yes_no", "first_sentence_yes_no", "yes_or_no"]
 
@@ -27,13 +28,19 @@ def yes_or_no(response: str) -> YesNo | None:
 
 
 def exact_yes_no(response: str) -> YesNo | None:
-    """Returns what a response says that is nothing but yes or no: lmms-eval's rule for POPE."""
-    return WHOLE.get(response.lower().strip())
+    """Return the answer of a response that is nothing but yes or no: lmms-eval's rule for POPE.
+
+    Reasoning is removed first, as lmms-eval does it.
+    """
+    return WHOLE.get(without_lmms_tags(response).lower().strip())
 
 
 def first_letters_yes_no(response: str) -> YesNo | None:
-    """Returns what the first letters of a response say: lmms-eval's rule for MME."""
-    text = response.lower().strip().replace(".", "")
+    """Return the answer in the first letters of a response: lmms-eval's rule for MME.
+
+    Reasoning is removed first, as lmms-eval does it.
+    """
+    text = without_lmms_tags(response).lower().strip().replace(".", "")
     if text in ("yes", "y"):
         return "Yes"
     if text in ("no", "n"):

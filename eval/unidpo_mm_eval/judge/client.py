@@ -5,17 +5,29 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
 from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
+from unidpo_mm.secrets import mask_secrets, mask_url
 
-__all__ = ["ChatClient", "Failure", "Kind", "Message", "Said"]
+__all__ = ["SERVERS", "ChatClient", "Failure", "Kind", "Message", "Said"]
 
 Kind = Literal["timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"]
 Message = Mapping[str, Any]
+Answer = TypeVar("Answer")
 USUAL_KEY = "OPENAI_API_KEY"
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message in which servers return the reasoning apart from the answer."""
+EXTENDED = ("vllm", "sglang")
+"""Servers that take more fields of a request than OpenAI's; others refuse unknown fields."""
+SERVERS = (*EXTENDED, "openai", "auto")
+"""Kinds of servers; ``auto`` reads ``owned_by`` of the server's list of models."""
+PASSING = frozenset({429, 500, 502, 503, 504})
+"""Status codes of a server that may answer later."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, whatever a server asks for."""
 
@@ -29,6 +41,7 @@ class Failure(Exception):
     """
 
     def __init__(self, kind: Kind, found: str) -> None:
+        found = mask_secrets(found)  # a server may repeat what it was sent
         super().__init__(f"{kind}: {found}")
         self.kind, self.found = kind, found
 
@@ -57,29 +70,61 @@ class ChatClient:
         model: What the server calls the model.
         key_name: Variable of the environment that holds the key; None for `OPENAI_API_KEY`, which
             an address of https gets where it is set.
+        server: One of `SERVERS`.
         timeout: Seconds that one answer may take.
         attempts: Requests for one answer before it counts as failed.
         wait: Seconds before the second attempt; doubled each time.
         sleep: Waits; tests pass their own.
     """
 
-    base_url: str
+    base_url: str = field(repr=False)
     model: str
     key_name: str | None = None
+    server: str = "auto"
     timeout: float = 120.0
     attempts: int = 6
     wait: float = 1.0
     sleep: Callable[[float], None] = time.sleep
     _local: threading.local = field(default_factory=threading.local, repr=False)
+    _kind: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.base_url = self.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
-            found = f"'{self.base_url}' is no address of a server"
+            found = f"'{self.address}' is no address of a server"
             raise RecipeError(Problem("address", found, "Give one such as http://host:8000/v1"))
+        if self.server not in SERVERS:
+            found = f"unknown kind of server '{self.server}'{suggestion(self.server, SERVERS)}"
+            raise RecipeError(Problem("--server", found, f"Choose one of {', '.join(SERVERS)}"))
         if self.key_name is not None and not os.environ.get(self.key_name):
             found = f"the environment has no key '{self.key_name}'"
             raise RecipeError(Problem("key", found, f"Set {self.key_name}, or name another"))
+
+    @property
+    def address(self) -> str:
+        """The URL without passwords and keys, for messages and files."""
+        return mask_url(self.base_url)
+
+    @property
+    def extended(self) -> bool:
+        """Whether the server takes fields that OpenAI's own does not know, as ``top_k``."""
+        return self.kind() in EXTENDED
+
+    def kind(self) -> str:
+        """Return the kind of the server: one of `SERVERS`, or ``unknown``.
+
+        Raises:
+            Failure: If it has to be asked and does not answer.
+        """
+        if self.server != "auto":
+            return self.server
+        if self._kind is None:
+            self._kind = self._retried(self._listed_kind)
+        return self._kind
+
+    def remember_kind(self, kind: str) -> None:
+        """Use a kind that the server stated earlier instead of asking it."""
+        self._kind = kind
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> Said:
         """Returns the answer to a conversation.
@@ -92,9 +137,13 @@ class ChatClient:
             Failure: If no attempt was answered.
         """
         request = {"model": self.model, "messages": list(messages), **settings}
+        return self._retried(lambda: self._once(request))
+
+    def _retried(self, attempted: Callable[[], Answer]) -> Answer:
+        """Return what an attempt returns, tried again while that helps."""
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._once(request)
+                return attempted()
             except _Retry as again:
                 if attempt == self.attempts:
                     raise again.failure from again
@@ -102,10 +151,36 @@ class ChatClient:
                 self.sleep(min(delay, LONGEST_WAIT))
         raise AssertionError  # at least one attempt is made
 
+    def _url(self, path: str) -> str:
+        """Return the URL of an endpoint; parameters of the base URL stay behind the path."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
+
+    def _listed_kind(self) -> str:
+        try:
+            answer = self._session().get(self._url("models"), timeout=self.timeout)
+            if answer.status_code in PASSING:
+                raise _Retry("server_error", f"status {answer.status_code}", after=_after(answer))
+            models = answer.json()["data"] if answer.ok else []
+        except requests.Timeout as error:
+            raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
+        except requests.JSONDecodeError:
+            models = []
+        except requests.RequestException as error:
+            raise _Retry("unreachable", _why(error)) from error
+        except (KeyError, TypeError):
+            models = []
+        listed = [model for model in models or () if isinstance(model, Mapping)]
+        ours = [model for model in listed if model.get("id") == self.model] or listed
+        owners = [str(model.get("owned_by", "")).lower() for model in ours]
+        return next(
+            (kind for kind in SERVERS for owner in owners if owner.startswith(kind)), "unknown"
+        )
+
     def _once(self, request: Mapping[str, Any]) -> Said:
         try:
             answer = self._session().post(
-                f"{self.base_url}/chat/completions", json=request, timeout=self.timeout
+                self._url("chat/completions"), json=request, timeout=self.timeout
             )
         except requests.Timeout as error:
             raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
@@ -165,7 +240,10 @@ def _said(answer: requests.Response) -> Said:
     try:
         content = answer.json()
         choice = content["choices"][0]
-        text = choice["message"]["content"]
+        message = choice["message"]
+        text = message["content"]
+        if text is None and any(isinstance(message.get(name), str) for name in REASONING):
+            text = ""  # it was cut before the answer began
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise _Retry("malformed", f"no answer in {answer.text[:200]!r}") from error
     if not isinstance(text, str):

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.reasoning import strip_reasoning
 
 from ..metrics import Metrics, share
 from ..reading.data_set import DataSet
 from ..reading.pictures import data_address, picture_folder, picture_reference
-from ..reading.predictions import Predictions
+from ..reading.predictions import OPENED, Predictions
 from ..samples import Sample
 from ..stats.intervals import Interval, bootstrap
 from .client import Failure, Message
@@ -106,7 +107,9 @@ def duel(
     names: tuple[str, str],
     images: Path | None = None,
 ) -> Duel:
-    """Returns how a judge likes the second file of predictions beside the first.
+    """Return how a judge likes the second file of predictions beside the first.
+
+    The judge reads the answers without their reasoning.
 
     Args:
         data: The questions.
@@ -135,7 +138,7 @@ def duel(
 
     requests = []
     for one in shared:
-        answers = first.by_id[one.id].response, second.by_id[one.id].response
+        answers = _answer(first, one.id), _answer(second, one.id)
         requests += [(_read, partial(put, one, *pair)) for pair in (answers, answers[::-1])]
     said = ask_all(judge, requests)
     bouts = [
@@ -154,6 +157,11 @@ def duel(
         consistent_rate=100 * same / max(len(judged), 1),
         notes=_notes(bouts, left_out),
     )
+
+
+def _answer(predictions: Predictions, sample_id: str) -> str:
+    opened = bool(predictions.manifest.get(OPENED))
+    return strip_reasoning(predictions.by_id[sample_id].response, opened=opened).text
 
 
 def _notes(bouts: Sequence[Bout], left_out: int) -> list[str]:

@@ -1,15 +1,18 @@
 """Judges: a model at an address, or one of our own in this process; many requests at once."""
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
+from unidpo_mm.reasoning import strip_reasoning
 
 from .cache import AnswerCache
 from .client import ChatClient, Failure, Message
+from .sampling import greedy_sampling
 
 if TYPE_CHECKING:
     from ..engine.answering import Local
@@ -49,6 +52,9 @@ class EndpointJudge:
     client: ChatClient
     cache: AnswerCache | None = None
     concurrent: int = CONCURRENT
+    sampling: dict[str, Any] | None = field(default=None, repr=False)
+    failure: Failure | None = field(default=None, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def name(self) -> str:
@@ -57,8 +63,8 @@ class EndpointJudge:
 
     def ask(self, messages: Sequence[Message]) -> str:
         """Returns what the judge says; raises `Failure`."""
-        settings = {"temperature": 0, "max_tokens": MOST_TOKENS}
-        request = {"address": self.client.base_url, "model": self.client.model, **settings}
+        settings = self._sampling()
+        request = {"address": self.client.address, "model": self.client.model, **settings}
         request["messages"] = list(messages)
         if self.cache is not None and (known := self.cache.get(request)) is not None:
             return known
@@ -66,6 +72,34 @@ class EndpointJudge:
         if self.cache is not None:
             self.cache.put(request, said)
         return said
+
+    def _sampling(self) -> dict[str, Any]:
+        """Return the sampling parameters, which are a part of an answer's key in the cache.
+
+        The kind of the server decides which there are, so it is kept beside the answers: those of a
+        server that no longer runs are still found.
+        """
+        with self.lock:
+            if self.failure is not None:  # asked once, not again for every request
+                raise self.failure
+            if self.sampling is None:
+                self._settle_kind()
+                self.sampling = greedy_sampling(self.client, max_tokens=MOST_TOKENS)
+            return self.sampling
+
+    def _settle_kind(self) -> None:
+        server = {"kind of server": self.client.address}
+        try:
+            kind = self.client.kind()
+        except Failure as failure:
+            stored = None if self.cache is None else self.cache.get(server)
+            if stored is None:
+                self.failure = failure
+                raise
+            self.client.remember_kind(stored)
+            return
+        if self.cache is not None:
+            self.cache.put(server, kind)
 
 
 @dataclass
@@ -99,6 +133,7 @@ def find_judge(
     key_name: str | None = None,
     cache: Path | None = None,
     dtype: str = "auto",
+    server: str = "auto",
 ) -> Judge:
     """Returns a judge.
 
@@ -108,6 +143,7 @@ def find_judge(
         key_name: Variable of the environment that holds the key.
         cache: File of answers; None for none; of a local judge none are kept.
         dtype: Number format of a local one.
+        server: Kind of the server, see `client.SERVERS`.
 
     Raises:
         RecipeError: If the model is not named, or the key is not there.
@@ -132,7 +168,7 @@ def find_judge(
     if model is None:
         text = "a server has many models"
         raise RecipeError(Problem("--judge-model", text, "Name the one that judges"))
-    client = ChatClient(place, model, key_name=key_name)
+    client = ChatClient(place, model, key_name=key_name, server=server)
     return EndpointJudge(client, None if cache is None else AnswerCache(cache))
 
 
@@ -165,7 +201,7 @@ def ask_all(
     ) -> Answer | Failure:
         read, put = request
         try:
-            return read(judge.ask(put()))
+            return read(_verdict(judge.ask(put())))
         except Failure as failure:
             return failure
         except DataError as error:  # of a picture
@@ -179,6 +215,14 @@ def ask_all(
         text = f"the judge {judge.name} gave no verdict to any of {len(found)} requests ({kinds})"
         raise UniDPOError(f"{text}; the first: {failures[0].found}")
     return found
+
+
+def _verdict(reply: str) -> str:
+    """Return what a judge says behind its reasoning; raises `Failure` if that has no end."""
+    stripped = strip_reasoning(reply)
+    if stripped.unclosed and not stripped.text:
+        raise Failure("malformed", f"the judge's reasoning was cut: {reply[-120:]!r}")
+    return stripped.text
 
 
 def _row(messages: Sequence[Message]) -> Any:

@@ -1,6 +1,6 @@
 """Log-probabilities of both answers of every pair, under a model and, where asked, a reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,12 @@ class Scorer:
 
     @classmethod
     def of(
-        cls, loaded: LoadedCheckpoint, *, style: Style, reference: LoadedCheckpoint | str | None
+        cls,
+        loaded: LoadedCheckpoint,
+        *,
+        style: Style,
+        reference: LoadedCheckpoint | str | None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "Scorer":
         """Returns the scorer of a checkpoint.
 
@@ -53,8 +58,10 @@ class Scorer:
             loaded: The checkpoint.
             style: How prompts are rendered.
             reference: Another checkpoint, ``lora_off``, or None.
+            chat_template_kwargs: Variables for the chat template.
         """
-        adapter = loaded.adapter(AdapterOptions(prompt_style=style))
+        variables = dict(chat_template_kwargs or {})
+        adapter = loaded.adapter(AdapterOptions(prompt_style=style, chat_template_kwargs=variables))
         model = ScoringModel(loaded.model).eval()
         packs = enable_packing(unwrap_peft(loaded.model)) is None
         found: Reference | None = None

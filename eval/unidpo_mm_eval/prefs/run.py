@@ -15,6 +15,7 @@ from ..engine.processes import processes
 from ..engine.progress import Told
 from ..engine.run import PACKAGES, processor_hash, style_of
 from ..engine.store import PredictionStore
+from ..engine.template_variables import different_variables, variables_of
 from ..protocols import load_protocol
 from ..reading.data_set import file_hash
 from ..results import Result, Source, write_result
@@ -39,6 +40,7 @@ def score_preferences(
     beta: float = 0.1,
     batch_size: int = 8,
     style: str = "auto",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     told: Told = lambda name, more, whole: None,
 ) -> Result | None:
@@ -54,6 +56,7 @@ def score_preferences(
         beta: Of rewards with a reference; it scales margins and changes no accuracy.
         batch_size: Rows at once.
         style: How prompts are rendered.
+        chat_template_kwargs: Variables for the chat template.
         overwrite: Whatever is there is removed first.
         told: Is told how far it is.
 
@@ -63,10 +66,17 @@ def score_preferences(
     state = processes()
     rendered = style_of(loaded.processor, style)
     other = against if reference is None else reference.checkpoint.weights
-    scorer = Scorer.of(loaded, style=rendered, reference=reference or _lora_off(against))
+    variables = dict(chat_template_kwargs or {})
+    scorer = Scorer.of(
+        loaded,
+        style=rendered,
+        reference=reference or _lora_off(against),
+        chat_template_kwargs=variables,
+    )
     manifest = _manifest(loaded, benchmark, pairs, style=rendered, reference=other)
     manifest |= {"batch_size": batch_size, "layout": scorer.layout}
     manifest["overrides"] = {"style": style}
+    manifest |= variables_of(loaded.checkpoint, variables)
     store = PredictionStore(path, manifest, rank=state.process_index, overwrite=overwrite)
     state.wait_for_everyone()
     store.open()
@@ -99,6 +109,7 @@ def result_of(
         for row in pairs.rows
         for number, pair in enumerate(row.pairs)
     ]
+    other = different_variables(store.manifest)
     errors = sum(one.error is not None for one in scored)
     counts = {
         "n": len(scored),
@@ -119,7 +130,7 @@ def result_of(
         data=Source(str(pairs.path), pairs.sha256, len(scored)),
         predictions=Source(str(path), file_hash([path]), len(store.done)),
         manifest=store.manifest | {"beta": beta},
-        warnings=tuple(pairs.notes),
+        warnings=(*pairs.notes, *([other] if other else ())),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
+from ..extract.reasoning import ReasoningRule
 from ..shipped import load_shipped, shipped_names
 
 __all__ = ["Decoding", "Pixels", "Protocol", "load_protocol", "protocol_names"]
@@ -56,6 +57,7 @@ class Protocol:
         version: Raised whenever a rule changes; stands beside every number.
         scoring: The family of rules: extraction, metric and denominators.
         options: What the rules of the family are told, for example ``mcq``.
+        reasoning: Which part of a response with reasoning is scored, see `extract/reasoning.py`.
         prompt: Model family -> its prompt profile; ``*`` for every other.
         decoding: Benchmark -> how responses are generated; ``*`` for every other.
         pixels: Model family -> benchmark -> limits of pictures; ``*`` likewise.
@@ -66,6 +68,7 @@ class Protocol:
     version: int
     scoring: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: ReasoningRule = "none"
     prompt: Mapping[str, str] = field(default_factory=lambda: {ANY: "vlmevalkit-default"})
     decoding: Mapping[str, Decoding] = field(default_factory=dict)
     pixels: Mapping[str, Mapping[str, Pixels]] = field(default_factory=dict)

@@ -11,10 +11,12 @@ from unidpo_mm.errors import DataError, Problem
 from ..samples import Prediction
 from .data_set import file_hash
 
-__all__ = ["Predictions", "read_predictions"]
+__all__ = ["OPENED", "Predictions", "read_predictions"]
 
 HEADER = "manifest"
 """Key of the record that says how the others were made."""
+OPENED = "prompt_opens_reasoning"
+"""Key of a manifest whose prompts end with an opening reasoning tag."""
 
 
 @dataclass(frozen=True)

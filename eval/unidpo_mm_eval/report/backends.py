@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..engine.template_variables import different_variables
+
 if TYPE_CHECKING:
     from ..engine.parity import Parity
     from ..judge.duel import Duel
@@ -66,6 +68,9 @@ def print_text_results(found: Sequence["TextResults"], console: Console) -> None
             cells = [_with_error(one.get(name), one.get(error)) for one in values]
             table.add_row(escape(task), escape(name.removesuffix(",none")), *cells)
     console.print(table)
+    for one in found:
+        if (other := different_variables(one.settings)) is not None:
+            console.print(f"[yellow]{escape(f'{one.model}: {other}')}[/yellow]", soft_wrap=True)
 
 
 def _with_error(value: object, error: object) -> str:

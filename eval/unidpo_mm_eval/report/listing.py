@@ -1,10 +1,14 @@
 """What there is, in the terminal: benchmarks with their data, protocols, prompts, suites, tools."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
 
 from ..benchmark import benchmark_names, load_benchmark
 from ..bridges import bridge_names, load_bridge
@@ -13,55 +17,135 @@ from ..prompts import load_prompts, prompt_names
 from ..protocols import load_protocol, protocol_names
 from ..suites import load_suite, suite_names
 
-__all__ = ["print_benchmarks", "print_data"]
+__all__ = ["KINDS", "Entry", "listed", "print_data", "print_names"]
 
 
-def print_benchmarks(console: Console) -> None:
-    """Prints all benchmarks with the rules that they have, and whatever else has a name."""
-    benchmarks = map(load_benchmark, benchmark_names())
-    _print(
-        console,
-        ("benchmark", "what it is", "rules", "usual file"),
-        ((b.name, b.title, ", ".join(b.families), b.files[0]) for b in benchmarks),
-    )
-    protocols = map(load_protocol, protocol_names())
-    _print(
-        console,
-        ("protocol", "what it is", "rules", "prompts"),
-        ((p.label, p.title, p.scoring, ", ".join(sorted({*p.prompt.values()}))) for p in protocols),
-    )
-    prompts = map(load_prompts, prompt_names())
-    _print(
-        console,
-        ("prompt", "what it is", "kinds of questions"),
-        ((p.label, p.title, ", ".join(p.kinds)) for p in prompts),
-    )
-    suites = map(load_suite, suite_names())
-    _print(
-        console,
-        ("suite", "what it is", "benchmarks"),
-        ((s.id, s.title, ", ".join(s.benchmarks)) for s in suites),
-    )
-    bridges = map(load_bridge, bridge_names())
-    _print(
-        console,
-        ("tool", "what it is", "files"),
-        ((b.name, b.title, _ways(b.endings, bool(b.read))) for b in bridges),
-    )
+@dataclass(frozen=True)
+class Entry:
+    """One name that a command takes.
+
+    Attributes:
+        name: As it is typed.
+        title: What it is.
+        details: Further lines.
+    """
+
+    name: str
+    title: str
+    details: tuple[str, ...] = ()
+
+
+def listed(part: str | None = None, kind: str | None = None) -> dict[str, list[Entry]]:
+    """Return what has a name, by kind.
+
+    Args:
+        part: A part of the name or title; None for all.
+        kind: One of `KINDS`; None for all.
+
+    Raises:
+        RecipeError: If there is no such kind, or no such name.
+    """
+    if kind is not None and kind not in KINDS:
+        text = f"unknown kind '{kind}'{suggestion(kind, tuple(KINDS))}"
+        raise RecipeError(Problem("--kind", text, f"Choose one of {', '.join(KINDS)}"))
+    names = {name: KINDS[name]() for name in KINDS if kind in (None, name)}
+    if part is None:
+        return names
+    words = part.lower()
+    matching = {
+        name: [entry for entry in entries if words in f"{entry.name} {entry.title}".lower()]
+        for name, entries in names.items()
+    }
+    if not any(matching.values()):
+        every = tuple(entry.name for entries in names.values() for entry in entries)
+        text = f"no name contains '{part}'{suggestion(part, every)}"
+        raise RecipeError(Problem("NAME", text, "Run `unidpo-mm eval list` for all names"))
+    return {name: entries for name, entries in matching.items() if entries}
+
+
+def print_names(names: Mapping[str, Sequence[Entry]], console: Console) -> None:
+    """Print names with what they are, at any width without breaking a word."""
+    for number, (kind, entries) in enumerate(names.items()):
+        if number:
+            console.print()
+        console.print(f"[bold]{PLURALS[kind]}[/bold]")
+        width = max(len(entry.name) for entry in entries)
+        table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+        table.add_column(min_width=min(width, WIDEST), overflow="fold")
+        table.add_column()
+        for entry in entries:
+            text = "\n".join([entry.title, *entry.details])
+            table.add_row(escape(entry.name), escape(text))
+        console.print(table)
+
+
+def _benchmarks() -> list[Entry]:
+    protocols = [load_protocol(name) for name in protocol_names()]
+    return [
+        Entry(
+            entry.name,
+            entry.title,
+            (
+                "protocols: " + ", ".join(p.id for p in protocols if p.scoring in entry.families),
+                f"file: {entry.files[0]}",
+            ),
+        )
+        for entry in map(load_benchmark, benchmark_names())
+    ]
+
+
+def _protocols() -> list[Entry]:
+    return [
+        Entry(
+            entry.label, entry.title, (f"prompts: {', '.join(sorted({*entry.prompt.values()}))}",)
+        )
+        for entry in map(load_protocol, protocol_names())
+    ]
+
+
+def _prompts() -> list[Entry]:
+    return [
+        Entry(entry.label, entry.title, (f"questions: {', '.join(entry.kinds)}",))
+        for entry in map(load_prompts, prompt_names())
+    ]
+
+
+def _suites() -> list[Entry]:
+    return [
+        Entry(entry.id, entry.title, (f"benchmarks: {', '.join(entry.benchmarks)}",))
+        for entry in map(load_suite, suite_names())
+    ]
+
+
+def _tools() -> list[Entry]:
+    return [
+        Entry(entry.name, entry.title, (_ways(entry.endings, bool(entry.read)),))
+        for entry in map(load_bridge, bridge_names())
+    ]
+
+
+KINDS: Mapping[str, Callable[[], list[Entry]]] = {
+    "benchmark": _benchmarks,
+    "protocol": _protocols,
+    "prompt": _prompts,
+    "suite": _suites,
+    "tool": _tools,
+}
+"""What `eval list` lists."""
+PLURALS = {
+    "benchmark": "Benchmarks",
+    "protocol": "Protocols",
+    "prompt": "Prompt profiles",
+    "suite": "Suites",
+    "tool": "Other tools",
+}
+WIDEST = 26
+"""Columns for a name on a narrow terminal."""
 
 
 def _ways(endings: Sequence[str], reads: bool) -> str:
     written = [f"export {' '.join(endings)}"] if endings else []
     return ", ".join([*written, *(["import"] * reads)])
-
-
-def _print(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(box=None)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
 
 
 def print_data(found: Sequence[Found], console: Console) -> None:

@@ -92,6 +92,7 @@ def _samples(found: Comparison) -> list[dict[str, Any]]:
                 "said": [
                     {
                         "response": one.response,
+                        "scored": one.scored,
                         "answer": one.answer,
                         "score": one.score,
                         "state": _state(one),
@@ -110,6 +111,7 @@ def _state(one: Any) -> str:
         "empty": one.empty,
         "truncated": bool(one.truncated),
         "unparsed": one.unparsed,
+        "unclosed reasoning": one.unclosed,
     }
     return ", ".join(name for name, holds in states.items() if holds)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..compare import Comparison, Contrast, Measured
+from ..engine.template_variables import VARIABLES
 from ..stats.intervals import Interval
 
 __all__ = [
@@ -68,6 +69,10 @@ def notes(found: Comparison) -> list[str]:
             shares += f", in the expected format {metrics['expected_format_rate']:.1f} %"
         counts = f"n = {metrics['n']:.0f} in {metrics['n_clusters']:.0f} clusters"
         told.append(f"{name}: {counts}, missing {metrics['missing']:.0f}, {shares}")
+    used = [json.dumps(one.result.manifest.get(VARIABLES) or {}) for one in found.results]
+    if len(set(used)) > 1:
+        texts = (f"{name} {text}" for name, text in zip(found.names, used, strict=True))
+        told.append(f"asked with different {VARIABLES}: {', '.join(texts)}")
     return told
 
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..compare import Comparison
-from ..results import Result
+from ..results import Reasoning, Result
 from ..summary import Summary
 from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
@@ -36,8 +36,17 @@ def print_result(result: Result, console: Console) -> None:
         digits = 0 if name in COUNTS else 4 if name in FINE else 2
         table.add_row(escape(name), f"{value:.{digits}f}", style=style)
     console.print(table)
+    if result.reasoning.responses:
+        console.print(escape(_reasoning(result.reasoning)), soft_wrap=True)
     for warning in result.warnings:
         console.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+
+
+def _reasoning(reasoning: Reasoning) -> str:
+    return (
+        f"reasoning: in {reasoning.responses} responses, unclosed in {reasoning.unclosed}, "
+        f"removed from {reasoning.removed} ({reasoning.description})"
+    )
 
 
 def print_comparison(found: Comparison, metrics: Sequence[str], console: Console) -> None:

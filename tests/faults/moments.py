@@ -1,0 +1,130 @@
+"""Signals, full disks, numbers that are not finite, data workers that fail."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+from faults.kills import digest, fresh, uninterrupted
+from faults.report import Section
+from support.forked import run_forked
+from support.forked_runs import Kill, train, unidpo_mm
+
+__all__ = ["failing_workers", "full_disk", "not_finite", "signals"]
+
+
+def signals(section: Section, folder: Path, model: Path) -> None:
+    """Send each signal at several moments; the run saves, exits with its code and resumes."""
+    expected = {n: uninterrupted(folder / f"expected-{n}", model, n) for n in (1, 2)}
+    codes = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
+    for processes in (1, 2):
+        for name, code in codes.items():
+            for touch in (1, 20, 60):
+                number = getattr(signal, name)
+                run = fresh(folder / f"{name}-{processes}-{touch}", model)
+                kill = Kill(rank=processes - 1, match="out/.saving", touch=touch, number=number)
+                ends = train(run, processes=processes, kill=kill)
+                where = f"{name}, {processes} processes, touch {touch}"
+                if not section.expect(
+                    {end.code for end in ends} <= {code, 0}, f"{where}: {[e.code for e in ends]}"
+                ):
+                    continue
+                stopped = ends[0].code == code
+                section.count(f"saved, exit {code}" if stopped else "finished")
+                if stopped:
+                    section.expect("Saved out/checkpoint-" in ends[0].stderr, f"{where}: silent")
+                again = train(run, processes=processes)
+                section.expect(all(end.code == 0 for end in again), f"{where}: no restart")
+                section.expect(digest(run / "out") == expected[processes], f"{where}: weights")
+
+
+def full_disk(section: Section, folder: Path, model: Path) -> None:
+    """Let writes fail at several sizes, as on a full disk; then the same command finishes."""
+    expected = uninterrupted(folder / "expected", model, 1)
+    for size in (0, 1_000, 20_000, 100_000, 330_000, 600_000):
+        run = fresh(folder / f"limit-{size}", model)
+        train(run, kill=Kill(match=".saving/checkpoint-3", touch=1))
+
+        def limit(size: int = size) -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing raises an error
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        end = train(run, before=limit)[0]
+        last = (end.output.strip().splitlines() or [""])[-1]
+        section.count("clear message" if end.code == 2 else f"exit {end.code}")
+        if end.code != 0:  # large enough for everything
+            section.expect(
+                end.code == 2 and "Traceback" not in end.output, f"{size}: {end.code} {last[:300]}"
+            )
+        names = {path.name for path in (run / "out").glob("checkpoint-*")}
+        section.expect("checkpoint-2" in names or end.code == 0, f"{size}: checkpoint-2 is gone")
+        again = train(run)[0]
+        section.expect(again.code == 0, f"{size}: no restart: {again.output[-300:]}")
+        section.expect(digest(run / "out") == expected, f"{size}: other weights")
+
+
+def not_finite(section: Section, folder: Path, model: Path) -> None:
+    """Make losses, gradients and weights infinite; the run stops or skips, and can be replayed."""
+    cases = {
+        "loss": ("train.learning_rate=1e20", 3),
+        "gradient": ("loss.beta=1e38", 3),
+        "weights": ("train.learning_rate=1e38 train.max_steps=1", 3),
+        "LoRA": ("train.learning_rate=1e20 model.lora.r=4 model.lora.targets=language_model", 3),
+        "skipped to the end": ("train.learning_rate=1e20 run.on_nonfinite=skip", 0),
+    }
+    for name, (overrides, code) in cases.items():
+        for processes in (1, 2):
+            run = fresh(folder / f"{name.replace(' ', '-')}-{processes}", model)
+            ends = train(run, *overrides.split(), processes=processes)
+            where = f"{name}, {processes} processes"
+            section.count("stopped" if code else "skipped")
+            section.expect(
+                all(end.code == code for end in ends), f"{where}: {[e.code for e in ends]}"
+            )
+            printed = "".join(end.output for end in ends)
+            section.expect("not finite" in printed, f"{where}: nothing was said")
+            for dump in sorted((run / "out").glob("nonfinite-step-*")):
+                replayed = run_forked(unidpo_mm("replay", str(dump)))
+                section.expect(
+                    replayed.code == 0, f"{where}: not reproduced: {replayed.output[-300:]}"
+                )
+
+
+def failing_workers(section: Section, folder: Path, model: Path) -> None:
+    """Let data workers hang, be killed and meet an image that breaks after the check."""
+    for name in ("hangs", "killed", "image breaks"):
+        run = fresh(folder / name.replace(" ", "-"), model)
+
+        def sabotage(name: str = name, run: Path = run) -> None:
+            _sabotage_workers(name, run)
+
+        words = ("train.dataloader_num_workers=1", "data.worker_timeout=3")
+        end = train(run, *words, before=sabotage, timeout=60)[0]
+        last = (end.output.strip().splitlines() or [""])[-1]
+        section.count("one message" if end.code == 2 else f"exit {end.code}")
+        section.expect(end.code == 2, f"{name}: exit code {end.code}: {last[:300]}")
+        section.expect("Traceback" not in end.output, f"{name}: a traceback")
+        section.expect("pairs.jsonl" in end.output[-2000:], f"{name}: no row named: {last[:300]}")
+
+
+def _sabotage_workers(name: str, run: Path) -> None:
+    from unidpo_mm.data import batches
+
+    original = batches.GroupDataset.__getitem__
+
+    def __getitem__(self, index):
+        from torch.utils.data import get_worker_info
+
+        if get_worker_info() is not None:
+            if name == "hangs":
+                with self.reading_log.reading(index):
+                    time.sleep(3600)
+            if name == "killed":
+                with self.reading_log.reading(index):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            for image in run.glob("*.png"):
+                image.write_bytes(b"broken")
+        return original(self, index)
+
+    batches.GroupDataset.__getitem__ = __getitem__

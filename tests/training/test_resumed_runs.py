@@ -1,0 +1,243 @@
+"""What a run may resume from, what may have changed since, and what a finished run does."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import mixed_rows
+from trainers import config, make_trainer, state_of
+
+from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.errors import ModelError, RecipeError
+from unidpo_mm.recipe import load_recipe
+from unidpo_mm.training.identity import HARMLESS, HONOURED, compare_options
+from unidpo_mm.training.run import finished_run, train_from_recipe
+from unidpo_mm.training.run_lock import exclusive
+
+Checkpoint = Callable[[str], Path]
+
+SAVING: dict[str, Any] = {
+    "optim": "adamw_torch",
+    "lr_scheduler_type": "linear",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "max_steps": 4,
+    "save_strategy": "steps",
+    "save_steps": 1,
+}
+
+
+@pytest.fixture
+def started(checkpoint: Checkpoint, tmp_path: Path) -> Callable[..., UniDPOTrainer]:
+    """Builds trainers over one output directory, which holds two steps of a run of four."""
+
+    def build(rows: Any = None, **settings: Any) -> UniDPOTrainer:
+        args = config(tmp_path / "out", **{**SAVING, **settings})
+        return make_trainer(checkpoint("llama"), rows or mixed_rows(pictures=False), args)
+
+    build(max_steps=4).train()
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / "out" / f"checkpoint-{step}")
+    return build
+
+
+def test_every_option_is_known(tmp_path: Path) -> None:
+    names = {field.name for field in fields(UniDPOConfig)}
+    assert not HARMLESS & HONOURED
+    assert names >= HONOURED
+    assert HARMLESS - names <= {"images", "scores"}  # of other parts of this release
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"beta": 0.7}, "beta not set -> 0.7"),
+        ({"seed": 7}, "seed 42 -> 7"),
+        ({"per_device_train_batch_size": 1}, "per_device_train_batch_size 2 -> 1"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 1 -> 2"),
+        ({"optim": "sgd"}, 'optim "adamw_torch" -> "sgd"'),
+        ({"lr_scheduler_type": "cosine"}, 'lr_scheduler_type "linear" -> "cosine"'),
+        ({"max_length": 60}, "max_length not set -> 60"),
+    ],
+)
+def test_a_change_that_makes_another_run_is_refused_with_its_name(
+    started: Callable[..., UniDPOTrainer], change: dict[str, Any], words: str
+) -> None:
+    trainer = started(**change)
+    with pytest.raises(RecipeError) as caught:
+        trainer.train(resume_from_checkpoint=True)
+    name = next(iter(change))
+    assert words in str(caught.value)
+    assert f"allow_changes=[{name}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda rows: rows[:-1], "row removed, the first was row 3"),
+        (lambda rows: [*rows, rows[0]], "1 row added"),
+        (lambda rows: rows[::-1], "another order"),
+    ],
+    ids=["removed", "added", "reordered"],
+)
+def test_changed_data_is_refused_and_can_be_allowed(
+    started: Callable[..., UniDPOTrainer], edit: Callable[[list], list], words: str
+) -> None:
+    rows = edit(mixed_rows(pictures=False))
+    with pytest.raises(RecipeError, match=words):
+        started(rows).train(resume_from_checkpoint=True)
+    output = started(rows, allow_changes=["data"]).train(resume_from_checkpoint=True)
+    assert output.global_step == 4
+
+
+def test_another_model_under_the_same_name_is_refused(
+    started: Callable[..., UniDPOTrainer], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    trainer = started()
+    other = make_trainer(
+        checkpoint("qwen3"),
+        mixed_rows(pictures=False),
+        config(tmp_path / "out", **SAVING),
+    )
+    with pytest.raises(RecipeError, match="model: the model is of another class"):
+        other.train(resume_from_checkpoint=True)
+    with torch.no_grad():
+        next(trainer.model.parameters()).add_(1e-3)
+    trainer._identity = trainer._describe()
+    with pytest.raises(RecipeError, match="the initial weights of the model have changed"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_changed_learning_rate_and_weight_decay_take_effect(
+    started: Callable[..., UniDPOTrainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = started(learning_rate=1e-2, weight_decay=0.0)
+    trainer.train(resume_from_checkpoint=True)
+    assert "changed since the checkpoint: learning_rate 0.001 -> 0.01" in caplog.text
+    logs = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    # the linear schedule of four steps, the last two of them at the new rate
+    assert logs == pytest.approx([1e-3, 0.75e-3, 0.5e-2, 0.25e-2])
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0}
+
+
+def test_another_optimizer_starts_without_state_if_that_is_allowed(
+    started: Callable[..., UniDPOTrainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = started(optim="sgd", allow_changes=["optim"])
+    assert trainer.train(resume_from_checkpoint=True).global_step == 4
+    assert "the optimizer starts without the state" in caplog.text
+    assert type(trainer.optimizer.optimizer).__name__ == "SGD"
+
+
+def test_changed_intervals_take_effect(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    started(save_steps=4, logging_steps=4).train(resume_from_checkpoint=True)
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
+
+
+def test_a_finished_run_stays_as_it_is(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    first = started()
+    first.train(resume_from_checkpoint=True)
+    again = started()
+    output = again.train(resume_from_checkpoint=True)
+    assert output.global_step == 4
+    expected = state_of(first)
+    assert all(torch.equal(value, expected[name]) for name, value in state_of(again).items())
+
+
+def test_a_run_that_starts_anew_sets_old_checkpoints_aside(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    started(max_steps=1).train()
+    out = tmp_path / "out"
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert sorted(path.name for path in (out / "set-aside-1").iterdir()) == [
+        "checkpoint-1",
+        "checkpoint-2",
+    ]
+
+
+def test_an_older_checkpoint_sets_the_newer_ones_aside(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    older = tmp_path / "out" / "checkpoint-1"
+    assert started().train(resume_from_checkpoint=str(older)).global_step == 4
+    assert (tmp_path / "out" / "set-aside-1" / "checkpoint-2").is_dir()
+
+
+def test_a_checkpoint_of_the_model_alone_is_not_resumed_from(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    started(save_only_model=True, max_steps=1).train()
+    with pytest.raises(RecipeError, match="model without optimizer state"):
+        started(save_only_model=True).train(resume_from_checkpoint=True)
+    path = tmp_path / "out" / "checkpoint-1"
+    with pytest.raises(RecipeError, match=r"Use it as model\.name_or_path"):
+        started().train(resume_from_checkpoint=str(path))
+
+
+def test_a_damaged_best_checkpoint_is_not_loaded_at_the_end(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    trainer = started()
+    trainer.state.best_model_checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    (tmp_path / "out" / "checkpoint-2" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"'config.json' has 2 bytes"):
+        trainer._load_best_model()
+
+
+def test_one_process_writes_into_an_output_directory(
+    started: Callable[..., UniDPOTrainer], tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    other = FileLock(tmp_path / "out" / ".lock", is_singleton=False)
+    with other, pytest.raises(RecipeError, match="another process is training into"):
+        started().train(resume_from_checkpoint=True)
+    with exclusive(tmp_path / "out"), exclusive(tmp_path / "out"):
+        assert started().train(resume_from_checkpoint=True).global_step == 4
+
+
+def test_processes_may_change_if_an_optimizer_step_stays_the_same() -> None:
+    def changes(size: int, accumulation: int) -> list[bool]:
+        options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+        now = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        return [change.honoured for change in compare_options(options, now, processes=(1, 2))]
+
+    assert changes(2, 2) == [True, True]
+    assert changes(2, 4) == [False]
+    assert changes(1, 4) == [False, False]  # as many pairs, in other micro-batches
+
+
+def test_the_recipe_of_a_finished_run_does_nothing(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support.runs import write_run
+
+    monkeypatch.chdir(tmp_path)
+    recipe = write_run(tmp_path, checkpoint("llava"), rows=8)
+    keys = ["train.max_steps=2", "train.eval_strategy=no", "data.eval_sources=[]"]
+    assert finished_run(load_recipe(recipe, keys)) is None
+    train_from_recipe(load_recipe(recipe, keys))
+    assert "step 2 of 2" in str(finished_run(load_recipe(recipe, keys)))
+    assert "step 2 of 2" in str(finished_run(load_recipe(recipe, [*keys, "train.save_steps=9"])))
+    longer = load_recipe(recipe, [*keys, "train.max_steps=3"])
+    assert finished_run(longer) is None
+    assert finished_run(load_recipe(recipe, [*keys, "run.resume=never"])) is None
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"")
+    assert finished_run(load_recipe(recipe, keys)) is None
+    record = json.loads((tmp_path / "out" / "identity.json").read_text())
+    assert record["options"]["per_device_train_batch_size"] == 2
+    assert "hub_token" not in record["options"]
