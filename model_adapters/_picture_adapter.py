@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.errors import DataError, ModelError, PictureError, Problem
 from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
 from ._conversation import Rendered, Span, fit_responses, longest_row, render, split_ids
@@ -174,15 +174,41 @@ class PictureAdapter:
                 add_special_tokens=rendered.add_special_tokens,
                 return_tensors="pt",
             )
-        except ValueError as error:  # for example a picture that is far too long and narrow
-            names = ", ".join(image.describe() for image in row.images)
-            found = f"the model's processor refuses the row with its pictures ({names}): {error}"
-            remedy = "Replace the picture, take special tokens out of the text, or remove the row"
-            raise DataError(Problem(f"{row.where}, field 'images'", found, remedy)) from error
+        except Exception as error:  # processors raise what they like
+            raise self._refused(row, pictures, error) from error
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
         prompt_ids = encoded["input_ids"][0].tolist()
         kept = len(prompt_ids) - written.merged
         return dataclasses.replace(written, prompt_ids=prompt_ids[:kept]), tensors
+
+    def _refused(self, row: PreferenceRow, pictures: Sequence[Any], error: Exception) -> DataError:
+        """Return the error of a row that the processor refuses, for an image if one is to blame.
+
+        Each image is tried alone: for example one whose sides differ too much.
+        """
+        where = f"{row.where}, field 'images'"
+        problems = []
+        for image, picture in zip(row.images, pictures, strict=True):
+            try:
+                self.processor.image_processor(images=[picture], return_tensors="pt")
+            except Exception as reason:
+                width, height = picture.size
+                found = (
+                    f"the model's processor refuses the image '{image.describe()}' of {width} x "
+                    f"{height} pixels ({str(reason).strip() or type(reason).__name__})"
+                )
+                remedy = (
+                    "Crop or replace it, remove the row, or raise "
+                    "data.pictures.max_skipped_fraction to skip such rows"
+                )
+                problems.append(Problem(where, found, remedy))
+        if problems:
+            return PictureError(problems)
+        names = ", ".join(image.describe() for image in row.images)
+        text = str(error).strip() or type(error).__name__
+        found = f"the model's processor refuses the row with its pictures ({names}): {text}"
+        remedy = "Replace the picture, take special tokens out of the text, or remove the row"
+        return DataError(Problem(where, found, remedy))
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
         """Returns what marks picture tokens; answers have none."""

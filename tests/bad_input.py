@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
@@ -86,8 +87,21 @@ ROWS = [
         chosen=[said([{"type": "image"}, {"type": "text", "text": "a"}])]),
     row("an answer that calls a tool", "calls a tool, which is not understood yet", "chosen",
         chosen=[{**said(None), "tool_calls": [{"function": {"name": "f"}}]}]),
-    row("tools that are no JSON", "the tools are no JSON", "tools", tools="{"),
+    row("tools that are no JSON", "the tools are not valid JSON", "tools", tools="{"),
     row("tools that are no list", "found dict", "tools", tools={"name": "f"}),
+    row("a tool's parameters that are no JSON", "the parameters of a tool are not valid", "tools",
+        tools=[{"function": {"name": "f", "parameters": "{"}}]),
+    row("a call whose arguments are no JSON", "the arguments of a tool call are not valid",
+        "prompt", prompt=[*ASKED, {**said(None), "tool_calls": [
+            {"function": {"name": "f", "arguments": "{"}}]}, {"role": "tool", "content": "1"}]),
+    row("a prompt that ends with an answer", "ends with an assistant message", "prompt",
+        prompt=[*ASKED, said("perhaps")]),
+    row("dialogues that differ before their end", "3 messages follow the prompt", "chosen",
+        chosen=[*ASKED, said("a"), *ASKED, said("b")],
+        rejected=[*ASKED, said("c"), *ASKED, said("d")]),
+    row("a system message that is a number", "found int ('5')", "system", system=5),
+    row("two system messages", "begins with another system message", "system", system="x",
+        prompt=[{"role": "system", "content": "y"}, *ASKED]),
     row("a domain that is not known", "the domain is 'maths'", "domain", domain="maths"),
     Bad("an id for the second time", "the id 'a' is taken by", ({**PAIR, "id": "a"},) * 2, "id"),
     row("a negative weight", "the weight of a pair is -1.0", "weight", weight=-1.0),
@@ -180,8 +194,10 @@ PICTURES = [
     with_picture("an address where none is fetched", "the picture is an address",
                  "https://example.org/p.png"),
     with_picture("an address that cannot be reached", "cannot be fetched",
+                 "http://127.0.0.1:9/p.png", fetch_images=True, fetch_private_addresses=True),
+    with_picture("an address of this machine", "has the private address 127.0.0.1",
                  "http://127.0.0.1:9/p.png", fetch_images=True),
-    with_picture("an address of another kind", "only http and https are fetched",
+    with_picture("an address of another kind", "only http and https URLs are downloaded",
                  "ftp://example.org/p.png", fetch_images=True),
     with_picture("a path that climbs out of the folder", "lies outside the folder", "../p.png"),
     with_picture("a path outside of the stated folder", "lies outside the folder",
@@ -197,7 +213,12 @@ PICTURES = [
     with_picture("half a picture in base64", "cannot be read", HALF),
     with_picture("base64 that is none", "in base64 cannot be decoded", "data:image/png;base64,?"),
     with_picture("a picture that is a number", "a picture is int ('3')", 3),
-    with_picture("a picture without a name", "a picture is str ('')", ""),
+    with_picture("lists inside a list of lists", "a picture is list", [["good.png"]]),
+    with_picture("an array that is no picture", "is not an image", np.zeros((5, 6, 7))),
+    with_picture("pixels in floats up to 255", "go from 200 to 200", np.full((5, 6, 3), 200.0)),
+    with_picture("a file on another machine", "names the host 'h'", "file://h/p.png"),
+    row("a placeholder with an empty picture", "0 picture(s) for 1", "images", prompt="a <image>",
+        images=[{"bytes": None, "path": None}]),
     with_picture("a path with a zero byte", "holds a zero byte", "a\0b.png"),
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ them together, so that one look at the message is enough to repair a recipe or a
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "AdapterError",
@@ -17,10 +18,22 @@ __all__ = [
     "RecipeError",
     "RowTooLong",
     "UniDPOError",
+    "counted_problems",
+    "grouped",
 ]
 
 MAX_PRINTED = 50
-"""Problems printed in one message; the rest are counted, never lost from `UniDPOError.problems`."""
+"""Lines printed in one message; the rest are counted, never lost from `UniDPOError.problems`."""
+SHORTEST_GROUP = 4
+"""Problems alike that share a line; fewer are printed one by one."""
+EXAMPLES = 3
+"""Places that the line of a group names."""
+MAX_CHARACTERS = 2000
+"""Longest part of a problem: values and names that it quotes come from files."""
+ROW = re.compile(r" row [0-9]")
+"""What the place of a row of data holds; only such problems are grouped."""
+VALUES = re.compile(r"'[^']*'|[0-9][0-9.,e+-]*")
+"""What may differ between problems that are alike: quoted values and numbers."""
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -49,11 +62,47 @@ class Problem:
     def __post_init__(self) -> None:
         # names and values come from files: none of them may steer a terminal
         for name in ("where", "found", "remedy"):
-            object.__setattr__(self, name, CONTROL.sub(_escaped, getattr(self, name)))
+            text = getattr(self, name)
+            if len(text) > MAX_CHARACTERS:
+                text = f"{text[:MAX_CHARACTERS]}..."
+            object.__setattr__(self, name, CONTROL.sub(_escaped, text))
 
     def __str__(self) -> str:
         stop = "" if self.found.endswith("?") else "."
         return f"{self.where}: {self.found}{stop} {self.remedy}."
+
+
+def grouped(problems: Iterable[Problem]) -> list[tuple[str, int]]:
+    """Return problems as lines, one line for all rows of data with the same mistake.
+
+    Problems are alike if they have one remedy and differ in their row, and in quoted values and
+    numbers, alone.
+
+    Returns:
+        (line, number of its problems), in the order of the first problem of each.
+    """
+    alike: dict[Any, list[Problem]] = {}
+    for problem in problems:
+        key: Any = problem
+        if ROW.search(problem.where):
+            key = VALUES.sub("", problem.found), problem.remedy
+        alike.setdefault(key, []).append(problem)
+    lines = []
+    for group in alike.values():
+        if len(group) < SHORTEST_GROUP:
+            lines += [(str(problem), 1) for problem in group]
+            continue
+        places = list(dict.fromkeys(problem.where for problem in group))
+        others = "; ".join(places[1:EXAMPLES])
+        rest = len(group) - 1
+        also = f"The same for {rest:,} more, for example {others}" if others else f"{rest:,} more"
+        lines.append((f"{group[0]} {also}.", len(group)))
+    return lines
+
+
+def counted_problems(number: int) -> str:
+    """Return a number of problems in words."""
+    return f"{number:,} problem{'' if number == 1 else 's'}"
 
 
 class UniDPOError(Exception):
@@ -82,11 +131,12 @@ class UniDPOError(Exception):
     def _message(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
-        lines = [f"  - {problem}" for problem in self.problems[:MAX_PRINTED]]
-        hidden = len(self.problems) - MAX_PRINTED
+        groups = grouped(self.problems)
+        lines = [f"  - {line}" for line, _ in groups[:MAX_PRINTED]]
+        hidden = sum(count for _, count in groups[MAX_PRINTED:])
         if hidden > 0:
-            lines.append(f"  ... and {hidden} more")
-        return "\n".join([f"{self.headline} ({len(self.problems)} problems):", *lines])
+            lines.append(f"  ... and {hidden:,} more")
+        return "\n".join([f"{self.headline} ({counted_problems(len(self.problems))}):", *lines])
 
 
 class RecipeError(UniDPOError):

@@ -136,8 +136,8 @@ def test_the_command_shows_checks_and_removes(tmp_path: Path, monkeypatch: Any) 
     features.put("x", {"0.0": torch.zeros(5)})
     assert "features of pictures: 1 prompts" in run("cache", "info")
     shown = run("cache", "verify")
-    assert "4 entries are whole, 1 removed" in shown
-    assert "cannot be read: removed" in shown
+    assert "4 entries kept, 1 removed" in shown
+    assert "cannot be read (file is not a database): removed" in shown
     assert "1 store removed" in run("cache", "prune")
     assert [path for path, _ in open_stores(folder)] == [store.path]
     assert "2 stores removed" in run("cache", "prune", "--days", "0")

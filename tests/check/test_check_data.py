@@ -372,7 +372,7 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
     )
     report = check_data([SourceFile(path=path)], settings)
     assert "1 rows would be left out: longer than max_length" in report.warnings
-    assert report.problems[-1].found == "there is no row to train on"
+    assert report.problems[-1].found == "every row is skipped (1 longer than max_length)"
 
 
 def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:
@@ -426,6 +426,6 @@ def test_a_source_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_what_is_dropped_is_told_when_data_are_written(tmp_path: Path) -> None:
-    path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", system="Be brief.")])
+    path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", judge="me")])
     result = run("data", "convert", path, "--out", str(tmp_path / "out.jsonl"))
-    assert "columns that nothing reads: system (1)" in result.output
+    assert "columns that nothing reads: judge (1)" in result.output

@@ -201,8 +201,7 @@ def test_paths_are_relative_to_the_folder_of_the_pictures(tmp_path: Path) -> Non
         ({"image": "https://x.org/p.png"}, "image", "the picture is an address (https://x.org"),
         ({"images": ["http://x.org/p.png"]}, "images", "the picture is an address"),
         ({"images": [3]}, "images", "a picture is int ('3')"),
-        ({"images": [""]}, "images", "a picture is str"),
-        ({"images": [{"bytes": None, "path": None}]}, "images", "a picture is dict"),
+        ({"images": [{"file": "p.png"}]}, "images", "a picture is dict"),
         ({"rejected_images": [picture(1)]}, "rejected_images", "not understood yet"),
     ],
 )

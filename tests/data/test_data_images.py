@@ -141,10 +141,18 @@ def test_preflight_counts_what_a_run_will_see(checkpoint: Any) -> None:
     assert (found.longest, found.cut_responses) == (40, 1)
 
 
-def test_preflight_keeps_the_first_problems_and_counts_the_rest(checkpoint: Any) -> None:
+def test_preflight_keeps_all_problems_and_prints_one_line(
+    checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = load_tiny(checkpoint("llama"), max_length=5).adapter
+    rows = [row(str(n)) for n in range(230)]
     with pytest.raises(DataError) as error:
-        preflight([row(str(n)) for n in range(230)], adapter)
+        preflight(rows, adapter)
+    assert len(error.value.problems) == 230
+    assert len(str(error.value).splitlines()) == 2
+    monkeypatch.setattr("unidpo_mm.data.preflight.MAX_KEPT", 200)
+    with pytest.raises(DataError) as error:
+        preflight(rows, adapter)
     assert len(error.value.problems) == 201
     assert "30 more problems" in str(error.value.problems[-1])
 
@@ -245,7 +253,7 @@ def test_a_picture_is_fetched_once_where_that_is_asked_for(
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    rules = PictureRules(fetch=True)
+    rules = PictureRules(fetch=True, fetch_private=True)
     for _ in range(2):
         (found,) = image_refs(f"{address}/p.png", rules, WHERE)
         assert found.open().tobytes() == picture(1).tobytes()

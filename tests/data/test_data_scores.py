@@ -7,6 +7,7 @@ from builders import row
 
 from unidpo_mm.data.load import SourceFile, read_records
 from unidpo_mm.data.scores import PairCounts, ScorePolicy, settle
+from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
 
 SCORES = (3.0, 5.0, 3.0, 1.0, None)
@@ -112,11 +113,14 @@ def test_columns_that_nothing_reads_are_counted() -> None:
     assert dict(report.formats) == {"pairs": 2}
 
 
-def test_a_layout_that_is_not_known_is_told_row_by_row_up_to_a_hundred() -> None:
+def test_a_layout_that_is_not_known_is_one_line_for_all_rows() -> None:
     loaded = read_records([{"question": "?", "answer": "a"}] * 103)
-    problem, *_, last = loaded.problems
-    assert len(loaded.problems) == 101
+    problem = loaded.problems[0]
+    assert len(loaded.problems) == 103
     assert problem.where.startswith("data set 'data' row 1")
-    assert "in 3 more rows the columns answer, question fit no format" in last.found
+    assert "the columns answer, question fit no format" in problem.found
+    headline, line = str(DataError(loaded.problems)).splitlines()
+    assert "(103 problems)" in headline
+    assert "The same for 102 more, for example data set 'data' row 2; data set 'data' row 3" in line
     assert "rlaif_v: chosen, question, rejected" in problem.remedy
     assert "unidpo-mm list formats" in problem.remedy

@@ -76,7 +76,11 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "pairs": "all",
         "min_margin": 0.0,
     },
-    PicturesSection: {"max_pixels": 89_478_485, "max_skipped_fraction": 0.0},
+    PicturesSection: {
+        "max_pixels": 89_478_485,
+        "max_skipped_fraction": 0.0,
+        "fetch_private_addresses": False,
+    },
     LossSection: {"name": "uni_dpo"},
     TrainSection: {
         "output_dir": "out",

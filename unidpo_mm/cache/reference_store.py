@@ -6,6 +6,7 @@ file that a disk has damaged gives no wrong number.
 """
 
 import contextlib
+import itertools
 import json
 import sqlite3
 import time
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,16 @@ from torch import Tensor
 from ..errors import Problem, UniDPOError
 from .folder import cache_folder
 
-__all__ = ["ReferenceStore", "StoreInfo", "drop_damaged", "open_stores", "references_folder"]
+__all__ = [
+    "ReferenceStore",
+    "StoreInfo",
+    "Verified",
+    "drop_damaged",
+    "open_stores",
+    "references_folder",
+    "remove_store",
+    "verify_store",
+]
 
 SUFFIX = ".sqlite"
 WAIT_S = 120.0
@@ -31,6 +41,19 @@ TABLES = """
 create table if not exists logps (key text primary key, value blob not null, crc integer not null);
 create table if not exists about (name text primary key, value text not null);
 """
+
+NO_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR,
+    }
+)
+"""Errors of a file that is in use, may not be opened or written, or lies on a failing disk."""
 
 MISSING_AT_A_TIME = 500
 """Keys asked for in one query; SQLite limits them."""
@@ -101,7 +124,7 @@ class ReferenceStore:
                 marks = ", ".join("?" * len(asked))
                 query = f"select key, value, crc from logps where key in ({marks})"
                 for key, value, crc in self._connection.execute(query, asked):
-                    if zlib.crc32(value) == crc:
+                    if _is_intact(value, crc):
                         found[key] = torch.frombuffer(bytearray(value), dtype=torch.float32)
         return found
 
@@ -133,36 +156,155 @@ class ReferenceStore:
 
 
 def open_stores(folder: Path | None = None) -> Iterator[tuple[Path, StoreInfo | None]]:
-    """Yields every store of a folder with what it holds; None for one that cannot be read."""
+    """Yield every store of a folder with what it holds; None for one that cannot be read."""
     for path in sorted((folder or references_folder()).glob(f"*{SUFFIX}")):
         try:
             with contextlib.closing(_connect(path)) as connection:
                 about = dict(connection.execute("select name, value from about").fetchall())
                 (entries,) = connection.execute("select count(*) from logps").fetchone()
-        except sqlite3.DatabaseError:
-            yield path, None
-            continue
-        told = {name: json.loads(value) for name, value in about.items()}
-        yield (
-            path,
-            StoreInfo(
+            values = {name: json.loads(value) for name, value in about.items()}
+            settings, used = values.get("settings", {}), values.get("used", 0.0)
+            info = StoreInfo(
                 path=path,
-                model=told.get("model", "?"),
-                settings=told.get("settings", {}),
+                model=str(values.get("model", "?")),
+                settings=dict(settings),
                 entries=entries,
                 size=path.stat().st_size,
-                used=told.get("used", 0.0),
-            ),
-        )
+                used=float(used),
+            )
+        except (sqlite3.Error, OSError, TypeError, ValueError):
+            info = None
+        yield path, info
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What a check of a store did.
+
+    Attributes:
+        kept, removed: Number of entries that stay, and that were damaged and are gone; None if
+            nobody can say.
+        action: ``intact``, ``repaired``, ``removed``, ``moved`` (to a name with the suffix
+            ``.damaged``) or ``unchanged`` if the store is in use or may not be written.
+        reason: What is wrong, empty if nothing is.
+    """
+
+    kept: int | None
+    removed: int | None
+    action: Literal["intact", "repaired", "removed", "moved", "unchanged"]
+    reason: str = ""
+
+
+def verify_store(path: Path) -> Verified:
+    """Check a store entry by entry, repair it if that is possible and remove it otherwise.
+
+    Afterwards the store can be opened, or is gone. A store that another process holds for longer
+    than `WAIT_S` is left as it is.
+    """
+    if not path.is_file():  # a directory, or a link that leads nowhere
+        return _cleared(path)
+    try:
+        dropped = drop_damaged(path)
+        with contextlib.closing(_connect(path)) as connection:
+            (state,) = connection.execute("pragma integrity_check(1)").fetchone()
+            (kept,) = connection.execute("select count(*) from logps").fetchone()
+            about = connection.execute("select name, value from about").fetchall()
+        for _, value in about:
+            json.loads(value)
+        if state != "ok":
+            raise sqlite3.DatabaseError(state)
+    except (UniDPOError, sqlite3.Error, TypeError, ValueError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, sqlite3.Error) and not _is_damage(cause):
+            return Verified(kept=None, removed=None, action="unchanged", reason=str(cause))
+        return _salvaged(path, str(cause))
+    return Verified(kept=kept, removed=dropped, action="repaired" if dropped else "intact")
 
 
 def drop_damaged(path: Path) -> int:
-    """Removes the entries of a store whose checksum is wrong; returns how many."""
+    """Remove the entries of a store whose checksum is wrong; return how many."""
     with _explained(path), contextlib.closing(_connect(path)) as connection, connection:
-        entries = connection.execute("select key, value, crc from logps")
-        damaged = [(key,) for key, value, crc in entries if zlib.crc32(value) != crc]
-        connection.executemany("delete from logps where key = ?", damaged)
+        entries = connection.execute("select rowid, value, crc from logps")
+        damaged = [(number,) for number, value, crc in entries if not _is_intact(value, crc)]
+        connection.executemany("delete from logps where rowid = ?", damaged)
     return len(damaged)
+
+
+def remove_store(path: Path) -> Literal["removed", "moved"]:
+    """Remove a store with the files beside it; a directory with content is moved aside instead.
+
+    Returns:
+        What was done. A moved directory has the suffix ``.damaged``.
+    """
+    if path.is_dir() and not path.is_symlink():
+        try:
+            path.rmdir()
+        except OSError:  # it holds something that this product did not write
+            path.replace(_free_name(path.with_name(f"{path.name}.damaged")))
+            return "moved"
+        return "removed"
+    for name in (path.name, *(f"{path.name}{suffix}" for suffix in ("-journal", "-wal", "-shm"))):
+        path.with_name(name).unlink(missing_ok=True)
+    return "removed"
+
+
+def _cleared(path: Path) -> Verified:
+    reason = "it is a directory" if path.is_dir() else "it is not a file"
+    try:
+        return Verified(kept=0, removed=None, action=remove_store(path), reason=reason)
+    except OSError as error:
+        return Verified(kept=None, removed=None, action="unchanged", reason=str(error))
+
+
+def _salvaged(path: Path, reason: str) -> Verified:
+    """Put a store of the entries that can still be read in the place of a damaged one."""
+    entries: dict[str, tuple[bytes, int]] = {}
+    about: dict[str, str] = {}
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(path)) as connection:
+        # a damaged page ends a pass; the other direction reaches what is behind it
+        for order in ("asc", "desc"):
+            with contextlib.suppress(sqlite3.Error):
+                query = f"select key, value, crc from logps order by rowid {order}"
+                for key, value, crc in connection.execute(query):
+                    if isinstance(key, str) and _is_intact(value, crc):
+                        entries[key] = value, crc
+        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+            for name, value in connection.execute("select name, value from about"):
+                json.loads(value)
+                about[name] = value
+    try:
+        if not entries:
+            return Verified(kept=0, removed=None, action=remove_store(path), reason=reason)
+        fresh = path.with_name(f"{path.name}.repaired")
+        remove_store(fresh)
+        with contextlib.closing(_connect(fresh)) as connection, connection:
+            connection.executescript(TABLES)
+            rows = [(key, value, crc) for key, (value, crc) in entries.items()]
+            connection.executemany("insert into logps values (?, ?, ?)", rows)
+            connection.executemany("insert into about values (?, ?)", about.items())
+        remove_store(path)
+        fresh.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        return Verified(kept=None, removed=None, action="unchanged", reason=str(error))
+    return Verified(kept=len(entries), removed=None, action="repaired", reason=reason)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}{n or ''}") for n in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
+def _is_intact(value: Any, crc: Any) -> bool:
+    """Return whether an entry is what was written: bytes with their checksum."""
+    return isinstance(value, bytes) and len(value) % 4 == 0 and zlib.crc32(value) == crc
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error comes from the content of a file, not from its use or its disk."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:  # the file is cut
+        return True
+    return code & 0xFF not in NO_DAMAGE
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -176,8 +318,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         remedy = (
             "Make room or point UNIDPO_MM_CACHE to another disk, finished entries are kept; if the "
-            "file is damaged, unidpo-mm cache verify removes what cannot be read"
+            "file is damaged, run unidpo-mm cache verify, which repairs or removes it"
         )
-        raise UniDPOError(
-            Problem(str(path), f"the cache cannot be used: {error}", remedy)
-        ) from None
+        problem = Problem(str(path), f"the cache cannot be used: {error}", remedy)
+        raise UniDPOError(problem) from error

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..adapter import Adapter
-from ..data.measure import measure_rows
-from ..errors import Problem, RowTooLong
+from ..data.measure import MeasuredRow
+from ..errors import RowTooLong
 from ..records import PreferenceRow
 from .numbers import spearman, summary
 from .report import LengthReport, Summary
@@ -27,7 +26,6 @@ class Lengths:
         pictures: [rows], tokens of pictures; empty without a model.
         cut, shrunk, dropped: What the length policy did; None where there is no limit.
         alike: Pairs whose answers are the same tokens.
-        problems: Rows that a run would refuse.
     """
 
     unit: str
@@ -38,7 +36,6 @@ class Lengths:
     shrunk: int | None = None
     dropped: int | None = None
     alike: int = 0
-    problems: list[Problem] = field(default_factory=list)
 
 
 def character_lengths(rows: Sequence[PreferenceRow]) -> Lengths:
@@ -50,32 +47,24 @@ def character_lengths(rows: Sequence[PreferenceRow]) -> Lengths:
     )
 
 
-def token_lengths(
-    rows: Sequence[PreferenceRow], adapter: Adapter, *, limited: bool, drop: bool, workers: int = 0
-) -> Lengths:
-    """Returns lengths in tokens, as the model's own processor makes them.
+def token_lengths(rows: Sequence[MeasuredRow], *, limited: bool, drop: bool) -> Lengths:
+    """Return lengths in tokens, as the model's own processor makes them.
 
     Args:
-        rows: The rows.
-        adapter: Encodes them.
+        rows: What the rows measure.
         limited: There is a longest length.
-        drop: Rows that do not fit are left out rather than refused.
-        workers: Processes that share the work.
+        drop: Rows that do not fit are skipped rather than refused.
     """
     found = Lengths("tokens")
-    cut = shrunk = dropped = 0
-    for measured in measure_rows(rows, adapter, workers=workers):
+    for measured in rows:
         found.prompts.append(measured.prompt)
         found.answers.append(list(measured.answers))
         found.pictures.append(measured.pictures)
-        cut, shrunk = cut + measured.cut, shrunk + measured.shrunk
         found.alike += measured.alike
-        if drop and measured.kind is RowTooLong:
-            dropped += 1
-        else:
-            found.problems += measured.problems
     if limited:
-        found.cut, found.shrunk, found.dropped = cut, shrunk, dropped
+        found.cut = sum(measured.cut for measured in rows)
+        found.shrunk = sum(measured.shrunk for measured in rows)
+        found.dropped = sum(drop and measured.kind is RowTooLong for measured in rows)
     return found
 
 

@@ -2,17 +2,13 @@
 
 from collections.abc import Hashable, Sequence
 
+from ..data.groups import prompt_key
 from ..records import PreferenceRow
 from .report import OverlapReport
 
-__all__ = ["overlap", "prompt_key"]
+__all__ = ["overlap"]
 
 SHOWN = 20
-
-
-def prompt_key(row: PreferenceRow, pictures: Sequence[str]) -> Hashable:
-    """Returns what is equal for rows that share prompt and pictures."""
-    return row.messages, tuple(pictures)
 
 
 def overlap(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import grouped
 from .report import CheckReport, Histogram, Summary
 
 __all__ = ["page"]
@@ -13,7 +14,7 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 WIDTH, HEIGHT = 320, 120
 """Size of a chart in the units of its SVG."""
 PROBLEMS = 500
-"""Problems on the page; all of them are in the JSON."""
+"""Lines of problems on the page; all problems are in the JSON."""
 
 
 def page(report: CheckReport, *, title: str) -> str:
@@ -32,7 +33,13 @@ def page(report: CheckReport, *, title: str) -> str:
         thousands=lambda n: f"{n:,}",
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, title=title, shown=PROBLEMS, picture=_inline)
+    return template.render(
+        report=report,
+        title=title,
+        problems=[line for line, _ in grouped(report.problems)],
+        shown=PROBLEMS,
+        picture=_inline,
+    )
 
 
 def numbers(found: Summary | None) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ..data.images import FileImage, identity
+from ..data.images import FileImage, identity, unreadable_key
 from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow
 from .numbers import summary
@@ -26,7 +26,7 @@ class Seen:
     Attributes:
         report: Counts and sizes.
         problems: A problem for each use of a picture that cannot be opened.
-        keys: Name of a picture -> hash of its content.
+        keys: Name of a picture -> hash of its content; of a broken one what only it has.
         broken: Numbers of the rows with such a picture.
     """
 
@@ -37,7 +37,7 @@ class Seen:
 
     def keys_of(self, row: PreferenceRow) -> tuple[str, ...]:
         """Returns the hashes of a row's pictures."""
-        return tuple(self.keys.get(identity(image), "") for image in row.images)
+        return tuple(self.keys[identity(image)] for image in row.images)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def look_at_pictures(rows: Sequence[PreferenceRow]) -> Seen:
         for image in row.images:
             different.setdefault(identity(image), image)
     looks = dict(zip(different, _in_threads(different.values()), strict=True))
-    seen = Seen(_report(rows, looks), keys={name: look.key for name, look in looks.items()})
+    keys = {name: look.key or unreadable_key(name) for name, look in looks.items()}
+    seen = Seen(_report(rows, looks), keys=keys)
     for number, row in enumerate(rows):
         for image in row.images:
             for problem in looks[identity(image)].problems:

@@ -6,18 +6,22 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data.load import Loaded, SourceFile, read_sources
+from ..adapter import Adapter, AdapterFamily
+from ..data.groups import prompt_key
+from ..data.load import Loaded, SourceFile
+from ..data.measure import MeasuredRow
 from ..data.scores import without_weight
-from ..errors import Problem
+from ..errors import Problem, UniDPOError
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
+from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
 from ..training.loss_settings import LossSettings, make_loss_settings
 from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
 from .lengths import Lengths, character_lengths, length_report, margins_by_length, token_lengths
 from .numbers import summary
-from .overlap import overlap, prompt_key
+from .overlap import overlap
 from .pictures import Seen, look_at_pictures
 from .report import (
     CheckReport,
@@ -49,7 +53,9 @@ class CheckSettings:
         loss, loss_parameters, loss_by_source: As in a recipe.
         loss_named: The user chose the loss: sources without scores are then problems.
         max_skipped_fraction: Share of rows that may be left out for their pictures.
-        model: A model by name; None to do without tokens and first weights.
+        model: A model by name; None to do without first weights.
+        processor: A model whose processor and chat template encode the rows, so that what they
+            refuse is a problem; None for `model`, and without one lengths are characters.
         arguments: Arguments of `UniDPOConfig` that say how rows are rendered, such as max_length.
         sample: Rows that the model scores; 0 for none.
         workers: Processes that tokenise.
@@ -63,6 +69,7 @@ class CheckSettings:
     loss_named: bool = False
     max_skipped_fraction: float = 0.0
     model: str | None = None
+    processor: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     sample: int = 64
     workers: int = 0
@@ -87,41 +94,44 @@ def check_data(
 
 
 class _Check:
-    """One check: rows, what is known of them, and the report."""
+    """One check: rows, what is wrong with them, and the report."""
 
     def __init__(
         self, settings: CheckSettings, sources: list[SourceFile], held_out: list[SourceFile]
     ) -> None:
         self.settings = settings
         self.files = {False: sources, True: held_out}
-        self.loaded: dict[bool, Loaded] = {
-            evaluation: read_sources(files, score_scale=settings.score_scale)
-            for evaluation, files in self.files.items()
-        }
-        self.rows, self.eval_rows = self.loaded[False].rows, self.loaded[True].rows
         self.loss = make_loss_settings(
             settings.loss, settings.loss_parameters, settings.loss_by_source
         )
-        self.problems = [*self.loaded[False].problems, *self.loaded[True].problems]
+        training, evaluation = read_run_files(
+            sources, held_out, self.loss if settings.loss_named else None, settings.score_scale
+        )
+        self.loaded: dict[bool, Loaded] = {False: training, True: evaluation}
+        self.rows, self.eval_rows = training.rows, evaluation.rows
+        self.problems = [*training.problems, *evaluation.problems]
         self.notes: list[str] = []
+        self.prompts: int | None = None
+        self.arguments: UniDPOConfig | None = None
+        self.family: AdapterFamily | None = None
+        self.adapter: Adapter | None = None
 
     def report(self) -> CheckReport:
         everything = [*self.rows, *self.eval_rows]
-        self.problems += [*self._row_problems(everything), *without_weight(self.rows)]
+        self._load_adapter()
+        self.problems += self._row_problems()
         seen = look_at_pictures(everything)
-        skipped = len(seen.broken) <= self.settings.max_skipped_fraction * len(everything)
-        self.problems += [] if skipped else seen.problems
-        whole = [row for n, row in enumerate(self.rows) if n not in seen.broken]
-        lengths, weights = self._with_model(whole, self._whole_held_out(seen))
-        self.problems += lengths.problems
-        if not whole or (lengths.dropped or 0) >= len(whole):
-            nothing = "there is no row to train on"
-            self.problems.append(Problem("sources", nothing, "Give rows that make pairs"))
-        if skipped and seen.broken:
-            text = f"{len(seen.broken):,} rows would be left out for their pictures"
-            self.notes.append(f"{text}, the first of them {seen.problems[0].where}")
-        keys = [prompt_key(row, seen.keys_of(row)) for row in whole]
-        found = length_report(whole, lengths, keys)
+        measured = self._measured() if self.adapter is not None else None
+        if measured is None:
+            self._note_pictures(seen, len(everything))
+        whole = [n for n in range(len(self.rows)) if n not in seen.broken]
+        rows = [self.rows[n] for n in whole]
+        lengths = self._lengths(rows, None if measured is None else [measured[n] for n in whole])
+        weights = self._weights(rows, lengths)
+        if not self.problems and not self.rows:
+            self.problems.append(NO_ROW)
+        keys = [prompt_key(row, seen.keys_of(row)) for row in rows]
+        found = length_report(rows, lengths, keys)
         scores = self._scores()
         twice = overlap(self.rows, self.eval_rows, [seen.keys_of(row) for row in everything])
         return CheckReport(
@@ -130,65 +140,111 @@ class _Check:
             rows=len(self.rows),
             pairs=sum(len(row.pairs) for row in self.rows),
             responses=sum(len(row.responses) for row in self.rows),
-            prompts=len(set(keys)),
-            pairs_per_prompt=_pairs_per_prompt(whole, keys),
+            prompts=len(set(keys)) if self.prompts is None else self.prompts,
+            pairs_per_prompt=_pairs_per_prompt(rows, keys),
             lengths=found,
             scores=scores,
             pictures=_with_tokens(seen, lengths),
             overlap=twice,
             weights=weights,
-            margin_by_length=_thinned(margins_by_length(whole, lengths)),
+            margin_by_length=_thinned(margins_by_length(rows, lengths)),
             warnings=[*self.notes, *self._warnings(found, twice), *_about_policy(lengths)],
             problems=tuple(dict.fromkeys(self.problems)),
             model=self.settings.model,
-            shown=shown_rows(whole, self.settings.shown),
+            shown=shown_rows(rows, self.settings.shown),
         )
 
-    def _row_problems(self, rows: Sequence[PreferenceRow]) -> list[Problem]:
-        """Returns what the rows lack for the loss.
+    def _row_problems(self) -> list[Problem]:
+        """Return what the rows lack for the loss.
 
-        Where no loss was named, a source without a single score is told in a sentence: other
-        losses than the usual one can learn from it.
+        If no loss was chosen, a source without a single score gets a sentence: other losses than
+        the usual one can learn from it.
         """
         if self.settings.loss_named:
-            return self.loss.check_rows(rows)
+            return loss_problems(self.rows, self.eval_rows, self.loss)
+        rows = [*self.rows, *self.eval_rows]
         bare = {row.source for row in rows} - {row.source for row in rows if _scored(row)}
         self.notes += [
             f"source '{name}': there are no scores; uni_dpo needs scores.missing, dpo and simpo do "
             "without"
             for name in sorted(bare)
         ]
-        return self.loss.check_rows([row for row in rows if row.source not in bare])
+        return [*usual_problems(rows, self.loss), *without_weight(self.rows)]
 
-    def _whole_held_out(self, seen: Seen) -> list[PreferenceRow]:
-        first = len(self.rows)
-        return [row for n, row in enumerate(self.eval_rows, first) if n not in seen.broken]
+    def _load_adapter(self) -> None:
+        """Load the processor that encodes the rows, if one is named and can be had.
 
-    def _with_model(
-        self, rows: list[PreferenceRow], held_out: list[PreferenceRow]
-    ) -> tuple[Lengths, StartWeights | None]:
-        """Returns lengths and first weights, by the model where there is one."""
-        if self.settings.model is None:
-            return character_lengths(rows), None
-        arguments = UniDPOConfig(output_dir="unused", report_to="none", **self.settings.arguments)
-        family, adapter = load_family_and_adapter(self.settings.model, arguments)
-        lengths, others = (
-            token_lengths(
-                some,
-                adapter,
-                limited=arguments.max_length is not None,
-                drop=arguments.length_policy == "drop",
-                workers=self.settings.workers,
+        Raises:
+            UniDPOError: If the user asked for the model and it cannot be loaded.
+        """
+        name = self.settings.model or self.settings.processor
+        if name is None:
+            return
+        given = {
+            "max_skipped_fraction": self.settings.max_skipped_fraction,
+            **self.settings.arguments,
+        }
+        arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
+        try:
+            self.family, self.adapter = load_family_and_adapter(name, arguments)
+        except UniDPOError as error:
+            if self.settings.model is not None:
+                raise
+            self.notes.append(
+                f"the rows were not encoded, since the model cannot be loaded ({error}); what its "
+                "processor or chat template refuses is not checked"
             )
-            for some in (rows, held_out)
+        self.arguments = arguments
+
+    def _measured(self) -> list[MeasuredRow]:
+        """Encode all rows as a run does; note what it would refuse and skip."""
+        assert self.adapter is not None
+        assert self.arguments is not None
+        looked = look_at_rows(self.rows, self.eval_rows, self.arguments, self.adapter, keep=True)
+        self.problems += looked.problems
+        found = looked.preflight
+        assert found is not None  # the rows are kept
+        self.prompts = found.prompts
+        if found.unreadable and not looked.problems:
+            number = len(found.left_out) - found.too_long
+            self._note_skipped(number, found.unreadable[0])
+        return found.measured
+
+    def _note_pictures(self, seen: Seen, rows: int) -> None:
+        """Note pictures that cannot be opened; nobody asked a processor."""
+        if not seen.broken:
+            return
+        if len(seen.broken) > self.settings.max_skipped_fraction * rows:
+            self.problems += seen.problems
+        else:
+            self._note_skipped(len(seen.broken), seen.problems[0])
+
+    def _note_skipped(self, rows: int, first: Problem) -> None:
+        text = f"{rows:,} rows would be left out for their pictures"
+        self.notes.append(f"{text}, the first of them {first.where}")
+
+    def _lengths(
+        self, rows: Sequence[PreferenceRow], measured: Sequence[MeasuredRow] | None
+    ) -> Lengths:
+        if measured is None or self.arguments is None:
+            return character_lengths(rows)
+        return token_lengths(
+            measured,
+            limited=self.arguments.max_length is not None,
+            drop=self.arguments.length_policy == "drop",
         )
-        lengths.problems += others.problems
+
+    def _weights(self, rows: Sequence[PreferenceRow], lengths: Lengths) -> StartWeights | None:
+        """Return the first weights under the model, if one is named."""
+        model = self.settings.model
+        if model is None or self.family is None or self.adapter is None or self.arguments is None:
+            return None
         fitting = [r for r, answers in zip(rows, lengths.answers, strict=True) if answers]
         sample = sampled(fitting, self.settings.sample)
         if not sample or not hasattr(self.loss.config, "tau_ref"):
-            return lengths, None
-        source = loading_source(self.settings.model, arguments)
-        return lengths, start_weights(sample, source, family, adapter, self._resolved())
+            return None
+        source = loading_source(model, self.arguments)
+        return start_weights(sample, source, self.family, self.adapter, self._resolved())
 
     def _resolved(self) -> LossSettings:
         return self.loss.with_medians(self.rows, lenient=True)

@@ -6,12 +6,13 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..errors import counted_problems, grouped
 from .report import CheckReport, Summary
 
 __all__ = ["print_report"]
 
 SHOWN = 50
-"""Problems printed; all of them are in the JSON."""
+"""Lines of problems printed; all problems are in the JSON."""
 
 
 def print_report(report: CheckReport, console: Console) -> None:
@@ -20,13 +21,15 @@ def print_report(report: CheckReport, console: Console) -> None:
         console.print(part)
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-    for problem in report.problems[:SHOWN]:
-        console.print(f"[bold red]error:[/bold red] {escape(str(problem))}", soft_wrap=True)
-    hidden = len(report.problems) - SHOWN
+    groups = grouped(report.problems)
+    for line, _ in groups[:SHOWN]:
+        console.print(f"[bold red]error:[/bold red] {escape(line)}", soft_wrap=True)
+    hidden = sum(number for _, number in groups[SHOWN:])
     if hidden > 0:
         console.print(f"[bold red]... and {hidden:,} more[/bold red]; --json FILE has them all")
     if report.problems:
-        console.print(f"[bold red]{len(report.problems):,} problems[/bold red]: a run would refuse")
+        number = counted_problems(len(report.problems))
+        console.print(f"[bold red]{number}[/bold red]: a run would refuse the data")
     else:
         console.print("[green]No problem found.[/green]")
 

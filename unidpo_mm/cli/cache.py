@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..cache.feature_store import FeaturesInfo
-    from ..cache.reference_store import StoreInfo
+    from ..cache.reference_store import StoreInfo, Verified
 
 __all__ = ["cache"]
 
@@ -43,17 +43,31 @@ def info(folder: Folder = None) -> None:
 
 @cache.command("verify")
 def verify(folder: Folder = None) -> None:
-    """Read every entry and remove those that are damaged; unreadable files are removed whole."""
-    from ..cache.reference_store import drop_damaged, open_stores
+    """Read every entry; repair the stores that are damaged, or remove them."""
+    from ..cache.feature_store import verify_features
+    from ..cache.reference_store import open_stores, verify_store
 
-    for path, found in open_stores(folder):
-        if found is None:
-            path.unlink()
-            typer.echo(f"  {path.name[:12]}  cannot be read: removed")
-        else:
-            dropped = drop_damaged(path)
-            whole = found.entries - dropped
-            typer.echo(f"  {path.name[:12]}  {whole} entries are whole, {dropped} removed")
+    for path, _ in open_stores(folder):
+        typer.echo(f"  {path.name[:12]}  {_verified(path, verify_store(path))}")
+    for features in verify_features() if folder is None else []:
+        line = f"features of images: {features.kept} intact, {features.removed} removed"
+        if features.reason:
+            line = f"features of images: {features.reason}: removed"
+        typer.echo(f"  {features.path.name[:12]}  {line}")
+
+
+def _verified(path: Path, result: "Verified") -> str:
+    """Return what was done with a store, and what is left to do."""
+    kept = _counted(result.kept or 0, "entry", "entries")
+    if result.action == "intact":
+        return f"{kept} intact"
+    if result.action == "repaired":
+        return f"{kept} kept, {'the rest' if result.removed is None else result.removed} removed"
+    if result.action == "removed":
+        return f"cannot be read ({result.reason}): removed"
+    if result.action == "moved":
+        return f"cannot be read ({result.reason}): moved to {path.name}.damaged"
+    return f"not checked ({result.reason}): close what uses it, or check the permissions of {path}"
 
 
 @cache.command("prune")
@@ -64,7 +78,7 @@ def prune(
     ] = 30,
 ) -> None:
     """Remove the stores that were not used of late."""
-    from ..cache.reference_store import open_stores
+    from ..cache.reference_store import open_stores, remove_store
 
     oldest = datetime.now(UTC) - timedelta(days=days)
     stores = list(open_stores(folder))
@@ -77,16 +91,16 @@ def prune(
     old = [f for f in features if days == 0 or datetime.fromtimestamp(f.used, UTC) < oldest]
     freed = _bytes(removed) + sum(found.size for found in old)
     for path, _ in removed:
-        path.unlink()
+        remove_store(path)
     for found_features in old:
-        shutil.rmtree(found_features.path)
+        shutil.rmtree(found_features.path, ignore_errors=True)
     gone, known = len(removed) + len(old), len(stores) + len(features)
     typer.echo(f"{_counted(gone, 'store')} removed, {_size(freed)} freed, {known - gone} kept")
 
 
 def _line(found: "StoreInfo | None") -> str:
     if found is None:
-        return "cannot be read; unidpo-mm cache verify removes it"
+        return "cannot be read; unidpo-mm cache verify repairs or removes it"
     return (
         f"{found.model or '(unnamed)'}, {found.settings.get('compute', '?')}: {found.entries} "
         f"answers, {_size(found.size)}, last used {_day(found.used)}"
@@ -105,12 +119,12 @@ def _day(seconds: float) -> str:
 
 
 def _bytes(stores: "list[tuple[Path, StoreInfo | None]]") -> int:
-    return sum(path.stat().st_size for path, _ in stores)
+    return sum(path.lstat().st_size for path, _ in stores)
 
 
 def _size(number: int) -> str:
     return f"{number / 2**20:.1f} MiB"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"

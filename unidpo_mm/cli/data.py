@@ -14,7 +14,7 @@ from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
     from ..check import CheckSettings
-    from ..data.load import SourceFile
+    from ..data.load import Loaded, SourceFile
 
 __all__ = ["data"]
 
@@ -202,9 +202,11 @@ def convert(  # noqa: PLR0917, one parameter an option
     ] = False,
 ) -> None:
     """Write preference data of any format in ours, or in TRL's."""
+    from ..check.writable import writable_rows
     from ..data.convert import write_rows
     from ..data.load import read_sources
-    from ..errors import DataError
+    from ..data.scores import without_weight
+    from ..errors import DataError, Problem, grouped
 
     check_writable(out, "--out", make=True)
     if out.exists():  # it may be one of the sources, named by a folder, recipe or registry
@@ -213,18 +215,43 @@ def convert(  # noqa: PLR0917, one parameter an option
     said = _Said(images, format_name, split, subset, columns, scale)
     files, _, settings = _read(sources, [], said)
     loaded = read_sources(files, score_scale=settings.score_scale)
-    if loaded.not_of_rows or (loaded.problems and not leave_out_refused):
-        raise DataError(loaded.problems)
-    for problem in loaded.problems:
-        typer.echo(f"left out: {problem}", err=True)
-    lines = write_rows(loaded.rows, out, to.value)
+    rows, refused, lacking = writable_rows(loaded.rows, settings)
+    problems = [*loaded.problems, *refused]
+    if loaded.not_of_rows or (problems and not leave_out_refused):
+        raise DataError([*problems, *without_weight(loaded.rows)])
+    if leave_out_refused:
+        rows = [row for number, row in enumerate(rows) if number not in lacking]
+        problems += [problem for found in lacking.values() for problem in found]
+        lacking = {}
+    if not rows:
+        remedy = "Correct the rows that are refused"
+        raise DataError([*problems, Problem(str(out), "no row is left to write", remedy)])
+    if wrong := without_weight(rows):
+        raise DataError(wrong)
+    for line, _ in grouped(problems):
+        typer.echo(f"left out: {line}", err=True)
+    for problem in list(lacking.values())[:1]:
+        text = f"a run with the loss '{settings.loss}' refuses {len(lacking):,} of them"
+        typer.echo(f"{text}, which --leave-out-refused skips, for example {problem[0]}", err=True)
+    lines = write_rows(rows, out, to.value)
+    _tell_left_out(loaded, len(loaded.rows) - len(rows))
+    typer.echo(f"{out}: {lines:,} lines of {len(rows):,} rows, format {to.value}")
+
+
+def _tell_left_out(loaded: "Loaded", more: int) -> None:
+    """Print how many rows were left out, and what the sources' policies did.
+
+    Args:
+        loaded: What was read.
+        more: Rows left out after they were read.
+    """
+    refused = sum(report.refused for report in loaded.reports) + more
+    if refused:
+        records = sum(report.records for report in loaded.reports)
+        typer.echo(f"{refused:,} of {records:,} rows left out: they are refused")
     for report in loaded.reports:
-        if report.refused:
-            text = f"{report.refused:,} of {report.records:,} rows left out: they are refused"
-            typer.echo(f"source '{report.source}': {text}")
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")
-    typer.echo(f"{out}: {lines:,} lines of {len(loaded.rows):,} rows, format {to.value}")
 
 
 @dataclass(frozen=True)
@@ -297,7 +324,14 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         loss_by_source=loss_by_source(recipe),
         loss_named=True,
         max_skipped_fraction=section.pictures.max_skipped_fraction,
+        processor=recipe.model.name_or_path,
         arguments={
+            "adapter": recipe.model.adapter,
+            "model_init_kwargs": {
+                "trust_remote_code": recipe.model.trust_remote_code,
+                **recipe.model.init_kwargs,
+            },
+            "preflight": section.preflight,
             "max_length": section.max_length,
             "length_policy": section.length_policy,
             "prompt_style": recipe.model.prompt_style,

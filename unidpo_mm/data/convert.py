@@ -25,8 +25,8 @@ Picture = Callable[[ImageRef], str]
 def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["native", "trl"]) -> int:
     """Writes rows as JSON lines and returns how many lines there are.
 
-    Pictures in files stay where they are; those inside the data are written into a folder beside
-    the lines, each once.
+    Pictures in files stay where they are; those in the data and those of URLs are written into a
+    folder beside the lines, each once.
 
     Args:
         rows: What to write.
@@ -49,9 +49,13 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = _Pictures(path)
     lines = 0
+    ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             for record in [native(row, picture)] if layout == "native" else trl(row, picture):
+                while record["id"] != row.id and record["id"] in ids:
+                    record["id"] += "'"  # of a pair: a row of that name is there
+                ids.add(record["id"])
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 lines += 1
     return lines
@@ -141,8 +145,13 @@ class _Pictures:
             inside = path.is_relative_to(self.folder)
             return (path.relative_to(self.folder) if inside else path).as_posix()
         if isinstance(image, UrlImage):
-            return image.url
+            return self._downloaded(image).relative_to(self.folder).as_posix()
         return self._written(image).relative_to(self.folder).as_posix()
+
+    def _downloaded(self, image: UrlImage) -> Path:
+        """Write an image of the web beside the records, which then need no network."""
+        content = image.content()
+        return self._written(MemoryImage(content, image.where, image.max_pixels))
 
     def _written(self, image: ImageRef) -> Path:
         self.inside.mkdir(exist_ok=True)

@@ -72,13 +72,13 @@ class DataDigest:
             "ordered": self.ordered,
             "sources": [
                 {
-                    "source": one.source,
-                    "rows": one.rows,
-                    "ordered": one.ordered,
-                    "unordered": one.unordered,
-                    "row_digests": base64.b64encode(b"".join(one.row_digests)).decode(),
+                    "source": source.source,
+                    "rows": source.rows,
+                    "ordered": source.ordered,
+                    "unordered": source.unordered,
+                    "row_digests": base64.b64encode(b"".join(source.row_digests)).decode(),
                 }
-                for one in self.sources
+                for source in self.sources
             ],
         }
 
@@ -92,18 +92,18 @@ class DataDigest:
         try:
             sources = tuple(
                 SourceDigest(
-                    source=str(one["source"]),
-                    rows=int(one["rows"]),
-                    ordered=str(one["ordered"]),
-                    unordered=str(one["unordered"]),
-                    row_digests=_split(base64.b64decode(one["row_digests"], validate=True)),
+                    source=str(source["source"]),
+                    rows=int(source["rows"]),
+                    ordered=str(source["ordered"]),
+                    unordered=str(source["unordered"]),
+                    row_digests=_split(base64.b64decode(source["row_digests"], validate=True)),
                 )
-                for one in content["sources"]
+                for source in content["sources"]
             )
             digest = cls(ordered=str(content["ordered"]), sources=sources)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a data digest ({type(error).__name__}: {error})") from error
-        if any(len(one.row_digests) != one.rows for one in digest.sources):
+        if any(len(source.row_digests) != source.rows for source in digest.sources):
             raise ValueError("not a data digest (a source has another number of row digests)")
         return digest
 
@@ -138,18 +138,18 @@ def difference(old: DataDigest, new: DataDigest) -> list[str]:
     """
     if old.ordered == new.ordered:
         return []
-    before = {one.source: one for one in old.sources}
-    after = {one.source: one for one in new.sources}
+    before = {source.source: source for source in old.sources}
+    after = {source.source: source for source in new.sources}
     sentences = [
-        f"source '{name}': removed, it had {_count(one.rows)}"
-        for name, one in before.items()
+        f"source '{name}': removed, it had {_count(source.rows)}"
+        for name, source in before.items()
         if name not in after
     ]
-    for name, one in after.items():
+    for name, source in after.items():
         if name not in before:
-            sentences.append(f"source '{name}': added, it has {_count(one.rows)}")
-        elif one.ordered != before[name].ordered:
-            sentences.append(f"source '{name}': {_changes(before[name], one)}")
+            sentences.append(f"source '{name}': added, it has {_count(source.rows)}")
+        elif source.ordered != before[name].ordered:
+            sentences.append(f"source '{name}': {_changes(before[name], source)}")
     if not sentences:
         sentences.append("the rows of the sources are mixed in another order")
     return sentences

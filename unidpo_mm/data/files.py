@@ -4,6 +4,7 @@ A reader yields (file, row number from 1, record), or a `Problem` in place of th
 """
 
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,29 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import DataError, Problem
 
-__all__ = ["READERS", "Record", "kind_of", "read_file"]
+__all__ = ["READERS", "ArrowRecord", "Record", "kind_of", "read_file"]
 
 Record = tuple[str, int, Any]
+
+
+class ArrowRecord(dict[str, Any]):
+    """A record of Arrow, in which a key of null may not be in the source.
+
+    All records of an Arrow column have the same keys; those that a record lacks are null.
+    """
+
 
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What is raised where bytes cannot be read, or packed ones are cut or broken."""
 
+MAX_LINE_BYTES = 1 << 27
+"""Longest line of a JSONL file, 128 MiB: a row with tens of images inside it is shorter."""
+MAX_JSON_BYTES = 4_000_000_000
+"""Largest JSON file, unpacked: it is read as a whole and takes several times its size in memory."""
+MAX_RATIO = 200
+"""How many times its size a `.json.gz` may unpack to, beyond `FREE_BYTES`; text packs 20 times."""
+FREE_BYTES = 256_000_000
+"""What any `.json.gz` may unpack to."""
 BATCH = 1024
 """Rows of a Parquet or Arrow file that are in memory at once."""
 
@@ -59,8 +76,15 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _lines(path: Path) -> Iterator[Record]:
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, start=1):
+    with _opened(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if len(line) > MAX_LINE_BYTES:
+                found = f"the line is longer than {MAX_LINE_BYTES / 2**20:.0f} MiB"
+                remedy = "Write one JSON object per line, large images as files"
+                raise DataError(Problem(f"{path} row {number}", found, remedy))
             if not line.strip():
                 continue
             try:
@@ -78,7 +102,7 @@ def _lines(path: Path) -> Iterator[Record]:
 def _json(path: Path) -> Iterator[Record]:
     try:
         with _opened(path) as file:
-            content = _parsed(file.read())
+            content = _parsed(_whole(file, path))
     except UnicodeDecodeError as error:
         found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
         raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
@@ -93,6 +117,24 @@ def _json(path: Path) -> Iterator[Record]:
         raise DataError(Problem(str(path), found, "Write a list of objects"))
     for number, record in enumerate(content, start=1):
         yield str(path), number, record
+
+
+def _whole(file: BinaryIO, path: Path) -> bytes:
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: If it is too large to be read as a whole.
+    """
+    limit = MAX_JSON_BYTES
+    if path.suffix == ".gz":
+        limit = min(limit, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+    content = file.read(limit + 1)
+    if len(content) > limit:
+        found = f"the file holds more than {limit // 1_000_000:,} MB of JSON"
+        if path.suffix == ".gz":
+            found += f" in {path.stat().st_size / 1e6:,.1f} MB"
+        raise DataError(Problem(str(path), found, "Write one object per line in a .jsonl file"))
+    return content
 
 
 def _parsed(content: bytes) -> Any:
@@ -157,7 +199,7 @@ def _of_batches(batches: Iterable[Any], path: Path) -> Iterator[Record]:
             raise DataError(Problem(str(path), found, "Write the file again")) from error
         for record in records:
             number += 1
-            yield str(path), number, record
+            yield str(path), number, ArrowRecord(record)
 
 
 READERS = {

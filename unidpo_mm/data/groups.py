@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["group_by_prompt", "join_answers", "weigh_by_group"]
+__all__ = ["group_by_prompt", "join_answers", "prompt_key", "weigh_by_group"]
 
 NAMED = 3
 """Rows that a joined row names in messages; the rest are counted."""
@@ -84,6 +84,16 @@ def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
         )
         for row in rows
     ]
+
+
+def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
+    """Return what is equal for rows that ask the model the same: the one definition of a prompt.
+
+    Args:
+        row: The row.
+        images: Content hashes of its images.
+    """
+    return row.messages, row.tools, tuple(images)
 
 
 def _key(row: PreferenceRow) -> Hashable:

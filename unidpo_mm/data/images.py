@@ -6,24 +6,30 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ..errors import PictureError, Problem
-from ..records import ImageRef
-from .wrong import WrongValue
+from ..records import ImageRef, PreferenceRow
+from .decoding import decoded
+from .pixels import image_of_pixels, is_pixels
+from .wrong import WrongValue, brief
 
 __all__ = [
     "MAX_PIXELS",
     "FileImage",
+    "ImageKeys",
     "MemoryImage",
     "PictureRules",
     "UrlImage",
     "identity",
     "image_refs",
+    "is_no_image",
+    "unreadable_key",
 ]
 
 MAX_PIXELS = 89_478_485
@@ -37,6 +43,10 @@ SHOWN_NAME = 300
 """Characters of a path that a message shows."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is turned."""
+MAX_NESTED = 1
+"""Lists inside the list of images that are flattened: ``[[image]]``."""
+BATCH_DIMENSIONS = 4
+"""Dimensions of an array that holds several images."""
 LONGEST_NAME = 255
 """Bytes that the name of a file has at most."""
 
@@ -50,6 +60,7 @@ class PictureRules:
         stated: The user named the folder: absolute paths have to lie in it, too.
         allow_outside: Paths may leave the folder.
         fetch: Addresses may be fetched.
+        fetch_private: So may those of this machine and of the local network.
         max_pixels: Most pixels of a picture.
     """
 
@@ -57,6 +68,7 @@ class PictureRules:
     stated: bool = False
     allow_outside: bool = False
     fetch: bool = False
+    fetch_private: bool = False
     max_pixels: int = MAX_PIXELS
 
     def path(self, written: str) -> Path:
@@ -100,7 +112,7 @@ class FileImage:
                     "Repair the path, or name the folder of the pictures in the source's 'images'",
                 )
             )
-        return _decode(self.path, self.where, self.describe(), self.max_pixels)
+        return decoded(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Returns the path."""
@@ -125,7 +137,7 @@ class MemoryImage:
         """Returns the picture upright and in RGB."""
         content = self.content
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        return _decode(source, self.where, self.describe(), self.max_pixels)
+        return decoded(source, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Says that the picture is in memory, and which one."""
@@ -152,27 +164,36 @@ class UrlImage:
     url: str
     where: str
     max_pixels: int = MAX_PIXELS
+    private: bool = False
 
     def open(self) -> Any:
         """Returns the picture upright and in RGB."""
-        return _decode(io.BytesIO(self._content()), self.where, self.url, self.max_pixels)
+        return decoded(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
 
     def describe(self) -> str:
         """Returns the address."""
-        return self.url
+        return _masked(self.url)
 
     def key(self) -> str:
         """Returns a hash of the picture's content."""
-        return hashlib.sha256(self._content()).hexdigest()
+        return hashlib.sha256(self.content()).hexdigest()
 
-    def _content(self) -> bytes:
-        from .fetch import fetched
+    def content(self) -> bytes:
+        """Return the encoded image."""
+        from .fetch import PrivateAddressError, fetched
 
         try:
-            return fetched(self.url)
+            return fetched(self.url, private=self.private)
+        except PrivateAddressError as error:
+            found = f"the picture '{_masked(self.url)}' is not fetched ({error})"
+            remedy = (
+                "Download the image and use its path, or set "
+                "data.pictures.fetch_private_addresses to true"
+            )
+            raise PictureError(Problem(self.where, found, remedy)) from error
         except OSError as error:
-            found = f"the picture '{self.url}' cannot be fetched ({error})"
-            remedy = "Repair the address, or download the pictures and give their paths"
+            found = f"the picture '{_masked(self.url)}' cannot be fetched ({error})"
+            remedy = "Correct the URL, or download the images and use their paths"
             raise PictureError(Problem(self.where, found, remedy)) from error
 
 
@@ -183,57 +204,132 @@ def identity(image: ImageRef) -> str:
     return image.key()
 
 
+class ImageKeys:
+    """Content hashes of images, each file read once; an unreadable image has one of its own."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}
+
+    def of(self, row: PreferenceRow) -> tuple[str, ...]:
+        """Return the hashes of a row's images."""
+        return tuple(map(self.key, row.images))
+
+    def key(self, image: ImageRef) -> str:
+        """Return the hash of an image's content."""
+        if isinstance(image, MemoryImage):
+            return image.key()
+        name = identity(image)
+        if name not in self.keys:
+            try:
+                self.keys[name] = image.key()
+            except (OSError, PictureError):
+                self.keys[name] = unreadable_key(name)
+        return self.keys[name]
+
+
+def unreadable_key(name: str) -> str:
+    """Return what stands for the content of an image that cannot be read: only it has that key."""
+    return f"unreadable: {name}"
+
+
+def _masked(url: str) -> str:
+    """Return a URL without the user name and password in it."""
+    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
+
+
+def is_no_image(value: Any) -> bool:
+    """Return whether an entry of an image column stands for no image.
+
+    None, an empty string, and the `{"bytes": None, "path": None}` that `datasets` writes.
+    """
+    if isinstance(value, Mapping):
+        return bool(value) and all(item is None or item == "" for item in value.values())
+    return value is None or (isinstance(value, str) and not value)
+
+
 def image_refs(value: Any, rules: PictureRules, where: str) -> tuple[ImageRef, ...]:
-    """Returns the pictures of a field, unopened.
+    """Return the images of a field, unopened.
 
     Args:
-        value: None, one picture or a list: paths, bytes, base64, addresses, PIL pictures, or the
-            ``{"bytes": ..., "path": ...}`` of `datasets`.
+        value: None, one image or a list of them: paths, ``file://`` URLs, bytes, base64, URLs,
+            `PIL.Image.Image`s, NumPy arrays or tensors (see `pixels.py`), or the
+            ``{"bytes": ..., "path": ...}`` of `datasets`. An array of four dimensions is a list of
+            images; a list inside the list is flattened; None, "" and a dict of Nones are no image.
         rules: Where paths start, and what may be opened.
         where: File, row and field, for messages.
 
     Raises:
         WrongValue: If an entry is none of these, or may not be opened.
     """
-    if value is None:
-        return ()
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(_ref(item, rules, where) for item in values)
+    return tuple(_ref(item, rules, where) for item in _items(value))
+
+
+def _items(value: Any, *, nested: int = 0) -> Iterator[Any]:
+    """Yield the entries of a field that stand for an image."""
+    if isinstance(value, list | tuple) and nested <= MAX_NESTED:
+        for item in value:
+            yield from _items(item, nested=nested + 1)
+    elif is_pixels(value) and value.ndim == BATCH_DIMENSIONS:
+        yield from value
+    elif not is_no_image(value):
+        yield value
 
 
 def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
     if isinstance(item, Mapping) and item.get("bytes") is not None:
         item = item["bytes"]
     elif isinstance(item, Mapping):
-        item = next((item[k] for k in ("path", "url") if isinstance(item.get(k), str)), item)
+        names = (name for name in ("path", "url") if isinstance(item.get(name), str | os.PathLike))
+        item = next((item[name] for name in names), item)
     if isinstance(item, bytes | bytearray) or hasattr(item, "convert"):
         content = bytes(item) if isinstance(item, bytearray) else item
         return MemoryImage(content, where, rules.max_pixels)
-    if isinstance(item, str) and item:
-        return _of_text(item, rules, where)
-    found = f"a picture is {type(item).__name__} ({str(item)[:60]!r})"
-    raise WrongValue(found, "Give a path, bytes or a PIL picture")
+    if is_pixels(item):
+        return MemoryImage(image_of_pixels(item), where, rules.max_pixels)
+    if isinstance(item, str | os.PathLike) and (text := os.fspath(item)):
+        return _of_text(str(text), rules, where)
+    found = f"a picture is {type(item).__name__} ({brief(item)!r})"
+    raise WrongValue(found, "Use a path, bytes, a PIL image, an array or a tensor")
 
 
 def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
     header, comma, encoded = text.partition(",")
     if header.lower().startswith("data:") and comma:
-        return MemoryImage(_decoded(encoded), where, rules.max_pixels)
+        return MemoryImage(_from_base64(encoded), where, rules.max_pixels)
+    if text[:7].lower() == "file://":
+        return FileImage(rules.path(_path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
         if not rules.fetch:
             found = f"the picture is an address ({text[:80]})"
             remedy = "Download the picture and give its path, or set the source's 'fetch_images'"
             raise WrongValue(found, remedy)
-        return UrlImage(text, where, rules.max_pixels)
+        return UrlImage(text, where, rules.max_pixels, rules.fetch_private)
     long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BEGINNINGS)):
-        return MemoryImage(_decoded(text), where, rules.max_pixels)
+        return MemoryImage(_from_base64(text), where, rules.max_pixels)
     if "\0" in text:
         raise WrongValue("the path of a picture holds a zero byte", "Repair the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
-def _decoded(text: str) -> bytes:
+def _path_of_url(url: str) -> str:
+    """Return the path of a ``file://`` URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise WrongValue(
+            f"the URL '{url[:80]}' is not valid ({error})", "Correct the URL"
+        ) from error
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path:
+        found = f"the URL '{url[:80]}' names the host '{parts.netloc}', not a file of this machine"
+        raise WrongValue(found, "Use file:///absolute/path, or the path itself")
+    if "\0" in path:
+        raise WrongValue("the path of an image holds a zero byte", "Correct the path")
+    return path
+
+
+def _from_base64(text: str) -> bytes:
     try:
         plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
         return base64.b64decode(plain, validate=True)
@@ -255,62 +351,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that is too long for any file
         return False
-
-
-def _decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
-    """Returns a file, a stream or a `PIL.Image.Image` as an upright RGB picture of its own."""
-    from PIL import Image
-
-    try:
-        if hasattr(source, "convert"):
-            _refuse_large(source, where, name, max_pixels)
-            return _upright_rgb(source)
-        with Image.open(source) as image:
-            _refuse_large(image, where, name, max_pixels)  # before anything is decoded
-            return _upright_rgb(image)
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
-        found = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
-        raise PictureError(Problem(where, found, "Scale it down")) from error
-    except Exception as error:  # decoders raise what they like
-        reason = str(error).strip() or type(error).__name__
-        raise PictureError(
-            Problem(where, f"the picture '{name}' cannot be read ({reason})", "Replace the picture")
-        ) from error
-
-
-def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
-    width, height = image.size
-    if width * height > most:
-        found = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
-        remedy = "Scale it down, or raise data.pictures.max_pixels"
-        raise PictureError(Problem(where, found, remedy))
-
-
-def _upright_rgb(image: Any) -> Any:
-    """Returns the first frame, turned as its EXIF says, in 8 bits a channel.
-
-    Transparency is dropped as the processors of transformers drop it.
-    """
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = _eight_bits(upright)
-    if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # Pillow asks for it before the colours are read
-    return upright.convert("RGB")
-
-
-def _eight_bits(image: Any) -> Any:
-    """Returns a picture of 16 bits in 8: as it is, Pillow would clip it to white."""
-    import numpy
-
-    scaled = image.convert("F")
-    if not numpy.isfinite(numpy.asarray(scaled)).all():
-        raise ValueError("some of its pixels are no numbers")
-    highest = 65535 if image.mode.startswith("I") else max(scaled.getextrema()[1], 1e-12)
-    if image.mode == "I" and scaled.getextrema()[1] <= 255:
-        highest = 255
-    return scaled.point(lambda value: value * (255 / highest)).convert("L")

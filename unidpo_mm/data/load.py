@@ -10,11 +10,12 @@ from typing import Any
 from ..errors import DataError, Problem
 from ..records import Domain, PreferenceRow
 from .detect import format_named, format_of
-from .files import Record
+from .files import ArrowRecord, Record
 from .formats import Context, Format
 from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
-from .places import OF_FILE, Found, Place, read_place, unformatted
+from .memory import arrow_records, not_records
+from .places import OF_FILE, Found, Place, read_place
 from .scores import PairCounts, ScorePolicy, settle
 
 __all__ = [
@@ -31,9 +32,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-ALIKE = 100
-"""Rows of one unknown layout that are told one by one: a whole file of them need not be."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
@@ -47,6 +45,7 @@ class SourceFile:
         images: Folder of the pictures; None for the folder of the file.
         images_outside: Paths of pictures may leave that folder.
         fetch_images: Addresses of pictures may be fetched.
+        fetch_private_addresses: So may those of this machine and of the local network.
         max_pixels: Most pixels of a picture.
         name: Name of the source; None for the file's name.
         domain: Domain of all its rows; None to tell it row by row.
@@ -62,6 +61,7 @@ class SourceFile:
     images: str | None = None
     images_outside: bool = False
     fetch_images: bool = False
+    fetch_private_addresses: bool = False
     max_pixels: int = MAX_PIXELS
     name: str | None = None
     domain: Domain | None = None
@@ -81,6 +81,7 @@ class SourceFile:
             stated=self.images is not None,
             allow_outside=self.images_outside,
             fetch=self.fetch_images,
+            fetch_private=self.fetch_private_addresses,
             max_pixels=self.max_pixels,
         )
 
@@ -224,26 +225,16 @@ def read_records(
     """
     source = source or SourceFile(path="data")
     place = f"data set '{source.path}'"
-    if isinstance(records, Mapping):
-        known = ", ".join(map(str, records))
-        return _no_rows(place, source, f"it is {type(records).__name__} of {known or 'nothing'}")
-    if isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
-        return _no_rows(place, source, f"it is {type(records).__name__} ({str(records)[:60]!r})")
-    if hasattr(records, "iterrows"):
-        return _no_rows(place, source, "it is a table of pandas")
+    problem = not_records(records, place)
+    if problem is not None:
+        return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
     if hasattr(records, "with_format"):
-        records = unformatted(records)
+        records = arrow_records(records)
     reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
     reader.read((place, number, record) for number, record in enumerate(records, start=1))
     not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
     problems = [*reader.problems, *not_of_rows]
     return Loaded(reader.rows, problems, not_of_rows, [reader.report])
-
-
-def _no_rows(place: str, source: SourceFile, found: str) -> Loaded:
-    remedy = "Give a list of records, a Dataset, or one of the splits of a DatasetDict"
-    problem = Problem(place, f"{found}, no list of rows", remedy)
-    return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
 
 
 class _Reader:
@@ -268,7 +259,6 @@ class _Reader:
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
         self.not_of_rows: list[Problem] = []
-        self.unknown: Counter[str] = Counter()
         self.missing = set(self.columns)
 
     def read(self, records: Iterable[Record]) -> None:
@@ -288,7 +278,6 @@ class _Reader:
         except DataError as error:  # the rest of a file cannot be read; what was read still counts
             self.not_of_rows += error.problems
         self._join(single)
-        self._count_unknown()
         self.report.rows = len(self.rows)
         for usual in sorted(self.missing if self.report.records else ()):
             own = self.columns[usual]
@@ -300,11 +289,9 @@ class _Reader:
     def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
         try:
             usual = self._by_usual_names(record, where)
-            format_ = self._format(usual, where)
-            if format_ is None:
-                self.report.refused += 1
-                return
-            row = format_.parse(usual, self._context(where))
+            format_ = format_of(usual, where, self.named)
+            arrow = isinstance(record, ArrowRecord)
+            row = format_.parse(usual, self._context(where, arrow=arrow))
         except DataError as error:
             self.problems += error.problems
             self.report.refused += 1
@@ -342,24 +329,7 @@ class _Reader:
         rest = {name: value for name, value in named.items() if name not in theirs}
         return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
 
-    def _format(self, record: Mapping[str, Any], where: str) -> Format | None:
-        """Returns the format of a record; of many rows alike that have none the rest is counted."""
-        try:
-            return format_of(record, where, self.named)
-        except DataError as error:
-            (problem,) = error.problems
-            self.unknown[problem.found] += 1
-            if self.unknown[problem.found] <= ALIKE:
-                self.problems.append(problem)
-            return None
-
-    def _count_unknown(self) -> None:
-        for found, rows in self.unknown.items():
-            if rows > ALIKE:
-                rest = f"in {rows - ALIKE:,} more rows {found}"
-                self.problems.append(Problem(self.place, rest, "Repair the ones above first"))
-
-    def _context(self, where: str) -> Context:
+    def _context(self, where: str, *, arrow: bool) -> Context:
         return Context(
             source=self.source.source_name,
             where=where,
@@ -370,6 +340,7 @@ class _Reader:
             pairing=self.source.scores.pairing,
             needs_scores=self.source.needs_scores,
             columns=self.columns,
+            arrow=arrow,
         )
 
     def _join(self, single: Sequence[PreferenceRow]) -> None:

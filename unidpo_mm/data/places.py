@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, Problem
-from .files import READERS, Record, kind_of, read_file
+from .files import READERS, ArrowRecord, Record, kind_of, read_file
 
 __all__ = ["OF_FILE", "Found", "Place", "read_place", "unformatted"]
 
@@ -208,7 +208,7 @@ def _saved(path: Path, place: Place) -> Iterator[Record]:
 
 def _of_dataset(dataset: Any, place: str) -> Iterator[Record]:
     for number, record in enumerate(undecoded(dataset), start=1):
-        yield place, number, record
+        yield place, number, ArrowRecord(record)
 
 
 def unformatted(dataset: Any) -> Any:

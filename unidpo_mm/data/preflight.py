@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from ..adapter import Adapter
 from ..errors import DataError, PictureError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
-from .images import identity
+from .groups import prompt_key
+from .images import ImageKeys
 from .measure import MeasuredRow, measure_rows
 
-__all__ = ["Preflight", "preflight"]
+__all__ = ["Preflight", "preflight", "survey"]
 
-SHOWN = 200
-"""Problems kept in full; a whole file of one mistake need not fill the memory."""
+MAX_KEPT = 100_000
+"""Problems kept in full; a huge file of one mistake need not fill the memory."""
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Preflight:
     Attributes:
         rows, pairs, responses, images: Counts.
         domains: Rows of each domain.
-        prompts: Distinct prompts with their pictures.
+        prompts: Distinct prompts of the training rows, see `data.groups.prompt_key`.
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
         shrunk_pictures: Pictures made smaller for it.
@@ -33,6 +34,7 @@ class Preflight:
         left_out: Numbers of all these rows.
         tokens: Layout -> tokens of all rows; ``packed`` stands for ``joined``, too.
         tokens_of_pair: Layout -> most tokens that one pair adds to a batch, likewise.
+        measured: What each row measures, skipped ones too; empty unless that was kept.
     """
 
     rows: int = 0
@@ -50,7 +52,13 @@ class Preflight:
     left_out: set[int] = field(default_factory=set)
     tokens: Counter[Layout] = field(default_factory=Counter)
     tokens_of_pair: dict[Layout, float] = field(default_factory=lambda: {"plain": 0, "packed": 0})
-    problems: list[Problem] = field(default_factory=list)
+    measured: list[MeasuredRow] = field(default_factory=list, repr=False)
+
+    def reasons(self) -> str:
+        """Return how many rows are skipped for what."""
+        images = len(self.left_out) - self.too_long
+        counts = ((self.too_long, "longer than max_length"), (images, "with unreadable images"))
+        return ", ".join(f"{number:,} {reason}" for number, reason in counts if number)
 
     def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
         """Adds what was found in a row that is kept."""
@@ -82,26 +90,57 @@ def preflight(
     drop_long: bool = False,
     max_skipped_fraction: float = 0.0,
 ) -> Preflight:
-    """Encodes every row once and counts; tensors are not kept.
-
-    Args:
-        rows: All rows of a run.
-        adapter: Encodes them.
-        workers: Processes that share the work, as for the data loader.
-        drop_long: Leave rows out that do not fit.
-        max_skipped_fraction: Share of rows that may be left out for their pictures.
+    """Encode every row once and count; tensors are not kept. See `survey`.
 
     Raises:
-        DataError: With every problem found.
+        DataError: With every problem.
+    """
+    result, problems = survey(
+        rows,
+        adapter,
+        workers=workers,
+        drop_long=drop_long,
+        max_skipped_fraction=max_skipped_fraction,
+    )
+    if problems:
+        raise DataError(problems)
+    return result
+
+
+def survey(
+    rows: Sequence[PreferenceRow],
+    adapter: Adapter,
+    *,
+    training: int | None = None,
+    workers: int = 0,
+    drop_long: bool = False,
+    max_skipped_fraction: float = 0.0,
+    keep: bool = False,
+) -> tuple[Preflight, list[Problem]]:
+    """Encode every row once; return the counts, and what a run refuses.
+
+    Args:
+        rows: All rows of a run, those to train on first.
+        adapter: Encodes them.
+        training: Number of rows to train on; None for all. Distinct prompts are counted of these.
+        workers: Processes that share the work, as for the data loader.
+        drop_long: Skip rows that do not fit.
+        max_skipped_fraction: Share of rows that may be skipped for their images.
+        keep: Keep what each row measures.
     """
     result = Preflight()
     prompts, problems = set(), _Problems()
     unreadable: list[Problem] = []
+    keys = ImageKeys()
+    training = len(rows) if training is None else training
     measured_rows = measure_rows(rows, adapter, workers=workers)
     for number, (row, measured) in enumerate(zip(rows, measured_rows, strict=True)):
+        if keep:
+            result.measured.append(measured)
         if not measured.problems:
             result.count(row, measured)
-            prompts.add((row.messages, _names(row)))
+            if number < training:
+                prompts.add(prompt_key(row, keys.of(row)))
         elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
             result.left_out.add(number)
@@ -113,9 +152,8 @@ def preflight(
     result.prompts = len(prompts)
     if len(result.left_out) - result.too_long > max_skipped_fraction * len(rows):
         problems.add(unreadable)
-    problems.raise_any()
     result.unreadable = unreadable
-    return result
+    return result, problems.all()
 
 
 class _Problems:
@@ -126,17 +164,13 @@ class _Problems:
         self.hidden = 0
 
     def add(self, problems: Sequence[Problem]) -> None:
-        kept = problems[: max(SHOWN - len(self.shown), 0)]
+        kept = problems[: max(MAX_KEPT - len(self.shown), 0)]
         self.shown += kept
         self.hidden += len(problems) - len(kept)
 
-    def raise_any(self) -> None:
+    def all(self) -> list[Problem]:
         if self.hidden:
             remedy = "Repair the ones above first"
-            self.shown.append(Problem("data", f"{self.hidden} more problems were found", remedy))
-        if self.shown:
-            raise DataError(self.shown)
-
-
-def _names(row: PreferenceRow) -> tuple[str, ...]:
-    return tuple(identity(image) for image in row.images)
+            found = f"{self.hidden:,} more problems were found"
+            self.shown.append(Problem("data", found, remedy))
+        return self.shown

@@ -1,6 +1,8 @@
 """What is raised where a value cannot be used and its place is not known yet."""
 
-__all__ = ["WrongValue"]
+from typing import Any
+
+__all__ = ["WrongValue", "brief"]
 
 
 class WrongValue(Exception):
@@ -14,3 +16,14 @@ class WrongValue(Exception):
     def __init__(self, found: str, remedy: str) -> None:
         super().__init__(found)
         self.found, self.remedy = found, remedy
+
+
+def brief(value: Any, limit: int = 60) -> str:
+    """Return the beginning of a value's text, for messages.
+
+    Some values have none: an integer of 10,000 digits, a list that holds itself.
+    """
+    try:
+        return str(value)[:limit]
+    except Exception:  # whatever the value's own code raises
+        return "..."

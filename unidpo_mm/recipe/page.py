@@ -38,6 +38,7 @@ IN_PYTHON = {
     "model.trust_remote_code": "`model_init_kwargs`",
     "model.init_kwargs": "`model_init_kwargs`",
     "data.sources": "`train_dataset`",
+    "data.sources.images": "`images`",
     "data.sources.loss": "`loss_by_source`",
     "data.eval_sources": "`eval_dataset`",
     "data.eval_fraction": "`eval_fraction`",

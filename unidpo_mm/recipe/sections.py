@@ -178,6 +178,8 @@ class PicturesSection(Section):
     """Most pixels of a picture before it is scaled; a larger one is never decoded."""
     max_skipped_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of rows that may be left out, and counted, since a picture is missing or broken."""
+    fetch_private_addresses: bool = False
+    """Whether `fetch_images` may download from this machine and the local network."""
 
 
 class DataSection(Section):

@@ -16,6 +16,17 @@ from ..errors import Problem
 
 __all__ = ["CORE_TYPES", "NONE_WORD", "Document", "KeyPath", "key_name", "parse_yaml"]
 
+MAX_CHARACTERS = 1_000_000
+"""Longest document; recipes have a few thousand characters."""
+MAX_VALUES = 100_000
+"""Most values of a document after its aliases are expanded; nine lines can mean a billion."""
+MAX_DEPTH = 100
+"""Deepest nesting; recipes go down five levels."""
+MAX_DIGITS = 100
+"""Longest number; Python refuses to print integers of more than 4,300 digits."""
+SHOWN_VALUE = 80
+"""Characters of a value that a message shows."""
+
 KeyPath = tuple[str | int, ...]
 """Where a value stands, for example ("data", "sources", 0, "path")."""
 
@@ -90,18 +101,35 @@ def parse_yaml(text: str, name: str) -> Document:
         name: What to call it in messages, usually the file's name.
     """
     document = Document(name)
+    if len(text) > MAX_CHARACTERS:
+        found = f"the document has {len(text):,} characters and the limit is {MAX_CHARACTERS:,}"
+        document.problems.append(Problem(name, found, "Write a shorter one"))
+        return document
     try:
         root = yaml.compose(text, Loader=_CoreLoader)
     except yaml.YAMLError as error:
         document.problems.append(_syntax_problem(error, name))
         return document
     except RecursionError:
-        remedy = "Close the brackets"
-        document.problems.append(Problem(name, "this is nested too deeply to be a recipe", remedy))
+        document.problems.append(_too_deep(name))
         return document
     if root is not None:
-        document.data = _Builder(document).value(root, (), frozenset())
+        try:
+            document.data = _Builder(document).value(root, (), frozenset())
+        except RecursionError:  # aliases nest deeper than the text does
+            document.problems.append(_too_deep(name))
+        except _TooManyValuesError:
+            found = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
+            document.problems.append(Problem(name, found, "Use fewer aliases inside aliases"))
     return document
+
+
+class _TooManyValuesError(Exception):
+    """A document is too large once its aliases are expanded."""
+
+
+def _too_deep(name: str) -> Problem:
+    return Problem(name, "this is nested too deeply to be a recipe", "Close the brackets")
 
 
 def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
@@ -118,9 +146,15 @@ class _Builder:
 
     def __init__(self, document: Document) -> None:
         self.document = document
+        self.values = 0
 
     def value(self, node: yaml.Node, path: KeyPath, above: frozenset[int]) -> Any:
         """Returns the value of a node; `above` holds the nodes it stands in."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise _TooManyValuesError
+        if len(path) > MAX_DEPTH:
+            raise RecursionError
         self.document.lines.setdefault(path, node.start_mark.line + 1)
         if id(node) in above:
             return self._problem(path, "an alias refers to what it stands in", "Write it out")
@@ -141,7 +175,7 @@ class _Builder:
             line = key_node.start_mark.line + 1
             if key_node.tag != _TAG + "str":
                 written = getattr(key_node, "value", "")
-                shown = f" '{written}'" if isinstance(written, str) else ""
+                shown = f" '{_shortened(written)}'" if isinstance(written, str) else ""
                 self._problem_at(line, path, f"the key{shown} is not text", "Put it in quotes")
                 continue
             key = key_node.value
@@ -165,7 +199,8 @@ class _Builder:
             return _SCALARS[node.tag](node.value)
         except ValueError:
             kind = node.tag.removeprefix(_TAG)
-            return self._problem(path, f"'{node.value}' is not a value of !!{kind}", "Correct it")
+            found = f"'{_shortened(node.value)}' is not a value of !!{kind}"
+            return self._problem(path, found, "Correct it")
 
     def _problem(self, path: KeyPath, found: str, remedy: str) -> None:
         self.document.problems.append(Problem(self.document.where(path), found, remedy))
@@ -174,6 +209,12 @@ class _Builder:
         where = f"{self.document.name} line {line}"
         key = f", key '{key_name(path)}'" if path else ""
         self.document.problems.append(Problem(where + key, found, remedy))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= SHOWN_VALUE:
+        return text
+    return f"{text[:SHOWN_VALUE]}... ({len(text):,} characters)"
 
 
 def _bool(text: str) -> bool:
@@ -187,6 +228,8 @@ def _null(text: str) -> None:
 
 
 def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(text)
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 

@@ -25,7 +25,8 @@ DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
 ROLES = ("system", "user", "assistant", "tool")
 SCORE_MISSING = (
     "the score is missing",
-    "Give a finite score to every answer, or choose a loss that needs none (dpo, simpo)",
+    "Add a finite score to every response, set the source's scores.missing to a quality weight such"
+    " as 0.5 (loss uni_dpo), or use a loss that needs no scores (dpo, simpo)",
 )
 """What is wrong, and what to do, where a loss needs a score that a row lacks."""
 

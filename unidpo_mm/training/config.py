@@ -94,6 +94,9 @@ class UniDPOConfig(TrainingArguments):
     """What happens to longer rows; see `data.length_policy` in docs/recipe.md."""
     max_skipped_fraction: float = 0.0
     """Share of rows that may be left out, and counted, since a picture is missing or broken."""
+    images: str | None = None
+    """Directory that relative image paths in the data sets start from; None for the current one.
+    If it is set, absolute paths have to lie in it, too."""
     score_scale: list[float] | None = None
     """The unit of all scores, [lowest, highest]; scores of a declared scale are mapped to it."""
     scores: dict[str, Any] | None = None

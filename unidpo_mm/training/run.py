@@ -15,7 +15,7 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..atomic import write_text
-from ..data.load import SourceFile, log_reports, read_sources
+from ..data.load import SourceFile, log_reports
 from ..data.scores import ScorePolicy
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
@@ -27,11 +27,12 @@ from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, verify
 from .config import UniDPOConfig
+from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import compare_options, recorded_options
 from .loss_settings import weighs_missing
 from .resume import refuse_changes
 from .run_lock import exclusive
-from .setup import load_family_and_adapter, prepare_data
+from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
 
 __all__ = [
@@ -196,36 +197,37 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
 
 
 def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
-    """Returns the training rows and the evaluation rows of all sources."""
+    """Return the training rows and the evaluation rows of all sources.
+
+    Raises:
+        DataError: With the problems of all rows, those that could be read included.
+    """
     data = recipe.data
-    needs_scores = arguments_of(recipe).loss_settings().needs_scores
-    problems: list[Problem] = []
-    result: list[list[PreferenceRow]] = []
-    for sources in (data.sources, data.eval_sources):
-        files = [source_file(source, data) for source in sources]
-        files = [
-            dataclasses.replace(file, needs_scores=needs_scores(file.source_name)) for file in files
-        ]
-        loaded = read_sources(files, score_scale=data.score_scale)
-        log_reports(loaded.reports)
-        result.append(loaded.rows)
-        problems += loaded.problems
+    training, held_out = read_run_files(
+        [source_file(source, data) for source in data.sources],
+        [source_file(source, data) for source in data.eval_sources],
+        arguments_of(recipe).loss_settings(),
+        data.score_scale,
+    )
+    log_reports([*training.reports, *held_out.reports])
+    problems = [*training.problems, *held_out.problems]
     if problems:
-        raise DataError([*problems, *_problems_of_good_rows(recipe, *result)])
-    return result[0], result[1]
+        raise DataError([*problems, *_problems_of_good_rows(recipe, training.rows, held_out.rows)])
+    if not training.rows:
+        raise DataError(NO_ROW)
+    return training.rows, held_out.rows
 
 
 def _problems_of_good_rows(
     recipe: Recipe, train_rows: list[PreferenceRow], eval_rows: list[PreferenceRow]
 ) -> Sequence[Problem]:
-    """Returns what else is wrong where some rows could not be read, for the same message."""
+    """Return what else is wrong where some rows could not be read, for the same message."""
     args = arguments_of(recipe)
     try:
         _, adapter = load_family_and_adapter(recipe.model.name_or_path, args)
-        prepare_data(train_rows, eval_rows, args, args.loss_settings(), adapter)
     except UniDPOError as error:
         return error.problems
-    return ()
+    return examine_rows(train_rows, eval_rows, args, args.loss_settings(), adapter).problems
 
 
 def source_file(source: SourceSection, data: DataSection) -> SourceFile:
@@ -233,7 +235,12 @@ def source_file(source: SourceSection, data: DataSection) -> SourceFile:
     given = source.model_dump(exclude={"scores", "loss"})
     scores = source.scores or ScoresSection()
     policy = ScorePolicy(**scores.model_dump())
-    return SourceFile(**given, scores=policy, max_pixels=data.pictures.max_pixels)
+    return SourceFile(
+        **given,
+        scores=policy,
+        max_pixels=data.pictures.max_pixels,
+        fetch_private_addresses=data.pictures.fetch_private_addresses,
+    )
 
 
 def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Puts the pieces of a run together: model, adapter, reference, loss and data."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
 from ..data.groups import group_by_prompt, weigh_by_group
 from ..data.load import SourceFile, log_reports, read_records
-from ..data.preflight import Preflight, preflight
-from ..data.scores import without_weight
+from ..data.preflight import Preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
@@ -46,12 +45,14 @@ from ..plugins import suggestion
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .data_options import score_policy
+from .examine import examine_rows
 from .loss_settings import LossSettings
 from .memory_policy import parse_memory
+from .python_names import in_python
 from .references import build_run_reference, compute_dtype, loading_source
 from .score_warnings import score_warnings
 
-__all__ = ["RunParts", "prepare_data", "prepare_model", "prepare_run"]
+__all__ = ["PreparedData", "RunParts", "prepare_data", "prepare_model", "prepare_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class RunParts:
             between pixels and language model trains.
         unpackable: Why rows cannot be packed for this model; None where they can.
         train_rows, eval_rows: The data.
+        eval_sets: Name of an evaluation set -> its rows; empty unless `eval_dataset` is a dict.
         preflight: What a pass over the data found; None if it was switched off.
     """
 
@@ -83,6 +85,24 @@ class RunParts:
     unpackable: str | None
     train_rows: Sequence[PreferenceRow]
     eval_rows: Sequence[PreferenceRow]
+    eval_sets: Mapping[str, Sequence[PreferenceRow]]
+    preflight: Preflight | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """The rows of a run.
+
+    Attributes:
+        train_rows: Rows to train on.
+        eval_rows: Rows to evaluate on, those of all sets.
+        eval_sets: Name of an evaluation set -> its rows; empty unless several sets were passed.
+        preflight: What a pass over the rows found; None if it was switched off.
+    """
+
+    train_rows: list[PreferenceRow]
+    eval_rows: list[PreferenceRow]
+    eval_sets: dict[str, list[PreferenceRow]]
     preflight: Preflight | None
 
 
@@ -107,9 +127,8 @@ def prepare_run(
     if isinstance(peft_config, LoraSettings):
         check_lora_parts(peft_config, family, args.freeze)
     # weights come last: a mistake in the data shows before gigabytes are read
-    train_rows, eval_rows, found = prepare_data(
-        train_dataset, eval_dataset, args, settings, adapter
-    )
+    data = prepare_data(train_dataset, eval_dataset, args, settings, adapter)
+    train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
     _check_reached(policy, [*train_rows])
@@ -132,7 +151,8 @@ def prepare_run(
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
-        preflight=found,
+        eval_sets=data.eval_sets,
+        preflight=data.preflight,
     )
 
 
@@ -254,72 +274,87 @@ def prepare_data(
     args: UniDPOConfig,
     settings: LossSettings,
     adapter: Adapter,
-) -> tuple[list[PreferenceRow], list[PreferenceRow], Preflight | None]:
-    """Returns training rows, held-out rows, and what a pass over them found.
+) -> PreparedData:
+    """Read, examine and group the rows of a run.
+
+    Args:
+        train_dataset: What to train on.
+        eval_dataset: What to evaluate on, or a dict of several such sets by name.
+        args: Settings of the run.
+        settings: The loss.
+        adapter: Encodes rows.
 
     Raises:
         DataError: With every problem of every row.
     """
     train_rows, problems = _read(train_dataset, "data", args, settings)
-    eval_rows, wrong = _read(eval_dataset, "evaluation data", args, settings)
-    problems += [*wrong, *settings.check_sources([*train_rows, *eval_rows])]
-    problems += [*settings.check_rows(train_rows), *without_weight(train_rows)]
-    if settings.loss.unit == "pair":
-        problems += settings.check_rows(eval_rows)
-    found = None
-    try:
-        found = _look(train_rows, eval_rows, args, adapter)
-    except DataError as error:
-        problems += error.problems
+    sets = {}
+    for name, dataset in _named_sets(eval_dataset).items():
+        label = f"evaluation data {name}".rstrip()
+        sets[name], wrong = _read(dataset, label, args, settings)
+        problems += wrong
+    eval_rows = [row for rows in sets.values() for row in rows]
+    examined = examine_rows(train_rows, eval_rows, args, settings, adapter)
+    problems += examined.problems
     if problems:
-        raise DataError(problems)
+        raise DataError(map(in_python, problems))
+    found = examined.preflight
     if found is not None:
-        eval_rows = found.kept(eval_rows, first=len(train_rows))
+        first = len(train_rows)
+        for name, rows in sets.items():
+            sets[name] = found.kept(rows, first=first)
+            first += len(rows)
         train_rows = found.kept(train_rows)
-        if found.left_out and not train_rows:
-            nothing = f"all {len(found.left_out):,} rows are left out"
-            raise DataError(Problem("data", nothing, "Raise max_length, or repair the pictures"))
     if args.eval_fraction > 0 and not eval_rows:
         seed = args.seed if args.data_seed is None else args.data_seed
-        train_rows, eval_rows = split_rows(train_rows, args.eval_fraction, seed=seed)
+        train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
     if settings.loss.unit == "response":
         train_rows = [row.for_responses() for row in train_rows if row.targets()]
     elif args.group_by_prompt:
         train_rows = group_by_prompt(train_rows, most_pairs=args.per_device_train_batch_size)
-        eval_rows = group_by_prompt(eval_rows, most_pairs=args.per_device_eval_batch_size)
+        for name, rows in sets.items():
+            sets[name] = group_by_prompt(rows, most_pairs=args.per_device_eval_batch_size)
     if args.pair_weighting == "group":
         train_rows = weigh_by_group(train_rows)
-    return train_rows, eval_rows, found
+    return PreparedData(
+        train_rows=train_rows,
+        eval_rows=[row for rows in sets.values() for row in rows],
+        eval_sets={name: rows for name, rows in sets.items() if name},
+        preflight=found,
+    )
 
 
-def _look(
-    train_rows: list[PreferenceRow],
-    eval_rows: list[PreferenceRow],
-    args: UniDPOConfig,
-    adapter: Adapter,
-) -> Preflight | None:
-    """Returns what a pass over all rows found, which may leave some of them out."""
-    if args.preflight:
-        return preflight(
-            [*train_rows, *eval_rows],
-            adapter,
-            workers=args.dataloader_num_workers,
-            drop_long=args.length_policy == "drop",
-            max_skipped_fraction=args.max_skipped_fraction,
-        )
-    if args.length_policy == "drop" or args.max_skipped_fraction > 0:
-        found = "rows are to be left out, and nothing looks for them before training"
-        raise DataError(Problem("data.preflight", found, "Set it to true"))
-    return None
+def _named_sets(eval_dataset: Any) -> dict[str, Any]:
+    """Return evaluation sets by name; a single one has no name.
+
+    Raises:
+        DataError: If a name cannot be part of a metric's name, or a set is None.
+    """
+    if not isinstance(eval_dataset, Mapping):
+        return {"": eval_dataset}
+    problems = []
+    for name, dataset in eval_dataset.items():
+        where = f"eval_dataset[{name!r}]"
+        if not isinstance(name, str) or not name.strip():
+            problems.append(Problem(where, "the name is not text", "Use a name such as 'val'"))
+        elif dataset is None:
+            problems.append(Problem(where, "there is no data set", "Remove the name"))
+    if not eval_dataset:
+        problems.append(Problem("eval_dataset", "the dict is empty", "Pass None, or a data set"))
+    if problems:
+        raise DataError(problems)
+    return dict(eval_dataset)
 
 
 def _read(
     dataset: Any, source: str, args: UniDPOConfig, settings: LossSettings
 ) -> tuple[list[PreferenceRow], list[Problem]]:
-    """Returns the rows of a data set in memory; rows of a recipe's sources come ready-made."""
+    """Return the rows of a data set in memory; rows of a recipe's sources come ready-made."""
     scale = args.score_scale
     declared = SourceFile(
         path=source,
+        name=source,
+        images=None if args.images is None else str(args.images),
         scores=score_policy(args),
         needs_scores=settings.needs_scores(source),
     )

@@ -47,7 +47,10 @@ def picture_reference(picture: Picture, folder: Path, where: str) -> "ImageRef":
     content = str(picture.content) if isinstance(picture.content, Path) else picture.content
     rules = PictureRules(folder=folder, allow_outside=isinstance(picture.content, Path))
     try:
-        (reference,) = image_refs(content, rules, where)
+        references = image_refs(content, rules, where)
     except WrongValue as error:
         raise DataError(Problem(where, error.found, error.remedy)) from error
-    return reference
+    if len(references) != 1:
+        text = f"there are {len(references)} images in place of one"
+        raise DataError(Problem(where, text, "Use one path, bytes or PIL image"))
+    return references[0]

@@ -28,6 +28,8 @@ class Context:
         pairing: Makes pairs (chosen, rejected) of the answers of a row by their scores.
         needs_scores: The loss needs a score for every answer of a pair.
         columns: Name of a column of the format -> its name in the file, where they differ.
+        arrow: The record comes from Arrow (Parquet, `datasets`), whose nulls may not be in the
+            source; see `_messages.py`.
     """
 
     source: str
@@ -39,6 +41,7 @@ class Context:
     pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]]
     needs_scores: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    arrow: bool = False
 
 
 def _any(record: Mapping[str, Any]) -> bool:

@@ -1,4 +1,11 @@
-"""Prompts and answers of every spelling become messages: strings, turns, parts, placeholders."""
+"""Prompts and answers of every spelling become messages: strings, turns, parts, placeholders.
+
+Nulls. Arrow gives every record of a column the same keys, so a null inside a record of Parquet, of
+an Arrow file or of a `datasets` data set may never have been in the source. There, keys of null are
+dropped from tool calls and tool schemas (`arrow=True`). In JSON, JSONL and Python records a null is
+what its author wrote, and is kept. Whoever needs nulls in Parquet writes the arguments of a call as
+JSON text, which is parsed once and keeps them.
+"""
 
 import dataclasses
 import json
@@ -8,9 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...records import ImageSlot, Message
-from ..wrong import WrongValue
+from ..images import is_no_image
+from ..wrong import WrongValue, brief
 
-__all__ = ["Prompt", "answer_of", "describe", "is_empty", "json_of", "prompt_of", "tools_of"]
+__all__ = [
+    "Prompt",
+    "answer_of",
+    "describe",
+    "is_empty",
+    "json_of",
+    "prompt_of",
+    "tools_of",
+]
 
 PLACEHOLDER = "<image>"
 """What stands for a picture in a string, whatever the model's own token is."""
@@ -47,8 +63,12 @@ class Prompt:
         return Prompt(tuple(messages), self.raw, self.pictures)
 
 
-def prompt_of(value: Any) -> Prompt:
-    """Returns the messages of a prompt: a string, or a list of turns.
+def prompt_of(value: Any, *, arrow: bool = False) -> Prompt:
+    """Return the messages of a prompt: a string, or a list of turns.
+
+    Args:
+        value: The prompt.
+        arrow: The record comes from Arrow, whose nulls may not be in the source.
 
     Raises:
         WrongValue: If it is neither.
@@ -63,7 +83,7 @@ def prompt_of(value: Any) -> Prompt:
         )
     pictures: list[Any] = []
     turns = [{"role": "user", "content": value}] if plain else value
-    messages = tuple(_message(turn, pictures) for turn in turns)
+    messages = tuple(_message(turn, pictures, arrow=arrow) for turn in turns)
     return Prompt(messages, plain, tuple(pictures))
 
 
@@ -86,7 +106,20 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     before = [(turn.role, turn.text) for turn in messages[:-1]]
     repeated = [(turn.role, turn.text) for turn in prompt]
     answer = messages[-1]
-    if answer.role != "assistant" or before not in ([], repeated, repeated[-len(before) :]):
+    allowed = [[], repeated, repeated[-len(before) :]]
+    if repeated[-1:] == [("assistant", answer.text)]:  # the prompt holds the response already
+        allowed.append(repeated[:-1])
+    longer = bool(repeated) and before[: len(repeated)] == repeated
+    extra = before[len(repeated) :] if longer else before
+    continues = before not in allowed and (longer or extra[0][0] == "assistant")
+    if answer.role == "assistant" and continues:
+        roles = ", ".join(role for role, _ in [*extra, (answer.role, "")])
+        found = f"{len(extra) + 1} messages follow the prompt ({roles}), and a response is one"
+        remedy = (
+            "Cut the dialogues after the first assistant message that differs, or remove the row"
+        )
+        raise WrongValue(found, remedy)
+    if answer.role != "assistant" or before not in allowed:
         roles = ", ".join(turn.role for turn in messages)
         remedy = "Give the assistant's message alone, or the prompt followed by it"
         raise WrongValue(f"found messages of {roles}", remedy)
@@ -103,31 +136,105 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     return answer.text
 
 
-def tools_of(value: Any) -> str:
-    """Returns the tools of a row as JSON; they come as a list of schemas, or as JSON.
+def tools_of(value: Any, *, arrow: bool = False) -> str:
+    """Return the tools of a row as JSON.
+
+    They come as a list of schemas or as JSON text of one; a schema, and the parameters of a
+    function, may be JSON text themselves.
+
+    Args:
+        value: The tools.
+        arrow: The record comes from Arrow, whose nulls may not be in the source.
 
     Raises:
         WrongValue: If they are something else.
     """
     if is_empty(value):
         return ""
-    remedy = "Give a list of JSON schemas of functions"
+    remedy = "Use a list of JSON schemas of functions"
     if isinstance(value, str):
-        try:
-            value = json_of(value)
-        except ValueError as error:
-            raise WrongValue(f"the tools are no JSON ({error})", remedy) from error
-    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+        value = _parsed(value, "the tools are", remedy)
+        if is_empty(value):
+            return ""
+        arrow = False
+    if not isinstance(value, list | tuple):
         raise WrongValue(f"found {describe(value)}", remedy)
-    return json.dumps(without_nones(value), ensure_ascii=False)
+    return _as_json([_tool(item, remedy, arrow=arrow) for item in value])
 
 
-def without_nones(value: Any) -> Any:
-    """Returns nested records without the keys of None that Arrow adds to make them alike."""
+def _tool(value: Any, remedy: str, *, arrow: bool) -> Mapping[str, Any]:
+    """Return the schema of one tool, its parameters as an object."""
+    tool = _parsed(value, "a tool is", remedy) if isinstance(value, str) else value
+    if not isinstance(tool, Mapping):
+        raise WrongValue(f"found {describe(value)}", remedy)
+    tool = _without_nulls(tool) if arrow and tool is value else tool
+    for schema in (tool, tool.get("function")):
+        if isinstance(schema, Mapping) and isinstance(schema.get("parameters"), str):
+            found = "the parameters of a tool are"
+            parameters = _parsed(schema["parameters"], found, "Use a JSON schema")
+            changed = {**schema, "parameters": parameters}
+            return changed if schema is tool else {**tool, "function": changed}
+    return tool
+
+
+def _tool_calls(value: Any) -> Any:
+    """Return the calls of a message with their arguments as objects, whatever wrote them as text.
+
+    OpenAI's form has the arguments as JSON text; a template encodes them with `tojson`, so text
+    would be encoded twice.
+    """
+    remedy = "Use a list of {'function': {'name': ..., 'arguments': {...}}}"
+    calls = _parsed(value, "the tool calls are", remedy) if isinstance(value, str) else value
+    read = [_call(call) for call in calls] if isinstance(calls, list | tuple) else [calls]
+    if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in read):
+        raise WrongValue(f"the tool calls are {describe(value)}", remedy)
+    return read
+
+
+def _call(value: Any) -> Any:
+    """Return one call, `{"function": {...}}` or the function itself, with parsed arguments."""
+    call = _parsed(value, "a call is", "Use an object") if isinstance(value, str) else value
+    if not isinstance(call, Mapping):
+        return call
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _call(call["function"])}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    remedy = "Use an object, or JSON text of one"
+    parsed = _parsed(arguments, "the arguments of a tool call are", remedy) if arguments else {}
+    if not isinstance(parsed, Mapping):
+        found = f"the arguments of a tool call are JSON text of {describe(parsed)}"
+        raise WrongValue(found, remedy)
+    return {**call, "arguments": parsed}
+
+
+def _parsed(text: str, subject: str, remedy: str) -> Any:
+    """Return what JSON text holds; anything else is a `WrongValue`."""
+    try:
+        return json_of(text)
+    except ValueError as error:
+        raise WrongValue(f"{subject} not valid JSON ({error})", remedy) from error
+
+
+def _as_json(value: Any) -> str:
+    """Return a value as JSON text.
+
+    Raises:
+        WrongValue: If it is nested too deeply or refers to itself.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError) as error:
+        raise WrongValue("it is nested too deeply", "Use less nesting") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return nested records without their keys of None."""
     if isinstance(value, Mapping):
-        return {key: without_nones(one) for key, one in value.items() if one is not None}
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [without_nones(one) for one in value]
+        return [_without_nulls(item) for item in value]
     return value
 
 
@@ -137,10 +244,10 @@ def is_empty(value: Any) -> bool:
 
 
 def json_of(text: str) -> Any:
-    """Returns what a string of JSON holds.
+    """Return what a string of JSON holds.
 
     Raises:
-        ValueError: If it is none, or nested too deeply.
+        ValueError: If it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -150,19 +257,24 @@ def json_of(text: str) -> Any:
 
 def describe(value: Any) -> str:
     """Says what a value is, briefly."""
-    return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
+    return "nothing" if value is None else f"{type(value).__name__} ({brief(value)!r})"
 
 
-def _message(turn: Any, pictures: list[Any], *, answer: bool = False) -> Message:
+def _message(
+    turn: Any, pictures: list[Any], *, answer: bool = False, arrow: bool = False
+) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         remedy = "Write each message as {'role': ..., 'content': ...}"
         raise WrongValue(f"a message is {describe(turn)}", remedy)
     extras = {
-        name: without_nones(value)
+        name: _without_nulls(value) if arrow else value
         for name, value in turn.items()
         if name not in ("role", "content") and not is_empty(value)
     }
-    written = json.dumps(extras, ensure_ascii=False, default=str) if extras else ""
+    for name, read in (("tool_calls", _tool_calls), ("function_call", _call)):
+        if name in extras:
+            extras[name] = read(extras[name])
+    written = _as_json(extras) if extras else ""
     content = turn.get("content")
     if isinstance(content, str):
         text = _unbroken(content)  # in an answer <image> is a word as any other
@@ -180,7 +292,7 @@ def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("image", "image_url"):
         given = [part.get(name) for name in ("image", "path", "url", "image_url", "base64")]
-        found = next((one for one in given if one is not None), None)
+        found = next((one for one in given if not is_no_image(one)), None)
         if found is not None:
             pictures.append(
                 found["url"] if isinstance(found, Mapping) and "url" in found else found
@@ -191,7 +303,7 @@ def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
     if kind in ("video", "audio"):
         raise WrongValue(f"a part of a message is {kind}, which is not understood yet", "Remove it")
     remedy = "Write {'type': 'text', 'text': ...} or {'type': 'image'}"
-    raise WrongValue(f"a part of a message is {str(part)[:80]}", remedy)
+    raise WrongValue(f"a part of a message is {brief(part, 80)}", remedy)
 
 
 def _unbroken(text: str) -> str:

@@ -1,5 +1,6 @@
 """Reads a record field by field and keeps the problems of all of them; every format uses it."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +18,20 @@ from ...records import (
     PreferenceRow,
     Response,
 )
-from ..images import image_refs
-from ..wrong import WrongValue
+from ..images import image_refs, is_no_image
+from ..wrong import WrongValue, brief
 from . import Context
-from ._messages import Prompt, answer_of, is_empty, prompt_of, tools_of
+from ._messages import Prompt, answer_of, describe, is_empty, prompt_of, tools_of
 
 __all__ = ["COMMON", "PICTURES", "SCORES", "RowReader"]
 
 PICTURES = frozenset({"images", "image"})
-COMMON = frozenset({"id", "domain", "weight", "tools"}) | PICTURES
+COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | PICTURES
 """Columns that every format reads where they are there."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
+
+MAX_ID = 500
+"""Characters of an id that is not a string."""
 
 REFUSED = {
     "rejected_images": (
@@ -74,12 +78,65 @@ class RowReader:
         return self.record.get(name)
 
     def prompt(self, name: str = "prompt", value: Any = None) -> tuple[Message, ...]:
-        """Reads the prompt from a column, or from a value that was made of it."""
+        """Read the prompt from a column, or from a value made of it.
+
+        The column `system` goes in front of it.
+        """
         self.prompt_field = name
         given = self.get(name) if value is None else value
-        self.asked = self._read(name, prompt_of, given, default=self.asked)
-        self.tools = self._read("tools", tools_of, self.get("tools"), default="")
+        arrow = self.context.arrow
+        self.asked = self._read(name, prompt_of, given, default=self.asked, arrow=arrow)
+        self.tools = self._read("tools", tools_of, self.get("tools"), default="", arrow=arrow)
+        self.asked = self._with_system(self.asked)
         return self.asked.messages
+
+    def _with_system(self, prompt: Prompt) -> Prompt:
+        """Return the prompt with the text of the column `system` as its first message."""
+        text = self.get("system")
+        if is_empty(text) or not prompt.messages:
+            return prompt
+        if not isinstance(text, str):
+            self.note("system", f"found {describe(text)}", "Use a string")
+            return prompt
+        first = prompt.messages[0]
+        if first.role != "system":
+            message = Message("system", (text,))
+            return dataclasses.replace(prompt, messages=(message, *prompt.messages), raw=False)
+        if first.text != text:
+            found = "the prompt begins with another system message"
+            self.note("system", found, "Keep one of the two")
+        return prompt
+
+    def dialogues(self, *names: str) -> None:
+        """Extend the prompt by the turns that all responses begin with, as TRL does.
+
+        Responses may be whole dialogues. The turns that they share become the prompt if they hold
+        the prompt at their beginning or at their end; otherwise it stays as it is.
+
+        Args:
+            names: The columns of the responses.
+        """
+        given = [self.get(name) for name in names]
+        if not all(isinstance(one, list | tuple) and len(one) > 1 for one in given):
+            return
+        try:
+            dialogues = [prompt_of(one, arrow=self.context.arrow).messages for one in given]
+        except WrongValue:
+            return  # reading the responses says what is wrong with them
+        shared = _shared_turns(dialogues)
+        prompt, length = self.asked.messages, len(self.asked.messages)
+        if len(shared) <= length:
+            return
+        spoken = [(turn.role, turn.text) for turn in shared]
+        turns = [(turn.role, turn.text) for turn in prompt]
+        for start in dict.fromkeys((0, len(shared) - length)):
+            if spoken[start : start + length] == turns:
+                messages = (*shared[:start], *prompt, *shared[start + length :])
+                pictures = self.asked.pictures
+                if not pictures and all(map(_holds_no_image, map(self.get, self.image_columns))):
+                    pictures = prompt_of(list(given[0])[: len(shared)]).pictures
+                self.asked = Prompt(messages, False, pictures)
+                return
 
     def answer(self, name: str, value: Any = None) -> str:
         """Returns the text of an answer, from a column or a value."""
@@ -172,7 +229,7 @@ class RowReader:
 
     def _images(self) -> tuple[ImageRef, ...]:
         """Returns the pictures of the row: of a column, or those inside the parts of the prompt."""
-        places = [name for name in self.image_columns if not is_empty(self.get(name))]
+        places = [name for name in self.image_columns if not _holds_no_image(self.get(name))]
         places += [self.prompt_field] if self.asked.pictures else []
         self.images_field = places[0] if places else self.image_columns[0]
         if len(places) > 1:
@@ -197,7 +254,7 @@ class RowReader:
         responses: tuple[Response, ...],
         pairs: tuple[Pair, ...],
     ) -> PreferenceRow:
-        prompt = self.asked.with_slots(len(images))
+        prompt = self._without_response(self.asked, responses).with_slots(len(images))
         try:
             row = PreferenceRow(
                 id=self._id(),
@@ -219,6 +276,23 @@ class RowReader:
         self._read_pictures(images)
         self._miss_scores(responses)
         raise DataError(self.problems)
+
+    def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
+        """Return the prompt without a last turn that is one of the responses.
+
+        Data sets keep whole conversations beside chosen and rejected. A last assistant turn that is
+        no response would be followed by a second one, which no template is made for.
+        """
+        last = prompt.messages[-1] if prompt.messages else None
+        unread = {self.prompt_field, *(response.field for response in responses)} & self.failed
+        if last is None or last.role != "assistant" or unread:
+            return prompt
+        if len(prompt.messages) > 1 and last.text in [response.text for response in responses]:
+            return dataclasses.replace(prompt, messages=prompt.messages[:-1])
+        found = "the prompt ends with an assistant message, and the responses would be a second one"
+        remedy = "End the prompt with the user's message, or remove its last message"
+        self.note(self.prompt_field, found, remedy)
+        return prompt
 
     def _by_names_of_the_file(self, problems: Sequence[Problem]) -> list[Problem]:
         """Returns what the row found, by the names of the file; not what it found in defaults."""
@@ -249,7 +323,9 @@ class RowReader:
 
     def _id(self) -> str:
         given = self.get("id")
-        return self.context.id if given is None else str(given)
+        if given is None:
+            return self.context.id
+        return given if isinstance(given, str) else brief(given, MAX_ID)
 
     def weight(self) -> float:
         """Returns the weight of the row's pairs."""
@@ -262,32 +338,56 @@ class RowReader:
         found: Domain = self.context.domain or ("multimodal" if images else "text")
         if own is None:
             return found
-        if own not in DOMAINS:
+        if not (isinstance(own, str) and own in DOMAINS):
             remedy = "Use text, math or multimodal, or leave it out"
-            self.note("domain", f"the domain is {own!r}", remedy)
+            text = repr(own)[:80] if isinstance(own, str) else brief(own)
+            self.note("domain", f"the domain is {text}", remedy)
             return found
         domain: Domain = own
         return domain
 
     def _read(
-        self, name: str, function: Callable[..., Any], *args: Any, default: Any = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        default: Any = None,
+        **options: Any,
     ) -> Any:
         try:
-            return function(*args)
+            return function(*args, **options)
         except WrongValue as error:
             self.note(name, error.found, error.remedy)
             return default
+
+
+def _holds_no_image(value: Any) -> bool:
+    """Return whether a column of images is empty, or holds entries for no image alone."""
+    if isinstance(value, list | tuple):
+        return all(map(_holds_no_image, value))
+    return is_no_image(value)
+
+
+def _shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
+    """Return the turns that all dialogues begin with; the last turn of each is a response."""
+    shortest = min(dialogues, key=len)
+    limit = len(shortest) - 1
+    length = next(
+        (n for n in range(limit) if any(one[n] != shortest[n] for one in dialogues)), limit
+    )
+    return shortest[:length]
 
 
 def _finite(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
-        raise WrongValue(f"found {value!r}"[:80], "Give a number or null")
+        text = repr(value) if isinstance(value, str | bool) else brief(value, 80)
+        raise WrongValue(f"found {text}"[:80], "Give a number or null")
     try:
         number = float(cast("float", value))  # a complex number is a Number, too: TypeError
     except (OverflowError, TypeError, ValueError) as error:
-        raise WrongValue(f"found {str(value)[:40]}", "Give a finite number") from error
+        raise WrongValue(f"found {brief(value, 40)}", "Give a finite number") from error
     if not math.isfinite(number):
         raise WrongValue(f"found {number}", "Give a finite number")
     return number

@@ -31,7 +31,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _prompt(row: RowReader) -> Any:
-    """Returns instruction and input as one question, after the system message and the history."""
+    """Returns instruction and input as one question, after the turns of the history."""
     texts = [row.get("instruction"), row.get("input")]
     for name, text in zip(("instruction", "input"), texts, strict=True):
         if text is not None and not isinstance(text, str):
@@ -39,8 +39,6 @@ def _prompt(row: RowReader) -> Any:
             return ""
     question = "\n".join(text for text in texts if text)
     turns: list[dict[str, Any]] = []
-    if row.get("system"):
-        turns.append({"role": "system", "content": row.get("system")})
     history = row.get("history") or ()
     for number, turn in enumerate(history if isinstance(history, list | tuple) else (history,)):
         if not (isinstance(turn, list | tuple) and len(turn) == 2):
@@ -62,9 +60,7 @@ def _is_ranking(record: Mapping[str, Any]) -> bool:
 FORMAT = Format(
     name="alpaca",
     required=frozenset({"instruction"}),
-    known=COMMON
-    | SCORES
-    | {"instruction", "input", "output", "system", "history", "chosen", "rejected"},
+    known=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
     parse=parse,
     matches=_is_ranking,
     data_sets=("official Uni-DPO, pictures",),

@@ -18,7 +18,7 @@ SPEAKERS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
 """What begins a turn in transcripts written as one string -> whose it is."""
 TURN = re.compile("(" + "|".join(SPEAKERS) + ")")
 PROMPTS = frozenset(
-    "prompt question query instruction problem input context user system conversation "
+    "prompt question query instruction problem input context user conversation "
     "conversations messages".split()
 )
 """Columns that would hold a prompt: where there is one, none is to be cut out of the answers."""
@@ -33,10 +33,10 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
         row.note("chosen", "chosen and rejected have no prompt in common", REMEDY)
         row.stop()
     row.prompt("chosen", shared)
-    length = len(shared)
-    better = row.response("chosen", "score_chosen", text=chosen[length:] or "")
-    worse = row.response("rejected", "score_rejected", text=rejected[length:] or "")
-    return row.pair(better, worse)
+    if isinstance(shared, str):
+        chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+    better = row.response("chosen", "score_chosen", text=chosen)
+    return row.pair(better, row.response("rejected", "score_rejected", text=rejected))
 
 
 def _turns(value: Any) -> Any:

@@ -14,6 +14,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt()
+    row.dialogues("chosen", "rejected")
     chosen = row.response("chosen", "score_chosen")
     return row.pair(chosen, row.response("rejected", "score_rejected"))
 

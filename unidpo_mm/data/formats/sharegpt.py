@@ -22,10 +22,8 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
     """Returns the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     turns = record.get("conversations")
-    system = row.get("system")
     if isinstance(turns, list | tuple):
-        first = [{"role": "system", "content": system}] if system else []
-        turns = [*first, *map(_turn, turns)]
+        turns = [*map(_turn, turns)]
     row.prompt("conversations", turns)
     chosen = row.response("chosen", "score_chosen", text=_turn(record.get("chosen")))
     rejected = row.response("rejected", "score_rejected", text=_turn(record.get("rejected")))
@@ -43,6 +41,6 @@ def _turn(value: Any) -> Any:
 FORMAT = Format(
     name="sharegpt",
     required=frozenset({"conversations", "chosen", "rejected"}),
-    known=COMMON | SCORES | {"conversations", "chosen", "rejected", "system"},
+    known=COMMON | SCORES | {"conversations", "chosen", "rejected"},
     parse=parse,
 )

@@ -1,0 +1,193 @@
+"""Downloads of images: what is kept, what is refused, and where connections may go."""
+
+import contextlib
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from builders import picture
+
+from unidpo_mm.data import fetch
+from unidpo_mm.data.fetch import PrivateAddressError, fetched
+from unidpo_mm.data.load import SourceFile, read_records
+from unidpo_mm.errors import PictureError
+
+Serve = Callable[[BaseHTTPRequestHandler], None]
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    picture(1).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def sent(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> Serve:
+    def serve(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        if length != -1:
+            handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return serve
+
+
+def dripping(handler: BaseHTTPRequestHandler) -> None:
+    """Send a header of one byte after the other, each well within the timeout of a read."""
+    for byte in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        threading.Event().wait(0.05)
+
+
+@pytest.fixture
+def served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, dict[str, Serve], list[str]]]:
+    """A server on this machine: its URL, what it sends by path, and the paths it was asked for."""
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    answers: dict[str, Serve] = {}
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            with contextlib.suppress(OSError):  # the client is gone
+                answers[self.path](self)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", answers, requests
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_image_is_downloaded_once(served: tuple[str, dict[str, Serve], list[str]]) -> None:
+    url, answers, requests = served
+    answers["/a.png"] = sent(png())
+    answers["/moved"] = sent(b"", status=302, Location=f"{url}/a.png")
+    answers["/unknown_length"] = sent(png(), length=-1)
+    for path in ("/a.png", "/a.png", "/moved", "/unknown_length"):
+        assert fetched(url + path, private=True) == png()
+    assert requests == ["/a.png", "/moved", "/a.png", "/unknown_length"]
+
+
+BROKEN: dict[str, tuple[Serve, str]] = {
+    "an error page": (
+        sent(b"<html>Busy</html>", Content_Type="text/html"), "not an image: text/html"),
+    "nothing": (sent(b""), "not an image"),
+    "half a body": (sent(png()[:200], length=len(png())), "breaks off after 200 of"),
+    "half an image": (sent(png()[:200]), "not an image"),
+    "half an image without length": (sent(png()[:200], length=-1), "not an image"),
+    "an error": (sent(png(), status=404), "404"),
+    "a redirect to ftp": (sent(b"", status=302, Location="ftp://127.0.0.1/a.png"), "only http"),
+    "a redirect to a file": (sent(b"", status=302, Location="file:///etc/passwd"), "not allowed"),
+    "a redirect to a password": (
+        sent(b"", status=302, Location="http://me:secret@127.0.0.1/"), "a password"),
+    "a loop": (sent(b"", status=302, Location="/x"), "redirect"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_not_a_whole_image_is_refused_and_tried_again(
+    served: tuple[str, dict[str, Serve], list[str]], kind: str
+) -> None:
+    url, answers, _ = served
+    answers["/x"], reason = BROKEN[kind]
+    with pytest.raises(OSError, match=reason):
+        fetched(f"{url}/x", private=True)
+    answers["/x"] = sent(png())
+    assert fetched(f"{url}/x", private=True) == png()
+
+
+def test_time_and_size_are_limited(
+    served: tuple[str, dict[str, Serve], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, answers, _ = served
+    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 0.3)
+    answers["/slow"] = dripping
+    with pytest.raises(OSError, match=r"took longer than 0\.3 s"):
+        fetched(f"{url}/slow", private=True)
+    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 30)
+    monkeypatch.setattr(fetch, "MAX_BYTES", 1000)
+    answers["/large"] = sent(b"x" * 200_000)
+    with pytest.raises(OSError, match="larger than"):
+        fetched(f"{url}/large", private=True)
+
+
+def test_private_addresses_are_refused_after_names_are_resolved_and_after_redirects(
+    served: tuple[str, dict[str, Serve], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, answers, requests = served
+    answers["/a.png"] = sent(png())
+    port = int(url.rpartition(":")[2])
+    for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", "0.0.0.0"):
+        with pytest.raises(PrivateAddressError, match="private address"):
+            fetched(f"http://{host}:{port}/a.png")
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *args: object, **options: object) -> object:
+        names = {"inside.example": "10.0.0.1", "mixed.example": "127.0.0.1"}
+        return resolve(names.get(host, host), *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    for host in ("inside.example", "mixed.example"):
+        with pytest.raises(PrivateAddressError, match=f"'{host}' has the private address"):
+            fetched(f"http://{host}:{port}/a.png")
+    assert requests == []
+    # a redirect from a public address: this server stands in for it
+    public = fetch._is_public
+    monkeypatch.setattr(fetch, "_is_public", lambda a: a == "127.0.0.1" or public(a))
+    answers["/moved"] = sent(b"", status=302, Location=f"http://inside.example:{port}/a.png")
+    with pytest.raises(PrivateAddressError, match="inside"):
+        fetched(f"{url}/moved")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("64:ff9b::5db8:d822", True),  # 93.184.216.34 behind NAT64
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),  # where clouds keep credentials
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::a00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_addresses_of_the_internet_are_public(address: str, public: bool) -> None:
+    assert fetch._is_public(address) is public
+
+
+def test_a_row_names_the_key_that_allows_private_addresses(
+    served: tuple[str, dict[str, Serve], list[str]],
+) -> None:
+    url, answers, _ = served
+    answers["/a.png"] = sent(png())
+    record = {"prompt": "?", "chosen": "a", "rejected": "b", "images": [f"{url}/a.png"]}
+    (row,) = read_records([record], SourceFile(path="data", fetch_images=True)).rows
+    with pytest.raises(PictureError, match="fetch_private_addresses"):
+        row.images[0].open()
+    allowed = SourceFile(path="data", fetch_images=True, fetch_private_addresses=True)
+    (row,) = read_records([record], allowed).rows
+    assert row.images[0].open().size == picture().size

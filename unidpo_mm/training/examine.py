@@ -1,0 +1,156 @@
+"""What is wrong with the rows of a run: one examination for `train`, its dry run and `data check`.
+
+All three read sources with `read_run_files` and look at rows with `examine_rows`, so that what
+passes one of them passes the others, and what is refused is refused in the same words.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..adapter import Adapter
+from ..data.load import Loaded, SourceFile, read_sources
+from ..data.preflight import Preflight, survey
+from ..data.scores import without_weight
+from ..errors import Problem
+from ..records import PreferenceRow
+from .config import UniDPOConfig
+from .loss_settings import LossSettings
+
+__all__ = [
+    "NO_ROW",
+    "Examination",
+    "examine_rows",
+    "look_at_rows",
+    "loss_problems",
+    "read_run_files",
+    "usual_problems",
+]
+
+NO_ROW = Problem("data.sources", "there is no row to train on", "Use rows that make pairs")
+"""What a run refuses that has sources and no row."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What is wrong with rows, and what a pass over them counted.
+
+    Attributes:
+        problems: Everything that a run refuses.
+        preflight: The counts; None if nobody looked at the rows.
+    """
+
+    problems: list[Problem]
+    preflight: Preflight | None
+
+
+def read_run_files(
+    sources: Sequence[SourceFile],
+    held_out: Sequence[SourceFile],
+    settings: LossSettings | None,
+    score_scale: tuple[float, float] | None,
+) -> tuple[Loaded, Loaded]:
+    """Read the training and the evaluation sources of a run.
+
+    Args:
+        sources: What to train on.
+        held_out: What to evaluate on.
+        settings: The loss, which may need a score for every response; None if nobody chose one.
+        score_scale: The unit of all scores.
+    """
+    if settings is not None:
+        sources, held_out = (
+            [
+                dataclasses.replace(file, needs_scores=settings.needs_scores(file.source_name))
+                for file in files
+            ]
+            for files in (sources, held_out)
+        )
+    training = read_sources(sources, score_scale=score_scale)
+    return training, read_sources(held_out, score_scale=score_scale)
+
+
+def examine_rows(
+    train_rows: Sequence[PreferenceRow],
+    eval_rows: Sequence[PreferenceRow],
+    args: UniDPOConfig,
+    settings: LossSettings,
+    adapter: Adapter,
+) -> Examination:
+    """Return what is wrong with rows that could be read.
+
+    Args:
+        train_rows: Rows to train on.
+        eval_rows: Rows to evaluate on.
+        args: Settings of the run.
+        settings: The loss.
+        adapter: Encodes the rows.
+    """
+    looked = look_at_rows(train_rows, eval_rows, args, adapter)
+    problems = [*loss_problems(train_rows, eval_rows, settings), *looked.problems]
+    return Examination(problems=problems, preflight=looked.preflight)
+
+
+def loss_problems(
+    train_rows: Sequence[PreferenceRow],
+    eval_rows: Sequence[PreferenceRow],
+    settings: LossSettings,
+) -> list[Problem]:
+    """Return what the rows lack for the loss: pairs, scores, weights."""
+    problems = settings.check_sources([*train_rows, *eval_rows])
+    problems += [*settings.check_rows(train_rows), *without_weight(train_rows)]
+    if settings.loss.unit == "pair":
+        problems += settings.check_rows(eval_rows)
+    return problems
+
+
+def usual_problems(rows: Sequence[PreferenceRow], settings: LossSettings) -> list[Problem]:
+    """Return what rows lack for the usual loss if nobody chose one.
+
+    A source without a single score is no problem: other losses can learn from it.
+    """
+    scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
+    return settings.check_rows([row for row in rows if row.source in scored])
+
+
+def look_at_rows(
+    train_rows: Sequence[PreferenceRow],
+    eval_rows: Sequence[PreferenceRow],
+    args: UniDPOConfig,
+    adapter: Adapter,
+    *,
+    keep: bool = False,
+) -> Examination:
+    """Encode every row and open every image once; return what a run refuses.
+
+    Args:
+        train_rows: Rows to train on.
+        eval_rows: Rows to evaluate on.
+        args: Settings of the run.
+        adapter: Encodes the rows.
+        keep: Keep what each row measures in `Preflight.measured`, and look even if
+            `args.preflight` is off.
+    """
+    problems = []
+    drop_long = args.length_policy == "drop"
+    if not args.preflight:
+        if drop_long or args.max_skipped_fraction > 0:
+            text = "rows are to be skipped, and nothing looks for them before training"
+            problems.append(Problem("data.preflight", text, "Set it to true (preflight=True)"))
+        if not keep:
+            return Examination(problems=problems, preflight=None)
+    result, wrong = survey(
+        [*train_rows, *eval_rows],
+        adapter,
+        training=len(train_rows),
+        workers=max(args.dataloader_num_workers, 0),
+        drop_long=drop_long,
+        max_skipped_fraction=args.max_skipped_fraction,
+        keep=keep,
+    )
+    problems += wrong
+    skipped = sum(number < len(train_rows) for number in result.left_out)
+    if not wrong and train_rows and skipped == len(train_rows):
+        remedy = "Raise max_length, or correct the images"
+        text = f"every row is skipped ({result.reasons()})"
+        problems.append(Problem("data", text, remedy))
+    return Examination(problems=problems, preflight=result)

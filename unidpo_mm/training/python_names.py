@@ -1,0 +1,64 @@
+"""Problems in the words of the interface in use: recipes have keys that Python does not have."""
+
+import re
+
+from ..errors import Problem
+
+__all__ = ["IN_MEMORY", "in_python"]
+
+IN_MEMORY = "data set '"
+"""How the place of a row begins that came from Python and from no file of a recipe."""
+
+PHRASES = (
+    (
+        "Name the folder that holds all pictures in the source's 'images', or set its "
+        "'images_outside' to true",
+        "Set `images` of UniDPOConfig to a directory that holds all images",
+    ),
+    (
+        "Repair the path, or name the folder of the pictures in the source's 'images'",
+        "Correct the path, or set `images` of UniDPOConfig to the directory of the images",
+    ),
+    (
+        "Download the picture and give its path, or set the source's 'fetch_images'",
+        "Download the image and pass its path",
+    ),
+    ("Scale it down, or raise data.pictures.max_pixels", "Scale it down"),
+    (
+        "set the source's scores.ties to drop",
+        "set `scores` of UniDPOConfig to {'ties': 'drop'}",
+    ),
+    (
+        "set the source's scores.missing to a quality weight such as 0.5",
+        "set `scores` of UniDPOConfig to {'missing': 0.5}",
+    ),
+    (
+        "Name the columns in the source's 'columns', or leave 'format' out to have it found",
+        "Rename the columns",
+    ),
+    (
+        "Say which column is which in the source's 'columns', such as columns: {prompt: question}, "
+        "or name the format in 'format' (unidpo-mm list formats)",
+        "Rename the columns, for example with Dataset.rename_columns({'question': 'prompt'})",
+    ),
+    (
+        "or name its column in the source's 'columns', such as columns: {prompt: question}",
+        "or rename its column to 'prompt'",
+    ),
+)
+"""(wording for recipes, wording for Python); tests read every remedy that bad rows lead to."""
+
+KEYS = re.compile(
+    r"\bdata\.(?:pictures\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
+)
+"""Keys whose last part is the Python name."""
+
+
+def in_python(problem: Problem) -> Problem:
+    """Return a problem of a row in memory with a remedy that exists in Python."""
+    if not problem.where.startswith(IN_MEMORY):
+        return problem
+    remedy = problem.remedy
+    for recipe, python in PHRASES:
+        remedy = remedy.replace(recipe, python)
+    return Problem(problem.where, problem.found, KEYS.sub(r"\1", remedy))
