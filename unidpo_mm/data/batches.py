@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..adapter import Adapter
+from ..adapter import Adapter, encode_checked
 from ..records import EncodedGroup, PreferenceRow
 
 __all__ = ["FILLER", "GroupBatchSampler", "GroupDataset"]
@@ -33,7 +33,7 @@ class GroupDataset(Dataset[EncodedGroup]):
     def __getitem__(self, index: int) -> EncodedGroup:
         if index == FILLER:
             return self.adapter.filler()
-        return self.adapter.encode(self.rows[index])
+        return encode_checked(self.adapter, self.rows[index])
 
     def set_epoch(self, epoch: int) -> None:
         """Called by accelerate's loader, on every process."""
