@@ -83,7 +83,8 @@ def render(
     dialogue = Dialogue(row, renderer, template, options, as_parts=as_parts, notices=notices)
     prompt = dialogue.prompt()
     turns = _ResponseTurns(dialogue, prompt, notices)
-    continuations, problems = [], []
+    continuations: list[str] = []
+    problems: list[Problem] = []
     for number, response in enumerate(responses):
         try:
             continuations.append(turns.continuation(response.text, row.response_field(number)))
@@ -190,9 +191,7 @@ class _ResponseTurns:
         )
         rendered = _excerpt(whole[start:].strip())
         if _has_reasoning(text):
-            problem_text = (
-                f"the chat template removes or rewrites the reasoning in {_excerpt(text)}"
-            )
+            problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
             remedy = (
                 "Set reasoning for the data source (data.sources, or UniDPOConfig): keep scores "
                 "the response as it is written, strip removes its reasoning"

@@ -93,28 +93,28 @@ class ModelLimits:
 def _learned_positions(text: Any) -> int | None:
     """Return the number of positions of a text model that cannot go beyond them; None else.
 
-    Models with rotary positions can. For the others a model of one layer is built without weights,
-    to see whether it has a table with an entry per position.
+    Models with rotary positions can. The others are built without weights, to see whether they hold
+    a table with an entry per position.
     """
     limit = getattr(text, "max_position_embeddings", None)
     if not isinstance(limit, int) or any(getattr(text, name, None) for name in ROTARY):
         return None
     from transformers import AutoModelForCausalLM
 
-    small = copy.deepcopy(text)
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(small)
+            model: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(text))
     except Exception:  # a model that cannot be built this way says nothing about its positions
         return None
-    tables = [
-        (name, module.weight.shape[0])
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding)
-    ]
-    tables += [(name, buffer.shape[0]) for name, buffer in model.named_buffers() if buffer.ndim > 1]
-    learned = any(
-        limit <= rows <= limit + 2 and any(part in name for part in POSITION_NAMES)
-        for name, rows in tables
-    )
-    return limit if learned else None
+    for name, module in model.named_modules():
+        if hasattr(module, "make_weights"):  # sinusoids, computed again for longer rows
+            continue
+        tables = dict(module.named_buffers(name, recurse=False))
+        if isinstance(module, nn.Embedding):
+            tables[name] = module.weight
+        for table_name, table in tables.items():
+            by_position = any(part in table_name for part in POSITION_NAMES)
+            # some models begin to count at 2
+            if by_position and table.ndim > 1 and limit <= table.shape[0] <= limit + 2:
+                return limit
+    return None

@@ -29,6 +29,11 @@ __all__ = ["PictureAdapter", "PictureTraits"]
 SHRINKING_ATTEMPTS = 8
 """Sizes tried until a row fits: processors round sizes to whole patches."""
 
+TOKEN_TENSORS = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
+)
+"""What a processor returns for tokens; the adapter makes these itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTraits:
@@ -189,6 +194,7 @@ class PictureAdapter:
             found = f"the model's processor refuses the row with its pictures ({names}): {error}"
             remedy = "Replace the picture, take special tokens out of the text, or remove the row"
             raise DataError(Problem(f"{row.where}, field 'images'", found, remedy)) from error
+        self._check_tensors(encoded)
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
         prompt_ids = [*written.first_ids, *encoded["input_ids"][0].tolist()]
         return dataclasses.replace(written, prompt_ids=prompt_ids), tensors
@@ -219,6 +225,21 @@ class PictureAdapter:
             remedy = "Pass the model's own processor, or leave it out"
             problem = Problem("processing_class", f"{name} is of another model: {found}", remedy)
             raise ModelError(problem)
+
+    def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
+        """Refuse a processor whose image tensors would not reach the model.
+
+        Raises:
+            ModelError: If it returns a tensor that the family does not pass on.
+        """
+        lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
+        if lost:
+            problem_text = (
+                f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "
+                "family does not pass to the model"
+            )
+            remedy = "Choose another family in model.adapter, or null to detect it"
+            raise ModelError(Problem("model.adapter", problem_text, remedy))
 
     def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
         found = rendered.prompt.count(self.image_token)

@@ -88,7 +88,8 @@ def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
 
 def _key(row: PreferenceRow) -> Hashable:
     pictures = tuple(image.key() for image in row.images)
-    return row.source, row.domain, row.raw, row.messages, row.tools, pictures
+    rendering = row.raw, row.tools, row.template_kwargs, row.reasoning
+    return row.source, row.domain, row.messages, rendering, pictures
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
