@@ -18,7 +18,7 @@ from unidpo_mm.records import EncodedGroup, PreferenceRow
 __all__ = ["ModelLimits"]
 
 ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")
-POSITION_NAMES = ("position", "wpe", "pos_emb", "embed_positions")
+POSITION_NAMES = ("position", "wpe", "pos_emb", "pos_enc")
 """Parts of the names of modules and buffers that hold one entry per position."""
 
 

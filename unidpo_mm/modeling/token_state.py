@@ -1,9 +1,10 @@
-"""Which models carry a state from token to token, beside attention.
+"""Which models mix tokens in another way than by masked attention.
 
-Recurrent layers, linear attention and convolutions along a row pass information on that no
-attention mask can stop. In a packed row that information would flow from one response into the
-next. How much depends on the weights, and in half precision it can hide below rounding; so the
-decision is made from the structure of the model, never from numbers.
+Recurrent layers, linear attention and convolutions along a row carry a state from token to token
+that no attention mask can stop; sparse attention chooses among keys before its mask applies. In a
+packed row, information would flow from one response into the next. How much depends on the weights,
+and in half precision it can hide below rounding; so the decision is made from the structure of the
+model, never from numbers.
 """
 
 import re
@@ -15,10 +16,11 @@ from torch import nn
 __all__ = ["why_stateful"]
 
 STATEFUL_KINDS = re.compile(
-    r"linear|conv|mamba|ssm|recurrent|rglru|hybrid|rwkv|lightning|delta|retention|compressed|lstm",
+    r"linear|conv|mamba|ssm|recurrent|rglru|hybrid|rwkv|lightning|delta|retention|lstm"
+    r"|compressed|indexed|_sparse",  # these choose or merge keys before a mask applies
     re.IGNORECASE,
 )
-"""Parts of the names of layer kinds, as a configuration lists them, that keep a state."""
+"""Parts of the names of layer kinds, as a configuration lists them, that mix tokens otherwise."""
 KIND_LISTS = ("layer_types", "layers_block_type", "layer_block_types", "block_types")
 """Attributes of configurations that list the kind of each layer."""
 STATEFUL_CLASSES = re.compile(
@@ -37,7 +39,7 @@ def why_stateful(model: Any) -> str | None:
     sign = next(_signs(model), None)
     if sign is None:
         return None
-    return f"the model carries a state from token to token, past any mask ({sign})"
+    return f"its layers mix tokens past any mask, as a recurrent state does ({sign})"
 
 
 def _signs(model: Any) -> Iterator[str]:
