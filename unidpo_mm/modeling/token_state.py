@@ -24,7 +24,7 @@ STATEFUL_KINDS = re.compile(
 KIND_LISTS = ("layer_types", "layers_block_type", "layer_block_types", "block_types")
 """Attributes of configurations that list the kind of each layer."""
 STATEFUL_CLASSES = re.compile(
-    r"Mamba|Rwkv|Retention|RetNet|DeltaNet|ShortConv|Recurrent(?!GemmaRMS)|RgLru|Rglru|Lightning"
+    r"Mamba|Rwkv|Retention|RetNet|DeltaNet|ShortConv|Recurrent|Rg?LRU|Rglru|Lightning"
     r"|LinearAttention|xLSTM|mLSTM|sLSTM|StateSpace|SSM(?![a-z])|Hyena|GatedLinear(?!Unit)",
 )
 """Parts of the names of module classes that keep a state."""
