@@ -175,7 +175,7 @@ class Dialogue:
         for name in sorted(variables.keys() - names):
             notices.warn(
                 f"unused variable {name}",
-                self.row.source,
+                self.row,
                 "the chat template has no variable '%s', so chat_template_kwargs does not change "
                 "the prompts. Check the spelling or remove it",
                 name,

@@ -92,7 +92,7 @@ def render(
             problems += error.problems
     if problems:
         raise DataError(problems)
-    _warn_of_lost_system_message(row, prompt, notices)
+    _warn_of_changed_messages(row, prompt, notices)
     warn_of_templated_text(row, prompt, continuations, tokenizer, notices)
     bos = tokenizer.bos_token
     # As the libraries do it: a tokenizer's template writes every special token itself, a
@@ -167,16 +167,16 @@ class _ResponseTurns:
         if lead.strip():
             self.notices.warn(
                 "lead",
-                self.row.source,
+                self.row,
                 "the chat template writes %r between the generation prompt and a response, and it "
                 "is scored with the response. If it belongs to the prompt, set the variables of "
                 "the template in model.chat_template_kwargs, such as enable_thinking: false",
                 lead,
             )
-        elif opens_reasoning(self.prompt) and not _has_reasoning(text):
+        elif _ends_in_reasoning(self.prompt) and not _has_reasoning(text):
             self.notices.warn(
                 "open reasoning",
-                self.row.source,
+                self.row,
                 "the generation prompt opens a reasoning block and the responses contain no "
                 "reasoning, so the model learns to give its final answer inside that block. If "
                 "the chat template can do without, set model.chat_template_kwargs, such as "
@@ -263,7 +263,7 @@ def longest_row(span: Span) -> int:
 
 def _without_open_tag(prompt: str, text: str) -> str:
     """Return a response without the opening reasoning tag that the prompt already ends with."""
-    if not opens_reasoning(prompt):
+    if not _ends_in_reasoning(prompt):
         return text
     written = prompt.rstrip()
     for length in range(min(len(text), LONGEST_TAG), 0, -1):
@@ -273,19 +273,26 @@ def _without_open_tag(prompt: str, text: str) -> str:
     return text
 
 
+def _ends_in_reasoning(prompt: str) -> bool:
+    """Return whether a prompt ends with the opening tag of a reasoning block."""
+    return opens_reasoning(prompt[-2 * LONGEST_TAG :])
+
+
 def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
 
 
-def _warn_of_lost_system_message(row: PreferenceRow, prompt: str, notices: Notices) -> None:
+def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:
+    """Warn if the prompt lacks a system or user message; templates shorten earlier responses."""
     for message in row.messages:
         texts = [part.strip() for part in message.parts if isinstance(part, str)]
-        if message.role == "system" and not all(text in prompt for text in texts):
+        if message.role in ("system", "user") and not all(text in prompt for text in texts):
             notices.warn(
-                "system",
-                row.source,
-                "the chat template does not render the system message of %s unchanged; the model "
-                "does not see it as it is written",
+                f"{message.role} message",
+                row,
+                "the chat template does not render the %s message of %s as it is written, so the "
+                "model sees another text or none",
+                message.role,
                 row.where,
             )
 

@@ -44,7 +44,7 @@ def warn_of_templated_text(
     if mark is not None:
         notices.warn(
             "templated prompt",
-            row.source,
+            row,
             "the prompt of %s already carries a chat template (%r), and the model's chat template "
             "is applied once more. Set model.prompt_style to raw (prompt_style: raw) if the "
             "prompts are rendered already",
@@ -56,7 +56,7 @@ def warn_of_templated_text(
         if end and response.text.rstrip().endswith(end) and rendered.count(end) > 1:
             notices.warn(
                 "ended response",
-                row.source,
+                row,
                 "a response of %s already ends with %r, and the chat template ends its turn once "
                 "more. Remove it from the responses, or set model.prompt_style to raw "
                 "(prompt_style: raw) if prompts and responses are rendered already",

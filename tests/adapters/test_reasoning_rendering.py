@@ -279,6 +279,19 @@ def test_a_system_message_that_is_not_rendered_is_warned_of(
     assert "does not render the system message of data.jsonl row r1" in caplog.text
 
 
+def test_a_user_message_that_is_rendered_otherwise_is_warned_of(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    template = templates.GEMMA.replace("| trim", "| trim | replace('a < b', 'a &lt; b')")
+    adapter = adapter_of(checkpoint("llama"), template)
+    with caplog.at_level(logging.WARNING):
+        adapter.encode(row("r0", "Is b < a?"))
+        adapter.encode(row("r1", "Is a < b?"))
+        adapter.filler()
+    (record,) = caplog.records
+    assert "does not render the user message of data.jsonl row r1" in record.getMessage()
+
+
 # ---- named templates ----
 
 
