@@ -18,7 +18,7 @@ from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 from ._chat_template import Dialogue, template_of
 from ._notices import Notices
 from ._templated import warn_of_templated_text
-from ._tokens import Rendered, Span
+from ._tokens import Rendered, Span, first_tokens
 
 __all__ = ["fit_responses", "longest_row", "render", "uses_template"]
 
@@ -78,6 +78,8 @@ def render(
         if row.tools or any(message.extras for message in row.messages):
             raise DataError(_no_template(row, "the row has tools"))
         prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
+        if placeholder and row.images:
+            prompt = _with_start_first(prompt, tokenizer, placeholder)
         return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
 
     dialogue = Dialogue(row, renderer, template, options, as_parts=as_parts, notices=notices)
@@ -93,7 +95,7 @@ def render(
     if problems:
         raise DataError(problems)
     _warn_of_changed_messages(row, prompt, notices)
-    warn_of_templated_text(row, prompt, continuations, tokenizer, notices)
+    warn_of_templated_text(row, prompt, continuations, notices)
     bos = tokenizer.bos_token
     # As the libraries do it: a tokenizer's template writes every special token itself, a
     # processor's may leave the first one to the tokenizer.
@@ -303,8 +305,23 @@ def _raw_text(message: Message, placeholder: str | None) -> str:
     )
 
 
+def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
+    """Return a raw prompt with its BOS before the images that were put in front of it."""
+    text = prompt
+    while text.startswith(placeholder):
+        text = text.removeprefix(placeholder)
+    images = prompt[: len(prompt) - len(text)]
+    first = tokenizer.convert_ids_to_tokens(list(first_tokens(tokenizer)))
+    for start in ("".join(first), tokenizer.bos_token):
+        if start and text.startswith(start):
+            return start + images + text.removeprefix(start)
+    return prompt
+
+
 def _excerpt(text: str) -> str:
-    return repr(text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "...")
+    """Return the start of a text in single quotes, as every value in a message is quoted."""
+    short = text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
+    return repr(short.replace("'", '"'))
 
 
 def _no_template(row: PreferenceRow, why: str) -> Problem:

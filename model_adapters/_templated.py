@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from unidpo_mm.records import PreferenceRow
 
@@ -22,25 +21,18 @@ SHORTEST_MARK = 4
 
 
 def warn_of_templated_text(
-    row: PreferenceRow,
-    prompt: str,
-    continuations: Sequence[str],
-    tokenizer: Any,
-    notices: Notices,
+    row: PreferenceRow, prompt: str, continuations: Sequence[str], notices: Notices
 ) -> None:
     """Warn if the chat template is applied to text that carries one already.
 
     Args:
-        row: The row; only plain string prompts are looked at.
+        row: The row.
         prompt: Its generation prompt.
         continuations: Its responses as they follow the prompt, with the ends of their turns.
-        tokenizer: The tokenizer; its end-of-sequence token ends a response.
         notices: Where the warning goes.
     """
-    if not row.raw:
-        return
     text = "".join(message.text for message in row.messages).strip()
-    mark = _turn_mark(text, prompt) if text else None
+    mark = _turn_mark(text, prompt) if row.raw and text else None
     if mark is not None:
         notices.warn(
             "templated prompt",
@@ -51,9 +43,10 @@ def warn_of_templated_text(
             row.where,
             mark,
         )
-    end = tokenizer.eos_token
     for response, rendered in zip(row.responses, continuations, strict=False):
-        if end and response.text.rstrip().endswith(end) and rendered.count(end) > 1:
+        written = response.text.strip()
+        end = rendered.rpartition(written)[2].strip()
+        if end and written.endswith(end):
             notices.warn(
                 "ended response",
                 row,

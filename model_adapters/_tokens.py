@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Rendered", "Span", "special_token_ids", "split_ids"]
+__all__ = ["Rendered", "Span", "first_tokens", "special_token_ids", "split_ids"]
 
 ANCHORS = ("", "\n", ".")
 """Texts put before a response that is tokenized alone; see `_response_ids`."""
@@ -54,7 +54,7 @@ def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
         _ended(_response_ids(prompt, text, whole, tokenizer), tokenizer)
         for text, whole in zip(rendered.continuations, wholes, strict=True)
     )
-    first = _first_tokens(tokenizer) if rendered.adds_first_tokens else ()
+    first = first_tokens(tokenizer) if rendered.adds_first_tokens else ()
     if tuple(prompt[: len(first)]) == first:  # the prompt is written with its BOS already
         first = ()
     return Span([*first, *prompt], responses, first)
@@ -74,7 +74,7 @@ def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
-def _first_tokens(tokenizer: Any) -> tuple[int, ...]:
+def first_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Return the ids that the tokenizer adds in front of a text.
 
     Ids that it adds at the end, as with ``add_eos_token``, are not among them: a prompt that ends
