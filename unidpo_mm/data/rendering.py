@@ -8,7 +8,7 @@ from typing import Any
 from ..adapter import template_kwargs_problems
 from ..errors import DataError, Problem
 from ..records import PreferenceRow, Reasoning
-from .formats._messages import is_empty, json_of, without_nones
+from .formats._messages import is_empty, json_of
 
 __all__ = ["TEMPLATE_COLUMN", "template_kwargs_of", "with_reasoning"]
 
@@ -39,7 +39,9 @@ def template_kwargs_of(record: Mapping[str, Any], where: str) -> str:
     if problems := template_kwargs_problems(value, place):
         raise DataError(problems)
     try:
-        return json.dumps(without_nones(value), ensure_ascii=False, sort_keys=True)
+        # Arrow fills in null for the names that other rows have
+        written = {name: entry for name, entry in value.items() if entry is not None}
+        return json.dumps(written, ensure_ascii=False, sort_keys=True) if written else ""
     except TypeError as error:
         raise DataError(Problem(place, str(error), "Use strings, numbers and booleans")) from error
 
