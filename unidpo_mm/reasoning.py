@@ -9,7 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["STYLES", "Stripped", "TagStyle", "opens_reasoning", "strip_reasoning"]
+__all__ = [
+    "STYLES",
+    "Stripped",
+    "TagStyle",
+    "is_reasoning_token",
+    "opens_reasoning",
+    "strip_reasoning",
+]
 
 NAMES = "thinking|think|thoughts|thought|reasoning|reason|analysis|reflection|scratchpad"
 """Names of tags that enclose thoughts."""
@@ -70,6 +77,9 @@ MESSAGE = re.compile(
 """One message of a response in channels, where every channel but ``final`` holds thoughts."""
 HEADER = re.compile(r"<\|channel\|>\s*(?P<channel>\w*)[^<]*<\|message\|>\s*\Z", re.IGNORECASE)
 FINAL = "final"
+CHANNEL_TOKENS = frozenset(
+    f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "return", "call")
+)
 END = re.compile(r"<\|end\|>", re.IGNORECASE)
 DECODED = re.compile(r"\s*analysis.*assistantfinal", re.DOTALL)
 """The same response decoded without special tokens, up to the final message."""
@@ -136,6 +146,15 @@ def opens_reasoning(prompt: str) -> bool:
         return header["channel"].lower() != FINAL
     tags = list(_tags(prompt))
     return bool(tags) and tags[-1].opens and not prompt[tags[-1].end :].strip()
+
+
+def is_reasoning_token(token: str) -> bool:
+    """Return whether a special token is a part of a reasoning block's notation.
+
+    Such a token must survive decoding: without it thoughts and answer are one text.
+    """
+    tags = list(_tags(token))
+    return token in CHANNEL_TOKENS or (len(tags) == 1 and tags[0].end - tags[0].start == len(token))
 
 
 def _final_channel(text: str) -> Stripped:
