@@ -64,6 +64,8 @@ class UniDPOError(Exception):
     """
 
     headline = "something is wrong"
+    exit_code = 2
+    """Exit code of the command line: 2 for what a user can fix, as for a wrong command line."""
 
     def __init__(self, problems: Problem | Iterable[Problem] | str) -> None:
         if isinstance(problems, str):
@@ -72,6 +74,10 @@ class UniDPOError(Exception):
             return
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[type["UniDPOError"], tuple["tuple[Problem, ...] | str"]]:
+        """Keep the problems when an error crosses processes."""
+        return type(self), (self.problems or str(self),)
 
     def _message(self) -> str:
         if len(self.problems) == 1:

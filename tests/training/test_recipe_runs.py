@@ -134,13 +134,17 @@ def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
         return train_from_recipe(load_recipe(path, keys, checks=CHECKS)).state.global_step
 
     assert run("train.max_steps=1") == 1
-    with pytest.raises(RecipeError, match=r"another recipe \(loss.beta not set -> 1.0\)"):
+    with pytest.raises(RecipeError, match=r"another run \(loss.beta not set -> 1.0\)"):
         run("loss.beta=1.0")
     assert run() == 2  # more steps are the same run
-    assert "the recipe changed since the checkpoint: train.max_steps 1 -> 2" in caplog.text
-    last = folder / "out" / "checkpoint-2"
-    assert run("loss.beta=1.0", "train.max_steps=3", f"run.resume={last}") == 3
+    assert "changed since the checkpoint: train.max_steps 1 -> 2" in caplog.text
+    assert run("loss.beta=1.0", "train.max_steps=3", "run.allow_changes=[loss]") == 3
     assert run("loss.beta=0.5", "train.max_steps=1", "run.resume=never") == 1
+    assert sorted(path.name for path in (folder / "out" / "set-aside-1").iterdir()) == [
+        "checkpoint-1",
+        "checkpoint-2",
+        "checkpoint-3",
+    ]
 
 
 def test_half_precision_weights_that_train_are_warned_of(

@@ -20,6 +20,7 @@ from .data import data
 from .extra import first_line
 from .list import show_plugins
 from .migrate import migrate
+from .replay import replay
 from .sweep import sweep
 from .train import train
 
@@ -38,7 +39,7 @@ def main() -> None:
         build_app(sys.argv[1:])(prog_name="unidpo-mm")
     except UniDPOError as error:
         _print_error(error)
-        sys.exit(EXIT_CODE)
+        sys.exit(error.exit_code)
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -58,6 +59,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.command("train")(train)
     app.command("sweep")(sweep)
     app.command("migrate")(migrate)
+    app.command("replay")(replay)
     app.command("list")(show_plugins)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")

@@ -44,9 +44,15 @@ def train(
     path = recipe if recipe.is_file() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=checks)
 
-    from ..training.run import check_from_recipe, train_from_recipe  # torch, so after the checks
+    from ..training.run import (  # torch, so after the checks
+        check_from_recipe,
+        finished_run,
+        train_from_recipe,
+    )
 
     if check:
         check_from_recipe(loaded)
+    elif finished := finished_run(loaded):
+        typer.echo(finished)
     else:
         train_from_recipe(loaded)

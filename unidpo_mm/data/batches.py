@@ -4,10 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..adapter import Adapter, encode_checked
+from ..errors import UniDPOError
 from ..records import EncodedGroup, PreferenceRow
+from .workers import ReadingLog
 
 __all__ = ["FILLER", "GroupBatchSampler", "GroupDataset"]
 
@@ -20,12 +22,14 @@ class GroupDataset(Dataset[EncodedGroup]):
 
     Attributes:
         epoch: Chooses the order of the samplers over this data set; the trainer sets it.
+        reading_log: The rows that data workers are reading.
     """
 
     def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
         self.rows = rows
         self.adapter = adapter
         self.epoch = 0
+        self.reading_log = ReadingLog()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,7 +37,13 @@ class GroupDataset(Dataset[EncodedGroup]):
     def __getitem__(self, index: int) -> EncodedGroup:
         if index == FILLER:
             return self.adapter.filler()
-        return encode_checked(self.adapter, self.rows[index])
+        if get_worker_info() is None:
+            return encode_checked(self.adapter, self.rows[index])
+        with self.reading_log.reading(index):
+            try:
+                return encode_checked(self.adapter, self.rows[index])
+            except UniDPOError as error:
+                return error  # type: ignore[return-value] # the collator hands it on
 
     def set_epoch(self, epoch: int) -> None:
         """Called by accelerate's loader, on every process."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..cache.keys import pictures_key, response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
+from .workers import error_of
 
 __all__ = ["GroupCollator", "collate", "collate_prompts"]
 
@@ -51,9 +52,15 @@ class GroupCollator:
     keyed: bool = False
     filler: EncodedGroup | None = None
 
-    def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, GroupBatch]:
-        """Returns ``{"batch": GroupBatch}``: the trainer moves only mappings to the device."""
+    def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, Any]:
+        """Return ``{"batch": GroupBatch}``: the trainer moves only mappings to the device.
+
+        If a data worker could not encode a row, return ``{"error": UniDPOError}``.
+        """
         groups = list(groups)
+        error = error_of(groups)
+        if error is not None:
+            return {"error": error}
         if self.filler is not None and not any(group.image_extras for group in groups):
             groups.append(self.filler)
         batch = collate(

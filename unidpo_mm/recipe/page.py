@@ -1,5 +1,6 @@
 """Writes the page of all recipe keys, `docs/recipe.md`, from the docstrings of the sections."""
 
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -8,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from .sections import Recipe
 
-__all__ = ["recipe_page"]
+__all__ = ["option_names", "recipe_page"]
 
 INTRODUCTION = """# Recipe keys
 
@@ -43,15 +44,55 @@ IN_PYTHON = {
     "data.eval_fraction": "`eval_fraction`",
     "data.max_length": "`max_length`",
     "data.seed": "`data_seed`",
+    "data.sources.scores": "`scores`",
+    "data.score_scale": "`score_scale`",
+    "data.length_policy": "`length_policy`",
+    "data.pictures.max_skipped_fraction": "`max_skipped_fraction`",
+    "data.feature_cache_gb": "`feature_cache_gb`",
+    "data.group_by_prompt": "`group_by_prompt`",
+    "data.pair_weighting": "`pair_weighting`",
     "data.preflight": "`preflight`",
+    "data.worker_timeout": "`worker_timeout`",
     "loss.name": "`loss_type`",
     "train.output_dir": "`output_dir`",
     "train.reference": "`reference`",
+    "train.reference_build": "`reference_build`",
+    "train.memory": "`memory`",
     "train.learning_rates": "`learning_rates`",
     "train.eval_generations": "`eval_generations`",
     "train.eval_max_new_tokens": "`eval_max_new_tokens`",
     "run.resume": "`train(resume_from_checkpoint)`",
+    "run.allow_changes": "`allow_changes`",
+    "run.on_nonfinite": "`on_nonfinite`",
+    "run.callbacks": "`callbacks`",
 }
+
+RESUME_NAMES = {
+    "resume": "run.resume",
+    "start_anew": "run.resume=never",
+    "data_seed": "data.seed",
+    "loss_kwargs": "loss",
+    "data": "data",
+    "eval_data": "eval_data",
+    "model": "model",
+    "processes": "processes",
+    "versions": "versions",
+}
+"""What is no single field of `UniDPOConfig`, in messages about resuming."""
+
+
+def option_names(fields: Iterable[str]) -> dict[str, str]:
+    """Return the recipe key of each field of `UniDPOConfig`, for messages.
+
+    Args:
+        fields: Names of the fields; those without a key of their own stand in `train`.
+    """
+    keys = {
+        text.strip("`"): key
+        for key, text in IN_PYTHON.items()
+        if list(IN_PYTHON.values()).count(text) == 1
+    }
+    return {name: keys.get(name, f"train.{name}") for name in fields} | RESUME_NAMES
 
 
 def recipe_page() -> str:

@@ -214,6 +214,8 @@ class DataSection(Section):
     """`group` lets every prompt count alike, however many pairs its answers make."""
     preflight: bool = True
     """Whether every row is checked before training starts."""
+    worker_timeout: float = Field(default=600.0, ge=0, allow_inf_nan=False)
+    """Maximum number of seconds that a data worker may take for a batch; 0 for no limit."""
 
 
 class LossSection(Section):
@@ -263,6 +265,12 @@ class RunSection(Section):
     resume: Name = "auto"
     """`auto` goes on from the last checkpoint in `output_dir`, of the same model, data and loss;
     `never` starts anew, else a path."""
+    allow_changes: Names = ()
+    """Differences from a checkpoint that a resumed run may have: recipe keys, `data`, `model`,
+    `processes`, or `all`. Changes that have no effect on training are always allowed."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What happens when a loss or gradient is NaN or infinite: `stop` ends the run before any
+    weight is changed, `skip` skips and counts that optimizer step."""
     callbacks: dict[str, dict[str, Any]] = {}
     """Callbacks that installed packages bring, each with its settings; `benchmarks` asks a part of
     some benchmarks every so many steps."""

@@ -132,6 +132,13 @@ class UniDPOConfig(TrainingArguments):
     """``group`` lets every prompt count alike, however many pairs its answers make."""
     preflight: bool = True
     """Whether every row and picture is read once before training starts."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What happens when a loss or gradient is NaN or infinite: ``stop`` ends the run before the
+    optimizer changes a weight, ``skip`` leaves that optimizer step out and counts it."""
+    allow_changes: list[str] | None = None
+    """Differences from a checkpoint that training may resume with, by name; ``all`` for any."""
+    worker_timeout: float = 600.0
+    """Maximum seconds that a data worker may take for a batch; 0 for no limit."""
     adapter: str | None = None
     """Name of the model family; None to find it by the model's type."""
     model_init_kwargs: dict[str, Any] | None = None

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter
+from ..atomic import write_text
 from ..cache.feature_store import FeatureStore
+from ..data.workers import batch_of
 from ..modeling.reference import Reference
 from ..records import GroupBatch, PreferenceRow
 from .generation import greedy_answers
@@ -18,7 +20,14 @@ from .loss_settings import LossSettings
 from .metrics import MetricSums
 from .step import preference_step
 
-__all__ = ["Sample", "answer_prompts", "evaluate_pairs", "pick_samples", "write_samples"]
+__all__ = [
+    "Sample",
+    "answer_prompts",
+    "evaluate_pairs",
+    "keep_samples",
+    "pick_samples",
+    "write_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def evaluate_pairs(
     policy.eval()
     sums = MetricSums(settings.loss, device)
     for item in batches:
-        batch = item["batch"].to(device)
+        batch = batch_of(item).to(device)
         output = preference_step(
             policy,
             batch,
@@ -114,3 +123,25 @@ def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
     with path.open("a", encoding="utf-8") as lines:
         for sample in samples:
             lines.write(json.dumps({"step": step, **asdict(sample)}, ensure_ascii=False) + "\n")
+
+
+def keep_samples(path: Path, *, up_to: int) -> None:
+    """Remove the samples of later steps from a JSONL file; lines that are no samples stay.
+
+    Args:
+        path: The file; nothing happens if it does not exist.
+        up_to: The last step whose samples stay.
+    """
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept_lines = [line for line in lines if _step_of(line) <= up_to]
+    if len(kept_lines) < len(lines):
+        write_text(path, "".join(kept_lines))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0

@@ -6,11 +6,12 @@ import torch
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..data.workers import batch_of
 from ..errors import Problem, RecipeError
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..modeling.processes import largest_anywhere
 from ..modeling.scoring import score
-from ..records import GroupBatch, Layout
+from ..records import Layout
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
@@ -75,7 +76,7 @@ def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
     """Runs the first micro-batch once, without a backward pass, and returns what layers keep."""
     model = trainer.parts.scorer.model
     checkpoint_first(model, 0)
-    batch: GroupBatch = next(iter(trainer.get_train_dataloader()))["batch"].to(trainer.args.device)
+    batch = batch_of(next(iter(trainer.get_train_dataloader()))).to(trainer.args.device)
     wrapped = trainer.model_wrapped
     with trainer.accelerator.no_sync(wrapped), trainer.accelerator.autocast():
         return measure_layers(

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
+from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
@@ -148,7 +149,7 @@ def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:
         task = bar.add_task("references", total=sum(map(len, loaders)))
         for loader in loaders:
             for item in loader:
-                batch = item["batch"].to(trainer.args.device)
+                batch = batch_of(item).to(trainer.args.device)
                 reference.token_logps(trainer.model_wrapped, batch)
                 bar.advance(task)
     if trainer.is_world_process_zero():

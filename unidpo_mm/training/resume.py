@@ -1,76 +1,147 @@
-"""Finds the checkpoint a run goes on from, and refuses to go on with another recipe unasked."""
+"""Choose the checkpoint that a run resumes from, the same on every process."""
 
-import logging
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..errors import Problem, RecipeError
-from ..recipe import Recipe, dump_recipe
-from ..recipe.yaml_loader import parse_yaml
+from ..modeling.processes import gather_objects
+from .checkpoints import (
+    MANIFEST_FILE,
+    CheckpointDamaged,
+    Manifest,
+    checkpoint_path,
+    checkpoint_paths,
+    read_manifest,
+    step_of,
+    verify,
+)
+from .identity import Change, not_allowed
 
-__all__ = ["RECIPE_FILE", "find_checkpoint"]
-
-logger = logging.getLogger(__name__)
-
-RECIPE_FILE = "recipe.yaml"
-"""The resolved recipe of a run, in its output folder."""
-
-SAME_RUN = ("train.", "run.")
-"""Sections that may change on the way: more steps, other logs. The others make another run."""
+__all__ = ["Choice", "choose_checkpoint", "manifest_or_none", "refuse_changes", "verify_given"]
 
 
-def find_checkpoint(recipe: Recipe) -> str | None:
-    """Returns the checkpoint to go on from, or None to start anew.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The checkpoint to resume from.
+
+    Attributes:
+        path: The newest complete checkpoint; None if there is none.
+        ignored: Newer checkpoints that cannot be used, each with the reason.
+    """
+
+    path: Path | None
+    ignored: tuple[str, ...] = ()
+
+
+def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
+    """Return the newest checkpoint that is complete on every node.
+
+    Every process calls it. Only the newest candidates are read in full, until one is complete.
+
+    Args:
+        output_dir: The directory of the checkpoints.
+        reads: Whether this process looks at the disk: one process per disk does.
+    """
+    paths = checkpoint_paths(output_dir) if reads else []
+    ignored: list[str] = []
+    below: int | None = None
+    while True:
+        candidates = [path for path in paths if below is None or step_of(path) < below]
+        newest = step_of(candidates[0]) if candidates else -1
+        proposals = [step for step in gather_objects(newest if reads else None) if step is not None]
+        step = min(proposals)
+        if len(set(proposals)) > 1:
+            ignored.append(f"checkpoint-{max(proposals)}: it does not exist on every node")
+            below = max(proposals)
+            continue
+        if step < 0:
+            return Choice(None, tuple(ignored))
+        reason = _why_unusable(candidates[0]) if reads else None
+        reasons = [text for text in gather_objects(reason) if text is not None]
+        if not reasons:
+            return Choice(checkpoint_path(output_dir, step), tuple(ignored))
+        ignored.append(f"checkpoint-{step}: {reasons[0]}")
+        below = step
+
+
+def verify_given(path: Path, *, option: str) -> Manifest | None:
+    """Return the manifest of a checkpoint that the user names; None if it has none.
+
+    A checkpoint of transformers or of another program has no manifest and cannot be verified.
 
     Raises:
-        RecipeError: If the checkpoints in the output folder come from another model, other data or
-            another loss and `run.resume` does not name one of them.
+        RecipeError: If it is not a directory, differs from its manifest, or holds the model only.
     """
-    from transformers.trainer_utils import get_last_checkpoint
+    if not path.is_dir():
+        text = f"'{path}' is not a directory"
+        raise RecipeError(Problem(option, text, "Set it to a checkpoint, auto or never"))
+    try:
+        manifest = verify(path)
+    except CheckpointDamaged as error:
+        if not (path / MANIFEST_FILE).exists():
+            return None
+        remedy = "Choose another checkpoint, or set it to auto for the newest complete one"
+        raise RecipeError(Problem(option, f"'{path}' cannot be used: {error}", remedy)) from None
+    if not manifest.resumable:
+        remedy = "Use it as model.name_or_path, or choose another checkpoint"
+        raise RecipeError(Problem(option, f"'{path}' cannot be used: {MODEL_ONLY}", remedy))
+    return manifest
 
-    if recipe.run.resume == "never":
+
+def manifest_or_none(folder: Path) -> Manifest | None:
+    """Return the manifest of a directory, or None if it has no readable one."""
+    try:
+        return read_manifest(folder)
+    except CheckpointDamaged:
         return None
-    if recipe.run.resume != "auto":
-        return recipe.run.resume
-    folder = Path(recipe.train.output_dir)
-    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if last is not None and (folder / RECIPE_FILE).is_file():
-        _compare(folder / RECIPE_FILE, recipe, last)
-    return last
 
 
-def _compare(path: Path, recipe: Recipe, checkpoint: str) -> None:
-    before = dict(_keys(parse_yaml(path.read_text(encoding="utf-8"), path.name).data))
-    now = dict(_keys(parse_yaml(dump_recipe(recipe), path.name).data))
-    changes = {
-        key: f"{key} {_shown(before, key)} -> {_shown(now, key)}"
-        for key in {**before, **now}
-        if _shown(before, key) != _shown(now, key)
-    }
-    other_run = [text for key, text in changes.items() if not key.startswith(SAME_RUN)]
-    if other_run:
-        found = f"{checkpoint} was trained by another recipe ({'; '.join(other_run)})"
+def refuse_changes(
+    changes: Iterable[Change], allowed: Iterable[str], *, checkpoint: Path, names: dict[str, str]
+) -> list[str]:
+    """Return the texts of the changes that take effect.
+
+    Args:
+        changes: Every difference between the checkpoint and this run.
+        allowed: Names that the user allows.
+        checkpoint: For messages.
+        names: Name of a field of `UniDPOConfig` -> what the user calls it, for fields that have
+            another name in a recipe.
+
+    Raises:
+        RecipeError: If a change is neither honoured nor allowed, with all of them and the option
+            that allows them.
+    """
+    changes = list(changes)
+    by_user_name = {user_name: field for field, user_name in names.items()}
+    allowed_fields = [by_user_name.get(name, name) for name in allowed]
+    refused = not_allowed(changes, allowed_fields)
+    if refused:
+        option = names.get("allow_changes", "allow_changes")
+        listed = ",".join(dict.fromkeys(names.get(c.name, c.name) for c in refused))
         remedy = (
-            "Give this run its own train.output_dir, start anew with run.resume=never, or go on "
-            f"all the same with run.resume={checkpoint}"
+            f"Undo the change, use another output directory, start anew with "
+            f"{names.get('start_anew', 'resume_from_checkpoint=None')}, or continue with it by "
+            f"{option}=[{listed}]"
         )
-        raise RecipeError(Problem("run.resume", found, remedy))
-    of_training = [text for key, text in changes.items() if not key.startswith("run.")]
-    if of_training:
-        logger.warning("the recipe changed since the checkpoint: %s", "; ".join(of_training))
+        texts = "; ".join(_described(change, names) for change in refused)
+        found = f"{checkpoint} belongs to another run ({texts})"
+        raise RecipeError(Problem(option, found, remedy))
+    return [_described(change, names) for change in changes]
 
 
-def _shown(values: dict[str, Any], key: str) -> str:
-    return repr(values[key]) if key in values else "not set"
+def _described(change: Change, names: dict[str, str]) -> str:
+    space = "" if change.path or "->" in change.text else ":"
+    return f"{names.get(change.name, change.name)}{change.path}{space} {change.text}"
 
 
-def _keys(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Returns every leaf of a document with its key path."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        place = f"{path}.{key}" if path else str(key)
-        if isinstance(item, dict | list) and item:
-            yield from _keys(item, place)
-        else:
-            yield place, item
+MODEL_ONLY = "it holds the model without optimizer state (save_only_model)"
+
+
+def _why_unusable(path: Path) -> str | None:
+    try:
+        manifest = verify(path)
+    except CheckpointDamaged as error:
+        return str(error)
+    return None if manifest.resumable else MODEL_ONLY

@@ -1,5 +1,6 @@
 """Runs a recipe: one table of which key becomes which argument, and the run itself."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,48 +12,151 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..atomic import write_text
 from ..data.load import SourceFile, log_reports, read_sources
 from ..data.scores import ScorePolicy
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
+from ..modeling.processes import errors_shared
 from ..plugins import load_callback, load_loss
 from ..recipe import Recipe, dump_recipe
+from ..recipe.page import option_names
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
+from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, verify
 from .config import UniDPOConfig
+from .identity import compare_options, recorded_options
 from .loss_settings import weighs_missing
-from .resume import RECIPE_FILE, find_checkpoint
+from .resume import refuse_changes
+from .run_lock import exclusive
 from .setup import load_family_and_adapter, prepare_data
 from .trainer import UniDPOTrainer
 
-__all__ = ["arguments_of", "check_from_recipe", "rows_of", "train_from_recipe", "trainer_for"]
+__all__ = [
+    "arguments_of",
+    "check_from_recipe",
+    "finished_run",
+    "rows_of",
+    "train_from_recipe",
+    "trainer_for",
+]
 
 logger = logging.getLogger(__name__)
 
+RECIPE_FILE = "recipe.yaml"
+"""The resolved recipe of a run, in its output directory."""
+
 RECORD_FILE = "run.json"
+
+LENGTH = ("max_steps", "num_train_epochs")
+"""Options that say when a run is finished."""
+
 RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
 def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
-    """Trains by a recipe, or goes on where it stopped; returns the trainer when it is done.
+    """Train by a recipe, or resume where it stopped; return the trainer when it is done.
 
     The resolved recipe and a record of the run are written beside the checkpoints, and the final
-    model with its processor into the output folder itself.
+    model with its processor into the output directory itself.
 
     Raises:
         UniDPOError: If anything cannot be used, before anything trains.
     """
-    checkpoint = find_checkpoint(recipe)
-    trainer = trainer_for(recipe)
-    if trainer.is_world_process_zero():
-        write_record(recipe, trainer)
-        if checkpoint is not None:
-            logger.warning("going on from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    args = arguments_of(recipe)
+    output_dir = Path(recipe.train.output_dir)
+    with contextlib.ExitStack() as stack:
+        with errors_shared():
+            if args.should_save:
+                stack.enter_context(exclusive(output_dir))
+                check_resumable(recipe, args)
+        trainer = trainer_for(recipe)
+        trainer.add_callback(WriteRecord(recipe, trainer))
+        trainer.train(resume_from_checkpoint=_requested(recipe))
+        trainer.save_final_model()
     return trainer
+
+
+def finished_run(recipe: Recipe) -> str | None:
+    """Return what is there if the run of a recipe is finished, as a sentence; None if it is not.
+
+    Neither model nor data is read.
+    """
+    if recipe.run.resume != "auto":
+        return None
+    folder = Path(recipe.train.output_dir)
+    try:
+        manifest = verify(folder)
+        recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
+    except (CheckpointDamaged, OSError, ValueError, KeyError):
+        return None
+    current = recorded_options(arguments_of(recipe))
+    changes = compare_options(recorded, current, processes=(1, 1))
+    if any(not change.honoured or change.name in LENGTH for change in changes):
+        return None
+    return (
+        f"'{folder}' holds the finished run: step {manifest.step} of {manifest.max_steps}. Nothing "
+        "was changed. To train further, raise train.max_steps or train.num_train_epochs; to start "
+        "anew, set run.resume=never or another train.output_dir"
+    )
+
+
+def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
+    """Refuse a recipe that differs from its checkpoint, before data and model are read.
+
+    Raises:
+        RecipeError: If an option that may change the result differs and is not allowed to.
+    """
+    requested = _requested(recipe)
+    if not requested:
+        return
+    if requested is True:
+        paths = checkpoint_paths(Path(recipe.train.output_dir))
+    else:
+        paths = [Path(requested)]
+    for path in paths:
+        try:
+            text = (path / IDENTITY_FILE).read_text(encoding="utf-8")
+            recorded = json.loads(text)["options"]
+        except (OSError, ValueError, KeyError):
+            continue
+        changes = compare_options(recorded, recorded_options(args), processes=(1, 1))
+        refuse_changes(
+            changes, recipe.run.allow_changes, checkpoint=path, names=_option_names(args)
+        )
+        return
+
+
+def _requested(recipe: Recipe) -> str | bool | None:
+    """Return what the trainer resumes from: True for the newest checkpoint, None to start anew."""
+    if recipe.run.resume == "never":
+        return None
+    if recipe.run.resume != "auto":
+        return recipe.run.resume
+    return bool(checkpoint_paths(Path(recipe.train.output_dir))) or None
+
+
+def _option_names(args: UniDPOConfig) -> dict[str, str]:
+    return option_names(field.name for field in dataclasses.fields(args))
+
+
+class WriteRecord(TrainerCallback):
+    """Writes the recipe and the record of a run when training begins, not when it is refused."""
+
+    def __init__(self, recipe: Recipe, trainer: UniDPOTrainer) -> None:
+        self.recipe = recipe
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write both files on the first process."""
+        if state.is_world_process_zero:
+            write_record(self.recipe, self.trainer)
+            if state.global_step:
+                logger.warning("resuming at step %d of %d", state.global_step, state.max_steps)
 
 
 def check_from_recipe(recipe: Recipe) -> None:
@@ -78,14 +182,17 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
     """
     train_rows, eval_rows = rows_of(recipe)
     lora = recipe.model.lora
-    return UniDPOTrainer(
+    args = arguments_of(recipe)
+    trainer = UniDPOTrainer(
         recipe.model.name_or_path,
-        arguments_of(recipe),
+        args,
         train_dataset=train_rows,
         eval_dataset=eval_rows or None,
         peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
         callbacks=[load_callback(name, given) for name, given in recipe.run.callbacks.items()],
     )
+    trainer.option_names = _option_names(args)
+    return trainer
 
 
 def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
@@ -208,6 +315,9 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "group_by_prompt": data.group_by_prompt,
         "pair_weighting": data.pair_weighting,
         "preflight": data.preflight,
+        "worker_timeout": data.worker_timeout,
+        "allow_changes": list(recipe.run.allow_changes) or None,
+        "on_nonfinite": recipe.run.on_nonfinite,
     }
     try:
         return UniDPOConfig(**settings)
@@ -219,7 +329,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     """Writes the resolved recipe and what the run started with into the output folder."""
     folder = Path(recipe.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+    write_text(folder / RECIPE_FILE, dump_recipe(recipe))
     parts = trainer.parts
     record = {
         "loss": parts.settings.describe(),
@@ -237,7 +347,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in RECORDED_PACKAGES},
     }
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_text(folder / RECORD_FILE, json.dumps(record, indent=2))
 
 
 def _prompts(recipe: Recipe, processor: Any) -> dict[str, Any]:

@@ -6,8 +6,7 @@ Construction is functions (`setup.py`), the step is a function (`step.py`), metr
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,38 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, set_seed
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.load import rows_from_records
+from ..data.workers import batch_of, explained_failures, protect_worker
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference
-from ..modeling.load import reload_weights
 from ..modeling.scoring import ScoringModel
 from ..records import GroupBatch
+from .checkpointing import CheckpointedTrainer
 from .config import UniDPOConfig
 from .console import ConsoleProgress
-from .evaluation import answer_prompts, evaluate_pairs, pick_samples, write_samples
-from .frozen_settings import frozen_settings, write_settings
+from .evaluation import (
+    answer_prompts,
+    evaluate_pairs,
+    keep_samples,
+    pick_samples,
+    write_samples,
+)
 from .guard import LayoutChoice, check_start
 from .memory_policy import MemoryPolicy
 from .metrics import MetricSums, policy_only_change
+from .nonfinite import handle_non_finite
+from .numerical_watch import NumericalWatch
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
 from .references import FillCache
@@ -42,14 +55,11 @@ from .step import StepOutput, preference_step
 
 __all__ = ["UniDPOTrainer"]
 
-OWN_CALLBACKS = (StartReport, FillCache, MemoryPolicy)
-"""What happens when training begins, in this order."""
-
 SAMPLES_FILE = "samples.jsonl"
 """Answers generated at each evaluation, in the output folder."""
 
 
-class UniDPOTrainer(Trainer):
+class UniDPOTrainer(CheckpointedTrainer):
     """Preference tuning of text and vision-language models.
 
     Args:
@@ -108,12 +118,16 @@ class UniDPOTrainer(Trainer):
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
             processing_class=parts.adapter.processor,
-            callbacks=[*(kind(self) for kind in OWN_CALLBACKS), *(callbacks or [])],
+            callbacks=[*(kind(self) for kind in own_callbacks()), *(callbacks or [])],
             **kwargs,
         )
         self.layout = self._check_start()
+        self._prepare_saving()
         self.data_collator = self._collator()
         self.train_sums = MetricSums(parts.settings.loss, args.device)
+        self.metrics_before = self.train_sums.table
+        self.watch = NumericalWatch(parts.settings.loss.unit, args.device)
+        self.units = torch.zeros(())
         self.throughput = Throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         self.progress = None if args.disable_tqdm else ConsoleProgress()
@@ -194,6 +208,8 @@ class UniDPOTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            timeout=self.args.worker_timeout if self.args.dataloader_num_workers else 0,
+            worker_init_fn=protect_worker,
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
@@ -205,12 +221,31 @@ class UniDPOTrainer(Trainer):
         self.throughput.start_step(self.state.global_step)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         unit = self.parts.settings.loss.unit
-        here = sum((item["batch"].unit_weight(unit).sum() for item in samples), torch.zeros(()))
+        weights = [batch_of(item).unit_weight(unit).sum() for item in samples]
+        here = sum(weights, torch.zeros(()))
+        self.watch.start_step()
+        if self.args.on_nonfinite == "skip":
+            self.metrics_before = self.train_sums.table.clone()
         total = self.accelerator.gather(here.to(device)).sum()
         self.throughput.count(float(total))
+        self.units = total
         return samples, total
 
+    @contextlib.contextmanager
+    def _workers_explained(self, *datasets: GroupDataset | None) -> Iterator[None]:
+        """Say which rows were being read when a data worker hangs or is killed."""
+        with contextlib.ExitStack() as stack:
+            for dataset in datasets:
+                if dataset is not None:
+                    stack.enter_context(explained_failures(dataset.reading_log, dataset.rows))
+            yield
+
     # ---- the step ----
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, or resume; see `CheckpointedTrainer.train`."""
+        with self._workers_explained(self.train_dataset):
+            return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -220,9 +255,10 @@ class UniDPOTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Returns this process's share of the mean loss of the optimizer step."""
-        batch: GroupBatch = inputs["batch"].to(self.args.device)
+        batch = batch_of(inputs).to(self.args.device)
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
+        self.watch.add(output, batch)
         self.train_sums.add(output, batch)
         units = torch.as_tensor(
             output.weight.sum() if num_items_in_batch is None else num_items_in_batch
@@ -242,6 +278,22 @@ class UniDPOTrainer(Trainer):
             reference=self.parts.reference,
             features=self.parts.features,
         )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of a micro-batch after its backward pass.
+
+        Where steps that are not finite are skipped, their loss counts as 0 in the log, which would
+        show NaN from then on.
+        """
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.args.on_nonfinite == "skip":
+            loss = torch.where(torch.isfinite(loss), loss, 0.0)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        self.watch.see_gradient(norm)
+        return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Makes the optimizer, with a learning rate for each part that has its own."""
@@ -265,7 +317,8 @@ class UniDPOTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Returns metrics from sums and counts over all pairs, and writes sample answers."""
         model = self._model_to_evaluate()
-        with self.accelerator.autocast():
+        dataset: Any = dataloader.dataset
+        with self._workers_explained(dataset), self.accelerator.autocast():
             sums = evaluate_pairs(
                 model,
                 dataloader,
@@ -278,7 +331,6 @@ class UniDPOTrainer(Trainer):
         means = sums.means()
         self.first_evaluation = self.first_evaluation or means
         means |= policy_only_change(means, self.first_evaluation)
-        dataset: Any = dataloader.dataset
         self._answer_samples(dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         nothing: Any = None  # predictions stay where they are: metrics are sums and counts
@@ -325,44 +377,46 @@ class UniDPOTrainer(Trainer):
             if self.progress is not None:
                 self.progress.show_samples(samples)
 
-    # ---- checkpoints hold the plain model ----
 
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+class SampleLog(TrainerCallback):
+    """Removes generated samples of steps that a resumed run does again."""
+
+    def __init__(self, trainer: UniDPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state_dict is not None:
-            state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
-        with self._plain_model():
-            super()._save(output_dir, state_dict)
-        write_settings(self.parts.settings, output_dir or self.args.output_dir or "")
+        """Keep the samples up to the step that training starts from."""
+        if state.is_world_process_zero:
+            keep_samples(Path(args.output_dir) / SAMPLES_FILE, up_to=state.global_step)
 
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
+
+class StepGuard(TrainerCallback):
+    """Looks at loss and gradient before each optimizer step, and at signals.
+
+    It is the only place of a step where the host waits for the device, beside the logs.
+    """
+
+    def __init__(self, trainer: UniDPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        settings = frozen_settings(self.parts.settings, resume_from_checkpoint)
-        self.parts = dataclasses.replace(self.parts, settings=settings)
-        if model is None and not hasattr(self.model.model, "peft_config"):
-            reload_weights(self.model.model, resume_from_checkpoint)
-            return
-        with self._plain_model() if model is None else contextlib.nullcontext():
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_best_model()
+        """Agree with all processes on whether the step is finite and whether to end after it."""
+        trainer, watch = self.trainer, self.trainer.watch
+        scaled = getattr(trainer.accelerator, "scaler", None) is not None
+        finite = watch.is_finite(scaled=scaled)
+        if trainer.interruption.agree(problem=not finite):
+            handle_non_finite(trainer)
         else:
-            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+            watch.in_a_row = 0
 
-    @contextlib.contextmanager
-    def _plain_model(self) -> Iterator[None]:
-        """Shows transformers the model without its scoring module for a while."""
-        scorer = self.model
-        plain: Any = scorer.model
-        self.model = plain
-        try:
-            yield
-        finally:
-            self.model = scorer
+
+def own_callbacks() -> tuple[Callable[[UniDPOTrainer], TrainerCallback], ...]:
+    """Return what acts when training begins, in this order, and before each optimizer step."""
+    return (StartReport, SampleLog, FillCache, MemoryPolicy, StepGuard)
 
 
 def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .loss_settings import LossSettings
 
-__all__ = ["FILE", "frozen_settings", "write_settings"]
+__all__ = ["FILE", "pinned_settings", "write_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def write_settings(settings: LossSettings, folder: str | Path) -> None:
     path.write_text(json.dumps(settings.describe(), indent=2), encoding="utf-8")
 
 
-def frozen_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
+def pinned_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
     """Returns the settings with the `tau_good` of each source that a checkpoint began with.
 
     Args:

@@ -1,0 +1,116 @@
+"""Runs that are killed: at random moments, and at every place of a save."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+from faults.report import Section
+from support.forked_runs import Kill, random_kill, train
+from support.runs import launch, sabotage, write_run
+
+__all__ = ["every_place_of_a_save", "random_kills", "torchrun_kills"]
+
+KILLS_PER_RUN = 5
+
+
+def digest(folder: Path) -> str:
+    """Return a digest of the final weights of a run."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def fresh(folder: Path, model: Path) -> Path:
+    """Make the directory of a run."""
+    folder.mkdir(parents=True)
+    write_run(folder, model, optim="adamw_torch")
+    return folder
+
+
+def uninterrupted(folder: Path, model: Path, processes: int) -> str:
+    """Return the digest of a run that nobody kills."""
+    ends = train(fresh(folder, model), processes=processes)
+    if [end.code for end in ends] != [0] * processes:
+        raise RuntimeError(f"the run without a kill failed: {ends[0].stderr[-2000:]}")
+    return digest(folder / "out")
+
+
+def random_kills(
+    section: Section, folder: Path, model: Path, *, kills: int, processes: int
+) -> None:
+    """Kill runs again and again, half of the time in a save, and let each finish in the end."""
+    draw = random.Random(f"kills of {processes}")
+    expected = uninterrupted(folder / "expected", model, processes)
+    longest = 1.6 if processes == 1 else 4.0
+    number = 0
+    while section.cases < kills:
+        run = fresh(folder / f"run-{number}", model)
+        number += 1
+        for _ in range(min(KILLS_PER_RUN, kills - section.cases)):
+            saving = section.cases % 2 == 0
+            kill = random_kill(draw, processes=processes, longest=longest, saving=saving)
+            ends = train(run, processes=processes, kill=kill)
+            refused = [end for end in ends if end.code == 2]
+            section.expect(not refused, f"refused after {kill}: {_last(refused)}")
+            killed = any(end.signal == signal.SIGKILL for end in ends)
+            section.count("killed" if killed else "finished before the kill")
+        ends = train(run, processes=processes)
+        finished = section.expect(
+            all(end.code == 0 for end in ends), f"the restart failed: {_last(ends)}"
+        )
+        if finished:
+            same = digest(run / "out") == expected
+            section.expect(same, f"other weights in {run.name} ({processes} processes)")
+
+
+def every_place_of_a_save(section: Section, folder: Path, model: Path) -> None:
+    """Kill a run once at each touch of a file or directory by its second and its final save."""
+    expected = uninterrupted(folder / "expected", model, 1)
+    for match in (".saving/checkpoint-2", ".saving/final", "out/checkpoint-2", ".deleting"):
+        touch = 0
+        while True:
+            touch += 1
+            run = fresh(folder / f"{match.replace('/', '-')}-{touch}", model)
+            killed = train(run, kill=Kill(match=match, touch=touch))[0]
+            if killed.signal is None:
+                section.expect(killed.code == 0, f"{match}: {_last([killed])}")
+                break
+            section.count("killed")
+            end = train(run)[0]
+            where = f"{match}, touch {touch}"
+            if section.expect(end.code == 0, f"{where}: the restart failed: {_last([end])}"):
+                section.expect(digest(run / "out") == expected, f"{where}: other weights")
+                left = [path.name for path in (run / "out").iterdir() if path.name in LEFTOVERS]
+                section.expect(not left, f"{where}: {left} was left behind")
+
+
+def torchrun_kills(section: Section, folder: Path, model: Path, *, processes: int) -> None:
+    """Kill one process of a real torchrun in a save, then start the same command again."""
+    expected = uninterrupted(folder / "expected", model, processes)
+    for rank, touch in ((0, 12), (processes - 1, 2)):
+        run = fresh(folder / f"rank-{rank}", model)
+        env = sabotage(".saving/checkpoint-2", touch, rank=rank)
+        output = _finish(launch(run / "recipe.yaml", processes=processes, env=env))[1]
+        section.expect("SIGKILL" in output, f"rank {rank} was not killed: {output[-500:]}")
+        section.count("killed")
+        code, output = _finish(launch(run / "recipe.yaml", processes=processes))
+        if section.expect(code == 0, f"rank {rank}: the restart failed: {output[-500:]}"):
+            section.expect(digest(run / "out") == expected, f"rank {rank}: other weights")
+
+
+LEFTOVERS = (".saving", ".deleting")
+
+
+def _finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    try:
+        output = process.communicate(timeout=240)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output = "timed out: " + process.communicate()[0]
+    return process.returncode, output
+
+
+def _last(ends: list) -> str:
+    lines = [line for end in ends for line in end.output.strip().splitlines()[-1:]]
+    return " | ".join(lines)[-500:]

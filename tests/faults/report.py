@@ -1,0 +1,64 @@
+"""The table that `make faults` prints."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+__all__ = ["Section", "run_sections"]
+
+
+@dataclass
+class Section:
+    """One group of faults.
+
+    Attributes:
+        name: What was done.
+        cases: How many faults were tried.
+        counts: What came out, for the table.
+        failures: What came out wrong, one line each.
+    """
+
+    name: str
+    cases: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def count(self, outcome: str) -> None:
+        """Count a case by its outcome."""
+        self.cases += 1
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+    def expect(self, condition: bool, text: str) -> bool:
+        """Note a failure unless a condition holds, and return whether it holds."""
+        if not condition:
+            self.failures.append(text)
+        return condition
+
+    def line(self) -> str:
+        """Return the line of the table."""
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in self.counts.items())
+        verdict = "ok" if not self.failures else f"{len(self.failures)} WRONG"
+        return f"{self.name:<34} {self.cases:>4}  {verdict:<9} {self.seconds:>5.0f} s  {counts}"
+
+
+def run_sections(sections: Iterable[tuple[str, Callable[[Section], None]]]) -> int:
+    """Run the sections, print a line for each and all failures, and return the exit code."""
+    done = []
+    for name, run in sections:
+        section = Section(name)
+        began = time.monotonic()
+        try:
+            run(section)
+        except Exception as error:  # the other sections still run
+            section.failures.append(f"the section itself failed: {type(error).__name__}: {error}")
+        section.seconds = time.monotonic() - began
+        print(section.line(), flush=True)  # noqa: T201 - it is what the command is for
+        done.append(section)
+    for section in done:
+        for failure in section.failures:
+            print(f"WRONG  {section.name}: {failure}")  # noqa: T201
+    cases = sum(section.cases for section in done)
+    wrong = sum(len(section.failures) for section in done)
+    print(f"{cases} faults, {wrong} wrong outcomes")  # noqa: T201
+    return 1 if wrong else 0

@@ -1,0 +1,160 @@
+"""Training runs through the real command line, in forked children of one process.
+
+torch and transformers are imported once, so that a run starts in milliseconds; several processes of
+a run get the environment that torchrun would give them.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.forked import Finished, run_forked
+
+__all__ = ["Kill", "preload", "train", "unidpo_mm"]
+
+EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a process of a run is killed.
+
+    Attributes:
+        rank: Which process.
+        seconds: After how many seconds; None to wait for touches of a path instead.
+        match: Part of the paths whose touches are counted.
+        touch: Number of the touch at which it is killed.
+        number: The signal.
+    """
+
+    rank: int = 0
+    seconds: float | None = None
+    match: str = ".saving"
+    touch: int = 1
+    number: int = signal.SIGKILL
+
+
+def preload() -> None:
+    """Import what runs need; call it once, before the first fork."""
+    import torch
+    import transformers.models.llama.modeling_llama
+    import transformers.models.llava.modeling_llava  # noqa: F401
+
+    import model_adapters.llava
+    import unidpo_mm.cli.main
+    import unidpo_mm.training.run  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def unidpo_mm(*arguments: str) -> Callable[[], None]:
+    """Return a function that runs the command line."""
+
+    def run() -> None:
+        from unidpo_mm.cli.main import main
+
+        sys.argv = ["unidpo-mm", *arguments]
+        main()
+
+    return run
+
+
+def train(
+    folder: Path,
+    *overrides: str,
+    processes: int = 1,
+    kill: Kill | None = None,
+    before: Callable[[], None] | None = None,
+    timeout: float = 120,
+) -> list[Finished]:
+    """Run `unidpo-mm train recipe.yaml` in a directory, and return how each process ended.
+
+    Args:
+        folder: Holds the recipe.
+        overrides: Further words of the command.
+        processes: Number of processes.
+        kill: When one of them is killed; the others are then killed as torchrun does.
+        before: Called in each process before the command.
+        timeout: Seconds.
+    """
+    port = _free_port()
+    children: dict[int, int] = {}
+
+    def process(rank: int) -> Finished:
+        def run() -> None:
+            if kill is not None and kill.rank == rank and kill.seconds is None:
+                _kill_self_at(kill)
+            if before is not None:
+                before()
+            unidpo_mm("train", "recipe.yaml", *overrides)()
+
+        def started(child: int) -> None:
+            children[rank] = child
+            if kill is not None and kill.rank == rank and kill.seconds is not None:
+                threading.Timer(kill.seconds, _send, (child, kill.number)).start()
+
+        finished = run_forked(
+            run,
+            env=_environment(rank, processes, port),
+            cwd=folder,
+            timeout=timeout,
+            on_start=started,
+        )
+        if finished.signal is not None:
+            for other, child in children.items():
+                if other != rank:
+                    _send(child, signal.SIGKILL)
+        return finished
+
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(process, range(processes)))
+
+
+def _environment(rank: int, processes: int, port: int) -> dict[str, str | None]:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if processes == 1:
+        return dict.fromkeys(names)
+    values = (rank, rank, processes, processes, "127.0.0.1", port)
+    return {name: str(value) for name, value in zip(names, values, strict=True)}
+
+
+def _kill_self_at(kill: Kill) -> None:
+    touches = 0
+
+    def watch(event: str, arguments: Sequence[object]) -> None:
+        nonlocal touches
+        if event in EVENTS and kill.match in " ".join(map(str, arguments)):
+            touches += 1
+            if touches == kill.touch:
+                os.kill(os.getpid(), kill.number)
+
+    sys.addaudithook(watch)
+
+
+def _send(child: int, number: int) -> None:
+    try:
+        os.kill(child, number)
+    except ProcessLookupError:  # it had ended
+        return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def random_kill(draw: random.Random, *, processes: int, longest: float, saving: bool) -> Kill:
+    """Return a kill at a random moment, of a save or of the whole run."""
+    rank = draw.randrange(processes)
+    if saving:
+        return Kill(rank=rank, touch=draw.randrange(1, 160))
+    return Kill(rank=rank, seconds=draw.uniform(0.05, longest))

@@ -1,0 +1,63 @@
+"""Write files so that a crash leaves either the old content or the new, never a mixture."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["sync_directory", "sync_tree", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of a file in one step.
+
+    Args:
+        path: The file; its directory must exist.
+        text: The new content, written as UTF-8.
+
+    Raises:
+        OSError: If the content cannot be written. The old file is then unchanged.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(_mode(path))  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a directory durable, on systems that can."""
+    with contextlib.suppress(OSError):  # some file systems cannot open a directory
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file below a directory durable, with its name."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_directory(path)
+            continue
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    sync_directory(folder)
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file, or those that a new one would get."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

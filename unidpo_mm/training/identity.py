@@ -1,0 +1,276 @@
+"""What a run is, recorded in every checkpoint and compared when training resumes.
+
+A resumed run must not silently become another run. Every option of `UniDPOConfig` belongs to one
+of three lists: changes that have no effect on the trained weights (`HARMLESS`), changes that take
+effect from the next step on and are announced (`HONOURED`), and all others, which are refused
+unless the user allows them by name.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..adapter import Adapter
+from ..cache.keys import weights_fingerprint
+from ..data.digest import DataDigest, difference
+from ..records import PreferenceRow
+from .config import UniDPOConfig
+
+__all__ = [
+    "ALLOW_ALL",
+    "HARMLESS",
+    "HONOURED",
+    "Change",
+    "compare",
+    "compare_options",
+    "describe_model",
+    "not_allowed",
+    "recorded_options",
+]
+
+HARMLESS = frozenset(
+    """
+    allow_changes auto_find_batch_size average_tokens_across_devices batch_eval_metrics
+    dataloader_in_order
+    dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
+    dataloader_pin_memory dataloader_prefetch_factor ddp_timeout debug disable_tqdm do_eval
+    do_predict do_train enable_jit_checkpoint eval_accumulation_steps eval_delay
+    eval_do_concat_batches eval_fraction eval_generations eval_max_new_tokens eval_on_start
+    eval_steps eval_strategy eval_use_gather_object feature_cache_gb greater_is_better
+    hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token images
+    include_for_metrics include_num_input_tokens_seen label_names length_column_name
+    load_best_model_at_end local_rank log_level log_level_replica log_on_each_node
+    logging_first_step logging_nan_inf_filter logging_steps logging_strategy max_skipped_fraction
+    metric_for_best_model model_init_kwargs on_nonfinite output_dir per_device_eval_batch_size
+    prediction_loss_only preflight project push_to_hub reference_build remove_unused_columns
+    report_to restore_callback_states_from_checkpoint resume_from_checkpoint run_name
+    save_on_each_node save_only_model save_steps save_strategy save_total_limit score_scale scores
+    skip_memory_metrics torch_empty_cache_steps trackio_bucket_id trackio_space_id
+    trackio_static_space_id worker_timeout
+    """.split()
+)
+"""Options that do not change the trained weights, or only through the rows and the model, which
+are compared by their content."""
+
+HONOURED = frozenset(
+    """
+    activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
+    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
+    gradient_checkpointing gradient_checkpointing_kwargs layout learning_rate learning_rates
+    logps_chunk_size max_grad_norm max_steps memory num_train_epochs padding_side reference
+    torch_compile torch_compile_backend torch_compile_mode use_cpu weight_decay
+    """.split()
+)
+"""Options whose new value is used from the next step on."""
+
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
+"""What makes the pairs of an optimizer step. The step stays the same if the batch size stays and
+the product of the other two does."""
+
+ALLOW_ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One difference between a checkpoint and the run that resumes from it.
+
+    Attributes:
+        name: Name of the option, or ``data``, ``model``, ``processes``.
+        text: What changed, in words.
+        honoured: Whether the new value takes effect without permission.
+        path: For an option that is a mapping, the key inside it, for example ``.beta``.
+    """
+
+    name: str
+    text: str
+    honoured: bool
+    path: str = ""
+
+
+def recorded_options(args: UniDPOConfig) -> dict[str, Any]:
+    """Return the options that may change the trained weights, as JSON knows them."""
+    return {
+        field.name: _as_json(getattr(args, field.name))
+        for field in dataclasses.fields(args)
+        if field.init and field.name not in HARMLESS
+    }
+
+
+def describe_model(
+    model: nn.Module, adapter: Adapter, rows: Sequence[PreferenceRow]
+) -> dict[str, Any]:
+    """Return digests of a model before its first step and of how rows are encoded for it.
+
+    Args:
+        model: The policy, its weights whole, with or without PEFT.
+        adapter: Encodes rows.
+        rows: The training rows; the first and the last one are encoded.
+    """
+    config: Any = model.config
+    settings = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+        and not key.startswith("_")
+    }
+    peft_config = getattr(model, "peft_config", None) or {}
+    return {
+        "class": type(model).__name__,
+        "weights": weights_fingerprint(_initial_weights(model), {}),
+        "config": _digest(settings),
+        "lora": {name: _lora_settings(value) for name, value in sorted(peft_config.items())},
+        "encoding": _encoding(adapter, rows),
+    }
+
+
+def compare_options(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], *, processes: tuple[int, int]
+) -> list[Change]:
+    """Return the differences between options, and between numbers of processes.
+
+    Args:
+        recorded: As `recorded_options` gave them for the checkpoint.
+        current: The same for this run.
+        processes: Number of processes of the checkpoint and of this run.
+    """
+    before = {**recorded, "processes": processes[0]}
+    now = {**current, "processes": processes[1]}
+    same_steps = _pairs_per_step(before) == _pairs_per_step(now) and (
+        before.get(BATCH[0]) == now.get(BATCH[0])
+    )
+    changes = []
+    for name in sorted({*before, *now}):
+        honoured = name in HONOURED or (same_steps and name in BATCH)
+        if name == "learning_rates":  # other parts are other groups of the optimizer
+            honoured = _keys(before.get(name)) == _keys(now.get(name))
+        old, new = dict(_leaves(before.get(name))), dict(_leaves(now.get(name)))
+        for path in dict.fromkeys((*old, *new)):
+            if old.get(path) != new.get(path):
+                text = f"{_shown(old.get(path))} -> {_shown(new.get(path))}"
+                changes.append(Change(name, text, honoured, path))
+    return changes
+
+
+def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
+    """Return every difference between a recorded identity and the current one."""
+    changes = compare_options(
+        recorded["options"],
+        current["options"],
+        processes=(recorded["processes"], current["processes"]),
+    )
+    for key, text in MODEL_TEXTS.items():
+        if recorded["model"].get(key) != current["model"].get(key):
+            changes.append(Change("model", text, honoured=False))
+    for key, honoured in (("data", False), ("eval_data", True)):
+        changes += [
+            Change(key, text, honoured) for text in _data_changes(recorded[key], current[key])
+        ]
+    if recorded["versions"] != current["versions"]:
+        before, now = recorded["versions"], current["versions"]
+        texts = [
+            f"{name} {before.get(name)} -> {now.get(name)}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        changes.append(Change("versions", ", ".join(texts), honoured=True))
+    return changes
+
+
+MODEL_TEXTS = {
+    "class": "the model is of another class",
+    "weights": "the initial weights of the model have changed",
+    "config": "the configuration of the model has changed",
+    "lora": "the LoRA settings have changed",
+    "encoding": "the tokenizer, processor or chat template encodes the rows differently",
+}
+
+
+def _data_changes(recorded: Any, current: Any) -> list[str]:
+    if recorded is None or current is None:
+        if recorded == current:
+            return []
+        return ["there were no rows before" if recorded is None else "there are no rows any more"]
+    return difference(DataDigest.from_json(recorded), DataDigest.from_json(current))
+
+
+def not_allowed(changes: Iterable[Change], allowed: Collection[str]) -> list[Change]:
+    """Return the changes that are neither honoured nor allowed."""
+    if ALLOW_ALL in allowed:
+        return []
+    return [change for change in changes if not change.honoured and change.name not in allowed]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the single values of an option with the path of keys that leads to each."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, item in value.items():
+        yield from _leaves(item, f"{path}.{key}")
+
+
+def _keys(value: Any) -> list[str]:
+    return sorted(value or {})
+
+
+def _pairs_per_step(options: Mapping[str, Any]) -> Any:
+    return options.get("gradient_accumulation_steps", 1) * options["processes"]
+
+
+def _initial_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights under the names of the plain model; a LoRA that adds nothing is left out.
+
+    A fresh LoRA is drawn at random and adds nothing before the first step.
+    """
+    named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    adds = any(".lora_B." in name and bool(tensor.any()) for name, tensor in named.items())
+    for name, tensor in named.items():
+        if adds or ".lora_" not in name:
+            plain = name.removeprefix("base_model.model.")
+            yield plain.replace(".base_layer", ""), tensor
+
+
+def _lora_settings(config: Any) -> Any:
+    settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    skipped = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
+    return _as_json({key: value for key, value in settings.items() if key not in skipped})
+
+
+def _encoding(adapter: Adapter, rows: Sequence[PreferenceRow]) -> str:
+    digest = hashlib.sha256()
+    for row in (*rows[:1], *rows[-1:]):
+        group = adapter.encode(row)
+        for ids in (group.prompt_ids, *group.response_ids):
+            digest.update(str(ids.tolist()).encode())
+        for name, tensor in sorted(group.image_extras.items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_as_json(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it is after a round through JSON; what JSON does not know as text."""
+    if isinstance(value, Enum):
+        return _as_json(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in sorted(value.items(), key=str)}
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)

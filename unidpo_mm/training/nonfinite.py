@@ -1,0 +1,173 @@
+"""Name the rows and dump the step when a loss or gradient is not finite, then stop or skip it.
+
+The dump holds the model as it was before the step and everything that the step was computed from,
+so that `unidpo-mm replay` can compute it again, on one process and without the data or the
+reference.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import Problem
+from ..modeling.packing import PREFIX
+from ..modeling.processes import barrier, gather_objects
+from ..records import GroupBatch
+from .numerical_watch import NonFiniteError
+from .references import compute_dtype
+
+if TYPE_CHECKING:
+    from .trainer import UniDPOTrainer
+
+__all__ = ["DUMP_FILE", "handle_non_finite", "rank_file"]
+
+logger = logging.getLogger(__name__)
+
+DUMP_FILE = "dump.json"
+FORMAT_VERSION = 1
+
+MAX_SKIPPED = 10
+"""Consecutive skipped steps after which a run stops all the same."""
+
+MAX_NAMED = 10
+"""Rows named in a message."""
+
+
+def rank_file(rank: int) -> str:
+    """Return the name of the file with the micro-batches of a process."""
+    return f"batches-{rank}.pt"
+
+
+def handle_non_finite(trainer: "UniDPOTrainer") -> None:
+    """Stop, or skip the step before the optimizer changes a weight; every process calls it.
+
+    Raises:
+        NonFiniteError: If the policy is to stop, or too many steps in a row were skipped.
+    """
+    watch, args = trainer.watch, trainer.args
+    step = trainer.state.global_step + 1
+    broken, rows = _rows_of_all(trainer)
+    what = next(text for text in gather_objects(watch.what()) if text)
+    skips = args.on_nonfinite == "skip" and watch.in_a_row < MAX_SKIPPED
+    folder = Path(args.output_dir or "") / f"nonfinite-step-{step}"
+    if not skips or watch.skipped == 0:
+        write_dump(trainer, folder, step)
+    named = _listed(broken or rows)
+    where = f"step {step}, row{'s' if len(broken or rows) > 1 else ''} {named}"
+    if not skips:
+        found = f"{what}; no weight was changed by this step"
+        if watch.in_a_row:
+            found += f", and {watch.in_a_row} steps before it were skipped"
+        option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
+        remedy = (
+            f"Replay the step with 'unidpo-mm replay {folder}', fix or remove the row, lower the "
+            f"learning rate, or set {option} to skip"
+        )
+        raise NonFiniteError(Problem(where, found, remedy))
+    watch.skipped += 1
+    watch.in_a_row += 1
+    if trainer.is_world_process_zero():
+        logger.warning("%s: %s; the step is skipped (%d so far)", where, what, watch.skipped)
+    trainer.train_sums.table = trainer.metrics_before
+    trainer.model_wrapped.zero_grad(set_to_none=True)  # an optimizer passes over such weights
+
+
+def write_dump(trainer: "UniDPOTrainer", folder: Path, step: int) -> None:
+    """Write everything that the current step is computed from; every process calls it."""
+    staged = folder.parent / f".{folder.name}"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+    barrier()
+    trainer.save_model(str(staged / "model"), _internal_call=True)
+    staged.mkdir(parents=True, exist_ok=True)  # on another node
+    torch.save(_batches(trainer), staged / rank_file(trainer.args.process_index))
+    if trainer.is_world_process_zero():
+        text = json.dumps(_description(trainer, step), indent=1)
+        (staged / DUMP_FILE).write_text(text, encoding="utf-8")
+    barrier()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)
+        staged.rename(folder)
+    barrier()
+
+
+def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
+    parts, args, watch = trainer.parts, trainer.args, trainer.watch
+    plain: Any = parts.scorer.model
+    norm = None if watch.grad_norm is None else float(watch.grad_norm)
+    return {
+        "format": FORMAT_VERSION,
+        "step": step,
+        "processes": args.world_size,
+        "units": float(trainer.units),
+        "loss": parts.settings.describe(),
+        "family": parts.family.name,
+        "autocast": _name(compute_dtype(args, parts.scorer)) if args.bf16 or args.fp16 else None,
+        "chunk_size": parts.scorer.chunk_size,
+        "grad_norm": norm,
+        "dropout": not args.disable_dropout,
+        "attention": str(plain.config.get_text_config()._attn_implementation).removeprefix(PREFIX),
+        "weights": {
+            name: {"dtype": _name(p.dtype), "trains": p.requires_grad}
+            for name, p in plain.named_parameters()
+        },
+    }
+
+
+def _batches(trainer: "UniDPOTrainer") -> dict[str, Any]:
+    """Return the micro-batches of this process with the log-probs of the reference."""
+    reference = trainer.parts.reference
+    content = []
+    for watched in trainer.watch.batches:
+        logps = None
+        if reference is not None:
+            with torch.no_grad(), trainer.accelerator.autocast():
+                logps = reference.token_logps(trainer.model_wrapped, watched.batch).cpu()
+        content.append(
+            {
+                "batch": _plain(watched.batch),
+                "per_unit": watched.per_unit.cpu(),
+                "reference": logps,
+                "rows": list(watched.rows),
+            }
+        )
+    return {"batches": content, "rng_state": trainer.watch.rng_state}
+
+
+def _plain(batch: GroupBatch) -> dict[str, Any]:
+    """Return a batch as what `torch.load` reads without running code."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.cpu()
+        if isinstance(value, Mapping):
+            return {name: plain(item) for name, item in value.items()}
+        return value
+
+    return {field.name: plain(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+
+
+def _rows_of_all(trainer: "UniDPOTrainer") -> tuple[list[str], list[str]]:
+    broken: dict[str, None] = {}
+    rows: dict[str, None] = {}
+    for one_broken, one_rows in gather_objects(trainer.watch.rows()):
+        broken |= dict.fromkeys(one_broken)
+        rows |= dict.fromkeys(one_rows)
+    return list(broken), list(rows)
+
+
+def _listed(rows: list[str]) -> str:
+    text = ", ".join(f"'{row}'" for row in rows[:MAX_NAMED])
+    return text + (f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else "")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,140 @@
+"""Watch loss, gradients and weights for NaN and infinity, and dump the step that made one.
+
+The loss of each micro-batch is looked at on the device. The host reads one flag per optimizer step,
+after the gradient norm is known and before the optimizer changes a weight. So when something is not
+finite, the weights are still those of before the step, and the step can be replayed.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UniDPOError
+from ..records import GroupBatch
+from .step import StepOutput
+
+__all__ = [
+    "NonFiniteError",
+    "NonFinitePolicy",
+    "NumericalWatch",
+    "WatchedBatch",
+    "non_finite_weights",
+]
+
+NonFinitePolicy = Literal["stop", "skip"]
+
+
+class NonFiniteError(UniDPOError):
+    """A loss, gradient or weight became NaN or infinite; nothing was changed by that step."""
+
+    headline = "training stopped"
+    exit_code = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchedBatch:
+    """A micro-batch of the current step.
+
+    Attributes:
+        batch: On the device.
+        per_unit: [U] loss of each unit.
+        counted: [U] whether the unit has weight.
+        rows: Row id of each unit.
+    """
+
+    batch: GroupBatch
+    per_unit: Tensor
+    counted: Tensor
+    rows: Sequence[str]
+
+
+class NumericalWatch:
+    """Looks at one optimizer step after the other.
+
+    Attributes:
+        batches: The micro-batches of the current step on this process.
+        skipped: Steps skipped so far.
+        in_a_row: Steps skipped since the last good one.
+        grad_norm: Gradient norm of the current step, over all processes; None before it is known.
+        rng_state: State of the CPU random generator when the step began.
+    """
+
+    def __init__(self, unit: Literal["pair", "response"], device: torch.device) -> None:
+        self.unit = unit
+        self.device = device
+        self.batches: list[WatchedBatch] = []
+        self.skipped = 0
+        self.in_a_row = 0
+        self.grad_norm: Tensor | None = None
+        self.rng_state = torch.get_rng_state()
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def start_step(self) -> None:
+        """Forget the step before."""
+        self.batches.clear()
+        self.grad_norm = None
+        self.rng_state = torch.get_rng_state()
+        self._finite = torch.ones_like(self._finite)
+
+    def add(self, output: StepOutput, batch: GroupBatch) -> None:
+        """Look at a micro-batch, without waiting for the device."""
+        per_unit = output.loss.per_unit.detach()
+        rows = batch.pair_rows if self.unit == "pair" else batch.target_rows
+        self.batches.append(WatchedBatch(batch, per_unit, output.weight > 0, rows))
+        self._finite = self._finite & torch.isfinite(output.loss_sum.detach())
+
+    def see_gradient(self, grad_norm: Any) -> None:
+        """Remember the gradient norm of the step."""
+        if hasattr(grad_norm, "full_tensor"):
+            grad_norm = grad_norm.full_tensor()
+        self.grad_norm = torch.as_tensor(grad_norm, device=self.device).detach()
+
+    def is_finite(self, *, scaled: bool = False) -> bool:
+        """Return whether loss and gradient of this process are finite; waits for the device.
+
+        Args:
+            scaled: Whether a gradient scaler (fp16) handles infinite gradients by itself.
+        """
+        finite = self._finite
+        if self.grad_norm is not None and not scaled:
+            finite = finite & torch.isfinite(self.grad_norm)
+        return bool(finite)
+
+    def rows(self) -> tuple[list[str], list[str]]:
+        """Return the rows whose loss is not finite, and all rows of the step on this process."""
+        broken: list[str] = []
+        counted: list[str] = []
+        for watched in self.batches:
+            finite = torch.isfinite(watched.per_unit).tolist()
+            for row, is_finite, counts in zip(
+                watched.rows, finite, watched.counted.tolist(), strict=True
+            ):
+                counted += [row] if counts else []
+                broken += [row] if counts and not is_finite else []
+        return list(dict.fromkeys(broken)), list(dict.fromkeys(counted))
+
+    def what(self) -> str | None:
+        """Return what is not finite on this process, in words; None if everything is."""
+        if not bool(self._finite):
+            return "the loss is not finite"
+        if self.grad_norm is not None and not bool(self.grad_norm.isfinite()):
+            return f"the gradient is not finite (norm {float(self.grad_norm)})"
+        return None
+
+
+def non_finite_weights(model: nn.Module) -> list[str]:
+    """Return the names of trainable weights that hold NaN or infinity; waits for the device."""
+    named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        return []
+    local = [_local(tensor) for _, tensor in named]
+    flags = torch.stack([torch.isfinite(tensor).all() for tensor in local]).tolist()
+    return [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local

@@ -1,0 +1,195 @@
+"""Compute a dumped step again (`unidpo-mm replay`), in one process, without data or reference."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import Adapter, AdapterOptions
+from ..errors import ModelError, Problem
+from ..modeling.load import ModelSource, load_model
+from ..modeling.packing import enable_packing
+from ..modeling.scoring import ScoringModel, unwrap_peft
+from ..modeling.vision import PictureFeatures
+from ..records import GroupBatch
+from .loss_settings import LossSettings, make_loss_settings
+from .nonfinite import DUMP_FILE, rank_file
+from .step import preference_step
+
+__all__ = ["Replay", "ReplayedUnit", "replay"]
+
+TOLERANCE = 1e-4
+"""Relative difference of losses and norms that count as the same, for other machines."""
+
+
+@dataclass(frozen=True)
+class ReplayedUnit:
+    """A pair or response of the step.
+
+    Attributes:
+        row: Its row id.
+        recorded: Its loss when the step was dumped.
+        replayed: Its loss now.
+    """
+
+    row: str
+    recorded: float
+    replayed: float
+
+    @property
+    def same(self) -> bool:
+        """Whether both are equal up to rounding, or both not finite."""
+        return same_number(self.recorded, self.replayed)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A step computed again.
+
+    Attributes:
+        step: The optimizer step.
+        units: All units with weight.
+        recorded_norm, replayed_norm: Gradient norm over all processes; the first is None if the
+            step was dumped before it was known.
+        gradients: Names of the weights whose gradient is not finite.
+    """
+
+    step: int
+    units: tuple[ReplayedUnit, ...]
+    recorded_norm: float | None
+    replayed_norm: float
+    gradients: tuple[str, ...]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether everything that was recorded came out the same."""
+        norm = self.recorded_norm is None or same_number(self.recorded_norm, self.replayed_norm)
+        return norm and all(unit.same for unit in self.units)
+
+
+class _RecordedReference:
+    """Gives the log-probs that the reference gave when the step was dumped."""
+
+    def __init__(self, logps: Tensor) -> None:
+        self.logps = logps
+
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+    ) -> Tensor:
+        return self.logps
+
+
+def same_number(recorded: float, replayed: float) -> bool:
+    """Return whether two numbers are equal up to rounding, or both not finite."""
+    if not (math.isfinite(recorded) and math.isfinite(replayed)):
+        return math.isfinite(recorded) == math.isfinite(replayed)
+    return math.isclose(recorded, replayed, rel_tol=TOLERANCE, abs_tol=1e-6)
+
+
+def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
+    """Compute a dumped step again.
+
+    Args:
+        folder: The dump, ``nonfinite-step-N``.
+        device: Where to compute it.
+
+    Raises:
+        ModelError: If the folder is not a dump, or its model cannot be loaded.
+    """
+    content = _read(folder)
+    scorer, adapter = _load_policy(folder / "model", content, device)
+    loss = dict(content["loss"])
+    name, by_source = loss.pop("name"), loss.pop("by_source")
+    settings = make_loss_settings(name, loss, by_source)
+    units: list[ReplayedUnit] = []
+    for rank in range(content["processes"]):
+        saved = torch.load(folder / rank_file(rank), map_location=device, weights_only=True)
+        torch.set_rng_state(saved["rng_state"].cpu())
+        for entry in saved["batches"]:
+            units += _step(scorer, adapter, settings, entry, content)
+    gradients = [(n, p.grad) for n, p in scorer.model.named_parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
+    return Replay(
+        step=content["step"],
+        units=tuple(units),
+        recorded_norm=content["grad_norm"],
+        replayed_norm=float(norm),
+        gradients=tuple(n for n, gradient in gradients if not bool(gradient.isfinite().all())),
+    )
+
+
+def _step(
+    scorer: ScoringModel,
+    adapter: Adapter,
+    settings: LossSettings,
+    entry: Mapping[str, Any],
+    content: Mapping[str, Any],
+) -> list[ReplayedUnit]:
+    batch = GroupBatch(**entry["batch"])
+    device = batch.row.device.type
+    dtype = getattr(torch, content["autocast"]) if content["autocast"] else None
+    reference = None if entry["reference"] is None else _RecordedReference(entry["reference"])
+    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        output = preference_step(
+            scorer, batch, adapter=adapter, settings=settings, reference=reference
+        )
+    (output.loss_sum / max(content["units"], 1e-12)).backward()
+    rows = zip(
+        entry["rows"],
+        entry["per_unit"].tolist(),
+        output.loss.per_unit.tolist(),
+        output.weight.tolist(),
+        strict=True,
+    )
+    return [ReplayedUnit(row, before, now) for row, before, now, weight in rows if weight > 0]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / DUMP_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        text = f"its {DUMP_FILE} cannot be read ({reason})"
+        remedy = "Name a directory nonfinite-step-N that a run wrote"
+        raise ModelError(Problem(str(folder), text, remedy)) from None
+    return content
+
+
+def _load_policy(
+    folder: Path, content: Mapping[str, Any], device: torch.device | str
+) -> tuple[ScoringModel, Adapter]:
+    """Return the policy as it was before the step, each weight in its number format."""
+    from peft import PeftConfig, PeftModel
+
+    is_lora = (folder / "adapter_config.json").is_file()
+    source = str(
+        PeftConfig.from_pretrained(str(folder)).base_model_name_or_path if is_lora else folder
+    )
+    loaded = load_model(
+        ModelSource(
+            name_or_path=source,
+            dtype="float32",
+            adapter=content["family"],
+            attn_implementation=content["attention"],
+        ),
+        AdapterOptions(),
+    )
+    model: Any = loaded.model
+    if is_lora:
+        model = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    for name, parameter in model.named_parameters():
+        recorded = content["weights"][name]
+        parameter.data = parameter.data.to(getattr(torch, recorded["dtype"]))
+        parameter.requires_grad_(recorded["trains"])
+    enable_packing(unwrap_peft(model))
+    scorer = ScoringModel(model.to(device), chunk_size=content["chunk_size"])
+    if not content["dropout"]:
+        from ..modeling.parts import disable_dropout
+
+        disable_dropout(model)
+    return scorer.train(), loaded.adapter

@@ -1,0 +1,88 @@
+"""One writer per output directory.
+
+Two runs in one directory would rotate each other's checkpoints away. The lock is held by the
+operating system for as long as the process lives, so that a killed run never leaves it behind.
+"""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import Problem, RecipeError
+
+__all__ = ["LOCK_FILE", "exclusive"]
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".lock.json"
+"""Who holds the lock, for messages; the lock itself may be emptied by whoever tries it."""
+
+ORPHANS_END = 10.0
+"""Seconds until the data workers of a killed run, which may hold its lock, have ended."""
+
+
+@contextlib.contextmanager
+def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator[None]:
+    """Hold the lock of an output directory; a process may take it several times.
+
+    Args:
+        output_dir: The directory; it is created if it does not exist.
+        option: Name of the option that sets it, for messages.
+
+    Raises:
+        RecipeError: If another process holds the lock, or the directory cannot be written to.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
+        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHANS_END)
+    except Timeout:
+        text = f"another process is training into '{output_dir}'{_holder(output_dir)}"
+        remedy = "Wait for it, stop it, or choose another directory"
+        raise RecipeError(Problem(option, text, remedy)) from None
+    except OSError as error:
+        text = f"'{output_dir}' cannot be written to ({error.strerror or error})"
+        raise RecipeError(Problem(option, text, "Choose another directory")) from error
+    try:
+        if lock.lock_counter == 1:
+            _write_holder(output_dir)
+        yield
+    finally:
+        lock.release()
+
+
+def _write_holder(output_dir: Path) -> None:
+    content = {
+        "process": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with contextlib.suppress(OSError):
+        (output_dir / HOLDER_FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _holder_lives(output_dir: Path) -> bool:
+    """Return whether the process that took the lock last may still run."""
+    try:
+        content = json.loads((output_dir / HOLDER_FILE).read_text(encoding="utf-8"))
+        if content["host"] != platform.node():
+            return True
+        os.kill(int(content["process"]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return True
+
+
+def _holder(output_dir: Path) -> str:
+    try:
+        content = json.loads((output_dir / HOLDER_FILE).read_text(encoding="utf-8"))
+        return f" (process {content['process']} on {content['host']} since {content['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
