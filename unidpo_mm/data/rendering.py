@@ -26,7 +26,7 @@ def template_kwargs_of(record: Mapping[str, Any], where: str) -> str:
     Raises:
         DataError: If they are something else.
     """
-    value = record.get(TEMPLATE_COLUMN)
+    value: Any = record.get(TEMPLATE_COLUMN)
     place = f"{where}, field '{TEMPLATE_COLUMN}'"
     if is_empty(value):
         return ""
