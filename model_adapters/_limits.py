@@ -103,7 +103,9 @@ def _learned_positions(text: Any) -> int | None:
 
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(text))
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                copy.deepcopy(text), trust_remote_code=False
+            )
     except Exception:  # a model that cannot be built this way says nothing about its positions
         return None
     for name, module in model.named_modules():

@@ -186,7 +186,7 @@ class AdapterFamily:
         model_types: `config.model_type` values served by name; empty for a family that is asked
             through `serves` alone.
         serves: Whether the family can take a configuration; families that list its model type
-            are asked first.
+            come first, and a vision-language model never goes to a family without a vision tower.
         auto_class: Name of the transformers class that loads the weights.
         needs_processor: Whether the family needs `AutoProcessor` (else a tokenizer is enough).
         parts: Part -> prefixes of module names inside the loaded model; the longest prefix wins,
