@@ -164,11 +164,13 @@ class Dialogue:
 
     def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
         """Return the variables for the template, without those that it never reads."""
-        own: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
-        problems = template_kwargs_problems(own, f"{self.row.where}, field 'chat_template_kwargs'")
+        of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
+        problems = template_kwargs_problems(
+            of_row, f"{self.row.where}, field 'chat_template_kwargs'"
+        )
         if problems:
             raise DataError(problems)
-        variables = {**options.chat_template_kwargs, **own}
+        variables = {**options.chat_template_kwargs, **of_row}
         names = template_variables(self._template)
         if names is None:
             return variables

@@ -129,24 +129,24 @@ class _ResponseTurns:
         Raises:
             DataError: If the template changes the response, and the source does not allow for it.
         """
-        whole = self.dialogue.with_response(response, field)
+        conversation = self.dialogue.with_response(response, field)
         text = response.strip()
         body = _without_open_tag(self.prompt, text)
-        if whole.startswith(self.prompt):
-            rest = whole[len(self.prompt) :]
+        if conversation.startswith(self.prompt):
+            rest = conversation[len(self.prompt) :]
             if rest.lstrip().startswith((text, body.strip() or text)):
                 return rest
         frame = self._frame(field)
         if frame is None:
-            raise DataError(self._changed(whole, text, field))
+            raise DataError(self._changed(conversation, text, field))
         before, after = frame
         lead = self._lead(before)
         for kept in (text, response, response.lstrip(), response.rstrip()):
-            if whole == before + kept + after:
+            if conversation == before + kept + after:
                 self._warn_of_lead(lead, text)
                 return lead + kept + after
         if self.row.reasoning != "keep":
-            raise DataError(self._changed(whole, text, field))
+            raise DataError(self._changed(conversation, text, field))
         if lead.strip() and _has_reasoning(text):
             lead = ""  # the template's own, empty reasoning block
         return lead + body + after
@@ -185,24 +185,27 @@ class _ResponseTurns:
                 "enable_thinking: false",
             )
 
-    def _changed(self, whole: str, text: str, field: str) -> Problem:
+    def _changed(self, conversation: str, text: str, field: str) -> Problem:
         """Return the problem of a response that the template would change."""
         start = next(
-            (n for n, (a, b) in enumerate(zip(whole, self.prompt, strict=False)) if a != b),
-            min(len(whole), len(self.prompt)),
+            (n for n, (a, b) in enumerate(zip(conversation, self.prompt, strict=False)) if a != b),
+            min(len(conversation), len(self.prompt)),
         )
-        rendered = _excerpt(whole[start:].strip())
-        if _has_reasoning(text):
+        rendered = _excerpt(conversation[start:].strip())
+        problem_text = f"the chat template changes the response {_excerpt(text)}"
+        remedy = "Use a chat template that keeps responses unchanged"
+        if self.row.reasoning == "keep":
+            problem_text += ", and even a single word in its place"
+        elif _has_reasoning(text):
             problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
             remedy = (
                 "Set reasoning for the data source (data.sources, or UniDPOConfig): keep scores "
                 "the response as it is written, strip removes its reasoning"
             )
         else:
-            problem_text = f"the chat template changes the response {_excerpt(text)}"
-            remedy = (
-                "Use a chat template that keeps responses unchanged, or set reasoning to keep for "
-                "the data source to score the response as it is written"
+            remedy += (
+                ", or set reasoning to keep for the data source to score the response as it is "
+                "written"
             )
         where = f"{self.row.where}, field '{field}'"
         return Problem(where, f"{problem_text}: it renders {rendered}", remedy)

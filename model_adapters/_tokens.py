@@ -49,10 +49,10 @@ class Span:
 def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
     """Tokenize a group into the ids of its prompt and of its responses."""
     texts = [rendered.prompt, *(rendered.prompt + text for text in rendered.continuations)]
-    prompt, *wholes = _ids(texts, tokenizer)
+    prompt, *joint = _ids(texts, tokenizer)
     responses = tuple(
-        _ended(_response_ids(prompt, text, whole, tokenizer), tokenizer)
-        for text, whole in zip(rendered.continuations, wholes, strict=True)
+        _ended(_response_ids(prompt, text, joint_ids, tokenizer), tokenizer)
+        for text, joint_ids in zip(rendered.continuations, joint, strict=True)
     )
     first = first_tokens(tokenizer) if rendered.adds_first_tokens else ()
     if tuple(prompt[: len(first)]) == first:  # the prompt is written with its BOS already
@@ -89,22 +89,22 @@ def first_tokens(tokenizer: Any) -> tuple[int, ...]:
     return ()
 
 
-def _response_ids(prompt: list[int], text: str, whole: list[int], tokenizer: Any) -> list[int]:
+def _response_ids(prompt: list[int], text: str, joint_ids: list[int], tokenizer: Any) -> list[int]:
     """Return the ids of a response that follows a prompt.
 
-    Where the ids of the whole text start with those of the prompt, the rest is the response. Else a
-    token of the whole text spans the seam, and the response is tokenized alone. Some tokenizers
+    If the ids of both as one text start with those of the prompt, the rest is the response. Else a
+    token of that text spans the seam, and the response is tokenized alone. Some tokenizers
     mark the start of a text with a blank; behind an anchor they do not.
 
     Args:
         prompt: The ids of the prompt.
         text: What follows the prompt.
-        whole: The ids of both, tokenized as one text.
+        joint_ids: The ids of both, tokenized as one text.
         tokenizer: The tokenizer.
     """
-    if whole[: len(prompt)] == prompt:
-        return whole[len(prompt) :]
-    written = _decode(whole, tokenizer)
+    if joint_ids[: len(prompt)] == prompt:
+        return joint_ids[len(prompt) :]
+    written = _decode(joint_ids, tokenizer)
     alone: list[int] = []
     for anchor in ANCHORS:
         anchor_ids, ids = _ids([anchor, anchor + text], tokenizer)

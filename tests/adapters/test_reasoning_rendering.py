@@ -88,6 +88,15 @@ def test_a_response_that_the_template_changes_is_refused_or_kept_as_it_is_writte
         assert prompt.endswith("assistant\n<think>\n\n</think>\n\n")
 
 
+@pytest.mark.parametrize("reasoning", [None, "keep"])
+def test_a_template_that_changes_every_response_is_refused(
+    checkpoint: Checkpoint, reasoning: Any
+) -> None:
+    adapter = adapter_of(checkpoint("llama"), templates.GEMMA.replace("| trim", "| upper"))
+    with pytest.raises(DataError, match=r"field 'rejected': the chat template changes the respon"):
+        adapter.encode(asked(("SEVEN", "nine"), reasoning=reasoning))
+
+
 def test_stripped_reasoning_leaves_the_final_answers(checkpoint: Checkpoint) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.DEEPSEEK_R1)
     _, texts = encoded(adapter, asked(THOUGHTS).without_reasoning())
