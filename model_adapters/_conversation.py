@@ -1,57 +1,37 @@
-"""Renders conversations and finds where the prompt ends and the response begins.
+"""Renders a row as text: the generation prompt, and what follows it for each response.
 
-Nothing here knows a family. A prompt with its answer is rendered and tokenised as one text, as the
-family's own processor does it, and is then cut where all answers of the group still agree with
-the prompt alone. So the ids of a plain row are exactly the processor's.
+Nothing here knows a family. The prompt is exactly what generation starts from. What follows it is
+what the chat template renders for a response, and each response must be in it unchanged: a template
+may put text before and after a response, but some also remove reasoning from it, and training would
+then silently learn another text than the data hold.
 """
 
 import dataclasses
-import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem, RowTooLong
+from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
 from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 
-__all__ = [
-    "Rendered",
-    "Span",
-    "fit_responses",
-    "longest_row",
-    "render",
-    "split_ids",
-    "uses_template",
-]
+from ._chat_template import Dialogue, template_of
+from ._notices import Notices
+from ._templated import warn_of_templated_text
+from ._tokens import Rendered, Span, first_tokens
 
-logger = logging.getLogger(__name__)
+__all__ = ["fit_responses", "longest_row", "render", "uses_template"]
 
-MERGED_TOKENS = 2
-"""Prompt tokens that may change when an answer follows (a merge at the seam) without a warning."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A group as text: the prompt, and prompt plus answer for each of the K answers."""
-
-    prompt: str
-    full: tuple[str, ...]
-    add_special_tokens: bool
-
-
-@dataclass(frozen=True)
-class Span:
-    """A group as ids: the shared prompt, the K answers, and how much of the prompt they changed."""
-
-    prompt_ids: list[int]
-    response_ids: tuple[list[int], ...]
-    merged: int
+STAND_IN = "unidpo0stands0in0for0a0response"
+"""A response that no template changes; where it is rendered, the frame of every response ends."""
+EXCERPT = 60
+"""Characters of a rendered text in messages."""
+LONGEST_TAG = 80
+"""Characters of the longest opening tag of a reasoning block."""
 
 
 def uses_template(row: PreferenceRow, template: str | None, options: AdapterOptions) -> bool:
-    """Says whether a row is rendered by the chat template.
+    """Return whether a row is rendered by the chat template.
 
     Raises:
         DataError: If the row is a conversation and there is no template.
@@ -73,63 +53,162 @@ def render(
     *,
     placeholder: str | None,
     responses: Sequence[Response],
+    notices: Notices,
 ) -> Rendered:
-    """Returns the texts of a group.
+    """Render a group as text.
 
     Args:
         row: The row.
         renderer: What has `apply_chat_template`: a processor or a tokenizer.
         tokenizer: The tokenizer behind it.
         options: How to render.
-        placeholder: What stands for a picture where no template is used; None for families
-            without pictures, whose templates take messages as strings.
-        responses: The answers to render; none for the prompt alone.
+        placeholder: The text of an image where no template is used; None for families without
+            images, whose templates take messages as strings.
+        responses: The responses to render, the first ones of the row; none for the prompt alone.
+        notices: Where warnings go.
+
+    Raises:
+        DataError: If the chat template refuses the row or changes a response; with the problems of
+            all responses.
     """
-    template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
-    if not uses_template(row, template, options):
+    template = template_of(renderer, tokenizer, tools=bool(row.tools))
+    as_parts = placeholder is not None
+    chat = uses_template(row, template, options)
+    if not chat or template is None:
         if row.tools or any(message.extras for message in row.messages):
             raise DataError(_no_template(row, "the row has tools"))
         prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
-        full = tuple(prompt + response.text for response in responses)
-        return Rendered(prompt, full, add_special_tokens=True)
+        if placeholder and row.images:
+            prompt = _with_start_first(prompt, tokenizer, placeholder)
+        return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
 
-    turns = [_turn(message, as_parts=placeholder is not None) for message in row.messages]
-    tools = {"tools": json.loads(row.tools)} if row.tools else {}
-
-    def text(answer: Response | None) -> str:
-        answered = [] if answer is None else [Message("assistant", (answer.text,))]
-        added = [_turn(message, as_parts=placeholder is not None) for message in answered]
-        rendered: str = renderer.apply_chat_template(
-            turns + added,
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=answer is None,
-            **tools,
-        )
-        return rendered
-
-    prompt = text(None)
+    dialogue = Dialogue(row, renderer, template, options, as_parts=as_parts, notices=notices)
+    prompt = dialogue.prompt()
+    turns = _ResponseTurns(dialogue, prompt, notices)
+    continuations: list[str] = []
+    problems: list[Problem] = []
+    for number, response in enumerate(responses):
+        try:
+            continuations.append(turns.continuation(response.text, row.response_field(number)))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    _warn_of_changed_messages(row, prompt, notices)
+    warn_of_templated_text(row, prompt, continuations, notices)
     bos = tokenizer.bos_token
     # As the libraries do it: a tokenizer's template writes every special token itself, a
     # processor's may leave the first one to the tokenizer.
-    add_special = placeholder is not None and not (bos and prompt.startswith(bos))
-    return Rendered(prompt, tuple(text(answer) for answer in responses), add_special)
+    adds_first_tokens = as_parts and not (bos and prompt.startswith(bos))
+    return Rendered(prompt, tuple(continuations), adds_first_tokens)
 
 
-def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
-    """Tokenises a group and cuts it into the shared prompt and K answers that end their turn."""
-    texts = [rendered.prompt, *rendered.full]
-    encoded = tokenizer(texts, add_special_tokens=rendered.add_special_tokens)["input_ids"]
-    prompt, full = list(encoded[0]), [list(ids) for ids in encoded[1:]]
-    shared = min([len(prompt), *(_common_prefix(prompt, ids) for ids in full)])
-    if len(prompt) - shared > MERGED_TOKENS:
-        logger.warning(
-            "the chat template renders the last %d tokens of a prompt otherwise when an answer "
-            "follows; they count as part of the answer",
-            len(prompt) - shared,
+class _ResponseTurns:
+    """Renders what follows the generation prompt of one row.
+
+    Args:
+        dialogue: The row and its chat template.
+        prompt: Its generation prompt.
+        notices: Where warnings go.
+    """
+
+    def __init__(self, dialogue: Dialogue, prompt: str, notices: Notices) -> None:
+        self.dialogue, self.prompt, self.notices = dialogue, prompt, notices
+        self.row = dialogue.row
+
+    def continuation(self, response: str, field: str) -> str:
+        """Return what follows the prompt: a response as it is scored, and the end of its turn.
+
+        Blanks around a response are the template's to trim. An opening reasoning tag that the
+        generation prompt ends with is not repeated at the start of the response.
+
+        Args:
+            response: The text of the response.
+            field: Its field, for messages.
+
+        Raises:
+            DataError: If the template changes the response, and the source does not allow for it.
+        """
+        conversation = self.dialogue.with_response(response, field)
+        text = response.strip()
+        body = _without_open_tag(self.prompt, text)
+        if conversation.startswith(self.prompt):
+            rest = conversation[len(self.prompt) :]
+            if rest.lstrip().startswith((text, body.strip() or text)):
+                return rest
+        frame = self._frame(field)
+        if frame is None:
+            raise DataError(self._changed(conversation, text, field))
+        before, after = frame
+        lead = self._lead(before)
+        for kept in (text, response, response.lstrip(), response.rstrip()):
+            if conversation == before + kept + after:
+                self._warn_of_lead(lead, text)
+                return lead + kept + after
+        if self.row.reasoning != "keep":
+            raise DataError(self._changed(conversation, text, field))
+        if lead.strip() and _has_reasoning(text):
+            lead = ""  # the template's own, empty reasoning block
+        return lead + body + after
+
+    def _frame(self, field: str) -> tuple[str, str] | None:
+        """Return what the template renders before and after a response; None if it is unclear."""
+        before, mark, after = self.dialogue.with_response(STAND_IN, field).rpartition(STAND_IN)
+        return (before, after) if mark else None
+
+    def _lead(self, before: str) -> str:
+        """Return what the template renders between the generation prompt and a response.
+
+        A template may end the two differently, for example by an empty reasoning block in the
+        generation prompt alone; then the response follows the generation prompt directly.
+        """
+        return before[len(self.prompt) :] if before.startswith(self.prompt) else ""
+
+    def _warn_of_lead(self, lead: str, text: str) -> None:
+        """Warn if a response would not start where the generation prompt ends."""
+        if lead.strip():
+            self.notices.warn(
+                "lead",
+                self.row,
+                "the chat template writes %r between the generation prompt and a response, and it "
+                "is scored with the response. If it belongs to the prompt, set the variables of "
+                "the template in model.chat_template_kwargs, such as enable_thinking: false",
+                lead,
+            )
+        elif _ends_in_reasoning(self.prompt) and not _has_reasoning(text):
+            self.notices.warn(
+                "open reasoning",
+                self.row,
+                "the generation prompt opens a reasoning block and the responses contain no "
+                "reasoning, so the model learns to give its final answer inside that block. If "
+                "the chat template can do without, set model.chat_template_kwargs, such as "
+                "enable_thinking: false",
+            )
+
+    def _changed(self, conversation: str, text: str, field: str) -> Problem:
+        """Return the problem of a response that the template would change."""
+        start = next(
+            (n for n, (a, b) in enumerate(zip(conversation, self.prompt, strict=False)) if a != b),
+            min(len(conversation), len(self.prompt)),
         )
-    answers = tuple(_ended(ids[shared:], tokenizer) for ids in full)
-    return Span(prompt[:shared], answers, len(prompt) - shared)
+        rendered = _excerpt(conversation[start:].strip())
+        problem_text = f"the chat template changes the response {_excerpt(text)}"
+        remedy = "Use a chat template that keeps responses unchanged"
+        if self.row.reasoning == "keep":
+            problem_text += ", and even a single word in its place"
+        elif _has_reasoning(text):
+            problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
+            remedy = (
+                "Set reasoning for the data source (data.sources, or UniDPOConfig): keep scores "
+                "the response as it is written, strip removes its reasoning"
+            )
+        else:
+            remedy += (
+                ", or set reasoning to keep for the data source to score the response as it is "
+                "written"
+            )
+        where = f"{self.row.where}, field '{field}'"
+        return Problem(where, f"{problem_text}: it renders {rendered}", remedy)
 
 
 def fit_responses(
@@ -187,15 +266,40 @@ def longest_row(span: Span) -> int:
     return len(span.prompt_ids) + max(map(len, span.response_ids), default=0)
 
 
-def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
-    extras = json.loads(message.extras) if message.extras else {}
-    if not as_parts:
-        return {"role": message.role, "content": message.text, **extras}
-    parts = [
-        {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
-        for part in message.parts
-    ]
-    return {"role": message.role, "content": parts, **extras}
+def _without_open_tag(prompt: str, text: str) -> str:
+    """Return a response without the opening reasoning tag that the prompt already ends with."""
+    if not _ends_in_reasoning(prompt):
+        return text
+    written = prompt.rstrip()
+    for length in range(min(len(text), LONGEST_TAG), 0, -1):
+        tag = text[:length]
+        if written[-length:].lower() == tag.lower() and opens_reasoning(tag):
+            return text[length:].removeprefix(prompt[len(written) :])
+    return text
+
+
+def _ends_in_reasoning(prompt: str) -> bool:
+    """Return whether a prompt ends with the opening tag of a reasoning block."""
+    return opens_reasoning(prompt[-2 * LONGEST_TAG :])
+
+
+def _has_reasoning(text: str) -> bool:
+    return bool(strip_reasoning(text).blocks)
+
+
+def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:
+    """Warn if the prompt lacks a system or user message; templates shorten earlier responses."""
+    for message in row.messages:
+        texts = [part.strip() for part in message.parts if isinstance(part, str)]
+        if message.role in ("system", "user") and not all(text in prompt for text in texts):
+            notices.warn(
+                f"{message.role} message",
+                row,
+                "the chat template does not render the %s message of %s as it is written, so the "
+                "model sees another text or none",
+                message.role,
+                row.where,
+            )
 
 
 def _raw_text(message: Message, placeholder: str | None) -> str:
@@ -204,32 +308,23 @@ def _raw_text(message: Message, placeholder: str | None) -> str:
     )
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    for index, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return index
-    return min(len(left), len(right))
+def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
+    """Return a raw prompt with its BOS before the images that were put in front of it."""
+    text = prompt
+    while text.startswith(placeholder):
+        text = text.removeprefix(placeholder)
+    images = prompt[: len(prompt) - len(text)]
+    first = tokenizer.convert_ids_to_tokens(list(first_tokens(tokenizer)))
+    for start in ("".join(first), tokenizer.bos_token):
+        if start and text.startswith(start):
+            return start + images + text.removeprefix(start)
+    return prompt
 
 
-def _ended(ids: list[int], tokenizer: Any) -> list[int]:
-    """Ends an answer with the end-of-sequence token, unless its template ends the turn itself."""
-    if tokenizer.eos_token_id is None:
-        return ids
-    kept = len(ids)
-    while kept > 1 and not tokenizer.decode(ids[kept - 1 : kept]).strip():
-        kept -= 1  # a blank that a template puts between turns is no part of the answer
-    if ids[kept - 1 : kept] and ids[kept - 1] in _special_ids(tokenizer):
-        return ids
-    return [*ids[:kept], tokenizer.eos_token_id]
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    """Returns the ids of all special tokens, also of those that have no name such as eos."""
-    added = tokenizer.added_tokens_decoder
-    return {
-        *tokenizer.all_special_ids,
-        *(number for number, token in added.items() if token.special),
-    }
+def _excerpt(text: str) -> str:
+    """Return the start of a text in single quotes, as every value in a message is quoted."""
+    short = text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
+    return repr(short.replace("'", '"'))
 
 
 def _no_template(row: PreferenceRow, why: str) -> Problem:

@@ -17,7 +17,7 @@ from unidpo_mm.records import (
     Response,
 )
 
-from ._conversation import Span
+from ._tokens import Span
 
 __all__ = ["as_filler", "filler_row", "group_of"]
 

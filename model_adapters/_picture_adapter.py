@@ -17,14 +17,22 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ModelError, PictureError, Problem
 from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
-from ._conversation import Rendered, Span, fit_responses, longest_row, render, split_ids
+from ._conversation import fit_responses, longest_row, render
 from ._groups import as_filler, filler_row, group_of
+from ._limits import ModelLimits
+from ._notices import Notices
 from ._pictures import BlankPicture, smaller
+from ._tokens import Rendered, Span, split_ids
 
 __all__ = ["PictureAdapter", "PictureTraits"]
 
 SHRINKING_ATTEMPTS = 8
 """Sizes tried until a row fits: processors round sizes to whole patches."""
+
+TOKEN_TENSORS = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
+)
+"""What a processor returns for tokens; the adapter makes these itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,7 @@ class PictureAdapter:
         image_token_id: Id of the token that the processor repeats for a picture's features.
         traits: What the family states.
         options: What the user says.
+        limits: The sizes of the model that a row must fit.
     """
 
     def __init__(
@@ -66,10 +75,13 @@ class PictureAdapter:
         image_token_id: int,
         traits: PictureTraits,
         options: AdapterOptions,
+        limits: ModelLimits | None = None,
     ) -> None:
         self.processor = processor
         self.options = options
         self.traits = traits
+        self.limits = limits or ModelLimits()
+        self.notices = Notices()
         self.image_token: str = processor.image_token
         self.image_token_id = image_token_id
         self._check_processor()
@@ -77,9 +89,7 @@ class PictureAdapter:
     @property
     def pad_token_id(self) -> int:
         """The id that fills rows; padding is masked, so any id but the image token will do."""
-        tokenizer = self.processor.tokenizer
-        pad = tokenizer.pad_token_id
-        return int(pad if pad is not None else tokenizer.eos_token_id or 0)
+        return self.limits.pad_token_id(self.processor.tokenizer)
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
         """Returns a row as ids and picture tensors; see `unidpo_mm.adapter.Adapter.encode`."""
@@ -88,6 +98,10 @@ class PictureAdapter:
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
         """Returns the prompt and its pictures alone, for generation."""
         return self._encode(row, ())
+
+    def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
+        """Refuse a row that the model cannot take; see `unidpo_mm.adapter.Adapter.check_fit`."""
+        self.limits.check(row, group, self.processor.tokenizer)
 
     def filler(self) -> EncodedGroup:
         """Returns a short group of weight 0 with one blank picture, which runs every part."""
@@ -111,6 +125,7 @@ class PictureAdapter:
             self.options,
             placeholder=self.traits.placeholder,
             responses=responses,
+            notices=self.notices,
         )
         self._check_placeholders(row, rendered)
         written = split_ids(rendered, tokenizer)
@@ -171,15 +186,15 @@ class PictureAdapter:
             encoded = self.processor(
                 text=rendered.prompt,
                 images=[list(pictures)],  # one text, all its pictures
-                add_special_tokens=rendered.add_special_tokens,
+                add_special_tokens=False,  # those that belong there are put in front below
                 return_tensors="pt",
             )
         except Exception as error:  # processors raise what they like
             raise self._refused(row, pictures, error) from error
+        self._check_tensors(encoded)
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
-        prompt_ids = encoded["input_ids"][0].tolist()
-        kept = len(prompt_ids) - written.merged
-        return dataclasses.replace(written, prompt_ids=prompt_ids[:kept]), tensors
+        prompt_ids = [*written.first_ids, *encoded["input_ids"][0].tolist()]
+        return dataclasses.replace(written, prompt_ids=prompt_ids), tensors
 
     def _refused(self, row: PreferenceRow, pictures: Sequence[Any], error: Exception) -> DataError:
         """Return the error of a row that the processor refuses, for an image if one is to blame.
@@ -236,6 +251,21 @@ class PictureAdapter:
             remedy = "Pass the model's own processor, or leave it out"
             problem = Problem("processing_class", f"{name} is of another model: {found}", remedy)
             raise ModelError(problem)
+
+    def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
+        """Refuse a processor whose image tensors would not reach the model.
+
+        Raises:
+            ModelError: If it returns a tensor that the family does not pass on.
+        """
+        lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
+        if lost:
+            problem_text = (
+                f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "
+                "family does not pass to the model"
+            )
+            remedy = "Choose another family in model.adapter, or null to detect it"
+            raise ModelError(Problem("model.adapter", problem_text, remedy))
 
     def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
         found = rendered.prompt.count(self.image_token)

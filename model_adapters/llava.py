@@ -5,6 +5,7 @@ from typing import Any
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 
+from ._limits import ModelLimits
 from ._picture_adapter import PictureAdapter, PictureTraits
 from ._pictures import refuse_pixel_limits
 
@@ -21,7 +22,11 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdap
         image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False
     )
     return PictureAdapter(
-        processor, image_token_id=int(config.image_token_id), traits=traits, options=options
+        processor,
+        image_token_id=int(config.image_token_id),
+        traits=traits,
+        options=options,
+        limits=ModelLimits.of(config),
     )
 
 

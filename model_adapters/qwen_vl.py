@@ -6,6 +6,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
+from ._limits import ModelLimits
 from ._picture_adapter import PictureAdapter, PictureTraits
 from ._pictures import with_pixel_limits
 
@@ -36,6 +37,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdap
         image_token_id=int(config.image_token_id),
         traits=traits,
         options=options,
+        limits=ModelLimits.of(config),
     )
 
 

@@ -11,25 +11,37 @@ from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
-from ._conversation import fit_responses, render, split_ids
+from ._conversation import fit_responses, render
 from ._groups import as_filler, filler_row, group_of
+from ._limits import ModelLimits
+from ._notices import Notices
 from ._pictures import refuse_pixel_limits
+from ._tokens import split_ids
 
 __all__ = ["ADAPTER", "TextAdapter"]
 
 
 class TextAdapter:
-    """Rows without pictures, through a tokenizer and its chat template."""
+    """Rows without images, through a tokenizer and its chat template.
 
-    def __init__(self, tokenizer: Any, options: AdapterOptions) -> None:
+    Args:
+        tokenizer: The tokenizer.
+        options: The options of the run.
+        limits: The sizes of the model that a row must fit.
+    """
+
+    def __init__(
+        self, tokenizer: Any, options: AdapterOptions, limits: ModelLimits | None = None
+    ) -> None:
         self.processor = tokenizer
         self.options = options
+        self.limits = limits or ModelLimits()
+        self.notices = Notices()
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows; padding is masked, so any id will do."""
-        pad = self.processor.pad_token_id
-        return int(pad if pad is not None else self.processor.eos_token_id or 0)
+        """The id that fills rows; padding is masked, so any id with an embedding will do."""
+        return self.limits.pad_token_id(self.processor)
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
         """Returns a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
@@ -38,6 +50,10 @@ class TextAdapter:
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
         """Returns the prompt alone, for generation."""
         return self._encode(row, ())
+
+    def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
+        """Refuse a row that the model cannot take; see `unidpo_mm.adapter.Adapter.check_fit`."""
+        self.limits.check(row, group, self.processor)
 
     def filler(self) -> EncodedGroup:
         """Returns a short group of weight 0."""
@@ -58,7 +74,13 @@ class TextAdapter:
             raise DataError(Problem(f"{row.where}, field 'images'", found, remedy))
         tokenizer = self.processor
         rendered = render(
-            row, tokenizer, tokenizer, self.options, placeholder=None, responses=responses
+            row,
+            tokenizer,
+            tokenizer,
+            self.options,
+            placeholder=None,
+            responses=responses,
+            notices=self.notices,
         )
         span = split_ids(rendered, tokenizer)
         span, cut = fit_responses(row, span, self.options)
@@ -67,7 +89,7 @@ class TextAdapter:
 
 def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter:
     refuse_pixel_limits(options, "a text model takes no pictures")
-    return TextAdapter(tokenizer, options)
+    return TextAdapter(tokenizer, options, ModelLimits.of(config))
 
 
 def _serves(config: Any) -> bool:

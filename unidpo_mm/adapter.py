@@ -12,11 +12,38 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from .errors import ModelError, Problem
 from .records import EncodedGroup, GroupBatch, PreferenceRow
 
-__all__ = ["Adapter", "AdapterFamily", "AdapterOptions", "LengthPolicy", "Part"]
+__all__ = [
+    "Adapter",
+    "AdapterFamily",
+    "AdapterOptions",
+    "LengthPolicy",
+    "Part",
+    "encode_checked",
+    "template_kwargs_problems",
+]
 
 LengthPolicy = Literal["error", "drop", "truncate_response", "shrink_image"]
+RESERVED_TEMPLATE_KWARGS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "messages",
+        "padding",
+        "processor_kwargs",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "tokenize",
+        "tools",
+        "truncation",
+    }
+)
+"""Arguments of `apply_chat_template` that rendering sets; they are never template variables."""
 Part = str
 """Name of a part of a model: ``language_model``, and where they exist ``vision_tower``,
 ``projector``."""
@@ -47,6 +74,51 @@ class AdapterOptions:
     image_max_pixels: int | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the variables of the chat template.
+
+        Raises:
+            ModelError: If one of them would replace what every row sets by itself.
+        """
+        problems = template_kwargs_problems(self.chat_template_kwargs, "model.chat_template_kwargs")
+        if problems:
+            raise ModelError(problems)
+
+
+def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
+    """Encode a row and refuse it if the model cannot take it.
+
+    Raises:
+        DataError: As `Adapter.encode` and `Adapter.check_fit` do.
+    """
+    group = adapter.encode(row)
+    check = getattr(adapter, "check_fit", None)  # adapters from outside may lack it
+    if check is not None:
+        check(row, group)
+    return group
+
+
+def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
+    """Return what is wrong with variables for the chat template.
+
+    Args:
+        variables: What was passed for them.
+        where: The recipe key, or the file, row and field.
+    """
+    if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+        kind = type(variables).__name__
+        problem_text = f"it is {kind}, not a mapping of names to values"
+        return [Problem(where, problem_text, "Write NAME: VALUE, such as enable_thinking: false")]
+    return [
+        Problem(
+            f"{where}.{name}",
+            f"'{name}' is set by unidpo-mm itself and cannot be a variable of the chat template",
+            "Remove it",
+        )
+        for name in variables
+        if name in RESERVED_TEMPLATE_KWARGS
+    ]
+
 
 class Adapter(Protocol):
     """One loaded processor of one family."""
@@ -62,18 +134,34 @@ class Adapter(Protocol):
         ...
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Returns a row as token ids and tensors.
+        """Encode a row as token ids and tensors.
 
-        The ids of prompt and response, one after the other, are what the family's own processor
-        and chat template give for the whole conversation.
+        The prompt ids are those of the generation prompt, the same as from `encode_prompt`. The
+        response ids decode to the response's text and the end of its turn. Where no token spans
+        the seam between the two, prompt and response together are what the family's own processor
+        gives for the whole conversation.
 
         Raises:
-            DataError: If the row does not fit; names file, row and field.
+            DataError: If the row cannot be rendered, would be changed by the chat template, or does
+                not fit; names file, row and field.
         """
         ...
 
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Returns the prompt alone, for generation: as `encode`, with no response."""
+        """Encode the prompt alone, for generation: as `encode`, without a response."""
+        ...
+
+    def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
+        """Refuse a row that the model cannot take.
+
+        Args:
+            row: The row, for messages.
+            group: The same row, encoded.
+
+        Raises:
+            DataError: If a token has no row in the model's embedding, or the row is longer than
+                the model's learned positions.
+        """
         ...
 
     def filler(self) -> EncodedGroup:
@@ -98,7 +186,7 @@ class AdapterFamily:
         model_types: `config.model_type` values served by name; empty for a family that is asked
             through `serves` alone.
         serves: Whether the family can take a configuration; families that list its model type
-            are asked first.
+            come first, and a vision-language model never goes to a family without a vision tower.
         auto_class: Name of the transformers class that loads the weights.
         needs_processor: Whether the family needs `AutoProcessor` (else a tokenizer is enough).
         parts: Part -> prefixes of module names inside the loaded model; the longest prefix wins,

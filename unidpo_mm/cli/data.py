@@ -335,6 +335,7 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
             "max_length": section.max_length,
             "length_policy": section.length_policy,
             "prompt_style": recipe.model.prompt_style,
+            "chat_template_kwargs": recipe.model.chat_template_kwargs or None,
             "image_min_pixels": recipe.model.image_min_pixels,
             "image_max_pixels": recipe.model.image_max_pixels,
         },

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from ..adapter import Adapter
+from ..adapter import Adapter, encode_checked
 from ..errors import UniDPOError
 from ..records import EncodedGroup, PreferenceRow
 from .workers import ReadingLog
@@ -38,10 +38,10 @@ class GroupDataset(Dataset[EncodedGroup]):
         if index == FILLER:
             return self.adapter.filler()
         if get_worker_info() is None:
-            return self.adapter.encode(self.rows[index])
+            return encode_checked(self.adapter, self.rows[index])
         with self.reading_log.reading(index):
             try:
-                return self.adapter.encode(self.rows[index])
+                return encode_checked(self.adapter, self.rows[index])
             except UniDPOError as error:
                 return error  # type: ignore[return-value] # the collator hands it on
 

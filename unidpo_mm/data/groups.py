@@ -98,7 +98,8 @@ def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
 
 def _key(row: PreferenceRow) -> Hashable:
     pictures = tuple(image.key() for image in row.images)
-    return row.source, row.domain, row.raw, row.messages, row.tools, pictures
+    rendering = row.raw, row.tools, row.template_kwargs, row.reasoning
+    return row.source, row.domain, row.messages, rendering, pictures
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:

@@ -3,12 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, Problem
-from ..records import Domain, PreferenceRow
+from ..records import Domain, PreferenceRow, Reasoning
 from .detect import format_named, format_of
 from .files import ArrowRecord, Record
 from .formats import Context, Format
@@ -16,6 +16,7 @@ from .groups import join_answers
 from .images import MAX_PIXELS, PictureRules
 from .memory import arrow_records, not_records
 from .places import OF_FILE, Found, Place, read_place
+from .rendering import TEMPLATE_COLUMN, template_kwargs_of, with_reasoning
 from .scores import PairCounts, ScorePolicy, settle
 
 __all__ = [
@@ -51,6 +52,8 @@ class SourceFile:
         domain: Domain of all its rows; None to tell it row by row.
         scores: What the scores mean, and what to do with them.
         needs_scores: The loss needs a score for every answer of a pair.
+        reasoning: ``keep`` scores responses exactly as they are written, ``strip`` removes their
+            reasoning; None refuses a response that the chat template would change.
     """
 
     path: str
@@ -67,6 +70,7 @@ class SourceFile:
     domain: Domain | None = None
     scores: ScorePolicy = field(default_factory=ScorePolicy)
     needs_scores: bool = False
+    reasoning: Reasoning | None = None
 
     @property
     def source_name(self) -> str:
@@ -99,6 +103,7 @@ class SourceReport:
         unread: Column -> records that have it and whose format does not read it.
         pairs: What became of the pairs.
         policy: What was asked for.
+        stripped: Responses whose reasoning was removed.
     """
 
     source: str
@@ -109,6 +114,7 @@ class SourceReport:
     unread: Counter[str] = field(default_factory=Counter)
     pairs: PairCounts = field(default_factory=PairCounts)
     policy: ScorePolicy = field(default_factory=ScorePolicy)
+    stripped: int = 0
 
     def sentences(self) -> list[str]:
         """Returns what the user should know of the source."""
@@ -117,6 +123,8 @@ class SourceReport:
         if unread:
             columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
             found.append(f"columns that nothing reads: {columns}")
+        if self.stripped:
+            found.append(f"reasoning was removed from {self.stripped:,} responses")
         return found
 
 
@@ -268,7 +276,7 @@ class _Reader:
             for place, number, record in records:
                 self.report.records += 1
                 if isinstance(record, PreferenceRow):
-                    self.rows.append(record)
+                    self._take(record)
                 elif isinstance(record, Problem):
                     of_row = number != OF_FILE
                     (self.problems if of_row else self.not_of_rows).append(record)
@@ -286,12 +294,26 @@ class _Reader:
             if usual in self.columns:
                 self.not_of_rows.append(Problem(where, f"no row has a column '{own}'", remedy))
 
+    def _take(self, row: PreferenceRow) -> None:
+        """Keep a row that was made before."""
+        try:
+            row, stripped = with_reasoning(row, self.source.reasoning)
+        except DataError as error:
+            self.problems += error.problems
+            self.report.refused += 1
+            return
+        self.report.stripped += stripped
+        self.rows.append(row)
+
     def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
         try:
             usual = self._by_usual_names(record, where)
             format_ = format_of(usual, where, self.named)
             arrow = isinstance(record, ArrowRecord)
             row = format_.parse(usual, self._context(where, arrow=arrow))
+            row = replace(row, template_kwargs=template_kwargs_of(usual, where))
+            row, stripped = with_reasoning(row, self.source.reasoning)
+            self.report.stripped += stripped
         except DataError as error:
             self.problems += error.problems
             self.report.refused += 1
@@ -302,7 +324,7 @@ class _Reader:
             self.report.refused += 1
             return
         self.report.formats[format_.name] += 1
-        for name in usual.keys() - format_.known:
+        for name in usual.keys() - format_.known - {TEMPLATE_COLUMN}:
             if usual[name] is not None:
                 self.report.unread[name] += 1
         if format_.one_answer:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..adapter import Adapter
+from ..adapter import Adapter, encode_checked
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, Pair, PreferenceRow
 
@@ -79,7 +79,7 @@ class _Encoding(Dataset[MeasuredRow]):
 
     def __getitem__(self, index: int) -> MeasuredRow:
         try:
-            group = self.adapter.encode(self.rows[index])
+            group = encode_checked(self.adapter, self.rows[index])
         except DataError as error:
             return MeasuredRow(problems=error.problems, kind=type(error))
         return MeasuredRow(

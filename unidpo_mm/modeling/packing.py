@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .branch_attention import GroupSpan, by_branch, group_spans
 from .last_layer import spare_last_layer
+from .token_state import why_stateful
 
 __all__ = ["Packing", "enable_packing", "masks_made", "packed_rows", "plain_positions"]
 
@@ -100,6 +101,9 @@ def enable_packing(model: Any) -> str | None:
     Returns:
         Why rows cannot be packed for this model; None where they can.
     """
+    state = why_stateful(model)
+    if state is not None:
+        return state
     text = model.config.get_text_config()
     kernel = str(text._attn_implementation)
     if kernel.startswith(PREFIX):

@@ -98,6 +98,9 @@ class ModelSection(Section):
     """Attention kernel as transformers names it; null takes its default."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """Whether prompts go through the chat template; `auto` uses it where there is one."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables for the chat template, such as `enable_thinking: false`, in training and wherever
+    the run generates; a row's own column of this name overrides them."""
     image_min_pixels: int | None = Field(default=None, ge=1)
     """Least pixels of a picture, for models whose resolution follows it; null is its own limit."""
     image_max_pixels: int | None = Field(default=None, ge=1)
@@ -167,6 +170,11 @@ class SourceSection(Section):
     """Configuration of a data set on a hub, or an entry of `dataset_info.json`."""
     scores: ScoresSection | None = None
     """What the scores mean; null takes them as they are."""
+    reasoning: Literal["keep", "strip"] | None = None
+    """What happens to responses that the chat template would change, such as by removing their
+    `<think>` blocks: `keep` scores each exactly as it is written, `strip` removes and counts the
+    reasoning of all responses; null is an error. An opening tag that the generation prompt already
+    ends with is never repeated, and blanks around a response are the template's to trim."""
     loss: SourceLoss = {}
     """Loss parameters of this source only."""
 

@@ -20,6 +20,7 @@ from .rows import (
     Message,
     Pair,
     PreferenceRow,
+    Reasoning,
     Response,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "Pair",
     "PairLogps",
     "PreferenceRow",
+    "Reasoning",
     "Response",
     "SequenceLogps",
 ]

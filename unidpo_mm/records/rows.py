@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import DataError, Problem
+from ..reasoning import strip_reasoning
 
 __all__ = [
     "DOMAINS",
@@ -17,11 +18,14 @@ __all__ = [
     "Message",
     "Pair",
     "PreferenceRow",
+    "Reasoning",
     "Response",
 ]
 
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
+Reasoning = Literal["keep", "strip"]
+"""What is done with a response that a chat template would change, see `PreferenceRow`."""
 ROLES = ("system", "user", "assistant", "tool")
 SCORE_MISSING = (
     "the score is missing",
@@ -120,6 +124,11 @@ class PreferenceRow:
         raw: The prompt was a plain string, to be rendered without a chat template where the
             model has none.
         tools: The tools that the chat template shows to the model, as a JSON list; empty for none.
+        template_kwargs: Variables of the chat template for this row, as a JSON object; empty for
+            none. They override those of the run.
+        reasoning: ``keep`` scores each response exactly as it is written, even if the chat template
+            would remove its reasoning; ``strip`` means that reasoning blocks have been removed from
+            the responses; None refuses a response that the template would change.
 
     Raises:
         DataError: If a field breaks its invariant; all problems of the row at once.
@@ -135,6 +144,8 @@ class PreferenceRow:
     pairs: tuple[Pair, ...] = ()
     raw: bool = False
     tools: str = ""
+    template_kwargs: str = ""
+    reasoning: Reasoning | None = None
 
     def __post_init__(self) -> None:
         problems = [*self._prompt_problems(), *self._response_problems(), *self._pair_problems()]
@@ -189,6 +200,33 @@ class PreferenceRow:
                 found = f"the weight of a pair is {pair.weight}"
                 problems.append(self._problem("weight", found, "Give a finite number >= 0"))
         return problems
+
+    def response_field(self, number: int) -> str:
+        """Return the field that holds a response, for messages."""
+        return self._name(number)
+
+    def without_reasoning(self) -> "PreferenceRow":
+        """Return the row with the reasoning blocks of its responses removed.
+
+        Raises:
+            DataError: If nothing else is left of a response, or two responses of a pair become
+                equal.
+        """
+        responses = tuple(
+            dataclasses.replace(response, text=strip_reasoning(response.text).text)
+            for response in self.responses
+        )
+        try:
+            return dataclasses.replace(self, responses=responses, reasoning="strip")
+        except DataError as error:
+            raise DataError(
+                Problem(
+                    problem.where,
+                    f"after its reasoning is removed, {problem.found}",
+                    "Set reasoning to keep for the source, or remove the row",
+                )
+                for problem in error.problems
+            ) from error
 
     def _name(self, number: int) -> str:
         if self.responses[number].field:

@@ -104,6 +104,12 @@ class UniDPOConfig(TrainingArguments):
     `unidpo_mm.data.scores.ScorePolicy`, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the chat template, such as ``{"enable_thinking": False}``; a row's own column
+    of this name overrides them."""
+    reasoning: Literal["keep", "strip"] | None = None
+    """What happens to responses that the chat template would change, see `data.sources.reasoning`
+    of a recipe; for data sets in memory whose rows do not say it themselves."""
     image_min_pixels: int | None = None
     """Least pixels of a picture, for models whose resolution follows it."""
     image_max_pixels: int | None = None

@@ -1,5 +1,6 @@
 """Checks the data options of `UniDPOConfig` as a recipe's are checked, all of them at once."""
 
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,6 +49,10 @@ def _choices(args: "UniDPOConfig") -> list[Problem]:
     problems = []
     for name, kind in get_type_hints(type(args)).items():
         value: Any = getattr(args, name, None)
+        if NoneType in get_args(kind):  # Literal[...] | None
+            if value is None:
+                continue
+            kind = next(part for part in get_args(kind) if part is not NoneType)
         if get_origin(kind) is Literal and value not in get_args(kind):
             known = ", ".join(map(str, get_args(kind)))
             problems.append(Problem(name, f"found {value!r}", f"Use one of {known}"))

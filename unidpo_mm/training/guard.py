@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..data.collate import collate
-from ..errors import ModelError, Problem, RowTooLong
+from ..errors import DataError, ModelError, Problem
 from ..modeling.packing import masks_made
 from ..modeling.scoring import ScoringModel, score
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
@@ -91,14 +91,14 @@ def check_scorer(
         scorer: The policy, its weights on `device`.
         adapter: Encodes the row.
         device: Where the weights are.
-        rows: The run's rows; the first is taken where the short one exceeds the run's max_length.
+        rows: The run's rows; the first is taken if the short one cannot be encoded.
 
     Raises:
         ModelError: If they differ by more than rounding.
     """
     try:
         group = adapter.encode(_short_row())
-    except RowTooLong:
+    except DataError:  # too long for the run, or refused by its chat template
         if not rows:
             raise
         group = adapter.encode(rows[0])

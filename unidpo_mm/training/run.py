@@ -310,6 +310,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "adapter": model.adapter,
         "layout": model.layout,
         "prompt_style": model.prompt_style,
+        "chat_template_kwargs": model.chat_template_kwargs or None,
         "image_min_pixels": model.image_min_pixels,
         "image_max_pixels": model.image_max_pixels,
         "model_init_kwargs": init,
@@ -357,8 +358,8 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     write_text(folder / RECORD_FILE, json.dumps(record, indent=2))
 
 
-def _prompts(recipe: Recipe, processor: Any) -> dict[str, str | None]:
-    """Returns how plain prompts were rendered, and the digest of the chat template."""
+def _prompts(recipe: Recipe, processor: Any) -> dict[str, Any]:
+    """Return how prompts and responses were rendered, and the digest of the chat template."""
     template = getattr(processor, "chat_template", None)
     tokenizer = getattr(processor, "tokenizer", None)
     template = template or getattr(tokenizer, "chat_template", None)
@@ -366,4 +367,15 @@ def _prompts(recipe: Recipe, processor: Any) -> dict[str, str | None]:
     if style == "auto":
         style = "raw" if template is None else "chat"
     digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
-    return {"style": style, "chat_template_sha256": digest}
+    sources = (*recipe.data.sources, *recipe.data.eval_sources)
+    reasoning = {
+        source_file(source, recipe.data).source_name: source.reasoning
+        for source in sources
+        if source.reasoning is not None
+    }
+    return {
+        "style": style,
+        "chat_template_sha256": digest,
+        "chat_template_kwargs": recipe.model.chat_template_kwargs,
+        "reasoning": reasoning,
+    }

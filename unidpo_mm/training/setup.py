@@ -167,6 +167,7 @@ def load_family_and_adapter(
         max_length=args.max_length,
         length_policy=args.length_policy,
         prompt_style=args.prompt_style,
+        chat_template_kwargs=args.chat_template_kwargs or {},
         image_min_pixels=args.image_min_pixels,
         image_max_pixels=args.image_max_pixels,
     )
@@ -357,6 +358,7 @@ def _read(
         images=None if args.images is None else str(args.images),
         scores=score_policy(args),
         needs_scores=settings.needs_scores(source),
+        reasoning=args.reasoning,
     )
     loaded = read_records(
         () if dataset is None else dataset,

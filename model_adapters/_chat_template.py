@@ -1,0 +1,196 @@
+"""Chat templates: which one applies, and what it renders for one row."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
+from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.records import ImageSlot, Message, PreferenceRow
+
+from ._notices import Notices
+
+__all__ = ["Dialogue", "template_of", "template_variables"]
+
+DEFAULT, TOOL_USE = "default", "tool_use"
+"""The names that transformers gives to the templates of a model that has several."""
+
+
+def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | None:
+    """Return the chat template for a row.
+
+    Args:
+        renderer: A processor or a tokenizer.
+        tokenizer: The tokenizer behind it.
+        tools: Whether the row shows tools to the model.
+
+    Returns:
+        The template; None if the model has none. Of several named templates, ``tool_use`` for a row
+        with tools and ``default`` otherwise.
+
+    Raises:
+        ModelError: If there are several templates and none of them is the default.
+    """
+    template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+    if template is None or isinstance(template, str):
+        return template
+    by_name: dict[str, str] = (
+        dict(template)
+        if isinstance(template, Mapping)
+        else {entry["name"]: entry["template"] for entry in template}
+    )
+    if tools and TOOL_USE in by_name:
+        return by_name[TOOL_USE]
+    if DEFAULT in by_name:
+        return by_name[DEFAULT]
+    if len(by_name) == 1:
+        return next(iter(by_name.values()))
+    names = ", ".join(sorted(by_name)) or "none"
+    problem_text = f"its chat templates are {names}, and none of them is named '{DEFAULT}'"
+    remedy = "Set chat_template of the processor or tokenizer to one of them and save it"
+    raise ModelError(Problem("processing_class", problem_text, remedy))
+
+
+@functools.lru_cache(maxsize=32)
+def template_variables(template: str) -> frozenset[str] | None:
+    """Return the names of the variables that a template reads; None if it cannot be parsed."""
+    from jinja2 import Environment, TemplateError, meta
+
+    # as transformers sets up its own: loop controls, and a block that marks generated text
+    environment = Environment(extensions=["jinja2.ext.loopcontrols", _generation_block()])
+    try:
+        return frozenset(meta.find_undeclared_variables(environment.parse(template)))
+    except TemplateError:
+        return None
+
+
+def _generation_block() -> Any:
+    """Return the jinja extension that reads ``generation`` blocks as their content."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class GenerationBlock(Extension):
+        tags = {"generation"}  # noqa: RUF012 - as jinja declares it
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return GenerationBlock
+
+
+class Dialogue:
+    """One row as its chat template renders it.
+
+    Args:
+        row: The row.
+        renderer: The processor or tokenizer that has `apply_chat_template`.
+        template: The template.
+        options: The options of the run.
+        as_parts: Whether the content of a message is a list of parts, as processors take it.
+        notices: Where warnings go.
+
+    Raises:
+        DataError: If the template variables of the row cannot be used.
+    """
+
+    def __init__(
+        self,
+        row: PreferenceRow,
+        renderer: Any,
+        template: str,
+        options: AdapterOptions,
+        *,
+        as_parts: bool,
+        notices: Notices,
+    ) -> None:
+        self.row, self.as_parts = row, as_parts
+        self._renderer, self._template = renderer, template
+        self._turns = [_turn(message, as_parts=as_parts) for message in row.messages]
+        self._arguments = self._variables(options, notices)
+        if row.tools:
+            self._arguments["tools"] = json.loads(row.tools)
+
+    def prompt(self) -> str:
+        """Return the generation prompt: the conversation up to where the model responds.
+
+        Raises:
+            DataError: If the template refuses the row.
+        """
+        return self._render(self._turns, "prompt", generation=True)
+
+    def with_response(self, text: str, field: str) -> str:
+        """Return the whole conversation, with a response as its last turn.
+
+        Raises:
+            DataError: If the template refuses the row.
+        """
+        turn = _turn(Message("assistant", (text,)), as_parts=self.as_parts)
+        return self._render([*self._turns, turn], field, generation=False)
+
+    def _render(self, turns: list[dict[str, Any]], field: str, *, generation: bool) -> str:
+        try:
+            rendered: str = self._renderer.apply_chat_template(
+                turns,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=generation,
+                **self._arguments,
+            )
+        except Exception as error:  # a template is a program: it may raise anything
+            raise DataError(self._refusal(error, field)) from error
+        return rendered
+
+    def _refusal(self, error: Exception, field: str) -> Problem:
+        """Return the problem of a row that the template refuses."""
+        from jinja2 import TemplateError
+
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else ""
+        if not isinstance(error, TemplateError):
+            reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
+        remedies = ["Change the turns of the row to what the template accepts"]
+        if any(message.role == "system" for message in self.row.messages):
+            remedies = ["Move the system message into the first user message"]
+        if self.row.raw:
+            remedies.append("set model.prompt_style to raw")
+        remedies += ["use another chat template", "or remove the row"]
+        return Problem(
+            f"{self.row.where}, field '{field}'",
+            f"the model's chat template refuses the row: {reason or type(error).__name__}",
+            ", ".join(remedies),
+        )
+
+    def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
+        """Return the variables for the template, without those that it never reads."""
+        of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
+        problems = template_kwargs_problems(
+            of_row, f"{self.row.where}, field 'chat_template_kwargs'"
+        )
+        if problems:
+            raise DataError(problems)
+        variables = {**options.chat_template_kwargs, **of_row}
+        names = template_variables(self._template)
+        if names is None:
+            return variables
+        for name in sorted(variables.keys() - names):
+            notices.warn(
+                f"unused variable {name}",
+                self.row,
+                "the chat template has no variable '%s', so chat_template_kwargs does not change "
+                "the prompts. Check the spelling or remove it",
+                name,
+            )
+        return {name: value for name, value in variables.items() if name in names}
+
+
+def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
+    extras = json.loads(message.extras) if message.extras else {}
+    if not as_parts:
+        return {"role": message.role, "content": message.text, **extras}
+    parts = [
+        {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": parts, **extras}

@@ -1,0 +1,122 @@
+"""The sizes of a model that a row must fit: rows of its embedding, and learned positions.
+
+A token without an embedding row, or a row longer than the learned positions, ends a run with an
+index error deep inside the model, on a GPU with a device-side assert that names nothing. Both are
+known from the configuration.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unidpo_mm.errors import DataError, Problem, RowTooLong
+from unidpo_mm.records import EncodedGroup, PreferenceRow
+
+__all__ = ["ModelLimits"]
+
+ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")
+POSITION_NAMES = ("position", "wpe", "pos_emb", "pos_enc")
+"""Parts of the names of modules and buffers that hold one entry per position."""
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """The sizes of a model that a row must fit.
+
+    Attributes:
+        embeddings: Rows of the token embedding; None if unknown.
+        positions: The maximum number of tokens of a row, for models that learn a vector per
+            position; None for models without such a limit.
+    """
+
+    embeddings: int | None = None
+    positions: int | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> "ModelLimits":
+        """Return the limits of a configuration."""
+        text = config.get_text_config()
+        embeddings = getattr(text, "vocab_size", None)
+        return cls(embeddings if isinstance(embeddings, int) else None, _learned_positions(text))
+
+    def pad_token_id(self, tokenizer: Any) -> int:
+        """Return the id that fills rows: the tokenizer's own if it has an embedding row."""
+        for number in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+            if number is not None and (self.embeddings is None or number < self.embeddings):
+                return int(number)
+        return 0
+
+    def check(self, row: PreferenceRow, group: EncodedGroup, tokenizer: Any) -> None:
+        """Refuse a row that the model cannot take.
+
+        Raises:
+            RowTooLong: If the row is longer than the learned positions.
+            DataError: If a token has no row in the embedding.
+        """
+        if self.embeddings is not None:
+            parts = {"prompt": group.prompt_ids}
+            for number, ids in enumerate(group.response_ids):
+                parts[row.response_field(number)] = ids
+            problems = [
+                self._no_embedding(row, name, int(ids.max()), tokenizer)
+                for name, ids in parts.items()
+                if ids.numel() and int(ids.max()) >= self.embeddings
+            ]
+            if problems:
+                raise DataError(problems)
+        answers = (ids.numel() for ids in group.response_ids)
+        longest = group.prompt_ids.numel() + max(answers, default=0)
+        if self.positions is not None and longest > self.positions:
+            raise RowTooLong(
+                Problem(
+                    f"{row.where}, field 'prompt'",
+                    f"the row has {longest} tokens with its longest response, and the model has "
+                    f"learned {self.positions} positions",
+                    f"Set data.max_length to {self.positions} or less, shorten the row, or choose "
+                    "another model",
+                )
+            )
+
+    def _no_embedding(self, row: PreferenceRow, field: str, token: int, tokenizer: Any) -> Problem:
+        return Problem(
+            f"{row.where}, field '{field}'",
+            f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the "
+            f"model's embedding has {self.embeddings} rows",
+            "Use the tokenizer that belongs to the model, or resize the embedding "
+            "(model.resize_token_embeddings(len(tokenizer))) and save the model",
+        )
+
+
+def _learned_positions(text: Any) -> int | None:
+    """Return the number of positions of a text model that cannot go beyond them; None else.
+
+    Models with rotary positions can. The others are built without weights, to see whether they hold
+    a table with an entry per position.
+    """
+    limit = getattr(text, "max_position_embeddings", None)
+    if not isinstance(limit, int) or any(getattr(text, name, None) for name in ROTARY):
+        return None
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                copy.deepcopy(text), trust_remote_code=False
+            )
+    except Exception:  # a model that cannot be built this way says nothing about its positions
+        return None
+    for name, module in model.named_modules():
+        if hasattr(module, "make_weights"):  # sinusoids, computed again for longer rows
+            continue
+        tables = dict(module.named_buffers(name, recurse=False))
+        if isinstance(module, nn.Embedding):
+            tables[name] = module.weight
+        for table_name, table in tables.items():
+            by_position = any(part in table_name for part in POSITION_NAMES)
+            # some models begin to count at 2
+            if by_position and table.ndim > 1 and limit <= table.shape[0] <= limit + 2:
+                return limit
+    return None

@@ -1,0 +1,126 @@
+"""Models whose tokens mix past any mask stay plain, by their structure and in every precision."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import mixed_rows
+from torch import nn
+from trainers import config, make_trainer
+
+from unidpo_mm.errors import ModelError
+from unidpo_mm.modeling.packing import enable_packing
+from unidpo_mm.modeling.token_state import why_stateful
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+LINEAR: dict[str, Any] = {
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+EXPERTS: dict[str, Any] = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+STATEFUL: dict[str, dict[str, Any]] = {
+    "mamba": {},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
+    "falcon_mamba": {},
+    "rwkv": {"attention_hidden_size": 32},
+    "recurrent_gemma": {"lru_width": 32, "num_hidden_layers": 3},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_next": {**LINEAR, **EXPERTS},
+    "qwen3_5_text": LINEAR,
+    "minimax": {"layer_types": ["linear_attention", "full_attention"], "head_dim": 8},
+    "deepseek_v32": {},
+}
+PLAIN: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": {},  # its Conv1D is a linear layer
+    "mistral": {"sliding_window": 8},
+    "gemma2": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8},
+    "mixtral": {"num_local_experts": 2},
+    "falcon": {},
+    "bloom": {},
+    "gpt_neox": {},
+    "lfm2": {"layer_types": ["full_attention", "full_attention"]},
+}
+
+
+def on_paper(model_type: str, given: dict[str, Any]) -> Any:
+    """A model without weights: nothing but its structure decides."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(model_type, **{**SIZES, **given})
+        )
+
+
+@pytest.mark.parametrize("model_type", STATEFUL)
+def test_a_model_that_carries_a_state_takes_no_packed_rows(model_type: str) -> None:
+    reason = enable_packing(on_paper(model_type, STATEFUL[model_type]))
+    assert reason is not None
+    assert "past any mask" in reason
+
+
+@pytest.mark.parametrize("model_type", PLAIN)
+def test_a_model_that_only_attends_has_no_state(model_type: str) -> None:
+    assert why_stateful(on_paper(model_type, PLAIN[model_type])) is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "layer"),
+    [
+        ("llama", nn.Conv1d(32, 32, 4, groups=32)),
+        ("llama", nn.GRU(32, 32)),
+        ("llama", type("OwnMambaMixer", (nn.Module,), {})()),
+        ("llama", type("GatedDeltaNet", (nn.Module,), {})()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_of_unknown_code_is_known_by_its_kind(model_type: str, layer: nn.Module) -> None:
+    model = on_paper(model_type, {})
+    model.model.layers[0].extra = layer
+    assert why_stateful(model) is not None
+    model.model.layers[0].extra = nn.Conv1d(32, 32, 1)  # sees one token at a time
+    assert why_stateful(model) is None
+
+
+def test_a_convolution_in_a_tower_is_no_state() -> None:
+    model = on_paper("llama", {})
+    model.audio_tower = nn.Conv1d(8, 8, 3)
+    assert why_stateful(model) is None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_of_a_hybrid_model_stays_plain_in_every_precision(
+    tmp_path: Path, precision: str
+) -> None:
+    from unidpo_mm.plugins import load_family
+
+    folder = load_family("text").tiny(tmp_path / "m", model_type="qwen3_5_text", **LINEAR)
+    given: dict[str, Any] = {"loss_type": "dpo", "model_init_kwargs": {"dtype": precision}}
+    trainer = make_trainer(folder, mixed_rows(pictures=False), config(tmp_path / "a", **given))
+    assert trainer.layout.layout == "plain"
+    assert "past any mask" in trainer.layout.reason
+    for layout in ("packed", "joined"):
+        args = config(tmp_path / "b", layout=layout, **given)
+        with pytest.raises(ModelError, match=rf"model.layout: rows cannot be {layout}: .*past any"):
+            make_trainer(folder, mixed_rows(pictures=False), args)

@@ -1,0 +1,110 @@
+"""A vision-language model never goes to a text family by itself, and never loses its tower."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unidpo_mm.errors import ModelError
+from unidpo_mm.modeling.load import family_for, has_vision
+
+Checkpoint = Callable[[str], Path]
+
+KEEP_THEIR_TOWER = ("gemma3", "gemma4", "git", "fuyu", "got_ocr2", "phi4_multimodal")
+LOSE_THEIR_TOWER = ("qwen3_5", "qwen3_5_moe", "llama4", "mllama", "emu3")
+NO_TEXT_CLASS = ("internvl", "paligemma", "idefics3", "smolvlm", "mistral3", "glm4v", "florence2")
+
+
+def config_of(model_type: str) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(model_type)
+
+
+@pytest.mark.parametrize("model_type", KEEP_THEIR_TOWER + LOSE_THEIR_TOWER + NO_TEXT_CLASS)
+def test_a_vision_language_model_without_a_family_is_refused(model_type: str) -> None:
+    with pytest.raises(ModelError) as error:
+        family_for(config_of(model_type))
+    (problem,) = error.value.problems
+    assert problem.where == "model.name_or_path"
+    assert f"'{model_type}' is a vision-language model" in str(error.value)
+    assert "llava: llava, llava_next" in problem.remedy
+    assert "qwen_vl: qwen2_vl" in problem.remedy
+    assert ("set model.adapter to text" in problem.remedy) == (model_type in KEEP_THEIR_TOWER)
+
+
+@pytest.mark.parametrize("model_type", KEEP_THEIR_TOWER)
+def test_the_text_family_by_name_takes_what_keeps_its_tower(model_type: str) -> None:
+    assert family_for(config_of(model_type), "text").name == "text"
+
+
+@pytest.mark.parametrize("model_type", LOSE_THEIR_TOWER)
+def test_the_text_family_by_name_refuses_what_would_lose_its_tower(model_type: str) -> None:
+    with pytest.raises(ModelError, match=r"model.adapter: .*every checkpoint would lose the visio"):
+        family_for(config_of(model_type), "text")
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llama", "qwen3_5_text", "gemma3_text", "llama4_text", "gpt2", "mamba"]
+)
+def test_text_models_are_taken_as_before(model_type: str) -> None:
+    config = config_of(model_type)
+    assert not has_vision(config)
+    assert family_for(config).name == "text"
+
+
+@pytest.mark.parametrize("setting", ["vision_config", "mm_vision_tower", "visual", "img_processor"])
+def test_a_model_with_code_of_its_own_shows_its_tower_by_its_settings(setting: str) -> None:
+    auto_map = {"AutoModelForCausalLM": "modeling.Model"}
+    given: dict[str, Any] = {"model_type": "own_code", "auto_map": auto_map}
+    config: Any = SimpleNamespace(**given)
+    assert family_for(config).name == "text"
+    with pytest.raises(ModelError, match="'own_code' is a vision-language model"):
+        family_for(SimpleNamespace(**given, **{setting: {"hidden_size": 8}}))
+
+
+def test_the_checkpoint_of_a_refused_model_is_not_loaded(tmp_path: Path) -> None:
+    """A recipe of text rows alone used to train and to save a model without its tower."""
+    from trainers import config, make_trainer
+
+    settings = config_of("qwen3_5")
+    settings.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": "Hi", "chosen": "Yes", "rejected": "No"}]
+    with pytest.raises(ModelError, match="'qwen3_5' is a vision-language model"):
+        make_trainer(tmp_path / "model", rows, config(tmp_path / "out", loss_type="dpo"))
+
+
+def test_a_family_for_other_types_is_named_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert family_for(config_of("mistral3"), "llava").name == "llava"
+        assert family_for(config_of("llava"), "llava").name == "llava"
+    (record,) = caplog.records
+    assert "'llava' was not tested with the model type 'mistral3'" in record.getMessage()
+
+
+def test_images_that_would_not_reach_the_model_are_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of Video-LLaVA, whose processor names them otherwise."""
+    from builders import load_tiny, picture, row
+
+    adapter: Any = load_tiny(checkpoint("llava")).adapter
+    processor = adapter.processor
+
+    class Renaming:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(processor, name)
+
+        def __call__(self, **given: Any) -> Any:
+            encoded = processor(**given)
+            encoded["pixel_values_images"] = encoded.pop("pixel_values")
+            return encoded
+
+    monkeypatch.setattr(adapter, "processor", Renaming())
+    with pytest.raises(ModelError, match=r"returns pixel_values_images, which this model family d"):
+        adapter.encode(row("r", "What?", images=[picture(1)]))
