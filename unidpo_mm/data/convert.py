@@ -75,7 +75,7 @@ def native(row: PreferenceRow, picture: Picture) -> dict[str, Any]:
         "responses": responses,
         "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if given else None,
         "tools": json.loads(row.tools) if row.tools else None,
-        "chat_template_kwargs": json.loads(row.template_kwargs) if row.template_kwargs else None,
+        "chat_template_kwargs": _variables(row),
     }
     return {
         name: value
@@ -103,9 +103,15 @@ def trl(row: PreferenceRow, picture: Picture) -> Iterator[dict[str, Any]]:
             "score_rejected": rejected.score,
             "weight": None if pair.weight == 1.0 else pair.weight,
             "tools": json.loads(row.tools) if row.tools else None,
-            "chat_template_kwargs": json.loads(row.template_kwargs) if row.template_kwargs else None,
+            "chat_template_kwargs": json.loads(row.template_kwargs)
+            if row.template_kwargs
+            else None,
         }
         yield {name: value for name, value in record.items() if value not in (None, [])}
+
+
+def _variables(row: PreferenceRow) -> Any:
+    return json.loads(row.template_kwargs) if row.template_kwargs else None
 
 
 def _prompt(row: PreferenceRow) -> Any:

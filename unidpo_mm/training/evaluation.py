@@ -21,6 +21,7 @@ from .metrics import MetricSums
 from .step import preference_step
 
 __all__ = [
+    "SAMPLES_FILE",
     "Sample",
     "answer_prompts",
     "evaluate_pairs",
@@ -28,6 +29,10 @@ __all__ = [
     "pick_samples",
     "write_samples",
 ]
+
+
+SAMPLES_FILE = "samples.jsonl"
+"""Samples generated at each evaluation, in the output directory."""
 
 
 @dataclass(frozen=True)

@@ -236,8 +236,10 @@ class FillCache(TrainerCallback):
 def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:
     """Computes what a cached reference lacks for the rows of a run, with a bar of its own."""
     loaders = [trainer.get_train_dataloader()]
-    if trainer.eval_dataset is not None:
-        loaders.append(trainer.get_eval_dataloader())
+    sets = trainer.eval_dataset
+    for dataset in sets.values() if isinstance(sets, dict) else [sets]:
+        if dataset is not None:
+            loaders.append(trainer.get_eval_dataloader(dataset))
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("references"),

@@ -5,7 +5,6 @@ Construction is functions (`setup.py`), the step is a function (`step.py`), metr
 `report_to`, DDP, FSDP and DeepSpeed.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,45 +17,39 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
 )
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
-from ..data.batches import GroupBatchSampler, GroupDataset
-from ..data.collate import GroupCollator
+from ..data.batches import GroupDataset
 from ..data.load import rows_from_records
-from ..data.workers import batch_of, explained_failures, protect_worker
+from ..data.workers import batch_of
 from ..errors import DataError, ModelError, Problem
-from ..modeling.cached_reference import CachedReference
 from ..modeling.scoring import ScoringModel
 from ..records import GroupBatch
-from .checkpointing import CheckpointedTrainer
 from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import (
+    SAMPLES_FILE,
     answer_prompts,
     evaluate_pairs,
-    keep_samples,
     pick_samples,
     write_samples,
 )
 from .guard import LayoutChoice, check_start
+from .loaders import collator_of, prepared_loader, workers_explained
 from .memory_policy import MemoryPolicy
 from .metrics import MetricSums, policy_only_change
-from .nonfinite import handle_non_finite
 from .numerical_watch import NumericalWatch
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
 from .references import FillCache
-from .setup import prepare_run
+from .resuming import CheckpointedTrainer
+from .setup import RunParts, prepare_run
 from .start_report import StartReport
 from .step import StepOutput, preference_step
+from .step_guard import SampleLog, StepGuard
 
 __all__ = ["UniDPOTrainer"]
-
-SAMPLES_FILE = "samples.jsonl"
-"""Answers generated at each evaluation, in the output folder."""
 
 
 class UniDPOTrainer(CheckpointedTrainer):
@@ -67,7 +60,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         args: Settings; a default `UniDPOConfig` if left out.
         train_dataset: A `datasets.Dataset`, a list of dicts or of `PreferenceRow`s with the
             columns of `unidpo_mm.data.formats`.
-        eval_dataset: Held-out data of the same kind; see also `UniDPOConfig.eval_fraction`.
+        eval_dataset: Held-out data of the same kind, or a dict of several such sets, whose metrics
+            are called ``eval_NAME_...``; see also `UniDPOConfig.eval_fraction`.
         processing_class: Processor or tokenizer; None to load the model's own.
         ref_model: The reference; None to take the policy's first state.
         peft_config: A `peft.LoraConfig` or `unidpo_mm.modeling.parts.LoraSettings`.
@@ -81,7 +75,7 @@ class UniDPOTrainer(CheckpointedTrainer):
     args: UniDPOConfig
     model: ScoringModel
     train_dataset: GroupDataset
-    eval_dataset: GroupDataset | None
+    eval_dataset: GroupDataset | dict[str, GroupDataset] | None
 
     loss_is_scaled_for_ga = True
     """The loss is divided by the units of the whole optimizer step, not of the micro-batch."""
@@ -116,14 +110,16 @@ class UniDPOTrainer(CheckpointedTrainer):
             model=parts.scorer,
             args=args,
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
-            eval_dataset=GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None,
+            eval_dataset=_evaluation_sets(parts),
             processing_class=parts.adapter.processor,
             callbacks=[*(kind(self) for kind in own_callbacks()), *(callbacks or [])],
             **kwargs,
         )
         self.layout = self._check_start()
         self._prepare_saving()
-        self.data_collator = self._collator()
+        self.data_collator = self.collator = collator_of(
+            parts, args, self.layout.layout, processes=self.accelerator.num_processes
+        )
         self.train_sums = MetricSums(parts.settings.loss, args.device)
         self.metrics_before = self.train_sums.table
         self.watch = NumericalWatch(parts.settings.loss.unit, args.device)
@@ -133,7 +129,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.progress = None if args.disable_tqdm else ConsoleProgress()
         if self.progress is not None:
             self.add_callback(self.progress)
-        self.first_evaluation: dict[str, float] = {}
+        self.first_evaluation: dict[str, dict[str, float]] = {}
         self._attach(callbacks or ())
 
     def _attach(self, callbacks: Sequence[TrainerCallback]) -> None:
@@ -161,20 +157,6 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     # ---- data ----
 
-    def _collator(self) -> GroupCollator:
-        """Returns the collator; with several processes every batch runs every part of the model."""
-        adapter = self.parts.adapter
-        filler = adapter.filler() if self.accelerator.num_processes > 1 else None
-        return GroupCollator(
-            pad_token_id=adapter.pad_token_id,
-            padding_side=self.args.padding_side,
-            layout=self.layout.layout,
-            pictures_once=self.parts.scorer.takes_features,
-            keyed=self.parts.features is not None
-            or isinstance(self.parts.reference, CachedReference),
-            filler=filler if filler is not None and filler.image_extras else None,
-        )
-
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns micro-batches of whole groups, as many on every process."""
         if not len(self.train_dataset):
@@ -183,8 +165,14 @@ class UniDPOTrainer(CheckpointedTrainer):
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Returns the held-out groups in their order."""
+        """Return the held-out groups in their order.
+
+        Args:
+            eval_dataset: Rows, or the name of one of several sets; None for the trainer's own.
+        """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str) and isinstance(self.eval_dataset, dict):
+            dataset = self.eval_dataset[dataset]
         if dataset is None:
             remedy = "Give eval_dataset, or set eval_fraction"
             raise DataError(Problem("eval_dataset", "there is no row to evaluate on", remedy))
@@ -193,26 +181,9 @@ class UniDPOTrainer(CheckpointedTrainer):
         return self._loader(dataset, self.args.per_device_eval_batch_size, None)
 
     def _loader(self, dataset: GroupDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
-        sampler = GroupBatchSampler(
-            dataset,
-            [len(row.pairs) or len(row.responses) for row in dataset.rows],
-            batch_size,
-            seed=seed,
-            multiple_of=self.accelerator.num_processes,
+        return prepared_loader(
+            dataset, self.collator, self.args, self.accelerator, batch_size, seed
         )
-        loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            timeout=self.args.worker_timeout if self.args.dataloader_num_workers else 0,
-            worker_init_fn=protect_worker,
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -231,20 +202,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.units = total
         return samples, total
 
-    @contextlib.contextmanager
-    def _workers_explained(self, *datasets: GroupDataset | None) -> Iterator[None]:
-        """Say which rows were being read when a data worker hangs or is killed."""
-        with contextlib.ExitStack() as stack:
-            for dataset in datasets:
-                if dataset is not None:
-                    stack.enter_context(explained_failures(dataset.reading_log, dataset.rows))
-            yield
-
     # ---- the step ----
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume; see `CheckpointedTrainer.train`."""
-        with self._workers_explained(self.train_dataset):
+        with workers_explained(self.train_dataset):
             return super().train(*args, **kwargs)
 
     def compute_loss(
@@ -318,7 +280,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         """Returns metrics from sums and counts over all pairs, and writes sample answers."""
         model = self._model_to_evaluate()
         dataset: Any = dataloader.dataset
-        with self._workers_explained(dataset), self.accelerator.autocast():
+        with workers_explained(dataset), self.accelerator.autocast():
             sums = evaluate_pairs(
                 model,
                 dataloader,
@@ -329,8 +291,8 @@ class UniDPOTrainer(CheckpointedTrainer):
                 device=self.args.device,
             )
         means = sums.means()
-        self.first_evaluation = self.first_evaluation or means
-        means |= policy_only_change(means, self.first_evaluation)
+        first = self.first_evaluation.setdefault(metric_key_prefix, means)
+        means |= policy_only_change(means, first)
         self._answer_samples(dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         nothing: Any = None  # predictions stay where they are: metrics are sums and counts
@@ -378,40 +340,12 @@ class UniDPOTrainer(CheckpointedTrainer):
                 self.progress.show_samples(samples)
 
 
-class SampleLog(TrainerCallback):
-    """Removes generated samples of steps that a resumed run does again."""
-
-    def __init__(self, trainer: UniDPOTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep the samples up to the step that training starts from."""
-        if state.is_world_process_zero:
-            keep_samples(Path(args.output_dir) / SAMPLES_FILE, up_to=state.global_step)
-
-
-class StepGuard(TrainerCallback):
-    """Looks at loss and gradient before each optimizer step, and at signals.
-
-    It is the only place of a step where the host waits for the device, beside the logs.
-    """
-
-    def __init__(self, trainer: UniDPOTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Agree with all processes on whether the step is finite and whether to end after it."""
-        trainer, watch = self.trainer, self.trainer.watch
-        scaled = getattr(trainer.accelerator, "scaler", None) is not None
-        finite = watch.is_finite(scaled=scaled)
-        if trainer.interruption.agree(problem=not finite):
-            handle_non_finite(trainer)
-        else:
-            watch.in_a_row = 0
+def _evaluation_sets(parts: RunParts) -> Any:
+    """Return what to evaluate on as transformers takes it: one set, several by name, or None."""
+    if parts.eval_sets:
+        sets = parts.eval_sets.items()
+        return {name: GroupDataset(rows, parts.adapter) for name, rows in sets}
+    return GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None
 
 
 def own_callbacks() -> tuple[Callable[[UniDPOTrainer], TrainerCallback], ...]:

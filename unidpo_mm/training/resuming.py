@@ -1,0 +1,268 @@
+"""The part of the trainer that resumes, and that ends a run after a signal.
+
+It decides which checkpoint a run may resume from (`resume.py`, `identity.py`), makes changed
+options take effect, and saves before a signal ends the run (`interruption.py`).
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer_utils import TrainOutput
+
+from ..errors import ModelError, Problem, RecipeError
+from ..modeling.load import reload_weights
+from ..modeling.processes import errors_shared, gather_objects
+from .checkpoints import (
+    IDENTITY_FILE,
+    CheckpointDamaged,
+    checkpoint_path,
+    checkpoint_paths,
+    clean_up,
+    set_aside,
+    step_of,
+    verify,
+)
+from .identity import compare
+from .interruption import TrainingInterrupted
+from .pinned_settings import pinned_settings
+from .resume import choose_checkpoint, refuse_changes, verify_given
+from .saving import SavingTrainer
+
+__all__ = ["CheckpointedTrainer"]
+
+logger = logging.getLogger(__name__)
+
+HYPERPARAMETERS = ("weight_decay", "betas", "eps")
+"""Keys of an optimizer's parameter groups that are options; the rest may be state."""
+
+SCHEDULE = frozenset(
+    {
+        "learning_rate",
+        "learning_rates",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_steps",
+        "num_train_epochs",
+        "optim",
+        "warmup_steps",
+    }
+)
+"""Options that set the learning rate of a step."""
+
+
+class CheckpointedTrainer(SavingTrainer):
+    """A trainer whose checkpoints are complete, and which resumes only what is the same run."""
+
+    # ---- train ----
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train, or resume; see `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: True for the newest complete checkpoint in the output directory,
+                or the path of one. None starts anew; checkpoints that are there are set aside.
+            trial: As in transformers.
+            ignore_keys_for_eval: As in transformers.
+
+        Raises:
+            RecipeError: If the directory is in use, no checkpoint can be used, or the checkpoint
+                belongs to another run.
+            NonFiniteError: If a loss, gradient or weight is not finite; see `on_nonfinite`.
+            TrainingInterrupted: If a signal ended the run after it was saved.
+        """
+        with self._exclusive(), self.interruption.handled():
+            checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
+            output: TrainOutput = super().train(checkpoint, trial, ignore_keys_for_eval)
+            self.interruption.end_steps()
+            self._require_finite_weights()
+            return output
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Run an epoch, unless the steps of the run are done: transformers would add one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        self.interruption.start_steps()
+        super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    # ---- resume ----
+
+    def _checkpoint_to_resume(self, requested: str | bool | None) -> str | None:
+        """Return the verified checkpoint to resume from, or None to start anew."""
+        output_dir = self._output_dir()
+        option = self.option_names.get("resume", "resume_from_checkpoint")
+        with errors_shared():
+            if self.args.should_save:
+                clean_up(output_dir)
+        if not requested:
+            self._set_aside(checkpoint_paths(output_dir), "it belongs to an earlier run")
+            return None
+        if requested is True:
+            choice = choose_checkpoint(output_dir, reads=self.args.should_save)
+            if choice.path is None:
+                raise RecipeError(self._nothing_to_resume(option, choice.ignored))
+            path = choice.path
+            self._tell("ignored ", choice.ignored)
+        else:
+            path = Path(str(requested))
+            with errors_shared():
+                if self.args.should_save and verify_given(path, option=option) is None:
+                    logger.warning("'%s' has no manifest, so it cannot be verified", path)
+        self._compare_identity(path)
+        within = path.parent.resolve() == output_dir.resolve()
+        others = [
+            other
+            for other in checkpoint_paths(output_dir)
+            if not within or step_of(other) > step_of(path)
+        ]
+        self._set_aside(others, f"the run continues from {path}")
+        return str(path)
+
+    def _nothing_to_resume(self, option: str, ignored: tuple[str, ...]) -> Problem:
+        text = f"there is no complete checkpoint in '{self._output_dir()}'"
+        if ignored:
+            text += f" ({'; '.join(ignored)})"
+        return Problem(option, text, "Start anew, or name another checkpoint")
+
+    def _set_aside(self, paths: list[Path], reason: str) -> None:
+        if not self.args.should_save or not paths:
+            return
+        names = ", ".join(sorted(path.name for path in paths))
+        aside = set_aside(self._output_dir(), paths)
+        logger.warning("moved %s to %s: %s", names, aside, reason)
+
+    def _compare_identity(self, checkpoint: Path) -> None:
+        """Refuse to resume a run that has become another one."""
+        with errors_shared():
+            changes = []
+            recorded = self._recorded_identity(checkpoint) if self.args.should_save else None
+            if recorded is not None and self._identity is not None:
+                changes = compare(recorded, self._identity)
+                texts = refuse_changes(
+                    changes,
+                    self.args.allow_changes or (),
+                    checkpoint=checkpoint,
+                    names=dict(self.option_names),
+                )
+                self._tell("changed since the checkpoint: ", texts)
+        names = {change.name for change in changes}
+        self._changed = frozenset().union(*gather_objects(names))
+
+    def _recorded_identity(self, checkpoint: Path) -> Any:
+        try:
+            return json.loads((checkpoint / IDENTITY_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("'%s' does not say which run it belongs to", checkpoint)
+            return None
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
+        # transformers keeps the intervals of the checkpoint where the options have changed
+        self.state.compute_steps(self.args, max_steps)
+        best = self.state.best_global_step
+        if best and self.state.best_model_checkpoint is None:  # the output directory was moved
+            path = checkpoint_path(self._output_dir(), best)
+            self.state.best_model_checkpoint = str(path) if path.is_dir() else None
+        return result
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both states, then apply the options of this run that differ from the checkpoint's.
+
+        A state brings the learning rates and weight decay of its checkpoint back.
+        """
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        scheduler: Any = self.lr_scheduler
+        fresh: list[dict[str, Any]] = [dict(group) for group in optimizer.param_groups]
+        rates = [group.get("initial_lr", group["lr"]) for group in fresh]
+        saved = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        regrouped = len(saved.get("base_lrs", rates)) != len(rates)
+        if regrouped or self._changed & {"optim", "optim_args"}:
+            logger.warning("the optimizer starts without the state of the checkpoint")
+            scheduler.load_state_dict({**saved, "base_lrs": rates})
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        for group, options in zip(optimizer.param_groups, fresh, strict=True):
+            group.update({key: options[key] for key in HYPERPARAMETERS if key in options})
+        self._apply_learning_rates(rates)
+
+    def _apply_learning_rates(self, rates: list[float]) -> None:
+        """Continue the schedule from the learning rates of this run, where they have changed."""
+        scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        if not hasattr(scheduler, "lr_lambdas"):
+            return
+        if scheduler.base_lrs == rates and not self._changed & SCHEDULE:
+            return
+        scheduler.base_lrs = list(rates)
+        current = [
+            rate * schedule(scheduler.last_epoch)
+            for rate, schedule in zip(rates, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate, initial in zip(
+            scheduler.optimizer.param_groups, current, rates, strict=True
+        ):
+            group["lr"], group["initial_lr"] = rate, initial
+        scheduler._last_lr = current
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        settings = pinned_settings(self.parts.settings, resume_from_checkpoint)
+        self.parts = dataclasses.replace(self.parts, settings=settings)
+        if model is None and not hasattr(self.model.model, "peft_config"):
+            reload_weights(self.model.model, resume_from_checkpoint)
+            return
+        with self._plain_model() if model is None else contextlib.nullcontext():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        with errors_shared():
+            if self.args.should_save:
+                try:
+                    verify(best)
+                except CheckpointDamaged as error:
+                    text = f"the best checkpoint {best} cannot be loaded: {error}"
+                    remedy = "Use another checkpoint, or set load_best_model_at_end to false"
+                    raise ModelError(Problem("load_best_model_at_end", text, remedy)) from None
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(best))
+
+    # ---- end ----
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log, evaluate and save as asked; after a signal, save and end the run."""
+        if self.interruption.received:
+            self.control.should_evaluate = False
+            self.control.should_save = True
+        saves, evaluates = self.control.should_save, self.control.should_evaluate
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        if saves or evaluates:  # which may have taken long
+            self.interruption.agree()
+        if not self.interruption.received:
+            return
+        if not saves:
+            self._save_checkpoint(model, trial)
+        path = checkpoint_path(self._output_dir(), self.state.global_step)
+        text = f"Saved {path} at step {self.state.global_step} of {self.state.max_steps}. "
+        text += "Run the same command again to continue"
+        self._tell("", [text])
+        raise TrainingInterrupted(self.interruption.received, text)

@@ -1,0 +1,284 @@
+"""The part of the trainer that saves.
+
+transformers writes the files; this class decides when they become visible (`checkpoints.py`), adds
+what the run was (`identity.py`) and explains what a full disk leaves. Checkpoints hold the plain
+model: the scoring module around it is left out.
+"""
+
+import contextlib
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..data.digest import data_digest
+from ..errors import ModelError, Problem
+from ..modeling.processes import barrier, errors_shared, gather_objects
+from ..modeling.scoring import ScoringModel
+from .checkpoints import (
+    IDENTITY_FILE,
+    checkpoint_path,
+    checkpoint_paths,
+    publish,
+    publish_files,
+    rotate,
+    staging_directory,
+    write_manifest,
+)
+from .config import UniDPOConfig
+from .identity import describe_model, recorded_options
+from .interruption import Interruption
+from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
+from .pinned_settings import write_settings
+from .run_lock import exclusive
+from .setup import RunParts
+
+__all__ = ["SavingTrainer"]
+
+logger = logging.getLogger(__name__)
+
+COMPARED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+"""Versions that may change a result by rounding; a change is announced."""
+
+
+class SavingTrainer(Trainer):
+    """transformers' trainer with checkpoints that are complete or invisible.
+
+    Attributes:
+        option_names: Field of `UniDPOConfig` -> what the user calls it, for messages of runs that
+            a recipe started; empty for runs from Python.
+    """
+
+    args: UniDPOConfig
+    model: ScoringModel
+    parts: RunParts
+    option_names: Mapping[str, str]
+    interruption: Interruption
+    watch: NumericalWatch
+
+    def _prepare_saving(self) -> None:
+        """Find out what is shared between nodes, and what this run is."""
+        self.option_names = {}
+        self.interruption = Interruption(speaks=self.is_world_process_zero())
+        self._staging: Path | None = None
+        self._postponed_push = False
+        self._changed: frozenset[str] = frozenset()
+        self._save_on_each_disk()
+        self._identity = self._describe() if self.args.should_save else None
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what this run is; see `identity.py`."""
+        parts = self.parts
+        return {
+            "options": recorded_options(self.args),
+            "processes": self.args.world_size,
+            "model": describe_model(parts.scorer.model, parts.adapter),
+            "data": data_digest(parts.train_rows).to_json(),
+            "eval_data": data_digest(parts.eval_rows).to_json() if parts.eval_rows else None,
+            "versions": {name: version(name) for name in COMPARED_PACKAGES},
+        }
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lock of the output directory; see `run_lock`."""
+        with contextlib.ExitStack() as stack:
+            with errors_shared():
+                if self.args.should_save:
+                    option = self.option_names.get("output_dir", "output_dir")
+                    stack.enter_context(exclusive(self._output_dir(), option=option))
+            yield
+
+    def _output_dir(self) -> Path:
+        return Path(self.args.output_dir or "trainer_output")
+
+    def _tell(self, prefix: str, texts: tuple[str, ...] | list[str]) -> None:
+        if self.is_world_process_zero():
+            for text in texts:
+                logger.warning("%s%s", prefix, text)
+
+    # ---- save ----
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint that becomes visible when all processes have written their files."""
+        self._require_finite_weights()
+        output_dir, step = Path(self._get_output_dir(trial)), self.state.global_step
+        staged, target = staging_directory(output_dir), checkpoint_path(output_dir, step)
+        resumable = bool(self.interruption.received) or not self.args.save_only_model
+        with self._saving(staged, what=target.name), self._complete(resumable):
+            super()._save_checkpoint(model, trial)
+        barrier()
+        self._record_best(output_dir, step)
+        if self.args.should_save:
+            with self._saving(staged, what=target.name):
+                self._finish(staged / target.name, resumable=resumable)
+                publish(staged / target.name, target)
+            best = self.state.best_model_checkpoint
+            limit = None if self.watch.in_a_row else self.args.save_total_limit  # keep good ones
+            rotate(output_dir, limit, [Path(best) if best else None])
+            with contextlib.suppress(OSError):
+                staged.rmdir()
+        barrier()
+        if self._postponed_push:
+            self._postponed_push = False
+            super()._push_from_checkpoint(str(target))
+
+    def save_final_model(self) -> None:
+        """Save the trained model into the output directory, its manifest last.
+
+        Every process calls it. Until the manifest is there, the run does not count as finished.
+        """
+        output_dir = self._output_dir()
+        staged = staging_directory(output_dir) / "final"
+        with self._exclusive():
+            with self._saving(staged, what="the final model"):
+                self.save_model(str(staged), _internal_call=True)
+            barrier()
+            if self.args.should_save:
+                with self._saving(staged, what="the final model"):
+                    self._finish(staged, resumable=False)
+                    publish_files(staged, output_dir)
+                with contextlib.suppress(OSError):
+                    staged.parent.rmdir()
+            barrier()
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _finish(self, folder: Path, *, resumable: bool) -> None:
+        """Add what belongs to this run and the manifest."""
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        (folder / IDENTITY_FILE).write_text(json.dumps(self._identity), encoding="utf-8")
+        write_manifest(
+            folder,
+            step=self.state.global_step,
+            max_steps=self.state.max_steps,
+            resumable=resumable,
+            processes=self.args.world_size,
+        )
+
+    def _record_best(self, output_dir: Path, step: int) -> None:
+        """Name the best checkpoint by where it is going to be, not by where it was staged."""
+        best = self.state.best_global_step
+        if not best:
+            return
+        path = checkpoint_path(output_dir, best)
+        if best == step or path.is_dir():
+            self.state.best_model_checkpoint = str(path)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push after the checkpoint is complete: transformers asks while it is staged."""
+        self._postponed_push = True
+
+    @contextlib.contextmanager
+    def _saving(self, staged: Path, *, what: str) -> Iterator[None]:
+        """Write into the staging directory; explain an error of the disk and remove what is there.
+
+        Raises:
+            ModelError: If the files cannot be written, for example because the disk is full.
+        """
+        self._staging = staged
+        try:
+            yield
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "writ" not in str(error):
+                raise
+            shutil.rmtree(staged, ignore_errors=True)
+            raise ModelError(self._not_saved(what, error)) from error
+        finally:
+            self._staging = None
+
+    def _not_saved(self, what: str, error: Exception) -> Problem:
+        paths = checkpoint_paths(self._output_dir())
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        previous = f"continue from {paths[0].name}" if paths else "start anew"
+        return Problem(
+            self.option_names.get("output_dir", "output_dir"),
+            f"{what} could not be written to '{self._output_dir()}' ({reason})",
+            f"Make room or choose another directory; the same command will {previous}",
+        )
+
+    @contextlib.contextmanager
+    def _complete(self, resumable: bool) -> Iterator[None]:
+        """Save everything for a while, where only the model would be saved."""
+        only_model = self.args.save_only_model
+        self.args.save_only_model = not resumable
+        try:
+            yield
+        finally:
+            self.args.save_only_model = only_model
+
+    def _require_finite_weights(self) -> None:
+        """Refuse to save weights that are not finite.
+
+        Raises:
+            NonFiniteError: With the names of the weights; the checkpoints of before stay.
+        """
+        broken = non_finite_weights(self.model)
+        with errors_shared():
+            if not broken:
+                return
+            names = ", ".join(name.removeprefix("model.") for name in broken[:3])
+            text = f"weights are not finite after step {self.state.global_step} ({names}"
+            text += f" and {len(broken) - 3} more)" if len(broken) > 3 else ")"
+            remedy = "Lower the learning rate; nothing was saved, earlier checkpoints are kept"
+            raise NonFiniteError(Problem("weights", text, remedy))
+
+    # ---- disks ----
+
+    def _save_on_each_disk(self) -> None:
+        """Save on each node where nodes do not share the output directory; every process calls it.
+
+        transformers saves on the first node only unless `save_on_each_node` is set, and the others
+        would look in vain for what they resume from.
+        """
+        args = self.args
+        local_size = len(set(gather_objects(args.local_process_index)))
+        if args.save_on_each_node or local_size == args.world_size:
+            return
+        token = gather_objects(secrets.token_hex(8))[0]
+        probe = self._output_dir() / f".probe-{token}"
+        if args.process_index == 0:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        barrier()
+        shared = all(gather_objects(probe.exists()))
+        barrier()
+        if args.process_index == 0:
+            probe.unlink(missing_ok=True)
+        if not shared:
+            args.save_on_each_node = True
+            self._tell("", ["nodes do not share the output directory: each saves its own"])
+
+    # ---- checkpoints hold the plain model ----
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        if state_dict is not None:
+            state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        with self._plain_model():
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            write_settings(self.parts.settings, output_dir or self._output_dir())
+
+    @contextlib.contextmanager
+    def _plain_model(self) -> Iterator[None]:
+        """Show transformers the model without its scoring module for a while."""
+        scorer = self.model
+        plain: Any = scorer.model
+        self.model = plain
+        try:
+            yield
+        finally:
+            self.model = scorer
