@@ -53,6 +53,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "group_by_prompt": False,
         "pair_weighting": "pair",
         "preflight": True,
+        "worker_timeout": 600.0,
     },
     SourceSection: {
         "path": ...,
@@ -93,7 +94,12 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "eval_generations": 4,
         "eval_max_new_tokens": 64,
     },
-    RunSection: {"resume": "auto", "callbacks": {}},
+    RunSection: {
+        "resume": "auto",
+        "allow_changes": (),
+        "on_nonfinite": "stop",
+        "callbacks": {},
+    },
 }
 SOURCE_LOSS = {"beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good"}
 

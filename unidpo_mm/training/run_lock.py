@@ -37,6 +37,7 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
     Raises:
         RecipeError: If another process holds the lock, or the directory cannot be written to.
     """
+    is_new = not output_dir.exists()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
@@ -54,6 +55,17 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
         yield
     finally:
         lock.release()
+        if is_new:  # a run that was refused leaves nothing behind
+            _remove_empty(output_dir)
+
+
+def _remove_empty(output_dir: Path) -> None:
+    """Remove a directory that holds nothing but the lock."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in output_dir.iterdir()} <= {LOCK_FILE, HOLDER_FILE}:
+            for name in (LOCK_FILE, HOLDER_FILE):
+                (output_dir / name).unlink(missing_ok=True)
+            output_dir.rmdir()
 
 
 def _write_holder(output_dir: Path) -> None:
