@@ -1,0 +1,45 @@
+"""The helper that runs a function in a forked child."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.forked import run_forked
+
+
+def test_streams_environment_and_directory_are_those_of_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORKED_REMOVED", "x")
+
+    def work() -> None:
+        values = os.environ["FORKED_SET"], "FORKED_REMOVED" in os.environ, Path.cwd() == tmp_path
+        sys.stdout.write(" ".join(map(str, values)) + "\n")
+        sys.stderr.write("to stderr\n")
+        os.system("echo from a grandchild")
+        sys.exit(3)
+
+    done = run_forked(work, env={"FORKED_SET": "yes", "FORKED_REMOVED": None}, cwd=tmp_path)
+    assert (done.code, done.signal) == (3, None)
+    assert done.stdout == "yes False True\nfrom a grandchild\n"
+    assert done.stderr == "to stderr\n"
+    assert "FORKED_SET" not in os.environ
+    assert os.environ["FORKED_REMOVED"] == "x"
+
+
+def test_an_exception_is_a_traceback_and_exit_code_1():
+    done = run_forked(lambda: 1 / 0)
+    assert done.code == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert run_forked(lambda: None).code == 0
+
+
+def test_a_signal_and_a_time_limit_are_reported():
+    killed = run_forked(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert (killed.code, killed.signal, killed.timed_out) == (None, signal.SIGTERM, False)
+    late = run_forked(lambda: time.sleep(60), timeout=0.2)
+    assert (late.signal, late.timed_out) == (signal.SIGKILL, True)
+    assert late.seconds < 10
