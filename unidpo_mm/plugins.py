@@ -19,6 +19,7 @@ from .errors import Problem, RecipeError, UniDPOError
 
 __all__ = [
     "PLUGIN_API",
+    "callback_names",
     "families",
     "format_modules",
     "load_callback",
@@ -125,6 +126,11 @@ def format_modules() -> dict[str, ModuleType]:
         name: importlib.import_module(f"{FORMAT_PACKAGE}.{name}")
         for name in _module_names(package.__path__)
     }
+
+
+def callback_names() -> list[str]:
+    """Return the names of the trainer callbacks that installed packages bring."""
+    return sorted(point.name for point in entry_points(group=CALLBACK_GROUP))
 
 
 def load_callback(name: str, settings: Any) -> Any:

@@ -1,0 +1,101 @@
+"""Mask tokens and passwords in everything that is written or printed.
+
+A recipe may contain an access token (`train.hub_token`, `model.init_kwargs.token`) or a URL with a
+password. Neither may reach a record, a checkpoint, a log or an error message.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["MASK", "is_secret_key", "mask_secrets", "mask_text"]
+
+MASK = "***"
+"""What replaces a secret."""
+
+SECRET_WORDS = frozenset(
+    "token tokens password passwd passphrase secret secrets apikey credential credentials "
+    "authorization bearer".split()
+)
+"""Words of a key that mark its value as secret."""
+
+SECRET_PAIRS = frozenset(
+    {("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key"), ("auth", "key")}
+)
+"""Two neighboring words of a key that mark its value as secret."""
+
+WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+URL_PASSWORD = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"]+@")
+"""User and password in a URL; the last ``@`` before the path ends them."""
+
+TOKEN_TEXT = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,})"
+)
+"""Access tokens of well-known services, wherever they are in a text."""
+
+QUERY_SECRET = re.compile(
+    r"(?i)(?P<name>[?&](?:[\w-]*(?:token|api_?key|secret|password))=)[^&\s'\"]+"
+)
+
+KEY_VALUE = re.compile(r"(?P<key>[\w.-]+)(?P<equals>\s*[=:]\s*)(?P<value>[^\s,;'\"{}\[\]]+)")
+"""``key=value`` or ``key: value`` in a text, as in an override."""
+
+
+TOKEN_TYPES = frozenset(
+    "image video pad eos bos unk sep cls mask end start stop special new per vision audio boi eoi "
+    "placeholder first last next".split()
+)
+"""Words before ``token`` that speak of a token of the vocabulary."""
+
+
+def is_secret_key(key: str) -> bool:
+    """Return whether a key, by its last part, names a token, a password or an API key.
+
+    Counts of tokens (`eval_max_new_tokens`) and names of token types are not secret.
+    """
+    words = [word.lower() for word in WORDS.findall(key.rsplit(".", 1)[-1])]
+    if not words:
+        return False
+    if any(pair in SECRET_PAIRS for pair in pairwise(words)):
+        return True
+    if words[-1] in ("token", "tokens"):
+        return words[-1] == "token" and not set(words[:-1]) & TOKEN_TYPES
+    return bool(set(words) & (SECRET_WORDS - {"token", "tokens"}))
+
+
+def mask_secrets(value: Any, key: str = "") -> Any:
+    """Return a copy of nested mappings, lists and texts with every secret replaced by `MASK`.
+
+    Args:
+        value: JSON-like values; anything else is returned as it is.
+        key: The key that `value` belongs to; a text under a secret key is masked.
+    """
+    if isinstance(value, Mapping):
+        secret = is_secret_key(key)  # then everything below is
+        return {
+            name: mask_secrets(item, key if secret else str(name)) for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        masked = [mask_secrets(item, key) for item in value]
+        return masked if isinstance(value, list) else tuple(masked)
+    if isinstance(value, str):
+        return MASK if value and is_secret_key(key) else mask_text(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and is_secret_key(key):
+        return MASK
+    return value
+
+
+def mask_text(text: str) -> str:
+    """Return a text with passwords in URLs, well-known tokens and ``secret_key=value`` masked."""
+    text = URL_PASSWORD.sub(rf"\g<scheme>{MASK}@", text)
+    text = TOKEN_TEXT.sub(MASK, text)
+    text = QUERY_SECRET.sub(rf"\g<name>{MASK}", text)
+    return KEY_VALUE.sub(_masked_pair, text)
+
+
+def _masked_pair(match: "re.Match[str]") -> str:
+    if match["value"] in ("null", "true", "false") or not is_secret_key(match["key"]):
+        return match[0]
+    return f"{match['key']}{match['equals']}{MASK}"
