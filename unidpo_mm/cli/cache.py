@@ -24,7 +24,7 @@ cache = typer.Typer(
 )
 
 
-@cache.command("info")
+@cache.command("info", epilog="Example: unidpo-mm cache info")
 def info(folder: Folder = None) -> None:
     """List the stores: whose log-probabilities, how many answers, how large, when last used."""
     from ..cache.reference_store import open_stores, references_folder
@@ -41,7 +41,7 @@ def info(folder: Folder = None) -> None:
         )
 
 
-@cache.command("verify")
+@cache.command("verify", epilog="Example: unidpo-mm cache verify")
 def verify(folder: Folder = None) -> None:
     """Read every entry and remove those that are damaged; unreadable files are removed whole."""
     from ..cache.reference_store import drop_damaged, open_stores
@@ -56,7 +56,7 @@ def verify(folder: Folder = None) -> None:
             typer.echo(f"  {path.name[:12]}  {whole} entries are whole, {dropped} removed")
 
 
-@cache.command("prune")
+@cache.command("prune", epilog="Example: unidpo-mm cache prune --days 30")
 def prune(
     folder: Folder = None,
     days: Annotated[

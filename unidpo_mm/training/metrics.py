@@ -97,7 +97,7 @@ class MetricSums:
 
 
 def metric_names(loss: Loss) -> list[str]:
-    """Return the metrics that an evaluation with a loss may have, without their prefix ``eval_``."""
+    """Return the metrics of an evaluation with a loss, without their prefix ``eval_``."""
     hidden = ("weight", "weight_squared")
     names = ["loss", *(name for name in PAIR_METRICS if name not in hidden)]
     names += ["effective_sample_size", *loss.terms]
