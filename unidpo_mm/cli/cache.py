@@ -13,9 +13,26 @@ if TYPE_CHECKING:
 
 __all__ = ["cache"]
 
+
+def _existing(folder: Path | None) -> Path | None:
+    """Return the directory that an option states.
+
+    Raises:
+        typer.BadParameter: If it is not a directory.
+    """
+    if folder is not None and not folder.is_dir():
+        state = "is not a directory" if folder.exists() else "does not exist"
+        raise typer.BadParameter(f"'{folder}' {state}", param_hint="--folder")
+    return folder
+
+
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Folder of the stores in place of the cache folder's.", show_default=False),
+    typer.Option(
+        help="Folder of the stores in place of the cache folder's.",
+        show_default=False,
+        callback=_existing,
+    ),
 ]
 
 cache = typer.Typer(
@@ -60,7 +77,8 @@ def verify(folder: Folder = None) -> None:
 def prune(
     folder: Folder = None,
     days: Annotated[
-        int, typer.Option(help="Remove stores that were not used for so many days; 0 for all.")
+        int,
+        typer.Option(help="Remove stores that were not used for so many days; 0 for all.", min=0),
     ] = 30,
 ) -> None:
     """Remove the stores that were not used of late."""

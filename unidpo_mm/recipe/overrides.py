@@ -64,6 +64,7 @@ def _set(document: Document, path: KeyPath, value: Any, written: str) -> Problem
         if inner is None or inner is MISSING:
             inner = [] if isinstance(path[depth + 1], int) else {}
             _store(target, part, inner)
+            document.overrides.setdefault(path[: depth + 1], written)
         target = inner
     return None
 

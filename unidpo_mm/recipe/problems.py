@@ -122,6 +122,13 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     kinds = [kind for kind in map(_kind, errors) if kind]
     if kinds or literals:
         remedy = remedy_for(value, kinds) if kinds else f"Write {_one_of(literals)}"
+        rules = [
+            _rule(error)
+            for error in errors
+            if error["type"] != "literal_error" and _kind(error) is None
+        ]
+        if rules and not kinds:  # a number out of range, where a word would do as well
+            remedy = f"{remedy}, or {rules[0].removeprefix('Write ')}"
         return Problem("", f"found {describe(value)}", remedy)
     return Problem("", f"found {describe(value)}", _rule(first))
 

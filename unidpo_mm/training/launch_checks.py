@@ -71,7 +71,9 @@ def _rank_problems(numbers: Mapping[str, int]) -> Iterator[Problem]:
         elif size in numbers and rank in numbers and not 0 <= numbers[rank] < numbers[size]:
             text = f"{numbers[rank]} is not a rank of {size}={numbers[size]} processes"
             yield _problem(rank, text, f"Use a number from 0 to {numbers[size] - 1}")
-    if numbers.get("LOCAL_WORLD_SIZE", 1) > numbers.get("WORLD_SIZE", 10**9):
+    if {"LOCAL_WORLD_SIZE", "WORLD_SIZE"} <= numbers.keys() and (
+        numbers["LOCAL_WORLD_SIZE"] > numbers["WORLD_SIZE"] > 0
+    ):
         text = f"{numbers['LOCAL_WORLD_SIZE']} is larger than WORLD_SIZE={numbers['WORLD_SIZE']}"
         yield _problem("LOCAL_WORLD_SIZE", text, _unset("LOCAL_WORLD_SIZE"))
     if not 0 <= numbers.get("MASTER_PORT", 1) <= 65535:

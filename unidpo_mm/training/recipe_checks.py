@@ -114,6 +114,22 @@ def check_machine(recipe: Recipe) -> list[Problem]:
     problems = check_packages(recipe)
     if problems or not arguments:
         return problems
+    text = _refusal_by_transformers(arguments)
+    if not text:
+        return []
+    mentioned = {name: re.search(rf"\b{name}\b", text) for name in arguments}
+    places = {name: match.start() for name, match in mentioned.items() if match}
+    names = sorted(places, key=lambda name: places[name])
+    for name in (*names, *arguments):  # the argument at fault is the one whose removal helps
+        others = {other: value for other, value in arguments.items() if other != name}
+        if not _refusal_by_transformers(others):
+            return [Problem(f"train.{name}", text, f"Change train.{name}")]
+    where = f"train.{names[0]}" if names else "train"
+    return [Problem(where, text, "Change the arguments that it is about")]
+
+
+def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
+    """Return why transformers refuses training arguments; an empty text if it accepts them."""
     from transformers import TrainingArguments
 
     try:
@@ -121,14 +137,8 @@ def check_machine(recipe: Recipe) -> list[Problem]:
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
     except Exception as error:  # transformers, accelerate and torch raise errors of any kind
-        text = " ".join(str(error).split()) or type(error).__name__
-        mentioned = {name: re.search(rf"\b{name}\b", text) for name in arguments}
-        places = {name: match.start() for name, match in mentioned.items() if match}
-        if places:
-            name = min(places, key=lambda name: places[name])
-            return [Problem(f"train.{name}", text.rstrip("."), f"Change train.{name}")]
-        return [Problem("train", text.rstrip("."), "Change the argument that it is about")]
-    return []
+        return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    return ""
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
