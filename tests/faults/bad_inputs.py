@@ -445,7 +445,8 @@ STEPS = [
     recipe("eval_delay negative", "train.eval_delay=-1", "train.eval_delay", "0 or larger"),
     recipe(
         "best model, other strategy",
-        "train.load_best_model_at_end=true train.save_strategy=epoch train.eval_strategy=steps data.eval_fraction=0.2",
+        "train.load_best_model_at_end=true train.save_strategy=epoch train.eval_strategy=steps "
+        "data.eval_fraction=0.2",
         "train.load_best_model_at_end",
         "match",
     ),
@@ -457,7 +458,8 @@ STEPS = [
     ),
     recipe(
         "best model, unknown metric",
-        "train.metric_for_best_model=rewards/accuracy train.eval_strategy=epoch data.eval_fraction=0.2",
+        "train.metric_for_best_model=rewards/accuracy train.eval_strategy=epoch "
+        "data.eval_fraction=0.2",
         "train.metric_for_best_model",
         "did you mean 'rewards/accuracies'?",
     ),

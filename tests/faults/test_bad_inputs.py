@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from faults.bad_inputs import CASES, judge, make_world, preload, recipe, run_all, run_case, table
 
 QUICK = CASES[3::11]

@@ -65,6 +65,11 @@ ARGUMENTS: dict[str, Key] = {
     "gradient_checkpointing_kwargs": Key(
         "train.activation_checkpointing_kwargs",
         "checkpoints are never reentrant, which changes no number",
+        convert=lambda value: (
+            {**value, "use_reentrant": False}
+            if isinstance(value, dict) and "use_reentrant" in value
+            else value
+        ),
         quiet=True,
     ),
     "evaluation_strategy": Key("train.eval_strategy"),

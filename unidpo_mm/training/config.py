@@ -200,7 +200,8 @@ class UniDPOConfig(TrainingArguments):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a dictionary, secrets masked; trackers record it."""
-        masked: dict[str, Any] = mask_secrets(super().to_dict())
+        settings = super().to_dict()  # type: ignore[no-untyped-call] # as transformers wrote it
+        masked: dict[str, Any] = mask_secrets(settings)
         return masked
 
     def loss_settings(self) -> LossSettings:

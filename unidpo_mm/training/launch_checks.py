@@ -14,12 +14,17 @@ from pathlib import Path
 from ..errors import Problem
 from ..recipe import Recipe
 
-__all__ = ["check_environment", "folder_problem", "launch_problems"]
+__all__ = ["as_only_process", "check_environment", "folder_problem", "launch_problems"]
 
 START_SEVERAL = (
     "torchrun --nproc_per_node 2 -m unidpo_mm train RECIPE, or accelerate launch --config_file "
     "configs/accelerate/ddp_cpu.yaml -m unidpo_mm train RECIPE"
 )
+
+LAUNCH_VARIABLES = (
+    "WORLD_SIZE RANK LOCAL_WORLD_SIZE LOCAL_RANK ACCELERATE_USE_FSDP ACCELERATE_USE_DEEPSPEED"
+).split()
+"""Variables by which a launcher tells a process about the others."""
 
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables by which MPI tells a process how many there are."""
@@ -62,6 +67,16 @@ def launch_problems(env: Environment | None = None) -> list[Problem]:
     if problems:
         return problems
     return [*_rank_problems(numbers), *_rendezvous_problems(numbers, env)]
+
+
+@contextlib.contextmanager
+def as_only_process() -> Iterator[None]:
+    """Hide the launcher's variables, so that a check of arguments starts no process group."""
+    hidden = {name: os.environ.pop(name) for name in LAUNCH_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _rank_problems(numbers: Mapping[str, int]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from ..errors import Problem
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.secrets import MASK, is_secret_key
-from .launch_checks import folder_problem
+from .launch_checks import as_only_process, folder_problem
 
 __all__ = ["check_output", "check_packages", "check_secrets"]
 
@@ -142,7 +142,7 @@ def _trackers(report_to: Any) -> Iterator[Problem]:
 
 
 def _tracker_available(name: str) -> bool:
-    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
 
     if name == "flyte":
         return find_spec("flytekit") is not None
@@ -157,7 +157,7 @@ def _attention(recipe: Recipe) -> Iterator[Problem]:
         return
     where = "model.attn_implementation"
     from transformers import AttentionInterface
-    from transformers.utils import is_kernels_available
+    from transformers.utils.import_utils import is_kernels_available
 
     choices = ["eager", *AttentionInterface().valid_keys()]
     choices = [choice for choice in choices if not choice.startswith("paged|")]
@@ -212,7 +212,7 @@ def _half_precision(train: Mapping[str, Any]) -> Iterator[Problem]:
     if not (train.get("bf16") or train.get("fp16") or train.get("tf32")):
         return
     import torch
-    from transformers.utils import is_torch_bf16_gpu_available
+    from transformers.utils.import_utils import is_torch_bf16_gpu_available
 
     use_cpu = train.get("use_cpu") or not torch.accelerator.is_available()
     if train.get("fp16") and use_cpu:
@@ -297,7 +297,7 @@ def _construct_optimizer(train: Mapping[str, Any]) -> str:
 
     try:
         args = _arguments(train)
-        layer = torch.nn.Linear(2, 2)
+        layer: Any = torch.nn.Linear(2, 2)
         kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, layer)
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
             kind(layer.parameters(), **kwargs)
@@ -368,7 +368,7 @@ def _arguments(train: Mapping[str, Any]) -> Any:
         "adam_epsilon use_cpu"
     ).split()
     settings = {name: train[name] for name in names if name in train}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_only_process():
         warnings.simplefilter("ignore")
         return TrainingArguments(output_dir="unused", **settings)
 

@@ -23,7 +23,7 @@ from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, remedy_for
 from .argument_ranges import range_problems
-from .launch_checks import check_environment
+from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
 from .training_arguments import REMOVED, refused_values, training_arguments
 
@@ -133,7 +133,7 @@ def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
     from transformers import TrainingArguments
 
     try:
-        with warnings.catch_warnings():  # the run itself will warn
+        with warnings.catch_warnings(), as_only_process():  # the run itself will warn
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
     except Exception as error:  # transformers, accelerate and torch raise errors of any kind
