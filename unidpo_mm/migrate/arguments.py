@@ -160,6 +160,7 @@ def _evaluation(draft: Draft) -> None:
         ("train.eval_strategy", "no"),
         ("train.load_best_model_at_end", False),
         ("train.eval_on_start", False),
+        ("train.do_eval", False),
     ):
         value, keys = draft.get(ours), draft.sources.get(ours, ())
         if value is not None and value != off:

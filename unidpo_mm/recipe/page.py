@@ -17,8 +17,8 @@ Made from the docstrings in `unidpo_mm/recipe/sections.py`; a test keeps this pa
 accepts the arguments of `transformers.TrainingArguments` that
 [training_arguments.md](training_arguments.md) lists as honored, and `loss` every parameter of the
 loss it names (`unidpo-mm list losses`). Relative paths start at the folder of the recipe where they
-exist there, else at the current folder. The last column says which field of `UniDPOConfig`, or which
-argument of `UniDPOTrainer`, the key becomes.
+exist there, else at the current folder. The last column says which field of `UniDPOConfig`, or
+which argument of `UniDPOTrainer`, the key becomes.
 
 | key | default | meaning | in Python |
 | --- | --- | --- | --- |"""
