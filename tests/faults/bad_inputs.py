@@ -944,6 +944,16 @@ COMMANDS = [
         ),
     ),
     command(
+        "sweep arm with a package that is missing",
+        "sweep HERE/sweep.yaml",
+        "arm 'a'",
+        "pip install wandb",
+        prepare=write(
+            "sweep.yaml",
+            "recipe: WORLD/recipe.yaml\nseeds: [0]\narms: {a: [train.report_to=wandb]}\n",
+        ),
+    ),
+    command(
         "sweep with nothing held out",
         "sweep HERE/sweep.yaml",
         "data.eval_fraction",

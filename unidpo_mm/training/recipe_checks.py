@@ -27,7 +27,14 @@ from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
 from .training_arguments import REMOVED, refused_values, training_arguments
 
-__all__ = ["ALL_CHECKS", "check_files", "check_loss", "check_machine", "check_train"]
+__all__ = [
+    "ALL_CHECKS",
+    "check_environment",
+    "check_files",
+    "check_loss",
+    "check_machine",
+    "check_train",
+]
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 """``organisation/name``, the form of names on a hub."""
