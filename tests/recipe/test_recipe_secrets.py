@@ -52,6 +52,7 @@ def test_values_are_masked_wherever_they_are():
 
 def test_texts_are_masked():
     assert mask_text(f"override 'train.hub_token={SECRET}'") == f"override 'train.hub_token={MASK}'"
+    assert mask_text("unexpected token: x; hub_token: x") == "unexpected token: x; hub_token: ***"
     assert mask_text("http://host:80/a@b seed=1") == "http://host:80/a@b seed=1"
     assert mask_text("hf_" + "a" * 30) == MASK
 

@@ -6,6 +6,7 @@ import pytest
 
 from unidpo_mm import UniDPOConfig
 from unidpo_mm.errors import RecipeError
+from unidpo_mm.training import config_checks
 from unidpo_mm.training.launch_checks import folder_problem, launch_problems
 from unidpo_mm.training.training_arguments import (
     ARGUMENTS,
@@ -92,7 +93,7 @@ def test_python_refuses_an_environment_that_starts_other_processes(monkeypatch):
 
 
 def test_python_refuses_sharding_on_a_cpu_that_only_the_environment_requests(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(config_checks, "FSDP_AT_START", "true")
     with pytest.raises(RecipeError, match="ACCELERATE_USE_FSDP: FSDP is requested, and the run"):
         UniDPOConfig(output_dir="out", use_cpu=True)
 

@@ -98,4 +98,6 @@ def mask_text(text: str) -> str:
 def _masked_pair(match: "re.Match[str]") -> str:
     if match["value"] in ("null", "true", "false") or not is_secret_key(match["key"]):
         return match[0]
+    if ":" in match["equals"] and match["key"].lower() == "token":
+        return match[0]  # a sentence, as in "unexpected token: x"
     return f"{match['key']}{match['equals']}{MASK}"

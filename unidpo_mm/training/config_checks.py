@@ -18,6 +18,9 @@ __all__ = ["check_arguments", "check_processes", "use_cpu_without_gpus"]
 
 logger = logging.getLogger(__name__)
 
+FSDP_AT_START = os.environ.get("ACCELERATE_USE_FSDP", "")
+"""What a launcher requested: accelerate sets the variable itself later, if it runs FSDP."""
+
 NOTICEABLE = 1.5
 """Slowdown of bfloat16 from which on a warning is worth its line."""
 
@@ -65,8 +68,7 @@ def check_processes(args: "UniDPOConfig") -> None:
         text = f"{requested} processes were started and this one would train in {args.world_size}"
         remedy = "Check use_cpu and the launcher, or unset WORLD_SIZE for one process"
         raise RecipeError(Problem("environment variable WORLD_SIZE", text, remedy))
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in TRUE_WORDS
-    if sharded and (requested == 1 or args.device.type == "cpu"):
+    if FSDP_AT_START.lower() in TRUE_WORDS and (requested == 1 or args.device.type == "cpu"):
         where = "environment variable ACCELERATE_USE_FSDP"
         place = "the CPU" if args.device.type == "cpu" else "one process"
         text = f"FSDP is requested, and the run uses {place}, where no weights are sharded"
