@@ -834,7 +834,7 @@ TEXTS = [
     text("tab indentation", "model:\n\tname_or_path: x\n", "this is not YAML", "indentation"),
     text("bracket not closed", RECIPE + "run: {resume: auto\n", "this is not YAML", "brackets"),
     text("UTF-16", RECIPE.encode("utf-16"), "UTF-8", "YAML"),
-    text("Latin-1", b"model: {name_or_path: caf\xe9}\n", "UTF-8", "YAML"),
+    text("Latin-1", b"model: {name_or_path: na\xefve}\n", "UTF-8", "YAML"),
     text("binary file", bytes(range(256)), "recipe.yaml", "YAML"),
     text("control character", "model: {name_or_path: 'a\x00b'}\n", "recipe.yaml", "YAML"),
     text("unknown section", RECIPE + "optimizer: {lr: 1}\n", "optimizer", "model"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from unidpo_mm import UniDPOConfig
 from unidpo_mm.errors import RecipeError
@@ -119,3 +120,30 @@ def test_a_directory_that_can_be_written_to_is_left_as_it_was(tmp_path: Path):
     assert "is a file" in folder_problem(tmp_path / "file")
     assert "is a file" in folder_problem(tmp_path / "file" / "below")
     assert "does not exist" in folder_problem(tmp_path / "absent", create=False)
+
+
+def test_slow_bfloat16_on_a_cpu_is_warned_of_with_its_factor(monkeypatch, caplog):
+    monkeypatch.setattr(config_checks, "bfloat16_slowdown", lambda: 6.46)
+    UniDPOConfig(output_dir="out", use_cpu=True, bf16=True)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "bf16 (train.bf16): this processor multiplies bfloat16 6.5 times slow"
+    )
+    caplog.clear()
+    UniDPOConfig(output_dir="out", use_cpu=True)
+    monkeypatch.setattr(config_checks, "bfloat16_slowdown", lambda: 0.3)
+    UniDPOConfig(output_dir="out", use_cpu=True, bf16=True)
+    assert caplog.messages == []
+
+
+def test_several_processes_without_a_gpu_use_the_cpu(monkeypatch):
+    args = UniDPOConfig(output_dir="out", use_cpu=True)
+    args.use_cpu = False
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    config_checks.use_cpu_without_gpus(args)
+    assert args.use_cpu is False
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config_checks.use_cpu_without_gpus(args)
+    assert args.use_cpu is True
+    with pytest.raises(RecipeError, match="2 processes were started and this one would train in 1"):
+        config_checks.check_processes(args)
