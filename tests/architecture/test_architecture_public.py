@@ -14,7 +14,8 @@ from unidpo_mm.sweep.runner import load_runner
 from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LAUNCHERS))
 SWEEPS = [path for path in CONFIGS if "\narms:" in path.read_text(encoding="utf-8")]
 RECIPES = [path for path in CONFIGS if path not in SWEEPS]
 PACKAGES = ["unidpo_mm", "model_adapters", "eval/unidpo_mm_eval"]
@@ -25,6 +26,18 @@ UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_config_loads(path: Path):
     load_recipe(path, checks=[check_loss, check_train])
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)
+def test_every_configuration_of_accelerate_is_read_by_it(path: Path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    loaded = load_config_from_file(str(path))
+    assert loaded.num_processes == 2
+    assert loaded.mixed_precision == "no"  # the recipe decides
+    assert loaded.use_cpu is ("cpu" in path.stem)
+    text = path.read_text(encoding="utf-8")
+    assert f"accelerate launch --config_file configs/accelerate/{path.name}" in text
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.relative_to(ROOT).as_posix())

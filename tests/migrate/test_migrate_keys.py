@@ -47,7 +47,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "trust_remote_code": (True, "model.trust_remote_code", True),
         "model_revision": ("v1", "model.init_kwargs.revision", "v1"),
         "flash_attn": ("fa2", "model.attn_implementation", "flash_attention_2"),
-        "image_max_pixels": (1000, "model.image_max_pixels", 1000),
+        "image_max_pixels": (5000, "model.image_max_pixels", 5000),
         "image_min_pixels": (2000, "model.image_min_pixels", 2000),
         "stage": ("dpo", "loss.name", "dpo"),
         "finetuning_type": ("full", "model.lora", None),

@@ -111,6 +111,7 @@ def test_a_text_file_becomes_the_released_setting(folder: Path) -> None:
     assert set(notes) == {
         "preprocessing_num_workers",
         "max_samples",
+        "do_eval",
         "eval_strategy",
         "max_length",
         "max_prompt_length",

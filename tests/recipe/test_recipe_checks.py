@@ -105,7 +105,8 @@ def test_training_arguments_pass():
         "eval_strategy": "no",
         "report_to": ["tensorboard"],
         "max_grad_norm": 1.0,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "activation_checkpointing": True,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
         "run_name": None,
     }
     assert train(**good) == []
@@ -217,8 +218,14 @@ def test_an_evaluation_needs_held_out_rows():
 
 
 def test_what_transformers_refuses_is_told_with_its_key():
-    arguments = {"output_dir": "out", "load_best_model_at_end": True, "save_strategy": "epoch"}
-    (problem,) = check_machine(recipe(train=arguments))
+    data = {"sources": [{"path": "c/d"}], "eval_fraction": 0.1}
+    arguments = {
+        "output_dir": "out",
+        "load_best_model_at_end": True,
+        "eval_strategy": "steps",
+        "save_strategy": "epoch",
+    }
+    (problem,) = check_machine(recipe(train=arguments, data=data))
     assert problem.where == "train.load_best_model_at_end"
     assert "requires the save and eval strategy to match" in problem.found
 
@@ -227,5 +234,5 @@ def test_what_transformers_refuses_is_told_with_its_key():
 def test_bf16_without_a_gpu_is_told_with_its_key():
     (problem,) = check_machine(recipe(train={"output_dir": "out", "bf16": True}))
     assert problem.where == "train.bf16"
-    assert "use_cpu" in problem.found
+    assert "train.use_cpu=true" in problem.remedy
     assert not check_machine(recipe(train={"output_dir": "out", "bf16": True, "use_cpu": True}))

@@ -13,9 +13,26 @@ if TYPE_CHECKING:
 
 __all__ = ["cache"]
 
+
+def _existing(folder: Path | None) -> Path | None:
+    """Return the directory that an option states.
+
+    Raises:
+        typer.BadParameter: If it is not a directory.
+    """
+    if folder is not None and not folder.is_dir():
+        state = "is not a directory" if folder.exists() else "does not exist"
+        raise typer.BadParameter(f"'{folder}' {state}", param_hint="--folder")
+    return folder
+
+
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Folder of the stores in place of the cache folder's.", show_default=False),
+    typer.Option(
+        help="Folder of the stores in place of the cache folder's.",
+        show_default=False,
+        callback=_existing,
+    ),
 ]
 
 cache = typer.Typer(
@@ -24,7 +41,7 @@ cache = typer.Typer(
 )
 
 
-@cache.command("info")
+@cache.command("info", epilog="Example: unidpo-mm cache info")
 def info(folder: Folder = None) -> None:
     """List the stores: whose log-probabilities, how many answers, how large, when last used."""
     from ..cache.reference_store import open_stores, references_folder
@@ -41,7 +58,7 @@ def info(folder: Folder = None) -> None:
         )
 
 
-@cache.command("verify")
+@cache.command("verify", epilog="Example: unidpo-mm cache verify")
 def verify(folder: Folder = None) -> None:
     """Read every entry; repair the stores that are damaged, or remove them."""
     from ..cache.feature_store import verify_features
@@ -70,11 +87,12 @@ def _verified(path: Path, result: "Verified") -> str:
     return f"not checked ({result.reason}): close what uses it, or check the permissions of {path}"
 
 
-@cache.command("prune")
+@cache.command("prune", epilog="Example: unidpo-mm cache prune --days 30")
 def prune(
     folder: Folder = None,
     days: Annotated[
-        int, typer.Option(help="Remove stores that were not used for so many days; 0 for all.")
+        int,
+        typer.Option(help="Remove stores that were not used for so many days; 0 for all.", min=0),
     ] = 30,
 ) -> None:
     """Remove the stores that were not used of late."""

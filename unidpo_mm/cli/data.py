@@ -83,7 +83,7 @@ MaxLength = Annotated[
 ]
 
 
-@data.command("check")
+@data.command("check", epilog="Example: unidpo-mm data check pairs.jsonl --model org/model")
 def check(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     held_out: Annotated[
@@ -144,7 +144,9 @@ def check(  # noqa: PLR0917, one parameter an option
         raise typer.Exit(PROBLEMS_FOUND)
 
 
-@data.command("preview")
+@data.command(
+    "preview", epilog="Example: unidpo-mm data preview pairs.jsonl --model org/model --rows 2"
+)
 def preview(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     model: Annotated[
@@ -183,7 +185,7 @@ def preview(  # noqa: PLR0917, one parameter an option
         console.print()
 
 
-@data.command("convert")
+@data.command("convert", epilog="Example: unidpo-mm data convert pairs.parquet --out pairs.jsonl")
 def convert(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     out: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],

@@ -1,11 +1,13 @@
 """`unidpo-mm list`: what there is to choose from, one line each."""
 
 from enum import StrEnum
+from importlib.metadata import EntryPoint
 from typing import Annotated
 
 import typer
 
-from ..plugins import LOSS_PACKAGE, families, format_modules, loss_names, summary
+from ..plugins import families, format_modules, loss_modules, summary
+from .extra import first_line
 
 __all__ = ["Kind", "show_plugins"]
 
@@ -25,12 +27,14 @@ def show_plugins(
     modules = _modules(kind)
     width = max(map(len, modules), default=0)
     for name, module in modules.items():
-        typer.echo(f"{name:<{width}}  {summary(module)}")
+        # read from the source: importing the losses would import torch
+        line = first_line(EntryPoint(name, module, "")) or summary(module)
+        typer.echo(f"{name:<{width}}  {line}")
 
 
 def _modules(kind: Kind) -> dict[str, str]:
     if kind is Kind.MODELS:
         return families()
     if kind is Kind.LOSSES:
-        return {name: f"{LOSS_PACKAGE}.{name}" for name in loss_names()}
+        return loss_modules()
     return {name: module.__name__ for name, module in format_modules().items()}

@@ -18,6 +18,7 @@ from ..plugins import user_commands
 from .cache import cache
 from .data import data
 from .extra import first_line
+from .failures import EXIT_CODE, report_crash, report_error
 from .list import show_plugins
 from .merge import merge
 from .migrate import migrate
@@ -25,22 +26,36 @@ from .replay import replay
 from .sweep import sweep
 from .train import train
 
-__all__ = ["build_app", "main"]
+__all__ = ["EXIT_CODE", "build_app", "main"]
 
-EXIT_CODE = 2
-"""Exit code of every error that a user can repair, as of a wrong command line."""
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --check"),
+    "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
+    "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --out recipe.yaml"),
+    "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
+    "merge": (merge, "unidpo-mm merge out --output out-merged"),
+    "list": (show_plugins, "unidpo-mm list losses"),
+}
+"""Command -> function and an example of its use."""
 
 
 def main() -> None:
-    """Runs the command line of this process; the entry point of `unidpo-mm`."""
+    """Run the command line of this process; the entry point of `unidpo-mm`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # half a character in a name must not end a report
             stream.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:]
     try:
-        build_app(sys.argv[1:])(prog_name="unidpo-mm")
+        app = build_app(arguments)
+        groups = {group.name for group in app.registered_groups}
+        if not arguments or (len(arguments) == 1 and arguments[0] in groups):
+            arguments = [*arguments, "--help"]  # asking what there is is not a mistake
+        app(arguments, prog_name="unidpo-mm")
     except UniDPOError as error:
-        _print_error(error)
-        sys.exit(error.exit_code)
+        sys.exit(report_error(error))
+    except Exception as error:
+        sys.exit(report_crash(error, arguments))
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -51,18 +66,16 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     """
     app = typer.Typer(
         help="Preference tuning of vision-language models with Uni-DPO.",
+        epilog="Example: unidpo-mm train quickstart/uni_dpo.yaml --check",
         no_args_is_help=True,
+        rich_markup_mode=None,  # tables of options would cut names off at 80 columns
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=app.info.help)(_options)
-    app.command("train")(train)
-    app.command("sweep")(sweep)
-    app.command("migrate")(migrate)
-    app.command("replay")(replay)
-    app.command("merge")(merge)
-    app.command("list")(show_plugins)
+    for name, (command, example) in COMMANDS.items():
+        app.command(name, epilog=f"Example: {example}")(command)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")
     called = next((word for word in arguments if not word.startswith("-")), None)
@@ -111,11 +124,3 @@ def _load(point: EntryPoint) -> Any:
 
 def _stub() -> None:
     """Stands for a command that is listed and not called."""
-
-
-def _print_error(error: UniDPOError) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), str(error)))

@@ -32,17 +32,17 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a model by a recipe; the same command again goes on where it stopped.
+    """Train a model from a recipe; the same command resumes an interrupted run.
 
-    For many devices: accelerate launch -m unidpo_mm train RECIPE
+    For several processes: torchrun --nproc_per_node N -m unidpo_mm train RECIPE, or accelerate
+    launch --config_file configs/accelerate/ddp.yaml -m unidpo_mm train RECIPE
     """
     from ..recipe import load_recipe
     from ..recipe.shipped import shipped_recipe
-    from ..training.recipe_checks import check_files, check_loss, check_machine, check_train
+    from ..training.recipe_checks import ALL_CHECKS
 
-    checks = (check_files, check_loss, check_machine, check_train)
-    path = recipe if recipe.is_file() else shipped_recipe(str(recipe))
-    loaded = load_recipe(path, overrides or (), checks=checks)
+    path = recipe if recipe.exists() else shipped_recipe(str(recipe))
+    loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
 
     from ..training.run import (  # torch, so after the checks
         check_from_recipe,

@@ -65,6 +65,11 @@ ARGUMENTS: dict[str, Key] = {
     "gradient_checkpointing_kwargs": Key(
         "train.activation_checkpointing_kwargs",
         "checkpoints are never reentrant, which changes no number",
+        convert=lambda value: (
+            {**value, "use_reentrant": False}
+            if isinstance(value, dict) and "use_reentrant" in value
+            else value
+        ),
         quiet=True,
     ),
     "evaluation_strategy": Key("train.eval_strategy"),
@@ -155,6 +160,7 @@ def _evaluation(draft: Draft) -> None:
         ("train.eval_strategy", "no"),
         ("train.load_best_model_at_end", False),
         ("train.eval_on_start", False),
+        ("train.do_eval", False),
     ):
         value, keys = draft.get(ours), draft.sources.get(ours, ())
         if value is not None and value != off:

@@ -13,6 +13,8 @@ from ..plugins import suggestion
 from ..recipe import Recipe
 from ..recipe.problems import explain
 from ..recipe.yaml_loader import Document, KeyPath, parse_yaml
+from ..training.training_arguments import ARGUMENTS as TRAINING_ARGUMENTS
+from ..training.training_arguments import refused_values
 from .arguments import ARGUMENTS, complete_arguments, training_arguments
 from .draft import Draft, Note, Origin
 from .keys import UNSET, Key
@@ -127,6 +129,9 @@ def _put(draft: Draft, key: str, entry: Key, value: Any) -> None:
 
 
 def _pass_through(draft: Draft, key: str, value: Any) -> None:
+    if refused_values({key: value}):
+        draft.leave_out(key, TRAINING_ARGUMENTS[key].note)
+        return
     if key in training_arguments():
         draft.put(f"train.{key}", value, key)
         return

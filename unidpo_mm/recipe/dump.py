@@ -1,9 +1,10 @@
-"""Writes a recipe as YAML, so that reading it again gives the same recipe."""
+"""Write a recipe as YAML, secrets masked, so that reading it again gives the same recipe."""
 
 from typing import Any
 
 import yaml
 
+from .secrets import mask_secrets
 from .sections import Recipe
 from .yaml_loader import CORE_TYPES, NONE_WORD
 
@@ -36,7 +37,9 @@ _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Returns a recipe as YAML with every key, `load_recipe` of which is the recipe again."""
-    return yaml.dump(
-        recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
+    """Return a recipe as YAML with every key; `load_recipe` reads the same recipe again.
+
+    Access tokens and passwords are masked, so that they have to be set again.
+    """
+    values = mask_secrets(recipe.model_dump())
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import Problem, RecipeError
+from .loss_switch import drop_other_parameters, loss_name
 from .overrides import apply_overrides
 from .paths import resolve_paths
 from .problems import explain
@@ -49,6 +50,7 @@ def load_recipe(
     path = Path(path)
     document = parse_yaml(_read(path), path.name)
     readable = document.data is not None or not document.problems
+    before = loss_name(document)
     apply_overrides(document, overrides)
     if not readable:  # after an error of syntax nothing is known about the values
         raise RecipeError(document.problems)
@@ -57,6 +59,7 @@ def load_recipe(
     if not isinstance(document.data, dict):
         found = "the file holds no sections"
         raise RecipeError(Problem(document.where(()), found, "Start with 'model:' and 'data:'"))
+    drop_other_parameters(document, before, path.parent)
     recipe, wrong = _validate(document)
     if recipe is not None:
         recipe = resolve_paths(recipe, path.parent)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Problem
+from .secrets import mask_text
 from .yaml_loader import Document, KeyPath, parse_yaml
 
 __all__ = ["apply_overrides"]
@@ -17,9 +18,10 @@ MISSING = object()
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     """Changes the document's values in place; notes in it what was overridden and what is wrong."""
-    for written in overrides:
-        key, equals, text = written.partition("=")
+    for override in overrides:
+        key, equals, text = override.partition("=")
         path = _path(key)
+        written = mask_text(override)  # a message may quote it
         if not equals or path is None:
             document.problems.append(
                 Problem(
@@ -62,6 +64,7 @@ def _set(document: Document, path: KeyPath, value: Any, written: str) -> Problem
         if inner is None or inner is MISSING:
             inner = [] if isinstance(path[depth + 1], int) else {}
             _store(target, part, inner)
+            document.overrides.setdefault(path[: depth + 1], written)
         target = inner
     return None
 

@@ -14,11 +14,12 @@ __all__ = ["option_names", "recipe_page"]
 INTRODUCTION = """# Recipe keys
 
 Made from the docstrings in `unidpo_mm/recipe/sections.py`; a test keeps this page equal to them
-(`python -m unidpo_mm.recipe.page > docs/recipe.md` writes it). `train` takes every argument of
-`transformers.TrainingArguments` beside the keys below, `loss` every parameter of the loss it names
-(`unidpo-mm list losses`). Relative paths start at the folder of the recipe where they exist there,
-else at the current folder. The last column says which field of `UniDPOConfig`, or which argument of
-`UniDPOTrainer`, the key becomes.
+(`python -m unidpo_mm.recipe.page > docs/recipe.md` writes it). Besides the keys below, `train`
+accepts the arguments of `transformers.TrainingArguments` that
+[training_arguments.md](training_arguments.md) lists as honored, and `loss` every parameter of the
+loss it names (`unidpo-mm list losses`). Relative paths start at the folder of the recipe where they
+exist there, else at the current folder. The last column says which field of `UniDPOConfig`, or
+which argument of `UniDPOTrainer`, the key becomes.
 
 | key | default | meaning | in Python |
 | --- | --- | --- | --- |"""
@@ -69,6 +70,12 @@ IN_PYTHON = {
     "run.callbacks": "`callbacks`",
 }
 
+INHERITED = {"model.lora.": "`peft_config`", "data.sources.scores.": "`scores`"}
+"""Start of keys -> what all of them become in Python."""
+
+FILES_ONLY = "recipes only"
+"""What Python has no counterpart for: rows come as objects there."""
+
 RESUME_NAMES = {
     "resume": "run.resume",
     "start_anew": "run.resume=never",
@@ -108,7 +115,9 @@ def _lines(section: type[BaseModel], prefix: str) -> list[str]:
         key = f"{prefix}{name}"
         inner = _section_in(field.annotation)
         if prefix or inner is None:
-            python = IN_PYTHON.get(key, "")
+            python = IN_PYTHON.get(key) or next(
+                (text for start, text in INHERITED.items() if key.startswith(start)), FILES_ONLY
+            )
             text = " ".join((field.description or "").split())
             lines.append(f"| `{key}` | {_default(field)} | {text} | {python} |")
         if inner is not None and name != "eval_sources":
@@ -122,6 +131,8 @@ def _default(field: Any) -> str:
         return "required"
     if value is None:
         return "null"
+    if isinstance(value, BaseModel):
+        return "see below"
     if isinstance(value, tuple | list | dict):
         return "`{}`" if isinstance(value, dict) else "`[]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

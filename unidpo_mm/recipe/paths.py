@@ -1,14 +1,16 @@
 """Where the relative paths of a recipe lead: beside the recipe first, then from here."""
 
 from pathlib import Path
+from typing import Any
 
+from ..plugins import is_loss_path
 from .sections import ModelSection, Recipe, SourceSection
 
 __all__ = ["resolve_paths"]
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Returns the recipe with the paths of model, data and pictures made absolute.
+    """Returns the recipe with the paths of model, data, images and loss made absolute.
 
     A path that exists neither beside the recipe nor in the current directory stays as it is: it
     may be the name of a model or data set on a hub. `train.output_dir` is not touched, since what
@@ -24,7 +26,11 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
             "eval_sources": tuple(_source(source, folder) for source in recipe.data.eval_sources),
         }
     )
-    return recipe.model_copy(update={"model": _model(recipe.model, folder), "data": data})
+    update: dict[str, Any] = {"model": _model(recipe.model, folder), "data": data}
+    if is_loss_path(recipe.loss.name):
+        name = _resolved(recipe.loss.name, folder)
+        update["loss"] = recipe.loss.model_copy(update={"name": name})
+    return recipe.model_copy(update=update)
 
 
 def _model(model: ModelSection, folder: Path) -> ModelSection:

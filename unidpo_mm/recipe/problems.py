@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import Problem
 from ..plugins import suggestion
+from .secrets import MASK, is_secret_key, mask_text
 from .sections import Recipe
 from .yaml_loader import KeyPath
 
@@ -52,7 +53,8 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"the text '{value if len(value) <= 60 else value[:57] + '...'}'"
+        text = mask_text(value)
+        return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
     if isinstance(value, int | float):
         return f"the number {value}"
     if isinstance(value, list | tuple):
@@ -108,6 +110,8 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     if first["type"] == "extra_forbidden":
         return _unknown_key(path)
     value = first["input"]
+    if path and is_secret_key(str(path[-1])):
+        value = MASK
     literals = [text for error in errors for text in _choices(path, error)]
     if literals and isinstance(value, str):
         near = suggestion(value, literals)
@@ -118,6 +122,13 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     kinds = [kind for kind in map(_kind, errors) if kind]
     if kinds or literals:
         remedy = remedy_for(value, kinds) if kinds else f"Write {_one_of(literals)}"
+        rules = [
+            _rule(error)
+            for error in errors
+            if error["type"] != "literal_error" and _kind(error) is None
+        ]
+        if rules and not kinds:  # a number out of range, where a word would do as well
+            remedy = f"{remedy}, or {rules[0].removeprefix('Write ')}"
         return Problem("", f"found {describe(value)}", remedy)
     return Problem("", f"found {describe(value)}", _rule(first))
 

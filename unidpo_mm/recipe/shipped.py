@@ -6,6 +6,9 @@ from ..errors import Problem, RecipeError
 
 __all__ = ["configs_folder", "shipped_recipe"]
 
+LAUNCHERS = "accelerate"
+"""Directory of configurations of accelerate, which are not recipes."""
+
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -24,7 +27,8 @@ def shipped_recipe(name: str, *, kind: str = "recipe") -> Path:
     path = configs_folder() / name
     if path.is_file():
         return path
-    known = sorted(str(p.relative_to(configs_folder())) for p in configs_folder().rglob("*.yaml"))
+    names = (path.relative_to(configs_folder()) for path in configs_folder().rglob("*.yaml"))
+    known = sorted(str(name) for name in names if name.parts[0] != LAUNCHERS)
     remedy = f"Choose one of {', '.join(known)}"
     found = f"there is no such file, and no {kind} of that name comes with the package"
     raise RecipeError(Problem(name, found, remedy))

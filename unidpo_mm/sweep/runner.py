@@ -83,10 +83,10 @@ class RecipeRunner:
         return {}
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Returns files that are missing, and a recipe that holds nothing out."""
-        from ..training.recipe_checks import check_files
+        """Return what `train` would refuse, and a recipe that holds nothing out."""
+        from ..training.recipe_checks import check_environment, check_files, check_machine
 
-        problems = check_files(recipe)
+        problems = [*check_environment(recipe), *check_files(recipe), *check_machine(recipe)]
         if not (recipe.data.eval_sources or recipe.data.eval_fraction):
             found = "nothing is held out, so a sweep has nothing to compare"
             problems.append(Problem("data.eval_fraction", found, "Set it, or data.eval_sources"))

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import Problem, RecipeError
-from ..plugins import load_loss, loss_names
+from ..plugins import load_loss, loss_names, register_loss
 
 __all__ = ["OFFICIAL_NAMES", "TRL_LOSSES", "resolve_aliases"]
 
@@ -67,7 +67,10 @@ def resolve_aliases(args: Any) -> None:
 
 def _resolve_loss(args: Any) -> list[Problem]:
     """Translates TRL's names of losses, alone or in a weighted list."""
-    given = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type or ())
+    items = list(args.loss_type or ()) if isinstance(args.loss_type, list) else [args.loss_type]
+    given = [item if isinstance(item, str) else register_loss(item) for item in items if item]
+    if given and not isinstance(args.loss_type, list):
+        args.loss_type = given[0]
     weights = args.loss_weights
     if not given:
         return [Problem("loss_type", "there is no loss", "Name one, for example uni_dpo")]

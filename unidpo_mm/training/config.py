@@ -3,12 +3,15 @@
 The names are those of TRL's `DPOConfig` where they mean the same. Batch sizes count pairs.
 """
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import TrainingArguments
 
+from ..recipe.secrets import is_secret_key, mask_secrets
 from .aliases import resolve_aliases
+from .config_checks import check_arguments, check_processes, use_cpu_without_gpus
 from .data_options import check_data_options, score_policy
 from .loss_settings import LossSettings, make_loss_settings, weighs_missing
 
@@ -185,13 +188,46 @@ class UniDPOConfig(TrainingArguments):
     """As in `TrainingArguments`; batches are never dispatched and always even by themselves."""
 
     def __post_init__(self) -> None:
+        check_arguments(self)
         if self.accelerator_config is None or isinstance(self.accelerator_config, dict):
             given = self.accelerator_config or {}
             # our sampler already gives every process as many batches, by fillers of weight 0
             self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
         resolve_aliases(self)
         check_data_options(self)
+        use_cpu_without_gpus(self)
         super().__post_init__()  # type: ignore[no-untyped-call] # as transformers wrote it
+        check_processes(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes without access tokens: checkpoints contain these settings."""
+        state = {**self.__dict__, "hub_token": None}
+        if self.model_init_kwargs:
+            state["model_init_kwargs"] = {
+                name: value
+                for name, value in self.model_init_kwargs.items()
+                if not is_secret_key(name)
+            }
+        return state
+
+    def __copy__(self) -> "UniDPOConfig":
+        """Copy with all attributes; only what is written to disk leaves tokens out."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "UniDPOConfig":
+        """Copy with all attributes, as `__copy__`."""
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dictionary, secrets masked; trackers record it."""
+        settings = super().to_dict()  # type: ignore[no-untyped-call] # as transformers wrote it
+        masked: dict[str, Any] = mask_secrets(settings)
+        return masked
 
     def loss_settings(self) -> LossSettings:
         """Returns the loss with its parameters.

@@ -12,7 +12,7 @@ from ..losses.base import Loss
 from ..records import DOMAINS, GroupBatch
 from .step import StepOutput
 
-__all__ = ["MetricSums", "pair_values", "policy_only_change"]
+__all__ = ["MetricSums", "metric_names", "pair_values", "policy_only_change"]
 
 ALL = "all"
 PAIR_METRICS = (
@@ -94,6 +94,14 @@ class MetricSums:
             mask = torch.tensor(inside, dtype=torch.bool, device=weight.device)
             self.table[number, column, 0] += values[mask].sum().to(self.table)
             self.table[number, column, 1] += weight[mask].sum().to(self.table)
+
+
+def metric_names(loss: Loss) -> list[str]:
+    """Return the metrics of an evaluation with a loss, without their prefix ``eval_``."""
+    hidden = ("weight", "weight_squared")
+    names = ["loss", *(name for name in PAIR_METRICS if name not in hidden)]
+    names += ["effective_sample_size", *loss.terms]
+    return [*names, *(f"{domain}/{name}" for domain in DOMAINS for name in names)]
 
 
 def pair_values(output: StepOutput) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Checks of a recipe that need to know losses, training arguments or the disk.
+"""Check a recipe where that takes knowledge of losses, training arguments, the disk or the machine.
 
 Each takes a typed recipe and returns problems whose `where` is a key path; `load_recipe` adds file
 and line and raises everything at once.
@@ -23,8 +23,19 @@ from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_direct
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, remedy_for
+from .argument_ranges import range_problems
+from .launch_checks import as_only_process, check_environment
+from .package_checks import check_output, check_packages, check_secrets
+from .training_arguments import REMOVED, refused_values, training_arguments
 
-__all__ = ["check_files", "check_loss", "check_machine", "check_train"]
+__all__ = [
+    "ALL_CHECKS",
+    "check_environment",
+    "check_files",
+    "check_loss",
+    "check_machine",
+    "check_train",
+]
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 """``organisation/name``, the form of names on a hub."""
@@ -56,60 +67,91 @@ def check_loss(recipe: Recipe) -> list[Problem]:
 
 
 def check_train(recipe: Recipe) -> list[Problem]:
-    """Checks that the further keys of `train` are arguments of transformers' Trainer."""
+    """Return what is wrong with the keys of `train`: names, types, ranges and refused arguments."""
     arguments = recipe.train.arguments
-    if not arguments:
-        return []
-    data = recipe.data
     hints = _training_arguments()
-    own = [name for name in type(recipe.train).model_fields if name != "output_dir"]
     problems = []
+    values = {}
     for name, value in arguments.items():
-        where = f"train.{name}"
         if name in ELSEWHERE:
-            problems.append(Problem(where, "this is not set here", ELSEWHERE[name]))
+            problems.append(Problem(f"train.{name}", "this is not set here", ELSEWHERE[name]))
         elif name not in hints:
-            near = suggestion(name, [*hints, *own])
-            problems.append(
-                Problem(
-                    where,
-                    f"there is no training argument '{name}'{near}",
-                    f"Write one of {', '.join(own)}, or an argument of "
-                    "transformers.TrainingArguments",
-                )
-            )
+            problems.append(_unknown_argument(recipe, name, hints))
+        elif wrong := _check_type(f"train.{name}", value, hints[name]):
+            problems += wrong
         else:
-            problems += _check_type(where, value, hints[name])
-    held_out = data.eval_fraction > 0 or data.eval_sources
-    if arguments.get("eval_strategy", "no") != "no" and not held_out:
-        remedy = "Set data.eval_fraction or data.eval_sources, or leave this out"
-        problems.append(Problem("train.eval_strategy", "no row is held out", remedy))
-    return problems
+            values[name] = value
+    defaults = training_arguments()
+    problems += refused_values(values, prefix="train.")
+    problems += range_problems(values, defaults, prefix="train.")
+    pixels = {
+        name: getattr(recipe.model, name) for name in ("image_min_pixels", "image_max_pixels")
+    }
+    problems += range_problems(pixels, {}, prefix="model.")
+    return [*problems, *_held_out(recipe, arguments)]
+
+
+def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
+    where = f"train.{name}"
+    if name in REMOVED:
+        return Problem(where, f"transformers has no argument '{name}' any more", REMOVED[name])
+    fields = [field for field in type(recipe.train).model_fields if field != "output_dir"]
+    text = f"there is no training argument '{name}'{suggestion(name, [*hints, *fields])}"
+    remedy = f"Use one of {', '.join(fields)}, or an argument of transformers.TrainingArguments"
+    return Problem(where, text, remedy)
+
+
+def _held_out(recipe: Recipe, arguments: Mapping[str, Any]) -> list[Problem]:
+    """Return the arguments that evaluate, where no row is held out."""
+    if recipe.data.eval_fraction > 0 or recipe.data.eval_sources:
+        return []
+    evaluating = [
+        name
+        for name, off in (("eval_strategy", "no"), ("eval_on_start", False))
+        if arguments.get(name, off) != off
+    ]
+    remedy = "Set data.eval_fraction or data.eval_sources, or remove it"
+    return [Problem(f"train.{name}", "no row is held out", remedy) for name in evaluating]
 
 
 def check_machine(recipe: Recipe) -> list[Problem]:
-    """Checks that transformers takes the arguments together, and on this machine."""
+    """Return what transformers refuses about the arguments together, and on this machine."""
     arguments = recipe.train.arguments
-    if not arguments or check_train(recipe):
+    if check_train(recipe) or check_environment(recipe):
         return []
+    problems = check_packages(recipe)
+    if problems or not arguments:
+        return problems
+    text = _refusal_by_transformers(arguments)
+    if not text:
+        return []
+    mentioned = {name: re.search(rf"\b{name}\b", text) for name in arguments}
+    places = {name: match.start() for name, match in mentioned.items() if match}
+    names = sorted(places, key=lambda name: places[name])
+    for name in (*names, *arguments):  # the argument at fault is the one whose removal helps
+        others = {other: value for other, value in arguments.items() if other != name}
+        if not _refusal_by_transformers(others):
+            return [Problem(f"train.{name}", text, f"Change train.{name}")]
+    where = f"train.{names[0]}" if names else "train"
+    return [Problem(where, text, "Change the arguments that it is about")]
+
+
+def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
+    """Return why transformers refuses training arguments; an empty text if it accepts them."""
     from transformers import TrainingArguments
 
     try:
-        with warnings.catch_warnings():  # the run itself will warn
+        with warnings.catch_warnings(), as_only_process():  # the run itself will warn
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
-    except (TypeError, ValueError, ImportError) as error:
-        found = " ".join(str(error).split())
-        named = {name: re.search(rf"\b{name}\b", found) for name in arguments}
-        places = {name: match.start() for name, match in named.items() if match}
-        where = f"train.{min(places, key=lambda name: places[name])}" if places else "train"
-        return [Problem(where, found.rstrip("."), "Change what it names")]
-    return []
+    except Exception as error:  # transformers, accelerate and torch raise errors of any kind
+        return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    return ""
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
     """Checks that the model's folder, data files and picture folders are there and readable."""
-    problems = list(_check_model(recipe))
+    problems = [*_check_model(recipe), *check_output(recipe)]
     for group in ("sources", "eval_sources"):
         for number, source in enumerate(getattr(recipe.data, group)):
             where = f"data.{group}.{number}"
@@ -120,6 +162,17 @@ def check_files(recipe: Recipe) -> list[Problem]:
                 remedy = "Give the folder of the pictures, relative to the recipe or absolute"
                 problems.append(Problem(f"{where}.images", found, remedy))
     return problems
+
+
+ALL_CHECKS = (
+    check_environment,
+    check_files,
+    check_secrets,
+    check_loss,
+    check_machine,
+    check_train,
+)
+"""Every check of a recipe that comes before data are read and a model is loaded."""
 
 
 def _check_parameters(

@@ -1,0 +1,39 @@
+"""Bad recipes, command lines and environments end in one clear message with exit code 2."""
+
+from pathlib import Path
+
+import pytest
+from faults.bad_inputs import CASES, judge, make_world, preload, recipe, run_all, run_case, table
+
+QUICK = CASES[3::11]
+"""Every eleventh case, so that each group of cases is represented."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    preload()
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def test_there_are_150_distinct_bad_inputs():
+    assert len({case.name for case in CASES}) == len(CASES) >= 150
+    assert {case.kind for case in CASES} == {"recipe", "text", "command", "environment"}
+    assert all(case.expects for case in CASES)
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_a_bad_input_ends_in_one_clear_message(case, world: Path):
+    done = run_case(case, world)
+    assert judge(case, done) == "ok", done.output
+
+
+def test_the_recipe_of_all_cases_trains(world: Path):
+    case = recipe("good", "", "steps done in", code=0, late=True)
+    done = run_case(case, world)
+    assert judge(case, done) == "ok", done.output
+
+
+@pytest.mark.slow
+def test_every_bad_input_ends_in_one_clear_message():
+    rows, failures = run_all()
+    assert not failures, table(rows)

@@ -1,0 +1,73 @@
+"""Public names for authors of losses, model families and data formats.
+
+A loss outside this package imports from here alone:
+
+    from unidpo_mm.authoring import Loss, LossConfig, LossOutput, PairLogps, implicit_rewards
+
+See docs/losses.md for a complete example.
+"""
+
+from .adapter import Adapter, AdapterFamily, AdapterOptions
+from .data.formats import Context, Format
+from .data.formats._reader import RowReader
+from .errors import DataError, ModelError, Problem, RecipeError, UniDPOError
+from .losses.base import (
+    Loss,
+    LossConfig,
+    Unit,
+    Value,
+    always,
+    implicit_rewards,
+    never,
+    require,
+    require_fraction,
+    require_positive,
+)
+from .records import (
+    EncodedGroup,
+    GroupBatch,
+    ImageRef,
+    ImageSlot,
+    LossOutput,
+    Message,
+    Pair,
+    PairLogps,
+    PreferenceRow,
+    Response,
+    SequenceLogps,
+)
+
+__all__ = [
+    "Adapter",
+    "AdapterFamily",
+    "AdapterOptions",
+    "Context",
+    "DataError",
+    "EncodedGroup",
+    "Format",
+    "GroupBatch",
+    "ImageRef",
+    "ImageSlot",
+    "Loss",
+    "LossConfig",
+    "LossOutput",
+    "Message",
+    "ModelError",
+    "Pair",
+    "PairLogps",
+    "PreferenceRow",
+    "Problem",
+    "RecipeError",
+    "Response",
+    "RowReader",
+    "SequenceLogps",
+    "UniDPOError",
+    "Unit",
+    "Value",
+    "always",
+    "implicit_rewards",
+    "never",
+    "require",
+    "require_fraction",
+    "require_positive",
+]

@@ -1,0 +1,132 @@
+"""Report errors of a command: a message for those of the user, a log file for all others."""
+
+import errno
+import os
+import platform
+import sys
+import tempfile
+import time
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..errors import CONTROL, UniDPOError
+from ..recipe.secrets import mask_text
+from .ranks import print_once
+
+__all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
+
+EXIT_CODE = 2
+"""Exit code of every error that a user can fix, as of a wrong command line."""
+
+CRASHED = 1
+"""Exit code of an unexpected error."""
+
+ACTIVITIES = {
+    ("recipe/load.py", "load_recipe"): "reading the recipe",
+    ("training/recipe_checks.py", "check_machine"): "checking the training arguments",
+    ("training/run.py", "rows_of"): "reading the data",
+    ("training/run.py", "arguments_of"): "checking the training arguments",
+    ("training/setup.py", "prepare_data"): "checking the data",
+    ("training/setup.py", "load_family_and_adapter"): "loading the processor of the model",
+    ("modeling/load.py", "load_weights"): "loading the weights of the model",
+    ("training/setup.py", "prepare_model"): "preparing the model",
+    ("training/references.py", "build_run_reference"): "preparing the reference",
+    ("training/guard.py", "check_start"): "checking the layout of batches",
+    ("training/run.py", "write_record"): "writing the record of the run",
+    ("transformers/trainer.py", "train"): "training",
+    ("transformers/trainer.py", "_save_checkpoint"): "saving a checkpoint",
+    ("transformers/trainer.py", "save_model"): "saving the model",
+    ("transformers/trainer.py", "evaluate"): "evaluating",
+    ("migrate/convert.py", "migrate"): "converting a configuration",
+    ("sweep/run.py", "run_sweep"): "running a sweep",
+    ("check/run.py", "check_data"): "checking the data",
+}
+"""File and function of a frame -> what it does; the innermost frame that is listed counts."""
+
+VERSIONS = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
+
+
+def report_error(error: UniDPOError) -> int:
+    """Print an error that the user can fix, once for all processes; return the exit code."""
+    print_once(mask_text(str(error)), _print)
+    return error.exit_code
+
+
+def report_crash(error: BaseException, arguments: list[str]) -> int:
+    """Print an unexpected error as one line and write its traceback to a file.
+
+    Args:
+        error: The exception.
+        arguments: The command line, for the file.
+
+    Returns:
+        The exit code.
+    """
+    text = " ".join(mask_text(CONTROL.sub(" ", str(error))).split())
+    line = f"{type(error).__name__} while {activity(error, arguments)}"
+    line += f": {text[:500].rstrip('.')}" if text else ""
+    path = _write_log(error, arguments)
+    hint = _hint(error)
+    hint = f" {hint}." if hint else ""
+    print_once(f"{line}.{hint}", lambda message: _print(f"{message} The traceback is in {path}"))
+    return CRASHED
+
+
+def activity(error: BaseException, arguments: list[str]) -> str:
+    """Return what was being done when an exception was raised."""
+    doing = "running unidpo-mm " + next((word for word in arguments if word[:1] != "-"), "")
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        doing = ACTIVITIES.get((f"{path.parent.name}/{path.name}", frame.name), doing)
+    return doing.strip()
+
+
+def _hint(error: BaseException) -> str:
+    """Return what to do about errors of the machine."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space and start the same command again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "Reduce per_device_train_batch_size or data.max_length, or set train.memory=auto, "
+            "which checkpoints as many layers as necessary"
+        )
+    return ""
+
+
+def _write_log(error: BaseException, arguments: list[str]) -> str:
+    """Write traceback, command and versions to a file; return its path."""
+    lines = [
+        f"time: {time.strftime('%Y-%m-%d %H:%M:%S')}",
+        f"command: unidpo-mm {' '.join(arguments)}",
+        f"directory: {os.getcwd()}",  # noqa: PTH109 - Path.cwd() is the same
+        f"rank: {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}",
+        f"python: {platform.python_version()} on {platform.platform()}",
+        *(f"{name}: {_version(name)}" for name in VERSIONS),
+        "",
+        *traceback.format_exception(error),
+    ]
+    text = mask_text("\n".join(lines))
+    try:
+        handle, path = tempfile.mkstemp(prefix="unidpo-mm-error-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
+            file.write(text)
+    except OSError:
+        sys.stderr.write(text)
+        return "the lines above"
+    return path
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _print(text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), text))

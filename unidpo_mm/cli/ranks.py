@@ -1,0 +1,123 @@
+"""Print an error once, although every process of a run raises it.
+
+Processes of one machine compare their messages through files in the temporary directory:
+`torch.distributed` may not be there yet when a recipe is refused, or not any more.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["print_once"]
+
+WAIT_SECONDS = 3.0
+"""How long a process waits for the others to fail as well."""
+
+STALE_SECONDS = 600
+"""Age from which on a message is that of an earlier run."""
+
+
+def print_once(text: str, print_text: Callable[[str], None]) -> None:
+    """Print a message on one process of this machine, with the ranks that it concerns.
+
+    A message that all processes have is printed without a rank; one that some have begins with
+    their ranks.
+
+    Args:
+        text: The message.
+        print_text: Prints it.
+    """
+    local_rank, count = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
+    if count < 2 or not 0 <= local_rank < count:
+        print_text(text)
+        return
+    first_rank = _number("RANK", local_rank) - local_rank
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    try:
+        folder = _folder()
+        _publish(folder / str(local_rank), digest)
+        messages = _wait(folder, count)
+    except OSError:  # no temporary directory: better twice than never
+        print_text(f"[rank {first_rank + local_rank}] {text}")
+        return
+    messages[local_rank] = digest
+    ranks = sorted(rank for rank, other in messages.items() if other == digest)
+    if ranks[0] == local_rank:
+        names = ", ".join(str(first_rank + rank) for rank in ranks)
+        label = f"[rank{'' if len(ranks) == 1 else 's'} {names}] "
+        print_text(text if len(ranks) == count else label + text)
+    _leave(folder, local_rank, count)
+
+
+def _folder() -> Path:
+    """Return the directory that the processes of this run on this machine share."""
+    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+    run = [os.environ.get(name, "") for name in names]
+    key = hashlib.sha256("|".join([*run, str(os.getppid()), str(os.getuid())]).encode())
+    folder = Path(tempfile.gettempdir()) / f"unidpo-mm-errors-{key.hexdigest()[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _publish(path: Path, digest: str) -> None:
+    scratch = path.with_suffix(".part")
+    scratch.write_text(digest, encoding="ascii")
+    scratch.replace(path)
+
+
+def _wait(folder: Path, count: int) -> dict[int, str]:
+    """Return the messages of all processes, or of those that fail within the time limit."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    with _termination() as terminated:
+        while True:
+            messages = _messages(folder, count)
+            if len(messages) == count or time.monotonic() > deadline or terminated.is_set():
+                return messages
+            time.sleep(0.02)
+
+
+def _messages(folder: Path, count: int) -> dict[int, str]:
+    messages = {}
+    oldest = time.time() - STALE_SECONDS
+    for rank in range(count):
+        path = folder / str(rank)
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime > oldest:
+                messages[rank] = path.read_text(encoding="ascii")
+    return messages
+
+
+def _leave(folder: Path, local_rank: int, count: int) -> None:
+    """Remove the directory once every process has read it."""
+    with contextlib.suppress(OSError):
+        (folder / f"{local_rank}.done").touch()
+        if len(list(folder.glob("*.done"))) == count:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """Set the event on SIGTERM: torchrun ends the other processes when the first one exits."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name) or default)
+    except ValueError:
+        return default

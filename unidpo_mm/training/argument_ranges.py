@@ -1,0 +1,264 @@
+"""Ranges of training arguments, and what holds between several of them.
+
+transformers checks few of them: a batch size of -1 or an infinite learning rate would train.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem
+from ..plugins import suggestion
+from ..recipe.problems import describe
+
+__all__ = ["range_problems"]
+
+LARGEST_SEED = 2**32 - 1
+"""numpy accepts no larger seed."""
+
+BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl", "tccl", "ccl", "ucc")
+"""Backends of torch.distributed."""
+
+CHECKPOINTING_OPTIONS = (
+    "use_reentrant",
+    "preserve_rng_state",
+    "determinism_check",
+    "debug",
+    "early_stop",
+    "context_fn",
+    "every_n_layers",
+    "offload",
+)
+"""Options of torch.utils.checkpoint and of transformers' activation checkpointing."""
+
+LOADER_DEFAULTS = {
+    "split_batches": (False, None),
+    "dispatch_batches": (False, None),
+    "even_batches": (False, True, None),
+    "use_seedable_sampler": (True, None),
+}
+"""Options of `accelerator_config` that only accelerate's own data loading reads -> the values that
+are accepted."""
+
+LOADER_OPTIONS = (
+    *LOADER_DEFAULTS,
+    "non_blocking",
+    "gradient_accumulation_kwargs",
+    "use_configured_state",
+    "data_seed",
+)
+
+LAYERWISE = ("galore", "apollo")
+"""Optimizers that take `optim_target_modules`, by the start of their names."""
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _at_least(limit: int) -> Rule:
+    text = f"Use a whole number of at least {limit}"
+    return lambda value: _is_whole(value) and value >= limit, text
+
+
+def _number(holds: Callable[[float], bool], text: str) -> Rule:
+    return lambda value: _is_number(value) and math.isfinite(value) and holds(value), text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+NOT_NEGATIVE = _number(lambda value: value >= 0, "Use a finite number, 0 or larger")
+SHARE = _number(lambda value: 0 <= value < 1, "Use a number from 0 up to, but not including, 1")
+INTERVAL = _number(
+    lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    "Use a whole number of steps of at least 1, or a share of all steps between 0 and 1",
+)
+SEED: Rule = (
+    lambda value: _is_whole(value) and 0 <= value <= LARGEST_SEED,
+    f"Use a whole number from 0 to {LARGEST_SEED}",
+)
+
+RANGES: dict[str, Rule] = {
+    "per_device_train_batch_size": _at_least(1),
+    "per_device_eval_batch_size": _at_least(1),
+    "gradient_accumulation_steps": _at_least(1),
+    "num_train_epochs": _number(
+        lambda value: value > 0, "Use a number larger than 0; max_steps limits a run to some steps"
+    ),
+    "max_steps": (
+        lambda value: _is_whole(value) and (value == -1 or value >= 1),
+        "Use a whole number of at least 1, or -1 to train for num_train_epochs",
+    ),
+    "learning_rate": NOT_NEGATIVE,
+    "warmup_steps": _number(
+        lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)),
+        "Use a whole number of steps, or a share of all steps below 1",
+    ),
+    "weight_decay": NOT_NEGATIVE,
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": _number(lambda value: value > 0, "Use a small number larger than 0, as 1e-8"),
+    "max_grad_norm": _number(
+        lambda value: value >= 0, "Use a finite number larger than 0, or 0 for no clipping"
+    ),
+    "logging_steps": INTERVAL,
+    "eval_steps": INTERVAL,
+    "save_steps": INTERVAL,
+    "eval_delay": NOT_NEGATIVE,
+    "save_total_limit": _at_least(1),
+    "seed": SEED,
+    "data_seed": SEED,
+    "dataloader_num_workers": _at_least(0),
+    "dataloader_prefetch_factor": _at_least(1),
+    "torch_empty_cache_steps": _at_least(1),
+    "ddp_timeout": _at_least(1),
+    "ddp_bucket_cap_mb": _at_least(1),
+    # arguments of this package
+    "max_length": _at_least(1),
+    "image_min_pixels": _at_least(1),
+    "image_max_pixels": _at_least(1),
+    "logps_chunk_size": _at_least(1),
+    "eval_generations": _at_least(0),
+    "eval_max_new_tokens": _at_least(1),
+    "feature_cache_gb": NOT_NEGATIVE,
+}
+"""Argument -> what its value must satisfy, and the remedy. `None` is always accepted."""
+
+
+def range_problems(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], *, prefix: str = ""
+) -> list[Problem]:
+    """Return what is wrong with the values of training arguments, alone and together.
+
+    Args:
+        values: Argument -> value.
+        defaults: The values of all other arguments.
+        prefix: Stands before the name of the argument in each problem, for example ``train.``.
+    """
+    problems = []
+    wrong = set()
+    for name, (holds, remedy) in RANGES.items():
+        value = values.get(name)
+        if name in values and value is not None and not holds(value):
+            wrong.add(name)
+            problems.append(Problem(f"{prefix}{name}", f"found {_described(value)}", remedy))
+    merged = {**defaults, **{name: value for name, value in values.items() if name not in wrong}}
+    for name, text, remedy in _joint_problems(merged, set(values) - wrong):
+        problems.append(Problem(f"{prefix}{name}", text, remedy))
+    return problems
+
+
+def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[str, str, str]]:
+    yield from _loading(values)
+    yield from _evaluation(values, stated)
+    yield from _best_model(values)
+    yield from _checkpointing(values)
+    yield from _distributed(values)
+    if values.get("bf16") and values.get("fp16"):
+        yield "fp16", "bf16 and fp16 are both true", "Set one of the two"
+    targets, optim = values.get("optim_target_modules"), _word(values.get("optim", ""))
+    if targets is not None and not optim.startswith(LAYERWISE):
+        yield (
+            "optim_target_modules",
+            f"the optimizer '{optim}' does not use it",
+            "Remove it, or choose a GaLore or APOLLO optimizer",
+        )
+
+
+def _loading(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if not values.get("dataloader_num_workers"):
+        for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+            if values.get(name):
+                remedy = "Set dataloader_num_workers to 1 or more, or remove it"
+                yield name, "there are no worker processes", remedy
+    least, most = values.get("image_min_pixels"), values.get("image_max_pixels")
+    if least is not None and most is not None and least > most:
+        remedy = "Use a minimum that is not larger than the maximum"
+        yield "image_min_pixels", f"{least} is larger than image_max_pixels, {most}", remedy
+    config = values.get("accelerator_config")
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            where = f"accelerator_config.{name}"
+            if name not in LOADER_OPTIONS:
+                near = suggestion(name, LOADER_OPTIONS)
+                yield (
+                    where,
+                    f"unknown key '{name}'{near}",
+                    f"Use one of {', '.join(LOADER_OPTIONS)}",
+                )
+            elif value not in LOADER_DEFAULTS.get(name, (value,)):
+                text = "not supported: every process loads its own batches of complete groups"
+                yield where, text, "Remove it"
+
+
+def _evaluation(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[str, str, str]]:
+    evaluates = _word(values.get("eval_strategy", "no")) != "no"
+    if values.get("do_eval") and not evaluates:
+        yield "do_eval", "nothing is evaluated while eval_strategy is no", "Set eval_strategy"
+    # A strategy that is stated switches evaluation off on purpose, as an override may.
+    if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in stated:
+        text = "nothing is evaluated while eval_strategy is no"
+        yield "eval_steps", text, "Set eval_strategy to steps, or remove it"
+
+
+def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    needs = _word(values.get("save_strategy", "steps")) == "best"
+    needs = needs or bool(values.get("load_best_model_at_end"))
+    if needs and _word(values.get("eval_strategy", "no")) == "no":
+        name = "load_best_model_at_end" if values.get("load_best_model_at_end") else "save_strategy"
+        remedy = "Set eval_strategy (and the same save_strategy), or remove it"
+        yield name, "the best model is found by evaluating, and eval_strategy is no", remedy
+
+
+def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    switches = [values.get(name) for name in ("activation_checkpointing", "gradient_checkpointing")]
+    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+        options = values.get(name)
+        if not isinstance(options, Mapping) or not options:
+            continue
+        if not any(switches) and False not in switches:
+            text = "it has no effect without activation_checkpointing"
+            yield name, text, "Set activation_checkpointing to true, or remove it"
+        if options.get("use_reentrant"):
+            text = "checkpoints are never reentrant, which changes no number"
+            yield f"{name}.use_reentrant", text, "Remove it, or set it to false"
+        for option in options:
+            if option not in CHECKPOINTING_OPTIONS:
+                near = suggestion(str(option), CHECKPOINTING_OPTIONS)
+                remedy = f"Use one of {', '.join(CHECKPOINTING_OPTIONS)}"
+                yield f"{name}.{option}", f"unknown option '{option}'{near}", remedy
+
+
+def _distributed(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    backend = values.get("ddp_backend")
+    if isinstance(backend, str) and backend not in BACKENDS:
+        text = f"unknown backend '{backend}'{suggestion(backend, BACKENDS)}"
+        yield "ddp_backend", text, f"Use one of {', '.join(BACKENDS)}, or null to detect it"
+    config = values.get("deepspeed")
+    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
+        remedy = "Use the path of a DeepSpeed configuration, or a section with its settings"
+        yield "deepspeed", f"the file '{config}' does not exist", remedy
+    if values.get("deepspeed") and values.get("fsdp"):
+        yield "fsdp", "deepspeed and fsdp are both set", "Set one of the two"
+    config = values.get("fsdp_config")
+    if config and not values.get("fsdp"):
+        yield "fsdp_config", "it has no effect without fsdp", "Set fsdp, or remove it"
+    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
+        remedy = "Use the path of a JSON file, or a section with its settings"
+        yield "fsdp_config", f"the file '{config}' does not exist", remedy
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number that is not finite"
+    return describe(value)
+
+
+def _word(value: Any) -> str:
+    """Return the text of an enumeration's member; other values as text."""
+    return str(getattr(value, "value", value))

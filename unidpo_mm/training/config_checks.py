@@ -1,0 +1,76 @@
+"""Check a `UniDPOConfig` as a recipe is checked, so that Python and YAML refuse the same values."""
+
+import logging
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from ..errors import Problem, RecipeError
+from .argument_ranges import range_problems
+from .launch_checks import TRUE_WORDS, launch_problems
+from .number_format import bfloat16_slowdown
+from .training_arguments import refused_values
+
+if TYPE_CHECKING:
+    from .config import UniDPOConfig
+
+__all__ = ["check_arguments", "check_processes", "use_cpu_without_gpus"]
+
+logger = logging.getLogger(__name__)
+
+FSDP_AT_START = os.environ.get("ACCELERATE_USE_FSDP", "")
+"""What a launcher requested: accelerate sets the variable itself later, if it runs FSDP."""
+
+NOTICEABLE = 1.5
+"""Slowdown of bfloat16 from which on a warning is worth its line."""
+
+
+def check_arguments(args: "UniDPOConfig") -> None:
+    """Refuse arguments that would have no effect, and values that make no sense.
+
+    Raises:
+        RecipeError: With all of them.
+    """
+    values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
+    problems = [*refused_values(values), *range_problems(values, {}), *launch_problems()]
+    if problems:
+        raise RecipeError(problems)
+
+
+def use_cpu_without_gpus(args: "UniDPOConfig") -> None:
+    """Choose the CPU for several processes without a GPU; warn where bfloat16 is slow there.
+
+    accelerate would otherwise let each process train alone, on all rows.
+    """
+    import torch
+
+    if not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        args.use_cpu = True
+    if args.bf16 and args.use_cpu:
+        slowdown = bfloat16_slowdown()
+        if slowdown > NOTICEABLE:
+            logger.warning(
+                "bf16 (train.bf16): this processor multiplies bfloat16 %.1f times slower than "
+                "float32; set it to false, and model.dtype to float32",
+                slowdown,
+            )
+
+
+def check_processes(args: "UniDPOConfig") -> None:
+    """Refuse a run with another number of processes, or other sharding, than was requested.
+
+    Raises:
+        RecipeError: If the launcher started several processes and this one would train alone, or
+            if FSDP or DeepSpeed was requested and something else happens.
+    """
+    requested = int(os.environ.get("WORLD_SIZE") or 1)
+    if args.world_size != requested:
+        text = f"{requested} processes were started and this one would train in {args.world_size}"
+        remedy = "Check use_cpu and the launcher, or unset WORLD_SIZE for one process"
+        raise RecipeError(Problem("environment variable WORLD_SIZE", text, remedy))
+    if FSDP_AT_START.lower() in TRUE_WORDS and (requested == 1 or args.device.type == "cpu"):
+        where = "environment variable ACCELERATE_USE_FSDP"
+        place = "the CPU" if args.device.type == "cpu" else "one process"
+        text = f"FSDP is requested, and the run uses {place}, where no weights are sharded"
+        remedy = "Unset it to train without sharding, or start several processes with GPUs"
+        raise RecipeError(Problem(where, text, remedy))

@@ -1,0 +1,37 @@
+"""Measure how fast this processor multiplies bfloat16.
+
+Processors with instructions for bfloat16 multiply it several times faster than float32; others
+emulate it, up to fifty times slower, and a run of minutes would take hours.
+"""
+
+import time
+from functools import cache
+
+import torch
+
+__all__ = ["bfloat16_slowdown", "fastest_dtype"]
+
+SIZE = 384
+"""Rows and columns of the matrices that are multiplied: a tenth of a second at the very worst."""
+
+
+@cache
+def fastest_dtype() -> torch.dtype:
+    """Return bfloat16 if matrix products in it are faster here, else float32."""
+    return torch.bfloat16 if bfloat16_slowdown() < 1 else torch.float32
+
+
+@cache
+def bfloat16_slowdown() -> float:
+    """Return the time of a matrix product in bfloat16, divided by that in float32."""
+    return _seconds(torch.bfloat16) / _seconds(torch.float32)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    matrix = torch.ones(SIZE, SIZE, dtype=dtype)
+    times = []
+    for _ in range(3):  # the first product chooses kernels
+        began = time.perf_counter()
+        torch.mm(matrix, matrix)
+        times.append(time.perf_counter() - began)
+    return min(times)
