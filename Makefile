@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-slow test-peers test-kits test-browser test-compat bench check format clean
+.PHONY: help demo test faults test-slow test-peers test-kits test-browser test-compat bench check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -37,6 +37,9 @@ test-peers: $(VENV)/peers/.ready ## the comparison with TRL, step by step
 
 test-kits: $(VENV)/kits/.ready ## the comparison of scores with VLMEvalKit's and lmms-eval's functions
 	PYTHONPATH=$(CURDIR)/$(VENV)/kits $(BIN)/python -m pytest -m kits $(ARGS)
+
+faults: $(READY) ## kills, damage, full disks, signals, NaN, workers, bad recipes, as a table
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/faults $(ARGS)
 
 test-browser: $(READY) ## the comparison page in headless Chromium, which has to be installed
 	$(BIN)/python -m pytest -m browser $(ARGS)

@@ -76,5 +76,5 @@ def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
 
 
 def as_filler(group: EncodedGroup) -> EncodedGroup:
-    """Returns the group with weight 0: no loss, metric or ledger counts it."""
+    """Returns the group with weight 0: no loss or metric counts it."""
     return dataclasses.replace(group, weight=0.0)

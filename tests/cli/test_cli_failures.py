@@ -122,7 +122,7 @@ def run_ranks(messages: dict[int, str], count: int, tmp_path: Path) -> list[str]
 
     with ThreadPoolExecutor(len(messages)) as pool:
         ends = list(pool.map(end, messages))
-    assert {done.code for done in ends} == {2}
+    assert {done.code for done in ends} == {2}, ends
     return [done.stderr for done in ends]
 
 

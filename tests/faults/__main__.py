@@ -1,4 +1,8 @@
-"""`make faults`: what a run survives, as a table. Usage: python tests/faults [SECTION...]."""
+"""`make faults`: what a run survives, as a table.
+
+Usage: python tests/faults [-v] [WORD...]; only sections whose name contains one of the words run,
+and `-v` prints every bad input with its verdict.
+"""
 
 import functools
 import sys
@@ -9,42 +13,55 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from builders import tiny_checkpoint
-from faults import damage, kills, moments
+from faults import bad_inputs, damage, kills, moments
 from faults.report import Section, run_sections
 from support.forked_runs import preload
 
 
-def sections(folder: Path, model: Path) -> dict[str, Callable[[Section], None]]:
-    """Return every section by name."""
+def wrong_inputs(section: Section, *, verbose: bool) -> None:
+    """Try every wrong recipe, command line and environment."""
+    rows, failures = bad_inputs.run_all()
+    if verbose:
+        print(bad_inputs.table(rows))  # noqa: T201
+    for row in rows:
+        section.count(f"{row.kind}, exit {row.code}")
+    section.failures += [f"{row.name}: {row.verdict}: {row.message[-300:]}" for row in failures]
+
+
+def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[[Section], None]]:
+    """Return every section by name, the longest first."""
 
     def bound(function: Callable, name: str, **arguments: object) -> Callable[[Section], None]:
         return functools.partial(function, folder=folder / name, model=model, **arguments)
 
     return {
-        "kills, one process": bound(kills.random_kills, "k1", kills=60, processes=1),
         "kills, two processes": bound(kills.random_kills, "k2", kills=40, processes=2),
         "every place of a save": bound(kills.every_place_of_a_save, "places"),
-        "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),
-        "damaged checkpoints": bound(damage.damaged_checkpoints, "damage"),
-        "full disk": bound(moments.full_disk, "disk"),
         "signals": bound(moments.signals, "signals"),
+        "damaged checkpoints": bound(damage.damaged_checkpoints, "damage"),
+        "kills, one process": bound(kills.random_kills, "k1", kills=60, processes=1),
+        "bad inputs": functools.partial(wrong_inputs, verbose=verbose),
+        "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),
         "not finite": bound(moments.not_finite, "finite"),
+        "full disk": bound(moments.full_disk, "disk"),
         "data workers": bound(moments.failing_workers, "workers"),
     }
 
 
 def main() -> int:
-    """Run the sections whose name contains one of the arguments, or all."""
+    """Run the chosen sections and return the exit code."""
+    words = [word for word in sys.argv[1:] if word != "-v"]
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         model = tiny_checkpoint(folder / "model", "llava")
         preload()
+        every = sections(folder, model, verbose="-v" in sys.argv)
         chosen = {
             name: run
-            for name, run in sections(folder, model).items()
-            if len(sys.argv) < 2 or any(word in name for word in sys.argv[1:])
+            for name, run in every.items()
+            if not words or any(word in name for word in words)
         }
-        return run_sections(chosen.items())
+        return run_sections(chosen)
 
 
 if __name__ == "__main__":

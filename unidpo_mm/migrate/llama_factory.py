@@ -111,7 +111,7 @@ KEYS: dict[str, Key] = {
         "data_shared_file_system",
     ),
     **left_out(
-        "answers are not packed, and only their tokens are learned",
+        "responses share their prompt, see model.layout, and only their tokens are learned",
         "packing neat_packing train_on_prompt mask_history ignore_pad_token_for_loss",
     ),
     **left_out("plot what train.report_to logs", "plot_loss"),

@@ -69,7 +69,7 @@ KEYS: dict[str, Key] = {
         "truncation_mode max_prompt_length max_completion_length",
     ),
     **left_out(
-        "batches are padded to their longest row",
+        "the layout of batches is chosen at start, see model.layout",
         "padding_free pad_to_multiple_of pad_token padding_value label_pad_token_id",
     ),
     **left_out(

@@ -37,7 +37,7 @@ class EncodedGroup:
         scores: [K] float64, NaN where there is none.
         pairs: Preferences among the K responses.
         targets: Responses that a loss of unit ``response`` learns from.
-        weight: 0 for a filler that no loss, metric or ledger counts.
+        weight: 0 for a filler that no loss or metric counts.
         cut_responses: How many responses were shortened to fit `max_length`.
         shrunk_pictures: How many pictures were made smaller for it.
     """

@@ -113,7 +113,7 @@ class PreferenceRow:
     """One prompt with its pictures, its responses and the preferences among them.
 
     Attributes:
-        id: Name of the row in messages and in the ledger; unique within a run.
+        id: Name of the row in messages; unique within a run.
         domain: ``text``, ``math`` or ``multimodal``.
         source: Name of the data source that the row came from.
         where: File and row number, for messages.

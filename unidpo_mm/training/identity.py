@@ -34,23 +34,23 @@ __all__ = [
 
 HARMLESS = frozenset(
     """
-    allow_changes auto_find_batch_size average_tokens_across_devices batch_eval_metrics
-    dataloader_in_order
-    dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
-    dataloader_pin_memory dataloader_prefetch_factor ddp_timeout debug disable_tqdm do_eval
-    do_predict do_train enable_jit_checkpoint eval_accumulation_steps eval_delay
-    eval_do_concat_batches eval_fraction eval_generations eval_max_new_tokens eval_on_start
-    eval_steps eval_strategy eval_use_gather_object feature_cache_gb greater_is_better
-    hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token images
-    include_for_metrics include_num_input_tokens_seen label_names length_column_name
-    load_best_model_at_end local_rank log_level log_level_replica log_on_each_node
-    logging_first_step logging_nan_inf_filter logging_steps logging_strategy max_skipped_fraction
-    metric_for_best_model model_init_kwargs on_nonfinite output_dir per_device_eval_batch_size
-    prediction_loss_only preflight project push_to_hub reference_build remove_unused_columns
-    report_to restore_callback_states_from_checkpoint resume_from_checkpoint run_name
-    save_on_each_node save_only_model save_steps save_strategy save_total_limit score_scale scores
-    skip_memory_metrics torch_empty_cache_steps trackio_bucket_id trackio_space_id
-    trackio_static_space_id worker_timeout
+    allow_changes auto_find_batch_size average_tokens_across_devices base_name_or_path
+    batch_eval_metrics bf16_full_eval dataloader_in_order dataloader_multiprocessing_context
+    dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
+    dataloader_prefetch_factor ddp_timeout debug disable_tqdm do_eval do_predict do_train
+    enable_jit_checkpoint eval_accumulation_steps eval_delay eval_do_concat_batches eval_fraction
+    eval_generations eval_max_new_tokens eval_on_start eval_steps eval_strategy
+    eval_use_gather_object feature_cache_gb fp16_full_eval greater_is_better hub_always_push
+    hub_model_id hub_private_repo hub_revision hub_strategy hub_token images include_for_metrics
+    include_num_input_tokens_seen label_names length_column_name load_best_model_at_end local_rank
+    log_level log_level_replica log_on_each_node logging_first_step logging_nan_inf_filter
+    logging_steps logging_strategy max_skipped_fraction metric_for_best_model model_init_kwargs
+    on_nonfinite output_dir per_device_eval_batch_size prediction_loss_only preflight project
+    push_to_hub reference_build remove_unused_columns report_to
+    restore_callback_states_from_checkpoint resume_from_checkpoint run_name save_on_each_node
+    save_only_model save_steps save_strategy save_total_limit score_scale scores skip_memory_metrics
+    torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id use_cache
+    worker_timeout
     """.split()
 )
 """Options that do not change the trained weights, or only through the rows and the model, which
@@ -59,7 +59,7 @@ are compared by their content."""
 HONOURED = frozenset(
     """
     activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
-    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
+    ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
     gradient_checkpointing gradient_checkpointing_kwargs layout learning_rate learning_rates
     logps_chunk_size max_grad_norm max_steps memory num_train_epochs padding_side reference
     torch_compile torch_compile_backend torch_compile_mode use_cpu weight_decay

@@ -114,6 +114,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "chunk_size": parts.scorer.chunk_size,
         "grad_norm": norm,
         "dropout": not args.disable_dropout,
+        "lora_adapter": getattr(plain, "active_adapter", None),
         "attention": str(plain.config.get_text_config()._attn_implementation).removeprefix(PREFIX),
         "weights": {
             name: {"dtype": _name(p.dtype), "trains": p.requires_grad}

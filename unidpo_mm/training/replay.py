@@ -181,7 +181,9 @@ def _load_policy(
     )
     model: Any = loaded.model
     if is_lora:
-        model = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        model = PeftModel.from_pretrained(
+            model, folder, adapter_name=content["lora_adapter"], is_trainable=True
+        )
     for name, parameter in model.named_parameters():
         recorded = content["weights"][name]
         parameter.data = parameter.data.to(getattr(torch, recorded["dtype"]))
