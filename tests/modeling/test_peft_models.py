@@ -25,9 +25,9 @@ from unidpo_mm.modeling.peft_models import (
     check_adapter_trains,
     check_scorable,
     is_zero,
-    save_active_adapter_only,
     using_adapter,
 )
+from unidpo_mm.modeling.peft_saving import save_active_adapter_only
 from unidpo_mm.modeling.reference import (
     FrozenCopy,
     FrozenLora,

@@ -4,6 +4,7 @@ Importing torch and transformers takes seconds; a child that is forked after the
 milliseconds. Import what the function needs before the first fork.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -189,4 +190,5 @@ def _redirect(streams: tuple[Path, Path]) -> None:
     for logger in loggers:
         for handler in getattr(logger, "handlers", []):
             if isinstance(handler, logging.StreamHandler) and id(handler.stream) in replaced:
-                handler.stream = replaced[id(handler.stream)]
+                with contextlib.suppress(AttributeError):  # some look the stream up themselves
+                    handler.stream = replaced[id(handler.stream)]

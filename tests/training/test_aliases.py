@@ -145,8 +145,10 @@ def test_the_settings_can_be_read_from_a_command_line_as_trls() -> None:
 
 
 @pytest.mark.parametrize("name", ["kto", "kto_pair"])
-def test_kto_is_said_not_to_be_built_yet(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RecipeError, match=f"'{name}' learns from single answers .* not built yet"):
+def test_kto_is_said_not_to_be_supported(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        RecipeError, match=f"'{name}' learns from single responses .* not supported"
+    ):
         settings_of(tmp_path, loss_type=name)
 
 

@@ -13,7 +13,7 @@ from trainers import config, make_trainer
 
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses import hinge
-from unidpo_mm.plugins import load_loss
+from unidpo_mm.plugins import _find_loss, load_loss
 from unidpo_mm.records import LossOutput, Pair, PreferenceRow, SequenceLogps
 from unidpo_mm.training.loss_settings import SOURCE_PARAMETERS, make_loss_settings
 from unidpo_mm.training.step import pair_up
@@ -140,7 +140,9 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
 def test_a_loss_is_called_as_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = dataclasses.replace(hinge.LOSS, name="henge")
     monkeypatch.setattr(hinge, "LOSS", renamed)
-    load_loss.cache_clear()
-    with pytest.raises(RecipeError, match=r"its file is hinge.py and its LOSS says name='henge'"):
+    _find_loss.cache_clear()
+    with pytest.raises(
+        RecipeError, match=r"it is registered as 'hinge' and its LOSS says name='henge'"
+    ):
         load_loss("hinge")
-    load_loss.cache_clear()
+    _find_loss.cache_clear()

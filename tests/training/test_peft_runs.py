@@ -202,6 +202,9 @@ def test_a_resumed_run_refuses_the_trained_model_as_its_start(
     make_trainer(sft, rows_for("llama"), dpo(tmp_path / "a", max_steps=2)).train()
     last = tmp_path / "a" / "checkpoint-2"
     wrong = make_trainer(last, rows_for("llama"), dpo(tmp_path / "b", max_steps=3))
+    with pytest.raises(RecipeError, match="the initial weights of the model have changed"):
+        wrong.train(resume_from_checkpoint=str(last))
+    wrong.args.allow_changes = ["model"]
     with pytest.raises(ModelError, match="reference differs from the one that this run started"):
         wrong.train(resume_from_checkpoint=str(last))
     args = dpo(tmp_path / "b", max_steps=3, reference="frozen_copy")

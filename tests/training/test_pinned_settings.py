@@ -26,7 +26,8 @@ def test_a_resumed_run_keeps_the_number_that_it_began_with(
     first.train()
     kept = json.loads((tmp_path / "checkpoint-1" / FILE).read_text())
     assert kept["by_source"]["data"]["tau_good"] == 2.0
-    other = make_trainer(folder, rows_of(1.0, 4.0, 5.0), config(tmp_path, max_steps=2, **saving))
+    args = config(tmp_path, max_steps=2, allow_changes=["data"], **saving)
+    other = make_trainer(folder, rows_of(1.0, 4.0, 5.0), args)
     assert other.parts.settings.by_source["data"]["tau_good"] == 4.0
     other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert other.parts.settings.by_source["data"]["tau_good"] == 2.0

@@ -18,6 +18,8 @@ from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError, ModelError, RecipeError, UniDPOError
 from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.modeling.reference import FrozenCopy, LoraOff
+from unidpo_mm.training.resuming import CheckpointedTrainer
+from unidpo_mm.training.saving import SavingTrainer
 from unidpo_mm.training.step import preference_step
 from unidpo_mm.training.trainer import _check_fsdp
 
@@ -27,11 +29,21 @@ ROWS = mixed_rows(pictures=False)
 
 # ---- the shape of the code ----
 
+OURS = (UniDPOTrainer, CheckpointedTrainer, SavingTrainer)
+
 OVERRIDDEN = {
     "__init__",
+    "_get_grad_norm",  # the watch over numbers reads it
+    "_get_output_dir",  # checkpoints are staged
+    "_init_training_state",
     "_load_best_model",
     "_load_from_checkpoint",
+    "_load_optimizer_and_scheduler",  # changed options take effect
+    "_maybe_log_save_evaluate",  # a signal saves and ends the run
+    "_push_from_checkpoint",
+    "_run_epoch",  # a finished run stays as it is
     "_save",
+    "_save_checkpoint",
     "compute_loss",
     "create_optimizer",
     "evaluation_loop",
@@ -39,12 +51,14 @@ OVERRIDDEN = {
     "get_eval_dataloader",
     "get_train_dataloader",
     "log",
+    "train",
+    "training_step",
 }
 """Every hook of transformers' Trainer that we replace; a new one needs a reason."""
 
 
 def test_the_trainer_overrides_only_these_hooks() -> None:
-    ours = {name for name, value in vars(UniDPOTrainer).items() if inspect.isfunction(value)}
+    ours = {name for cls in OURS for name, value in vars(cls).items() if inspect.isfunction(value)}
     theirs = {name for cls in Trainer.__mro__ for name in vars(cls)}
     assert ours & theirs == OVERRIDDEN
 
@@ -56,7 +70,7 @@ def test_the_step_fits_a_screen() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [m for m in vars(UniDPOTrainer).values() if inspect.isfunction(m)],
+    [m for cls in OURS for m in vars(cls).values() if inspect.isfunction(m)],
     ids=lambda m: m.__name__,
 )
 def test_no_method_of_the_trainer_is_longer_than_a_screen(method: Any) -> None:

@@ -7,11 +7,8 @@ run" are two different models. The reference needs the second one.
 import contextlib
 import copy
 import json
-import shutil
 from collections.abc import Iterator
 from operator import attrgetter
-from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -32,7 +29,6 @@ __all__ = [
     "freeze_inactive_adapters",
     "is_peft_model",
     "is_zero",
-    "save_active_adapter_only",
     "using_adapter",
 ]
 
@@ -367,48 +363,3 @@ def _restore(flags: list[tuple[nn.Parameter, bool]]) -> None:
     for parameter, flag in flags:
         if parameter.requires_grad != flag:
             parameter.requires_grad_(flag)
-
-
-# ---- saving ----
-
-
-def save_active_adapter_only(model: Any) -> None:
-    """Make `save_pretrained` of a PEFT model write its active adapter and nothing else.
-
-    By default PEFT writes every loaded adapter, which would include the frozen copy for the
-    reference, and a model card that is an empty template. The adapter is written into the
-    directory itself whatever its name, so plain PEFT loads it from there.
-
-    The method of the instance is replaced, so that every way of saving goes through it: the
-    trainer, `push_to_hub` and the user.
-    """
-    model.save_pretrained = MethodType(_save_active_adapter, model)
-    model.create_or_update_model_card = MethodType(_write_no_card, model)
-    config = model.peft_config[active_adapter(model)]
-    base = config.base_model_name_or_path or getattr(model.config, "_name_or_path", None)
-    if base and Path(base).is_dir():  # so that the directory also loads from elsewhere
-        config.base_model_name_or_path = str(Path(base).absolute())
-
-
-def _save_active_adapter(
-    model: Any,
-    save_directory: str | Path,
-    safe_serialization: bool = True,
-    selected_adapters: list[str] | None = None,
-    **options: Any,
-) -> None:
-    """Write the active adapter, or those that the caller selects as PEFT would."""
-    save = type(model).save_pretrained
-    name = active_adapter(model)
-    directory = Path(save_directory)
-    save(model, str(directory), safe_serialization, selected_adapters or [name], **options)
-    inner = directory / name
-    writes = bool(options.get("is_main_process", True)) and selected_adapters is None
-    if writes and name != "default" and inner.is_dir():
-        for file in inner.iterdir():
-            shutil.move(file, directory / file.name)
-        inner.rmdir()
-
-
-def _write_no_card(model: Any, output_dir: str) -> None:
-    """Write no model card: PEFT's template has no content."""

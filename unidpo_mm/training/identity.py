@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
 from ..data.digest import DataDigest, difference
+from ..modeling.peft_models import REFERENCE_ADAPTER
 from .config import UniDPOConfig
 
 __all__ = [
@@ -119,7 +120,11 @@ def describe_model(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
         "class": type(model).__name__,
         "weights": weights_fingerprint(_initial_weights(model), {}),
         "config": _digest(settings),
-        "lora": {name: _lora_settings(value) for name, value in sorted(peft_config.items())},
+        "lora": {
+            name: _lora_settings(value)
+            for name, value in sorted(peft_config.items())
+            if name != REFERENCE_ADAPTER
+        },
         "encoding": _encoding(adapter),
     }
 
@@ -226,6 +231,8 @@ def _initial_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     adds = any(".lora_B." in name and bool(tensor.any()) for name, tensor in named.items())
     for name, tensor in named.items():
+        if f".{REFERENCE_ADAPTER}." in f"{name}.":
+            continue
         if adds or ".lora_" not in name:
             plain = name.removeprefix("base_model.model.")
             yield plain.replace(".base_layer", ""), tensor

@@ -36,8 +36,8 @@ from ..modeling.peft_models import (
     check_scorable,
     freeze_inactive_adapters,
     is_peft_model,
-    save_active_adapter_only,
 )
+from ..modeling.peft_saving import save_active_adapter_only
 from ..modeling.reference import FrozenCopy, Reference
 from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..modeling.vision import trains_vision, vision_weights

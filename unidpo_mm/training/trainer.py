@@ -120,9 +120,14 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.data_collator = self.collator = collator_of(
             parts, args, self.layout.layout, processes=self.accelerator.num_processes
         )
-        self.train_sums = MetricSums(parts.settings.loss, args.device)
+        self._start_measuring(callbacks or ())
+
+    def _start_measuring(self, callbacks: Sequence[TrainerCallback]) -> None:
+        """Set up metrics, the watch over numbers, and what is printed."""
+        args, loss = self.args, self.parts.settings.loss
+        self.train_sums = MetricSums(loss, args.device)
         self.metrics_before = self.train_sums.table
-        self.watch = NumericalWatch(parts.settings.loss.unit, args.device)
+        self.watch = NumericalWatch(loss.unit, args.device)
         self.units = torch.zeros(())
         self.throughput = Throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
@@ -130,7 +135,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         if self.progress is not None:
             self.add_callback(self.progress)
         self.first_evaluation: dict[str, dict[str, float]] = {}
-        self._attach(callbacks or ())
+        self._attach(callbacks)
 
     def _attach(self, callbacks: Sequence[TrainerCallback]) -> None:
         """Hands the trainer to callbacks that need more than transformers gives them."""
