@@ -13,6 +13,7 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.records import Pair, PreferenceRow
+from unidpo_mm.training.numerical_watch import NonFiniteError
 
 Checkpoint = Callable[[str], Path]
 
@@ -212,8 +213,7 @@ def test_a_pair_of_weight_two_counts_as_two_pairs(checkpoint: Checkpoint, tmp_pa
 def test_a_tiny_batch_is_learned_by_heart(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
-    from unidpo_mm.training.numerical_watch import NonFiniteError
-from unidpo_mm.modeling.parts import LoraSettings
+    from unidpo_mm.modeling.parts import LoraSettings
 
     rows = EQUAL if model_type == "llava" else [EQUAL[0], EQUAL[1], EQUAL[3]]
     args = config(
