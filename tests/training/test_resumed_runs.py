@@ -240,3 +240,17 @@ def test_the_recipe_of_a_finished_run_does_nothing(
     record = json.loads((tmp_path / "out" / "identity.json").read_text())
     assert record["options"]["per_device_train_batch_size"] == 2
     assert "hub_token" not in record["options"]
+
+
+def test_what_a_loss_remembers_is_resumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    def build(**settings: Any) -> UniDPOTrainer:
+        args = config(tmp_path / "out", **{**SAVING, "loss_type": "beta_dpo", **settings})
+        return make_trainer(checkpoint("llama"), mixed_rows(pictures=False) * 2, args)
+
+    straight = build()
+    straight.train()
+    expected = state_of(straight)
+    resumed = build()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert resumed.parts.settings.memory == straight.parts.settings.memory
+    assert all(torch.equal(value, expected[name]) for name, value in state_of(resumed).items())

@@ -53,6 +53,7 @@ class Loss:
             so that accumulation and the number of processes change the result.
         memory: Makes what a loss remembers from batch to batch of one run; it is passed to
             `compute` as its third argument. None for losses that are functions of their batch.
+            It is a dataclass of numbers, which checkpoints keep.
     """
 
     name: str

@@ -21,6 +21,7 @@ from ..modeling.packing import PREFIX
 from ..modeling.processes import barrier, gather_objects
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError
+from .pinned_settings import loss_state
 from .references import compute_dtype
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "processes": args.world_size,
         "units": float(trainer.units),
         "loss": parts.settings.describe(),
+        "loss_state": loss_state(parts.settings),
         "family": parts.family.name,
         "autocast": _name(compute_dtype(args, parts.scorer)) if args.bf16 or args.fp16 else None,
         "chunk_size": parts.scorer.chunk_size,

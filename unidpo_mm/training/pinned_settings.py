@@ -6,12 +6,14 @@ with the number that it began with.
 
 import json
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .loss_settings import LossSettings
 
-__all__ = ["FILE", "pinned_settings", "write_settings"]
+__all__ = ["FILE", "loss_state", "pinned_settings", "restore_loss_state", "write_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,22 @@ FILE = "loss.json"
 def write_settings(settings: LossSettings, folder: str | Path) -> None:
     """Writes the loss and its parameters, every one a number, into a checkpoint."""
     path = Path(folder) / FILE
-    path.write_text(json.dumps(settings.describe(), indent=2), encoding="utf-8")
+    content = {**settings.describe(), "state": loss_state(settings)}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def loss_state(settings: LossSettings) -> dict[str, Any] | None:
+    """Return what a loss remembers from batch to batch; None for most losses."""
+    return None if settings.memory is None else asdict(settings.memory)
+
+
+def restore_loss_state(settings: LossSettings, state: Mapping[str, Any] | None) -> None:
+    """Give a loss back what it remembered, in place."""
+    if settings.memory is None or state is None:
+        return
+    for field in fields(settings.memory):
+        if field.name in state:
+            setattr(settings.memory, field.name, state[field.name])
 
 
 def pinned_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
@@ -37,6 +54,7 @@ def pinned_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
         return settings
     if before.get("name") != settings.loss.name:
         return settings
+    restore_loss_state(settings, before.get("state"))
     by_source = {name: dict(values) for name, values in settings.by_source.items()}
     for source, values in before.get("by_source", {}).items():
         number, now = values.get("tau_good"), by_source.get(source, {}).get("tau_good")

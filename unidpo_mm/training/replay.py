@@ -19,6 +19,7 @@ from ..modeling.vision import PictureFeatures
 from ..records import GroupBatch
 from .loss_settings import LossSettings, make_loss_settings
 from .nonfinite import DUMP_FILE, rank_file
+from .pinned_settings import restore_loss_state
 from .step import preference_step
 
 __all__ = ["Replay", "ReplayedUnit", "replay"]
@@ -106,6 +107,7 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
     loss = dict(content["loss"])
     name, by_source = loss.pop("name"), loss.pop("by_source")
     settings = make_loss_settings(name, loss, by_source)
+    restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):
         saved = torch.load(folder / rank_file(rank), map_location=device, weights_only=True)

@@ -74,8 +74,6 @@ def print_start(
     console.print(f"Loss: {loss_line(parts)}; reference: {reference}", soft_wrap=True)
     if parts.settings.loss.batch_dependent(parts.settings.config):
         console.print("[yellow]This loss depends on the micro-batch a pair falls into[/yellow]")
-    if parts.settings.memory is not None:
-        console.print("[yellow]This loss remembers batches; a resumed run starts anew[/yellow]")
     console.print(layout_line(trainer.layout, parts), soft_wrap=True)
     steps = step_line(parts, args, max_steps=max_steps, processes=args.world_size)
     console.print(steps, soft_wrap=True)
