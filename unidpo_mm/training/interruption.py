@@ -126,10 +126,14 @@ class Interruption:
             return
         if number == signal.SIGINT or not self._pending:
             self._pending, self._since = number, now
-        name = signal.Signals(number).name
+        text = f"Received {signal.Signals(number).name}: "
         if not self._stepping:
-            raise TrainingInterrupted(number, f"Received {name}: no step was running")
-        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+            text += "stopping, there is no step to save"
+            self._say(text)
+            raise TrainingInterrupted(number, text)
+        text += "saving after this optimizer step, then stopping"
+        self._say(text + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""))
+
+    def _say(self, text: str) -> None:
         if self.speaks:  # not print: the signal may have come in the middle of a print
-            text = f"\nReceived {name}: saving after this optimizer step, then stopping{again}\n"
-            os.write(2, text.encode())
+            os.write(2, f"\n{text}\n".encode())

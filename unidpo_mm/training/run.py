@@ -25,7 +25,7 @@ from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
-from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, verify
+from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
 from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import compare_options, recorded_options
@@ -97,6 +97,8 @@ def finished_run(recipe: Recipe) -> str | None:
     changes = compare_options(recorded, current, processes=(1, 1))
     if any(not change.honoured or change.name in LENGTH for change in changes):
         return None
+    with contextlib.suppress(RecipeError), exclusive(folder):
+        clean_up(folder)  # killed between the last file of the final model and the end
     return (
         f"'{folder}' holds the finished run: step {manifest.step} of {manifest.max_steps}. Nothing "
         "was changed. To train further, raise train.max_steps or train.num_train_epochs; to start "

@@ -8,6 +8,7 @@ model: the scoring module around it is left out.
 import contextlib
 import json
 import logging
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 COMPARED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 """Versions that may change a result by rounding; a change is announced."""
+
+WRITE_FAILED = re.compile(r"writ|inline_container|iostream")
+"""What torch says if a file cannot be written: it raises RuntimeError, not OSError."""
 
 
 class SavingTrainer(Trainer):
@@ -191,7 +195,7 @@ class SavingTrainer(Trainer):
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "writ" not in str(error):
+            if isinstance(error, RuntimeError) and not WRITE_FAILED.search(str(error)):
                 raise
             shutil.rmtree(staged, ignore_errors=True)
             raise ModelError(self._not_saved(what, error)) from error
