@@ -71,7 +71,7 @@ def not_finite(section: Section, folder: Path, model: Path) -> None:
     cases = {
         "loss": ("train.learning_rate=1e20", 3),
         "gradient": ("loss.beta=1e38", 3),
-        "weights": ("train.learning_rate=1e38 train.max_steps=1", 3),
+        "weights": ("train.optim=sgd train.learning_rate=3e38 loss.beta=50 train.max_steps=1", 3),
         "LoRA": ("train.learning_rate=1e20 model.lora.r=4 model.lora.targets=language_model", 3),
         "skipped to the end": ("train.learning_rate=1e20 run.on_nonfinite=skip", 0),
     }

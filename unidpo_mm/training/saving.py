@@ -24,7 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..data.digest import data_digest
 from ..errors import ModelError, Problem
 from ..modeling.processes import barrier, errors_shared, gather_objects
-from ..modeling.scoring import ScoringModel
+from ..modeling.scoring import ScoringModel, unwrap_peft
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,
@@ -271,10 +271,26 @@ class SavingTrainer(Trainer):
     ) -> None:
         if state_dict is not None:
             state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
-        with self._plain_model():
+        with self._plain_model(), self._writing_on_each_disk():
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             write_settings(self.parts.settings, output_dir or self._output_dir())
+
+    @contextlib.contextmanager
+    def _writing_on_each_disk(self) -> Iterator[None]:
+        """Let the first process of each node write weights, where each node saves its own.
+
+        transformers lets the first process of all nodes write them, despite `save_on_each_node`.
+        """
+        model: Any = unwrap_peft(self.parts.scorer.model)
+        if not self.args.save_on_each_node:
+            yield
+            return
+        model.should_save_on_this_rank = lambda is_main_process: is_main_process
+        try:
+            yield
+        finally:
+            del model.should_save_on_this_rank
 
     @contextlib.contextmanager
     def _plain_model(self) -> Iterator[None]:
