@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unidpo_mm.recipe import Recipe, dump_recipe, load_recipe
@@ -92,6 +92,7 @@ recipes = st.fixed_dictionaries(
 ).map(Recipe.model_validate)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(recipes)
 def test_loading_what_was_dumped_is_the_identity(
     tmp_path_factory: pytest.TempPathFactory, recipe: Recipe

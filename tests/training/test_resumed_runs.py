@@ -32,17 +32,28 @@ SAVING: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output directory of a run of four steps that was killed after two."""
+    folder = tmp_path_factory.mktemp("two-steps") / "out"
+    args = config(folder, **SAVING)
+    make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args).train()
+    for step in (3, 4):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    return folder
+
+
 @pytest.fixture
-def started(checkpoint: Checkpoint, tmp_path: Path) -> Callable[..., UniDPOTrainer]:
+def started(
+    checkpoint: Checkpoint, two_steps: Path, tmp_path: Path
+) -> Callable[..., UniDPOTrainer]:
     """Builds trainers over one output directory, which holds two steps of a run of four."""
+    shutil.copytree(two_steps, tmp_path / "out")
 
     def build(rows: Any = None, **settings: Any) -> UniDPOTrainer:
         args = config(tmp_path / "out", **{**SAVING, **settings})
         return make_trainer(checkpoint("llama"), rows or mixed_rows(pictures=False), args)
 
-    build(max_steps=4).train()
-    for step in (3, 4):
-        shutil.rmtree(tmp_path / "out" / f"checkpoint-{step}")
     return build
 
 

@@ -47,12 +47,15 @@ def train(
     from ..training.run import (  # torch, so after the checks
         check_from_recipe,
         finished_run,
+        keep_recipe,
         train_from_recipe,
     )
 
     if check:
         check_from_recipe(loaded)
-    elif finished := finished_run(loaded):
+        return
+    keep_recipe(path, loaded)
+    if finished := finished_run(loaded):
         typer.echo(finished)
     else:
         train_from_recipe(loaded)

@@ -307,7 +307,7 @@ def load_weights(
         model: nn.Module = auto_class.from_pretrained(
             source.model_name, trust_remote_code=source.trust_remote_code, **kwargs
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)

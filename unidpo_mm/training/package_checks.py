@@ -233,6 +233,10 @@ def _metric(recipe: Recipe) -> Iterator[Problem]:
     train = recipe.train.arguments
     metric = train.get("metric_for_best_model")
     if not isinstance(metric, str):
+        if train.get("save_strategy") == "best":
+            text = "save_strategy is 'best', and no metric says which model is the best"
+            remedy = "Set it, for example to loss"
+            yield Problem("train.metric_for_best_model", text, remedy)
         return
     from .metrics import metric_names
 

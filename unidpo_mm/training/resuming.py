@@ -34,6 +34,7 @@ from .checkpoints import (
 )
 from .identity import compare
 from .interruption import TrainingInterrupted
+from .numerical_watch import NonFiniteError
 from .pinned_settings import pinned_settings
 from .resume import choose_checkpoint, refuse_changes, verify_given
 from .saving import SavingTrainer
@@ -90,7 +91,22 @@ class CheckpointedTrainer(SavingTrainer):
             output: TrainOutput = super().train(checkpoint, trial, ignore_keys_for_eval)
             self.interruption.end_steps()
             self._require_finite_weights()
+            self._report_skipped()
             return output
+
+    def _report_skipped(self) -> None:
+        """Say how many steps were skipped for numbers that are not finite.
+
+        Raises:
+            NonFiniteError: If all were.
+        """
+        skipped, steps = self.watch.skipped, self.state.global_step - self._initial_global_step
+        if not skipped:
+            return
+        text = f"{skipped} of {steps} steps were skipped: their loss or gradient was not finite"
+        if skipped >= steps:
+            raise NonFiniteError(Problem("training", text, "Replay the first one, see its dump"))
+        self._tell("", [text])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run an epoch, unless the steps of the run are done: transformers would add one."""
@@ -172,6 +188,12 @@ class CheckpointedTrainer(SavingTrainer):
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
+        if self.state.global_step > max_steps:
+            text = (
+                f"the checkpoint is at step {self.state.global_step}, beyond max_steps {max_steps}"
+            )
+            option = self.option_names.get("max_steps", "max_steps")
+            raise RecipeError(Problem(option, text, "Raise it, or choose an earlier checkpoint"))
         # transformers keeps the intervals of the checkpoint where the options have changed
         self.state.compute_steps(self.args, max_steps)
         best = self.state.best_global_step

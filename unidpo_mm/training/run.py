@@ -20,15 +20,16 @@ from ..data.scores import ScorePolicy
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
 from ..modeling.processes import errors_shared
-from ..plugins import load_callback, load_loss
+from ..plugins import load_callback, load_loss, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
+from ..recipe.yaml_loader import parse_yaml
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
 from .examine import NO_ROW, examine_rows, read_run_files
-from .identity import compare_options, recorded_options
+from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
 from .resume import refuse_changes
 from .run_lock import exclusive
@@ -39,6 +40,7 @@ __all__ = [
     "arguments_of",
     "check_from_recipe",
     "finished_run",
+    "keep_recipe",
     "rows_of",
     "train_from_recipe",
     "trainer_for",
@@ -67,6 +69,7 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
         UniDPOError: If anything cannot be used, before anything trains.
     """
     args = arguments_of(recipe)
+    check_allowed_names(recipe, args)
     output_dir = Path(recipe.train.output_dir)
     with contextlib.ExitStack() as stack:
         with errors_shared():
@@ -80,6 +83,27 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
     return trainer
 
 
+def keep_recipe(path: Path, recipe: Recipe) -> None:
+    """Refuse an output directory in which the record of the run would replace the user's recipe.
+
+    Raises:
+        RecipeError: If it would.
+    """
+    folder = Path(recipe.train.output_dir)
+    record = folder / RECIPE_FILE
+    if record.exists() and record.samefile(path) and not (folder / RECORD_FILE).exists():
+        text = f"the record of the run would replace the recipe '{path}'"
+        raise RecipeError(Problem("train.output_dir", text, "Choose another directory"))
+
+
+def _same_sections(folder: Path, recipe: Recipe) -> bool:
+    """Return whether a recorded recipe has the model and the data of this one."""
+    text = (folder / RECIPE_FILE).read_text(encoding="utf-8")
+    recorded: Any = parse_yaml(text, RECIPE_FILE).data
+    current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
+    return all(recorded.get(name) == current.get(name) for name in ("model", "data"))
+
+
 def finished_run(recipe: Recipe) -> str | None:
     """Return what is there if the run of a recipe is finished, as a sentence; None if it is not.
 
@@ -91,7 +115,9 @@ def finished_run(recipe: Recipe) -> str | None:
     try:
         manifest = verify(folder)
         recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
-    except (CheckpointDamaged, OSError, ValueError, KeyError):
+        if not _same_sections(folder, recipe):
+            return None
+    except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
         return None
     current = recorded_options(arguments_of(recipe))
     changes = compare_options(recorded, current, processes=(1, 1))
@@ -101,8 +127,8 @@ def finished_run(recipe: Recipe) -> str | None:
         clean_up(folder)  # killed between the last file of the final model and the end
     return (
         f"'{folder}' holds the finished run: step {manifest.step} of {manifest.max_steps}. Nothing "
-        "was changed. To train further, raise train.max_steps or train.num_train_epochs; to start "
-        "anew, set run.resume=never or another train.output_dir"
+        "was changed, and the data were not read again. To train further, raise train.max_steps or "
+        "train.num_train_epochs; to start anew, set run.resume=never or another train.output_dir"
     )
 
 
@@ -130,6 +156,26 @@ def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
             changes, recipe.run.allow_changes, checkpoint=path, names=_option_names(args)
         )
         return
+
+
+def check_allowed_names(recipe: Recipe, args: UniDPOConfig) -> None:
+    """Refuse names in `run.allow_changes` that nothing has.
+
+    Raises:
+        RecipeError: With all of them.
+    """
+    known = {*_option_names(args).values(), ALLOW_ALL}
+    problems = [
+        Problem(
+            "run.allow_changes",
+            f"there is nothing called '{name}'{suggestion(name, known)}",
+            f"Use data, model, processes, {ALLOW_ALL} or the key of a recipe",
+        )
+        for name in recipe.run.allow_changes
+        if name not in known
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def _requested(recipe: Recipe) -> str | bool | None:
