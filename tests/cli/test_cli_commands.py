@@ -74,7 +74,6 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
     run.train_from_recipe = lambda recipe: calls.append(("train", recipe))  # type: ignore[attr-defined]
     run.check_from_recipe = lambda recipe: calls.append(("check", recipe))  # type: ignore[attr-defined]
     run.finished_run = lambda recipe: None  # type: ignore[attr-defined]
-    run.keep_recipe = lambda path, recipe: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unidpo_mm.training.run", run)
     return calls
 

@@ -47,9 +47,9 @@ def train(
     from ..training.run import (  # torch, so after the checks
         check_from_recipe,
         finished_run,
-        keep_recipe,
         train_from_recipe,
     )
+    from ..training.run_files import keep_recipe
 
     if check:
         check_from_recipe(loaded)

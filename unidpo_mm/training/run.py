@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import platform
@@ -24,7 +23,6 @@ from ..plugins import load_callback, load_loss, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
-from ..recipe.yaml_loader import parse_yaml
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
@@ -32,6 +30,7 @@ from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
 from .resume import refuse_changes
+from .run_files import RECIPE_FILE, RECORD_FILE, prompts_of, same_sections
 from .run_lock import exclusive
 from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
@@ -40,7 +39,6 @@ __all__ = [
     "arguments_of",
     "check_from_recipe",
     "finished_run",
-    "keep_recipe",
     "rows_of",
     "train_from_recipe",
     "trainer_for",
@@ -48,10 +46,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE = "recipe.yaml"
-"""The resolved recipe of a run, in its output directory."""
-
-RECORD_FILE = "run.json"
 
 LENGTH = ("max_steps", "num_train_epochs")
 """Options that say when a run is finished."""
@@ -83,27 +77,6 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
     return trainer
 
 
-def keep_recipe(path: Path, recipe: Recipe) -> None:
-    """Refuse an output directory in which the record of the run would replace the user's recipe.
-
-    Raises:
-        RecipeError: If it would.
-    """
-    folder = Path(recipe.train.output_dir)
-    record = folder / RECIPE_FILE
-    if record.exists() and record.samefile(path) and not (folder / RECORD_FILE).exists():
-        text = f"the record of the run would replace the recipe '{path}'"
-        raise RecipeError(Problem("train.output_dir", text, "Choose another directory"))
-
-
-def _same_sections(folder: Path, recipe: Recipe) -> bool:
-    """Return whether a recorded recipe has the model and the data of this one."""
-    text = (folder / RECIPE_FILE).read_text(encoding="utf-8")
-    recorded: Any = parse_yaml(text, RECIPE_FILE).data
-    current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
-    return all(recorded.get(name) == current.get(name) for name in ("model", "data"))
-
-
 def finished_run(recipe: Recipe) -> str | None:
     """Return what is there if the run of a recipe is finished, as a sentence; None if it is not.
 
@@ -115,7 +88,7 @@ def finished_run(recipe: Recipe) -> str | None:
     try:
         manifest = verify(folder)
         recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
-        if not _same_sections(folder, recipe):
+        if not same_sections(folder, recipe):
             return None
     except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
         return None
@@ -391,7 +364,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "loss": parts.settings.describe(),
         "reference": type(parts.reference).__name__ if parts.reference is not None else "none",
         "layout": dataclasses.asdict(trainer.layout),
-        "prompts": _prompts(recipe, parts.adapter.processor),
+        "prompts": prompts_of(recipe, parts.adapter.processor, _reasoning(recipe)),
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
@@ -406,24 +379,10 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     write_text(folder / RECORD_FILE, json.dumps(record, indent=2))
 
 
-def _prompts(recipe: Recipe, processor: Any) -> dict[str, Any]:
-    """Return how prompts and responses were rendered, and the digest of the chat template."""
-    template = getattr(processor, "chat_template", None)
-    tokenizer = getattr(processor, "tokenizer", None)
-    template = template or getattr(tokenizer, "chat_template", None)
-    style = recipe.model.prompt_style
-    if style == "auto":
-        style = "raw" if template is None else "chat"
-    digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+def _reasoning(recipe: Recipe) -> dict[str, str]:
     sources = (*recipe.data.sources, *recipe.data.eval_sources)
-    reasoning = {
+    return {
         source_file(source, recipe.data).source_name: source.reasoning
         for source in sources
         if source.reasoning is not None
-    }
-    return {
-        "style": style,
-        "chat_template_sha256": digest,
-        "chat_template_kwargs": recipe.model.chat_template_kwargs,
-        "reasoning": reasoning,
     }

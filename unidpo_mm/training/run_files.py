@@ -1,0 +1,56 @@
+"""The recipe and the record that a run writes into its output directory."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem, RecipeError
+from ..recipe import Recipe, dump_recipe
+from ..recipe.yaml_loader import parse_yaml
+
+__all__ = ["RECIPE_FILE", "RECORD_FILE", "keep_recipe", "prompts_of", "same_sections"]
+
+RECIPE_FILE = "recipe.yaml"
+"""The resolved recipe of a run."""
+
+RECORD_FILE = "run.json"
+"""What the run started with."""
+
+
+def keep_recipe(path: Path, recipe: Recipe) -> None:
+    """Refuse an output directory in which the record of the run would replace the user's recipe.
+
+    Raises:
+        RecipeError: If it would.
+    """
+    folder = Path(recipe.train.output_dir)
+    record = folder / RECIPE_FILE
+    if record.exists() and record.samefile(path) and not (folder / RECORD_FILE).exists():
+        text = f"the record of the run would replace the recipe '{path}'"
+        raise RecipeError(Problem("train.output_dir", text, "Choose another directory"))
+
+
+def same_sections(folder: Path, recipe: Recipe) -> bool:
+    """Return whether a recorded recipe has the model and the data of this one."""
+    text = (folder / RECIPE_FILE).read_text(encoding="utf-8")
+    recorded: Any = parse_yaml(text, RECIPE_FILE).data
+    current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
+    return all(recorded.get(name) == current.get(name) for name in ("model", "data"))
+
+
+def prompts_of(recipe: Recipe, processor: Any, reasoning: Mapping[str, str]) -> dict[str, Any]:
+    """Return how prompts and responses were rendered, and the digest of the chat template."""
+    template = getattr(processor, "chat_template", None)
+    tokenizer = getattr(processor, "tokenizer", None)
+    template = template or getattr(tokenizer, "chat_template", None)
+    style = recipe.model.prompt_style
+    if style == "auto":
+        style = "raw" if template is None else "chat"
+    digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+    return {
+        "style": style,
+        "chat_template_sha256": digest,
+        "chat_template_kwargs": recipe.model.chat_template_kwargs,
+        "reasoning": dict(reasoning),
+    }
