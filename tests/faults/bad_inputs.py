@@ -457,6 +457,12 @@ STEPS = [
         "eval_strategy",
     ),
     recipe(
+        "save_strategy best without a metric",
+        "train.save_strategy=best train.eval_strategy=epoch data.eval_fraction=0.3",
+        "train.metric_for_best_model",
+        "for example to loss",
+    ),
+    recipe(
         "best model, unknown metric",
         "train.metric_for_best_model=rewards/accuracy train.eval_strategy=epoch "
         "data.eval_fraction=0.2",

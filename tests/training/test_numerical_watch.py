@@ -99,6 +99,12 @@ def _first_skipped(trainer: Any) -> int:
     )
 
 
+def test_a_run_that_skipped_every_step_is_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    settings = {"loss_kwargs": {"beta": 1e38}, "length_norm": False, "max_steps": 2}
+    with pytest.raises(NonFiniteError, match="2 of 2 steps were skipped"):
+        build(checkpoint, tmp_path / "out", on_nonfinite="skip", **settings).train()
+
+
 def test_too_many_skipped_steps_stop_a_run(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

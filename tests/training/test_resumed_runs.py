@@ -18,6 +18,7 @@ from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.identity import HARMLESS, HONOURED, compare_options
 from unidpo_mm.training.run import finished_run, train_from_recipe
 from unidpo_mm.training.run_lock import exclusive
+from unidpo_mm.training.run_record import keep_recipe
 
 Checkpoint = Callable[[str], Path]
 
@@ -265,3 +266,50 @@ def test_what_a_loss_remembers_is_resumed(checkpoint: Checkpoint, tmp_path: Path
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert resumed.parts.settings.memory == straight.parts.settings.memory
     assert all(torch.equal(value, expected[name]) for name, value in state_of(resumed).items())
+
+
+def test_a_checkpoint_beyond_the_last_step_is_refused(
+    started: Callable[..., UniDPOTrainer],
+) -> None:
+    with pytest.raises(RecipeError, match="the checkpoint is at step 2"):
+        started(max_steps=1).train(resume_from_checkpoint=True)
+
+
+def small_run(checkpoint: Checkpoint, folder: Path) -> tuple[Path, list[str]]:
+    from support.runs import write_run
+
+    recipe = write_run(folder, checkpoint("llava"), rows=8)
+    return recipe, ["train.max_steps=1", "train.eval_strategy=no", "data.eval_sources=[]"]
+
+
+def test_a_finished_run_looks_at_the_model_and_data_of_the_recipe(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, keys = small_run(checkpoint, tmp_path)
+    train_from_recipe(load_recipe(recipe, keys))
+    assert finished_run(load_recipe(recipe, keys)) is not None
+    for change in ("model.dtype=bfloat16", "data.sources.0.path=held_out.jsonl"):
+        changed = load_recipe(recipe, [*keys, change])
+        assert finished_run(changed) is None
+        with pytest.raises(RecipeError, match="belongs to another run"):
+            train_from_recipe(changed)
+
+
+def test_the_record_of_a_run_does_not_replace_the_recipe(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    recipe, keys = small_run(checkpoint, tmp_path)
+    here = load_recipe(recipe, [*keys, f"train.output_dir={tmp_path}"])
+    with pytest.raises(RecipeError, match="would replace the recipe"):
+        keep_recipe(recipe, here)
+    keep_recipe(recipe, load_recipe(recipe, [*keys, f"train.output_dir={tmp_path / 'out'}"]))
+    (tmp_path / "run.json").write_text("{}")  # the recipe is the record of a run
+    keep_recipe(recipe, here)
+
+
+def test_names_that_nothing_has_cannot_be_allowed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    recipe, keys = small_run(checkpoint, tmp_path)
+    loaded = load_recipe(recipe, [*keys, "run.allow_changes=[data,trian.seed]"])
+    with pytest.raises(RecipeError, match=r"'trian.seed', did you mean 'train.seed'"):
+        train_from_recipe(loaded)

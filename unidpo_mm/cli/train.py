@@ -49,7 +49,7 @@ def train(
         finished_run,
         train_from_recipe,
     )
-    from ..training.run_files import keep_recipe
+    from ..training.run_record import keep_recipe
 
     if check:
         check_from_recipe(loaded)

@@ -16,13 +16,12 @@ from torch.utils.data import get_worker_info
 
 from ..errors import DataError, Problem, UniDPOError
 from ..records import GroupBatch, PreferenceRow
+from ..signals import SIGNALS
 
 __all__ = ["ReadingLog", "batch_of", "error_of", "explained_failures", "protect_worker"]
 
 IDLE = -1
 MAX_WORKERS = 256
-
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 
 
 class ReadingLog:
@@ -97,10 +96,8 @@ def protect_worker(worker: int) -> None:
     def once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    for name in SIGNALS:
-        number = getattr(signal, name, None)  # Windows lacks two of them
-        if number is not None:
-            signal.signal(number, once if name == "SIGTERM" else signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, once if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _problem(text: str, log: ReadingLog, rows: Sequence[PreferenceRow]) -> Problem:

@@ -17,19 +17,9 @@ from collections.abc import Iterator
 from types import FrameType
 
 from ..modeling.processes import largest_on_host
+from ..signals import EXIT_CODE, SIGNALS, exit_code_of
 
 __all__ = ["EXIT_CODE", "Interruption", "TrainingInterrupted"]
-
-EXIT_CODE = 75
-"""Exit code of a run that a signal ended (EX_TEMPFAIL: try again); 130 after Ctrl-C."""
-
-CTRL_C_CODE = 128 + signal.SIGINT
-
-SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
-    if hasattr(signal, name)  # Windows lacks two of them
-)
 
 REPEAT = 1.0
 """Seconds within which a second SIGINT is the same key press, which launchers pass on as well."""
@@ -43,7 +33,7 @@ class TrainingInterrupted(SystemExit):
     """
 
     def __init__(self, number: int, text: str) -> None:
-        super().__init__(CTRL_C_CODE if number == signal.SIGINT else EXIT_CODE)
+        super().__init__(exit_code_of(number))
         self.number = number
         self.text = text
 

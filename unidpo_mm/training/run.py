@@ -30,8 +30,8 @@ from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
 from .resume import refuse_changes
-from .run_files import RECIPE_FILE, RECORD_FILE, prompts_of, same_sections
 from .run_lock import exclusive
+from .run_record import RECIPE_FILE, RECORD_FILE, prompts_of, same_sections
 from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
 

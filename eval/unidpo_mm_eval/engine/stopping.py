@@ -7,23 +7,16 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["EXIT_CODE", "Stopped", "stoppable"]
+from unidpo_mm.signals import EXIT_CODE, SIGNALS, exit_code_of
 
-EXIT_CODE = 75
-"""Exit code of a run that a signal ended (EX_TEMPFAIL: try again), as of training."""
-CTRL_C_CODE = 128 + signal.SIGINT
-SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
-    if hasattr(signal, name)  # Windows lacks two of them
-)
+__all__ = ["EXIT_CODE", "Stopped", "stoppable"]
 
 
 class Stopped(SystemExit):
     """A signal ended the evaluation; every answer up to then is kept."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(CTRL_C_CODE if number == signal.SIGINT else EXIT_CODE)
+        super().__init__(exit_code_of(number))
 
 
 @contextlib.contextmanager
