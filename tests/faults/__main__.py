@@ -17,6 +17,8 @@ from faults import bad_inputs, damage, kills, moments
 from faults.report import Section, run_sections
 from support.forked_runs import preload
 
+LORA = ("model.lora={r: 4, dropout: 0.1}", "model.freeze=null")
+
 
 def wrong_inputs(section: Section, *, verbose: bool) -> None:
     """Try every wrong recipe, command line and environment."""
@@ -40,6 +42,7 @@ def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[
         "signals": bound(moments.signals, "signals"),
         "damaged checkpoints": bound(damage.damaged_checkpoints, "damage"),
         "kills, one process": bound(kills.random_kills, "k1", kills=60, processes=1),
+        "kills, LoRA": bound(kills.random_kills, "lora", kills=20, processes=1, keys=LORA),
         "bad inputs": functools.partial(wrong_inputs, verbose=verbose),
         "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),
         "not finite": bound(moments.not_finite, "finite"),

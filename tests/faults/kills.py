@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from faults.report import Section
@@ -17,7 +18,9 @@ __all__ = ["every_place_of_a_save", "random_kills", "torchrun_kills"]
 
 def digest(folder: Path) -> str:
     """Return a digest of the final weights of a run."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    names = ("model.safetensors", "adapter_model.safetensors")
+    files = [folder / name for name in names if (folder / name).exists()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def fresh(folder: Path, model: Path) -> Path:
@@ -27,20 +30,26 @@ def fresh(folder: Path, model: Path) -> Path:
     return folder
 
 
-def uninterrupted(folder: Path, model: Path, processes: int) -> str:
+def uninterrupted(folder: Path, model: Path, processes: int, keys: Sequence[str] = ()) -> str:
     """Return the digest of a run that nobody kills."""
-    ends = train(fresh(folder, model), processes=processes)
+    ends = train(fresh(folder, model), *keys, processes=processes)
     if [end.code for end in ends] != [0] * processes:
         raise RuntimeError(f"the run without a kill failed: {ends[0].stderr[-2000:]}")
     return digest(folder / "out")
 
 
 def random_kills(
-    section: Section, folder: Path, model: Path, *, kills: int, processes: int
+    section: Section,
+    folder: Path,
+    model: Path,
+    *,
+    kills: int,
+    processes: int,
+    keys: Sequence[str] = (),
 ) -> None:
     """Kill runs again and again, half of the time in a save, and let each finish in the end."""
     draw = random.Random(f"kills of {processes}")
-    expected = uninterrupted(folder / "expected", model, processes)
+    expected = uninterrupted(folder / "expected", model, processes, keys)
     number = 0
     while section.cases < kills:
         run = fresh(folder / f"run-{number}", model)
@@ -48,12 +57,12 @@ def random_kills(
         ends: list[Finished] = []
         while section.cases < kills and not (ends and all(end.code == 0 for end in ends)):
             kill = random_kill(draw, processes=processes, saving=section.cases % 2 == 0)
-            ends = train(run, processes=processes, kill=kill)
+            ends = train(run, *keys, processes=processes, kill=kill)
             refused = [end for end in ends if end.code == 2]
             section.expect(not refused, f"refused after {kill}: {_last(refused)}")
             if any(end.signal == signal.SIGKILL for end in ends):
                 section.count("killed in a save" if kill.seconds is None else "killed at random")
-        ends = train(run, processes=processes)
+        ends = train(run, *keys, processes=processes)
         finished = all(end.code == 0 for end in ends)
         if section.expect(finished, f"the restart failed: {_last(ends)}"):
             same = digest(run / "out") == expected

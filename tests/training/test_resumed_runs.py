@@ -247,6 +247,11 @@ def test_the_recipe_of_a_finished_run_does_nothing(
     longer = load_recipe(recipe, [*keys, "train.max_steps=3"])
     assert finished_run(longer) is None
     assert finished_run(load_recipe(recipe, [*keys, "run.resume=never"])) is None
+    pairs = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "pairs.jsonl").write_text(pairs + "\n" + pairs.splitlines()[0])
+    assert finished_run(load_recipe(recipe, keys)) is None
+    with pytest.raises(RecipeError, match="row"):
+        train_from_recipe(load_recipe(recipe, keys))
     (tmp_path / "out" / "model.safetensors").write_bytes(b"")
     assert finished_run(load_recipe(recipe, keys)) is None
     record = json.loads((tmp_path / "out" / "identity.json").read_text())

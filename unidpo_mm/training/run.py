@@ -31,7 +31,14 @@ from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
 from .resume import refuse_changes
 from .run_lock import exclusive
-from .run_record import RECIPE_FILE, RECORD_FILE, prompts_of, same_sections
+from .run_record import (
+    RECIPE_FILE,
+    RECORD_FILE,
+    file_stamps,
+    prompts_of,
+    same_data_files,
+    same_sections,
+)
 from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
 
@@ -88,8 +95,8 @@ def finished_run(recipe: Recipe) -> str | None:
     try:
         manifest = verify(folder)
         recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
-        if not same_sections(folder, recipe):
-            return None
+        if not (same_sections(folder, recipe) and same_data_files(folder, recipe)):
+            return None  # the usual way reads the data and names the rows that differ
     except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
         return None
     current = recorded_options(arguments_of(recipe))
@@ -100,7 +107,7 @@ def finished_run(recipe: Recipe) -> str | None:
         clean_up(folder)  # killed between the last file of the final model and the end
     return (
         f"'{folder}' holds the finished run: step {manifest.step} of {manifest.max_steps}. Nothing "
-        "was changed, and the data were not read again. To train further, raise train.max_steps or "
+        "was changed. To train further, raise train.max_steps or "
         "train.num_train_epochs; to start anew, set run.resume=never or another train.output_dir"
     )
 
@@ -372,6 +379,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
             for source in recipe.data.sources
             if source.scores is not None
         },
+        "data_files": file_stamps(recipe),
         "processes": trainer.args.world_size,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in RECORDED_PACKAGES},

@@ -1,6 +1,7 @@
 """The recipe and the record that a run writes into its output directory."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from ..errors import Problem, RecipeError
 from ..recipe import Recipe, dump_recipe
 from ..recipe.yaml_loader import parse_yaml
 
-__all__ = ["RECIPE_FILE", "RECORD_FILE", "keep_recipe", "prompts_of", "same_sections"]
+__all__ = [
+    "RECIPE_FILE",
+    "RECORD_FILE",
+    "file_stamps",
+    "keep_recipe",
+    "prompts_of",
+    "same_data_files",
+    "same_sections",
+]
 
 RECIPE_FILE = "recipe.yaml"
 """The resolved recipe of a run."""
@@ -37,6 +46,26 @@ def same_sections(folder: Path, recipe: Recipe) -> bool:
     recorded: Any = parse_yaml(text, RECIPE_FILE).data
     current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
     return all(recorded.get(name) == current.get(name) for name in ("model", "data"))
+
+
+def file_stamps(recipe: Recipe) -> dict[str, list[int]]:
+    """Return size in bytes and modification time in nanoseconds of every local data file."""
+    sources = (*recipe.data.sources, *recipe.data.eval_sources)
+    paths = {Path(source.path) for source in sources}
+    files = {
+        file
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    }
+    stats = {str(file): file.stat() for file in sorted(files)}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def same_data_files(folder: Path, recipe: Recipe) -> bool:
+    """Return whether no data file was changed since a run recorded them."""
+    recorded = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    return bool(recorded.get("data_files") == file_stamps(recipe))
 
 
 def prompts_of(recipe: Recipe, processor: Any, reasoning: Mapping[str, str]) -> dict[str, Any]:
