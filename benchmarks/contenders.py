@@ -35,7 +35,7 @@ LAYERS = r".*(q|k|v|o|gate|up|down)_proj"
 
 
 def contenders(case: Case) -> dict[str, Contender]:
-    """Returns who runs a case; the first one is the yardstick."""
+    """Return who runs a case; the first one is the yardstick."""
     if case.epoch_steps:
         return {
             "TRL, hooks removed": theirs,
@@ -51,7 +51,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         "ours, first epoch, no checkpointing": partial(ours, caches="built", checkpointing=False),
     }
     off = {"TRL, no checkpointing": partial(theirs, checkpointing=False)}
-    if case.picture is None:
+    if case.image is None:
         best = partial(theirs, checkpointing=False, precompute=True)
         given = {"TRL, reference handed in, no checkpointing": best}
         return {"TRL, as it ships": theirs, **off, **given, **own}
@@ -62,12 +62,12 @@ def contenders(case: Case) -> dict[str, Contender]:
 
 
 def within_memory(case: Case, folder: Path, budget: float) -> Run:
-    """Returns ours with as few layers checkpointed as the budget, in bytes, allows."""
+    """Return ours with as few layers checkpointed as the budget, in bytes, allows."""
     return ours(case, folder, caches="filled", memory=budget)
 
 
 def settings(case: Case, folder: Path, *, checkpointing: bool) -> dict[str, Any]:
-    """Returns what both trainers are told."""
+    """Return what both trainers are told."""
     return {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": case.groups * case.pairs,
@@ -94,7 +94,7 @@ def ours(
     caches: str = "none",
     memory: float | None = None,
 ) -> Run:
-    """Returns a run of ours, all groups in one row.
+    """Return a run of ours, all groups in one row.
 
     Args:
         case: What is run.
@@ -151,7 +151,7 @@ def theirs(
     hooks: bool = False,
     precompute: bool = False,
 ) -> Run:
-    """Returns a run of TRL.
+    """Return a run of TRL.
 
     Args:
         case: What is run.
@@ -179,7 +179,7 @@ def theirs(
         train_dataset=Dataset.from_list(pairs_of(rows_of(case))),
         peft_config=LoraConfig(**LORA, target_modules=layers(case)) if case.lora else None,
     )
-    if not case.lora and case.picture is not None:
+    if not case.lora and case.image is not None:
         for name, parameter in trainer.model.named_parameters():
             parameter.requires_grad_("language_model" in name or "lm_head" in name)
     go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
@@ -189,7 +189,7 @@ def theirs(
 
 
 def remove_gradient_hooks(model: Any) -> None:
-    """Removes what makes inputs require gradients, and keeps it from coming back.
+    """Remove what makes inputs require gradients, and keeps it from coming back.
 
     TRL switches checkpointing off and on around its reference, and each time one more is set.
     """
@@ -201,12 +201,12 @@ def remove_gradient_hooks(model: Any) -> None:
 
 
 def layers(case: Case) -> str:
-    """Returns the linear layers of the language model, as a pattern of module names."""
+    """Return the linear layers of the language model, as a pattern of module names."""
     return LAYERS if case.family == "llama" else f".*language_model{LAYERS}"
 
 
 def step_of(trainer: Any) -> Callable[[], float]:
-    """Returns a step of a trainer: one batch from its rows, loss, gradients."""
+    """Return a step of a trainer: one batch from its rows, loss, gradients."""
     model, loader = trainer.model, trainer.get_train_dataloader()
     if trainer.args.activation_checkpointing and not getattr(trainer.args, "memory", None):
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -222,5 +222,5 @@ def step_of(trainer: Any) -> Callable[[], float]:
 
 
 def epoch_of(trainer: Any) -> Callable[[], float]:
-    """Returns a whole run of a trainer over its rows, as its users start it."""
+    """Return a whole run of a trainer over its rows, as its users start it."""
     return lambda: float(trainer.train().training_loss)

@@ -16,7 +16,7 @@ __all__ = ["build", "check_proportions", "pairs_of", "rows_of"]
 
 
 def build(case: Case, folder: Path) -> Path:
-    """Writes the random checkpoint of a case, with a tiny tokenizer and a real processor."""
+    """Write the random checkpoint of a case, with a tiny tokenizer and a real processor."""
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -56,7 +56,7 @@ def build(case: Case, folder: Path) -> Path:
 
 
 def rows_of(case: Case) -> list[dict[str, Any]]:
-    """Returns groups with scored answers; a letter is about one token."""
+    """Return groups with scored answers; a letter is about one token."""
     draw, pixels_of = random.Random(0), torch.Generator().manual_seed(0)
 
     def text(length: int) -> str:
@@ -72,8 +72,8 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
             "prompt": [{"role": "user", "content": text(case.prompt - 8)}],
             "responses": answers,
         }
-        if case.picture is not None:
-            shape = (*case.picture[::-1], 3)
+        if case.image is not None:
+            shape = (*case.image[::-1], 3)
             pixels = torch.randint(0, 255, shape, dtype=torch.uint8, generator=pixels_of)
             row["images"] = [Image.fromarray(pixels.numpy())]
         rows.append(row)
@@ -81,7 +81,7 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
 
 
 def pairs_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the same preferences as TRL reads them."""
+    """Return the same preferences as TRL reads them."""
     pairs = []
     for row in rows:
         for better, worse in itertools.combinations(row["responses"], 2):
@@ -93,9 +93,9 @@ def pairs_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_proportions(case: Case, folder: Path) -> None:
-    """Refuses a model in which vision costs another share of the forward pass than in the real one.
+    """Refuse a model in which vision costs another share of the forward pass than in the real one.
 
-    Forward FLOPs of tower and projector against those of the language model on a picture and 40
+    Forward FLOPs of tower and projector against those of the language model on an image and 40
     tokens, within 20 %.
     """
     if case.vision_share is None:
@@ -108,7 +108,7 @@ def check_proportions(case: Case, folder: Path) -> None:
     inputs = processor.image_processor(row["images"], return_tensors="pt")
     with torch.no_grad(), FlopCounterMode(display=False) as vision:
         output = model.model.get_image_features(**inputs, return_dict=True)
-    tokens = sum(len(picture) for picture in output.pooler_output) + 40
+    tokens = sum(len(image) for image in output.pooler_output) + 40
     ids = torch.randint(10, 100, (1, tokens))
     with torch.no_grad(), FlopCounterMode(display=False) as language:
         model.get_decoder()(ids)

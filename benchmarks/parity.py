@@ -18,7 +18,7 @@ class Parity:
     """Holds contenders to one of them."""
 
     def __init__(self, yardstick: Run) -> None:
-        """Moves the weights of the yardstick away from its reference, and runs it."""
+        """Move the weights of the yardstick away from its reference, and runs it."""
         yardstick.go()  # a cached reference is computed from the weights as they were
         generator = torch.Generator().manual_seed(0)
         self.weights = {
@@ -63,17 +63,17 @@ class Parity:
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights that train, by name."""
+    """Return the weights that train, by name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def relative_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
-    """Returns |left - right| / |right| of all gradients taken together."""
+    """Return |left - right| / |right| of all gradients taken together."""
     assert left.keys() == right.keys()
     apart = sum(squares(left[name] - right[name]) for name in left)
     return (apart / sum(squares(gradient) for gradient in right.values())) ** 0.5
 
 
 def squares(values: Tensor) -> float:
-    """Returns the sum of squares, in float64."""
+    """Return the sum of squares, in float64."""
     return float(values.square().sum(dtype=torch.float64))

@@ -3,7 +3,7 @@
     make bench                    # every case
     make bench ARGS="'LLaVA VQA'"
 
-Our rows are joined: all groups of a micro-batch in one. Processing of pictures and collation are
+Our rows are joined: all groups of a micro-batch in one. Processing of images and collation are
 counted, the optimizer's step is not. Time is the CPU time of this process on one thread, memory the
 peak of live tensors above what lived before the step. The models are random and small, of real
 proportions (shapes.py). Speed and memory are relative to the first line of each case: TRL with
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 def cpu_seconds(run: Run) -> float:
-    """Returns the CPU time of one step."""
+    """Return the CPU time of one step."""
     gc.collect()
     began = time.process_time()
     run.go()
@@ -48,7 +48,7 @@ def cpu_seconds(run: Run) -> float:
 
 
 def peak_bytes(run: Run) -> int:
-    """Returns the peak of live tensors above what lived before, from the profiler's events."""
+    """Return the peak of live tensors above what lived before, from the profiler's events."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
@@ -66,7 +66,7 @@ MEMORY_SHARES = (1.0, 2.2)
 
 
 def compare(case: Case) -> list[dict[str, Any]]:
-    """Returns a line for each contender; speed and memory are relative to the first, TRL."""
+    """Return a line for each contender; speed and memory are relative to the first, TRL."""
     with TemporaryDirectory() as name:
         folder = build(case, Path(name) / "model")
         os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
@@ -102,7 +102,7 @@ def compare(case: Case) -> list[dict[str, Any]]:
 
 
 def fitted(case: Case, folder: Path, most: float) -> tuple[Run, int]:
-    """Returns ours within so many bytes, all in all, with its peak.
+    """Return ours within so many bytes, all in all, with its peak.
 
     `train.memory` counts what layers keep; what else a step takes shows when it runs.
     """
@@ -117,7 +117,7 @@ def fitted(case: Case, folder: Path, most: float) -> tuple[Run, int]:
 
 
 def surroundings() -> dict[str, str]:
-    """Returns what the figures depend on beside the code."""
+    """Return what the figures depend on beside the code."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -136,7 +136,7 @@ SURROUNDINGS = surroundings()
 
 
 def main(wanted: list[str]) -> None:
-    """Prints the table of the cases named, or of all, as CSV."""
+    """Print the table of the cases named, or of all, as CSV."""
     torch.set_num_threads(1)
     out = csv.DictWriter(sys.stdout, COLUMNS)
     out.writeheader()

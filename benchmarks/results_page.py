@@ -22,7 +22,7 @@ Cases = Mapping[str, Mapping[str, Line]]
 
 
 def tables(path: Path) -> str:
-    """Returns the tables of a CSV as Markdown."""
+    """Return the tables of a CSV as Markdown."""
     cases: dict[str, dict[str, Line]] = defaultdict(dict)
     with path.open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
@@ -34,7 +34,7 @@ def tables(path: Path) -> str:
 
 
 def between(text: str) -> tuple[str, str, str]:
-    """Returns a page cut into what stands before, between and after its marks."""
+    """Return a page cut into what stands before, between and after its marks."""
     before, rest = text.split(BEGIN)
     inside, after = rest.split(END)
     return before, inside, after
@@ -65,7 +65,7 @@ def _epochs(cases: Cases) -> Iterator[str]:
 
 
 def _against(lines: Mapping[str, Line], ours: str, theirs: str) -> tuple[str, str]:
-    """Returns how many times as fast, and the share of the memory."""
+    """Return how many times as fast, and the share of the memory."""
     if theirs not in lines or ours not in lines:
         return "", ""
     one, other = lines[ours], lines[theirs]

@@ -1,7 +1,7 @@
 """What is compared: models of real proportions at a size a CPU can run, and rows of real lengths.
 
 Widths are chosen so that vision costs about as much beside the language model as in the model
-named: forward FLOPs of tower : language model on a picture and 40 tokens are 0.05 for LLaVA-1.5-7B
+named: forward FLOPs of tower : language model on an image and 40 tokens are 0.05 for LLaVA-1.5-7B
 and 2.2 for Qwen2-VL-2B; the benchmark refuses to run others.
 """
 
@@ -44,20 +44,20 @@ class Case:
     Attributes:
         name: As printed.
         family: Whose model is imitated.
-        picture: Width and height in pixels; None for text.
-        prompt: Tokens of the question, pictures not counted.
+        image: Width and height in pixels; None for text.
+        prompt: Tokens of the question, images not counted.
         answers: Least and most tokens of an answer.
         groups: Prompts in a micro-batch.
         responses: Answers to each; all pairs of them are learned from.
         lora: Whether a LoRA trains on the language model, or the language model in full.
         epoch_steps: Steps of one epoch that is run from end to end; 0 for a step by itself.
-        vision_share: Forward FLOPs of vision against language in the model imitated, on a picture
+        vision_share: Forward FLOPs of vision against language in the model imitated, on an image
             and 40 tokens; None for text.
     """
 
     name: str
     family: Literal["llava", "qwen2_vl", "llama"]
-    picture: tuple[int, int] | None
+    image: tuple[int, int] | None
     prompt: int
     answers: tuple[int, int]
     groups: int = 2
@@ -75,7 +75,7 @@ class Case:
 LLAVA_VQA = Case(
     name="LLaVA VQA",
     family="llava",
-    picture=(336, 336),
+    image=(336, 336),
     prompt=40,
     answers=(35, 70),
     vision_share=0.05,
@@ -83,7 +83,7 @@ LLAVA_VQA = Case(
 QWEN_VQA = Case(
     name="Qwen2-VL VQA",
     family="qwen2_vl",
-    picture=(644, 476),
+    image=(644, 476),
     prompt=42,
     answers=(35, 70),
     vision_share=2.2,
@@ -91,7 +91,7 @@ QWEN_VQA = Case(
 QWEN_RANKED = replace(
     QWEN_VQA, name="Qwen2-VL, four answers", answers=(120, 160), groups=1, responses=4
 )
-MATH = Case(name="text, math", family="llama", picture=None, prompt=120, answers=(480, 620))
+MATH = Case(name="text, math", family="llama", image=None, prompt=120, answers=(480, 620))
 
 CASES = (
     LLAVA_VQA,

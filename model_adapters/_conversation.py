@@ -219,14 +219,14 @@ def fit_responses(
     image_tokens: int = 0,
     resizable: bool = True,
 ) -> tuple[Span, int]:
-    """Cuts answers so that every plain row fits `max_length`; the prompt is never cut.
+    """Cut answers so that every plain row fits `max_length`; the prompt is never cut.
 
     Args:
         row: The row, for messages.
-        span: The group's ids, picture placeholders expanded.
+        span: The group's ids, image placeholders expanded.
         options: Carries `max_length` and what happens to longer rows.
-        image_tokens: How many of the prompt's tokens stand for pictures, for messages.
-        resizable: Smaller pictures are fewer tokens, likewise.
+        image_tokens: How many of the prompt's tokens stand for images, for messages.
+        resizable: Smaller images are fewer tokens, likewise.
 
     Returns:
         The span, and how many answers were cut.
@@ -240,29 +240,29 @@ def fit_responses(
     room = options.max_length - prompt_length
     may_cut = options.length_policy == "truncate_response"
     if span.response_ids and (room < 1 or (longest > options.max_length and not may_cut)):
-        pictures = f", {image_tokens} of them of pictures" if image_tokens else ""
-        found = (
-            f"the prompt has {prompt_length} tokens{pictures} and max_length is "
+        images = f", {image_tokens} of them of images" if image_tokens else ""
+        problem = (
+            f"the prompt has {prompt_length} tokens{images} and max_length is "
             f"{options.max_length}: no token of an answer is left"
         )
         if room >= 1:
-            found = (
-                f"the row has {longest} tokens with its longest answer{pictures}, and max_length "
+            problem = (
+                f"the row has {longest} tokens with its longest answer{images}, and max_length "
                 f"is {options.max_length}"
             )
-        smaller = ", make the pictures smaller" if image_tokens and resizable else ""
+        smaller = ", make the images smaller" if image_tokens and resizable else ""
         remedy = (
             f"Set data.max_length to {longest} or more, or null for no limit{smaller}, set "
             "data.length_policy to drop to leave such rows out, or remove the row"
         )
-        raise RowTooLong(Problem(f"{row.where}, field 'prompt'", found, remedy))
+        raise RowTooLong(Problem(f"{row.where}, field 'prompt'", problem, remedy))
     cut = sum(len(ids) > room for ids in span.response_ids)
     kept = tuple(ids[:room] for ids in span.response_ids)
     return dataclasses.replace(span, response_ids=kept), cut
 
 
 def longest_row(span: Span) -> int:
-    """Returns the tokens of the prompt with its longest answer."""
+    """Return the tokens of the prompt with its longest answer."""
     return len(span.prompt_ids) + max(map(len, span.response_ids), default=0)
 
 

@@ -33,7 +33,7 @@ def group_of(
     image_tokens: int = 0,
     image_token_id: int | None = None,
 ) -> EncodedGroup:
-    """Returns the encoded group of a row whose ids and picture tensors are known.
+    """Return the encoded group of a row whose ids and image tensors are known.
 
     A span without answers gives the prompt alone, for generation.
     """
@@ -48,19 +48,19 @@ def group_of(
         response_ids=tuple(torch.tensor(ids, dtype=torch.int64) for ids in span.response_ids),
         token_extras=token_extras or {},
         image_extras=image_extras or {},
-        pictures=len(row.images),
+        num_images=len(row.images),
         image_tokens=image_tokens,
         image_token_id=image_token_id,
         scores=torch.tensor(scores, dtype=torch.float64),
         pairs=row.pairs if answered else (),
         targets=row.targets() if answered else (),
         cut_responses=cut,
-        shrunk_pictures=shrunk,
+        shrunk_images=shrunk,
     )
 
 
 def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
-    """Returns the shortest row that still is a pair, with a picture where the family has any."""
+    """Return the shortest row that still is a pair, with an image where the family has any."""
     parts: tuple[str | ImageSlot, ...] = (*(ImageSlot() for _ in images), "a")
     return PreferenceRow(
         id="filler",
@@ -76,5 +76,5 @@ def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
 
 
 def as_filler(group: EncodedGroup) -> EncodedGroup:
-    """Returns the group with weight 0: no loss or metric counts it."""
+    """Return the group with weight 0: no loss or metric counts it."""
     return dataclasses.replace(group, weight=0.0)

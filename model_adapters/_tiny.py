@@ -27,7 +27,7 @@ SPECIAL_ROLES: dict[str, Any] = {
     "extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"},
 }
 SAMPLE = (
-    "What is in the picture? A red square and a blue circle. How many are there? Two. "
+    "What is in the image? A red square and a blue circle. How many are there? Two. "
     "Compute 3 + 4 * 5. The answer is 23. Write one word. Hello, world! user assistant system"
 )
 
@@ -45,7 +45,7 @@ TINY_TEXT: dict[str, Any] = {
 def tiny_tokenizer(
     special: Sequence[str] = SPECIAL, *, template: str = CHATML, **settings: Any
 ) -> PreTrainedTokenizerFast:
-    """Returns a byte-level BPE tokenizer with a chat template, trained on one sentence.
+    """Return a byte-level BPE tokenizer with a chat template, trained on one sentence.
 
     Args:
         special: Special tokens, in the order of their ids.
@@ -68,7 +68,7 @@ def tiny_tokenizer(
 
 
 def save_tokenizer(folder: Path, **settings: Any) -> PreTrainedTokenizerFast:
-    """Writes the tiny tokenizer into a folder and returns it; see `tiny_tokenizer`."""
+    """Write the tiny tokenizer into a folder and returns it; see `tiny_tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(**settings)
     tokenizer.save_pretrained(folder)

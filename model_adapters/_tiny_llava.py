@@ -20,11 +20,11 @@ TINY_VISION: dict[str, Any] = {
     "patch_size": PATCH,
 }
 PINPOINTS = [[IMAGE_SIZE, 2 * IMAGE_SIZE], [2 * IMAGE_SIZE, IMAGE_SIZE], [2 * IMAGE_SIZE] * 2]
-"""Resolutions that the any-resolution models may cut a picture into."""
+"""Resolutions that the any-resolution models may cut an image into."""
 
 
 def build(folder: Path, *, model_type: str, seed: int, text_type: str = "llama") -> Path:
-    """Writes a tiny checkpoint of one of the family's model types; returns the folder."""
+    """Write a tiny checkpoint of one of the family's model types; returns the folder."""
     from transformers import AutoModelForImageTextToText
 
     tokenizer = save_tokenizer(folder)

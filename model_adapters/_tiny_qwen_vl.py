@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML with a default system message and pictures between two marks, as the family has it."""
+"""ChatML with a default system message and images between two marks, as the family has it."""
 
 PATCH = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
 MERGE = 2
@@ -40,7 +40,7 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2
 
 
 def build(folder: Path, *, model_type: str, seed: int) -> Path:
-    """Writes a tiny checkpoint of one of the family's model types; returns the folder."""
+    """Write a tiny checkpoint of one of the family's model types; returns the folder."""
     from transformers import AutoModelForImageTextToText
 
     tokenizer = save_tokenizer(
@@ -60,24 +60,24 @@ def build(folder: Path, *, model_type: str, seed: int) -> Path:
 
 
 def build_processor(model_type: str, tokenizer: Any) -> Any:
-    """Returns the processor of a model type around a tokenizer that knows the vision tokens."""
+    """Return the processor of a model type around a tokenizer that knows the vision tokens."""
     import transformers
 
     patch = PATCH[model_type]
     step = patch * MERGE
     pixels = {"shortest_edge": step**2, "longest_edge": 8 * step**2}
     shape: dict[str, Any] = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
-    pictures = transformers.Qwen2VLImageProcessor(**shape)
+    images = transformers.Qwen2VLImageProcessor(**shape)
     if model_type.startswith("qwen3"):
         return transformers.Qwen3VLProcessor(
-            image_processor=pictures,
+            image_processor=images,
             tokenizer=tokenizer,
             video_processor=transformers.Qwen3VLVideoProcessor(**shape),
             chat_template=CHAT_TEMPLATE,
         )
     name = "Qwen2_5_VLProcessor" if model_type == "qwen2_5_vl" else "Qwen2VLProcessor"
     return getattr(transformers, name)(
-        image_processor=pictures,
+        image_processor=images,
         tokenizer=tokenizer,
         video_processor=transformers.Qwen2VLVideoProcessor(**shape),
         chat_template=CHAT_TEMPLATE,

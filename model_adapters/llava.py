@@ -5,9 +5,9 @@ from typing import Any
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 
+from ._image_adapter import ImageAdapter, ImageTraits
+from ._images import refuse_pixel_limits
 from ._limits import ModelLimits
-from ._picture_adapter import PictureAdapter, PictureTraits
-from ._pictures import refuse_pixel_limits
 
 __all__ = ["ADAPTER"]
 
@@ -16,12 +16,10 @@ MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
 IMAGE_KEYS = frozenset({"pixel_values", "image_sizes", "batch_num_images"})
 
 
-def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdapter:
-    refuse_pixel_limits(options, "the pictures of a LLaVA-style model have fixed sizes")
-    traits = PictureTraits(
-        image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False
-    )
-    return PictureAdapter(
+def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
+    refuse_pixel_limits(options, "the images of a LLaVA-style model have fixed sizes")
+    traits = ImageTraits(image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False)
+    return ImageAdapter(
         processor,
         image_token_id=int(config.image_token_id),
         traits=traits,

@@ -6,33 +6,33 @@ from typing import Any
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
+from ._image_adapter import ImageAdapter, ImageTraits
+from ._images import with_pixel_limits
 from ._limits import ModelLimits
-from ._picture_adapter import PictureAdapter, PictureTraits
-from ._pictures import with_pixel_limits
 
 __all__ = ["ADAPTER"]
 
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
-"""Patches of all pictures in one list, and the grid of each: time, height, width in patches."""
+"""Patches of all images in one list, and the grid of each: time, height, width in patches."""
 
 
-def _create(processor: Any, config: Any, options: AdapterOptions) -> PictureAdapter:
+def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
     cut = getattr(processor.image_processor, "patch_size", None)
     seen: Any = config.vision_config.patch_size
     seen = seen[0] if isinstance(seen, list | tuple) else seen
     if cut not in (seen, None):  # one without patches is refused below
-        found = f"it cuts pictures into patches of {cut} pixels, the model sees {seen}"
+        problem = f"it cuts images into patches of {cut} pixels, the model sees {seen}"
         remedy = "Pass the model's own processor, or leave it out"
-        raise ModelError(Problem("processing_class", found, remedy))
-    traits = PictureTraits(
+        raise ModelError(Problem("processing_class", problem, remedy))
+    traits = ImageTraits(
         image_keys=IMAGE_KEYS,
         placeholder=f"<|vision_start|>{processor.image_token}<|vision_end|>",
         token_types="mm_token_type_ids",
         sends_positions=False,  # M-RoPE: three positions a token, counted by the model itself
     )
-    return PictureAdapter(
+    return ImageAdapter(
         with_pixel_limits(processor, options),
         image_token_id=int(config.image_token_id),
         traits=traits,

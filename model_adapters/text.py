@@ -13,9 +13,9 @@ from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
 
 from ._conversation import fit_responses, render
 from ._groups import as_filler, filler_row, group_of
+from ._images import refuse_pixel_limits
 from ._limits import ModelLimits
 from ._notices import Notices
-from ._pictures import refuse_pixel_limits
 from ._tokens import split_ids
 
 __all__ = ["ADAPTER", "TextAdapter"]
@@ -44,11 +44,11 @@ class TextAdapter:
         return self.limits.pad_token_id(self.processor)
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Returns a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
+        """Return a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
         return self._encode(row, row.responses)
 
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Returns the prompt alone, for generation."""
+        """Return the prompt alone, for generation."""
         return self._encode(row, ())
 
     def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
@@ -56,22 +56,22 @@ class TextAdapter:
         self.limits.check(row, group, self.processor)
 
     def filler(self) -> EncodedGroup:
-        """Returns a short group of weight 0."""
+        """Return a short group of weight 0."""
         return as_filler(self.encode(filler_row(images=())))
 
     def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
-        """Returns ids, mask and positions."""
+        """Return ids, mask and positions."""
         return {**batch.token_inputs, "position_ids": batch.row_position}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of generated ids."""
+        """Return the text of generated ids."""
         return str(self.processor.decode(ids, skip_special_tokens=True)).strip()
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
         if row.images:
-            found = f"the row has {len(row.images)} picture(s) and this model takes none"
-            remedy = "Choose a vision-language model, or remove the pictures"
-            raise DataError(Problem(f"{row.where}, field 'images'", found, remedy))
+            problem = f"the row has {len(row.images)} image(s) and this model takes none"
+            remedy = "Choose a vision-language model, or remove the images"
+            raise DataError(Problem(f"{row.where}, field 'images'", problem, remedy))
         tokenizer = self.processor
         rendered = render(
             row,
@@ -88,7 +88,7 @@ class TextAdapter:
 
 
 def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter:
-    refuse_pixel_limits(options, "a text model takes no pictures")
+    refuse_pixel_limits(options, "a text model takes no images")
     return TextAdapter(tokenizer, options, ModelLimits.of(config))
 
 

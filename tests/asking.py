@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from builders import picture, tiny_checkpoint
+from builders import make_image, tiny_checkpoint
 
 SIZES = ((40, 30), (30, 56), (64, 64), (28, 90), (100, 40))
 
 
 def in_base64(shade: int) -> str:
     content = io.BytesIO()
-    picture(shade, SIZES[shade % len(SIZES)]).save(content, "PNG")
+    make_image(shade, SIZES[shade % len(SIZES)]).save(content, "PNG")
     return base64.b64encode(content.getvalue()).decode("ascii")
 
 
 def option_table(folder: Path, rows: int = 11) -> Path:
-    """Writes a table of questions with options and pictures of several sizes."""
+    """Write a table of questions with options and images of several sizes."""
     path = folder / "AI2D_TEST.tsv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t")
@@ -45,7 +45,7 @@ def math_lines(folder: Path, rows: int = 7) -> Path:
 
 
 def talking_checkpoint(folder: Path, model_type: str) -> Path:
-    """Writes a tiny checkpoint that says different things to different prompts, and ends."""
+    """Write a tiny checkpoint that says different things to different prompts, and ends."""
     torch.manual_seed(3)
     return tiny_checkpoint(folder, model_type)
 

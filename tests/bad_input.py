@@ -22,7 +22,7 @@ ASKED = [{"role": "user", "content": "What?"}]
 
 
 def said(text: Any) -> dict[str, Any]:
-    """Returns an assistant's turn."""
+    """Return an assistant's turn."""
     return {"role": "assistant", "content": text}
 
 
@@ -50,7 +50,7 @@ class Bad:
 
 
 def row(kind: str, found: str, place: str, _base: Any = None, **changed: Any) -> Bad:
-    """Returns a pair with something changed."""
+    """Return a pair with something changed."""
     record = {**(PAIR if _base is None else _base), **changed}
     return Bad(kind, found, ({k: v for k, v in record.items() if v is not ...},), place)
 
@@ -83,7 +83,7 @@ ROWS = [
         chosen=[{"role": "user", "content": "Who?"}, said("me")]),
     row("an answer that ends with a question", "found messages of user", "rejected",
         rejected=ASKED),
-    row("a picture inside an answer", "the answer holds a picture placeholder", "chosen",
+    row("an image inside an answer", "the answer holds an image placeholder", "chosen",
         chosen=[said([{"type": "image"}, {"type": "text", "text": "a"}])]),
     row("an answer that calls a tool", "calls a tool, which is not understood yet", "chosen",
         chosen=[{**said(None), "tool_calls": [{"function": {"name": "f"}}]}]),
@@ -107,7 +107,7 @@ ROWS = [
     row("a negative weight", "the weight of a pair is -1.0", "weight", weight=-1.0),
     row("a weight in words", "found 'high'", "weight", weight="high"),
     row("an infinite weight", "found inf", "weight", weight=math.inf),
-    row("other pictures for the rejected answer", "are not understood yet", "rejected_images",
+    row("other images for the rejected answer", "are not understood yet", "rejected_images",
         rejected_images=["p.png"]),
     row("a column of videos", "videos are not understood yet", "videos", videos=["v.mp4"]),
     row("a column of sound", "sound is not understood yet", "audios", audios=["a.wav"]),
@@ -171,7 +171,7 @@ SCORES = [
 
 
 def encoded(kind: str = "PNG", size: tuple[int, int] = (64, 64)) -> bytes:
-    """Returns a picture as a file's bytes."""
+    """Return an image as a file's bytes."""
     stream = io.BytesIO()
     Image.effect_noise(size, 80).convert("RGB").save(stream, kind)
     return stream.getvalue()
@@ -180,51 +180,51 @@ def encoded(kind: str = "PNG", size: tuple[int, int] = (64, 64)) -> bytes:
 HALF = base64.b64encode(encoded()[:400]).decode()
 
 
-def with_picture(kind: str, found: str, picture: Any, **source: Any) -> Bad:
-    """Returns a pair with one picture."""
-    return Bad(kind, found, ({**PAIR, "images": [picture]},), "images", source)
+def with_image(kind: str, found: str, image: Any, **source: Any) -> Bad:
+    """Return a pair with one image."""
+    return Bad(kind, found, ({**PAIR, "images": [image]},), "images", source)
 
 
-PICTURES = [
-    row("fewer pictures than placeholders", "1 picture(s) for 2", "images",
+IMAGES = [
+    row("fewer images than placeholders", "1 image(s) for 2", "images",
         prompt="<image> <image>", images=[encoded()]),
-    row("more pictures than placeholders", "2 picture(s) for 1", "images", prompt="<image>",
+    row("more images than placeholders", "2 image(s) for 1", "images", prompt="<image>",
         images=[encoded()] * 2),
-    row("a placeholder without a picture", "0 picture(s) for 1", "images", prompt="a <image>"),
-    with_picture("an address where none is fetched", "the picture is an address",
+    row("a placeholder without an image", "0 image(s) for 1", "images", prompt="a <image>"),
+    with_image("an address where none is fetched", "the image is an address",
                  "https://example.org/p.png"),
-    with_picture("an address that cannot be reached", "cannot be fetched",
+    with_image("an address that cannot be reached", "cannot be fetched",
                  "http://127.0.0.1:9/p.png", fetch_images=True, fetch_private_addresses=True),
-    with_picture("an address of this machine", "has the private address 127.0.0.1",
+    with_image("an address of this machine", "has the private address 127.0.0.1",
                  "http://127.0.0.1:9/p.png", fetch_images=True),
-    with_picture("an address of another kind", "only http and https URLs are downloaded",
+    with_image("an address of another kind", "only http and https URLs are downloaded",
                  "ftp://example.org/p.png", fetch_images=True),
-    with_picture("a path that climbs out of the folder", "lies outside the folder", "../p.png"),
-    with_picture("a path outside of the stated folder", "lies outside the folder",
+    with_image("a path that climbs out of the folder", "lies outside the folder", "../p.png"),
+    with_image("a path outside of the stated folder", "lies outside the folder",
                  "/etc/p.png", images="{folder}"),
-    with_picture("a picture that is not there", "does not exist", "gone.png"),
-    with_picture("a folder in place of a picture", "is no file", "folder"),
-    with_picture("an empty file", "cannot be read", "empty.png"),
-    with_picture("a file that is no picture", "cannot be read", "text.png"),
-    with_picture("half a picture", "cannot be read", "half.jpg"),
-    with_picture("more pixels than are allowed", "has 64 x 64 pixels and the limit is 1,000",
+    with_image("an image that is not there", "does not exist", "gone.png"),
+    with_image("a folder in place of an image", "is no file", "folder"),
+    with_image("an empty file", "cannot be read", "empty.png"),
+    with_image("a file that is no image", "cannot be read", "text.png"),
+    with_image("half an image", "cannot be read", "half.jpg"),
+    with_image("more pixels than are allowed", "has 64 x 64 pixels and the limit is 1,000",
                  "good.png", max_pixels=1000),
-    with_picture("bytes that are no picture", "cannot be read", b"no picture"),
-    with_picture("half a picture in base64", "cannot be read", HALF),
-    with_picture("base64 that is none", "in base64 cannot be decoded", "data:image/png;base64,?"),
-    with_picture("a picture that is a number", "a picture is int ('3')", 3),
-    with_picture("lists inside a list of lists", "a picture is list", [["good.png"]]),
-    with_picture("an array that is no picture", "is not an image", np.zeros((5, 6, 7))),
-    with_picture("pixels in floats up to 255", "go from 200 to 200", np.full((5, 6, 3), 200.0)),
-    with_picture("a file on another machine", "names the host 'h'", "file://h/p.png"),
-    row("a placeholder with an empty picture", "0 picture(s) for 1", "images", prompt="a <image>",
+    with_image("bytes that are no image", "cannot be read", b"no image"),
+    with_image("half an image in base64", "cannot be read", HALF),
+    with_image("base64 that is none", "in base64 cannot be decoded", "data:image/png;base64,?"),
+    with_image("an image that is a number", "an image is int ('3')", 3),
+    with_image("lists inside a list of lists", "an image is list", [["good.png"]]),
+    with_image("an array that is no image", "is not an image", np.zeros((5, 6, 7))),
+    with_image("pixels in floats up to 255", "go from 200 to 200", np.full((5, 6, 3), 200.0)),
+    with_image("a file on another machine", "names the host 'h'", "file://h/p.png"),
+    row("a placeholder with an empty image", "0 image(s) for 1", "images", prompt="a <image>",
         images=[{"bytes": None, "path": None}]),
-    with_picture("a path with a zero byte", "holds a zero byte", "a\0b.png"),
+    with_image("a path with a zero byte", "holds a zero byte", "a\0b.png"),
 ]  # fmt: skip
 
 
 def file(kind: str, found: str, name: str, content: bytes = b"", **source: Any) -> Bad:
-    """Returns a file that cannot be read, or not whole."""
+    """Return a file that cannot be read, or not whole."""
     return Bad(kind, found, file=(name, content), source=source)
 
 
@@ -261,22 +261,22 @@ FILES = [
 BAD: dict[str, list[Bad]] = {
     "Rows": ROWS,
     "Scores": SCORES,
-    "Pictures": PICTURES,
+    "Images": IMAGES,
     "Files": FILES,
 }
 
 
 def write_surroundings(folder: Path) -> None:
-    """Writes the files that the records speak of."""
+    """Write the files that the records speak of."""
     (folder / "folder").mkdir()
     (folder / "good.png").write_bytes(encoded())
     (folder / "empty.png").write_bytes(b"")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "half.jpg").write_bytes(encoded("JPEG")[:500])
 
 
 def table() -> str:
-    """Returns the table of the documentation."""
+    """Return the table of the documentation."""
     lines = []
     for title, cases in BAD.items():
         lines += [f"**{title}**", "", "| what stands there | what is said of it | the row is |"]

@@ -1,4 +1,4 @@
-"""Small rows, pictures, models and batches for tests; every name says what it builds."""
+"""Small rows, images, models and batches for tests; every name says what it builds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
-from unidpo_mm.modeling.scoring import ScoringModel
+from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import (
     EncodedGroup,
@@ -28,8 +28,8 @@ from unidpo_mm.records import (
 TEXT_TYPES = ("llama", "qwen3")
 LLAVA_TYPES = ("llava", "llava_next", "llava_onevision")
 QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
-PICTURE_TYPES = LLAVA_TYPES + QWEN_TYPES
-MODEL_TYPES = TEXT_TYPES + PICTURE_TYPES
+IMAGE_TYPES = LLAVA_TYPES + QWEN_TYPES
+MODEL_TYPES = TEXT_TYPES + IMAGE_TYPES
 
 
 def family_name(model_type: str) -> str:
@@ -39,7 +39,7 @@ def family_name(model_type: str) -> str:
 
 
 def tiny_checkpoint(folder: Path, model_type: str) -> Path:
-    """Writes a tiny checkpoint whose weights are large enough for mistakes to show."""
+    """Write a tiny checkpoint whose weights are large enough for mistakes to show."""
     import transformers
 
     family = load_family(family_name(model_type))
@@ -57,12 +57,12 @@ def load_tiny(folder: Path, *, dtype: str = "float32", **options: Any) -> Loaded
     return load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions(**options))
 
 
-def scorer_of(loaded: LoadedModel, *, chunk_size: int = 512) -> ScoringModel:
-    return ScoringModel(loaded.model, chunk_size=chunk_size).eval()
+def logp_model_of(loaded: LoadedModel, *, chunk_size: int = 512) -> LogpModel:
+    return LogpModel(loaded.model, chunk_size=chunk_size).eval()
 
 
-def picture(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A picture with a gradient, so that no two shades and no two places look alike."""
+def make_image(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """An image with a gradient, so that no two shades and no two places look alike."""
     image = Image.new("RGB", size)
     image.putdata(
         [
@@ -85,7 +85,7 @@ def row(
     domain: Any = None,
     **fields: Any,
 ) -> PreferenceRow:
-    """A row; a plain prompt gets its pictures in front, a conversation has its own slots."""
+    """A row; a plain prompt gets its images in front, a conversation has its own slots."""
     if isinstance(prompt, str):
         messages: tuple[Message, ...] = (Message("user", (*(ImageSlot() for _ in images), prompt)),)
     else:
@@ -109,8 +109,8 @@ def row(
     )
 
 
-def mixed_rows(*, pictures: bool) -> list[PreferenceRow]:
-    """Text, math and, where the model has eyes, picture rows; ranks of two and of three."""
+def mixed_rows(*, images: bool) -> list[PreferenceRow]:
+    """Text, math and, where the model has eyes, image rows; ranks of two and of three."""
     rows = [
         row("text", "Write one word.", ("Hello, world!", "Two circle"), (4.0, 2.5)),
         row(
@@ -123,15 +123,15 @@ def mixed_rows(*, pictures: bool) -> list[PreferenceRow]:
         ),
         row("long", "Hello " * 20, ("world " * 12 + "!", "?"), (2.0, 2.0)),
     ]
-    if pictures:
+    if images:
         rows += [
-            row("one", "What is it?", ("A red square", "Blue"), (4.5, 2.0), images=[picture(1)]),
+            row("one", "What is it?", ("A red square", "Blue"), (4.5, 2.0), images=[make_image(1)]),
             row(
                 "two",
                 "How many?",
-                ("Two pictures here", "One"),
+                ("Two images here", "One"),
                 (3.0, 1.0),
-                images=[picture(2, (30, 56)), picture(3)],
+                images=[make_image(2, (30, 56)), make_image(3)],
             ),
         ]
     return rows

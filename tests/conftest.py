@@ -17,14 +17,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_report_header() -> str:
-    """Names the versions that the tests run with; `make test-compat` lays others over them."""
+    """Name the versions that the tests run with; `make test-compat` lays others over them."""
     names = ("torch", "transformers", "peft", "accelerate")
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 @pytest.fixture(autouse=True)
 def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuses connections to other machines; several processes on this one may talk."""
+    """Refuse connections to other machines; several processes on this one may talk."""
     if request.node.get_closest_marker("network") is None:
         connect = socket.socket.connect
 
@@ -39,7 +39,7 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """Starts every test from the same random numbers, whatever ran before it."""
+    """Start every test from the same random numbers, whatever ran before it."""
     random.seed(0)
     if "torch" in sys.modules:  # importing it takes longer than most tests
         sys.modules["torch"].manual_seed(0)
@@ -47,7 +47,7 @@ def seed() -> None:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Returns the folder of a tiny random checkpoint by model type; each is built once a run."""
+    """Return the folder of a tiny random checkpoint by model type; each is built once a run."""
     from builders import tiny_checkpoint
 
     folders: dict[str, Path] = {}

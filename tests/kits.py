@@ -59,7 +59,7 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def import_kits() -> None:
-    """Imports what is compared with, stand-ins in place of what it imports and does not use."""
+    """Import what is compared with, stand-ins in place of what it imports and does not use."""
     absent = StandIns()
     sys.meta_path.append(absent)
     for module in MODULES:
@@ -94,7 +94,7 @@ def by_label(data: pd.DataFrame, metric: str, labels: tuple[str, ...]) -> Scores
 
 
 def rated(data: pd.DataFrame, rating: str) -> pd.DataFrame:
-    """Returns what one of VLMEvalKit's ratings says; they read a file."""
+    """Return what one of VLMEvalKit's ratings says; they read a file."""
     from vlmeval.dataset.utils import yorn
 
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 
 def migrated(folder: Path, text: str, origin: str) -> tuple[Recipe, dict[str, str]]:
-    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
+    """Return the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
     (folder / "theirs.yaml").write_text(text)
     result = migrate(folder / "theirs.yaml")
     assert result.origin == origin

@@ -17,7 +17,7 @@ from pathlib import Path
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
 )
-"""A picture in base64; `picture` makes different ones of it."""
+"""An image in base64; `image` makes different ones of it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class NastySet:
     responses: Mapping[str, str]
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Writes the table and the predictions, which are in another order."""
+        """Write the table and the predictions, which are in another order."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, delimiter="\t", restval="", lineterminator="\n")
@@ -42,12 +42,12 @@ class NastySet:
         return data, predictions
 
 
-def picture(number: int) -> str:
+def make_image(number: int) -> str:
     return f"{PIXEL}{number:06d}=="
 
 
 def drawn(colour: int) -> str:
-    """Returns a small picture in one red, in base64."""
+    """Return a small image in one red, in base64."""
     from PIL import Image
 
     content = io.BytesIO()
@@ -85,7 +85,7 @@ CHOICES = (
     "{L}", "{L}.", "({L})", "{L}. {T}", "{L}: {T}", "{T}", "The answer is {L}", "The answer is {L}.",
     "the answer is ({L}) {T}", "Answer: {L}", "**{L}**", "[{L}]", "{{{L}}}", "#{L}", "{l}", "{l}.",
     "Option {L}", "I think it is {T}.", "A {T}", "It is a {T}", "{L} or {M}", "{L} and {L}", "{L}, {M}",
-    "{L} because the picture shows a lot of things", "The correct answer is {L} because of that",
+    "{L} because the image shows a lot of things", "The correct answer is {L} because of that",
     "correct answer is **{L}**", "Not {M}, but {L}", "{L}{L}", "'{L}'", '"{L}"', "<{L}>", "\\boxed{{{L}}}",
     "（{L}）", "{L}。", "答案是{L}", "", " ", "Z", "z", "Z.", "none", "I don't know.",
     "Sorry, I can't help with images of people yet.", "I can't process this file. {L}",
@@ -136,7 +136,7 @@ def pope() -> NastySet:
     rows = yes_no_rows(2 * len(YES_NO), rng)
     splits = ("random", "popular", "adversarial")
     for n, row in enumerate(rows):
-        row["image"] = picture(n // 6) if n % 6 == 0 else rows[n - n % 6]["index"]
+        row["image"] = make_image(n // 6) if n % 6 == 0 else rows[n - n % 6]["index"]
         row["category"] = ",".join(rng.sample(splits, rng.randint(1, 3)))
     answers = said(rows, YES_NO)
     plain = {row["index"]: rng.choice((row["answer"], "yes", "NO ")) for row in rows[::3]}
@@ -151,7 +151,7 @@ def mme() -> NastySet:
         pair = n // 2
         row["category"] = subtasks[pair % 5]
         row["image_path"] = f"{pair // 5:03d}.jpg"  # the same names in every subtask
-        row["image"] = picture(pair)
+        row["image"] = make_image(pair)
     rng.shuffle(rows)
     texts = [*YES_NO, "Yes", "No", "Yes", "No"]
     answers = {r["index"]: r["answer"] if rng.random() < 0.5 else rng.choice(texts) for r in rows}
@@ -168,7 +168,7 @@ def hallusionbench() -> NastySet:
                     for question in range(2):
                         own = f"0_{category}_{kind}_{number}_{figure}_{question}"
                         rows.append(
-                            {"index": own, "image": picture(len(rows)), "question": "Is it?",
+                            {"index": own, "image": make_image(len(rows)), "question": "Is it?",
                              "category": category, "l2-category": kind,
                              "answer": rng.choice(("Yes", "No"))}
                         )  # fmt: skip
@@ -185,7 +185,11 @@ def amber() -> NastySet:
     )  # fmt: skip
     rows = yes_no_rows(len(YES_NO) + 20, rng)
     for n, row in enumerate(rows):
-        row |= {"category": kinds[n % 6], "image_path": f"{n // 5}.jpg", "image": picture(n // 5)}
+        row |= {
+            "category": kinds[n % 6],
+            "image_path": f"{n // 5}.jpg",
+            "image": make_image(n // 5),
+        }
     return NastySet(rows, said(rows, YES_NO))
 
 
@@ -195,7 +199,7 @@ def options(rng: random.Random, count: int) -> tuple[list[dict[str, str]], dict[
         texts = OPTION_TEXTS[n % len(OPTION_TEXTS)]
         letters = "ABCDE"[: len(texts)]
         gold = rng.randrange(len(texts))
-        row = {"index": str(n), "question": f"Which one is {n}?", "image": picture(n // 3)}
+        row = {"index": str(n), "question": f"Which one is {n}?", "image": make_image(n // 3)}
         row |= dict(zip(letters, texts, strict=True)) | {"answer": letters[gold]}
         rows.append(row)
         answers[str(n)] = choice(CHOICES[n % len(CHOICES)], row, gold, rng)
@@ -229,7 +233,7 @@ def mmbench() -> NastySet:
             turned = [texts[(k + copy) % len(texts)] for k in range(len(texts))]
             at = (gold - copy) % len(texts)
             row = {"index": str(n + copy * 1_000_000), "question": f"Which {n}?", "hint": "Look."}
-            row["image"] = str(n) if copy else picture(n)
+            row["image"] = str(n) if copy else make_image(n)
             row |= dict(zip(letters, turned, strict=True)) | {"answer": letters[at]}
             row |= {"category": f"kind {n % 5}", "l2-category": f"group {n % 2}", "split": "dev"}
             rows.append(row)
@@ -248,7 +252,7 @@ def chartqa() -> NastySet:
     rows, answers = [], {}
     for n in range(3 * len(NUMBERS)):
         gold = NUMBERS[n % len(NUMBERS)] or "3"
-        row = {"index": str(n), "question": "How many?", "image": picture(n // 2)}
+        row = {"index": str(n), "question": "How many?", "image": make_image(n // 2)}
         rows.append(row | {"answer": gold, "split": ("human", "augmented")[n % 3 > 0]})
         answers[str(n)] = gold if rng.random() < 0.15 else rng.choice(NUMBERS)
     return NastySet(rows, answers)
@@ -260,7 +264,7 @@ def short_answers(seed: int, answers_each: int) -> NastySet:
     for n in range(3 * len(ANSWERS)):
         one = ANSWERS[n % len(ANSWERS)]
         given = [one if rng.random() < 0.5 else rng.choice(ANSWERS) for _ in range(answers_each)]
-        row = {"index": str(n), "question": "What is written?", "image": picture(n // 2)}
+        row = {"index": str(n), "question": "What is written?", "image": make_image(n // 2)}
         rows.append(row | {"answer": str(given)})
         form = SHORT[n % len(SHORT)]
         other = rng.choice(ANSWERS)
@@ -300,7 +304,7 @@ def mathvista() -> NastySet:
              "1_000", "٣", "{A}\n", "answer: {A}")  # fmt: skip
     for n in range(150):
         kind = ("option", "integer", "float", "text", "list")[n % 5]
-        row = {"index": str(n), "question": "How much?", "image": picture(n // 2)}
+        row = {"index": str(n), "question": "How much?", "image": make_image(n // 2)}
         row |= {"task": ("geometry", "charts")[n % 2], "skills": "['algebra']", "choices": ""}
         row |= {"question_type": "free_form", "answer_type": kind, "precision": ""}
         letter = "A"

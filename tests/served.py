@@ -29,7 +29,7 @@ class Stub:
         """Who owns the listed model; None for a server that lists none."""
 
     def models(self) -> tuple[int, bytes]:
-        """Returns the status and body of the list of models."""
+        """Return the status and body of the list of models."""
         if self.owner is None:
             return 501, b""
         model = {"id": "org/served", "object": "model", "owned_by": self.owner}
@@ -47,7 +47,7 @@ class Stub:
 
 @contextmanager
 def server(speak: Speak) -> Iterator[Stub]:
-    """Runs a server for a while."""
+    """Run a server for a while."""
     stub = Stub(speak)
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ def server(speak: Speak) -> Iterator[Stub]:
 
 
 def words_of(request: Mapping[str, Any]) -> str:
-    """Returns the words of the last turn."""
+    """Return the words of the last turn."""
     content = request["messages"][-1]["content"]
     if isinstance(content, str):
         return content

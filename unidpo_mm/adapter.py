@@ -54,17 +54,17 @@ class AdapterOptions:
     """What a user may say about how rows are rendered.
 
     Attributes:
-        max_length: Most tokens of a plain row, picture tokens included; None for no limit. Only
+        max_length: Most tokens of a plain row, image tokens included; None for no limit. Only
             responses are ever cut.
         length_policy: What happens to longer rows: ``error`` and ``drop`` refuse them, of which the
             second is left out and counted; ``truncate_response`` cuts answers; ``shrink_image``
-            makes pictures smaller, for families whose tokens follow a picture's size.
+            makes images smaller, for families whose tokens follow an image's size.
         prompt_style: ``chat`` renders every prompt by the chat template, ``raw`` none of the plain
             string prompts, ``auto`` uses the template where the processor has one.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; a row's
             own variables override them.
-        image_min_pixels, image_max_pixels: Limits that a picture is scaled into, for families
-            whose resolution follows the picture; None for the processor's own. Others refuse them.
+        image_min_pixels, image_max_pixels: Limits that an image is scaled into, for families
+            whose resolution follows the image; None for the processor's own. Others refuse them.
     """
 
     max_length: int | None = None
@@ -165,15 +165,15 @@ class Adapter(Protocol):
         ...
 
     def filler(self) -> EncodedGroup:
-        """Returns a short group of weight 0 that touches every part of the model."""
+        """Return a short group of weight 0 that touches every part of the model."""
         ...
 
     def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
-        """Returns the keyword arguments of the base model's forward; a closed set of keys."""
+        """Return the keyword arguments of the base model's forward; a closed set of keys."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of generated ids, without special tokens."""
+        """Return the text of generated ids, without special tokens."""
         ...
 
 

@@ -12,8 +12,8 @@ from typing import Any
 __all__ = [
     "AdapterError",
     "DataError",
+    "ImageError",
     "ModelError",
-    "PictureError",
     "Problem",
     "RecipeError",
     "RowTooLong",
@@ -146,13 +146,13 @@ class RecipeError(UniDPOError):
 
 
 class DataError(UniDPOError):
-    """A data file, a row or a picture cannot be used."""
+    """A data file, a row or an image cannot be used."""
 
     headline = "the data cannot be used"
 
 
-class PictureError(DataError):
-    """A picture is missing, broken or too large; a run may leave such rows out and count them."""
+class ImageError(DataError):
+    """An image is missing, broken or too large; a run may leave such rows out and count them."""
 
 
 class RowTooLong(DataError):

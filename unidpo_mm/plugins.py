@@ -60,7 +60,7 @@ NOT_LOSSES = frozenset({"weights", "base"})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean 'x'?" for the nearest known name, else an empty string."""
+    """Return ", did you mean 'x'?" for the nearest known name, else an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f", did you mean '{near[0]}'?" if near else ""
 
@@ -214,7 +214,7 @@ def _located(error: BaseException) -> str:
 
 
 def families() -> dict[str, str]:
-    """Returns every model family as {name: module}, without importing the modules."""
+    """Return every model family as {name: module}, without importing the modules."""
     found: dict[str, str] = {}
     for point in sorted(entry_points(group=ADAPTER_GROUP), key=lambda point: point.name):
         package = _adapter_package(point)
@@ -230,7 +230,7 @@ def families() -> dict[str, str]:
 
 @cache
 def load_family(name: str) -> Any:
-    """Returns the `AdapterFamily` of one adapter module.
+    """Return the `AdapterFamily` of one adapter module.
 
     Raises:
         RecipeError: If no module has that name; lists what exists.
@@ -249,7 +249,7 @@ def load_family(name: str) -> Any:
 
 @cache
 def format_modules() -> dict[str, ModuleType]:
-    """Returns the modules of all data formats by name."""
+    """Return the modules of all data formats by name."""
     package = importlib.import_module(FORMAT_PACKAGE)
     return {
         name: importlib.import_module(f"{FORMAT_PACKAGE}.{name}")
@@ -263,26 +263,26 @@ def callback_names() -> list[str]:
 
 
 def load_callback(name: str, settings: Any) -> Any:
-    """Returns a trainer callback that an installed package brings, made of its settings.
+    """Return a trainer callback that an installed package brings, made of its settings.
 
     Raises:
         RecipeError: If no package brings one of that name; lists what exists.
     """
     known = {point.name: point for point in entry_points(group=CALLBACK_GROUP)}
     if name not in known:
-        found = f"there is no callback '{name}'{suggestion(name, known)}"
+        problem = f"there is no callback '{name}'{suggestion(name, known)}"
         remedy = f"Choose one of {', '.join(known)}" if known else "Leave it out"
-        raise RecipeError(Problem("run.callbacks", found, remedy))
+        raise RecipeError(Problem("run.callbacks", problem, remedy))
     return known[name].load()(settings)
 
 
 def user_commands() -> dict[str, EntryPoint]:
-    """Returns the extra commands that installed packages bring, unloaded."""
+    """Return the extra commands that installed packages bring, unloaded."""
     return {point.name: point for point in entry_points(group=COMMAND_GROUP)}
 
 
 def summary(module: str) -> str:
-    """Returns the first line of a plugin module's docstring."""
+    """Return the first line of a plugin module's docstring."""
     text = importlib.import_module(module).__doc__ or ""
     return text.strip().splitlines()[0] if text.strip() else ""
 

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 import torch
 from builders import (
+    IMAGE_TYPES,
     MODEL_TYPES,
-    PICTURE_TYPES,
     QWEN_TYPES,
     TEXT_TYPES,
     batch_of,
     load_tiny,
-    picture,
+    logp_model_of,
+    make_image,
     row,
-    scorer_of,
 )
 
 from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel
-from unidpo_mm.modeling.scoring import score
+from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.records import EncodedGroup, ImageSlot, Message, Pair, PreferenceRow
 
 Checkpoint = Callable[[str], Path]
@@ -36,28 +36,28 @@ CONVERSATIONS: dict[str, list[Message]] = {
         Message("user", ("How many?",)),
     ],
 }
-WITH_PICTURES: dict[str, list[Message]] = {
-    "one picture": [Message("user", (SLOT, "What is in the picture?"))],
-    "picture after the text": [Message("user", ("What is this? ", SLOT))],
-    "three pictures over two turns": [
+WITH_IMAGES: dict[str, list[Message]] = {
+    "one image": [Message("user", (SLOT, "What is in the image?"))],
+    "image after the text": [Message("user", ("What is this? ", SLOT))],
+    "three images over two turns": [
         Message("system", ("Write one word.",)),
         Message("user", (SLOT, "and", SLOT, "How many?")),
         Message("assistant", ("Two.",)),
         Message("user", ("And now? ", SLOT)),
     ],
-    "a picture in every turn": [
+    "an image in every turn": [
         Message("user", (SLOT, "What is it?")),
         Message("assistant", ("A red square.",)),
         Message("user", (SLOT, "And this?")),
         Message("assistant", ("A blue circle.",)),
         Message("user", ("And this? ", SLOT)),
     ],
-    "words first, a picture later": [
+    "words first, an image later": [
         Message("user", ("Hello!",)),
         Message("assistant", ("Hello, world!",)),
-        Message("user", ("What is in ", SLOT, " the picture?")),
+        Message("user", ("What is in ", SLOT, " the image?")),
     ],
-    "the picture is long gone": [
+    "the image is long gone": [
         Message("system", ("Write one word.",)),
         Message("user", (SLOT, "What is it?")),
         Message("assistant", ("Square",)),
@@ -77,13 +77,13 @@ def row_for(messages: Sequence[Message], answers: Sequence[str] = ANSWERS) -> Pr
         messages,
         answers,
         [float(len(answers) - n) for n in range(len(answers))],
-        images=[picture(n + 1, SIZES[n]) for n in range(count)],
+        images=[make_image(n + 1, SIZES[n]) for n in range(count)],
         pairs=[Pair(0, n) for n in range(1, len(answers))],
     )
 
 
 def as_chat(one: PreferenceRow, answer: str | None, *, as_parts: bool) -> list[dict[str, Any]]:
-    """The row as transformers' own chat messages, pictures in place."""
+    """The row as transformers' own chat messages, images in place."""
     images = iter(one.images)
 
     def content(parts: Sequence[Any]) -> Any:
@@ -120,7 +120,7 @@ def plain_rows(group: EncodedGroup) -> list[list[int]]:
 CASES = [
     (model_type, name)
     for model_type in MODEL_TYPES
-    for name in (*CONVERSATIONS, *(WITH_PICTURES if model_type in PICTURE_TYPES else ()))
+    for name in (*CONVERSATIONS, *(WITH_IMAGES if model_type in IMAGE_TYPES else ()))
 ]
 
 
@@ -129,7 +129,7 @@ def test_ids_and_pixels_are_those_of_the_models_own_processor(
     checkpoint: Checkpoint, model_type: str, name: str
 ) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
-    one = row_for({**CONVERSATIONS, **WITH_PICTURES}[name])
+    one = row_for({**CONVERSATIONS, **WITH_IMAGES}[name])
     group = adapter.encode(one)
     for number, (ids, answer) in enumerate(zip(plain_rows(group), ANSWERS, strict=True)):
         expected = processed(adapter, one, answer)
@@ -145,7 +145,7 @@ def test_ids_and_pixels_are_those_of_the_models_own_processor(
 
 def test_the_comparison_with_the_processor_sees_another_answer(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
-    one = row_for(WITH_PICTURES["one picture"])
+    one = row_for(WITH_IMAGES["one image"])
     ids = plain_rows(adapter.encode(one))[0]
     assert ids != processed(adapter, one, ANSWERS[1])["input_ids"][0].tolist()
 
@@ -155,7 +155,7 @@ def test_the_prompt_alone_is_the_processors_generation_prompt(
     checkpoint: Checkpoint, model_type: str, name: str
 ) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
-    one = row_for({**CONVERSATIONS, **WITH_PICTURES}[name])
+    one = row_for({**CONVERSATIONS, **WITH_IMAGES}[name])
     group = adapter.encode_prompt(one)
     assert group.prompt_ids.tolist() == processed(adapter, one, None)["input_ids"][0].tolist()
     assert group.response_ids == ()
@@ -163,13 +163,13 @@ def test_the_prompt_alone_is_the_processors_generation_prompt(
     assert torch.equal(group.prompt_ids, adapter.encode(one).prompt_ids)
 
 
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
-@pytest.mark.parametrize("name", WITH_PICTURES)
-def test_picture_tokens_equal_the_features_that_fill_them(
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
+@pytest.mark.parametrize("name", WITH_IMAGES)
+def test_image_tokens_equal_the_features_that_fill_them(
     checkpoint: Checkpoint, model_type: str, name: str
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
-    group = loaded.adapter.encode(row_for(WITH_PICTURES[name]))
+    group = loaded.adapter.encode(row_for(WITH_IMAGES[name]))
     model: Any = loaded.model
     features = model.model.get_image_features(**group.image_extras).pooler_output
     assert group.image_tokens == sum(part.shape[0] for part in features) > 0
@@ -201,14 +201,14 @@ def test_forward_inputs_are_taken_by_the_model_and_hold_nothing_else(
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
     rows = [row_for(CONVERSATIONS["single"])]
-    if model_type in PICTURE_TYPES:
-        rows.append(row_for(WITH_PICTURES["three pictures over two turns"]))
+    if model_type in IMAGE_TYPES:
+        rows.append(row_for(WITH_IMAGES["three images over two turns"]))
     batch = batch_of(loaded, rows)
     own = "mm_token_type_ids" if model_type in QWEN_TYPES else "position_ids"
     allowed = {"input_ids", "attention_mask", own, *batch.image_inputs}
     assert set(loaded.adapter.forward_inputs(batch)) == allowed
     with torch.no_grad():
-        logps = score(scorer_of(loaded), loaded.adapter, batch)
+        logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     assert logps.shape == batch.target_ids.shape
     assert (logps < 0).all()
 
@@ -225,12 +225,12 @@ def test_a_filler_has_weight_zero_and_runs_every_part(
     loaded = load_tiny(checkpoint(model_type))
     group = loaded.adapter.filler()
     assert group.weight == 0
-    assert bool(group.image_extras) == (model_type in PICTURE_TYPES)
+    assert bool(group.image_extras) == (model_type in IMAGE_TYPES)
     batch = collate([group], pad_token_id=loaded.adapter.pad_token_id)
     assert batch.num_pairs == 1
     assert batch.pair_weight.tolist() == [0.0]
     assert batch.target_weight.tolist() == [0.0]
-    score(scorer_of(loaded), loaded.adapter, batch).sum().backward()
+    compute_logps(logp_model_of(loaded), loaded.adapter, batch).sum().backward()
     base: Any = loaded.model
     for part, prefixes in loaded.family.parts.items():
         grads = [
@@ -263,7 +263,7 @@ def with_template(folder: Path, template: str | None, **options: Any) -> LoadedM
 
 def test_a_template_without_an_end_token_gets_one(checkpoint: Checkpoint) -> None:
     adapter = with_template(checkpoint("llava"), LLAVA_15).adapter
-    one = row_for(WITH_PICTURES["one picture"])
+    one = row_for(WITH_IMAGES["one image"])
     group = adapter.encode(one)
     tokenizer: Any = adapter.processor.tokenizer
     for ids, response, answer in zip(plain_rows(group), group.response_ids, ANSWERS, strict=True):
@@ -336,12 +336,12 @@ def test_the_raw_style_leaves_out_a_template_that_is_there(checkpoint: Checkpoin
     )
 
 
-def test_raw_prompts_keep_the_places_of_their_pictures(checkpoint: Checkpoint) -> None:
+def test_raw_prompts_keep_the_places_of_their_images(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"), prompt_style="raw")
-    one = row("r", "What?", (" A", " B"), images=[picture(1)])
+    one = row("r", "What?", (" A", " B"), images=[make_image(1)])
     group = loaded.adapter.encode(one)
     processor: Any = loaded.adapter.processor
-    expected = processor(text="<image>What?", images=[picture(1)], return_tensors="pt")
+    expected = processor(text="<image>What?", images=[make_image(1)], return_tensors="pt")
     assert group.prompt_ids.tolist() == expected["input_ids"][0].tolist()
     assert torch.equal(group.image_extras["pixel_values"], expected["pixel_values"])
 
@@ -369,7 +369,7 @@ def test_a_token_never_spans_the_seam_between_prompt_and_response(
     loaded = load_tiny(checkpoint(model_type), prompt_style="raw")
     processor: Any = loaded.adapter.processor
     tokenizer = getattr(processor, "tokenizer", processor)
-    images = [picture(1)] if model_type == "llava" else []
+    images = [make_image(1)] if model_type == "llava" else []
     one = row("r", "A red squ", ("are", "id"), (2.0, 1.0), images=images)
     group = loaded.adapter.encode(one)
     alone = tokenizer("A red squ")["input_ids"]
@@ -403,8 +403,8 @@ def test_a_tokenizer_that_adds_a_first_token_by_itself_adds_it_once(
     )
     for template in (LLAVA_15, "{{ bos_token }}" + LLAVA_15):
         loaded.adapter.processor.chat_template = template
-        for name in ("single", "one picture"):
-            one = row_for({**CONVERSATIONS, **WITH_PICTURES}[name], ANSWERS[:2])
+        for name in ("single", "one image"):
+            one = row_for({**CONVERSATIONS, **WITH_IMAGES}[name], ANSWERS[:2])
             group = loaded.adapter.encode(one)
             assert group.prompt_ids.tolist().count(tokenizer.bos_token_id) == 1
             own = processed(loaded.adapter, one, ANSWERS[0])["input_ids"][0].tolist()
@@ -420,7 +420,7 @@ def test_max_length_cuts_answers_only_and_counts_them(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
     one = row_for(
-        WITH_PICTURES["one picture"] if model_type == "llava_next" else CONVERSATIONS["turns"]
+        WITH_IMAGES["one image"] if model_type == "llava_next" else CONVERSATIONS["turns"]
     )
     whole = load_tiny(checkpoint(model_type)).adapter.encode(one)
     prompt = whole.prompt_ids.numel()
@@ -441,7 +441,7 @@ def test_max_length_cuts_answers_only_and_counts_them(
 def test_a_prompt_that_leaves_no_token_of_an_answer_is_refused_with_the_number_needed(
     checkpoint: Checkpoint,
 ) -> None:
-    one = row_for(WITH_PICTURES["one picture"])
+    one = row_for(WITH_IMAGES["one image"])
     whole = load_tiny(checkpoint("llava")).adapter.encode(one)
     prompt = whole.prompt_ids.numel()
     needed = prompt + max(ids.numel() for ids in whole.response_ids)
@@ -450,7 +450,7 @@ def test_a_prompt_that_leaves_no_token_of_an_answer_is_refused_with_the_number_n
         adapter.encode(one)
     message = str(error.value)
     assert message.startswith("data.jsonl row r1, field 'prompt'")
-    assert f"{prompt} tokens, {whole.image_tokens} of them of pictures" in message
+    assert f"{prompt} tokens, {whole.image_tokens} of them of images" in message
     assert f"max_length to {needed} or more" in message
 
 
@@ -460,21 +460,21 @@ def test_a_prompt_that_leaves_no_token_of_an_answer_is_refused_with_the_number_n
 def test_a_placeholder_in_the_text_of_a_prompt_is_refused(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
     one = row_for([Message("user", (SLOT, "What does <image> mean?"))])
-    with pytest.raises(DataError, match=r"r1, field 'prompt'.*2 placeholders for 1 pictures"):
+    with pytest.raises(DataError, match=r"r1, field 'prompt'.*2 placeholders for 1 images"):
         adapter.encode(one)
 
 
 def test_a_placeholder_in_an_answer_is_refused(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
-    with pytest.raises(DataError, match=r"row r1.*a response holds a picture token"):
-        adapter.encode(row_for(WITH_PICTURES["one picture"], ("a <image>", "b")))
+    with pytest.raises(DataError, match=r"row r1.*a response holds an image token"):
+        adapter.encode(row_for(WITH_IMAGES["one image"], ("a <image>", "b")))
 
 
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
-def test_a_text_model_refuses_pictures(checkpoint: Checkpoint, model_type: str) -> None:
+def test_a_text_model_refuses_images(checkpoint: Checkpoint, model_type: str) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
     with pytest.raises(DataError, match=r"r1, field 'images'.*this model takes none"):
-        adapter.encode(row_for(WITH_PICTURES["one picture"]))
+        adapter.encode(row_for(WITH_IMAGES["one image"]))
 
 
 def test_scores_pairs_and_targets_come_with_the_group(checkpoint: Checkpoint) -> None:

@@ -1,17 +1,17 @@
-"""Rows that are too long are refused, left out, cut, or shown smaller pictures."""
+"""Rows that are too long are refused, left out, cut, or shown smaller images."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import load_tiny, picture, row
+from builders import load_tiny, make_image, row
 
 from unidpo_mm.data.preflight import preflight
 from unidpo_mm.errors import DataError, ModelError, RowTooLong
 
 Checkpoint = Callable[[str], Path]
-LONG = row("long", "What is it?", ("A red square " * 6, "Blue"), images=[picture(1, (112, 84))])
-SHORT = row("short", "What is it?", ("A", "Blue"), images=[picture(1, (28, 28))])
+LONG = row("long", "What is it?", ("A red square " * 6, "Blue"), images=[make_image(1, (112, 84))])
+SHORT = row("short", "What is it?", ("A", "Blue"), images=[make_image(1, (28, 28))])
 
 
 def adapter_of(folder: Path, max_length: int | None, policy: str):
@@ -32,7 +32,7 @@ def test_a_row_that_fits_stays_as_it_is(qwen: Path, policy: str) -> None:
     whole = adapter_of(qwen, None, "error").encode(LONG)
     group = adapter_of(qwen, longest(whole), policy).encode(LONG)
     assert group.prompt_ids.tolist() == whole.prompt_ids.tolist()
-    assert (group.cut_responses, group.shrunk_pictures) == (0, 0)
+    assert (group.cut_responses, group.shrunk_images) == (0, 0)
 
 
 @pytest.mark.parametrize("policy", ["error", "drop"])
@@ -45,7 +45,7 @@ def test_a_row_too_long_is_refused_with_its_numbers(qwen: Path, policy: str) -> 
     assert f"Set data.max_length to {tokens} or more" in problem.remedy
 
 
-def test_answers_are_cut_and_pictures_are_not(qwen: Path) -> None:
+def test_answers_are_cut_and_images_are_not(qwen: Path) -> None:
     whole = adapter_of(qwen, None, "error").encode(LONG)
     group = adapter_of(qwen, longest(whole) - 5, "truncate_response").encode(LONG)
     assert longest(group) == longest(whole) - 5
@@ -65,24 +65,24 @@ def test_answers_that_a_cut_makes_equal_are_counted(qwen: Path) -> None:
     assert (found.cut_responses, found.alike_pairs) == (2, 1)
 
 
-def test_smaller_pictures_are_no_remedy_where_they_are_as_many_tokens(
+def test_smaller_images_are_no_remedy_where_they_are_as_many_tokens(
     qwen: Path, checkpoint: Checkpoint
 ) -> None:
     said = {}
     for folder in (qwen, checkpoint("llava")):
         with pytest.raises(RowTooLong) as error:
             adapter_of(folder, 12, "error").encode(LONG)
-        said[folder] = "make the pictures smaller" in error.value.problems[0].remedy
+        said[folder] = "make the images smaller" in error.value.problems[0].remedy
     assert list(said.values()) == [True, False]
 
 
 @pytest.mark.parametrize("fewer", [1, 3, 5])
-def test_pictures_are_made_smaller_until_the_row_fits(qwen: Path, fewer: int) -> None:
+def test_images_are_made_smaller_until_the_row_fits(qwen: Path, fewer: int) -> None:
     whole = adapter_of(qwen, None, "error").encode(LONG)
     group = adapter_of(qwen, longest(whole) - fewer, "shrink_image").encode(LONG)
     assert longest(group) <= longest(whole) - fewer
     assert 0 < group.image_tokens < whole.image_tokens
-    assert (group.shrunk_pictures, group.cut_responses) == (1, 0)
+    assert (group.shrunk_images, group.cut_responses) == (1, 0)
     assert [ids.tolist() for ids in group.response_ids] == [
         ids.tolist() for ids in whole.response_ids
     ]
@@ -94,7 +94,7 @@ def test_a_row_whose_text_alone_is_too_long_is_refused(qwen: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llava", "llama"])
-def test_families_whose_pictures_have_one_size_refuse_to_shrink(
+def test_families_whose_images_have_one_size_refuse_to_shrink(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
     with pytest.raises(ModelError, match=r"data.length_policy: .*made smaller"):

@@ -1,4 +1,4 @@
-"""What is the Qwen-VL family's own: resolution that follows the picture, M-RoPE, base models."""
+"""What is the Qwen-VL family's own: resolution that follows the image, M-RoPE, base models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from builders import QWEN_TYPES, batch_of, load_tiny, mixed_rows, picture, row, scorer_of
+from builders import QWEN_TYPES, batch_of, load_tiny, logp_model_of, make_image, mixed_rows, row
 
 from unidpo_mm.errors import DataError, ModelError
-from unidpo_mm.modeling.scoring import score
+from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.records import ImageSlot, Message
 
 Checkpoint = Callable[[str], Path]
@@ -18,7 +18,7 @@ every_type = pytest.mark.parametrize("model_type", QWEN_TYPES)
 
 
 def patches(adapter: Any, size: tuple[int, int]) -> int:
-    group = adapter.encode(row("a", "What is it?", images=[picture(1, size)]))
+    group = adapter.encode(row("a", "What is it?", images=[make_image(1, size)]))
     grid = group.image_extras["image_grid_thw"]
     assert group.image_extras["pixel_values"].shape[0] == int(grid.prod())
     assert group.image_tokens == int(grid.prod()) // 4  # 2 x 2 patches make a token
@@ -26,7 +26,7 @@ def patches(adapter: Any, size: tuple[int, int]) -> int:
 
 
 @every_type
-def test_tokens_follow_the_pixels_of_a_picture(checkpoint: Checkpoint, model_type: str) -> None:
+def test_tokens_follow_the_pixels_of_a_image(checkpoint: Checkpoint, model_type: str) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
     step = 2 * adapter.processor.image_processor.patch_size
     assert patches(adapter, (step, step)) == 4
@@ -34,7 +34,7 @@ def test_tokens_follow_the_pixels_of_a_picture(checkpoint: Checkpoint, model_typ
 
 
 @every_type
-def test_pixel_limits_scale_pictures_and_are_saved_with_the_processor(
+def test_pixel_limits_scale_images_and_are_saved_with_the_processor(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     from transformers import AutoProcessor
@@ -72,7 +72,7 @@ def test_limits_that_cross_are_refused(checkpoint: Checkpoint) -> None:
         load_tiny(checkpoint("qwen2_vl"), image_min_pixels=4000, image_max_pixels=30)
 
 
-@pytest.mark.parametrize(("model_type", "why"), [("llava", "fixed sizes"), ("llama", "no picture")])
+@pytest.mark.parametrize(("model_type", "why"), [("llava", "fixed sizes"), ("llama", "no image")])
 def test_limits_are_refused_where_they_would_do_nothing(
     checkpoint: Checkpoint, model_type: str, why: str
 ) -> None:
@@ -80,30 +80,28 @@ def test_limits_are_refused_where_they_would_do_nothing(
         load_tiny(checkpoint(model_type), image_max_pixels=99)
 
 
-def test_a_prompt_that_is_too_long_says_that_smaller_pictures_help(checkpoint: Checkpoint) -> None:
+def test_a_prompt_that_is_too_long_says_that_smaller_images_help(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_pixels=9999).adapter
-    one = row("a", "What is it?", images=[picture(1, (90, 90))])
-    with pytest.raises(
-        DataError, match=r"of pictures and max_length is 20.*make the pictures smaller"
-    ):
+    one = row("a", "What is it?", images=[make_image(1, (90, 90))])
+    with pytest.raises(DataError, match=r"of images and max_length is 20.*make the images smaller"):
         adapter.encode(one)
 
 
-def test_a_picture_that_the_processor_refuses_is_named_with_its_row(checkpoint: Checkpoint) -> None:
+def test_a_image_that_the_processor_refuses_is_named_with_its_row(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("qwen2_vl")).adapter
-    one = row("a", "What is it?", images=[picture(1, (400, 1))])
+    one = row("a", "What is it?", images=[make_image(1, (400, 1))])
     with pytest.raises(DataError, match=r"row a, field 'images': .*aspect ratio"):
         adapter.encode(one)
 
 
 @every_type
-def test_the_decoder_places_pictures_in_height_and_width(
+def test_the_decoder_places_images_in_height_and_width(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
-    """A wide and a tall picture of the same features differ by their positions alone."""
+    """A wide and a tall image of the same features differ by their positions alone."""
     loaded = load_tiny(checkpoint(model_type))
     step = 2 * loaded.adapter.processor.image_processor.patch_size
-    group = loaded.adapter.encode(row("a", "What is it?", images=[picture(1, (3 * step, step))]))
+    group = loaded.adapter.encode(row("a", "What is it?", images=[make_image(1, (3 * step, step))]))
     inputs = {
         "input_ids": torch.cat([group.prompt_ids, group.response_ids[0]])[None],
         "mm_token_type_ids": torch.cat(
@@ -137,13 +135,13 @@ def test_a_generation_in_between_leaves_no_trace_in_the_positions(
     from unidpo_mm.training.evaluation import answer_prompts
 
     loaded = load_tiny(checkpoint(model_type))
-    rows = mixed_rows(pictures=True)
-    batch, scorer = batch_of(loaded, rows), scorer_of(loaded)
+    rows = mixed_rows(images=True)
+    batch, logp_model = batch_of(loaded, rows), logp_model_of(loaded)
     text_only = batch_of(loaded, rows[:3])
     with torch.no_grad():
-        before = [score(scorer, loaded.adapter, one) for one in (batch, text_only)]
+        before = [compute_logps(logp_model, loaded.adapter, one) for one in (batch, text_only)]
         answer_prompts(loaded.model, loaded.adapter, rows[-1:], max_new_tokens=3, device="cpu")
-        after = [score(scorer, loaded.adapter, one) for one in (batch, text_only)]
+        after = [compute_logps(logp_model, loaded.adapter, one) for one in (batch, text_only)]
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one, other)
 
@@ -174,17 +172,17 @@ def test_the_processor_of_another_model_is_refused(
 def test_a_base_model_reads_a_raw_prompt_with_its_vision_marks(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("qwen2_vl"), prompt_style="raw")
     adapter: Any = loaded.adapter
-    one = row("a", "What is it?", images=[picture(1)])
+    one = row("a", "What is it?", images=[make_image(1)])
     text = adapter.processor.tokenizer.decode(adapter.encode(one).prompt_ids)
     assert text.startswith("<|vision_start|><|image_pad|>")
     assert text.replace("<|image_pad|>", "") == "<|vision_start|><|vision_end|>What is it?"
 
 
-def test_interleaved_pictures_keep_their_order(checkpoint: Checkpoint) -> None:
+def test_interleaved_images_keep_their_order(checkpoint: Checkpoint) -> None:
     adapter: Any = load_tiny(checkpoint("qwen2_vl")).adapter
     slot = ImageSlot()
     messages = [Message("user", ("First ", slot, " then ", slot))]
-    small, large = picture(1, (28, 28)), picture(2, (56, 56))
+    small, large = make_image(1, (28, 28)), make_image(2, (56, 56))
     for images, grids in (
         ((small, large), [[1, 2, 2], [1, 4, 4]]),
         ((large, small), [[1, 4, 4], [1, 2, 2]]),

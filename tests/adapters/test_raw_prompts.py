@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import picture, row
+from builders import make_image, row
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken
 
@@ -53,9 +53,9 @@ def test_a_raw_prompt_has_each_first_token_once_and_no_last_one(
     adapter, tokenizer = adapter_of(checkpoint(model_type), prompt_style="raw")
     add_specials(tokenizer, added)
     start = "".join(first)
-    pictures = [picture(1)] * images
+    images = [make_image(1)] * images
     for written in ("", start):
-        one = row("r", f"{written}Q: Hi\nA:", (" Hello", " No"), images=pictures)
+        one = row("r", f"{written}Q: Hi\nA:", (" Hello", " No"), images=images)
         group = adapter.encode(one)
         text = tokenizer.decode(group.prompt_ids).replace("<image>", "")
         assert text == f"{start}Q: Hi\nA:"

@@ -27,7 +27,7 @@ def sources(*packages: str) -> Iterator[Path]:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields (level, module) of every import statement, wherever it stands."""
+    """Yield (level, module) of every import statement, wherever it stands."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((0, name.name) for name in node.names)

@@ -73,7 +73,7 @@ def test_every_module_opens_with_a_docstring_and_states_its_names(package: str):
 
 
 def tree_of(readme: str) -> dict[str, list[str]]:
-    """Parses the annotated tree: {folder: names in it}, for folders whose content is listed."""
+    """Parse the annotated tree: {folder: names in it}, for folders whose content is listed."""
     block = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", readme, re.DOTALL)
     assert block is not None, "README.md has no annotated tree"
     listed: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ def tree_of(readme: str) -> dict[str, list[str]]:
 
 
 def on_disk() -> set[str]:
-    """Returns all files that git does not ignore."""
+    """Return all files that git does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, "this test needs a git checkout"

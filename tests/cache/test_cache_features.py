@@ -1,4 +1,4 @@
-"""Features of pictures come back as they were, and the least used make room."""
+"""Features of images come back as they were, and the least used make room."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import PICTURE_TYPES, mixed_rows
+from builders import IMAGE_TYPES, mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm.cache.feature_store import FeatureStore
@@ -17,7 +17,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def entry(value: float) -> dict[str, torch.Tensor]:
-    return {"picture.0": torch.full((100,), value)}
+    return {"image.0": torch.full((100,), value)}
 
 
 def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
     store.put("x", entry(1.0))
     found = FeatureStore("a", limit_bytes=10**6, folder=tmp_path).get("x")
     assert found is not None
-    assert torch.equal(found["picture.0"], entry(1.0)["picture.0"])
+    assert torch.equal(found["image.0"], entry(1.0)["image.0"])
     assert store.get("y") is None
     assert FeatureStore("b", limit_bytes=10**6, folder=tmp_path).get("x") is None
 
@@ -41,7 +41,7 @@ def test_the_entries_not_used_for_longest_make_room(tmp_path: Path) -> None:
     assert store.get("x") is not None  # used just now
     store.put("w", entry(9.0))
     assert {path.stem for path in store.folder.iterdir()} == {"x", "z", "w"}
-    store.put("too large", {"picture.0": torch.zeros(10_000)})
+    store.put("too large", {"image.0": torch.zeros(10_000)})
     assert len(store) == 3
 
 
@@ -71,7 +71,7 @@ def calls_of_tower(trainer: Any, counted: list[int]) -> None:
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
 def test_a_run_with_cached_features_is_the_same_run(
     checkpoint: Checkpoint,
     tmp_path: Path,
@@ -85,7 +85,7 @@ def test_a_run_with_cached_features_is_the_same_run(
         args = config(tmp_path, layout=layout, feature_cache_gb=gigabytes, max_steps=4)
         trainer = make_trainer(
             checkpoint(model_type),
-            mixed_rows(pictures=True),
+            mixed_rows(images=True),
             args,
             peft_config=LoraSettings(r=4),
         )
@@ -104,6 +104,6 @@ def test_features_of_a_part_that_trains_are_not_cached(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     args = config(tmp_path, feature_cache_gb=1.0, freeze=["vision_tower"])
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), args)
     assert trainer.parts.features is None
     assert "not cached: tower or projector train" in caplog.text

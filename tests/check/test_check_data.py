@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import picture
+from builders import make_image
 from typer.testing import CliRunner
 
 from unidpo_mm.check import CheckSettings, check_data
@@ -16,7 +16,7 @@ from unidpo_mm.check.numbers import effective_share, histogram, spearman, summar
 from unidpo_mm.check.page import page
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.data.load import SourceFile
-from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.data.scores import ScoreOptions
 
 Checkpoint = Callable[[str], Path]
 
@@ -38,11 +38,11 @@ def scored(question: str, chosen: str, rejected: str, better: float, worse: floa
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
     for number in (1, 2, 3):
-        picture(number).save(tmp_path / f"{number}.png")
-    picture(1).save(tmp_path / "copy.png")
+        make_image(number).save(tmp_path / f"{number}.png")
+    make_image(1).save(tmp_path / "copy.png")
     return [
         scored("How many?", "two", "three", 4, 1, images=["1.png"]),
-        scored("How many?", "two", "a lot", 5, 2, images=["copy.png"]),  # the same picture
+        scored("How many?", "two", "a lot", 5, 2, images=["copy.png"]),  # the same image
         scored("How many?", "one", "seven", 3, 3, images=["2.png"]),
         scored("What is 2 + 2?", "4", "five", 5, 0, domain="math"),
         scored("What is 2 + 2?", "4", "five", 5, 0, domain="math"),  # there twice
@@ -50,18 +50,18 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_rows_prompts_pairs_and_pictures_are_counted(
+def test_rows_prompts_pairs_and_images_are_counted(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
     assert not report.problems
     assert (report.rows, report.pairs, report.responses) == (6, 6, 12)
-    assert report.prompts == 4  # equal pictures in two files are one
+    assert report.prompts == 4  # equal images in two files are one
     assert report.pairs_per_prompt == {1: 2, 2: 2}
     assert report.domains == {"multimodal": 3, "math": 2, "text": 1}
-    assert report.pictures.distinct == 3 - 1
-    assert report.pictures.per_row == {0: 3, 1: 3}
-    assert report.pictures.kinds == {"PNG": 2}
+    assert report.images.distinct == 3 - 1
+    assert report.images.per_row == {0: 3, 1: 3}
+    assert report.images.kinds == {"PNG": 2}
     assert report.overlap.duplicates == 1
     assert report.overlap.first_duplicates[0][0].endswith("row 5")
     (source,) = report.sources
@@ -72,7 +72,7 @@ def test_scores_and_first_weights_are_those_of_the_formula(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     source = SourceFile(
-        path=write(tmp_path, "rows.jsonl", rows), scores=ScorePolicy(scale=(0.0, 5.0))
+        path=write(tmp_path, "rows.jsonl", rows), scores=ScoreOptions(scale=(0.0, 5.0))
     )
     report = check_data([source], CheckSettings(score_scale=(0.0, 10.0)))
     (scores,) = report.scores
@@ -109,14 +109,14 @@ def test_held_out_rows_that_are_trained_on_are_told(
     held_out = [
         scored("What is  2 + 2?", "4", "six", 5, 1),  # but for a blank
         scored("Which colour?", "red", "blue", 5, 1, images=["copy.png"]),
-        scored("How many?", "two", "nine", 5, 1, images=["3.png"]),  # another picture
+        scored("How many?", "two", "nine", 5, 1, images=["3.png"]),  # another image
         scored("Where?", "here", "there", 5, 1),
     ]
     report = check_data(
         [SourceFile(path=write(tmp_path, "rows.jsonl", rows))],
         held_out=[SourceFile(path=write(tmp_path, "held.jsonl", held_out))],
     )
-    assert (report.overlap.shared_prompts, report.overlap.shared_pictures) == (1, 1)
+    assert (report.overlap.shared_prompts, report.overlap.shared_images) == (1, 1)
     assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
     assert any("1 held-out rows share their prompt" in text for text in report.warnings)
 
@@ -132,8 +132,8 @@ def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
     assert report.lengths is not None
     assert report.weights is not None
     assert report.lengths.unit == "tokens"
-    assert report.pictures.tokens is not None
-    assert report.pictures.tokens.count == 3
+    assert report.images.tokens is not None
+    assert report.images.tokens.count == 3
     assert report.weights.pairs == 6 - (report.lengths.dropped or 0)
     assert sum(report.weights.gradient_share.values()) == pytest.approx(1)
     assert 0 < report.weights.w_perf.low <= report.weights.w_perf.high <= 1
@@ -177,30 +177,32 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quick-start's own rows, with drawn pictures in place of the fetched ones."""
+    """The quick-start's own rows, with drawn images in place of the fetched ones."""
     from unidpo_mm_eval.demo import training_rows
     from unidpo_mm_eval.demo.exercises import math_tasks, text_tasks
-    from unidpo_mm_eval.demo.pictures import Canvas
+    from unidpo_mm_eval.demo.images import Canvas
 
     folder = tmp_path_factory.mktemp("quickstart")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     draw = random.Random(0)
     records = []
     for number in range(24):
         kinds = ("animal", "food") if number % 2 else ("animal",)
-        file = folder / "pictures" / f"{number}.png"
-        picture(number, (56, 56)).save(file)
+        file = folder / "images" / f"{number}.png"
+        make_image(number, (56, 56)).save(file)
         canvas = Canvas(id=f"c{number}", file=file, kinds=kinds, concepts=kinds)
         records.append(training_rows.caption_pair(canvas, number, draw))
     records += map(training_rows.task_row, math_tasks("train", 24, seed=0))
     records += map(training_rows.task_row, text_tasks("train", 24, seed=0))
     write(folder, "rows.jsonl", records)
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
 def test_the_data_of_the_quick_start_pass(quick_start: Path) -> None:
-    source = SourceFile(path=str(quick_start / "rows.jsonl"), scores=ScorePolicy(scale=(0.0, 10.0)))
+    source = SourceFile(
+        path=str(quick_start / "rows.jsonl"), scores=ScoreOptions(scale=(0.0, 10.0))
+    )
     report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
     assert not report.problems
     assert report.rows == 72
@@ -210,10 +212,10 @@ def test_thirty_planted_faults_are_all_named(quick_start: Path) -> None:
     good = [json.loads(line) for line in (quick_start / "rows.jsonl").read_text().splitlines()]
     records = list(good)
     for number, (_, fault) in enumerate(FAULTS):
-        base = good[number % 24]  # rows with pictures
+        base = good[number % 24]  # rows with images
         records[2 * number] = {**base, "id": f"fault {number}", **fault}
     path = write(quick_start, "faulty.jsonl", records)
-    source = SourceFile(path=path, scores=ScorePolicy(scale=(0.0, 10.0)), needs_scores=True)
+    source = SourceFile(path=path, scores=ScoreOptions(scale=(0.0, 10.0)), needs_scores=True)
     report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
     named = {problem.where for problem in report.problems}
     expected = {
@@ -287,7 +289,7 @@ def test_rows_are_shown_as_the_model_sees_them(
     path = write(tmp_path, "rows.jsonl", rows)
     result = run("data", "preview", path, "--model", str(checkpoint("llava")), "--rows", "1")
     assert result.exit_code == 0, result.output
-    assert "picture tokens]" in result.output
+    assert "image tokens]" in result.output
     assert "answer 0, score 4: two" in result.output
 
 
@@ -341,17 +343,17 @@ def test_a_run_without_a_row_is_none(tmp_path: Path) -> None:
     assert "there is no row to train on" in result.output
 
 
-def test_rows_that_may_be_left_out_for_their_pictures_are_no_problem(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "p.png")
+def test_rows_that_may_be_left_out_for_their_images_are_no_problem(tmp_path: Path) -> None:
+    make_image(1).save(tmp_path / "p.png")
     rows = [
         scored("?", "a", "b", 3, 1, images=["p.png"]),
         scored("!", "a", "b", 4, 1, images=["gone.png"]),
     ]
     path = write(tmp_path, "rows.jsonl", rows)
-    told = {0: "1 rows would be left out for their pictures", 1: "gone.png' does not exist"}
+    told = {0: "1 rows would be left out for their images", 1: "gone.png' does not exist"}
     for share, code in ((0.5, 0), (0.4, 1)):
-        pictures = f"pictures: {{max_skipped_fraction: {share}}}"
-        result = verdict(tmp_path, f"data: {{sources: [{{path: {path}}}], {pictures}}}\n")
+        images = f"images: {{max_skipped_fraction: {share}}}"
+        result = verdict(tmp_path, f"data: {{sources: [{{path: {path}}}], {images}}}\n")
         assert result.exit_code == code, result.output
         assert told[code] in " ".join(result.output.split())
 

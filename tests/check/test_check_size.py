@@ -1,4 +1,4 @@
-"""A hundred thousand rows with ten thousand pictures: two minutes and two gigabytes at most."""
+"""A hundred thousand rows with ten thousand images: two minutes and two gigabytes at most."""
 
 import json
 import random
@@ -9,19 +9,19 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import picture
+from builders import make_image
 
-ROWS, PICTURES = 100_000, 10_000
+ROWS, IMAGES = 100_000, 10_000
 WORDS = [f"word{number}" for number in range(2000)]
 
 
 def write_rows(folder: Path) -> Path:
     draw = random.Random(0)
-    (folder / "pictures").mkdir()
-    base = picture(1, (640, 480))
-    for number in range(PICTURES):
+    (folder / "images").mkdir()
+    base = make_image(1, (640, 480))
+    for number in range(IMAGES):
         base.putpixel((0, 0), (number % 256, number // 256, 0))
-        base.save(folder / "pictures" / f"{number}.jpg", quality=60)
+        base.save(folder / "images" / f"{number}.jpg", quality=60)
 
     def text(words: int) -> str:
         return " ".join(draw.choices(WORDS, k=words))
@@ -37,7 +37,7 @@ def write_rows(folder: Path) -> Path:
                 "score_rejected": draw.randint(0, 6),
             }
             if number % 2:
-                record["images"] = [f"pictures/{draw.randrange(PICTURES)}.jpg"]
+                record["images"] = [f"images/{draw.randrange(IMAGES)}.jpg"]
             file.write(json.dumps(record) + "\n")
     return path
 

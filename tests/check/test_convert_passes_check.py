@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bad_input import PAIR, SCORED, encoded
-from builders import picture
+from builders import make_image
 from typer.testing import CliRunner
 
 from unidpo_mm.cli.main import build_app
@@ -29,7 +29,7 @@ def write(path: Path, *records: Any) -> Path:
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
-    picture(1).save(folder / "good.png")
+    make_image(1).save(folder / "good.png")
     (folder / "half.jpg").write_bytes(encoded("JPEG")[:500])
     return folder
 
@@ -116,7 +116,7 @@ def test_images_of_urls_are_written_beside_the_rows(
         "model": {"name_or_path": "none"},
         "data": {
             "sources": [{"path": str(source), "fetch_images": True}],
-            "pictures": {"fetch_private_addresses": True},
+            "images": {"fetch_private_addresses": True},
         },
         "loss": {"name": "dpo"},
     }

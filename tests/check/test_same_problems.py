@@ -19,7 +19,7 @@ from unidpo_mm.training.run import arguments_of, rows_of
 from unidpo_mm.training.setup import prepare_data
 
 OF_SCORES = ("scale", "misordered", "ties", "min_margin", "missing")
-OF_PICTURES = ("fetch_private_addresses", "max_pixels")
+OF_IMAGES = ("fetch_private_addresses", "max_pixels")
 NARROW = (600, 2)
 """A size that the processor of Qwen2-VL refuses: its sides differ by more than 200 times."""
 
@@ -94,7 +94,7 @@ def of_run(path: Path) -> set[str]:
     try:
         train_rows, eval_rows = rows_of(recipe)
         _, adapter = training_run.load_family_and_adapter(recipe.model.name_or_path, args)
-        prepare_data(train_rows, eval_rows, args, args.loss_settings(), adapter)
+        prepare_data(train_rows, eval_rows, args, args.configured_loss(), adapter)
     except UniDPOError as error:
         return {str(problem) for problem in error.problems}
     return set()
@@ -102,7 +102,7 @@ def of_run(path: Path) -> set[str]:
 
 def written(bad: Bad, folder: Path) -> dict[str, Any]:
     """Write a kind of bad input as a file; return its source."""
-    aside = (*OF_SCORES, *OF_PICTURES, "needs_scores")
+    aside = (*OF_SCORES, *OF_IMAGES, "needs_scores")
     source = {name: value for name, value in bad.source.items() if name not in aside}
     if "images" in source:
         source["images"] = str(folder)
@@ -125,9 +125,9 @@ def test_every_kind_of_bad_input(
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
     write_surroundings(tmp_path)
     source = written(bad, tmp_path)
-    pictures = {name: bad.source[name] for name in OF_PICTURES if name in bad.source}
+    images = {name: bad.source[name] for name in OF_IMAGES if name in bad.source}
     loss = "uni_dpo" if "needs_scores" in bad.source else "dpo"
-    path = recipe_of(tmp_path, model, source, pictures=pictures, loss=loss)
+    path = recipe_of(tmp_path, model, source, images=images, loss=loss)
     refused = of_run(path)
     assert of_check(path) == refused
     assert refused, "the input is bad"
@@ -156,8 +156,8 @@ SAME_TEXT = {**PAIR, "rejected": "yes "}
         ([GOOD, TOKEN], {}, "placeholders"),
         ([GOOD, LONG], {"max_length": 60, "length_policy": "error"}, "row 2"),
         ([LONG, LONG], {"max_length": 60, "length_policy": "drop"}, "every row is skipped"),
-        ([GOOD, BROKEN], {"pictures": {"max_skipped_fraction": 0.4}}, "does not exist"),
-        ([GOOD, BROKEN, REFUSED], {"pictures": {"max_skipped_fraction": 0.4}}, "refuses"),
+        ([GOOD, BROKEN], {"images": {"max_skipped_fraction": 0.4}}, "does not exist"),
+        ([GOOD, BROKEN, REFUSED], {"images": {"max_skipped_fraction": 0.4}}, "refuses"),
         ([GOOD, BROKEN], {"preflight": False, "length_policy": "drop"}, "nothing looks"),
         ([{**PAIR, "weight": 0}] * 2, {}, "the weights of all 2 pairs are 0"),
         ([{"prompt": "?", "responses": [{"text": "a", "score": 1}]}], {}, "no pair"),
@@ -188,18 +188,18 @@ def test_held_out_rows_are_examined_alike(tmp_path: Path, model: Path) -> None:
 
 def test_an_image_that_the_processor_refuses_can_be_skipped(tmp_path: Path, model: Path) -> None:
     source = rows(tmp_path, *[GOOD] * 5, REFUSED)
-    path = recipe_of(tmp_path, model, source, pictures={"max_skipped_fraction": 0.5})
+    path = recipe_of(tmp_path, model, source, images={"max_skipped_fraction": 0.5})
     assert of_run(path) == set()
     report = checked(path)
     assert not report.problems
-    assert any("1 rows would be left out for their pictures" in text for text in report.warnings)
+    assert any("1 rows would be left out for their images" in text for text in report.warnings)
 
 
 def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) -> None:
     for name, size in (("a", (40, 30)), ("copy", (40, 30)), ("b", (30, 40))):
-        from builders import picture
+        from builders import make_image
 
-        picture(1, size).save(tmp_path / f"{name}.png")
+        make_image(1, size).save(tmp_path / f"{name}.png")
     records = [{**PAIR, "images": [f"{name}.png"]} for name in ("a", "copy", "b", "a")]
     source = rows(tmp_path, *records, PAIR, PAIR, {**PAIR, "tools": [{"name": "f"}]})
     (tmp_path / "held.jsonl").write_text(json.dumps({**PAIR, "prompt": "Where?"}))
@@ -207,7 +207,7 @@ def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) 
     recipe = load_recipe(path)
     args = arguments_of(recipe)
     _, adapter = training_run.load_family_and_adapter(str(model), args)
-    prepared = prepare_data(*rows_of(recipe), args, args.loss_settings(), adapter)
+    prepared = prepare_data(*rows_of(recipe), args, args.configured_loss(), adapter)
     assert prepared.preflight is not None
     assert prepared.preflight.prompts == checked(path).prompts == 4
 

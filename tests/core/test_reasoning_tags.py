@@ -69,7 +69,7 @@ def test_every_notation_is_removed(style):
         ("<|channel|>analysis", "", 1, True),
         ("analysisIs it a cat? No.assistantfinalYes", "Yes", 1, False),
         ("analysisIs it a cat", "", 1, True),
-        ("analysis of the picture: a cat", "analysis of the picture: a cat", 0, False),
+        ("analysis of the image: a cat", "analysis of the image: a cat", 0, False),
     ],
 )
 def test_what_remains(response, text, blocks, unclosed):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unidpo_mm.data.detect import formats
 from unidpo_mm.data.load import Loaded, SourceFile, read_records, read_sources
-from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError, Problem
 
 ALL = [one for cases in BAD.values() for one in cases]
@@ -22,12 +22,12 @@ def source_of(bad: Bad, path: str, folder: Path) -> SourceFile:
     given = {k: v for k, v in bad.source.items() if k not in OF_POLICY}
     if "images" in given:
         given["images"] = str(folder)
-    policy = ScorePolicy(**{k: v for k, v in bad.source.items() if k in OF_POLICY})
+    policy = ScoreOptions(**{k: v for k, v in bad.source.items() if k in OF_POLICY})
     return SourceFile(path=path, scores=policy, **given)
 
 
 def problems_of(loaded: Loaded) -> list[Problem]:
-    """Returns the problems of reading and, of good rows, with their scores and pictures."""
+    """Return the problems of reading and, of good rows, with their scores and images."""
     found = list(loaded.problems)
     for row in loaded.rows:
         found += row.missing_scores()
@@ -112,7 +112,7 @@ RECORDS = st.one_of(
 def test_random_records_raise_our_errors_alone(
     records: list[Any], needs: bool, strict: bool
 ) -> None:
-    policy = ScorePolicy(scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep")
+    policy = ScoreOptions(scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep")
     loaded = read_records(records, SourceFile(path="data", scores=policy, needs_scores=needs))
     for problem in problems_of(loaded):
         assert problem.where.startswith("data set 'data' row")

@@ -142,7 +142,7 @@ def test_token_extras_are_padded_with_the_ids_and_zero_where_a_group_has_none() 
         assert found[2].tolist() == [0] * 5
 
 
-def with_pictures(name: str, *tensors: Tensor, **fields: Any) -> EncodedGroup:
+def with_images(name: str, *tensors: Tensor, **fields: Any) -> EncodedGroup:
     return group(
         name,
         ids(8, 8, 1),
@@ -154,16 +154,16 @@ def with_pictures(name: str, *tensors: Tensor, **fields: Any) -> EncodedGroup:
     )
 
 
-def test_pictures_come_once_for_every_row_of_their_group_in_order() -> None:
+def test_images_come_once_for_every_row_of_their_group_in_order() -> None:
     a, b = torch.full((1, 2), 1.0), torch.full((2, 2), 2.0)
-    batch = collate([with_pictures("a", a), ONE, with_pictures("b", b)], pad_token_id=PAD)
+    batch = collate([with_images("a", a), ONE, with_images("b", b)], pad_token_id=PAD)
     assert batch.image_inputs["pixel_values"][:, 0].tolist() == [1, 1, 2, 2, 2, 2]
     assert "pixel_values" not in collate([ONE], pad_token_id=PAD).image_inputs
 
 
-def test_ragged_pictures_are_filled_up_with_zeros_and_never_cut() -> None:
+def test_ragged_images_are_filled_up_with_zeros_and_never_cut() -> None:
     small, large = torch.ones(1, 2, 3, 2), torch.ones(1, 4, 2, 3) * 2
-    batch = collate([with_pictures("a", small), with_pictures("b", large)], pad_token_id=PAD)
+    batch = collate([with_images("a", small), with_images("b", large)], pad_token_id=PAD)
     found = batch.image_inputs["pixel_values"]
     assert found.shape == (4, 4, 3, 3)
     assert torch.equal(found[0, :2, :3, :2], small[0])
@@ -171,9 +171,9 @@ def test_ragged_pictures_are_filled_up_with_zeros_and_never_cut() -> None:
     assert float(found.sum()) == 2 * float(small.sum() + large.sum())
 
 
-def test_side_tensors_of_pictures_need_not_come_with_every_group() -> None:
-    sized = with_pictures("a", torch.ones(1, 2), image_sizes=torch.tensor([[3, 4]]))
-    batch = collate([sized, with_pictures("b", torch.ones(1, 2))], pad_token_id=PAD)
+def test_side_tensors_of_images_need_not_come_with_every_group() -> None:
+    sized = with_images("a", torch.ones(1, 2), image_sizes=torch.tensor([[3, 4]]))
+    batch = collate([sized, with_images("b", torch.ones(1, 2))], pad_token_id=PAD)
     assert batch.image_inputs["image_sizes"].tolist() == [[3, 4], [3, 4]]
     assert batch.image_inputs["pixel_values"].shape == (4, 2)
 
@@ -183,12 +183,12 @@ def test_nothing_to_collate_is_refused() -> None:
         collate([], pad_token_id=PAD)
 
 
-def test_the_collator_gives_a_mapping_and_adds_a_filler_where_pictures_lack() -> None:
-    filler = dataclasses.replace(with_pictures("filler", torch.ones(1, 2)), weight=0.0)
+def test_the_collator_gives_a_mapping_and_adds_a_filler_where_images_lack() -> None:
+    filler = dataclasses.replace(with_images("filler", torch.ones(1, 2)), weight=0.0)
     collator = GroupCollator(pad_token_id=PAD, filler=filler)
     text = collator([ONE])["batch"]
     assert text.pair_weight.tolist() == [1.0, 0.0]
     assert text.image_inputs["pixel_values"].shape == (2, 2)
-    seen = collator([ONE, with_pictures("a", torch.ones(1, 2))])["batch"]
+    seen = collator([ONE, with_images("a", torch.ones(1, 2))])["batch"]
     assert seen.pair_weight.tolist() == [1.0, 1.0]
     assert GroupCollator(pad_token_id=PAD)([ONE])["batch"].num_pairs == 1

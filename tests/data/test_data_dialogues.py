@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data.load import read_records
 from unidpo_mm.errors import Problem
@@ -117,8 +117,8 @@ def test_a_system_turn_of_dialogues_belongs_to_the_prompt() -> None:
     assert turns(parsed(both)) == [("system", "Be brief."), ("user", "One?")]
 
 
-def test_pictures_of_shared_turns_are_kept() -> None:
-    shown = user([{"type": "image", "image": picture(1)}, {"type": "text", "text": "And now?"}])
+def test_images_of_shared_turns_are_kept() -> None:
+    shown = user([{"type": "image", "image": make_image(1)}, {"type": "text", "text": "And now?"}])
     before = [ONE, assistant("1"), shown]
     row = parsed(
         {
@@ -128,7 +128,7 @@ def test_pictures_of_shared_turns_are_kept() -> None:
         }
     )
     assert [message.image_slots for message in row.messages] == [0, 0, 1]
-    assert row.images[0].open().size == picture().size
+    assert row.images[0].open().size == make_image().size
 
 
 @pytest.mark.parametrize("prompt", ["One?", None])

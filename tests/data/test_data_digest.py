@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import picture, row
+from builders import make_image, row
 from PIL import Image
 
 from unidpo_mm.data.digest import DataDigest, data_digest, difference
@@ -92,9 +92,9 @@ def test_everything_that_the_model_sees_counts(
 
 def test_images_count_by_their_content(tmp_path: Path) -> None:
     def of_file(name: str, shade: int) -> PreferenceRow:
-        picture(shade).save(tmp_path / name)
+        make_image(shade).save(tmp_path / name)
         images = (FileImage(tmp_path / name, "here"),)
-        return dataclasses.replace(row(images=[picture()]), images=images)
+        return dataclasses.replace(row(images=[make_image()]), images=images)
 
     first = data_digest([of_file("a.png", 1)])
     assert data_digest([of_file("moved.png", 1)]) == first
@@ -103,15 +103,15 @@ def test_images_count_by_their_content(tmp_path: Path) -> None:
     gone = data_digest(
         [
             dataclasses.replace(
-                row(images=[picture()]), images=(FileImage(tmp_path / "a.png", "here"),)
+                row(images=[make_image()]), images=(FileImage(tmp_path / "a.png", "here"),)
             )
         ]
     )
     assert gone != first
 
-    memory = data_digest([row(images=[picture(1)])])
-    assert data_digest([row(images=[picture(1)])]) == memory
-    assert data_digest([row(images=[picture(2)])]) != memory
+    memory = data_digest([row(images=[make_image(1)])])
+    assert data_digest([row(images=[make_image(1)])]) == memory
+    assert data_digest([row(images=[make_image(2)])]) != memory
     flat = Image.new("RGB", (20, 30)), Image.new("RGB", (30, 20))  # the same bytes in two sizes
     assert data_digest([row(images=[flat[0]])]) != data_digest([row(images=[flat[1]])])
 

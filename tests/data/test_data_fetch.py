@@ -9,19 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data import fetch
 from unidpo_mm.data.fetch import PrivateAddressError, fetched
 from unidpo_mm.data.load import SourceFile, read_records
-from unidpo_mm.errors import PictureError
+from unidpo_mm.errors import ImageError
 
 Serve = Callable[[BaseHTTPRequestHandler], None]
 
 
 def png() -> bytes:
     stream = io.BytesIO()
-    picture(1).save(stream, "PNG")
+    make_image(1).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -186,8 +186,8 @@ def test_a_row_names_the_key_that_allows_private_addresses(
     answers["/a.png"] = sent(png())
     record = {"prompt": "?", "chosen": "a", "rejected": "b", "images": [f"{url}/a.png"]}
     (row,) = read_records([record], SourceFile(path="data", fetch_images=True)).rows
-    with pytest.raises(PictureError, match="fetch_private_addresses"):
+    with pytest.raises(ImageError, match="fetch_private_addresses"):
         row.images[0].open()
     allowed = SourceFile(path="data", fetch_images=True, fetch_private_addresses=True)
     (row,) = read_records([record], allowed).rows
-    assert row.images[0].open().size == picture().size
+    assert row.images[0].open().size == make_image().size

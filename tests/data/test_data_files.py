@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data.load import SourceFile, load_rows, read_sources
-from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError
 
 RECORDS: list[dict[str, Any]] = [
@@ -51,7 +51,7 @@ def write(folder: Path, kind: str, records: list[dict[str, Any]]) -> Path:
 
 def load(path: Path, **settings: Any) -> Any:
     scale = settings.pop("score_scale", None)
-    scores = ScorePolicy(scale=settings.pop("scale", None))
+    scores = ScoreOptions(scale=settings.pop("scale", None))
     source = SourceFile(path=str(path), scores=scores, **settings)
     return load_rows([source], score_scale=scale)
 
@@ -64,31 +64,31 @@ def problems_of(*sources: SourceFile) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    picture(1).save(tmp_path / "p.png")
+    make_image(1).save(tmp_path / "p.png")
     rows = load(write(tmp_path, kind, RECORDS))
     assert [row.id for row in rows] == ["a", "b"]
     assert [row.domain for row in rows] == ["multimodal", "math"]
     assert [row.source for row in rows] == ["rows", "rows"]
     assert [[r.text for r in row.responses] for row in rows] == [["yes", "no"], ["4", "5"]]
     assert rows[0].messages[0].image_slots == 1
-    assert rows[0].images[0].open().tobytes() == picture(1).tobytes()
+    assert rows[0].images[0].open().tobytes() == make_image(1).tobytes()
     assert rows[1].messages[0].parts == ("2 + 2?",)
 
 
-def test_pictures_inside_parquet_are_read_as_datasets_writes_them(tmp_path: Path) -> None:
+def test_images_inside_parquet_are_read_as_datasets_writes_them(tmp_path: Path) -> None:
     from datasets import Dataset, Features, Image, List, Value
 
     data = {
         "prompt": ["?"],
         "chosen": ["y"],
         "rejected": ["n"],
-        "images": [[picture(1), picture(2)]],
+        "images": [[make_image(1), make_image(2)]],
     }
     features = Features({**{n: Value("string") for n in list(data)[:3]}, "images": List(Image())})
     Dataset.from_dict(data, features=features).to_parquet(tmp_path / "rows.parquet")
     (row,) = load(tmp_path / "rows.parquet")
     assert [image.open().tobytes() for image in row.images] == [
-        picture(n).tobytes() for n in (1, 2)
+        make_image(n).tobytes() for n in (1, 2)
     ]
 
 
@@ -97,7 +97,7 @@ def test_a_data_set_in_memory_gives_its_rows(tmp_path: Path) -> None:
 
     from unidpo_mm.data.load import rows_from_records
 
-    picture(1).save(tmp_path / "p.png")
+    make_image(1).save(tmp_path / "p.png")
     rows = rows_from_records(Dataset.from_list(RECORDS), images=tmp_path)
     assert [row.id for row in rows] == ["a", "b"]
     assert [len(row.images) for row in rows] == [1, 0]
@@ -110,14 +110,14 @@ def test_a_folder_of_parquet_files_is_read_in_order(tmp_path: Path) -> None:
     assert [row.id for row in load(tmp_path)] == ["a", "b"]
 
 
-def test_a_source_has_a_name_a_domain_and_a_folder_of_pictures(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    picture(1).save(tmp_path / "pictures" / "p.png")
+def test_a_source_has_a_name_a_domain_and_a_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    make_image(1).save(tmp_path / "images" / "p.png")
     rows = load(
         write(tmp_path, "jsonl", RECORDS),
         name="mine",
         domain="text",
-        images=str(tmp_path / "pictures"),
+        images=str(tmp_path / "images"),
     )
     assert {row.source for row in rows} == {"mine"}
     assert [row.domain for row in rows] == ["text", "math"]  # a row's own domain comes first
@@ -167,7 +167,7 @@ def test_scores_outside_their_declared_scale_are_refused_with_row_and_field(
     ]
     path = write(tmp_path, "jsonl", records)
     path.write_text(path.read_text().replace("\n\n", "\n"))
-    found = problems_of(SourceFile(path=str(path), scores=ScorePolicy(scale=(0.0, 5.0))))
+    found = problems_of(SourceFile(path=str(path), scores=ScoreOptions(scale=(0.0, 5.0))))
     assert [text.split(":")[0] for text in found] == [
         f"{path} row 1, field 'score_chosen'",
         f"{path} row 1, field 'score_rejected'",

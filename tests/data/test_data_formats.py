@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 from PIL import Image
 
 from unidpo_mm.data.load import SourceFile, read_records, rows_from_records
@@ -118,25 +118,25 @@ def test_an_answer_that_is_another_conversation_is_refused(turns: Any) -> None:
     assert "the prompt followed by it" in remedy
 
 
-# ---- pictures ----
+# ---- images ----
 
 
 def test_placeholders_stand_where_they_are_written() -> None:
-    row = parsed({**PAIR, "prompt": "<image>\nCompare <image> now", "images": [picture(1)] * 2})
+    row = parsed({**PAIR, "prompt": "<image>\nCompare <image> now", "images": [make_image(1)] * 2})
     assert row.messages == (Message("user", (SLOT, "Compare ", SLOT, " now")),)
     assert row.domain == "multimodal"
 
 
 def test_slots_are_put_in_front_of_the_first_question_where_there_are_none() -> None:
     prompt = [SYSTEM, user("What?"), assistant("It?"), user("That.")]
-    row = parsed({**PAIR, "prompt": prompt, "images": [picture(1), picture(2)]})
+    row = parsed({**PAIR, "prompt": prompt, "images": [make_image(1), make_image(2)]})
     assert [m.image_slots for m in row.messages] == [0, 2, 0, 0]
     assert row.messages[1].parts == (SLOT, SLOT, "What?")
 
 
 def test_image_parts_of_a_conversation_are_slots() -> None:
     content = [{"type": "text", "text": "Look: "}, {"type": "image"}]
-    row = parsed({**PAIR, "prompt": [user(content)], "images": [picture(1)]})
+    row = parsed({**PAIR, "prompt": [user(content)], "images": [make_image(1)]})
     assert row.messages[0].parts == ("Look: ", SLOT)
 
 
@@ -149,7 +149,7 @@ def test_none_keys_that_arrow_adds_are_no_content() -> None:
         "prompt": [{**user(content), "name": None}],
         "chosen": [{**assistant("yes"), "name": None}],
         "rejected": [{**assistant("no"), "name": None}],
-        "images": [picture(1)],
+        "images": [make_image(1)],
         "image": None,
         "responses": None,
         "score_chosen": None,
@@ -170,8 +170,8 @@ def as_bytes(image: Image.Image) -> bytes:
 
 @pytest.mark.parametrize("column", ["image", "images"])
 @pytest.mark.parametrize("kind", ["PIL", "bytes", "dict of bytes", "dict of path", "path"])
-def test_pictures_come_in_every_form(tmp_path: Path, kind: str, column: str) -> None:
-    image = picture(3)
+def test_images_come_in_every_form(tmp_path: Path, kind: str, column: str) -> None:
+    image = make_image(3)
     image.save(tmp_path / "p.png")
     value: Any = {
         "PIL": image,
@@ -186,8 +186,8 @@ def test_pictures_come_in_every_form(tmp_path: Path, kind: str, column: str) -> 
     assert row.messages[0].image_slots == 1
 
 
-def test_paths_are_relative_to_the_folder_of_the_pictures(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "p.png")
+def test_paths_are_relative_to_the_folder_of_the_images(tmp_path: Path) -> None:
+    make_image(1).save(tmp_path / "p.png")
     (row,) = rows_from_records([{**PAIR, "image": "p.png"}], images=tmp_path)
     assert row.images[0].open().size == (40, 30)
 
@@ -195,17 +195,21 @@ def test_paths_are_relative_to_the_folder_of_the_pictures(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("record", "where", "found"),
     [
-        ({"images": [picture(1)], "prompt": "a <image> b <image>"}, "images", "1 picture(s) for 2"),
-        ({"images": [picture(1)] * 2, "prompt": "a <image>"}, "images", "2 picture(s) for 1"),
-        ({"prompt": "a <image>"}, "images", "0 picture(s) for 1 picture placeholder(s)"),
-        ({"image": "https://x.org/p.png"}, "image", "the picture is an address (https://x.org"),
-        ({"images": ["http://x.org/p.png"]}, "images", "the picture is an address"),
-        ({"images": [3]}, "images", "a picture is int ('3')"),
-        ({"images": [{"file": "p.png"}]}, "images", "a picture is dict"),
-        ({"rejected_images": [picture(1)]}, "rejected_images", "not understood yet"),
+        (
+            {"images": [make_image(1)], "prompt": "a <image> b <image>"},
+            "images",
+            "1 image(s) for 2",
+        ),
+        ({"images": [make_image(1)] * 2, "prompt": "a <image>"}, "images", "2 image(s) for 1"),
+        ({"prompt": "a <image>"}, "images", "0 image(s) for 1 image placeholder(s)"),
+        ({"image": "https://x.org/p.png"}, "image", "the image is an address (https://x.org"),
+        ({"images": ["http://x.org/p.png"]}, "images", "the image is an address"),
+        ({"images": [3]}, "images", "an image is int ('3')"),
+        ({"images": [{"file": "p.png"}]}, "images", "an image is dict"),
+        ({"rejected_images": [make_image(1)]}, "rejected_images", "not understood yet"),
     ],
 )
-def test_wrong_pictures_are_refused(record: dict[str, Any], where: str, found: str) -> None:
+def test_wrong_images_are_refused(record: dict[str, Any], where: str, found: str) -> None:
     ((place, text, remedy),) = problems_of({**PAIR, **record})
     assert place == f"data set 'data' row 1, field '{where}'"
     assert found in text
@@ -265,7 +269,7 @@ NAN = math.nan
         ({"prompt": [{"role": "user", "content": None}]}, "prompt", "content is nothing"),
         ({"prompt": [user([{"type": "video"}])]}, "prompt", "a part of a message is"),
         ({"chosen": 3}, "chosen", "found int"),
-        ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "holds a picture placeholder"),
+        ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "holds an image placeholder"),
         ({"score_chosen": NAN}, "score_chosen", "found nan"),
         ({"score_rejected": math.inf}, "score_rejected", "found inf"),
         ({"score_chosen": "4"}, "score_chosen", "found '4'"),
@@ -316,7 +320,7 @@ def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
 def test_all_mistakes_of_one_row_are_told_at_once(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
-    """What the row as a whole finds, a lacking score and a lost picture too; nothing made up."""
+    """What the row as a whole finds, a lacking score and a lost image too; nothing made up."""
     source = SourceFile(path="data", images=str(tmp_path), needs_scores=True)
     problems = read_records([{**SCORED, **changed}], source).problems
     assert {p.where.split("'")[-2] for p in problems} == fields

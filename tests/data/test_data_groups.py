@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 from trainers import config, make_trainer
 
-from unidpo_mm.data.groups import group_by_prompt, weigh_by_group
+from unidpo_mm.data.groups import group_by_prompt, weight_by_group
 from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.records import Pair
 
@@ -35,7 +35,7 @@ RECORDS = [
 
 
 def test_rows_of_one_prompt_are_joined() -> None:
-    first, who, other_domain = group_by_prompt(rows_from_records(RECORDS), most_pairs=8)
+    first, who, other_domain = group_by_prompt(rows_from_records(RECORDS), max_pairs=8)
     assert [response.text for response in first.responses] == ["aaa", "bbb", "ccc", "ddd"]
     assert first.pairs == (Pair(0, 1), Pair(0, 2, 0.5), Pair(1, 3))
     assert first.id == "data:1 + data:3 + data:4"
@@ -48,39 +48,39 @@ def test_rows_of_one_prompt_are_joined() -> None:
     ("most", "sizes"), [(1, [1, 1, 1, 1, 1]), (2, [2, 1, 1, 1]), (3, [3, 1, 1])]
 )
 def test_a_group_stays_within_a_micro_batch(most: int, sizes: list[int]) -> None:
-    joined = group_by_prompt(rows_from_records(RECORDS), most_pairs=most)
+    joined = group_by_prompt(rows_from_records(RECORDS), max_pairs=most)
     assert sorted((len(row.pairs) for row in joined), reverse=True) == sizes
 
 
-def test_the_same_prompt_with_another_picture_is_another_prompt() -> None:
+def test_the_same_prompt_with_another_image_is_another_prompt() -> None:
     (row,) = rows_from_records([pair("What?", "a", "b")])
-    slot = rows_from_records([{**pair("<image> What?", "a", "b"), "images": [picture_file(1)]}])
-    other = rows_from_records([{**pair("<image> What?", "a", "b"), "images": [picture_file(2)]}])
-    again = rows_from_records([{**pair("<image> What?", "a", "c"), "images": [picture_file(1)]}])
+    slot = rows_from_records([{**pair("<image> What?", "a", "b"), "images": [image_file(1)]}])
+    other = rows_from_records([{**pair("<image> What?", "a", "b"), "images": [image_file(2)]}])
+    again = rows_from_records([{**pair("<image> What?", "a", "c"), "images": [image_file(1)]}])
     rows = [dataclasses.replace(r, id=str(n)) for n, r in enumerate([row, *slot, *other, *again])]
-    assert [len(r.pairs) for r in group_by_prompt(rows, most_pairs=9)] == [1, 2, 1]
+    assert [len(r.pairs) for r in group_by_prompt(rows, max_pairs=9)] == [1, 2, 1]
 
 
-def picture_file(seed: int) -> Any:
-    return picture(seed)
+def image_file(seed: int) -> Any:
+    return make_image(seed)
 
 
 def test_the_same_answer_with_another_score_is_another_answer() -> None:
     records = [pair("What?", "a", "b"), {**pair("What?", "a", "c"), "score_chosen": 3.0}]
-    (joined,) = group_by_prompt(rows_from_records(records), most_pairs=9)
+    (joined,) = group_by_prompt(rows_from_records(records), max_pairs=9)
     assert [response.score for response in joined.responses] == [5.0, 4.0, 3.0, 2.0]
 
 
 def test_rows_without_pairs_stay_alone() -> None:
     single = {"prompt": "What?", "responses": [{"text": "a", "score": 1}]}
     rows = rows_from_records([single, single | {"id": "2"}])
-    assert group_by_prompt(rows, most_pairs=9) == rows
+    assert group_by_prompt(rows, max_pairs=9) == rows
 
 
 def test_a_group_counts_once() -> None:
-    (joined,) = weigh_by_group(group_by_prompt(rows_from_records(RECORDS[:1] * 1), most_pairs=9))
+    (joined,) = weight_by_group(group_by_prompt(rows_from_records(RECORDS[:1] * 1), max_pairs=9))
     assert [p.weight for p in joined.pairs] == [1.0]
-    first, *_ = weigh_by_group(group_by_prompt(rows_from_records(RECORDS), most_pairs=9))
+    first, *_ = weight_by_group(group_by_prompt(rows_from_records(RECORDS), max_pairs=9))
     assert [p.weight for p in first.pairs] == pytest.approx([1 / 3, 1 / 6, 1 / 3])
 
 

@@ -1,4 +1,4 @@
-"""Pictures are opened upright and in RGB, or refused by name; equal pictures have equal keys."""
+"""Images are opened upright and in RGB, or refused by name; equal images have equal keys."""
 
 import base64
 import dataclasses
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import load_tiny, picture, row
+from builders import load_tiny, make_image, row
 from PIL import Image
 
 from unidpo_mm.data.images import (
     FileImage,
+    ImageRules,
     MemoryImage,
-    PictureRules,
     image_refs,
 )
 from unidpo_mm.data.preflight import preflight
@@ -32,13 +32,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
 def test_every_mode_is_opened_as_rgb(mode: str) -> None:
-    image = picture(1).convert(mode)
+    image = make_image(1).convert(mode)
     found = MemoryImage(image, "here").open()
     assert (found.mode, found.size) == ("RGB", image.size)
 
 
 def test_a_turned_photograph_is_opened_upright(tmp_path: Path) -> None:
-    image = picture(1, (40, 20))
+    image = make_image(1, (40, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     image.save(tmp_path / "p.jpg", exif=exif)
@@ -46,18 +46,16 @@ def test_a_turned_photograph_is_opened_upright(tmp_path: Path) -> None:
 
 
 WHERE = "rows.jsonl row 3, field 'images'"
-JPEG = encoded(picture(1, (200, 200)), "JPEG")
-PNG = encoded(picture(1))
+JPEG = encoded(make_image(1, (200, 200)), "JPEG")
+PNG = encoded(make_image(1))
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no picture", PNG[: len(PNG) // 2], PNG[:20], JPEG[: len(JPEG) // 2], JPEG[:30]],
+    [b"", b"no image", PNG[: len(PNG) // 2], PNG[:20], JPEG[: len(JPEG) // 2], JPEG[:30]],
     ids=["empty", "text", "half a PNG", "a PNG's head", "half a JPEG", "a JPEG's head"],
 )
-def test_a_broken_picture_is_refused_with_row_field_and_name(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_broken_image_is_refused_with_row_field_and_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.png").write_bytes(content)
     for image, name in (
         (FileImage(tmp_path / "p.png", WHERE), str(tmp_path / "p.png")),
@@ -71,26 +69,26 @@ def test_a_broken_picture_is_refused_with_row_field_and_name(
         assert "cannot be read" in problem.found
 
 
-def test_a_lazily_opened_picture_that_is_broken_is_refused_too(tmp_path: Path) -> None:
+def test_a_lazily_opened_image_that_is_broken_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(JPEG[: len(JPEG) // 2])
     lazy = Image.open(tmp_path / "p.jpg")
     with pytest.raises(DataError, match="cannot be read"):
         MemoryImage(lazy, WHERE).open()
 
 
-def test_a_missing_picture_is_refused_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row 3, field 'images': the picture .* does not exist"):
+def test_a_missing_image_is_refused_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 3, field 'images': the image .* does not exist"):
         FileImage(tmp_path / "p.png", WHERE).open()
 
 
-def test_keys_are_equal_for_equal_pictures_and_for_no_others(tmp_path: Path) -> None:
+def test_keys_are_equal_for_equal_images_and_for_no_others(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "b.png").write_bytes(PNG)
-    (tmp_path / "c.png").write_bytes(encoded(picture(2)))
+    (tmp_path / "c.png").write_bytes(encoded(make_image(2)))
     keys = [FileImage(tmp_path / f"{n}.png", "").key() for n in "abc"]
     assert keys[0] == keys[1] != keys[2]
     assert keys[0] == MemoryImage(PNG, "").key()
-    in_memory = [MemoryImage(picture(n), "").key() for n in (1, 1, 2)]
+    in_memory = [MemoryImage(make_image(n), "").key() for n in (1, 1, 2)]
     assert in_memory[0] == in_memory[1] != in_memory[2]
     flat, tall = Image.new("L", (8, 2)), Image.new("L", (2, 8))
     assert MemoryImage(flat, "").key() != MemoryImage(tall, "").key()
@@ -112,10 +110,10 @@ def row_with(image: Any, name: str) -> PreferenceRow:
     )
 
 
-def test_preflight_finds_every_bad_picture_and_prompt(checkpoint: Any, tmp_path: Path) -> None:
+def test_preflight_finds_every_bad_image_and_prompt(checkpoint: Any, tmp_path: Path) -> None:
     adapter = load_tiny(checkpoint("llava"), max_length=60).adapter
     rows = [
-        row_with(MemoryImage(picture(1), "rows row 1"), "1"),
+        row_with(MemoryImage(make_image(1), "rows row 1"), "1"),
         row_with(FileImage(tmp_path / "missing.png", "rows row 2"), "2"),
         row("3", "long " * 60),
         row_with(MemoryImage(b"broken", "rows row 4"), "4"),
@@ -129,15 +127,15 @@ def test_preflight_finds_every_bad_picture_and_prompt(checkpoint: Any, tmp_path:
 def test_preflight_counts_what_a_run_will_see(checkpoint: Any) -> None:
     adapter = load_tiny(checkpoint("llava"), max_length=40).adapter
     rows = [
-        row("a", "What?", ("x", "y"), images=[picture(1)]),
-        row("b", "What?", ("x", "z"), images=[picture(1)]),
-        row("c", "What?", ("x", "z"), images=[picture(2)]),
+        row("a", "What?", ("x", "y"), images=[make_image(1)]),
+        row("b", "What?", ("x", "z"), images=[make_image(1)]),
+        row("c", "What?", ("x", "z"), images=[make_image(2)]),
         row("d", "What?", ("x " * 30, "y", "z"), (3.0, 1.0, 1.0), pairs=[Pair(0, 1), Pair(0, 2)]),
     ]
     found = preflight(rows, adapter)
     assert (found.rows, found.pairs, found.responses, found.images) == (4, 5, 9, 3)
     assert found.domains == {"multimodal": 3, "text": 1}
-    assert found.prompts == 3  # two rows share picture and question
+    assert found.prompts == 3  # two rows share image and question
     assert (found.longest, found.cut_responses) == (40, 1)
 
 
@@ -157,11 +155,11 @@ def test_preflight_keeps_all_problems_and_prints_one_line(
     assert "30 more problems" in str(error.value.problems[-1])
 
 
-def test_rows_with_unreadable_pictures_are_left_out_up_to_a_share(
+def test_rows_with_unreadable_images_are_left_out_up_to_a_share(
     checkpoint: Any, tmp_path: Path
 ) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
-    good = [row_with(MemoryImage(picture(n), f"rows row {n}"), str(n)) for n in range(3)]
+    good = [row_with(MemoryImage(make_image(n), f"rows row {n}"), str(n)) for n in range(3)]
     rows = [*good, row_with(FileImage(tmp_path / "missing.png", "rows row 4"), "4")]
     found = preflight(rows, adapter, max_skipped_fraction=0.25)
     assert (found.rows, found.left_out) == (3, {3})
@@ -192,7 +190,7 @@ def test_sixteen_bits_keep_their_shades(tmp_path: Path, kind: str, name: str) ->
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
-    first, second = picture(1), picture(2)
+    first, second = make_image(1), make_image(2)
     content = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
     found = MemoryImage(content, WHERE).open()
     colours = zip(found.tobytes(), first.tobytes(), strict=True)
@@ -201,25 +199,25 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
 
 
 def test_a_palette_with_transparency_is_read_by_its_colours() -> None:
-    image = picture(1).quantize(16)
+    image = make_image(1).quantize(16)
     content = encoded(image, "PNG", transparency=0)
     assert MemoryImage(content, WHERE).open().size == image.size
 
 
-def test_base64_with_and_without_its_header_is_the_picture(tmp_path: Path) -> None:
+def test_base64_with_and_without_its_header_is_the_image(tmp_path: Path) -> None:
     text = base64.b64encode(PNG).decode()
     for written in (text, f"data:image/png;base64,{text}"):
-        (found,) = image_refs(written, PictureRules(folder=tmp_path), WHERE)
-        assert found.open().tobytes() == picture(1).tobytes()
+        (found,) = image_refs(written, ImageRules(folder=tmp_path), WHERE)
+        assert found.open().tobytes() == make_image(1).tobytes()
 
 
 def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "p.png").write_bytes(PNG)
     (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "pictures").symlink_to(tmp_path / "far")
-    rules = PictureRules(folder=tmp_path / "near", stated=True)
-    (found,) = image_refs("pictures/p.png", rules, WHERE)
+    (tmp_path / "near" / "images").symlink_to(tmp_path / "far")
+    rules = ImageRules(folder=tmp_path / "near", stated=True)
+    (found,) = image_refs("images/p.png", rules, WHERE)
     assert found.open().size == (40, 30)
 
 
@@ -227,14 +225,14 @@ def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
 def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written: str) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
     written = written.format(folder=tmp_path)
-    inside = PictureRules(folder=tmp_path / "inside", stated=True)
+    inside = ImageRules(folder=tmp_path / "inside", stated=True)
     with pytest.raises(WrongValue, match="lies outside the folder"):
         image_refs(written, inside, WHERE)
     allowed = dataclasses.replace(inside, allow_outside=True)
     assert image_refs(written, allowed, WHERE)[0].open().size == (40, 30)
 
 
-def test_a_picture_is_fetched_once_where_that_is_asked_for(
+def test_a_image_is_fetched_once_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
@@ -253,10 +251,10 @@ def test_a_picture_is_fetched_once_where_that_is_asked_for(
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    rules = PictureRules(fetch=True, fetch_private=True)
+    rules = ImageRules(fetch=True, fetch_private=True)
     for _ in range(2):
         (found,) = image_refs(f"{address}/p.png", rules, WHERE)
-        assert found.open().tobytes() == picture(1).tobytes()
+        assert found.open().tobytes() == make_image(1).tobytes()
     assert asked == ["/p.png"]
     (gone,) = image_refs(f"{address}/gone.png", rules, WHERE)
     with pytest.raises(DataError, match="cannot be fetched"):
@@ -269,7 +267,7 @@ def test_a_picture_is_fetched_once_where_that_is_asked_for(
 def test_the_model_gets_what_its_own_processor_makes_of_the_file(
     checkpoint: Any, tmp_path: Path, model_type: str, mode: str
 ) -> None:
-    picture(1, (56, 42)).convert(mode).save(tmp_path / "p.png")
+    make_image(1, (56, 42)).convert(mode).save(tmp_path / "p.png")
     loaded = load_tiny(checkpoint(model_type))
     group = loaded.adapter.encode(row_with(FileImage(tmp_path / "p.png", WHERE), "1"))
     processor = loaded.adapter.processor

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import picture
+from builders import make_image
 from PIL import Image
 
 from unidpo_mm.data.load import SourceFile, read_records
 from unidpo_mm.records import PreferenceRow
 
-PIXELS = np.asarray(picture(3), dtype=np.uint8)
+PIXELS = np.asarray(make_image(3), dtype=np.uint8)
 FLOATS = PIXELS.astype(np.float32) / 255
 PAIR = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 
@@ -35,7 +35,7 @@ def parsed(images: Any, **fields: Any) -> PreferenceRow:
         torch.from_numpy(PIXELS.copy()).permute(2, 0, 1),
         torch.from_numpy(FLOATS).permute(2, 0, 1).requires_grad_(),
         PIXELS[None],
-        [[picture(3)]],
+        [[make_image(3)]],
         [[PIXELS]],
     ],
 )
@@ -77,8 +77,8 @@ def test_where_both_ends_could_be_channels_the_library_decides() -> None:
         (np.zeros(4), "an array of 4 is not an image"),
         (np.zeros((0, 5, 3)), "an array of 0 x 5 x 3 is not an image"),
         (np.full((4, 5, 3), "a"), "an array of <U1"),
-        ([[["nested.png"]]], "a picture is list"),
-        ({"file": 3}, "a picture is dict"),
+        ([[["nested.png"]]], "an image is list"),
+        ({"file": 3}, "an image is dict"),
     ],
 )
 def test_what_is_not_an_image_is_refused(value: Any, found: str) -> None:
@@ -96,32 +96,32 @@ def test_an_empty_entry_is_no_image(value: Any) -> None:
     row = parsed(value)
     assert row.images == ()
     assert row.domain == "text"
-    assert len(parsed(value, image=picture(1)).images) == 1
+    assert len(parsed(value, image=make_image(1)).images) == 1
     part = {"type": "image", "image": value[0] if isinstance(value, list) and value else None}
     if not isinstance(part["image"], list):
         inside = [{"role": "user", "content": [part, {"type": "text", "text": "?"}]}]
-        assert len(parsed([picture(1)], prompt=inside).images) == 1
+        assert len(parsed([make_image(1)], prompt=inside).images) == 1
 
 
 def test_an_empty_entry_for_a_placeholder_is_told() -> None:
     (problem,) = read_records([{**PAIR, "prompt": "<image>?", "images": [None]}]).problems
-    assert "0 picture(s) for 1" in problem.found
+    assert "0 image(s) for 1" in problem.found
 
 
 def test_paths_and_file_urls_name_files(tmp_path: Path) -> None:
     folder = tmp_path / "my images"
     folder.mkdir()
-    picture(1).save(folder / "a b.png")
+    make_image(1).save(folder / "a b.png")
     url = (folder / "a b.png").as_uri()
     assert "%20" in url
     for value in (folder / "a b.png", url, url.replace("file://", "file://localhost"),
                   url.replace("%20", " "), {"path": url}, {"url": url}):  # fmt: skip
         (image,) = parsed([value]).images
-        assert image.open().size == picture().size
+        assert image.open().size == make_image().size
     part = {"type": "image_url", "image_url": {"url": url}}
     inside = [{"role": "user", "content": [part, {"type": "text", "text": "?"}]}]
     (image,) = parsed(None, prompt=inside).images
-    assert image.open().size == picture().size
+    assert image.open().size == make_image().size
 
 
 @pytest.mark.parametrize(

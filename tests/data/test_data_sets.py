@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.detect import formats
@@ -23,7 +23,7 @@ class Expected(NamedTuple):
     question: str
     answers: dict[str, float | None]
     """Answer -> score, as the pairs name them: first pair's chosen first."""
-    pictures: int = 0
+    images: int = 0
     rows: int = 1
 
 
@@ -132,10 +132,10 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for number, name in enumerate(("bird", "branch")):
-        picture(number + 1).save(folder / f"{name}.png")
+        make_image(number + 1).save(folder / f"{name}.png")
     return folder
 
 
@@ -144,8 +144,8 @@ def fixture(name: str) -> Path:
     return path
 
 
-def read(path: Path, pictures: Path) -> tuple[list[PreferenceRow], SourceReport]:
-    loaded = read_sources([SourceFile(path=str(path), images=str(pictures))])
+def read(path: Path, images: Path) -> tuple[list[PreferenceRow], SourceReport]:
+    loaded = read_sources([SourceFile(path=str(path), images=str(images))])
     assert not loaded.problems
     (report,) = loaded.reports
     return loaded.rows, report
@@ -157,14 +157,14 @@ def test_every_fixture_and_every_format_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_data_set_is_read_by_the_format_it_fits(name: str, pictures: Path) -> None:
-    rows, report = read(fixture(name), pictures)
+def test_a_data_set_is_read_by_the_format_it_fits(name: str, images: Path) -> None:
+    rows, report = read(fixture(name), images)
     expected = EXPECTED[name]
     assert set(report.formats) == {expected.format}
     assert len(rows) == expected.rows
     row = rows[0]
     assert "".join(message.text for message in row.messages) == expected.question
-    assert len(row.images) == expected.pictures
+    assert len(row.images) == expected.images
     first = row.pairs[0]
     order = sorted(
         range(len(row.responses)), key=lambda n: (n != first.chosen, n == len(row.responses) - 1)
@@ -172,14 +172,14 @@ def test_a_data_set_is_read_by_the_format_it_fits(name: str, pictures: Path) -> 
     assert {row.responses[n].text: row.responses[n].score for n in order} == expected.answers
     assert row.responses[first.chosen].text == next(iter(expected.answers))
     for image in row.images:
-        assert image.open().tobytes() == picture(1).tobytes()
+        assert image.open().tobytes() == make_image(1).tobytes()
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_data_set_written_in_our_format_reads_the_same(
-    name: str, pictures: Path, tmp_path: Path
+    name: str, images: Path, tmp_path: Path
 ) -> None:
-    rows, _ = read(fixture(name), pictures)
+    rows, _ = read(fixture(name), images)
     assert write_rows(rows, tmp_path / "rows.jsonl", "native") == len(rows)
     again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert [alike(row) for row in again] == [alike(row) for row in rows]
@@ -187,31 +187,31 @@ def test_a_data_set_written_in_our_format_reads_the_same(
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_data_set_written_for_trl_has_the_same_pairs(
-    name: str, pictures: Path, tmp_path: Path
+    name: str, images: Path, tmp_path: Path
 ) -> None:
-    rows, _ = read(fixture(name), pictures)
+    rows, _ = read(fixture(name), images)
     lines = write_rows(rows, tmp_path / "rows.jsonl", "trl")
     again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert lines == len(again) == sum(len(row.pairs) for row in rows)
     assert [pair for row in again for pair in told(row)] == [p for row in rows for p in told(row)]
 
 
-def test_pictures_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> None:
+def test_images_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> None:
     from unidpo_mm.data.load import rows_from_records
 
     records = [
-        {"prompt": "?", "chosen": "a", "rejected": answer, "images": [picture(1), picture(2)]}
+        {"prompt": "?", "chosen": "a", "rejected": answer, "images": [make_image(1), make_image(2)]}
         for answer in ("b", "c")
     ]
     write_rows(rows_from_records(records), tmp_path / "rows.jsonl", "native")
-    assert len(list((tmp_path / "rows_pictures").iterdir())) == 2  # each once
+    assert len(list((tmp_path / "rows_images").iterdir())) == 2  # each once
     again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     for row in again:
-        assert [i.open().tobytes() for i in row.images] == [picture(n).tobytes() for n in (1, 2)]
+        assert [i.open().tobytes() for i in row.images] == [make_image(n).tobytes() for n in (1, 2)]
 
 
 def alike(row: PreferenceRow) -> Any:
-    """Returns a row without what a file decides: where it lies, and the order of its pairs."""
+    """Return a row without what a file decides: where it lies, and the order of its pairs."""
     images = [image.key() for image in row.images]
     pairs = frozenset(row.pairs)
     return (
@@ -230,7 +230,7 @@ def alike(row: PreferenceRow) -> Any:
 
 
 def slot_free(row: PreferenceRow) -> Any:
-    """Returns the prompt as one message that holds everything that was said of it."""
+    """Return the prompt as one message that holds everything that was said of it."""
     text = json.dumps(
         [
             [m.role, ["<>" if isinstance(p, ImageSlot) else p for p in m.parts], m.extras]
@@ -241,13 +241,13 @@ def slot_free(row: PreferenceRow) -> Any:
 
 
 def told(row: PreferenceRow) -> list[Any]:
-    """Returns the pairs of a row as TRL's columns tell them."""
+    """Return the pairs of a row as TRL's columns tell them."""
     spoken = [(m.role, [p for p in m.parts if p != ""], m.extras) for m in row.messages]
-    pictures = [image.key() for image in row.images]
+    images = [image.key() for image in row.images]
     return [
         (
             spoken,
-            pictures,
+            images,
             row.tools,
             row.responses[p.chosen].text,
             row.responses[p.rejected].text,

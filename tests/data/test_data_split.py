@@ -1,4 +1,4 @@
-"""Held-out rows share no picture and no prompt with training rows; every domain gives its share."""
+"""Held-out rows share no image and no prompt with training rows; every domain gives its share."""
 
 import hashlib
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from builders import picture, row
+from builders import make_image, row
 from hypothesis import given, settings
 
 from unidpo_mm.data.split import split_rows
@@ -14,13 +14,13 @@ from unidpo_mm.records import PreferenceRow
 
 
 class Named:
-    """A picture that is nothing but its key."""
+    """An image that is nothing but its key."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def open(self) -> Any:
-        return picture(0)
+        return make_image(0)
 
     def describe(self) -> str:
         return self.name
@@ -29,10 +29,10 @@ class Named:
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 
-def make_row(number: int, prompt: str, pictures: tuple[str, ...], domain: str) -> PreferenceRow:
-    shown = [picture(0)] * len(pictures)
+def make_row(number: int, prompt: str, images: tuple[str, ...], domain: str) -> PreferenceRow:
+    shown = [make_image(0)] * len(images)
     one = row(f"r{number}", prompt, images=shown, domain=domain)
-    return replace(one, images=tuple(Named(name) for name in pictures))
+    return replace(one, images=tuple(Named(name) for name in images))
 
 
 def keys_of(rows: list[PreferenceRow]) -> set[str]:
@@ -48,7 +48,7 @@ ROW = st.tuples(st.integers(0, 8), st.lists(st.sampled_from("abcdefgh"), max_siz
 
 @settings(max_examples=80, deadline=None)
 @given(drawn=st.lists(ROW, max_size=40), fraction=st.floats(0, 0.9), seed=st.integers(0, 5))
-def test_no_picture_and_no_text_prompt_is_on_both_sides(
+def test_no_image_and_no_text_prompt_is_on_both_sides(
     drawn: list[Any], fraction: float, seed: int
 ) -> None:
     rows = [
@@ -107,7 +107,7 @@ def test_adding_a_domain_leaves_the_split_of_the_others() -> None:
     assert alone == together
 
 
-def test_chains_of_shared_pictures_stay_together() -> None:
+def test_chains_of_shared_images_stay_together() -> None:
     chain = [make_row(n, "?", (f"p{n}", f"p{n + 1}"), "multimodal") for n in range(6)]
     others = [make_row(10 + n, "?", (f"q{n}",), "multimodal") for n in range(6)]
     for seed in range(8):
@@ -115,7 +115,7 @@ def test_chains_of_shared_pictures_stay_together() -> None:
         assert sum(one in held_out for one in chain) in (0, 6)
 
 
-def test_the_same_question_about_other_pictures_is_no_shared_prompt() -> None:
+def test_the_same_question_about_other_images_is_no_shared_prompt() -> None:
     rows = [make_row(n, "What is it?", (f"p{n}",), "multimodal") for n in range(10)]
     training, held_out = split_rows(rows, 0.3, seed=0)
     assert (len(training), len(held_out)) == (7, 3)

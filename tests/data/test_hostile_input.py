@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,8 +18,8 @@ from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.groups import group_by_prompt
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
-from unidpo_mm.data.scores import ScorePolicy
-from unidpo_mm.errors import PictureError, Problem, RecipeError, UniDPOError
+from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.errors import ImageError, Problem, RecipeError, UniDPOError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.config import UniDPOConfig
 from unidpo_mm.training.run import arguments_of
@@ -156,13 +156,13 @@ def test_what_is_no_list_of_rows_is_told_once(given: Any) -> None:
     assert "no list of rows" in problem.found
 
 
-def test_a_broken_picture_of_a_data_set_in_memory_names_its_row() -> None:
+def test_a_broken_image_of_a_data_set_in_memory_names_its_row() -> None:
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
     columns: dict[str, Any] = {name: Value("string") for name in PAIR}
     features = Features({**columns, "image": ImageFeature()})
-    records = [{**PAIR, "image": {"bytes": b"no picture", "path": None}}]
+    records = [{**PAIR, "image": {"bytes": b"no image", "path": None}}]
     loaded = read_records(Dataset.from_list(records, features=features))
     with pytest.raises(UniDPOError, match="row 1, field 'image'"):
         loaded.rows[0].images[0].open()
@@ -187,9 +187,9 @@ def test_messages_cannot_steer_a_terminal() -> None:
     assert "\x1b" not in str(Problem("rows row 1", "the role '\x1b[31m\r'", "Repair it"))
 
 
-def test_line_breaks_between_pictures_stay_and_the_one_in_front_does_not() -> None:
+def test_line_breaks_between_images_stay_and_the_one_in_front_does_not() -> None:
     text = "<image>\r\nImage-1: <image>\nImage-2: <image>\nAre they the same?"
-    images = [picture(n) for n in (1, 2, 3)]
+    images = [make_image(n) for n in (1, 2, 3)]
     (row,) = read_records([{**PAIR, "prompt": text, "images": images}]).rows
     assert [part for part in row.messages[0].parts if isinstance(part, str)] == [
         "Image-1: ", "\nImage-2: ", "\nAre they the same?"]  # fmt: skip
@@ -197,20 +197,20 @@ def test_line_breaks_between_pictures_stay_and_the_one_in_front_does_not() -> No
 
 def test_rows_that_share_a_prompt_and_not_their_tools_stay_apart() -> None:
     records = [{**PAIR, "tools": [{"name": name}]} for name in ("A", "B")]
-    assert len(group_by_prompt(read_records(records).rows, most_pairs=8)) == 2
+    assert len(group_by_prompt(read_records(records).rows, max_pairs=8)) == 2
 
 
-def test_pictures_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: Path) -> None:
-    pictures = []
+def test_images_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: Path) -> None:
+    images = []
     for colour in ((255, 0, 0), (0, 0, 255)):
         one = Image.new("P", (4, 4))
         one.putpalette([*colour] * 256)
-        pictures.append(one)
-    turned = picture(1).copy()
+        images.append(one)
+    turned = make_image(1).copy()
     turned.getexif()[0x0112] = 6
-    keys = {MemoryImage(one, "x").key() for one in (*pictures, picture(1), turned)}
+    keys = {MemoryImage(one, "x").key() for one in (*images, make_image(1), turned)}
     assert len(keys) == 4
-    rows = read_records([{**PAIR, "id": str(n), "image": p} for n, p in enumerate(pictures)]).rows
+    rows = read_records([{**PAIR, "id": str(n), "image": p} for n, p in enumerate(images)]).rows
     write_rows(rows, tmp_path / "rows.jsonl", "native")
     again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert [row.images[0].open().getpixel((0, 0)) for row in again] == [(255, 0, 0), (0, 0, 255)]
@@ -256,7 +256,7 @@ def test_a_margin_counts_whichever_answer_is_better(
     scores: tuple[float, float], margin: float, kept: bool
 ) -> None:
     record = {**PAIR, "score_chosen": scores[0], "score_rejected": scores[1]}
-    source = SourceFile(path="data", scores=ScorePolicy(min_margin=margin))
+    source = SourceFile(path="data", scores=ScoreOptions(min_margin=margin))
     loaded = read_records([record], source)
     assert len(loaded.rows) == kept
     told = " ".join(loaded.reports[0].sentences())
@@ -264,7 +264,7 @@ def test_a_margin_counts_whichever_answer_is_better(
 
 
 def test_a_scale_that_is_not_mapped_changes_no_digit() -> None:
-    scale = ScorePolicy(scale=(1, 10)).to_scale(None)
+    scale = ScoreOptions(scale=(1, 10)).to_scale(None)
     assert scale(2.9) == 2.9
 
 
@@ -344,9 +344,9 @@ def test_thoughts_beside_an_answer_are_not_lost(name: str) -> None:
     assert f"the answer holds '{name}' beside its content" in found(loaded)[0]
 
 
-def test_a_picture_whose_pixels_are_no_numbers_is_told() -> None:
+def test_a_image_whose_pixels_are_no_numbers_is_told() -> None:
     pixels = Image.new("F", (4, 4), float("nan"))
-    with pytest.raises(PictureError, match="some of its pixels are no numbers"):
+    with pytest.raises(ImageError, match="some of its pixels are no numbers"):
         MemoryImage(pixels, "row 1").open()
 
 
@@ -389,7 +389,7 @@ def test_options_of_the_trainer_are_checked_as_those_of_a_recipe(
 
 def test_the_weight_of_missing_scores_reaches_the_loss(tmp_path: Path) -> None:
     config = UniDPOConfig(output_dir=str(tmp_path), scores={"missing": 0.5})
-    assert config.loss_settings().config.missing_quality == 0.5
+    assert config.configured_loss().config.missing_quality == 0.5
 
 
 def recipe(folder: Path, text: str) -> Path:

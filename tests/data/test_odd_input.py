@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 
-from unidpo_mm.data.images import FileImage, MemoryImage, PictureRules, image_refs
+from unidpo_mm.data.images import FileImage, ImageRules, MemoryImage, image_refs
 from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
-from unidpo_mm.data.scores import ScorePolicy
+from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "good a", "rejected": "bad b"}
@@ -157,23 +157,23 @@ def test_a_data_set_of_arrays_is_read_as_numbers_and_lists() -> None:
     assert "it is DatasetDict of train, no list of rows" in found(loaded)[0]
 
 
-# ---- pictures ----
+# ---- images ----
 
 
-def test_pictures_in_two_places_are_a_problem(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "a.png")
+def test_images_in_two_places_are_a_problem(tmp_path: Path) -> None:
+    make_image(1).save(tmp_path / "a.png")
     source = SourceFile(path="data", images=str(tmp_path))
     inside = [{"role": "user", "content": [{"type": "image", "image": "b.png"}]}]
     for record in (
         {**PAIR, "images": ["a.png"], "image": "b.png"},
         {**PAIR, "images": ["a.png"], "prompt": inside},
     ):
-        assert "there are pictures in images and in" in found(read_records([record], source))[0]
+        assert "there are images in images and in" in found(read_records([record], source))[0]
 
 
-def test_pictures_inside_the_prompt_are_its_pictures(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "a.png")
-    parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
+def test_images_inside_the_prompt_are_its_images(tmp_path: Path) -> None:
+    make_image(1).save(tmp_path / "a.png")
+    parts = [{"type": "image", "screenshot": "a.png"}, {"type": "text", "text": "What?"}]
     source = SourceFile(path="data", images=str(tmp_path))
     (row,) = read_records([{**PAIR, "prompt": [{"role": "user", "content": parts}]}], source).rows
     assert row.images[0].open().size == (40, 30)
@@ -181,16 +181,16 @@ def test_pictures_inside_the_prompt_are_its_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".png", "a" * 5000])
 def test_a_name_too_long_for_a_file_is_a_problem(name: str) -> None:
-    (image,) = image_refs(name, PictureRules(), "here")
+    (image,) = image_refs(name, ImageRules(), "here")
     with pytest.raises(DataError):
         image.open()
 
 
-def test_base64_of_the_web_is_the_picture() -> None:
+def test_base64_of_the_web_is_the_image() -> None:
     stream = io.BytesIO()
-    picture(1, (200, 200)).save(stream, "PNG")
+    make_image(1, (200, 200)).save(stream, "PNG")
     text = base64.urlsafe_b64encode(stream.getvalue()).decode()
-    (image,) = image_refs(text, PictureRules(), "here")
+    (image,) = image_refs(text, ImageRules(), "here")
     assert image.open().size == (200, 200)
 
 
@@ -201,14 +201,14 @@ def test_an_address_that_is_none_is_a_problem(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
-    (image,) = image_refs(address, PictureRules(fetch=True), "here")
+    (image,) = image_refs(address, ImageRules(fetch=True), "here")
     with pytest.raises(DataError, match="cannot be fetched"):
         image.open()
 
 
-def test_the_limit_of_pixels_holds_for_pictures_in_memory_too() -> None:
+def test_the_limit_of_pixels_holds_for_images_in_memory_too() -> None:
     with pytest.raises(DataError, match="has 40 x 30 pixels and the limit is 1,000"):
-        MemoryImage(picture(1), "here", 1000).open()
+        MemoryImage(make_image(1), "here", 1000).open()
 
 
 def test_whatever_a_decoder_raises_is_a_problem() -> None:
@@ -228,8 +228,8 @@ def test_whatever_a_decoder_raises_is_a_problem() -> None:
 
 
 def test_the_root_of_all_paths_is_a_folder_like_others(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "a.png")
-    rules = PictureRules(folder=Path("/"), stated=True)
+    make_image(1).save(tmp_path / "a.png")
+    rules = ImageRules(folder=Path("/"), stated=True)
     (image,) = image_refs(str(tmp_path / "a.png"), rules, "here")
     assert isinstance(image, FileImage)
     assert image.open().size == (40, 30)
@@ -321,8 +321,8 @@ def test_columns_that_no_row_has_are_a_problem() -> None:
 def test_unread_columns_are_told_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
     from unidpo_mm.data.load import log_reports
 
-    log_reports(read_records([{**PAIR, "picture": "a.png"}]).reports)
-    assert "columns that nothing reads: picture (1)" in caplog.text
+    log_reports(read_records([{**PAIR, "screenshot": "a.png"}]).reports)
+    assert "columns that nothing reads: screenshot (1)" in caplog.text
 
 
 @pytest.mark.parametrize("entry", [{"tags": 5}, {"columns": ["a"]}])
@@ -358,7 +358,7 @@ def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
 def test_rows_without_a_pair_are_left_out_where_ties_are() -> None:
     ties = {"prompt": "?", "responses": [{"text": t, "score": 5} for t in "ab"]}
     alone = {"prompt": "?", "response": "a", "helpfulness": 3}
-    source = SourceFile(path="data", scores=ScorePolicy(ties="drop"))
+    source = SourceFile(path="data", scores=ScoreOptions(ties="drop"))
     loaded = read_records([ties, alone], source)
     assert not loaded.rows
     assert loaded.reports[0].pairs.rows_dropped == 2

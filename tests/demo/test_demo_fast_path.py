@@ -12,7 +12,7 @@ from unidpo_mm_eval.demo.fast_path import measure_saving
 def test_the_saving_is_measured_on_both_layouts(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     before = state_of(trainer)
     found = measure_saving(trainer)
     assert found is not None
@@ -25,5 +25,5 @@ def test_the_saving_is_measured_on_both_layouts(
 
 def test_plain_rows_save_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     args = config(tmp_path, layout="plain")
-    trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args)
+    trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), args)
     assert measure_saving(trainer) is None

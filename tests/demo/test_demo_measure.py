@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from unidpo_mm_eval.demo.captions import figures, majority_rate, rate, shuffle
+from unidpo_mm_eval.demo.images import Canvas
 from unidpo_mm_eval.demo.kinds import named_kinds
-from unidpo_mm_eval.demo.pictures import Canvas
 from unidpo_mm_eval.demo.pipeline import PairResult
 from unidpo_mm_eval.demo.runner import DemoRunner, values_of
 
@@ -34,7 +34,7 @@ def test_figures_equal_a_count_by_hand():
     captions = ["animal and food", "food", "hand", "heart and plant"]
     found = figures(captions, truth)
     assert found.accuracy.value == 3 / 4  # the last one names a heart first
-    assert found.hallucination_rate.value == 1 / 2  # of two pictures with one object
+    assert found.hallucination_rate.value == 1 / 2  # of two images with one object
     assert found.hallucination_rate.n == 2
     assert found.object_recall.value == 4 / 6
     assert found.caption_words.value == (3 + 1 + 1 + 3) / 4

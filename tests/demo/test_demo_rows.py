@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from unidpo_mm_eval.demo.exercises import balance, math_tasks, text_tasks
+from unidpo_mm_eval.demo.images import SHARES, Canvas, Emoji, split_emoji
 from unidpo_mm_eval.demo.kinds import KINDS
-from unidpo_mm_eval.demo.pictures import SHARES, Canvas, Emoji, split_emoji
 from unidpo_mm_eval.demo.training_rows import (
     PLANTED_SHARE,
     caption_pair,
@@ -52,7 +52,7 @@ def test_true_captions_win_and_rejected_ones_are_false():
         assert pair["score_chosen"] > pair["score_rejected"]
 
 
-def test_several_pairs_of_a_picture_are_balanced_and_differ():
+def test_several_pairs_of_a_image_are_balanced_and_differ():
     rows = [row for c in canvases(40) for row in caption_pairs(c, random.Random(c.id))]
     faults = Counter(row["fault"] for row in rows)
     assert faults == {"added": 40, "left out": 40, "wrong": 20, "wrong second": 20}
@@ -74,7 +74,7 @@ def test_the_planted_share_is_planted_in_one_object_captions_only():
     assert planted / ones == pytest.approx(PLANTED_SHARE, abs=0.05)
 
 
-def test_shuffling_moves_every_picture_and_keeps_the_text():
+def test_shuffling_moves_every_image_and_keeps_the_text():
     rows = [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(50))]
     mixed = shuffled(rows, random.Random(1))
     assert [row["chosen"] for row in mixed] == [row["chosen"] for row in rows]
@@ -121,10 +121,10 @@ def test_rows_are_read_by_the_core():
     tasks = [*math_tasks("train", 6, seed=0), *text_tasks("train", 6, seed=0)]
     rows = rows_from_records([task_row(task) for task in tasks])
     assert Counter(row.domain for row in rows) == {"math": 6, "text": 6}
-    pictures = rows_from_records(
+    images = rows_from_records(
         [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(4))]
     )
-    assert {row.domain for row in pictures} == {"multimodal"}
+    assert {row.domain for row in images} == {"multimodal"}
 
 
 def test_concepts_are_split_once_and_apart():

@@ -16,10 +16,10 @@ def parts():
 
 @pytest.fixture(scope="module")
 def canvases(parts, tmp_path_factory):
-    from unidpo_mm_eval.demo.pictures import draw_canvases, load_emoji, split_emoji
+    from unidpo_mm_eval.demo.images import draw_canvases, load_emoji, split_emoji
 
     train = split_emoji(load_emoji(parts.emoji))["train"]
-    return draw_canvases(train, tmp_path_factory.mktemp("pictures"), 64, name="train")
+    return draw_canvases(train, tmp_path_factory.mktemp("images"), 64, name="train")
 
 
 @pytest.fixture(scope="module")

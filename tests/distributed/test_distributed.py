@@ -1,4 +1,4 @@
-"""Two processes give the losses and weights of one, also with pictures on one process only."""
+"""Two processes give the losses and weights of one, also with images on one process only."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Runs:
         self.done: set[str] = set()
 
     def result(self, mode: str, model_type: str) -> Result:
-        """Returns the record and the final weights of a mode."""
+        """Return the record and the final weights of a mode."""
         if mode not in self.done:
             modes = next(modes for modes in LAUNCHES if mode in modes)
             self.run(modes, processes=1 if mode == "single" else 2)

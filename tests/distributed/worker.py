@@ -21,17 +21,17 @@ STEPS = 3
 
 
 def mixed_rows() -> list[dict]:
-    """Text, math and picture rows, so that whole micro-batches have no picture."""
-    picture = Image.new("RGB", (40, 30), (200, 30, 30))
+    """Text, math and image rows, so that whole micro-batches have no image."""
+    image = Image.new("RGB", (40, 30), (200, 30, 30))
     rows = []
     for number in range(12):
         answers = ["A red square" + " and a circle" * (number % 3), "Blue" + " dog" * (number % 4)]
         if number % 4 == 0:
             answers.append("Nothing at all")  # three pairs: processes get unequal numbers of them
         scored = [{"text": text, "score": 4.0 - 1.1 * n} for n, text in enumerate(answers)]
-        row = {"prompt": f"What is {number} in the picture?", "responses": scored}
+        row = {"prompt": f"What is {number} in the image?", "responses": scored}
         if number in (0, 5, 6):
-            row |= {"images": [picture] * (1 + number % 2), "domain": "multimodal"}
+            row |= {"images": [image] * (1 + number % 2), "domain": "multimodal"}
         elif number % 2:
             row["domain"] = "math"
         rows.append(row)
@@ -39,7 +39,7 @@ def mixed_rows() -> list[dict]:
 
 
 def use_sharding() -> None:
-    """Makes accelerate shard on a CPU, which it never does by itself, for this process only."""
+    """Make accelerate shard on a CPU, which it never does by itself, for this process only."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin

@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("readme")
     load_family("llava").tiny(folder / "model")
-    (folder / "pictures").mkdir()
-    Image.new("RGB", (30, 40), (10, 200, 10)).save(folder / "pictures" / "a.png")
+    (folder / "images").mkdir()
+    Image.new("RGB", (30, 40), (10, 200, 10)).save(folder / "images" / "a.png")
     rows = [
         {
             "prompt": f"What is {number}?",
@@ -83,7 +83,7 @@ def test_the_python_block_trains(folder: Path, monkeypatch: pytest.MonkeyPatch):
     code = code.replace('output_dir="out"', 'output_dir="api", use_cpu=True, report_to="none"')
     dataset = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     for row in dataset:
-        row["images"] = [str(folder / "pictures" / name) for name in row.get("images", [])]
+        row["images"] = [str(folder / "images" / name) for name in row.get("images", [])]
     names = {"dataset": dataset}
     exec(compile(code, "README.md", "exec"), names)
     assert names["trainer"].state.global_step > 0

@@ -13,5 +13,5 @@ out, data, checkpoint = map(Path, sys.argv[1:])
 callback = BenchmarkCallback(
     data=data, benchmarks=("ai2d",), every=9, clusters=100, max_new_tokens=4, batch_size=2
 )
-rows, args = mixed_rows(pictures=True), config(out, max_steps=1)
+rows, args = mixed_rows(images=True), config(out, max_steps=1)
 make_trainer(checkpoint, rows, args, callbacks=[callback]).train()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from asking import option_table, predictions, said, talking_checkpoint, words
-from builders import load_tiny, picture
+from builders import load_tiny, make_image
 from scores import run, told
 from served import server, words_of
 from unidpo_mm_eval.benchmark import load_benchmark
@@ -35,17 +35,17 @@ def pope(folder: Path) -> Path:
     return path
 
 
-def test_questions_without_picture_are_asked_again_where_it_is_there(
+def test_questions_without_image_are_asked_again_where_it_is_there(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     data, out = pope(tmp_path), tmp_path / "out"
     line = words(checkpoint, data, out, "pope", "--protocol", "official")
-    picture(0).save(tmp_path / "0.png")
+    make_image(0).save(tmp_path / "0.png")
     assert run(*line).exit_code == 0
     first = predictions(out / "llava" / "pope.jsonl")
     assert ["error" in one for one in first.values()] == [False, True, True]
     for n in (1, 2):
-        picture(n).save(tmp_path / f"{n}.png")
+        make_image(n).save(tmp_path / f"{n}.png")
     assert run(*line).exit_code == 0
     second = predictions(out / "llava" / "pope.jsonl")
     assert not any("error" in one for one in second.values())

@@ -109,7 +109,7 @@ def test_a_served_model_is_asked_what_a_checkpoint_is(tmp_path: Path) -> None:
                 "--max-new-tokens", 2)  # fmt: skip
     assert local.exit_code == 0, told(local)
     mine = predictions(out / "qwen2_vl" / "ai2d.jsonl")
-    for name in ("prompt", "pictures"):
+    for name in ("prompt", "images"):
         assert {n: one[name] for n, one in mine.items()} == {
             n: one[name] for n, one in found.items()
         }

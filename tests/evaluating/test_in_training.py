@@ -34,7 +34,7 @@ def callback(folder: Path, **more: Any) -> BenchmarkCallback:
 
 
 def trained(folder: Path, checkpoint: Path, *callbacks: Any) -> Any:
-    rows, args = mixed_rows(pictures=True), config(folder / "out", max_steps=3)
+    rows, args = mixed_rows(images=True), config(folder / "out", max_steps=3)
     trainer = make_trainer(checkpoint, rows, args, callbacks=list(callbacks))
     trainer.train()
     return trainer
@@ -81,7 +81,7 @@ def test_losses_and_benchmarks_of_one_step_are_both_logged_and_printed(
             self.open = False
 
     tracker = Tracker()
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     args = config(tmp_path / "out", max_steps=3, logging_steps=1, disable_tqdm=False)
     callbacks = [tracker, callback(tmp_path, every=1)]
     make_trainer(checkpoint, rows, args, callbacks=callbacks).train()
@@ -95,7 +95,7 @@ def test_losses_and_benchmarks_of_one_step_are_both_logged_and_printed(
 
 
 def test_a_run_that_a_signal_ends_is_not_evaluated(checkpoint: Path, tmp_path: Path) -> None:
-    rows, args = mixed_rows(pictures=True), config(tmp_path / "out", max_steps=2)
+    rows, args = mixed_rows(images=True), config(tmp_path / "out", max_steps=2)
     asked = callback(tmp_path, every=1, at_start=False)
     trainer = make_trainer(checkpoint, rows, args, callbacks=[asked])
     trainer.interruption = SimpleNamespace(received=15)

@@ -292,7 +292,7 @@ def test_one_of_our_models_can_judge(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_judge_sees_pictures_also_in_this_process(tmp_path: Path) -> None:
+def test_a_judge_sees_images_also_in_this_process(tmp_path: Path) -> None:
     from unidpo_mm_eval.judge.judges import find_judge, question_to
 
     checkpoint = talking_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")

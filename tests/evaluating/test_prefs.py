@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from asking import talking_checkpoint
-from builders import LLAVA_TYPES, load_tiny, picture
+from builders import LLAVA_TYPES, load_tiny, make_image
 from scipy.stats import pearsonr
 from scores import run, told
 from unidpo_mm_eval.benchmark import load_benchmark
@@ -25,10 +25,10 @@ ANSWERS = ("The answer is 7.", "Eight", "A red square!", "Hello, world! " * 4, "
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text and picture pairs, one row with three answers, one pair on the picture of another."""
+    """Text and image pairs, one row with three answers, one pair on the image of another."""
     folder = tmp_path_factory.mktemp("pairs")
     for n in range(3):
-        picture(n, (40 + 16 * n, 30)).save(folder / f"{n}.png")
+        make_image(n, (40 + 16 * n, 30)).save(folder / f"{n}.png")
     rows: list[dict[str, Any]] = [
         {"prompt": "Hello " * (3 * n + 1), "chosen": ANSWERS[n], "rejected": ANSWERS[n + 1],
          "score_chosen": 4.0 - n / 2, "score_rejected": 1.0}
@@ -196,14 +196,14 @@ def test_metrics_are_those_by_hand() -> None:
     assert extra["auc"] == pytest.approx(100 * auc)
 
 
-def picture_in(folder: Path, name: str) -> str:
-    picture(3).save(folder / name)
+def image_in(folder: Path, name: str) -> str:
+    make_image(3).save(folder / name)
     return name
 
 
 def test_reward_benchmarks_are_read(tmp_path: Path) -> None:
     (tmp_path / "mcq").mkdir()
-    first, second = picture_in(tmp_path, "mcq/a.png"), picture_in(tmp_path, "b.png")
+    first, second = image_in(tmp_path, "mcq/a.png"), image_in(tmp_path, "b.png")
     pair = {"prompt": "Which?", "chosen": "A", "rejected": "B", "reasons": "x"}
     lines = [pair | {"id": 1, "image": first}, pair | {"id": 1, "image": second},
              pair | {"id": 2, "video": "c.mp4"}]  # fmt: skip
@@ -217,7 +217,7 @@ def test_reward_benchmarks_are_read(tmp_path: Path) -> None:
     assert found.notes == ["1 rows are left out: they have a video"]
 
     content = io.BytesIO()
-    picture(1).save(content, "PNG")
+    make_image(1).save(content, "PNG")
     image = base64.b64encode(content.getvalue()).decode()
     row = {"query": "Which?", "response": ["bad", "good"], "human_ranking": [1, 0]}
     rows = [row | {"image": image, "query_source": s} for s in ("RLAIF-V", "MathVerse", "Wild")]

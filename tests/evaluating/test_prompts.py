@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from nasty import drawn
 from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
-from unidpo_mm_eval.engine.questions import questions_of, shuffled_pictures
+from unidpo_mm_eval.engine.questions import questions_of, shuffled_images
 from unidpo_mm_eval.prompts import load_prompts, prompt_names, worded
 from unidpo_mm_eval.protocols import load_protocol, protocol_names
 from unidpo_mm_eval.reading.data_set import DataSet
-from unidpo_mm_eval.reading.pictures import picture_reference
-from unidpo_mm_eval.samples import Picture, Sample
+from unidpo_mm_eval.reading.images import image_reference
+from unidpo_mm_eval.samples import Image, Sample
 
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot
@@ -67,40 +67,40 @@ def test_questions_are_put_word_by_word(
     assert worded(sample, load_prompts(profile).framing(benchmark, kind)) == text
 
 
-def parts(question: str, pictures: int, profile: str, benchmark: str = "mmmu") -> list[str]:
-    shown = tuple(Picture(str(n), b"picture") for n in range(pictures))
-    sample = Sample(id="1", where="row 1", question=question, pictures=shown, options=PAIR)
+def parts(question: str, images: int, profile: str, benchmark: str = "mmmu") -> list[str]:
+    shown = tuple(Image(str(n), b"image") for n in range(images))
+    sample = Sample(id="1", where="row 1", question=question, images=shown, options=PAIR)
     data = DataSet(path=Path("x.tsv"), sha256="", samples=(sample,))
     (made,) = questions_of(load_benchmark(benchmark), data, load_prompts(profile))
     assert made.row is not None
     found = made.row.messages[-1].parts
-    return ["[picture]" if isinstance(part, ImageSlot) else part for part in found]
+    return ["[image]" if isinstance(part, ImageSlot) else part for part in found]
 
 
-def test_pictures_stand_where_the_profile_puts_them() -> None:
+def test_images_stand_where_the_profile_puts_them() -> None:
     marked = "See <image 1> and <image 2>?"
     first = parts(marked, 2, "vlmevalkit-qwen2vl")
-    assert first[:2] == ["[picture]"] * 2
+    assert first[:2] == ["[image]"] * 2
     assert "<image 1>" in first[2]
     woven = parts(marked, 2, "vlmevalkit-default")
-    assert woven[:4] == ["Question: See ", "[picture]", " and ", "[picture]"]
-    assert parts(marked, 3, "vlmevalkit-default")[0] == "[picture]"  # one without a mark
+    assert woven[:4] == ["Question: See ", "[image]", " and ", "[image]"]
+    assert parts(marked, 3, "vlmevalkit-default")[0] == "[image]"  # one without a mark
     again = parts("<image 1> or <image 1>?", 1, "vlmevalkit-default")
-    assert again[1:4] == ["[picture]", " or ", "[picture]"]
+    assert again[1:4] == ["[image]", " or ", "[image]"]
     beyond = parts("<image 1> or <image 7>?", 1, "vlmevalkit-default")
-    assert beyond[0] == "[picture]"
+    assert beyond[0] == "[image]"
     assert "<image 7>" in beyond[1]
-    assert parts("Which?", 1, "vlmevalkit-default", "wildvision")[-1] == "[picture]"
+    assert parts("Which?", 1, "vlmevalkit-default", "wildvision")[-1] == "[image]"
 
 
-def test_a_mark_means_its_picture(tmp_path: Path) -> None:
-    shown = tuple(Picture(str(n), drawn_bytes(n)) for n in range(3))
-    sample = Sample(id="1", where="row 1", question="<image 3> or <image 1>?", pictures=shown)
+def test_a_mark_means_its_image(tmp_path: Path) -> None:
+    shown = tuple(Image(str(n), drawn_bytes(n)) for n in range(3))
+    sample = Sample(id="1", where="row 1", question="<image 3> or <image 1>?", images=shown)
     data = DataSet(path=tmp_path / "x.tsv", sha256="", samples=(sample,))
     (made,) = questions_of(load_benchmark("mmmu"), data, load_prompts("vlmevalkit-default"))
     assert made.row is not None
     keys = [image.key() for image in made.row.images]
-    wanted = [picture_reference(shown[n], tmp_path, "row 1").key() for n in (1, 2, 0)]
+    wanted = [image_reference(shown[n], tmp_path, "row 1").key() for n in (1, 2, 0)]
     assert keys == wanted  # the one without a mark comes first
 
 
@@ -108,19 +108,19 @@ def drawn_bytes(colour: int) -> bytes:
     return base64.b64decode(drawn(colour))
 
 
-def test_the_control_gives_every_picture_another() -> None:
+def test_the_control_gives_every_image_another() -> None:
     samples = tuple(
-        Sample(id=str(n), where="", cluster=f"c{n}", pictures=(Picture(f"p{n // 2}", b""),))
+        Sample(id=str(n), where="", cluster=f"c{n}", images=(Image(f"p{n // 2}", b""),))
         for n in range(8)
     )
     data = DataSet(path=Path("x"), sha256="", samples=samples)
     for seed in range(5):
-        moved = shuffled_pictures(data, seed).samples
-        assert all(a.pictures != b.pictures for a, b in zip(samples, moved, strict=True))
-        assert moved[0].pictures == moved[1].pictures
+        moved = shuffled_images(data, seed).samples
+        assert all(a.images != b.images for a, b in zip(samples, moved, strict=True))
+        assert moved[0].images == moved[1].images
     alone = DataSet(path=Path("x"), sha256="", samples=samples[:2])
     with pytest.raises(DataError, match="two at least can be shuffled"):
-        shuffled_pictures(alone, 0)
+        shuffled_images(alone, 0)
 
 
 def test_every_protocol_names_profiles_that_exist() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from asking import math_lines, option_table, predictions, said, talking_checkpoint, words
-from builders import MODEL_TYPES, PICTURE_TYPES
+from builders import IMAGE_TYPES, MODEL_TYPES
 from scores import run, told
 from unidpo_mm_eval.engine.store import PredictionStore
 
@@ -27,7 +27,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def asked(checkpoint: Path, folder: Path, benchmark: str, *more: Any) -> Path:
-    """Runs a benchmark on a tiny model and returns its file of predictions."""
+    """Run a benchmark on a tiny model and returns its file of predictions."""
     data = math_lines(folder) if benchmark == "gsm8k" else option_table(folder)
     out = folder / "out"
     done = run(*words(checkpoint, data, out, benchmark, *more))
@@ -39,7 +39,7 @@ def asked(checkpoint: Path, folder: Path, benchmark: str, *more: Any) -> Path:
 def test_answers_do_not_depend_on_the_batch(
     checkpoints: Any, model_type: str, tmp_path: Path
 ) -> None:
-    benchmark = "ai2d" if model_type in PICTURE_TYPES else "gsm8k"
+    benchmark = "ai2d" if model_type in IMAGE_TYPES else "gsm8k"
     found = {}
     for size in (1, 3, 8):
         folder = tmp_path / str(size)
@@ -64,9 +64,9 @@ def test_a_file_says_how_its_predictions_were_made(checkpoints: Any, tmp_path: P
     assert manifest["decoding"]["max_new_tokens"] == 6
     shown = manifest["first_prompt"]["text"]
     assert "Question: Which is 0? \nOptions:\nA. two\nB. red\nPlease select" in shown
-    assert "tokens of pictures]" in shown
+    assert "tokens of images]" in shown
     one = predictions(path)["3"]
-    assert {"response", "finish_reason", "new_tokens", "batch", "prompt", "tokens", "pictures"} <= {
+    assert {"response", "finish_reason", "new_tokens", "batch", "prompt", "tokens", "images"} <= {
         *one
     }
     result = json.loads(path.with_suffix(".json").read_text())
@@ -124,7 +124,7 @@ def test_predictions_made_otherwise_are_refused(checkpoints: Any, tmp_path: Path
     assert run(*other, "--overwrite").exit_code == 0
 
 
-def test_a_broken_picture_is_an_error_and_counts_as_wrong(checkpoints: Any, tmp_path: Path) -> None:
+def test_a_broken_image_is_an_error_and_counts_as_wrong(checkpoints: Any, tmp_path: Path) -> None:
     data = option_table(tmp_path)
     rows = data.read_text().splitlines(keepends=True)
     cells = rows[3].split("\t")
@@ -198,15 +198,15 @@ def test_lora_matrices_answer_as_the_merged_model(checkpoints: Any, tmp_path: Pa
     assert weights.count("+") == 1  # of the model and of the matrices
 
 
-def test_the_control_asks_about_other_pictures(checkpoints: Any, tmp_path: Path) -> None:
+def test_the_control_asks_about_other_images(checkpoints: Any, tmp_path: Path) -> None:
     checkpoint = checkpoints("qwen2_vl")
     own = predictions(asked(checkpoint, tmp_path, "ai2d"))
     out = tmp_path / "shuffled"
-    done = run(*words(checkpoint, option_table(tmp_path), out, "ai2d", "--shuffle-pictures", 0))
+    done = run(*words(checkpoint, option_table(tmp_path), out, "ai2d", "--shuffle-images", 0))
     assert done.exit_code == 0, told(done)
     other = predictions(out / checkpoint.name / "ai2d.jsonl")
-    assert all(own[n]["pictures"] != other[n]["pictures"] for n in own)
-    assert {one["pictures"] for one in own.values()} == {one["pictures"] for one in other.values()}
+    assert all(own[n]["images"] != other[n]["images"] for n in own)
+    assert {one["images"] for one in own.values()} == {one["images"] for one in other.values()}
     assert own["1"]["prompt"] == other["1"]["prompt"]
 
 
@@ -229,14 +229,14 @@ def test_what_cannot_run_is_told_at_once(checkpoints: Any, tmp_path: Path) -> No
     )
 
 
-def test_pictures_are_looked_for_before_a_model_is_loaded(checkpoints: Any, tmp_path: Path) -> None:
+def test_images_are_looked_for_before_a_model_is_loaded(checkpoints: Any, tmp_path: Path) -> None:
     row = {"question_id": 1, "image": "nowhere.png", "text": "Is it?", "label": "yes"}
     data = tmp_path / "coco_pope_random.json"
     data.write_text(json.dumps(row) + "\n")
     line = words(checkpoints("llava"), data, tmp_path / "out", "pope", "--protocol", "official")
     text = told(run(*line))
-    assert "of 1 pictures not one can be opened" in text
-    assert "Name the folder of the pictures by --images" in text
+    assert "of 1 images not one can be opened" in text
+    assert "Name the folder of the images by --images" in text
     assert not (tmp_path / "out").exists()
     missing = run(*words(tmp_path / "nowhere", option_table(tmp_path), tmp_path / "out", "ai2d"))
     assert "checkpoint '" in told(missing)
@@ -244,12 +244,12 @@ def test_pictures_are_looked_for_before_a_model_is_loaded(checkpoints: Any, tmp_
 
 def test_the_control_is_marked_where_it_is_read(checkpoints: Any, tmp_path: Path) -> None:
     checkpoint, data = checkpoints("llava"), option_table(tmp_path)
-    for out, more in (("a", ()), ("b", ("--shuffle-pictures", 0))):
+    for out, more in (("a", ()), ("b", ("--shuffle-images", 0))):
         assert run(*words(checkpoint, data, tmp_path / out, "ai2d", *more)).exit_code == 0
     results = [tmp_path / out / "llava" / "ai2d.json" for out in "ab"]
     output = run("compare", *results).output
-    assert "llava, shuffled pictures against llava" in output
-    assert "the control: every picture is that of another" in run("report", results[1]).output
+    assert "llava, shuffled images against llava" in output
+    assert "the control: every image is that of another" in run("report", results[1]).output
     assert run("report", tmp_path / "a").exit_code == 0  # a folder of results
 
 

@@ -135,7 +135,7 @@ def test_a_server_that_is_not_there_is_told_at_once(data: Path, tmp_path: Path) 
 
 
 def rewritten(out: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Rewrites the manifest of a file of predictions."""
+    """Rewrite the manifest of a file of predictions."""
     path = out / "org--served" / "ai2d.jsonl"
     first, *others = path.read_text(encoding="utf-8").splitlines()
     header = json.loads(first)

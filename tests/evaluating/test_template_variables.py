@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record(checkpoint: Path, variables: Any) -> None:
-    """Writes what the trainer records, beside the directory of checkpoints."""
+    """Write what the trainer records, beside the directory of checkpoints."""
     content = {"prompts": {"style": "chat", "chat_template_kwargs": variables}}
     (checkpoint.parent / "run.json").write_text(json.dumps(content))
 

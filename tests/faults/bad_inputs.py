@@ -739,14 +739,14 @@ MODEL_AND_DATA = [
     ),
     recipe(
         "skipped fraction one",
-        "data.pictures.max_skipped_fraction=1",
-        "data.pictures.max_skipped_fraction",
+        "data.images.max_skipped_fraction=1",
+        "data.images.max_skipped_fraction",
         "less than 1",
     ),
     recipe(
         "image limit zero",
-        "data.pictures.max_pixels=0",
-        "data.pictures.max_pixels",
+        "data.images.max_pixels=0",
+        "data.images.max_pixels",
         "greater than or equal to 1",
     ),
     recipe(

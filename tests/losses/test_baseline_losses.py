@@ -25,7 +25,7 @@ def two_pairs(lengths: tuple[list[float], list[float]] | None = None):
 
 
 def test_dpo_on_sums_by_hand() -> None:
-    """Answers of 2 and 4 tokens: the margins are 2 m_w - 4 m_l with m = policy - reference.
+    """Answer of 2 and 4 tokens: the margins are 2 m_w - 4 m_l with m = policy - reference.
 
     Pair 1: m_w = -0.5, m_l = -0.5 - ln3;  2(-0.5) - 4(-0.5 - ln3) = 1 + 4 ln3; beta 0.5.
     Pair 2: m_w = -1.5, m_l = -1.5 + ln3;  -3 + 6 - 4 ln3 = 3 - 4 ln3.

@@ -19,7 +19,7 @@ from builders import pairs_of
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.losses import bco, beta_dpo, dpo, dpop, hinge, ipo, mm_dpo, mpo, orpo, robust, wpo
 from unidpo_mm.records import PairLogps
-from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.configured_loss import configure_loss
 
 SUMS = [-1.0, 3.0]
 MEANS = [-0.5, 1.25]
@@ -229,7 +229,7 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
 )
 def test_a_mixture_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises((RecipeError, ValueError), match=message):
-        make_loss_settings("mpo", given)
+        configure_loss("mpo", given)
 
 
 # ---- beta-DPO ----
@@ -239,7 +239,7 @@ def test_beta_dpo_starts_at_beta_zero_and_follows_the_gap() -> None:
     """beta0 1: gaps -1 and 3, mean 1. The first batch sets M0 = 1, so beta is 1; evaluating the
     same pairs afterwards gives beta = 1 + 0.5 * (1 - M0) with M0 as remembered."""
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=0.5, momentum=0.5, keep=1.0)
-    memory = beta_dpo.GapMemory()
+    memory = beta_dpo.GapState()
     first = losses_of(beta_dpo.LOSS, config, memory, pairs=learning())
     assert first == pytest.approx([log1pexp(-m) for m in SUMS], rel=1e-12)
     assert (memory.mean, memory.std) == (1.0, 2.0)
@@ -266,7 +266,7 @@ def test_beta_dpo_draws_pairs_near_the_running_mean_and_keeps_the_mean_loss() ->
     for seed in range(60):
         torch.manual_seed(seed)
         # after this batch the mean is 2.8 and the spread 0.98: pair 2 lies there, pair 1 far off
-        memory = beta_dpo.GapMemory(mean=3.0, square=9.24 - 0.2 / 9)
+        memory = beta_dpo.GapState(mean=3.0, square=9.24 - 0.2 / 9)
         output = beta_dpo.LOSS.compute(learning(), config, memory)
         assert output.terms["drawn"].sum() == 1
         assert output.per_unit.sum().item() == pytest.approx(
@@ -278,7 +278,7 @@ def test_beta_dpo_draws_pairs_near_the_running_mean_and_keeps_the_mean_loss() ->
 
 def test_beta_dpo_learns_a_spread_from_single_pairs() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, momentum=0.5, keep=1.0)
-    memory = beta_dpo.GapMemory()
+    memory = beta_dpo.GapState()
     for margin in (1.0, 5.0):
         chosen = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
         pairs = pairs_of(chosen, [0.0], [0.0], [0.0], [0.0], [0.0])
@@ -290,10 +290,10 @@ def test_beta_dpo_never_draws_a_filler_and_survives_a_batch_of_them() -> None:
     config = beta_dpo.BetaDPOLossConfig(keep=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        memory = beta_dpo.GapMemory(mean=3.0, square=9.01)
+        memory = beta_dpo.GapState(mean=3.0, square=9.01)
         output = beta_dpo.LOSS.compute(learning([1.0, 0.0]), config, memory)
         assert output.terms["drawn"].tolist() == [1.0, 0.0]
-    memory = beta_dpo.GapMemory()
+    memory = beta_dpo.GapState()
     output = beta_dpo.LOSS.compute(learning([0.0, 0.0]), config, memory)
     assert output.per_unit.isfinite().all()
     assert memory.mean is None
@@ -301,7 +301,7 @@ def test_beta_dpo_never_draws_a_filler_and_survives_a_batch_of_them() -> None:
 
 def test_beta_dpo_keeps_beta_positive() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=5.0, keep=1.0)
-    memory = beta_dpo.GapMemory(mean=100.0)
+    memory = beta_dpo.GapState(mean=100.0)
     terms = beta_dpo.LOSS.compute(two_pairs(), config, memory).terms
     assert terms["beta_scale"].tolist() == [beta_dpo.LEAST] * 2
 
@@ -316,8 +316,8 @@ def test_a_part_without_weight_is_left_out() -> None:
 
 
 def test_a_run_has_one_memory_and_another_run_its_own() -> None:
-    one, other = (make_loss_settings("beta_dpo", {}) for _ in range(2))
+    one, other = (configure_loss("beta_dpo", {}) for _ in range(2))
     assert one.memory is not None
     assert one.with_medians([]).memory is one.memory
     assert other.memory is not one.memory
-    assert make_loss_settings("dpo", {}).memory is None
+    assert configure_loss("dpo", {}).memory is None

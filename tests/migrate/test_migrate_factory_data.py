@@ -6,7 +6,7 @@ from pathlib import Path
 
 import migrations
 import pytest
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data.load import load_rows
 from unidpo_mm.errors import RecipeError
@@ -68,13 +68,13 @@ def test_data_sets_are_entries_of_the_registry(folder: Path) -> None:
 
 
 def test_a_registered_data_set_is_read_as_its_entry_says(folder: Path) -> None:
-    """The official picture data are registered with all columns under their usual names."""
+    """The official image data are registered with all columns under their usual names."""
     register(folder)
     (folder / "data" / "signs").mkdir()
     record = {"prompt": "<image>What?", "chosen": "a", "rejected": "b", "images": ["signs/p.png"]}
     scored = {**record, "score_chosen": 4, "score_rejected": 1}
     (folder / "data" / "signs" / "pairs.json").write_text(json.dumps([scored]))
-    picture(1).save(folder / "data" / "signs" / "p.png")
+    make_image(1).save(folder / "data" / "signs" / "p.png")
     recipe, _ = migrated(folder, SHORT.replace("pairs", "street_signs"))
     (source,) = recipe.data.sources
     (row,) = load_rows([source_file(source, recipe.data)])
@@ -111,9 +111,9 @@ def test_data_that_cannot_be_read_is_noted(folder: Path, name: str, path: str, t
 
 
 def test_without_a_registry_the_name_stands_as_the_path(folder: Path) -> None:
-    recipe, notes = migrated(folder, SHORT + "media_dir: pictures\n")
+    recipe, notes = migrated(folder, SHORT + "media_dir: images\n")
     assert recipe.data.sources[0].path == "pairs"
-    assert recipe.data.sources[0].images == "pictures"
+    assert recipe.data.sources[0].images == "images"
     assert "there is no data/dataset_info.json" in notes["dataset"]
 
 

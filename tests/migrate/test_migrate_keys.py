@@ -72,7 +72,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
             "data.sources",
             [REGISTERED],
         ),
-        "media_dir": ("pictures", "data.sources", [{"path": "pairs", "images": "pictures"}]),
+        "media_dir": ("images", "data.sources", [{"path": "pairs", "images": "images"}]),
         "eval_dataset": ("x/y", "data.eval_sources", [SOURCE]),
         "val_size": (0.1, "data.eval_fraction", 0.1),
         "cutoff_len": (512, "data.max_length", 512),

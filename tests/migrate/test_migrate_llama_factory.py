@@ -9,7 +9,7 @@ import pytest
 
 from unidpo_mm.errors import RecipeError
 
-PICTURES = """
+IMAGES = """
 ### model
 model_name_or_path: Qwen/Qwen2.5-VL-3B-Instruct
 image_max_pixels: 262144
@@ -70,8 +70,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 migrated = partial(migrations.migrated, origin="LLaMA-Factory")
 
 
-def test_a_file_for_pictures(folder: Path) -> None:
-    recipe, notes = migrated(folder, PICTURES)
+def test_a_file_for_images(folder: Path) -> None:
+    recipe, notes = migrated(folder, IMAGES)
     assert recipe.model.model_dump(exclude_defaults=True) == {
         "name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct",
         "trust_remote_code": True,
@@ -129,7 +129,7 @@ def test_defaults_are_written_out(folder: Path) -> None:
     assert recipe.model.lora is not None
     lora = recipe.model.lora
     assert (lora.r, lora.alpha, lora.dropout, lora.targets) == (8, 16, 0.0, "language_model")
-    assert recipe.model.freeze is None  # nothing says that there are pictures
+    assert recipe.model.freeze is None  # nothing says that there are images
     assert recipe.model.image_max_pixels is None
     assert recipe.train.arguments == {"learning_rate": 5e-5, "activation_checkpointing": True}
     assert set(notes) == {"dataset"}
@@ -137,7 +137,7 @@ def test_defaults_are_written_out(folder: Path) -> None:
     assert text.count("# LLaMA-Factory's default") == 10
 
 
-def test_defaults_for_pictures_are_written_out_where_there_are_any(folder: Path) -> None:
+def test_defaults_for_images_are_written_out_where_there_are_any(folder: Path) -> None:
     recipe, _ = migrated(folder, SHORT + "finetuning_type: full\nfreeze_vision_tower: true\n")
     assert recipe.model.freeze == ("vision_tower", "projector")
     assert recipe.model.image_max_pixels == 589824

@@ -48,7 +48,7 @@ disable_tqdm: true
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pairs about pictures, registered as LLaMA-Factory has it, and plain ones."""
+    """Pairs about images, registered as LLaMA-Factory has it, and plain ones."""
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data"
     data.mkdir()

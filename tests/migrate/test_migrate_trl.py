@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def migrated(folder: Path, text: str, name: str = "theirs.yaml") -> tuple[Recipe, dict[str, str]]:
-    """Returns the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
+    """Return the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
     (folder / name).write_text(text)
     result = migrate(folder / name)
     assert result.origin == "TRL"

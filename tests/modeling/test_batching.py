@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from builders import MODEL_TYPES, PICTURE_TYPES, batch_of, load_tiny, mixed_rows, scorer_of
+from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, load_tiny, logp_model_of, mixed_rows
 from torch import Tensor
 
 from unidpo_mm.adapter import Adapter
 from unidpo_mm.modeling.cached_reference import gate_margin
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.reference import FrozenCopy
-from unidpo_mm.modeling.scoring import ScoringModel
 from unidpo_mm.records import GroupBatch, PreferenceRow
-from unidpo_mm.training.loss_settings import LossSettings, make_loss_settings
+from unidpo_mm.training.configured_loss import ConfiguredLoss, configure_loss
 from unidpo_mm.training.step import preference_step
 
 Checkpoint = Callable[[str], Path]
@@ -23,8 +23,8 @@ BAR = 1e-5
 Result = tuple[dict[str, list[Tensor]], Tensor]
 
 
-def settings_of(name: str = "uni_dpo", **parameters: Any) -> LossSettings:
-    return make_loss_settings(name, {"tau_good": 2.5, "nll_lambda": 0.2, **parameters})
+def settings_of(name: str = "uni_dpo", **parameters: Any) -> ConfiguredLoss:
+    return configure_loss(name, {"tau_good": 2.5, "nll_lambda": 0.2, **parameters})
 
 
 class Bench:
@@ -33,20 +33,20 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.loaded: LoadedModel = load_tiny(folder)
         self.adapter: Adapter = self.loaded.adapter
-        self.scorer: ScoringModel = scorer_of(self.loaded)
-        self.reference = FrozenCopy(scorer_of(load_tiny(folder)), self.adapter)
+        self.logp_model: LogpModel = logp_model_of(self.loaded)
+        self.reference = FrozenCopy(logp_model_of(load_tiny(folder)), self.adapter)
         torch.manual_seed(7)
         with torch.no_grad():
-            for parameter in self.scorer.parameters():
+            for parameter in self.logp_model.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
 
     def run(self, batches: Sequence[GroupBatch], **settings: Any) -> Result:
-        """Returns the losses by row and the gradient of the sum of all losses, flat."""
-        self.scorer.zero_grad()
+        """Return the losses by row and the gradient of the sum of all losses, flat."""
+        self.logp_model.zero_grad()
         losses: dict[str, list[Tensor]] = {}
         for batch in batches:
             output = preference_step(
-                self.scorer,
+                self.logp_model,
                 batch,
                 adapter=self.adapter,
                 settings=settings_of(**settings),
@@ -55,7 +55,7 @@ class Bench:
             output.loss_sum.backward()
             for name, loss in zip(batch.pair_rows, output.loss.per_unit.detach(), strict=True):
                 losses.setdefault(name, []).append(loss)
-        grads = [p.grad.flatten() for p in self.scorer.parameters() if p.grad is not None]
+        grads = [p.grad.flatten() for p in self.logp_model.parameters() if p.grad is not None]
         return losses, torch.cat(grads)
 
 
@@ -76,7 +76,7 @@ def bench(checkpoint: Checkpoint) -> Callable[[str], Bench]:
 
 
 def rows_for(model_type: str) -> list[PreferenceRow]:
-    return mixed_rows(pictures=model_type in PICTURE_TYPES)
+    return mixed_rows(images=model_type in IMAGE_TYPES)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -98,12 +98,12 @@ def test_left_padding_equals_right_padding(bench: Callable[[str], Bench], model_
     )
 
 
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
 def test_mixed_domains_equal_a_batch_for_each_domain(
     bench: Callable[[str], Bench], model_type: str
 ) -> None:
     it = bench(model_type)
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     mixed = it.run([batch_of(it.loaded, rows[3:] + rows[:3])])
     separate = it.run(
         [
@@ -114,20 +114,20 @@ def test_mixed_domains_equal_a_batch_for_each_domain(
     assert_same(mixed, separate)
 
 
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
-def test_the_order_of_rows_and_their_pictures_does_not_matter(
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
+def test_the_order_of_rows_and_their_images_does_not_matter(
     bench: Callable[[str], Bench], model_type: str
 ) -> None:
     it = bench(model_type)
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     assert_same(it.run([batch_of(it.loaded, rows)]), it.run([batch_of(it.loaded, rows[::-1])]))
 
 
-def test_the_comparison_sees_a_wrong_picture(bench: Callable[[str], Bench]) -> None:
+def test_the_comparison_sees_a_wrong_image(bench: Callable[[str], Bench]) -> None:
     import dataclasses
 
     it = bench("llava")
-    batch = batch_of(it.loaded, mixed_rows(pictures=True))
+    batch = batch_of(it.loaded, mixed_rows(images=True))
     pixels = batch.image_inputs["pixel_values"].roll(1, 0)
     wrong = dataclasses.replace(batch, image_inputs={"pixel_values": pixels})
     with pytest.raises(AssertionError):
@@ -138,7 +138,7 @@ def test_the_comparison_sees_wrong_positions(bench: Callable[[str], Bench]) -> N
     import dataclasses
 
     it = bench("llama")
-    batch = batch_of(it.loaded, mixed_rows(pictures=False), padding_side="left")
+    batch = batch_of(it.loaded, mixed_rows(images=False), padding_side="left")
     columns = torch.arange(batch.row_position.shape[1])
     doubled = dataclasses.replace(batch, row_position=columns.expand_as(batch.row_position) * 2)
     with pytest.raises(AssertionError):
@@ -149,7 +149,7 @@ def test_the_comparison_sees_padding_that_is_attended_to(bench: Callable[[str], 
     import dataclasses
 
     it = bench("llama")
-    batch = batch_of(it.loaded, mixed_rows(pictures=False), padding_side="left")
+    batch = batch_of(it.loaded, mixed_rows(images=False), padding_side="left")
     inputs = {
         **batch.token_inputs,
         "attention_mask": torch.ones_like(batch.token_inputs["attention_mask"]),
@@ -163,7 +163,7 @@ def test_other_losses_do_not_know_their_batch_either(
     bench: Callable[[str], Bench], name: str
 ) -> None:
     it = bench("llava")
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     nothing = {"tau_good": None, "nll_lambda": None}
     assert_same(
         it.run([batch_of(it.loaded, rows)], name=name, **nothing),
@@ -179,12 +179,12 @@ def test_the_gate_is_shut_for_every_pair_before_the_first_step(
     from unidpo_mm.modeling.reference import build_reference
 
     loaded = load_tiny(checkpoint(model_type), dtype=dtype)
-    scorer = scorer_of(loaded).train()
-    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    logp_model = logp_model_of(loaded).train()
+    reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     batch = batch_of(loaded, rows_for(model_type))
     margin = gate_margin(getattr(torch, dtype), cached=False)
     output = preference_step(
-        scorer,
+        logp_model,
         batch,
         adapter=loaded.adapter,
         settings=settings_of(tau_good=-100.0).with_gate_margin(margin),
@@ -199,9 +199,9 @@ def test_the_gate_opens_once_the_policy_loses_a_good_answer(
     bench: Callable[[str], Bench],
 ) -> None:
     it = bench("llama")
-    batch = batch_of(it.loaded, mixed_rows(pictures=False))
+    batch = batch_of(it.loaded, mixed_rows(images=False))
     output = preference_step(
-        it.scorer,
+        it.logp_model,
         batch,
         adapter=it.adapter,
         settings=settings_of(tau_good=-100.0),

@@ -6,29 +6,29 @@ from typing import Any
 
 import pytest
 import torch
-from builders import encoded, load_tiny, mixed_rows, relative_difference, scorer_of
+from builders import encoded, load_tiny, logp_model_of, mixed_rows, relative_difference
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.modeling import last_layer
 from unidpo_mm.modeling.branch_attention import GroupSpan
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import LoraSettings, add_lora
-from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.records import GroupBatch
 
 Checkpoint = Callable[[str], Path]
 
 
-def packed(loaded: LoadedModel, *, pictures: bool, side: Any = "right") -> GroupBatch:
-    groups = encoded(loaded, mixed_rows(pictures=pictures))
+def packed(loaded: LoadedModel, *, images: bool, side: Any = "right") -> GroupBatch:
+    groups = encoded(loaded, mixed_rows(images=images))
     pad = loaded.adapter.pad_token_id
     return collate(groups, pad_token_id=pad, layout="packed", padding_side=side)
 
 
-def positions_run(loaded: LoadedModel, batch: GroupBatch, scorer: ScoringModel) -> dict[str, int]:
-    """Returns how many positions each linear layer of the last decoder layer ran for."""
+def positions_run(loaded: LoadedModel, batch: GroupBatch, logp_model: LogpModel) -> dict[str, int]:
+    """Return how many positions each linear layer of the last decoder layer ran for."""
     counted: dict[str, int] = {}
     handles = []
     for name, module in loaded.model.get_decoder().layers[-1].named_modules():  # type: ignore[operator]
@@ -38,7 +38,7 @@ def positions_run(loaded: LoadedModel, batch: GroupBatch, scorer: ScoringModel) 
                 counted[name] = args[0][..., 0].numel()
 
             handles.append(module.register_forward_pre_hook(count))
-    score(scorer, loaded.adapter, batch)
+    compute_logps(logp_model, loaded.adapter, batch)
     for handle in handles:
         handle.remove()
     return counted
@@ -51,8 +51,8 @@ def test_prompts_give_keys_and_values_alone(
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
     enable_packing(loaded.model)
-    batch = packed(loaded, pictures=model_type != "llama", side=side)
-    found = positions_run(loaded, batch, scorer_of(loaded))
+    batch = packed(loaded, images=model_type != "llama", side=side)
+    found = positions_run(loaded, batch, logp_model_of(loaded))
     everything = batch.token_inputs["input_ids"].numel()
     answers = int((batch.segment > 0).sum())
     read = answers + len(batch.segment)  # of every prompt the last token
@@ -66,8 +66,8 @@ def test_a_lora_inside_runs_for_what_is_read(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     model = add_lora(loaded.model, loaded.family, LoraSettings(r=2))
     enable_packing(loaded.model)
-    batch = packed(loaded, pictures=False)
-    found = positions_run(loaded, batch, ScoringModel(model))
+    batch = packed(loaded, images=False)
+    found = positions_run(loaded, batch, LogpModel(model))
     read = int((batch.segment > 0).sum()) + len(batch.segment)
     assert found["self_attn.q_proj.lora_A.default"] == read
     assert found["mlp.down_proj.lora_B.default"] == read
@@ -81,13 +81,13 @@ def test_a_checkpointed_last_layer_is_the_same_the_second_time(
     for checkpointed in (False, True):
         loaded = load_tiny(checkpoint(model_type))
         enable_packing(loaded.model)
-        scorer = scorer_of(loaded).train()
+        logp_model = logp_model_of(loaded).train()
         if checkpointed:
-            scorer.activation_checkpointing_enable()
-        batch = packed(loaded, pictures=model_type in ("llava", "qwen2_vl"))
-        logps = score(scorer, loaded.adapter, batch)
+            logp_model.activation_checkpointing_enable()
+        batch = packed(loaded, images=model_type in ("llava", "qwen2_vl"))
+        logps = compute_logps(logp_model, loaded.adapter, batch)
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
-        grads.append({n: p.grad for n, p in scorer.named_parameters() if p.grad is not None})
+        grads.append({n: p.grad for n, p in logp_model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
     assert relative_difference(*grads) < 1e-6
 
@@ -95,9 +95,9 @@ def test_a_checkpointed_last_layer_is_the_same_the_second_time(
 def test_a_position_too_few_shows(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_tiny(checkpoint("llama"))
     enable_packing(loaded.model)
-    batch = packed(loaded, pictures=False)
+    batch = packed(loaded, images=False)
     with torch.no_grad():
-        right = score(scorer_of(loaded), loaded.adapter, batch)
+        right = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
         own = last_layer._positions_read
 
         def without_the_prompt(spans: Tensor, width: int) -> Tensor:
@@ -107,5 +107,5 @@ def test_a_position_too_few_shows(checkpoint: Checkpoint, monkeypatch: pytest.Mo
             return own(torch.tensor(lines), width)
 
         monkeypatch.setattr(last_layer, "_positions_read", without_the_prompt)
-        wrong = score(scorer_of(loaded), loaded.adapter, batch)
+        wrong = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     assert (right - wrong).abs().max() > 1e-3

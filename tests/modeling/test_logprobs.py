@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 import torch
 from builders import (
+    IMAGE_TYPES,
     MODEL_TYPES,
-    PICTURE_TYPES,
     batch_of,
     load_tiny,
+    logp_model_of,
     mixed_rows,
     relative_difference,
     row,
-    scorer_of,
     tiny_checkpoint,
 )
 from torch import Tensor, nn
 
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
-from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.records import EncodedGroup, GroupBatch
 
 Checkpoint = Callable[[str], Path]
@@ -41,7 +41,7 @@ def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> 
     found = []
     for ids in group.response_ids:
         row_ids = torch.cat([group.prompt_ids, ids]).unsqueeze(0)
-        pictures = {
+        images = {
             name: tensor.double() if tensor.is_floating_point() else tensor
             for name, tensor in group.image_extras.items()
         }
@@ -50,7 +50,7 @@ def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> 
             for name, parts in group.token_extras.items()
         }
         with torch.no_grad():
-            logits = model(input_ids=row_ids, **pictures, **types).logits[0]
+            logits = model(input_ids=row_ids, **images, **types).logits[0]
         assert logits.dtype == torch.float64
         start = group.prompt_ids.numel()
         predicting = logits[start - shift : start - shift + ids.numel()]
@@ -62,7 +62,7 @@ def assert_equals_naive(folder: Path, rows: Any, *, rtol: float = 2e-5) -> None:
     loaded = load_tiny(folder)
     batch = batch_of(loaded, rows)
     with torch.no_grad():
-        found = score(scorer_of(loaded), loaded.adapter, batch)
+        found = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     assert found.dtype == torch.float32
     groups = [loaded.adapter.encode(one) for one in rows]
     expected = torch.cat([part for group in groups for part in naive_logps(loaded, group)])
@@ -73,20 +73,20 @@ def assert_equals_naive(folder: Path, rows: Any, *, rtol: float = 2e-5) -> None:
 def test_response_log_probs_equal_a_naive_full_softmax(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
-    assert_equals_naive(checkpoint(model_type), mixed_rows(pictures=model_type in PICTURE_TYPES))
+    assert_equals_naive(checkpoint(model_type), mixed_rows(images=model_type in IMAGE_TYPES))
 
 
 @pytest.mark.parametrize("model_type", OTHER_TEXT_TYPES)
 def test_response_log_probs_equal_the_models_own_for_other_decoders(
     tmp_path: Path, model_type: str
 ) -> None:
-    assert_equals_naive(tiny_checkpoint(tmp_path, model_type), mixed_rows(pictures=False)[:2])
+    assert_equals_naive(tiny_checkpoint(tmp_path, model_type), mixed_rows(images=False)[:2])
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
 def test_a_shift_by_one_is_told_apart(checkpoint: Checkpoint, model_type: str) -> None:
     loaded = load_tiny(checkpoint(model_type))
-    group = loaded.adapter.encode(mixed_rows(pictures=False)[0])
+    group = loaded.adapter.encode(mixed_rows(images=False)[0])
     right = torch.cat(naive_logps(loaded, group))
     for shift in (0, 2):
         wrong = torch.cat(naive_logps(loaded, group, shift=shift))
@@ -95,10 +95,10 @@ def test_a_shift_by_one_is_told_apart(checkpoint: Checkpoint, model_type: str) -
 
 def test_sums_and_lengths_belong_to_the_response_alone(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     batch = batch_of(loaded, rows)
     with torch.no_grad():
-        found = sequence_logps(score(scorer_of(loaded), loaded.adapter, batch), batch)
+        found = sequence_logps(compute_logps(logp_model_of(loaded), loaded.adapter, batch), batch)
     groups = [loaded.adapter.encode(one) for one in rows]
     expected = [part for group in groups for part in naive_logps(loaded, group)]
     assert found.sum.dtype == torch.float64
@@ -146,10 +146,12 @@ def test_the_chunk_size_changes_neither_values_nor_gradients(
     results = []
     for size in (chunk_size, 10_000):
         loaded = load_tiny(checkpoint("llama"))
-        scorer = scorer_of(loaded, chunk_size=size)
-        logps = score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False)))
+        logp_model = logp_model_of(loaded, chunk_size=size)
+        logps = compute_logps(
+            logp_model, loaded.adapter, batch_of(loaded, mixed_rows(images=False))
+        )
         logps.sum().backward()
-        results.append((logps.detach(), [p.grad for p in scorer.parameters()]))
+        results.append((logps.detach(), [p.grad for p in logp_model.parameters()]))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-6)
     for one, other in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -161,13 +163,13 @@ def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
 ) -> None:
     loaded = load_tiny(checkpoint("llava"))
     loaded.model.get_output_embeddings().requires_grad_(head_trains)
-    scorer = scorer_of(loaded, chunk_size=4)
+    logp_model = logp_model_of(loaded, chunk_size=4)
     head = loaded.model.get_output_embeddings()
     shapes: list[tuple[int, ...]] = []
     head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
-    batch = batch_of(loaded, mixed_rows(pictures=True))
+    batch = batch_of(loaded, mixed_rows(images=True))
     with torch.set_grad_enabled(grad):
-        logps = score(scorer, loaded.adapter, batch)
+        logps = compute_logps(logp_model, loaded.adapter, batch)
     if grad:
         logps.sum().backward()
     assert shapes
@@ -187,10 +189,12 @@ def test_a_frozen_head_gives_the_gradients_of_a_plain_one(
     for trains in (True, False):
         loaded = load_tiny(checkpoint("llama"))
         loaded.model.get_output_embeddings().requires_grad_(trains)
-        scorer = scorer_of(loaded, chunk_size=chunk_size)
-        logps = score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False)))
+        logp_model = logp_model_of(loaded, chunk_size=chunk_size)
+        logps = compute_logps(
+            logp_model, loaded.adapter, batch_of(loaded, mixed_rows(images=False))
+        )
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
-        grads = {name: p.grad for name, p in scorer.named_parameters() if p.grad is not None}
+        grads = {name: p.grad for name, p in logp_model.named_parameters() if p.grad is not None}
         found.append((logps.detach(), grads))
     (one, grads), (other, below) = found
     assert torch.equal(one, other)
@@ -203,8 +207,10 @@ def test_a_head_under_a_lora_trains(checkpoint: Checkpoint) -> None:
 
     loaded = load_tiny(checkpoint("llama"))
     model: Any = get_peft_model(loaded.model, LoraConfig(r=2, target_modules=["lm_head"]))
-    scorer = ScoringModel(model)
-    score(scorer, loaded.adapter, batch_of(loaded, mixed_rows(pictures=False))).sum().backward()
+    logp_model = LogpModel(model)
+    compute_logps(
+        logp_model, loaded.adapter, batch_of(loaded, mixed_rows(images=False))
+    ).sum().backward()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained
     assert all("lm_head" in name for name in trained)
@@ -270,9 +276,9 @@ def test_softcaps_and_scales_of_a_configuration_reach_the_log_probs(
     rows = [row()]
     assert_equals_naive(tmp_path, rows)
     loaded = load_tiny(tmp_path)
-    scorer = scorer_of(loaded)
+    logp_model = logp_model_of(loaded)
     with torch.no_grad():
-        right = score(scorer, loaded.adapter, batch_of(loaded, rows))
-        scorer.transform = LogitTransform()
-        wrong = score(scorer, loaded.adapter, batch_of(loaded, rows))
+        right = compute_logps(logp_model, loaded.adapter, batch_of(loaded, rows))
+        logp_model.transform = LogitTransform()
+        wrong = compute_logps(logp_model, loaded.adapter, batch_of(loaded, rows))
     assert (right - wrong).abs().max() > 0.05

@@ -13,6 +13,7 @@ from torch import nn
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.lora_targets import part_of
 from unidpo_mm.modeling.parts import (
     LoraSettings,
@@ -22,7 +23,6 @@ from unidpo_mm.modeling.parts import (
     count_parameters,
 )
 from unidpo_mm.modeling.reference import build_reference
-from unidpo_mm.modeling.scoring import ScoringModel
 
 Checkpoint = Callable[[str], Path]
 
@@ -183,4 +183,4 @@ def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> 
         assert counts["language_model"].trainable == added
         with torch.no_grad():  # a reference that is a second adapter is not counted either
             next(p for n, p in model.named_parameters() if ".lora_B." in n).add_(1)
-        build_reference("auto", ScoringModel(model), tiny.adapter)
+        build_reference("auto", LogpModel(model), tiny.adapter)

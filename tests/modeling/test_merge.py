@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from builders import PICTURE_TYPES, batch_of, family_name, load_tiny, mixed_rows
+from builders import IMAGE_TYPES, batch_of, family_name, load_tiny, mixed_rows
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from typer.testing import CliRunner
 
@@ -35,7 +35,7 @@ def auto_of(base: Path) -> Any:
 
 
 def adapter_of(base: Path, output: Path, config: Any) -> Path:
-    """Saves an adapter whose every weight was moved, as training does."""
+    """Save an adapter whose every weight was moved, as training does."""
     torch.manual_seed(0)
     model = get_peft_model(auto_of(base).from_pretrained(base), config)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_a_merged_model_computes_what_base_and_adapter_compute(
     assert result.exit_code == 0, result.output
     assert f"{auto_of(base).__name__}.from_pretrained" in result.output
     loaded = load_tiny(base)
-    batch = batch_of(loaded, mixed_rows(pictures=model_type in PICTURE_TYPES))
+    batch = batch_of(loaded, mixed_rows(images=model_type in IMAGE_TYPES))
     inputs = dict(loaded.adapter.forward_inputs(batch))
     merged, info = auto_of(base).from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not info["missing_keys"]
@@ -74,7 +74,7 @@ def test_a_merged_model_computes_what_base_and_adapter_compute(
     assert not torch.allclose(logits, plain, atol=1e-2)
     files = {path.name for path in (tmp_path / "merged").iterdir()}
     assert {"config.json", "generation_config.json", "tokenizer_config.json"} < files
-    assert ("processor_config.json" in files) is (model_type in PICTURE_TYPES)
+    assert ("processor_config.json" in files) is (model_type in IMAGE_TYPES)
     assert "adapter_config.json" not in files
     again = load_tiny(tmp_path / "merged")
     assert again.adapter.processor.chat_template == loaded.adapter.processor.chat_template

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 from builders import (
+    IMAGE_TYPES,
     MODEL_TYPES,
-    PICTURE_TYPES,
     encoded,
     load_tiny,
+    logp_model_of,
     mixed_rows,
     relative_difference,
-    scorer_of,
 )
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.modeling import packing, scoring
+from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.logprobs import sequence_logps
 from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.modeling.scoring import score
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import GroupBatch
 
@@ -56,7 +56,7 @@ def batches(
 def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities and the gradients of a weighted sum of them."""
     loaded.model.zero_grad()
-    logps = score(scorer_of(loaded), loaded.adapter, batch)
+    logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     weight = torch.linspace(-1, 2, logps.numel())
     (logps * weight).sum().backward()
     grads = {n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None}
@@ -72,7 +72,7 @@ def test_shared_prompts_change_nothing(
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
     enable_packing(loaded.model)
-    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    rows = mixed_rows(images=model_type in IMAGE_TYPES)
     plain, packed = batches(loaded, rows, side=side, layout=layout)
     assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
     (one, grads), (other, packed_grads) = scored(loaded, plain), scored(loaded, packed)
@@ -90,9 +90,11 @@ def test_shared_prompts_change_nothing_for_other_decoders(
     sizes = {"sliding_window": 8} if model_type in ("mistral", "gemma3_text", "cohere2") else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
-    plain, packed = batches(loaded, mixed_rows(pictures=False), layout=layout)
+    plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
     with torch.no_grad():
-        one, other = (score(scorer_of(loaded), loaded.adapter, b) for b in (plain, packed))
+        one, other = (
+            compute_logps(logp_model_of(loaded), loaded.adapter, b) for b in (plain, packed)
+        )
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
 
 
@@ -103,7 +105,7 @@ def test_sums_in_double_precision_agree_to_ten_digits(
     loaded = load_tiny(checkpoint(model_type), dtype="auto")
     loaded.model.double()
     enable_packing(loaded.model)
-    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    rows = mixed_rows(images=model_type in IMAGE_TYPES)
     for layout in ("packed", "joined"):
         found = []
         for batch in batches(loaded, rows, layout=layout):
@@ -113,7 +115,7 @@ def test_sums_in_double_precision_agree_to_ten_digits(
             }
             batch = dataclasses.replace(batch, image_inputs=pixels)
             with torch.no_grad():
-                logps = score(scorer_of(loaded), loaded.adapter, batch)
+                logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
             assert logps.dtype == torch.float64
             found.append(sequence_logps(logps, batch).sum)
         torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
@@ -121,7 +123,7 @@ def test_sums_in_double_precision_agree_to_ten_digits(
 
 def test_joined_rows_hold_no_padding(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     _, joined = batches(loaded, rows, layout="joined")
     groups = encoded(loaded, rows)
     tokens = sum(g.prompt_ids.numel() + sum(map(len, g.response_ids)) for g in groups)
@@ -129,9 +131,9 @@ def test_joined_rows_hold_no_padding(checkpoint: Checkpoint) -> None:
     assert int(joined.token_inputs["attention_mask"].sum()) == tokens
 
 
-def test_pictures_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
+def test_images_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     plain, packed = batches(loaded, rows)
     assert packed.image_inputs["pixel_values"].shape[0] == 3
     assert plain.image_inputs["pixel_values"].shape[0] == 6
@@ -140,7 +142,7 @@ def test_pictures_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None
 
 
 def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
-    """Takes all groups of a joined row for the prompt of the first; the model's positions stay."""
+    """Take all groups of a joined row for the prompt of the first; the model's positions stay."""
     later = row_position.clamp(min=1)
     later[0, 0] = 0
     return packing.Packing(segment.clamp(max=0), later)
@@ -157,7 +159,7 @@ def test_a_mistake_in_the_layout_shows(
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
     layout = "joined" if mistake == "a group sees another" else "packed"
-    plain, packed = batches(loaded, mixed_rows(pictures=False), layout=layout)
+    plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
     if mistake == "a group sees another":
         monkeypatch.setattr(scoring, "Packing", as_one_prompt)
     elif mistake == "a branch sees another":
@@ -174,18 +176,20 @@ def test_a_mistake_in_the_layout_shows(
         width = packed.row_position.shape[1]
         packed.row_position.copy_(torch.arange(width).expand_as(packed.row_position))
     with torch.no_grad():
-        one, other = (score(scorer_of(loaded), loaded.adapter, b) for b in (plain, packed))
+        one, other = (
+            compute_logps(logp_model_of(loaded), loaded.adapter, b) for b in (plain, packed)
+        )
     assert (one - other).abs().max() > 1e-4  # ten times what the layouts may differ
 
 
 def test_plain_rows_and_generation_are_left_as_they_were(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    plain, _ = batches(loaded, mixed_rows(pictures=False))
+    plain, _ = batches(loaded, mixed_rows(images=False))
     ids = plain.token_inputs["input_ids"][:1, :5]
     with torch.no_grad():
-        before = score(scorer_of(loaded), loaded.adapter, plain)
+        before = compute_logps(logp_model_of(loaded), loaded.adapter, plain)
         said = loaded.model.generate(ids, max_new_tokens=4, do_sample=False)
         enable_packing(loaded.model)
         enable_packing(loaded.model)  # a second call changes nothing
-        assert torch.equal(score(scorer_of(loaded), loaded.adapter, plain), before)
+        assert torch.equal(compute_logps(logp_model_of(loaded), loaded.adapter, plain), before)
         assert torch.equal(loaded.model.generate(ids, max_new_tokens=4, do_sample=False), said)

@@ -14,15 +14,15 @@ from builders import relative_difference
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.logprobs import sequence_logps
 from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.records import EncodedGroup, GroupBatch, Pair
 
 IMAGE = 3
-"""Id of the picture token."""
+"""Id of the image token."""
 
-PICTURE_TOKENS = 4
+IMAGE_TOKENS = 4
 TEXT: dict[str, Any] = {
     "vocab_size": 99,
     "hidden_size": 32,
@@ -59,7 +59,7 @@ def gemma3() -> Any:
         text_config={**TEXT, "sliding_window": 8, "layer_types": ["sliding_attention"] * 2
                      + ["full_attention"]},
         vision_config=SIGLIP,
-        mm_tokens_per_image=PICTURE_TOKENS,
+        mm_tokens_per_image=IMAGE_TOKENS,
         image_token_id=IMAGE,
         boi_token_id=4,
         eoi_token_id=5,
@@ -92,14 +92,14 @@ def internvl() -> Any:
         text_config={**TEXT, "model_type": "qwen2"},
         vision_config={**SIGLIP, "image_size": [16, 16], "patch_size": [4, 4]},
         image_token_id=IMAGE,
-        image_seq_length=PICTURE_TOKENS,
+        image_seq_length=IMAGE_TOKENS,
         downsample_ratio=0.5,
     )
     return transformers.InternVLForConditionalGeneration(config)
 
 
 def one_a_row(pixels: Tensor) -> Tensor:
-    """Idefics3 takes pictures row by row, and returns features so: here each has a row."""
+    """Idefics3 takes images row by row, and returns features so: here each has a row."""
     return pixels.unsqueeze(1)
 
 
@@ -124,17 +124,17 @@ class Stand:
         return inputs
 
 
-def group(number: int, *, pictures: int) -> EncodedGroup:
+def group(number: int, *, images: int) -> EncodedGroup:
     draw = torch.Generator().manual_seed(number)
 
     def ids(count: int) -> Tensor:
         return torch.randint(10, 99, (count,), generator=draw)
 
-    placed = torch.full((pictures * PICTURE_TOKENS,), IMAGE)
+    placed = torch.full((images * IMAGE_TOKENS,), IMAGE)
     prompt = torch.cat([ids(3 + number), placed, ids(4)])
     answers = tuple(ids(length) for length in (5, 3 + number, 9)[: 2 + number % 2])
     types = {"token_type_ids": (prompt == IMAGE).long()}
-    pixels = torch.randn(pictures, 3, 16, 16, generator=draw)
+    pixels = torch.randn(images, 3, 16, 16, generator=draw)
     return EncodedGroup(
         row_id=str(number),
         domain="multimodal",
@@ -146,8 +146,8 @@ def group(number: int, *, pictures: int) -> EncodedGroup:
             name: (part, *(torch.zeros_like(answer) for answer in answers))
             for name, part in types.items()
         },
-        image_extras={"pixel_values": pixels} if pictures else {},
-        pictures=pictures,
+        image_extras={"pixel_values": pixels} if images else {},
+        images=images,
         image_tokens=len(placed),
         image_token_id=IMAGE,
         scores=torch.zeros(len(answers), dtype=torch.float64),
@@ -156,22 +156,20 @@ def group(number: int, *, pictures: int) -> EncodedGroup:
     )
 
 
-def compared(model: Any, adapter: Any, side: Any, *, pictures: bool) -> None:
+def compared(model: Any, adapter: Any, side: Any, *, images: bool) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:  # so that attention looks at more than the mean
                 parameter.normal_(std=0.15)
     assert enable_packing(model) is None
-    groups = [group(n, pictures=pictures * (1 + n % 2)) for n in range(3)]
+    groups = [group(n, images=images * (1 + n % 2)) for n in range(3)]
     found = {}
     for layout in ("plain", "packed"):
-        batch = collate(
-            groups, pad_token_id=0, padding_side=side, layout=layout, pictures_once=True
-        )
+        batch = collate(groups, pad_token_id=0, padding_side=side, layout=layout, images_once=True)
         model.zero_grad()
-        scorer = ScoringModel(model).eval()
-        logps = score(scorer, adapter, batch)
+        logp_model = LogpModel(model).eval()
+        logps = compute_logps(logp_model, adapter, batch)
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
         grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         found[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch).sum
@@ -184,14 +182,14 @@ def compared(model: Any, adapter: Any, side: Any, *, pictures: bool) -> None:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_packed_equals_plain_with_pictures(name: str, side: str) -> None:
+def test_packed_equals_plain_with_images(name: str, side: str) -> None:
     build, pixels = BUILDERS[name]
     torch.manual_seed(0)
-    compared(build(), Stand(pixels), side, pictures=True)
+    compared(build(), Stand(pixels), side, images=True)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("build", [gemma2, llama_eager])
 def test_packed_equals_plain_with_eager_attention(build: Callable[[], Any], side: str) -> None:
     torch.manual_seed(0)
-    compared(build(), Stand(lambda pixels: pixels), side, pictures=False)
+    compared(build(), Stand(lambda pixels: pixels), side, images=False)

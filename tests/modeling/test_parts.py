@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from builders import MODEL_TYPES, PICTURE_TYPES, batch_of, family_name, load_tiny, mixed_rows
+from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, family_name, load_tiny, mixed_rows
 from torch import nn
 
 from unidpo_mm.errors import AdapterError, ModelError
 from unidpo_mm.modeling.load import ModelSource, family_for, load_model
+from unidpo_mm.modeling.logp_model import LogpModel, base_and_head, compute_logps
 from unidpo_mm.modeling.memory import enable_checkpointing
 from unidpo_mm.modeling.parts import (
     LoraSettings,
@@ -21,7 +22,6 @@ from unidpo_mm.modeling.parts import (
     freeze_parts,
     part_of,
 )
-from unidpo_mm.modeling.scoring import ScoringModel, base_and_head, score
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]
@@ -71,7 +71,7 @@ def test_weights_come_in_the_dtype_asked_for(
     assert {p.dtype for p in model.parameters()} == {expected}
 
 
-def test_a_family_with_pictures_refuses_a_bare_tokenizer(checkpoint: Checkpoint) -> None:
+def test_a_family_with_images_refuses_a_bare_tokenizer(checkpoint: Checkpoint) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     from unidpo_mm.adapter import AdapterOptions
@@ -113,7 +113,7 @@ def test_every_parameter_belongs_to_a_part_of_its_family(
     )
 
 
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
 @pytest.mark.parametrize("freeze", [None, [], ["vision_tower"], ["language_model", "projector"]])
 def test_freezing_leaves_exactly_the_other_parts_trainable(
     checkpoint: Checkpoint, model_type: str, freeze: list[str] | None
@@ -179,11 +179,11 @@ def test_modules_to_save_train_in_full_beside_the_lora(checkpoint: Checkpoint) -
 
 def test_a_fresh_lora_changes_nothing(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
-    batch = batch_of(loaded, mixed_rows(pictures=True))
+    batch = batch_of(loaded, mixed_rows(images=True))
     with torch.no_grad():
-        before = score(ScoringModel(loaded.model).eval(), loaded.adapter, batch)
+        before = compute_logps(LogpModel(loaded.model).eval(), loaded.adapter, batch)
         model = add_lora(loaded.model, loaded.family, LoraSettings())
-        after = score(ScoringModel(model).eval(), loaded.adapter, batch)
+        after = compute_logps(LogpModel(model).eval(), loaded.adapter, batch)
     assert torch.equal(before, after)
 
 
@@ -195,27 +195,27 @@ def test_disable_dropout_makes_training_mode_repeatable(tmp_path: Path) -> None:
         tmp_path, model_type="gpt2", resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3
     )
     loaded = load_tiny(tmp_path)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
-    scorer = ScoringModel(loaded.model).train()
+    batch = batch_of(loaded, mixed_rows(images=False))
+    logp_model = LogpModel(loaded.model).train()
 
     def twice() -> list[torch.Tensor]:
         with torch.no_grad():
-            return [score(scorer, loaded.adapter, batch) for _ in range(2)]
+            return [compute_logps(logp_model, loaded.adapter, batch) for _ in range(2)]
 
     assert not torch.equal(*twice())  # dropout was there
-    disable_dropout(scorer)
+    disable_dropout(logp_model)
     assert torch.equal(*twice())
 
 
 def test_disable_dropout_reaches_dropout_that_is_a_number_on_the_attention(tmp_path: Path) -> None:
     load_family("text").tiny(tmp_path, model_type="llama", attention_dropout=0.5)
     loaded = load_tiny(tmp_path)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
-    scorer = ScoringModel(loaded.model).train()
+    batch = batch_of(loaded, mixed_rows(images=False))
+    logp_model = LogpModel(loaded.model).train()
     with torch.no_grad():
-        noisy = [score(scorer, loaded.adapter, batch) for _ in range(2)]
-        disable_dropout(scorer)
-        still = [score(scorer, loaded.adapter, batch) for _ in range(2)]
+        noisy = [compute_logps(logp_model, loaded.adapter, batch) for _ in range(2)]
+        disable_dropout(logp_model)
+        still = [compute_logps(logp_model, loaded.adapter, batch) for _ in range(2)]
     assert not torch.equal(*noisy)
     assert torch.equal(*still)
 
@@ -238,18 +238,18 @@ def test_inputs_that_a_model_would_swallow_without_a_word_are_refused(
     checkpoint: Checkpoint,
 ) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    batch = batch_of(loaded, mixed_rows(pictures=False))
+    batch = batch_of(loaded, mixed_rows(images=False))
     inputs = {**loaded.adapter.forward_inputs(batch), "pixel_values": torch.zeros(1)}
     with pytest.raises(AdapterError, match="offers pixel_values, which the model does not take"):
-        ScoringModel(loaded.model)(inputs, batch.row, batch.position, batch.target_ids)
+        LogpModel(loaded.model)(inputs, batch.row, batch.position, batch.target_ids)
 
 
 def test_positions_are_left_out_for_models_that_take_none(tmp_path: Path) -> None:
     load_family("text").tiny(tmp_path, model_type="bloom")
     loaded = load_tiny(tmp_path)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
+    batch = batch_of(loaded, mixed_rows(images=False))
     assert "position_ids" in loaded.adapter.forward_inputs(batch)
-    logps = score(ScoringModel(loaded.model).eval(), loaded.adapter, batch)
+    logps = compute_logps(LogpModel(loaded.model).eval(), loaded.adapter, batch)
     assert logps.isfinite().all()
 
 
@@ -281,7 +281,7 @@ def layers_of(model: Any, part: str) -> dict[str, Any]:
 
 
 def prepared(folder: Path, kind: str) -> Any:
-    """Returns (loaded, model) with a frozen tower: by freezing, or under a LoRA."""
+    """Return (loaded, model) with a frozen tower: by freezing, or under a LoRA."""
     loaded = load_tiny(folder)
     if kind == "lora":
         return loaded, add_lora(loaded.model, loaded.family, LoraSettings(r=2))
@@ -290,14 +290,14 @@ def prepared(folder: Path, kind: str) -> Any:
 
 
 def backward(loaded: Any, model: Any) -> dict[str, torch.Tensor]:
-    scorer = ScoringModel(model).train()
-    batch = batch_of(loaded, mixed_rows(pictures=True))
-    score(scorer, loaded.adapter, batch).sum().backward()
+    logp_model = LogpModel(model).train()
+    batch = batch_of(loaded, mixed_rows(images=True))
+    compute_logps(logp_model, loaded.adapter, batch).sum().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])
-@pytest.mark.parametrize("model_type", PICTURE_TYPES)
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
 def test_checkpointing_reaches_the_decoder_and_never_a_frozen_tower(
     checkpoint: Checkpoint, model_type: str, kind: str
 ) -> None:

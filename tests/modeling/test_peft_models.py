@@ -21,6 +21,7 @@ from peft import (
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.cached_reference import FirstState, reference_fingerprint
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.peft_models import (
     check_adapter_trains,
     check_scorable,
@@ -35,7 +36,6 @@ from unidpo_mm.modeling.reference import (
     build_reference,
     reference_digest,
 )
-from unidpo_mm.modeling.scoring import ScoringModel, score
 
 Checkpoint = Callable[[str], Path]
 
@@ -122,20 +122,20 @@ def test_the_reference_is_the_model_as_it_was_handed_over(
     build, kind = TRAINED[name]
     model = build(llama)
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
-    scorer = ScoringModel(model)
-    batch = batch_of(llama, mixed_rows(pictures=False))
+    logp_model = LogpModel(model)
+    batch = batch_of(llama, mixed_rows(images=False))
     with torch.no_grad():
-        first = score(scorer.eval(), llama.adapter, batch)
+        first = compute_logps(logp_model.eval(), llama.adapter, batch)
         with using_adapter(model, None):  # the reference of old
-            bare = score(scorer, llama.adapter, batch)
+            bare = compute_logps(logp_model, llama.adapter, batch)
     assert (first - bare).abs().max() > 1e-3
-    reference = build_reference("auto", scorer.train(), llama.adapter)
+    reference = build_reference("auto", logp_model.train(), llama.adapter)
     assert type(reference) is kind
-    assert torch.equal(reference.token_logps(scorer, batch), first)
+    assert torch.equal(reference.token_logps(logp_model, batch), first)
     trained(model, 2)
-    assert torch.equal(reference.token_logps(scorer, batch), first)
+    assert torch.equal(reference.token_logps(logp_model, batch), first)
     with torch.no_grad():
-        moved = score(scorer.eval(), llama.adapter, batch)
+        moved = compute_logps(logp_model.eval(), llama.adapter, batch)
     assert (moved - first).abs().max() > 1e-4
     now = {n: p.requires_grad for n, p in model.named_parameters()}
     assert {n: flag for n, flag in now.items() if n in flags} == flags
@@ -149,20 +149,20 @@ def test_the_reference_is_the_model_as_it_was_handed_over(
     }
     again = PeftModel.from_pretrained(copy.deepcopy(llama.model), tmp_path)
     with torch.no_grad():
-        loaded = score(ScoringModel(again).eval(), llama.adapter, batch)
+        loaded = compute_logps(LogpModel(again).eval(), llama.adapter, batch)
     assert torch.allclose(loaded, moved, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FRESH)
 def test_an_adapter_that_changes_nothing_is_switched_off(llama: LoadedModel, name: str) -> None:
-    scorer = ScoringModel(adapted(llama, FRESH[name])).eval()
-    batch = batch_of(llama, mixed_rows(pictures=False))
-    reference = build_reference("auto", scorer, llama.adapter)
+    logp_model = LogpModel(adapted(llama, FRESH[name])).eval()
+    batch = batch_of(llama, mixed_rows(images=False))
+    reference = build_reference("auto", logp_model, llama.adapter)
     assert isinstance(reference, LoraOff)
     assert reference_digest(reference) == "base"
     with torch.no_grad():
-        first = score(scorer, llama.adapter, batch)
-    assert torch.equal(reference.token_logps(scorer, batch), first)
+        first = compute_logps(logp_model, llama.adapter, batch)
+    assert torch.equal(reference.token_logps(logp_model, batch), first)
 
 
 def test_one_weight_that_is_not_zero_is_seen(llama: LoadedModel) -> None:
@@ -182,43 +182,43 @@ def test_a_frozen_lora_shares_the_base_model(llama: LoadedModel) -> None:
     model = trained(adapted(llama, lora()))
     before = sum(p.numel() for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    build_reference("auto", ScoringModel(model), llama.adapter)
+    build_reference("auto", LogpModel(model), llama.adapter)
     assert sum(p.numel() for p in model.parameters()) == before + adapter
     assert model.active_adapters == ["default"]
 
 
 def test_two_runs_of_one_model_have_their_own_references(llama: LoadedModel) -> None:
     model = trained(adapted(llama, lora()))
-    scorer = ScoringModel(model).eval()
-    batch = batch_of(llama, mixed_rows(pictures=False))
-    first = build_reference("auto", scorer, llama.adapter)
-    before = first.token_logps(scorer, batch)
+    logp_model = LogpModel(model).eval()
+    batch = batch_of(llama, mixed_rows(images=False))
+    first = build_reference("auto", logp_model, llama.adapter)
+    before = first.token_logps(logp_model, batch)
     trained(model, 1)
-    second = build_reference("auto", scorer, llama.adapter)
-    assert torch.equal(first.token_logps(scorer, batch), before)
-    assert not torch.allclose(second.token_logps(scorer, batch), before)
+    second = build_reference("auto", logp_model, llama.adapter)
+    assert torch.equal(first.token_logps(logp_model, batch), before)
+    assert not torch.allclose(second.token_logps(logp_model, batch), before)
     assert reference_digest(first) != reference_digest(second)
 
 
 def test_a_chosen_lora_off_warns_where_the_lora_is_not_zero(
     llama: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scorer = ScoringModel(trained(adapted(llama, lora())))
-    assert isinstance(build_reference("lora_off", scorer, llama.adapter), LoraOff)
+    logp_model = LogpModel(trained(adapted(llama, lora())))
+    assert isinstance(build_reference("lora_off", logp_model, llama.adapter), LoraOff)
     assert "margins do not start at 0" in caplog.text
 
 
 def test_lora_off_is_refused_where_the_base_model_was_changed(llama: LoadedModel) -> None:
-    scorer = ScoringModel(adapted(llama, lora(init_lora_weights="pissa")))
+    logp_model = LogpModel(adapted(llama, lora(init_lora_weights="pissa")))
     with pytest.raises(ModelError, match=r"'pissa' changed the base model's weights"):
-        build_reference("lora_off", scorer, llama.adapter)
+        build_reference("lora_off", logp_model, llama.adapter)
 
 
 def test_the_cache_distinguishes_adapters(llama: LoadedModel) -> None:
     def fingerprint(model: Any, source: Any = None) -> str:
-        scorer = ScoringModel(model)
-        source = source or build_reference("auto", scorer, llama.adapter)
-        return reference_fingerprint(source, scorer, compute_dtype=torch.float32)[0]
+        logp_model = LogpModel(model)
+        source = source or build_reference("auto", logp_model, llama.adapter)
+        return reference_fingerprint(source, logp_model, compute_dtype=torch.float32)[0]
 
     plain = copy.deepcopy(llama.model)
     base = fingerprint(plain, FirstState(llama.adapter))
@@ -241,14 +241,16 @@ def test_ddp_trains_beside_a_frozen_lora(llama: LoadedModel, tmp_path: Path) -> 
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        scorer = ScoringModel(trained(adapted(llama, lora())))
-        reference = build_reference("auto", scorer, llama.adapter)
-        wrapped = DistributedDataParallel(scorer)  # every trainable weight has to get a gradient
-        batch = batch_of(llama, mixed_rows(pictures=False))
+        logp_model = LogpModel(trained(adapted(llama, lora())))
+        reference = build_reference("auto", logp_model, llama.adapter)
+        wrapped = DistributedDataParallel(
+            logp_model
+        )  # every trainable weight has to get a gradient
+        batch = batch_of(llama, mixed_rows(images=False))
         for _ in range(2):
             reference.token_logps(wrapped, batch)
-            score(wrapped, llama.adapter, batch).sum().backward()
-        assert all(p.grad is not None for p in scorer.parameters() if p.requires_grad)
+            compute_logps(wrapped, llama.adapter, batch).sum().backward()
+        assert all(p.grad is not None for p in logp_model.parameters() if p.requires_grad)
     finally:
         dist.destroy_process_group()
 

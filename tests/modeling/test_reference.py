@@ -6,30 +6,30 @@ from typing import Any
 
 import pytest
 import torch
-from builders import batch_of, load_tiny, mixed_rows, scorer_of
+from builders import batch_of, load_tiny, logp_model_of, mixed_rows
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.parts import LoraSettings, add_lora, freeze_parts
 from unidpo_mm.modeling.reference import FrozenCopy, LoraOff, build_reference
-from unidpo_mm.modeling.scoring import ScoringModel, score
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]
 
 
-def with_lora(folder: Path, **settings: Any) -> tuple[LoadedModel, ScoringModel]:
+def with_lora(folder: Path, **settings: Any) -> tuple[LoadedModel, LogpModel]:
     loaded = load_tiny(folder)
     model = add_lora(loaded.model, loaded.family, LoraSettings(r=4, **settings))
-    return loaded, ScoringModel(model)
+    return loaded, LogpModel(model)
 
 
-def train_a_little(scorer: ScoringModel, loaded: LoadedModel) -> None:
-    optimizer = torch.optim.SGD([p for p in scorer.parameters() if p.requires_grad], lr=0.5)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
+def train_a_little(logp_model: LogpModel, loaded: LoadedModel) -> None:
+    optimizer = torch.optim.SGD([p for p in logp_model.parameters() if p.requires_grad], lr=0.5)
+    batch = batch_of(loaded, mixed_rows(images=False))
     for _ in range(3):
         optimizer.zero_grad()
-        (-score(scorer, loaded.adapter, batch).mean()).backward()
+        (-compute_logps(logp_model, loaded.adapter, batch).mean()).backward()
         optimizer.step()
 
 
@@ -38,17 +38,17 @@ def train_a_little(scorer: ScoringModel, loaded: LoadedModel) -> None:
 def test_the_reference_is_the_first_state_of_the_policy_before_and_after_training(
     checkpoint: Checkpoint, model_type: str, kind: Any
 ) -> None:
-    loaded, scorer = with_lora(checkpoint(model_type))
+    loaded, logp_model = with_lora(checkpoint(model_type))
     base = load_tiny(checkpoint(model_type))
-    batch = batch_of(loaded, mixed_rows(pictures=model_type == "llava"))
+    batch = batch_of(loaded, mixed_rows(images=model_type == "llava"))
     with torch.no_grad():
-        expected = score(scorer_of(base), base.adapter, batch)
-    reference = build_reference(kind, scorer, loaded.adapter)
+        expected = compute_logps(logp_model_of(base), base.adapter, batch)
+    reference = build_reference(kind, logp_model, loaded.adapter)
     assert reference is not None
-    before = reference.token_logps(scorer, batch)
-    train_a_little(scorer, loaded)
-    after = reference.token_logps(scorer, batch)
-    policy = score(scorer, loaded.adapter, batch)
+    before = reference.token_logps(logp_model, batch)
+    train_a_little(logp_model, loaded)
+    after = reference.token_logps(logp_model, batch)
+    policy = compute_logps(logp_model, loaded.adapter, batch)
     assert torch.equal(before, expected)
     assert torch.equal(after, expected)
     assert (policy - expected).abs().max() > 1e-2  # the policy has moved
@@ -60,16 +60,16 @@ def test_the_frozen_copy_holds_when_every_weight_of_the_policy_trains(
     checkpoint: Checkpoint,
 ) -> None:
     loaded = load_tiny(checkpoint("qwen3"))
-    scorer = ScoringModel(loaded.model).train()
-    reference = build_reference("auto", scorer, loaded.adapter)
+    logp_model = LogpModel(loaded.model).train()
+    reference = build_reference("auto", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
-    before = reference.token_logps(scorer, batch)
-    train_a_little(scorer, loaded)
-    assert torch.equal(reference.token_logps(scorer, batch), before)
-    assert not torch.allclose(score(scorer, loaded.adapter, batch), before, atol=1e-2)
-    assert not any(p.requires_grad for p in reference.scorer.parameters())
-    assert all(p.grad is None for p in reference.scorer.parameters())
+    batch = batch_of(loaded, mixed_rows(images=False))
+    before = reference.token_logps(logp_model, batch)
+    train_a_little(logp_model, loaded)
+    assert torch.equal(reference.token_logps(logp_model, batch), before)
+    assert not torch.allclose(compute_logps(logp_model, loaded.adapter, batch), before, atol=1e-2)
+    assert not any(p.requires_grad for p in reference.logp_model.parameters())
+    assert all(p.grad is None for p in reference.logp_model.parameters())
 
 
 def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_training(
@@ -77,86 +77,86 @@ def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_trai
 ) -> None:
     load_family("text").tiny(tmp_path, model_type="gpt2", resid_pdrop=0.4)
     for kind in ("frozen_copy", "lora_off"):
-        loaded, scorer = with_lora(tmp_path, dropout=0.5, targets=["c_attn"])
-        scorer.train()
-        reference = build_reference(kind, scorer, loaded.adapter)
+        loaded, logp_model = with_lora(tmp_path, dropout=0.5, targets=["c_attn"])
+        logp_model.train()
+        reference = build_reference(kind, logp_model, loaded.adapter)
         assert reference is not None
-        batch = batch_of(loaded, mixed_rows(pictures=False))
-        assert torch.equal(*(reference.token_logps(scorer, batch) for _ in range(2)))
-        assert scorer.training
-        assert all(m.training for m in scorer.modules())
-        noisy = [score(scorer, loaded.adapter, batch).detach() for _ in range(2)]
+        batch = batch_of(loaded, mixed_rows(images=False))
+        assert torch.equal(*(reference.token_logps(logp_model, batch) for _ in range(2)))
+        assert logp_model.training
+        assert all(m.training for m in logp_model.modules())
+        noisy = [compute_logps(logp_model, loaded.adapter, batch).detach() for _ in range(2)]
         assert not torch.equal(*noisy)  # the policy still has its dropout
 
 
 def test_lora_off_gives_modules_to_save_their_first_weights(checkpoint: Checkpoint) -> None:
-    loaded, scorer = with_lora(checkpoint("llava"), modules_to_save=["projector"])
-    reference = build_reference("auto", scorer, loaded.adapter)
+    loaded, logp_model = with_lora(checkpoint("llava"), modules_to_save=["projector"])
+    reference = build_reference("auto", logp_model, loaded.adapter)
     assert isinstance(reference, LoraOff)
-    batch = batch_of(loaded, mixed_rows(pictures=True))
-    before = reference.token_logps(scorer, batch)
+    batch = batch_of(loaded, mixed_rows(images=True))
+    before = reference.token_logps(logp_model, batch)
     with torch.no_grad():
-        for name, parameter in scorer.named_parameters():
+        for name, parameter in logp_model.named_parameters():
             if "modules_to_save" in name:
                 parameter.add_(1.0)
-    assert torch.equal(reference.token_logps(scorer, batch), before)
-    assert not torch.allclose(score(scorer, loaded.adapter, batch), before)
+    assert torch.equal(reference.token_logps(logp_model, batch), before)
+    assert not torch.allclose(compute_logps(logp_model, loaded.adapter, batch), before)
 
 
 def test_lora_off_leaves_the_lora_on_and_trainable_afterwards(checkpoint: Checkpoint) -> None:
-    loaded, scorer = with_lora(checkpoint("llama"))
-    names = [n for n, p in scorer.named_parameters() if p.requires_grad]
-    reference = build_reference("lora_off", scorer, loaded.adapter)
+    loaded, logp_model = with_lora(checkpoint("llama"))
+    names = [n for n, p in logp_model.named_parameters() if p.requires_grad]
+    reference = build_reference("lora_off", logp_model, loaded.adapter)
     assert reference is not None
-    train_a_little(scorer, loaded)
-    batch = batch_of(loaded, mixed_rows(pictures=False))
-    policy = score(scorer, loaded.adapter, batch)
-    reference.token_logps(scorer, batch)
-    assert torch.equal(score(scorer, loaded.adapter, batch), policy)
-    assert [n for n, p in scorer.named_parameters() if p.requires_grad] == names
+    train_a_little(logp_model, loaded)
+    batch = batch_of(loaded, mixed_rows(images=False))
+    policy = compute_logps(logp_model, loaded.adapter, batch)
+    reference.token_logps(logp_model, batch)
+    assert torch.equal(compute_logps(logp_model, loaded.adapter, batch), policy)
+    assert [n for n, p in logp_model.named_parameters() if p.requires_grad] == names
 
 
 # ---- the choice ----
 
 
 def test_auto_takes_lora_off_where_only_a_lora_trains(checkpoint: Checkpoint) -> None:
-    loaded, scorer = with_lora(checkpoint("llama"))
-    assert isinstance(build_reference("auto", scorer, loaded.adapter), LoraOff)
+    loaded, logp_model = with_lora(checkpoint("llama"))
+    assert isinstance(build_reference("auto", logp_model, loaded.adapter), LoraOff)
 
 
 def test_auto_takes_a_copy_where_weights_outside_the_lora_train(checkpoint: Checkpoint) -> None:
-    loaded, scorer = with_lora(checkpoint("llama"))
-    scorer.model.get_output_embeddings().weight.requires_grad_(True)
-    assert isinstance(build_reference("auto", scorer, loaded.adapter), FrozenCopy)
+    loaded, logp_model = with_lora(checkpoint("llama"))
+    logp_model.model.get_output_embeddings().weight.requires_grad_(True)
+    assert isinstance(build_reference("auto", logp_model, loaded.adapter), FrozenCopy)
     with pytest.raises(ModelError, match=r"weights outside the LoRA train \(.*lm_head"):
-        build_reference("lora_off", scorer, loaded.adapter)
+        build_reference("lora_off", logp_model, loaded.adapter)
 
 
 def test_auto_takes_a_copy_without_a_lora(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     freeze_parts(loaded.model, loaded.family, None)
-    scorer = ScoringModel(loaded.model)
-    assert isinstance(build_reference("auto", scorer, loaded.adapter), FrozenCopy)
+    logp_model = LogpModel(loaded.model)
+    assert isinstance(build_reference("auto", logp_model, loaded.adapter), FrozenCopy)
 
 
 def test_the_copy_shares_no_weight_with_the_policy(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    scorer = ScoringModel(loaded.model)
-    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    logp_model = LogpModel(loaded.model)
+    reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    ours = {p.data_ptr() for p in scorer.parameters()}
-    assert ours.isdisjoint(p.data_ptr() for p in reference.scorer.parameters())
-    assert all(p.requires_grad for p in scorer.parameters())
+    ours = {p.data_ptr() for p in logp_model.parameters()}
+    assert ours.isdisjoint(p.data_ptr() for p in reference.logp_model.parameters())
+    assert all(p.requires_grad for p in logp_model.parameters())
 
 
 def test_lora_off_without_a_lora_is_refused(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     with pytest.raises(ModelError, match=r"'lora_off' and the model has no LoRA"):
-        build_reference("lora_off", ScoringModel(loaded.model), loaded.adapter)
+        build_reference("lora_off", LogpModel(loaded.model), loaded.adapter)
 
 
 def test_none_is_refused_where_the_loss_needs_a_reference(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    scorer = ScoringModel(loaded.model)
+    logp_model = LogpModel(loaded.model)
     with pytest.raises(ModelError, match="the loss needs a reference"):
-        build_reference("none", scorer, loaded.adapter)
+        build_reference("none", logp_model, loaded.adapter)

@@ -117,10 +117,10 @@ def test_a_run_of_a_hybrid_model_stays_plain_in_every_precision(
 
     folder = load_family("text").tiny(tmp_path / "m", model_type="qwen3_5_text", **LINEAR)
     given: dict[str, Any] = {"loss_type": "dpo", "model_init_kwargs": {"dtype": precision}}
-    trainer = make_trainer(folder, mixed_rows(pictures=False), config(tmp_path / "a", **given))
+    trainer = make_trainer(folder, mixed_rows(images=False), config(tmp_path / "a", **given))
     assert trainer.layout.layout == "plain"
     assert "past any mask" in trainer.layout.reason
     for layout in ("packed", "joined"):
         args = config(tmp_path / "b", layout=layout, **given)
         with pytest.raises(ModelError, match=rf"model.layout: rows cannot be {layout}: .*past any"):
-            make_trainer(folder, mixed_rows(pictures=False), args)
+            make_trainer(folder, mixed_rows(images=False), args)

@@ -1,4 +1,4 @@
-"""Pictures run once for all answers and passes, and a frozen tower never sees a backward pass."""
+"""Images run once for all answers and passes, and a frozen tower never sees a backward pass."""
 
 import inspect
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from builders import PICTURE_TYPES, encoded, load_tiny, mixed_rows, scorer_of
+from builders import IMAGE_TYPES, encoded, load_tiny, logp_model_of, mixed_rows
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import freeze_parts
 from unidpo_mm.modeling.reference import FrozenCopy, build_reference
-from unidpo_mm.modeling.scoring import score
-from unidpo_mm.modeling.vision import PictureFeatures
+from unidpo_mm.modeling.vision import ImageFeatures
 
 Checkpoint = Callable[[str], Path]
 
 
-@pytest.fixture(params=PICTURE_TYPES)
+@pytest.fixture(params=IMAGE_TYPES)
 def loaded(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Any:
     found = load_tiny(checkpoint(request.param))
     freeze_parts(found.model, found.family, ["vision_tower", "projector"])
@@ -28,12 +28,12 @@ def loaded(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Any:
 
 
 def batch_of(loaded: Any, **options: Any) -> Any:
-    groups = encoded(loaded, mixed_rows(pictures=True))
+    groups = encoded(loaded, mixed_rows(images=True))
     return collate(groups, pad_token_id=loaded.adapter.pad_token_id, **options)
 
 
 class TowerCalls:
-    """Counts the pictures that reach `get_image_features`, and whether gradients were on."""
+    """Counts the images that reach `get_image_features`, and whether gradients were on."""
 
     def __init__(self, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: list[tuple[int, bool]] = []
@@ -49,15 +49,15 @@ class TowerCalls:
         monkeypatch.setattr(model, "get_image_features", watched)
 
 
-def test_plain_rows_share_the_pictures_of_their_group(
+def test_plain_rows_share_the_images_of_their_group(
     loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each, once = batch_of(loaded), batch_of(loaded, pictures_once=True)
-    scorer = scorer_of(loaded)
+    each, once = batch_of(loaded), batch_of(loaded, images_once=True)
+    logp_model = logp_model_of(loaded)
     with torch.no_grad():
-        expected = score(scorer, loaded.adapter, each)
+        expected = compute_logps(logp_model, loaded.adapter, each)
         calls = TowerCalls(loaded, monkeypatch)
-        found = score(scorer, loaded.adapter, once)
+        found = compute_logps(logp_model, loaded.adapter, once)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert calls.found == [(3, False)]
     assert len(once.image_order) == 6
@@ -69,22 +69,22 @@ def test_policy_and_reference_share_one_pass_without_gradients(
 ) -> None:
     if layout == "packed":
         enable_packing(loaded.model)
-    scorer = scorer_of(loaded)
-    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    logp_model = logp_model_of(loaded)
+    reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    batch = batch_of(loaded, layout=layout, pictures_once=True)
-    calls, pictures = TowerCalls(loaded, monkeypatch), PictureFeatures()
-    expected = reference.token_logps(scorer, batch)
-    shared = reference.token_logps(scorer, batch, pictures)
+    batch = batch_of(loaded, layout=layout, images_once=True)
+    calls, images = TowerCalls(loaded, monkeypatch), ImageFeatures()
+    expected = reference.token_logps(logp_model, batch)
+    shared = reference.token_logps(logp_model, batch, images)
     # even with hooks that make every embedding require gradients, as TRL sets them
     loaded.model.enable_input_require_grads()
-    logps = score(scorer, loaded.adapter, batch, pictures)
+    logps = compute_logps(logp_model, loaded.adapter, batch, images)
     logps.sum().backward()
     assert torch.equal(shared, expected)
     assert torch.equal(logps.detach(), expected)
     assert not calls.found  # the reference's own pass filled the place
     assert any(p.grad is not None for p in loaded.model.model.get_decoder().parameters())
-    score(scorer, loaded.adapter, batch)
+    compute_logps(logp_model, loaded.adapter, batch)
     assert calls.found == [(3, False)]
 
 
@@ -92,15 +92,15 @@ def test_a_tower_or_projector_that_trains_gets_its_gradients(
     loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freeze_parts(loaded.model, loaded.family, ["vision_tower"])
-    batch = batch_of(loaded, pictures_once=True)
-    scorer = scorer_of(loaded)
-    reference = build_reference("frozen_copy", scorer, loaded.adapter)
-    pictures = PictureFeatures()
+    batch = batch_of(loaded, images_once=True)
+    logp_model = logp_model_of(loaded)
+    reference = build_reference("frozen_copy", logp_model, loaded.adapter)
+    images = ImageFeatures()
     assert reference is not None
-    reference.token_logps(scorer, batch, pictures)
-    assert pictures.output is None
+    reference.token_logps(logp_model, batch, images)
+    assert images.output is None
     calls = TowerCalls(loaded, monkeypatch)
-    score(scorer, loaded.adapter, batch, pictures).sum().backward()
+    compute_logps(logp_model, loaded.adapter, batch, images).sum().backward()
     assert calls.found == [(3, True)]
     trained = [p for p in loaded.model.parameters() if p.requires_grad]
     decoder = {id(p) for p in loaded.model.model.get_decoder().parameters()}
@@ -109,9 +109,9 @@ def test_a_tower_or_projector_that_trains_gets_its_gradients(
 
 
 def test_a_frozen_copy_holds_only_what_trains(loaded: Any) -> None:
-    scorer = scorer_of(loaded)
-    reference = build_reference("frozen_copy", scorer, loaded.adapter)
+    logp_model = logp_model_of(loaded)
+    reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    own = {id(p) for p in scorer.parameters()}
-    copied = sum(p.numel() for p in reference.scorer.parameters() if id(p) not in own)
-    assert copied == sum(p.numel() for p in scorer.parameters() if p.requires_grad)
+    own = {id(p) for p in logp_model.parameters()}
+    copied = sum(p.numel() for p in reference.logp_model.parameters() if id(p) not in own)
+    assert copied == sum(p.numel() for p in logp_model.parameters() if p.requires_grad)

@@ -91,7 +91,7 @@ def test_images_that_would_not_reach_the_model_are_refused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those of Video-LLaVA, whose processor names them otherwise."""
-    from builders import load_tiny, picture, row
+    from builders import load_tiny, make_image, row
 
     adapter: Any = load_tiny(checkpoint("llava")).adapter
     processor = adapter.processor
@@ -107,4 +107,4 @@ def test_images_that_would_not_reach_the_model_are_refused(
 
     monkeypatch.setattr(adapter, "processor", Renaming())
     with pytest.raises(ModelError, match=r"returns pixel_values_images, which this model family d"):
-        adapter.encode(row("r", "What?", images=[picture(1)]))
+        adapter.encode(row("r", "What?", images=[make_image(1)]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import picture
+from builders import make_image
 from trainers import config
 
 from unidpo_mm import UniDPOTrainer
@@ -69,9 +69,9 @@ def text_rows(*, conversational: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def picture_rows() -> list[dict[str, Any]]:
+def image_rows() -> list[dict[str, Any]]:
     rows = text_rows(conversational=True)
-    return [{**row, "images": [picture(number)]} for number, row in enumerate(rows)]
+    return [{**row, "images": [make_image(number)]} for number, row in enumerate(rows)]
 
 
 def trl_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[float]:
@@ -122,10 +122,10 @@ def test_plain_strings_are_the_same_without_a_template(
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "llava"])
-def test_pictures_give_trls_losses_too(
+def test_images_give_trls_losses_too(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
-    folder, rows = checkpoint(model_type), picture_rows()
+    folder, rows = checkpoint(model_type), image_rows()
     theirs = trl_losses(folder, rows, tmp_path)
     ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", freeze=[])
     assert ours == pytest.approx(theirs, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Packed rows, shared pictures and cached references give the loss and gradient of TRL's own step.
+"""Packed rows, shared images and cached references give the loss and gradient of TRL's own step.
 
 Both sides get the same pairs and the same weights, moved away from the reference so that the loss
 says something. TRL runs every pair as two rows, and every one of them for itself.
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import picture, relative_difference
+from builders import make_image, relative_difference
 from torch import Tensor
 from trainers import config
 
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 ANSWERS = ("The answer is 7.", "Two red squares", "Eight circles, is it?", "Nothing at all")
 
 
-def groups(*, pictures: bool, answers: int) -> list[dict[str, Any]]:
+def groups(*, images: bool, answers: int) -> list[dict[str, Any]]:
     """Prompts with ranked answers, as ours take them."""
     rows = []
     for number in range(2):
@@ -44,7 +44,7 @@ def groups(*, pictures: bool, answers: int) -> list[dict[str, Any]]:
             "prompt": [{"role": "user", "content": "What is shown? " * (2 + number)}],
             "responses": [{"text": text, "score": float(-n)} for n, text in enumerate(said)],
         }
-        rows.append({**row, "images": [picture(number)]} if pictures else row)
+        rows.append({**row, "images": [make_image(number)]} if images else row)
     return rows
 
 
@@ -62,7 +62,7 @@ def as_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def one_step(trainer: Any, plain_model: Any) -> Step:
-    """Moves the weights, then returns the loss of all pairs and its gradient."""
+    """Move the weights, then returns the loss of all pairs and its gradient."""
     batch = next(iter(trainer.get_train_dataloader()))
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_loss_and_gradient_are_trls(
     answers: int,
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
-    folder, rows = checkpoint(model_type), groups(pictures=model_type != "llama", answers=answers)
+    folder, rows = checkpoint(model_type), groups(images=model_type != "llama", answers=answers)
     expected = theirs(folder, rows, tmp_path)
     assert abs(expected[0] - 0.693) > 1e-3  # the weights were moved
     live = ours(folder, rows, tmp_path, layout="packed")

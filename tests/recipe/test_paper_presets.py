@@ -16,7 +16,7 @@ Row = dict[str, str]
 
 
 def table(text: str) -> dict[str, Row]:
-    """Returns {first cell: {head: cell}} of a table of words."""
+    """Return {first cell: {head: cell}} of a table of words."""
     head, *rows = (line.split() for line in text.strip().splitlines())
     return {cells[0]: dict(zip(head, cells, strict=True)) for cells in rows}
 
@@ -210,13 +210,13 @@ def test_only_a_documented_scale_is_declared(name: str):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_only_pictures_have_a_size_and_frozen_parts(name: str):
+def test_only_images_have_a_size_and_frozen_parts(name: str):
     recipe = loaded(name)
-    pictures = "_vl_" in name
-    domain = "multimodal" if pictures else "math" if "_math_" in name else "text"
+    images = "_vl_" in name
+    domain = "multimodal" if images else "math" if "_math_" in name else "text"
     assert [source.domain for source in recipe.data.sources] == [domain]
-    assert recipe.model.freeze == (("vision_tower", "projector") if pictures else None)
-    assert recipe.model.image_max_pixels == (768 * 768 if pictures else None)
+    assert recipe.model.freeze == (("vision_tower", "projector") if images else None)
+    assert recipe.model.image_max_pixels == (768 * 768 if images else None)
     assert recipe.model.prompt_style == ("raw" if domain == "math" else "chat")
     assert recipe.model.attn_implementation == ("eager" if "gemma" in name else None)
 
@@ -241,7 +241,7 @@ def test_a_baseline_says_whose_it_is_in_its_first_line(name: str):
 def test_the_trainer_takes_every_setting(name: str):
     args = arguments_of(loaded(name, "train.use_cpu=true"))
     assert args.get_warmup_steps(1000) == 1000 * float(row_of(name)["warm"])
-    assert args.loss_settings().loss.name == row_of(name).get("loss", "uni_dpo")
+    assert args.configured_loss().loss.name == row_of(name).get("loss", "uni_dpo")
     assert args.report_to == []
 
 

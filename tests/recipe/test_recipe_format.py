@@ -4,10 +4,10 @@ from pydantic import BaseModel
 
 from unidpo_mm.recipe import (
     DataSection,
+    ImagesSection,
     LoraSection,
     LossSection,
     ModelSection,
-    PicturesSection,
     Recipe,
     RunSection,
     ScoresSection,
@@ -47,7 +47,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "score_scale": None,
         "max_length": None,
         "length_policy": "truncate_response",
-        "pictures": PicturesSection(),
+        "images": ImagesSection(),
         "seed": 42,
         "feature_cache_gb": 0.0,
         "group_by_prompt": False,
@@ -79,7 +79,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "pairs": "all",
         "min_margin": 0.0,
     },
-    PicturesSection: {
+    ImagesSection: {
         "max_pixels": 89_478_485,
         "max_skipped_fraction": 0.0,
         "fetch_private_addresses": False,

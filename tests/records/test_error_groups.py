@@ -4,8 +4,8 @@ from unidpo_mm.errors import DataError, Problem, RecipeError, grouped
 
 
 def missing(row: int, name: str | None = None) -> Problem:
-    found = f"the picture '{name or f'{row}.png'}' does not exist"
-    return Problem(f"pairs.jsonl row {row}, field 'images'", found, "Correct the path")
+    problem = f"the image '{name or f'{row}.png'}' does not exist"
+    return Problem(f"pairs.jsonl row {row}, field 'images'", problem, "Correct the path")
 
 
 def test_one_mistake_in_many_rows_is_one_line() -> None:
@@ -13,7 +13,7 @@ def test_one_mistake_in_many_rows_is_one_line() -> None:
     assert len(error.problems) == 1200
     assert str(error).splitlines() == [
         "the data cannot be used (1,200 problems):",
-        "  - pairs.jsonl row 1, field 'images': the picture '1.png' does not exist. Correct the "
+        "  - pairs.jsonl row 1, field 'images': the image '1.png' does not exist. Correct the "
         "path. The same for 1,199 more, for example pairs.jsonl row 2, field 'images'; "
         "pairs.jsonl row 3, field 'images'.",
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import picture
+from builders import make_image
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.errors import DataError, Problem, RecipeError
@@ -24,12 +24,12 @@ from unidpo_mm.records import (
 )
 
 
-class Picture:
+class Image:
     def open(self) -> Any:
-        return picture(0)
+        return make_image(0)
 
     def describe(self) -> str:
-        return "a picture"
+        return "an image"
 
     def key(self) -> str:
         return "key"
@@ -62,9 +62,9 @@ THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
         ({"messages": (Message("bot", ("x",)),)}, [("prompt", "a message has the role 'bot'")]),
         (
             {"messages": (Message("user", (ImageSlot(), "x")),)},
-            [("images", "0 picture(s) for 1 picture placeholder(s)")],
+            [("images", "0 image(s) for 1 image placeholder(s)")],
         ),
-        ({"images": (Picture(),)}, [("images", "1 picture(s) for 0 picture placeholder(s)")]),
+        ({"images": (Image(),)}, [("images", "1 image(s) for 0 image placeholder(s)")]),
         ({"responses": (), "pairs": ()}, [("responses", "there is no response")]),
         (
             {"responses": (Response("yes"), Response(" \n"))},
@@ -126,8 +126,8 @@ def test_a_long_answer_is_shortened_in_its_message() -> None:
     assert len(error.value.problems[0].found) < 120
 
 
-def test_a_picture_alone_is_a_prompt() -> None:
-    row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Picture(),))
+def test_a_image_alone_is_a_prompt() -> None:
+    row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Image(),))
     assert row.messages[0].image_slots == 1
     assert row.messages[0].text == ""
 
@@ -205,10 +205,10 @@ EMPTY = torch.tensor([], dtype=torch.int64)
         ),
         (
             {"image_token_id": 5, "image_tokens": 3},
-            "2 picture tokens for 3 picture features",
+            "2 image tokens for 3 image features",
         ),
-        ({"image_token_id": 5, "image_tokens": 0}, "2 picture tokens for 0 picture features"),
-        ({"image_token_id": 3, "image_tokens": 0}, "a response holds a picture token"),
+        ({"image_token_id": 5, "image_tokens": 0}, "2 image tokens for 0 image features"),
+        ({"image_token_id": 3, "image_tokens": 0}, "a response holds an image token"),
     ],
 )
 def test_a_group_that_breaks_an_invariant_names_row_and_id(

@@ -59,7 +59,7 @@ CASES = {
         ("A/B", None),
         ("A\nB\nC", None),
         ("B\n\nIt shows a dog.", "B"),
-        ("The picture shows a dog.\n\nB", "B"),
+        ("The image shows a dog.\n\nB", "B"),
         ("A. cat\nB. dog\nC. bird\nD. fish\nAnswer: C", "C"),
         ("A. cat\nB. dog\nC. bird\nD. fish", None),
         ("答案是B", "B"),

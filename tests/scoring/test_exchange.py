@@ -14,7 +14,7 @@ from unidpo_mm_eval.reading.tables import read_table
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Returns a table of circular questions and predictions."""
+    """Return a table of circular questions and predictions."""
     return SETS["mmbench"]().write(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_imported_ids_have_to_be_those_of_the_data(
 
 
 def test_lmms_eval_replays_what_is_written(files: tuple[Path, Path], tmp_path: Path) -> None:
-    """Reads the log as its `from_log` model does: by task and number of the document."""
+    """Read the log as its `from_log` model does: by task and number of the document."""
     out = tmp_path / "log.json"
     assert "--task: lmms-eval looks responses up by task" in told(export("lmms_eval", files, out))
     done = export("lmms_eval", files, out, "--task", "mmbench_en_dev")

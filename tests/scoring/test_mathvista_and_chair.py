@@ -54,7 +54,7 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
 
 def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
     said, out = coco / "said.jsonl", coco / "result.json"
-    # picture 1 shows a person and a table, picture 2 a dog; there is no caption of picture 3
+    # image 1 shows a person and a table, image 2 a dog; there is no caption of image 3
     lines = [{"id": 1, "response": "Two women and a puppy at a desk."},
              {"id": 2, "response": "Dogs, a dog."}]  # fmt: skip
     said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))

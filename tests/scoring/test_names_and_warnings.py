@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import picture
+from nasty import make_image
 from scores import TABLE, run, score, told
 from unidpo_mm_eval.results import read_result
 
@@ -13,7 +13,7 @@ from unidpo_mm_eval.results import read_result
 def pope(folder: Path, said: Path, responses: Any, protocol: str) -> Any:
     data, out = folder / "POPE.tsv", said.with_suffix(".json")
     rows = [
-        f"{n}\tIs there a cat?\t{('Yes', 'No')[n % 2]}\trandom\t{picture(n)}"
+        f"{n}\tIs there a cat?\t{('Yes', 'No')[n % 2]}\trandom\t{make_image(n)}"
         for n in range(len(responses))
     ]
     data.write_text("\n".join(["index\tquestion\tanswer\tcategory\timage", *rows]) + "\n")

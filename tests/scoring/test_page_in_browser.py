@@ -1,4 +1,4 @@
-"""The comparison page in a browser: filters show what they say, pictures show, nothing complains.
+"""The comparison page in a browser: filters show what they say, images show, nothing complains.
 
 `make test-browser` runs it; it needs Chromium on the path.
 """
@@ -38,8 +38,8 @@ seen.search = document.getElementById("count").textContent;
 search.value = "";
 search.dispatchEvent(new Event("input"));
 Promise.all([...document.images].map(i => i.decode())).then(() => {
-  seen.pictures = [...document.images].map(i => i.naturalWidth);
-}).catch(error => { seen.pictures = String(error); }).finally(() => {
+  seen.images = [...document.images].map(i => i.naturalWidth);
+}).catch(error => { seen.images = String(error); }).finally(() => {
   const out = document.createElement("pre");
   out.id = "driven";
   out.textContent = JSON.stringify(seen);
@@ -94,7 +94,7 @@ def test_filters_show_what_they_say_and_nothing_complains(page: Path) -> None:
     assert seen["odd"]["ids"] == ["4"]
     assert seen["discordant"] == {"count": "2 of 5 samples", "ids": ["1", "2"], "pressed": "true"}
     assert seen["search"] == "1 of 5 samples"
-    assert seen["pictures"] == [4] * 5
+    assert seen["images"] == [4] * 5
     assert "CONSOLE" not in done.stderr
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import picture
+from nasty import make_image
 from scores import run, told
 from unidpo_mm_eval.extract.reasoning import scored_text, split_think, without_lmms_tags
 from unidpo_mm_eval.judge.client import Failure
@@ -73,7 +73,7 @@ def test_a_prompt_that_opens_a_block() -> None:
 
 def pope(folder: Path, responses: Any = SAID, **manifest: Any) -> tuple[Path, Path]:
     data, said = folder / "POPE.tsv", folder / "said.jsonl"
-    rows = [f"{n}\tIs there a cat?\tYes\trandom\t{picture(n)}" for n in range(len(responses))]
+    rows = [f"{n}\tIs there a cat?\tYes\trandom\t{make_image(n)}" for n in range(len(responses))]
     data.write_text("\n".join(["index\tquestion\tanswer\tcategory\timage", *rows]) + "\n")
     lines: list[Any] = [{"manifest": manifest}] if manifest else []
     lines += [{"id": str(n), "response": one} for n, one in enumerate(responses)]

@@ -18,7 +18,7 @@ NAMES = ("pope", "ocrbench", "chartqa")
 
 
 def scored(folder: Path, name: str, model: str, right: int, protocol: str = "vlmevalkit") -> Path:
-    """Scores a set on which every `right`-th response is the answer."""
+    """Score a set on which every `right`-th response is the answer."""
     made = SETS[name]()
     place = folder / name
     place.mkdir(exist_ok=True)
@@ -191,10 +191,10 @@ def test_data_that_are_there_are_shown_with_what_they_lack(tmp_path: Path) -> No
     assert "mmbench, l2-category: group 0 74, group 1 75" in flat
 
 
-def test_pictures_are_opened_and_references_counted(tmp_path: Path) -> None:
+def test_images_are_opened_and_references_counted(tmp_path: Path) -> None:
     table = tmp_path / "AI2D_TEST.tsv"
     head = "index\tquestion\timage\tA\tanswer\n"
-    broken = base64.b64encode(b"no picture " * 9).decode("ascii")
+    broken = base64.b64encode(b"no image " * 9).decode("ascii")
     rows = f"1\t?\t{drawn(1)}\ta\tA\n2\t?\t1\ta\tA\n3\t?\t{drawn(2)}\ta\tA\n"
     table.write_text(head + rows, encoding="utf-8")
     done = check("-b", "ai2d", "--data", table)
@@ -204,22 +204,22 @@ def test_pictures_are_opened_and_references_counted(tmp_path: Path) -> None:
     done = check("-b", "ai2d", "--data", table)
     assert done.exit_code == 1
     assert "AI2D_TEST.tsv row 4: " in " ".join(done.output.split())
-    assert check("-b", "ai2d", "--data", table, "--no-pictures").exit_code == 0
+    assert check("-b", "ai2d", "--data", table, "--no-images").exit_code == 0
 
 
-def test_pictures_that_files_name_are_looked_for_in_their_folder(tmp_path: Path) -> None:
+def test_images_that_files_name_are_looked_for_in_their_folder(tmp_path: Path) -> None:
     lines = [OFFICIAL, OFFICIAL | {"question_id": 2, "image": "COCO_2.jpg"}]
     data = tmp_path / "coco_pope_random.json"
     data.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     done = check("-b", "pope", "--data", data)
     assert done.exit_code == 0  # scoring needs none
-    assert "none of the 2 pictures is in" in " ".join(done.output.split())
+    assert "none of the 2 images is in" in " ".join(done.output.split())
     shown = tmp_path / "val2014"
     shown.mkdir()
     Image.new("RGB", (4, 4)).save(shown / "COCO_1.jpg")
     done = check("-b", "pope", "--data", data, "--images", shown)
     assert done.exit_code == 1
-    assert "row 2: the picture" in " ".join(done.output.split())
+    assert "row 2: the image" in " ".join(done.output.split())
 
 
 def test_data_that_are_broken_are_told_row_by_row(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import SETS, picture
+from nasty import SETS, make_image
 from scores import coco, question, run, score, scored, told
 from unidpo_mm_eval.benchmark import load_benchmark
 from unidpo_mm_eval.extract.clean import clean_option
@@ -32,7 +32,7 @@ def test_open_questions_of_mmmu_become_options_and_dev_rows_do_not_count(tmp_pat
     assert (metrics["accuracy"], metrics["accuracy/split/dev"]) == (50.0, 100.0)
 
 
-def test_captions_of_other_pictures_do_not_move_a_difference(coco: Path) -> None:
+def test_captions_of_other_images_do_not_move_a_difference(coco: Path) -> None:
     paths = []
     for name, ids in (("a", (1, 2)), ("b", (2, 3))):
         said, out = coco / f"{name}.jsonl", coco / f"{name}.json"
@@ -42,7 +42,7 @@ def test_captions_of_other_pictures_do_not_move_a_difference(coco: Path) -> None
         assert "which count for nothing: 1" in done.output
         paths.append(out)
     output = run("compare", *paths).output
-    assert "0 of 1 better" in output  # the one picture with a caption in both
+    assert "0 of 1 better" in output  # the one image with a caption in both
 
 
 def test_a_draw_without_a_group_says_nothing_of_it() -> None:
@@ -98,7 +98,7 @@ def test_questions_without_figure_are_left_out_of_the_official_file(tmp_path: Pa
     file.write_text(json.dumps(rows))
     found = load_benchmark("hallusionbench").read(file, False)
     assert (len(found.samples), found.dropped) == (1, ("0_VS_ocr_0_0_0",))
-    assert found.notes == ("1 rows without picture are left out",)
+    assert found.notes == ("1 rows without image are left out",)
 
 
 def test_circular_copies_that_are_not_there_are_told(tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_a_model_has_its_name_whatever_its_file_is_called(tmp_path: Path) -> Non
     assert read_result(tmp_path / "result.json").name == "tuned"
 
 
-def test_pictures_of_other_data_are_refused(tmp_path: Path) -> None:
+def test_images_of_other_data_are_refused(tmp_path: Path) -> None:
     data, said = SETS["ai2d"]().write(tmp_path)
     out, other = tmp_path / "r.json", tmp_path / "other.tsv"
     run("score", "-b", "ai2d", "--data", data, "--predictions", said, "--output", out)
-    other.write_text(f"index\tquestion\timage\tA\tanswer\n1\t?\t{picture(1)}\tcat\tA\n")
+    other.write_text(f"index\tquestion\timage\tA\tanswer\n1\t?\t{make_image(1)}\tcat\tA\n")
     words = ("compare", out, out, "--data", other, "--html", tmp_path / "page.html")
     assert "it is not the file that the results were scored on" in told(run(*words))
     assert "not to be told from these scores" in run("compare", out, out).output

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import SETS, picture
+from nasty import SETS, make_image
 from scores import TABLE, run, score, told
 from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
 from unidpo_mm_eval.protocols import load_protocol, protocol_names
@@ -47,7 +47,7 @@ def test_a_response_that_failed_is_wrong_and_counted(tmp_path: Path) -> None:
 
 
 GOOD = {"1": "A", "2": "B"}
-PNG = picture(1)
+PNG = make_image(1)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ PNG = picture(1)
         ("index\tindex\tquestion\tA\tanswer\n1\t1\t?\ta\tA\n", GOOD,
          "the columns index are there twice"),
         (f"index\timage\tquestion\tA\tanswer\n1\t{PNG}\t?\ta\tA\n2\t7\t?\ta\tA\n", GOOD,
-         "row 2, column 'image': it refers to the picture of row '7', which is not there"),
+         "row 2, column 'image': it refers to the image of row '7', which is not there"),
         (f"index\timage\tquestion\tA\tanswer\n1\t{PNG}\t?\ta\tA\n2\t1\t?\ta\tA\n3\t2\t?\ta\tA\n",
-         GOOD, "row 3, column 'image': it refers to the picture of row '2', which has no picture"),
+         GOOD, "row 3, column 'image': it refers to the image of row '2', which has no image"),
         (TABLE, {"x": "A"}, "no prediction has an id of the data: 'x' here, '1' there"),
         (TABLE, '{"id": 1, "response": "A"}\n{"id": "1", "response": "B"}\n',
          "row 2, field 'id': the id '1' is taken by"),
@@ -107,25 +107,25 @@ def test_odd_cells_stay_as_they_are(tmp_path: Path) -> None:
     assert "2 options read None, NA" in done.output
 
 
-def test_rows_without_picture_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_rows_without_image_are_left_out_and_counted(tmp_path: Path) -> None:
     table = f"index\timage\tquestion\tA\tB\tanswer\n1\t{PNG}\t?\ta\tb\tA\n2\t\t?\ta\tb\tB\n"
     done = score(tmp_path, table, GOOD)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["metrics"]["n"], result["data"]["dropped"]) == (1, 1)
-    assert "1 rows without picture are left out" in done.output
+    assert "1 rows without image are left out" in done.output
     assert "without sample" not in done.output  # its prediction is known, and not needed
 
 
 @pytest.mark.parametrize(
     ("rows", "found"),
     [
-        ("1\t?\tYes\tcount\ta.jpg\n", "the picture 'count/a.jpg' has 1 questions"),
-        ("1\t?\tYes\tcount\ta.jpg\n2\t?\tNo\tcolor\ta.jpg\n", "the picture 'color/a.jpg' has 1"),
+        ("1\t?\tYes\tcount\ta.jpg\n", "the image 'count/a.jpg' has 1 questions"),
+        ("1\t?\tYes\tcount\ta.jpg\n2\t?\tNo\tcolor\ta.jpg\n", "the image 'color/a.jpg' has 1"),
         ("1\t?\tYes\tnonsense\ta.jpg\n2\t?\tNo\tnonsense\ta.jpg\n", "found 'nonsense'"),
         ("1\t?\tmaybe\tcount\ta.jpg\n2\t?\tNo\tcount\ta.jpg\n", "found 'Maybe'"),
     ],
 )
-def test_mme_needs_two_questions_a_picture_of_a_known_subtask(
+def test_mme_needs_two_questions_a_image_of_a_known_subtask(
     tmp_path: Path, rows: str, found: str
 ) -> None:
     table = f"index\tquestion\tanswer\tcategory\timage_path\n{rows}"
@@ -177,7 +177,7 @@ def test_the_list_names_every_benchmark_and_protocol() -> None:
 
 @pytest.fixture
 def results(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Returns two results of one nasty set, and its data."""
+    """Return two results of one nasty set, and its data."""
     made = SETS["ai2d"]()
     data, first = made.write(tmp_path)
     better = tmp_path / "better.jsonl"

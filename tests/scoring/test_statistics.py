@@ -15,7 +15,7 @@ GAMMA_RATIO = math.gamma(3.5) * math.gamma(5) / (math.gamma(3) * math.gamma(5.5)
 
 
 def means(scores: np.ndarray, size: int) -> Metrics:
-    """Returns the mean over scores in clusters of a size."""
+    """Return the mean over scores in clusters of a size."""
     rows = [(f"c{n // size}", float(score), {}) for n, score in enumerate(scores)]
     return mean_metrics("accuracy", rows)
 
@@ -87,7 +87,7 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
 def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     rng, held = np.random.default_rng(19), 0
     for _ in range(RUNS):
-        own = rng.beta(3, 2, size=(100, 1))  # pictures that are hard for both
+        own = rng.beta(3, 2, size=(100, 1))  # images that are hard for both
         draw = rng.random((2, 100, 3))
         first, second = (draw[0] < own).astype(float), (draw[1] < own**0.5).astype(float)
         truth = 100 * (GAMMA_RATIO - 0.6)

@@ -13,7 +13,7 @@ from unidpo_mm.training.aliases import OFFICIAL_NAMES
 
 
 def settings_of(tmp_path: Path, **given: Any) -> Any:
-    return config(tmp_path, **given).loss_settings()
+    return config(tmp_path, **given).configured_loss()
 
 
 def test_official_names_reach_the_loss(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_settings_can_be_read_from_a_command_line_as_trls() -> None:
 
     words = "--output_dir out --use_cpu True --loss_type hinge --beta 0.2 --length_norm true"
     (args,) = HfArgumentParser(UniDPOConfig).parse_args_into_dataclasses(words.split())
-    found = args.loss_settings()
+    found = args.configured_loss()
     assert (found.loss.name, found.config.beta, found.config.length_norm) == ("hinge", 0.2, True)
 
 

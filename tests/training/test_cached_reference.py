@@ -34,7 +34,7 @@ def square(red: int) -> Image.Image:
 
 
 def rows(**changed: Any) -> list[Any]:
-    """Text, math and picture rows as dicts, so that a test can change one."""
+    """Text, math and image rows as dicts, so that a test can change one."""
     given = [
         {
             "prompt": "What is it? <image>",
@@ -125,7 +125,7 @@ def test_a_killed_build_goes_on_where_it_was(
     ("changed", "missed"),
     [
         ("nothing", 0),
-        ("a picture", 2),
+        ("an image", 2),
         ("an answer", 1),
         ("a prompt", 2),
         ("a weight", 8),
@@ -139,7 +139,7 @@ def test_only_what_is_the_same_is_found(
     model = checkpoint("llava")
     run(model, tmp_path, reference="cached", per_device_train_batch_size=1)
     data, settings = rows(), {"reference": "cached", "per_device_train_batch_size": 1}
-    if changed == "a picture":
+    if changed == "an image":
         data[0]["images"] = [square(201)]
     elif changed == "an answer":
         data[1]["responses"] = [{"text": "A red squares", "score": 4}, data[1]["responses"][1]]
@@ -218,7 +218,7 @@ def test_a_frozen_part_is_not_copied_and_a_cached_run_copies_nothing(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     trainer = make_trainer(
-        checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path, reference="cached")
+        checkpoint("llava"), mixed_rows(images=True), config(tmp_path, reference="cached")
     )
     assert isinstance(trainer.parts.reference, CachedReference)
-    assert not hasattr(trainer.parts.reference.source, "scorer")
+    assert not hasattr(trainer.parts.reference.source, "logp_model")

@@ -12,14 +12,14 @@ from trainers import config, make_trainer, state_of
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling import packing
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.training.start_report import layout_line
+from unidpo_mm.training.startup_report import layout_line
 
 Checkpoint = Callable[[str], Path]
 
 
 def trained(folder: Path, tmp_path: Path, **given: Any) -> Any:
     trainer = make_trainer(
-        folder, mixed_rows(pictures=True), config(tmp_path, loss_type="dpo", **given)
+        folder, mixed_rows(images=True), config(tmp_path, loss_type="dpo", **given)
     )
     trainer.train()
     return trainer
@@ -40,7 +40,7 @@ def test_packed_and_plain_runs_end_in_the_same_weights(
 
 
 def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     assert trainer.layout.layout == "joined"
     assert "once for all answers, nothing is padded" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
@@ -53,7 +53,7 @@ def test_weights_of_two_formats_are_tried_as_the_steps_run_them(
     """A projector that trains is float32 beside a tower in bfloat16: autocast joins them."""
     trainer = make_trainer(
         checkpoint("llava"),
-        mixed_rows(pictures=True),
+        mixed_rows(images=True),
         config(tmp_path, bf16=True, model_init_kwargs={"dtype": "bfloat16"}, max_steps=1),
         peft_config=LoraSettings(r=4, modules_to_save=["projector"]),
     )
@@ -66,11 +66,11 @@ def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path
     from unidpo_mm.plugins import load_family
 
     folder = load_family("text").tiny(tmp_path / "m", model_type="mistral", sliding_window=8)
-    trainer = make_trainer(folder, mixed_rows(pictures=False), config(tmp_path))
+    trainer = make_trainer(folder, mixed_rows(images=False), config(tmp_path))
     assert trainer.layout.layout == "packed"
     assert layout_line(trainer.layout, trainer.parts).endswith("once for all answers")
     args = config(tmp_path, layout="joined")
-    assert make_trainer(folder, mixed_rows(pictures=False), args).layout.layout == "joined"
+    assert make_trainer(folder, mixed_rows(images=False), args).layout.layout == "joined"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_rows_stay_plain_for_a_reason(
     reason: str,
 ) -> None:
     monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
     assert trainer.layout.layout == "plain"
     line = layout_line(trainer.layout, trainer.parts)
@@ -123,7 +123,7 @@ def test_packing_that_cannot_be_had_is_an_error_where_it_was_asked_for(
     monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # as flash attention, not installed here
     args = config(tmp_path, layout="packed", model_init_kwargs={"attn_implementation": "eager"})
     with pytest.raises(ModelError, match=r"model.layout: rows cannot be packed: .*'eager'"):
-        make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args)
+        make_trainer(checkpoint("llama"), mixed_rows(images=False), args)
 
 
 def test_a_model_whose_answers_would_mix_stays_plain(
@@ -132,7 +132,7 @@ def test_a_model_whose_answers_would_mix_stays_plain(
     """As a state-space model would: the mask is not asked for."""
     spans = packing.group_spans
     monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"
     assert "packed log-probabilities differ from plain ones by" in layout_line(
@@ -147,19 +147,19 @@ def test_a_model_that_packed_rows_break_stays_plain(
         raise IndexError("no such span")
 
     monkeypatch.setattr(packing, "group_spans", broken)
-    trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path))
+    trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path))
     assert trainer.layout.layout == "plain"
     assert "packed rows fail with IndexError: no such span" in trainer.layout.reason
     with pytest.raises(ModelError, match="cannot be joined: packed rows fail"):
         make_trainer(
-            checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path, layout="joined")
+            checkpoint("llama"), mixed_rows(images=False), config(tmp_path, layout="joined")
         )
 
 
 def test_a_packed_run_saves_an_ordinary_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, layout="packed"))
     trainer.train()
     trainer.save_model()

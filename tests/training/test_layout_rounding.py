@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders import mixed_rows, scorer_of, tiny_checkpoint
+from builders import logp_model_of, mixed_rows, tiny_checkpoint
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.modeling import scoring
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.training.guard import LOW_PRECISION_TOLERANCE, _Trial
+from unidpo_mm.training.startup_checks import LOW_PRECISION_TOLERANCE, _Trial
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
 
 
 def trial(loaded: LoadedModel) -> _Trial:
-    return _Trial(scorer_of(loaded), loaded.adapter, mixed_rows(pictures=True), "cpu")
+    return _Trial(logp_model_of(loaded), loaded.adapter, mixed_rows(images=True), "cpu")
 
 
 def test_the_limit_follows_the_logits(load: Callable[[str], LoadedModel]) -> None:

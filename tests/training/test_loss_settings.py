@@ -15,7 +15,7 @@ from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses import hinge
 from unidpo_mm.plugins import _find_loss, load_loss
 from unidpo_mm.records import LossOutput, Pair, PreferenceRow, SequenceLogps
-from unidpo_mm.training.loss_settings import SOURCE_PARAMETERS, make_loss_settings
+from unidpo_mm.training.configured_loss import SOURCE_PARAMETERS, configure_loss
 from unidpo_mm.training.step import pair_up
 
 Checkpoint = Callable[[str], Path]
@@ -29,8 +29,8 @@ def rows_of(source: str, *scores: float | None) -> list[PreferenceRow]:
 
 
 def test_parameters_left_at_none_take_the_default_of_the_loss() -> None:
-    assert make_loss_settings("uni_dpo", {"beta": None}).config.beta == 2.0
-    assert make_loss_settings("dpo", {"beta": None}).config.beta == 0.1
+    assert configure_loss("uni_dpo", {"beta": None}).config.beta == 2.0
+    assert configure_loss("dpo", {"beta": None}).config.beta == 0.1
 
 
 def test_the_median_is_that_of_the_chosen_answers_of_each_source() -> None:
@@ -38,32 +38,32 @@ def test_the_median_is_that_of_the_chosen_answers_of_each_source() -> None:
     rows.append(
         row("r", "z", ("p", "q", "s"), (8.0, 6.0, 0.0), source="b", pairs=[Pair(0, 2), Pair(1, 2)])
     )
-    settings = make_loss_settings("uni_dpo", {}).with_medians(rows)
+    settings = configure_loss("uni_dpo", {}).with_medians(rows)
     assert settings.by_source == {"a": {"tau_good": 2.0}, "b": {"tau_good": 5.5}}
     assert isinstance(settings.config.tau_good, float)
 
 
 def test_a_number_of_a_source_stands_beside_the_medians_of_others() -> None:
     rows = rows_of("a", 1.0, 3.0) + rows_of("b", 4.0)
-    settings = make_loss_settings("uni_dpo", {}, {"b": {"tau_good": 8.0, "nll_lambda": 0.2}})
+    settings = configure_loss("uni_dpo", {}, {"b": {"tau_good": 8.0, "nll_lambda": 0.2}})
     found = settings.with_medians(rows).by_source
     assert found == {"a": {"tau_good": 2.0}, "b": {"tau_good": 8.0, "nll_lambda": 0.2}}
 
 
 def test_a_median_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match=r"source 'a'.*no chosen answer has a score"):
-        make_loss_settings("uni_dpo", {}).with_medians(rows_of("a", None))
+        configure_loss("uni_dpo", {}).with_medians(rows_of("a", None))
 
 
 def test_a_loss_without_scored_parts_takes_no_median() -> None:
-    settings = make_loss_settings("uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0})
+    settings = configure_loss("uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0})
     found = settings.with_medians(rows_of("a", None))
     assert not found.loss.needs_scores(found.config)
     assert found.config.tau_good == math.inf  # no answer is good enough: the gate stays shut
 
 
 def test_a_source_that_switches_the_nll_on_needs_scores() -> None:
-    settings = make_loss_settings(
+    settings = configure_loss(
         "uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0}, {"a": {"nll_lambda": 0.2}}
     )
     problems = settings.check_rows(rows_of("a", None) + rows_of("b", None))
@@ -75,7 +75,7 @@ def test_each_pair_has_the_parameters_of_its_source(checkpoint: Checkpoint) -> N
     rows = rows_of("a", 1.0) + rows_of("b", 2.0) + rows_of("a", 3.0)
     own = {"beta": 3.5, "eta": 0.1, "gamma": 1.0, "tau_ref": 0.8, "nll_lambda": 0.2, "tau_good": 8}
     assert set(own) == set(SOURCE_PARAMETERS)
-    settings = make_loss_settings("uni_dpo", {"tau_good": 2.5}, {"b": own})
+    settings = configure_loss("uni_dpo", {"tau_good": 2.5}, {"b": own})
     rows[2] = row("a9", "z", ("p", "q"), (3.0, 1.0), source="a")
     config_ = settings.config_for(batch_of(loaded, rows))
     for name, value in own.items():
@@ -109,7 +109,7 @@ def test_settings_by_source_reach_the_training_loss(checkpoint: Checkpoint, tmp_
 
 
 def test_the_settings_describe_themselves_for_the_record() -> None:
-    described = make_loss_settings("dpo", {"beta": 0.3}, {"b": {"beta": 0.1}}).describe()
+    described = configure_loss("dpo", {"beta": 0.3}, {"b": {"beta": 0.1}}).describe()
     assert described == {
         "name": "dpo",
         "beta": 0.3,
@@ -123,7 +123,7 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
     """The first mistake in a loss of one's own: the mean would be spread over all pairs."""
     loaded = load_tiny(checkpoint("llama"))
     batch = batch_of(loaded, rows_of("a", 1.0, 3.0))
-    settings = make_loss_settings("simpo", {})
+    settings = configure_loss("simpo", {})
 
     def mean(pairs: Any, settings_: Any) -> LossOutput:
         return LossOutput(per_unit=pairs.policy_chosen.mean.mean())

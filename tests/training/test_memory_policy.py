@@ -12,7 +12,7 @@ from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.modeling.memory import LayerMemory
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.training.memory_policy import measure_first_batch, most_tokens
+from unidpo_mm.training.memory_policy import max_tokens, measure_first_batch
 
 Checkpoint = Callable[[str], Path]
 
@@ -40,7 +40,7 @@ def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> floa
     trainer.model_wrapped = trainer.model
     trainer.model.train()
     found = measure_first_batch(trainer)
-    tokens = max(most_tokens(trainer), found.tokens)
+    tokens = max(max_tokens(trainer), found.tokens)
     return found.needed(len(found.kept) // 2) * tokens / found.tokens + 1
 
 
@@ -49,7 +49,7 @@ def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> floa
 def test_a_budget_chooses_the_layers_and_moves_no_number(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
-    rows = mixed_rows(pictures=model_type != "llama")
+    rows = mixed_rows(images=model_type != "llama")
     weights, chosen = [], []
     for memory in (None, "auto", "half", "1e-6"):
         if memory == "half":
@@ -74,7 +74,7 @@ def test_a_budget_chooses_the_layers_and_moves_no_number(
 
 def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Half of what all layers keep leaves about half of the layers without checkpointing."""
-    trainer = make_trainer(checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path))
+    trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path))
     trainer.model_wrapped = trainer.model
     trainer.model.train()
     found = measure_first_batch(trainer)
@@ -89,6 +89,4 @@ def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_
 @pytest.mark.parametrize("memory", ["much", "-1", "0", "nan", "inf"])
 def test_other_words_are_refused(checkpoint: Checkpoint, tmp_path: Path, memory: str) -> None:
     with pytest.raises(RecipeError, match=r"train.memory: found .* Write auto, or gigabytes"):
-        make_trainer(
-            checkpoint("llama"), mixed_rows(pictures=False), config(tmp_path, memory=memory)
-        )
+        make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path, memory=memory))

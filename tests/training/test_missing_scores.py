@@ -12,7 +12,7 @@ from trainers import config, make_trainer
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
 from unidpo_mm.recipe import ScoresSection, SourceSection
-from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.configured_loss import configure_loss
 from unidpo_mm.training.run import loss_of
 from unidpo_mm.training.score_warnings import score_warnings
 
@@ -81,7 +81,7 @@ def test_scores_on_another_scale_are_told_with_numbers(
     scores: list, parameters: dict, told: list[str]
 ) -> None:
     rows = rows_of(*scores)
-    settings = make_loss_settings("uni_dpo", parameters).with_medians(rows)
+    settings = configure_loss("uni_dpo", parameters).with_medians(rows)
     found = score_warnings(rows, settings)
     assert len(found) == bool(told)
     for part in told:
@@ -90,14 +90,14 @@ def test_scores_on_another_scale_are_told_with_numbers(
 
 def test_a_declared_scale_that_scores_hardly_use_is_told() -> None:
     rows = rows_of(*SPREAD)
-    settings = make_loss_settings("uni_dpo", {}).with_medians(rows)
+    settings = configure_loss("uni_dpo", {}).with_medians(rows)
     assert score_warnings(rows, settings, {"s": (0.0, 5.0)}) == []
     (found,) = score_warnings(rows, settings, {"s": (0.0, 100.0)})
     assert "a small part of the scale [0, 100]" in found
 
 
 def test_a_loss_without_scores_is_told_nothing() -> None:
-    assert score_warnings(rows_of(*SPREAD), make_loss_settings("dpo", {})) == []
+    assert score_warnings(rows_of(*SPREAD), configure_loss("dpo", {})) == []
 
 
 # ---- in a recipe ----

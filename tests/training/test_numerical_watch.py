@@ -48,7 +48,7 @@ def build(checkpoint: Checkpoint, output: Path, *, lora: bool = False, **setting
             **settings,
         },
     )
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     lora_settings = LoraSettings(r=2, dropout=0.1) if lora else None
     model = checkpoint("llava")
     return make_trainer(model, rows, args, cls=Poisoned, peft_config=lora_settings)
@@ -174,7 +174,7 @@ def test_the_host_waits_for_the_device_once_per_step(
 
     monkeypatch.setattr(NumericalWatch, "is_finite", counted)
     args = config(tmp_path / "out", max_steps=2, gradient_accumulation_steps=3)
-    make_trainer(checkpoint("llama"), mixed_rows(pictures=False) * 3, args).train()
+    make_trainer(checkpoint("llama"), mixed_rows(images=False) * 3, args).train()
     assert looks == 2
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import PICTURE_TYPES, mixed_rows, picture
+from builders import IMAGE_TYPES, make_image, mixed_rows
 from peft import LoraConfig, PeftModel, get_peft_model
 from trainers import config, make_trainer, state_of
 
@@ -27,7 +27,7 @@ def base_of(folder: Path) -> Any:
     import transformers
 
     kind = json.loads((folder / "config.json").read_text())["model_type"]
-    auto = "AutoModelForImageTextToText" if kind in PICTURE_TYPES else "AutoModelForCausalLM"
+    auto = "AutoModelForImageTextToText" if kind in IMAGE_TYPES else "AutoModelForCausalLM"
     return getattr(transformers, auto).from_pretrained(folder)
 
 
@@ -72,7 +72,7 @@ def first_entry(trainer: UniDPOTrainer) -> dict[str, float]:
 
 
 def rows_for(model_type: str) -> list[Any]:
-    return mixed_rows(pictures=model_type in PICTURE_TYPES)[::-1]
+    return mixed_rows(images=model_type in IMAGE_TYPES)[::-1]
 
 
 def processor_of(folder: Path) -> Any:
@@ -315,7 +315,7 @@ def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_pa
 
 
 def test_vision_alone_does_not_train_on_text(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    text, image = mixed_rows(pictures=False), mixed_rows(pictures=True)
+    text, image = mixed_rows(images=False), mixed_rows(images=True)
     args = dpo(tmp_path / "out", freeze=["language_model"])
     with pytest.raises(ModelError, match="no row has an image"):
         make_trainer(checkpoint("llava"), text, args)
@@ -327,7 +327,7 @@ def test_a_lora_on_the_vision_tower_trains_beside_the_reference(
 ) -> None:
     """The reference runs first, without the LoRA; the policy must not use its features."""
     rows = [
-        {"prompt": "<image>What?", "images": [picture(n)], "chosen": "a b c", "rejected": "b"}
+        {"prompt": "<image>What?", "images": [make_image(n)], "chosen": "a b c", "rejected": "b"}
         for n in range(2)
     ]
     lora = LoraSettings(r=2, targets=["vision_tower"])

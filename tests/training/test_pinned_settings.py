@@ -8,7 +8,7 @@ import pytest
 from builders import row
 from trainers import config, make_trainer
 
-from unidpo_mm.training.loss_settings import make_loss_settings
+from unidpo_mm.training.configured_loss import configure_loss
 from unidpo_mm.training.pinned_settings import FILE, pinned_settings
 
 Checkpoint = Callable[[str], Path]
@@ -35,7 +35,7 @@ def test_a_resumed_run_keeps_the_number_that_it_began_with(
 
 
 def test_a_checkpoint_without_the_file_or_of_another_loss_changes_nothing(tmp_path: Path) -> None:
-    settings = make_loss_settings("uni_dpo", {}).with_medians(rows_of(1.0))
+    settings = configure_loss("uni_dpo", {}).with_medians(rows_of(1.0))
     assert pinned_settings(settings, tmp_path) is settings
     (tmp_path / FILE).write_text('{"name": "dpo", "by_source": {"data": {"tau_good": 9}}}')
     assert pinned_settings(settings, tmp_path) is settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bad_input import BAD, PAIR, Bad, write_surroundings
-from builders import load_tiny, picture
+from builders import load_tiny, make_image
 from trainers import config
 
 from unidpo_mm.adapter import Adapter
@@ -28,7 +28,7 @@ def prepared(
     adapter: Adapter, folder: Path, train: Any, held_out: Any = None, **settings: Any
 ) -> PreparedData:
     args = config(folder / "out", **{"loss_type": "dpo", **settings})
-    return prepare_data(train, held_out, args, args.loss_settings(), adapter)
+    return prepare_data(train, held_out, args, args.configured_loss(), adapter)
 
 
 def problems_of(*arguments: Any, **settings: Any) -> list[Problem]:
@@ -41,7 +41,7 @@ def problems_of(*arguments: Any, **settings: Any) -> list[Problem]:
 
 
 def test_relative_image_paths_start_from_a_directory(adapter: Adapter, tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "a.png")
+    make_image(1).save(tmp_path / "a.png")
     record = {**PAIR, "images": ["a.png"]}
     data = prepared(adapter, tmp_path, [record], [record], images=str(tmp_path))
     assert [row.images[0].describe() for row in (*data.train_rows, *data.eval_rows)] == [
@@ -99,7 +99,7 @@ def test_other_remedies_name_python_too(checkpoint: Callable[[str], Path], tmp_p
     records = [
         {"q": 1},
         {**PAIR, "prompt": "word " * 50},
-        {**PAIR, "images": [picture(1, (600, 2))]},
+        {**PAIR, "images": [make_image(1, (600, 2))]},
     ]
     problems = problems_of(narrow, tmp_path, records, max_length=20, length_policy="error")
     assert len(problems) == 3

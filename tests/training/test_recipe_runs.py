@@ -1,4 +1,4 @@
-"""One recipe runs on every kind of checkpoint, on text, math and pictures together."""
+"""One recipe runs on every kind of checkpoint, on text, math and images together."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ data:
   sources:
     - {{path: text.jsonl, scores: {{scale: [0, 10], judge: us}}}}
     - {{path: math.jsonl, domain: math, scores: {{scale: [0, 10]}}, loss: {{nll_lambda: 0.2}}}}
-    {pictures}
+    {images}
 loss: {{name: uni_dpo, tau_good: median}}
 train:
   output_dir: out
@@ -44,16 +44,16 @@ train:
 def folder(tmp_path: Path) -> Path:
     Image.new("RGB", (30, 40), (200, 10, 10)).save(tmp_path / "red.png")
     Image.new("RGB", (40, 30), (10, 10, 200)).save(tmp_path / "blue.png")
-    for name in ("text", "math", "pictures"):
+    for name in ("text", "math", "images"):
         rows = [
             {
-                "prompt": ("<image>\n" if name == "pictures" else "") + f"What is {name} {number}?",
+                "prompt": ("<image>\n" if name == "images" else "") + f"What is {name} {number}?",
                 "responses": [
                     {"text": "A red square", "score": 9},
                     {"text": "Two circles", "score": 4},
                     {"text": "Nothing", "score": 4},
                 ],
-                **({"images": [["red.png", "blue.png"][number % 2]]} if name == "pictures" else {}),
+                **({"images": [["red.png", "blue.png"][number % 2]]} if name == "images" else {}),
             }
             for number in range(4)
         ]
@@ -61,9 +61,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_recipe(folder: Path, model: Path, *, pictures: bool) -> Path:
-    line = "- {path: pictures.jsonl, scores: {scale: [0, 10]}}" if pictures else ""
-    (folder / "recipe.yaml").write_text(RECIPE.format(model=model, pictures=line))
+def write_recipe(folder: Path, model: Path, *, images: bool) -> Path:
+    line = "- {path: images.jsonl, scores: {scale: [0, 10]}}" if images else ""
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=model, images=line))
     return folder / "recipe.yaml"
 
 
@@ -88,12 +88,12 @@ def test_the_same_recipe_runs_on_every_kind_of_checkpoint(
     auto_class: str,
 ) -> None:
     monkeypatch.chdir(folder)
-    pictures = auto_class == "AutoModelForImageTextToText"
-    path = write_recipe(folder, checkpoint(model_type), pictures=pictures)
+    images = auto_class == "AutoModelForImageTextToText"
+    path = write_recipe(folder, checkpoint(model_type), images=images)
     trainer = train_from_recipe(load_recipe(path, checks=CHECKS))
     metrics = [log for log in trainer.state.log_history if "eval_loss" in log][-1]
     assert {"eval_text/loss", "eval_math/loss"} <= metrics.keys()
-    assert ("eval_multimodal/loss" in metrics) is pictures
+    assert ("eval_multimodal/loss" in metrics) is images
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["loss"]["by_source"]["text"]["tau_good"] == 4.5  # 9 of 10, on a scale to 5
     assert record["loss"]["by_source"]["math"]["nll_lambda"] == 0.2
@@ -112,7 +112,7 @@ def test_check_reads_everything_and_trains_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
-    path = write_recipe(folder, checkpoint("llava"), pictures=True)
+    path = write_recipe(folder, checkpoint("llava"), images=True)
     check_from_recipe(load_recipe(path, checks=CHECKS))
     printed = capsys.readouterr().out
     assert "12 rows (4 math, 4 multimodal, 4 text)" in printed
@@ -127,7 +127,7 @@ def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(folder)
-    path = write_recipe(folder, checkpoint("qwen3"), pictures=False)
+    path = write_recipe(folder, checkpoint("qwen3"), images=False)
 
     def run(*overrides: str) -> int:
         keys = ["train.save_strategy=steps", "train.save_steps=1", *overrides]
@@ -154,7 +154,7 @@ def test_half_precision_weights_that_train_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(folder)
-    path = write_recipe(folder, checkpoint("qwen3"), pictures=False)
+    path = write_recipe(folder, checkpoint("qwen3"), images=False)
     check_from_recipe(load_recipe(path, ["model.dtype=bfloat16"], checks=CHECKS))
     assert "small updates round away" in caplog.text
     caplog.clear()
@@ -162,7 +162,7 @@ def test_half_precision_weights_that_train_are_warned_of(
     assert "small updates round away" not in caplog.text
 
 
-def test_problems_of_rows_pictures_and_lengths_come_in_one_message(
+def test_problems_of_rows_images_and_lengths_come_in_one_message(
     checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -179,7 +179,7 @@ def test_problems_of_rows_pictures_and_lengths_come_in_one_message(
         {"prompt": "a", "images": ["none.png"], "chosen": "a", "rejected": "b"},
     ]
     (folder / "text.jsonl").write_text("\n".join(map(json.dumps, bad)))
-    path = write_recipe(folder, checkpoint("llava"), pictures=True)
+    path = write_recipe(folder, checkpoint("llava"), images=True)
     recipe = load_recipe(path, ["data.max_length=64"], checks=CHECKS)
     with pytest.raises(DataError) as caught:
         train_from_recipe(recipe)
@@ -195,7 +195,7 @@ def test_problems_of_rows_pictures_and_lengths_come_in_one_message(
 
 
 def test_a_missing_file_and_a_wrong_parameter_come_in_one_message(folder: Path) -> None:
-    path = write_recipe(folder, folder / "no-model", pictures=False)
+    path = write_recipe(folder, folder / "no-model", images=False)
     overrides = ["data.sources.0.path=gone.jsonl", "loss.simpo_gamma=1"]
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides, checks=CHECKS)

@@ -38,7 +38,7 @@ def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
     """The output directory of a run of four steps that was killed after two."""
     folder = tmp_path_factory.mktemp("two-steps") / "out"
     args = config(folder, **SAVING)
-    make_trainer(checkpoint("llama"), mixed_rows(pictures=False), args).train()
+    make_trainer(checkpoint("llama"), mixed_rows(images=False), args).train()
     for step in (3, 4):
         shutil.rmtree(folder / f"checkpoint-{step}")
     return folder
@@ -48,12 +48,12 @@ def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
 def started(
     checkpoint: Checkpoint, two_steps: Path, tmp_path: Path
 ) -> Callable[..., UniDPOTrainer]:
-    """Builds trainers over one output directory, which holds two steps of a run of four."""
+    """Build trainers over one output directory, which holds two steps of a run of four."""
     shutil.copytree(two_steps, tmp_path / "out")
 
     def build(rows: Any = None, **settings: Any) -> UniDPOTrainer:
         args = config(tmp_path / "out", **{**SAVING, **settings})
-        return make_trainer(checkpoint("llama"), rows or mixed_rows(pictures=False), args)
+        return make_trainer(checkpoint("llama"), rows or mixed_rows(images=False), args)
 
     return build
 
@@ -99,7 +99,7 @@ def test_a_change_that_makes_another_run_is_refused_with_its_name(
 def test_changed_data_is_refused_and_can_be_allowed(
     started: Callable[..., UniDPOTrainer], edit: Callable[[list], list], words: str
 ) -> None:
-    rows = edit(mixed_rows(pictures=False))
+    rows = edit(mixed_rows(images=False))
     with pytest.raises(RecipeError, match=words):
         started(rows).train(resume_from_checkpoint=True)
     output = started(rows, allow_changes=["data"]).train(resume_from_checkpoint=True)
@@ -112,7 +112,7 @@ def test_another_model_under_the_same_name_is_refused(
     trainer = started()
     other = make_trainer(
         checkpoint("qwen3"),
-        mixed_rows(pictures=False),
+        mixed_rows(images=False),
         config(tmp_path / "out", **SAVING),
     )
     with pytest.raises(RecipeError, match="model: the model is of another class"):
@@ -262,7 +262,7 @@ def test_the_recipe_of_a_finished_run_does_nothing(
 def test_what_a_loss_remembers_is_resumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
     def build(**settings: Any) -> UniDPOTrainer:
         args = config(tmp_path / "out", **{**SAVING, "loss_type": "beta_dpo", **settings})
-        return make_trainer(checkpoint("llama"), mixed_rows(pictures=False) * 2, args)
+        return make_trainer(checkpoint("llama"), mixed_rows(images=False) * 2, args)
 
     straight = build()
     straight.train()

@@ -1,4 +1,4 @@
-"""The scorer is compared with the model itself before anything trains."""
+"""The logp_model is compared with the model itself before anything trains."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,8 @@ from builders import load_tiny
 from torch import nn
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.scoring import LogitTransform, ScoringModel
-from unidpo_mm.training.guard import check_scorer
+from unidpo_mm.modeling.logp_model import LogitTransform, LogpModel
+from unidpo_mm.training.startup_checks import check_logp_model
 
 Checkpoint = Callable[[str], Path]
 
@@ -23,14 +23,14 @@ def test_models_whose_head_follows_the_decoder_pass(
     checkpoint: Checkpoint, model_type: str, dtype: torch.dtype
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
-    scorer = ScoringModel(loaded.model.to(dtype)).train()
-    check_scorer(scorer, loaded.adapter, "cpu")
-    assert scorer.training
+    logp_model = LogpModel(loaded.model.to(dtype)).train()
+    check_logp_model(logp_model, loaded.adapter, "cpu")
+    assert logp_model.training
 
 
 def test_a_layer_between_decoder_and_head_is_noticed(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    scorer = ScoringModel(loaded.model)
+    logp_model = LogpModel(loaded.model)
 
     class Between(nn.Module):
         def __init__(self, model: nn.Module) -> None:
@@ -46,14 +46,14 @@ def test_a_layer_between_decoder_and_head_is_noticed(checkpoint: Checkpoint) -> 
         def get_base_model(self) -> nn.Module:
             return self.inner
 
-    scorer.model = Between(loaded.model)
+    logp_model.model = Between(loaded.model)
     with pytest.raises(ModelError, match="not applied to the hidden states of its base model"):
-        check_scorer(scorer, loaded.adapter, "cpu")
+        check_logp_model(logp_model, loaded.adapter, "cpu")
 
 
 def test_a_scale_that_the_configuration_does_not_tell_is_noticed(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    scorer = ScoringModel(loaded.model)
-    scorer.transform = LogitTransform(scale=0.5)
+    logp_model = LogpModel(loaded.model)
+    logp_model.transform = LogitTransform(scale=0.5)
     with pytest.raises(ModelError, match="differ from its own by"):
-        check_scorer(scorer, loaded.adapter, "cpu")
+        check_logp_model(logp_model, loaded.adapter, "cpu")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import PICTURE_TYPES, batch_of, load_tiny, mixed_rows
+from builders import IMAGE_TYPES, batch_of, load_tiny, mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
@@ -39,7 +39,7 @@ def saving(output: Path, **settings: Any) -> UniDPOConfig:
 def build(
     folder: Path, args: UniDPOConfig, *, lora: bool = False, model_type: str = "llava"
 ) -> UniDPOTrainer:
-    rows = mixed_rows(pictures=model_type in PICTURE_TYPES)
+    rows = mixed_rows(images=model_type in IMAGE_TYPES)
     settings = LoraSettings(r=4, dropout=0.2, modules_to_save=["projector"]) if lora else None
     return make_trainer(folder, rows, args, peft_config=settings, eval_dataset=rows[:2])
 
@@ -84,19 +84,19 @@ def test_the_comparison_sees_a_run_that_starts_anew(checkpoint: Checkpoint, tmp_
 def processor_of(folder: Path, model_type: str) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
-    kind = AutoProcessor if model_type in PICTURE_TYPES else AutoTokenizer
+    kind = AutoProcessor if model_type in IMAGE_TYPES else AutoTokenizer
     return kind.from_pretrained(folder)
 
 
 def assert_same_processor(one: Any, other: Any, model_type: str) -> None:
     assert one.chat_template == other.chat_template
-    if model_type in PICTURE_TYPES:
+    if model_type in IMAGE_TYPES:
         assert one.image_processor.to_dict() == other.image_processor.to_dict()
         one, other = one.tokenizer, other.tokenizer
     assert one.get_vocab() == other.get_vocab()
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", *PICTURE_TYPES])
+@pytest.mark.parametrize("model_type", ["qwen3", *IMAGE_TYPES])
 def test_every_checkpoint_loads_with_transformers_alone(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_pat
     base = AutoModelForImageTextToText.from_pretrained(folder)
     model = PeftModel.from_pretrained(base, tmp_path / "checkpoint-3").eval()
     loaded = load_tiny(folder)
-    batch = batch_of(loaded, mixed_rows(pictures=True))
+    batch = batch_of(loaded, mixed_rows(images=True))
     inputs = dict(loaded.adapter.forward_inputs(batch))
     with torch.no_grad():
         expected = trainer.model.model.eval()(**inputs).logits

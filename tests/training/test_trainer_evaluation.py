@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import mixed_rows, picture, row
+from builders import make_image, mixed_rows, row
 from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError
+from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.modeling.scoring import score
 from unidpo_mm.records import Pair, PreferenceRow
 from unidpo_mm.training.evaluation import evaluate_pairs
 from unidpo_mm.training.metrics import PAIR_METRICS
@@ -51,7 +51,7 @@ def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, 
         batch = trainer.data_collator([group])["batch"]
         assert trainer.parts.reference is not None
         with torch.no_grad():
-            policy = score(trainer.model, trainer.parts.adapter, batch)
+            policy = compute_logps(trainer.model, trainer.parts.adapter, batch)
             reference = trainer.parts.reference.token_logps(trainer.model, batch)
         lengths = [ids.numel() for ids in group.response_ids]
         p = [part.double().mean().item() for part in policy.split(lengths)]
@@ -98,7 +98,7 @@ def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, 
 def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, batch_size: int
 ) -> None:
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     folder = checkpoint(model_type)
     trainer = moved_trainer(folder, tmp_path, rows, per_device_eval_batch_size=batch_size)
     metrics = trainer.evaluate()
@@ -112,14 +112,14 @@ def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
 
 
 def test_a_mean_of_batch_means_would_be_told_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     trainer = moved_trainer(checkpoint("llama"), tmp_path, rows)
     means = [by_hand(trainer, [one])["loss"] for one in rows]
     assert trainer.evaluate()["eval_loss"] != pytest.approx(float(np.mean(means)), rel=1e-3)
 
 
 def test_a_tie_counts_as_wrong(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path), eval_dataset=rows)
     metrics = trainer.evaluate()
     assert metrics["eval_rewards/margins"] == 0.0
@@ -139,7 +139,7 @@ def test_a_single_domain_is_not_reported_twice(checkpoint: Checkpoint, tmp_path:
 
 
 def test_evaluation_between_steps_changes_no_step(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     losses = []
     for extra in ({}, {"eval_strategy": "steps", "eval_steps": 1, "eval_generations": 2}):
         args = config(tmp_path / str(len(losses)), **extra)
@@ -152,7 +152,7 @@ def test_evaluation_between_steps_changes_no_step(checkpoint: Checkpoint, tmp_pa
 def test_evaluation_switches_dropout_off_and_training_on_again(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     lora = LoraSettings(r=4, dropout=0.5)
     args = config(tmp_path, disable_dropout=False)
     trainer = make_trainer(checkpoint("llama"), rows, args, eval_dataset=rows, peft_config=lora)
@@ -181,7 +181,7 @@ def test_evaluation_switches_dropout_off_and_training_on_again(
 def test_losses_without_a_reference_report_the_change_since_the_first_evaluation(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    rows = mixed_rows(pictures=False)
+    rows = mixed_rows(images=False)
     args = config(tmp_path, loss_type="sft", learning_rate=0.2)
     trainer = make_trainer(checkpoint("llama"), rows, args, eval_dataset=rows)
     before = trainer.evaluate()
@@ -198,7 +198,7 @@ def test_losses_without_a_reference_report_the_change_since_the_first_evaluation
 def test_answers_to_fixed_held_out_prompts_are_written_at_each_evaluation(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     args = config(
         tmp_path,
         max_steps=2,
@@ -224,7 +224,7 @@ def test_a_written_answer_is_the_models_own_greedy_one(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = checkpoint("llava_next")
-    rows = [row("p", "What is it?", ("A red square", "Blue"), images=[picture(4)])]
+    rows = [row("p", "What is it?", ("A red square", "Blue"), images=[make_image(4)])]
     args = config(tmp_path, eval_generations=1, eval_max_new_tokens=6)
     trainer = make_trainer(folder, rows, args, eval_dataset=rows)
     trainer.evaluate()
@@ -234,7 +234,7 @@ def test_a_written_answer_is_the_models_own_greedy_one(
         {
             "role": "user",
             "content": [
-                {"type": "image", "image": picture(4)},
+                {"type": "image", "image": make_image(4)},
                 {"type": "text", "text": "What is it?"},
             ],
         }

@@ -24,7 +24,7 @@ from unidpo_mm.training.step import preference_step
 from unidpo_mm.training.trainer import _check_fsdp
 
 Checkpoint = Callable[[str], Path]
-ROWS = mixed_rows(pictures=False)
+ROWS = mixed_rows(images=False)
 
 
 # ---- the shape of the code ----
@@ -123,7 +123,7 @@ def test_each_part_has_the_learning_rate_it_was_given(
         weight_decay=0.1,
         max_steps=4,
     )
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), args)
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), args)
     trainer.create_optimizer_and_scheduler(4)
     rates = rate_by_name(trainer)
     model: Any = trainer.model.model
@@ -143,7 +143,7 @@ def test_each_part_has_the_learning_rate_it_was_given(
 
 
 def test_the_rate_of_a_part_reaches_its_steps(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     moved = {}
     for rate in (0.0, 0.5):
         args = config(tmp_path, freeze=[], learning_rates={"projector": rate}, max_steps=1,
@@ -164,7 +164,7 @@ def test_learning_rates_under_a_lora_reach_its_parts(
     args = config(tmp_path, learning_rate=1e-3, learning_rates={"projector": 0.5})
     trainer = make_trainer(
         checkpoint("llava"),
-        mixed_rows(pictures=True),
+        mixed_rows(images=True),
         args,
         peft_config=LoraSettings(modules_to_save=["projector"]),
     )
@@ -201,12 +201,12 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
     for on in (True, False):
         trainer = make_trainer(
             checkpoint(model_type),
-            mixed_rows(pictures=True),
+            mixed_rows(images=True),
             config(tmp_path, activation_checkpointing=on, max_steps=2),
             peft_config=LoraSettings(r=4) if lora else None,
         )
         model: Any = trainer.model.model
-        copied = getattr(trainer.parts.reference, "scorer", None)
+        copied = getattr(trainer.parts.reference, "logp_model", None)
         towers = [
             module
             for holder in filter(None, (model, copied))
@@ -219,7 +219,7 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
                 lambda module, args, output, seen=needs_grad: seen.append(output[0].requires_grad)
             )
         trainer.train()
-        assert len(needs_grad) == 1  # one batch has pictures: one pass for policy and reference
+        assert len(needs_grad) == 1  # one batch has images: one pass for policy and reference
         assert not any(needs_grad)
         layers = {
             name: module.gradient_checkpointing
@@ -243,7 +243,7 @@ def test_a_loaded_model_trains_as_one_given_by_folder(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     folder = checkpoint("llava")
-    rows = mixed_rows(pictures=True)
+    rows = mixed_rows(images=True)
     by_folder = make_trainer(folder, rows, config(tmp_path))
     loaded = load_tiny(folder)
     by_object = make_trainer(
@@ -256,7 +256,7 @@ def test_a_loaded_model_trains_as_one_given_by_folder(
 
 
 def test_frozen_parts_stay_as_they_are(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    trainer = make_trainer(checkpoint("llava"), mixed_rows(pictures=True), config(tmp_path))
+    trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     before = state_of(trainer)
     trainer.train()
     after = state_of(trainer)
@@ -334,7 +334,7 @@ def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
         make_trainer(folder, ROWS, config(tmp_path), peft_config=prompt)
     with pytest.raises(ModelError, match="already has an adapter"):
         make_trainer(
-            trainer.parts.scorer.model,
+            trainer.parts.logp_model.model,
             ROWS,
             config(tmp_path),
             peft_config=lora,
@@ -357,7 +357,7 @@ def test_mixed_precision_trains_float32_weights_from_a_start_equal_to_the_refere
     )
     trainer = make_trainer(
         checkpoint("llava"),
-        mixed_rows(pictures=True),
+        mixed_rows(images=True),
         args,
         peft_config=LoraSettings(r=4) if lora else None,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import QWEN_TYPES, mixed_rows, picture, row
+from builders import QWEN_TYPES, make_image, mixed_rows, row
 from torch import Tensor
 from trainers import config, make_trainer, state_of
 
@@ -32,7 +32,7 @@ def logged(trainer: UniDPOTrainer, name: str = "loss") -> list[float]:
 def test_logged_losses_are_those_of_the_step_called_by_hand(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, loss: str
 ) -> None:
-    rows = mixed_rows(pictures=model_type != "qwen3")
+    rows = mixed_rows(images=model_type != "qwen3")
     settings = {"loss_type": loss, "max_steps": 5, "learning_rate": 0.05}
     folder = checkpoint(model_type)
     trainer = make_trainer(folder, rows, config(tmp_path, **settings))
@@ -73,7 +73,7 @@ def test_logged_losses_are_those_of_the_step_called_by_hand(
 EQUAL = [
     row("a", "Hello", ("world!", "?"), (4.0, 1.0)),
     row("b", "Compute 3 + 4.", ("The answer is 7.", "Two" * 9), (3.0, 2.0), domain="math"),
-    row("c", "What is it?", ("A red square", "Blue"), (5.0, 4.0), images=[picture(1)]),
+    row("c", "What is it?", ("A red square", "Blue"), (5.0, 4.0), images=[make_image(1)]),
     row("d", "Hello " * 9, ("a " * 15, "word"), (2.0, 1.0)),
 ]
 UNEQUAL = [
@@ -84,7 +84,7 @@ UNEQUAL = [
         ("A red square", "Blue circle there", "no"),
         (5.0, 3.0, 1.0),
         pairs=[Pair(0, 1), Pair(0, 2), Pair(1, 2)],
-        images=[picture(1)],
+        images=[make_image(1)],
     ),
     row("c", "Compute", ("7", "8", "9"), (3.0, 2.0, 2.0), pairs=[Pair(0, 1), Pair(0, 2, 0.25)]),
     row("d", "How many?", ("a " * 9, "two", "!"), (3.0, 1.0, 1.0), pairs=[Pair(0, 1), Pair(0, 2)]),

@@ -1,4 +1,4 @@
-"""Features of pictures on disk: one file for the pictures of a prompt, the least used go first."""
+"""Features of images on disk: one file for the images of a prompt, the least used go first."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ CHECKSUM = "crc32"
 
 
 def features_folder(folder: Path | None = None) -> Path:
-    """Returns the folder of all stores of features, inside the cache folder."""
+    """Return the folder of all stores of features, inside the cache folder."""
     return cache_folder(folder) / "features"
 
 
@@ -49,7 +49,7 @@ class FeaturesInfo:
 
 
 def stored_features(folder: Path | None = None) -> list[FeaturesInfo]:
-    """Returns every store of features in a folder."""
+    """Return every store of features in a folder."""
     found = []
     for path in sorted(p for p in (folder or features_folder()).glob("*") if p.is_dir()):
         files = [file.stat() for file in path.glob(f"*{SUFFIX}") if file.is_file()]
@@ -138,7 +138,7 @@ def _size_of(path: Path) -> int:
 
 
 class FeatureStore:
-    """The features that one frozen tower gives, by the keys of pictures.
+    """The features that one frozen tower gives, by the keys of images.
 
     Files are put in place whole, so a process that is killed leaves none torn. A file that cannot
     be read counts as missing; one that cannot be written is not kept, since it can be computed.
@@ -192,7 +192,7 @@ class FeatureStore:
                 Path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes every entry."""
+        """Remove every entry."""
         for path in self.folder.glob(f"*{SUFFIX}"):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -9,6 +9,6 @@ CACHE_VARIABLE = "UNIDPO_MM_CACHE"
 
 
 def cache_folder(folder: Path | None = None) -> Path:
-    """Returns `folder` if given, else `$UNIDPO_MM_CACHE`, else `~/.cache/unidpo-mm`."""
+    """Return `folder` if given, else `$UNIDPO_MM_CACHE`, else `~/.cache/unidpo-mm`."""
     chosen = folder or os.environ.get(CACHE_VARIABLE) or Path("~/.cache/unidpo-mm")
     return Path(chosen).expanduser().resolve()

@@ -1,7 +1,7 @@
 """Digests: two things have the same key only if they are the same, byte for byte.
 
-A reference log-probability depends on the tokens of prompt and answer, on the pictures as the model
-sees them, and on the reference's weights and number formats. Tokens and pictures make the key of an
+A reference log-probability depends on the tokens of prompt and answer, on the images as the model
+sees them, and on the reference's weights and number formats. Tokens and images make the key of an
 entry, the rest the name of the file it lies in.
 """
 
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from ..records import EncodedGroup
 
-__all__ = ["pictures_key", "response_keys", "weights_fingerprint"]
+__all__ = ["images_digest", "response_keys", "weights_fingerprint"]
 
 
-def response_keys(group: EncodedGroup, pictures: str) -> tuple[str, ...]:
-    """Returns a key for each answer of a group, from everything that a model sees of it.
+def response_keys(group: EncodedGroup, images: str) -> tuple[str, ...]:
+    """Return a key for each answer of a group, from everything that a model sees of it.
 
     Args:
         group: The group.
-        pictures: Its `pictures_key`.
+        images: Its `images_digest`.
     """
-    prompt = hashlib.sha256(pictures.encode())
+    prompt = hashlib.sha256(images.encode())
     _feed(prompt, "prompt_ids", group.prompt_ids)
     for name, parts in sorted(group.token_extras.items()):
         _feed(prompt, name, parts[0])
@@ -40,16 +40,16 @@ def response_keys(group: EncodedGroup, pictures: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def pictures_key(group: EncodedGroup) -> str:
-    """Returns a key for all pictures of a group, as the model sees them."""
-    pictures = hashlib.sha256()
+def images_digest(group: EncodedGroup) -> str:
+    """Return a key for all images of a group, as the model sees them."""
+    images = hashlib.sha256()
     for name, tensor in sorted(group.image_extras.items()):
-        _feed(pictures, name, tensor)
-    return pictures.hexdigest()
+        _feed(images, name, tensor)
+    return images.hexdigest()
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]], settings: Mapping[str, Any]) -> str:
-    """Returns a digest of named weights and of the settings they are run with.
+    """Return a digest of named weights and of the settings they are run with.
 
     Args:
         weights: Names and tensors, on any device.
@@ -70,7 +70,7 @@ def _digest_of(named: tuple[str, Tensor]) -> tuple[str, str]:
 
 
 def _feed(digest: Any, name: str, tensor: Tensor) -> None:
-    """Adds a tensor with its name, format and shape, so that none can stand for another."""
+    """Add a tensor with its name, format and shape, so that none can stand for another."""
     digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
     plain = tensor.detach().cpu().contiguous()
     digest.update(plain.flatten().view(torch.uint8).numpy())

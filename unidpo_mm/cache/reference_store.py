@@ -60,7 +60,7 @@ MISSING_AT_A_TIME = 500
 
 
 def references_folder(folder: Path | None = None) -> Path:
-    """Returns the folder of all stores, inside the cache folder."""
+    """Return the folder of all stores, inside the cache folder."""
     return cache_folder(folder) / "references"
 
 
@@ -112,7 +112,7 @@ class ReferenceStore:
                 self._connection.executemany("insert or replace into about values (?, ?)", rows)
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """Returns what is there of some keys; a damaged entry is not there.
+        """Return what is there of some keys; a damaged entry is not there.
 
         Returns:
             key -> float32 log-probabilities of the answer's tokens.
@@ -129,7 +129,7 @@ class ReferenceStore:
         return found
 
     def put(self, entries: Mapping[str, Tensor]) -> None:
-        """Writes entries, all or none.
+        """Write entries, all or none.
 
         Raises:
             UniDPOError: If they cannot be written, for example because the disk is full.
@@ -142,7 +142,7 @@ class ReferenceStore:
             self._connection.executemany("insert or replace into logps values (?, ?, ?)", rows)
 
     def clear(self) -> None:
-        """Removes every entry."""
+        """Remove every entry."""
         with _explained(self.path), self._connection:
             self._connection.execute("delete from logps")
 
@@ -151,7 +151,7 @@ class ReferenceStore:
         return int(count)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._connection.close()
 
 

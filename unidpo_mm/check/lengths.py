@@ -23,7 +23,7 @@ class Lengths:
         unit: ``tokens`` or ``characters``.
         prompts: [rows], of prompts; 0 for rows that do not fit.
         answers: [rows][answers].
-        pictures: [rows], tokens of pictures; empty without a model.
+        images: [rows], tokens of images; empty without a model.
         cut, shrunk, dropped: What the length policy did; None where there is no limit.
         alike: Pairs whose answers are the same tokens.
     """
@@ -31,7 +31,7 @@ class Lengths:
     unit: str
     prompts: list[int] = field(default_factory=list)
     answers: list[list[int]] = field(default_factory=list)
-    pictures: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
     cut: int | None = None
     shrunk: int | None = None
     dropped: int | None = None
@@ -39,7 +39,7 @@ class Lengths:
 
 
 def character_lengths(rows: Sequence[PreferenceRow]) -> Lengths:
-    """Returns lengths in characters, which need no model; pictures count nothing."""
+    """Return lengths in characters, which need no model; images count nothing."""
     return Lengths(
         "characters",
         [sum(len(message.text) for message in row.messages) for row in rows],
@@ -59,7 +59,7 @@ def token_lengths(rows: Sequence[MeasuredRow], *, limited: bool, drop: bool) -> 
     for measured in rows:
         found.prompts.append(measured.prompt)
         found.answers.append(list(measured.answers))
-        found.pictures.append(measured.pictures)
+        found.images.append(measured.images)
         found.alike += measured.alike
     if limited:
         found.cut = sum(measured.cut for measured in rows)
@@ -71,12 +71,12 @@ def token_lengths(rows: Sequence[MeasuredRow], *, limited: bool, drop: bool) -> 
 def length_report(
     rows: Sequence[PreferenceRow], lengths: Lengths, keys: Sequence[Hashable]
 ) -> LengthReport | None:
-    """Returns what lengths tell; None where no row could be measured.
+    """Return what lengths tell; None where no row could be measured.
 
     Args:
         rows: The rows.
         lengths: Of them.
-        keys: What is equal for rows that share prompt and pictures.
+        keys: What is equal for rows that share prompt and images.
     """
     measured = [n for n, answers in enumerate(lengths.answers) if answers]
     if not measured:
@@ -106,7 +106,7 @@ def length_report(
 
 
 def margins_by_length(rows: Sequence[PreferenceRow], lengths: Lengths) -> list[tuple[float, float]]:
-    """Returns for each pair by how much its chosen answer is longer, and the margin of its scores.
+    """Return for each pair by how much its chosen answer is longer, and the margin of its scores.
 
     The margin is NaN where a score is missing.
     """
@@ -128,7 +128,7 @@ def _some(values: Sequence[float]) -> Summary:
 def _saved(
     lengths: Lengths, measured: Sequence[int], keys: Sequence[Hashable]
 ) -> tuple[float, float]:
-    """Returns how many times fewer tokens run with shared prompts, and with rows joined, too."""
+    """Return how many times fewer tokens run with shared prompts, and with rows joined, too."""
     plain = shared = grouped = 0
     by_prompt: dict[Hashable, int] = defaultdict(int)
     for n in measured:

@@ -13,7 +13,7 @@ BINS = 24
 
 
 def summary(values: Sequence[float] | Tensor) -> Summary | None:
-    """Returns the summary of numbers; None of none."""
+    """Return the summary of numbers; None of none."""
     found = torch.as_tensor(values, dtype=torch.float64)
     if not found.numel():
         return None
@@ -24,7 +24,7 @@ def summary(values: Sequence[float] | Tensor) -> Summary | None:
 
 
 def histogram(values: Tensor, low: float | None = None, high: float | None = None) -> Histogram:
-    """Returns counts over a range, by default that of the values themselves."""
+    """Return counts over a range, by default that of the values themselves."""
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     if low == high:
@@ -35,14 +35,14 @@ def histogram(values: Tensor, low: float | None = None, high: float | None = Non
 
 
 def effective_share(weights: Tensor) -> float:
-    """Returns (sum w)^2 / (n sum w^2): how many pairs of equal weight say as much, as a share."""
+    """Return (sum w)^2 / (n sum w^2): how many pairs of equal weight say as much, as a share."""
     total = weights.double()
     squares = float((total**2).sum()) * len(total)
     return float(total.sum() ** 2) / squares if squares else 0.0
 
 
 def spearman(one: Tensor, other: Tensor) -> float | None:
-    """Returns the correlation of ranks; None where one of them does not vary."""
+    """Return the correlation of ranks; None where one of them does not vary."""
     ranks = torch.stack([_ranks(one.double()), _ranks(other.double())])
     if len(one) < 2 or bool((ranks.std(1) == 0).any()):
         return None
@@ -50,7 +50,7 @@ def spearman(one: Tensor, other: Tensor) -> float | None:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Returns ranks, equal values sharing the mean of theirs."""
+    """Return ranks, equal values sharing the mean of theirs."""
     _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
     after = counts.cumsum(0).double()
     ranks: Tensor = (after - (counts.double() - 1) / 2)[inverse]

@@ -1,4 +1,4 @@
-"""Rows that are there twice, and held-out rows whose prompt or picture is trained on."""
+"""Rows that are there twice, and held-out rows whose prompt or image is trained on."""
 
 from collections.abc import Hashable, Sequence
 
@@ -14,19 +14,19 @@ SHOWN = 20
 def overlap(
     training: Sequence[PreferenceRow],
     held_out: Sequence[PreferenceRow],
-    pictures: Sequence[Sequence[str]],
+    images: Sequence[Sequence[str]],
 ) -> OverlapReport:
-    """Returns what is there more than once.
+    """Return what is there more than once.
 
     Args:
         training: Rows to train on.
         held_out: Rows to evaluate on.
-        pictures: Hashes of the pictures of each training row, then of each held-out row.
+        images: Hashes of the images of each training row, then of each held-out row.
     """
     first: dict[Hashable, PreferenceRow] = {}
     twice: list[tuple[str, str]] = []
     preferred: set[tuple[Hashable, str, str]] = set()
-    for row, keys in zip(training, pictures, strict=False):
+    for row, keys in zip(training, images, strict=False):
         prompt, preferences = prompt_key(row, keys), _preferences(row)
         before = first.setdefault((prompt, preferences), row)
         if before is not row:
@@ -34,28 +34,28 @@ def overlap(
         preferred |= {(prompt, better, worse) for better, worse in preferences}
     against = sum((prompt, worse, better) in preferred for prompt, better, worse in preferred)
     seen_prompts = {_question(row) for row in training}
-    seen_pictures = {key for keys in pictures[: len(training)] for key in keys if key}
-    prompts, shared_pictures, where = 0, 0, []
-    for row, keys in zip(held_out, pictures[len(training) :], strict=True):
-        # the same question about another picture is no overlap
+    seen_images = {key for keys in images[: len(training)] for key in keys if key}
+    prompts, shared_images, where = 0, 0, []
+    for row, keys in zip(held_out, images[len(training) :], strict=True):
+        # the same question about another image is no overlap
         same_prompt = _question(row) in seen_prompts and not row.images
-        same_picture = any(key in seen_pictures for key in keys)
+        same_image = any(key in seen_images for key in keys)
         prompts += same_prompt
-        shared_pictures += same_picture
-        if same_prompt or same_picture:
+        shared_images += same_image
+        if same_prompt or same_image:
             where.append(row.where)
     return OverlapReport(
         duplicates=len(twice),
         first_duplicates=twice[:SHOWN],
         contradictions=against,
         shared_prompts=prompts,
-        shared_pictures=shared_pictures,
+        shared_images=shared_images,
         first_shared=where[:SHOWN],
     )
 
 
 def _preferences(row: PreferenceRow) -> frozenset[tuple[str, str]]:
-    """Returns (chosen, rejected) of each pair; of a row without pairs its answers."""
+    """Return (chosen, rejected) of each pair; of a row without pairs its answers."""
     if not row.pairs:
         return frozenset((response.text, "") for response in row.responses)
     texts = [response.text for response in row.responses]

@@ -1,4 +1,4 @@
-"""A check as one HTML file that needs nothing else: tables, charts as SVG, small pictures."""
+"""A check as one HTML file that needs nothing else: tables, charts as SVG, small images."""
 
 import base64
 import math
@@ -18,7 +18,7 @@ PROBLEMS = 500
 
 
 def page(report: CheckReport, *, title: str) -> str:
-    """Returns the page of a check."""
+    """Return the page of a check."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -38,12 +38,12 @@ def page(report: CheckReport, *, title: str) -> str:
         title=title,
         problems=[line for line, _ in grouped(report.problems)],
         shown=PROBLEMS,
-        picture=_inline,
+        image=_inline,
     )
 
 
 def numbers(found: Summary | None) -> str:
-    """Returns median, middle nine tenths and extremes."""
+    """Return median, middle nine tenths and extremes."""
     if found is None:
         return "-"
     middle = f"5 to 95 %: {_rounded(found.p5)} to {_rounded(found.p95)}"
@@ -52,17 +52,17 @@ def numbers(found: Summary | None) -> str:
 
 
 def brief(found: Summary) -> str:
-    """Returns median and extremes."""
+    """Return median and extremes."""
     return f"{_rounded(found.median)} ({_rounded(found.low)} to {_rounded(found.high)})"
 
 
 def percent(share: float) -> str:
-    """Returns a share as a percentage."""
+    """Return a share as a percentage."""
     return f"{100 * share:.1f} %"
 
 
 def bars(found: Histogram) -> list[dict[str, float | int]]:
-    """Returns the bars of a histogram: place, size, and what they count."""
+    """Return the bars of a histogram: place, size, and what they count."""
     most = max(found.counts, default=0) or 1
     wide = WIDTH / max(len(found.counts), 1)
     return [
@@ -80,7 +80,7 @@ def bars(found: Histogram) -> list[dict[str, float | int]]:
 
 
 def dots(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Returns points inside the frame of a chart, the second value upwards."""
+    """Return points inside the frame of a chart, the second value upwards."""
     if not points:
         return []
     xs, ys = zip(*points, strict=True)

@@ -1,4 +1,4 @@
-"""Shows rows as the model will see them: tokens of prompt, pictures and answers, by colour."""
+"""Shows rows as the model will see them: tokens of prompt, images and answers, by colour."""
 
 from collections.abc import Iterator
 
@@ -9,20 +9,20 @@ from ..records import EncodedGroup, PreferenceRow
 
 __all__ = ["preview"]
 
-STYLES = {"prompt": "cyan", "picture": "black on yellow", "answer": "green", "second": "red"}
-"""Only answers are learned from; prompt and pictures are context."""
+STYLES = {"prompt": "cyan", "image": "black on yellow", "answer": "green", "second": "red"}
+"""Only answers are learned from; prompt and images are context."""
 
 
 def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
-    """Yields the lines of a row: where it is, what each colour counts, and its tokens."""
+    """Yield the lines of a row: where it is, what each colour counts, and its tokens."""
     group = adapter.encode(row)
     answers = ", ".join(str(ids.numel()) for ids in group.response_ids)
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
     line = Text.assemble(
         ("prompt", STYLES["prompt"]),
         f" {group.prompt_ids.numel() - group.image_tokens} tokens, ",
-        ("pictures", STYLES["picture"]),
-        f" {group.image_tokens} tokens of {group.pictures}, ",
+        ("images", STYLES["image"]),
+        f" {group.image_tokens} tokens of {group.num_images}, ",
         ("answers", STYLES["answer"]),
         f" {answers} tokens (learned from)",
     )
@@ -39,18 +39,18 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
 
 
 def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
-    """Returns the prompt with each run of picture tokens as its count."""
-    text, run, pictures = Text(), list[int](), 0
+    """Return the prompt with each run of image tokens as its count."""
+    text, run, images = Text(), list[int](), 0
     for token in [*group.prompt_ids.tolist(), None]:
         if token is not None and token == group.image_token_id:
             if run:
                 text.append(_decoded(adapter, run), style=STYLES["prompt"])
                 run = []
-            pictures += 1
+            images += 1
             continue
-        if pictures:
-            text.append(f"[{pictures} picture tokens]", style=STYLES["picture"])
-            pictures = 0
+        if images:
+            text.append(f"[{images} image tokens]", style=STYLES["image"])
+            images = 0
         if token is not None:
             run.append(token)
     text.append(_decoded(adapter, run), style=STYLES["prompt"])
@@ -58,7 +58,7 @@ def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
 
 
 def _decoded(adapter: Adapter, ids: list[int]) -> str:
-    """Returns the text of ids, special tokens written out."""
+    """Return the text of ids, special tokens written out."""
     processor = adapter.processor
     tokenizer = getattr(processor, "tokenizer", processor)
     return str(tokenizer.decode(ids, skip_special_tokens=False))

@@ -8,9 +8,9 @@ from ..errors import Problem
 __all__ = [
     "CheckReport",
     "Histogram",
+    "ImageReport",
     "LengthReport",
     "OverlapReport",
-    "PictureReport",
     "ScoreReport",
     "Shown",
     "SourceSummary",
@@ -75,7 +75,7 @@ class LengthReport:
 
     Attributes:
         unit: ``tokens`` with a model, else ``characters``.
-        prompt, answer, row: Of prompts, of answers, of prompt with longest answer; pictures count
+        prompt, answer, row: Of prompts, of answers, of prompt with longest answer; images count
             with a model only.
         pairs: How many there are.
         chosen_longer, equal: Share of them whose chosen answer is longer, or as long.
@@ -84,7 +84,7 @@ class LengthReport:
         sharing: How many times fewer tokens (characters) a run with shared prompts computes, and
             with rows of one prompt joined.
         grouping: The same where rows that share their prompt are joined.
-        cut, shrunk, dropped: Answers cut, pictures made smaller, rows left out by the length
+        cut, shrunk, dropped: Answers cut, images made smaller, rows left out by the length
             policy; None without a model and a limit.
     """
 
@@ -141,16 +141,16 @@ class ScoreReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureReport:
-    """The pictures of all rows.
+class ImageReport:
+    """The images of all rows.
 
     Attributes:
-        per_row: Pictures a row -> rows.
-        distinct: Different pictures.
+        per_row: Images a row -> rows.
+        distinct: Different images.
         width, height, megapixels: Of the different ones.
-        kinds: Format (PNG, JPEG) -> pictures.
+        kinds: Format (PNG, JPEG) -> images.
         broken: How many cannot be opened.
-        tokens: Tokens a row with pictures spends on them; None without a model.
+        tokens: Tokens a row with images spends on them; None without a model.
     """
 
     per_row: Mapping[int, int]
@@ -168,10 +168,10 @@ class OverlapReport:
     """What is there more than once.
 
     Attributes:
-        duplicates: Rows that equal an earlier one in prompt, pictures and answers.
+        duplicates: Rows that equal an earlier one in prompt, images and answers.
         first_duplicates: Where some of them are, with the earlier row.
         contradictions: Pairs that another pair of the same prompt has the other way round.
-        shared_prompts, shared_pictures: Held-out rows whose prompt, or a picture, is trained on.
+        shared_prompts, shared_images: Held-out rows whose prompt, or an image, is trained on.
         first_shared: Where some of them are.
     """
 
@@ -179,7 +179,7 @@ class OverlapReport:
     first_duplicates: Sequence[tuple[str, str]]
     contradictions: int
     shared_prompts: int
-    shared_pictures: int
+    shared_images: int
     first_shared: Sequence[str]
 
 
@@ -206,14 +206,14 @@ class StartWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A row of the page: the texts, and its pictures as small PNGs or JPEGs."""
+    """A row of the page: the texts, and its images as small PNGs or JPEGs."""
 
     where: str
     prompt: str
     chosen: str
     rejected: str
     scores: str
-    pictures: Sequence[bytes] = ()
+    images: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ class CheckReport:
         domains: Domain -> rows.
         rows, pairs, responses, prompts: Counts of the training rows.
         pairs_per_prompt: Pairs of a prompt -> prompts.
-        lengths, scores, pictures, overlap, weights: See there; None where there is nothing to tell.
+        lengths, scores, images, overlap, weights: See there; None where there is nothing to tell.
         margin_by_length: (chosen answer longer by, score margin) of a sample of the pairs.
         warnings: What deserves a look.
         problems: What a run would refuse.
@@ -242,7 +242,7 @@ class CheckReport:
     pairs_per_prompt: Mapping[int, int]
     lengths: LengthReport | None
     scores: Sequence[ScoreReport]
-    pictures: PictureReport
+    images: ImageReport
     overlap: OverlapReport
     weights: StartWeights | None
     margin_by_length: Sequence[tuple[float, float]]

@@ -14,20 +14,20 @@ from ..data.scores import without_weight
 from ..errors import Problem, UniDPOError
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
+from ..training.configured_loss import ConfiguredLoss, configure_loss
 from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
-from ..training.loss_settings import LossSettings, make_loss_settings
 from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
+from .images import Seen, look_at_images
 from .lengths import Lengths, character_lengths, length_report, margins_by_length, token_lengths
 from .numbers import summary
 from .overlap import overlap
-from .pictures import Seen, look_at_pictures
 from .report import (
     CheckReport,
+    ImageReport,
     LengthReport,
     OverlapReport,
-    PictureReport,
     ScoreReport,
     SourceSummary,
     StartWeights,
@@ -39,7 +39,7 @@ from .weights import sampled, start_weights
 __all__ = ["CheckSettings", "check_data"]
 
 POINTS = 1500
-"""Pairs of the picture of margins by lengths."""
+"""Pairs of the image of margins by lengths."""
 LONGER_WINS = (0.35, 0.65)
 """Share of pairs whose chosen answer is longer, outside of which length gives the answer away."""
 
@@ -52,7 +52,7 @@ class CheckSettings:
         score_scale: The unit of all scores.
         loss, loss_parameters, loss_by_source: As in a recipe.
         loss_named: The user chose the loss: sources without scores are then problems.
-        max_skipped_fraction: Share of rows that may be left out for their pictures.
+        max_skipped_fraction: Share of rows that may be left out for their images.
         model: A model by name; None to do without first weights.
         processor: A model whose processor and chat template encode the rows, so that what they
             refuse is a problem; None for `model`, and without one lengths are characters.
@@ -82,7 +82,7 @@ def check_data(
     *,
     held_out: Sequence[SourceFile] = (),
 ) -> CheckReport:
-    """Returns what is in data and what a run would make of it.
+    """Return what is in data and what a run would make of it.
 
     Args:
         sources: What would be trained on.
@@ -101,9 +101,7 @@ class _Check:
     ) -> None:
         self.settings = settings
         self.files = {False: sources, True: held_out}
-        self.loss = make_loss_settings(
-            settings.loss, settings.loss_parameters, settings.loss_by_source
-        )
+        self.loss = configure_loss(settings.loss, settings.loss_parameters, settings.loss_by_source)
         training, evaluation = read_run_files(
             sources, held_out, self.loss if settings.loss_named else None, settings.score_scale
         )
@@ -120,10 +118,10 @@ class _Check:
         everything = [*self.rows, *self.eval_rows]
         self._load_adapter()
         self.problems += self._row_problems()
-        seen = look_at_pictures(everything)
+        seen = look_at_images(everything)
         measured = self._measured() if self.adapter is not None else None
         if measured is None:
-            self._note_pictures(seen, len(everything))
+            self._note_images(seen, len(everything))
         whole = [n for n in range(len(self.rows)) if n not in seen.broken]
         rows = [self.rows[n] for n in whole]
         lengths = self._lengths(rows, None if measured is None else [measured[n] for n in whole])
@@ -144,7 +142,7 @@ class _Check:
             pairs_per_prompt=_pairs_per_prompt(rows, keys),
             lengths=found,
             scores=scores,
-            pictures=_with_tokens(seen, lengths),
+            images=_with_tokens(seen, lengths),
             overlap=twice,
             weights=weights,
             margin_by_length=_thinned(margins_by_length(rows, lengths)),
@@ -210,8 +208,8 @@ class _Check:
             self._note_skipped(number, found.unreadable[0])
         return found.measured
 
-    def _note_pictures(self, seen: Seen, rows: int) -> None:
-        """Note pictures that cannot be opened; nobody asked a processor."""
+    def _note_images(self, seen: Seen, rows: int) -> None:
+        """Note images that cannot be opened; nobody asked a processor."""
         if not seen.broken:
             return
         if len(seen.broken) > self.settings.max_skipped_fraction * rows:
@@ -220,7 +218,7 @@ class _Check:
             self._note_skipped(len(seen.broken), seen.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        text = f"{rows:,} rows would be left out for their pictures"
+        text = f"{rows:,} rows would be left out for their images"
         self.notes.append(f"{text}, the first of them {first.where}")
 
     def _lengths(
@@ -246,7 +244,7 @@ class _Check:
         source = loading_source(model, self.arguments)
         return start_weights(sample, source, self.family, self.adapter, self._resolved())
 
-    def _resolved(self) -> LossSettings:
+    def _resolved(self) -> ConfiguredLoss:
         return self.loss.with_medians(self.rows, lenient=True)
 
     def _scores(self) -> Sequence[ScoreReport]:
@@ -286,7 +284,7 @@ class _Check:
             warnings += _about_length(lengths)
         if twice.duplicates:
             warnings.append(
-                f"{twice.duplicates:,} rows equal an earlier one in prompt, pictures and answers, "
+                f"{twice.duplicates:,} rows equal an earlier one in prompt, images and answers, "
                 f"the first of them {twice.first_duplicates[0][0]}"
             )
         if twice.contradictions:
@@ -296,7 +294,7 @@ class _Check:
         if twice.first_shared:
             warnings.append(
                 f"{twice.shared_prompts:,} held-out rows share their prompt with training rows and "
-                f"{twice.shared_pictures:,} a picture, the first of them {twice.first_shared[0]}"
+                f"{twice.shared_images:,} an image, the first of them {twice.first_shared[0]}"
             )
         return warnings
 
@@ -319,7 +317,7 @@ def _about_policy(lengths: Lengths) -> list[str]:
     """Says what the length policy would do."""
     told = (
         (lengths.cut, "answers would be cut to fit max_length"),
-        (lengths.shrunk, "pictures would be made smaller to fit max_length"),
+        (lengths.shrunk, "images would be made smaller to fit max_length"),
         (lengths.alike, "pairs have the same tokens as both answers, so that they prefer nothing"),
         (lengths.dropped, "rows would be left out: longer than max_length"),
     )
@@ -343,8 +341,8 @@ def _pairs_per_prompt(rows: Sequence[PreferenceRow], keys: Sequence[Hashable]) -
     return dict(sorted(Counter(pairs.values()).items()))
 
 
-def _with_tokens(seen: Seen, lengths: Lengths) -> PictureReport:
-    tokens = summary([number for number in lengths.pictures if number])
+def _with_tokens(seen: Seen, lengths: Lengths) -> ImageReport:
+    tokens = summary([number for number in lengths.images if number])
     return dataclasses.replace(seen.report, tokens=tokens)
 
 

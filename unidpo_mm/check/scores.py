@@ -8,15 +8,15 @@ from torch import Tensor
 
 from ..losses.weights import quality_weight
 from ..records import PreferenceRow
-from ..training.loss_settings import LossSettings
+from ..training.configured_loss import ConfiguredLoss
 from .numbers import effective_share, histogram, summary
 from .report import ScoreReport, Summary
 
 __all__ = ["score_reports"]
 
 
-def score_reports(rows: Sequence[PreferenceRow], settings: LossSettings) -> list[ScoreReport]:
-    """Returns a report of each source with scores.
+def score_reports(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[ScoreReport]:
+    """Return a report of each source with scores.
 
     Args:
         rows: Training rows, scores in the unit of the run.
@@ -31,7 +31,7 @@ def score_reports(rows: Sequence[PreferenceRow], settings: LossSettings) -> list
 
 
 def _report(
-    source: str, rows: Sequence[PreferenceRow], settings: LossSettings
+    source: str, rows: Sequence[PreferenceRow], settings: ConfiguredLoss
 ) -> ScoreReport | None:
     pairs = [(row, pair) for row in rows for pair in row.pairs]
     both = [(row.responses[p.chosen].score, row.responses[p.rejected].score) for row, p in pairs]
@@ -64,7 +64,7 @@ def _report(
     )
 
 
-def _parameter(settings: LossSettings, source: str, name: str) -> float:
+def _parameter(settings: ConfiguredLoss, source: str, name: str) -> float:
     own = settings.by_source.get(source, {})
     return float(own.get(name, getattr(settings.config, name)))
 

@@ -1,4 +1,4 @@
-"""A few rows for the page, with small copies of their pictures."""
+"""A few rows for the page, with small copies of their images."""
 
 import io
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from .report import Shown
 __all__ = ["shown_rows"]
 
 SIDE = 160
-"""Pixels of the longer side of a small picture."""
+"""Pixels of the longer side of a small image."""
 
 
 def shown_rows(rows: Sequence[PreferenceRow], number: int) -> list[Shown]:
-    """Returns rows from all over the data, as they would be shown."""
+    """Return rows from all over the data, as they would be shown."""
     paired = [row for row in rows if row.pairs]
     step = max(len(paired) // max(number, 1), 1)
     return [_shown(row) for row in paired[::step][:number]]
@@ -25,7 +25,7 @@ def _shown(row: PreferenceRow) -> Shown:
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     prompt = "\n".join(
         f"{message.role}: "
-        + "".join("[picture] " if isinstance(part, ImageSlot) else part for part in message.parts)
+        + "".join("[image] " if isinstance(part, ImageSlot) else part for part in message.parts)
         for message in row.messages
     )
     scored = chosen.score is not None and rejected.score is not None
@@ -35,7 +35,7 @@ def _shown(row: PreferenceRow) -> Shown:
         chosen=chosen.text,
         rejected=rejected.text,
         scores=f"{chosen.score:g} against {rejected.score:g}" if scored else "no scores",
-        pictures=[small for small in map(_small, row.images) if small],
+        images=[small for small in map(_small, row.images) if small],
     )
 
 

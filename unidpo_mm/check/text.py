@@ -16,7 +16,7 @@ SHOWN = 50
 
 
 def print_report(report: CheckReport, console: Console) -> None:
-    """Prints everything that a check found, problems last, where they are seen."""
+    """Print everything that a check found, problems last, where they are seen."""
     for part in (*_tables(report), *_weights(report)):
         console.print(part)
     for warning in report.warnings:
@@ -91,15 +91,15 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
             f"{lengths.sharing:.2f} times fewer with shared prompts, {lengths.grouping:.2f} times "
             "with data.group_by_prompt",
         )
-    pictures = report.pictures
-    if pictures.distinct or pictures.broken:
-        yield "pictures a row", _spread(pictures.per_row, "rows")
-        kinds = _counted(pictures.kinds)
-        yield "different pictures", f"{pictures.distinct:,} ({kinds}), {pictures.broken:,} broken"
-    if pictures.width is not None and pictures.height is not None:
-        yield "width and height", f"{_summed(pictures.width)}; {_summed(pictures.height)}"
-    if pictures.tokens is not None:
-        yield "tokens of pictures a row", _summed(pictures.tokens)
+    images = report.images
+    if images.distinct or images.broken:
+        yield "images a row", _spread(images.per_row, "rows")
+        kinds = _counted(images.kinds)
+        yield "different images", f"{images.distinct:,} ({kinds}), {images.broken:,} broken"
+    if images.width is not None and images.height is not None:
+        yield "width and height", f"{_summed(images.width)}; {_summed(images.height)}"
+    if images.tokens is not None:
+        yield "tokens of images a row", _summed(images.tokens)
 
 
 def _scores(report: CheckReport) -> Table:

@@ -10,10 +10,10 @@ from ..adapter import Adapter, AdapterFamily
 from ..data.collate import collate
 from ..losses.weights import performance_weight, quality_weight
 from ..modeling.load import ModelSource, load_weights
+from ..modeling.logp_model import LogpModel, compute_logps
 from ..modeling.logprobs import sequence_logps
-from ..modeling.scoring import ScoringModel, score
 from ..records import EncodedGroup, PreferenceRow
-from ..training.loss_settings import LossSettings
+from ..training.configured_loss import ConfiguredLoss
 from .numbers import effective_share, summary
 from .report import StartWeights
 
@@ -21,7 +21,7 @@ __all__ = ["sampled", "start_weights"]
 
 
 def sampled(rows: Sequence[PreferenceRow], size: int) -> list[PreferenceRow]:
-    """Returns up to `size` rows with pairs, from all over the data."""
+    """Return up to `size` rows with pairs, from all over the data."""
     paired = [row for row in rows if row.pairs]
     step = max(len(paired) / max(size, 1), 1.0)
     return [paired[int(number * step)] for number in range(min(size, len(paired)))]
@@ -33,9 +33,9 @@ def start_weights(
     source: ModelSource,
     family: AdapterFamily,
     adapter: Adapter,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
 ) -> StartWeights | None:
-    """Scores rows with a model and returns the weights that their pairs would start with.
+    """Score rows with a model and returns the weights that their pairs would start with.
 
     The reference equals the policy at the start, so that every reward margin is 0 and the share of
     a pair in the gradient goes as w_qual times w_perf.
@@ -47,13 +47,13 @@ def start_weights(
         adapter: Its adapter.
         settings: The loss, every `tau_good` a number.
     """
-    scorer = ScoringModel(load_weights(source, family)).eval()
-    device = next(scorer.parameters()).device
+    logp_model = LogpModel(load_weights(source, family)).eval()
+    device = next(logp_model.parameters()).device
     found: dict[str, list[float]] = defaultdict(list)
     domains: list[str] = []
     for row in rows:
         group = adapter.encode(row)
-        for name, values in _of_group(group, scorer, adapter, settings, device).items():
+        for name, values in _of_group(group, logp_model, adapter, settings, device).items():
             found[name] += values
         domains += [row.domain] * len(group.pairs)
     if not domains:
@@ -73,10 +73,14 @@ def start_weights(
 
 
 def _of_group(
-    group: EncodedGroup, scorer: ScoringModel, adapter: Adapter, settings: LossSettings, device: Any
+    group: EncodedGroup,
+    logp_model: LogpModel,
+    adapter: Adapter,
+    settings: ConfiguredLoss,
+    device: Any,
 ) -> dict[str, list[float]]:
     batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
-    means = sequence_logps(score(scorer, adapter, batch), batch).mean
+    means = sequence_logps(compute_logps(logp_model, adapter, batch), batch).mean
     config = settings.config_for(batch)
     margin = config.beta * (means[batch.chosen] - means[batch.rejected])
     w_perf = performance_weight(margin, gamma=config.gamma, tau_ref=config.tau_ref)

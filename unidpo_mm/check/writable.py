@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ..errors import Problem
 from ..records import PreferenceRow
-from ..training.loss_settings import make_loss_settings
-from .pictures import look_at_pictures
+from ..training.configured_loss import configure_loss
+from .images import look_at_images
 from .run import CheckSettings
 
 __all__ = ["writable_rows"]
@@ -19,9 +19,9 @@ def writable_rows(
     What they lack (scores, pairs) depends on the loss: `data check` refuses it with the same one.
     The last value has the problems of each such row by its index.
     """
-    image_report = look_at_pictures(rows)
+    image_report = look_at_images(rows)
     intact = [row for number, row in enumerate(rows) if number not in image_report.broken]
-    loss = make_loss_settings(settings.loss, settings.loss_parameters, settings.loss_by_source)
+    loss = configure_loss(settings.loss, settings.loss_parameters, settings.loss_by_source)
     # written, they are one source: a score in one of them makes scores expected in all
     scored = any(response.score is not None for row in intact for response in row.responses)
     if not (scored or settings.loss_named):

@@ -36,7 +36,7 @@ Folder = Annotated[
 ]
 
 cache = typer.Typer(
-    help="Show, check or remove what is kept on disk: references and features of pictures.",
+    help="Show, check or remove what is kept on disk: references and features of images.",
     no_args_is_help=True,
 )
 
@@ -53,7 +53,7 @@ def info(folder: Folder = None) -> None:
         typer.echo(f"  {path.name[:12]}  {_line(found)}")
     for features in _features(folder):
         typer.echo(
-            f"  {features.path.name[:12]}  features of pictures: {features.entries} prompts, "
+            f"  {features.path.name[:12]}  features of images: {features.entries} prompts, "
             f"{_size(features.size)}, last used {_day(features.used)}"
         )
 
@@ -126,7 +126,7 @@ def _line(found: "StoreInfo | None") -> str:
 
 
 def _features(folder: Path | None) -> "list[FeaturesInfo]":
-    """Returns the stores of features, which lie in the cache folder alone."""
+    """Return the stores of features, which lie in the cache folder alone."""
     from ..cache.feature_store import stored_features
 
     return stored_features() if folder is None else []

@@ -43,7 +43,7 @@ Sources = Annotated[
     ),
 ]
 Images = Annotated[
-    str | None, typer.Option(help="Folder that picture paths start from.", show_default=False)
+    str | None, typer.Option(help="Folder that image paths start from.", show_default=False)
 ]
 FormatName = Annotated[
     str | None,
@@ -109,7 +109,7 @@ def check(  # noqa: PLR0917, one parameter an option
         Path | None, typer.Option(help="Write a page with charts here.", show_default=False)
     ] = None,
 ) -> None:
-    """Read every row and picture and say what is wrong, what is odd, and what a run would see.
+    """Read every row and image and say what is wrong, what is odd, and what a run would see.
 
     The exit code is 0 where a run could start, 1 where it would refuse, 2 for a wrong command.
     """
@@ -279,10 +279,10 @@ class _Said:
 def _read(
     sources: list[str], held_out: list[str], said: _Said
 ) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
-    """Returns sources and settings of a recipe, or of what the command line says."""
+    """Return sources and settings of a recipe, or of what the command line says."""
     from ..check import CheckSettings
     from ..data.load import SourceFile
-    from ..data.scores import ScorePolicy
+    from ..data.scores import ScoreOptions
 
     if not all(source.strip() for source in (*sources, *held_out)):
         raise typer.BadParameter("a source has no name", param_hint="SOURCE")
@@ -300,7 +300,7 @@ def _read(
         "split": said.split,
         "subset": said.subset,
         "columns": _columns(said.columns or []),
-        "scores": ScorePolicy(scale=_bounds(said.scale)),
+        "scores": ScoreOptions(scale=_bounds(said.scale)),
     }
     files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
     settings = CheckSettings(loss=said.loss or "uni_dpo", loss_named=said.loss is not None)
@@ -325,7 +325,7 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         loss_parameters=recipe.loss.parameters,
         loss_by_source=loss_by_source(recipe),
         loss_named=True,
-        max_skipped_fraction=section.pictures.max_skipped_fraction,
+        max_skipped_fraction=section.images.max_skipped_fraction,
         processor=recipe.model.name_or_path,
         arguments={
             "adapter": recipe.model.adapter,
@@ -380,8 +380,8 @@ def _bounds(scale: str | None) -> tuple[float, float] | None:
 
 
 def _plain(report: Any) -> dict[str, Any]:
-    """Returns a report as JSON knows it: no pictures, and nothing that is no number."""
-    shown = [dataclasses.replace(one, pictures=()) for one in report.shown]
+    """Return a report as JSON knows it: no images, and nothing that is no number."""
+    shown = [dataclasses.replace(one, images=()) for one in report.shown]
     plain: dict[str, Any] = _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))
     return plain
 

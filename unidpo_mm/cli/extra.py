@@ -10,7 +10,7 @@ __all__ = ["first_line"]
 
 
 def first_line(point: EntryPoint) -> str:
-    """Returns the first line of the docstring of a command's function or module, or nothing."""
+    """Return the first line of the docstring of a command's function or module, or nothing."""
     spec = _spec(point.module)
     if spec is None or not (spec.origin or "").endswith(".py"):
         return ""
@@ -29,7 +29,7 @@ def first_line(point: EntryPoint) -> str:
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Finds a module part by part: `importlib.util.find_spec` would import its packages."""
+    """Find a module part by part: `importlib.util.find_spec` would import its packages."""
     places, spec, name = list(sys.path), None, ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part

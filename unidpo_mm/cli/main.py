@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
-    """Returns the command line application.
+    """Return the command line application.
 
     Args:
         arguments: The arguments it is going to get; the first that is no option names the command.

@@ -52,7 +52,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        found = f"'{path}' cannot be written: {error.strerror}"
+        problem = f"'{path}' cannot be written: {error.strerror}"
         raise RecipeError(
-            Problem("--out", found, "Name a file in a folder that is there")
+            Problem("--out", problem, "Name a file in a folder that is there")
         ) from error

@@ -13,7 +13,7 @@ LONGEST_NAME = 255
 
 
 def check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
-    """Refuses a file that could not be written, before anything is read."""
+    """Refuse a file that could not be written, before anything is read."""
     if path is None:
         return
     text = None
@@ -30,7 +30,7 @@ def check_writable(path: Path | None, option: str, *, make: bool = False) -> Non
 
 
 def keep_sources(path: Path | None, option: str, sources: Sequence[str]) -> None:
-    """Refuses to write over what is read.
+    """Refuse to write over what is read.
 
     Args:
         path: What is to be written.
@@ -50,7 +50,7 @@ def keep_sources(path: Path | None, option: str, sources: Sequence[str]) -> None
 
 
 def write(path: Path, text: str, option: str) -> None:
-    """Writes a file; one that cannot be written is a mistake in the option that names it."""
+    """Write a file; one that cannot be written is a mistake in the option that names it."""
     try:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -1,3 +1,3 @@
-"""From files to batches: formats, pictures, loading, splitting, encoding, collating."""
+"""From files to batches: formats, images, loading, splitting, encoding, collating."""
 
 __all__: list[str] = []

@@ -103,7 +103,7 @@ class GroupBatchSampler(Sampler[list[int]]):
 
 
 def _pack(sizes: Counter[int], batch_size: int) -> list[list[int]]:
-    """Packs sizes into bins of `batch_size` by first fit decreasing."""
+    """Pack sizes into bins of `batch_size` by first fit decreasing."""
     bins: list[list[int]] = []
     open_bins: dict[int, list[int]] = defaultdict(list)  # room left -> numbers of bins
     for size in sorted(sizes.elements(), reverse=True):

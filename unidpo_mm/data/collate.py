@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.keys import pictures_key, response_keys
+from ..cache.keys import images_digest, response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
 from .workers import error_of
@@ -39,16 +39,16 @@ class GroupCollator:
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled.
         layout: One row per answer, one per group, or one in all.
-        pictures_once: Whether plain rows share the pictures of their group, see `collate`.
-        keyed: Whether answers and pictures get keys, for a cache.
-        filler: A group of weight 0 with pictures, added to batches without pictures so that every
+        images_once: Whether plain rows share the images of their group, see `collate`.
+        keyed: Whether answers and images get keys, for a cache.
+        filler: A group of weight 0 with images, added to batches without images so that every
             process runs every part of the model; None where there is no need.
     """
 
     pad_token_id: int
     padding_side: Literal["left", "right"] = "right"
     layout: Layout = "plain"
-    pictures_once: bool = False
+    images_once: bool = False
     keyed: bool = False
     filler: EncodedGroup | None = None
 
@@ -68,7 +68,7 @@ class GroupCollator:
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
             layout=self.layout,
-            pictures_once=self.pictures_once,
+            images_once=self.images_once,
             keyed=self.keyed,
         )
         return {"batch": batch}
@@ -80,19 +80,19 @@ def collate(
     pad_token_id: int,
     padding_side: Literal["left", "right"] = "right",
     layout: Layout = "plain",
-    pictures_once: bool = False,
+    images_once: bool = False,
     keyed: bool = False,
 ) -> GroupBatch:
-    """Returns a batch.
+    """Return a batch.
 
     Args:
         groups: At least one group.
         pad_token_id: Id that fills rows.
         padding_side: Where rows are filled; it changes no result.
         layout: One row per answer, one per group, or one in all; it changes no result either.
-        pictures_once: Whether the tensors of a group's pictures stand in the batch once, with an
+        images_once: Whether the tensors of a group's images stand in the batch once, with an
             order that says where they go, or once for each row. Packed rows have them once.
-        keyed: Whether answers and pictures get keys, for a cache.
+        keyed: Whether answers and images get keys, for a cache.
 
     Raises:
         DataError: If there is nothing to collate.
@@ -105,7 +105,7 @@ def collate(
     return GroupBatch(
         layout=layout,
         token_inputs=_token_inputs(rows, grid, pad_token_id),
-        **_pictures(groups, rows, once=pictures_once),
+        **_images(groups, rows, once=images_once),
         segment=grid.lay([row.segment for row in rows], PADDING),
         row_position=grid.lay([row.row_position for row in rows], 0),
         **_targets(rows, grid),
@@ -118,7 +118,7 @@ def collate(
 
 
 def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Returns prompts alone as inputs for generation, [B, T] and pictures, filled on the left.
+    """Return prompts alone as inputs for generation, [B, T] and images, filled on the left.
 
     Args:
         prompts: Groups without answers, at least one.
@@ -164,7 +164,7 @@ class _Row:
         return torch.cat([torch.arange(first), *after])
 
     def predictors(self) -> list[Tensor]:
-        """Returns, for each answer, where the hidden states stand that predict its tokens.
+        """Return, for each answer, where the hidden states stand that predict its tokens.
 
         The last prompt token predicts the first token of every answer, an answer's own tokens the
         others.
@@ -179,7 +179,7 @@ class _Row:
 
 
 def _rows(groups: Sequence[EncodedGroup], layout: Layout) -> list[_Row]:
-    """Returns groups with all their answers, or with one each; the answers keep their order."""
+    """Return groups with all their answers, or with one each; the answers keep their order."""
     rows = []
     for group in groups:
         numbers = range(len(group.response_ids))
@@ -197,7 +197,7 @@ class _Grid:
 
     @classmethod
     def of(cls, lengths: Sequence[int], side: str, *, joined: bool) -> "_Grid":
-        """Returns one row for each piece, filled up on one side, or one row for all."""
+        """Return one row for each piece, filled up on one side, or one row for all."""
         if joined:
             starts = accumulate(lengths[:-1], initial=0)
             return cls((1, sum(lengths)), tuple((0, start) for start in starts))
@@ -206,7 +206,7 @@ class _Grid:
         return cls((len(lengths), width), tuple(enumerate(firsts)))
 
     def lay(self, pieces: Sequence[Tensor], filling: int) -> Tensor:
-        """Returns [B, T] with the pieces in their places."""
+        """Return [B, T] with the pieces in their places."""
         laid = torch.full(self.shape, filling, dtype=pieces[0].dtype)
         for piece, (row, start) in zip(pieces, self.places, strict=True):
             laid[row, start : start + piece.numel()] = piece
@@ -225,23 +225,23 @@ def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[
 
 
 def _keys(groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-    pictures = [pictures_key(group) for group in groups]
-    both = list(zip(groups, pictures, strict=True))
+    images = [images_digest(group) for group in groups]
+    both = list(zip(groups, images, strict=True))
     return {
         "response_keys": tuple(key for group, seen in both for key in response_keys(group, seen)),
-        "picture_keys": tuple((seen, group.pictures) for group, seen in both if group.pictures),
+        "image_digests": tuple(
+            (seen, group.num_images) for group, seen in both if group.num_images
+        ),
     }
 
 
-def _pictures(
-    groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool
-) -> dict[str, Any]:
-    """Returns the image-aligned tensors, and the order in which the rows need the pictures."""
+def _images(groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool) -> dict[str, Any]:
+    """Return the image-aligned tensors, and the order in which the rows need the images."""
     if not once or len(rows) == len(groups):
         return {"image_inputs": _image_inputs([row.group for row in rows])}
-    starts = accumulate((group.pictures for group in groups[:-1]), initial=0)
+    starts = accumulate((group.num_images for group in groups[:-1]), initial=0)
     first = {id(group): start for group, start in zip(groups, starts, strict=True)}
-    numbers = ((first[id(row.group)], row.group.pictures) for row in rows)
+    numbers = ((first[id(row.group)], row.group.num_images) for row in rows)
     return {
         "image_inputs": _image_inputs(groups),
         "image_order": tuple(start + n for start, count in numbers for n in range(count)),
@@ -249,7 +249,7 @@ def _pictures(
 
 
 def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
-    """Stacks the image-aligned tensors along their first dimension, never cutting."""
+    """Stack the image-aligned tensors along their first dimension, never cutting."""
     names = dict.fromkeys(name for group in groups for name in group.image_extras)
     return {
         name: _stack_ragged([g.image_extras[name] for g in groups if name in g.image_extras])
@@ -258,7 +258,7 @@ def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
 
 
 def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenates along the first dimension, filling the others up with zeros."""
+    """Concatenate along the first dimension, filling the others up with zeros."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
 
     def filled(tensor: Tensor) -> Tensor:
@@ -269,7 +269,7 @@ def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
-    """Returns the flat list (row, position) -> target id -> response, and the lengths."""
+    """Return the flat list (row, position) -> target id -> response, and the lengths."""
     row, position, answers = [], [], []
     for one, (number, start) in zip(rows, grid.places, strict=True):
         for predictors, ids in zip(one.predictors(), one.answers, strict=True):
@@ -287,7 +287,7 @@ def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
 
 
 def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, Any]:
-    """Returns pairs and targets as indices into the responses of the batch."""
+    """Return pairs and targets as indices into the responses of the batch."""
     pairs, targets, first = [], [], 0
     for group in groups:
         pairs += [(group, first + p.chosen, first + p.rejected, p.weight) for p in group.pairs]

@@ -1,4 +1,4 @@
-"""Writes rows in our native format, or in TRL's, with their pictures beside them."""
+"""Writes rows in our native format, or in TRL's, with their images beside them."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import DataError, Problem
 from ..records import ImageRef, ImageSlot, Message, Pair, PreferenceRow
 from .images import FileImage, MemoryImage, UrlImage
-from .scores import ScorePolicy
+from .scores import ScoreOptions
 
 __all__ = ["native", "trl", "write_rows"]
 
@@ -18,27 +18,27 @@ NO_PAIR = (
     "scores: {ties: drop}"
 )
 
-Picture = Callable[[ImageRef], str]
-"""Writes a picture where it has to be written, and returns what names it in a record."""
+EncodeImage = Callable[[ImageRef], str]
+"""Writes an image where it has to be written, and returns what names it in a record."""
 
 
 def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["native", "trl"]) -> int:
-    """Writes rows as JSON lines and returns how many lines there are.
+    """Write rows as JSON lines and returns how many lines there are.
 
-    Pictures in files stay where they are; those in the data and those of URLs are written into a
+    Images in files stay where they are; those in the data and those of URLs are written into a
     folder beside the lines, each once.
 
     Args:
         rows: What to write.
-        path: A `.jsonl` file; its folder is where relative picture paths start.
+        path: A `.jsonl` file; its folder is where relative image paths start.
         layout: ``native`` keeps every answer and score; ``trl`` has a line for each pair.
 
     Raises:
         DataError: If the path is no `.jsonl` file, or a row has no pair for TRL.
     """
     if path.suffix != ".jsonl":
-        found = f"'{path.name}' is to be written"
-        raise DataError(Problem(str(path), found, "Give a path that ends in .jsonl"))
+        problem = f"'{path.name}' is to be written"
+        raise DataError(Problem(str(path), problem, "Give a path that ends in .jsonl"))
     problems = [
         Problem(row.where, "the row holds no pair", NO_PAIR)
         for row in rows
@@ -47,12 +47,12 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     if problems:
         raise DataError(problems)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = _Pictures(path)
+    image = _Images(path)
     lines = 0
     ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
-            for record in [native(row, picture)] if layout == "native" else trl(row, picture):
+            for record in [native(row, image)] if layout == "native" else trl(row, image):
                 while record["id"] != row.id and record["id"] in ids:
                     record["id"] += "'"  # of a pair: a row of that name is there
                 ids.add(record["id"])
@@ -61,17 +61,17 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     return lines
 
 
-def native(row: PreferenceRow, picture: Picture) -> dict[str, Any]:
-    """Returns a row as a record of the format `ranked`; reading it gives the same row."""
+def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
+    """Return a row as a record of the format `ranked`; reading it gives the same row."""
     responses = [{"text": one.text, "score": one.score} for one in row.responses]
-    made = {Pair(*pair) for pair in ScorePolicy().pairing(row.responses)}
+    made = {Pair(*pair) for pair in ScoreOptions().pairing(row.responses)}
     unscored = len(responses) > 1 and any(one["score"] is None for one in responses)
     given = unscored or made != set(row.pairs)  # else reading makes the same
     record = {
         "id": row.id,
         "domain": row.domain,
         "prompt": _prompt(row),
-        "images": [picture(image) for image in row.images],
+        "images": [encode_image(image) for image in row.images],
         "responses": responses,
         "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if given else None,
         "tools": json.loads(row.tools) if row.tools else None,
@@ -84,10 +84,10 @@ def native(row: PreferenceRow, picture: Picture) -> dict[str, Any]:
     }
 
 
-def trl(row: PreferenceRow, picture: Picture) -> Iterator[dict[str, Any]]:
-    """Yields a record of TRL's preference format for each pair of a row.
+def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any]]:
+    """Yield a record of TRL's preference format for each pair of a row.
 
-    Plain text stays plain; with pictures the prompt is a conversation, as TRL asks for it.
+    Plain text stays plain; with images the prompt is a conversation, as TRL asks for it.
     """
     plain = row.raw and not row.images
     for number, pair in enumerate(row.pairs):
@@ -98,7 +98,7 @@ def trl(row: PreferenceRow, picture: Picture) -> Iterator[dict[str, Any]]:
             "prompt": _prompt(row) if plain else [_turn(one) for one in row.messages],
             "chosen": chosen.text if plain else [_answer(chosen.text)],
             "rejected": rejected.text if plain else [_answer(rejected.text)],
-            "images": [picture(image) for image in row.images],
+            "images": [encode_image(image) for image in row.images],
             "score_chosen": chosen.score,
             "score_rejected": rejected.score,
             "weight": None if pair.weight == 1.0 else pair.weight,
@@ -115,7 +115,7 @@ def _variables(row: PreferenceRow) -> Any:
 
 
 def _prompt(row: PreferenceRow) -> Any:
-    """Returns a prompt as the string that it was, or as messages."""
+    """Return a prompt as the string that it was, or as messages."""
     if not row.raw:
         return [_turn(message) for message in row.messages]
     (message,) = row.messages
@@ -140,12 +140,12 @@ def _answer(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-class _Pictures:
-    """Names pictures relative to a file of records, and writes those that are in no file."""
+class _Images:
+    """Names images relative to a file of records, and writes those that are in no file."""
 
     def __init__(self, records: Path) -> None:
         self.folder = records.parent.absolute()
-        self.inside = self.folder / f"{records.stem}_pictures"
+        self.inside = self.folder / f"{records.stem}_images"
 
     def __call__(self, image: ImageRef) -> str:
         if isinstance(image, FileImage):
@@ -176,7 +176,7 @@ class _Pictures:
 
 
 def _suffix(content: bytes) -> str:
-    """Returns the usual ending of an encoded picture's file."""
+    """Return the usual ending of an encoded image's file."""
     import io
 
     from PIL import Image

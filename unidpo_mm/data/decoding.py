@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ..errors import PictureError, Problem
+from ..errors import ImageError, Problem
 
 __all__ = ["decoded", "decoding_error"]
 
 
 def decoded(source: Any, where: str, name: str, max_pixels: int) -> Any:
-    """Returns a file, a stream or a `PIL.Image.Image` as an upright RGB picture of its own."""
+    """Return a file, a stream or a `PIL.Image.Image` as an upright RGB image of its own."""
     from PIL import Image
 
     try:
@@ -18,14 +18,14 @@ def decoded(source: Any, where: str, name: str, max_pixels: int) -> Any:
         with Image.open(source) as image:
             _refuse_large(image, where, name, max_pixels)  # before anything is decoded
             return _upright_rgb(image)
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
-        text = f"the picture '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
-        raise PictureError(Problem(where, text, "Scale it down")) from error
+        text = f"the image '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
+        raise ImageError(Problem(where, text, "Scale it down")) from error
     except Exception as error:  # decoders raise what they like
-        text = f"the picture '{name}' cannot be read ({decoding_error(error)})"
-        raise PictureError(Problem(where, text, "Replace the picture")) from error
+        text = f"the image '{name}' cannot be read ({decoding_error(error)})"
+        raise ImageError(Problem(where, text, "Replace the image")) from error
 
 
 def decoding_error(error: Exception) -> str:
@@ -40,13 +40,13 @@ def decoding_error(error: Exception) -> str:
 def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
     width, height = image.size
     if width * height > most:
-        text = f"the picture '{name}' has {width} x {height} pixels and the limit is {most:,}"
-        remedy = "Scale it down, or raise data.pictures.max_pixels"
-        raise PictureError(Problem(where, text, remedy))
+        text = f"the image '{name}' has {width} x {height} pixels and the limit is {most:,}"
+        remedy = "Scale it down, or raise data.images.max_pixels"
+        raise ImageError(Problem(where, text, remedy))
 
 
 def _upright_rgb(image: Any) -> Any:
-    """Returns the first frame, turned as its EXIF says, in 8 bits a channel.
+    """Return the first frame, turned as its EXIF says, in 8 bits a channel.
 
     Transparency is dropped as the processors of transformers drop it.
     """
@@ -61,7 +61,7 @@ def _upright_rgb(image: Any) -> Any:
 
 
 def _eight_bits(image: Any) -> Any:
-    """Returns a picture of 16 bits in 8: as it is, Pillow would clip it to white."""
+    """Return an image of 16 bits in 8: as it is, Pillow would clip it to white."""
     import numpy
 
     scaled = image.convert("F")

@@ -14,25 +14,25 @@ NEAREST = 3
 
 
 def formats() -> dict[str, Format]:
-    """Returns every format by name."""
+    """Return every format by name."""
     return {name: module.FORMAT for name, module in format_modules().items()}
 
 
 def format_named(name: str, where: str) -> Format:
-    """Returns the format that a source names.
+    """Return the format that a source names.
 
     Raises:
         DataError: If there is none of that name.
     """
     known = formats()
     if name not in known:
-        found = f"there is no format '{name}'{suggestion(name, known)}"
-        raise DataError(Problem(where, found, f"Choose one of {', '.join(known)}"))
+        problem = f"there is no format '{name}'{suggestion(name, known)}"
+        raise DataError(Problem(where, problem, f"Choose one of {', '.join(known)}"))
     return known[name]
 
 
 def format_of(record: Mapping[str, Any], where: str, named: Format | None = None) -> Format:
-    """Returns the format that a record is read by: the one named, or the one that it fits.
+    """Return the format that a record is read by: the one named, or the one that it fits.
 
     Raises:
         DataError: If it lacks columns; names the columns found, the nearest formats, and what to
@@ -48,9 +48,9 @@ def format_of(record: Mapping[str, Any], where: str, named: Format | None = None
     if fitting:
         return max(fitting, key=lambda one: (len(one.known & columns), len(one.required)))
     if {"completion", "label"} <= columns:
-        found = "single answers labelled good or bad (the layout of KTO) are not understood yet"
+        problem = "single answers labelled good or bad (the layout of KTO) are not understood yet"
         remedy = "Give pairs: prompt, chosen and rejected"
-        raise DataError(Problem(f"{where}, field 'label'", found, remedy))
+        raise DataError(Problem(f"{where}, field 'label'", problem, remedy))
     raise DataError(_unknown(columns, where))
 
 
@@ -86,5 +86,5 @@ def _unknown(columns: set[str], where: str) -> Problem:
 
 
 def _distance(one: Format, columns: set[str]) -> tuple[float, int]:
-    """Orders formats by the share of their columns that is there, then by how many they need."""
+    """Order formats by the share of their columns that is there, then by how many they need."""
     return -len(one.required & columns) / len(one.required), len(one.required)

@@ -41,21 +41,21 @@ BATCH = 1024
 
 
 def read_file(path: Path) -> Iterator[Record]:
-    """Returns the records of a file.
+    """Return the records of a file.
 
     Raises:
         DataError: At once if it is of no known kind, while reading if the rest cannot be read.
     """
     kind = kind_of(path)
     if kind not in READERS:
-        found = f"'{kind}' is no format of data files"
+        problem = f"'{kind}' is no format of data files"
         known = ", ".join(READERS)
-        raise DataError(Problem(str(path), found, f"Give a file of {known}"))
+        raise DataError(Problem(str(path), problem, f"Give a file of {known}"))
     return READERS[kind](path)
 
 
 def kind_of(path: Path) -> str:
-    """Returns the ending of a file's name, with what it was before it was compressed."""
+    """Return the ending of a file's name, with what it was before it was compressed."""
     suffixes = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
     return "".join(suffixes).lower()
 
@@ -82,21 +82,21 @@ def _lines(path: Path) -> Iterator[Record]:
             if not line:
                 return
             if len(line) > MAX_LINE_BYTES:
-                found = f"the line is longer than {MAX_LINE_BYTES / 2**20:.0f} MiB"
+                text = f"the line is longer than {MAX_LINE_BYTES / 2**20:.0f} MiB"
                 remedy = "Write one JSON object per line, large images as files"
-                raise DataError(Problem(f"{path} row {number}", found, remedy))
+                raise DataError(Problem(f"{path} row {number}", text, remedy))
             if not line.strip():
                 continue
             try:
                 yield str(path), number, _parsed(line)
             except UnicodeDecodeError as error:
-                found = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
-                problem = Problem(f"{path} row {number}", found, "Write the file as UTF-8")
+                text = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
+                problem = Problem(f"{path} row {number}", text, "Write the file as UTF-8")
                 yield str(path), number, problem
             except (ValueError, RecursionError) as error:
-                found = f"the line is no JSON ({_why(error)})"
+                text = f"the line is no JSON ({_why(error)})"
                 remedy = "Write one JSON object a line"
-                yield str(path), number, Problem(f"{path} row {number}", found, remedy)
+                yield str(path), number, Problem(f"{path} row {number}", text, remedy)
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -104,17 +104,17 @@ def _json(path: Path) -> Iterator[Record]:
         with _opened(path) as file:
             content = _parsed(_whole(file, path))
     except UnicodeDecodeError as error:
-        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
+        problem = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
+        raise DataError(Problem(str(path), problem, "Write the file as UTF-8")) from error
     except (ValueError, RecursionError) as error:
-        found = f"the file is no JSON ({_why(error)})"
+        problem = f"the file is no JSON ({_why(error)})"
         remedy = "Write a list of objects, or one object a line in a .jsonl file"
-        raise DataError(Problem(str(path), found, remedy)) from error
+        raise DataError(Problem(str(path), problem, remedy)) from error
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, list):
-        found = f"the file holds {type(content).__name__}"
-        raise DataError(Problem(str(path), found, "Write a list of objects"))
+        problem = f"the file holds {type(content).__name__}"
+        raise DataError(Problem(str(path), problem, "Write a list of objects"))
     for number, record in enumerate(content, start=1):
         yield str(path), number, record
 
@@ -130,10 +130,10 @@ def _whole(file: BinaryIO, path: Path) -> bytes:
         limit = min(limit, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
     content = file.read(limit + 1)
     if len(content) > limit:
-        found = f"the file holds more than {limit // 1_000_000:,} MB of JSON"
+        problem = f"the file holds more than {limit // 1_000_000:,} MB of JSON"
         if path.suffix == ".gz":
-            found += f" in {path.stat().st_size / 1e6:,.1f} MB"
-        raise DataError(Problem(str(path), found, "Write one object per line in a .jsonl file"))
+            problem += f" in {path.stat().st_size / 1e6:,.1f} MB"
+        raise DataError(Problem(str(path), problem, "Write one object per line in a .jsonl file"))
     return content
 
 
@@ -142,7 +142,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns an object of JSON, of which no key may stand twice: one value would be lost."""
+    """Return an object of JSON, of which no key may stand twice: one value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -190,13 +190,13 @@ def _of_batches(batches: Iterable[Any], path: Path) -> Iterator[Record]:
         names = batch.schema.names
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            found = f"the column '{twice[0]}' is there twice"
-            raise DataError(Problem(str(path), found, "Give each column its own name"))
+            problem = f"the column '{twice[0]}' is there twice"
+            raise DataError(Problem(str(path), problem, "Give each column its own name"))
         try:
             records = batch.to_pylist()
         except (ValueError, OverflowError) as error:
-            found = f"a value after row {number} cannot be read ({error})"
-            raise DataError(Problem(str(path), found, "Write the file again")) from error
+            problem = f"a value after row {number} cannot be read ({error})"
+            raise DataError(Problem(str(path), problem, "Write the file again")) from error
         for record in records:
             number += 1
             yield str(path), number, ArrowRecord(record)

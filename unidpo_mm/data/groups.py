@@ -1,4 +1,4 @@
-"""Joins rows that share their prompt and pictures, so that both are run once for all their answers.
+"""Joins rows that share their prompt and images, so that both are run once for all their answers.
 
 Joining moves pairs between micro-batches and changes no pair: the loss of an optimizer step is the
 mean over its pairs whatever the grouping. Where rows are shuffled one by one, as TRL does, pairs of
@@ -12,18 +12,18 @@ from collections.abc import Callable, Hashable, Sequence
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["group_by_prompt", "join_answers", "prompt_key", "weigh_by_group"]
+__all__ = ["group_by_prompt", "join_answers", "prompt_key", "weight_by_group"]
 
 NAMED = 3
 """Rows that a joined row names in messages; the rest are counted."""
 
 
-def group_by_prompt(rows: Sequence[PreferenceRow], *, most_pairs: int) -> list[PreferenceRow]:
-    """Returns the rows with those joined that share source, domain, prompt and pictures.
+def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> list[PreferenceRow]:
+    """Return the rows with those joined that share source, domain, prompt and images.
 
     Args:
         rows: Rows with pairs; a row without pairs stays as it is.
-        most_pairs: Rows are joined up to so many pairs, so that no group outgrows a micro-batch.
+        max_pairs: Rows are joined up to so many pairs, so that no group outgrows a micro-batch.
     """
     joined: list[list[PreferenceRow]] = []
     open_group: dict[Hashable, list[PreferenceRow]] = {}
@@ -31,7 +31,7 @@ def group_by_prompt(rows: Sequence[PreferenceRow], *, most_pairs: int) -> list[P
     for row in rows:
         key = _key(row)
         group = open_group.get(key)
-        if group is None or not row.pairs or pairs[id(group)] + len(row.pairs) > most_pairs:
+        if group is None or not row.pairs or pairs[id(group)] + len(row.pairs) > max_pairs:
             group = []
             joined.append(group)
             if row.pairs:
@@ -46,7 +46,7 @@ def join_answers(
     pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]],
     problems: list[Problem],
 ) -> list[PreferenceRow]:
-    """Returns one row a prompt, of rows that hold one of its answers each, with its pairs.
+    """Return one row a prompt, of rows that hold one of its answers each, with its pairs.
 
     Args:
         rows: Rows of one answer.
@@ -57,7 +57,7 @@ def join_answers(
     for row in rows:
         try:
             by_prompt[_key(row)].append(row)
-        except DataError as error:  # of a picture that had to be fetched
+        except DataError as error:  # of an image that had to be fetched
             problems.extend(error.problems)
     joined = []
     for group in by_prompt.values():
@@ -70,8 +70,8 @@ def join_answers(
     return joined
 
 
-def weigh_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
-    """Returns the rows with the weights of each row's pairs divided by their number.
+def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+    """Return the rows with the weights of each row's pairs divided by their number.
 
     Every prompt then counts alike, however many pairs its answers make.
     """
@@ -97,13 +97,13 @@ def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
 
 
 def _key(row: PreferenceRow) -> Hashable:
-    pictures = tuple(image.key() for image in row.images)
+    images = tuple(image.key() for image in row.images)
     rendering = row.raw, row.tools, row.template_kwargs, row.reasoning
-    return row.source, row.domain, row.messages, rendering, pictures
+    return row.source, row.domain, row.messages, rendering, images
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
-    """Returns one row with the answers of all, each once, and the pairs of all."""
+    """Return one row with the answers of all, each once, and the pairs of all."""
     numbers: dict[tuple[str, float | None], int] = {}
     responses: list[Response] = []
     pairs = []

@@ -1,4 +1,4 @@
-"""Pictures that are opened where they are needed, from paths, bytes, addresses or memory."""
+"""Images that are opened where they are needed, from paths, bytes, addresses or memory."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import PictureError, Problem
+from ..errors import ImageError, Problem
 from ..records import ImageRef, PreferenceRow
 from .decoding import decoded
 from .pixels import image_of_pixels, is_pixels
@@ -23,8 +23,8 @@ __all__ = [
     "MAX_PIXELS",
     "FileImage",
     "ImageKeys",
+    "ImageRules",
     "MemoryImage",
-    "PictureRules",
     "UrlImage",
     "identity",
     "image_refs",
@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 MAX_PIXELS = 89_478_485
-"""Most pixels of a picture unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
+"""Most pixels of an image unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
 
 BASE64 = re.compile(r"\s*[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
-"""A string that is a picture and no path, where it is long or begins as pictures do."""
+"""A string that is an image and no path, where it is long or begins as images do."""
 BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
 """Of PNG, JPEG, GIF, WebP, BMP, both kinds of TIFF, and AVIF in base64."""
 SHOWN_NAME = 300
 """Characters of a path that a message shows."""
 ORIENTATION = 0x0112
-"""The EXIF tag that says how a picture is turned."""
+"""The EXIF tag that says how an image is turned."""
 MAX_NESTED = 1
 """Lists inside the list of images that are flattened: ``[[image]]``."""
 BATCH_DIMENSIONS = 4
@@ -52,8 +52,8 @@ LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRules:
-    """Where the pictures of a source are, and what may be opened.
+class ImageRules:
+    """Where the images of a source are, and what may be opened.
 
     Attributes:
         folder: Where relative paths start.
@@ -61,7 +61,7 @@ class PictureRules:
         allow_outside: Paths may leave the folder.
         fetch: Addresses may be fetched.
         fetch_private: So may those of this machine and of the local network.
-        max_pixels: Most pixels of a picture.
+        max_pixels: Most pixels of an image.
     """
 
     folder: Path = Path()
@@ -72,7 +72,7 @@ class PictureRules:
     max_pixels: int = MAX_PIXELS
 
     def path(self, written: str) -> Path:
-        """Returns the path of a picture.
+        """Return the path of an image.
 
         Raises:
             WrongValue: If it leaves the folder. Links inside the folder may lead anywhere.
@@ -82,8 +82,8 @@ class PictureRules:
         inside = full.startswith(self._root.rstrip(os.sep) + os.sep)
         if contained and not self.allow_outside and not inside:
             raise WrongValue(
-                f"the picture '{written}' lies outside the folder '{self.folder}'",
-                "Name the folder that holds all pictures in the source's 'images', or set its "
+                f"the image '{written}' lies outside the folder '{self.folder}'",
+                "Name the folder that holds all images in the source's 'images', or set its "
                 "'images_outside' to true",
             )
         return Path(os.path.normpath(self.folder / written))
@@ -95,31 +95,31 @@ class PictureRules:
 
 @dataclass(frozen=True, slots=True)
 class FileImage:
-    """A picture in a file."""
+    """An image in a file."""
 
     path: Path
     where: str
     max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
-        """Returns the picture upright and in RGB."""
+        """Return the image upright and in RGB."""
         if not _is_file(self.path):
             why = "is no file" if _exists(self.path) else "does not exist"
-            raise PictureError(
+            raise ImageError(
                 Problem(
                     self.where,
-                    f"the picture '{_shortened(str(self.path))}' {why}",
-                    "Repair the path, or name the folder of the pictures in the source's 'images'",
+                    f"the image '{_shortened(str(self.path))}' {why}",
+                    "Repair the path, or name the folder of the images in the source's 'images'",
                 )
             )
         return decoded(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
-        """Returns the path."""
+        """Return the path."""
         return str(self.path)
 
     def key(self) -> str:
-        """Returns a hash of the file's content."""
+        """Return a hash of the file's content."""
         if not _is_file(self.path):
             return str(self.path)
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
@@ -127,24 +127,24 @@ class FileImage:
 
 @dataclass(frozen=True, slots=True)
 class MemoryImage:
-    """A picture as encoded bytes, or as a `PIL.Image.Image`."""
+    """An image as encoded bytes, or as a `PIL.Image.Image`."""
 
     content: Any
     where: str
     max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
-        """Returns the picture upright and in RGB."""
+        """Return the image upright and in RGB."""
         content = self.content
         source = io.BytesIO(content) if isinstance(content, bytes) else content
         return decoded(source, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
-        """Says that the picture is in memory, and which one."""
+        """Says that the image is in memory, and which one."""
         return f"in memory, {self.key()[:8]}"
 
     def key(self) -> str:
-        """Returns a hash of the content."""
+        """Return a hash of the content."""
         if isinstance(self.content, bytes):
             return hashlib.sha256(self.content).hexdigest()
         try:
@@ -159,7 +159,7 @@ class MemoryImage:
 
 @dataclass(frozen=True, slots=True)
 class UrlImage:
-    """A picture at an address, fetched once and kept on disk."""
+    """An image at an address, fetched once and kept on disk."""
 
     url: str
     where: str
@@ -167,15 +167,15 @@ class UrlImage:
     private: bool = False
 
     def open(self) -> Any:
-        """Returns the picture upright and in RGB."""
+        """Return the image upright and in RGB."""
         return decoded(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
 
     def describe(self) -> str:
-        """Returns the address."""
+        """Return the address."""
         return _masked(self.url)
 
     def key(self) -> str:
-        """Returns a hash of the picture's content."""
+        """Return a hash of the image's content."""
         return hashlib.sha256(self.content()).hexdigest()
 
     def content(self) -> bytes:
@@ -185,20 +185,20 @@ class UrlImage:
         try:
             return fetched(self.url, private=self.private)
         except PrivateAddressError as error:
-            found = f"the picture '{_masked(self.url)}' is not fetched ({error})"
+            problem = f"the image '{_masked(self.url)}' is not fetched ({error})"
             remedy = (
                 "Download the image and use its path, or set "
-                "data.pictures.fetch_private_addresses to true"
+                "data.images.fetch_private_addresses to true"
             )
-            raise PictureError(Problem(self.where, found, remedy)) from error
+            raise ImageError(Problem(self.where, problem, remedy)) from error
         except OSError as error:
-            found = f"the picture '{_masked(self.url)}' cannot be fetched ({error})"
+            problem = f"the image '{_masked(self.url)}' cannot be fetched ({error})"
             remedy = "Correct the URL, or download the images and use their paths"
-            raise PictureError(Problem(self.where, found, remedy)) from error
+            raise ImageError(Problem(self.where, problem, remedy)) from error
 
 
 def identity(image: ImageRef) -> str:
-    """Returns what is equal for the same picture without opening a file: its path, else its key."""
+    """Return what is equal for the same image without opening a file: its path, else its key."""
     if isinstance(image, FileImage | UrlImage):
         return image.describe()
     return image.key()
@@ -222,7 +222,7 @@ class ImageKeys:
         if name not in self.keys:
             try:
                 self.keys[name] = image.key()
-            except (OSError, PictureError):
+            except (OSError, ImageError):
                 self.keys[name] = unreadable_key(name)
         return self.keys[name]
 
@@ -247,7 +247,7 @@ def is_no_image(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value)
 
 
-def image_refs(value: Any, rules: PictureRules, where: str) -> tuple[ImageRef, ...]:
+def image_refs(value: Any, rules: ImageRules, where: str) -> tuple[ImageRef, ...]:
     """Return the images of a field, unopened.
 
     Args:
@@ -275,7 +275,7 @@ def _items(value: Any, *, nested: int = 0) -> Iterator[Any]:
         yield value
 
 
-def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
+def _ref(item: Any, rules: ImageRules, where: str) -> ImageRef:
     if isinstance(item, Mapping) and item.get("bytes") is not None:
         item = item["bytes"]
     elif isinstance(item, Mapping):
@@ -288,11 +288,11 @@ def _ref(item: Any, rules: PictureRules, where: str) -> ImageRef:
         return MemoryImage(image_of_pixels(item), where, rules.max_pixels)
     if isinstance(item, str | os.PathLike) and (text := os.fspath(item)):
         return _of_text(str(text), rules, where)
-    found = f"a picture is {type(item).__name__} ({brief(item)!r})"
-    raise WrongValue(found, "Use a path, bytes, a PIL image, an array or a tensor")
+    problem = f"an image is {type(item).__name__} ({brief(item)!r})"
+    raise WrongValue(problem, "Use a path, bytes, a PIL image, an array or a tensor")
 
 
-def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
+def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
     header, comma, encoded = text.partition(",")
     if header.lower().startswith("data:") and comma:
         return MemoryImage(_from_base64(encoded), where, rules.max_pixels)
@@ -300,15 +300,15 @@ def _of_text(text: str, rules: PictureRules, where: str) -> ImageRef:
         return FileImage(rules.path(_path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
         if not rules.fetch:
-            found = f"the picture is an address ({text[:80]})"
-            remedy = "Download the picture and give its path, or set the source's 'fetch_images'"
-            raise WrongValue(found, remedy)
+            problem = f"the image is an address ({text[:80]})"
+            remedy = "Download the image and give its path, or set the source's 'fetch_images'"
+            raise WrongValue(problem, remedy)
         return UrlImage(text, where, rules.max_pixels, rules.fetch_private)
     long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BEGINNINGS)):
         return MemoryImage(_from_base64(text), where, rules.max_pixels)
     if "\0" in text:
-        raise WrongValue("the path of a picture holds a zero byte", "Repair the path")
+        raise WrongValue("the path of an image holds a zero byte", "Repair the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
@@ -322,8 +322,10 @@ def _path_of_url(url: str) -> str:
         ) from error
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path:
-        found = f"the URL '{url[:80]}' names the host '{parts.netloc}', not a file of this machine"
-        raise WrongValue(found, "Use file:///absolute/path, or the path itself")
+        problem = (
+            f"the URL '{url[:80]}' names the host '{parts.netloc}', not a file of this machine"
+        )
+        raise WrongValue(problem, "Use file:///absolute/path, or the path itself")
     if "\0" in path:
         raise WrongValue("the path of an image holds a zero byte", "Correct the path")
     return path
@@ -334,8 +336,8 @@ def _from_base64(text: str) -> bytes:
         plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
         return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as error:
-        found = f"a picture in base64 cannot be decoded ({error})"
-        raise WrongValue(found, "Encode the picture again") from error
+        problem = f"an image in base64 cannot be decoded ({error})"
+        raise WrongValue(problem, "Encode the image again") from error
 
 
 def _shortened(name: str) -> str:

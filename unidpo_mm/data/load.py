@@ -13,11 +13,11 @@ from .detect import format_named, format_of
 from .files import ArrowRecord, Record
 from .formats import Context, Format
 from .groups import join_answers
-from .images import MAX_PIXELS, PictureRules
+from .images import MAX_PIXELS, ImageRules
 from .memory import arrow_records, not_records
 from .places import OF_FILE, Found, Place, read_place
 from .rendering import TEMPLATE_COLUMN, template_kwargs_of, with_reasoning
-from .scores import PairCounts, ScorePolicy, settle
+from .scores import PairCounts, ScoreOptions, settle
 
 __all__ = [
     "Loaded",
@@ -43,11 +43,11 @@ class SourceFile:
         split, subset: As there.
         format: Name of the format; None to find it by the columns of each row.
         columns: Name of a column of the format -> its name in the file, where they differ.
-        images: Folder of the pictures; None for the folder of the file.
-        images_outside: Paths of pictures may leave that folder.
-        fetch_images: Addresses of pictures may be fetched.
+        images: Folder of the images; None for the folder of the file.
+        images_outside: Paths of images may leave that folder.
+        fetch_images: Addresses of images may be fetched.
         fetch_private_addresses: So may those of this machine and of the local network.
-        max_pixels: Most pixels of a picture.
+        max_pixels: Most pixels of an image.
         name: Name of the source; None for the file's name.
         domain: Domain of all its rows; None to tell it row by row.
         scores: What the scores mean, and what to do with them.
@@ -68,7 +68,7 @@ class SourceFile:
     max_pixels: int = MAX_PIXELS
     name: str | None = None
     domain: Domain | None = None
-    scores: ScorePolicy = field(default_factory=ScorePolicy)
+    scores: ScoreOptions = field(default_factory=ScoreOptions)
     needs_scores: bool = False
     reasoning: Reasoning | None = None
 
@@ -77,10 +77,10 @@ class SourceFile:
         """The name under which the source appears in messages and settings."""
         return self.name or self.subset or Path(self.path).stem
 
-    def rules(self, folder: Path | None = None) -> PictureRules:
-        """Returns what holds for its pictures; `folder` is where they lie if nothing is stated."""
+    def rules(self, folder: Path | None = None) -> ImageRules:
+        """Return what holds for its images; `folder` is where they lie if nothing is stated."""
         usual = folder or Path(self.path).parent
-        return PictureRules(
+        return ImageRules(
             folder=usual if self.images is None else Path(self.images),
             stated=self.images is not None,
             allow_outside=self.images_outside,
@@ -113,11 +113,11 @@ class SourceReport:
     formats: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     pairs: PairCounts = field(default_factory=PairCounts)
-    policy: ScorePolicy = field(default_factory=ScorePolicy)
+    policy: ScoreOptions = field(default_factory=ScoreOptions)
     stripped: int = 0
 
     def sentences(self) -> list[str]:
-        """Returns what the user should know of the source."""
+        """Return what the user should know of the source."""
         found = self.pairs.sentences(self.policy)
         unread = {name: rows for name, rows in self.unread.items() if rows}
         if unread:
@@ -146,7 +146,7 @@ class Loaded:
 
 
 def log_reports(reports: Iterable[SourceReport]) -> None:
-    """Warns of what was done with the pairs of sources."""
+    """Warn of what was done with the pairs of sources."""
     for report in reports:
         for sentence in report.sentences():
             logger.warning("source '%s': %s", report.source, sentence)
@@ -155,7 +155,7 @@ def log_reports(reports: Iterable[SourceReport]) -> None:
 def load_rows(
     sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
 ) -> list[PreferenceRow]:
-    """Returns the rows of all sources.
+    """Return the rows of all sources.
 
     Args:
         sources: What to read, in order.
@@ -174,7 +174,7 @@ def load_rows(
 def read_sources(
     sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
 ) -> Loaded:
-    """Returns the rows that could be read and the problems with the others; see `load_rows`."""
+    """Return the rows that could be read and the problems with the others; see `load_rows`."""
     loaded = Loaded()
     names = Counter(source.source_name for source in sources)
     for number, source in enumerate(sources, start=1):
@@ -205,7 +205,7 @@ def read_sources(
 def rows_from_records(
     records: Iterable[Any], *, source: str = "data", images: Path | None = None
 ) -> list[PreferenceRow]:
-    """Returns the rows of records in memory: dicts, a `datasets.Dataset`, or rows as they are.
+    """Return the rows of records in memory: dicts, a `datasets.Dataset`, or rows as they are.
 
     Raises:
         DataError: With every problem of every record.
@@ -224,7 +224,7 @@ def read_records(
     *,
     score_scale: tuple[float, float] | None = None,
 ) -> Loaded:
-    """Returns the rows of records in memory that could be read, and the problems with the others.
+    """Return the rows of records in memory that could be read, and the problems with the others.
 
     Args:
         records: Dicts, or rows, which are taken as they are.
@@ -270,7 +270,7 @@ class _Reader:
         self.missing = set(self.columns)
 
     def read(self, records: Iterable[Record]) -> None:
-        """Reads records into rows and problems."""
+        """Read records into rows and problems."""
         single: list[PreferenceRow] = []
         try:
             for place, number, record in records:
@@ -333,7 +333,7 @@ class _Reader:
             self._keep(row)
 
     def _by_usual_names(self, record: Any, where: str) -> Mapping[str, Any]:
-        """Returns a record by the columns of its format."""
+        """Return a record by the columns of its format."""
         remedy = "Write each row as an object with named fields"
         if not isinstance(record, Mapping):
             raise DataError(Problem(where, f"the row is {type(record).__name__}", remedy))
@@ -356,7 +356,7 @@ class _Reader:
             source=self.source.source_name,
             where=where,
             id=f"{self.prefix}:{self.report.records}",
-            pictures=self.rules,
+            images=self.rules,
             domain=self.source.domain,
             scale=self.scale,
             pairing=self.source.scores.pairing,
@@ -387,6 +387,6 @@ def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
     for row in rows:
         before = first.setdefault(row.id, row)
         if before is not row:
-            found = f"the id '{row.id}' is taken by {before.where}"
+            problem = f"the id '{row.id}' is taken by {before.where}"
             remedy = "Give each row its own id, or leave the ids out"
-            yield Problem(f"{row.where}, field 'id'", found, remedy)
+            yield Problem(f"{row.where}, field 'id'", problem, remedy)

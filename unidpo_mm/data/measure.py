@@ -19,12 +19,12 @@ class MeasuredRow:
     """A row as it is encoded, without its tensors.
 
     Attributes:
-        prompt: Tokens of the prompt, pictures included; 0 where the row cannot be encoded.
+        prompt: Tokens of the prompt, images included; 0 where the row cannot be encoded.
         answers: Tokens of each answer; empty likewise.
-        pictures: Tokens of pictures.
+        images: Tokens of images.
         pairs: Pairs that it makes.
         cut: Answers shortened to fit `max_length`.
-        shrunk: Pictures made smaller for it.
+        shrunk: Images made smaller for it.
         alike: Pairs whose answers are the same tokens, for example after they were cut.
         problems: Why it cannot be encoded.
         kind: Which error says so.
@@ -32,7 +32,7 @@ class MeasuredRow:
 
     prompt: int = 0
     answers: tuple[int, ...] = ()
-    pictures: int = 0
+    images: int = 0
     pairs: int = 0
     cut: int = 0
     shrunk: int = 0
@@ -59,7 +59,7 @@ class MeasuredRow:
 def measure_rows(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
 ) -> Iterator[MeasuredRow]:
-    """Yields what each row measures, in order.
+    """Yield what each row measures, in order.
 
     Args:
         rows: The rows.
@@ -85,10 +85,10 @@ class _Encoding(Dataset[MeasuredRow]):
         return MeasuredRow(
             prompt=group.prompt_ids.numel(),
             answers=tuple(ids.numel() for ids in group.response_ids),
-            pictures=group.image_tokens,
+            images=group.image_tokens,
             pairs=len(group.pairs),
             cut=group.cut_responses,
-            shrunk=group.shrunk_pictures,
+            shrunk=group.shrunk_images,
             alike=sum(_alike(group, pair) for pair in group.pairs),
         )
 

@@ -54,7 +54,7 @@ class Found:
         columns: Usual name of a column -> its name in the records.
         format: The format that a registry names.
         unnamed: Usual names of columns that count only where the registry names them.
-        folder: Where relative picture paths start; None for the folder of the path.
+        folder: Where relative image paths start; None for the folder of the path.
     """
 
     records: Iterator[Record]
@@ -65,7 +65,7 @@ class Found:
 
 
 def read_place(place: Place) -> Found:
-    """Returns the records of a place.
+    """Return the records of a place.
 
     Raises:
         DataError: If there is nothing that can be read.
@@ -90,16 +90,16 @@ def read_place(place: Place) -> Found:
 
 
 def _refuse(place: Place, **why: str) -> None:
-    """Refuses a split or a subset where there is none; `train` is the split of everything."""
+    """Refuse a split or a subset where there is none; `train` is the split of everything."""
     for name, reason in why.items():
         value = getattr(place, name)
         if value is not None and not (name == "split" and value == "train"):
-            found = f"{name} '{value}' is asked for and {reason}"
-            raise DataError(Problem(place.path, found, f"Name the file itself, without a {name}"))
+            problem = f"{name} '{value}' is asked for and {reason}"
+            raise DataError(Problem(place.path, problem, f"Name the file itself, without a {name}"))
 
 
 def _folder(path: Path, place: Place) -> Iterator[Record]:
-    """Returns the records of all data files of a folder, or of those of one split, file by file.
+    """Return the records of all data files of a folder, or of those of one split, file by file.
 
     The files of a clone of a data set on a hub may lie in folders below. A folder that `datasets`
     saved, and a configuration, are read by `datasets`.
@@ -110,13 +110,13 @@ def _folder(path: Path, place: Place) -> Iterator[Record]:
         return _hub(place)
     files = _data_files(path.iterdir()) or _data_files(path.rglob("*"))
     if not files:
-        found = "the folder holds no Parquet, JSONL, JSON or Arrow file"
-        raise DataError(Problem(str(path), found, "Name a file, or a folder that holds some"))
+        problem = "the folder holds no Parquet, JSONL, JSON or Arrow file"
+        raise DataError(Problem(str(path), problem, "Name a file, or a folder that holds some"))
     files = _of_split(files, place)
     kinds = sorted({kind_of(file) for file in files})
     if len(kinds) > 1:
-        found = f"the folder holds files of several kinds ({', '.join(kinds)})"
-        raise DataError(Problem(str(path), found, "Name a file, or sort them into folders"))
+        problem = f"the folder holds files of several kinds ({', '.join(kinds)})"
+        raise DataError(Problem(str(path), problem, "Name a file, or sort them into folders"))
     return _one_by_one(files)
 
 
@@ -132,7 +132,7 @@ def _data_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _of_split(files: Sequence[Path], place: Place) -> list[Path]:
-    """Returns the files of the split asked for; of files without splits all."""
+    """Return the files of the split asked for; of files without splits all."""
     splits = {file: _split_of(file) for file in files}
     named = [file.name for file, split in splits.items() if split]
     others = [file.name for file, split in splits.items() if not split]
@@ -141,21 +141,21 @@ def _of_split(files: Sequence[Path], place: Place) -> list[Path]:
         _refuse(place, split=reason)
         return list(files)
     if others:
-        found = f"{_some(named)} say which split they are, {_some(others)} do not"
+        problem = f"{_some(named)} say which split they are, {_some(others)} do not"
         remedy = "Name the files as sources one by one, or give each split a folder"
-        raise DataError(Problem(place.path, found, remedy))
+        raise DataError(Problem(place.path, problem, remedy))
     known = sorted(set(filter(None, splits.values())))
     asked = place.split or "train"
     asked = asked if asked in known else SAME_SPLIT.get(asked, asked)
     if asked not in known:
-        found = f"there is no split '{asked}' among {', '.join(known)}"
+        problem = f"there is no split '{asked}' among {', '.join(known)}"
         remedy = "Name one of them in the source's 'split'"
-        raise DataError(Problem(place.path, found, remedy))
+        raise DataError(Problem(place.path, problem, remedy))
     return [file for file, split in splits.items() if split == asked]
 
 
 def _split_of(file: Path) -> str | None:
-    """Returns the split that the name of a file says it is."""
+    """Return the split that the name of a file says it is."""
     stem = file.name.partition(".")[0] if SHARD.match(file.name) else file.name
     shard = SHARD.fullmatch(stem)
     if shard is not None:
@@ -165,7 +165,7 @@ def _split_of(file: Path) -> str | None:
 
 
 def _one_by_one(files: Iterable[Path]) -> Iterator[Record]:
-    """Yields the records of files; one that cannot be read does not end the others."""
+    """Yield the records of files; one that cannot be read does not end the others."""
     for file in files:
         empty = True
         try:
@@ -187,22 +187,22 @@ def _some(names: list[str]) -> str:
 
 
 def _saved(path: Path, place: Place) -> Iterator[Record]:
-    """Yields the records of a folder that `save_to_disk` of `datasets` wrote."""
+    """Yield the records of a folder that `save_to_disk` of `datasets` wrote."""
     from datasets import DatasetDict, load_from_disk
 
     _refuse(Place(path=place.path, subset=place.subset), subset="a saved data set has none")
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # whatever the library finds wrong with the folder
-        found = f"the saved data set cannot be read ({error})"
-        raise DataError(Problem(str(path), found, "Save it again")) from error
+        problem = f"the saved data set cannot be read ({error})"
+        raise DataError(Problem(str(path), problem, "Save it again")) from error
     if not isinstance(dataset, DatasetDict):
         _refuse(place, split="this data set was saved without splits")
         return _of_dataset(dataset, str(path))
     split = place.split or "train"
     if split not in dataset:
-        found = f"there is no split '{split}' among {', '.join(dataset)}"
-        raise DataError(Problem(str(path), found, "Name one of them in the source's 'split'"))
+        problem = f"there is no split '{split}' among {', '.join(dataset)}"
+        raise DataError(Problem(str(path), problem, "Name one of them in the source's 'split'"))
     return _of_dataset(dataset[split], str(path))
 
 
@@ -212,14 +212,14 @@ def _of_dataset(dataset: Any, place: str) -> Iterator[Record]:
 
 
 def unformatted(dataset: Any) -> Any:
-    """Returns a data set whose arrays and tensors come as lists; a transform of the user stays."""
+    """Return a data set whose arrays and tensors come as lists; a transform of the user stays."""
     if (getattr(dataset, "format", None) or {}).get("type") == "custom":
         return dataset
     return undecoded(dataset.with_format(None))
 
 
 def undecoded(dataset: Any) -> Any:
-    """Returns a data set of `datasets` whose pictures come as bytes or paths, wherever they are."""
+    """Return a data set of `datasets` whose images come as bytes or paths, wherever they are."""
     if not getattr(dataset, "features", None):
         return dataset
     return dataset.cast(type(dataset.features)(_undecoded(dict(dataset.features))))
@@ -246,8 +246,8 @@ def _hub(place: Place) -> Iterator[Record]:
     try:
         dataset = load_dataset(place.path, place.subset, split=place.split or "train")
     except Exception as error:  # the library raises many kinds for a name it cannot reach
-        found = f"neither a file nor a data set that can be reached ({error})"
+        problem = f"neither a file nor a data set that can be reached ({error})"
         split = "split" in str(error)  # the library then names those that there are
         remedy = "Name one in the source's 'split'" if split else REPAIR
-        raise DataError(Problem(place.path, found, remedy)) from error
+        raise DataError(Problem(place.path, problem, remedy)) from error
     yield from _of_dataset(dataset, place.path)

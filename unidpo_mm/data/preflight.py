@@ -1,11 +1,11 @@
-"""Reads every row and picture once before training, so that a run never starts on bad data."""
+"""Reads every row and image once before training, so that a run never starts on bad data."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..adapter import Adapter
-from ..errors import DataError, PictureError, Problem, RowTooLong
+from ..errors import DataError, ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
 from .images import ImageKeys
@@ -27,10 +27,10 @@ class Preflight:
         prompts: Distinct prompts of the training rows, see `data.groups.prompt_key`.
         longest: Tokens of the longest plain row.
         cut_responses: Responses shortened to fit `max_length`.
-        shrunk_pictures: Pictures made smaller for it.
+        shrunk_images: Images made smaller for it.
         alike_pairs: Pairs whose answers are the same tokens, for example after they were cut.
         too_long: Rows left out since they do not fit.
-        unreadable: Rows left out since a picture is missing or broken; the first of them say why.
+        unreadable: Rows left out since an image is missing or broken; the first of them say why.
         left_out: Numbers of all these rows.
         tokens: Layout -> tokens of all rows; ``packed`` stands for ``joined``, too.
         tokens_of_pair: Layout -> most tokens that one pair adds to a batch, likewise.
@@ -45,7 +45,7 @@ class Preflight:
     prompts: int = 0
     longest: int = 0
     cut_responses: int = 0
-    shrunk_pictures: int = 0
+    shrunk_images: int = 0
     alike_pairs: int = 0
     too_long: int = 0
     unreadable: list[Problem] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Preflight:
         return ", ".join(f"{number:,} {reason}" for number, reason in counts if number)
 
     def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
-        """Adds what was found in a row that is kept."""
+        """Add what was found in a row that is kept."""
         self.rows += 1
         self.pairs += len(row.pairs)
         self.responses += len(row.responses)
@@ -69,7 +69,7 @@ class Preflight:
         self.domains[row.domain] += 1
         self.longest = max(self.longest, measured.longest)
         self.cut_responses += measured.cut
-        self.shrunk_pictures += measured.shrunk
+        self.shrunk_images += measured.shrunk
         self.alike_pairs += measured.alike
         self.tokens.update({"plain": measured.plain, "packed": measured.packed})
         units, most = measured.pairs or len(measured.answers), self.tokens_of_pair
@@ -78,7 +78,7 @@ class Preflight:
         most["packed"] = max(most["packed"], measured.packed / units)
 
     def kept(self, rows: Sequence[PreferenceRow], first: int = 0) -> list[PreferenceRow]:
-        """Returns the rows that are not left out; `first` is the number of the first of them."""
+        """Return the rows that are not left out; `first` is the number of the first of them."""
         return [row for number, row in enumerate(rows, start=first) if number not in self.left_out]
 
 
@@ -144,7 +144,7 @@ def survey(
         elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
             result.left_out.add(number)
-        elif max_skipped_fraction and measured.kind is PictureError:
+        elif max_skipped_fraction and measured.kind is ImageError:
             unreadable += measured.problems
             result.left_out.add(number)
         else:
@@ -171,6 +171,6 @@ class _Problems:
     def all(self) -> list[Problem]:
         if self.hidden:
             remedy = "Repair the ones above first"
-            found = f"{self.hidden:,} more problems were found"
-            self.shown.append(Problem("data", found, remedy))
+            problem = f"{self.hidden:,} more problems were found"
+            self.shown.append(Problem("data", problem, remedy))
         return self.shown

@@ -45,7 +45,7 @@ TAGS = {
 
 
 def read_entry(path: Path, place: Place) -> Found:
-    """Returns the records of one entry of a registry.
+    """Return the records of one entry of a registry.
 
     Args:
         path: The registry.
@@ -57,11 +57,11 @@ def read_entry(path: Path, place: Place) -> Found:
     entry = _entry(path, place.subset)
     formatting = str(entry.get("formatting", "alpaca"))
     if formatting not in USUAL:
-        found = f"the formatting '{formatting}' is not known"
-        raise DataError(_problem(path, place.subset, found, f"Use one of {', '.join(USUAL)}"))
+        problem = f"the formatting '{formatting}' is not known"
+        raise DataError(_problem(path, place.subset, problem, f"Use one of {', '.join(USUAL)}"))
     if not entry.get("ranking"):
-        found = "the entry is no ranking: it has no chosen and rejected answers"
-        raise DataError(_problem(path, place.subset, found, "Name one with 'ranking': true"))
+        problem = "the entry is no ranking: it has no chosen and rejected answers"
+        raise DataError(_problem(path, place.subset, problem, "Name one with 'ranking': true"))
     _refuse_split(path, place)
     given, tagged = (
         _mapping(path, place.subset, entry, "columns"),
@@ -69,8 +69,8 @@ def read_entry(path: Path, place: Place) -> Found:
     )
     refused = [role for role in NOT_UNDERSTOOD if given.get(role)]
     if refused:
-        found = f"the entry names {', '.join(refused)}, which are not understood yet"
-        raise DataError(_problem(path, place.subset, found, "Remove the column"))
+        problem = f"the entry names {', '.join(refused)}, which are not understood yet"
+        raise DataError(_problem(path, place.subset, problem, "Remove the column"))
     usual = {**USUAL[formatting], **COMMON}
     _refuse_unknown(path, place.subset, "columns", given, {*usual, *NOT_UNDERSTOOD, *OTHER_ROLES})
     _refuse_unknown(path, place.subset, "tags", tagged, set(TAGS))
@@ -81,8 +81,8 @@ def read_entry(path: Path, place: Place) -> Found:
     most = entry.get("num_samples")
     if most is not None:
         if not isinstance(most, int) or isinstance(most, bool) or not 0 < most < sys.maxsize:
-            found = f"'num_samples' is {str(most)[:40]!r}"
-            raise DataError(_problem(path, place.subset, found, "Give a whole number above 0"))
+            problem = f"'num_samples' is {str(most)[:40]!r}"
+            raise DataError(_problem(path, place.subset, problem, "Give a whole number above 0"))
         records = itertools.islice(records, most)
     if formatting != "alpaca" and spoken:
         own = {role: given.get(role, name) for role, name in usual.items()}
@@ -99,8 +99,10 @@ def read_entry(path: Path, place: Place) -> Found:
 
 def _refuse_split(path: Path, place: Place) -> None:
     if place.split not in (None, "train"):
-        found = f"split '{place.split}' is asked for, and an entry names its own"
-        raise DataError(_problem(path, place.subset, found, "Leave it out, or name another entry"))
+        problem = f"split '{place.split}' is asked for, and an entry names its own"
+        raise DataError(
+            _problem(path, place.subset, problem, "Leave it out, or name another entry")
+        )
 
 
 def _refuse_unknown(
@@ -108,27 +110,27 @@ def _refuse_unknown(
 ) -> None:
     for role, value in given.items():
         if role not in known:
-            found = f"'{key}' names '{role}'{suggestion(str(role), sorted(known))}"
+            problem = f"'{key}' names '{role}'{suggestion(str(role), sorted(known))}"
             remedy = f"Use {', '.join(sorted(known))}"
-            raise DataError(_problem(path, name, found, remedy))
+            raise DataError(_problem(path, name, problem, remedy))
         if not isinstance(value, str | None):
-            found = f"'{key}.{role}' is {type(value).__name__}"
-            raise DataError(_problem(path, name, found, "Give a name"))
+            problem = f"'{key}.{role}' is {type(value).__name__}"
+            raise DataError(_problem(path, name, problem, "Give a name"))
 
 
 def _entry(path: Path, name: str | None) -> Mapping[str, Any]:
     try:
         registry = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        found = f"the registry cannot be read ({error})"
-        raise DataError(Problem(str(path), found, "Write it as JSON")) from error
+        problem = f"the registry cannot be read ({error})"
+        raise DataError(Problem(str(path), problem, "Write it as JSON")) from error
     entries = registry if isinstance(registry, Mapping) else {}
     if name is None or name not in entries:
         known = ", ".join(entries) or "none"
         asked = "no entry is named" if name is None else f"there is no entry '{name}'"
-        found = f"{asked}{suggestion(name or '', entries)}"
+        problem = f"{asked}{suggestion(name or '', entries)}"
         remedy = f"Name one in the source's 'subset': {known}"
-        raise DataError(Problem(str(path), found, remedy))
+        raise DataError(Problem(str(path), problem, remedy))
     entry = entries[name]
     if not isinstance(entry, Mapping):
         raise DataError(_problem(path, name, "the entry is no object", "Write one"))
@@ -138,30 +140,30 @@ def _entry(path: Path, name: str | None) -> Mapping[str, Any]:
 def _mapping(path: Path, name: str | None, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = entry.get(key) or {}
     if not isinstance(value, Mapping):
-        found = f"'{key}' is {type(value).__name__}"
-        raise DataError(_problem(path, name, found, "Write it as an object"))
+        problem = f"'{key}' is {type(value).__name__}"
+        raise DataError(_problem(path, name, problem, "Write it as an object"))
     return value
 
 
 def _inner(path: Path, name: str | None, entry: Mapping[str, Any]) -> Found:
-    """Returns the records behind an entry: a file beside the registry, else the hub's."""
+    """Return the records behind an entry: a file beside the registry, else the hub's."""
     if entry.get("hf_hub_url"):  # it comes first there, too
         split, subset = entry.get("split"), entry.get("subset")
         return read_place(Place(path=str(entry["hf_hub_url"]), split=split, subset=subset))
     if entry.get("file_name"):
         inside = path.parent / str(entry["file_name"])
         if not inside.exists():
-            found = f"the file '{inside}' does not exist"
-            raise DataError(_problem(path, name, found, "Repair 'file_name'"))
+            problem = f"the file '{inside}' does not exist"
+            raise DataError(_problem(path, name, problem, "Repair 'file_name'"))
         return read_place(Place(path=str(inside)))
-    found = "the entry names neither 'file_name' nor 'hf_hub_url'"
-    raise DataError(_problem(path, name, found, "Name where the data are"))
+    problem = "the entry names neither 'file_name' nor 'hf_hub_url'"
+    raise DataError(_problem(path, name, problem, "Name where the data are"))
 
 
 def _retagged(
     records: Iterator[Record], columns: tuple[str, ...], spoken: Mapping[str, str]
 ) -> Iterator[Record]:
-    """Yields the records with the keys and speakers of their turns by their usual names."""
+    """Yield the records with the keys and speakers of their turns by their usual names."""
     names = {own: usual for usual, own in spoken.items()}
     speaker = spoken.get("from", "from")
 

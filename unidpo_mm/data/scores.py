@@ -14,13 +14,13 @@ from typing import Literal
 from ..errors import Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["PairCounts", "ScorePolicy", "settle", "without_weight"]
+__all__ = ["PairCounts", "ScoreOptions", "settle", "without_weight"]
 
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorePolicy:
+class ScoreOptions:
     """What the scores of a source mean, and what to do with them.
 
     Attributes:
@@ -44,7 +44,7 @@ class ScorePolicy:
     min_margin: float = 0.0
 
     def to_scale(self, run: tuple[float, float] | None) -> Callable[[float], float]:
-        """Returns the map from the declared scale to that of the run.
+        """Return the map from the declared scale to that of the run.
 
         The map raises ValueError for a score outside the declared scale.
         """
@@ -55,8 +55,8 @@ class ScorePolicy:
 
         def mapped(score: float) -> float:
             if not low <= score <= high:
-                found = f"the score {score} lies outside the declared scale [{low}, {high}]"
-                raise ValueError(found)
+                problem = f"the score {score} lies outside the declared scale [{low}, {high}]"
+                raise ValueError(problem)
             if (to_low, to_high) == (low, high):
                 return score  # to the last digit: tau_good may lie on it
             return to_low + (score - low) * (to_high - to_low) / (high - low)
@@ -64,7 +64,7 @@ class ScorePolicy:
         return mapped
 
     def pairing(self, responses: Sequence[Response]) -> list[tuple[int, int]]:
-        """Returns the pairs (chosen, rejected) of the scored answers of a row.
+        """Return the pairs (chosen, rejected) of the scored answers of a row.
 
         Two answers of one text make none, whatever their scores.
         """
@@ -109,8 +109,8 @@ class PairCounts:
     repeated: int = 0
     rows_dropped: int = 0
 
-    def sentences(self, policy: ScorePolicy) -> list[str]:
-        """Returns what the user should know, one sentence a finding."""
+    def sentences(self, policy: ScoreOptions) -> list[str]:
+        """Return what the user should know, one sentence a finding."""
         found = []
         if self.misordered:
             done = {"keep": "kept as they are", "swap": "swapped", "drop": "dropped"}
@@ -145,8 +145,8 @@ class PairCounts:
         return found
 
 
-def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> PreferenceRow | None:
-    """Returns a row with the pairs that its source keeps; None where none of them is left.
+def settle(row: PreferenceRow, policy: ScoreOptions, counts: PairCounts) -> PreferenceRow | None:
+    """Return a row with the pairs that its source keeps; None where none of them is left.
 
     Args:
         row: As its format read it, scores in the unit of the run.
@@ -165,12 +165,12 @@ def settle(row: PreferenceRow, policy: ScorePolicy, counts: PairCounts) -> Prefe
 
 
 def without_weight(rows: Sequence[PreferenceRow]) -> list[Problem]:
-    """Returns the problem of rows whose pairs all have weight 0: nothing would be learned."""
+    """Return the problem of rows whose pairs all have weight 0: nothing would be learned."""
     weights = [pair.weight for row in rows for pair in row.pairs]
     if not weights or any(weights):
         return []
-    found = f"the weights of all {len(weights):,} pairs are 0, so that nothing is learned"
-    return [Problem("sources, field 'weight'", found, "Give pairs that count a weight above 0")]
+    problem = f"the weights of all {len(weights):,} pairs are 0, so that nothing is learned"
+    return [Problem("sources, field 'weight'", problem, "Give pairs that count a weight above 0")]
 
 
 def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:
@@ -187,7 +187,7 @@ def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:
 
 
 def _settled(
-    row: PreferenceRow, pair: Pair, policy: ScorePolicy, counts: PairCounts
+    row: PreferenceRow, pair: Pair, policy: ScoreOptions, counts: PairCounts
 ) -> Pair | None:
     better, worse = row.responses[pair.chosen].score, row.responses[pair.rejected].score
     if better is None or worse is None:

@@ -1,4 +1,4 @@
-"""Splits rows into training and held-out ones by prompt and picture, never by pair."""
+"""Splits rows into training and held-out ones by prompt and image, never by pair."""
 
 import hashlib
 import random
@@ -13,9 +13,9 @@ __all__ = ["split_rows"]
 def split_rows(
     rows: Sequence[PreferenceRow], fraction: float, *, seed: int
 ) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
-    """Returns (training, held-out) rows.
+    """Return (training, held-out) rows.
 
-    Rows that share a picture, or that have none and share their prompt, stay together, so that
+    Rows that share an image, or that have none and share their prompt, stay together, so that
     nothing held out was seen in training under another question. Every domain gives its share.
 
     Args:
@@ -42,7 +42,7 @@ def split_rows(
 
 
 def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
-    """Returns row numbers that belong together, in the order of their first row."""
+    """Return row numbers that belong together, in the order of their first row."""
     parent = list(range(len(rows)))
 
     def root(number: int) -> int:

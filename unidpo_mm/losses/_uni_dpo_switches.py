@@ -18,7 +18,7 @@ __all__ = ["gate_of", "logps_of", "performance_of", "quality_of"]
 
 
 def logps_of(side: SequenceLogps, mean: bool) -> Tensor:
-    """Returns [P], log-probabilities a token or summed."""
+    """Return [P], log-probabilities a token or summed."""
     return side.mean if mean else side.sum
 
 
@@ -30,7 +30,7 @@ def _policy_margin(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
 
 
 def quality_of(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
-    """Returns w_qual [P] as configured."""
+    """Return w_qual [P] as configured."""
     choice = config.quality_weight
     if choice == "none":
         return pairs.policy_chosen.sum.new_ones(pairs.policy_chosen.sum.shape)
@@ -44,7 +44,7 @@ def quality_of(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
 
 
 def performance_of(pairs: PairLogps, config: UniDPOLossConfig, reward_margin: Tensor) -> Tensor:
-    """Returns w_perf [P] as configured; only the naive focal weight looks at the reward margin."""
+    """Return w_perf [P] as configured; only the naive focal weight looks at the reward margin."""
     choice = config.performance_weight
     if choice == "none":
         return reward_margin.new_ones(reward_margin.shape)
@@ -59,7 +59,7 @@ def performance_of(pairs: PairLogps, config: UniDPOLossConfig, reward_margin: Te
 
 
 def gate_of(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
-    """Returns the gate [P] of the calibrated NLL."""
+    """Return the gate [P] of the calibrated NLL."""
     if isinstance(config.tau_good, str):
         raise ValueError("tau_good 'median' must be replaced by the median score of the data first")
     assert pairs.reference_chosen is not None  # LOSS.needs_reference

@@ -68,17 +68,17 @@ class Loss:
 
 
 def always(config: Any) -> bool:
-    """Answers yes for every configuration."""
+    """Answer yes for every configuration."""
     return True
 
 
 def never(config: Any) -> bool:
-    """Answers no for every configuration."""
+    """Answer no for every configuration."""
     return False
 
 
 def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> None:
-    """Checks a parameter, number or tensor [P].
+    """Check a parameter, number or tensor [P].
 
     Raises:
         ValueError: If `holds(value)` is false anywhere; says the rule and the value found.
@@ -89,19 +89,19 @@ def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> No
 
 
 def require_positive(name: str, value: Any) -> None:
-    """Checks a parameter that must be > 0 and finite, number or tensor [P]."""
+    """Check a parameter that must be > 0 and finite, number or tensor [P]."""
     require(name, value, lambda tensor: (tensor > 0) & tensor.isfinite(), "> 0 and finite")
 
 
 def require_fraction(name: str, value: Any, *, below: float = 1.0) -> None:
-    """Checks a parameter in [0, `below`), number or tensor [P]."""
+    """Check a parameter in [0, `below`), number or tensor [P]."""
     require(name, value, lambda tensor: (tensor >= 0) & (tensor < below), f"in [0, {below:g})")
 
 
 def implicit_rewards(
     pairs: PairLogps, *, beta: Value, length_norm: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Returns beta times the log-ratio of policy and reference, [P] chosen and [P] rejected.
+    """Return beta times the log-ratio of policy and reference, [P] chosen and [P] rejected.
 
     Args:
         pairs: With reference log-probabilities.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..records import LossOutput, PairLogps
 from .base import Loss, always, implicit_rewards, never, require, require_fraction, require_positive
 
-__all__ = ["LOSS", "BetaDPOLossConfig", "GapMemory"]
+__all__ = ["LOSS", "BetaDPOLossConfig", "GapState"]
 
 LEAST = 0.01
 """Share of beta0 that beta never falls below: one of 0 would teach nothing, one below unlearn."""
@@ -42,7 +42,7 @@ class BetaDPOLossConfig:
 
 
 @dataclass
-class GapMemory:
+class GapState:
     """Running mean of the reward gap and of its square, over all processes of a run."""
 
     mean: float | None = None
@@ -54,7 +54,7 @@ class GapMemory:
         return max(self.square - (self.mean or 0.0) ** 2, 0.0) ** 0.5 or 1.0
 
     def update(self, gaps: Tensor, momentum: float) -> None:
-        """Takes in the gaps of a micro-batch; the first one sets mean and spread."""
+        """Take in the gaps of a micro-batch; the first one sets mean and spread."""
         sums = torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), gaps.square().sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
@@ -66,8 +66,8 @@ class GapMemory:
         self.square = kept * self.square + (1 - kept) * squares / count
 
 
-def _drawn(gaps: Tensor, memory: GapMemory, counted: Tensor, keep: float) -> Tensor:
-    """Returns [P], 1 / share for the pairs that are drawn and 0 for the others."""
+def _drawn(gaps: Tensor, memory: GapState, counted: Tensor, keep: float) -> Tensor:
+    """Return [P], 1 / share for the pairs that are drawn and 0 for the others."""
     number = max(round(keep * int(counted.sum())), 1)
     far = (gaps - (memory.mean or 0.0)) / memory.std
     likely = torch.softmax(torch.where(counted, -far.square() / 2, -torch.inf), 0)
@@ -76,7 +76,7 @@ def _drawn(gaps: Tensor, memory: GapMemory, counted: Tensor, keep: float) -> Ten
     return torch.zeros_like(gaps).index_fill(0, chosen, int(counted.sum()) / number)
 
 
-def _compute(pairs: PairLogps, config: BetaDPOLossConfig, memory: GapMemory) -> LossOutput:
+def _compute(pairs: PairLogps, config: BetaDPOLossConfig, memory: GapState) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta)
     margin, counted = chosen - rejected, pairs.weight > 0
     gaps, learning = margin.detach(), margin.requires_grad
@@ -105,5 +105,5 @@ LOSS = Loss(
     needs_reference=always,
     needs_scores=never,
     batch_dependent=always,
-    memory=GapMemory,
+    memory=GapState,
 )

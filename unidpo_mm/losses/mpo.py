@@ -43,7 +43,7 @@ class MPOLossConfig:
                 raise ValueError(f"parameters.{loss.name}.tau_good must be a number in a mixture")
 
     def parts(self) -> list[tuple[Loss, Any, float]]:
-        """Returns each loss that has a weight, with its config and the weight."""
+        """Return each loss that has a weight, with its config and the weight."""
         return [
             (load_loss(name), _config(name, self.parameters.get(name, {})), weight)
             for name, weight in self.losses.items()
@@ -52,7 +52,7 @@ class MPOLossConfig:
 
 
 def _config(name: str, parameters: Mapping[str, Any]) -> Any:
-    """Returns a part's config; values are checked as those of a loss alone."""
+    """Return a part's config; values are checked as those of a loss alone."""
     from pydantic import TypeAdapter, ValidationError
 
     loss = load_loss(name)
@@ -83,7 +83,7 @@ def _compute(pairs: PairLogps, config: MPOLossConfig) -> LossOutput:
 
 
 def _any(question: str) -> Callable[[MPOLossConfig], bool]:
-    """Answers yes where any part does."""
+    """Answer yes where any part does."""
     return lambda config: any(
         getattr(loss, question)(parameters) for loss, parameters, _ in config.parts()
     )

@@ -30,7 +30,7 @@ class ORPOLossConfig(LossConfig):
 
 
 def _log_odds(logps: Tensor) -> Tensor:
-    """Returns log(p / (1 - p)) of p = exp(logps), the probability a token."""
+    """Return log(p / (1 - p)) of p = exp(logps), the probability a token."""
     logps = logps.clamp(max=CERTAIN)
     return logps - torch.log(-torch.expm1(logps))  # eq. 4
 

@@ -36,7 +36,7 @@ def uni_dpo_loss(
     tau_good: Value,
     detach_weights: bool = False,
 ) -> LossOutput:
-    """Returns the Uni-DPO loss of P pairs.
+    """Return the Uni-DPO loss of P pairs.
 
     Args:
         policy_chosen_logps: [P], length-normalised log-probabilities of the chosen answers.

@@ -27,7 +27,7 @@ Control = Literal["batch_mean", "permuted"]
 def quality_weight(
     score_chosen: Tensor, score_rejected: Tensor, *, eta: Value, missing: Value | None = None
 ) -> Tensor:
-    """Returns w_qual [P]: how much better the chosen answer was judged.
+    """Return w_qual [P]: how much better the chosen answer was judged.
 
     0.5 for equal scores, towards 1 for a clear preference, below 0.5 for mis-ordered scores.
 
@@ -44,7 +44,7 @@ def quality_weight(
 
 
 def performance_weight(policy_margin: Tensor, *, gamma: Value, tau_ref: Value) -> Tensor:
-    """Returns w_perf [P], the stabilised focal weight: near 1 where the policy still does badly.
+    """Return w_perf [P], the stabilised focal weight: near 1 where the policy still does badly.
 
     Args:
         policy_margin: [P], beta times the gap of the policy's own log-probabilities; the reference
@@ -57,7 +57,7 @@ def performance_weight(policy_margin: Tensor, *, gamma: Value, tau_ref: Value) -
 
 
 def focal_weight(reward_margin: Tensor, *, gamma: Value) -> Tensor:
-    """Returns the naive focal weight [P] that the paper rejects, for ablations.
+    """Return the naive focal weight [P] that the paper rejects, for ablations.
 
     It judges each pair against its own reference gap, so easy and hard mean something else for
     every pair.
@@ -73,7 +73,7 @@ def calibrated_nll_gate(
     tau_good: Value,
     margin: float = 0.0,
 ) -> Tensor:
-    """Returns the gate of the calibrated NLL [P]: 1 for good answers that the policy is losing.
+    """Return the gate of the calibrated NLL [P]: 1 for good answers that the policy is losing.
 
     Strict on the log-probabilities, so that a policy equal to its reference opens no gate; not
     strict on the score. A margin > 0 keeps the gate shut for losses of up to it, a token.
@@ -84,7 +84,7 @@ def calibrated_nll_gate(
 
 
 def control_weight(weight: Tensor, control: Control, *, counted: Tensor) -> Tensor:
-    """Returns a weight with its link to the pairs cut, as a control for studies.
+    """Return a weight with its link to the pairs cut, as a control for studies.
 
     Args:
         weight: [P], the weight as computed.

@@ -25,7 +25,7 @@ NOTHING_HELD_OUT = (
 
 
 def resume(absent: str) -> Callable[[Any], str]:
-    """Returns the converter of `resume_from_checkpoint`.
+    """Return the converter of `resume_from_checkpoint`.
 
     Args:
         absent: What null means there, ``auto`` or ``never``.
@@ -41,8 +41,8 @@ def resume(absent: str) -> Callable[[Any], str]:
 
 def _warmup(value: Any) -> Any:
     if isinstance(value, int | float) and value >= 1:
-        found = f"the ratio {value} would warm up through the whole run"
-        raise RecipeError(Problem("", found, "Write a share of the steps below 1"))
+        problem = f"the ratio {value} would warm up through the whole run"
+        raise RecipeError(Problem("", problem, "Write a share of the steps below 1"))
     return value
 
 
@@ -118,14 +118,14 @@ ARGUMENTS: dict[str, Key] = {
 
 @cache
 def training_arguments() -> frozenset[str]:
-    """Returns the names of the arguments that the installed transformers takes."""
+    """Return the names of the arguments that the installed transformers takes."""
     from transformers import TrainingArguments  # takes seconds, so only where it is needed
 
     return frozenset(field.name for field in dataclasses.fields(TrainingArguments) if field.init)
 
 
 def complete_arguments(draft: Draft) -> None:
-    """Carries over the arguments that depend on several keys; the origin comes first."""
+    """Carry over the arguments that depend on several keys; the origin comes first."""
     seed, data_seed = draft.values.get("seed"), draft.values.get("data_seed")
     if "seed" in draft.values:
         draft.put("train.seed", seed, "seed")
@@ -153,7 +153,7 @@ def _resume(draft: Draft) -> None:
 
 
 def _evaluation(draft: Draft) -> None:
-    """Switches evaluation off where nothing is held out: transformers refuses to start then."""
+    """Switch evaluation off where nothing is held out: transformers refuses to start then."""
     if draft.get("data.eval_sources") or draft.get("data.eval_fraction"):
         return
     for ours, off in (

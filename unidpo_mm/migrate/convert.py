@@ -45,7 +45,7 @@ class Migration:
 
 
 def migrate(path: Path) -> Migration:
-    """Returns the recipe of a file of another framework.
+    """Return the recipe of a file of another framework.
 
     Args:
         path: A YAML or JSON file.
@@ -95,7 +95,7 @@ def _word(key: str, value: Any) -> Any:
 
 
 def _carry(draft: Draft) -> None:
-    """Carries over every key that stands for itself, then the defaults of those that do not."""
+    """Carry over every key that stands for itself, then the defaults of those that do not."""
     for key, value in draft.values.items():
         entry = draft.keys.get(key)
         if entry is None:
@@ -120,8 +120,8 @@ def _put(draft: Draft, key: str, entry: Key, value: Any) -> None:
         return
     others = draft.sources.get(entry.ours)
     if others and draft.get(entry.ours) != converted:
-        found = f"it says something else than '{others[0]}', which means the same"
-        draft.problem(key, found, "Leave one of the two out")
+        text = f"it says something else than '{others[0]}', which means the same"
+        draft.problem(key, text, "Leave one of the two out")
     comment = f"null, {draft.owner} default" if value is None and converted is not None else ""
     draft.put(entry.ours, converted, key, comment=comment)
     if entry.text and not entry.quiet:
@@ -140,7 +140,7 @@ def _pass_through(draft: Draft, key: str, value: Any) -> None:
 
 
 def _require(draft: Draft, origin: Origin) -> None:
-    """Notes what a run cannot do without, and puts stand-ins, so that the rest can be checked."""
+    """Note what a run cannot do without, and puts stand-ins, so that the rest can be checked."""
     if not draft.get("model.name_or_path"):
         draft.problem("model_name_or_path", "the model is missing", "Name it there")
         draft.put("model.name_or_path", "?")
@@ -158,7 +158,7 @@ def _require(draft: Draft, origin: Origin) -> None:
 
 
 def _check(draft: Draft) -> list[Problem]:
-    """Returns what the checks of a recipe find, with the places of the old file."""
+    """Return what the checks of a recipe find, with the places of the old file."""
     from ..training.recipe_checks import check_loss, check_train
 
     recipe, problems = _validated(draft)
@@ -169,7 +169,7 @@ def _check(draft: Draft) -> list[Problem]:
 
 
 def _validated(draft: Draft) -> tuple[Recipe | None, list[Problem]]:
-    """Returns the typed recipe, without what is wrong, and what that is."""
+    """Return the typed recipe, without what is wrong, and what that is."""
     data = copy.deepcopy(draft.recipe)
     problems: list[Problem] = []
     for _ in range(2):

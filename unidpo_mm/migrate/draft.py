@@ -63,13 +63,13 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
 
     def value(self, key: str) -> Any:
-        """Returns what the file states, else the default of the table, else None."""
+        """Return what the file states, else the default of the table, else None."""
         stated = self.values.get(key)
         default = self.keys[key].default
         return stated if stated is not None else None if default is UNSET else default
 
     def number(self, key: str) -> int | float:
-        """Returns what `value` does where it is a number; anything else is a problem, and 0."""
+        """Return what `value` does where it is a number; anything else is a problem, and 0."""
         value = self.value(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
@@ -77,7 +77,7 @@ class Draft:
         return 0
 
     def get(self, ours: str) -> Any:
-        """Returns what the recipe states under a key path, or None."""
+        """Return what the recipe states under a key path, or None."""
         found: Any = self.recipe
         for part in ours.split("."):
             found = found.get(part) if isinstance(found, dict) else None
@@ -105,11 +105,11 @@ class Draft:
         self.comments[ours] = comment or default
 
     def note(self, key: str, text: str) -> None:
-        """Adds a note on a key there."""
+        """Add a note on a key there."""
         self.notes.append(Note(key, self.document.where((key,)), text))
 
     def leave_out(self, key: str, text: str) -> None:
-        """Notes that a key has no counterpart; a short note where it is switched off anyway."""
+        """Note that a key has no counterpart; a short note where it is switched off anyway."""
         off = self.values.get(key) in (None, False, 0, "", [], {})
         self.note(key, "it is off, and there is nothing of it here" if off else text)
 
@@ -126,11 +126,11 @@ class Draft:
             self.leave_out(key, "")
 
     def problem(self, key: str, found: str, remedy: str) -> None:
-        """Adds a problem with a key there, for which there is no recipe."""
+        """Add a problem with a key there, for which there is no recipe."""
         self.problems.append(Problem(self.document.where((key,)), found, remedy))
 
     def where(self, path: Sequence[str]) -> str:
-        """Returns the place in the file that a key path of the recipe was made from."""
+        """Return the place in the file that a key path of the recipe was made from."""
         for length in range(len(path), 0, -1):
             keys = self.sources.get(".".join(path[:length]))
             if keys:
@@ -138,7 +138,7 @@ class Draft:
         return f"{self.document.name}, for the recipe's key '{'.'.join(path)}'"
 
     def note_empty(self) -> None:
-        """Notes the keys that are empty and left it to a default what the recipe says."""
+        """Note the keys that are empty and left it to a default what the recipe says."""
         noted = {note.key for note in self.notes}
         for key, value in self.values.items():
             entry = self.keys.get(key)
@@ -150,7 +150,7 @@ class Draft:
                 self.note(key, f"it is empty, so {self.owner} default stands")
 
     def accounted(self) -> set[str]:
-        """Returns the keys there that are in the recipe or in a note."""
+        """Return the keys there that are in the recipe or in a note."""
         return self.carried | {note.key for note in self.notes}
 
 

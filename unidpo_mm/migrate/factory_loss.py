@@ -35,25 +35,25 @@ Parameters = dict[str, tuple[Any, str]]
 
 
 def check_stage(draft: Draft) -> None:
-    """Notes a problem if the file trains something else than preferences from pairs."""
+    """Note a problem if the file trains something else than preferences from pairs."""
     stage = draft.values.get("stage")
     if stage == "dpo":
         draft.carried.add("stage")
         return
-    found = f"the stage is '{stage}', which is no preference training from pairs"
+    problem = f"the stage is '{stage}', which is no preference training from pairs"
     if stage is None:
-        found = "the stage is missing, and its default is supervised fine-tuning"
+        problem = "the stage is missing, and its default is supervised fine-tuning"
     elif stage == "kto":
-        found = "the stage 'kto' learns from single answers labelled good or bad, not built yet"
-    draft.problem("stage", found, "Give a file with stage: dpo")
+        problem = "the stage 'kto' learns from single answers labelled good or bad, not built yet"
+    draft.problem("stage", problem, "Give a file with stage: dpo")
 
 
 def complete_loss(draft: Draft) -> None:
     """States the loss with its parameters, as a mixture where there is an SFT or BCO term."""
     there = str(draft.value("pref_loss")).lower().replace("-", "_")
     if there not in LOSSES:
-        found = f"there is no loss for '{there}'{suggestion(there, LOSSES)}"
-        draft.problem("pref_loss", found, f"Write one of {', '.join(LOSSES)}")
+        problem = f"there is no loss for '{there}'{suggestion(there, LOSSES)}"
+        draft.problem("pref_loss", problem, f"Write one of {', '.join(LOSSES)}")
         return
     loss, parameters = LOSSES[there], _parameters(draft, there)
     sft, bco = float(draft.number("pref_ftx")), float(draft.number("pref_bco_weight"))

@@ -9,7 +9,7 @@ from .keys import as_list
 
 __all__ = ["PIXELS", "attention", "complete_model"]
 
-PIXELS = "a family whose pictures have one size refuses pixel limits: leave both out for it"
+PIXELS = "a family whose images have one size refuses pixel limits: leave both out for it"
 ATTENTION = {
     "auto": None,
     "disabled": "eager",
@@ -23,33 +23,33 @@ PARTS = {
     "freeze_multi_modal_projector": "projector",
     "freeze_language_model": "language_model",
 }
-PICTURE_KEYS = (*PARTS, "image_max_pixels", "image_min_pixels", "media_dir", "train_mm_proj_only")
+IMAGE_KEYS = (*PARTS, "image_max_pixels", "image_min_pixels", "media_dir", "train_mm_proj_only")
 """Keys that only a file for a vision-language model has."""
 
 
 def attention(value: Any) -> Any:
-    """Returns the attention kernel as transformers names it; None is its default.
+    """Return the attention kernel as transformers names it; None is its default.
 
     Raises:
         RecipeError: If there is none of that name.
     """
     if not isinstance(value, str) or value not in ATTENTION:
-        found = f"{describe(value)} is no attention kernel there"
-        raise RecipeError(Problem("", found, f"Write one of {', '.join(ATTENTION)}"))
+        problem = f"{describe(value)} is no attention kernel there"
+        raise RecipeError(Problem("", problem, f"Write one of {', '.join(ATTENTION)}"))
     return ATTENTION[value]
 
 
 def complete_model(draft: Draft) -> None:
-    """Carries over what trains and in which numbers; the data comes first."""
+    """Carry over what trains and in which numbers; the data comes first."""
     sources = draft.get("data.sources") or []
-    pictures = any(key in draft.values for key in PICTURE_KEYS)
-    pictures = pictures or any("images" in source for source in sources)
-    frozen = _freeze(draft, pictures)
-    _method(draft, frozen, pictures)
-    if pictures:
+    images = any(key in draft.values for key in IMAGE_KEYS)
+    images = images or any("images" in source for source in sources)
+    frozen = _freeze(draft, images)
+    _method(draft, frozen, images)
+    if images:
         for key in ("image_max_pixels", "image_min_pixels"):
             stated = key in draft.values
-            default = "" if stated else f"{draft.owner} default; not where pictures have one size"
+            default = "" if stated else f"{draft.owner} default; not where images have one size"
             draft.put(f"model.{key}", draft.value(key), key, comment=default)
             if stated:
                 draft.note(key, PIXELS)
@@ -57,8 +57,8 @@ def complete_model(draft: Draft) -> None:
     _template(draft)
 
 
-def _freeze(draft: Draft, pictures: bool) -> list[str]:
-    """Returns the parts that do not train, and states them where there are pictures."""
+def _freeze(draft: Draft, images: bool) -> list[str]:
+    """Return the parts that do not train, and states them where there are images."""
     frozen = [part for key, part in PARTS.items() if draft.value(key)]
     if draft.values.get("train_mm_proj_only") is True:
         frozen = ["vision_tower", "language_model"]
@@ -67,33 +67,35 @@ def _freeze(draft: Draft, pictures: bool) -> list[str]:
     if len(frozen) == len(PARTS):
         remedy = "Let one part train"
         draft.problem("freeze_language_model", "every part of the model is frozen", remedy)
-    if pictures:  # a text model has no such parts, and a family freezes the first two by itself
+    if images:  # a text model has no such parts, and a family freezes the first two by itself
         keys = (*PARTS, "train_mm_proj_only") if frozen else tuple(PARTS)
         draft.put("model.freeze", frozen, *keys)
     return frozen
 
 
-def _method(draft: Draft, frozen: list[str], pictures: bool) -> None:
+def _method(draft: Draft, frozen: list[str], images: bool) -> None:
     method = draft.value("finetuning_type")
     if method not in ("lora", "full"):
-        found = f"'{method}' trains neither a LoRA nor whole parts of the model, which is not built"
-        draft.problem("finetuning_type", found, "Write lora or full")
+        problem = (
+            f"'{method}' trains neither a LoRA nor whole parts of the model, which is not built"
+        )
+        draft.problem("finetuning_type", problem, "Write lora or full")
     elif method == "full":
         draft.put("model.lora", None, "finetuning_type")
         for key in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target"):
             if key in draft.values:
                 draft.note(key, "there is no LoRA in full fine-tuning, so it has no effect")
     else:
-        _lora(draft, frozen, pictures)
+        _lora(draft, frozen, images)
 
 
-def _lora(draft: Draft, frozen: list[str], pictures: bool) -> None:
+def _lora(draft: Draft, frozen: list[str], images: bool) -> None:
     rank = draft.number("lora_rank")
     draft.put("model.lora.r", rank, "lora_rank")
     draft.put("model.lora.alpha", draft.values.get("lora_alpha") or 2 * rank, "lora_alpha")
     if "lora_dropout" in draft.values:
         draft.put("model.lora.dropout", draft.value("lora_dropout"), "lora_dropout")
-    targets = _targets(draft, frozen, pictures)
+    targets = _targets(draft, frozen, images)
     comment = PATTERN if targets == _pattern(draft) else ""
     draft.put("model.lora.targets", targets, "lora_target", comment=comment)
     draft.carried.add("finetuning_type")
@@ -102,8 +104,8 @@ def _lora(draft: Draft, frozen: list[str], pictures: bool) -> None:
         draft.put("model.lora.modules_to_save", names, "additional_target")
 
 
-def _targets(draft: Draft, frozen: list[str], pictures: bool) -> Any:
-    """Returns the LoRA's targets; modules are looked for in the parts that train only."""
+def _targets(draft: Draft, frozen: list[str], images: bool) -> Any:
+    """Return the LoRA's targets; modules are looked for in the parts that train only."""
     names = as_list(draft.value("lora_target"))
     language, tower = "language_model" not in frozen, "vision_tower" not in frozen
     if names == ["all"]:
@@ -113,13 +115,13 @@ def _targets(draft: Draft, frozen: list[str], pictures: bool) -> Any:
             )
             return "all-linear"
         return "vision_tower" if tower else "language_model"
-    if pictures and language and not tower:
+    if images and language and not tower:
         return _pattern(draft)
     return names
 
 
 def _pattern(draft: Draft) -> str:
-    """Returns what PEFT takes for the named modules of the language model: a text is a pattern."""
+    """Return what PEFT takes for the named modules of the language model: a text is a pattern."""
     return rf".*language_model.*\.(?:{'|'.join(as_list(draft.value('lora_target')))})"
 
 

@@ -10,10 +10,10 @@ UNSET: Any = object()
 """The default of a key that has none, or one that is the same here."""
 
 TRUNCATION = (
-    "only answers are cut, each to what its prompt leaves; prompts and pictures never are, and a "
+    "only answers are cut, each to what its prompt leaves; prompts and images never are, and a "
     "prompt that leaves nothing is refused"
 )
-SPLIT = "rows are held out by prompt and picture, so that no prompt is on both sides"
+SPLIT = "rows are held out by prompt and image, so that no prompt is on both sides"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Key:
 
 
 def left_out(text: str, names: str) -> dict[str, Key]:
-    """Returns keys that have no counterpart, all for the same reason.
+    """Return keys that have no counterpart, all for the same reason.
 
     Args:
         text: Why, and what to do instead.
@@ -49,7 +49,7 @@ def left_out(text: str, names: str) -> dict[str, Key]:
 
 
 def quantised(names: str) -> dict[str, Key]:
-    """Returns the keys of quantised training, which is not built."""
+    """Return the keys of quantised training, which is not built."""
     text = (
         "training on quantised weights is not built: they are loaded in model.dtype, so plan for "
         "that memory"
@@ -58,7 +58,7 @@ def quantised(names: str) -> dict[str, Key]:
 
 
 def as_list(value: Any) -> list[str]:
-    """Returns the names of a list, or of a text with commas."""
+    """Return the names of a list, or of a text with commas."""
     if isinstance(value, int | float):
         return [str(value)]
     names = value.split(",") if isinstance(value, str) else value or []

@@ -116,7 +116,7 @@ KEYS: dict[str, Key] = {
     ),
     **left_out("plot what train.report_to logs", "plot_loss"),
     **left_out(
-        "pictures are understood, videos and sounds are not: leave such rows out",
+        "images are understood, videos and sounds are not: leave such rows out",
         "video_max_pixels video_min_pixels video_fps video_maxlen audio_sampling_rate "
         "use_audio_in_video",
     ),

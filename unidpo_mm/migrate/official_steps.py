@@ -118,8 +118,8 @@ def complete_loss(draft: Draft) -> None:
     key, losses = ("loss_type", MATH_LOSSES) if math else ("pref_loss", TEXT_LOSSES)
     there = str(draft.values.get(key) or ("sigmoid" if math else "uni_dpo"))
     if there not in losses:
-        found = f"there is no loss for '{there}'{suggestion(there, losses)}"
-        draft.problem(key, found, f"Write one of {', '.join(losses)}")
+        problem = f"there is no loss for '{there}'{suggestion(there, losses)}"
+        draft.problem(key, problem, f"Write one of {', '.join(losses)}")
         return
     if not math and there == "simpo" and draft.values.get("loss_type") == "hinge":
         draft.problem("loss_type", "SimPO with a hinge is not built", "Write sigmoid there")

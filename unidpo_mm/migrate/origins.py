@@ -12,7 +12,7 @@ ORIGINS: tuple[Origin, ...] = (llama_factory.ORIGIN, official_text.ORIGIN, trl.O
 
 
 def recognise(document: Document) -> Origin:
-    """Returns the origin with the most keys that no other one has.
+    """Return the origin with the most keys that no other one has.
 
     Raises:
         RecipeError: If there is none, or not one.
@@ -28,11 +28,11 @@ def recognise(document: Document) -> Origin:
     known = "; ".join(f"{origin.title}: {origin.sign}" for origin in ORIGINS)
     remedy = f"Give a file of one of these frameworks ({known})"
     if not signs[first.title]:
-        found = f"its keys are those of no known framework: {', '.join(data) or '(none)'}"
+        problem = f"its keys are those of no known framework: {', '.join(data) or '(none)'}"
     else:
         keys = "; ".join(f"{o.title}: {', '.join(signs[o.title])}" for o in (first, second))
-        found = f"it has as many keys of one framework as of another ({keys})"
-    raise RecipeError(Problem(document.name, found, remedy))
+        problem = f"it has as many keys of one framework as of another ({keys})"
+    raise RecipeError(Problem(document.name, problem, remedy))
 
 
 def _is_sign(key: str, origin: Origin) -> bool:

@@ -16,7 +16,7 @@ HEAD = "| there | default there | here | what differs |\n| --- | --- | --- | ---
 
 
 def updated(page: str) -> str:
-    """Returns the page with its tables as the code has them, the rest of it as it is.
+    """Return the page with its tables as the code has them, the rest of it as it is.
 
     Raises:
         ValueError: If the page has no place for one of the tables.
@@ -33,7 +33,7 @@ def updated(page: str) -> str:
 
 
 def _table(keys: Mapping[str, Key]) -> str:
-    """Returns one row a key; keys that are left out for one reason share theirs."""
+    """Return one row a key; keys that are left out for one reason share theirs."""
     rows = [HEAD]
     for _, group in groupby(keys.items(), key=_reason):
         members = list(group)
@@ -45,7 +45,7 @@ def _table(keys: Mapping[str, Key]) -> str:
 
 
 def _reason(item: tuple[str, Key]) -> str:
-    """Returns what keys of one row share: the reason why they are left out, else the name."""
+    """Return what keys of one row share: the reason why they are left out, else the name."""
     name, key = item
     return name if key.ours else key.text
 

@@ -23,7 +23,7 @@ class Registry:
     Attributes:
         folder: Where the data files are, as it is written into a recipe.
         entries: Name -> what is registered of it; None where there is no such file.
-        images: Folder of the pictures, where it is another one.
+        images: Folder of the images, where it is another one.
     """
 
     folder: Path
@@ -31,14 +31,14 @@ class Registry:
     images: str | None = None
 
     def source(self, name: str) -> tuple[dict[str, Any], list[str]]:
-        """Returns the source of a recipe for a registered name, and what to know of it."""
+        """Return the source of a recipe for a registered name, and what to know of it."""
         entry = (self.entries or {}).get(name)
         if not isinstance(entry, Mapping):
-            pictures = {} if self.images is None else {"images": self.images}
+            images = {} if self.images is None else {"images": self.images}
             why = "there is no" if self.entries is None else f"'{name}' is not in"
             where = (self.folder / FILE).as_posix()
             text = f"{why} {where}, so '{name}' stands as the path: name the file"
-            return {"path": name, **pictures}, [text]
+            return {"path": name, **images}, [text]
         source = {"path": (self.folder / FILE).as_posix(), "subset": name}
         if self.images is not None:
             source["images"] = self.images
@@ -46,7 +46,7 @@ class Registry:
 
 
 def _not_read(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what of an entry is not read, and where its data cannot be."""
+    """Yield what of an entry is not read, and where its data cannot be."""
     for key in ELSEWHERE:
         if key in entry and "file_name" not in entry and "hf_hub_url" not in entry:
             yield f"'{name}' comes from {key}, which is not read: name a file in 'file_name'"
@@ -62,12 +62,12 @@ def _not_read(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def load_registry(folder: str, beside: Path, images: str | None) -> Registry:
-    """Returns the registered data sets of a folder, looked for from here and beside a file.
+    """Return the registered data sets of a folder, looked for from here and beside a file.
 
     Args:
         folder: As the file names it.
         beside: The folder of that file.
-        images: Folder of the pictures, where the file names one.
+        images: Folder of the images, where the file names one.
 
     Raises:
         RecipeError: If the registry is there and cannot be read.
@@ -79,8 +79,8 @@ def load_registry(folder: str, beside: Path, images: str | None) -> Registry:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            found = f"it cannot be read as JSON: {error}"
-            raise RecipeError(Problem(str(path), found, "Repair it, or move it away")) from error
+            problem = f"it cannot be read as JSON: {error}"
+            raise RecipeError(Problem(str(path), problem, "Repair it, or move it away")) from error
         if isinstance(entries, Mapping):
             return Registry(folder=candidate, entries=entries, images=images)
     return Registry(folder=Path(folder), images=images)

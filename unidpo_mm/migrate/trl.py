@@ -52,7 +52,7 @@ KEYS: dict[str, Key] = {
     "resume_from_checkpoint": Key("run.resume", convert=resume("never")),
     "precompute_ref_log_probs": Key(
         "train.reference",
-        "true is `cached`, which serves pictures too",
+        "true is `cached`, which serves images too",
         convert=lambda value: "cached" if value else "auto",
         quiet=True,
     ),

@@ -74,8 +74,8 @@ def complete_loss(draft: Draft) -> None:
     for name, part in zip(there, parts, strict=True):
         if part is None:
             is_known = "it is not built" if name in OTHERS else f"it is none{_near(name)}"
-            found = f"there is no loss for '{name}' here: {is_known}"
-            draft.problem("loss_type", found, f"Write one of {', '.join(_known())}")
+            problem = f"there is no loss for '{name}' here: {is_known}"
+            draft.problem("loss_type", problem, f"Write one of {', '.join(_known())}")
     known = [part for part in parts if part is not None]
     weights = draft.values.get("loss_weights") or [1.0] * len(there)
     if len(known) < len(there) or not _fit(draft, there, known, weights):
@@ -105,7 +105,7 @@ def _near(name: str) -> str:
 
 
 def _part(draft: Draft, name: str) -> tuple[str, dict[str, tuple[Any, str]]] | None:
-    """Returns our loss and its parameters, or None where there is none."""
+    """Return our loss and its parameters, or None where there is none."""
     from ..training.aliases import TRL_LOSSES
 
     if name not in _known():
@@ -124,14 +124,14 @@ def _fit(draft: Draft, there: list[str], known: list[Any], weights: Any) -> bool
     before = len(draft.problems)
     numbers = isinstance(weights, list) and all(isinstance(one, int | float) for one in weights)
     if not numbers or len(weights) != len(there):
-        found = f"there are {len(there)} losses, and not as many numbers"
-        draft.problem("loss_weights", found, "Give one weight for each loss of loss_type")
+        problem = f"there are {len(there)} losses, and not as many numbers"
+        draft.problem("loss_weights", problem, "Give one weight for each loss of loss_type")
     if len({name for name, _ in known}) < len(known):
-        found = "two of these losses are one loss here"
-        draft.problem("loss_type", found, "Name one of them, with the sum of their weights")
+        problem = "two of these losses are one loss here"
+        draft.problem("loss_type", problem, "Name one of them, with the sum of their weights")
     if _weighted(draft) and there != ["sigmoid"]:
-        found = "the weighting of WPO is built for sigmoid alone"
-        draft.problem("use_weighting", found, "Write loss_type: sigmoid, or leave it out")
+        problem = "the weighting of WPO is built for sigmoid alone"
+        draft.problem("use_weighting", problem, "Write loss_type: sigmoid, or leave it out")
     return len(draft.problems) == before
 
 

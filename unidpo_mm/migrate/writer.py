@@ -18,7 +18,7 @@ COLUMN = 40
 
 
 def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: str) -> str:
-    """Returns a recipe as YAML.
+    """Return a recipe as YAML.
 
     Args:
         recipe: The sections.
@@ -66,7 +66,7 @@ def _inline(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Returns a value that is read again as what it is; text without quotes where that is safe."""
+    """Return a value that is read again as what it is; text without quotes where that is safe."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float):
@@ -77,7 +77,7 @@ def _scalar(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Returns a number as recipes have it: 5.0e-6, which every reader takes for one."""
+    """Return a number as recipes have it: 5.0e-6, which every reader takes for one."""
     if not math.isfinite(value):
         return f"{value:f}".replace("inf", ".inf").replace("nan", ".nan")
     digits, e, exponent = repr(value).partition("e")

@@ -55,17 +55,17 @@ class GroupSpan(NamedTuple):
 
     @classmethod
     def of(cls, spans: Tensor) -> list["GroupSpan"]:
-        """Returns the rows of `group_spans`."""
+        """Return the rows of `group_spans`."""
         return [cls(*line[:4], tuple(line[4:])) for line in spans.tolist()]  # type: ignore[call-arg]
 
     def as_line(self, width: int) -> list[int]:
-        """Returns the span as a row of `group_spans` that is so wide."""
+        """Return the span as a row of `group_spans` that is so wide."""
         line = [*self[:4], *self.branches]
         return line + [0] * (width - len(line))
 
 
 def group_spans(segment: Tensor, row_position: Tensor) -> Tensor:
-    """Returns where the groups of a packed batch stand, to stand in for a mask.
+    """Return where the groups of a packed batch stand, to stand in for a mask.
 
     Args:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
@@ -93,7 +93,7 @@ def are_spans(mask: Tensor | None) -> bool:
 
 
 def by_branch(attend: Attention) -> Attention:
-    """Returns an attention function that takes `group_spans` in place of a mask.
+    """Return an attention function that takes `group_spans` in place of a mask.
 
     Given any other mask it is `attend` itself.
     """
@@ -122,7 +122,7 @@ def by_branch(attend: Attention) -> Attention:
 def _row(
     query: Tensor, key: Tensor, value: Tensor, spans: Sequence[GroupSpan], scale: float | None
 ) -> Tensor:
-    """Attends within one row, [1, H, T, D]; padding and what nobody reads give 0."""
+    """Attend within one row, [1, H, T, D]; padding and what nobody reads give 0."""
     pieces, done = [], 0
     for span in spans:
         read, start = span.first + span.unread, span.start
@@ -146,7 +146,7 @@ def _row(
 
 
 def _last(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-    """Attends causally where the queries [1, H, L, D] belong to the last L of the keys.
+    """Attend causally where the queries [1, H, L, D] belong to the last L of the keys.
 
     Keys and values may have fewer heads, [1, H / G, S, D]; they are never repeated. With a mask
     only some kernels share them, so that there the G heads of a group become queries of one head.
@@ -165,5 +165,5 @@ def _last(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Ten
 
 @lru_cache(maxsize=32)
 def _causal(length: int, keys: int, device: str) -> Tensor:
-    """Returns [length, keys]: which keys each of the last `length` tokens may see."""
+    """Return [length, keys]: which keys each of the last `length` tokens may see."""
     return torch.ones(length, keys, dtype=torch.bool, device=device).tril(keys - length)

@@ -17,12 +17,12 @@ from ..cache.keys import weights_fingerprint
 from ..cache.reference_store import ReferenceStore
 from ..errors import ModelError, Problem, UniDPOError
 from ..records import GroupBatch
+from .logp_model import LogpModel, compute_logps, unwrap_peft
 from .packing import PREFIX
 from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
 from .processes import entries_of_all, everywhere
 from .reference import FrozenCopy, FrozenLora, LoraOff, Reference
-from .scoring import ScoringModel, score, unwrap_peft
-from .vision import PictureFeatures
+from .vision import ImageFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ LOW_PRECISION_ROUNDING = 1e-2
 
 
 def gate_margin(compute_dtype: torch.dtype, *, cached: bool) -> float:
-    """Returns by how much log-probabilities of equal models may differ, a token.
+    """Return by how much log-probabilities of equal models may differ, a token.
 
     In another batch, sums run in another order; also in the same batch, the weights of a second
     model lie elsewhere in memory, which is enough for some libraries of matrix products to sum
@@ -71,23 +71,23 @@ class FirstState:
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Returns the policy's log-probabilities [M].
+        """Return the policy's log-probabilities [M].
 
         Raises:
             ModelError: If it is no longer what it was.
         """
         if self.moved:
-            found = "answers are missing in the cache and the policy has been trained since"
+            problem = "answers are missing in the cache and the policy has been trained since"
             remedy = (
                 "Start anew with run.resume=never, or set train.reference to auto if only a LoRA "
                 "trains"
             )
-            raise ModelError(Problem("train.reference", found, remedy))
+            raise ModelError(Problem("train.reference", problem, remedy))
         training = policy.training
         policy.eval()
-        logps = score(policy, self.adapter, batch, pictures)
+        logps = compute_logps(policy, self.adapter, batch, images)
         policy.train(training)
         return logps
 
@@ -107,9 +107,9 @@ class CachedReference:
         self.full = False
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Returns [M], from the store where every answer of the batch is there."""
+        """Return [M], from the store where every answer of the batch is there."""
         keys = batch.response_keys
         if len(keys) != batch.num_responses:
             raise ValueError("a cached reference needs batches with keys: collate(keyed=True)")
@@ -120,20 +120,20 @@ class CachedReference:
             for key, length in zip(keys, lengths, strict=True)
         )
         if not everywhere(fits, batch.row.device):  # all processes run the model, or none does
-            return self._compute(policy, batch, pictures)
+            return self._compute(policy, batch, images)
         return torch.cat([found[key] for key in keys]).to(batch.row.device)
 
     def _compute(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None
     ) -> Tensor:
-        logps = self.source.token_logps(policy, batch, pictures)
+        logps = self.source.token_logps(policy, batch, images)
         parts = logps.split(batch.lengths.tolist())
         for entries in entries_of_all(dict(zip(batch.response_keys, parts, strict=True))):
             self._keep(entries)
         return logps.float()
 
     def _keep(self, entries: Mapping[str, Tensor]) -> None:
-        """Writes entries; a full disk stops only a run that could not compute them once more."""
+        """Write entries; a full disk stops only a run that could not compute them once more."""
         if self.full:
             return
         try:
@@ -147,7 +147,7 @@ class CachedReference:
 
 
 def reference_fingerprint(
-    source: Reference, policy: ScoringModel, *, compute_dtype: torch.dtype
+    source: Reference, policy: LogpModel, *, compute_dtype: torch.dtype
 ) -> tuple[str, dict[str, Any]]:
     """Return the digest of a reference, and a description of it for people.
 
@@ -157,7 +157,7 @@ def reference_fingerprint(
         policy: Not yet prepared, its weights complete.
         compute_dtype: The format that matrix products run in.
     """
-    model: Any = source.scorer.model if isinstance(source, FrozenCopy) else policy.model
+    model: Any = source.logp_model.model if isinstance(source, FrozenCopy) else policy.model
     settings = versions_of(unwrap_peft(model), compute_dtype)
     name = str(getattr(unwrap_peft(model).config, "_name_or_path", ""))
     about: dict[str, Any] = {"model": name, "settings": dict(settings)}
@@ -176,7 +176,7 @@ def _adapter_of(source: Reference, model: Any) -> str | None:
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
-    """Returns what moves the numbers that a model gives, beside its weights.
+    """Return what moves the numbers that a model gives, beside its weights.
 
     Args:
         model: A transformers model, without PEFT around it.

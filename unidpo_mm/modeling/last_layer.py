@@ -2,7 +2,7 @@
 
 Log-probabilities are read off the last prompt token and the answers. Everything in the last layer
 that works position by position (queries, output projection, feed-forward) therefore runs for those
-alone, and puts zeros where the others were. Where a row is mostly picture, that is most of a layer.
+alone, and puts zeros where the others were. Where a row is mostly image, that is most of a layer.
 
 It happens only where `group_spans` came in place of a mask, in packed rows of plain causal
 layers. A checkpointed layer is computed a second time without its own hooks, so what is read is
@@ -27,7 +27,7 @@ POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 
 def spare_last_layer(model: Any) -> None:
-    """Lets the last layer of a transformers model skip what nobody reads of packed rows.
+    """Let the last layer of a transformers model skip what nobody reads of packed rows.
 
     Args:
         model: Without PEFT around it; LoRA matrices may be inside.
@@ -56,7 +56,7 @@ class _Hooks:
     def enter(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Tells the layer that of the prompt the last token alone is read."""
+        """Tell the layer that of the prompt the last token alone is read."""
         self._read = None
         mask = kwargs.get("attention_mask")
         if mask is None or not are_spans(mask):
@@ -66,11 +66,11 @@ class _Hooks:
         return args, {**kwargs, "attention_mask": lines}
 
     def leave(self, layer: nn.Module, args: Any, output: Any) -> None:
-        """Forgets what is read."""
+        """Forget what is read."""
         self._read = None
 
     def learn(self, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Learns what is read; in the second computation of a checkpointed layer, too."""
+        """Learn what is read; in the second computation of a checkpointed layer, too."""
         mask = kwargs.get("attention_mask")
         if mask is None or not are_spans(mask):
             self._read = None
@@ -86,7 +86,7 @@ class _Hooks:
         return (args[0].flatten(0, 1)[self._read].unsqueeze(0), *args[1:])
 
     def scatter(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Puts what came out back to its positions, [B, T, D]; experts may add what they chose."""
+        """Put what came out back to its positions, [B, T, D]; experts may add what they chose."""
         if self._read is None:
             return None
         if isinstance(output, tuple):
@@ -98,7 +98,7 @@ class _Hooks:
 
 
 def _positions_read(spans: Tensor, width: int) -> Tensor:
-    """Returns the indices into [B * T] of the positions whose output is read."""
+    """Return the indices into [B * T] of the positions whose output is read."""
     return torch.cat(
         [
             span.row * width + torch.arange(span.first + span.unread, span.end)

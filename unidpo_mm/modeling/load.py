@@ -103,7 +103,7 @@ class LoadedModel:
 def load_model(
     source: ModelSource, options: AdapterOptions, *, processor: Any = None
 ) -> LoadedModel:
-    """Loads weights and adapter of a checkpoint, and its processor unless one is given.
+    """Load weights and adapter of a checkpoint, and its processor unless one is given.
 
     Raises:
         ModelError: If the checkpoint cannot be read or no family serves it.
@@ -345,7 +345,7 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
 
 
 def reload_weights(model: Any, folder: str | Path) -> None:
-    """Loads the weights of a checkpoint into a model, in place.
+    """Load the weights of a checkpoint into a model, in place.
 
     Through `from_pretrained`, because names in files may differ from those of the parameters: for
     some vision-language models transformers' trainer would load not one weight and only warn.
@@ -378,5 +378,5 @@ def _cannot_read(source: ModelSource, error: Exception) -> ModelError:
         remedy = "Give a folder written by save_pretrained, with its config and processor"
     else:
         remedy = "Give an existing folder, or the name of a model that the hub can be reached for"
-    found = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
-    return ModelError(Problem("model.name_or_path", found, remedy))
+    problem = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
+    return ModelError(Problem("model.name_or_path", problem, remedy))

@@ -33,7 +33,7 @@ class LogitTransform:
     softcap: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Returns the transformed logits, same shape."""
+        """Return the transformed logits, same shape."""
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -49,7 +49,7 @@ def token_logps(
     transform: LogitTransform | None = None,
     chunk_size: int = 512,
 ) -> Tensor:
-    """Returns the log-probability of each target under the hidden state that predicts it.
+    """Return the log-probability of each target under the hidden state that predicts it.
 
     Logits are never kept for the backward pass. Where the head does not train, the gradient of the
     hidden states is formed with the log-probabilities, at two products with the head's weights;
@@ -123,7 +123,7 @@ class _UnderFrozenHead(torch.autograd.Function):
 
 
 def sequence_logps(token_logps_M: Tensor, batch: GroupBatch) -> SequenceLogps:
-    """Sums token log-probabilities per response.
+    """Sum token log-probabilities per response.
 
     The sums are in float64: over hundreds of tokens a float32 sum moves the loss in its fourth
     digit (in float32 only where the device has no float64).

@@ -36,7 +36,7 @@ class LayerMemory:
     inputs: int
 
     def layers_to_checkpoint(self, budget: int, *, tokens: int) -> int:
-        """Returns how many of the first layers have to be checkpointed.
+        """Return how many of the first layers have to be checkpointed.
 
         Args:
             budget: Bytes that activations may take.
@@ -47,14 +47,14 @@ class LayerMemory:
         return next((n for n in counts if self.needed(n) * scale <= budget), len(self.kept))
 
     def needed(self, count: int) -> int:
-        """Returns the bytes that the layers take where the first `count` are checkpointed."""
+        """Return the bytes that the layers take where the first `count` are checkpointed."""
         spared = sum(self.kept[count:])
         again = max(self.kept[:count], default=0)  # while a layer is computed again
         return count * self.inputs + max(spared, again)
 
 
 def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int) -> LayerMemory:
-    """Runs a forward pass and counts what each layer of the decoder would keep; keeps nothing.
+    """Run a forward pass and counts what each layer of the decoder would keep; keeps nothing.
 
     Args:
         model: A transformers or PEFT model without checkpointing.
@@ -118,7 +118,7 @@ def checkpoint_first(model: nn.Module, count: int) -> None:
 
 
 def decoder_layers(model: nn.Module) -> Sequence[Any]:
-    """Returns the layers of the decoder that can be checkpointed, in the order they run."""
+    """Return the layers of the decoder that can be checkpointed, in the order they run."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     inner: Any = getattr(model, "get_base_model", lambda: model)()
@@ -128,7 +128,7 @@ def decoder_layers(model: nn.Module) -> Sequence[Any]:
 def enable_checkpointing(
     model: nn.Module, kwargs: Mapping[str, Any] | None = None, **options: Any
 ) -> None:
-    """Switches on checkpointing for the layers that gradients flow through, but the last one.
+    """Switch on checkpointing for the layers that gradients flow through, but the last one.
 
     The last layer would be computed again as soon as it was computed: what it keeps is needed at
     once, and is gone before the next layer is computed again.
@@ -155,7 +155,7 @@ def enable_checkpointing(
 
 
 def _layers_without_backward(model: Any) -> Iterator[nn.Module]:
-    """Yields what can checkpoint, beside the decoder, and comes before the first trainable weight.
+    """Yield what can checkpoint, beside the decoder, and comes before the first trainable weight.
 
     A tower's layers are looked at one by one: in some models the projector, which may train, is
     the last piece of the tower. Modules are registered in the order in which they run.

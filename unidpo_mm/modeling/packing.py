@@ -53,7 +53,7 @@ class Packing:
         return group_spans(self.segment, self.row_position)
 
     def rule(self, own: MaskFunction) -> MaskFunction:
-        """Returns the model's own rule at plain positions, between tokens of one branch."""
+        """Return the model's own rule at plain positions, between tokens of one branch."""
         segment = self.segment
         first = (segment == 0) & (self.row_position == 0)
         group = first.cumsum(1)
@@ -75,13 +75,13 @@ _masks_made: ContextVar[int] = ContextVar("masks made", default=0)
 
 
 def masks_made() -> int:
-    """Returns how many masks of whole rows were made in this thread so far."""
+    """Return how many masks of whole rows were made in this thread so far."""
     return _masks_made.get()
 
 
 @contextmanager
 def packed_rows(packing: Packing | None) -> Iterator[None]:
-    """Makes forwards inside the block packed ones; None leaves them plain."""
+    """Make forwards inside the block packed ones; None leaves them plain."""
     token = _current.set(packing)
     try:
         yield
@@ -90,7 +90,7 @@ def packed_rows(packing: Packing | None) -> Iterator[None]:
 
 
 def enable_packing(model: Any) -> str | None:
-    """Lets a transformers model take packed rows beside plain ones.
+    """Let a transformers model take packed rows beside plain ones.
 
     Its attention kernel stays the one it had; only the mask is composed anew, and only inside
     `packed_rows`.
@@ -120,7 +120,7 @@ def enable_packing(model: Any) -> str | None:
 
 @cache
 def _register(kernel: str) -> str:
-    """Registers attention and mask for packed rows beside those of a kernel; returns their name."""
+    """Register attention and mask for packed rows beside those of a kernel; returns their name."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -148,7 +148,7 @@ def _register(kernel: str) -> str:
 
 
 def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing) -> Tensor | None:
-    """Returns what a model that counts positions in several dimensions would count itself.
+    """Return what a model that counts positions in several dimensions would count itself.
 
     It counts the prompt by its own rule; answers go on from there, each as if it stood alone.
 

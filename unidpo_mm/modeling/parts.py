@@ -9,9 +9,9 @@ from torch import nn
 from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
+from .logp_model import base_and_head
 from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, part_of, restrict
 from .peft_models import adapter_tensors, is_peft_model
-from .scoring import base_and_head
 
 __all__ = [
     "LoraSettings",
@@ -61,7 +61,7 @@ class PartCount:
 def freeze_parts(
     model: nn.Module, family: AdapterFamily, freeze: Iterable[Part] | None
 ) -> tuple[Part, ...]:
-    """Freezes parts of a model and makes the others trainable.
+    """Freeze parts of a model and makes the others trainable.
 
     Args:
         model: The loaded model, before any LoRA.
@@ -80,8 +80,8 @@ def freeze_parts(
         if parameter.is_floating_point():
             parameter.requires_grad_(part_of(name, family.parts) not in frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        found = f"every part of the model is frozen ({', '.join(frozen)})"
-        raise ModelError(Problem("model.freeze", found, "Leave one part out of the list"))
+        problem = f"every part of the model is frozen ({', '.join(frozen)})"
+        raise ModelError(Problem("model.freeze", problem, "Leave one part out of the list"))
     return frozen
 
 
@@ -232,7 +232,7 @@ def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[s
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout of a model to 0, so that policy and reference see the same network."""
+    """Set every dropout of a model to 0, so that policy and reference see the same network."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -241,7 +241,7 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def keep_in_float32(model: nn.Module) -> None:
-    """Turns trainable weights into float32, for mixed precision.
+    """Turn trainable weights into float32, for mixed precision.
 
     Autocast computes in bfloat16 or float16 all the same; but an update of 1e-6 would vanish in
     the rounding of a weight that is stored in bfloat16.

@@ -31,7 +31,7 @@ def everywhere(here: bool, device: torch.device) -> bool:
 
 
 def largest_anywhere(here: int, device: torch.device) -> int:
-    """Returns the largest of a number of every process; every process calls it."""
+    """Return the largest of a number of every process; every process calls it."""
     if not _distributed():
         return here
     answer = torch.tensor(here, device=device)
@@ -84,7 +84,7 @@ def errors_shared() -> Iterator[None]:
 
 
 def entries_of_all(entries: dict[str, Tensor]) -> Sequence[dict[str, Tensor]]:
-    """Returns the entries of all processes, for one process of each machine to write."""
+    """Return the entries of all processes, for one process of each machine to write."""
     entries = {key: logps.float().cpu() for key, logps in entries.items()}
     if not _distributed():
         return [entries]

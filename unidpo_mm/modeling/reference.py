@@ -13,6 +13,7 @@ from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
 from ..errors import ModelError, Problem
 from ..records import GroupBatch
+from .logp_model import LogpModel, compute_logps, unwrap_peft
 from .peft_models import (
     active_adapter,
     adapter_tensors,
@@ -24,8 +25,7 @@ from .peft_models import (
     is_zero,
     using_adapter,
 )
-from .scoring import ScoringModel, score, unwrap_peft
-from .vision import PictureFeatures, trains_vision, vision_weights
+from .vision import ImageFeatures, trains_vision, vision_weights
 
 __all__ = [
     "FrozenCopy",
@@ -54,14 +54,14 @@ class Reference(Protocol):
     """Gives reference log-probabilities, without gradient and without dropout."""
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Returns [M].
+        """Return [M].
 
         Args:
             policy: The prepared scoring module, for kinds that are part of it.
             batch: What to score.
-            pictures: Shared by the passes over the batch.
+            images: Shared by the passes over the batch.
         """
         ...
 
@@ -70,40 +70,44 @@ class FrozenCopy:
     """A second model with the weights of the first step.
 
     Args:
-        scorer: The copy; it is frozen and set to evaluation.
+        logp_model: The copy; it is frozen and set to evaluation.
         adapter: Turns batches into forward inputs.
         own_vision: Whether its tower is another one than the policy's.
     """
 
-    def __init__(self, scorer: ScoringModel, adapter: Adapter, *, own_vision: bool = False) -> None:
-        self.scorer = scorer.requires_grad_(False).eval()
+    def __init__(
+        self, logp_model: LogpModel, adapter: Adapter, *, own_vision: bool = False
+    ) -> None:
+        self.logp_model = logp_model.requires_grad_(False).eval()
         self.adapter = adapter
         self.own_vision = own_vision
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Returns the copy's log-probabilities [M]."""
-        self.scorer.to(batch.row.device)
-        return score(self.scorer, self.adapter, batch, None if self.own_vision else pictures)
+        """Return the copy's log-probabilities [M]."""
+        self.logp_model.to(batch.row.device)
+        return compute_logps(
+            self.logp_model, self.adapter, batch, None if self.own_vision else images
+        )
 
 
 class LoraOff:
     """The policy with its LoRA adapter switched off: the base model, without a second model.
 
     Args:
-        scorer: The policy, a PEFT model inside.
+        logp_model: The policy, a PEFT model inside.
         adapter: Turns batches into forward inputs.
 
     Raises:
         ModelError: If the LoRA adapter changed the weights of the base model when it was made.
     """
 
-    def __init__(self, scorer: ScoringModel, adapter: Adapter) -> None:
-        self.peft_model: Any = scorer.model
+    def __init__(self, logp_model: LogpModel, adapter: Adapter) -> None:
+        self.peft_model: Any = logp_model.model
         self.adapter = adapter
-        self.own_vision = _adapts_vision(scorer)
+        self.own_vision = _adapts_vision(logp_model)
         changed_by = changes_base_weights(self.peft_model)
         if changed_by is not None:
             problem = (
@@ -115,64 +119,64 @@ class LoraOff:
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] of the base model."""
-        shared = None if self.own_vision else pictures
+        shared = None if self.own_vision else images
         with using_adapter(self.peft_model, None), _evaluating(policy):
-            return score(policy, self.adapter, batch, shared)
+            return compute_logps(policy, self.adapter, batch, shared)
 
 
 class FrozenLora:
     """The policy with another LoRA adapter, which does not train, on the same base model.
 
     Args:
-        scorer: The policy, a PEFT model inside.
+        logp_model: The policy, a PEFT model inside.
         adapter: Turns batches into forward inputs.
         name: Name of the LoRA adapter to use.
     """
 
-    def __init__(self, scorer: ScoringModel, adapter: Adapter, name: str) -> None:
-        self.peft_model: Any = scorer.model
+    def __init__(self, logp_model: LogpModel, adapter: Adapter, name: str) -> None:
+        self.peft_model: Any = logp_model.model
         self.adapter = adapter
         self.name = name
-        self.own_vision = _adapts_vision(scorer)
+        self.own_vision = _adapts_vision(logp_model)
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] with the frozen LoRA adapter."""
-        shared = None if self.own_vision else pictures
+        shared = None if self.own_vision else images
         with using_adapter(self.peft_model, self.name), _evaluating(policy):
-            return score(policy, self.adapter, batch, shared)
+            return compute_logps(policy, self.adapter, batch, shared)
 
 
-def build_reference(kind: ReferenceKind, scorer: ScoringModel, adapter: Adapter) -> Reference:
+def build_reference(kind: ReferenceKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
     """Return a reference with the current weights of the policy; call before the first step.
 
     Args:
         kind: See `resolve_kind`, which is applied to it.
-        scorer: The policy, not yet prepared.
+        logp_model: The policy, not yet prepared.
         adapter: Turns batches into forward inputs.
 
     Raises:
         ModelError: If the kind does not fit the model.
     """
-    return make_reference(resolve_kind(kind, scorer), scorer, adapter)
+    return make_reference(resolve_kind(kind, logp_model), logp_model, adapter)
 
 
-def make_reference(kind: ResolvedKind, scorer: ScoringModel, adapter: Adapter) -> Reference:
+def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
     """Return a reference of a resolved kind; needs no values of weights to decide anything."""
     if kind == "lora_off":
-        return LoraOff(scorer, adapter)
+        return LoraOff(logp_model, adapter)
     if kind == "frozen_lora":
-        return FrozenLora(scorer, adapter, copy_adapter(scorer.model))
-    own_vision = scorer.takes_features and trains_vision(unwrap_peft(scorer.model))
-    return FrozenCopy(_copy(scorer), adapter, own_vision=own_vision)
+        return FrozenLora(logp_model, adapter, copy_adapter(logp_model.model))
+    own_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
+    return FrozenCopy(_copy(logp_model), adapter, own_vision=own_vision)
 
 
-def resolve_kind(kind: ReferenceKind, scorer: ScoringModel) -> ResolvedKind:
+def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
     """Return the kind of reference that ``auto`` means for a policy.
 
     ``auto`` reproduces the policy before training in the cheapest way: the LoRA adapter switched
@@ -186,21 +190,21 @@ def resolve_kind(kind: ReferenceKind, scorer: ScoringModel) -> ResolvedKind:
         problem = "the loss needs a reference and train.reference is 'none'"
         remedy = "Set train.reference to auto, or choose a loss without one (simpo, sft)"
         raise ModelError(Problem("train.reference", problem, remedy))
-    model: Any = scorer.model
+    model: Any = logp_model.model
     if kind == "lora_off":
         _check_lora_off(model)
     if kind != "auto":
         return kind
-    if not trains_adapter_only(scorer):
+    if not trains_adapter_only(logp_model):
         return "frozen_copy"
     if is_zero(model):
         return "lora_off"
     return "frozen_lora" if can_copy_adapter(model) else "frozen_copy"
 
 
-def trains_adapter_only(scorer: ScoringModel) -> bool:
+def trains_adapter_only(logp_model: LogpModel) -> bool:
     """Return whether all trainable weights belong to PEFT adapters, so a copy of them is cheap."""
-    return is_peft_model(scorer.model) and not _trainable_outside_adapter(scorer.model)
+    return is_peft_model(logp_model.model) and not _trainable_outside_adapter(logp_model.model)
 
 
 def reference_digest(reference: Reference | None) -> str:
@@ -212,7 +216,7 @@ def reference_digest(reference: Reference | None) -> str:
     source = getattr(reference, "source", reference)
     if isinstance(source, FrozenLora):
         return _digest_of(source.peft_model, source.name)
-    model: Any = source.scorer.model if isinstance(source, FrozenCopy) else None
+    model: Any = source.logp_model.model if isinstance(source, FrozenCopy) else None
     if is_peft_model(model) and not is_zero(model):
         return _digest_of(model, active_adapter(model))
     return "none" if source is None else "base"
@@ -223,21 +227,21 @@ def _digest_of(model: Any, name: str) -> str:
     return weights_fingerprint(tensors, describe_adapter(model, name))
 
 
-def _copy(scorer: ScoringModel) -> ScoringModel:
+def _copy(logp_model: LogpModel) -> LogpModel:
     """Return a copy that shares the weights that never change with the policy."""
-    frozen = {id(p): p for p in scorer.parameters() if not p.requires_grad}
-    return copy.deepcopy(scorer, dict(frozen))
+    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}
+    return copy.deepcopy(logp_model, dict(frozen))
 
 
-def _adapts_vision(scorer: ScoringModel) -> bool:
+def _adapts_vision(logp_model: LogpModel) -> bool:
     """Return whether an adapter changes anything between pixels and language model.
 
     Then the image features of policy and reference differ, and must not be shared.
     """
-    if not scorer.takes_features or not is_peft_model(scorer.model):
+    if not logp_model.takes_features or not is_peft_model(logp_model.model):
         return False
-    vision = {id(tensor) for _, tensor in vision_weights(unwrap_peft(scorer.model))}
-    return any(id(tensor) in vision for _, _, tensor in adapter_tensors(scorer.model))
+    vision = {id(tensor) for _, tensor in vision_weights(unwrap_peft(logp_model.model))}
+    return any(id(tensor) in vision for _, _, tensor in adapter_tensors(logp_model.model))
 
 
 def _trainable_outside_adapter(model: nn.Module) -> list[str]:
@@ -272,7 +276,7 @@ def _check_lora_off(model: Any) -> None:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Sets a module to evaluation for a while."""
+    """Set a module to evaluation for a while."""
     training = module.training
     module.eval()
     try:

@@ -1,6 +1,6 @@
-"""Pictures once: their features are computed by the first pass over a batch and shared by all.
+"""Images once: their features are computed by the first pass over a batch and shared by all.
 
-A model of transformers takes features of pictures in place of their pixels (`mm_encoder_outputs`).
+A model of transformers takes features of images in place of their pixels (`mm_encoder_outputs`).
 Where nothing between pixels and language model trains, features are computed without gradients, so
 that no backward pass can reach the tower, and policy and reference share them.
 """
@@ -17,7 +17,7 @@ from ..cache.feature_store import FeatureStore
 from .processes import everywhere
 
 __all__ = [
-    "PictureFeatures",
+    "ImageFeatures",
     "takes_features",
     "trains_vision",
     "vision_weights",
@@ -38,7 +38,7 @@ class Features:
     The names are those of transformers' outputs.
 
     Attributes:
-        pooler_output: [tokens, D] for each picture, in a list or, for families whose pictures all
+        pooler_output: [tokens, D] for each image, in a list or, for families whose images all
             have the same number of tokens, in one tensor.
         deepstack_features: The same from inner layers of the tower, layer by layer; None for
             models that take none.
@@ -48,7 +48,7 @@ class Features:
     deepstack_features: Sequence[Sequence[Tensor]] | None = None
 
     def in_order(self, order: Sequence[int]) -> "Features":
-        """Returns the features with the pictures repeated as the rows need them."""
+        """Return the features with the images repeated as the rows need them."""
         layers = self.deepstack_features
         return Features(
             _picked(self.pooler_output, order),
@@ -56,7 +56,7 @@ class Features:
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Returns the features of some pictures as named tensors, to be written."""
+        """Return the features of some images as named tensors, to be written."""
         rows = [self.pooler_output, *(self.deepstack_features or ())]
         return {
             f"{layer}.{n}": features[number].detach().cpu()
@@ -68,15 +68,15 @@ class Features:
     def of_tensors(
         cls,
         groups: Sequence[Mapping[str, Tensor]],
-        pictures: Sequence[int],
+        images: Sequence[int],
         device: torch.device,
     ) -> "Features":
-        """Returns the features of the pictures of some groups, as `tensors` named them."""
-        layers = len(groups[0]) // pictures[0]
+        """Return the features of the images of some groups, as `tensors` named them."""
+        layers = len(groups[0]) // images[0]
         rows = [
             [
                 group[f"{layer}.{n}"].to(device)
-                for group, count in zip(groups, pictures, strict=True)
+                for group, count in zip(groups, images, strict=True)
                 for n in range(count)
             ]
             for layer in range(layers)
@@ -84,20 +84,20 @@ class Features:
         return cls(rows[0], rows[1:] or None)
 
 
-def _picked(pictures: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
-    if isinstance(pictures, Tensor):
-        return pictures[list(order)]
-    return [pictures[number] for number in order]
+def _picked(images: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
+    if isinstance(images, Tensor):
+        return images[list(order)]
+    return [images[number] for number in order]
 
 
-class PictureFeatures:
-    """The features of one batch's pictures, shared by the passes over it.
+class ImageFeatures:
+    """The features of one batch's images, shared by the passes over it.
 
     Not a dataclass: FSDP copies those on their way into a forward, and a copy shares nothing.
 
     Args:
         store: Keeps features of a frozen tower between batches; None for nowhere.
-        keys: Key and number of the pictures of each group that has some, in their order.
+        keys: Key and number of the images of each group that has some, in their order.
 
     Attributes:
         output: What the tower returned; None until the first pass.
@@ -111,18 +111,18 @@ class PictureFeatures:
         self.keys = keys
 
     def load(self, device: torch.device) -> None:
-        """Fills `output` from the store, where the pictures of every group are there."""
+        """Fill `output` from the store, where the images of every group are there."""
         if self.store is None or self.output is not None or not self.keys:
             return
         found = [self.store.get(key) for key, _ in self.keys]
         if not everywhere(None not in found, device):  # all processes run the tower, or none does
             return
         groups = [group for group in found if group is not None]
-        pictures = [count for _, count in self.keys]
-        self.output = Features.of_tensors(groups, pictures, device)
+        images = [count for _, count in self.keys]
+        self.output = Features.of_tensors(groups, images, device)
 
     def keep(self, output: Features) -> None:
-        """Sets `output` and writes it to the store."""
+        """Set `output` and writes it to the store."""
         self.output = output
         start = 0
         for key, count in self.keys if self.store is not None else ():
@@ -132,7 +132,7 @@ class PictureFeatures:
 
 
 def takes_features(base: nn.Module) -> bool:
-    """Whether a base model takes the features of pictures in place of their pixels."""
+    """Whether a base model takes the features of images in place of their pixels."""
     accepted = inspect.signature(base.forward).parameters
     return FEATURES in accepted and hasattr(base, "get_image_features")
 
@@ -154,10 +154,10 @@ def with_features(
     inputs: Mapping[str, Any],
     *,
     trains: bool,
-    shared: PictureFeatures | None = None,
+    shared: ImageFeatures | None = None,
     order: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns the inputs of a base model with features in place of pixels.
+    """Return the inputs of a base model with features in place of pixels.
 
     Args:
         base: A model for which `takes_features` is true.
@@ -165,7 +165,7 @@ def with_features(
         trains: Whether gradients have to reach the tower or the projector; if not, features are
             computed without them and kept in `shared`.
         shared: Features of the same batch from an earlier pass, or a place for them.
-        order: For every picture of the rows, which of the batch's pictures it is; None where each
+        order: For every image of the rows, which of the batch's images it is; None where each
             is there once.
     """
     if PIXELS not in inputs:
@@ -189,15 +189,15 @@ def with_features(
 def _in_order(
     get_image_features: Callable[..., Any],
     inputs: Mapping[str, Any],
-    pictures: int,
+    images: int,
     order: Sequence[int],
 ) -> dict[str, Any]:
-    """Returns what else is known of each picture, as the rows need it: positions follow grids."""
+    """Return what else is known of each image, as the rows need it: positions follow grids."""
     known = inspect.signature(get_image_features).parameters
     return {
         name: value[list(order)]
         for name, value in inputs.items()
-        if name in known and isinstance(value, Tensor) and len(value) == pictures
+        if name in known and isinstance(value, Tensor) and len(value) == images
     }
 
 
@@ -210,7 +210,7 @@ def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yields the weights between pixels and language model, by name."""
+    """Yield the weights between pixels and language model, by name."""
     decoder = {id(p) for p in model.get_decoder().parameters()}
     decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -9,10 +9,10 @@ from .dump import dump_recipe
 from .load import Check, load_recipe
 from .sections import (
     DataSection,
+    ImagesSection,
     LoraSection,
     LossSection,
     ModelSection,
-    PicturesSection,
     Recipe,
     RunSection,
     ScoresSection,
@@ -24,10 +24,10 @@ from .sections import (
 __all__ = [
     "Check",
     "DataSection",
+    "ImagesSection",
     "LoraSection",
     "LossSection",
     "ModelSection",
-    "PicturesSection",
     "Recipe",
     "RunSection",
     "ScoresSection",

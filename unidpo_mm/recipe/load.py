@@ -34,9 +34,9 @@ STAND_INS: dict[str, Any] = {
 def load_recipe(
     path: str | Path, overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
 ) -> Recipe:
-    """Returns the recipe of a YAML file.
+    """Return the recipe of a YAML file.
 
-    Relative paths of models, data and pictures are looked up beside the recipe first, then in the
+    Relative paths of models, data and images are looked up beside the recipe first, then in the
     current directory; what is found becomes absolute, what is not found stays as written.
 
     Args:
@@ -57,8 +57,8 @@ def load_recipe(
     if document.data is None:
         document.data = {}
     if not isinstance(document.data, dict):
-        found = "the file holds no sections"
-        raise RecipeError(Problem(document.where(()), found, "Start with 'model:' and 'data:'"))
+        problem = "the file holds no sections"
+        raise RecipeError(Problem(document.where(()), problem, "Start with 'model:' and 'data:'"))
     drop_other_parameters(document, before, path.parent)
     recipe, wrong = _validate(document)
     if recipe is not None:
@@ -79,7 +79,7 @@ def _read(path: Path) -> str:
 
 
 def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
-    """Returns the recipe, repaired where it is wrong, and the paths that were wrong.
+    """Return the recipe, repaired where it is wrong, and the paths that were wrong.
 
     The repaired recipe is never used for a run: it lets the checks find the other problems.
     """
@@ -98,7 +98,7 @@ def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
 
 
 def _repair(data: Any, path: KeyPath) -> None:
-    """Removes what is wrong, or puts a stand-in where something required is missing."""
+    """Remove what is wrong, or puts a stand-in where something required is missing."""
     target = data
     for part in path[:-1]:
         target = target[part]
@@ -119,7 +119,7 @@ def _checked(
 
 
 def _place(document: Document, where: str) -> str:
-    """Adds file and line to a `where` that is a key path; leaves any other as it is."""
+    """Add file and line to a `where` that is a key path; leaves any other as it is."""
     parts = where.split(".")
     if parts[0] not in Recipe.model_fields:
         return where

@@ -17,7 +17,7 @@ MISSING = object()
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
-    """Changes the document's values in place; notes in it what was overridden and what is wrong."""
+    """Change the document's values in place; notes in it what was overridden and what is wrong."""
     for override in overrides:
         key, equals, text = override.partition("=")
         path = _path(key)
@@ -88,8 +88,8 @@ def _unfit(target: Any, part: str | int, above: KeyPath, written: str) -> Proble
     if isinstance(target, list):
         if isinstance(part, int) and part <= len(target):
             return None
-        found = f"{name} is a list of {len(target)}, '{part}' is none of its places"
-        return Problem(where, found, f"Write a number from 0 to {len(target)}")
+        problem = f"{name} is a list of {len(target)}, '{part}' is none of its places"
+        return Problem(where, problem, f"Write a number from 0 to {len(target)}")
     if isinstance(target, dict):
         if isinstance(part, str):
             return None

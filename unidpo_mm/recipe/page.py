@@ -50,7 +50,7 @@ IN_PYTHON = {
     "data.sources.scores": "`scores`",
     "data.score_scale": "`score_scale`",
     "data.length_policy": "`length_policy`",
-    "data.pictures.max_skipped_fraction": "`max_skipped_fraction`",
+    "data.images.max_skipped_fraction": "`max_skipped_fraction`",
     "data.feature_cache_gb": "`feature_cache_gb`",
     "data.group_by_prompt": "`group_by_prompt`",
     "data.pair_weighting": "`pair_weighting`",
@@ -105,7 +105,7 @@ def option_names(fields: Iterable[str]) -> dict[str, str]:
 
 
 def recipe_page() -> str:
-    """Returns the page as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([INTRODUCTION, *_lines(Recipe, "")]) + "\n"
 
 
@@ -139,7 +139,7 @@ def _default(field: Any) -> str:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Returns the section that a field holds: itself, in a list, or optional."""
+    """Return the section that a field holds: itself, in a list, or optional."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is tuple or isinstance(annotation, UnionType):

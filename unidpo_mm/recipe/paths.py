@@ -10,7 +10,7 @@ __all__ = ["resolve_paths"]
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Returns the recipe with the paths of model, data, images and loss made absolute.
+    """Return the recipe with the paths of model, data, images and loss made absolute.
 
     A path that exists neither beside the recipe nor in the current directory stays as it is: it
     may be the name of a model or data set on a hub. `train.output_dir` is not touched, since what

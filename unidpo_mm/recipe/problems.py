@@ -30,7 +30,7 @@ EXAMPLES = {
 
 
 def explain(error: ValidationError, data: Any) -> list[tuple[KeyPath, Problem]]:
-    """Returns the problems of a validation with their key paths, one for each path.
+    """Return the problems of a validation with their key paths, one for each path.
 
     The problems' `where` is empty; the caller knows the file.
 
@@ -47,7 +47,7 @@ def explain(error: ValidationError, data: Any) -> list[tuple[KeyPath, Problem]]:
 
 
 def describe(value: Any) -> str:
-    """Names a value as it stands in YAML, for the sentence "found ..."."""
+    """Name a value as it stands in YAML, for the sentence "found ..."."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -84,7 +84,7 @@ def remedy_for(value: Any, kinds: list[str]) -> str:
 
 
 def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
-    """Drops from an error's location what names a branch of a union and not a key."""
+    """Drop from an error's location what names a branch of a union and not a key."""
     path: list[str | int] = []
     last = len(details["loc"]) - 1
     for position, part in enumerate(details["loc"]):
@@ -117,8 +117,8 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
         near = suggestion(value, literals)
         kinds = [kind for kind in map(_kind, errors) if kind]
         further = "".join(f", or {EXAMPLES[kind]}" for kind in kinds)
-        found = f"found {describe(value)}{near}"
-        return Problem("", found, f"Write {_one_of(literals)}{further}")
+        problem = f"found {describe(value)}{near}"
+        return Problem("", problem, f"Write {_one_of(literals)}{further}")
     kinds = [kind for kind in map(_kind, errors) if kind]
     if kinds or literals:
         remedy = remedy_for(value, kinds) if kinds else f"Write {_one_of(literals)}"
@@ -139,7 +139,7 @@ def _kind(error: ErrorDetails) -> str | None:
 
 
 def _rule(error: ErrorDetails) -> str:
-    """Turns "Input should be greater than 0" into "Write a value greater than 0"."""
+    """Turn "Input should be greater than 0" into "Write a value greater than 0"."""
     message, context = error["msg"], error.get("ctx", {})
     if error["type"] == "too_short":
         return f"Write a list of at least {context['min_length']}"
@@ -173,8 +173,8 @@ def _unknown_key(path: KeyPath) -> Problem:
     owner = next(
         (f"'{part}'" for part in reversed(path[:-1]) if isinstance(part, str)), "the recipe"
     )
-    found = f"there is no key '{name}'{near}"
-    return Problem("", found, f"Choose among the keys of {owner}: {', '.join(known)}")
+    problem = f"there is no key '{name}'{near}"
+    return Problem("", problem, f"Choose among the keys of {owner}: {', '.join(known)}")
 
 
 def _keys(path: KeyPath) -> list[str]:
@@ -196,7 +196,7 @@ def _meaning(path: KeyPath) -> str:
 
 
 def _field_type(path: KeyPath) -> Any:
-    """Returns the declared type at a key path, or None where none is declared."""
+    """Return the declared type at a key path, or None where none is declared."""
     kind: Any = Recipe
     for part in path:
         inner: Any = None
@@ -213,7 +213,7 @@ def _field_type(path: KeyPath) -> Any:
 
 
 def _members(kind: Any) -> list[Any]:
-    """Returns the members of a union without None; anything else as it is."""
+    """Return the members of a union without None; anything else as it is."""
     kind = getattr(kind, "__value__", kind)
     if get_origin(kind) in (Union, UnionType):
         return [m for part in get_args(kind) if part is not NoneType for m in _members(part)]

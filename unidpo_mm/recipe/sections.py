@@ -12,10 +12,10 @@ from typing_extensions import TypedDict
 
 __all__ = [
     "DataSection",
+    "ImagesSection",
     "LoraSection",
     "LossSection",
     "ModelSection",
-    "PicturesSection",
     "Recipe",
     "RunSection",
     "ScoresSection",
@@ -86,7 +86,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` takes the checkpoint's."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
-    """`plain` runs prompt and pictures once for each answer, `packed` once for all answers,
+    """`plain` runs prompt and images once for each answer, `packed` once for all answers,
     `joined` puts all groups of a micro-batch in one such row, without padding; `auto` takes
     the leanest that a check on the run's own rows allows."""
     freeze: Names | None = None
@@ -102,9 +102,9 @@ class ModelSection(Section):
     """Variables for the chat template, such as `enable_thinking: false`, in training and wherever
     the run generates; a row's own column of this name overrides them."""
     image_min_pixels: int | None = Field(default=None, ge=1)
-    """Least pixels of a picture, for models whose resolution follows it; null is its own limit."""
+    """Least pixels of an image, for models whose resolution follows it; null is its own limit."""
     image_max_pixels: int | None = Field(default=None, ge=1)
-    """Most pixels of a picture, likewise: larger ones are scaled down, tokens follow pixels."""
+    """Most pixels of an image, likewise: larger ones are scaled down, tokens follow pixels."""
     trust_remote_code: bool = False
     """Whether code that comes with the checkpoint may be run."""
     init_kwargs: dict[str, Any] = {}
@@ -155,13 +155,13 @@ class SourceSection(Section):
     columns: dict[str, Name] = {}
     """Column of the format -> its name in the file, where they differ."""
     images: Name | None = None
-    """Folder that the picture paths in the rows start from; null is the folder of the file."""
+    """Folder that the image paths in the rows start from; null is the folder of the file."""
     images_outside: bool = False
-    """Whether paths of pictures may leave that folder."""
+    """Whether paths of images may leave that folder."""
     fetch_images: bool = False
-    """Whether pictures may be fetched from addresses; each is fetched once and kept."""
+    """Whether images may be fetched from addresses; each is fetched once and kept."""
     domain: Literal["text", "math", "multimodal"] | None = None
-    """Domain of the rows in reports; null is multimodal for rows with pictures, else text."""
+    """Domain of the rows in reports; null is multimodal for rows with images, else text."""
     name: Name | None = None
     """Name of the source in reports; null takes it from the path."""
     split: Name | None = None
@@ -179,13 +179,13 @@ class SourceSection(Section):
     """Loss parameters of this source only."""
 
 
-class PicturesSection(Section):
-    """Which pictures may be opened, and what becomes of rows whose picture cannot be."""
+class ImagesSection(Section):
+    """Which images may be opened, and what becomes of rows whose image cannot be."""
 
     max_pixels: int = Field(default=89_478_485, ge=1, le=178_956_970)
-    """Most pixels of a picture before it is scaled; a larger one is never decoded."""
+    """Most pixels of an image before it is scaled; a larger one is never decoded."""
     max_skipped_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of rows that may be left out, and counted, since a picture is missing or broken."""
+    """Share of rows that may be left out, and counted, since an image is missing or broken."""
     fetch_private_addresses: bool = False
     """Whether `fetch_images` may download from this machine and the local network."""
 
@@ -198,24 +198,24 @@ class DataSection(Section):
     eval_sources: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_tuple)] = ()
     """Data sets to evaluate on."""
     eval_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of `sources` held out for evaluation, split by prompt and picture."""
+    """Share of `sources` held out for evaluation, split by prompt and image."""
     score_scale: Scale | None = None
     """The unit of all scores and so of `loss.eta` and `loss.tau_good`."""
     max_length: int | None = Field(default=None, ge=1)
-    """Most tokens of a prompt with one answer, picture tokens included; null is no limit."""
+    """Most tokens of a prompt with one answer, image tokens included; null is no limit."""
     length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
         "truncate_response"
     )
     """What happens to rows longer than that: an error, left out and counted, their answers cut, or
-    their pictures made smaller. No token of a prompt or picture is ever cut."""
-    pictures: PicturesSection = PicturesSection()
-    """Which pictures may be opened."""
+    their images made smaller. No token of a prompt or image is ever cut."""
+    images: ImagesSection = ImagesSection()
+    """Which images may be opened."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the split and of the order of rows."""
     feature_cache_gb: float = Field(default=0.0, ge=0)
-    """Most gigabytes on disk for features of pictures, where the tower is frozen; 0 for none."""
+    """Most gigabytes on disk for features of images, where the tower is frozen; 0 for none."""
     group_by_prompt: bool = False
-    """Whether rows that share prompt and pictures are joined, up to a micro-batch of pairs, so that
+    """Whether rows that share prompt and images are joined, up to a micro-batch of pairs, so that
     both are run once; pairs of one prompt then stand in the same step."""
     pair_weighting: Literal["pair", "group"] = "pair"
     """`group` lets every prompt count alike, however many pairs its answers make."""

@@ -75,7 +75,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def where(self, path: KeyPath) -> str:
-        """Returns file, line and key of a path, or the override that set it.
+        """Return file, line and key of a path, or the override that set it.
 
         A path without a line of its own has that of the section it belongs to.
         """
@@ -89,12 +89,12 @@ class Document:
 
 
 def key_name(path: KeyPath) -> str:
-    """Returns a key path as people write it: ``data.sources.0.path``."""
+    """Return a key path as people write it: ``data.sources.0.path``."""
     return ".".join(str(part) for part in path)
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """Parses one YAML document, collecting problems instead of stopping at the first.
+    """Parse one YAML document, collecting problems instead of stopping at the first.
 
     Args:
         text: The document.
@@ -102,8 +102,8 @@ def parse_yaml(text: str, name: str) -> Document:
     """
     document = Document(name)
     if len(text) > MAX_CHARACTERS:
-        found = f"the document has {len(text):,} characters and the limit is {MAX_CHARACTERS:,}"
-        document.problems.append(Problem(name, found, "Write a shorter one"))
+        problem = f"the document has {len(text):,} characters and the limit is {MAX_CHARACTERS:,}"
+        document.problems.append(Problem(name, problem, "Write a shorter one"))
         return document
     try:
         root = yaml.compose(text, Loader=_CoreLoader)
@@ -119,8 +119,8 @@ def parse_yaml(text: str, name: str) -> Document:
         except RecursionError:  # aliases nest deeper than the text does
             document.problems.append(_too_deep(name))
         except _TooManyValuesError:
-            found = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
-            document.problems.append(Problem(name, found, "Use fewer aliases inside aliases"))
+            problem = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
+            document.problems.append(Problem(name, problem, "Use fewer aliases inside aliases"))
     return document
 
 
@@ -149,7 +149,7 @@ class _Builder:
         self.values = 0
 
     def value(self, node: yaml.Node, path: KeyPath, above: frozenset[int]) -> Any:
-        """Returns the value of a node; `above` holds the nodes it stands in."""
+        """Return the value of a node; `above` holds the nodes it stands in."""
         self.values += 1
         if self.values > MAX_VALUES:
             raise _TooManyValuesError
@@ -182,8 +182,8 @@ class _Builder:
             here = (*path, key)
             if key in result:
                 first = self.document.lines[here]
-                found = f"the key stands here a second time, first on line {first}"
-                self._problem_at(line, here, found, "Keep one of the two")
+                problem = f"the key stands here a second time, first on line {first}"
+                self._problem_at(line, here, problem, "Keep one of the two")
                 continue
             self.document.lines[here] = line
             result[key] = self.value(value_node, here, above)
@@ -191,16 +191,16 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         if node.style is None and node.tag == _TAG + "str" and node.value == NONE_WORD:
-            found = f"found the text '{node.value}'"
+            problem = f"found the text '{node.value}'"
             return self._problem(
-                path, found, f"Write null for no value, or '{node.value}' in quotes for the text"
+                path, problem, f"Write null for no value, or '{node.value}' in quotes for the text"
             )
         try:
             return _SCALARS[node.tag](node.value)
         except ValueError:
             kind = node.tag.removeprefix(_TAG)
-            found = f"'{_shortened(node.value)}' is not a value of !!{kind}"
-            return self._problem(path, found, "Correct it")
+            problem = f"'{_shortened(node.value)}' is not a value of !!{kind}"
+            return self._problem(path, problem, "Correct it")
 
     def _problem(self, path: KeyPath, found: str, remedy: str) -> None:
         self.document.problems.append(Problem(self.document.where(path), found, remedy))

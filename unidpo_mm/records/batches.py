@@ -22,24 +22,24 @@ class EncodedGroup:
     """A row as one model family sees it: token ids and tensors, nothing padded.
 
     Side tensors live in two bags. *Token-aligned* tensors have one entry per token and are padded
-    and cut with the ids; *image-aligned* tensors belong to the pictures and are never cut.
+    and cut with the ids; *image-aligned* tensors belong to the images and are never cut.
 
     Attributes:
         row_id, domain, source, where: As in the row.
-        prompt_ids: Prompt tokens [P], picture placeholders expanded.
+        prompt_ids: Prompt tokens [P], image placeholders expanded.
         response_ids: K tensors [R_k], the tokens that are scored.
         token_extras: name -> (prompt part [P], K response parts [R_k]).
-        image_extras: name -> tensor whose first dimension runs over pictures (or their patches).
-        pictures: How many pictures the image-aligned tensors hold.
-        image_tokens: Placeholder tokens in `prompt_ids`, equal to the features that the pictures
-            will fill; 0 without pictures.
-        image_token_id: Id of the placeholder token; None for families without pictures.
+        image_extras: name -> tensor whose first dimension runs over images (or their patches).
+        num_images: Number of images that the image-aligned tensors hold.
+        image_tokens: Placeholder tokens in `prompt_ids`, equal to the features that the images
+            will fill; 0 without images.
+        image_token_id: Id of the placeholder token; None for families without images.
         scores: [K] float64, NaN where there is none.
         pairs: Preferences among the K responses.
         targets: Responses that a loss of unit ``response`` learns from.
         weight: 0 for a filler that no loss or metric counts.
         cut_responses: How many responses were shortened to fit `max_length`.
-        shrunk_pictures: How many pictures were made smaller for it.
+        shrunk_images: How many images were made smaller for it.
     """
 
     row_id: str
@@ -50,7 +50,7 @@ class EncodedGroup:
     response_ids: tuple[Tensor, ...]
     token_extras: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     image_extras: Mapping[str, Tensor] = field(default_factory=dict)
-    pictures: int = 0
+    num_images: int = 0
     image_tokens: int = 0
     image_token_id: int | None = None
     scores: Tensor
@@ -58,7 +58,7 @@ class EncodedGroup:
     targets: tuple[int, ...]
     weight: float = 1.0
     cut_responses: int = 0
-    shrunk_pictures: int = 0
+    shrunk_images: int = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -95,12 +95,12 @@ class EncodedGroup:
         found = int((self.prompt_ids == self.image_token_id).sum())
         problems = []
         if found != self.image_tokens:
-            message = f"{found} picture tokens for {self.image_tokens} picture features"
-            remedy = "Give one picture per placeholder; a picture token is never cut"
+            message = f"{found} image tokens for {self.image_tokens} image features"
+            remedy = "Give one image per placeholder; an image token is never cut"
             problems.append(self._problem(message, remedy))
         if any(bool((ids == self.image_token_id).any()) for ids in self.response_ids):
-            remedy = "Remove the placeholder from the answer: pictures belong to the prompt"
-            problems.append(self._problem("a response holds a picture token", remedy))
+            remedy = "Remove the placeholder from the answer: images belong to the prompt"
+            problems.append(self._problem("a response holds an image token", remedy))
         return problems
 
     def _problem(self, found: str, remedy: str) -> Problem:
@@ -121,8 +121,8 @@ class GroupBatch:
         layout: ``plain`` (one row per response), ``packed`` (one row per group) or ``joined`` (one
             row for all groups, nothing padded).
         token_inputs: name -> [B, T]; always ``input_ids`` and ``attention_mask``.
-        image_inputs: name -> tensor over the pictures of all rows; empty without pictures.
-        image_order: For every picture of the rows, which of those in `image_inputs` it is; None
+        image_inputs: name -> tensor over the images of all rows; empty without images.
+        image_order: For every image of the rows, which of those in `image_inputs` it is; None
             where they stand there row by row.
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
         row_position: [B, T], the position of a token in its plain row.
@@ -141,7 +141,7 @@ class GroupBatch:
         pair_domains, target_domains: Their domains.
         response_rows: Row ids of the N responses.
         response_keys: Digests of what a model sees of each response; empty where nobody asks.
-        picture_keys: For each group with pictures, in their order, the digest of all its pictures
+        image_digests: For each group with images, in their order, the digest of all its images
             and how many there are; empty where nobody asks.
     """
 
@@ -170,7 +170,7 @@ class GroupBatch:
     target_domains: tuple[Domain, ...]
     response_rows: tuple[str, ...]
     response_keys: tuple[str, ...] = ()
-    picture_keys: tuple[tuple[str, int], ...] = ()
+    image_digests: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         counted = torch.bincount(self.response, minlength=self.lengths.numel())
@@ -185,8 +185,8 @@ class GroupBatch:
         shape = self.token_inputs["input_ids"].shape
         for name, tensor in {**self.token_inputs, "segment": self.segment}.items():
             if tensor.shape != shape:
-                found = f"'{name}' has shape {tuple(tensor.shape)} beside ids {tuple(shape)}"
-                raise DataError(Problem("batch", found, "Pad every token-aligned tensor alike"))
+                problem = f"'{name}' has shape {tuple(tensor.shape)} beside ids {tuple(shape)}"
+                raise DataError(Problem("batch", problem, "Pad every token-aligned tensor alike"))
 
     @property
     def num_pairs(self) -> int:
@@ -199,15 +199,15 @@ class GroupBatch:
         return self.lengths.numel()
 
     def unit_weight(self, unit: Literal["pair", "response"]) -> Tensor:
-        """Returns the weights of the units of a loss, [P] or [U], zero for fillers."""
+        """Return the weights of the units of a loss, [P] or [U], zero for fillers."""
         return self.pair_weight if unit == "pair" else self.target_weight
 
     def unit_domains(self, unit: Literal["pair", "response"]) -> tuple[Domain, ...]:
-        """Returns the domain of each unit of a loss."""
+        """Return the domain of each unit of a loss."""
         return self.pair_domains if unit == "pair" else self.target_domains
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Returns the batch with every tensor on `device`."""
+        """Return the batch with every tensor on `device`."""
 
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -222,7 +222,7 @@ class GroupBatch:
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:
-        """Returns the batch in page-locked memory; called by torch's data loader."""
+        """Return the batch in page-locked memory; called by torch's data loader."""
 
         def pin(value: Any) -> Any:
             if isinstance(value, Tensor):

@@ -39,7 +39,7 @@ class SequenceLogps:
         return self.sum / self.length
 
     def select(self, index: Tensor) -> "SequenceLogps":
-        """Returns the responses at `index` [N'] in that order."""
+        """Return the responses at `index` [N'] in that order."""
         rows = tuple(self.row_ids[n] for n in index.tolist()) if self.row_ids else ()
         return SequenceLogps(self.sum[index], self.length[index], rows)
 

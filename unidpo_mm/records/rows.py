@@ -1,4 +1,4 @@
-"""What data files become: rows with a prompt, pictures, responses and preferences."""
+"""What data files become: rows with a prompt, images, responses and preferences."""
 
 import dataclasses
 import math
@@ -36,24 +36,24 @@ SCORE_MISSING = (
 
 
 class ImageRef(Protocol):
-    """A picture that is opened where it is needed, so that a row stays small."""
+    """An image that is opened where it is needed, so that a row stays small."""
 
     def open(self) -> Any:
-        """Returns a `PIL.Image.Image` in RGB; raises DataError when it cannot be read."""
+        """Return a `PIL.Image.Image` in RGB; raises DataError when it cannot be read."""
         ...
 
     def describe(self) -> str:
-        """Says which picture this is, for messages."""
+        """Says which image this is, for messages."""
         ...
 
     def key(self) -> str:
-        """Returns a string that is equal for equal pictures."""
+        """Return a string that is equal for equal images."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSlot:
-    """The place of one picture inside a message; pictures fill the slots in order."""
+    """The place of one image inside a message; images fill the slots in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Message:
 
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``.
-        parts: Text and picture slots in reading order.
+        parts: Text and image slots in reading order.
         extras: What else the turn holds for the chat template, such as the tools that it calls, as
             a JSON object; empty for nothing.
     """
@@ -78,7 +78,7 @@ class Message:
 
     @property
     def image_slots(self) -> int:
-        """How many pictures belong into this message."""
+        """How many images belong into this message."""
         return sum(isinstance(part, ImageSlot) for part in self.parts)
 
 
@@ -110,7 +110,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceRow:
-    """One prompt with its pictures, its responses and the preferences among them.
+    """One prompt with its images, its responses and the preferences among them.
 
     Attributes:
         id: Name of the row in messages; unique within a run.
@@ -118,7 +118,7 @@ class PreferenceRow:
         source: Name of the data source that the row came from.
         where: File and row number, for messages.
         messages: The prompt.
-        images: Pictures, in the order of the slots in `messages`.
+        images: Images, in the order of the slots in `messages`.
         responses: K >= 1 answers.
         pairs: Preferences; empty only for losses whose unit is the response.
         raw: The prompt was a plain string, to be rendered without a chat template where the
@@ -159,46 +159,46 @@ class PreferenceRow:
             problems.append(self._problem("prompt", "the prompt is empty", "Write a prompt"))
         for message in self.messages:
             if message.role not in ROLES:
-                found = f"a message has the role '{message.role}'"
-                problems.append(self._problem("prompt", found, f"Use one of {', '.join(ROLES)}"))
+                problem = f"a message has the role '{message.role}'"
+                problems.append(self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}"))
         if slots != len(self.images):
-            found = f"{len(self.images)} picture(s) for {slots} picture placeholder(s)"
-            remedy = "Give exactly one picture per placeholder, in the same order"
-            problems.append(self._problem("images", found, remedy))
+            problem = f"{len(self.images)} image(s) for {slots} image placeholder(s)"
+            remedy = "Give exactly one image per placeholder, in the same order"
+            problems.append(self._problem("images", problem, remedy))
         return problems
 
     def _response_problems(self) -> list[Problem]:
         problems = []
         if not self.responses:
-            found, remedy = "there is no response", "Give at least one answer"
-            problems.append(self._problem("responses", found, remedy))
+            problem, remedy = "there is no response", "Give at least one answer"
+            problems.append(self._problem("responses", problem, remedy))
         for number, response in enumerate(self.responses):
             if not response.text.strip():
                 remedy = "Write the answer or remove the row"
                 problems.append(self._problem(self._name(number), "the answer is empty", remedy))
             if response.score is not None and not math.isfinite(response.score):
-                found = f"the score is {response.score}"
+                problem = f"the score is {response.score}"
                 remedy = "Give a finite number, or leave the score out"
-                problems.append(self._problem(self._score_name(number), found, remedy))
+                problems.append(self._problem(self._score_name(number), problem, remedy))
         return problems
 
     def _pair_problems(self) -> list[Problem]:
         problems = []
         for pair in self.pairs:
             if not {pair.chosen, pair.rejected} <= set(range(len(self.responses))):
-                found = f"a pair names responses {pair.chosen} and {pair.rejected}"
+                problem = f"a pair names responses {pair.chosen} and {pair.rejected}"
                 remedy = f"Name responses 0 to {len(self.responses) - 1}"
-                problems.append(self._problem("pairs", found, remedy))
+                problems.append(self._problem("pairs", problem, remedy))
                 continue
             text = self.responses[pair.chosen].text
             if text == self.responses[pair.rejected].text:
                 names = self._name(pair.chosen), self._name(pair.rejected)
-                found = f"{' and '.join(names)} are the same answer ({_short(text)})"
+                problem = f"{' and '.join(names)} are the same answer ({_short(text)})"
                 remedy = "Give two different answers or remove the row"
-                problems.append(self._problem(names[0], found, remedy))
+                problems.append(self._problem(names[0], problem, remedy))
             if not (math.isfinite(pair.weight) and pair.weight >= 0):
-                found = f"the weight of a pair is {pair.weight}"
-                problems.append(self._problem("weight", found, "Give a finite number >= 0"))
+                problem = f"the weight of a pair is {pair.weight}"
+                problems.append(self._problem("weight", problem, "Give a finite number >= 0"))
         return problems
 
     def response_field(self, number: int) -> str:
@@ -244,7 +244,7 @@ class PreferenceRow:
         return Problem(f"{self.where}, field '{name}'", found, remedy)
 
     def missing_scores(self) -> list[Problem]:
-        """Returns a problem for each response of a pair that has no score."""
+        """Return a problem for each response of a pair that has no score."""
         paired = {number for pair in self.pairs for number in (pair.chosen, pair.rejected)}
         return [
             self._problem(self._score_name(number), *SCORE_MISSING)
@@ -253,7 +253,7 @@ class PreferenceRow:
         ]
 
     def targets(self) -> tuple[int, ...]:
-        """Returns the responses that a loss of unit ``response`` learns from.
+        """Return the responses that a loss of unit ``response`` learns from.
 
         The chosen answers, each once; without pairs the best scored answer, or the first one.
         """
@@ -265,7 +265,7 @@ class PreferenceRow:
         return (max(range(len(scores)), key=scores.__getitem__),)
 
     def for_responses(self) -> "PreferenceRow":
-        """Returns the row with its target responses alone, for losses of unit ``response``."""
+        """Return the row with its target responses alone, for losses of unit ``response``."""
         kept = tuple(self.responses[number] for number in self.targets())
         return dataclasses.replace(self, responses=kept, pairs=())
 

@@ -19,7 +19,7 @@ WIDTH = 140
 
 
 def run_and_show(path: Path, out: Path, seeds: str = "", *, runner: Runner | None = None) -> None:
-    """Runs what is not done of a sweep, prints its table and writes `OUT/table.md`.
+    """Run what is not done of a sweep, prints its table and writes `OUT/table.md`.
 
     Args:
         path: The sweep file.

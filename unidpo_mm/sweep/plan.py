@@ -67,7 +67,7 @@ class Sweep(Section):
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Returns the sweep of a YAML file, its recipe as an absolute path; the arms are not checked.
+    """Return the sweep of a YAML file, its recipe as an absolute path; the arms are not checked.
 
     Raises:
         RecipeError: With every problem of the file itself.
@@ -85,7 +85,7 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:
-    """Reads the recipe of every arm.
+    """Read the recipe of every arm.
 
     Args:
         sweep: As `read_sweep` returns it.

@@ -23,7 +23,7 @@ Results = dict[str, dict[str, list[float]]]
 
 
 def run_sweep(sweep: Sweep, runner: Runner, out: Path) -> Results:
-    """Runs what is not done yet and returns the figures of all runs.
+    """Run what is not done yet and returns the figures of all runs.
 
     A finished run is a file `OUT/seed-N/arms/ARM.json` that records what was run: recipe,
     overrides, seed, data files, runner and version. If any of it changed, the run is done again.
@@ -65,7 +65,7 @@ def _one_seed(
 
 
 def _plan(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns what makes two runs of a seed the same."""
+    """Return what makes two runs of a seed the same."""
     data = load_recipe(recipe, overrides).data
     sources = [Path(source.path) for source in (*data.sources, *data.eval_sources)]
     return {
@@ -81,7 +81,7 @@ def _plan(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _finished(path: Path, plan: Mapping[str, Any]) -> dict[str, float] | None:
-    """Returns the values of a run that was finished by the same plan, else None."""
+    """Return the values of a run that was finished by the same plan, else None."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return dict(record["values"]) if record["plan"] == plan else None
@@ -90,7 +90,7 @@ def _finished(path: Path, plan: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _write(path: Path, plan: Mapping[str, Any], values: Mapping[str, float]) -> None:
-    """Writes a result in one piece, by one of several processes: a kill leaves no half of it."""
+    """Write a result in one piece, by one of several processes: a kill leaves no half of it."""
     if int(os.environ.get("RANK", "0")):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +101,6 @@ def _write(path: Path, plan: Mapping[str, Any], values: Mapping[str, float]) -> 
 
 
 def _file_name(arm: str) -> str:
-    """Returns a name that every file system takes, and that differs between arms."""
+    """Return a name that every file system takes, and that differs between arms."""
     plain = re.sub(r"[^A-Za-z0-9.=-]+", "_", arm).strip("_.")
     return plain if plain == arm else f"{plain}-{hashlib.sha256(arm.encode()).hexdigest()[:6]}"

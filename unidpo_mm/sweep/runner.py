@@ -46,21 +46,21 @@ class Runner(Protocol):
         ...
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Returns what stands against running an arm's recipe, before anything runs."""
+        """Return what stands against running an arm's recipe, before anything runs."""
         ...
 
     def prepare(self, folder: Path, seed: int) -> Any:
-        """Returns what all arms of a seed start from."""
+        """Return what all arms of a seed start from."""
         ...
 
     def start_values(self, start: Any) -> Mapping[str, float]:
-        """Returns the figures of the start itself; empty where nothing is known of it."""
+        """Return the figures of the start itself; empty where nothing is known of it."""
         ...
 
     def run(
         self, start: Any, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
-        """Trains one arm in `folder` and returns its figures."""
+        """Train one arm in `folder` and returns its figures."""
         ...
 
 
@@ -88,22 +88,22 @@ class RecipeRunner:
 
         problems = [*check_environment(recipe), *check_files(recipe), *check_machine(recipe)]
         if not (recipe.data.eval_sources or recipe.data.eval_fraction):
-            found = "nothing is held out, so a sweep has nothing to compare"
-            problems.append(Problem("data.eval_fraction", found, "Set it, or data.eval_sources"))
+            problem = "nothing is held out, so a sweep has nothing to compare"
+            problems.append(Problem("data.eval_fraction", problem, "Set it, or data.eval_sources"))
         return problems
 
     def prepare(self, folder: Path, seed: int) -> int:
-        """Returns the seed: every arm starts from the recipe's own model."""
+        """Return the seed: every arm starts from the recipe's own model."""
         return seed
 
     def start_values(self, start: int) -> Mapping[str, float]:
-        """Returns nothing: the start is not evaluated apart."""
+        """Return nothing: the start is not evaluated apart."""
         return {}
 
     def run(
         self, start: int, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
-        """Trains anew with the seed of `start` and returns what an evaluation at the end gives."""
+        """Train anew with the seed of `start` and returns what an evaluation at the end gives."""
         from ..training.run import train_from_recipe
 
         where = [f"train.output_dir={folder}", f"train.seed={start}", f"data.seed={start}"]
@@ -114,7 +114,7 @@ class RecipeRunner:
 
 
 def load_runner(name: str) -> Runner:
-    """Returns a runner by name.
+    """Return a runner by name.
 
     Raises:
         RecipeError: If no installed package brings it.
@@ -124,7 +124,7 @@ def load_runner(name: str) -> Runner:
     points = {point.name: point for point in entry_points(group=RUNNER_GROUP)}
     if name not in points:
         known = ["recipe", *points]
-        found = f"there is no runner '{name}'{suggestion(name, known)}"
-        raise RecipeError(Problem("runner", found, f"Choose one of {', '.join(known)}"))
+        problem = f"there is no runner '{name}'{suggestion(name, known)}"
+        raise RecipeError(Problem("runner", problem, f"Choose one of {', '.join(known)}"))
     runner: Runner = points[name].load()()
     return runner

@@ -14,7 +14,7 @@ __all__ = ["as_markdown", "as_table"]
 
 
 def as_table(results: Results, figures: Mapping[str, Figure], *, title: str) -> Table:
-    """Returns a table with one row per arm and one column per figure, for a terminal."""
+    """Return a table with one row per arm and one column per figure, for a terminal."""
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
     shown = _shown(results, figures)
@@ -26,7 +26,7 @@ def as_table(results: Results, figures: Mapping[str, Figure], *, title: str) -> 
 
 
 def as_markdown(results: Results, figures: Mapping[str, Figure]) -> str:
-    """Returns the same table as Markdown."""
+    """Return the same table as Markdown."""
     shown = _shown(results, figures)
     lines = [
         f"| {' | '.join(['', *(figures[name].title for name in shown)])} |",
@@ -39,7 +39,7 @@ def as_markdown(results: Results, figures: Mapping[str, Figure]) -> str:
 
 
 def cell(values: Sequence[float], figure: Figure) -> str:
-    """Returns ``mean ± standard error``; the mean alone where there is one seed."""
+    """Return ``mean ± standard error``; the mean alone where there is one seed."""
     if not values:
         return ""
     scale, digits = (100, 0) if figure.percent else (1, 2)
@@ -52,5 +52,5 @@ def cell(values: Sequence[float], figure: Figure) -> str:
 
 
 def _shown(results: Results, figures: Mapping[str, Figure]) -> list[str]:
-    """Returns the figures that any arm has."""
+    """Return the figures that any arm has."""
     return [name for name in figures if any(name in values for values in results.values())]

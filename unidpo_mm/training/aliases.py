@@ -37,7 +37,7 @@ _NOT_YET = {
 
 
 def resolve_aliases(args: Any) -> None:
-    """Moves aliased fields of a `UniDPOConfig` to the fields they mean, in place.
+    """Move aliased fields of a `UniDPOConfig` to the fields they mean, in place.
 
     Raises:
         RecipeError: If a name and its alias are both given and differ, or something is not built
@@ -55,8 +55,8 @@ def resolve_aliases(args: Any) -> None:
         if value is None:
             continue
         if own is not None and own != value:
-            found = f"it is {value} and {name}, which means the same, is {own}"
-            problems.append(Problem(alias, found, "Leave one of the two out"))
+            problem = f"it is {value} and {name}, which means the same, is {own}"
+            problems.append(Problem(alias, problem, "Leave one of the two out"))
         setattr(args, name, value)
         setattr(args, alias, None)  # resolved once: saved arguments can be read again
     if not problems:
@@ -66,7 +66,7 @@ def resolve_aliases(args: Any) -> None:
 
 
 def _resolve_loss(args: Any) -> list[Problem]:
-    """Translates TRL's names of losses, alone or in a weighted list."""
+    """Translate TRL's names of losses, alone or in a weighted list."""
     items = list(args.loss_type or ()) if isinstance(args.loss_type, list) else [args.loss_type]
     given = [item if isinstance(item, str) else register_loss(item) for item in items if item]
     if given and not isinstance(args.loss_type, list):
@@ -75,16 +75,16 @@ def _resolve_loss(args: Any) -> list[Problem]:
     if not given:
         return [Problem("loss_type", "there is no loss", "Name one, for example uni_dpo")]
     if weights is not None and len(weights) != len(given):
-        found = f"{len(weights)} weights for {len(given)} losses"
-        return [Problem("loss_weights", found, "Give one weight for each loss of loss_type")]
+        problem = f"{len(weights)} weights for {len(given)} losses"
+        return [Problem("loss_weights", problem, "Give one weight for each loss of loss_type")]
     names = [TRL_LOSSES.get(name, (name, {})) for name in given]
     if len(given) == 1 and weights in (None, [1.0]):
         args.loss_type, args.loss_weights = names[0][0], None
         args.loss_kwargs = {**_not_given(args, names[0][1]), **(args.loss_kwargs or {})} or None
         return []
     if len({name for name, _ in names}) < len(names):
-        found = f"{', '.join(name for name, _ in names)}: a loss is named twice"
-        return [Problem("loss_type", found, "Name it once and add its weights up")]
+        problem = f"{', '.join(name for name, _ in names)}: a loss is named twice"
+        return [Problem("loss_type", problem, "Name it once and add its weights up")]
     own = dict(args.loss_kwargs or {})
     by_name = own.pop("parameters", {})
     parameters = {
@@ -97,11 +97,11 @@ def _resolve_loss(args: Any) -> list[Problem]:
 
 
 def _not_given(args: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Returns the parameters that a name implies and that no field states otherwise."""
+    """Return the parameters that a name implies and that no field states otherwise."""
     return {key: value for key, value in parameters.items() if getattr(args, key, None) is None}
 
 
 def _common(args: Any, name: str) -> dict[str, float]:
-    """Returns the common beta for a part of a mixture that has one, as in TRL."""
+    """Return the common beta for a part of a mixture that has one, as in TRL."""
     has_beta = name in loss_names() and "beta" in {f.name for f in fields(load_loss(name).config)}
     return {"beta": args.beta} if has_beta and args.beta is not None else {}

@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 from ..recipe.secrets import is_secret_key, mask_secrets
 from .aliases import resolve_aliases
 from .config_checks import check_arguments, check_processes, use_cpu_without_gpus
-from .data_options import check_data_options, score_policy
-from .loss_settings import LossSettings, make_loss_settings, weighs_missing
+from .configured_loss import ConfiguredLoss, configure_loss, weights_missing_scores
+from .data_options import check_data_options, score_options
 
 __all__ = ["LOSS_FIELDS", "UniDPOConfig"]
 
@@ -90,13 +90,13 @@ class UniDPOConfig(TrainingArguments):
     disable_dropout: bool = True
     """Whether every dropout of the policy is set to 0, as in TRL."""
     max_length: int | None = None
-    """Most tokens of prompt and answer, picture tokens included; None for no limit."""
+    """Most tokens of prompt and answer, image tokens included; None for no limit."""
     length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
         "truncate_response"
     )
     """What happens to longer rows; see `data.length_policy` in docs/recipe.md."""
     max_skipped_fraction: float = 0.0
-    """Share of rows that may be left out, and counted, since a picture is missing or broken."""
+    """Share of rows that may be left out, and counted, since an image is missing or broken."""
     images: str | None = None
     """Directory that relative image paths in the data sets start from; None for the current one.
     If it is set, absolute paths have to lie in it, too."""
@@ -104,7 +104,7 @@ class UniDPOConfig(TrainingArguments):
     """The unit of all scores, [lowest, highest]; scores of a declared scale are mapped to it."""
     scores: dict[str, Any] | None = None
     """What the scores of the data sets mean and what is done with them: the fields of
-    `unidpo_mm.data.scores.ScorePolicy`, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
+    `unidpo_mm.data.scores.ScoreOptions`, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
     chat_template_kwargs: dict[str, Any] | None = None
@@ -114,11 +114,11 @@ class UniDPOConfig(TrainingArguments):
     """What happens to responses that the chat template would change, see `data.sources.reasoning`
     of a recipe; for data sets in memory whose rows do not say it themselves."""
     image_min_pixels: int | None = None
-    """Least pixels of a picture, for models whose resolution follows it."""
+    """Least pixels of an image, for models whose resolution follows it."""
     image_max_pixels: int | None = None
-    """Most pixels of a picture, likewise."""
+    """Most pixels of an image, likewise."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
-    """``plain`` runs prompt and pictures once for each answer, ``packed`` once for all answers,
+    """``plain`` runs prompt and images once for each answer, ``packed`` once for all answers,
     ``joined`` puts all groups of a micro-batch in one such row, without padding; ``auto`` takes
     the leanest that a check on the run's own rows allows."""
     padding_side: Literal["left", "right"] = "right"
@@ -126,19 +126,19 @@ class UniDPOConfig(TrainingArguments):
     logps_chunk_size: int = 512
     """Response positions whose logits exist at a time."""
     eval_fraction: float = 0.0
-    """Share of the training rows held out by prompt and picture, without an eval_dataset."""
+    """Share of the training rows held out by prompt and image, without an eval_dataset."""
     eval_generations: int = 4
     """Held-out prompts that are answered at each evaluation."""
     eval_max_new_tokens: int = 64
     """Most tokens of such an answer."""
     feature_cache_gb: float = 0.0
-    """Most gigabytes on disk for features of pictures, where the tower is frozen; 0 for none."""
+    """Most gigabytes on disk for features of images, where the tower is frozen; 0 for none."""
     group_by_prompt: bool = False
-    """Whether rows that share prompt and pictures are joined, to run both once."""
+    """Whether rows that share prompt and images are joined, to run both once."""
     pair_weighting: Literal["pair", "group"] = "pair"
     """``group`` lets every prompt count alike, however many pairs its answers make."""
     preflight: bool = True
-    """Whether every row and picture is read once before training starts."""
+    """Whether every row and image is read once before training starts."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What happens when a loss or gradient is NaN or infinite: ``stop`` ends the run before the
     optimizer changes a weight, ``skip`` leaves that optimizer step out and counts it."""
@@ -229,8 +229,8 @@ class UniDPOConfig(TrainingArguments):
         masked: dict[str, Any] = mask_secrets(settings)
         return masked
 
-    def loss_settings(self) -> LossSettings:
-        """Returns the loss with its parameters.
+    def configured_loss(self) -> ConfiguredLoss:
+        """Return the loss with its parameters.
 
         Raises:
             RecipeError: If a parameter is wrong or not one of the loss's.
@@ -240,7 +240,7 @@ class UniDPOConfig(TrainingArguments):
         if isinstance(parameters["length_norm"], list):
             parameters["length_norm"] = tuple(parameters["length_norm"])
         name = str(self.loss_type)  # a list became one name in __post_init__
-        missing = score_policy(self).missing
-        if missing != "error" and weighs_missing(name):
+        missing = score_options(self).missing
+        if missing != "error" and weights_missing_scores(name):
             parameters.setdefault("missing_quality", missing)
-        return make_loss_settings(name, parameters, self.loss_by_source)
+        return configure_loss(name, parameters, self.loss_by_source)

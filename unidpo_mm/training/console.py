@@ -53,7 +53,7 @@ class ConsoleProgress(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Starts the bar."""
+        """Start the bar."""
         self._began = time.perf_counter()
         if not state.is_world_process_zero or not self.console.is_terminal:
             return
@@ -72,7 +72,7 @@ class ConsoleProgress(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=state.global_step)
 
@@ -84,7 +84,7 @@ class ConsoleProgress(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Prints a line for training, a table for an evaluation."""
+        """Print a line for training, a table for an evaluation."""
         if not state.is_world_process_zero or not logs:
             return
         if "eval_loss" in logs or any(name.startswith("eval_logps") for name in logs):
@@ -97,7 +97,7 @@ class ConsoleProgress(TrainerCallback):
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Removes the bar and says how long it took."""
+        """Remove the bar and says how long it took."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -106,7 +106,7 @@ class ConsoleProgress(TrainerCallback):
             self.console.print(f"{state.global_step} steps done in {_duration(seconds)}")
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
-        """Prints the answers generated at an evaluation."""
+        """Print the answers generated at an evaluation."""
         table = Table(title="Answers", title_justify="left", box=SIMPLE_HEAD)
         for heading in ("prompt", "answer", "preferred in the data"):
             table.add_column(heading, overflow="ellipsis", max_width=44)
@@ -121,14 +121,14 @@ class ConsoleProgress(TrainerCallback):
 
 
 def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
-    """Returns one line of a training log."""
+    """Return one line of a training log."""
     parts = [f"{short} {logs[name]:.4g}" for name, short in SHORT.items() if name in logs]
     left = f"{_duration(logs['seconds_left'])} left" if "seconds_left" in logs else ""
     return "  ".join(part for part in (f"step {step}/{of}", *parts, _pace(logs), left) if part)
 
 
 def evaluation_table(logs: Mapping[str, float], *, step: int) -> Table:
-    """Returns an evaluation as a table: a line for each metric, a column for each domain."""
+    """Return an evaluation as a table: a line for each metric, a column for each domain."""
     table = Table(title=f"Held-out pairs at step {step}", title_justify="left", box=SIMPLE_HEAD)
     domains = [name for name in DOMAINS if f"eval_{name}/logps/chosen" in logs]
     table.add_column("")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..data.scores import ScorePolicy
+from ..data.scores import ScoreOptions
 from ..errors import Problem, RecipeError
 from ..recipe.problems import explain
 from ..recipe.sections import Scale, ScoresSection
@@ -13,14 +13,14 @@ from ..recipe.sections import Scale, ScoresSection
 if TYPE_CHECKING:
     from .config import UniDPOConfig
 
-__all__ = ["check_data_options", "score_policy"]
+__all__ = ["check_data_options", "score_options"]
 
 SHARES = ("eval_fraction", "max_skipped_fraction")
 """Options that are a share of rows, 0 or more and below 1."""
 
 
 def check_data_options(args: "UniDPOConfig") -> None:
-    """Refuses wrong values of the options that say what is done with data.
+    """Refuse wrong values of the options that say what is done with data.
 
     Raises:
         RecipeError: With all of them.
@@ -40,9 +40,9 @@ def check_data_options(args: "UniDPOConfig") -> None:
         raise RecipeError(problems)
 
 
-def score_policy(args: "UniDPOConfig") -> ScorePolicy:
-    """Returns what is done with scores, of options that are checked."""
-    return ScorePolicy(**ScoresSection.model_validate(args.scores or {}).model_dump())
+def score_options(args: "UniDPOConfig") -> ScoreOptions:
+    """Return what is done with scores, of options that are checked."""
+    return ScoreOptions(**ScoresSection.model_validate(args.scores or {}).model_dump())
 
 
 def _choices(args: "UniDPOConfig") -> list[Problem]:

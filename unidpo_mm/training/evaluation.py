@@ -15,8 +15,8 @@ from ..cache.feature_store import FeatureStore
 from ..data.workers import batch_of
 from ..modeling.reference import Reference
 from ..records import GroupBatch, PreferenceRow
+from .configured_loss import ConfiguredLoss
 from .generation import greedy_answers
-from .loss_settings import LossSettings
 from .metrics import MetricSums
 from .step import preference_step
 
@@ -53,12 +53,12 @@ def evaluate_pairs(
     batches: Iterable[Mapping[str, GroupBatch]],
     *,
     adapter: Adapter,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     reference: Reference | None,
     features: FeatureStore | None = None,
     device: torch.device | str,
 ) -> MetricSums:
-    """Returns the sums and counts of all metrics over some batches, reduced over processes."""
+    """Return the sums and counts of all metrics over some batches, reduced over processes."""
     was_training = policy.training
     policy.eval()
     sums = MetricSums(settings.loss, device)
@@ -79,7 +79,7 @@ def evaluate_pairs(
 
 
 def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
-    """Returns `count` rows, the same every time, taking the domains in turn."""
+    """Return `count` rows, the same every time, taking the domains in turn."""
     by_domain: dict[str, list[PreferenceRow]] = {}
     for row in rows:
         by_domain.setdefault(row.domain, []).append(row)
@@ -98,7 +98,7 @@ def answer_prompts(
     max_new_tokens: int,
     device: torch.device | str,
 ) -> list[Sample]:
-    """Returns greedy answers of a model to the prompts of some rows, one by one.
+    """Return greedy answers of a model to the prompts of some rows, one by one.
 
     Args:
         model: What has `generate`.
@@ -123,7 +123,7 @@ def answer_prompts(
 
 
 def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
-    """Appends generated answers to a JSONL file, one object a line with the step."""
+    """Append generated answers to a JSONL file, one object a line with the step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lines:
         for sample in samples:

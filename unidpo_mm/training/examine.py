@@ -14,7 +14,7 @@ from ..data.scores import without_weight
 from ..errors import Problem
 from ..records import PreferenceRow
 from .config import UniDPOConfig
-from .loss_settings import LossSettings
+from .configured_loss import ConfiguredLoss
 
 __all__ = [
     "NO_ROW",
@@ -46,7 +46,7 @@ class Examination:
 def read_run_files(
     sources: Sequence[SourceFile],
     held_out: Sequence[SourceFile],
-    settings: LossSettings | None,
+    settings: ConfiguredLoss | None,
     score_scale: tuple[float, float] | None,
 ) -> tuple[Loaded, Loaded]:
     """Read the training and the evaluation sources of a run.
@@ -73,7 +73,7 @@ def examine_rows(
     train_rows: Sequence[PreferenceRow],
     eval_rows: Sequence[PreferenceRow],
     args: UniDPOConfig,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     adapter: Adapter,
 ) -> Examination:
     """Return what is wrong with rows that could be read.
@@ -93,7 +93,7 @@ def examine_rows(
 def loss_problems(
     train_rows: Sequence[PreferenceRow],
     eval_rows: Sequence[PreferenceRow],
-    settings: LossSettings,
+    settings: ConfiguredLoss,
 ) -> list[Problem]:
     """Return what the rows lack for the loss: pairs, scores, weights."""
     problems = settings.check_sources([*train_rows, *eval_rows])
@@ -103,7 +103,7 @@ def loss_problems(
     return problems
 
 
-def usual_problems(rows: Sequence[PreferenceRow], settings: LossSettings) -> list[Problem]:
+def usual_problems(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[Problem]:
     """Return what rows lack for the usual loss if nobody chose one.
 
     A source without a single score is no problem: other losses can learn from it.

@@ -39,7 +39,7 @@ def greedy_answers(
     repetition_penalty: float = 1.0,
     device: torch.device | str,
 ) -> list[Answer]:
-    """Returns the answers to some prompts in one pass.
+    """Return the answers to some prompts in one pass.
 
     Prompts are filled on the left: filled on the right, a model would go on after the filling, and
     answers would depend on what else is in the batch.
@@ -80,7 +80,7 @@ def greedy_answers(
 
 
 def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
-    """Returns the tokens that end an answer, and the texts that are no single token."""
+    """Return the tokens that end an answer, and the texts that are no single token."""
     own = getattr(model.generation_config, "eos_token_id", None)
     ends = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
     texts = []

@@ -27,7 +27,7 @@ def collator_of(
         pad_token_id=adapter.pad_token_id,
         padding_side=args.padding_side,
         layout=layout,
-        pictures_once=parts.scorer.takes_features,
+        images_once=parts.logp_model.takes_features,
         keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
         filler=filler if filler is not None and filler.image_extras else None,
     )

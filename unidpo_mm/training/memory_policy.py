@@ -8,15 +8,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
 from ..errors import Problem, RecipeError
+from ..modeling.logp_model import compute_logps
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..modeling.processes import largest_anywhere
-from ..modeling.scoring import score
 from ..records import Layout
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
-__all__ = ["MemoryPolicy", "measure_first_batch", "most_tokens", "parse_memory"]
+__all__ = ["MemoryPolicy", "max_tokens", "measure_first_batch", "parse_memory"]
 
 SHARE = 0.8
 """Of the free memory; the rest is for what nobody counts."""
@@ -25,7 +25,7 @@ GIGABYTE = 10**9
 
 
 def parse_memory(memory: str | None) -> int | None:
-    """Returns the bytes that `memory` allows for activations; None for ``auto`` or nothing.
+    """Return the bytes that `memory` allows for activations; None for ``auto`` or nothing.
 
     Raises:
         RecipeError: If it is neither ``auto`` nor a number of gigabytes.
@@ -57,10 +57,10 @@ class MemoryPolicy(TrainerCallback):
         trainer = self.trainer
         found = measure_first_batch(trainer)
         budget = parse_memory(args.memory) or _free_memory(trainer)
-        most = max(most_tokens(trainer), found.tokens)
+        most = max(max_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
         count = largest_anywhere(count, args.device)
-        model = trainer.parts.scorer.model
+        model = trainer.parts.logp_model.model
         if count:
             enable_checkpointing(model)
         checkpoint_first(model, count)
@@ -73,34 +73,34 @@ class MemoryPolicy(TrainerCallback):
 
 
 def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
-    """Runs the first micro-batch once, without a backward pass, and returns what layers keep."""
-    model = trainer.parts.scorer.model
+    """Run the first micro-batch once, without a backward pass, and returns what layers keep."""
+    model = trainer.parts.logp_model.model
     checkpoint_first(model, 0)
     batch = batch_of(next(iter(trainer.get_train_dataloader()))).to(trainer.args.device)
     wrapped = trainer.model_wrapped
     with trainer.accelerator.no_sync(wrapped), trainer.accelerator.autocast():
         return measure_layers(
             model,
-            lambda: score(wrapped, trainer.parts.adapter, batch),
+            lambda: compute_logps(wrapped, trainer.parts.adapter, batch),
             batch.token_inputs["input_ids"].numel(),
         )
 
 
-def most_tokens(trainer: "UniDPOTrainer") -> int:
-    """Returns a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
+def max_tokens(trainer: "UniDPOTrainer") -> int:
+    """Return a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
     found = trainer.parts.preflight
     if found is None:
         return 0
-    most_pairs = max(
+    max_pairs = max(
         trainer.args.per_device_train_batch_size,
         *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
-    return round(found.tokens_of_pair[layout] * most_pairs)
+    return round(found.tokens_of_pair[layout] * max_pairs)
 
 
 def _free_memory(trainer: "UniDPOTrainer") -> int:
-    """Returns the bytes that activations may take on this device."""
+    """Return the bytes that activations may take on this device."""
     device = trainer.args.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -109,9 +109,9 @@ def _free_memory(trainer: "UniDPOTrainer") -> int:
         import psutil
 
         free = int(psutil.virtual_memory().available) // max(trainer.args.world_size, 1)
-    scorer = trainer.parts.scorer
-    trained = sum(p.numel() for p in scorer.parameters() if p.requires_grad)
-    vocabulary: int = scorer.config.get_text_config().vocab_size
+    logp_model = trainer.parts.logp_model
+    trained = sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
+    vocabulary: int = logp_model.config.get_text_config().vocab_size
     # to come: gradients and two moments of every trained weight; logits of a chunk, thrice
-    to_come = 12 * trained + 3 * 4 * scorer.chunk_size * vocabulary
+    to_come = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
     return max(int(SHARE * free) - to_come, 1)

@@ -47,19 +47,19 @@ class MetricSums:
         self.table = torch.zeros(shape, dtype=_float64(device), device=device)
 
     def add(self, output: StepOutput, batch: GroupBatch) -> None:
-        """Adds one batch."""
+        """Add one batch."""
         unit = self.loss.unit
         self._add("loss", output.loss.per_unit, output.weight, batch.unit_domains(unit))
         for name, values in pair_values(output).items():
             self._add(name, values, batch.pair_weight, batch.pair_domains)
 
     def reduce(self) -> None:
-        """Sums over all processes; every process calls it."""
+        """Sum over all processes; every process calls it."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.table)
 
     def means(self) -> dict[str, float]:
-        """Returns the means: `name` over everything, `domain/name` for each domain seen."""
+        """Return the means: `name` over everything, `domain/name` for each domain seen."""
         result: dict[str, float] = {}
         domains = [
             group for number, group in enumerate(self.groups) if self.table[number, 0, 1] > 0
@@ -105,7 +105,7 @@ def metric_names(loss: Loss) -> list[str]:
 
 
 def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
-    """Returns every metric of the pairs of a batch, each [P].
+    """Return every metric of the pairs of a batch, each [P].
 
     Accuracies count ties as wrong. Log-probabilities are means over tokens. The weight of a pair
     is the product of the loss's weights, 1 for losses that have none.
@@ -135,7 +135,7 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
 
 
 def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:
-    """Returns the change of the chosen log-probability since the first evaluation.
+    """Return the change of the chosen log-probability since the first evaluation.
 
     For losses without a reference; where there is one the change is against the reference.
     """

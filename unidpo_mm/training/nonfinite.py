@@ -63,15 +63,15 @@ def handle_non_finite(trainer: "UniDPOTrainer") -> None:
     named = _listed(broken or rows)
     where = f"step {step}, row{'s' if len(broken or rows) > 1 else ''} {named}"
     if not skips:
-        found = f"{what}; no weight was changed by this step"
+        problem = f"{what}; no weight was changed by this step"
         if watch.in_a_row:
-            found += f", and {watch.in_a_row} steps before it were skipped"
+            problem += f", and {watch.in_a_row} steps before it were skipped"
         option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
         remedy = (
             f"Replay the step with 'unidpo-mm replay {folder}', fix or remove the row, lower the "
             f"learning rate, or set {option} to skip"
         )
-        raise NonFiniteError(Problem(where, found, remedy))
+        raise NonFiniteError(Problem(where, problem, remedy))
     watch.skipped += 1
     watch.in_a_row += 1
     if trainer.is_world_process_zero():
@@ -102,7 +102,7 @@ def write_dump(trainer: "UniDPOTrainer", folder: Path, step: int) -> None:
 
 def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
     parts, args, watch = trainer.parts, trainer.args, trainer.watch
-    plain: Any = parts.scorer.model
+    plain: Any = parts.logp_model.model
     norm = None if watch.grad_norm is None else float(watch.grad_norm)
     return {
         "format": FORMAT_VERSION,
@@ -112,8 +112,10 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "loss": parts.settings.describe(),
         "loss_state": loss_state(parts.settings),
         "family": parts.family.name,
-        "autocast": _name(compute_dtype(args, parts.scorer)) if args.bf16 or args.fp16 else None,
-        "chunk_size": parts.scorer.chunk_size,
+        "autocast": _name(compute_dtype(args, parts.logp_model))
+        if args.bf16 or args.fp16
+        else None,
+        "chunk_size": parts.logp_model.chunk_size,
         "grad_norm": norm,
         "dropout": not args.disable_dropout,
         "lora_adapter": getattr(plain, "active_adapter", None),

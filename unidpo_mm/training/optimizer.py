@@ -28,7 +28,7 @@ def check_optimizer(optimizer: Any, model: nn.Module) -> None:
 
 
 def check_learning_rates(rates: Mapping[Part, float], family: AdapterFamily) -> None:
-    """Raises RecipeError if a part does not exist or a rate is no positive number."""
+    """Raise RecipeError if a part does not exist or a rate is no positive number."""
     problems = [
         Problem(
             f"train.learning_rates.{part}",
@@ -54,7 +54,7 @@ def set_learning_rates(
     rates: Mapping[Part, float],
     family: AdapterFamily,
 ) -> None:
-    """Splits the groups of a fresh optimizer by part, in place.
+    """Split the groups of a fresh optimizer by part, in place.
 
     Args:
         optimizer: Made by the trainer, before its first step and before any schedule.

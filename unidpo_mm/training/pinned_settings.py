@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .loss_settings import LossSettings
+from .configured_loss import ConfiguredLoss
 
 __all__ = ["FILE", "loss_state", "pinned_settings", "restore_loss_state", "write_settings"]
 
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 FILE = "loss.json"
 
 
-def write_settings(settings: LossSettings, folder: str | Path) -> None:
-    """Writes the loss and its parameters, every one a number, into a checkpoint."""
+def write_settings(settings: ConfiguredLoss, folder: str | Path) -> None:
+    """Write the loss and its parameters, every one a number, into a checkpoint."""
     path = Path(folder) / FILE
     content = {**settings.describe(), "state": loss_state(settings)}
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def loss_state(settings: LossSettings) -> dict[str, Any] | None:
+def loss_state(settings: ConfiguredLoss) -> dict[str, Any] | None:
     """Return what a loss remembers from batch to batch; None for most losses."""
     return None if settings.memory is None else asdict(settings.memory)
 
 
-def restore_loss_state(settings: LossSettings, state: Mapping[str, Any] | None) -> None:
+def restore_loss_state(settings: ConfiguredLoss, state: Mapping[str, Any] | None) -> None:
     """Give a loss back what it remembered, in place."""
     if settings.memory is None or state is None:
         return
@@ -41,8 +41,8 @@ def restore_loss_state(settings: LossSettings, state: Mapping[str, Any] | None) 
             setattr(settings.memory, field.name, state[field.name])
 
 
-def pinned_settings(settings: LossSettings, folder: str | Path) -> LossSettings:
-    """Returns the settings with the `tau_good` of each source that a checkpoint began with.
+def pinned_settings(settings: ConfiguredLoss, folder: str | Path) -> ConfiguredLoss:
+    """Return the settings with the `tau_good` of each source that a checkpoint began with.
 
     Args:
         settings: As the recipe and the rows of today make them.

@@ -15,17 +15,17 @@ class Throughput:
         self._last = 0.0
 
     def start_step(self, step: int) -> None:
-        """Notes the beginning of a step; the first one starts the clock."""
+        """Note the beginning of a step; the first one starts the clock."""
         if self._began is None:
             self._began = self._last = time.perf_counter()
             self._first_step = step
 
     def count(self, units: float) -> None:
-        """Counts units of all processes."""
+        """Count units of all processes."""
         self.units += units
 
     def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
-        """Returns the pace since the last call and the seconds left, and starts anew."""
+        """Return the pace since the last call and the seconds left, and starts anew."""
         if self._began is None:
             return {}
         now = time.perf_counter()

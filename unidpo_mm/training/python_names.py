@@ -11,19 +11,19 @@ IN_MEMORY = "data set '"
 
 PHRASES = (
     (
-        "Name the folder that holds all pictures in the source's 'images', or set its "
+        "Name the folder that holds all images in the source's 'images', or set its "
         "'images_outside' to true",
         "Set `images` of UniDPOConfig to a directory that holds all images",
     ),
     (
-        "Repair the path, or name the folder of the pictures in the source's 'images'",
+        "Repair the path, or name the folder of the images in the source's 'images'",
         "Correct the path, or set `images` of UniDPOConfig to the directory of the images",
     ),
     (
-        "Download the picture and give its path, or set the source's 'fetch_images'",
+        "Download the image and give its path, or set the source's 'fetch_images'",
         "Download the image and pass its path",
     ),
-    ("Scale it down, or raise data.pictures.max_pixels", "Scale it down"),
+    ("Scale it down, or raise data.images.max_pixels", "Scale it down"),
     (
         "set the source's scores.ties to drop",
         "set `scores` of UniDPOConfig to {'ties': 'drop'}",
@@ -49,7 +49,7 @@ PHRASES = (
 """(wording for recipes, wording for Python); tests read every remedy that bad rows lead to."""
 
 KEYS = re.compile(
-    r"\bdata\.(?:pictures\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
+    r"\bdata\.(?:images\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
 )
 """Keys whose last part is the Python name."""
 

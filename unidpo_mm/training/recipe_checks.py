@@ -48,7 +48,7 @@ ELSEWHERE = {
 
 
 def check_loss(recipe: Recipe) -> list[Problem]:
-    """Checks that the loss exists and has the stated parameters, also those of each source."""
+    """Check that the loss exists and has the stated parameters, also those of each source."""
     try:
         config = load_loss(recipe.loss.name).config
     except RecipeError as error:
@@ -150,7 +150,7 @@ def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
-    """Checks that the model's folder, data files and picture folders are there and readable."""
+    """Check that the model's folder, data files and image folders are there and readable."""
     problems = [*_check_model(recipe), *check_output(recipe)]
     for group in ("sources", "eval_sources"):
         for number, source in enumerate(getattr(recipe.data, group)):
@@ -158,9 +158,9 @@ def check_files(recipe: Recipe) -> list[Problem]:
             problems += _check_source(f"{where}.path", source.path)
             images = None if source.images is None else Path(source.images)
             if images is not None and not images.is_dir():
-                found = f"'{images}' is {'not a folder' if images.exists() else 'not there'}"
-                remedy = "Give the folder of the pictures, relative to the recipe or absolute"
-                problems.append(Problem(f"{where}.images", found, remedy))
+                problem = f"'{images}' is {'not a folder' if images.exists() else 'not there'}"
+                remedy = "Give the folder of the images, relative to the recipe or absolute"
+                problems.append(Problem(f"{where}.images", problem, remedy))
     return problems
 
 
@@ -184,8 +184,8 @@ def _check_parameters(
     typed = {}
     for name, value in given.items():
         if name not in names:
-            found = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
-            problems.append(Problem(f"{where}.{name}", found, f"Choose another; {has}"))
+            problem = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
+            problems.append(Problem(f"{where}.{name}", problem, f"Choose another; {has}"))
         elif wrong := _check_type(f"{where}.{name}", value, hints[name]):
             problems += wrong
         else:
@@ -194,7 +194,7 @@ def _check_parameters(
 
 
 def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
-    """Builds the config from all parameters; if it is refused, from each alone to find them all."""
+    """Build the config from all parameters; if it is refused, from each alone to find them all."""
     reason = _refusal(config, typed)
     if reason is None:
         return []
@@ -245,14 +245,14 @@ def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:
 
 
 def _enum_values(hint: Any) -> list[str]:
-    """Returns the values of an enumeration that text is turned into, as transformers does."""
+    """Return the values of an enumeration that text is turned into, as transformers does."""
     kinds = (hint, *get_args(hint))
     members = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
     return [str(item.value) for member in members for item in member]
 
 
 def _validated(value: Any, hint: Any) -> Any:
-    """Validates as JSON: strict about numbers and text, yet a list may stand for a tuple."""
+    """Validate as JSON: strict about numbers and text, yet a list may stand for a tuple."""
     return _adapter(hint).validate_json(json.dumps(value), strict=True)
 
 

@@ -15,6 +15,7 @@ from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
+from ..modeling.logp_model import LogpModel
 from ..modeling.peft_models import check_scorable, is_peft_model
 from ..modeling.reference import (
     FrozenCopy,
@@ -27,10 +28,9 @@ from ..modeling.reference import (
     resolve_kind,
     trains_adapter_only,
 )
-from ..modeling.scoring import ScoringModel
 from ..plugins import suggestion
 from .config import UniDPOConfig
-from .loss_settings import LossSettings
+from .configured_loss import ConfiguredLoss
 from .optimizer import check_optimizer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = ["FillCache", "build_run_reference", "compute_dtype", "loading_source"
 
 
 def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
-    """Returns where a model, or the processor of a loaded one, comes from."""
+    """Return where a model, or the processor of a loaded one, comes from."""
     name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
     given = dict(args.model_init_kwargs or {})
     return ModelSource(
@@ -56,11 +56,11 @@ def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
 
 def build_run_reference(
     ref_model: str | nn.Module | None,
-    scorer: ScoringModel,
+    logp_model: LogpModel,
     family: AdapterFamily,
     adapter: Adapter,
     args: UniDPOConfig,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
 ) -> Reference | None:
     """Return the reference of a run: the policy before its first step, or a model of its own.
 
@@ -70,30 +70,32 @@ def build_run_reference(
         return None
     cached = args.reference == "cached"
     if args.ref_adapter_name is not None:
-        source: Reference = _named_adapter(args.ref_adapter_name, ref_model, scorer, adapter, args)
+        source: Reference = _named_adapter(
+            args.ref_adapter_name, ref_model, logp_model, adapter, args
+        )
     elif ref_model is not None:
-        source = _other_model(ref_model, scorer, family, adapter, args)
-    elif cached and args.reference_build == "before" and not trains_adapter_only(scorer):
+        source = _other_model(ref_model, logp_model, family, adapter, args)
+    elif cached and args.reference_build == "before" and not trains_adapter_only(logp_model):
         source = FirstState(adapter)
     else:
         kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
-        source = make_reference(_agreed_kind(kind, scorer, args), scorer, adapter)
+        source = make_reference(_agreed_kind(kind, logp_model, args), logp_model, adapter)
     if not cached:
         return source
     described: list[Any] = [None]
     if args.process_index == 0:  # the first process alone may have all weights
-        dtype = compute_dtype(args, scorer)
-        described = [reference_fingerprint(source, scorer, compute_dtype=dtype)]
+        dtype = compute_dtype(args, logp_model)
+        described = [reference_fingerprint(source, logp_model, compute_dtype=dtype)]
     fingerprint, about = broadcast_object_list(described)[0]
     return CachedReference(source, ReferenceStore(fingerprint, about))
 
 
-def _agreed_kind(kind: ReferenceKind, scorer: ScoringModel, args: UniDPOConfig) -> ResolvedKind:
+def _agreed_kind(kind: ReferenceKind, logp_model: LogpModel, args: UniDPOConfig) -> ResolvedKind:
     """Return the kind of reference; the first process decides, which may alone have the weights."""
     outcome: list[Any] = [None]
     if args.process_index == 0:
         try:
-            outcome = [resolve_kind(kind, scorer)]
+            outcome = [resolve_kind(kind, logp_model)]
         except ModelError as error:
             outcome = [error]
     agreed = broadcast_object_list(outcome)[0]
@@ -106,12 +108,12 @@ def _agreed_kind(kind: ReferenceKind, scorer: ScoringModel, args: UniDPOConfig) 
 def _named_adapter(
     name: str,
     ref_model: str | nn.Module | None,
-    scorer: ScoringModel,
+    logp_model: LogpModel,
     adapter: Adapter,
     args: UniDPOConfig,
 ) -> FrozenLora:
     """Return a reference that is one of the adapters of the policy itself, as in TRL."""
-    model: Any = scorer.model
+    model: Any = logp_model.model
     loaded = list(model.peft_config) if is_peft_model(model) else []
     problem, remedy = None, ""
     if ref_model is not None or args.reference not in ("auto", "cached"):
@@ -129,19 +131,19 @@ def _named_adapter(
         remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
     if problem is not None:
         raise ModelError(Problem("ref_adapter_name", problem, remedy))
-    return FrozenLora(scorer, adapter, name)
+    return FrozenLora(logp_model, adapter, name)
 
 
-def compute_dtype(args: UniDPOConfig, scorer: ScoringModel) -> torch.dtype:
-    """Returns the format that matrix products run in."""
+def compute_dtype(args: UniDPOConfig, logp_model: LogpModel) -> torch.dtype:
+    """Return the format that matrix products run in."""
     if args.bf16 or args.fp16:
         return torch.bfloat16 if args.bf16 else torch.float16
-    return next(scorer.parameters()).dtype
+    return next(logp_model.parameters()).dtype
 
 
 def _other_model(
     ref_model: str | nn.Module,
-    scorer: ScoringModel,
+    logp_model: LogpModel,
     family: AdapterFamily,
     adapter: Adapter,
     args: UniDPOConfig,
@@ -151,18 +153,18 @@ def _other_model(
         raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
         ref_model = load_weights(loading_source(ref_model, args), family)
-    shared = {id(p) for p in scorer.parameters() if p.requires_grad}
-    if ref_model is scorer.model or any(id(p) in shared for p in ref_model.parameters()):
+    shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
+    if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
         problem = (
             "ref_model is the very model that trains"
-            if ref_model is scorer.model
+            if ref_model is logp_model.model
             else "ref_model shares weights that train with the model, so it would change as well "
             "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
         )
         remedy = "Remove it: the trainer keeps a frozen copy of what trains"
         raise ModelError(Problem("ref_model", problem, remedy))
     check_scorable(ref_model, "ref_model")
-    other = ScoringModel(ref_model, chunk_size=args.logps_chunk_size)
+    other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
     return FrozenCopy(other, adapter, own_vision=True)
 
 
@@ -234,7 +236,7 @@ class FillCache(TrainerCallback):
 
 
 def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:
-    """Computes what a cached reference lacks for the rows of a run, with a bar of its own."""
+    """Compute what a cached reference lacks for the rows of a run, with a bar of its own."""
     loaders = [trainer.get_train_dataloader()]
     sets = trainer.eval_dataset
     for dataset in sets.values() if isinstance(sets, dict) else [sets]:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ..adapter import Adapter, AdapterOptions
 from ..errors import ModelError, Problem
 from ..modeling.load import ModelSource, load_model
+from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.packing import enable_packing
-from ..modeling.scoring import ScoringModel, unwrap_peft
-from ..modeling.vision import PictureFeatures
+from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch
-from .loss_settings import LossSettings, make_loss_settings
+from .configured_loss import ConfiguredLoss, configure_loss
 from .nonfinite import DUMP_FILE, rank_file
 from .pinned_settings import restore_loss_state
 from .step import preference_step
@@ -80,7 +80,7 @@ class _RecordedReference:
         self.logps = logps
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, pictures: PictureFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         return self.logps
 
@@ -103,18 +103,18 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
         ModelError: If the folder is not a dump, or its model cannot be loaded.
     """
     content = _read(folder)
-    scorer, adapter = _load_policy(folder / "model", content, device)
+    logp_model, adapter = _load_policy(folder / "model", content, device)
     loss = dict(content["loss"])
     name, by_source = loss.pop("name"), loss.pop("by_source")
-    settings = make_loss_settings(name, loss, by_source)
+    settings = configure_loss(name, loss, by_source)
     restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):
         saved = torch.load(folder / rank_file(rank), map_location=device, weights_only=True)
         torch.set_rng_state(saved["rng_state"].cpu())
         for entry in saved["batches"]:
-            units += _step(scorer, adapter, settings, entry, content)
-    gradients = [(n, p.grad) for n, p in scorer.model.named_parameters() if p.grad is not None]
+            units += _step(logp_model, adapter, settings, entry, content)
+    gradients = [(n, p.grad) for n, p in logp_model.model.named_parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
     return Replay(
         step=content["step"],
@@ -126,9 +126,9 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
 
 
 def _step(
-    scorer: ScoringModel,
+    logp_model: LogpModel,
     adapter: Adapter,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     entry: Mapping[str, Any],
     content: Mapping[str, Any],
 ) -> list[ReplayedUnit]:
@@ -138,7 +138,7 @@ def _step(
     reference = None if entry["reference"] is None else _RecordedReference(entry["reference"])
     with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
         output = preference_step(
-            scorer, batch, adapter=adapter, settings=settings, reference=reference
+            logp_model, batch, adapter=adapter, settings=settings, reference=reference
         )
     (output.loss_sum / max(content["units"], 1e-12)).backward()
     rows = zip(
@@ -164,7 +164,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _load_policy(
     folder: Path, content: Mapping[str, Any], device: torch.device | str
-) -> tuple[ScoringModel, Adapter]:
+) -> tuple[LogpModel, Adapter]:
     """Return the policy as it was before the step, each weight in its number format."""
     from peft import PeftConfig, PeftModel
 
@@ -191,9 +191,9 @@ def _load_policy(
         parameter.data = parameter.data.to(getattr(torch, recorded["dtype"]))
         parameter.requires_grad_(recorded["trains"])
     enable_packing(unwrap_peft(model))
-    scorer = ScoringModel(model.to(device), chunk_size=content["chunk_size"])
+    logp_model = LogpModel(model.to(device), chunk_size=content["chunk_size"])
     if not content["dropout"]:
         from ..modeling.parts import disable_dropout
 
         disable_dropout(model)
-    return scorer.train(), loaded.adapter
+    return logp_model.train(), loaded.adapter

@@ -126,8 +126,8 @@ def refuse_changes(
             f"{option}=[{listed}]"
         )
         texts = "; ".join(_described(change, names) for change in refused)
-        found = f"{checkpoint} belongs to another run ({texts})"
-        raise RecipeError(Problem(option, found, remedy))
+        problem = f"{checkpoint} belongs to another run ({texts})"
+        raise RecipeError(Problem(option, problem, remedy))
     return [_described(change, names) for change in changes]
 
 

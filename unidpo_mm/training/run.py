@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..atomic import write_text
 from ..data.load import SourceFile, log_reports
-from ..data.scores import ScorePolicy
+from ..data.scores import ScoreOptions
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
 from ..modeling.processes import errors_shared
@@ -26,9 +26,9 @@ from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
+from .configured_loss import weights_missing_scores
 from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
-from .loss_settings import weighs_missing
 from .resume import refuse_changes
 from .run_lock import exclusive
 from .run_record import (
@@ -189,8 +189,8 @@ class WriteRecord(TrainerCallback):
 
 
 def check_from_recipe(recipe: Recipe) -> None:
-    """Reads recipe, data and model as a run would, prints what it would do, and stops."""
-    from .start_report import print_start
+    """Read recipe, data and model as a run would, prints what it would do, and stops."""
+    from .startup_report import print_startup_report
 
     folder = Path(recipe.train.output_dir)
     known = folder.exists()
@@ -200,11 +200,11 @@ def check_from_recipe(recipe: Recipe) -> None:
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
-    print_start(trainer, max_steps=steps, console=Console())
+    print_startup_report(trainer, max_steps=steps, console=Console())
 
 
 def trainer_for(recipe: Recipe) -> UniDPOTrainer:
-    """Returns the trainer of a recipe, its data read and its model loaded.
+    """Return the trainer of a recipe, its data read and its model loaded.
 
     Raises:
         UniDPOError: With the problems of all data files at once, else of settings or model.
@@ -234,7 +234,7 @@ def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     training, held_out = read_run_files(
         [source_file(source, data) for source in data.sources],
         [source_file(source, data) for source in data.eval_sources],
-        arguments_of(recipe).loss_settings(),
+        arguments_of(recipe).configured_loss(),
         data.score_scale,
     )
     log_reports([*training.reports, *held_out.reports])
@@ -255,24 +255,24 @@ def _problems_of_good_rows(
         _, adapter = load_family_and_adapter(recipe.model.name_or_path, args)
     except UniDPOError as error:
         return error.problems
-    return examine_rows(train_rows, eval_rows, args, args.loss_settings(), adapter).problems
+    return examine_rows(train_rows, eval_rows, args, args.configured_loss(), adapter).problems
 
 
 def source_file(source: SourceSection, data: DataSection) -> SourceFile:
-    """Returns what the data layer needs to know of a source."""
+    """Return what the data layer needs to know of a source."""
     given = source.model_dump(exclude={"scores", "loss"})
     scores = source.scores or ScoresSection()
-    policy = ScorePolicy(**scores.model_dump())
+    policy = ScoreOptions(**scores.model_dump())
     return SourceFile(
         **given,
         scores=policy,
-        max_pixels=data.pictures.max_pixels,
-        fetch_private_addresses=data.pictures.fetch_private_addresses,
+        max_pixels=data.images.max_pixels,
+        fetch_private_addresses=data.images.fetch_private_addresses,
     )
 
 
 def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
-    """Returns the loss parameters of a source: its own, and the weight of pairs without scores.
+    """Return the loss parameters of a source: its own, and the weight of pairs without scores.
 
     Raises:
         RecipeError: If the loss needs the scores of all pairs.
@@ -281,7 +281,7 @@ def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
     if source.scores is None or source.scores.missing == "error":
         return own
     found = load_loss(loss)
-    if weighs_missing(loss):
+    if weights_missing_scores(loss):
         own["missing_quality"] = source.scores.missing
     elif found.needs_scores(found.config()):
         where = f"data source '{source.name or source.path}', scores.missing"
@@ -292,7 +292,7 @@ def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
 
 
 def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Returns the loss parameters of each source that has its own.
+    """Return the loss parameters of each source that has its own.
 
     Raises:
         RecipeError: If two sources of one name differ: rows know their source by its name.
@@ -312,7 +312,7 @@ def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def arguments_of(recipe: Recipe) -> UniDPOConfig:
-    """Returns the trainer's settings of a recipe; docs/recipe.md shows the same table.
+    """Return the trainer's settings of a recipe; docs/recipe.md shows the same table.
 
     Raises:
         RecipeError: If transformers refuses an argument.
@@ -344,7 +344,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
         "model_init_kwargs": init,
         "max_length": data.max_length,
         "length_policy": data.length_policy,
-        "max_skipped_fraction": data.pictures.max_skipped_fraction,
+        "max_skipped_fraction": data.images.max_skipped_fraction,
         "eval_fraction": data.eval_fraction,
         "data_seed": data.seed,
         "feature_cache_gb": data.feature_cache_gb,
@@ -362,7 +362,7 @@ def arguments_of(recipe: Recipe) -> UniDPOConfig:
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
-    """Writes the resolved recipe and what the run started with into the output folder."""
+    """Write the resolved recipe and what the run started with into the output folder."""
     folder = Path(recipe.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RECIPE_FILE, dump_recipe(recipe))

@@ -23,8 +23,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.digest import data_digest
 from ..errors import ModelError, Problem
+from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.processes import barrier, errors_shared, gather_objects
-from ..modeling.scoring import ScoringModel, unwrap_peft
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,
@@ -63,7 +63,7 @@ class SavingTrainer(Trainer):
     """
 
     args: UniDPOConfig
-    model: ScoringModel
+    model: LogpModel
     parts: RunParts
     option_names: Mapping[str, str]
     interruption: Interruption
@@ -85,7 +85,7 @@ class SavingTrainer(Trainer):
         return {
             "options": recorded_options(self.args),
             "processes": self.args.world_size,
-            "model": describe_model(parts.scorer.model, parts.adapter),
+            "model": describe_model(parts.logp_model.model, parts.adapter),
             "data": data_digest(parts.train_rows).to_json(),
             "eval_data": data_digest(parts.eval_rows).to_json() if parts.eval_rows else None,
             "versions": {name: version(name) for name in COMPARED_PACKAGES},
@@ -282,7 +282,7 @@ class SavingTrainer(Trainer):
 
         transformers lets the first process of all nodes write them, despite `save_on_each_node`.
         """
-        model: Any = unwrap_peft(self.parts.scorer.model)
+        model: Any = unwrap_peft(self.parts.logp_model.model)
         if not self.args.save_on_each_node:
             yield
             return
@@ -295,10 +295,10 @@ class SavingTrainer(Trainer):
     @contextlib.contextmanager
     def _plain_model(self) -> Iterator[None]:
         """Show transformers the model without its scoring module for a while."""
-        scorer = self.model
-        plain: Any = scorer.model
+        logp_model = self.model
+        plain: Any = logp_model.model
         self.model = plain
         try:
             yield
         finally:
-            self.model = scorer
+            self.model = logp_model

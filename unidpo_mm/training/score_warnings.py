@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..losses.weights import quality_weight
 from ..records import PreferenceRow
-from .loss_settings import LossSettings
+from .configured_loss import ConfiguredLoss
 
 __all__ = ["score_warnings"]
 
@@ -27,10 +27,10 @@ USED = 0.2
 
 def score_warnings(
     rows: Sequence[PreferenceRow],
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     declared: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[str]:
-    """Returns a sentence for each thing about the scores of a source that cannot be meant.
+    """Return a sentence for each thing about the scores of a source that cannot be meant.
 
     Args:
         rows: Training rows, scores in the unit of the run.
@@ -52,12 +52,14 @@ def score_warnings(
     return found
 
 
-def _parameter(settings: LossSettings, source: str, name: str) -> float | None:
+def _parameter(settings: ConfiguredLoss, source: str, name: str) -> float | None:
     value = settings.by_source.get(source, {}).get(name, getattr(settings.config, name, None))
     return float(value) if isinstance(value, int | float) else None
 
 
-def _about_eta(source: str, chosen: Tensor, rejected: Tensor, settings: LossSettings) -> list[str]:
+def _about_eta(
+    source: str, chosen: Tensor, rejected: Tensor, settings: ConfiguredLoss
+) -> list[str]:
     eta = _parameter(settings, source, "eta")
     if eta is None or getattr(settings.config, "quality_weight", "score") != "score":
         return []
@@ -77,7 +79,7 @@ def _about_eta(source: str, chosen: Tensor, rejected: Tensor, settings: LossSett
     return []
 
 
-def _about_tau_good(source: str, chosen: Tensor, settings: LossSettings) -> list[str]:
+def _about_tau_good(source: str, chosen: Tensor, settings: ConfiguredLoss) -> list[str]:
     tau_good = _parameter(settings, source, "tau_good")
     weight = _parameter(settings, source, "nll_lambda")
     if tau_good is None or not weight:

@@ -12,13 +12,14 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
-from ..data.groups import group_by_prompt, weigh_by_group
+from ..data.groups import group_by_prompt, weight_by_group
 from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
+from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
@@ -39,14 +40,13 @@ from ..modeling.peft_models import (
 )
 from ..modeling.peft_saving import save_active_adapter_only
 from ..modeling.reference import FrozenCopy, Reference
-from ..modeling.scoring import ScoringModel, unwrap_peft
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
 from .config import UniDPOConfig
-from .data_options import score_policy
+from .configured_loss import ConfiguredLoss
+from .data_options import score_options
 from .examine import examine_rows
-from .loss_settings import LossSettings
 from .memory_policy import parse_memory
 from .python_names import in_python
 from .references import build_run_reference, compute_dtype, loading_source
@@ -64,11 +64,11 @@ class RunParts:
     """Everything that the trainer needs, ready-made.
 
     Attributes:
-        scorer: The policy inside its scoring module.
+        logp_model: The policy inside its scoring module.
         reference: The reference, or None where the loss uses none.
         family, adapter: The model's family and its adapter.
         settings: The loss, every parameter a number.
-        features: Keeps features of pictures between batches; None where that is off or something
+        features: Keeps features of images between batches; None where that is off or something
             between pixels and language model trains.
         unpackable: Why rows cannot be packed for this model; None where they can.
         train_rows, eval_rows: The data.
@@ -76,11 +76,11 @@ class RunParts:
         preflight: What a pass over the data found; None if it was switched off.
     """
 
-    scorer: ScoringModel
+    logp_model: LogpModel
     reference: Reference | None
     family: AdapterFamily
     adapter: Adapter
-    settings: LossSettings
+    settings: ConfiguredLoss
     features: FeatureStore | None
     unpackable: str | None
     train_rows: Sequence[PreferenceRow]
@@ -116,12 +116,12 @@ def prepare_run(
     ref_model: str | nn.Module | None = None,
     peft_config: Any = None,
 ) -> RunParts:
-    """Returns the parts of a run; see `UniDPOTrainer` for the arguments.
+    """Return the parts of a run; see `UniDPOTrainer` for the arguments.
 
     Raises:
         UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
     """
-    settings = args.loss_settings()
+    settings = args.configured_loss()
     parse_memory(args.memory)
     family, adapter = load_family_and_adapter(model, args, processing_class)
     if isinstance(peft_config, LoraSettings):
@@ -132,22 +132,22 @@ def prepare_run(
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
     _check_reached(policy, [*train_rows])
-    scorer = ScoringModel(policy, chunk_size=args.logps_chunk_size)
-    reference = build_run_reference(ref_model, scorer, family, adapter, args, settings)
+    logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
+    reference = build_run_reference(ref_model, logp_model, family, adapter, args, settings)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
     if reference is not None:
         cached = isinstance(reference, CachedReference)
-        margin = gate_margin(compute_dtype(args, scorer), cached=cached)
+        margin = gate_margin(compute_dtype(args, logp_model), cached=cached)
         settings = settings.with_gate_margin(margin)
     return RunParts(
-        scorer=scorer,
+        logp_model=logp_model,
         reference=reference,
         family=family,
         adapter=adapter,
         settings=settings,
-        features=_features(scorer, args),
+        features=_features(logp_model, args),
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -159,7 +159,7 @@ def prepare_run(
 def load_family_and_adapter(
     model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
 ) -> tuple[AdapterFamily, Adapter]:
-    """Returns the family that serves a model, by name or as an object, and its adapter."""
+    """Return the family that serves a model, by name or as an object, and its adapter."""
     source = loading_source(model, args)
     config: Any = load_config(source) if isinstance(model, str) else model.config
     family = family_for(config, args.adapter)
@@ -273,7 +273,7 @@ def prepare_data(
     train_dataset: Any,
     eval_dataset: Any,
     args: UniDPOConfig,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     adapter: Adapter,
 ) -> PreparedData:
     """Read, examine and group the rows of a run.
@@ -312,11 +312,11 @@ def prepare_data(
     if settings.loss.unit == "response":
         train_rows = [row.for_responses() for row in train_rows if row.targets()]
     elif args.group_by_prompt:
-        train_rows = group_by_prompt(train_rows, most_pairs=args.per_device_train_batch_size)
+        train_rows = group_by_prompt(train_rows, max_pairs=args.per_device_train_batch_size)
         for name, rows in sets.items():
-            sets[name] = group_by_prompt(rows, most_pairs=args.per_device_eval_batch_size)
+            sets[name] = group_by_prompt(rows, max_pairs=args.per_device_eval_batch_size)
     if args.pair_weighting == "group":
-        train_rows = weigh_by_group(train_rows)
+        train_rows = weight_by_group(train_rows)
     return PreparedData(
         train_rows=train_rows,
         eval_rows=[row for rows in sets.values() for row in rows],
@@ -348,7 +348,7 @@ def _named_sets(eval_dataset: Any) -> dict[str, Any]:
 
 
 def _read(
-    dataset: Any, source: str, args: UniDPOConfig, settings: LossSettings
+    dataset: Any, source: str, args: UniDPOConfig, settings: ConfiguredLoss
 ) -> tuple[list[PreferenceRow], list[Problem]]:
     """Return the rows of a data set in memory; rows of a recipe's sources come ready-made."""
     scale = args.score_scale
@@ -356,7 +356,7 @@ def _read(
         path=source,
         name=source,
         images=None if args.images is None else str(args.images),
-        scores=score_policy(args),
+        scores=score_options(args),
         needs_scores=settings.needs_scores(source),
         reasoning=args.reasoning,
     )
@@ -369,15 +369,15 @@ def _read(
     return loaded.rows, loaded.problems
 
 
-def _features(scorer: ScoringModel, args: UniDPOConfig) -> FeatureStore | None:
-    """Returns the store of features; a tower that trains gives others at every step."""
-    model = unwrap_peft(scorer.model)
-    if args.feature_cache_gb <= 0 or not scorer.takes_features:
+def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:
+    """Return the store of features; a tower that trains gives others at every step."""
+    model = unwrap_peft(logp_model.model)
+    if args.feature_cache_gb <= 0 or not logp_model.takes_features:
         return None
     if trains_vision(model):
-        logger.warning("features of pictures are not cached: tower or projector train")
+        logger.warning("features of images are not cached: tower or projector train")
         return None
-    settings = versions_of(model, compute_dtype(args, scorer))
+    settings = versions_of(model, compute_dtype(args, logp_model))
     found: list[Any] = [None]
     if args.process_index == 0:
         found = [weights_fingerprint(vision_weights(model), settings)]
@@ -386,11 +386,11 @@ def _features(scorer: ScoringModel, args: UniDPOConfig) -> FeatureStore | None:
 
 
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
-    """Lets policy and reference take packed rows; says why one of them cannot."""
+    """Let policy and reference take packed rows; says why one of them cannot."""
     reason = enable_packing(unwrap_peft(policy))
     if isinstance(reference, CachedReference):
         reference = reference.source
     if isinstance(reference, FrozenCopy):
-        of_reference = enable_packing(unwrap_peft(reference.scorer.model))
+        of_reference = enable_packing(unwrap_peft(reference.logp_model.model))
         reason = reason or (of_reference and f"the reference: {of_reference}")
     return reason

@@ -2,8 +2,8 @@
 
     batch -> token log-probabilities -> sums per response -> pairs -> weights and loss
 
-Follow a row further: `data/collate.py` built the batch, `modeling/scoring.py` runs the model,
-`loss_settings.py` gives each pair the parameters of its source, `losses/<name>.py` holds the
+Follow a row further: `data/collate.py` built the batch, `modeling/logp_model.py` runs the model,
+`configured_loss.py` gives each pair the parameters of its source, `losses/<name>.py` holds the
 formula. Nothing here needs a trainer.
 """
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..cache.feature_store import FeatureStore
+from ..modeling.logp_model import compute_logps
 from ..modeling.logprobs import sequence_logps
 from ..modeling.reference import Reference
-from ..modeling.scoring import score
-from ..modeling.vision import PictureFeatures
+from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
-from .loss_settings import LossSettings
+from .configured_loss import ConfiguredLoss
 
 __all__ = ["StepOutput", "pair_up", "preference_step"]
 
@@ -50,11 +50,11 @@ def preference_step(
     batch: GroupBatch,
     *,
     adapter: Adapter,
-    settings: LossSettings,
+    settings: ConfiguredLoss,
     reference: Reference | None,
     features: FeatureStore | None = None,
 ) -> StepOutput:
-    """Scores a batch under policy and reference and returns the loss of each unit.
+    """Score a batch under policy and reference and returns the loss of each unit.
 
     Args:
         policy: The scoring module, as prepared.
@@ -62,19 +62,19 @@ def preference_step(
         adapter: Turns the batch into forward inputs.
         settings: The loss and its parameters for each source.
         reference: Needed where the loss uses one.
-        features: Keeps features of pictures between batches; None for nowhere.
+        features: Keeps features of images between batches; None for nowhere.
     """
-    reference_logps, pictures = None, PictureFeatures(features, batch.picture_keys)
+    reference_logps, images = None, ImageFeatures(features, batch.image_digests)
     if reference is not None:
-        reference_logps = sequence_logps(reference.token_logps(policy, batch, pictures), batch)
-    policy_logps = sequence_logps(score(policy, adapter, batch, pictures), batch)
+        reference_logps = sequence_logps(reference.token_logps(policy, batch, images), batch)
+    policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
     return StepOutput(output, batch.unit_weight(settings.loss.unit), pairs)
 
 
 def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:
-    """Returns the pairs of a batch from the log-probabilities of its responses."""
+    """Return the pairs of a batch from the log-probabilities of its responses."""
     return PairLogps(
         policy_chosen=policy.select(batch.chosen),
         policy_rejected=policy.select(batch.rejected),

@@ -24,7 +24,7 @@ from ..data.batches import GroupDataset
 from ..data.load import rows_from_records
 from ..data.workers import batch_of
 from ..errors import DataError, ModelError, Problem
-from ..modeling.scoring import ScoringModel
+from ..modeling.logp_model import LogpModel
 from ..records import GroupBatch
 from .config import UniDPOConfig
 from .console import ConsoleProgress
@@ -35,7 +35,6 @@ from .evaluation import (
     pick_samples,
     write_samples,
 )
-from .guard import LayoutChoice, check_start
 from .loaders import collator_of, prepared_loader, workers_explained
 from .memory_policy import MemoryPolicy
 from .metrics import MetricSums, policy_only_change
@@ -45,7 +44,8 @@ from .progress import Throughput
 from .references import FillCache
 from .resuming import CheckpointedTrainer
 from .setup import RunParts, prepare_run
-from .start_report import StartReport
+from .startup_checks import LayoutChoice, check_start
+from .startup_report import StartupReport
 from .step import StepOutput, preference_step
 from .step_guard import SampleLog, StepGuard
 
@@ -73,7 +73,7 @@ class UniDPOTrainer(CheckpointedTrainer):
     """
 
     args: UniDPOConfig
-    model: ScoringModel
+    model: LogpModel
     train_dataset: GroupDataset
     eval_dataset: GroupDataset | dict[str, GroupDataset] | None
 
@@ -107,7 +107,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         parts = self.parts
         check_learning_rates(args.learning_rates or {}, parts.family)
         super().__init__(
-            model=parts.scorer,
+            model=parts.logp_model,
             args=args,
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=_evaluation_sets(parts),
@@ -144,7 +144,7 @@ class UniDPOTrainer(CheckpointedTrainer):
                 callback.attach(self)
 
     def _check_start(self) -> LayoutChoice:
-        """Refuses FSDP that would not happen and a model that would be scored wrongly.
+        """Refuse FSDP that would not happen and a model that would be scored wrongly.
 
         Returns:
             The layout of the run.
@@ -163,7 +163,7 @@ class UniDPOTrainer(CheckpointedTrainer):
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Returns micro-batches of whole groups, as many on every process."""
+        """Return micro-batches of whole groups, as many on every process."""
         if not len(self.train_dataset):
             raise DataError(Problem("train_dataset", "there is no row to train on", "Give data"))
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -193,7 +193,7 @@ class UniDPOTrainer(CheckpointedTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Returns the micro-batches of a step and its units over all processes."""
+        """Return the micro-batches of a step and its units over all processes."""
         self.throughput.start_step(self.state.global_step)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         unit = self.parts.settings.loss.unit
@@ -221,7 +221,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Returns this process's share of the mean loss of the optimizer step."""
+        """Return this process's share of the mean loss of the optimizer step."""
         batch = batch_of(inputs).to(self.args.device)
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
@@ -236,7 +236,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         return (loss, output) if return_outputs else loss
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
-        """Calls `step.preference_step` with the parts of this run."""
+        """Call `step.preference_step` with the parts of this run."""
         return preference_step(
             model,
             batch,
@@ -263,7 +263,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Makes the optimizer, with a learning rate for each part that has its own."""
+        """Make the optimizer, with a learning rate for each part that has its own."""
         fresh = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if fresh and self.args.learning_rates:
@@ -282,7 +282,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Returns metrics from sums and counts over all pairs, and writes sample answers."""
+        """Return metrics from sums and counts over all pairs, and writes sample answers."""
         model = self._model_to_evaluate()
         dataset: Any = dataloader.dataset
         with workers_explained(dataset), self.accelerator.autocast():
@@ -304,7 +304,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         return EvalLoopOutput(nothing, nothing, metrics, len(dataset))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the training metrics of the steps since the last log, pace and time left."""
+        """Add the training metrics of the steps since the last log, pace and time left."""
         if "loss" in logs:
             self.train_sums.reduce()
             means = self.train_sums.means()
@@ -316,7 +316,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         super().log(logs, start_time)
 
     def _model_to_evaluate(self) -> nn.Module:
-        """Returns the prepared model, preparing it where training did not."""
+        """Return the prepared model, preparing it where training did not."""
         if not self.is_in_train and not self.accelerator._models:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 self.model_wrapped = self.accelerator.prepare(self.model)
@@ -355,12 +355,12 @@ def _evaluation_sets(parts: RunParts) -> Any:
 
 def own_callbacks() -> tuple[Callable[[UniDPOTrainer], TrainerCallback], ...]:
     """Return what acts when training begins, in this order, and before each optimizer step."""
-    return (StartReport, SampleLog, FillCache, MemoryPolicy, StepGuard)
+    return (StartupReport, SampleLog, FillCache, MemoryPolicy, StepGuard)
 
 
 def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:
-    """Refuses a run that asks for FSDP and would get something else, as on a CPU."""
+    """Refuse a run that asks for FSDP and would get something else, as on a CPU."""
     if args.fsdp and accelerator.distributed_type.value != "FSDP":
-        found = f"FSDP was asked for and accelerate runs {accelerator.distributed_type.value}"
+        problem = f"FSDP was asked for and accelerate runs {accelerator.distributed_type.value}"
         remedy = "Start with a configuration for FSDP on GPUs, or leave fsdp out"
-        raise ModelError(Problem("train.fsdp", found, remedy))
+        raise ModelError(Problem("train.fsdp", problem, remedy))

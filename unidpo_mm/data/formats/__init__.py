@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...records import Domain, PreferenceRow, Response
-from ..images import PictureRules
+from ..images import ImageRules
 
 __all__ = ["Context", "Format"]
 
@@ -21,7 +21,7 @@ class Context:
         source: Name of the source.
         where: File and row, for messages.
         id: Id of a row that has none of its own.
-        pictures: Where relative picture paths start, and what may be opened.
+        images: Where relative image paths start, and what may be opened.
         domain: Domain of the source; None to tell it from the row.
         scale: Maps a score of the source to the scale of the run; raises ValueError for a score
             outside the source's declared scale.
@@ -35,7 +35,7 @@ class Context:
     source: str
     where: str
     id: str
-    pictures: PictureRules
+    images: ImageRules
     domain: Domain | None
     scale: Callable[[float], float]
     pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]]

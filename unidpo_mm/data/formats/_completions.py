@@ -18,7 +18,7 @@ def completions_of(
     column: str = "completions",
     some_unrated: bool = False,
 ) -> list[Response]:
-    """Returns the answers of a row with their scores.
+    """Return the answers of a row with their scores.
 
     Args:
         row: The row.
@@ -45,13 +45,13 @@ def completions_of(
 
 
 def _items(row: RowReader, column: str) -> list[Any]:
-    """Returns a list of records; some libraries turn one into a record of lists."""
+    """Return a list of records; some libraries turn one into a record of lists."""
     value, items = row.get(column), []
     if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
         lengths = {len(one) for one in value.values()}
         if len(lengths) > 1:
-            found = f"the lists of {', '.join(map(str, value))} have different lengths"
-            row.note(column, found, "Give every answer each of them")
+            problem = f"the lists of {', '.join(map(str, value))} have different lengths"
+            row.note(column, problem, "Give every answer each of them")
             return []
         items = [{key: one[n] for key, one in value.items()} for n in range(lengths.pop())]
     elif isinstance(value, list | tuple):

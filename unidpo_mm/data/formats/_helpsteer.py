@@ -12,7 +12,7 @@ TURN = "<extra_id_1>"
 
 
 def turns_of(prompt: Any) -> Any:
-    """Returns a prompt of several turns as messages; any other as it is."""
+    """Return a prompt of several turns as messages; any other as it is."""
     if not (isinstance(prompt, str) and TURN in prompt):
         return prompt
     first, *others = prompt.split(TURN)
@@ -25,7 +25,7 @@ def turns_of(prompt: Any) -> Any:
 
 
 def pair_by_strength(row: RowReader, first: str, second: str, strength: str) -> PreferenceRow:
-    """Returns the row of two answers and the strength of the preference between them.
+    """Return the row of two answers and the strength of the preference between them.
 
     Args:
         row: The row, its prompt read.

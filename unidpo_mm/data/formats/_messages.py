@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 PLACEHOLDER = "<image>"
-"""What stands for a picture in a string, whatever the model's own token is."""
+"""What stands for an image in a string, whatever the model's own token is."""
 THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
 """What may hold a part of an answer beside its text."""
 LINE_BREAK = re.compile(r"^\r?\n")
@@ -42,25 +42,23 @@ class Prompt:
     Attributes:
         messages: Its turns.
         raw: It was a plain string.
-        pictures: The pictures that stand inside its parts, in order.
+        images: The images that stand inside its parts, in order.
     """
 
     messages: tuple[Message, ...]
     raw: bool
-    pictures: tuple[Any, ...] = field(default=())
+    images: tuple[Any, ...] = field(default=())
 
-    def with_slots(self, pictures: int) -> "Prompt":
-        """Returns the prompt with its pictures in front, where it says nothing of their place."""
-        if not (pictures and self.messages) or any(
-            message.image_slots for message in self.messages
-        ):
+    def with_slots(self, images: int) -> "Prompt":
+        """Return the prompt with its images in front, where it says nothing of their place."""
+        if not (images and self.messages) or any(message.image_slots for message in self.messages):
             return self
         messages = list(self.messages)
         first = next((n for n, m in enumerate(messages) if m.role == "user"), 0)
-        slots = tuple(ImageSlot() for _ in range(pictures))
+        slots = tuple(ImageSlot() for _ in range(images))
         parts = slots + messages[first].parts
         messages[first] = dataclasses.replace(messages[first], parts=parts)
-        return Prompt(tuple(messages), self.raw, self.pictures)
+        return Prompt(tuple(messages), self.raw, self.images)
 
 
 def prompt_of(value: Any, *, arrow: bool = False) -> Prompt:
@@ -78,17 +76,15 @@ def prompt_of(value: Any, *, arrow: bool = False) -> Prompt:
         remedy = "Give a string, or a list of {'role', 'content'} messages"
         raise WrongValue(f"found {describe(value)}", remedy)
     if plain and not value.strip():
-        raise WrongValue(
-            "the prompt is empty", "Write a prompt; <image> stands for a picture alone"
-        )
-    pictures: list[Any] = []
+        raise WrongValue("the prompt is empty", "Write a prompt; <image> stands for an image alone")
+    images: list[Any] = []
     turns = [{"role": "user", "content": value}] if plain else value
-    messages = tuple(_message(turn, pictures, arrow=arrow) for turn in turns)
-    return Prompt(messages, plain, tuple(pictures))
+    messages = tuple(_message(turn, images, arrow=arrow) for turn in turns)
+    return Prompt(messages, plain, tuple(images))
 
 
 def answer_of(value: Any, prompt: Sequence[Message]) -> str:
-    """Returns the text of an answer: a string, or a conversation that ends with it.
+    """Return the text of an answer: a string, or a conversation that ends with it.
 
     A conversation may repeat the prompt before the answer, as many public data sets do.
 
@@ -114,18 +110,18 @@ def answer_of(value: Any, prompt: Sequence[Message]) -> str:
     continues = before not in allowed and (longer or extra[0][0] == "assistant")
     if answer.role == "assistant" and continues:
         roles = ", ".join(role for role, _ in [*extra, (answer.role, "")])
-        found = f"{len(extra) + 1} messages follow the prompt ({roles}), and a response is one"
+        problem = f"{len(extra) + 1} messages follow the prompt ({roles}), and a response is one"
         remedy = (
             "Cut the dialogues after the first assistant message that differs, or remove the row"
         )
-        raise WrongValue(found, remedy)
+        raise WrongValue(problem, remedy)
     if answer.role != "assistant" or before not in allowed:
         roles = ", ".join(turn.role for turn in messages)
         remedy = "Give the assistant's message alone, or the prompt followed by it"
         raise WrongValue(f"found messages of {roles}", remedy)
     if answer.image_slots:
-        remedy = "Remove it: pictures belong to the prompt"
-        raise WrongValue("the answer holds a picture placeholder", remedy)
+        remedy = "Remove it: images belong to the prompt"
+        raise WrongValue("the answer holds an image placeholder", remedy)
     extras = json_of(answer.extras or "{}")
     for name in THOUGHTS & extras.keys():
         remedy = "Write it into the content, as the model's template writes it, or remove it"
@@ -170,8 +166,8 @@ def _tool(value: Any, remedy: str, *, arrow: bool) -> Mapping[str, Any]:
     tool = _without_nulls(tool) if arrow and tool is value else tool
     for schema in (tool, tool.get("function")):
         if isinstance(schema, Mapping) and isinstance(schema.get("parameters"), str):
-            found = "the parameters of a tool are"
-            parameters = _parsed(schema["parameters"], found, "Use a JSON schema")
+            problem = "the parameters of a tool are"
+            parameters = _parsed(schema["parameters"], problem, "Use a JSON schema")
             changed = {**schema, "parameters": parameters}
             return changed if schema is tool else {**tool, "function": changed}
     return tool
@@ -204,8 +200,8 @@ def _call(value: Any) -> Any:
     remedy = "Use an object, or JSON text of one"
     parsed = _parsed(arguments, "the arguments of a tool call are", remedy) if arguments else {}
     if not isinstance(parsed, Mapping):
-        found = f"the arguments of a tool call are JSON text of {describe(parsed)}"
-        raise WrongValue(found, remedy)
+        problem = f"the arguments of a tool call are JSON text of {describe(parsed)}"
+        raise WrongValue(problem, remedy)
     return {**call, "arguments": parsed}
 
 
@@ -260,9 +256,7 @@ def describe(value: Any) -> str:
     return "nothing" if value is None else f"{type(value).__name__} ({brief(value)!r})"
 
 
-def _message(
-    turn: Any, pictures: list[Any], *, answer: bool = False, arrow: bool = False
-) -> Message:
+def _message(turn: Any, images: list[Any], *, answer: bool = False, arrow: bool = False) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         remedy = "Write each message as {'role': ..., 'content': ...}"
         raise WrongValue(f"a message is {describe(turn)}", remedy)
@@ -280,7 +274,7 @@ def _message(
         text = _unbroken(content)  # in an answer <image> is a word as any other
         return Message(turn["role"], (text,) if answer else _split(text), written)
     if isinstance(content, list | tuple):
-        parts = tuple(_part(part, pictures) for part in content)
+        parts = tuple(_part(part, images) for part in content)
         return Message(turn["role"], parts, written)
     if content is None and "tool_calls" in extras:
         return Message(turn["role"], (), written)
@@ -288,15 +282,13 @@ def _message(
     raise WrongValue(f"a message's content is {describe(content)}", remedy)
 
 
-def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
+def _part(part: Any, images: list[Any]) -> str | ImageSlot:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("image", "image_url"):
         given = [part.get(name) for name in ("image", "path", "url", "image_url", "base64")]
         found = next((one for one in given if not is_no_image(one)), None)
         if found is not None:
-            pictures.append(
-                found["url"] if isinstance(found, Mapping) and "url" in found else found
-            )
+            images.append(found["url"] if isinstance(found, Mapping) and "url" in found else found)
         return ImageSlot()
     if kind == "text" and isinstance(part.get("text"), str):
         return _unbroken(part["text"])
@@ -307,7 +299,7 @@ def _part(part: Any, pictures: list[Any]) -> str | ImageSlot:
 
 
 def _unbroken(text: str) -> str:
-    """Returns a text that can be written as UTF-8.
+    """Return a text that can be written as UTF-8.
 
     Raises:
         WrongValue: If it holds half of a surrogate pair, as badly cut JSON does.
@@ -315,15 +307,15 @@ def _unbroken(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        found = f"the text holds half a character at position {error.start}"
-        raise WrongValue(found, "Write the text again, whole") from error
+        problem = f"the text holds half a character at position {error.start}"
+        raise WrongValue(problem, "Write the text again, whole") from error
     return text
 
 
 def _split(text: str) -> tuple[str | ImageSlot, ...]:
-    """Splits a string at its placeholders.
+    """Split a string at its placeholders.
 
-    The line break after those that it begins with belongs to them: how a picture in front is set
+    The line break after those that it begins with belongs to them: how an image in front is set
     off from the question is the business of a model's template.
     """
     pieces: list[str | ImageSlot] = []

@@ -23,10 +23,10 @@ from ..wrong import WrongValue, brief
 from . import Context
 from ._messages import Prompt, answer_of, describe, is_empty, prompt_of, tools_of
 
-__all__ = ["COMMON", "PICTURES", "SCORES", "RowReader"]
+__all__ = ["COMMON", "IMAGES", "SCORES", "RowReader"]
 
-PICTURES = frozenset({"images", "image"})
-COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | PICTURES
+IMAGES = frozenset({"images", "image"})
+COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | IMAGES
 """Columns that every format reads where they are there."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
@@ -35,8 +35,8 @@ MAX_ID = 500
 
 REFUSED = {
     "rejected_images": (
-        "other pictures for the rejected answer are not understood yet",
-        "Remove the column: both answers see the pictures of the prompt",
+        "other images for the rejected answer are not understood yet",
+        "Remove the column: both answers see the images of the prompt",
     ),
     "video": ("videos are not understood yet", "Remove the row"),
     "videos": ("videos are not understood yet", "Remove the row"),
@@ -54,7 +54,7 @@ class RowReader:
     Args:
         record: The record.
         context: Where it stands, and the settings of its source.
-        images: Columns that may hold the pictures; the first that does is read.
+        images: Columns that may hold the images; the first that does is read.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RowReader:
     # ---- fields ----
 
     def get(self, name: str) -> Any:
-        """Returns the value of a column, None where it is missing."""
+        """Return the value of a column, None where it is missing."""
         return self.record.get(name)
 
     def prompt(self, name: str = "prompt", value: Any = None) -> tuple[Message, ...]:
@@ -103,8 +103,8 @@ class RowReader:
             message = Message("system", (text,))
             return dataclasses.replace(prompt, messages=(message, *prompt.messages), raw=False)
         if first.text != text:
-            found = "the prompt begins with another system message"
-            self.note("system", found, "Keep one of the two")
+            problem = "the prompt begins with another system message"
+            self.note("system", problem, "Keep one of the two")
         return prompt
 
     def dialogues(self, *names: str) -> None:
@@ -132,20 +132,20 @@ class RowReader:
         for start in dict.fromkeys((0, len(shared) - length)):
             if spoken[start : start + length] == turns:
                 messages = (*shared[:start], *prompt, *shared[start + length :])
-                pictures = self.asked.pictures
-                if not pictures and all(map(_holds_no_image, map(self.get, self.image_columns))):
-                    pictures = prompt_of(list(given[0])[: len(shared)]).pictures
-                self.asked = Prompt(messages, False, pictures)
+                images = self.asked.images
+                if not images and all(map(_holds_no_image, map(self.get, self.image_columns))):
+                    images = prompt_of(list(given[0])[: len(shared)]).images
+                self.asked = Prompt(messages, False, images)
                 return
 
     def answer(self, name: str, value: Any = None) -> str:
-        """Returns the text of an answer, from a column or a value."""
+        """Return the text of an answer, from a column or a value."""
         given = self.get(name) if value is None else value
         text: str = self._read(name, answer_of, given, self.asked.messages, default=f"(no {name})")
         return text
 
     def score(self, name: str, value: Any = None) -> float | None:
-        """Returns a score on the scale of the run, None where it is missing or null."""
+        """Return a score on the scale of the run, None where it is missing or null."""
         number = self.number(name, value)
         try:
             return None if number is None else self.context.scale(number)
@@ -155,7 +155,7 @@ class RowReader:
             return None
 
     def number(self, name: str, value: Any = None) -> float | None:
-        """Returns a finite number, None where it is missing or null."""
+        """Return a finite number, None where it is missing or null."""
         given = self.get(name) if value is None else value
         number: float | None = self._read(name, _finite, given)
         return number
@@ -163,7 +163,7 @@ class RowReader:
     def response(
         self, name: str, score: str = "", *, text: Any = None, given: Any = None
     ) -> Response:
-        """Returns an answer with its score.
+        """Return an answer with its score.
 
         Args:
             name: Its column.
@@ -175,7 +175,7 @@ class RowReader:
         return Response(answer, self.score(score, given) if score else None, name, score)
 
     def note(self, name: str, found: str, remedy: str) -> None:
-        """Keeps a problem with a field."""
+        """Keep a problem with a field."""
         self.problems.append(Problem(self.place(name), found, remedy))
         self.failed.add(name)
 
@@ -189,17 +189,17 @@ class RowReader:
     # ---- the row ----
 
     def pair(self, chosen: Response, rejected: Response) -> PreferenceRow:
-        """Returns the row of one given pair."""
+        """Return the row of one given pair."""
         return self.row((chosen, rejected), (Pair(0, 1, self.weight()),))
 
     def ranked(self, responses: Sequence[Response]) -> PreferenceRow:
-        """Returns the row of several answers, with the pairs that the source makes of them."""
+        """Return the row of several answers, with the pairs that the source makes of them."""
         answers = tuple(responses)
         weight = self.weight()
         return self.row(answers, [Pair(*pair, weight) for pair in self.context.pairing(answers)])
 
     def row(self, responses: Sequence[Response], pairs: Sequence[Pair] = ()) -> PreferenceRow:
-        """Returns the row.
+        """Return the row.
 
         Raises:
             DataError: With everything that is wrong: what could not be read, what the row finds
@@ -215,11 +215,11 @@ class RowReader:
             DataError: With everything that is wrong with the rest of it, too.
         """
         images, _ = self._around()
-        self._read_pictures(images)
+        self._read_images(images)
         raise DataError(self.problems)
 
     def _around(self) -> tuple[tuple[ImageRef, ...], Domain]:
-        """Returns what stands beside prompt and answers, and refuses what is not understood."""
+        """Return what stands beside prompt and answers, and refuses what is not understood."""
         images = self._images()
         domain = self._domain(images)
         for name, (found, remedy) in REFUSED.items():
@@ -228,20 +228,20 @@ class RowReader:
         return images, domain
 
     def _images(self) -> tuple[ImageRef, ...]:
-        """Returns the pictures of the row: of a column, or those inside the parts of the prompt."""
+        """Return the images of the row: of a column, or those inside the parts of the prompt."""
         places = [name for name in self.image_columns if not _holds_no_image(self.get(name))]
-        places += [self.prompt_field] if self.asked.pictures else []
+        places += [self.prompt_field] if self.asked.images else []
         self.images_field = places[0] if places else self.image_columns[0]
         if len(places) > 1:
-            found_twice = f"there are pictures in {' and in '.join(places)}"
-            self.note(self.images_field, found_twice, "Give the pictures in one place")
+            found_twice = f"there are images in {' and in '.join(places)}"
+            self.note(self.images_field, found_twice, "Give the images in one place")
         inside = self.images_field == self.prompt_field
-        value = list(self.asked.pictures) if inside else self.get(self.images_field)
+        value = list(self.asked.images) if inside else self.get(self.images_field)
         found: tuple[ImageRef, ...] = self._read(
             self.images_field,
             image_refs,
             value,
-            self.context.pictures,
+            self.context.images,
             self.place(self.images_field),
             default=(),
         )
@@ -273,7 +273,7 @@ class RowReader:
         else:
             if not self.problems:
                 return row
-        self._read_pictures(images)
+        self._read_images(images)
         self._miss_scores(responses)
         raise DataError(self.problems)
 
@@ -289,13 +289,15 @@ class RowReader:
             return prompt
         if len(prompt.messages) > 1 and last.text in [response.text for response in responses]:
             return dataclasses.replace(prompt, messages=prompt.messages[:-1])
-        found = "the prompt ends with an assistant message, and the responses would be a second one"
+        problem = (
+            "the prompt ends with an assistant message, and the responses would be a second one"
+        )
         remedy = "End the prompt with the user's message, or remove its last message"
-        self.note(self.prompt_field, found, remedy)
+        self.note(self.prompt_field, problem, remedy)
         return prompt
 
     def _by_names_of_the_file(self, problems: Sequence[Problem]) -> list[Problem]:
-        """Returns what the row found, by the names of the file; not what it found in defaults."""
+        """Return what the row found, by the names of the file; not what it found in defaults."""
         names = {"prompt": self.prompt_field, "images": self.images_field}
         hidden = {*self.failed, *([self.images_field] if self.prompt_field in self.failed else [])}
         if REFUSED.keys() & self.failed:  # placeholders may stand for what is not understood
@@ -308,7 +310,7 @@ class RowReader:
                 result.append(Problem(self.place(name), problem.found, problem.remedy))
         return result
 
-    def _read_pictures(self, images: Sequence[ImageRef]) -> None:
+    def _read_images(self, images: Sequence[ImageRef]) -> None:
         for image in images:
             try:
                 image.open()
@@ -328,12 +330,12 @@ class RowReader:
         return given if isinstance(given, str) else brief(given, MAX_ID)
 
     def weight(self) -> float:
-        """Returns the weight of the row's pairs."""
+        """Return the weight of the row's pairs."""
         weight = self.number("weight")
         return 1.0 if weight is None else weight
 
     def _domain(self, images: Sequence[ImageRef]) -> Domain:
-        """Returns the domain: the row's own, the source's, or told from the pictures."""
+        """Return the domain: the row's own, the source's, or told from the images."""
         own = self.get("domain")
         found: Domain = self.context.domain or ("multimodal" if images else "text")
         if own is None:

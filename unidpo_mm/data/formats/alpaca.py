@@ -1,4 +1,4 @@
-"""LLaMA-Factory's alpaca ranking, which the official picture data have: instruction and a pair.
+"""LLaMA-Factory's alpaca ranking, which the official image data have: instruction and a pair.
 
 Older files give both answers as the list `output`, the chosen one first.
 """
@@ -15,7 +15,7 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt("instruction", _prompt(row))
     given: tuple[Any, Any] = (record.get("chosen"), record.get("rejected"))
@@ -31,7 +31,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _prompt(row: RowReader) -> Any:
-    """Returns instruction and input as one question, after the turns of the history."""
+    """Return instruction and input as one question, after the turns of the history."""
     texts = [row.get("instruction"), row.get("input")]
     for name, text in zip(("instruction", "input"), texts, strict=True):
         if text is not None and not isinstance(text, str):
@@ -63,5 +63,5 @@ FORMAT = Format(
     known=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
     parse=parse,
     matches=_is_ranking,
-    data_sets=("official Uni-DPO, pictures",),
+    data_sets=("official Uni-DPO, images",),
 )

@@ -17,7 +17,7 @@ COLUMNS = frozenset({"prompt", "response_1", "response_2", "preference_strength"
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt("prompt", turns_of(record.get("prompt")))
     return pair_by_strength(row, "response_1", "response_2", "preference_strength")

@@ -17,7 +17,7 @@ COLUMNS = frozenset({"context", "response1", "response2", "overall_preference"})
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     if record.get("domain") not in DOMAINS:  # its own domains: general, stem, code, multilingual
         record = {**record, "domain": None}
     row = RowReader(record, context)

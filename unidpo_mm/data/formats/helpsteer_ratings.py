@@ -15,7 +15,7 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt("prompt", turns_of(record.get("prompt")))
     return row.row([row.response("response", "helpfulness")])

@@ -25,7 +25,7 @@ PROMPTS = frozenset(
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     chosen, rejected = (_turns(record.get(name)) for name in ("chosen", "rejected"))
     shared = _shared(chosen, rejected)
@@ -40,7 +40,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _turns(value: Any) -> Any:
-    """Returns a transcript as messages; anything else as it is."""
+    """Return a transcript as messages; anything else as it is."""
     if not (isinstance(value, str) and value.startswith(tuple(SPEAKERS))):
         return value
     _, *pieces = TURN.split(value)
@@ -51,7 +51,7 @@ def _turns(value: Any) -> Any:
 
 
 def _shared(chosen: Any, rejected: Any) -> Any:
-    """Returns what both begin with: turns, or text up to the end of a turn or of a word."""
+    """Return what both begin with: turns, or text up to the end of a turn or of a word."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         shorter = min(len(chosen), len(rejected))
         length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
@@ -62,7 +62,7 @@ def _shared(chosen: Any, rejected: Any) -> Any:
 
 
 def _equal_turns(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Returns how many turns are the same; the last turn of either is an answer."""
+    """Return how many turns are the same; the last turn of either is an answer."""
     limit = min(len(one), len(other)) - 1
     return next((n for n in range(max(limit, 0)) if one[n] != other[n]), max(limit, 0))
 

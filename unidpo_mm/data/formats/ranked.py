@@ -20,7 +20,7 @@ MANY = 1000
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt()
     items = _items(row)

@@ -1,4 +1,4 @@
-"""RLHF-V: a picture, and a column `text` that is JSON with question, chosen and rejected."""
+"""RLHF-V: an image, and a column `text` that is JSON with question, chosen and rejected."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ REMEDY = "Write JSON with question, chosen and rejected, or give these columns"
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     inside = _inside(row)
     if inside is None:

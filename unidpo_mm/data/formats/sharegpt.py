@@ -19,7 +19,7 @@ ROLES = {
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     turns = record.get("conversations")
     if isinstance(turns, list | tuple):
@@ -31,7 +31,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _turn(value: Any) -> Any:
-    """Returns {"from", "value"} as {"role", "content"}; anything else as it is."""
+    """Return {"from", "value"} as {"role", "content"}; anything else as it is."""
     if not (isinstance(value, Mapping) and "from" in value):
         return value
     speaker = value["from"]

@@ -14,7 +14,7 @@ REMEDY = "Give the turns of the prompt, then the assistant's chosen answer"
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     turns = record.get("messages")
     if not isinstance(turns, list | tuple) or len(turns) < 2:

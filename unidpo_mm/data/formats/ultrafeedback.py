@@ -12,7 +12,7 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context)
     row.prompt("instruction")
     return row.ranked(completions_of(row, "overall_score", lambda value: value))

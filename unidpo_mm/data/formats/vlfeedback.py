@@ -1,4 +1,4 @@
-"""VLFeedback: a prompt, a picture and completions rated in three aspects, 1 to 5 each.
+"""VLFeedback: a prompt, an image and completions rated in three aspects, 1 to 5 each.
 
 The score of an answer is the mean of its ratings. An answer that the judge left unrated in an
 aspect ("N/A", as for many refusals) has no score and makes no pair, as the data set's authors do
@@ -22,14 +22,14 @@ UNRATED = ("N/A", "None", "")
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Returns the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raises DataError with all its problems."""
     row = RowReader(record, context, images=("images", "image", "img_path"))
     row.prompt()
     return row.ranked(completions_of(row, "annotations", _score, some_unrated=True))
 
 
 def _score(annotations: Any) -> Any:
-    """Returns the mean of the ratings, None if one is missing; a wrong one is returned as it is."""
+    """Return the mean of the ratings, None if one is missing; a wrong one is returned as it is."""
     if not isinstance(annotations, Mapping):
         return None
     ratings = [str(one.get("Rating")) for one in annotations.values() if isinstance(one, Mapping)]

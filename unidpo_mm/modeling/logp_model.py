@@ -18,15 +18,15 @@ from ..records import GroupBatch
 from .logprobs import LogitTransform, token_logps
 from .memory import enable_checkpointing
 from .packing import Packing, packed_rows, plain_positions
-from .vision import PictureFeatures, takes_features, trains_vision, with_features
+from .vision import ImageFeatures, takes_features, trains_vision, with_features
 
-__all__ = ["ScoringModel", "base_and_head", "score", "unwrap_peft"]
+__all__ = ["LogpModel", "base_and_head", "compute_logps", "unwrap_peft"]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
 """Inputs that an adapter may offer and that a model may not know; all others must be taken."""
 
 
-class ScoringModel(nn.Module):
+class LogpModel(nn.Module):
     """Holds a causal language model and scores responses with it.
 
     Args:
@@ -51,10 +51,10 @@ class ScoringModel(nn.Module):
         target_ids: Tensor,
         *,
         packing: Packing | None = None,
-        pictures: PictureFeatures | None = None,
+        images: ImageFeatures | None = None,
         image_order: Sequence[int] | None = None,
     ) -> Tensor:
-        """Returns the log-probabilities of the targets.
+        """Return the log-probabilities of the targets.
 
         Args:
             inputs: Keyword arguments of the base model, from the adapter.
@@ -62,8 +62,8 @@ class ScoringModel(nn.Module):
             position: [M], their positions in those rows.
             target_ids: [M].
             packing: How rows are packed; None for plain rows.
-            pictures: Features of the batch's pictures from an earlier pass, or a place for them.
-            image_order: Which of the pictures the rows need, see `GroupBatch.image_order`.
+            images: Features of the batch's images from an earlier pass, or a place for them.
+            image_order: Which of the images the rows need, see `GroupBatch.image_order`.
 
         Returns:
             [M], float32.
@@ -78,7 +78,7 @@ class ScoringModel(nn.Module):
                 base,
                 taken,
                 trains=trains_vision(unwrap_peft(self.model)),
-                shared=pictures,
+                shared=images,
                 order=image_order,
             )
         with packed_rows(packing):
@@ -89,7 +89,7 @@ class ScoringModel(nn.Module):
         )
 
     def generate(self, **inputs: Any) -> Tensor:
-        """Generates with the plain model; FSDP gathers the weights for this method too."""
+        """Generate with the plain model; FSDP gathers the weights for this method too."""
         generated: Tensor = self.model.generate(**inputs)  # type: ignore[operator]
         return generated
 
@@ -117,7 +117,7 @@ class ScoringModel(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        """Switches checkpointing on where gradients flow; called by the trainer."""
+        """Switch checkpointing on where gradients flow; called by the trainer."""
         enable_checkpointing(self.model, activation_checkpointing_kwargs, **options)
 
     def gradient_checkpointing_enable(
@@ -127,7 +127,7 @@ class ScoringModel(nn.Module):
         enable_checkpointing(self.model, gradient_checkpointing_kwargs, **options)
 
     def checked(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the inputs that the model takes; refuses those it would swallow unread."""
+        """Return the inputs that the model takes; refuses those it would swallow unread."""
         if self._takes_any:
             return dict(inputs)
         unknown = inputs.keys() - self._accepted
@@ -143,41 +143,41 @@ class ScoringModel(nn.Module):
         return {name: tensor for name, tensor in inputs.items() if name in self._accepted}
 
 
-def score(
-    scorer: nn.Module,
+def compute_logps(
+    logp_model: nn.Module,
     adapter: Adapter,
     batch: GroupBatch,
-    pictures: PictureFeatures | None = None,
+    images: ImageFeatures | None = None,
 ) -> Tensor:
-    """Returns the log-probabilities [M] of a batch's targets, by one call of `scorer`.
+    """Return the log-probabilities [M] of a batch's targets, by one call of `logp_model`.
 
     Args:
-        scorer: A `ScoringModel`, or what accelerate prepared of it.
+        logp_model: A `LogpModel`, or what accelerate prepared of it.
         adapter: Turns the batch into forward inputs.
-        batch: On the scorer's device.
-        pictures: Features of its pictures from an earlier pass, or a place for them.
+        batch: On the logp_model's device.
+        images: Features of its images from an earlier pass, or a place for them.
     """
     packing = None if batch.layout == "plain" else Packing(batch.segment, batch.row_position)
-    logps: Tensor = scorer(
+    logps: Tensor = logp_model(
         adapter.forward_inputs(batch),
         batch.row,
         batch.position,
         batch.target_ids,
         packing=packing,
-        pictures=pictures,
+        images=images,
         image_order=batch.image_order,
     )
     return logps
 
 
 def unwrap_peft(model: nn.Module) -> Any:
-    """Returns the transformers model inside a PEFT model, or the model itself."""
+    """Return the transformers model inside a PEFT model, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if callable(inner) else model
 
 
 def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Returns the decoder that yields hidden states, and the output head, of a model.
+    """Return the decoder that yields hidden states, and the output head, of a model.
 
     Raises:
         ModelError: If the model has no output head.
@@ -197,7 +197,7 @@ def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 
 def logit_transform(config: Any) -> LogitTransform:
-    """Reads from a configuration what the model does to its logits.
+    """Read from a configuration what the model does to its logits.
 
     The names are shared by transformers' configurations: `logit_scale` multiplies,
     `logits_scaling` divides, `final_logit_softcapping` caps.
@@ -209,7 +209,7 @@ def logit_transform(config: Any) -> LogitTransform:
 
 
 def _forward_keys(base: nn.Module) -> tuple[frozenset[str], bool]:
-    """Returns the names that a forward takes, and whether only its catch-all would take others.
+    """Return the names that a forward takes, and whether only its catch-all would take others.
 
     A catch-all passes unknown names on without a word, so it does not count as taking them.
     """

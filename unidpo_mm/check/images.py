@@ -1,4 +1,4 @@
-"""Opens every different picture once: sizes, kinds, what is broken, and what is in it as a hash."""
+"""Opens every different image once: sizes, kinds, what is broken, and what is in it as a hash."""
 
 import os
 from collections import Counter
@@ -11,32 +11,32 @@ from ..data.images import FileImage, identity, unreadable_key
 from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow
 from .numbers import summary
-from .report import PictureReport
+from .report import ImageReport
 
-__all__ = ["Seen", "look_at_pictures"]
+__all__ = ["Seen", "look_at_images"]
 
 AHEAD = 256
-"""Pictures that are under way at once: memory stays flat over any number of rows."""
+"""Images that are under way at once: memory stays flat over any number of rows."""
 
 
 @dataclass
 class Seen:
-    """What is known of the pictures of rows.
+    """What is known of the images of rows.
 
     Attributes:
         report: Counts and sizes.
-        problems: A problem for each use of a picture that cannot be opened.
-        keys: Name of a picture -> hash of its content; of a broken one what only it has.
-        broken: Numbers of the rows with such a picture.
+        problems: A problem for each use of an image that cannot be opened.
+        keys: Name of an image -> hash of its content; of a broken one what only it has.
+        broken: Numbers of the rows with such an image.
     """
 
-    report: PictureReport
+    report: ImageReport
     problems: list[Problem] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
 
     def keys_of(self, row: PreferenceRow) -> tuple[str, ...]:
-        """Returns the hashes of a row's pictures."""
+        """Return the hashes of a row's images."""
         return tuple(self.keys[identity(image)] for image in row.images)
 
 
@@ -48,8 +48,8 @@ class _Look:
     problems: tuple[Problem, ...] = ()
 
 
-def look_at_pictures(rows: Sequence[PreferenceRow]) -> Seen:
-    """Returns what is to be known of all pictures of rows, each different one opened once."""
+def look_at_images(rows: Sequence[PreferenceRow]) -> Seen:
+    """Return what is to be known of all images of rows, each different one opened once."""
     different: dict[str, ImageRef] = {}
     for row in rows:
         for image in row.images:
@@ -67,7 +67,7 @@ def look_at_pictures(rows: Sequence[PreferenceRow]) -> Seen:
 
 
 def _in_threads(images: Iterable[ImageRef]) -> Iterator[_Look]:
-    """Yields looks in order; Pillow decodes outside of Python's lock."""
+    """Yield looks in order; Pillow decodes outside of Python's lock."""
     waiting = iter(images)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         while batch := list(islice(waiting, AHEAD)):
@@ -91,10 +91,10 @@ def _kind(image: ImageRef) -> str:
         return opened.format or "unknown"
 
 
-def _report(rows: Sequence[PreferenceRow], looks: dict[str, _Look]) -> PictureReport:
+def _report(rows: Sequence[PreferenceRow], looks: dict[str, _Look]) -> ImageReport:
     whole = {look.key: look for look in looks.values() if not look.problems}
     sizes = [look.size for look in whole.values()]
-    return PictureReport(
+    return ImageReport(
         per_row=dict(sorted(Counter(len(row.images) for row in rows).items())),
         distinct=len(whole),
         width=summary([width for width, _ in sizes]),

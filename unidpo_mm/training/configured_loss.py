@@ -15,17 +15,17 @@ from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
-__all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings", "weighs_missing"]
+__all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "weights_missing_scores"]
 
 SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
-"""Parameters that may differ by source, since the released text, math and picture settings do."""
+"""Parameters that may differ by source, since the released text, math and image settings do."""
 
 BY_SOURCE = {*SOURCE_PARAMETERS, "missing_quality"}
 """With the one that a source sets by what it says of its scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossSettings:
+class ConfiguredLoss:
     """The loss of a run.
 
     Attributes:
@@ -41,7 +41,7 @@ class LossSettings:
     memory: Any = None
 
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
-        """Returns the loss of each unit of a batch."""
+        """Return the loss of each unit of a batch."""
         if self.loss.unit == "response":
             output = self.loss.compute(policy.select(batch.targets), self.config)
         else:
@@ -56,7 +56,7 @@ class LossSettings:
         return output
 
     def config_for(self, batch: GroupBatch) -> Any:
-        """Returns the parameters of a batch: numbers, or tensors [P] where sources differ."""
+        """Return the parameters of a batch: numbers, or tensors [P] where sources differ."""
         names = {name for source in batch.sources for name in self.by_source.get(source, {})}
         if not names:
             return self.config
@@ -73,8 +73,8 @@ class LossSettings:
 
     def with_medians(
         self, rows: Sequence[PreferenceRow], *, lenient: bool = False
-    ) -> "LossSettings":
-        """Returns the settings with each ``tau_good: median`` replaced by a number.
+    ) -> "ConfiguredLoss":
+        """Return the settings with each ``tau_good: median`` replaced by a number.
 
         The number is the median score of the chosen answers of the source's training pairs.
 
@@ -106,8 +106,8 @@ class LossSettings:
             config = dataclasses.replace(config, tau_good=common)
         return dataclasses.replace(self, config=config, by_source={**self.by_source, **by_source})
 
-    def with_gate_margin(self, margin: float) -> "LossSettings":
-        """Returns the settings with a gate of the NLL that is deaf to differences up to a margin.
+    def with_gate_margin(self, margin: float) -> "ConfiguredLoss":
+        """Return the settings with a gate of the NLL that is deaf to differences up to a margin.
 
         Losses without such a gate stay as they are.
         """
@@ -119,19 +119,19 @@ class LossSettings:
         )
 
     def _median(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
-        """Returns the median; where nothing needs scores and none are there, no answer is good."""
+        """Return the median; where nothing needs scores and none are there, no answer is good."""
         scores = _chosen_scores(rows, source)
         if scores or (self.needs_scores(source) and not lenient):
             return _median(scores, source)
         return math.inf
 
     def needs_scores(self, source: str) -> bool:
-        """Returns whether the loss needs scores, with the parameters of this source."""
+        """Return whether the loss needs scores, with the parameters of this source."""
         own = self.by_source.get(source, {})
         return self.loss.needs_scores(dataclasses.replace(self.config, **own))
 
     def check_sources(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
-        """Returns the sources that have parameters and no row."""
+        """Return the sources that have parameters and no row."""
         known = dict.fromkeys(row.source for row in rows)
         return [
             Problem(
@@ -144,7 +144,7 @@ class LossSettings:
         ]
 
     def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
-        """Returns what the rows lack for this loss: pairs, or scores."""
+        """Return what the rows lack for this loss: pairs, or scores."""
         problems: list[Problem] = []
         needed: dict[str, bool] = {}
         for row in rows:
@@ -162,7 +162,7 @@ class LossSettings:
         return problems
 
     def describe(self) -> dict[str, Any]:
-        """Returns the resolved parameters, for the record of a run."""
+        """Return the resolved parameters, for the record of a run."""
         return {
             "name": self.loss.name,
             **dataclasses.asdict(self.config),
@@ -170,17 +170,17 @@ class LossSettings:
         }
 
 
-def weighs_missing(loss: str) -> bool:
+def weights_missing_scores(loss: str) -> bool:
     """Whether pairs without scores can be given a quality weight under a loss."""
     return "missing_quality" in {field.name for field in dataclasses.fields(load_loss(loss).config)}
 
 
-def make_loss_settings(
+def configure_loss(
     name: str,
     parameters: Mapping[str, Any],
     by_source: Mapping[str, Mapping[str, Any]] | None = None,
-) -> LossSettings:
-    """Returns the settings of a loss by name.
+) -> ConfiguredLoss:
+    """Return the settings of a loss by name.
 
     Parameters left out, or None, take the loss's own default.
 
@@ -207,11 +207,11 @@ def make_loss_settings(
     if problems:
         raise RecipeError(problems)
     memory = None if loss.memory is None else loss.memory()
-    return LossSettings(loss=loss, config=config, by_source=chosen, memory=memory)
+    return ConfiguredLoss(loss=loss, config=config, by_source=chosen, memory=memory)
 
 
 def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:
-    """Returns the loss's config made of parameters, or the problems with them."""
+    """Return the loss's config made of parameters, or the problems with them."""
     from pydantic import TypeAdapter, ValidationError
 
     known = [f.name for f in dataclasses.fields(loss.config)]
@@ -243,8 +243,8 @@ def _not_by_source(source: str, name: str) -> Problem:
 
 def _value_problem(where: str, error: Mapping[str, Any]) -> Problem:
     path = ".".join(str(step) for step in error["loc"][:1])
-    found = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
-    return Problem(f"{where}.{path}" if path else where, found, "Give a value that fits")
+    problem = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+    return Problem(f"{where}.{path}" if path else where, problem, "Give a value that fits")
 
 
 def _chosen_scores(rows: Sequence[PreferenceRow], source: str) -> list[float]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from unidpo_mm_eval.demo.images import CANVAS, Emoji, draw_canvases, is_usable, kind_of
 from unidpo_mm_eval.demo.kinds import KINDS
-from unidpo_mm_eval.demo.pictures import CANVAS, Emoji, draw_canvases, is_usable, kind_of
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def emoji(tmp_path: Path) -> list[Emoji]:
     return found
 
 
-def test_half_of_the_pictures_hold_two_different_kinds(emoji, tmp_path):
+def test_half_of_the_images_hold_two_different_kinds(emoji, tmp_path):
     canvases = draw_canvases(emoji, tmp_path / "out", 180, name="x", seed=0)
     assert Counter(len(c.kinds) for c in canvases) == {1: 90, 2: 90}
     assert all(len(set(c.kinds)) == len(c.kinds) for c in canvases)
@@ -45,16 +45,16 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not(emoji, tmp_path
 def test_one_emoji_lies_in_the_centre_and_two_on_the_diagonal(emoji, tmp_path):
     one, two = draw_canvases(emoji, tmp_path / "out", 2, name="x", seed=0)
     middle, last = CANVAS // 2, CANVAS - 1
-    with Image.open(one.file) as picture:
-        assert picture.getpixel((0, 0)) == (255, 255, 255)
-        assert picture.getpixel((middle, middle)) != (255, 255, 255)
-    with Image.open(two.file) as picture:
-        assert picture.getpixel((0, 0)) != (255, 255, 255)
-        assert picture.getpixel((last, last)) != (255, 255, 255)
-        assert picture.getpixel((last, 0)) == (255, 255, 255)
+    with Image.open(one.file) as image:
+        assert image.getpixel((0, 0)) == (255, 255, 255)
+        assert image.getpixel((middle, middle)) != (255, 255, 255)
+    with Image.open(two.file) as image:
+        assert image.getpixel((0, 0)) != (255, 255, 255)
+        assert image.getpixel((last, last)) != (255, 255, 255)
+        assert image.getpixel((last, 0)) == (255, 255, 255)
 
 
-def test_only_pictures_that_stand_for_their_kind_are_used():
+def test_only_images_that_stand_for_their_kind_are_used():
     assert kind_of("animal-bird") == "animal"
     assert kind_of("keycap") is None
     assert is_usable("farmer", "person")

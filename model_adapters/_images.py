@@ -1,4 +1,4 @@
-"""A blank picture for fillers, and limits of picture sizes."""
+"""A blank image for fillers, and limits of image sizes."""
 
 import copy
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
-__all__ = ["BlankPicture", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
+__all__ = ["BlankImage", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
 
 
-class BlankPicture:
-    """A small grey picture that is made when it is opened."""
+class BlankImage:
+    """A small grey image that is made when it is opened."""
 
     size = (32, 32)
 
     def open(self) -> Any:
-        """Returns the picture as a `PIL.Image.Image`."""
+        """Return the image as a `PIL.Image.Image`."""
         from PIL import Image
 
         return Image.new("RGB", self.size, (128, 128, 128))
 
     def describe(self) -> str:
-        """Says which picture this is."""
-        return "a blank filler picture"
+        """Says which image this is."""
+        return "a blank filler image"
 
     def key(self) -> str:
-        """Returns the same string for every blank picture."""
+        """Return the same string for every blank image."""
         return "blank"
 
 
 def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
-    """Refuses limits of picture sizes, and shrinking, for a family that cannot follow them.
+    """Refuse limits of image sizes, and shrinking, for a family that cannot follow them.
 
     Raises:
         ModelError: If a limit is set.
@@ -45,15 +45,15 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
         if value is not None
     ]
     if options.length_policy == "shrink_image":
-        found = f"pictures are to be made smaller and {why}"
+        problem = f"images are to be made smaller and {why}"
         remedy = "Choose truncate_response, drop or error"
-        problems.append(Problem("data.length_policy", found, remedy))
+        problems.append(Problem("data.length_policy", problem, remedy))
     if problems:
         raise ModelError(problems)
 
 
 def smaller(image: Any, scale: float) -> Any:
-    """Returns a picture with its sides scaled; it stays as it is for a scale of 1 or more."""
+    """Return an image with its sides scaled; it stays as it is for a scale of 1 or more."""
     if scale >= 1:
         return image
     width, height = (max(round(side * scale), 1) for side in image.size)
@@ -61,9 +61,9 @@ def smaller(image: Any, scale: float) -> Any:
 
 
 def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
-    """Returns a processor that scales pictures into the limits; the one given stays as it is.
+    """Return a processor that scales images into the limits; the one given stays as it is.
 
-    For processors whose picture size is a least and a greatest number of pixels, kept as
+    For processors whose image size is a least and a greatest number of pixels, kept as
     ``shortest_edge`` and ``longest_edge`` of the image processor.
 
     Raises:
@@ -76,9 +76,9 @@ def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
     low = int(own["shortest_edge"] if low is None else low)
     high = int(own["longest_edge"] if high is None else high)
     if low > high:
-        found = f"pictures have at least {low} and at most {high} pixels"
+        problem = f"images have at least {low} and at most {high} pixels"
         remedy = "Set model.image_min_pixels below model.image_max_pixels"
-        raise ModelError(Problem("model.image_max_pixels", found, remedy))
+        raise ModelError(Problem("model.image_max_pixels", problem, remedy))
     limited = copy.copy(processor)
     limited.image_processor = copy.deepcopy(processor.image_processor)
     limited.image_processor.size = {"shortest_edge": low, "longest_edge": high}

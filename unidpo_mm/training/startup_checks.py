@@ -16,14 +16,14 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import DataError, ModelError, Problem
+from ..modeling.logp_model import LogpModel, compute_logps
 from ..modeling.packing import masks_made
-from ..modeling.scoring import ScoringModel, score
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
 from .references import compute_dtype
 from .setup import RunParts
 
-__all__ = ["LayoutChoice", "check_scorer", "check_start", "choose_layout"]
+__all__ = ["LayoutChoice", "check_logp_model", "check_start", "choose_layout"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest difference of a token's log-probability; other formats round the logits themselves."""
@@ -45,7 +45,7 @@ class LayoutChoice:
 
 
 def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str) -> LayoutChoice:
-    """Refuses a model that would be scored wrongly, and returns the layout of a run.
+    """Refuse a model that would be scored wrongly, and returns the layout of a run.
 
     Args:
         parts: The parts of the run, not yet prepared.
@@ -55,11 +55,13 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
     unpackable = parts.unpackable
     if not args.disable_dropout:
         unpackable = unpackable or "dropout would not fall on the same places"
-    with _precision_of_steps(args, parts.scorer, device):
-        check_scorer(parts.scorer, parts.adapter, device, parts.train_rows or parts.eval_rows)
+    with _precision_of_steps(args, parts.logp_model, device):
+        check_logp_model(
+            parts.logp_model, parts.adapter, device, parts.train_rows or parts.eval_rows
+        )
         return choose_layout(
             args.layout,
-            parts.scorer,
+            parts.logp_model,
             parts.adapter,
             parts.train_rows or parts.eval_rows,
             unpackable=unpackable,
@@ -68,27 +70,27 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
 
 
 def _precision_of_steps(
-    args: UniDPOConfig, scorer: ScoringModel, device: torch.device | str
+    args: UniDPOConfig, logp_model: LogpModel, device: torch.device | str
 ) -> torch.autocast:
-    """Returns the autocast of the steps, without which weights of two formats would not meet.
+    """Return the autocast of the steps, without which weights of two formats would not meet.
 
     It is not accelerate's: weights that FSDP shards later are checked on the CPU.
     """
-    dtype = compute_dtype(args, scorer)
+    dtype = compute_dtype(args, logp_model)
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=args.bf16 or args.fp16)
 
 
 @torch.no_grad()
-def check_scorer(
-    scorer: ScoringModel,
+def check_logp_model(
+    logp_model: LogpModel,
     adapter: Adapter,
     device: torch.device | str,
     rows: Sequence[PreferenceRow] = (),
 ) -> None:
-    """Compares scored log-probabilities with the model's own logits on one short row.
+    """Compare scored log-probabilities with the model's own logits on one short row.
 
     Args:
-        scorer: The policy, its weights on `device`.
+        logp_model: The policy, its weights on `device`.
         adapter: Encodes the row.
         device: Where the weights are.
         rows: The run's rows; the first is taken if the short one cannot be encoded.
@@ -103,17 +105,19 @@ def check_scorer(
             raise
         group = adapter.encode(rows[0])
     batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
-    training = scorer.training
-    scorer.eval()
-    ours = score(scorer, adapter, batch).float()
-    logits = scorer.model(**scorer.checked(adapter.forward_inputs(batch)), use_cache=False).logits
-    scorer.train(training)
+    training = logp_model.training
+    logp_model.eval()
+    ours = compute_logps(logp_model, adapter, batch).float()
+    logits = logp_model.model(
+        **logp_model.checked(adapter.forward_inputs(batch)), use_cache=False
+    ).logits
+    logp_model.train(training)
     own = logits.float().log_softmax(-1)[batch.row, batch.position, batch.target_ids]
     difference = float((ours - own).abs().max())
     if not difference <= TOLERANCE.get(logits.dtype, LOW_PRECISION_TOLERANCE):
         raise ModelError(
             Problem(
-                type(scorer.model).__name__,
+                type(logp_model.model).__name__,
                 "its output head is not applied to the hidden states of its base model alone: "
                 f"scored log-probabilities differ from its own by {difference:.3g}",
                 "Choose another model, or report this one",
@@ -123,21 +127,21 @@ def check_scorer(
 
 def choose_layout(
     wanted: Literal["auto", "joined", "packed", "plain"],
-    scorer: ScoringModel,
+    logp_model: LogpModel,
     adapter: Adapter,
     rows: Sequence[PreferenceRow],
     *,
     unpackable: str | None,
     device: torch.device | str,
 ) -> LayoutChoice:
-    """Returns the layout of a run.
+    """Return the layout of a run.
 
     Groups are joined in one row where attention runs piece by piece, so that they cost nothing
     beside each other; a mask of all of them would cost more than padding does.
 
     Args:
         wanted: What the user asks for.
-        scorer: The policy, its weights on `device`.
+        logp_model: The policy, its weights on `device`.
         adapter: Encodes rows.
         rows: The run's rows; some of them are scored in every layout.
         unpackable: What is known to stand against packing.
@@ -150,7 +154,7 @@ def choose_layout(
         return LayoutChoice("plain", "as asked for")
     if not rows:
         return LayoutChoice("plain", "there is no row")
-    trial = None if unpackable else _Trial(scorer, adapter, rows, device)
+    trial = None if unpackable else _Trial(logp_model, adapter, rows, device)
     reason = unpackable if trial is None else trial.disagreement("packed")
     if trial is not None and (wanted == "joined" or (wanted == "auto" and trial.in_pieces)):
         apart = reason or trial.disagreement("joined")
@@ -175,14 +179,14 @@ class _Trial:
 
     def __init__(
         self,
-        scorer: ScoringModel,
+        logp_model: LogpModel,
         adapter: Adapter,
         rows: Sequence[PreferenceRow],
         device: torch.device | str,
     ) -> None:
-        self.scorer, self.adapter, self.device = scorer, adapter, device
+        self.logp_model, self.adapter, self.device = logp_model, adapter, device
         kind = torch.device(device).type
-        weights = next(scorer.parameters()).dtype
+        weights = next(logp_model.parameters()).dtype
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights
         self.groups = [adapter.encode(row) for row in _sample(rows)]
         self.in_pieces = True
@@ -203,14 +207,14 @@ class _Trial:
 
     @torch.no_grad()
     def _rounding(self) -> float:
-        """Returns what is let pass in half precision: about two steps of its numbers.
+        """Return what is let pass in half precision: about two steps of its numbers.
 
         The steps grow with the logits: from 64 to 128 those of bfloat16 are 0.5 wide, and another
         order of sums may round a logit to the next.
         """
         batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
-        inputs = self.scorer.checked(self.adapter.forward_inputs(batch))
-        model: Any = self.scorer.model
+        inputs = self.logp_model.checked(self.adapter.forward_inputs(batch))
+        model: Any = self.logp_model.model
         training = model.training
         logits = model.eval()(**inputs, use_cache=False).logits[batch.row, batch.position]
         model.train(training)
@@ -221,16 +225,16 @@ class _Trial:
     def _scored(self, layout: Layout, groups: Sequence[EncodedGroup]) -> Tensor:
         pad = self.adapter.pad_token_id
         batch = collate(groups, pad_token_id=pad, layout=layout).to(self.device)
-        training = self.scorer.training
-        self.scorer.eval()
+        training = self.logp_model.training
+        self.logp_model.eval()
         try:
-            return score(self.scorer, self.adapter, batch)
+            return compute_logps(self.logp_model, self.adapter, batch)
         finally:
-            self.scorer.train(training)
+            self.logp_model.train(training)
 
 
 def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
-    """Returns the row with most answers, one with a picture, and the last one: some rows twice."""
+    """Return the row with most answers, one with an image, and the last one: some rows twice."""
     most = max(rows, key=lambda row: len(row.responses))
     return [most, *(row for row in rows if row.images), *reversed(rows)][:SAMPLE]
 

@@ -10,17 +10,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..modeling.parts import PartCount, count_parameters
 from .config import UniDPOConfig
-from .guard import LayoutChoice
 from .setup import RunParts
+from .startup_checks import LayoutChoice
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
-__all__ = ["StartReport", "parameter_table", "print_start", "step_line"]
+__all__ = ["StartupReport", "parameter_table", "print_startup_report", "step_line"]
 
 
 def parameter_table(counts: Sequence[PartCount]) -> Table:
-    """Returns the table of trainable parameters."""
+    """Return the table of trainable parameters."""
     table = Table(title="Parameters", title_justify="left")
     table.add_column("part")
     table.add_column("trainable", justify="right")
@@ -34,7 +34,7 @@ def parameter_table(counts: Sequence[PartCount]) -> Table:
 
 
 def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes: int) -> str:
-    """Returns how many pairs, groups, prompts and responses an optimizer step sees."""
+    """Return how many pairs, groups, prompts and responses an optimizer step sees."""
     rows = parts.train_rows
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
     units = sum(len(row.pairs) or len(row.responses) for row in rows)
@@ -47,7 +47,7 @@ def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes:
     )
 
 
-class StartReport(TrainerCallback):
+class StartupReport(TrainerCallback):
     """Prints the report when training begins, on the main process."""
 
     def __init__(self, trainer: "UniDPOTrainer") -> None:
@@ -58,16 +58,16 @@ class StartReport(TrainerCallback):
     ) -> None:
         """Called by the trainer."""
         if state.is_world_process_zero:
-            print_start(self.trainer, max_steps=state.max_steps)
+            print_startup_report(self.trainer, max_steps=state.max_steps)
 
 
-def print_start(
+def print_startup_report(
     trainer: "UniDPOTrainer", *, max_steps: int, console: Console | None = None
 ) -> None:
-    """Prints the table of parameters and the lines about data, loss, layout and steps."""
+    """Print the table of parameters and the lines about data, loss, layout and steps."""
     parts, args = trainer.parts, trainer.args
     console = console or Console(stderr=True)
-    console.print(parameter_table(count_parameters(parts.scorer.model, parts.family)))
+    console.print(parameter_table(count_parameters(parts.logp_model.model, parts.family)))
     for line in data_lines(parts, args):
         console.print(line, soft_wrap=True)
     reference = type(parts.reference).__name__ if parts.reference is not None else "none"
@@ -80,12 +80,12 @@ def print_start(
 
 
 def layout_line(choice: LayoutChoice, parts: RunParts) -> str:
-    """Returns what a batch repeats, why, and what it costs."""
+    """Return what a batch repeats, why, and what it costs."""
     if choice.layout == "joined":
-        return "Layout: joined, prompt and pictures run once for all answers, nothing is padded"
+        return "Layout: joined, prompt and images run once for all answers, nothing is padded"
     if choice.layout == "packed":
-        return "Layout: packed, prompt and pictures run once for all answers"
-    repeated = "prompts" if parts.scorer.takes_features else "prompts and pictures"
+        return "Layout: packed, prompt and images run once for all answers"
+    repeated = "prompts" if parts.logp_model.takes_features else "prompts and images"
     cost = ""
     if parts.preflight is not None and parts.preflight.responses > parts.preflight.rows:
         tokens = parts.preflight.tokens
@@ -94,14 +94,14 @@ def layout_line(choice: LayoutChoice, parts: RunParts) -> str:
 
 
 def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
-    """Returns what a pass over the data found."""
+    """Return what a pass over the data found."""
     found = parts.preflight
     if found is None:
         return []
     domains = ", ".join(f"{count} {name}" for name, count in sorted(found.domains.items()))
     lines = [
         f"Data: {found.rows} rows ({domains}), {found.pairs} pairs, {found.responses} responses, "
-        f"{found.images} pictures, {found.prompts} distinct prompts; longest row {found.longest} "
+        f"{found.images} images, {found.prompts} distinct prompts; longest row {found.longest} "
         f"tokens; {len(parts.eval_rows)} rows held out"
     ]
     if found.cut_responses:
@@ -109,9 +109,9 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
             f"[yellow]{found.cut_responses} of {found.responses} responses are cut to fit "
             f"max_length {args.max_length}[/yellow]"
         )
-    if found.shrunk_pictures:
+    if found.shrunk_images:
         lines.append(
-            f"[yellow]{found.shrunk_pictures} of {found.images} pictures are made smaller to fit "
+            f"[yellow]{found.shrunk_images} of {found.images} images are made smaller to fit "
             f"max_length {args.max_length}[/yellow]"
         )
     if found.alike_pairs:
@@ -127,14 +127,14 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
     if found.unreadable:
         first = found.unreadable[0]
         lines.append(
-            f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their pictures, "
+            f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their images, "
             f"the first of them {escape(first.where)}: {escape(first.found)}[/yellow]"
         )
     return lines
 
 
 def loss_line(parts: RunParts) -> str:
-    """Returns the loss, its parameters, and where sources differ."""
+    """Return the loss, its parameters, and where sources differ."""
     described = parts.settings.describe()
     name, by_source = described.pop("name"), described.pop("by_source")
     words = [f"{key} {value}" for key, value in described.items()]
