@@ -209,8 +209,8 @@ class ImageAdapter:
             except Exception as reason:
                 width, height = opened.size
                 problem = (
-                    f"the model's processor refuses the image '{reference.describe()}' of {width} x "
-                    f"{height} pixels ({str(reason).strip() or type(reason).__name__})"
+                    f"the model's processor refuses the image '{reference.describe()}' of "
+                    f"{width} x {height} pixels ({str(reason).strip() or type(reason).__name__})"
                 )
                 remedy = (
                     "Crop or replace it, remove the row, or raise "

@@ -51,25 +51,25 @@ class Problem:
     Attributes:
         where: File, row and field, or the key path of a recipe, for example
             ``pairs.jsonl row 7, field 'chosen'``.
-        found: What was found there, as a sentence without its full stop.
+        message: What is wrong, as a sentence without its full stop.
         remedy: What to do about it, starting with a verb.
     """
 
     where: str
-    found: str
+    message: str
     remedy: str
 
     def __post_init__(self) -> None:
         # names and values come from files: none of them may steer a terminal
-        for name in ("where", "found", "remedy"):
+        for name in ("where", "message", "remedy"):
             text = getattr(self, name)
             if len(text) > MAX_CHARACTERS:
                 text = f"{text[:MAX_CHARACTERS]}..."
             object.__setattr__(self, name, CONTROL.sub(_escaped, text))
 
     def __str__(self) -> str:
-        stop = "" if self.found.endswith("?") else "."
-        return f"{self.where}: {self.found}{stop} {self.remedy}."
+        stop = "" if self.message.endswith("?") else "."
+        return f"{self.where}: {self.message}{stop} {self.remedy}."
 
 
 def grouped(problems: Iterable[Problem]) -> list[tuple[str, int]]:
@@ -85,7 +85,7 @@ def grouped(problems: Iterable[Problem]) -> list[tuple[str, int]]:
     for problem in problems:
         key: Any = problem
         if ROW.search(problem.where):
-            key = VALUES.sub("", problem.found), problem.remedy
+            key = VALUES.sub("", problem.message), problem.remedy
         alike.setdefault(key, []).append(problem)
     lines = []
     for group in alike.values():

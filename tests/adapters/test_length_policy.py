@@ -41,7 +41,7 @@ def test_a_row_too_long_is_refused_with_its_numbers(qwen: Path, policy: str) -> 
     with pytest.raises(RowTooLong) as error:
         adapter_of(qwen, tokens - 1, policy).encode(LONG)
     (problem,) = error.value.problems
-    assert f"the row has {tokens} tokens with its longest answer" in problem.found
+    assert f"the row has {tokens} tokens with its longest answer" in problem.message
     assert f"Set data.max_length to {tokens} or more" in problem.remedy
 
 

@@ -62,7 +62,7 @@ def test_bad_input_is_told_with_its_place(
         assert not loaded.problems
         assert any(bad.found in sentence for sentence in report.sentences())
         return
-    told = [p for p in problems_of(loaded) if bad.found in p.found]
+    told = [p for p in problems_of(loaded) if bad.found in p.message]
     assert told, [str(problem) for problem in problems_of(loaded)]
     assert told[0].where.startswith(where)
     assert bad.place == "" or told[0].where.endswith(f"field '{bad.place}'")
@@ -116,7 +116,7 @@ def test_random_records_raise_our_errors_alone(
     loaded = read_records(records, SourceFile(path="data", scores=policy, needs_scores=needs))
     for problem in problems_of(loaded):
         assert problem.where.startswith("data set 'data' row")
-        assert problem.found
+        assert problem.message
         assert problem.remedy
     kept = len(loaded.rows) + loaded.reports[0].pairs.rows_dropped
     assert loaded.problems or kept or not records

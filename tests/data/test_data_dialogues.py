@@ -91,7 +91,7 @@ def test_a_last_turn_that_is_a_response_is_that_response(record: dict[str, Any])
 def test_a_last_assistant_turn_that_is_no_response_is_refused(record: dict[str, Any]) -> None:
     problem = problem_of(record)
     assert problem.where.endswith("field 'prompt'")
-    assert "ends with an assistant message" in problem.found
+    assert "ends with an assistant message" in problem.message
 
 
 # ---- whole dialogues ----
@@ -140,7 +140,7 @@ def test_dialogues_that_differ_before_their_last_turn_are_refused(prompt: Any) -
     problems = read_records([record if prompt is None else {**record, "prompt": prompt}]).problems
     assert [problem.where.rpartition(" ")[2] for problem in problems] == ["'chosen'", "'rejected'"]
     for problem in problems:
-        assert problem.found == (
+        assert problem.message == (
             "3 messages follow the prompt (assistant, user, assistant), and a response is one"
         )
         assert "first assistant message that differs" in problem.remedy
@@ -154,7 +154,7 @@ def test_dialogues_whose_users_differ_are_refused(prompt: Any) -> None:
     }
     problems = read_records([record if prompt is None else {**record, "prompt": prompt}]).problems
     assert [problem.where.rpartition(" ")[2] for problem in problems] == ["'chosen'", "'rejected'"]
-    assert all("2 messages follow the prompt (user, assistant)" in p.found for p in problems)
+    assert all("2 messages follow the prompt (user, assistant)" in p.message for p in problems)
 
 
 # ---- the column `system` ----
@@ -186,5 +186,5 @@ def test_two_system_messages_are_refused_unless_they_are_equal() -> None:
     assert len(parsed({**record, "system": "Be brief."}).messages) == 2
     problem = problem_of({**record, "system": "Be long."})
     assert problem.where.endswith("field 'system'")
-    assert "another system message" in problem.found
+    assert "another system message" in problem.message
     assert problem_of({**record, "system": 5}).where.endswith("field 'system'")

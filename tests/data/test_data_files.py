@@ -254,7 +254,7 @@ def test_a_split_of_a_file_is_refused_since_a_file_has_none(tmp_path: Path, spli
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}')
     loaded = read_sources([SourceFile(path=str(path), split=split)])
-    assert [problem.found for problem in loaded.problems] == [
+    assert [problem.message for problem in loaded.problems] == [
         f"split '{split}' is asked for and a file has none"
     ]
     loaded = read_sources([SourceFile(path=str(path), split="train")])

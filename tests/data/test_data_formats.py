@@ -26,7 +26,7 @@ def parsed(record: dict[str, Any]) -> PreferenceRow:
 def problems_of(*records: Any) -> list[tuple[str, str, str]]:
     with pytest.raises(DataError) as error:
         rows_from_records(list(records))
-    return [(p.where, p.found, p.remedy) for p in error.value.problems]
+    return [(p.where, p.message, p.remedy) for p in error.value.problems]
 
 
 # ---- pairs ----

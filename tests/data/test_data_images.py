@@ -65,8 +65,8 @@ def test_a_broken_image_is_refused_with_row_field_and_name(tmp_path: Path, conte
             image.open()
         (problem,) = error.value.problems
         assert problem.where == WHERE
-        assert name in problem.found
-        assert "cannot be read" in problem.found
+        assert name in problem.message
+        assert "cannot be read" in problem.message
 
 
 def test_a_lazily_opened_image_that_is_broken_is_refused_too(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_where_both_ends_could_be_channels_the_library_decides() -> None:
 def test_what_is_not_an_image_is_refused(value: Any, found: str) -> None:
     (problem,) = read_records([{**PAIR, "images": [value]}]).problems
     assert problem.where.endswith("field 'images'")
-    assert found in problem.found
+    assert found in problem.message
 
 
 NOTHING = [None, [None], "", [""], [[None]], [], {"bytes": None, "path": None},
@@ -105,7 +105,7 @@ def test_an_empty_entry_is_no_image(value: Any) -> None:
 
 def test_an_empty_entry_for_a_placeholder_is_told() -> None:
     (problem,) = read_records([{**PAIR, "prompt": "<image>?", "images": [None]}]).problems
-    assert "0 image(s) for 1" in problem.found
+    assert "0 image(s) for 1" in problem.message
 
 
 def test_paths_and_file_urls_name_files(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_paths_and_file_urls_name_files(tmp_path: Path) -> None:
 def test_file_urls_that_lead_nowhere_are_refused(url: str, found: str, tmp_path: Path) -> None:
     source = SourceFile(path="data", images=str(tmp_path))
     (problem,) = read_records([{**PAIR, "images": [url]}], source).problems
-    assert found in problem.found
+    assert found in problem.message
 
 
 def test_a_mode_that_is_no_array_keeps_its_way() -> None:

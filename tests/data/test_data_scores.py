@@ -118,7 +118,7 @@ def test_a_layout_that_is_not_known_is_one_line_for_all_rows() -> None:
     problem = loaded.problems[0]
     assert len(loaded.problems) == 103
     assert problem.where.startswith("data set 'data' row 1")
-    assert "the columns answer, question fit no format" in problem.found
+    assert "the columns answer, question fit no format" in problem.message
     headline, line = str(DataError(loaded.problems)).splitlines()
     assert "(103 problems)" in headline
     assert "The same for 102 more, for example data set 'data' row 2; data set 'data' row 3" in line

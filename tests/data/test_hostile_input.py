@@ -153,7 +153,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [5, "pairs.jsonl", Path("pairs.jsonl"), len, {"train": [PAIR]}])
 def test_what_is_no_list_of_rows_is_told_once(given: Any) -> None:
     (problem,) = read_records(given).problems
-    assert "no list of rows" in problem.found
+    assert "no list of rows" in problem.message
 
 
 def test_a_broken_image_of_a_data_set_in_memory_names_its_row() -> None:

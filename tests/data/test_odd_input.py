@@ -173,7 +173,7 @@ def test_images_in_two_places_are_a_problem(tmp_path: Path) -> None:
 
 def test_images_inside_the_prompt_are_its_images(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "a.png")
-    parts = [{"type": "image", "screenshot": "a.png"}, {"type": "text", "text": "What?"}]
+    parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
     source = SourceFile(path="data", images=str(tmp_path))
     (row,) = read_records([{**PAIR, "prompt": [{"role": "user", "content": parts}]}], source).rows
     assert row.images[0].open().size == (40, 30)

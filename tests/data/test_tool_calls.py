@@ -71,7 +71,7 @@ def test_calls_without_the_function_level_and_older_ones_are_parsed_too() -> Non
 def test_a_call_that_cannot_be_read_is_refused(written: Any, found: str) -> None:
     (problem,) = read_records([record(tool_calls=written)]).problems
     assert problem.where == "data set 'data' row 1, field 'prompt'"
-    assert found in problem.found
+    assert found in problem.message
 
 
 SCHEMA = {"type": "object", "properties": {"unit": {"enum": ["C", None], "default": None}}}

@@ -227,7 +227,7 @@ def test_what_transformers_refuses_is_told_with_its_key():
     }
     (problem,) = check_machine(recipe(train=arguments, data=data))
     assert problem.where == "train.load_best_model_at_end"
-    assert "requires the save and eval strategy to match" in problem.found
+    assert "requires the save and eval strategy to match" in problem.message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can compute in bfloat16")

@@ -71,13 +71,13 @@ def test_all_problems_are_collected():
 def test_broken_yaml_names_the_line(text: str):
     (problem,) = parse_yaml(text, "r.yaml").problems
     assert problem.where.startswith("r.yaml line ")
-    assert problem.found.startswith("this is not YAML: ")
+    assert problem.message.startswith("this is not YAML: ")
 
 
 def test_an_alias_is_a_copy_and_never_a_loop():
     assert parse_yaml("a: &x [1]\nb: *x\n", "r").data == {"a": [1], "b": [1]}
     (problem,) = parse_yaml("a: &x [*x]\n", "r.yaml").problems
-    assert "alias" in problem.found
+    assert "alias" in problem.message
 
 
 def test_lines_are_known_for_keys_and_items():

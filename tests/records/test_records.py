@@ -103,7 +103,7 @@ def test_a_row_that_breaks_an_invariant_is_refused_with_its_fields(
         f"rows.jsonl row 7, field '{name}'" for name, _ in expected
     ]
     for problem, (_, found) in zip(problems, expected, strict=True):
-        assert found in problem.found
+        assert found in problem.message
         assert problem.remedy
 
 
@@ -123,7 +123,7 @@ def test_all_problems_of_a_row_are_told_at_once() -> None:
 def test_a_long_answer_is_shortened_in_its_message() -> None:
     with pytest.raises(DataError) as error:
         make_row(responses=(Response("x" * 500), Response("x" * 500)))
-    assert len(error.value.problems[0].found) < 120
+    assert len(error.value.problems[0].message) < 120
 
 
 def test_a_image_alone_is_a_prompt() -> None:
@@ -218,7 +218,7 @@ def test_a_group_that_breaks_an_invariant_names_row_and_id(
         make_group(**changed)
     (problem,) = error.value.problems
     assert problem.where == "rows.jsonl row 7 (id r7)"
-    assert problem.found == found
+    assert problem.message == found
     assert problem.remedy
 
 

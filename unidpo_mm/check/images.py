@@ -61,7 +61,7 @@ def look_at_images(rows: Sequence[PreferenceRow]) -> Seen:
         for image in row.images:
             for problem in looks[identity(image)].problems:
                 where = getattr(image, "where", row.where)
-                seen.problems.append(Problem(where, problem.found, problem.remedy))
+                seen.problems.append(Problem(where, problem.message, problem.remedy))
                 seen.broken.add(number)
     return seen
 

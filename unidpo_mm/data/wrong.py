@@ -9,13 +9,13 @@ class WrongValue(Exception):
     """A value cannot be used; whoever reads the field adds its place.
 
     Args:
-        found: What was found.
+        message: What is wrong.
         remedy: What to do about it.
     """
 
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message, self.remedy = message, remedy
 
 
 def brief(value: Any, limit: int = 60) -> str:

@@ -222,7 +222,7 @@ class PreferenceRow:
             raise DataError(
                 Problem(
                     problem.where,
-                    f"after its reasoning is removed, {problem.found}",
+                    f"after its reasoning is removed, {problem.message}",
                     "Set reasoning to keep for the source, or remove the row",
                 )
                 for problem in error.problems

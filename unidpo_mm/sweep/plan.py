@@ -131,7 +131,7 @@ def _problems_of(sweep: Sweep, arm: str, checks: Sequence[Check]) -> list[Proble
         load_recipe(sweep.recipe, overrides, checks=checks)
     except RecipeError as error:
         problems += [
-            Problem(f"arm '{arm}', {problem.where}", problem.found, problem.remedy)
+            Problem(f"arm '{arm}', {problem.where}", problem.message, problem.remedy)
             for problem in error.problems
         ]
     return problems

@@ -35,7 +35,7 @@ def check_data_options(args: "UniDPOConfig") -> None:
         except ValidationError as error:
             for path, problem in explain(error, value):
                 where = ".".join(map(str, (name, *path)))
-                problems.append(Problem(where, problem.found, problem.remedy))
+                problems.append(Problem(where, problem.message, problem.remedy))
     if problems:
         raise RecipeError(problems)
 

@@ -61,4 +61,4 @@ def in_python(problem: Problem) -> Problem:
     remedy = problem.remedy
     for recipe, python in PHRASES:
         remedy = remedy.replace(recipe, python)
-    return Problem(problem.where, problem.found, KEYS.sub(r"\1", remedy))
+    return Problem(problem.where, problem.message, KEYS.sub(r"\1", remedy))

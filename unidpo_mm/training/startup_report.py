@@ -128,7 +128,7 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         first = found.unreadable[0]
         lines.append(
             f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their images, "
-            f"the first of them {escape(first.where)}: {escape(first.found)}[/yellow]"
+            f"the first of them {escape(first.where)}: {escape(first.message)}[/yellow]"
         )
     return lines
 

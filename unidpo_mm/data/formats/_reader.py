@@ -307,7 +307,7 @@ class RowReader:
             name = problem.where.rsplit("'", 2)[-2]
             name = names.get(name, name)
             if name not in hidden:
-                result.append(Problem(self.place(name), problem.found, problem.remedy))
+                result.append(Problem(self.place(name), problem.message, problem.remedy))
         return result
 
     def _read_images(self, images: Sequence[ImageRef]) -> None:
@@ -359,7 +359,7 @@ class RowReader:
         try:
             return function(*args, **options)
         except WrongValue as error:
-            self.note(name, error.found, error.remedy)
+            self.note(name, error.message, error.remedy)
             return default
 
 
