@@ -286,9 +286,7 @@ OPTIMIZER = [
         "train.lr_scheduler_type",
         "eval",
     ),
-    recipe(
-        "learning_rate negative", "train.learning_rate=-1e-6", "train.learning_rate", "0 or larger"
-    ),
+    recipe("learning_rate negative", "train.learning_rate=-1e-6", "train.learning_rate", "from 0"),
     recipe("learning_rate infinite", "train.learning_rate=.inf", "train.learning_rate", "finite"),
     recipe("learning_rate nan", "train.learning_rate=.nan", "train.learning_rate", "finite"),
     recipe(
@@ -300,17 +298,17 @@ OPTIMIZER = [
         "train.learning_rates.language_model",
         "greater than 0",
     ),
-    recipe("weight_decay negative", "train.weight_decay=-0.1", "train.weight_decay", "0 or larger"),
+    recipe("weight_decay negative", "train.weight_decay=-0.1", "train.weight_decay", "from 0"),
     recipe("weight_decay infinite", "train.weight_decay=.inf", "train.weight_decay", "finite"),
     recipe("adam_beta1 one", "train.adam_beta1=1.0", "train.adam_beta1", "up to"),
     recipe("adam_beta2 negative", "train.adam_beta2=-0.1", "train.adam_beta2", "from 0"),
-    recipe("adam_epsilon zero", "train.adam_epsilon=0", "train.adam_epsilon", "larger than 0"),
+    recipe("adam_epsilon zero", "train.adam_epsilon=0", "train.adam_epsilon", "from 1e-30"),
     recipe(
         "max_grad_norm negative", "train.max_grad_norm=-1", "train.max_grad_norm", "no clipping"
     ),
-    recipe("max_grad_norm nan", "train.max_grad_norm=.nan", "train.max_grad_norm", "no clipping"),
+    recipe("max_grad_norm nan", "train.max_grad_norm=.nan", "train.max_grad_norm", "finite number"),
     recipe("warmup negative", "train.warmup_steps=-1", "train.warmup_steps", "share of all steps"),
-    recipe("warmup nan", "train.warmup_steps=.nan", "train.warmup_steps", "share of all steps"),
+    recipe("warmup nan", "train.warmup_steps=.nan", "train.warmup_steps", "finite number"),
     recipe(
         "warmup fraction of a step",
         "train.warmup_steps=1.5",
@@ -318,6 +316,117 @@ OPTIMIZER = [
         "share of all steps",
     ),
     recipe("warmup_ratio", "train.warmup_ratio=0.1", "train.warmup_ratio", "warmup_steps"),
+]
+
+NUMBERS = [
+    recipe("tau_good infinite", "loss.name=uni_dpo loss.tau_good=.inf", "loss.tau_good", "finite"),
+    recipe("tau_good nan", "loss.name=uni_dpo loss.tau_good=.nan", "loss.tau_good", "finite"),
+    recipe("beta too large", "loss.beta=1e38", "loss.beta", "from 1e-6 to 10000"),
+    recipe("beta too small", "loss.beta=1e-300", "loss.beta", "from 1e-6 to 10000"),
+    recipe("gamma too large", "loss.name=uni_dpo loss.gamma=1e30", "loss.gamma", "to 1000000"),
+    recipe("label_smoothing nan", "loss.label_smoothing=.nan", "loss.label_smoothing", "finite"),
+    recipe("score_scale infinite", "data.score_scale=[0,.inf]", "data.score_scale.1", "finite"),
+    recipe("feature cache infinite", "data.feature_cache_gb=.inf", "feature_cache_gb", "finite"),
+    recipe(
+        "feature cache of a byte",
+        "data.feature_cache_gb=1e-9",
+        "data.feature_cache_gb",
+        "0 for no cache",
+    ),
+    recipe("worker timeout tiny", "data.worker_timeout=1e-9", "data.worker_timeout", "no limit"),
+    recipe("max_length of 24 digits", "data.max_length=1" + "0" * 23, "data.max_length", "smaller"),
+    recipe("memory of a byte", "train.memory=1e-9", "train.memory", "1e-06 or more"),
+    recipe("memory nan", "train.memory=.nan", "train.memory", "finite number"),
+    recipe(
+        "scheduler kwargs infinite",
+        ["train.lr_scheduler_kwargs={num_cycles: .inf}", "train.lr_scheduler_type=cosine"],
+        "train.lr_scheduler_kwargs.num_cycles",
+        "finite number",
+    ),
+    recipe(
+        "init_kwargs nan",
+        "model.init_kwargs.initializer_range=.nan",
+        "model.init_kwargs.initializer_range",
+        "finite number",
+    ),
+    recipe(
+        "template variable nan",
+        ["model.chat_template_kwargs={a: [1, .nan]}"],
+        "model.chat_template_kwargs.a.1",
+        "finite number",
+    ),
+    recipe("learning_rate overflows", "train.learning_rate=1e38", "train.learning_rate", "to 100"),
+    recipe(
+        "learning rate of a part overflows",
+        ["train.learning_rates={language_model: 1e38}"],
+        "train.learning_rates.language_model",
+        "to 100",
+    ),
+    recipe("weight_decay overflows", "train.weight_decay=1e38", "train.weight_decay", "to 1000"),
+    recipe(
+        "weight_decay turns signs",
+        "train.weight_decay=500 train.learning_rate=1e-2",
+        "train.weight_decay",
+        "below 100",
+    ),
+    recipe("adam_epsilon overflows", "train.adam_epsilon=1e38", "train.adam_epsilon", "1e-8"),
+    recipe("adam_epsilon vanishes", "train.adam_epsilon=1e-60", "train.adam_epsilon", "1e-8"),
+    recipe("max_grad_norm tiny", "train.max_grad_norm=1e-300", "train.max_grad_norm", "1e-6"),
+    recipe("epochs endless", "train.num_train_epochs=1e9", "train.num_train_epochs", "100000"),
+    recipe("max_steps endless", "train.max_steps=1000000000000", "train.max_steps", "1000000000"),
+    recipe(
+        "warmup longer than max_steps",
+        "train.warmup_steps=10 train.max_steps=4",
+        "train.warmup_steps",
+        "10 steps of warmup in a run of 4 steps",
+        "up to 4",
+    ),
+    recipe(
+        "warmup longer than the epochs",
+        "train.warmup_steps=5 train.max_steps=-1 train.num_train_epochs=1",
+        "train.warmup_steps",
+        "5 steps of warmup in a run of 4 steps",
+        late=True,
+    ),
+    recipe(
+        "optim_args that sgd ignores",
+        "train.optim=sgd train.optim_args=momentum=0.9,betas=0.9",
+        "train.optim_args",
+        "does not read 'betas'",
+        "'sgd' reads momentum",
+    ),
+    recipe(
+        "optim_args that adagrad ignores",
+        "train.optim=adagrad train.optim_args=momentum=0.9",
+        "train.optim_args",
+        "'adagrad' reads weight_decay",
+    ),
+    recipe(
+        "optim_args infinite",
+        "train.optim=sgd train.optim_args=momentum=inf",
+        "train.optim_args",
+        "up to 1000000",
+    ),
+    recipe(
+        "adam_beta1 with sgd",
+        "train.optim=sgd train.adam_beta1=0.5",
+        "train.adam_beta1",
+        "its default, 0.9",
+    ),
+    recipe(
+        "lora rank too large", ["model.lora={r: 1000}"], "model.lora.r", "at most 32", late=True
+    ),
+    recipe(
+        "score_scale of other scores",
+        "loss.name=uni_dpo data.sources.0.path=scored.jsonl data.score_scale=[100,200]",
+        "data.score_scale",
+        "they run from 3 to 8",
+        prepare=write(
+            "scored.jsonl",
+            '{"prompt":"a","chosen":"b","rejected":"c","score_chosen":8,"score_rejected":3}\n',
+        ),
+        late=True,
+    ),
 ]
 
 STEPS = [
@@ -330,13 +439,13 @@ STEPS = [
         "batch size zero",
         "train.per_device_train_batch_size=0",
         "train.per_device_train_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "batch size negative",
         "train.per_device_train_batch_size=-1",
         "train.per_device_train_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "batch size text",
@@ -348,19 +457,19 @@ STEPS = [
         "eval batch size zero",
         "train.per_device_eval_batch_size=0",
         "train.per_device_eval_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "accumulation zero",
         "train.gradient_accumulation_steps=0",
         "train.gradient_accumulation_steps",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "accumulation negative",
         "train.gradient_accumulation_steps=-2",
         "train.gradient_accumulation_steps",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "epochs negative",
@@ -374,9 +483,9 @@ STEPS = [
         "train.num_train_epochs",
         "larger than 0",
     ),
-    recipe("epochs nan", "train.num_train_epochs=.nan", "train.num_train_epochs", "larger than 0"),
+    recipe("epochs nan", "train.num_train_epochs=.nan", "train.num_train_epochs", "finite"),
     recipe(
-        "epochs infinite", "train.num_train_epochs=.inf", "train.num_train_epochs", "larger than 0"
+        "epochs infinite", "train.num_train_epochs=.inf", "train.num_train_epochs", "finite number"
     ),
     recipe("max_steps zero", "train.max_steps=0", "train.max_steps", "-1"),
     recipe("max_steps negative", "train.max_steps=-2", "train.max_steps", "-1"),
@@ -1272,6 +1381,7 @@ ENVIRONMENTS = [
 CASES: tuple[Case, ...] = (
     *PACKAGES,
     *OPTIMIZER,
+    *NUMBERS,
     *STEPS,
     *DEVICES,
     *REFUSED,

@@ -87,7 +87,10 @@ def test_each_mistake_says_where_what_and_what_to_write(tmp_path: Path, line: st
         ("data.score_scale=[5, 1]", "the lower end 5.0 of a scale must be below its upper end"),
         ("data.score_scale=[5]", "found the list [5]. Write two numbers"),
         ("data.score_scale=[0, 5, 9]", "found the list [0, 5, 9]. Write a list of 2"),
-        ("data.score_scale=[0, .inf]", "found the number inf."),
+        (
+            "data.score_scale=[0, .inf]",
+            "key 'data.score_scale.1': found .inf, which is not a finite number",
+        ),
         ("model.name_or_path=''", "found the text ''. Write some text"),
         ("data.sources=[]", "key 'data.sources': found the list []. Write a list of at least 1"),
         (

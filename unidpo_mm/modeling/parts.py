@@ -9,7 +9,7 @@ from torch import nn
 from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
-from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, part_of, restrict
+from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, check_rank, part_of, restrict
 from .peft_models import adapter_tensors, is_peft_model
 from .scoring import base_and_head
 
@@ -208,6 +208,7 @@ def _adapted(
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(keys.targets, problem, "Change it as PEFT asks")) from error
+    check_rank(policy, keys)
     saved = {id(tensor) for _, key, tensor in adapter_tensors(policy) if ".modules_to_save" in key}
     for name, parameter in policy.named_parameters():  # such as the biases of bias="all"
         if part_of(name, family.parts) in frozen and id(parameter) not in saved:

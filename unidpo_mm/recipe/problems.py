@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import Problem
 from ..plugins import suggestion
+from .numbers import written
 from .secrets import MASK, is_secret_key, mask_text
 from .sections import Recipe
 from .yaml_loader import KeyPath
@@ -56,7 +57,7 @@ def describe(value: Any) -> str:
         text = mask_text(value)
         return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
     if isinstance(value, int | float):
-        return f"the number {value}"
+        return f"the number {written(value)}"
     if isinstance(value, list | tuple):
         items = ", ".join(map(str, value))
         return f"the list [{items}]" if len(items) <= 60 else f"a list of {len(value)}"

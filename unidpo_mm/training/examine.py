@@ -23,6 +23,7 @@ __all__ = [
     "look_at_rows",
     "loss_problems",
     "read_run_files",
+    "scale_problems",
     "usual_problems",
 ]
 
@@ -65,8 +66,44 @@ def read_run_files(
             ]
             for files in (sources, held_out)
         )
-    training = read_sources(sources, score_scale=score_scale)
-    return training, read_sources(held_out, score_scale=score_scale)
+    training, evaluation = (
+        read_sources(files, score_scale=score_scale) for files in (sources, held_out)
+    )
+    training.problems.extend(scale_problems(training.rows, score_scale))
+    evaluation.problems.extend(scale_problems(evaluation.rows, score_scale))
+    return training, evaluation
+
+
+def scale_problems(
+    rows: Sequence[PreferenceRow],
+    score_scale: Sequence[float] | None,
+    *,
+    key: str = "data.score_scale",
+) -> list[Problem]:
+    """Return the sources of which no score lies in the scale of the run.
+
+    Args:
+        rows: Rows with their scores in the unit of the run.
+        score_scale: The lowest and the highest score; None if it is not declared.
+        key: Name of the setting.
+    """
+    if score_scale is None:
+        return []
+    low, high = score_scale
+    by_source: dict[str, list[float]] = {}
+    for row in rows:
+        scores = [item.score for item in row.responses if item.score is not None]
+        by_source.setdefault(row.source, []).extend(scores)
+    problems = []
+    for source, scores in by_source.items():
+        if scores and not any(low <= score <= high for score in scores):
+            text = (
+                f"no score of source '{source}' lies in [{low:g}, {high:g}]: they run from "
+                f"{min(scores):g} to {max(scores):g}"
+            )
+            remedy = "Correct it, or declare the scale of that source, from which scores are mapped"
+            problems.append(Problem(key, text, f"{remedy}, with scores.scale"))
+    return problems
 
 
 def examine_rows(

@@ -14,6 +14,7 @@ from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
+from .argument_ranges import loss_range_problems
 
 __all__ = ["SOURCE_PARAMETERS", "LossSettings", "make_loss_settings", "weighs_missing"]
 
@@ -230,6 +231,7 @@ def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[
     except ValidationError as error:
         problems += [_value_problem(where, item) for item in error.errors()]
         return None, problems
+    problems += loss_range_problems(fitting, where=where)
     return config, problems
 
 

@@ -1,5 +1,6 @@
 """Checkpoints just as many layers as the memory at hand asks for (`memory: auto`)."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +13,14 @@ from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointin
 from ..modeling.processes import largest_anywhere
 from ..modeling.scoring import score
 from ..records import Layout
+from .argument_ranges import LEAST_GIGABYTES
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
 __all__ = ["MemoryPolicy", "measure_first_batch", "most_tokens", "parse_memory"]
+
+logger = logging.getLogger(__name__)
 
 SHARE = 0.8
 """Of the free memory; the rest is for what nobody counts."""
@@ -36,7 +40,7 @@ def parse_memory(memory: str | None) -> int | None:
         gigabytes = float(str(memory))
     except ValueError:
         gigabytes = -1.0
-    if not 0 < gigabytes < float("inf"):
+    if not LEAST_GIGABYTES <= gigabytes < float("inf"):
         remedy = "Write auto, or gigabytes for the activations of a micro-batch, for example 8"
         raise RecipeError(Problem("train.memory", f"found {memory!r}", remedy))
     return int(gigabytes * GIGABYTE)
@@ -70,6 +74,14 @@ class MemoryPolicy(TrainerCallback):
                 f"of up to {most:,} tokens in {budget / GIGABYTE:.2f} GB",
                 soft_wrap=True,
             )
+            needed = found.needed(count) * most / found.tokens
+            if needed > budget:
+                logger.warning(
+                    "memory (train.memory): even with every layer checkpointed, the activations "
+                    "of such a micro-batch take %.2g GB; reduce per_device_train_batch_size or "
+                    "max_length, or raise it",
+                    needed / GIGABYTE,
+                )
 
 
 def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:

@@ -23,7 +23,7 @@ from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_direct
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, remedy_for
-from .argument_ranges import range_problems
+from .argument_ranges import LEAST_GIGABYTES, loss_range_problems, range_problems
 from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
 from .training_arguments import REMOVED, refused_values, training_arguments
@@ -81,14 +81,24 @@ def check_train(recipe: Recipe) -> list[Problem]:
             problems += wrong
         else:
             values[name] = value
-    defaults = training_arguments()
+    defaults = {**training_arguments(), "learning_rates": recipe.train.learning_rates}
     problems += refused_values(values, prefix="train.")
     problems += range_problems(values, defaults, prefix="train.")
+    problems += _memory(recipe)
+    of_data = {name: getattr(recipe.data, name) for name in ("feature_cache_gb", "worker_timeout")}
+    problems += range_problems(of_data, {}, prefix="data.")
     pixels = {
         name: getattr(recipe.model, name) for name in ("image_min_pixels", "image_max_pixels")
     }
     problems += range_problems(pixels, {}, prefix="model.")
     return [*problems, *_held_out(recipe, arguments)]
+
+
+def _memory(recipe: Recipe) -> Iterable[Problem]:
+    memory = recipe.train.memory
+    if isinstance(memory, float | int) and memory < LEAST_GIGABYTES:
+        remedy = f"Use auto, or gigabytes, {LEAST_GIGABYTES} or more, for example 8"
+        yield Problem("train.memory", f"found {describe(memory)}", remedy)
 
 
 def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
@@ -190,7 +200,10 @@ def _check_parameters(
             problems += wrong
         else:
             typed[name] = _validated(value, hints[name])
-    return problems + _check_ranges(where, config, typed)
+    problems += _check_ranges(where, config, typed)
+    refused = {problem.where for problem in problems}
+    beyond = loss_range_problems(typed, where=where)
+    return problems + [problem for problem in beyond if problem.where not in refused]
 
 
 def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:

@@ -26,6 +26,7 @@ from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
+from .config_checks import check_steps
 from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
@@ -193,6 +194,7 @@ def check_from_recipe(recipe: Recipe) -> None:
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
+    check_steps(args, steps)
     print_start(trainer, max_steps=steps, console=Console())
 
 

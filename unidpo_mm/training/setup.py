@@ -45,7 +45,7 @@ from ..plugins import suggestion
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .data_options import score_policy
-from .examine import examine_rows
+from .examine import examine_rows, scale_problems
 from .loss_settings import LossSettings
 from .memory_policy import parse_memory
 from .python_names import in_python
@@ -366,7 +366,7 @@ def _read(
         score_scale=None if scale is None else (scale[0], scale[1]),
     )
     log_reports(loaded.reports)
-    return loaded.rows, loaded.problems
+    return loaded.rows, [*loaded.problems, *scale_problems(loaded.rows, scale, key="score_scale")]
 
 
 def _features(scorer: ScoringModel, args: UniDPOConfig) -> FeatureStore | None:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..modeling.parts import PartCount, count_parameters
 from .config import UniDPOConfig
+from .config_checks import check_steps
 from .guard import LayoutChoice
 from .setup import RunParts
 
@@ -57,6 +58,7 @@ class StartReport(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called by the trainer."""
+        check_steps(self.trainer.args, state.max_steps)
         if state.is_world_process_zero:
             print_start(self.trainer, max_steps=state.max_steps)
 
