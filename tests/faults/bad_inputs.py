@@ -8,12 +8,13 @@ has imported torch and transformers already. `run_all` returns a table for `make
 
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,7 +24,19 @@ if __name__ == "__main__":
 
 from support.forked import Finished, run_forked
 
-__all__ = ["CASES", "Case", "Row", "judge", "make_world", "preload", "run_all", "run_case", "table"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Row",
+    "compare_all",
+    "compare_commands",
+    "judge",
+    "make_world",
+    "preload",
+    "run_all",
+    "run_case",
+    "table",
+]
 
 RECIPE = """\
 model: {name_or_path: WORLD/model}
@@ -70,6 +83,7 @@ class Case:
         file_limit: Maximum size in bytes of a file that the child may write, like a full disk.
         code: The exit code.
         late: Whether data or model have to be read to find the problem.
+        trains: Whether only weights or steps show the problem, which `data check` does not look at.
     """
 
     name: str
@@ -82,6 +96,12 @@ class Case:
     file_limit: int | None = None
     code: int = 2
     late: bool = False
+    trains: bool = False
+
+    @property
+    def is_of_both(self) -> bool:
+        """Whether `data check` and `train --check` have to find the same problems."""
+        return self.arguments[0] == "train" and self.kind != "command" and not self.trains
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,9 @@ def directory(name: str) -> Prepare:
     """Create a directory in that of the case."""
     return lambda here, world: (here / name).mkdir(parents=True)
 
+
+LATE: dict[str, bool] = {"late": True, "trains": True}
+"""Of cases that only the weights of the model or the number of steps show."""
 
 PACKAGES = [
     recipe(
@@ -386,7 +409,7 @@ NUMBERS = [
         "train.warmup_steps=5 train.max_steps=-1 train.num_train_epochs=1",
         "train.warmup_steps",
         "5 steps of warmup in a run of 4 steps",
-        late=True,
+        **LATE,
     ),
     recipe(
         "optim_args that sgd ignores",
@@ -413,9 +436,7 @@ NUMBERS = [
         "train.adam_beta1",
         "its default, 0.9",
     ),
-    recipe(
-        "lora rank too large", ["model.lora={r: 1000}"], "model.lora.r", "at most 32", late=True
-    ),
+    recipe("lora rank too large", ["model.lora={r: 1000}"], "model.lora.r", "at most 32", **LATE),
     recipe(
         "score_scale of other scores",
         "loss.name=uni_dpo data.sources.0.path=scored.jsonl data.score_scale=[100,200]",
@@ -807,7 +828,7 @@ MODEL_AND_DATA = [
         "lora targets match nothing",
         ["model.lora={targets: [absent_proj]}"],
         "absent_proj",
-        late=True,
+        **LATE,
     ),
     recipe(
         "image pixels reversed",
@@ -873,13 +894,13 @@ MODEL_AND_DATA = [
         "data.sources.0.domain",
         "did you mean 'math'?",
     ),
-    recipe("reference none", "train.reference=none", "train.reference", "auto", late=True),
+    recipe("reference none", "train.reference=none", "train.reference", "auto", **LATE),
     recipe(
         "reference lora_off without LoRA",
         "train.reference=lora_off",
         "train.reference",
         "model.lora",
-        late=True,
+        **LATE,
     ),
     recipe("memory text", "train.memory=lots", "train.memory", "auto"),
     recipe("memory negative", "train.memory=-1", "train.memory", "greater than 0"),
@@ -1127,7 +1148,7 @@ COMMANDS = [
     command("list nothing", "list", "for help"),
     command("list unknown", "list optimizers", "optimizers", "models"),
     command("data without a subcommand's source", "data check", "SOURCE", "for help"),
-    command("data check absent file", "data check absent.jsonl", "absent.jsonl", code=1),
+    command("data check absent file", "data check absent.jsonl", "absent.jsonl"),
     command(
         "data check scale reversed", "data check WORLD/pairs.jsonl --scale 10,0", "--scale", "0,10"
     ),
@@ -1476,6 +1497,28 @@ def judge(case: Case, done: Finished) -> str:
     return "ok"
 
 
+def compare_commands(case: Case, world: Path) -> str:
+    """Return ``ok`` if `data check` and `train --check` refuse an input alike, or what differs."""
+    recipe, *overrides = case.arguments[1:]
+    by_check = replace(case, arguments=("data", "check", recipe, *overrides))
+    by_train = replace(case, arguments=("train", recipe, *overrides, "--check"))
+    done, other = run_case(by_check, world), run_case(by_train, world)
+    if done.code != other.code:
+        return f"data check exits with {done.code}, train --check with {other.code}"
+    problems, others = problems_of(done, case), problems_of(other, case)
+    if problems != others or not problems:
+        return f"data check: {sorted(problems)}; train --check: {sorted(others)}"
+    return "ok"
+
+
+def problems_of(done: Finished, case: Case) -> set[str]:
+    """Return the problems that a command printed; directories of their own are replaced."""
+    text = re.sub(r"/\S*/bad-input-[^/' ]*", "HERE", done.stderr)
+    text = text[text.find("error: ") :] if "error: " in text else ""
+    several = re.findall(r"^  - (.*)$", text, flags=re.MULTILINE)
+    return set(several or [line for line in text.splitlines()[:1] if line])
+
+
 def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
     """Run cases and return (all rows, the rows that failed)."""
     preload()
@@ -1483,6 +1526,20 @@ def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
         world = make_world(Path(folder))
         rows = list(_rows(cases, world))
     return rows, [row for row in rows if row.verdict != "ok"]
+
+
+def compare_all(cases: Sequence[Case] = CASES) -> tuple[int, dict[str, str]]:
+    """Compare `data check` and `train --check` on the recipes among some cases.
+
+    Returns:
+        How many were compared, and name -> difference for those that differ.
+    """
+    preload()
+    compared = [case for case in cases if case.is_of_both]
+    with tempfile.TemporaryDirectory() as folder:
+        world = make_world(Path(folder))
+        verdicts = {case.name: compare_commands(case, world) for case in compared}
+    return len(compared), {name: text for name, text in verdicts.items() if text != "ok"}
 
 
 def _rows(cases: Sequence[Case], world: Path) -> Iterator[Row]:

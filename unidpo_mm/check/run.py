@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..data.groups import prompt_key
 from ..data.load import Loaded, SourceFile
 from ..data.measure import MeasuredRow
 from ..data.scores import without_weight
-from ..errors import Problem, UniDPOError
+from ..errors import Problem, RecipeError, UniDPOError
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
 from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
@@ -56,6 +56,7 @@ class CheckSettings:
         model: A model by name; None to do without first weights.
         processor: A model whose processor and chat template encode the rows, so that what they
             refuse is a problem; None for `model`, and without one lengths are characters.
+        part_check: Returns what is wrong with the parts that a recipe names; None without one.
         arguments: Arguments of `UniDPOConfig` that say how rows are rendered, such as max_length.
         sample: Rows that the model scores; 0 for none.
         workers: Processes that tokenise.
@@ -70,6 +71,7 @@ class CheckSettings:
     max_skipped_fraction: float = 0.0
     model: str | None = None
     processor: str | None = None
+    part_check: Callable[[AdapterFamily], list[Problem]] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     sample: int = 64
     workers: int = 0
@@ -118,8 +120,10 @@ class _Check:
 
     def report(self) -> CheckReport:
         everything = [*self.rows, *self.eval_rows]
-        self._load_adapter()
-        self.problems += self._row_problems()
+        if not self.problems and not self.rows:
+            self.problems.append(NO_ROW)
+        else:
+            self.problems += self._load_adapter() or self._row_problems()
         seen = look_at_pictures(everything)
         measured = self._measured() if self.adapter is not None else None
         if measured is None:
@@ -128,8 +132,6 @@ class _Check:
         rows = [self.rows[n] for n in whole]
         lengths = self._lengths(rows, None if measured is None else [measured[n] for n in whole])
         weights = self._weights(rows, lengths)
-        if not self.problems and not self.rows:
-            self.problems.append(NO_ROW)
         keys = [prompt_key(row, seen.keys_of(row)) for row in rows]
         found = length_report(rows, lengths, keys)
         scores = self._scores()
@@ -171,30 +173,35 @@ class _Check:
         ]
         return [*usual_problems(rows, self.loss), *without_weight(self.rows)]
 
-    def _load_adapter(self) -> None:
-        """Load the processor that encodes the rows, if one is named and can be had.
+    def _load_adapter(self) -> list[Problem]:
+        """Load the processor that encodes the rows, if one is named.
+
+        Returns:
+            Why it cannot be loaded, if some rows could not be read either: both are reported.
 
         Raises:
-            UniDPOError: If the user asked for the model and it cannot be loaded.
+            UniDPOError: If it cannot be loaded, or a recipe names parts that the model lacks.
         """
         name = self.settings.model or self.settings.processor
         if name is None:
-            return
-        given = {
+            return []
+        options = {
             "max_skipped_fraction": self.settings.max_skipped_fraction,
             **self.settings.arguments,
         }
-        arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
+        arguments = UniDPOConfig(output_dir="unused", report_to="none", **options)
         try:
             self.family, self.adapter = load_family_and_adapter(name, arguments)
         except UniDPOError as error:
-            if self.settings.model is not None:
+            if not self.problems:
                 raise
-            self.notes.append(
-                f"the rows were not encoded, since the model cannot be loaded ({error}); what its "
-                "processor or chat template refuses is not checked"
-            )
+            return list(error.problems)
         self.arguments = arguments
+        if self.settings.part_check is not None and not self.problems:
+            problems = self.settings.part_check(self.family)
+            if problems:
+                raise RecipeError(problems)
+        return []
 
     def _measured(self) -> list[MeasuredRow]:
         """Encode all rows as a run does; note what it would refuse and skip."""

@@ -5,16 +5,20 @@ passes one of them passes the others, and what is refused is refused in the same
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ..adapter import Adapter
+from ..adapter import Adapter, AdapterFamily
 from ..data.load import Loaded, SourceFile, read_sources
 from ..data.preflight import Preflight, survey
 from ..data.scores import without_weight
-from ..errors import Problem
+from ..errors import Problem, UniDPOError
+from ..modeling.lora_targets import RECIPE_KEYS
+from ..modeling.parts import LoraSettings, check_lora_parts, check_parts
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .loss_settings import LossSettings
+from .optimizer import check_learning_rates
 
 __all__ = [
     "NO_ROW",
@@ -22,6 +26,7 @@ __all__ = [
     "examine_rows",
     "look_at_rows",
     "loss_problems",
+    "part_problems",
     "read_run_files",
     "scale_problems",
     "usual_problems",
@@ -42,6 +47,29 @@ class Examination:
 
     problems: list[Problem]
     preflight: Preflight | None
+
+
+def part_problems(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> list[Problem]:
+    """Return the settings that name parts which the model's family does not have.
+
+    Args:
+        args: Settings of the run.
+        lora: Settings of a new LoRA adapter, or None.
+        family: Knows the parts.
+    """
+    problems: list[Problem] = []
+    checks: list[Callable[[], None]] = [
+        lambda: check_learning_rates(args.learning_rates or {}, family),
+        lambda: check_parts(args.freeze or (), family, RECIPE_KEYS.freeze),
+    ]
+    if isinstance(lora, LoraSettings):
+        checks.append(lambda: check_lora_parts(lora, family, args.freeze))
+    for check in checks:
+        try:
+            check()
+        except UniDPOError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
 
 
 def read_run_files(
