@@ -117,7 +117,7 @@ def test_held_out_rows_that_are_trained_on_are_told(
     )
     assert (report.overlap.shared_prompts, report.overlap.shared_pictures) == (1, 1)
     assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
-    assert any("1 held-out rows share their prompt" in text for text in report.warnings)
+    assert any("1 held-out row shares the prompt" in text for text in report.warnings)
 
 
 def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
@@ -347,7 +347,7 @@ def test_rows_that_may_be_left_out_for_their_pictures_are_no_problem(
         scored("!", "a", "b", 4, 1, images=["gone.png"]),
     ]
     path = write(tmp_path, "rows.jsonl", rows)
-    told = {0: "1 rows would be left out for their pictures", 2: "gone.png' does not exist"}
+    told = {0: "1 row would be left out for images", 2: "gone.png' does not exist"}
     for share, code in ((0.5, 0), (0.4, 2)):
         pictures = f"pictures: {{max_skipped_fraction: {share}}}"
         result = verdict(
@@ -372,7 +372,7 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
         model=str(checkpoint("llama")), arguments={"max_length": 40, "length_policy": "drop"}
     )
     report = check_data([SourceFile(path=path)], settings)
-    assert "1 rows would be left out: longer than max_length" in report.warnings
+    assert "1 row would be left out: longer than max_length" in report.warnings
     assert report.problems[-1].found == "every row is skipped (1 longer than max_length)"
 
 

@@ -197,7 +197,7 @@ def test_an_image_that_the_processor_refuses_can_be_skipped(tmp_path: Path, mode
     assert of_run(path) == set()
     report = checked(path)
     assert not report.problems
-    assert any("1 rows would be left out for their pictures" in text for text in report.warnings)
+    assert any("1 row would be left out for images" in text for text in report.warnings)
 
 
 def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) -> None:

@@ -227,7 +227,7 @@ def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     loaded = read_records([{"prompt": "?", "completions": completions}])
     (row,) = loaded.rows
     assert [(pair.chosen, pair.rejected) for pair in row.pairs] == [(0, 2)]
-    assert any("1 answers have no score" in text for text in loaded.reports[0].sentences())
+    assert any("1 answer has no score" in text for text in loaded.reports[0].sentences())
     write_rows([row], tmp_path / "rows.jsonl", "native")
     (again,) = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert (again.responses, again.pairs) != ((), ())
@@ -267,7 +267,7 @@ def test_pairs_that_all_weigh_nothing_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", {**SCORED, "weight": 0})
     done = run("data", "check", str(path))
     assert done.exit_code == 2
-    assert "the weights of all 1 pairs are 0" in done.output
+    assert "the weight of the only pair is 0" in done.output
     write(path, {**SCORED, "weight": 0}, {**SCORED, "prompt": "Why?"})
     assert run("data", "check", str(path)).exit_code == 0
 
@@ -447,7 +447,7 @@ def test_refused_rows_are_left_out_when_asked_and_each_is_told(tmp_path: Path) -
 def test_the_same_file_twice_is_told_as_rows_that_are_there_twice(tmp_path: Path) -> None:
     path = str(write(tmp_path / "rows.jsonl", SCORED))
     said = " ".join(run("data", "check", path, path).output.split())
-    assert "1 rows equal an earlier one" in said, said
+    assert "1 row equals an earlier one" in said, said
 
 
 def test_a_column_cannot_be_named_twice(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ train:
 """
 """A recipe that trains; WORLD is the directory of model and data."""
 
-STARTED = ("optimizer steps of about", "steps done in")
+STARTED = ("optimizer step of about", "optimizer steps of about", " done in")
 """What a run prints once it has read data and model."""
 
 LAUNCHER = (
@@ -581,6 +581,20 @@ STEPS = [
         "match",
     ),
     recipe(
+        "best model between two saves",
+        "train.load_best_model_at_end=true train.save_strategy=steps train.save_steps=3 "
+        "train.eval_strategy=steps train.eval_steps=2 data.eval_fraction=0.3",
+        "train.load_best_model_at_end",
+        "such as 4",
+    ),
+    recipe(
+        "best model, a share and a number",
+        "train.load_best_model_at_end=true train.save_strategy=steps train.save_steps=3 "
+        "train.eval_strategy=steps train.eval_steps=0.5 data.eval_fraction=0.3",
+        "train.load_best_model_at_end",
+        "such as 0.5",
+    ),
+    recipe(
         "best model without evaluation",
         "train.load_best_model_at_end=true",
         "train.load_best_model_at_end",
@@ -658,7 +672,8 @@ DEVICES = [
         "train.torch_empty_cache_steps",
         "at least 1",
     ),
-    recipe("debug unknown", "train.debug=everything", "train.debug", "underflow_overflow"),
+    recipe("debug unknown", "train.debug=everything", "train.debug", "Use underflow_overflow, or"),
+    recipe("debug for TPUs", "train.debug=tpu_metrics_debug", "train.debug", "or remove it"),
 ]
 
 REFUSED = [
@@ -722,6 +737,35 @@ PLACES = [
         file_limit=3000,
     ),
     recipe("output_dir empty", "train.output_dir=''", "train.output_dir", "Write some text"),
+    recipe("resume true", "run.resume=true", "run.resume", "Write auto"),
+    recipe("resume false", "run.resume=false", "run.resume", "Write never"),
+    recipe("output_dir true", "train.output_dir=true", "train.output_dir", "a directory"),
+    recipe("images false", "data.sources.0.images=false", "data.sources.0.images", "or null"),
+    recipe("model true", "model.name_or_path=true", "model.name_or_path", "hub name"),
+    recipe(
+        "benchmarks every 0 steps",
+        ["run.callbacks={benchmarks: {every: 0, data: WORLD}}"],
+        "run.callbacks.benchmarks.every",
+        "found the number 0. Write a value greater than or equal to 1",
+    ),
+    recipe(
+        "benchmarks without data",
+        ["run.callbacks={benchmarks: {}}"],
+        "run.callbacks.benchmarks.data",
+        "'data' is missing. Add it",
+    ),
+    recipe(
+        "benchmarks key misspelled",
+        ["run.callbacks={benchmarks: {data: WORLD, evry: 5}}"],
+        "run.callbacks.benchmarks.evry",
+        "did you mean 'every'?",
+    ),
+    recipe(
+        "benchmarks style and fraction",
+        ["run.callbacks={benchmarks: {data: WORLD, style: chatml, clusters: 1.5}}"],
+        "Write one of auto, chat, raw",
+        "Write a whole number",
+    ),
     recipe("resume from nowhere", "run.resume=absent", "run.resume", "'absent' does not exist"),
     recipe(
         "resume from a file",
@@ -1023,7 +1067,7 @@ COMMANDS = [
         "override beyond a list",
         "train WORLD/recipe.yaml data.sources.5.path=x",
         "data.sources",
-        "from 0 to 1",
+        "0, or 1 to add an item",
     ),
     command("override into a value", "train WORLD/recipe.yaml train.seed.x=1", "train.seed.x=1"),
     command(

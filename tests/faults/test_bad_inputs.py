@@ -53,7 +53,7 @@ def test_data_check_and_train_refuse_all_recipes_alike():
 
 
 def test_the_recipe_of_all_cases_trains(world: Path):
-    case = recipe("good", "", "steps done in", code=0, late=True)
+    case = recipe("good", "", "1 step done in", code=0, late=True)
     done = run_case(case, world)
     assert judge(case, done) == "ok", done.output
 

@@ -11,7 +11,7 @@ from ..data.groups import prompt_key
 from ..data.load import Loaded, SourceFile
 from ..data.measure import MeasuredRow
 from ..data.scores import without_weight
-from ..errors import Problem, RecipeError, UniDPOError
+from ..errors import Problem, RecipeError, UniDPOError, counted
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
 from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
@@ -227,8 +227,8 @@ class _Check:
             self._note_skipped(len(seen.broken), seen.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        text = f"{rows:,} rows would be left out for their pictures"
-        self.notes.append(f"{text}, the first of them {first.where}")
+        text = f"{counted(rows, 'row')} would be left out for images that cannot be used"
+        self.notes.append(f"{text}, the first: {first.where}")
 
     def _lengths(
         self, rows: Sequence[PreferenceRow], measured: Sequence[MeasuredRow] | None
@@ -293,17 +293,19 @@ class _Check:
             warnings += _about_length(lengths)
         if twice.duplicates:
             warnings.append(
-                f"{twice.duplicates:,} rows equal an earlier one in prompt, pictures and answers, "
-                f"the first of them {twice.first_duplicates[0][0]}"
+                f"{counted(twice.duplicates, 'row equals', 'rows equal')} an earlier one in "
+                f"prompt, images and answers, the first: {twice.first_duplicates[0][0]}"
             )
         if twice.contradictions:
             warnings.append(
-                f"{twice.contradictions:,} pairs prefer what another pair of their prompt rejects"
+                f"{counted(twice.contradictions, 'pair prefers', 'pairs prefer')} what another "
+                "pair of the same prompt rejects"
             )
         if twice.first_shared:
             warnings.append(
-                f"{twice.shared_prompts:,} held-out rows share their prompt with training rows and "
-                f"{twice.shared_pictures:,} a picture, the first of them {twice.first_shared[0]}"
+                f"{counted(twice.shared_prompts, 'held-out row shares', 'held-out rows share')} "
+                f"the prompt with training rows and {twice.shared_pictures:,} an image, the "
+                f"first: {twice.first_shared[0]}"
             )
         return warnings
 
@@ -324,13 +326,14 @@ def _about_length(lengths: LengthReport) -> list[str]:
 
 def _about_policy(lengths: Lengths) -> list[str]:
     """Says what the length policy would do."""
-    told = (
-        (lengths.cut, "answers would be cut to fit max_length"),
-        (lengths.shrunk, "pictures would be made smaller to fit max_length"),
-        (lengths.alike, "pairs have the same tokens as both answers, so that they prefer nothing"),
-        (lengths.dropped, "rows would be left out: longer than max_length"),
+    same = "the same tokens in both answers, and no preference"
+    texts = (
+        (lengths.cut, "answer", "would be cut to fit max_length"),
+        (lengths.shrunk, "image", "would be made smaller to fit max_length"),
+        (lengths.alike, "pair", f"{'has' if lengths.alike == 1 else 'have'} {same}"),
+        (lengths.dropped, "row", "would be left out: longer than max_length"),
     )
-    return [f"{number:,} {text}" for number, text in told if number]
+    return [f"{counted(number, noun)} {text}" for number, noun, text in texts if number]
 
 
 def _scored(row: PreferenceRow) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import counted
 from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ def preview(  # noqa: PLR0917, one parameter an option
     files, _, settings = _read(sources, [], said)
     everything = load_rows(files, score_scale=settings.score_scale)
     if start > len(everything):
-        text = f"there are {len(everything):,} rows"
+        there = "is" if len(everything) == 1 else "are"
+        text = f"there {there} {counted(len(everything), 'row')}"
         raise typer.BadParameter(text, param_hint="--start")
     given = _with_length(settings, max_length).arguments
     arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
@@ -242,7 +244,8 @@ def convert(  # noqa: PLR0917, one parameter an option
         typer.echo(f"{text}, which --leave-out-refused skips, for example {problem[0]}", err=True)
     lines = write_rows(rows, out, to.value)
     _tell_left_out(loaded, len(loaded.rows) - len(rows))
-    typer.echo(f"{out}: {lines:,} lines of {len(rows):,} rows, format {to.value}")
+    written = f"{counted(lines, 'line')} of {counted(len(rows), 'row')}"
+    typer.echo(f"{out}: {written}, format {to.value}")
 
 
 def _tell_left_out(loaded: "Loaded", more: int) -> None:
@@ -255,7 +258,7 @@ def _tell_left_out(loaded: "Loaded", more: int) -> None:
     refused = sum(report.refused for report in loaded.reports) + more
     if refused:
         records = sum(report.records for report in loaded.reports)
-        typer.echo(f"{refused:,} of {records:,} rows left out: they are refused")
+        typer.echo(f"{refused:,} of {counted(records, 'row')} left out: refused")
     for report in loaded.reports:
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")

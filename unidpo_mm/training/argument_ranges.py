@@ -68,6 +68,9 @@ LEAST_GIGABYTES = 1e-6
 
 LARGEST_LOSS_PARAMETER = 1e6
 
+DEBUG_OPTIONS = ("underflow_overflow",)
+"""Options of `debug`; the others of transformers are for TPUs."""
+
 LAYERWISE = ("galore", "apollo")
 """Optimizers that take `optim_target_modules`, by the start of their names."""
 
@@ -309,6 +312,31 @@ def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         name = "load_best_model_at_end" if values.get("load_best_model_at_end") else "save_strategy"
         remedy = "Set eval_strategy (and the same save_strategy), or remove it"
         yield name, "the best model is found by evaluating, and eval_strategy is no", remedy
+    elif values.get("load_best_model_at_end"):
+        yield from _matching_steps(values)
+
+
+def _matching_steps(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Return why a best model could be one that was never saved."""
+    where = "load_best_model_at_end"
+    saves, evaluates = (_word(values.get(f"{name}_strategy", "steps")) for name in ("save", "eval"))
+    if saves == "best":
+        return
+    if saves != evaluates:
+        text = f"save_strategy '{saves}' and eval_strategy '{evaluates}' do not match"
+        yield where, text, f"Set save_strategy to {evaluates}, or to best with a metric"
+        return
+    save: Any = values.get("save_steps", 500)
+    evaluate: Any = values.get("eval_steps") or values.get("logging_steps", 500)
+    if evaluates != "steps" or not (_is_number(save) and _is_number(evaluate)):
+        return
+    shares = save < 1, evaluate < 1
+    scale = 10**6 if any(shares) else 1
+    if evaluate <= 0 or (len(set(shares)) == 1 and not (save * scale) % (evaluate * scale)):
+        return
+    text = f"save_steps {save:g} is not a multiple of eval_steps {evaluate:g}"
+    nearest = evaluate if any(shares) else math.ceil(save / evaluate) * evaluate
+    yield where, text, f"Set save_steps to a multiple of it, such as {nearest:g}"
 
 
 def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -331,6 +359,12 @@ def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _distributed(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    debug = values.get("debug") or ()
+    for option in debug.split() if isinstance(debug, str) else debug:
+        name = _word(option)
+        if name not in DEBUG_OPTIONS:
+            text = f"unknown option '{name}'{suggestion(name, DEBUG_OPTIONS)}"
+            yield "debug", text, f"Use {DEBUG_OPTIONS[0]}, or remove it"
     backend = values.get("ddp_backend")
     if isinstance(backend, str) and backend not in BACKENDS:
         text = f"unknown backend '{backend}'{suggestion(backend, BACKENDS)}"

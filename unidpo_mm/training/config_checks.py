@@ -5,7 +5,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ..errors import Problem, RecipeError
+from ..errors import Problem, RecipeError, counted
 from ..recipe.numbers import unusable_numbers
 from .argument_ranges import range_problems, warmup_problem
 from .launch_checks import TRUE_WORDS, launch_problems
@@ -83,7 +83,8 @@ def check_processes(args: "UniDPOConfig") -> None:
     """
     requested = int(os.environ.get("WORLD_SIZE") or 1)
     if args.world_size != requested:
-        text = f"{requested} processes were started and this one would train in {args.world_size}"
+        started = counted(requested, "process was", "processes were")
+        text = f"{started} started and this one would train in {args.world_size}"
         remedy = "Check use_cpu and the launcher, or unset WORLD_SIZE for one process"
         raise RecipeError(Problem("environment variable WORLD_SIZE", text, remedy))
     if FSDP_AT_START.lower() in TRUE_WORDS and (requested == 1 or args.device.type == "cpu"):

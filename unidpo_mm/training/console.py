@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..errors import counted
 from ..records import DOMAINS
 from .evaluation import Sample
 
@@ -103,7 +104,8 @@ class ConsoleProgress(TrainerCallback):
             self._bar = None
         if state.is_world_process_zero:
             seconds = time.perf_counter() - self._began
-            self.console.print(f"{state.global_step} steps done in {_duration(seconds)}")
+            done = counted(state.global_step, "step")
+            self.console.print(f"{done} done in {_duration(seconds)}")
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
         """Prints the answers generated at an evaluation."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
-from ..errors import Problem, RecipeError
+from ..errors import Problem, RecipeError, counted
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..modeling.processes import largest_anywhere
 from ..modeling.scoring import score
@@ -70,8 +70,8 @@ class MemoryPolicy(TrainerCallback):
         checkpoint_first(model, count)
         if state.is_world_process_zero:
             Console(stderr=True).print(
-                f"Memory: {count} of {len(found.kept)} layers are checkpointed, for micro-batches "
-                f"of up to {most:,} tokens in {budget / GIGABYTE:.2f} GB",
+                f"Memory: {count} of {counted(len(found.kept), 'layer')} checkpointed, for "
+                f"micro-batches of up to {counted(most, 'token')} in {budget / GIGABYTE:.2g} GB",
                 soft_wrap=True,
             )
             needed = found.needed(count) * most / found.tokens

@@ -22,7 +22,7 @@ from ..errors import ModelError, Problem, RecipeError
 from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
-from ..recipe.problems import describe, remedy_for
+from ..recipe.problems import describe, explain_settings, remedy_for
 from .argument_ranges import LEAST_GIGABYTES, loss_range_problems, range_problems
 from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
@@ -236,7 +236,10 @@ def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
     except PydanticSchemaGenerationError:  # a type of the library's own: it will check it itself
         return []
     except ValidationError as error:
-        return [_wrong_type(where, value, error)]
+        only_words = known and not isinstance(value, dict | list)
+        return [
+            _not_a_choice(where, value, known) if only_words else _wrong_type(where, value, error)
+        ]
     return []
 
 
@@ -248,8 +251,10 @@ def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
     kinds = [
         kind for kind, _, what in (e["type"].rpartition("_") for e in errors) if what == "type"
     ]
-    remedy = remedy_for(value, kinds) if kinds else f"Repair it: {errors[0]['msg']}"
-    return Problem(where, f"found {describe(value)}", remedy)
+    if kinds:
+        return Problem(where, f"found {describe(value)}", remedy_for(value, kinds))
+    (_, problem), *_ = explain_settings(error, value, ())
+    return Problem(where, f"found {describe(value)}", problem.remedy)
 
 
 def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:

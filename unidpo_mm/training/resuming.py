@@ -19,7 +19,7 @@ from torch.distributed.checkpoint import default_planner
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..errors import ModelError, Problem, RecipeError
+from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
 from ..modeling.processes import errors_shared, gather_objects
 from .checkpoints import (
@@ -103,7 +103,9 @@ class CheckpointedTrainer(SavingTrainer):
         skipped, steps = self.watch.skipped, self.state.global_step - self._initial_global_step
         if not skipped:
             return
-        text = f"{skipped} of {steps} steps were skipped: their loss or gradient was not finite"
+        was = "was" if skipped == 1 else "were"
+        text = f"{skipped} of {counted(steps, 'step')} {was} skipped: the loss or gradient was not "
+        text += "finite"
         if skipped >= steps:
             raise NonFiniteError(Problem("training", text, "Replay the first one, see its dump"))
         self._tell("", [text])
