@@ -10,7 +10,7 @@ from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, check_rank, part_of, restrict
-from .peft_models import adapter_tensors, is_peft_model
+from .peft_models import adapter_tensors, deprecated_name_ignored, is_peft_model
 from .scoring import base_and_head
 
 __all__ = [
@@ -205,7 +205,8 @@ def _adapted(
             config, model, family, frozen=frozen, keys=keys, by_default=freeze is None
         )
     try:
-        policy = get_peft_model(model, config)
+        with deprecated_name_ignored():
+            policy = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(keys.targets, problem, "Change it as PEFT asks")) from error

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint import default_planner
+from transformers import trainer as trainer_module
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
@@ -189,7 +190,8 @@ class CheckpointedTrainer(SavingTrainer):
             return None
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
+        with _compared_by_identity():
+            result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.global_step > max_steps:
             text = (
                 f"the checkpoint is at step {self.state.global_step}, beyond max_steps {max_steps}"
@@ -294,6 +296,25 @@ class CheckpointedTrainer(SavingTrainer):
         text += "Run the same command again to continue"
         self._tell("", [text])
         raise TrainingInterrupted(self.interruption.received, text)
+
+
+@contextlib.contextmanager
+def _compared_by_identity() -> Iterator[None]:
+    """Keep transformers from comparing a few options with the checkpoint.
+
+    The identity of the run compares all of them, and changed intervals take effect; the warning of
+    transformers says neither.
+    """
+    name = "compare_trainer_and_checkpoint_args"
+    original = getattr(trainer_module, name, None)
+    if original is None:  # another version of transformers
+        yield
+        return
+    setattr(trainer_module, name, lambda *args: None)
+    try:
+        yield
+    finally:
+        setattr(trainer_module, name, original)
 
 
 @contextlib.contextmanager
