@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..modeling.packing import PREFIX
 from ..modeling.processes import barrier, gather_objects
 from ..records import GroupBatch
@@ -65,7 +65,8 @@ def handle_non_finite(trainer: "UniDPOTrainer") -> None:
     if not skips:
         found = f"{what}; no weight was changed by this step"
         if watch.in_a_row:
-            found += f", and {watch.in_a_row} steps before it were skipped"
+            skipped = counted(watch.in_a_row, "step before it was", "steps before it were")
+            found += f", and {skipped} skipped"
         option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
         remedy = (
             f"Replay the step with 'unidpo-mm replay {folder}', fix or remove the row, lower the "

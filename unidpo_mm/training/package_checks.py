@@ -16,6 +16,7 @@ from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.secrets import MASK, is_secret_key
 from .launch_checks import as_only_process, folder_problem
+from .training_arguments import training_arguments
 
 __all__ = ["check_output", "check_packages", "check_secrets"]
 
@@ -56,10 +57,16 @@ OPTIMIZER_PACKAGES = {
 }
 """Part of the name of an optimizer -> module and package that it needs; the first match counts."""
 
-NO_OPTIM_ARGS = (
-    "adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adamw_apex_fused adafactor"
-).split()
-"""Optimizers that do not read `optim_args`."""
+OF_THE_OPTIMIZER = ("adam_beta1", "adam_beta2", "adam_epsilon")
+"""Training arguments that only some optimizers read."""
+
+PROBES = ("0.37", "0.73", "3", "true")
+"""Values that show whether an optimizer reads an argument: one of them changes what it is given."""
+
+OPTIM_ARGS = "momentum dampening nesterov weight_decay lr_decay alpha eps centered".split()
+"""Options of `optim_args` that optimizers of torch read."""
+
+LARGEST_OPTIM_ARG = 1e6
 
 FROM_PRETRAINED = frozenset(
     "adapter_kwargs adapter_name allow_all_kernels attn_implementation cache_dir device_map dtype "
@@ -271,12 +278,13 @@ def _optimizer(train: Mapping[str, Any]) -> Iterator[Problem]:
             text = f"'{wrong[0]}' is not of the form name=value"
             yield Problem("train.optim_args", text, "Separate name=value pairs with commas")
             return
-        if chosen in NO_OPTIM_ARGS:
-            text = f"the optimizer '{chosen}' does not read it"
-            remedy = "Remove it; adam_beta1, adam_beta2, adam_epsilon and weight_decay apply"
-            yield Problem("train.optim_args", text, remedy)
-            return
-    if name is None:
+        for piece in pieces:
+            if _is_beyond(piece.partition("=")[2]):
+                text = f"the number of '{piece}' is infinite, not a number, or too large"
+                remedy = f"Use a number up to {LARGEST_OPTIM_ARG:.0f}"
+                yield Problem("train.optim_args", text, remedy)
+                return
+    if name is None and not any(name in train for name in ("optim_args", *OF_THE_OPTIMIZER)):
         return
     for part, (module, package) in OPTIMIZER_PACKAGES.items():
         if part in chosen:
@@ -292,6 +300,69 @@ def _optimizer(train: Mapping[str, Any]) -> Iterator[Problem]:
         where = "train.optim_args" if arguments else "train.optim"
         remedy = "Correct it" if arguments else "Choose another optimizer, such as adamw_torch"
         yield Problem(where, f"the optimizer '{chosen}' cannot be created: {reason}", remedy)
+    else:
+        yield from _not_read(train, chosen)
+
+
+def _is_beyond(text: str) -> bool:
+    """Return whether a text is a number that no optimizer can use."""
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return not abs(number) <= LARGEST_OPTIM_ARG
+
+
+def _not_read(train: Mapping[str, Any], optimizer: str) -> Iterator[Problem]:
+    """Return the arguments that change nothing in what the optimizer is created with."""
+    text = f"the optimizer '{optimizer}' does not read it"
+    pieces = str(train.get("optim_args") or "").replace(" ", "").split(",")
+    for number, piece in enumerate(pieces if train.get("optim_args") else ()):
+        key, _, value = piece.partition("=")
+        others = [*pieces[:number], *pieces[number + 1 :]]
+        without = _optimizer_settings({**train, "optim_args": ",".join(others) or None})
+        settings = (
+            _optimizer_settings({**train, "optim_args": ",".join([*others, f"{key}={probe}"])})
+            for probe in (value, *PROBES)
+        )
+        if all(item == without for item in settings):
+            found = f"the optimizer '{optimizer}' does not read '{key}'"
+            yield Problem("train.optim_args", found, _readable(train, optimizer))
+    defaults = training_arguments()
+    for name in OF_THE_OPTIMIZER:
+        if name in train and train[name] != defaults[name]:
+            settings = (_optimizer_settings({**train, name: value}) for value in (0.37, 0.73))
+            if next(settings) == next(settings):
+                remedy = f"Remove it, or set it to its default, {defaults[name]}"
+                yield Problem(f"train.{name}", text, remedy)
+
+
+def _readable(train: Mapping[str, Any], optimizer: str) -> str:
+    """Return the remedy for an option that an optimizer does not read."""
+    without = _optimizer_settings({**train, "optim_args": None})
+    readable = [
+        name
+        for name in OPTIM_ARGS
+        if any(
+            _optimizer_settings({**train, "optim_args": f"{name}={probe}"}) != without
+            for probe in PROBES
+        )
+    ]
+    if readable:
+        return f"Remove it; '{optimizer}' reads {', '.join(readable)}"
+    return "Remove it; adam_beta1, adam_beta2, adam_epsilon and weight_decay may apply"
+
+
+def _optimizer_settings(train: Mapping[str, Any]) -> Any:
+    """Return what an optimizer would be created with, or the error that refuses the arguments."""
+    import torch
+    from transformers import Trainer
+
+    layer: Any = torch.nn.Linear(2, 2)
+    try:
+        return Trainer.get_optimizer_cls_and_kwargs(_arguments(train), layer)
+    except Exception as error:  # whatever the library of an optimizer raises
+        return _one_line(error)
 
 
 def _construct_optimizer(train: Mapping[str, Any]) -> str:

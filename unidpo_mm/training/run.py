@@ -26,6 +26,7 @@ from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
+from .config_checks import check_steps
 from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
 from .loss_settings import weighs_missing
@@ -45,7 +46,9 @@ from .trainer import UniDPOTrainer
 __all__ = [
     "arguments_of",
     "check_from_recipe",
+    "checked_settings",
     "finished_run",
+    "lora_settings",
     "rows_of",
     "train_from_recipe",
     "trainer_for",
@@ -200,6 +203,7 @@ def check_from_recipe(recipe: Recipe) -> None:
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
+    check_steps(args, steps)
     print_start(trainer, max_steps=steps, console=Console())
 
 
@@ -209,19 +213,46 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
     Raises:
         UniDPOError: With the problems of all data files at once, else of settings or model.
     """
+    args, callbacks = checked_settings(recipe)
     train_rows, eval_rows = rows_of(recipe)
-    lora = recipe.model.lora
-    args = arguments_of(recipe)
     trainer = UniDPOTrainer(
         recipe.model.name_or_path,
         args,
         train_dataset=train_rows,
         eval_dataset=eval_rows or None,
-        peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
-        callbacks=[load_callback(name, given) for name, given in recipe.run.callbacks.items()],
+        peft_config=lora_settings(recipe),
+        callbacks=callbacks,
     )
     trainer.option_names = _option_names(args)
     return trainer
+
+
+def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
+    """Return the trainer's settings and the callbacks of a recipe; no data or model is read yet.
+
+    Raises:
+        RecipeError: If transformers, a callback or the list of allowed changes refuses a value.
+    """
+    args = arguments_of(recipe)
+    check_allowed_names(recipe, args)
+    problems: list[Problem] = []
+    callbacks = []
+    for name, settings in recipe.run.callbacks.items():
+        try:
+            callbacks.append(load_callback(name, settings))
+        except UniDPOError as error:
+            problems += error.problems or [
+                Problem(f"run.callbacks.{name}", str(error), "Correct it")
+            ]
+    if problems:
+        raise RecipeError(problems)
+    return args, callbacks
+
+
+def lora_settings(recipe: Recipe) -> LoraSettings | None:
+    """Return the settings of a new LoRA adapter; None if the recipe has none."""
+    lora = recipe.model.lora
+    return None if lora is None else LoraSettings(**lora.model_dump())
 
 
 def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
