@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, a fixed seed, tiny checkpoints."""
 
+import gc
 import os
 import random
 import socket
@@ -14,6 +15,25 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+gc.disable()  # until all tests are collected: imports create many objects and little garbage
+
+
+def pytest_collection_finish() -> None:
+    """Enable garbage collection, except of what the imports created."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_long_lived_objects() -> None:
+    """Hide what is alive before the first test of a file from the garbage collector.
+
+    Accelerate collects garbage at the start of each training run. With the classes and functions
+    of torch and transformers in reach, that takes longer than a tiny run itself.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
