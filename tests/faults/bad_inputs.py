@@ -756,8 +756,8 @@ PLACES = [
     ),
     recipe(
         "benchmarks key misspelled",
-        ["run.callbacks={benchmarks: {data: WORLD, evry: 5}}"],
-        "run.callbacks.benchmarks.evry",
+        ["run.callbacks={benchmarks: {data: WORLD, evrey: 5}}"],
+        "run.callbacks.benchmarks.evrey",
         "did you mean 'every'?",
     ),
     recipe(
