@@ -17,7 +17,8 @@ from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training import run as training_run
 from unidpo_mm.training import setup
 from unidpo_mm.training.examine import part_problems
-from unidpo_mm.training.run import arguments_of, rows_of
+from unidpo_mm.training.recipe_arguments import arguments_of
+from unidpo_mm.training.run import rows_of
 from unidpo_mm.training.setup import prepare_data
 
 OF_SCORES = ("scale", "misordered", "ties", "min_margin", "missing")

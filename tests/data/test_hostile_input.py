@@ -21,7 +21,7 @@ from unidpo_mm.data.scores import ScorePolicy
 from unidpo_mm.errors import PictureError, Problem, RecipeError, UniDPOError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.config import UniDPOConfig
-from unidpo_mm.training.run import arguments_of
+from unidpo_mm.training.recipe_arguments import arguments_of
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1}

@@ -15,7 +15,7 @@ from unidpo_mm.training.config_checks import check_steps
 from unidpo_mm.training.examine import scale_problems
 from unidpo_mm.training.loss_settings import make_loss_settings
 from unidpo_mm.training.memory_policy import parse_memory
-from unidpo_mm.training.package_checks import _optimizer
+from unidpo_mm.training.optimizer_checks import optimizer_problems
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_memory_is_not_automatic_memory(memory: str):
     ],
 )
 def test_options_that_an_optimizer_ignores(train: dict, text: str):
-    problems = list(_optimizer({**train, "use_cpu": True}))
+    problems = list(optimizer_problems({**train, "use_cpu": True}))
     assert [text in problem.found for problem in problems] == ([True] if text else [])
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import counted
+from .data_values import bounds_of, columns_of, plain_report
 from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def check(  # noqa: PLR0917, one parameter an option
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
     if json_file is not None:
-        write(json_file, json.dumps(_plain(report), indent=2), "--json")
+        write(json_file, json.dumps(plain_report(report), indent=2), "--json")
     if html is not None:
         from ..check.page import page
 
@@ -315,8 +315,8 @@ def _read(
         "format": said.format_name,
         "split": said.split,
         "subset": said.subset,
-        "columns": _columns(said.columns or []),
-        "scores": ScorePolicy(scale=_bounds(said.scale)),
+        "columns": columns_of(said.columns or []),
+        "scores": ScorePolicy(scale=bounds_of(said.scale)),
     }
     files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
     settings = CheckSettings(loss=said.loss or "uni_dpo", loss_named=said.loss is not None)
@@ -342,7 +342,8 @@ def _of_recipe(
     recipe = load_recipe(path, overrides, checks=ALL_CHECKS if as_a_run else (check_loss,))
 
     from ..training.examine import part_problems  # torch, so after the checks
-    from ..training.run import checked_settings, lora_settings, loss_by_source, source_file
+    from ..training.recipe_arguments import loss_by_source, source_file
+    from ..training.run import checked_settings, lora_settings
 
     part_check = None
     if as_a_run:
@@ -386,47 +387,3 @@ def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSet
         return settings
     arguments = {**settings.arguments, "max_length": max_length}
     return dataclasses.replace(settings, arguments=arguments)
-
-
-def _columns(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        ours, _, theirs = pair.partition("=")
-        if not (ours and theirs):
-            text = f"'{pair}' is no pair of names: write prompt=question"
-        elif ours in found:
-            text = f"'{ours}' is named twice, as {found[ours]} and as {theirs}"
-        else:
-            found[ours] = theirs
-            continue
-        raise typer.BadParameter(text, param_hint="--column")
-    return found
-
-
-def _bounds(scale: str | None) -> tuple[float, float] | None:
-    if scale is None:
-        return None
-    try:
-        low, high = (float(number) for number in scale.split(","))
-    except ValueError:
-        low = high = 0.0
-    if not (low < high and math.isfinite(high - low)):
-        raise typer.BadParameter(f"'{scale}' is no scale: write it as 0,10", param_hint="--scale")
-    return low, high
-
-
-def _plain(report: Any) -> dict[str, Any]:
-    """Returns a report as JSON knows it: no pictures, and nothing that is no number."""
-    shown = [dataclasses.replace(one, pictures=()) for one in report.shown]
-    plain: dict[str, Any] = _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))
-    return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
