@@ -157,15 +157,15 @@ SCORES = [
         "completions[0].overall_score",
         {"instruction": "What?", "completions": [
             {"response": "a"}, {"response": "b", "overall_score": 1}]}),
-    Bad("a pair in the wrong order, misordered: drop", "1 pairs have the higher score on the "
+    Bad("a pair in the wrong order, misordered: drop", "1 pair has the higher score on the "
         "rejected answer: dropped", ({**SCORED, "score_chosen": 0},), "", {"misordered": "drop"},
         outcome="left out"),
-    Bad("a pair of equal scores, ties: drop", "1 pairs have equal scores: dropped",
+    Bad("a pair of equal scores, ties: drop", "1 pair has equal scores: dropped",
         ({**SCORED, "score_chosen": 1},), "", {"ties": "drop"}, outcome="left out"),
-    Bad("answers that all have one score, ties: drop", "1 rows left out: they have no pair",
+    Bad("answers that all have one score, ties: drop", "1 row left out: without a pair",
         ({"prompt": "?", "responses": [{"text": t, "score": 3} for t in "abc"]},), "",
         {"ties": "drop"}, outcome="left out"),
-    Bad("scores that lie too close, min_margin: 5", "1 pairs dropped: their scores differ by less "
+    Bad("scores that lie too close, min_margin: 5", "1 pair dropped: the scores differ by less "
         "than 5", (SCORED,), "", {"min_margin": 5.0}, outcome="left out"),
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ __all__ = [
     "RecipeError",
     "RowTooLong",
     "UniDPOError",
+    "counted",
     "counted_problems",
     "grouped",
 ]
@@ -100,9 +101,21 @@ def grouped(problems: Iterable[Problem]) -> list[tuple[str, int]]:
     return lines
 
 
+def counted(number: float, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the singular for 1.
+
+    Args:
+        number: The number.
+        noun: The noun in the singular, for example ``pair``, or with its verb, ``pair has``.
+        plural: The plural, if it is not the noun with an s, for example ``pairs have``.
+    """
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+
+
 def counted_problems(number: int) -> str:
     """Return a number of problems in words."""
-    return f"{number:,} problem{'' if number == 1 else 's'}"
+    return counted(number, "problem")
 
 
 class UniDPOError(Exception):

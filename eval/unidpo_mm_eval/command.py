@@ -1,5 +1,7 @@
 """Ask checkpoints, score what they say, compare them, exchange files: `unidpo-mm eval`."""
 
+from collections.abc import Callable
+
 import typer
 
 from .cli.compare import compare_results
@@ -20,15 +22,32 @@ evaluation = typer.Typer(
     help="Ask checkpoints, score what they say, compare them, exchange files.",
     no_args_is_help=True,
 )
-evaluation.command("run")(run_checkpoints)
-evaluation.command("prefs")(prefer)
-evaluation.command("score")(score_predictions)
-evaluation.command("text")(run_text)
-evaluation.command("duel")(judge_duel)
-evaluation.command("compare")(compare_results)
-evaluation.command("parity")(compare_with_endpoint)
-evaluation.command("report")(report_results)
-evaluation.command("export")(export_predictions)
-evaluation.command("import")(import_predictions)
-evaluation.command("list")(list_benchmarks)
+EXAMPLES: dict[str, tuple[Callable[..., None], str]] = {
+    "run": (run_checkpoints, "run before/ after/ -b pope --data POPE.tsv --out results/"),
+    "prefs": (prefer, "prefs before/ after/ --data held_out.jsonl --out results/"),
+    "score": (score_predictions, "score -b pope --data POPE.tsv --predictions answers.jsonl"),
+    "text": (run_text, "text before/ after/ --tasks gsm8k --out results/"),
+    "duel": (
+        judge_duel,
+        "duel a.jsonl b.jsonl -b mm_vet --data mm-vet.tsv --judge https://host/v1",
+    ),
+    "compare": (compare_results, "compare before.json after.json --html compare.html"),
+    "parity": (
+        compare_with_endpoint,
+        "parity out/ --endpoint http://localhost:8000/v1 --served-model out -b pope "
+        "--data POPE.tsv --out parity/",
+    ),
+    "report": (report_results, "report results/ --markdown table.md"),
+    "export": (
+        export_predictions,
+        "export mmbench_submission --data MMBench.tsv --predictions answers.jsonl "
+        "--out answers.xlsx",
+    ),
+    "import": (import_predictions, "import vlmevalkit answers.xlsx --out answers.jsonl"),
+    "list": (list_benchmarks, "list --kind protocol"),
+}
+"""Command -> function and an example of its use, without ``unidpo-mm eval``."""
+
+for name, (function, example) in EXAMPLES.items():
+    evaluation.command(name, epilog=f"Example: unidpo-mm eval {example}")(function)
 evaluation.add_typer(data, name="data")

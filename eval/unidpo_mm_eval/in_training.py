@@ -11,7 +11,7 @@ or from Python, `UniDPOTrainer(..., callbacks=[BenchmarkCallback(suite="quick", 
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.reasoning import opens_reasoning
+from unidpo_mm.recipe.problems import explain_settings
 
 from .benchmark import Benchmark
 from .engine.answering import Local, answer_all
@@ -96,13 +97,14 @@ def _settings(given: Mapping[str, Any]) -> BenchmarkSettings:
     try:
         return TypeAdapter(BenchmarkSettings).validate_python(dict(given))
     except ValidationError as error:
+        keys = [item.name for item in fields(BenchmarkSettings)]
         raise RecipeError(
             Problem(
-                f"run.callbacks.benchmarks.{'.'.join(map(str, one['loc']))}",
-                one["msg"],
-                "See `unidpo_mm_eval.in_training.BenchmarkSettings`",
+                ".".join(["run.callbacks.benchmarks", *map(str, path)]),
+                problem.found,
+                problem.remedy,
             )
-            for one in error.errors()
+            for path, problem in explain_settings(error, dict(given), keys)
         ) from error
 
 

@@ -134,7 +134,7 @@ def test_the_command_shows_checks_and_removes(tmp_path: Path, monkeypatch: Any) 
     assert "cannot be read" in shown
     features = FeatureStore("c" * 64, limit_bytes=10**6)
     features.put("x", {"0.0": torch.zeros(5)})
-    assert "features of images: 1 prompts" in run("cache", "info")
+    assert "features of images: 1 prompt," in run("cache", "info")
     shown = run("cache", "verify")
     assert "4 entries kept, 1 removed" in shown
     assert "cannot be read (file is not a database): removed" in shown

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from builders import make_image
-from typer.testing import CliRunner
+from support.commands import run_command as run
 
 from unidpo_mm.check import CheckSettings, check_data
 from unidpo_mm.check.numbers import effective_share, histogram, spearman, summary
 from unidpo_mm.check.page import page
-from unidpo_mm.cli.main import build_app
 from unidpo_mm.data.load import SourceFile
 from unidpo_mm.data.scores import ScoreOptions
 
@@ -118,7 +117,7 @@ def test_held_out_rows_that_are_trained_on_are_told(
     )
     assert (report.overlap.shared_prompts, report.overlap.shared_images) == (1, 1)
     assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
-    assert any("1 held-out rows share their prompt" in text for text in report.warnings)
+    assert any("1 held-out row shares the prompt" in text for text in report.warnings)
 
 
 def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
@@ -230,10 +229,6 @@ def test_thirty_planted_faults_are_all_named(quick_start: Path) -> None:
 # ---- what is written ----
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(build_app(arguments), list(arguments))
-
-
 def test_the_command_prints_tables_and_writes_json_and_a_page(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
@@ -254,15 +249,17 @@ def test_the_command_prints_tables_and_writes_json_and_a_page(
 def test_a_problem_ends_the_command_with_its_own_code(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b"), pair("?", "a", "a")])
     result = run("data", "check", path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "row 2, field 'chosen': chosen and rejected are the same answer" in result.output
 
 
-def test_a_recipe_says_what_to_check_against(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_recipe_says_what_to_check_against(
+    tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
+) -> None:
     path = write(tmp_path, "rows.jsonl", rows)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "model: {name_or_path: none}\n"
+        f"model: {{name_or_path: {checkpoint('llava')}}}\n"
         f"data: {{score_scale: [0, 1], sources: [{{path: {path}, scores: {{scale: [0, 5]}}}}]}}\n"
         "loss: {name: uni_dpo, eta: 7.0}\n"
     )
@@ -329,31 +326,35 @@ def test_ranks_that_tie_share_their_mean() -> None:
 # ---- the verdict is that of a run ----
 
 
-def verdict(folder: Path, recipe: str) -> Any:
+def verdict(folder: Path, model: Path, recipe: str) -> Any:
     path = folder / "recipe.yaml"
-    path.write_text(f"model: {{name_or_path: none}}\n{recipe}")
+    path.write_text(f"model: {{name_or_path: {model}}}\ntrain: {{use_cpu: true}}\n{recipe}")
     return run("data", "check", str(path))
 
 
-def test_a_run_without_a_row_is_none(tmp_path: Path) -> None:
+def test_a_run_without_a_row_is_none(tmp_path: Path, checkpoint: Checkpoint) -> None:
     path = write(tmp_path, "rows.jsonl", [scored("?", "a", "b", 1, 3)])
     recipe = f"data: {{sources: [{{path: {path}, scores: {{misordered: drop}}}}]}}\n"
-    result = verdict(tmp_path, recipe)
-    assert result.exit_code == 1
+    result = verdict(tmp_path, checkpoint("llama"), recipe)
+    assert result.exit_code == 2
     assert "there is no row to train on" in result.output
 
 
-def test_rows_that_may_be_left_out_for_their_images_are_no_problem(tmp_path: Path) -> None:
+def test_rows_that_may_be_left_out_for_their_images_are_no_problem(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
     make_image(1).save(tmp_path / "p.png")
     rows = [
         scored("?", "a", "b", 3, 1, images=["p.png"]),
         scored("!", "a", "b", 4, 1, images=["gone.png"]),
     ]
     path = write(tmp_path, "rows.jsonl", rows)
-    told = {0: "1 rows would be left out for their images", 1: "gone.png' does not exist"}
-    for share, code in ((0.5, 0), (0.4, 1)):
+    told = {0: "1 row would be left out for images", 2: "gone.png' does not exist"}
+    for share, code in ((0.5, 0), (0.4, 2)):
         images = f"images: {{max_skipped_fraction: {share}}}"
-        result = verdict(tmp_path, f"data: {{sources: [{{path: {path}}}], {images}}}\n")
+        result = verdict(
+            tmp_path, checkpoint("llava"), f"data: {{sources: [{{path: {path}}}], {images}}}\n"
+        )
         assert result.exit_code == code, result.output
         assert told[code] in " ".join(result.output.split())
 
@@ -363,7 +364,7 @@ def test_held_out_rows_are_encoded_too(tmp_path: Path, checkpoint: Checkpoint) -
     held = write(tmp_path, "held.jsonl", [scored("word " * 90, "a", "b", 3, 1)])
     model = str(checkpoint("llama"))
     result = run("data", "check", path, "--eval", held, "--model", model, "--max-length", "40")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "held.jsonl row 1, field 'prompt': the prompt has" in result.output
 
 
@@ -373,8 +374,8 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
         model=str(checkpoint("llama")), arguments={"max_length": 40, "length_policy": "drop"}
     )
     report = check_data([SourceFile(path=path)], settings)
-    assert "1 rows would be left out: longer than max_length" in report.warnings
-    assert report.problems[-1].message == "every row is skipped (1 longer than max_length)"
+    assert "1 row would be left out: longer than max_length" in report.warnings
+    assert report.problems[-1].found == "every row is skipped (1 longer than max_length)"
 
 
 def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path
     assert "inf" not in result.output
     assert run("data", "check", bare, "--loss", "dpo").exit_code == 0
     result = run("data", "check", bare, "--loss", "uni_dpo")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "field 'score_chosen': the score is missing" in result.output
 
 
@@ -400,8 +401,8 @@ def test_pairs_that_contradict_each_other_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["recipe.yaml", "--scale", "0,1"], "leave out --scale"),
-        (["recipe.yaml", "rows.jsonl"], "leave out other sources"),
+        (["recipe.yaml", "--scale", "0,1"], "remove --scale"),
+        (["recipe.yaml", "rows.jsonl"], "remove other sources"),
         (["rows.jsonl", "--scale", "5"], "'5' is no scale"),
         (["rows.jsonl", "--column", "prompt"], "'prompt' is no pair of names"),
         (["rows.jsonl", "--html", "no/such/page.html"], "is not there"),

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from bad_input import BAD, PAIR, Bad, encoded, write_surroundings
+from support.commands import run_command
 
 from unidpo_mm.check import CheckReport, check_data
 from unidpo_mm.cli.data import _of_recipe
-from unidpo_mm.errors import DataError, UniDPOError
+from unidpo_mm.errors import DataError, RecipeError, UniDPOError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training import run as training_run
 from unidpo_mm.training import setup
-from unidpo_mm.training.run import arguments_of, rows_of
+from unidpo_mm.training.examine import part_problems
+from unidpo_mm.training.recipe_arguments import arguments_of
+from unidpo_mm.training.run import rows_of
 from unidpo_mm.training.setup import prepare_data
 
 OF_SCORES = ("scale", "misordered", "ties", "min_margin", "missing")
@@ -79,12 +82,15 @@ def recipe_of(
 
 
 def checked(path: Path) -> CheckReport:
-    files, held_out, settings = _of_recipe(path)
+    files, held_out, settings = _of_recipe(path, as_a_run=False)
     return check_data(files, settings, held_out=held_out)
 
 
 def of_check(path: Path) -> set[str]:
-    return {str(problem) for problem in checked(path).problems}
+    try:
+        return {str(problem) for problem in checked(path).problems}
+    except UniDPOError as error:
+        return {str(problem) for problem in error.problems}
 
 
 def of_run(path: Path) -> set[str]:
@@ -192,7 +198,7 @@ def test_an_image_that_the_processor_refuses_can_be_skipped(tmp_path: Path, mode
     assert of_run(path) == set()
     report = checked(path)
     assert not report.problems
-    assert any("1 rows would be left out for their images" in text for text in report.warnings)
+    assert any("1 row would be left out for images" in text for text in report.warnings)
 
 
 def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) -> None:
@@ -212,11 +218,43 @@ def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) 
     assert prepared.preflight.prompts == checked(path).prompts == 4
 
 
-def test_a_model_that_cannot_be_loaded_is_a_warning_of_the_check(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_the_same_error(tmp_path: Path) -> None:
     path = recipe_of(tmp_path, tmp_path / "none", rows(tmp_path, GOOD))
-    report = checked(path)
-    assert not report.problems
-    assert any("the rows were not encoded" in text for text in report.warnings)
+    assert of_check(path) == of_run(path)
+    assert len(of_check(path)) == 1
+    path = recipe_of(tmp_path, tmp_path / "none", rows(tmp_path, GOOD, BAD_ROW))
+    assert of_check(path) == of_run(path)
+    assert len(of_check(path)) == 2
+
+
+def test_a_recipe_takes_the_overrides_of_train(tmp_path: Path, model: Path) -> None:
+    path = str(recipe_of(tmp_path, model, rows(tmp_path, GOOD, LONG)))
+    assert run_command("data", "check", path).exit_code == 0
+    overrides = ("data.max_length=60", "data.length_policy=error")
+    done = run_command("data", "check", path, *overrides)
+    assert done.exit_code == 2
+    assert "row 2, field 'prompt'" in done.output
+    done = run_command("data", "check", path, "data.max_lenght=60", "train.debug")
+    assert done.exit_code == 2
+    assert "did you mean 'max_length'?" in done.output
+    assert "it is not of the form section.key=value" in done.output
+    done = run_command("data", "check", path, str(tmp_path / "rows.jsonl"))
+    assert (done.exit_code, "remove other sources" in done.output) == (2, True)
+
+
+def test_parts_that_a_model_lacks_are_problems_of_both(tmp_path: Path, model: Path) -> None:
+    path = recipe_of(tmp_path, model, rows(tmp_path, GOOD))
+    recipe = load_recipe(path, ["model.freeze=[towr]", "train.learning_rates.projektor=0.1"])
+    args, _ = training_run.checked_settings(recipe)
+    family, _ = training_run.load_family_and_adapter(str(model), args)
+    problems = part_problems(args, None, family)
+    assert [problem.where for problem in problems] == [
+        "train.learning_rates.projektor",
+        "model.freeze",
+    ]
+    with pytest.raises(RecipeError) as error:
+        setup.prepare_run(str(model), args, train_dataset=[])
+    assert [problem.where for problem in error.value.problems] == [p.where for p in problems]
 
 
 def test_a_refused_row_of_a_run_is_the_error_of_a_run(tmp_path: Path, model: Path) -> None:

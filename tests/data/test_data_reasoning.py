@@ -126,7 +126,8 @@ def test_settings_reach_rows_prompts_and_the_record_of_a_run(tmp_path: Path) -> 
 
     from unidpo_mm.plugins import load_family
     from unidpo_mm.recipe import load_recipe
-    from unidpo_mm.training.run import arguments_of, train_from_recipe
+    from unidpo_mm.training.recipe_arguments import arguments_of
+    from unidpo_mm.training.run import train_from_recipe
 
     folder = load_family("text").tiny(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -76,7 +76,7 @@ def test_pairs_without_scores_are_counted_and_kept() -> None:
     assert found is not None
     assert counts.unscored == 1
     (told,) = counts.sentences(ScoreOptions(missing=0.3))
-    assert "1 pairs have no score: quality weight 0.3, no calibrated NLL" in told
+    assert "1 pair has no score: quality weight 0.3, no calibrated NLL" in told
 
 
 def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:
@@ -87,7 +87,7 @@ def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:
     (report,) = loaded.reports
     assert report.pairs.below_margin == 1
     assert report.pairs.rows_dropped == 0
-    assert "1 pairs dropped: their scores differ by less than 1" in report.sentences()[0]
+    assert "1 pair dropped: the scores differ by less than 1" in report.sentences()[0]
 
 
 def test_a_ranked_row_weighs_all_its_pairs_alike() -> None:

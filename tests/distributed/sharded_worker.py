@@ -7,8 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from worker import full, mixed_rows, use_sharding
+from support.distributed_modes import full, mixed_rows, use_sharding
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
 

@@ -1,21 +1,19 @@
 """Two processes give the losses and weights of one, also with images on one process only."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from builders import QWEN_TYPES, family_name
+from support.distributed_modes import train_modes
+from support.forked_runs import run_ranks
 
 from unidpo_mm.plugins import load_family
 
-WORKER = Path(__file__).parent / "worker.py"
 MODEL_TYPES = ("llava", *QWEN_TYPES)
 LAUNCHES = (("single",), ("ddp", "ddp_fast", "local_mean"), ("fsdp2", "fsdp2_fast"))
-"""Modes that run one after the other in the same processes, whose start takes longest."""
+"""Modes that run one after the other in the same processes."""
 
 Result = tuple[dict, dict[str, torch.Tensor]]
 
@@ -40,24 +38,10 @@ class Runs:
         return json.loads((folder / f"{mode}.json").read_text()), torch.load(folder / f"{mode}.pt")
 
     def run(self, modes: tuple[str, ...], *, processes: int) -> None:
-        launcher = [sys.executable]
-        if processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone"]
-            launcher += ["--nproc_per_node", str(processes)]
-        finished = subprocess.run(
-            [*launcher, str(WORKER), ",".join(modes), *map(str, self.folders.values())],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                "UNIDPO_MM_CACHE": str(self.cache),
-            },
-            capture_output=True,
-            text=True,
-            timeout=290,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stderr[-3000:]
+        folders = list(self.folders.values())
+        ends = run_ranks(lambda: train_modes(modes, folders, self.cache), processes=processes)
+        outputs = "\n".join(end.output[-3000:] for end in ends)
+        assert [end.code for end in ends] == [0] * processes, outputs
 
 
 @pytest.fixture(scope="module")

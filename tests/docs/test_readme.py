@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from support.forked_runs import preload, run_ranks, unidpo_mm
 
 from unidpo_mm.plugins import load_family
 from unidpo_mm.recipe import load_recipe
@@ -62,17 +61,11 @@ def test_the_first_recipe_trains_and_goes_on(folder: Path):
     recipe["train"] |= {"use_cpu": True, "report_to": "none", "bf16": False}
     recipe["data"] |= {"eval_fraction": 0.3}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    preload()
     for command in re.findall(r"^(unidpo-mm train .*?)\s+#", "".join(blocks("bash")), re.M):
         arguments = command.split()[1:]
-        finished = subprocess.run(
-            [sys.executable, "-m", "unidpo_mm", *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stderr[-2000:]
+        (finished,) = run_ranks(unidpo_mm(*arguments), processes=1, cwd=folder)
+        assert finished.code == 0, finished.output[-2000:]
     assert (folder / "out" / "adapter_model.safetensors").is_file()
     assert (folder / "out" / "processor_config.json").is_file()
 

@@ -5,16 +5,19 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asking import option_table, talking_checkpoint, words
+from builders import mixed_rows
+from support.forked_runs import run_ranks, unidpo_mm
+from trainers import config, make_trainer
+from unidpo_mm_eval.engine import answering
+from unidpo_mm_eval.in_training import BenchmarkCallback
 from unidpo_mm_eval.results import read_result
 
-SHARED = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-LOOKING = Path(__file__).parent / "looking.py"
-COUNTING = Path(__file__).parent / "counting.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -23,11 +26,82 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking_checkpoint(tmp_path_factory.mktemp("model") / "llava", "llava")
 
 
+def run(function: Callable[[], object], processes: int) -> None:
+    ends = run_ranks(function, processes=processes)
+    outputs = "\n".join(end.output[-3000:] for end in ends)
+    assert [end.code for end in ends] == [0] * processes, outputs
+
+
+def evaluate(
+    checkpoint: Path, data: Path, out: Path, counts: Path, processes: int
+) -> tuple[bytes, list[int]]:
+    """Run `unidpo-mm eval`; return the predictions and the number of prompts of each process."""
+    arguments = words(checkpoint, data, out, "ai2d", "--batch-size", 2)
+    counts.mkdir()
+
+    def count_prompts() -> None:
+        sizes: list[int] = []
+        greedy_answers = answering.greedy_answers
+
+        def counted(model: Any, adapter: Any, prompts: Any, **options: Any) -> Any:
+            sizes.append(len(prompts))
+            return greedy_answers(model, adapter, prompts, **options)
+
+        answering.greedy_answers = counted
+        try:
+            unidpo_mm("eval", *arguments)()
+        finally:
+            (counts / os.environ.get("RANK", "0")).write_text(str(sum(sizes)))
+
+    run(count_prompts, processes)
+    predictions = (out / "llava" / "ai2d.jsonl").read_bytes()
+    return predictions, [int(path.read_text()) for path in sorted(counts.iterdir())]
+
+
+def test_two_processes_share_the_work_and_write_the_file_of_one(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = option_table(tmp_path)
+    one, count = evaluate(checkpoint, data, tmp_path / "one", tmp_path / "count", 1)
+    two, counts = evaluate(checkpoint, data, tmp_path / "two", tmp_path / "counts", 2)
+    assert two == one
+    assert count == [11]
+    assert counts == [6, 5]  # prompts that each process answered
+
+
+def test_two_processes_look_while_they_train_as_one_does(checkpoint: Path, tmp_path: Path) -> None:
+    data = option_table(tmp_path)
+
+    def train(out: Path) -> None:
+        callback = BenchmarkCallback(
+            data=data, benchmarks=("ai2d",), every=9, clusters=100, max_new_tokens=4, batch_size=2
+        )
+        rows, args = mixed_rows(images=True), config(out, max_steps=1)
+        make_trainer(checkpoint, rows, args, callbacks=[callback]).train()
+
+    results = []
+    for name, processes in (("one", 1), ("two", 2)):
+        run(lambda out=tmp_path / name: train(out), processes)
+        results.append(read_result(tmp_path / name / "benchmarks" / "step-0" / "ai2d.json"))
+    one, two = ([sample.response for sample in result.per_sample] for result in results)
+    assert one == two
+    assert results[1].metrics["missing"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torchrun_shares_the_work_too(checkpoint: Path, tmp_path: Path) -> None:
+    data = option_table(tmp_path)
+    one = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert finish(command(checkpoint, data, tmp_path / "two", *launcher), tmp_path / "two") == one
+
+
 def command(
     checkpoint: Path, data: Path, out: Path, *launcher: str, size: int = 2
 ) -> Sequence[str]:
-    asked = words(checkpoint, data, out, "ai2d", "--batch-size", size)
-    return [sys.executable, *launcher, "-m", "unidpo_mm", "eval", *asked]
+    arguments = words(checkpoint, data, out, "ai2d", "--batch-size", size)
+    return [sys.executable, *launcher, "-m", "unidpo_mm", "eval", *arguments]
 
 
 def finish(line: Sequence[str], out: Path) -> bytes:
@@ -36,33 +110,6 @@ def finish(line: Sequence[str], out: Path) -> bytes:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return (out / "llava" / "ai2d.jsonl").read_bytes()
-
-
-def test_two_processes_share_the_work_and_write_the_file_of_one(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    data = option_table(tmp_path)
-    one = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
-    shared = words(checkpoint, data, tmp_path / "two", "ai2d", "--batch-size", 2)
-    two = finish([sys.executable, *SHARED, str(COUNTING), str(tmp_path), *shared], tmp_path / "two")
-    assert two == one
-    counts = [int(path.read_text()) for path in sorted(tmp_path.glob("rank-*.txt"))]
-    assert counts == [6, 5]  # prompts that each process answered
-
-
-def test_two_processes_look_while_they_train_as_one_does(checkpoint: Path, tmp_path: Path) -> None:
-    data, found = option_table(tmp_path), []
-    for name, launcher in (("one", ()), ("two", SHARED)):
-        line = [sys.executable, *launcher, str(LOOKING), str(tmp_path / name), str(data)]
-        done = subprocess.run(
-            [*line, str(checkpoint)], env=ENVIRONMENT, capture_output=True, text=True, timeout=280,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        found.append(read_result(tmp_path / name / "benchmarks" / "step-0" / "ai2d.json"))
-    one, two = ([sample.response for sample in result.per_sample] for result in found)
-    assert one == two
-    assert found[1].metrics["missing"] == 0
 
 
 @pytest.mark.slow

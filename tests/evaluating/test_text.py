@@ -1,7 +1,9 @@
 """`eval text` says what lm-eval says when it is called by hand, on tasks of a local folder."""
 
+import functools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,16 @@ generation_kwargs: {{until: ["."], max_gen_toks: 5, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 """
 TASKS = ["local_choice", "local_written"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Let lm-eval parse its thousands of task files once per included directory."""
+    from lm_eval.tasks import TaskManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lm_eval.tasks.TaskManager", functools.cache(TaskManager))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,14 @@ def wrong_inputs(section: Section, *, verbose: bool) -> None:
     section.failures += [f"{row.name}: {row.verdict}: {row.message[-300:]}" for row in failures]
 
 
+def two_commands(section: Section) -> None:
+    """Give every wrong recipe to `data check` and to `train --check`, which must say the same."""
+    number, different = bad_inputs.compare_all()
+    section.cases += number
+    section.counts["compared"] = number
+    section.failures += [f"{name}: {text[:600]}" for name, text in different.items()]
+
+
 def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[[Section], None]]:
     """Return every section by name, the longest first."""
 
@@ -44,6 +52,7 @@ def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[
         "kills, one process": bound(kills.random_kills, "k1", kills=60, processes=1),
         "kills, LoRA": bound(kills.random_kills, "lora", kills=20, processes=1, keys=LORA),
         "bad inputs": functools.partial(wrong_inputs, verbose=verbose),
+        "data check as train": two_commands,
         "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),
         "not finite": bound(moments.not_finite, "finite"),
         "full disk": bound(moments.full_disk, "disk"),

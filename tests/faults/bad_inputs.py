@@ -8,12 +8,13 @@ has imported torch and transformers already. `run_all` returns a table for `make
 
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,7 +24,19 @@ if __name__ == "__main__":
 
 from support.forked import Finished, run_forked
 
-__all__ = ["CASES", "Case", "Row", "judge", "make_world", "preload", "run_all", "run_case", "table"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Row",
+    "compare_all",
+    "compare_commands",
+    "judge",
+    "make_world",
+    "preload",
+    "run_all",
+    "run_case",
+    "table",
+]
 
 RECIPE = """\
 model: {name_or_path: WORLD/model}
@@ -41,7 +54,7 @@ train:
 """
 """A recipe that trains; WORLD is the directory of model and data."""
 
-STARTED = ("optimizer steps of about", "steps done in")
+STARTED = ("optimizer step of about", "optimizer steps of about", " done in")
 """What a run prints once it has read data and model."""
 
 LAUNCHER = (
@@ -70,6 +83,7 @@ class Case:
         file_limit: Maximum size in bytes of a file that the child may write, like a full disk.
         code: The exit code.
         late: Whether data or model have to be read to find the problem.
+        trains: Whether only weights or steps show the problem, which `data check` does not look at.
     """
 
     name: str
@@ -82,6 +96,12 @@ class Case:
     file_limit: int | None = None
     code: int = 2
     late: bool = False
+    trains: bool = False
+
+    @property
+    def is_of_both(self) -> bool:
+        """Whether `data check` and `train --check` have to find the same problems."""
+        return self.arguments[0] == "train" and self.kind != "command" and not self.trains
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,9 @@ def directory(name: str) -> Prepare:
     """Create a directory in that of the case."""
     return lambda here, world: (here / name).mkdir(parents=True)
 
+
+LATE: dict[str, bool] = {"late": True, "trains": True}
+"""Of cases that only the weights of the model or the number of steps show."""
 
 PACKAGES = [
     recipe(
@@ -286,9 +309,7 @@ OPTIMIZER = [
         "train.lr_scheduler_type",
         "eval",
     ),
-    recipe(
-        "learning_rate negative", "train.learning_rate=-1e-6", "train.learning_rate", "0 or larger"
-    ),
+    recipe("learning_rate negative", "train.learning_rate=-1e-6", "train.learning_rate", "from 0"),
     recipe("learning_rate infinite", "train.learning_rate=.inf", "train.learning_rate", "finite"),
     recipe("learning_rate nan", "train.learning_rate=.nan", "train.learning_rate", "finite"),
     recipe(
@@ -300,17 +321,17 @@ OPTIMIZER = [
         "train.learning_rates.language_model",
         "greater than 0",
     ),
-    recipe("weight_decay negative", "train.weight_decay=-0.1", "train.weight_decay", "0 or larger"),
+    recipe("weight_decay negative", "train.weight_decay=-0.1", "train.weight_decay", "from 0"),
     recipe("weight_decay infinite", "train.weight_decay=.inf", "train.weight_decay", "finite"),
     recipe("adam_beta1 one", "train.adam_beta1=1.0", "train.adam_beta1", "up to"),
     recipe("adam_beta2 negative", "train.adam_beta2=-0.1", "train.adam_beta2", "from 0"),
-    recipe("adam_epsilon zero", "train.adam_epsilon=0", "train.adam_epsilon", "larger than 0"),
+    recipe("adam_epsilon zero", "train.adam_epsilon=0", "train.adam_epsilon", "from 1e-30"),
     recipe(
         "max_grad_norm negative", "train.max_grad_norm=-1", "train.max_grad_norm", "no clipping"
     ),
-    recipe("max_grad_norm nan", "train.max_grad_norm=.nan", "train.max_grad_norm", "no clipping"),
+    recipe("max_grad_norm nan", "train.max_grad_norm=.nan", "train.max_grad_norm", "finite number"),
     recipe("warmup negative", "train.warmup_steps=-1", "train.warmup_steps", "share of all steps"),
-    recipe("warmup nan", "train.warmup_steps=.nan", "train.warmup_steps", "share of all steps"),
+    recipe("warmup nan", "train.warmup_steps=.nan", "train.warmup_steps", "finite number"),
     recipe(
         "warmup fraction of a step",
         "train.warmup_steps=1.5",
@@ -318,6 +339,115 @@ OPTIMIZER = [
         "share of all steps",
     ),
     recipe("warmup_ratio", "train.warmup_ratio=0.1", "train.warmup_ratio", "warmup_steps"),
+]
+
+NUMBERS = [
+    recipe("tau_good infinite", "loss.name=uni_dpo loss.tau_good=.inf", "loss.tau_good", "finite"),
+    recipe("tau_good nan", "loss.name=uni_dpo loss.tau_good=.nan", "loss.tau_good", "finite"),
+    recipe("beta too large", "loss.beta=1e38", "loss.beta", "from 1e-6 to 10000"),
+    recipe("beta too small", "loss.beta=1e-300", "loss.beta", "from 1e-6 to 10000"),
+    recipe("gamma too large", "loss.name=uni_dpo loss.gamma=1e30", "loss.gamma", "to 1000000"),
+    recipe("label_smoothing nan", "loss.label_smoothing=.nan", "loss.label_smoothing", "finite"),
+    recipe("score_scale infinite", "data.score_scale=[0,.inf]", "data.score_scale.1", "finite"),
+    recipe("feature cache infinite", "data.feature_cache_gb=.inf", "feature_cache_gb", "finite"),
+    recipe(
+        "feature cache of a byte",
+        "data.feature_cache_gb=1e-9",
+        "data.feature_cache_gb",
+        "0 for no cache",
+    ),
+    recipe("worker timeout tiny", "data.worker_timeout=1e-9", "data.worker_timeout", "no limit"),
+    recipe("max_length of 24 digits", "data.max_length=1" + "0" * 23, "data.max_length", "smaller"),
+    recipe("memory of a byte", "train.memory=1e-9", "train.memory", "1e-06 or more"),
+    recipe("memory nan", "train.memory=.nan", "train.memory", "finite number"),
+    recipe(
+        "scheduler kwargs infinite",
+        ["train.lr_scheduler_kwargs={num_cycles: .inf}", "train.lr_scheduler_type=cosine"],
+        "train.lr_scheduler_kwargs.num_cycles",
+        "finite number",
+    ),
+    recipe(
+        "init_kwargs nan",
+        "model.init_kwargs.initializer_range=.nan",
+        "model.init_kwargs.initializer_range",
+        "finite number",
+    ),
+    recipe(
+        "template variable nan",
+        ["model.chat_template_kwargs={a: [1, .nan]}"],
+        "model.chat_template_kwargs.a.1",
+        "finite number",
+    ),
+    recipe("learning_rate overflows", "train.learning_rate=1e38", "train.learning_rate", "to 100"),
+    recipe(
+        "learning rate of a part overflows",
+        ["train.learning_rates={language_model: 1e38}"],
+        "train.learning_rates.language_model",
+        "to 100",
+    ),
+    recipe("weight_decay overflows", "train.weight_decay=1e38", "train.weight_decay", "to 1000"),
+    recipe(
+        "weight_decay turns signs",
+        "train.weight_decay=500 train.learning_rate=1e-2",
+        "train.weight_decay",
+        "below 100",
+    ),
+    recipe("adam_epsilon overflows", "train.adam_epsilon=1e38", "train.adam_epsilon", "1e-8"),
+    recipe("adam_epsilon vanishes", "train.adam_epsilon=1e-60", "train.adam_epsilon", "1e-8"),
+    recipe("max_grad_norm tiny", "train.max_grad_norm=1e-300", "train.max_grad_norm", "1e-6"),
+    recipe("epochs endless", "train.num_train_epochs=1e9", "train.num_train_epochs", "100000"),
+    recipe("max_steps endless", "train.max_steps=1000000000000", "train.max_steps", "1000000000"),
+    recipe(
+        "warmup longer than max_steps",
+        "train.warmup_steps=10 train.max_steps=4",
+        "train.warmup_steps",
+        "10 steps of warmup in a run of 4 steps",
+        "up to 4",
+    ),
+    recipe(
+        "warmup longer than the epochs",
+        "train.warmup_steps=5 train.max_steps=-1 train.num_train_epochs=1",
+        "train.warmup_steps",
+        "5 steps of warmup in a run of 4 steps",
+        **LATE,
+    ),
+    recipe(
+        "optim_args that sgd ignores",
+        "train.optim=sgd train.optim_args=momentum=0.9,betas=0.9",
+        "train.optim_args",
+        "does not read 'betas'",
+        "'sgd' reads momentum",
+    ),
+    recipe(
+        "optim_args that adagrad ignores",
+        "train.optim=adagrad train.optim_args=momentum=0.9",
+        "train.optim_args",
+        "'adagrad' reads weight_decay",
+    ),
+    recipe(
+        "optim_args infinite",
+        "train.optim=sgd train.optim_args=momentum=inf",
+        "train.optim_args",
+        "up to 1000000",
+    ),
+    recipe(
+        "adam_beta1 with sgd",
+        "train.optim=sgd train.adam_beta1=0.5",
+        "train.adam_beta1",
+        "its default, 0.9",
+    ),
+    recipe("lora rank too large", ["model.lora={r: 1000}"], "model.lora.r", "at most 32", **LATE),
+    recipe(
+        "score_scale of other scores",
+        "loss.name=uni_dpo data.sources.0.path=scored.jsonl data.score_scale=[100,200]",
+        "data.score_scale",
+        "they run from 3 to 8",
+        prepare=write(
+            "scored.jsonl",
+            '{"prompt":"a","chosen":"b","rejected":"c","score_chosen":8,"score_rejected":3}\n',
+        ),
+        late=True,
+    ),
 ]
 
 STEPS = [
@@ -330,13 +460,13 @@ STEPS = [
         "batch size zero",
         "train.per_device_train_batch_size=0",
         "train.per_device_train_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "batch size negative",
         "train.per_device_train_batch_size=-1",
         "train.per_device_train_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "batch size text",
@@ -348,19 +478,19 @@ STEPS = [
         "eval batch size zero",
         "train.per_device_eval_batch_size=0",
         "train.per_device_eval_batch_size",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "accumulation zero",
         "train.gradient_accumulation_steps=0",
         "train.gradient_accumulation_steps",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "accumulation negative",
         "train.gradient_accumulation_steps=-2",
         "train.gradient_accumulation_steps",
-        "at least 1",
+        "from 1 to",
     ),
     recipe(
         "epochs negative",
@@ -374,9 +504,9 @@ STEPS = [
         "train.num_train_epochs",
         "larger than 0",
     ),
-    recipe("epochs nan", "train.num_train_epochs=.nan", "train.num_train_epochs", "larger than 0"),
+    recipe("epochs nan", "train.num_train_epochs=.nan", "train.num_train_epochs", "finite"),
     recipe(
-        "epochs infinite", "train.num_train_epochs=.inf", "train.num_train_epochs", "larger than 0"
+        "epochs infinite", "train.num_train_epochs=.inf", "train.num_train_epochs", "finite number"
     ),
     recipe("max_steps zero", "train.max_steps=0", "train.max_steps", "-1"),
     recipe("max_steps negative", "train.max_steps=-2", "train.max_steps", "-1"),
@@ -449,6 +579,20 @@ STEPS = [
         "data.eval_fraction=0.2",
         "train.load_best_model_at_end",
         "match",
+    ),
+    recipe(
+        "best model between two saves",
+        "train.load_best_model_at_end=true train.save_strategy=steps train.save_steps=3 "
+        "train.eval_strategy=steps train.eval_steps=2 data.eval_fraction=0.3",
+        "train.load_best_model_at_end",
+        "such as 4",
+    ),
+    recipe(
+        "best model, a share and a number",
+        "train.load_best_model_at_end=true train.save_strategy=steps train.save_steps=3 "
+        "train.eval_strategy=steps train.eval_steps=0.5 data.eval_fraction=0.3",
+        "train.load_best_model_at_end",
+        "such as 0.5",
     ),
     recipe(
         "best model without evaluation",
@@ -528,7 +672,8 @@ DEVICES = [
         "train.torch_empty_cache_steps",
         "at least 1",
     ),
-    recipe("debug unknown", "train.debug=everything", "train.debug", "underflow_overflow"),
+    recipe("debug unknown", "train.debug=everything", "train.debug", "Use underflow_overflow, or"),
+    recipe("debug for TPUs", "train.debug=tpu_metrics_debug", "train.debug", "or remove it"),
 ]
 
 REFUSED = [
@@ -592,6 +737,35 @@ PLACES = [
         file_limit=3000,
     ),
     recipe("output_dir empty", "train.output_dir=''", "train.output_dir", "Write some text"),
+    recipe("resume true", "run.resume=true", "run.resume", "Write auto"),
+    recipe("resume false", "run.resume=false", "run.resume", "Write never"),
+    recipe("output_dir true", "train.output_dir=true", "train.output_dir", "a directory"),
+    recipe("images false", "data.sources.0.images=false", "data.sources.0.images", "or null"),
+    recipe("model true", "model.name_or_path=true", "model.name_or_path", "hub name"),
+    recipe(
+        "benchmarks every 0 steps",
+        ["run.callbacks={benchmarks: {every: 0, data: WORLD}}"],
+        "run.callbacks.benchmarks.every",
+        "found the number 0. Write a value greater than or equal to 1",
+    ),
+    recipe(
+        "benchmarks without data",
+        ["run.callbacks={benchmarks: {}}"],
+        "run.callbacks.benchmarks.data",
+        "'data' is missing. Add it",
+    ),
+    recipe(
+        "benchmarks key misspelled",
+        ["run.callbacks={benchmarks: {data: WORLD, evrey: 5}}"],
+        "run.callbacks.benchmarks.evrey",
+        "did you mean 'every'?",
+    ),
+    recipe(
+        "benchmarks style and fraction",
+        ["run.callbacks={benchmarks: {data: WORLD, style: chatml, clusters: 1.5}}"],
+        "Write one of auto, chat, raw",
+        "Write a whole number",
+    ),
     recipe("resume from nowhere", "run.resume=absent", "run.resume", "'absent' does not exist"),
     recipe(
         "resume from a file",
@@ -698,7 +872,7 @@ MODEL_AND_DATA = [
         "lora targets match nothing",
         ["model.lora={targets: [absent_proj]}"],
         "absent_proj",
-        late=True,
+        **LATE,
     ),
     recipe(
         "image pixels reversed",
@@ -764,13 +938,13 @@ MODEL_AND_DATA = [
         "data.sources.0.domain",
         "did you mean 'math'?",
     ),
-    recipe("reference none", "train.reference=none", "train.reference", "auto", late=True),
+    recipe("reference none", "train.reference=none", "train.reference", "auto", **LATE),
     recipe(
         "reference lora_off without LoRA",
         "train.reference=lora_off",
         "train.reference",
         "model.lora",
-        late=True,
+        **LATE,
     ),
     recipe("memory text", "train.memory=lots", "train.memory", "auto"),
     recipe("memory negative", "train.memory=-1", "train.memory", "greater than 0"),
@@ -893,7 +1067,7 @@ COMMANDS = [
         "override beyond a list",
         "train WORLD/recipe.yaml data.sources.5.path=x",
         "data.sources",
-        "from 0 to 1",
+        "0, or 1 to add an item",
     ),
     command("override into a value", "train WORLD/recipe.yaml train.seed.x=1", "train.seed.x=1"),
     command(
@@ -1018,7 +1192,7 @@ COMMANDS = [
     command("list nothing", "list", "for help"),
     command("list unknown", "list optimizers", "optimizers", "models"),
     command("data without a subcommand's source", "data check", "SOURCE", "for help"),
-    command("data check absent file", "data check absent.jsonl", "absent.jsonl", code=1),
+    command("data check absent file", "data check absent.jsonl", "absent.jsonl"),
     command(
         "data check scale reversed", "data check WORLD/pairs.jsonl --scale 10,0", "--scale", "0,10"
     ),
@@ -1272,6 +1446,7 @@ ENVIRONMENTS = [
 CASES: tuple[Case, ...] = (
     *PACKAGES,
     *OPTIMIZER,
+    *NUMBERS,
     *STEPS,
     *DEVICES,
     *REFUSED,
@@ -1366,6 +1541,28 @@ def judge(case: Case, done: Finished) -> str:
     return "ok"
 
 
+def compare_commands(case: Case, world: Path) -> str:
+    """Return ``ok`` if `data check` and `train --check` refuse an input alike, or what differs."""
+    recipe, *overrides = case.arguments[1:]
+    by_check = replace(case, arguments=("data", "check", recipe, *overrides))
+    by_train = replace(case, arguments=("train", recipe, *overrides, "--check"))
+    done, other = run_case(by_check, world), run_case(by_train, world)
+    if done.code != other.code:
+        return f"data check exits with {done.code}, train --check with {other.code}"
+    problems, others = problems_of(done, case), problems_of(other, case)
+    if problems != others or not problems:
+        return f"data check: {sorted(problems)}; train --check: {sorted(others)}"
+    return "ok"
+
+
+def problems_of(done: Finished, case: Case) -> set[str]:
+    """Return the problems that a command printed; directories of their own are replaced."""
+    text = re.sub(r"/\S*/bad-input-[^/' ]*", "HERE", done.stderr)
+    text = text[text.find("error: ") :] if "error: " in text else ""
+    several = re.findall(r"^  - (.*)$", text, flags=re.MULTILINE)
+    return set(several or [line for line in text.splitlines()[:1] if line])
+
+
 def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
     """Run cases and return (all rows, the rows that failed)."""
     preload()
@@ -1373,6 +1570,20 @@ def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
         world = make_world(Path(folder))
         rows = list(_rows(cases, world))
     return rows, [row for row in rows if row.verdict != "ok"]
+
+
+def compare_all(cases: Sequence[Case] = CASES) -> tuple[int, dict[str, str]]:
+    """Compare `data check` and `train --check` on the recipes among some cases.
+
+    Returns:
+        How many were compared, and name -> difference for those that differ.
+    """
+    preload()
+    compared = [case for case in cases if case.is_of_both]
+    with tempfile.TemporaryDirectory() as folder:
+        world = make_world(Path(folder))
+        verdicts = {case.name: compare_commands(case, world) for case in compared}
+    return len(compared), {name: text for name, text in verdicts.items() if text != "ok"}
 
 
 def _rows(cases: Sequence[Case], world: Path) -> Iterator[Row]:

@@ -66,19 +66,59 @@ def full_disk(section: Section, folder: Path, model: Path) -> None:
         section.expect(digest(run / "out") == expected, f"{size}: other weights")
 
 
+LOSS_FILE = """
+import dataclasses
+
+import torch
+
+from unidpo_mm.losses.base import implicit_rewards
+from unidpo_mm.losses.dpo import LOSS as DPO
+
+
+def compute(pairs, config):
+    output = DPO.compute(pairs, config)
+    rewards = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    margin = rewards[0] - rewards[1]
+    return dataclasses.replace(output, per_unit=output.per_unit + (TERM))
+
+
+LOSS = dataclasses.replace(DPO, name="dpo_with_term", compute=compute)
+"""
+"""DPO with a term that is infinite, has an infinite gradient, or becomes NaN after the start."""
+
+
+def _weights_overflow() -> None:
+    import torch
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.fill_(torch.inf)
+
+    torch.optim.SGD.step = step
+
+
 def not_finite(section: Section, folder: Path, model: Path) -> None:
     """Make losses, gradients and weights infinite; the run stops or skips, and can be replayed."""
+    lora = "model.lora.r=4 model.lora.targets=language_model"
     cases = {
-        "loss": ("train.learning_rate=1e20", 3),
-        "gradient": ("loss.beta=1e38", 3),
-        "weights": ("train.optim=sgd train.learning_rate=3e38 loss.beta=50 train.max_steps=1", 3),
-        "LoRA": ("train.learning_rate=1e20 model.lora.r=4 model.lora.targets=language_model", 3),
-        "skipped to the end": ("train.learning_rate=1e20 run.on_nonfinite=skip", 0),
+        "loss": ("margin.log()", "", 3),
+        "gradient": ("margin.abs().sqrt()", "", 3),
+        "weights": ("margin * 0", "train.optim=sgd train.max_steps=1", 3),
+        "LoRA": ("margin.abs().sqrt()", lora, 3),
+        "skipped to the end": (
+            "torch.where(margin.abs() > 1e-5, torch.nan, 0.0)",
+            "run.on_nonfinite=skip",
+            0,
+        ),
     }
-    for name, (overrides, code) in cases.items():
+    for name, (term, overrides, code) in cases.items():
         for processes in (1, 2):
             run = fresh(folder / f"{name.replace(' ', '-')}-{processes}", model)
-            ends = train(run, *overrides.split(), processes=processes)
+            (run / "my_loss.py").write_text(LOSS_FILE.replace("TERM", term), encoding="utf-8")
+            words = (*overrides.split(), "loss.name=./my_loss.py")
+            before = _weights_overflow if name == "weights" else None
+            ends = train(run, *words, processes=processes, before=before)
             where = f"{name}, {processes} processes"
             section.count("stopped" if code else "skipped")
             section.expect(

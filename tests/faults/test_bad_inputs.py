@@ -3,10 +3,23 @@
 from pathlib import Path
 
 import pytest
-from faults.bad_inputs import CASES, judge, make_world, preload, recipe, run_all, run_case, table
+from faults.bad_inputs import (
+    CASES,
+    compare_all,
+    compare_commands,
+    judge,
+    make_world,
+    preload,
+    recipe,
+    run_all,
+    run_case,
+    table,
+)
 
 QUICK = CASES[3::11]
 """Every eleventh case, so that each group of cases is represented."""
+
+OF_BOTH = [case for case in CASES if case.is_of_both]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +40,20 @@ def test_a_bad_input_ends_in_one_clear_message(case, world: Path):
     assert judge(case, done) == "ok", done.output
 
 
+@pytest.mark.parametrize("case", OF_BOTH[2::16], ids=lambda case: case.name)
+def test_data_check_and_train_refuse_a_recipe_alike(case, world: Path):
+    assert compare_commands(case, world) == "ok"
+
+
+@pytest.mark.slow
+def test_data_check_and_train_refuse_all_recipes_alike():
+    number, different = compare_all()
+    assert number > 200
+    assert not different
+
+
 def test_the_recipe_of_all_cases_trains(world: Path):
-    case = recipe("good", "", "steps done in", code=0, late=True)
+    case = recipe("good", "", "1 step done in", code=0, late=True)
     done = run_case(case, world)
     assert judge(case, done) == "ok", done.output
 

@@ -7,8 +7,8 @@ import pytest
 
 from unidpo_mm.recipe import Recipe, load_recipe
 from unidpo_mm.recipe.yaml_loader import parse_yaml
+from unidpo_mm.training.recipe_arguments import arguments_of
 from unidpo_mm.training.recipe_checks import check_loss, check_train
-from unidpo_mm.training.run import arguments_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -217,7 +217,7 @@ def test_an_evaluation_needs_held_out_rows():
     assert not check_train(recipe(train=arguments, data=data))
 
 
-def test_what_transformers_refuses_is_told_with_its_key():
+def test_a_best_model_needs_matching_strategies():
     data = {"sources": [{"path": "c/d"}], "eval_fraction": 0.1}
     arguments = {
         "output_dir": "out",
@@ -225,9 +225,15 @@ def test_what_transformers_refuses_is_told_with_its_key():
         "eval_strategy": "steps",
         "save_strategy": "epoch",
     }
-    (problem,) = check_machine(recipe(train=arguments, data=data))
+    (problem,) = check_train(recipe(train=arguments, data=data))
     assert problem.where == "train.load_best_model_at_end"
-    assert "requires the save and eval strategy to match" in problem.message
+    assert problem.found == "save_strategy 'epoch' and eval_strategy 'steps' do not match"
+    arguments |= {"save_strategy": "steps", "save_steps": 3, "eval_steps": 2}
+    (problem,) = check_train(recipe(train=arguments, data=data))
+    assert "such as 4" in problem.remedy
+    arguments |= {"save_steps": 4}
+    assert not check_train(recipe(train=arguments, data=data))
+    assert not check_machine(recipe(train=arguments, data=data))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can compute in bfloat16")

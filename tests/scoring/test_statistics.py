@@ -1,11 +1,13 @@
 """Intervals cover, tests agree with scipy, and composite metrics are computed anew in each draw."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from unidpo_mm_eval.metrics import Metrics, mean_metrics, ratio
+from unidpo_mm_eval.stats import intervals
 from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_gaps, draws, wilson
 from unidpo_mm_eval.stats.paired import holm, mcnemar, paired_test, sign_flips
 
@@ -14,12 +16,25 @@ GAMMA_RATIO = math.gamma(3.5) * math.gamma(5) / (math.gamma(3) * math.gamma(5.5)
 """The mean of the square root of a number drawn from Beta(3, 2)."""
 
 
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reuse draws of the same seed, which take most of the time of a thousand intervals."""
+    resamples = intervals.resamples
+
+    @functools.cache
+    def reused(clusters: int, count: int, seed: int) -> list[np.ndarray]:
+        return list(resamples(clusters, count, seed))
+
+    monkeypatch.setattr(intervals, "resamples", reused)
+
+
 def means(scores: np.ndarray, size: int) -> Metrics:
     """Return the mean over scores in clusters of a size."""
     rows = [(f"c{n // size}", float(score), {}) for n, score in enumerate(scores)]
     return mean_metrics("accuracy", rows)
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize(("size", "kind"), [(1, "bca"), (4, "bca"), (4, "percentile")])
 def test_intervals_hold_the_truth_as_often_as_they_say(size: int, kind: str) -> None:
     """Within 93 to 97 of 100, also where the samples of a cluster are alike."""
@@ -33,6 +48,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(size: int, kind: str) -> 
     assert 0.93 <= held / RUNS <= 0.97
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_intervals_that_ignore_clusters_do_not_hold() -> None:
     rng = np.random.default_rng(6)
     held = 0
@@ -43,6 +59,7 @@ def test_intervals_that_ignore_clusters_do_not_hold() -> None:
     assert held / 200 < 0.7
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_the_interval_of_a_composite_metric_holds() -> None:
     """F1 of a classifier that finds 70 % of the positives and says yes to 20 % of the others."""
     rng = np.random.default_rng(7)
@@ -84,6 +101,7 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.3)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     rng, held = np.random.default_rng(19), 0
     for _ in range(RUNS):

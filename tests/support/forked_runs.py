@@ -10,14 +10,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.forked import Finished, run_forked
 
-__all__ = ["Kill", "preload", "train", "unidpo_mm"]
+__all__ = ["Kill", "preload", "run_ranks", "train", "unidpo_mm"]
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
 
@@ -63,6 +63,58 @@ def unidpo_mm(*arguments: str) -> Callable[[], None]:
         main()
 
     return run
+
+
+def run_ranks(
+    function: Callable[[], object],
+    *,
+    processes: int,
+    env: Mapping[str, str | None] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 250,
+) -> list[Finished]:
+    """Run a function in several processes, as torchrun does, and return how each of them ended.
+
+    If a process fails, the others are killed.
+
+    Args:
+        function: What each process runs.
+        processes: Number of processes; a single one gets no variables of torchrun.
+        env: Changes of the environment; `None` removes a variable.
+        cwd: Working directory of the processes.
+        timeout: Seconds.
+    """
+    port = _free_port()
+    children: dict[int, int] = {}
+
+    def run() -> None:
+        _reset_accelerate()
+        function()
+
+    def process(rank: int) -> Finished:
+        finished = run_forked(
+            run,
+            env={**(env or {}), **_environment(rank, processes, port)},
+            cwd=cwd,
+            timeout=timeout,
+            on_start=lambda child: children.update({rank: child}),
+        )
+        if finished.code != 0:
+            for other, child in children.items():
+                if other != rank:
+                    _send(child, signal.SIGKILL)
+        return finished
+
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(process, range(processes)))
+
+
+def _reset_accelerate() -> None:
+    """Forget what the parent process found out about its processes and devices."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._shared_state.clear()
 
 
 def train(

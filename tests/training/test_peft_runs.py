@@ -373,7 +373,7 @@ def test_contradictions_are_found_before_the_data_are_read(
 ) -> None:
     args = dpo(tmp_path, freeze=["vision_tower"])
     lora = LoraSettings(targets="vision_tower")
-    with pytest.raises(ModelError, match="is adapted here and frozen by"):
+    with pytest.raises(RecipeError, match="is adapted here and frozen by"):
         make_trainer(checkpoint("llava"), [{"nonsense": 1}], args, peft_config=lora)
     with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
         make_trainer(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..data.groups import prompt_key
 from ..data.load import Loaded, SourceFile
 from ..data.measure import MeasuredRow
 from ..data.scores import without_weight
-from ..errors import Problem, UniDPOError
+from ..errors import Problem, RecipeError, UniDPOError, counted
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
 from ..training.configured_loss import ConfiguredLoss, configure_loss
@@ -56,6 +56,7 @@ class CheckSettings:
         model: A model by name; None to do without first weights.
         processor: A model whose processor and chat template encode the rows, so that what they
             refuse is a problem; None for `model`, and without one lengths are characters.
+        part_check: Returns what is wrong with the parts that a recipe names; None without one.
         arguments: Arguments of `UniDPOConfig` that say how rows are rendered, such as max_length.
         sample: Rows that the model scores; 0 for none.
         workers: Processes that tokenise.
@@ -70,6 +71,7 @@ class CheckSettings:
     max_skipped_fraction: float = 0.0
     model: str | None = None
     processor: str | None = None
+    part_check: Callable[[AdapterFamily], list[Problem]] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     sample: int = 64
     workers: int = 0
@@ -116,8 +118,10 @@ class _Check:
 
     def report(self) -> CheckReport:
         everything = [*self.rows, *self.eval_rows]
-        self._load_adapter()
-        self.problems += self._row_problems()
+        if not self.problems and not self.rows:
+            self.problems.append(NO_ROW)
+        else:
+            self.problems += self._load_adapter() or self._row_problems()
         seen = look_at_images(everything)
         measured = self._measured() if self.adapter is not None else None
         if measured is None:
@@ -126,8 +130,6 @@ class _Check:
         rows = [self.rows[n] for n in whole]
         lengths = self._lengths(rows, None if measured is None else [measured[n] for n in whole])
         weights = self._weights(rows, lengths)
-        if not self.problems and not self.rows:
-            self.problems.append(NO_ROW)
         keys = [prompt_key(row, seen.keys_of(row)) for row in rows]
         found = length_report(rows, lengths, keys)
         scores = self._scores()
@@ -169,30 +171,35 @@ class _Check:
         ]
         return [*usual_problems(rows, self.loss), *without_weight(self.rows)]
 
-    def _load_adapter(self) -> None:
-        """Load the processor that encodes the rows, if one is named and can be had.
+    def _load_adapter(self) -> list[Problem]:
+        """Load the processor that encodes the rows, if one is named.
+
+        Returns:
+            Why it cannot be loaded, if some rows could not be read either: both are reported.
 
         Raises:
-            UniDPOError: If the user asked for the model and it cannot be loaded.
+            UniDPOError: If it cannot be loaded, or a recipe names parts that the model lacks.
         """
         name = self.settings.model or self.settings.processor
         if name is None:
-            return
-        given = {
+            return []
+        options = {
             "max_skipped_fraction": self.settings.max_skipped_fraction,
             **self.settings.arguments,
         }
-        arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
+        arguments = UniDPOConfig(output_dir="unused", report_to="none", **options)
         try:
             self.family, self.adapter = load_family_and_adapter(name, arguments)
         except UniDPOError as error:
-            if self.settings.model is not None:
+            if not self.problems:
                 raise
-            self.notes.append(
-                f"the rows were not encoded, since the model cannot be loaded ({error}); what its "
-                "processor or chat template refuses is not checked"
-            )
+            return list(error.problems)
         self.arguments = arguments
+        if self.settings.part_check is not None and not self.problems:
+            problems = self.settings.part_check(self.family)
+            if problems:
+                raise RecipeError(problems)
+        return []
 
     def _measured(self) -> list[MeasuredRow]:
         """Encode all rows as a run does; note what it would refuse and skip."""
@@ -218,8 +225,8 @@ class _Check:
             self._note_skipped(len(seen.broken), seen.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        text = f"{rows:,} rows would be left out for their images"
-        self.notes.append(f"{text}, the first of them {first.where}")
+        text = f"{counted(rows, 'row')} would be left out for images that cannot be used"
+        self.notes.append(f"{text}, the first: {first.where}")
 
     def _lengths(
         self, rows: Sequence[PreferenceRow], measured: Sequence[MeasuredRow] | None
@@ -284,17 +291,19 @@ class _Check:
             warnings += _about_length(lengths)
         if twice.duplicates:
             warnings.append(
-                f"{twice.duplicates:,} rows equal an earlier one in prompt, images and answers, "
-                f"the first of them {twice.first_duplicates[0][0]}"
+                f"{counted(twice.duplicates, 'row equals', 'rows equal')} an earlier one in "
+                f"prompt, images and answers, the first: {twice.first_duplicates[0][0]}"
             )
         if twice.contradictions:
             warnings.append(
-                f"{twice.contradictions:,} pairs prefer what another pair of their prompt rejects"
+                f"{counted(twice.contradictions, 'pair prefers', 'pairs prefer')} what another "
+                "pair of the same prompt rejects"
             )
         if twice.first_shared:
             warnings.append(
-                f"{twice.shared_prompts:,} held-out rows share their prompt with training rows and "
-                f"{twice.shared_images:,} an image, the first of them {twice.first_shared[0]}"
+                f"{counted(twice.shared_prompts, 'held-out row shares', 'held-out rows share')} "
+                f"the prompt with training rows and {twice.shared_images:,} an image, the "
+                f"first: {twice.first_shared[0]}"
             )
         return warnings
 
@@ -315,13 +324,14 @@ def _about_length(lengths: LengthReport) -> list[str]:
 
 def _about_policy(lengths: Lengths) -> list[str]:
     """Says what the length policy would do."""
-    told = (
-        (lengths.cut, "answers would be cut to fit max_length"),
-        (lengths.shrunk, "images would be made smaller to fit max_length"),
-        (lengths.alike, "pairs have the same tokens as both answers, so that they prefer nothing"),
-        (lengths.dropped, "rows would be left out: longer than max_length"),
+    same = "the same tokens in both answers, and no preference"
+    texts = (
+        (lengths.cut, "answer", "would be cut to fit max_length"),
+        (lengths.shrunk, "image", "would be made smaller to fit max_length"),
+        (lengths.alike, "pair", f"{'has' if lengths.alike == 1 else 'have'} {same}"),
+        (lengths.dropped, "row", "would be left out: longer than max_length"),
     )
-    return [f"{number:,} {text}" for number, text in told if number]
+    return [f"{counted(number, noun)} {text}" for number, noun, text in texts if number]
 
 
 def _scored(row: PreferenceRow) -> bool:

@@ -12,24 +12,19 @@ from .report import CheckReport, Summary
 __all__ = ["print_report"]
 
 SHOWN = 50
-"""Lines of problems printed; all problems are in the JSON."""
+"""Lines of problems that an error prints; all problems are in the JSON."""
 
 
 def print_report(report: CheckReport, console: Console) -> None:
-    """Print everything that a check found, problems last, where they are seen."""
+    """Print the tables and warnings of a check; problems are the error of the command."""
     for part in (*_tables(report), *_weights(report)):
         console.print(part)
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-    groups = grouped(report.problems)
-    for line, _ in groups[:SHOWN]:
-        console.print(f"[bold red]error:[/bold red] {escape(line)}", soft_wrap=True)
-    hidden = sum(number for _, number in groups[SHOWN:])
-    if hidden > 0:
-        console.print(f"[bold red]... and {hidden:,} more[/bold red]; --json FILE has them all")
     if report.problems:
         number = counted_problems(len(report.problems))
-        console.print(f"[bold red]{number}[/bold red]: a run would refuse the data")
+        hint = "; --json FILE lists them all" if len(grouped(report.problems)) > SHOWN else ""
+        console.print(f"[bold red]{number}[/bold red]: a run would refuse the data{hint}")
     else:
         console.print("[green]No problem found.[/green]")
 

@@ -53,8 +53,9 @@ def info(folder: Folder = None) -> None:
         typer.echo(f"  {path.name[:12]}  {_line(found)}")
     for features in _features(folder):
         typer.echo(
-            f"  {features.path.name[:12]}  features of images: {features.entries} prompts, "
-            f"{_size(features.size)}, last used {_day(features.used)}"
+            f"  {features.path.name[:12]}  features of images: "
+            f"{_counted(features.entries, 'prompt')}, {_size(features.size)}, "
+            f"last used {_day(features.used)}"
         )
 
 

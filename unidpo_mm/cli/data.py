@@ -1,8 +1,9 @@
 """`unidpo-mm data`: look at preference data before a run does, show rows, write other formats."""
 
 import dataclasses
+import functools
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import counted
+from .data_values import bounds_of, columns_of, plain_report
 from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["data"]
 
-PROBLEMS_FOUND = 1
-"""Exit code of a check that found something a run would refuse."""
+DATA_FILES = {".yaml", ".yml", ".json", ".jsonl", ".parquet", ".arrow", ".csv", ".gz"}
+"""Endings of what cannot be an override after a recipe."""
 
 data = typer.Typer(
     help="Check preference data, show it as a model sees it, or write it in another format.",
@@ -37,7 +40,8 @@ class Layout(StrEnum):
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="Files, folders, data sets on a hub, or one recipe (.yaml) with its sources.",
+        help="Files, directories, data sets on a hub, or one recipe (.yaml), which overrides "
+        "may follow, for example data.max_length=2048.",
         metavar="SOURCE...",
         show_default=False,
     ),
@@ -83,7 +87,7 @@ MaxLength = Annotated[
 ]
 
 
-@data.command("check", epilog="Example: unidpo-mm data check pairs.jsonl --model org/model")
+@data.command("check", epilog="Example: unidpo-mm data check recipe.yaml data.max_length=2048")
 def check(  # noqa: PLR0917, one parameter an option
     sources: Sources,
     held_out: Annotated[
@@ -109,21 +113,23 @@ def check(  # noqa: PLR0917, one parameter an option
         Path | None, typer.Option(help="Write a page with charts here.", show_default=False)
     ] = None,
 ) -> None:
-    """Read every row and image and say what is wrong, what is odd, and what a run would see.
+    """Read every row and image and report what is wrong, what is odd, and what a run would see.
 
-    The exit code is 0 where a run could start, 1 where it would refuse, 2 for a wrong command.
+    A recipe is examined as train examines it, up to the weights of the model. The exit code is 0
+    if a run could start and 2 if it would refuse to, as for train.
     """
     from rich.console import Console
 
     from ..check import check_data
     from ..check.text import print_report
+    from ..errors import DataError
 
     for path, option in ((json_file, "--json"), (html, "--html")):
         check_writable(path, option)
     if json_file is not None and json_file == html:
         raise typer.BadParameter(f"'{html}' is that of --json, too", param_hint="--html")
     said = _Said(images, format_name, split, subset, columns, scale, loss)
-    files, eval_files, settings = _read(sources, held_out or [], said)
+    files, eval_files, settings = _read(sources, held_out or [], said, as_a_run=True)
     for path, option in ((json_file, "--json"), (html, "--html")):
         keep_sources(path, option, [*sources, *(file.path for file in (*files, *eval_files))])
     settings = _with_length(settings, max_length)
@@ -133,7 +139,7 @@ def check(  # noqa: PLR0917, one parameter an option
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
     if json_file is not None:
-        write(json_file, json.dumps(_plain(report), indent=2), "--json")
+        write(json_file, json.dumps(plain_report(report), indent=2), "--json")
     if html is not None:
         from ..check.page import page
 
@@ -141,7 +147,7 @@ def check(  # noqa: PLR0917, one parameter an option
         text = page(report, title=title)
         write(html, text, "--html")
     if report.problems:
-        raise typer.Exit(PROBLEMS_FOUND)
+        raise DataError(report.problems)
 
 
 @data.command(
@@ -173,7 +179,8 @@ def preview(  # noqa: PLR0917, one parameter an option
     files, _, settings = _read(sources, [], said)
     everything = load_rows(files, score_scale=settings.score_scale)
     if start > len(everything):
-        text = f"there are {len(everything):,} rows"
+        there = "is" if len(everything) == 1 else "are"
+        text = f"there {there} {counted(len(everything), 'row')}"
         raise typer.BadParameter(text, param_hint="--start")
     given = _with_length(settings, max_length).arguments
     arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
@@ -237,7 +244,8 @@ def convert(  # noqa: PLR0917, one parameter an option
         typer.echo(f"{text}, which --leave-out-refused skips, for example {problem[0]}", err=True)
     lines = write_rows(rows, out, to.value)
     _tell_left_out(loaded, len(loaded.rows) - len(rows))
-    typer.echo(f"{out}: {lines:,} lines of {len(rows):,} rows, format {to.value}")
+    written = f"{counted(lines, 'line')} of {counted(len(rows), 'row')}"
+    typer.echo(f"{out}: {written}, format {to.value}")
 
 
 def _tell_left_out(loaded: "Loaded", more: int) -> None:
@@ -250,7 +258,7 @@ def _tell_left_out(loaded: "Loaded", more: int) -> None:
     refused = sum(report.refused for report in loaded.reports) + more
     if refused:
         records = sum(report.records for report in loaded.reports)
-        typer.echo(f"{refused:,} of {records:,} rows left out: they are refused")
+        typer.echo(f"{refused:,} of {counted(records, 'row')} left out: refused")
     for report in loaded.reports:
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")
@@ -277,9 +285,16 @@ class _Said:
 
 
 def _read(
-    sources: list[str], held_out: list[str], said: _Said
+    sources: list[str], held_out: list[str], said: _Said, *, as_a_run: bool = False
 ) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
-    """Return sources and settings of a recipe, or of what the command line says."""
+    """Return sources and settings of a recipe, or of what the command line says.
+
+    Args:
+        sources: Files, or a recipe and overrides of its keys.
+        held_out: Held-out files.
+        said: Options.
+        as_a_run: Whether a recipe is examined as a run examines it.
+    """
     from ..check import CheckSettings
     from ..data.load import SourceFile
     from ..data.scores import ScoreOptions
@@ -288,32 +303,52 @@ def _read(
         raise typer.BadParameter("a source has no name", param_hint="SOURCE")
     recipes = [source for source in sources if Path(source).suffix in (".yaml", ".yml")]
     if recipes:
-        given = [*said.options, *(["--eval"] if held_out else [])]
-        if len(sources) > 1 or given:
-            beside = ", ".join(given) or "other sources"
-            text = f"a recipe says all of its sources; leave out {beside}, or name the files"
+        options = [*said.options, *(["--eval"] if held_out else [])]
+        others = [source for source in sources[1:] if not _is_override(source)]
+        if sources[0] not in recipes or others or options:
+            beside = ", ".join(options) or "other sources"
+            text = f"a recipe lists all of its sources; remove {beside}, or pass the files alone"
             raise typer.BadParameter(text, param_hint="SOURCE")
-        return _of_recipe(Path(recipes[0]))
+        return _of_recipe(Path(recipes[0]), sources[1:], as_a_run=as_a_run)
     common: dict[str, Any] = {
         "images": said.images,
         "format": said.format_name,
         "split": said.split,
         "subset": said.subset,
-        "columns": _columns(said.columns or []),
-        "scores": ScoreOptions(scale=_bounds(said.scale)),
+        "columns": columns_of(said.columns or []),
+        "scores": ScoreOptions(scale=bounds_of(said.scale)),
     }
     files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
     settings = CheckSettings(loss=said.loss or "uni_dpo", loss_named=said.loss is not None)
     return files[0], files[1], settings
 
 
-def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
+def _is_override(word: str) -> bool:
+    """Return whether a word after a recipe is meant to be an override, even if it is misspelled."""
+    if "=" in word:
+        return True
+    return not Path(word).exists() and Path(word).suffix not in DATA_FILES
+
+
+def _of_recipe(
+    path: Path, overrides: Sequence[str] = (), *, as_a_run: bool = True
+) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
     from ..check import CheckSettings
     from ..recipe import load_recipe
-    from ..training.recipe_checks import check_loss
-    from ..training.run import loss_by_source, source_file
+    from ..recipe.shipped import shipped_recipe
+    from ..training.recipe_checks import ALL_CHECKS, check_loss
 
-    recipe = load_recipe(path, checks=(check_loss,))
+    path = path if path.exists() else shipped_recipe(str(path))
+    recipe = load_recipe(path, overrides, checks=ALL_CHECKS if as_a_run else (check_loss,))
+
+    from ..training.examine import part_problems  # torch, so after the checks
+    from ..training.recipe_arguments import loss_by_source, source_file
+    from ..training.run import checked_settings, lora_settings
+
+    part_check = None
+    if as_a_run:
+        arguments, _ = checked_settings(recipe)
+        part_check = functools.partial(part_problems, arguments, lora_settings(recipe))
     section = recipe.data
     files = [
         [source_file(source, section) for source in some]
@@ -327,8 +362,10 @@ def _of_recipe(path: Path) -> "tuple[list[SourceFile], list[SourceFile], CheckSe
         loss_named=True,
         max_skipped_fraction=section.images.max_skipped_fraction,
         processor=recipe.model.name_or_path,
+        part_check=part_check,
         arguments={
             "adapter": recipe.model.adapter,
+            "base_name_or_path": recipe.model.base_name_or_path,
             "model_init_kwargs": {
                 "trust_remote_code": recipe.model.trust_remote_code,
                 **recipe.model.init_kwargs,
@@ -350,47 +387,3 @@ def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSet
         return settings
     arguments = {**settings.arguments, "max_length": max_length}
     return dataclasses.replace(settings, arguments=arguments)
-
-
-def _columns(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        ours, _, theirs = pair.partition("=")
-        if not (ours and theirs):
-            text = f"'{pair}' is no pair of names: write prompt=question"
-        elif ours in found:
-            text = f"'{ours}' is named twice, as {found[ours]} and as {theirs}"
-        else:
-            found[ours] = theirs
-            continue
-        raise typer.BadParameter(text, param_hint="--column")
-    return found
-
-
-def _bounds(scale: str | None) -> tuple[float, float] | None:
-    if scale is None:
-        return None
-    try:
-        low, high = (float(number) for number in scale.split(","))
-    except ValueError:
-        low = high = 0.0
-    if not (low < high and math.isfinite(high - low)):
-        raise typer.BadParameter(f"'{scale}' is no scale: write it as 0,10", param_hint="--scale")
-    return low, high
-
-
-def _plain(report: Any) -> dict[str, Any]:
-    """Return a report as JSON knows it: no images, and nothing that is no number."""
-    shown = [dataclasses.replace(one, images=()) for one in report.shown]
-    plain: dict[str, Any] = _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))
-    return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

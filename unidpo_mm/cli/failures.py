@@ -26,7 +26,7 @@ ACTIVITIES = {
     ("recipe/load.py", "load_recipe"): "reading the recipe",
     ("training/recipe_checks.py", "check_machine"): "checking the training arguments",
     ("training/run.py", "rows_of"): "reading the data",
-    ("training/run.py", "arguments_of"): "checking the training arguments",
+    ("training/recipe_arguments.py", "arguments_of"): "checking the training arguments",
     ("training/setup.py", "prepare_data"): "checking the data",
     ("training/setup.py", "load_family_and_adapter"): "loading the processor of the model",
     ("modeling/load.py", "load_weights"): "loading the weights of the model",

@@ -22,6 +22,7 @@ from .failures import EXIT_CODE, report_crash, report_error
 from .list import show_plugins
 from .merge import merge
 from .migrate import migrate
+from .ranks import quiet_other_processes
 from .replay import replay
 from .sweep import sweep
 from .train import train
@@ -45,6 +46,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # half a character in a name must not end a report
             stream.reconfigure(errors="backslashreplace")
+    quiet_other_processes()
     arguments = sys.argv[1:]
     try:
         app = build_app(arguments)

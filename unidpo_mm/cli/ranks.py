@@ -6,22 +6,43 @@ Processes of one machine compare their messages through files in the temporary d
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["print_once"]
+__all__ = ["is_first_process", "print_once", "quiet_other_processes"]
 
 WAIT_SECONDS = 3.0
 """How long a process waits for the others to fail as well."""
 
 STALE_SECONDS = 600
 """Age from which on a message is that of an earlier run."""
+
+
+LOGGERS = ("unidpo_mm", "unidpo_mm_eval", "model_adapters", "py.warnings")
+
+
+def is_first_process() -> bool:
+    """Return whether this is the only process of a run, or the first of several."""
+    return _number("RANK", 0) <= 0
+
+
+def quiet_other_processes() -> None:
+    """Let only the first process of a run print notices and warnings; all of them print errors."""
+    if is_first_process():
+        return
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def print_once(text: str, print_text: Callable[[str], None]) -> None:

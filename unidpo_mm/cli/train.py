@@ -40,6 +40,7 @@ def train(
     from ..recipe import load_recipe
     from ..recipe.shipped import shipped_recipe
     from ..training.recipe_checks import ALL_CHECKS
+    from .ranks import is_first_process
 
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
@@ -56,6 +57,7 @@ def train(
         return
     keep_recipe(path, loaded)
     if finished := finished_run(loaded):
-        typer.echo(finished)
+        if is_first_process():
+            typer.echo(finished)
     else:
         train_from_recipe(loaded)

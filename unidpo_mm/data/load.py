@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, Problem
+from ..errors import DataError, Problem, counted
 from ..records import Domain, PreferenceRow, Reasoning
 from .detect import format_named, format_of
 from .files import ArrowRecord, Record
@@ -124,7 +124,7 @@ class SourceReport:
             columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
             found.append(f"columns that nothing reads: {columns}")
         if self.stripped:
-            found.append(f"reasoning was removed from {self.stripped:,} responses")
+            found.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
         return found
 
 

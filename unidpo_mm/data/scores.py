@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
 
 __all__ = ["PairCounts", "ScoreOptions", "settle", "without_weight"]
@@ -115,33 +115,37 @@ class PairCounts:
         if self.misordered:
             done = {"keep": "kept as they are", "swap": "swapped", "drop": "dropped"}
             found.append(
-                f"{self.misordered:,} pairs have the higher score on the rejected answer: "
-                f"{done[policy.misordered]} (scores.misordered)"
+                f"{counted(self.misordered, 'pair has', 'pairs have')} the higher score on the "
+                f"rejected answer: {done[policy.misordered]} (scores.misordered)"
             )
         if self.ties:
             done = {"keep": "kept with a quality weight of 0.5", "drop": "dropped"}
             found.append(
-                f"{self.ties:,} pairs have equal scores: {done[policy.ties]} (scores.ties)"
+                f"{counted(self.ties, 'pair has', 'pairs have')} equal scores: {done[policy.ties]} "
+                "(scores.ties)"
             )
         if self.below_margin:
             found.append(
-                f"{self.below_margin:,} pairs dropped: their scores differ by less than "
+                f"{counted(self.below_margin, 'pair')} dropped: the scores differ by less than "
                 f"{policy.min_margin:g} (scores.min_margin)"
             )
         if self.unscored and policy.missing != "error":
             found.append(
-                f"{self.unscored:,} pairs have no score: quality weight {policy.missing:g}, no "
-                "calibrated NLL (scores.missing)"
+                f"{counted(self.unscored, 'pair has', 'pairs have')} no score: quality weight "
+                f"{policy.missing:g}, no calibrated NLL (scores.missing)"
             )
         if self.unrated:
-            found.append(f"{self.unrated:,} answers have no score beside others, and make no pair")
+            text = counted(self.unrated, "answer has", "answers have")
+            ending = "makes" if self.unrated == 1 else "make"
+            found.append(f"{text} no score beside others, and {ending} no pair")
         if self.repeated:
             found.append(
-                f"{self.repeated:,} times two answers of a row are one text with two scores: they "
-                "make no pair"
+                f"{counted(self.repeated, 'time')} two answers of a row are one text with two "
+                "scores: they make no pair"
             )
         if self.rows_dropped:
-            found.append(f"{self.rows_dropped:,} rows left out: they have no pair, or none is left")
+            text = counted(self.rows_dropped, "row")
+            found.append(f"{text} left out: without a pair, or none is left")
         return found
 
 
@@ -169,7 +173,12 @@ def without_weight(rows: Sequence[PreferenceRow]) -> list[Problem]:
     weights = [pair.weight for row in rows for pair in row.pairs]
     if not weights or any(weights):
         return []
-    problem = f"the weights of all {len(weights):,} pairs are 0, so that nothing is learned"
+    whose = (
+        "the weight of the only pair is"
+        if len(weights) == 1
+        else (f"the weights of all {len(weights):,} pairs are")
+    )
+    problem = f"{whose} 0, so that nothing is learned"
     return [Problem("sources, field 'weight'", problem, "Give pairs that count a weight above 0")]
 
 

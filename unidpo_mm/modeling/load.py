@@ -14,7 +14,7 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
 from ..plugins import families, load_family
 from .lora_directory import base_of, is_adapter_directory, processor_directory
-from .peft_models import check_scorable
+from .peft_models import check_scorable, deprecated_name_ignored
 
 __all__ = [
     "LoadedModel",
@@ -325,8 +325,7 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     from peft.utils import load_peft_weights
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses an old transformers name
+        with warnings.catch_warnings(), deprecated_name_ignored():
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             policy: nn.Module = PeftModel.from_pretrained(
                 model, source.name_or_path, is_trainable=is_trainable

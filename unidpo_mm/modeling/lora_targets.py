@@ -6,6 +6,7 @@ frozen modules leaves them out, and a target that matches nothing else is an err
 """
 
 import copy
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 
-__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "part_of", "restrict"]
+__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "check_rank", "part_of", "restrict"]
+
+logger = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."
 ALL_LINEAR = "all-linear"
@@ -28,17 +31,20 @@ class Keys:
     """Names of the settings in messages, for the interface in use."""
 
     targets: str
+    rank: str
     modules_to_save: str
     freeze: str
 
 
 RECIPE_KEYS = Keys(
     targets="model.lora.targets",
+    rank="model.lora.r",
     modules_to_save="model.lora.modules_to_save",
     freeze="model.freeze",
 )
 PYTHON_KEYS = Keys(
     targets="peft_config.target_modules",
+    rank="peft_config.r",
     modules_to_save="peft_config.modules_to_save",
     freeze="freeze",
 )
@@ -57,6 +63,50 @@ def part_of(name: str, parts: Mapping[Part, Sequence[str]]) -> Part:
         if prefix == "" or name == prefix or name.startswith(prefix + ".")
     ]
     return max(matches)[1] if matches else "other"
+
+
+def check_rank(policy: nn.Module, keys: Keys) -> None:
+    """Compare the rank of a new LoRA adapter with the layers that it adapts.
+
+    A matrix has no more directions than its smaller side: a larger rank costs memory and cannot
+    express more.
+
+    Args:
+        policy: A PEFT model whose adapter is new.
+        keys: Names of the settings.
+
+    Raises:
+        ModelError: If the rank is larger than every adapted layer; if it is larger than some of
+            them, a warning lists those.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    smaller: dict[str, int] = {}
+    largest, rank, fitting = 0, 0, 0
+    for name, module in policy.named_modules():
+        for adapter, its_rank in module.r.items() if isinstance(module, LoraLayer) else ():
+            side = min(module.in_features, module.out_features)
+            if adapter not in module.active_adapters or side < 1:
+                continue
+            rank, largest = max(rank, its_rank), max(largest, side)
+            if its_rank > side:
+                smaller[f"{name.rpartition('.')[2]} ({side})"] = side
+            else:
+                fitting += 1
+    if not smaller:
+        return
+    listed = ", ".join(sorted(smaller, key=lambda text: smaller[text]))
+    if fitting:
+        logger.warning(
+            "%s: the rank %d is larger than the smaller side of %s, where it cannot express more "
+            "than that side",
+            keys.rank,
+            rank,
+            listed,
+        )
+        return
+    problem = f"the rank {rank} is larger than the smaller side of every adapted layer: {listed}"
+    raise ModelError(Problem(keys.rank, problem, f"Use at most {largest}, for example 16"))
 
 
 def restrict(

@@ -10,8 +10,8 @@ from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 from .logp_model import base_and_head
-from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, part_of, restrict
-from .peft_models import adapter_tensors, is_peft_model
+from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, check_rank, part_of, restrict
+from .peft_models import adapter_tensors, deprecated_name_ignored, is_peft_model
 
 __all__ = [
     "LoraSettings",
@@ -19,6 +19,7 @@ __all__ = [
     "add_lora",
     "add_peft",
     "check_lora_parts",
+    "check_parts",
     "count_parameters",
     "disable_dropout",
     "freeze_parts",
@@ -75,7 +76,7 @@ def freeze_parts(
         ModelError: If the model has no such part, or nothing is left to train.
     """
     frozen = tuple(family.default_freeze if freeze is None else freeze)
-    _check_parts(frozen, family, "model.freeze")
+    check_parts(frozen, family, "model.freeze")
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(part_of(name, family.parts) not in frozen)
@@ -92,7 +93,7 @@ def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterab
         ModelError: If the model has no such part, or nothing is left to train.
     """
     frozen = tuple(freeze)
-    _check_parts(frozen, family, "model.freeze")
+    check_parts(frozen, family, "model.freeze")
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for name, parameter in trainable:
         if part_of(name, family.parts) in frozen:
@@ -114,7 +115,7 @@ def check_lora_parts(
     if freeze is None:
         return
     frozen = set(freeze)
-    _check_parts(sorted(frozen), family, RECIPE_KEYS.freeze)
+    check_parts(sorted(frozen), family, RECIPE_KEYS.freeze)
     problems = [
         Problem(
             where,
@@ -197,17 +198,19 @@ def _adapted(
     from peft import get_peft_model
 
     frozen = tuple(family.default_freeze if freeze is None else freeze)
-    _check_parts(frozen, family, keys.freeze)
+    check_parts(frozen, family, keys.freeze)
     frozen = tuple(part for part in frozen if part not in set(named))
     if hasattr(config, "target_modules"):
         config = restrict(
             config, model, family, frozen=frozen, keys=keys, by_default=freeze is None
         )
     try:
-        policy = get_peft_model(model, config)
+        with deprecated_name_ignored():
+            policy = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(keys.targets, problem, "Change it as PEFT asks")) from error
+    check_rank(policy, keys)
     saved = {id(tensor) for _, key, tensor in adapter_tensors(policy) if ".modules_to_save" in key}
     for name, parameter in policy.named_parameters():  # such as the biases of bias="all"
         if part_of(name, family.parts) in frozen and id(parameter) not in saved:
@@ -306,7 +309,8 @@ def _modules_to_save(
     return modules or None
 
 
-def _check_parts(names: Iterable[Part], family: AdapterFamily, where: str) -> None:
+def check_parts(names: Iterable[Part], family: AdapterFamily, where: str) -> None:
+    """Raise ModelError if a name is not a part of a family's models."""
     problems = [
         Problem(
             where,

@@ -7,6 +7,7 @@ run" are two different models. The reference needs the second one.
 import contextlib
 import copy
 import json
+import warnings
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
@@ -56,6 +57,19 @@ NOT_A_SETTING = (
     "task_type",
 )
 """Fields of a PEFT configuration that do not change what the model computes, given its weights."""
+
+
+@contextlib.contextmanager
+def deprecated_name_ignored() -> Iterator[None]:
+    """Ignore one warning while PEFT creates a `PeftModel`.
+
+    Its constructor reads `is_gradient_checkpointing`, which transformers has renamed; a user can
+    do nothing about it.
+    """
+    with warnings.catch_warnings():
+        message = "`is_gradient_checkpointing` is deprecated"
+        warnings.filterwarnings("ignore", message, FutureWarning)
+        yield
 
 
 def is_peft_model(model: Any) -> bool:

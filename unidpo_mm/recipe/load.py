@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ..errors import Problem, RecipeError
 from .loss_switch import drop_other_parameters, loss_name
+from .numbers import refuse_numbers
 from .overrides import apply_overrides
 from .paths import resolve_paths
 from .problems import explain
@@ -84,6 +85,10 @@ def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
     The repaired recipe is never used for a run: it lets the checks find the other problems.
     """
     data, wrong = document.data, set[KeyPath]()
+    for path in refuse_numbers(document):
+        wrong.add(_key_of(path))
+        data = copy.deepcopy(data)
+        _repair(data, _key_of(path))
     for _ in range(4):  # a repair may uncover one more level
         try:
             return Recipe.model_validate(data), wrong
@@ -95,6 +100,13 @@ def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
                     wrong.add(path)
                 _repair(data, path)
     return None, wrong
+
+
+def _key_of(path: KeyPath) -> KeyPath:
+    """Return the path of the innermost key: an item of a list of numbers cannot be removed."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    return path
 
 
 def _repair(data: Any, path: KeyPath) -> None:

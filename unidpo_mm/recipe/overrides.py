@@ -7,7 +7,7 @@ the index one past its end adds one; sections that are absent or null come into 
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from .secrets import mask_text
 from .yaml_loader import Document, KeyPath, parse_yaml
 
@@ -88,8 +88,12 @@ def _unfit(target: Any, part: str | int, above: KeyPath, written: str) -> Proble
     if isinstance(target, list):
         if isinstance(part, int) and part <= len(target):
             return None
-        problem = f"{name} is a list of {len(target)}, '{part}' is none of its places"
-        return Problem(where, problem, f"Write a number from 0 to {len(target)}")
+        size = len(target)
+        text = f"{name} has {counted(size, 'item')}, and no item '{part}'"
+        if not isinstance(part, int):
+            text = f"{name} is a list, and '{part}' is not the number of an item"
+        number = {0: "0", 1: "0, or 1"}.get(size, f"a number from 0 to {size - 1}, or {size}")
+        return Problem(where, text, f"Use {number} to add an item")
     if isinstance(target, dict):
         if isinstance(part, str):
             return None

@@ -1,19 +1,21 @@
 """Turns pydantic's errors into problems that say where, what was found and what to write."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..plugins import suggestion
+from .numbers import written
 from .secrets import MASK, is_secret_key, mask_text
 from .sections import Recipe
 from .yaml_loader import KeyPath
 
-__all__ = ["describe", "explain", "remedy_for"]
+__all__ = ["describe", "explain", "explain_settings", "remedy_for"]
 
 EXAMPLES = {
     "int": "a whole number, for example 16",
@@ -25,8 +27,60 @@ EXAMPLES = {
     "dict": "a section with keys of its own, for example {a: 1}",
     "model": "a section with keys of its own, for example {a: 1}",
     "model_attributes": "a section with keys of its own, for example {a: 1}",
+    "dataclass": "a section with keys of its own, for example {a: 1}",
+    "path": "text, the path of a file or directory",
 }
 """What to write, by the first word of pydantic's name for a type error."""
+
+
+INSTEAD_OF_BOOL: dict[KeyPath, tuple[str, str]] = {
+    ("run", "resume"): ("auto", "never"),
+}
+"""Key path -> words that mean the same as true and false there."""
+
+PATHS = {
+    "name_or_path": "Write the directory or the hub name of a model",
+    "base_name_or_path": "Write the directory or the hub name of a model, or null",
+    "path": "Write the path of a file or directory, or the name of a data set on a hub",
+    "images": "Write the path of a directory, or null",
+    "output_dir": "Write the path of a directory",
+}
+"""Key that is a path -> what to write in place of true or false, which name no path."""
+
+
+def explain_settings(
+    error: ValidationError, data: Any, keys: Sequence[str]
+) -> list[tuple[KeyPath, Problem]]:
+    """Return the problems of a section that another package validates, with their key paths.
+
+    Args:
+        error: What pydantic raised.
+        data: The values of the section.
+        keys: Its keys.
+    """
+    by_path: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        path = _path_in(data, details) or details["loc"][:1]
+        by_path.setdefault(path, []).append(details)
+    return [(path, _setting_problem(path, errors, keys)) for path, errors in by_path.items()]
+
+
+def _setting_problem(path: KeyPath, errors: list[ErrorDetails], keys: Sequence[str]) -> Problem:
+    first, name = errors[0], str(path[-1]) if path else ""
+    if first["type"] in ("missing", "missing_argument"):
+        return Problem("", f"'{name}' is missing", "Add it")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        text = f"unknown key '{name}'{suggestion(name, keys)}"
+        return Problem("", text, f"Use one of {', '.join(keys)}")
+    value = MASK if is_secret_key(name) else first["input"]
+    return _value_problem(value, errors, [text for error in errors for text in _expected(error)])
+
+
+def _expected(error: ErrorDetails) -> list[str]:
+    """Return the words that a choice of words allows."""
+    if error["type"] not in ("literal_error", "enum"):
+        return []
+    return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
 
 
 def explain(error: ValidationError, data: Any) -> list[tuple[KeyPath, Problem]]:
@@ -56,10 +110,12 @@ def describe(value: Any) -> str:
         text = mask_text(value)
         return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
     if isinstance(value, int | float):
-        return f"the number {value}"
+        return f"the number {written(value)}"
     if isinstance(value, list | tuple):
         items = ", ".join(map(str, value))
-        return f"the list [{items}]" if len(items) <= 60 else f"a list of {len(value)}"
+        if len(items) <= 60:
+            return f"the list [{items}]"
+        return f"a list of {counted(len(value), 'item')}"
     if isinstance(value, Mapping):
         keys = ", ".join(map(str, value)) or "none"
         return f"a section (keys: {keys})"
@@ -77,7 +133,9 @@ def remedy_for(value: Any, kinds: list[str]) -> str:
         return "Write null for no value"
     if "bool" in kinds and isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
         return f"Write {'true' if value.lower() in ('yes', 'on') else 'false'}"
-    if kinds == ["string"] and isinstance(value, bool | int | float):
+    if kinds == ["string"] and isinstance(value, bool):
+        return f"Write text, in quotes if it is '{str(value).lower()}' itself"
+    if kinds == ["string"] and isinstance(value, int | float):
         return f"Write it in quotes: '{str(value).lower()}'"
     texts = list(dict.fromkeys(EXAMPLES[kind] for kind in kinds if kind in EXAMPLES))
     return f"Write {', or '.join(texts)}" if texts else "Write a value of another type"
@@ -112,7 +170,16 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     value = first["input"]
     if path and is_secret_key(str(path[-1])):
         value = MASK
-    literals = [text for error in errors for text in _choices(path, error)]
+    if isinstance(value, bool) and path in INSTEAD_OF_BOOL:
+        words = INSTEAD_OF_BOOL[path]
+        return Problem("", f"found {describe(value)}", f"Write {words[0 if value else 1]}")
+    if isinstance(value, bool) and path and path[-1] in PATHS and _kind(first) == "string":
+        return Problem("", f"found {describe(value)}", PATHS[str(path[-1])])
+    return _value_problem(value, errors, [t for error in errors for t in _choices(path, error)])
+
+
+def _value_problem(value: Any, errors: list[ErrorDetails], literals: list[str]) -> Problem:
+    first = errors[0]
     if literals and isinstance(value, str):
         near = suggestion(value, literals)
         kinds = [kind for kind in map(_kind, errors) if kind]
@@ -134,6 +201,8 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
 
 
 def _kind(error: ErrorDetails) -> str | None:
+    if error["type"] == "int_from_float":
+        return "int"
     kind, _, what = error["type"].rpartition("_")
     return kind if what in ("type", "parsing") and kind in EXAMPLES else None
 
@@ -142,14 +211,18 @@ def _rule(error: ErrorDetails) -> str:
     """Turn "Input should be greater than 0" into "Write a value greater than 0"."""
     message, context = error["msg"], error.get("ctx", {})
     if error["type"] == "too_short":
-        return f"Write a list of at least {context['min_length']}"
+        return f"Write a list of at least {counted(context['min_length'], 'item')}"
     if error["type"] == "too_long":
-        return f"Write a list of {context['max_length']}"
+        return f"Write a list of {counted(context['max_length'], 'item')}"
     if error["type"] == "string_too_short":
         return "Write some text"
+    if error["type"] == "finite_number":
+        return "Write a finite number"
+    if error["type"] == "none_required":
+        return "Write null"
     if message.startswith("Input should be "):
         return f"Write a value {message.removeprefix('Input should be ')}"
-    return f"Repair it: {message.removeprefix('Value error, ')}"
+    return f"Correct it: {message.removeprefix('Value error, ').rstrip('.')}"
 
 
 def _one_of(names: list[str]) -> str:

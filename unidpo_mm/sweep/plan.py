@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..errors import Problem, RecipeError
 from ..recipe import Check, load_recipe
-from ..recipe.problems import describe
+from ..recipe.problems import explain_settings
 from ..recipe.sections import Name, Names, Section
 from ..recipe.shipped import shipped_recipe
 from ..recipe.yaml_loader import Document, parse_yaml
@@ -109,14 +109,11 @@ def _read(path: Path) -> str:
 
 
 def _explain(error: ValidationError, document: Document) -> list[Problem]:
-    known = ", ".join(Sweep.model_fields)
+    keys = list(Sweep.model_fields)
+    about = f"a sweep has the keys {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
     return [
-        Problem(
-            document.where(tuple(details["loc"])),
-            f"{details['msg']}; found {describe(details['input'])}",
-            f"A sweep has the keys {known}; an arm is a list such as [loss.beta=1.0]",
-        )
-        for details in error.errors(include_url=False)
+        Problem(document.where(path), problem.found, f"{problem.remedy}; {about}")
+        for path, problem in explain_settings(error, document.data, keys)
     ]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from ..errors import Problem, RecipeError
+from ..errors import Problem, RecipeError, counted
 from ..plugins import load_loss, loss_names, register_loss
 
 __all__ = ["OFFICIAL_NAMES", "TRL_LOSSES", "resolve_aliases"]
@@ -75,7 +75,7 @@ def _resolve_loss(args: Any) -> list[Problem]:
     if not given:
         return [Problem("loss_type", "there is no loss", "Name one, for example uni_dpo")]
     if weights is not None and len(weights) != len(given):
-        problem = f"{len(weights)} weights for {len(given)} losses"
+        problem = f"{counted(len(weights), 'weight')} for {counted(len(given), 'loss', 'losses')}"
         return [Problem("loss_weights", problem, "Give one weight for each loss of loss_type")]
     names = [TRL_LOSSES.get(name, (name, {})) for name in given]
     if len(given) == 1 and weights in (None, [1.0]):

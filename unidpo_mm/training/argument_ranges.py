@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..plugins import suggestion
 from ..recipe.problems import describe
 
-__all__ = ["range_problems"]
+__all__ = [
+    "LARGEST_RATE",
+    "LEAST_GIGABYTES",
+    "loss_range_problems",
+    "range_problems",
+    "warmup_problem",
+]
 
 LARGEST_SEED = 2**32 - 1
 """numpy accepts no larger seed."""
@@ -49,6 +55,22 @@ LOADER_OPTIONS = (
     "data_seed",
 )
 
+LARGEST_RATE = 100
+"""Largest learning rate: an optimizer such as Adam changes every weight by about as much."""
+
+MOST_EPOCHS = 100_000
+MOST_STEPS = 1_000_000_000
+MOST_IN_A_STEP = 1_000_000
+"""Largest batch size and number of accumulated micro-batches."""
+
+LEAST_GIGABYTES = 1e-6
+"""Smallest amount of memory or disk that a setting can limit something to."""
+
+LARGEST_LOSS_PARAMETER = 1e6
+
+DEBUG_OPTIONS = ("underflow_overflow",)
+"""Options of `debug`; the others of transformers are for TPUs."""
+
 LAYERWISE = ("galore", "apollo")
 """Optimizers that take `optim_target_modules`, by the start of their names."""
 
@@ -62,6 +84,19 @@ def _at_least(limit: int) -> Rule:
 
 def _number(holds: Callable[[float], bool], text: str) -> Rule:
     return lambda value: _is_number(value) and math.isfinite(value) and holds(value), text
+
+
+def _between(low: float, high: float, text: str) -> Rule:
+    return _number(lambda value: low <= value <= high, text)
+
+
+def _zero_or_between(low: float, high: float, text: str) -> Rule:
+    return _number(lambda value: value == 0 or low <= value <= high, text)
+
+
+def _whole_between(low: int, high: int) -> Rule:
+    text = f"Use a whole number from {low} to {high}"
+    return lambda value: _is_whole(value) and low <= value <= high, text
 
 
 def _is_number(value: Any) -> bool:
@@ -84,27 +119,30 @@ SEED: Rule = (
 )
 
 RANGES: dict[str, Rule] = {
-    "per_device_train_batch_size": _at_least(1),
-    "per_device_eval_batch_size": _at_least(1),
-    "gradient_accumulation_steps": _at_least(1),
+    "per_device_train_batch_size": _whole_between(1, MOST_IN_A_STEP),
+    "per_device_eval_batch_size": _whole_between(1, MOST_IN_A_STEP),
+    "gradient_accumulation_steps": _whole_between(1, MOST_IN_A_STEP),
     "num_train_epochs": _number(
-        lambda value: value > 0, "Use a number larger than 0; max_steps limits a run to some steps"
+        lambda value: 0 < value <= MOST_EPOCHS,
+        f"Use a number larger than 0 and up to {MOST_EPOCHS}; max_steps limits a run to some steps",
     ),
     "max_steps": (
-        lambda value: _is_whole(value) and (value == -1 or value >= 1),
-        "Use a whole number of at least 1, or -1 to train for num_train_epochs",
+        lambda value: _is_whole(value) and (value == -1 or 1 <= value <= MOST_STEPS),
+        f"Use a whole number from 1 to {MOST_STEPS}, or -1 to train for num_train_epochs",
     ),
-    "learning_rate": NOT_NEGATIVE,
+    "learning_rate": _between(
+        0, LARGEST_RATE, f"Use a number from 0 to {LARGEST_RATE}; 1e-7 to 1e-4 are common"
+    ),
     "warmup_steps": _number(
         lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)),
         "Use a whole number of steps, or a share of all steps below 1",
     ),
-    "weight_decay": NOT_NEGATIVE,
+    "weight_decay": _between(0, 1000, "Use a number from 0 to 1000; 0 to 0.1 are common"),
     "adam_beta1": SHARE,
     "adam_beta2": SHARE,
-    "adam_epsilon": _number(lambda value: value > 0, "Use a small number larger than 0, as 1e-8"),
-    "max_grad_norm": _number(
-        lambda value: value >= 0, "Use a finite number larger than 0, or 0 for no clipping"
+    "adam_epsilon": _between(1e-30, 1, "Use a number from 1e-30 to 1, such as 1e-8"),
+    "max_grad_norm": _zero_or_between(
+        1e-6, math.inf, "Use a finite number of at least 1e-6, or 0 for no clipping"
     ),
     "logging_steps": INTERVAL,
     "eval_steps": INTERVAL,
@@ -125,9 +163,39 @@ RANGES: dict[str, Rule] = {
     "logps_chunk_size": _at_least(1),
     "eval_generations": _at_least(0),
     "eval_max_new_tokens": _at_least(1),
-    "feature_cache_gb": NOT_NEGATIVE,
+    "feature_cache_gb": _zero_or_between(
+        LEAST_GIGABYTES, 1e9, f"Use gigabytes, {LEAST_GIGABYTES} or more, or 0 for no cache"
+    ),
+    "worker_timeout": _zero_or_between(
+        1, 1e9, "Use a number of seconds of at least 1, or 0 for no limit"
+    ),
 }
 """Argument -> what its value must satisfy, and the remedy. `None` is always accepted."""
+
+
+LOSS_RANGES: dict[str, Rule] = {
+    "beta": _between(1e-6, 1e4, "Use a number from 1e-6 to 10000; 0.01 to 10 are common"),
+}
+"""Parameter of a loss -> what its value must satisfy beside the loss's own rules."""
+
+
+def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> list[Problem]:
+    """Return the parameters of a loss that are beyond what float32 can train with.
+
+    Args:
+        values: Parameter -> value, of the type that the loss declares.
+        where: Stands before the name of the parameter in each problem.
+    """
+    problems = []
+    limit = LARGEST_LOSS_PARAMETER
+    usual = _between(-limit, limit, f"Use a number from -{limit:.0f} to {limit:.0f}")
+    for name, value in values.items():
+        if not _is_number(value) or name == "tau_good":  # which is in the unit of the scores
+            continue
+        holds, remedy = LOSS_RANGES.get(name, usual)
+        if value > 0 and not holds(value):  # 0 and less are the loss's own matter
+            problems.append(Problem(f"{where}.{name}", f"found {describe(value)}", remedy))
+    return problems
 
 
 def range_problems(
@@ -155,6 +223,7 @@ def range_problems(
 
 def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[str, str, str]]:
     yield from _loading(values)
+    yield from _rates(values)
     yield from _evaluation(values, stated)
     yield from _best_model(values)
     yield from _checkpointing(values)
@@ -168,6 +237,36 @@ def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> Iterator[tup
             f"the optimizer '{optim}' does not use it",
             "Remove it, or choose a GaLore or APOLLO optimizer",
         )
+
+
+def _rates(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    rates: dict[str, Any] = {"learning_rate": values.get("learning_rate")}
+    stated = values.get("learning_rates")
+    for part, rate in (stated if isinstance(stated, Mapping) else {}).items():
+        rates[f"learning_rates.{part}"] = rate
+        if _is_number(rate) and not 0 <= rate <= LARGEST_RATE:
+            text = f"found {describe(rate)}"
+            yield f"learning_rates.{part}", text, f"Use a number from 0 to {LARGEST_RATE}"
+    decay: Any = values.get("weight_decay")
+    for name, rate in rates.items():
+        if _is_number(rate) and _is_number(decay) and rate <= LARGEST_RATE and rate * decay >= 1:
+            text = f"with {name} {rate:g} every step would turn the sign of the weights"
+            yield "weight_decay", text, f"Use a number below {1 / rate:g}, such as 0.01"
+            break
+    warmup: Any = values.get("warmup_steps")
+    steps: Any = values.get("max_steps")
+    if _is_number(warmup) and _is_whole(steps) and 0 < steps < warmup:
+        yield "warmup_steps", *warmup_problem(warmup, steps)
+
+
+def warmup_problem(warmup: float, steps: int) -> tuple[str, str]:
+    """Return problem and remedy of a warmup that is longer than the run."""
+    text = (
+        f"the learning rate would still rise when the run ends: {counted(warmup, 'step')} of "
+        f"warmup in a run of {counted(steps, 'step')}"
+    )
+    remedy = f"Use a number of steps up to {steps}, a share of all steps such as 0.1, or more steps"
+    return text, remedy
 
 
 def _loading(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -213,6 +312,31 @@ def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         name = "load_best_model_at_end" if values.get("load_best_model_at_end") else "save_strategy"
         remedy = "Set eval_strategy (and the same save_strategy), or remove it"
         yield name, "the best model is found by evaluating, and eval_strategy is no", remedy
+    elif values.get("load_best_model_at_end"):
+        yield from _matching_steps(values)
+
+
+def _matching_steps(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Return why a best model could be one that was never saved."""
+    where = "load_best_model_at_end"
+    saves, evaluates = (_word(values.get(f"{name}_strategy", "steps")) for name in ("save", "eval"))
+    if saves == "best":
+        return
+    if saves != evaluates:
+        text = f"save_strategy '{saves}' and eval_strategy '{evaluates}' do not match"
+        yield where, text, f"Set save_strategy to {evaluates}, or to best with a metric"
+        return
+    save: Any = values.get("save_steps", 500)
+    evaluate: Any = values.get("eval_steps") or values.get("logging_steps", 500)
+    if evaluates != "steps" or not (_is_number(save) and _is_number(evaluate)):
+        return
+    shares = save < 1, evaluate < 1
+    scale = 10**6 if any(shares) else 1
+    if evaluate <= 0 or (len(set(shares)) == 1 and not (save * scale) % (evaluate * scale)):
+        return
+    text = f"save_steps {save:g} is not a multiple of eval_steps {evaluate:g}"
+    nearest = evaluate if any(shares) else math.ceil(save / evaluate) * evaluate
+    yield where, text, f"Set save_steps to a multiple of it, such as {nearest:g}"
 
 
 def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -235,6 +359,12 @@ def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _distributed(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    debug = values.get("debug") or ()
+    for option in debug.split() if isinstance(debug, str) else debug:
+        name = _word(option)
+        if name not in DEBUG_OPTIONS:
+            text = f"unknown option '{name}'{suggestion(name, DEBUG_OPTIONS)}"
+            yield "debug", text, f"Use {DEBUG_OPTIONS[0]}, or remove it"
     backend = values.get("ddp_backend")
     if isinstance(backend, str) and backend not in BACKENDS:
         text = f"unknown backend '{backend}'{suggestion(backend, BACKENDS)}"

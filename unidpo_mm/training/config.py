@@ -180,6 +180,8 @@ class UniDPOConfig(TrainingArguments):
 
     learning_rate: float = 1e-6
     """Initial learning rate; the released text settings use 1e-6."""
+    log_level_replica: str = "error"
+    """Log level of transformers on all processes but the first, which prints the warnings."""
     logging_nan_inf_filter: bool = False
     """transformers' default hides a NaN loss in the log; ours shows it."""
     remove_unused_columns: bool = False

@@ -5,8 +5,9 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ..errors import Problem, RecipeError
-from .argument_ranges import range_problems
+from ..errors import Problem, RecipeError, counted
+from ..recipe.numbers import unusable_numbers
+from .argument_ranges import range_problems, warmup_problem
 from .launch_checks import TRUE_WORDS, launch_problems
 from .number_format import bfloat16_slowdown
 from .training_arguments import refused_values
@@ -14,7 +15,7 @@ from .training_arguments import refused_values
 if TYPE_CHECKING:
     from .config import UniDPOConfig
 
-__all__ = ["check_arguments", "check_processes", "use_cpu_without_gpus"]
+__all__ = ["check_arguments", "check_processes", "check_steps", "use_cpu_without_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,26 @@ def check_arguments(args: "UniDPOConfig") -> None:
         RecipeError: With all of them.
     """
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
-    problems = [*refused_values(values), *range_problems(values, {}), *launch_problems()]
+    problems = [*refused_values(values), *range_problems(values, {})]
+    wrong = {problem.where for problem in problems}
+    for path, problem in unusable_numbers(values):
+        where = ".".join(map(str, path))
+        if where not in wrong:
+            problems.append(Problem(where, problem.found, problem.remedy))
+    problems += launch_problems()
     if problems:
         raise RecipeError(problems)
+
+
+def check_steps(args: "UniDPOConfig", max_steps: int) -> None:
+    """Refuse a warmup that is longer than a run, once the number of its steps is certain.
+
+    Raises:
+        RecipeError: If the learning rate would still rise when the run ends.
+    """
+    if args.warmup_steps > max_steps > 0:
+        text, remedy = warmup_problem(args.warmup_steps, max_steps)
+        raise RecipeError(Problem("train.warmup_steps", text, remedy))
 
 
 def use_cpu_without_gpus(args: "UniDPOConfig") -> None:
@@ -65,7 +83,8 @@ def check_processes(args: "UniDPOConfig") -> None:
     """
     requested = int(os.environ.get("WORLD_SIZE") or 1)
     if args.world_size != requested:
-        text = f"{requested} processes were started and this one would train in {args.world_size}"
+        started = counted(requested, "process was", "processes were")
+        text = f"{started} started and this one would train in {args.world_size}"
         remedy = "Check use_cpu and the launcher, or unset WORLD_SIZE for one process"
         raise RecipeError(Problem("environment variable WORLD_SIZE", text, remedy))
     if FSDP_AT_START.lower() in TRUE_WORDS and (requested == 1 or args.device.type == "cpu"):

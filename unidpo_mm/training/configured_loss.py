@@ -13,7 +13,9 @@ from torch import Tensor
 from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
+from ..recipe.problems import explain_settings
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
+from .argument_ranges import loss_range_problems
 
 __all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "weights_missing_scores"]
 
@@ -228,8 +230,11 @@ def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[
     try:
         config = TypeAdapter(loss.config).validate_python(fitting)
     except ValidationError as error:
-        problems += [_value_problem(where, item) for item in error.errors()]
+        for path, problem in explain_settings(error, fitting, known):
+            place = ".".join(map(str, (where, *path)))
+            problems.append(Problem(place, problem.found, problem.remedy))
         return None, problems
+    problems += loss_range_problems(fitting, where=where)
     return config, problems
 
 
@@ -239,12 +244,6 @@ def _not_by_source(source: str, name: str) -> Problem:
         "this parameter is one for all sources",
         f"Set it in loss; by source there are {', '.join(SOURCE_PARAMETERS)}",
     )
-
-
-def _value_problem(where: str, error: Mapping[str, Any]) -> Problem:
-    path = ".".join(str(step) for step in error["loc"][:1])
-    problem = f"{error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
-    return Problem(f"{where}.{path}" if path else where, problem, "Give a value that fits")
 
 
 def _chosen_scores(rows: Sequence[PreferenceRow], source: str) -> list[float]:

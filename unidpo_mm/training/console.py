@@ -11,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..errors import counted
 from ..records import DOMAINS
 from .evaluation import Sample
 
-__all__ = ["ConsoleProgress", "evaluation_table", "log_line"]
+__all__ = ["ConsoleProgress", "evaluation_line", "evaluation_table", "log_line"]
 
 SHORT = {
     "loss": "loss",
@@ -43,10 +44,16 @@ ROWS = {
 
 
 class ConsoleProgress(TrainerCallback):
-    """Shows progress on the main process, in place of transformers' bar."""
+    """Shows progress on the main process, in place of transformers' bar and printed logs.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: Where to print; None for stderr.
+        bar: Whether a terminal shows a bar beside the lines; without it an evaluation is a line.
+    """
+
+    def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
         self.console = console or Console(stderr=True)
+        self.has_bar = bar
         self._bar: Progress | None = None
         self._began = 0.0
 
@@ -55,7 +62,7 @@ class ConsoleProgress(TrainerCallback):
     ) -> None:
         """Start the bar."""
         self._began = time.perf_counter()
-        if not state.is_world_process_zero or not self.console.is_terminal:
+        if not (state.is_world_process_zero and self.has_bar and self.console.is_terminal):
             return
         self._bar = Progress(
             TextColumn("training"),
@@ -88,7 +95,11 @@ class ConsoleProgress(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "eval_loss" in logs or any(name.startswith("eval_logps") for name in logs):
-            self.console.print(evaluation_table(logs, step=state.global_step))
+            if self.has_bar:
+                self.console.print(evaluation_table(logs, step=state.global_step))
+            else:
+                line = evaluation_line(logs, step=state.global_step, of=state.max_steps)
+                self.console.print(line, soft_wrap=True)
         elif "loss" in logs:
             self._show_pace(logs)
             line = log_line(logs, step=state.global_step, of=state.max_steps)
@@ -103,7 +114,8 @@ class ConsoleProgress(TrainerCallback):
             self._bar = None
         if state.is_world_process_zero:
             seconds = time.perf_counter() - self._began
-            self.console.print(f"{state.global_step} steps done in {_duration(seconds)}")
+            done = counted(state.global_step, "step")
+            self.console.print(f"{done} done in {_duration(seconds)}")
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
         """Print the answers generated at an evaluation."""
@@ -125,6 +137,13 @@ def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
     parts = [f"{short} {logs[name]:.4g}" for name, short in SHORT.items() if name in logs]
     left = f"{_duration(logs['seconds_left'])} left" if "seconds_left" in logs else ""
     return "  ".join(part for part in (f"step {step}/{of}", *parts, _pace(logs), left) if part)
+
+
+def evaluation_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
+    """Return an evaluation as one line, with the metrics over all domains."""
+    values = {name.removeprefix("eval_"): value for name, value in logs.items()}
+    parts = [f"{short} {values[name]:.4g}" for name, short in SHORT.items() if name in values]
+    return "  ".join((f"step {step}/{of}", "held out:", *parts))
 
 
 def evaluation_table(logs: Mapping[str, float], *, step: int) -> Table:

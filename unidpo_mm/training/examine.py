@@ -5,16 +5,20 @@ passes one of them passes the others, and what is refused is refused in the same
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ..adapter import Adapter
+from ..adapter import Adapter, AdapterFamily
 from ..data.load import Loaded, SourceFile, read_sources
 from ..data.preflight import Preflight, survey
 from ..data.scores import without_weight
-from ..errors import Problem
+from ..errors import Problem, UniDPOError
+from ..modeling.lora_targets import RECIPE_KEYS
+from ..modeling.parts import LoraSettings, check_lora_parts, check_parts
 from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .configured_loss import ConfiguredLoss
+from .optimizer import check_learning_rates
 
 __all__ = [
     "NO_ROW",
@@ -22,7 +26,9 @@ __all__ = [
     "examine_rows",
     "look_at_rows",
     "loss_problems",
+    "part_problems",
     "read_run_files",
+    "scale_problems",
     "usual_problems",
 ]
 
@@ -41,6 +47,29 @@ class Examination:
 
     problems: list[Problem]
     preflight: Preflight | None
+
+
+def part_problems(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> list[Problem]:
+    """Return the settings that name parts which the model's family does not have.
+
+    Args:
+        args: Settings of the run.
+        lora: Settings of a new LoRA adapter, or None.
+        family: Knows the parts.
+    """
+    problems: list[Problem] = []
+    checks: list[Callable[[], None]] = [
+        lambda: check_learning_rates(args.learning_rates or {}, family),
+        lambda: check_parts(args.freeze or (), family, RECIPE_KEYS.freeze),
+    ]
+    if isinstance(lora, LoraSettings):
+        checks.append(lambda: check_lora_parts(lora, family, args.freeze))
+    for check in checks:
+        try:
+            check()
+        except UniDPOError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
 
 
 def read_run_files(
@@ -65,8 +94,44 @@ def read_run_files(
             ]
             for files in (sources, held_out)
         )
-    training = read_sources(sources, score_scale=score_scale)
-    return training, read_sources(held_out, score_scale=score_scale)
+    training, evaluation = (
+        read_sources(files, score_scale=score_scale) for files in (sources, held_out)
+    )
+    training.problems.extend(scale_problems(training.rows, score_scale))
+    evaluation.problems.extend(scale_problems(evaluation.rows, score_scale))
+    return training, evaluation
+
+
+def scale_problems(
+    rows: Sequence[PreferenceRow],
+    score_scale: Sequence[float] | None,
+    *,
+    key: str = "data.score_scale",
+) -> list[Problem]:
+    """Return the sources of which no score lies in the scale of the run.
+
+    Args:
+        rows: Rows with their scores in the unit of the run.
+        score_scale: The lowest and the highest score; None if it is not declared.
+        key: Name of the setting.
+    """
+    if score_scale is None:
+        return []
+    low, high = score_scale
+    by_source: dict[str, list[float]] = {}
+    for row in rows:
+        scores = [item.score for item in row.responses if item.score is not None]
+        by_source.setdefault(row.source, []).extend(scores)
+    problems = []
+    for source, scores in by_source.items():
+        if scores and not any(low <= score <= high for score in scores):
+            text = (
+                f"no score of source '{source}' lies in [{low:g}, {high:g}]: they run from "
+                f"{min(scores):g} to {max(scores):g}"
+            )
+            remedy = "Correct it, or declare the scale of that source, from which scores are mapped"
+            problems.append(Problem(key, text, f"{remedy}, with scores.scale"))
+    return problems
 
 
 def examine_rows(

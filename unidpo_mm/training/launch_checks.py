@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..recipe import Recipe
 
 __all__ = ["as_only_process", "check_environment", "folder_problem", "launch_problems"]
@@ -84,7 +84,8 @@ def _rank_problems(numbers: Mapping[str, int]) -> Iterator[Problem]:
         if size in numbers and numbers[size] < 1:
             yield _problem(size, f"{numbers[size]} is not a number of processes", _unset(size))
         elif size in numbers and rank in numbers and not 0 <= numbers[rank] < numbers[size]:
-            text = f"{numbers[rank]} is not a rank of {size}={numbers[size]} processes"
+            count = counted(numbers[size], "process", "processes")
+            text = f"{numbers[rank]} is not a rank of {count} ({size})"
             yield _problem(rank, text, f"Use a number from 0 to {numbers[size] - 1}")
     if {"LOCAL_WORLD_SIZE", "WORLD_SIZE"} <= numbers.keys() and (
         numbers["LOCAL_WORLD_SIZE"] > numbers["WORLD_SIZE"] > 0
@@ -102,15 +103,16 @@ def _rendezvous_problems(numbers: Mapping[str, int], env: Environment) -> Iterat
         missing = [name for name in needed if not env.get(name)]
         if missing:
             verb = "is" if len(missing) == 1 else "are"
-            text = f"{numbers['WORLD_SIZE']} processes, but {', '.join(missing)} {verb} not set"
+            count = counted(numbers["WORLD_SIZE"], "process", "processes")
+            text = f"{count}, but {', '.join(missing)} {verb} not set"
             remedy = f"Start with {START_SEVERAL}; or unset WORLD_SIZE for one process"
             yield _problem("WORLD_SIZE", text, remedy)
     elif numbers.get("RANK", 0) > 0 and "WORLD_SIZE" not in numbers:
         text = f"RANK is {numbers['RANK']}, but WORLD_SIZE is not set"
         yield _problem("RANK", text, f"Start with {START_SEVERAL}; or unset RANK")
     started_by_accelerate = "ACCELERATE_MIXED_PRECISION" in env and env.get("MASTER_ADDR")
-    counted = "WORLD_SIZE" in numbers or any(env.get(name) for name in MPI_SIZES)
-    if started_by_accelerate and not counted:
+    has_size = "WORLD_SIZE" in numbers or any(env.get(name) for name in MPI_SIZES)
+    if started_by_accelerate and not has_size:
         text = (
             "accelerate launch was asked for several processes and started one: with --cpu it "
             "never starts more"
@@ -139,7 +141,7 @@ def _accelerate_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
     steps = env.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
     stated_steps = train.get("gradient_accumulation_steps", 1)
     if steps not in ("", "1", "auto", str(stated_steps)):
-        text = f"accelerate requests {steps} steps and the recipe {stated_steps}"
+        text = f"accelerate requests {steps} and the recipe {stated_steps}"
         remedy = "Set train.gradient_accumulation_steps, and remove it from accelerate's config"
         yield _problem("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", text, remedy)
     if env.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):

@@ -1,5 +1,6 @@
 """Checkpoints just as many layers as the memory at hand asks for (`memory: auto`)."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,16 +8,19 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
-from ..errors import Problem, RecipeError
+from ..errors import Problem, RecipeError, counted
 from ..modeling.logp_model import compute_logps
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..modeling.processes import largest_anywhere
 from ..records import Layout
+from .argument_ranges import LEAST_GIGABYTES
 
 if TYPE_CHECKING:
     from .trainer import UniDPOTrainer
 
 __all__ = ["MemoryPolicy", "max_tokens", "measure_first_batch", "parse_memory"]
+
+logger = logging.getLogger(__name__)
 
 SHARE = 0.8
 """Of the free memory; the rest is for what nobody counts."""
@@ -36,7 +40,7 @@ def parse_memory(memory: str | None) -> int | None:
         gigabytes = float(str(memory))
     except ValueError:
         gigabytes = -1.0
-    if not 0 < gigabytes < float("inf"):
+    if not LEAST_GIGABYTES <= gigabytes < float("inf"):
         remedy = "Write auto, or gigabytes for the activations of a micro-batch, for example 8"
         raise RecipeError(Problem("train.memory", f"found {memory!r}", remedy))
     return int(gigabytes * GIGABYTE)
@@ -66,10 +70,18 @@ class MemoryPolicy(TrainerCallback):
         checkpoint_first(model, count)
         if state.is_world_process_zero:
             Console(stderr=True).print(
-                f"Memory: {count} of {len(found.kept)} layers are checkpointed, for micro-batches "
-                f"of up to {most:,} tokens in {budget / GIGABYTE:.2f} GB",
+                f"Memory: {count} of {counted(len(found.kept), 'layer')} checkpointed, for "
+                f"micro-batches of up to {counted(most, 'token')} in {budget / GIGABYTE:.2g} GB",
                 soft_wrap=True,
             )
+            needed = found.needed(count) * most / found.tokens
+            if needed > budget:
+                logger.warning(
+                    "memory (train.memory): even with every layer checkpointed, the activations "
+                    "of such a micro-batch take %.2g GB; reduce per_device_train_batch_size or "
+                    "max_length, or raise it",
+                    needed / GIGABYTE,
+                )
 
 
 def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:

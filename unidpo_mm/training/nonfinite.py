@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import Problem
+from ..errors import Problem, counted
 from ..modeling.packing import PREFIX
 from ..modeling.processes import barrier, gather_objects
+from ..plugins import is_loss_path
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError
 from .pinned_settings import loss_state
@@ -65,7 +66,8 @@ def handle_non_finite(trainer: "UniDPOTrainer") -> None:
     if not skips:
         problem = f"{what}; no weight was changed by this step"
         if watch.in_a_row:
-            problem += f", and {watch.in_a_row} steps before it were skipped"
+            skipped = counted(watch.in_a_row, "step before it was", "steps before it were")
+            problem += f", and {skipped} skipped"
         option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
         remedy = (
             f"Replay the step with 'unidpo-mm replay {folder}', fix or remove the row, lower the "
@@ -110,6 +112,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "processes": args.world_size,
         "units": float(trainer.units),
         "loss": parts.settings.describe(),
+        "loss_path": args.loss_type if is_loss_path(str(args.loss_type)) else None,
         "loss_state": loss_state(parts.settings),
         "family": parts.family.name,
         "autocast": _name(compute_dtype(args, parts.logp_model))

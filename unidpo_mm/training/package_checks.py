@@ -15,7 +15,8 @@ from ..errors import Problem
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.secrets import MASK, is_secret_key
-from .launch_checks import as_only_process, folder_problem
+from .launch_checks import folder_problem
+from .optimizer_checks import one_line, optimizer_problems, scheduler_problems
 
 __all__ = ["check_output", "check_packages", "check_secrets"]
 
@@ -37,29 +38,6 @@ TRACKERS = {
 }
 """Value of `report_to` -> the packages to install."""
 
-OPTIMIZER_PACKAGES = {
-    "apex": ("apex", "apex (from its source)"),
-    "anyprecision": ("torchdistx", "torchdistx (from its source)"),
-    "galore": ("galore_torch", "galore-torch"),
-    "apollo": ("apollo_torch", "apollo-torch"),
-    "lomo": ("lomo_optim", "lomo-optim"),
-    "grokadamw": ("grokadamw", "grokadamw"),
-    "schedule_free": ("schedulefree", "schedulefree"),
-    "torch_4bit": ("torchao", "torchao"),
-    "torch_8bit": ("torchao", "torchao"),
-    "stable_adamw": ("optimi", "torch-optimi"),
-    "8bit": ("bitsandbytes", "bitsandbytes"),
-    "bnb": ("bitsandbytes", "bitsandbytes"),
-    "paged": ("bitsandbytes", "bitsandbytes"),
-    "lion": ("bitsandbytes", "bitsandbytes"),
-    "ademamix": ("bitsandbytes", "bitsandbytes"),
-}
-"""Part of the name of an optimizer -> module and package that it needs; the first match counts."""
-
-NO_OPTIM_ARGS = (
-    "adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adamw_apex_fused adafactor"
-).split()
-"""Optimizers that do not read `optim_args`."""
 
 FROM_PRETRAINED = frozenset(
     "adapter_kwargs adapter_name allow_all_kernels attn_implementation cache_dir device_map dtype "
@@ -116,7 +94,7 @@ def check_packages(recipe: Recipe) -> list[Problem]:
         *_callbacks(recipe),
     ]
     if not problems and train:
-        problems += [*_optimizer(train), *_scheduler(train)]
+        problems += [*optimizer_problems(train), *scheduler_problems(train)]
     if not problems:
         problems += _hub(train)
     return problems
@@ -260,90 +238,6 @@ def _callbacks(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"run.callbacks.{name}", text, remedy)
 
 
-def _optimizer(train: Mapping[str, Any]) -> Iterator[Problem]:
-    name = train.get("optim")
-    arguments = train.get("optim_args")
-    chosen = str(name or "adamw_torch_fused")
-    if isinstance(arguments, str) and arguments:
-        pieces = arguments.replace(" ", "").split(",")
-        wrong = [piece for piece in pieces if piece.count("=") != 1 or not all(piece.split("="))]
-        if wrong:
-            text = f"'{wrong[0]}' is not of the form name=value"
-            yield Problem("train.optim_args", text, "Separate name=value pairs with commas")
-            return
-        if chosen in NO_OPTIM_ARGS:
-            text = f"the optimizer '{chosen}' does not read it"
-            remedy = "Remove it; adam_beta1, adam_beta2, adam_epsilon and weight_decay apply"
-            yield Problem("train.optim_args", text, remedy)
-            return
-    if name is None:
-        return
-    for part, (module, package) in OPTIMIZER_PACKAGES.items():
-        if part in chosen:
-            if find_spec(module) is None:
-                text = (
-                    f"the optimizer '{chosen}' needs the package {module}, which is not installed"
-                )
-                remedy = f"Run pip install {package}, or use adamw_torch"
-                yield Problem("train.optim", text, remedy)
-            return
-    reason = _construct_optimizer(train)
-    if reason:
-        where = "train.optim_args" if arguments else "train.optim"
-        remedy = "Correct it" if arguments else "Choose another optimizer, such as adamw_torch"
-        yield Problem(where, f"the optimizer '{chosen}' cannot be created: {reason}", remedy)
-
-
-def _construct_optimizer(train: Mapping[str, Any]) -> str:
-    """Return why the optimizer cannot be created for one weight; an empty text if it can."""
-    import torch
-    from transformers import Trainer
-
-    try:
-        args = _arguments(train)
-        layer: Any = torch.nn.Linear(2, 2)
-        kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, layer)
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
-            kind(layer.parameters(), **kwargs)
-    except Exception as error:  # whatever the library of an optimizer raises
-        return _one_line(error)
-    return ""
-
-
-def _scheduler(train: Mapping[str, Any]) -> Iterator[Problem]:
-    if not train.get("lr_scheduler_kwargs") and not train.get("lr_scheduler_type"):
-        return
-    import torch
-    from transformers import get_scheduler
-
-    settings = train.get("lr_scheduler_kwargs") or {}
-    if not isinstance(settings, Mapping):
-        yield Problem("train.lr_scheduler_kwargs", "it is not a section", "Use {name: value}")
-        return
-    kind = train.get("lr_scheduler_type", "linear")
-    rate = float(train.get("learning_rate", 1e-6))
-    try:
-        weight = torch.nn.Parameter(torch.zeros(1))
-        optimizer = torch.optim.SGD([weight], lr=rate)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scheduler = get_scheduler(
-                kind,
-                optimizer=optimizer,
-                num_warmup_steps=1,
-                num_training_steps=4,
-                scheduler_specific_kwargs=dict(settings),
-            )
-            for _ in range(3):
-                optimizer.step()
-                if str(kind) not in ("reduce_lr_on_plateau", "greedy"):
-                    scheduler.step()
-    except Exception as error:  # a wrong keyword is a TypeError, a wrong value anything
-        where = "train.lr_scheduler_kwargs" if settings else "train.lr_scheduler_type"
-        text = f"the scheduler '{kind}' cannot be created: {_one_line(error)}"
-        yield Problem(where, text, "Correct lr_scheduler_kwargs, or choose another scheduler")
-
-
 def _hub(train: Mapping[str, Any]) -> list[Problem]:
     if not train.get("push_to_hub"):
         return []
@@ -359,27 +253,9 @@ def _hub(train: Mapping[str, Any]) -> list[Problem]:
     try:
         HfApi(token=token).whoami()
     except Exception as error:  # no network, or a token that is refused
-        text = f"the hub cannot be reached with this token ({_one_line(error)})"
+        text = f"the hub cannot be reached with this token ({one_line(error)})"
         return [Problem(where, text, "Check network and token, or remove it and upload later")]
     return []
-
-
-def _arguments(train: Mapping[str, Any]) -> Any:
-    from transformers import TrainingArguments
-
-    names = (
-        "optim optim_args optim_target_modules learning_rate weight_decay adam_beta1 adam_beta2 "
-        "adam_epsilon use_cpu"
-    ).split()
-    settings = {name: train[name] for name in names if name in train}
-    with warnings.catch_warnings(), as_only_process():
-        warnings.simplefilter("ignore")
-        return TrainingArguments(output_dir="unused", **settings)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text or type(error).__name__
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

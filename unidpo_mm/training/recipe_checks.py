@@ -22,8 +22,8 @@ from ..errors import ModelError, Problem, RecipeError
 from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
-from ..recipe.problems import describe, remedy_for
-from .argument_ranges import range_problems
+from ..recipe.problems import describe, explain_settings, remedy_for
+from .argument_ranges import LEAST_GIGABYTES, loss_range_problems, range_problems
 from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
 from .training_arguments import REMOVED, refused_values, training_arguments
@@ -81,14 +81,24 @@ def check_train(recipe: Recipe) -> list[Problem]:
             problems += wrong
         else:
             values[name] = value
-    defaults = training_arguments()
+    defaults = {**training_arguments(), "learning_rates": recipe.train.learning_rates}
     problems += refused_values(values, prefix="train.")
     problems += range_problems(values, defaults, prefix="train.")
+    problems += _memory(recipe)
+    of_data = {name: getattr(recipe.data, name) for name in ("feature_cache_gb", "worker_timeout")}
+    problems += range_problems(of_data, {}, prefix="data.")
     pixels = {
         name: getattr(recipe.model, name) for name in ("image_min_pixels", "image_max_pixels")
     }
     problems += range_problems(pixels, {}, prefix="model.")
     return [*problems, *_held_out(recipe, arguments)]
+
+
+def _memory(recipe: Recipe) -> Iterable[Problem]:
+    memory = recipe.train.memory
+    if isinstance(memory, float | int) and memory < LEAST_GIGABYTES:
+        remedy = f"Use auto, or gigabytes, {LEAST_GIGABYTES} or more, for example 8"
+        yield Problem("train.memory", f"found {describe(memory)}", remedy)
 
 
 def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
@@ -184,13 +194,16 @@ def _check_parameters(
     typed = {}
     for name, value in given.items():
         if name not in names:
-            problem = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
-            problems.append(Problem(f"{where}.{name}", problem, f"Choose another; {has}"))
+            text = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
+            problems.append(Problem(f"{where}.{name}", text, f"Choose another; {has}"))
         elif wrong := _check_type(f"{where}.{name}", value, hints[name]):
             problems += wrong
         else:
             typed[name] = _validated(value, hints[name])
-    return problems + _check_ranges(where, config, typed)
+    problems += _check_ranges(where, config, typed)
+    refused = {problem.where for problem in problems}
+    beyond = loss_range_problems(typed, where=where)
+    return problems + [problem for problem in beyond if problem.where not in refused]
 
 
 def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
@@ -223,7 +236,10 @@ def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
     except PydanticSchemaGenerationError:  # a type of the library's own: it will check it itself
         return []
     except ValidationError as error:
-        return [_wrong_type(where, value, error)]
+        only_words = known and not isinstance(value, dict | list)
+        return [
+            _not_a_choice(where, value, known) if only_words else _wrong_type(where, value, error)
+        ]
     return []
 
 
@@ -235,8 +251,10 @@ def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
     kinds = [
         kind for kind, _, what in (e["type"].rpartition("_") for e in errors) if what == "type"
     ]
-    remedy = remedy_for(value, kinds) if kinds else f"Repair it: {errors[0]['msg']}"
-    return Problem(where, f"found {describe(value)}", remedy)
+    if kinds:
+        return Problem(where, f"found {describe(value)}", remedy_for(value, kinds))
+    (_, problem), *_ = explain_settings(error, value, ())
+    return Problem(where, f"found {describe(value)}", problem.remedy)
 
 
 def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
 from ..data.workers import batch_of
-from ..errors import ModelError, Problem, RecipeError
+from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
 from ..modeling.logp_model import LogpModel
@@ -262,6 +262,7 @@ def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:
     if trainer.is_world_process_zero():
         computed = reference.computed - before
         console.print(
-            f"Reference: {computed} answers computed, the others found, in {reference.store.path}",
+            f"Reference: {counted(computed, 'answer')} computed, the others read from the "
+            f"cache, in {reference.store.path}",
             soft_wrap=True,
         )

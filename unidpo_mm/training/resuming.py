@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint import default_planner
+from transformers import trainer as trainer_module
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..errors import ModelError, Problem, RecipeError
+from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
 from ..modeling.processes import errors_shared, gather_objects
 from .checkpoints import (
@@ -103,7 +104,9 @@ class CheckpointedTrainer(SavingTrainer):
         skipped, steps = self.watch.skipped, self.state.global_step - self._initial_global_step
         if not skipped:
             return
-        text = f"{skipped} of {steps} steps were skipped: their loss or gradient was not finite"
+        was = "was" if skipped == 1 else "were"
+        text = f"{skipped} of {counted(steps, 'step')} {was} skipped: the loss or gradient was not "
+        text += "finite"
         if skipped >= steps:
             raise NonFiniteError(Problem("training", text, "Replay the first one, see its dump"))
         self._tell("", [text])
@@ -187,7 +190,8 @@ class CheckpointedTrainer(SavingTrainer):
             return None
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
+        with _compared_by_identity():
+            result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.global_step > max_steps:
             text = (
                 f"the checkpoint is at step {self.state.global_step}, beyond max_steps {max_steps}"
@@ -292,6 +296,25 @@ class CheckpointedTrainer(SavingTrainer):
         text += "Run the same command again to continue"
         self._tell("", [text])
         raise TrainingInterrupted(self.interruption.received, text)
+
+
+@contextlib.contextmanager
+def _compared_by_identity() -> Iterator[None]:
+    """Keep transformers from comparing a few options with the checkpoint.
+
+    The identity of the run compares all of them, and changed intervals take effect; the warning of
+    transformers says neither.
+    """
+    name = "compare_trainer_and_checkpoint_args"
+    original = getattr(trainer_module, name, None)
+    if original is None:  # another version of transformers
+        yield
+        return
+    setattr(trainer_module, name, lambda *args: None)
+    try:
+        yield
+    finally:
+        setattr(trainer_module, name, original)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Runs a recipe: one table of which key becomes which argument, and the run itself."""
+"""Train by a recipe: from its arguments to the record of the run."""
 
 import contextlib
 import dataclasses
@@ -14,21 +14,20 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..atomic import write_text
-from ..data.load import SourceFile, log_reports
-from ..data.scores import ScoreOptions
+from ..data.load import log_reports
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
 from ..modeling.processes import errors_shared
-from ..plugins import load_callback, load_loss, suggestion
+from ..plugins import load_callback, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
-from ..recipe.sections import DataSection, ScoresSection, SourceSection
 from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .config import UniDPOConfig
-from .configured_loss import weights_missing_scores
+from .config_checks import check_steps
 from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
+from .recipe_arguments import arguments_of, source_file
 from .resume import refuse_changes
 from .run_lock import exclusive
 from .run_record import (
@@ -43,9 +42,10 @@ from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
 
 __all__ = [
-    "arguments_of",
     "check_from_recipe",
+    "checked_settings",
     "finished_run",
+    "lora_settings",
     "rows_of",
     "train_from_recipe",
     "trainer_for",
@@ -200,6 +200,7 @@ def check_from_recipe(recipe: Recipe) -> None:
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
+    check_steps(args, steps)
     print_startup_report(trainer, max_steps=steps, console=Console())
 
 
@@ -209,19 +210,46 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
     Raises:
         UniDPOError: With the problems of all data files at once, else of settings or model.
     """
+    args, callbacks = checked_settings(recipe)
     train_rows, eval_rows = rows_of(recipe)
-    lora = recipe.model.lora
-    args = arguments_of(recipe)
     trainer = UniDPOTrainer(
         recipe.model.name_or_path,
         args,
         train_dataset=train_rows,
         eval_dataset=eval_rows or None,
-        peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
-        callbacks=[load_callback(name, given) for name, given in recipe.run.callbacks.items()],
+        peft_config=lora_settings(recipe),
+        callbacks=callbacks,
     )
     trainer.option_names = _option_names(args)
     return trainer
+
+
+def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
+    """Return the trainer's settings and the callbacks of a recipe; no data or model is read yet.
+
+    Raises:
+        RecipeError: If transformers, a callback or the list of allowed changes refuses a value.
+    """
+    args = arguments_of(recipe)
+    check_allowed_names(recipe, args)
+    problems: list[Problem] = []
+    callbacks = []
+    for name, settings in recipe.run.callbacks.items():
+        try:
+            callbacks.append(load_callback(name, settings))
+        except UniDPOError as error:
+            problems += error.problems or [
+                Problem(f"run.callbacks.{name}", str(error), "Correct it")
+            ]
+    if problems:
+        raise RecipeError(problems)
+    return args, callbacks
+
+
+def lora_settings(recipe: Recipe) -> LoraSettings | None:
+    """Return the settings of a new LoRA adapter; None if the recipe has none."""
+    lora = recipe.model.lora
+    return None if lora is None else LoraSettings(**lora.model_dump())
 
 
 def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
@@ -256,109 +284,6 @@ def _problems_of_good_rows(
     except UniDPOError as error:
         return error.problems
     return examine_rows(train_rows, eval_rows, args, args.configured_loss(), adapter).problems
-
-
-def source_file(source: SourceSection, data: DataSection) -> SourceFile:
-    """Return what the data layer needs to know of a source."""
-    given = source.model_dump(exclude={"scores", "loss"})
-    scores = source.scores or ScoresSection()
-    policy = ScoreOptions(**scores.model_dump())
-    return SourceFile(
-        **given,
-        scores=policy,
-        max_pixels=data.images.max_pixels,
-        fetch_private_addresses=data.images.fetch_private_addresses,
-    )
-
-
-def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
-    """Return the loss parameters of a source: its own, and the weight of pairs without scores.
-
-    Raises:
-        RecipeError: If the loss needs the scores of all pairs.
-    """
-    own = dict(source.loss)
-    if source.scores is None or source.scores.missing == "error":
-        return own
-    found = load_loss(loss)
-    if weights_missing_scores(loss):
-        own["missing_quality"] = source.scores.missing
-    elif found.needs_scores(found.config()):
-        where = f"data source '{source.name or source.path}', scores.missing"
-        remedy = "Set it to error, or choose a loss that can do without (uni_dpo, dpo)"
-        text = f"the loss '{loss}' needs the scores of every pair"
-        raise RecipeError(Problem(where, text, remedy))
-    return own
-
-
-def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the loss parameters of each source that has its own.
-
-    Raises:
-        RecipeError: If two sources of one name differ: rows know their source by its name.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    problems = []
-    for source in (*recipe.data.sources, *recipe.data.eval_sources):
-        name = source_file(source, recipe.data).source_name
-        own = loss_of(source, recipe.loss.name)
-        if found.setdefault(name, own) != own:
-            text = f"two sources have this name and different loss settings ({found[name]}, {own})"
-            remedy = "Give one of them a 'name' of its own"
-            problems.append(Problem(f"data source '{name}'", text, remedy))
-    if problems:
-        raise RecipeError(problems)
-    return {name: own for name, own in found.items() if own}
-
-
-def arguments_of(recipe: Recipe) -> UniDPOConfig:
-    """Return the trainer's settings of a recipe; docs/recipe.md shows the same table.
-
-    Raises:
-        RecipeError: If transformers refuses an argument.
-    """
-    model, data, train = recipe.model, recipe.data, recipe.train
-    init = {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code, **model.init_kwargs}
-    if model.attn_implementation is not None:
-        init["attn_implementation"] = model.attn_implementation
-    settings: dict[str, Any] = {
-        **train.arguments,
-        "output_dir": train.output_dir,
-        "reference": train.reference,
-        "reference_build": train.reference_build,
-        "memory": None if train.memory is None else str(train.memory),
-        "learning_rates": train.learning_rates or None,
-        "eval_generations": train.eval_generations,
-        "eval_max_new_tokens": train.eval_max_new_tokens,
-        "loss_type": recipe.loss.name,
-        "loss_kwargs": recipe.loss.parameters,
-        "loss_by_source": loss_by_source(recipe) or None,
-        "freeze": None if model.freeze is None else list(model.freeze),
-        "base_name_or_path": model.base_name_or_path,
-        "adapter": model.adapter,
-        "layout": model.layout,
-        "prompt_style": model.prompt_style,
-        "chat_template_kwargs": model.chat_template_kwargs or None,
-        "image_min_pixels": model.image_min_pixels,
-        "image_max_pixels": model.image_max_pixels,
-        "model_init_kwargs": init,
-        "max_length": data.max_length,
-        "length_policy": data.length_policy,
-        "max_skipped_fraction": data.images.max_skipped_fraction,
-        "eval_fraction": data.eval_fraction,
-        "data_seed": data.seed,
-        "feature_cache_gb": data.feature_cache_gb,
-        "group_by_prompt": data.group_by_prompt,
-        "pair_weighting": data.pair_weighting,
-        "preflight": data.preflight,
-        "worker_timeout": data.worker_timeout,
-        "allow_changes": list(recipe.run.allow_changes) or None,
-        "on_nonfinite": recipe.run.on_nonfinite,
-    }
-    try:
-        return UniDPOConfig(**settings)
-    except (TypeError, ValueError) as error:
-        raise UniDPOError(f"section 'train': {error}") from error
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:

@@ -16,7 +16,7 @@ from ..data.groups import group_by_prompt, weight_by_group
 from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight
 from ..data.split import split_rows
-from ..errors import DataError, ModelError, Problem
+from ..errors import DataError, ModelError, Problem, RecipeError
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
@@ -25,7 +25,6 @@ from ..modeling.parts import (
     LoraSettings,
     add_lora,
     add_peft,
-    check_lora_parts,
     count_parameters,
     disable_dropout,
     freeze_parts,
@@ -46,7 +45,7 @@ from ..records import PreferenceRow
 from .config import UniDPOConfig
 from .configured_loss import ConfiguredLoss
 from .data_options import score_options
-from .examine import examine_rows
+from .examine import examine_rows, part_problems, scale_problems
 from .memory_policy import parse_memory
 from .python_names import in_python
 from .references import build_run_reference, compute_dtype, loading_source
@@ -124,8 +123,8 @@ def prepare_run(
     settings = args.configured_loss()
     parse_memory(args.memory)
     family, adapter = load_family_and_adapter(model, args, processing_class)
-    if isinstance(peft_config, LoraSettings):
-        check_lora_parts(peft_config, family, args.freeze)
+    if problems := part_problems(args, peft_config, family):
+        raise RecipeError(problems)
     # weights come last: a mistake in the data shows before gigabytes are read
     data = prepare_data(train_dataset, eval_dataset, args, settings, adapter)
     train_rows, eval_rows = data.train_rows, data.eval_rows
@@ -366,7 +365,7 @@ def _read(
         score_scale=None if scale is None else (scale[0], scale[1]),
     )
     log_reports(loaded.reports)
-    return loaded.rows, loaded.problems
+    return loaded.rows, [*loaded.problems, *scale_problems(loaded.rows, scale, key="score_scale")]
 
 
 def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:

@@ -8,8 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..errors import counted
 from ..modeling.parts import PartCount, count_parameters
 from .config import UniDPOConfig
+from .config_checks import check_steps
 from .setup import RunParts
 from .startup_checks import LayoutChoice
 
@@ -40,10 +42,10 @@ def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes:
     units = sum(len(row.pairs) or len(row.responses) for row in rows)
     groups = per_step * len(rows) / max(units, 1)
     responses = per_step * sum(len(row.responses) for row in rows) / max(units, 1)
-    unit = f"{parts.settings.loss.unit}s"
     return (
-        f"{max_steps} optimizer steps of about {per_step} {unit} in {groups:.1f} groups (prompts) "
-        f"with {responses:.1f} responses"
+        f"{counted(max_steps, 'optimizer step')} of about "
+        f"{counted(per_step, parts.settings.loss.unit)} in {groups:.1f} groups (prompts) with "
+        f"{responses:.1f} responses"
     )
 
 
@@ -57,6 +59,7 @@ class StartupReport(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called by the trainer."""
+        check_steps(self.trainer.args, state.max_steps)
         if state.is_world_process_zero:
             print_startup_report(self.trainer, max_steps=state.max_steps)
 
@@ -100,37 +103,44 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         return []
     domains = ", ".join(f"{count} {name}" for name, count in sorted(found.domains.items()))
     lines = [
-        f"Data: {found.rows} rows ({domains}), {found.pairs} pairs, {found.responses} responses, "
-        f"{found.images} images, {found.prompts} distinct prompts; longest row {found.longest} "
-        f"tokens; {len(parts.eval_rows)} rows held out"
+        f"Data: {counted(found.rows, 'row')} ({domains}), {counted(found.pairs, 'pair')}, "
+        f"{counted(found.responses, 'response')}, {counted(found.images, 'image')}, "
+        f"{counted(found.prompts, 'distinct prompt')}; longest row "
+        f"{counted(found.longest, 'token')}; {counted(len(parts.eval_rows), 'row')} held out"
     ]
     if found.cut_responses:
         lines.append(
-            f"[yellow]{found.cut_responses} of {found.responses} responses are cut to fit "
+            f"[yellow]{_part(found.cut_responses, found.responses, 'response')} cut to fit "
             f"max_length {args.max_length}[/yellow]"
         )
     if found.shrunk_images:
         lines.append(
-            f"[yellow]{found.shrunk_images} of {found.images} images are made smaller to fit "
+            f"[yellow]{_part(found.shrunk_images, found.images, 'image')} made smaller to fit "
             f"max_length {args.max_length}[/yellow]"
         )
     if found.alike_pairs:
         lines.append(
-            f"[yellow]{found.alike_pairs} of {found.pairs} pairs have the same tokens as both "
-            "answers, so that they prefer nothing[/yellow]"
+            f"[yellow]{found.alike_pairs} of {counted(found.pairs, 'pair')} "
+            f"{'has' if found.alike_pairs == 1 else 'have'} the same tokens in both answers, and "
+            "no preference[/yellow]"
         )
     if found.too_long:
         lines.append(
-            f"[yellow]{found.too_long} rows are left out: longer than max_length "
-            f"{args.max_length}[/yellow]"
+            f"[yellow]{counted(found.too_long, 'row is', 'rows are')} left out: longer than "
+            f"max_length {args.max_length}[/yellow]"
         )
     if found.unreadable:
         first = found.unreadable[0]
+        number = len(found.left_out) - found.too_long
         lines.append(
-            f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their images, "
-            f"the first of them {escape(first.where)}: {escape(first.message)}[/yellow]"
+            f"[yellow]{counted(number, 'row is', 'rows are')} left out for images that cannot be "
+            f"used, the first {escape(first.where)}: {escape(first.found)}[/yellow]"
         )
     return lines
+
+
+def _part(number: int, total: int, noun: str) -> str:
+    return f"{number:,} of {counted(total, noun)} {'is' if number == 1 else 'are'}"
 
 
 def loss_line(parts: RunParts) -> str:

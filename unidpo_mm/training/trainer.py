@@ -131,9 +131,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.units = torch.zeros(())
         self.throughput = Throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-        self.progress = None if args.disable_tqdm else ConsoleProgress()
-        if self.progress is not None:
-            self.add_callback(self.progress)
+        self.progress = ConsoleProgress(bar=not args.disable_tqdm)
+        self.add_callback(self.progress)
         self.first_evaluation: dict[str, dict[str, float]] = {}
         self._attach(callbacks)
 
@@ -341,7 +340,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         if self.is_world_process_zero():
             path = Path(self.args.output_dir or "") / SAMPLES_FILE
             write_samples(path, samples, step=self.state.global_step)
-            if self.progress is not None:
+            if not self.args.disable_tqdm:
                 self.progress.show_samples(samples)
 
 

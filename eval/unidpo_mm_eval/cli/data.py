@@ -13,7 +13,7 @@ PROBLEMS_FOUND = 1
 data = typer.Typer(help="Look at the data of benchmarks.", no_args_is_help=True)
 
 
-@data.command("check")
+@data.command("check", epilog="Example: unidpo-mm eval data check --benchmark pope --data POPE.tsv")
 def check_data(
     path: Annotated[Path, typer.Option("--data", help="A file, or the folder of a benchmark.")],
     benchmark: Annotated[

@@ -17,10 +17,7 @@ def list_benchmarks(
         typer.Option(help="benchmark, protocol, prompt, suite or tool.", show_default=False),
     ] = None,
 ) -> None:
-    """List benchmarks with their protocols and files, protocols, prompts, suites and tools.
-
-    Examples: `unidpo-mm eval list pope`, `unidpo-mm eval list --kind protocol`.
-    """
+    """List benchmarks with their protocols and files, protocols, prompts, suites and tools."""
     from rich.console import Console
 
     from ..report.listing import listed, print_names

@@ -85,8 +85,6 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
 
     An interrupted run resumes with the same command. `accelerate launch -m unidpo_mm eval run ...`
     shares the questions between processes.
-
-    Example: `unidpo-mm eval run before/ after/ -b pope --data POPE.tsv --out results/`
     """
     from ..engine.flow import run_endpoint, run_plan
     from ..engine.plan import Plan

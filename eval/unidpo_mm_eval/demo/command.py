@@ -26,7 +26,10 @@ def demo(
         typer.Option(help="Of the model; qwen_vl has a random tower: it trains and cannot see."),
     ] = "llava",
 ) -> None:
-    """Put a small vision-language model together, tune it on three domains, show what changed."""
+    """Put a small vision-language model together, tune it on three domains, show what changed.
+
+    Example: unidpo-mm demo --out runs/demo --seed 1
+    """
     if compare and (shape != "llava" or seed):
         raise typer.BadParameter("--compare takes --seeds and --split, not --seed or --shape")
     hush_libraries()

@@ -1,5 +1,6 @@
 """Intervals: clusters drawn again with replacement, every metric computed anew in each draw."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,17 +129,34 @@ def draws(
         weights: How often each draw has each cluster, [count, clusters]; None to draw.
     """
     matrix = metrics.sums.matrix()
-    rng = np.random.default_rng(seed)
+    if weights is None:
+        chunks = resamples(len(matrix), count, seed)
+    else:
+        chunks = (weights[start : start + CHUNK] for start in range(0, count, CHUNK))
     parts: list[dict[str, Array]] = []
+    for drawn in chunks:
+        totals = metrics.totals(drawn @ matrix)
+        parts.append(
+            {n: np.broadcast_to(f(totals), len(drawn)) for n, f in metrics.formulas.items()}
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in metrics.formulas}
+
+
+def resamples(clusters: int, count: int, seed: int) -> Iterator[Array]:
+    """Draw clusters with replacement.
+
+    Args:
+        clusters: Number of clusters.
+        count: Number of draws.
+        seed: Seed of the draws.
+
+    Yields:
+        How often each draw has each cluster, [at most CHUNK, clusters].
+    """
+    rng = np.random.default_rng(seed)
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
-        if weights is None:
-            drawn = rng.multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=size)
-        else:
-            drawn = weights[start : start + size]
-        totals = metrics.totals(drawn @ matrix)
-        parts.append({n: np.broadcast_to(f(totals), size) for n, f in metrics.formulas.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in metrics.formulas}
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size)
 
 
 def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> Array:

@@ -1,15 +1,14 @@
-"""One process of a distributed run; started by test_distributed.py, prints nothing, writes a file.
+"""One process of a distributed run in one or several modes; it writes a file for each.
 
-Usage: worker.py MODE,... FOLDER...; rank and size come from the environment. Modes: ``single``,
-``ddp``, ``fsdp2``, the same two with ``_fast`` for packed rows and a cached reference, and
-``local_mean``, a negative control that divides by the units of its own process. Each folder holds a
-checkpoint in `model` and takes the results.
+Modes: ``single``, ``ddp``, ``fsdp2``, the same two with ``_fast`` for packed rows and a cached
+reference, and ``local_mean``, a negative control that divides by the units of its own process. Rank
+and number of processes come from the environment.
 """
 
 import functools
 import json
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -85,6 +84,7 @@ def train(folder: Path, mode: str) -> None:
         disable_tqdm=True,
         freeze=[],
         seed=1,
+        eval_max_new_tokens=4,
         layout="joined" if mode.endswith("_fast") else "plain",
         reference="cached" if mode.endswith("_fast") else "auto",
         memory="1e-6" if mode.endswith("_fast") else None,
@@ -107,15 +107,11 @@ def train(folder: Path, mode: str) -> None:
         (folder / f"{mode}.json").write_text(json.dumps(result))
 
 
-def main(modes: list[str], folders: list[str]) -> None:
+def train_modes(modes: Sequence[str], folders: Sequence[Path], cache: Path) -> None:
+    """Train in each mode the checkpoint `model` of each folder; the folder takes the results."""
     if modes[0].startswith("fsdp2"):
         use_sharding()
-    cache = os.environ["UNIDPO_MM_CACHE"]
     for mode in modes:
-        os.environ["UNIDPO_MM_CACHE"] = f"{cache}/{mode}"
+        os.environ["UNIDPO_MM_CACHE"] = str(cache / mode)
         for folder in folders:
-            train(Path(folder), mode)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1].split(","), sys.argv[2:])
+            train(folder, mode)
