@@ -375,7 +375,7 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
     )
     report = check_data([SourceFile(path=path)], settings)
     assert "1 row would be left out: longer than max_length" in report.warnings
-    assert report.problems[-1].found == "every row is skipped (1 longer than max_length)"
+    assert report.problems[-1].message == "every row is skipped (1 longer than max_length)"
 
 
 def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_best_model_needs_matching_strategies():
     }
     (problem,) = check_train(recipe(train=arguments, data=data))
     assert problem.where == "train.load_best_model_at_end"
-    assert problem.found == "save_strategy 'epoch' and eval_strategy 'steps' do not match"
+    assert problem.message == "save_strategy 'epoch' and eval_strategy 'steps' do not match"
     arguments |= {"save_strategy": "steps", "save_steps": 3, "eval_steps": 2}
     (problem,) = check_train(recipe(train=arguments, data=data))
     assert "such as 4" in problem.remedy

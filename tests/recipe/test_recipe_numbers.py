@@ -34,7 +34,7 @@ def test_numbers_that_are_not_finite_are_refused_everywhere(tmp_path, key: str, 
         load_recipe(path, [f"{key}={number}"])
     (problem,) = error.value.problems
     assert f"key '{key}'" in problem.where
-    assert problem.found == f"found {number}, which is not a finite number"
+    assert problem.message == f"found {number}, which is not a finite number"
 
 
 def test_an_item_of_a_list_is_named_and_the_other_problems_are_found_as_well(tmp_path):

@@ -45,14 +45,14 @@ def test_weight_decay_times_learning_rate_stays_below_one():
     rates = {"learning_rate": 1e-6, "learning_rates": {"projector": 0.5}}
     (problem,) = range_problems({"weight_decay": 4.0, **rates}, {})
     assert problem.where == "weight_decay"
-    assert "learning_rates.projector 0.5" in problem.found
+    assert "learning_rates.projector 0.5" in problem.message
 
 
 def test_a_warmup_ends_before_the_run(tmp_path):
     assert not range_problems({"warmup_steps": 4, "max_steps": 4}, {})
     assert not range_problems({"warmup_steps": 400, "max_steps": -1}, {})
     (problem,) = range_problems({"warmup_steps": 5, "max_steps": 4}, {})
-    assert "5 steps of warmup in a run of 4 steps" in problem.found
+    assert "5 steps of warmup in a run of 4 steps" in problem.message
     args = UniDPOConfig(output_dir=str(tmp_path), report_to="none", warmup_steps=5)
     check_steps(args, 5)
     with pytest.raises(RecipeError, match="5 steps of warmup in a run of 1 step\\."):
@@ -105,7 +105,7 @@ def test_no_memory_is_not_automatic_memory(memory: str):
 )
 def test_options_that_an_optimizer_ignores(train: dict, text: str):
     problems = list(optimizer_problems({**train, "use_cpu": True}))
-    assert [text in problem.found for problem in problems] == ([True] if text else [])
+    assert [text in problem.message for problem in problems] == ([True] if text else [])
 
 
 def adapted(rank: int) -> nn.Module:
@@ -141,4 +141,4 @@ def test_a_score_scale_that_no_score_fits():
     rows = [row("a", 3.0, 8.0), row("b", 50.0, 150.0), row("c", None, None)]
     assert not scale_problems(rows, None)
     (problem,) = scale_problems(rows, (100.0, 200.0))
-    assert problem.found == "no score of source 'a' lies in [100, 200]: they run from 3 to 8"
+    assert problem.message == "no score of source 'a' lies in [100, 200]: they run from 3 to 8"

@@ -42,7 +42,7 @@ def refuse_numbers(document: Document) -> set[KeyPath]:
     paths = set()
     for path, problem in unusable_numbers(document.data):
         where = document.where(path)
-        document.problems.append(Problem(where, problem.found, problem.remedy))
+        document.problems.append(Problem(where, problem.message, problem.remedy))
         paths.add(path)
     return paths
 

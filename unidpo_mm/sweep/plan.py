@@ -112,7 +112,7 @@ def _explain(error: ValidationError, document: Document) -> list[Problem]:
     keys = list(Sweep.model_fields)
     about = f"a sweep has the keys {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
     return [
-        Problem(document.where(path), problem.found, f"{problem.remedy}; {about}")
+        Problem(document.where(path), problem.message, f"{problem.remedy}; {about}")
         for path, problem in explain_settings(error, document.data, keys)
     ]
 

@@ -38,7 +38,7 @@ def check_arguments(args: "UniDPOConfig") -> None:
     for path, problem in unusable_numbers(values):
         where = ".".join(map(str, path))
         if where not in wrong:
-            problems.append(Problem(where, problem.found, problem.remedy))
+            problems.append(Problem(where, problem.message, problem.remedy))
     problems += launch_problems()
     if problems:
         raise RecipeError(problems)

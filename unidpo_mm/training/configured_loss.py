@@ -232,7 +232,7 @@ def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[
     except ValidationError as error:
         for path, problem in explain_settings(error, fitting, known):
             place = ".".join(map(str, (where, *path)))
-            problems.append(Problem(place, problem.found, problem.remedy))
+            problems.append(Problem(place, problem.message, problem.remedy))
         return None, problems
     problems += loss_range_problems(fitting, where=where)
     return config, problems

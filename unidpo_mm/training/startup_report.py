@@ -134,7 +134,7 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         number = len(found.left_out) - found.too_long
         lines.append(
             f"[yellow]{counted(number, 'row is', 'rows are')} left out for images that cannot be "
-            f"used, the first {escape(first.where)}: {escape(first.found)}[/yellow]"
+            f"used, the first {escape(first.where)}: {escape(first.message)}[/yellow]"
         )
     return lines
 
