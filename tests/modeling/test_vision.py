@@ -11,8 +11,8 @@ from builders import IMAGE_TYPES, encoded, load_tiny, logp_model_of, mixed_rows
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import freeze_parts
 from unidpo_mm.modeling.reference import FrozenCopy, build_reference
 from unidpo_mm.modeling.vision import ImageFeatures

@@ -10,7 +10,7 @@ from builders import mixed_rows, row
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling import packing
+from unidpo_mm.kernels import packing
 from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.startup_report import layout_line
 

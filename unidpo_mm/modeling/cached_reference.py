@@ -16,9 +16,9 @@ from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
 from ..cache.reference_store import ReferenceStore
 from ..errors import ModelError, Problem, UniDPOError
+from ..kernels.packing import PREFIX
 from ..records import GroupBatch
 from .logp_model import LogpModel, compute_logps, unwrap_peft
-from .packing import PREFIX
 from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
 from .processes import entries_of_all, everywhere
 from .reference import FrozenCopy, FrozenLora, LoraOff, Reference

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..errors import AdapterError, ModelError, Problem
+from ..kernels.logprobs import LogitTransform, token_logps
+from ..kernels.packing import Packing, packed_rows, plain_positions
 from ..records import GroupBatch
-from .logprobs import LogitTransform, token_logps
 from .memory import enable_checkpointing
-from .packing import Packing, packed_rows, plain_positions
 from .vision import ImageFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["LogpModel", "base_and_head", "compute_logps", "unwrap_peft"]

@@ -5,17 +5,18 @@ until its backward pass. The last layers are the ones to spare: theirs are gone 
 checkpointed layer is computed for the second time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..kernels.last_layer import decoder_layers
+
 __all__ = [
     "LayerMemory",
     "checkpoint_first",
-    "decoder_layers",
     "enable_checkpointing",
     "measure_layers",
 ]
@@ -115,14 +116,6 @@ def checkpoint_first(model: nn.Module, count: int) -> None:
     """Leaves checkpointing to the first `count` layers of the decoder; it must be enabled."""
     for number, layer in enumerate(decoder_layers(model)):
         layer.gradient_checkpointing = number < count
-
-
-def decoder_layers(model: nn.Module) -> Sequence[Any]:
-    """Return the layers of the decoder that can be checkpointed, in the order they run."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    inner: Any = getattr(model, "get_base_model", lambda: model)()
-    return [m for m in inner.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def enable_checkpointing(

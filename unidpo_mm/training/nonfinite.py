@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Problem
-from ..modeling.packing import PREFIX
+from ..kernels.packing import PREFIX
 from ..modeling.processes import barrier, gather_objects
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError

@@ -17,10 +17,10 @@ from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
+from ..kernels.packing import enable_packing
 from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
     add_lora,

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import DataError, ModelError, Problem
+from ..kernels.packing import masks_made
 from ..modeling.logp_model import LogpModel, compute_logps
-from ..modeling.packing import masks_made
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
 from .references import compute_dtype

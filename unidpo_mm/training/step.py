@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..cache.feature_store import FeatureStore
+from ..kernels.logprobs import sequence_logps
 from ..modeling.logp_model import compute_logps
-from ..modeling.logprobs import sequence_logps
 from ..modeling.reference import Reference
 from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps

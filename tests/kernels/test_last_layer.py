@@ -10,11 +10,11 @@ from builders import encoded, load_tiny, logp_model_of, mixed_rows, relative_dif
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
-from unidpo_mm.modeling import last_layer
-from unidpo_mm.modeling.branch_attention import GroupSpan
+from unidpo_mm.kernels import last_layer
+from unidpo_mm.kernels.branch_attention import GroupSpan
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import LoraSettings, add_lora
 from unidpo_mm.records import GroupBatch
 

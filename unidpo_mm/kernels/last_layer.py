@@ -9,21 +9,29 @@ layers. A checkpointed layer is computed a second time without its own hooks, so
 told to the layer in that argument, and the modules inside learn it from there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .branch_attention import GroupSpan, are_spans
-from .memory import decoder_layers
 
-__all__ = ["spare_last_layer"]
+__all__ = ["decoder_layers", "spare_last_layer"]
 
 ATTENTION = "self_attn"
 """What in a layer is given the mask, by transformers' names."""
 
 POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 """What works position by position and runs inside attention or after it; a layer may lack some."""
+
+
+def decoder_layers(model: nn.Module) -> Sequence[Any]:
+    """Return the layers of the decoder that can be checkpointed, in the order they run."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    inner: Any = getattr(model, "get_base_model", lambda: model)()
+    return [m for m in inner.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def spare_last_layer(model: Any) -> None:

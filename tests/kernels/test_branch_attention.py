@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unidpo_mm.modeling.branch_attention import by_branch, group_spans
+from unidpo_mm.kernels.branch_attention import by_branch, group_spans
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 8
 

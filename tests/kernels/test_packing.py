@@ -19,10 +19,11 @@ from builders import (
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
-from unidpo_mm.modeling import packing, scoring
+from unidpo_mm.kernels import packing
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.modeling.logprobs import sequence_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import GroupBatch
 
@@ -161,7 +162,7 @@ def test_a_mistake_in_the_layout_shows(
     layout = "joined" if mistake == "a group sees another" else "packed"
     plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
     if mistake == "a group sees another":
-        monkeypatch.setattr(scoring, "Packing", as_one_prompt)
+        monkeypatch.setattr(logp_model, "Packing", as_one_prompt)
     elif mistake == "a branch sees another":
         everything = packing.Packing.rule
 

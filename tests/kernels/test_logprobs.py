@@ -19,9 +19,9 @@ from builders import (
 )
 from torch import Tensor, nn
 
+from unidpo_mm.kernels.logprobs import LogitTransform, sequence_logps, token_logps
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
 from unidpo_mm.records import EncodedGroup, GroupBatch
 
 Checkpoint = Callable[[str], Path]

@@ -10,8 +10,8 @@ from torch import nn
 from trainers import config, make_trainer
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.modeling.token_state import why_stateful
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.kernels.token_state import why_stateful
 
 SIZES: dict[str, Any] = {
     "vocab_size": 99,

@@ -14,9 +14,9 @@ from builders import relative_difference
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.logprobs import sequence_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.records import EncodedGroup, GroupBatch, Pair
 
 IMAGE = 3
