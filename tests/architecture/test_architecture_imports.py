@@ -78,6 +78,22 @@ def test_only_the_plugin_module_imports_by_name():
     assert found == {"unidpo_mm/plugins.py"}
 
 
+def test_only_the_distributed_package_calls_torch_distributed():
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("unidpo_mm", "model_adapters")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if ast.unparse(node) == "torch.distributed"
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch.dist"))
+        or (isinstance(node, ast.Import) and "torch.dist" in ast.unparse(node))
+        or (
+            isinstance(node, ast.ImportFrom)
+            and ast.unparse(node) == "from torch import distributed"
+        )
+    }
+    assert callers == {"unidpo_mm/distributed/__init__.py"}
+
+
 def test_the_core_names_no_model_family():
     pattern = re.compile(FAMILY_WORDS, re.IGNORECASE)
     found = [

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..distributed import sum_in_place
 from ..records import LossOutput, PairLogps
 from .base import Loss, always, implicit_rewards, never, require, require_fraction, require_positive
 
@@ -56,8 +57,7 @@ class GapState:
     def update(self, gaps: Tensor, momentum: float) -> None:
         """Take in the gaps of a micro-batch; the first one sets mean and spread."""
         sums = torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), gaps.square().sum()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+        sum_in_place(sums)
         count, total, squares = sums.tolist()
         if not count:
             return

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
 from ..cache.reference_store import ReferenceStore
+from ..distributed import gather_entries, true_everywhere
 from ..errors import ModelError, Problem, UniDPOError
 from ..kernels.packing import PREFIX
 from ..records import GroupBatch
 from .logp_model import LogpModel, compute_logps, unwrap_peft
 from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
-from .processes import entries_of_all, everywhere
 from .reference import FrozenCopy, FrozenLora, LoraOff, Reference
 from .vision import ImageFeatures
 
@@ -119,7 +119,7 @@ class CachedReference:
             key in found and len(found[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
-        if not everywhere(fits, batch.row.device):  # all processes run the model, or none does
+        if not true_everywhere(fits, batch.row.device):  # all processes run the model, or none does
             return self._compute(policy, batch, images)
         return torch.cat([found[key] for key in keys]).to(batch.row.device)
 
@@ -128,7 +128,7 @@ class CachedReference:
     ) -> Tensor:
         logps = self.source.token_logps(policy, batch, images)
         parts = logps.split(batch.lengths.tolist())
-        for entries in entries_of_all(dict(zip(batch.response_keys, parts, strict=True))):
+        for entries in gather_entries(dict(zip(batch.response_keys, parts, strict=True))):
             self._keep(entries)
         return logps.float()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.feature_store import FeatureStore
-from .processes import everywhere
+from ..distributed import true_everywhere
 
 __all__ = [
     "ImageFeatures",
@@ -115,7 +115,9 @@ class ImageFeatures:
         if self.store is None or self.output is not None or not self.keys:
             return
         found = [self.store.get(key) for key, _ in self.keys]
-        if not everywhere(None not in found, device):  # all processes run the tower, or none does
+        if not true_everywhere(
+            None not in found, device
+        ):  # all processes run the tower, or none does
             return
         groups = [group for group in found if group is not None]
         images = [count for _, count in self.keys]

@@ -7,10 +7,10 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
+from ..distributed import maximum
 from ..errors import Problem, RecipeError
 from ..modeling.logp_model import compute_logps
 from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
-from ..modeling.processes import largest_anywhere
 from ..records import Layout
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MemoryPolicy(TrainerCallback):
         budget = parse_memory(args.memory) or _free_memory(trainer)
         most = max(max_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
-        count = largest_anywhere(count, args.device)
+        count = maximum(count, args.device)
         model = trainer.parts.logp_model.model
         if count:
             enable_checkpointing(model)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..distributed import barrier, gather_objects
 from ..errors import Problem
 from ..kernels.packing import PREFIX
-from ..modeling.processes import barrier, gather_objects
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError
 from .pinned_settings import loss_state

@@ -6,22 +6,19 @@ options take effect, and saves before a signal ends the run (`interruption.py`).
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint import default_planner
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.load import reload_weights
-from ..modeling.processes import errors_shared, gather_objects
 from .checkpoints import (
     IDENTITY_FILE,
     CheckpointDamaged,
@@ -220,7 +217,7 @@ class CheckpointedTrainer(SavingTrainer):
             logger.warning("the optimizer starts without the state of the checkpoint")
             scheduler.load_state_dict({**saved, "base_lrs": rates})
         else:
-            with _untouched_weights_allowed():
+            with partial_state_loading():
                 super()._load_optimizer_and_scheduler(checkpoint)
         for group, options in zip(optimizer.param_groups, fresh, strict=True):
             group.update({key: options[key] for key in HYPERPARAMETERS if key in options})
@@ -292,18 +289,3 @@ class CheckpointedTrainer(SavingTrainer):
         text += "Run the same command again to continue"
         self._tell("", [text])
         raise TrainingInterrupted(self.interruption.received, text)
-
-
-@contextlib.contextmanager
-def _untouched_weights_allowed() -> Iterator[None]:
-    """Let FSDP2 load an optimizer that never updated some weights, such as an unused last layer.
-
-    Such a weight has no state in the checkpoint; torch would refuse to load the others.
-    """
-    original = default_planner.DefaultLoadPlanner
-    planner = functools.partial(original, allow_partial_load=True)
-    default_planner.DefaultLoadPlanner = planner  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        default_planner.DefaultLoadPlanner = original  # type: ignore[misc]

@@ -16,9 +16,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ..atomic import write_text
 from ..data.load import SourceFile, log_reports
 from ..data.scores import ScoreOptions
+from ..distributed import errors_shared
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
-from ..modeling.processes import errors_shared
 from ..plugins import load_callback, load_loss, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
