@@ -79,17 +79,22 @@ def test_only_the_plugin_module_imports_by_name():
 
 
 def test_only_the_distributed_package_calls_torch_distributed():
+    def is_call(node: ast.AST) -> bool:
+        match node:
+            case ast.Attribute(value=ast.Name(id="torch"), attr="distributed"):
+                return True
+            case ast.Import(names=names):
+                return any(name.name.startswith("torch.distributed") for name in names)
+            case ast.ImportFrom(module="torch", names=names):
+                return any(name.name == "distributed" for name in names)
+            case ast.ImportFrom(module=str(module)):
+                return module.startswith("torch.distributed")
+        return False
+
     callers = {
         path.relative_to(ROOT).as_posix()
         for path in sources("unidpo_mm", "model_adapters")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if ast.unparse(node) == "torch.distributed"
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch.dist"))
-        or (isinstance(node, ast.Import) and "torch.dist" in ast.unparse(node))
-        or (
-            isinstance(node, ast.ImportFrom)
-            and ast.unparse(node) == "from torch import distributed"
-        )
+        if any(map(is_call, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
     }
     assert callers == {"unidpo_mm/distributed/__init__.py"}
 

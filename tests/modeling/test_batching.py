@@ -10,10 +10,10 @@ from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, load_tiny, logp_model_o
 from torch import Tensor
 
 from unidpo_mm.adapter import Adapter
-from unidpo_mm.modeling.cached_reference import gate_margin
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel
-from unidpo_mm.modeling.reference import FrozenCopy
+from unidpo_mm.modeling.references.cached import gate_margin
+from unidpo_mm.modeling.references.kinds import FrozenCopy
 from unidpo_mm.records import GroupBatch, PreferenceRow
 from unidpo_mm.training.configured_loss import ConfiguredLoss, configure_loss
 from unidpo_mm.training.step import preference_step
@@ -176,7 +176,7 @@ def test_other_losses_do_not_know_their_batch_either(
 def test_the_gate_is_shut_for_every_pair_before_the_first_step(
     checkpoint: Checkpoint, model_type: str, dtype: str
 ) -> None:
-    from unidpo_mm.modeling.reference import build_reference
+    from unidpo_mm.modeling.references.kinds import build_reference
 
     loaded = load_tiny(checkpoint(model_type), dtype=dtype)
     logp_model = logp_model_of(loaded).train()

@@ -22,7 +22,7 @@ from unidpo_mm.modeling.parts import (
     check_lora_parts,
     count_parameters,
 )
-from unidpo_mm.modeling.reference import build_reference
+from unidpo_mm.modeling.references.kinds import build_reference
 
 Checkpoint = Callable[[str], Path]
 

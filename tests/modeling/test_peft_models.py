@@ -19,7 +19,6 @@ from peft import (
 )
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.cached_reference import FirstState, reference_fingerprint
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.peft_models import (
@@ -29,7 +28,8 @@ from unidpo_mm.modeling.peft_models import (
     using_adapter,
 )
 from unidpo_mm.modeling.peft_saving import save_active_adapter_only
-from unidpo_mm.modeling.reference import (
+from unidpo_mm.modeling.references.cached import FirstState, reference_fingerprint
+from unidpo_mm.modeling.references.kinds import (
     FrozenCopy,
     FrozenLora,
     LoraOff,

@@ -13,8 +13,8 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import ModelError, UniDPOError
-from unidpo_mm.modeling.cached_reference import CachedReference, FirstState
 from unidpo_mm.modeling.parts import LoraSettings
+from unidpo_mm.modeling.references.cached import CachedReference, FirstState
 
 Checkpoint = Callable[[str], Path]
 MODES = {

@@ -17,7 +17,7 @@ import unidpo_mm
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError, ModelError, RecipeError, UniDPOError
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.modeling.reference import FrozenCopy, LoraOff
+from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
 from unidpo_mm.training.resuming import CheckpointedTrainer
 from unidpo_mm.training.saving import SavingTrainer
 from unidpo_mm.training.step import preference_step

@@ -13,11 +13,11 @@ from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
 from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError
-from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
 from ..modeling.logp_model import LogpModel
 from ..modeling.peft_models import check_scorable, is_peft_model
-from ..modeling.reference import (
+from ..modeling.references.cached import CachedReference, FirstState, reference_fingerprint
+from ..modeling.references.kinds import (
     FrozenCopy,
     FrozenLora,
     Reference,

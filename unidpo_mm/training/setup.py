@@ -18,7 +18,6 @@ from ..data.preflight import Preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem
 from ..kernels.packing import enable_packing
-from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import (
@@ -39,7 +38,8 @@ from ..modeling.peft_models import (
     is_peft_model,
 )
 from ..modeling.peft_saving import save_active_adapter_only
-from ..modeling.reference import FrozenCopy, Reference
+from ..modeling.references.cached import CachedReference, gate_margin, versions_of
+from ..modeling.references.kinds import FrozenCopy, Reference
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow

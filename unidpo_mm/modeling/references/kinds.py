@@ -9,12 +9,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..cache.keys import weights_fingerprint
-from ..errors import ModelError, Problem
-from ..records import GroupBatch
-from .logp_model import LogpModel, compute_logps, unwrap_peft
-from .peft_models import (
+from ...adapter import Adapter
+from ...cache.keys import weights_fingerprint
+from ...errors import ModelError, Problem
+from ...records import GroupBatch
+from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..peft_models import (
     active_adapter,
     adapter_tensors,
     can_copy_adapter,
@@ -25,7 +25,7 @@ from .peft_models import (
     is_zero,
     using_adapter,
 )
-from .vision import ImageFeatures, trains_vision, vision_weights
+from ..vision import ImageFeatures, trains_vision, vision_weights
 
 __all__ = [
     "FrozenCopy",

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..cache.keys import weights_fingerprint
-from ..cache.reference_store import ReferenceStore
-from ..distributed import gather_entries, true_everywhere
-from ..errors import ModelError, Problem, UniDPOError
-from ..kernels.packing import PREFIX
-from ..records import GroupBatch
-from .logp_model import LogpModel, compute_logps, unwrap_peft
-from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
-from .reference import FrozenCopy, FrozenLora, LoraOff, Reference
-from .vision import ImageFeatures
+from ...adapter import Adapter
+from ...cache.keys import weights_fingerprint
+from ...cache.reference_store import ReferenceStore
+from ...distributed import gather_entries, true_everywhere
+from ...errors import ModelError, Problem, UniDPOError
+from ...kernels.packing import PREFIX
+from ...records import GroupBatch
+from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
+from ..vision import ImageFeatures
+from .kinds import FrozenCopy, FrozenLora, LoraOff, Reference
 
 logger = logging.getLogger(__name__)
 
