@@ -21,6 +21,7 @@ from .losses.base import (
     never,
     require,
     require_fraction,
+    require_nonnegative,
     require_positive,
 )
 from .records import (
@@ -69,5 +70,6 @@ __all__ = [
     "never",
     "require",
     "require_fraction",
+    "require_nonnegative",
     "require_positive",
 ]

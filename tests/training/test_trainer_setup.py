@@ -389,7 +389,7 @@ class Untouched(nn.Module):
             {"loss_type": "dpo", "eta": 0.5},
             r"loss.eta.*the loss 'dpo' has no parameter 'eta'.*Choose from beta, label_smoothing",
         ),
-        ({"loss_type": "unidpo"}, r"no loss 'unidpo', did you mean 'uni_dpo'"),
+        ({"loss_type": "unidpo"}, r"unknown loss 'unidpo', did you mean 'uni_dpo'"),
         ({"loss_type": "uni_dpo", "beta": -1.0}, r"loss.*beta must be > 0.*-1.0"),
         ({"loss_type": "uni_dpo", "beta": "high"}, r"loss.beta.*'high'"),
         ({"loss_kwargs": {"quality_weigth": "none"}}, r"did you mean 'quality_weight'"),

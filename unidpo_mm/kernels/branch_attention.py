@@ -1,14 +1,21 @@
-"""Attention over packed rows without a mask of the whole row, for plain causal layers.
+"""Attention over rows in which several responses share one prompt, computed piece by piece.
 
-    row            p p p p | a a a | b b        prompt, two answers
-    prompt         causal over itself
-    each answer    over the prompt and, causally, itself
+A packed row holds a prompt and its responses, one *branch* per response. Every response attends to
+the prompt and to itself, never to another response:
 
-A mask of the whole row costs (P + A + B)^2 scores, most of which are thrown away. In pieces they
-are P^2 / 2 for the prompt, by a causal kernel, and R (P + R) for each answer of R tokens, or where
-that is less, (P + R)^2 / 2 by a causal kernel that takes the prompt's queries along. Groups that
-stand in one row cost nothing beside each other. In a layer whose output is read from the last
-prompt token on (`last_layer.py`), the prompt costs P.
+    row            p p p p | a a a | b b        a prompt and two responses
+    prompt         attends causally to itself
+    each response  attends to the prompt and, causally, to itself
+
+One mask for the whole row would compute (P + A + B)^2 attention scores and discard most of them. In
+pieces there are P^2 / 2 for the prompt, with a causal kernel, and R (P + R) for a response of R
+tokens or, if that is less, (P + R)^2 / 2 with a causal kernel that includes the queries of the
+prompt. Several groups in one row do not attend to each other and cost nothing extra. In the last
+layer only the output from the last prompt token on is used (`last_layer.py`), so there the prompt
+costs P.
+
+This works for layers whose mask is plain causal. `group_spans` describes the pieces; it takes the
+place of the mask on the way to the attention function.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,30 +34,30 @@ Attention = Callable[..., tuple[Tensor, Any]]
 
 
 class GroupSpan(NamedTuple):
-    """Where a prompt and its answers stand in a batch.
+    """The position of a prompt and its responses in a batch.
 
     Attributes:
-        row: In which row.
+        row: The row of the batch.
         first: Position of the first prompt token.
-        unread: First tokens of the prompt whose output nobody reads.
-        prompt: Tokens of the prompt.
-        branches: Tokens of each answer.
+        unused: Number of prompt tokens, from the first on, whose output is not used.
+        prompt: Number of prompt tokens.
+        branches: Number of tokens of each response.
     """
 
     row: int
     first: int
-    unread: int
+    unused: int
     prompt: int
     branches: tuple[int, ...]
 
     @property
     def start(self) -> int:
-        """Position of the first token of the first answer."""
+        """Position of the first token of the first response."""
         return self.first + self.prompt
 
     @property
     def end(self) -> int:
-        """Position behind the last answer."""
+        """Position after the last response."""
         return self.start + sum(self.branches)
 
     @classmethod
@@ -59,43 +66,43 @@ class GroupSpan(NamedTuple):
         return [cls(*line[:4], tuple(line[4:])) for line in spans.tolist()]  # type: ignore[call-arg]
 
     def as_line(self, width: int) -> list[int]:
-        """Return the span as a row of `group_spans` that is so wide."""
+        """Return the span as a row of `group_spans` with `width` columns."""
         line = [*self[:4], *self.branches]
         return line + [0] * (width - len(line))
 
 
 def group_spans(segment: Tensor, row_position: Tensor) -> Tensor:
-    """Return where the groups of a packed batch stand, to stand in for a mask.
+    """Return where the groups of a packed batch are, as a tensor that can replace a mask.
 
     Args:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
-        row_position: [B, T], the position in the plain row.
+        row_position: [B, T], the position of each token in its plain row.
 
     Returns:
-        [G, 4 + K] int64 on the CPU: the fields of `GroupSpan`, with the branches one by one.
+        [G, 4 + K] int64 on the CPU: the fields of `GroupSpan`, one column per branch.
     """
-    found = []
+    spans = []
     for row, (segments, positions) in enumerate(
         zip(segment.cpu(), row_position.cpu(), strict=True)
     ):
-        begins = ((segments == 0) & (positions == 0)).nonzero().flatten().tolist()
-        for first, end in pairwise([*begins, segments.numel()]):
-            own = segments[first:end]
-            prompt, *branches = torch.bincount(own[own >= 0]).tolist()
-            found.append(GroupSpan(row, first, 0, prompt, tuple(branches)))
-    width = 4 + max(len(span.branches) for span in found)
-    return torch.tensor([span.as_line(width) for span in found])
+        starts = ((segments == 0) & (positions == 0)).nonzero().flatten().tolist()
+        for first, end in pairwise([*starts, segments.numel()]):
+            group = segments[first:end]
+            prompt, *branches = torch.bincount(group[group >= 0]).tolist()
+            spans.append(GroupSpan(row, first, 0, prompt, tuple(branches)))
+    width = 4 + max(len(span.branches) for span in spans)
+    return torch.tensor([span.as_line(width) for span in spans])
 
 
 def are_spans(mask: Tensor | None) -> bool:
-    """Whether what a layer got as its mask is `group_spans`: no real mask is made of numbers."""
+    """Return whether a layer's mask is `group_spans`: no mask has an integer type."""
     return mask is not None and mask.dtype == torch.int64
 
 
 def by_branch(attend: Attention) -> Attention:
-    """Return an attention function that takes `group_spans` in place of a mask.
+    """Return an attention function that also accepts `group_spans` as its mask.
 
-    Given any other mask it is `attend` itself.
+    With any other mask it is `attend`.
     """
 
     def attend_by_branch(
@@ -112,58 +119,64 @@ def by_branch(attend: Attention) -> Attention:
         rows = []
         for row in range(len(query)):
             q, k, v = (tensor[row : row + 1] for tensor in (query, key, value))
-            own = [span for span in spans if span.row == row]
-            rows.append(_row(q, k, v, own, kwargs.get("scaling")))
+            row_spans = [span for span in spans if span.row == row]
+            rows.append(_attend_row(q, k, v, row_spans, kwargs.get("scaling")))
         return torch.cat(rows).transpose(1, 2), None
 
     return attend_by_branch
 
 
-def _row(
-    query: Tensor, key: Tensor, value: Tensor, spans: Sequence[GroupSpan], scale: float | None
+def _attend_row(
+    queries: Tensor, keys: Tensor, values: Tensor, spans: Sequence[GroupSpan], scale: float | None
 ) -> Tensor:
-    """Attend within one row, [1, H, T, D]; padding and what nobody reads give 0."""
+    """Attend within one row, [1, H, T, D]; padding and unused prompt positions become 0."""
     pieces, done = [], 0
     for span in spans:
-        read, start = span.first + span.unread, span.start
-        pieces.append(torch.zeros_like(query[:, :, done:read]))
-        seen, said = key[:, :, span.first : start], value[:, :, span.first : start]
-        pieces.append(_last(query[:, :, read:start], seen, said, scale))
-        asked = query[:, :, span.first : span.start]
+        first_used, start = span.first + span.unused, span.start
+        pieces.append(torch.zeros_like(queries[:, :, done:first_used]))
+        prompt_keys = keys[:, :, span.first : start]
+        prompt_values = values[:, :, span.first : start]
+        pieces.append(
+            _attend_causally(queries[:, :, first_used:start], prompt_keys, prompt_values, scale)
+        )
+        prompt_queries = queries[:, :, span.first : start]
         for length in filter(None, span.branches):
-            own = slice(start, start + length)
-            keys = torch.cat([seen, key[:, :, own]], dim=2)
-            values = torch.cat([said, value[:, :, own]], dim=2)
+            branch = slice(start, start + length)
+            branch_queries = queries[:, :, branch]
+            branch_keys = torch.cat([prompt_keys, keys[:, :, branch]], dim=2)
+            branch_values = torch.cat([prompt_values, values[:, :, branch]], dim=2)
             if length > span.prompt:
-                whole = torch.cat([asked, query[:, :, own]], dim=2)
-                pieces.append(_last(whole, keys, values, scale)[:, :, span.prompt :])
+                all_queries = torch.cat([prompt_queries, branch_queries], dim=2)
+                output = _attend_causally(all_queries, branch_keys, branch_values, scale)
+                pieces.append(output[:, :, span.prompt :])
             else:
-                pieces.append(_last(query[:, :, own], keys, values, scale))
+                pieces.append(_attend_causally(branch_queries, branch_keys, branch_values, scale))
             start += length
         done = start
-    pieces.append(torch.zeros_like(query[:, :, done:]))
+    pieces.append(torch.zeros_like(queries[:, :, done:]))
     return torch.cat(pieces, dim=2)
 
 
-def _last(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-    """Attend causally where the queries [1, H, L, D] belong to the last L of the keys.
+def _attend_causally(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+    """Attend causally from the last L positions, [1, H, L, D], to all S positions of the keys.
 
-    Keys and values may have fewer heads, [1, H / G, S, D]; they are never repeated. With a mask
-    only some kernels share them, so that there the G heads of a group become queries of one head.
+    Keys and values may have fewer heads, [1, H / G, S, D], and are never repeated. Only some
+    kernels share them if there is a mask, so then the G heads of a group become queries of one
+    head.
     """
-    _, heads, length, width = query.shape
-    if length == key.shape[2]:
+    _, heads, length, width = queries.shape
+    if length == keys.shape[2]:
         return F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scale, enable_gqa=heads != key.shape[1]
+            queries, keys, values, is_causal=True, scale=scale, enable_gqa=heads != keys.shape[1]
         )
-    groups = heads // key.shape[1]
-    mask = _causal(length, key.shape[2], str(query.device)).repeat(groups, 1)
-    together = query.reshape(1, key.shape[1], groups * length, width)
-    found = F.scaled_dot_product_attention(together, key, value, mask, scale=scale)
-    return found.reshape(1, heads, length, -1)
+    groups = heads // keys.shape[1]
+    mask = _causal_mask(length, keys.shape[2], str(queries.device)).repeat(groups, 1)
+    grouped = queries.reshape(1, keys.shape[1], groups * length, width)
+    output = F.scaled_dot_product_attention(grouped, keys, values, mask, scale=scale)
+    return output.reshape(1, heads, length, -1)
 
 
 @lru_cache(maxsize=32)
-def _causal(length: int, keys: int, device: str) -> Tensor:
-    """Return [length, keys]: which keys each of the last `length` tokens may see."""
+def _causal_mask(length: int, keys: int, device: str) -> Tensor:
+    """Return [length, keys]: which keys each of the last `length` tokens may attend to."""
     return torch.ones(length, keys, dtype=torch.bool, device=device).tril(keys - length)

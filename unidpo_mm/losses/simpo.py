@@ -1,4 +1,7 @@
-"""SimPO: length-normalised log-probabilities as rewards, with a target margin and no reference.
+"""SimPO, Simple Preference Optimization: the mean log-prob of a response is its reward.
+
+Unlike DPO it needs no reference model, and its reward is what generation ranks by. A target margin
+asks the chosen response to win by more than a little.
 
 Source: arXiv 2405.14734, eq. 6.
 """
@@ -15,7 +18,7 @@ __all__ = ["LOSS", "SimPOLossConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SimPOLossConfig(LossConfig):
-    """Parameters of SimPO; the defaults are the released multimodal baseline's."""
+    """Parameters of SimPO; the defaults are those of the released multimodal baseline."""
 
     beta: Value = 2.0
     """Reward scale, > 0."""
@@ -39,11 +42,5 @@ def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
 
 
 LOSS = Loss(
-    name="simpo",
-    config=SimPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=never,
-    needs_scores=never,
-    batch_dependent=never,
+    name="simpo", config=SimPOLossConfig, unit="pair", compute=_compute, needs_reference=never
 )

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
-from ..plugins import families, load_family
+from ..plugins import FAMILIES, load_family, plugin_names
 from .lora_directory import base_of, is_adapter_directory, processor_directory
 from .peft_models import check_scorable
 
@@ -145,7 +145,7 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         family = _loaded(name)
         _check_choice(config, family)
         return family
-    candidates = [_loaded(name) for name in families()]
+    candidates = [_loaded(name) for name in plugin_names(FAMILIES)]
     by_type = [family for family in candidates if config.model_type in family.model_types]
     if by_type:
         return by_type[0]
@@ -161,8 +161,8 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         Problem(
             "model.name_or_path",
             f"no model family serves the model type '{config.model_type}'",
-            f"Choose another model, name a family in model.adapter ({', '.join(families())}), or "
-            "add one as described in CONTRIBUTING.md",
+            f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
+            "add a family as described in CONTRIBUTING.md",
         )
     )
 

@@ -19,7 +19,7 @@ from ..data.scores import ScoreOptions
 from ..distributed import errors_shared
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
-from ..plugins import load_callback, load_loss, suggestion
+from ..plugins import CALLBACKS, load, load_loss, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
 from ..recipe.sections import DataSection, ScoresSection, SourceSection
@@ -218,7 +218,7 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
         train_dataset=train_rows,
         eval_dataset=eval_rows or None,
         peft_config=None if lora is None else LoraSettings(**lora.model_dump()),
-        callbacks=[load_callback(name, given) for name, given in recipe.run.callbacks.items()],
+        callbacks=[load(CALLBACKS, name)(keys) for name, keys in recipe.run.callbacks.items()],
     )
     trainer.option_names = _option_names(args)
     return trainer
