@@ -289,9 +289,10 @@ def _load(kind: Kind, name: str, where: str) -> Any:
     if isinstance(plugin, ModuleType):
         plugin = getattr(plugin, kind.export, None)
     _check(kind, plugin, modules[name], where)
-    if getattr(plugin, "name", name) != name:
+    inner = getattr(plugin, "name", name)
+    if inner != name:
         problem = f"'{name}' is the name of the module or entry point, and {kind.export}.name is "
-        problem += f"'{plugin.name}'"
+        problem += f"'{inner}'"
         raise kind.error(Problem(where, problem, "Use the same name in both places"))
     return plugin
 

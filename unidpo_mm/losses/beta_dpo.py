@@ -91,8 +91,7 @@ def _sample(margins: Tensor, state: MarginState, counted: Tensor, keep: float) -
 def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta)
     margin, counted = chosen - rejected, pairs.weight > 0
-    values = margin.detach()
-    sampled = torch.ones_like(values)
+    values, sampled = margin.detach(), torch.ones_like(margin)
     if margin.requires_grad:  # an evaluation leaves the state as it is and uses every pair
         state.update(values[counted], config.momentum)
         if bool(counted.any()) and config.keep < 1:
@@ -104,7 +103,7 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) ->
         per_unit=-sampled * F.logsigmoid(scale * margin),
         chosen_rewards=chosen.detach(),  # in units of beta0, which does not change
         rejected_rewards=rejected.detach(),
-        terms={"beta_scale": scale.expand_as(values), "drawn": (sampled > 0).to(values.dtype)},
+        terms={"beta_scale": scale.expand_as(values), "drawn": (sampled > 0).to(values)},
     )
 
 

@@ -9,8 +9,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ..data.workers import batch_of
 from ..distributed import maximum
 from ..errors import Problem, RecipeError
+from ..modeling.activation_memory import (
+    LayerMemory,
+    checkpoint_first,
+    enable_checkpointing,
+    measure_layers,
+)
 from ..modeling.logp_model import compute_logps
-from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
 from ..records import Layout
 
 if TYPE_CHECKING:

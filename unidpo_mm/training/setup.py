@@ -33,7 +33,7 @@ from ..modeling.parts import (
 )
 from ..modeling.peft_models import (
     check_adapter_trains,
-    check_scorable,
+    check_supported,
     freeze_inactive_adapters,
     is_peft_model,
 )
@@ -185,7 +185,7 @@ def prepare_model(
     Raises:
         ModelError: If the settings contradict each other, or nothing would train.
     """
-    check_scorable(model, "model")
+    check_supported(model, "model")
     if is_peft_model(model):
         _prepare_peft_model(model, family, args, peft_config)
     elif args.model_adapter_name is not None:

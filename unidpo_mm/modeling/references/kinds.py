@@ -1,4 +1,9 @@
-"""The reference model: what the policy was before training, in one class per kind."""
+"""Kinds of reference models, one class each.
+
+The reference is the policy as it was before training. It can be a second model in memory; but if
+only a LoRA adapter trains, it can also be the policy without the adapter, or with a frozen copy of
+it. `resolve_kind` chooses the cheapest kind that is exact.
+"""
 
 import contextlib
 import copy
@@ -44,52 +49,52 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ReferenceKind = Literal["auto", "frozen_copy", "lora_off", "none"]
-"""Kinds that run a model with every batch, as users choose them."""
+"""Kinds that run a model for every batch, as users choose them."""
 
 ResolvedKind = Literal["frozen_copy", "frozen_lora", "lora_off"]
-"""Kinds of reference; ``frozen_lora`` is a frozen copy of the LoRA adapter on the same base."""
+"""Kinds of references; ``frozen_lora`` is a frozen copy of the LoRA adapter on the same base."""
 
 
 class Reference(Protocol):
-    """Gives reference log-probabilities, without gradient and without dropout."""
+    """A source of reference log-probs, without gradient and dropout."""
 
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return [M].
+        """Return the log-probs [M] of a batch's targets.
 
         Args:
-            policy: The prepared scoring module, for kinds that are part of it.
-            batch: What to score.
-            images: Shared by the passes over the batch.
+            policy: The prepared policy, for kinds that are part of it.
+            batch: The batch.
+            images: Image features that the passes over the batch share.
         """
         ...
 
 
 class FrozenCopy:
-    """A second model with the weights of the first step.
+    """A second model, with the weights of the policy before training.
 
     Args:
-        logp_model: The copy; it is frozen and set to evaluation.
+        logp_model: The copy; it is frozen and set to evaluation mode.
         adapter: Turns batches into forward inputs.
-        own_vision: Whether its tower is another one than the policy's.
+        separate_vision: Whether its image features differ from the policy's.
     """
 
     def __init__(
-        self, logp_model: LogpModel, adapter: Adapter, *, own_vision: bool = False
+        self, logp_model: LogpModel, adapter: Adapter, *, separate_vision: bool = False
     ) -> None:
         self.logp_model = logp_model.requires_grad_(False).eval()
         self.adapter = adapter
-        self.own_vision = own_vision
+        self.separate_vision = separate_vision
 
     @torch.no_grad()
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return the copy's log-probabilities [M]."""
+        """Return the copy's log-probs [M]."""
         self.logp_model.to(batch.row.device)
         return compute_logps(
-            self.logp_model, self.adapter, batch, None if self.own_vision else images
+            self.logp_model, self.adapter, batch, None if self.separate_vision else images
         )
 
 
@@ -107,7 +112,7 @@ class LoraOff:
     def __init__(self, logp_model: LogpModel, adapter: Adapter) -> None:
         self.peft_model: Any = logp_model.model
         self.adapter = adapter
-        self.own_vision = _adapts_vision(logp_model)
+        self.separate_vision = _adapts_vision(logp_model)
         changed_by = changes_base_weights(self.peft_model)
         if changed_by is not None:
             problem = (
@@ -122,7 +127,7 @@ class LoraOff:
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] of the base model."""
-        shared = None if self.own_vision else images
+        shared = None if self.separate_vision else images
         with using_adapter(self.peft_model, None), _evaluating(policy):
             return compute_logps(policy, self.adapter, batch, shared)
 
@@ -140,14 +145,14 @@ class FrozenLora:
         self.peft_model: Any = logp_model.model
         self.adapter = adapter
         self.name = name
-        self.own_vision = _adapts_vision(logp_model)
+        self.separate_vision = _adapts_vision(logp_model)
 
     @torch.no_grad()
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] with the frozen LoRA adapter."""
-        shared = None if self.own_vision else images
+        shared = None if self.separate_vision else images
         with using_adapter(self.peft_model, self.name), _evaluating(policy):
             return compute_logps(policy, self.adapter, batch, shared)
 
@@ -167,13 +172,13 @@ def build_reference(kind: ReferenceKind, logp_model: LogpModel, adapter: Adapter
 
 
 def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
-    """Return a reference of a resolved kind; needs no values of weights to decide anything."""
+    """Return a reference of a resolved kind; does not need the values of the weights."""
     if kind == "lora_off":
         return LoraOff(logp_model, adapter)
     if kind == "frozen_lora":
         return FrozenLora(logp_model, adapter, copy_adapter(logp_model.model))
-    own_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
-    return FrozenCopy(_copy(logp_model), adapter, own_vision=own_vision)
+    separate_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
+    return FrozenCopy(_copy(logp_model), adapter, separate_vision=separate_vision)
 
 
 def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
@@ -181,10 +186,10 @@ def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
 
     ``auto`` reproduces the policy before training in the cheapest way: the LoRA adapter switched
     off while it is exactly zero, else a frozen copy of the LoRA adapter, else a frozen copy that
-    shares every weight that does not train. It needs the values of the weights.
+    shares all frozen weights. The decision needs the values of the weights.
 
     Raises:
-        ModelError: If a kind was chosen that the model cannot have.
+        ModelError: If the chosen kind does not fit the model.
     """
     if kind == "none":
         problem = "the loss needs a reference and train.reference is 'none'"
@@ -208,10 +213,10 @@ def trains_adapter_only(logp_model: LogpModel) -> bool:
 
 
 def reference_digest(reference: Reference | None) -> str:
-    """Return a digest of what a run's reference has beside the base model.
+    """Return a digest of what a run's reference adds to the base model.
 
-    ``base`` means no adapter, or one that changes nothing; the weights of the base model itself
-    are not part of the digest. Call it before the weights are sharded.
+    ``base`` means no LoRA adapter, or one that changes nothing. The weights of the base model are
+    not part of the digest. Call it before the weights are sharded.
     """
     source = getattr(reference, "source", reference)
     if isinstance(source, FrozenLora):
@@ -228,15 +233,15 @@ def _digest_of(model: Any, name: str) -> str:
 
 
 def _copy(logp_model: LogpModel) -> LogpModel:
-    """Return a copy that shares the weights that never change with the policy."""
+    """Return a copy that shares all frozen weights with the policy."""
     frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}
     return copy.deepcopy(logp_model, dict(frozen))
 
 
 def _adapts_vision(logp_model: LogpModel) -> bool:
-    """Return whether an adapter changes anything between pixels and language model.
+    """Return whether an adapter changes the image features.
 
-    Then the image features of policy and reference differ, and must not be shared.
+    Then policy and reference must not share them.
     """
     if not logp_model.takes_features or not is_peft_model(logp_model.model):
         return False
@@ -257,12 +262,14 @@ def _check_lora_off(model: Any) -> None:
     """Raise ModelError if switching the LoRA adapter off does not give the base model."""
     where = "train.reference"
     if not is_peft_model(model):
-        problem = "train.reference is 'lora_off' and the model has no LoRA"
+        problem = "train.reference is 'lora_off' and the model has no LoRA adapter"
         raise ModelError(Problem(where, problem, "Add model.lora, or set it to frozen_copy"))
     outside = _trainable_outside_adapter(model)
     if outside:
         names = ", ".join(outside[:3]) + (", ..." if len(outside) > 3 else "")
-        problem = f"train.reference is 'lora_off' and weights outside the LoRA train ({names})"
+        problem = (
+            f"train.reference is 'lora_off' and other weights than the LoRA adapter train ({names})"
+        )
         remedy = (
             "Add their parts to model.lora.modules_to_save, freeze them, or set it to frozen_copy"
         )
@@ -276,7 +283,7 @@ def _check_lora_off(model: Any) -> None:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation for a while."""
+    """Set a module to evaluation mode inside the block."""
     training = module.training
     module.eval()
     try:
