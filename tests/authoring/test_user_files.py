@@ -38,7 +38,8 @@ ADAPTER = dataclasses.replace(TEXT, name="upper_case", create=create)
 FORMAT = '''
 """Rows with the columns `good` and `bad`."""
 
-from unidpo_mm.authoring import Format
+import dataclasses
+
 from unidpo_mm.data.formats.pairs import FORMAT as PAIRS
 
 
@@ -48,7 +49,7 @@ def parse(record, context):
 
 
 COLUMNS = frozenset({"q", "good", "bad"})
-FORMAT = Format(name="good_bad", required=COLUMNS, known=COLUMNS, parse=parse)
+FORMAT = dataclasses.replace(PAIRS, name="good_bad", required=COLUMNS, parse=parse)
 '''
 LOSS = '''
 """A constant multiple of DPO."""

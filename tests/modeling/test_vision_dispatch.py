@@ -62,7 +62,7 @@ def test_the_tower_of_a_model_with_custom_code_is_detected(setting: str) -> None
     settings: dict[str, Any] = {"model_type": "custom_code", "auto_map": auto_map}
     config: Any = SimpleNamespace(**settings)
     assert family_for(config).name == "text"
-    with pytest.raises(ModelError, match="'own_code' is a vision-language model"):
+    with pytest.raises(ModelError, match="'custom_code' is a vision-language model"):
         family_for(SimpleNamespace(**settings, **{setting: {"hidden_size": 8}}))
 
 
