@@ -1,6 +1,6 @@
 """Public names for authors of losses, model families and data formats.
 
-A loss outside this package imports from here alone:
+A loss outside of this package needs no other import:
 
     from unidpo_mm.authoring import Loss, LossConfig, LossOutput, PairLogps, implicit_rewards
 
