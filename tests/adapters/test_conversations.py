@@ -350,7 +350,7 @@ def test_raw_prompts_keep_the_positions_of_their_images(checkpoint: Checkpoint) 
 
 def test_a_conversation_without_a_template_is_refused(checkpoint: Checkpoint) -> None:
     adapter = with_template(checkpoint("llama"), None).adapter
-    with pytest.raises(DataError, match=r"row r1, field 'prompt'.*no chat template.*Give the prom"):
+    with pytest.raises(DataError, match=r"row r1, field 'prompt'.*no chat template.*Use a plain string"):
         adapter.encode(row_for(CONVERSATIONS["turns"]))
 
 
@@ -360,7 +360,7 @@ def test_the_chat_style_without_a_template_is_refused(checkpoint: Checkpoint) ->
         adapter.encode(row())
 
 
-# ---- the seam ----
+# ---- the boundary of prompt and response ----
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])

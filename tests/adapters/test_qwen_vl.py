@@ -153,11 +153,11 @@ def test_a_generation_in_between_does_not_change_positions(
 @pytest.mark.parametrize(
     ("model_type", "other", "message"),
     [
-        ("qwen2_vl", "llava", "of another model: its '<image>' is token"),
-        ("qwen2_vl", "qwen3_vl", "patches of 16 pixels, the model sees 14"),
-        ("llava", "qwen2_vl", "of another model: its"),
+        ("qwen2_vl", "llava", "belongs to another model: its '<image>' has the id"),
+        ("qwen2_vl", "qwen3_vl", "patches have 16 pixels, and the model expects 14"),
+        ("llava", "qwen2_vl", "belongs to another model: its"),
     ],
-    ids=["family", "patches", "other way"],
+    ids=["family", "patches", "reverse"],
 )
 def test_the_processor_of_another_model_is_refused(
     checkpoint: Checkpoint, model_type: str, other: str, message: str

@@ -325,5 +325,5 @@ def test_the_named_template_depends_on_the_tools_of_a_row(
 
 def test_named_templates_without_a_default_are_refused(checkpoint: Checkpoint) -> None:
     adapter = adapter_of(checkpoint("llama"), {"rag": "x", "tool_use": "y"})
-    with pytest.raises(ModelError, match=r"chat templates are rag, tool_use, and none of them is"):
+    with pytest.raises(ModelError, match=r"chat templates are rag, tool_use, and none is"):
         adapter.encode(row_of(PLAIN))
