@@ -350,7 +350,7 @@ def test_raw_prompts_keep_the_positions_of_their_images(checkpoint: Checkpoint) 
 
 def test_a_conversation_without_a_template_is_refused(checkpoint: Checkpoint) -> None:
     adapter = with_template(checkpoint("llama"), None).adapter
-    with pytest.raises(DataError, match=r"row r1, field 'prompt'.*no chat template.*Use a plain string"):
+    with pytest.raises(DataError, match=r"row r1, field 'prompt'.*no chat template.*Use a plain"):
         adapter.encode(row_for(CONVERSATIONS["turns"]))
 
 

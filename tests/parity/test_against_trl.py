@@ -1,4 +1,4 @@
-"""The same pairs, model and settings give the losses of TRL in every step.
+"""The same pairs, model and settings have the same losses as in TRL, in every step.
 
 `make test-parity` installs TRL separately. Intended differences are not compared: TRL's `sft` is a
 mean over the tokens of a batch, ours over responses; its `use_weighting` also divides by the
