@@ -12,6 +12,7 @@ from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel
+from unidpo_mm.modeling.references.kinds import make_reference, resolve_kind
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import (
     EncodedGroup,
@@ -59,6 +60,10 @@ def load_tiny(folder: Path, *, dtype: str = "float32", **options: Any) -> Loaded
 
 def logp_model_of(loaded: LoadedModel, *, chunk_size: int = 512) -> LogpModel:
     return LogpModel(loaded.model, chunk_size=chunk_size).eval()
+
+
+def build_reference(kind: Any, logp_model: LogpModel, adapter: Any) -> Any:
+    return make_reference(resolve_kind(kind, logp_model), logp_model, adapter)
 
 
 def make_image(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:

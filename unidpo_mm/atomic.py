@@ -5,7 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["sync_directory", "sync_tree", "write_text"]
+__all__ = ["sync_directory", "sync_tree", "umask", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,8 +56,11 @@ def sync_tree(folder: Path) -> None:
 
 def _mode(path: Path) -> int:
     """Return the permissions of a file, or those of a new file."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
+
+
+def umask() -> int:
+    """Return the permission bits that new files of this process lack."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

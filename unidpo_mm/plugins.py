@@ -90,16 +90,9 @@ LOSSES = Kind(
     noun="loss",
     where="loss.name",
     export="LOSS",
-    attributes=(
-        "name",
-        "config.__dataclass_fields__",
-        "unit",
-        "compute",
-        "terms",
-        "needs_reference",
-        "needs_scores",
-        "batch_dependent",
-        "initial_state",
+    attributes=tuple(
+        "name config.__dataclass_fields__ unit compute terms needs_reference needs_scores "
+        "batch_dependent initial_state".split()
     ),
     expected="an unidpo_mm.authoring.Loss, see docs/losses.md",
     package="unidpo_mm.losses",

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, load_tiny, logp_model_of, mixed_rows
+from builders import (
+    IMAGE_TYPES,
+    MODEL_TYPES,
+    batch_of,
+    build_reference,
+    load_tiny,
+    logp_model_of,
+    mixed_rows,
+)
 from torch import Tensor
 
 from unidpo_mm.adapter import Adapter
@@ -176,8 +184,6 @@ def test_other_losses_do_not_depend_on_their_batch(
 def test_the_gate_is_closed_for_every_pair_before_the_first_step(
     checkpoint: Checkpoint, model_type: str, dtype: str
 ) -> None:
-    from unidpo_mm.modeling.references.kinds import build_reference
-
     loaded = load_tiny(checkpoint(model_type), dtype=dtype)
     logp_model = logp_model_of(loaded).train()
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import load_tiny
+from builders import build_reference, load_tiny
 from peft import IA3Config, LoraConfig
 from torch import nn
 
@@ -22,7 +22,6 @@ from unidpo_mm.modeling.parts import (
     check_lora_parts,
     count_parameters,
 )
-from unidpo_mm.modeling.references.kinds import build_reference
 
 Checkpoint = Callable[[str], Path]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import batch_of, load_tiny, mixed_rows
+from builders import batch_of, build_reference, load_tiny, mixed_rows
 from peft import (
     IA3Config,
     LoHaConfig,
@@ -33,7 +33,6 @@ from unidpo_mm.modeling.references.kinds import (
     FrozenCopy,
     FrozenLora,
     LoraOff,
-    build_reference,
     reference_digest,
 )
 

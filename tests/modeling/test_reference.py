@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders import batch_of, load_tiny, logp_model_of, mixed_rows
+from builders import batch_of, build_reference, load_tiny, logp_model_of, mixed_rows
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.parts import LoraSettings, add_lora, freeze_parts
-from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff, build_reference
+from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]

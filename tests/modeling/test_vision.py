@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from builders import IMAGE_TYPES, encoded, load_tiny, logp_model_of, mixed_rows
+from builders import IMAGE_TYPES, build_reference, encoded, load_tiny, logp_model_of, mixed_rows
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import freeze_parts
-from unidpo_mm.modeling.references.kinds import FrozenCopy, build_reference
+from unidpo_mm.modeling.references.kinds import FrozenCopy
 from unidpo_mm.modeling.vision import ImageFeatures
 
 Checkpoint = Callable[[str], Path]

@@ -21,7 +21,6 @@ __all__ = [
     "gather_entries",
     "gather_objects",
     "maximum",
-    "maximum_on_host",
     "partial_state_loading",
     "sum_in_place",
     "true_everywhere",
@@ -37,16 +36,7 @@ def true_everywhere(condition: bool, device: torch.device) -> bool:
     return bool(result)
 
 
-def maximum(value: int, device: torch.device) -> int:
-    """Return the maximum of a number over all processes."""
-    if not _is_distributed():
-        return value
-    result = torch.tensor(value, device=device)
-    torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX)
-    return int(result)
-
-
-def maximum_on_host(values: Sequence[int]) -> list[int]:
+def maximum(values: Sequence[int]) -> list[int]:
     """Return the maximum of each value over all processes, without waiting for an accelerator.
 
     Args:

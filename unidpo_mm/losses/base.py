@@ -16,6 +16,7 @@ __all__ = [
     "Value",
     "always",
     "implicit_rewards",
+    "loss_output",
     "never",
     "require",
     "require_fraction",
@@ -122,3 +123,15 @@ def implicit_rewards(
     chosen = getattr(pairs.policy_chosen, which) - getattr(pairs.reference_chosen, which)
     rejected = getattr(pairs.policy_rejected, which) - getattr(pairs.reference_rejected, which)
     return beta * chosen, beta * rejected
+
+
+def loss_output(
+    per_unit: Tensor, chosen_rewards: Tensor, rejected_rewards: Tensor, **terms: Tensor
+) -> LossOutput:
+    """Return the output of a pair loss, with rewards and terms detached."""
+    return LossOutput(
+        per_unit=per_unit,
+        chosen_rewards=chosen_rewards.detach(),
+        rejected_rewards=rejected_rewards.detach(),
+        terms={name: values.detach() for name, values in terms.items()},
+    )

@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, require, require_positive
+from .base import (
+    Loss,
+    LossConfig,
+    Value,
+    always,
+    implicit_rewards,
+    loss_output,
+    require,
+    require_positive,
+)
 
 __all__ = ["LOSS", "BCOLossConfig"]
 
@@ -46,11 +55,8 @@ def _shift(chosen: Tensor, rejected: Tensor, counted: Tensor, config: BCOLossCon
 def _compute(pairs: PairLogps, config: BCOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     shift = _shift(chosen, rejected, pairs.weight > 0, config)
-    return LossOutput(
-        per_unit=-F.logsigmoid(chosen - shift) - F.logsigmoid(shift - rejected),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = -F.logsigmoid(chosen - shift) - F.logsigmoid(shift - rejected)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(

@@ -21,6 +21,7 @@ from .base import (
     Loss,
     always,
     implicit_rewards,
+    loss_output,
     require,
     require_fraction,
     require_nonnegative,
@@ -99,11 +100,12 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) ->
     used = counted & (sampled > 0)
     mean = values[used].mean() if bool(used.any()) else values.new_zeros(())
     scale = (1 + config.alpha * (mean - (state.mean or 0.0))).clamp(min=MINIMUM_SCALE)
-    return LossOutput(
-        per_unit=-sampled * F.logsigmoid(scale * margin),
-        chosen_rewards=chosen.detach(),  # in units of beta0, which does not change
-        rejected_rewards=rejected.detach(),
-        terms={"beta_scale": scale.expand_as(values), "drawn": (sampled > 0).to(values)},
+    return loss_output(
+        -sampled * F.logsigmoid(scale * margin),
+        chosen,  # in units of beta0, which does not change
+        rejected,
+        beta_scale=scale.expand_as(values),
+        drawn=(sampled > 0).to(values),
     )
 
 

@@ -19,6 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     require_fraction,
     require_positive,
 )
@@ -46,12 +47,9 @@ def _compute(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin = chosen - rejected
     flipped = config.label_smoothing
-    return LossOutput(
-        # eq. 7, smoothed
-        per_unit=-(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    # eq. 7, smoothed
+    loss = -(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(name="dpo", config=DPOLossConfig, unit="pair", compute=_compute, needs_reference=always)

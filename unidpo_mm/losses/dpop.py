@@ -19,6 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     require_nonnegative,
     require_positive,
 )
@@ -48,12 +49,8 @@ def _compute(pairs: PairLogps, config: DPOPLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     lost = (-chosen / config.beta).clamp(min=0)  # log(reference / policy) of the chosen response
     penalty = config.dpop_lambda * lost * (config.beta if config.penalty_in_beta else 1.0)
-    return LossOutput(
-        per_unit=-F.logsigmoid(chosen - rejected - penalty),  # eq. 3
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"lost_logp": lost.detach()},
-    )
+    loss = -F.logsigmoid(chosen - rejected - penalty)  # eq. 3
+    return loss_output(loss, chosen, rejected, lost_logp=lost)
 
 
 LOSS = Loss(

@@ -9,7 +9,7 @@ Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, a
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "HingeLossConfig"]
 
@@ -29,11 +29,8 @@ class HingeLossConfig(LossConfig):
 
 def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
-    return LossOutput(
-        per_unit=(1 - (chosen - rejected)).clamp(min=0),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = (1 - (chosen - rejected)).clamp(min=0)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(

@@ -10,7 +10,7 @@ does not discuss lengths.
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "IPOLossConfig"]
 
@@ -31,11 +31,8 @@ class IPOLossConfig(LossConfig):
 def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin = (chosen - rejected) / config.beta
-    return LossOutput(
-        per_unit=(margin - 1 / (2 * config.beta)) ** 2,  # eq. 17
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = (margin - 1 / (2 * config.beta)) ** 2  # eq. 17
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(name="ipo", config=IPOLossConfig, unit="pair", compute=_compute, needs_reference=always)

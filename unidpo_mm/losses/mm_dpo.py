@@ -19,6 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     require_nonnegative,
     require_positive,
 )
@@ -51,12 +52,8 @@ def _compute(pairs: PairLogps, config: MMDPOLossConfig) -> LossOutput:
     scale = 1 + config.scaling_weight * -torch.expm1(-config.scaling_rate * margin)
     # logged rewards are unscaled, so that all pairs have the same unit
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
-    return LossOutput(
-        per_unit=-F.logsigmoid(scale * (chosen - rejected)),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"beta_scale": scale.detach()},
-    )
+    loss = -F.logsigmoid(scale * (chosen - rejected))
+    return loss_output(loss, chosen, rejected, beta_scale=scale)
 
 
 LOSS = Loss(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, never, require_positive
+from .base import Loss, LossConfig, Value, loss_output, never, require_positive
 
 __all__ = ["LOSS", "ORPOLossConfig"]
 
@@ -42,11 +42,9 @@ def _compute(pairs: PairLogps, config: ORPOLossConfig) -> LossOutput:
     chosen, rejected = pairs.policy_chosen.mean, pairs.policy_rejected.mean
     log_odds_ratio = _log_odds(chosen) - _log_odds(rejected)
     odds_term = -F.logsigmoid(log_odds_ratio)  # eq. 7
-    return LossOutput(
-        per_unit=-chosen + config.beta * odds_term,  # eq. 6
-        chosen_rewards=(config.beta * chosen).detach(),
-        rejected_rewards=(config.beta * rejected).detach(),
-        terms={"log_odds_ratio": log_odds_ratio.detach()},
+    loss = -chosen + config.beta * odds_term  # eq. 6
+    return loss_output(
+        loss, config.beta * chosen, config.beta * rejected, log_odds_ratio=log_odds_ratio
     )
 
 

@@ -19,6 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     require_fraction,
     require_positive,
 )
@@ -46,11 +47,8 @@ def _compute(pairs: PairLogps, config: RobustLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin, flipped = chosen - rejected, config.label_smoothing
     as_labeled, as_flipped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
-    return LossOutput(
-        per_unit=((1 - flipped) * as_labeled - flipped * as_flipped) / (1 - 2 * flipped),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = ((1 - flipped) * as_labeled - flipped * as_flipped) / (1 - 2 * flipped)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, never, require, require_positive
+from .base import Loss, LossConfig, Value, loss_output, never, require, require_positive
 
 __all__ = ["LOSS", "SimPOLossConfig"]
 
@@ -34,11 +34,8 @@ def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
     chosen_rewards = config.beta * pairs.policy_chosen.mean
     rejected_rewards = config.beta * pairs.policy_rejected.mean
     margin = chosen_rewards - rejected_rewards
-    return LossOutput(
-        per_unit=-F.logsigmoid(margin - config.simpo_gamma),  # eq. 6
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-    )
+    loss = -F.logsigmoid(margin - config.simpo_gamma)  # eq. 6
+    return loss_output(loss, chosen_rewards, rejected_rewards)
 
 
 LOSS = Loss(

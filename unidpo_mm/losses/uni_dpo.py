@@ -26,6 +26,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     require,
     require_nonnegative,
     require_positive,
@@ -91,11 +92,9 @@ def uni_dpo_loss(
         w_perf = w_perf.detach()
     nll = -gate * policy_chosen_logps  # eq. 11
     preference = -w_qual * w_perf * F.logsigmoid(chosen_rewards - rejected_rewards)
-    return LossOutput(
-        per_unit=preference + nll_lambda * nll,  # eq. 4
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-        terms={"w_qual": w_qual.detach(), "w_perf": w_perf.detach(), "nll_gate": gate.detach()},
+    loss = preference + nll_lambda * nll  # eq. 4
+    return loss_output(
+        loss, chosen_rewards, rejected_rewards, w_qual=w_qual, w_perf=w_perf, nll_gate=gate
     )
 
 
@@ -164,11 +163,9 @@ def _compute(pairs: PairLogps, config: UniDPOLossConfig) -> LossOutput:
     if config.nll_once and pairs.chosen_pairs is not None:
         nll = nll / pairs.chosen_pairs
     preference = -w_qual * w_perf * F.logsigmoid(reward_margin)
-    return LossOutput(
-        per_unit=preference + (config.nll_lambda * gate + config.sft_weight) * nll,  # eq. 4
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-        terms={"w_qual": w_qual.detach(), "w_perf": w_perf.detach(), "nll_gate": gate.detach()},
+    loss = preference + (config.nll_lambda * gate + config.sft_weight) * nll  # eq. 4
+    return loss_output(
+        loss, chosen_rewards, rejected_rewards, w_qual=w_qual, w_perf=w_perf, nll_gate=gate
     )
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "WPOLossConfig"]
 
@@ -36,12 +36,8 @@ class WPOLossConfig(LossConfig):
 def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     weight = torch.exp(pairs.policy_chosen.mean + pairs.policy_rejected.mean).detach()
-    return LossOutput(
-        per_unit=-weight * F.logsigmoid(chosen - rejected),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"w_wpo": weight},
-    )
+    loss = -weight * F.logsigmoid(chosen - rejected)
+    return loss_output(loss, chosen, rejected, w_wpo=weight)
 
 
 LOSS = Loss(

@@ -136,10 +136,7 @@ def enable_checkpointing(
     """
     inner: Any = getattr(model, "get_base_model", lambda: model)()
     settings = {**(kwargs or {}), "use_reentrant": False}
-    if hasattr(inner, "activation_checkpointing_enable"):
-        inner.activation_checkpointing_enable(activation_checkpointing_kwargs=settings, **options)
-    else:  # older transformers
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    inner.activation_checkpointing_enable(activation_checkpointing_kwargs=settings, **options)
     inner.disable_input_require_grads()
     for layer in (*_layers_without_backward(inner), *decoder_layers(inner)[-1:]):
         layer.gradient_checkpointing = False

@@ -142,10 +142,10 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
             model.
     """
     if name is not None:
-        family = _loaded(name)
+        family: AdapterFamily = load_family(name)
         _check_choice(config, family)
         return family
-    candidates = [_loaded(name) for name in plugin_names(FAMILIES)]
+    candidates: list[AdapterFamily] = [load_family(name) for name in plugin_names(FAMILIES)]
     by_type = [family for family in candidates if config.model_type in family.model_types]
     if by_type:
         return by_type[0]
@@ -364,11 +364,6 @@ def reload_weights(model: Any, folder: str | Path) -> None:
     if wrong:
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
-
-
-def _loaded(name: str) -> AdapterFamily:
-    family: AdapterFamily = load_family(name)
-    return family
 
 
 def _cannot_read(source: ModelSource, error: Exception) -> ModelError:

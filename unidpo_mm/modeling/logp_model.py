@@ -120,12 +120,6 @@ class LogpModel(nn.Module):
         """Enable checkpointing of layers that gradients flow through; called by the trainer."""
         enable_checkpointing(self.model, activation_checkpointing_kwargs, **options)
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        """Do the same under the name that older versions of transformers use."""
-        enable_checkpointing(self.model, gradient_checkpointing_kwargs, **options)
-
     def checked(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the inputs that the model accepts; raise an error for those it would ignore."""
         if self._takes_any:

@@ -212,7 +212,8 @@ class _Matcher:
             self.problems.append(Problem(where, problem, remedy))
         elif all(map(self.is_frozen, matched)):
             problem = f"'{target}' matches only modules that do not train ({self._frozen_text()})"
-            unfrozen = [part for part in self.frozen if part not in _parts(matched, self.family)]
+            parts = {part_of(name, self.family.parts) for name in matched}
+            unfrozen = [part for part in self.frozen if part not in parts]
             remedy = f"Remove it, or set {self.keys.freeze} to {unfrozen} to adapt them"
             self.problems.append(Problem(where, problem, remedy))
 
@@ -263,10 +264,6 @@ class _Matcher:
 def _ending(names: Iterable[str], end: str) -> list[str]:
     """Return the names that PEFT matches with a target: equal to it or ending in it after a dot."""
     return [name for name in names if name == end or name.endswith(f".{end}")]
-
-
-def _parts(names: Iterable[str], family: AdapterFamily) -> set[Part]:
-    return {part_of(name, family.parts) for name in names}
 
 
 def _alternatives(names: Iterable[str]) -> str:

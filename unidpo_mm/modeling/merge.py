@@ -1,7 +1,6 @@
 """Merge a LoRA adapter into its base model and save a model that needs no PEFT."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..adapter import AdapterFamily
+from ..atomic import umask
 from ..errors import ModelError, Problem
 from .load import ModelSource, family_for, load_config, load_processor, load_weights
 from .lora_directory import is_adapter_directory
@@ -187,7 +187,7 @@ def _complete_or_absent(output: Path) -> Iterator[Path]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        directory.chmod(0o777 & ~_umask())
+        directory.chmod(0o777 & ~umask())
     except OSError as error:
         raise _not_written(output, error) from error
     try:
@@ -203,10 +203,3 @@ def _complete_or_absent(output: Path) -> Iterator[Path]:
 def _not_written(output: Path, error: OSError) -> ModelError:
     problem = f"'{output}' cannot be written ({error.strerror or error})"
     return ModelError(Problem("--output", problem, "Choose a writable directory with space"))
-
-
-def _umask() -> int:
-    """Return the permission bits that new files of this process lack."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

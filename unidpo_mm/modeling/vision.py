@@ -140,15 +140,8 @@ def takes_features(base: nn.Module) -> bool:
 
 
 def trains_vision(model: Any) -> bool:
-    """Return whether anything between pixels and language model trains.
-
-    Args:
-        model: A transformers model with an output head, without PEFT around it.
-    """
-    decoder = model.get_decoder()
-    inside = {id(parameter) for parameter in decoder.parameters()}
-    inside |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    return any(p.requires_grad and id(p) not in inside for p in model.parameters())
+    """Return whether anything between pixels and language model trains, see `vision_weights`."""
+    return any(tensor.requires_grad for _, tensor in vision_weights(model))
 
 
 def with_features(
@@ -212,7 +205,11 @@ def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and tensor of the weights between pixels and language model."""
+    """Yield name and tensor of the weights between pixels and language model.
+
+    Args:
+        model: A transformers model with an output head, without PEFT around it.
+    """
     decoder = {id(p) for p in model.get_decoder().parameters()}
     decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -64,7 +64,7 @@ class MemoryPolicy(TrainerCallback):
         budget = parse_memory(args.memory) or _free_memory(trainer)
         most = max(max_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
-        count = maximum(count, args.device)
+        (count,) = maximum([count])
         model = trainer.parts.logp_model.model
         if count:
             enable_checkpointing(model)

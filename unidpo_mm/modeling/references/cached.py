@@ -171,9 +171,9 @@ def reference_fingerprint(
 
 def _adapter_of(source: Reference, model: Any) -> str | None:
     """Return the LoRA adapter that the reference uses; `None` for the base model alone."""
-    if isinstance(source, LoraOff) or not is_peft_model(model):
-        return None
-    return source.name if isinstance(source, FrozenLora) else active_adapter(model)
+    if isinstance(source, FrozenLora | LoraOff):
+        return source.name
+    return active_adapter(model) if is_peft_model(model) else None
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:

@@ -39,7 +39,6 @@ __all__ = [
     "Reference",
     "ReferenceKind",
     "ResolvedKind",
-    "build_reference",
     "make_reference",
     "reference_digest",
     "resolve_kind",
@@ -98,50 +97,16 @@ class FrozenCopy:
         )
 
 
-class LoraOff:
-    """The policy with its LoRA adapter switched off: the base model, without a second model.
+class _OtherAdapter:
+    """The policy with another LoRA adapter, or none, on the same base model.
 
     Args:
-        logp_model: The policy, a PEFT model inside.
+        logp_model: The policy, with a PEFT model inside.
         adapter: Turns batches into forward inputs.
-
-    Raises:
-        ModelError: If the LoRA adapter changed the weights of the base model when it was made.
+        name: The LoRA adapter to use; `None` for the base model.
     """
 
-    def __init__(self, logp_model: LogpModel, adapter: Adapter) -> None:
-        self.peft_model: Any = logp_model.model
-        self.adapter = adapter
-        self.separate_vision = _adapts_vision(logp_model)
-        changed_by = changes_base_weights(self.peft_model)
-        if changed_by is not None:
-            problem = (
-                f"init_lora_weights='{changed_by}' changed the base model's weights, so the model "
-                "without its LoRA adapter is not the base model"
-            )
-            remedy = "Set train.reference to auto, or pass the base model as ref_model"
-            raise ModelError(Problem("train.reference", problem, remedy))
-
-    @torch.no_grad()
-    def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
-    ) -> Tensor:
-        """Return the log-probs [M] of the base model."""
-        shared = None if self.separate_vision else images
-        with using_adapter(self.peft_model, None), _evaluating(policy):
-            return compute_logps(policy, self.adapter, batch, shared)
-
-
-class FrozenLora:
-    """The policy with another LoRA adapter, which does not train, on the same base model.
-
-    Args:
-        logp_model: The policy, a PEFT model inside.
-        adapter: Turns batches into forward inputs.
-        name: Name of the LoRA adapter to use.
-    """
-
-    def __init__(self, logp_model: LogpModel, adapter: Adapter, name: str) -> None:
+    def __init__(self, logp_model: LogpModel, adapter: Adapter, name: str | None = None) -> None:
         self.peft_model: Any = logp_model.model
         self.adapter = adapter
         self.name = name
@@ -151,24 +116,35 @@ class FrozenLora:
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return the log-probs [M] with the frozen LoRA adapter."""
+        """Return the log-probs [M] with the other adapter."""
         shared = None if self.separate_vision else images
         with using_adapter(self.peft_model, self.name), _evaluating(policy):
             return compute_logps(policy, self.adapter, batch, shared)
 
 
-def build_reference(kind: ReferenceKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
-    """Return a reference with the current weights of the policy; call before the first step.
+class FrozenLora(_OtherAdapter):
+    """The policy with a LoRA adapter that does not train."""
 
-    Args:
-        kind: See `resolve_kind`, which is applied to it.
-        logp_model: The policy, not yet prepared.
-        adapter: Turns batches into forward inputs.
+    name: str
+
+
+class LoraOff(_OtherAdapter):
+    """The policy with its LoRA adapter switched off: the base model, without a second model.
 
     Raises:
-        ModelError: If the kind does not fit the model.
+        ModelError: If the LoRA adapter changed the weights of the base model when it was created.
     """
-    return make_reference(resolve_kind(kind, logp_model), logp_model, adapter)
+
+    def __init__(self, logp_model: LogpModel, adapter: Adapter) -> None:
+        super().__init__(logp_model, adapter)
+        changed_by = changes_base_weights(self.peft_model)
+        if changed_by is not None:
+            problem = (
+                f"init_lora_weights='{changed_by}' changed the base model's weights, so the model "
+                "without its LoRA adapter is not the base model"
+            )
+            remedy = "Set train.reference to auto, or pass the base model as ref_model"
+            raise ModelError(Problem("train.reference", problem, remedy))
 
 
 def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
@@ -178,7 +154,9 @@ def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) 
     if kind == "frozen_lora":
         return FrozenLora(logp_model, adapter, copy_adapter(logp_model.model))
     separate_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
-    return FrozenCopy(_copy(logp_model), adapter, separate_vision=separate_vision)
+    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}  # shared
+    copied = copy.deepcopy(logp_model, dict(frozen))
+    return FrozenCopy(copied, adapter, separate_vision=separate_vision)
 
 
 def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
@@ -230,12 +208,6 @@ def reference_digest(reference: Reference | None) -> str:
 def _digest_of(model: Any, name: str) -> str:
     tensors = ((key, tensor) for adapter, key, tensor in adapter_tensors(model) if adapter == name)
     return weights_fingerprint(tensors, describe_adapter(model, name))
-
-
-def _copy(logp_model: LogpModel) -> LogpModel:
-    """Return a copy that shares all frozen weights with the policy."""
-    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}
-    return copy.deepcopy(logp_model, dict(frozen))
 
 
 def _adapts_vision(logp_model: LogpModel) -> bool:
