@@ -373,7 +373,9 @@ def test_no_token_spans_prompt_and_response(checkpoint: Checkpoint, model_type: 
     example = row("r", "A red squ", ("are", "id"), (2.0, 1.0), images=images)
     group = loaded.adapter.encode(example)
     alone = tokenizer("A red squ")["input_ids"]
-    assert tokenizer("A red square")["input_ids"][: len(alone)] != alone  # they do merge
+    assert (
+        tokenizer("A red square")["input_ids"][: len(alone)] != alone
+    )  # as one text the tokens merge
     assert group.prompt_ids.tolist()[-len(alone) :] == alone
     assert torch.equal(group.prompt_ids, loaded.adapter.encode_prompt(example).prompt_ids)
     for ids, text in zip(group.response_ids, ("are", "id"), strict=True):

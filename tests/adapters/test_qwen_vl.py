@@ -21,7 +21,7 @@ def patches(adapter: Any, size: tuple[int, int]) -> int:
     group = adapter.encode(row("a", "What is it?", images=[make_image(1, size)]))
     grid = group.image_extras["image_grid_thw"]
     assert group.image_extras["pixel_values"].shape[0] == int(grid.prod())
-    assert group.image_tokens == int(grid.prod()) // 4  # 2 x 2 patches make a token
+    assert group.image_tokens == int(grid.prod()) // 4  # a token per 2 x 2 patches
     return int(grid.prod())
 
 
@@ -117,7 +117,7 @@ def test_positions_distinguish_height_and_width(
     model: Any = loaded.model.eval()
     with torch.no_grad():
         features = model.model.get_image_features(inputs["pixel_values"], grid, return_dict=True)
-        # the tower looks at the grid too: from here on it sees the same, whatever the grid
+        # the tower also depends on the grid: from here on its output is fixed
         monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: features)
         wide = model(**inputs, image_grid_thw=grid).logits
         tall = model(**inputs, image_grid_thw=grid[:, [0, 2, 1]]).logits
@@ -128,7 +128,7 @@ def test_positions_distinguish_height_and_width(
         )
         flat = [model(**inputs, image_grid_thw=g).logits for g in (grid, grid[:, [0, 2, 1]])]
     assert not torch.allclose(wide, tall, atol=1e-4)
-    assert torch.equal(*flat)  # without such positions nothing differs
+    assert torch.equal(*flat)  # without such positions they are equal
 
 
 @every_type

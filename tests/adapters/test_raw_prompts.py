@@ -91,7 +91,7 @@ def test_a_response_tokenized_separately_gets_no_extra_space(checkpoint: Checkpo
     assert tokens == [["a", "r", "e", "</s>"], ["i", "d", "</s>"]]
 
 
-# ---- prompts that carry a template ----
+# ---- prompts that contain a template ----
 
 TEMPLATED = {
     "chatml": f"{BOS}user\nHi{EOS}\n{BOS}assistant\n",
@@ -150,7 +150,7 @@ def test_a_response_that_ends_its_turn_gives_a_warning(
     assert "prompt_style: raw" in record.getMessage()
 
 
-# ---- what the model has no room for ----
+# ---- sizes of the model ----
 
 
 def test_the_error_of_a_token_without_an_embedding_names_its_field(checkpoint: Checkpoint) -> None:

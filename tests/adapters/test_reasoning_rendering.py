@@ -81,7 +81,7 @@ def test_a_response_that_the_template_changes_is_refused_or_kept_unchanged(
     assert "keep" in error.value.problems[0].remedy
 
     prompt, kept = encoded(adapter, row_of(responses, reasoning="keep"))
-    if prompt.endswith("<think>\n"):  # the prompt has written the tag already
+    if prompt.endswith("<think>\n"):  # the prompt contains the tag
         responses = tuple(text.removeprefix("<think>") for text in responses)
     assert [text.rstrip() for text in kept] == [text + END for text in responses]
     if "off" in case:
@@ -234,7 +234,7 @@ def test_reserved_variables_are_refused(variables: Any, message: str) -> None:
         AdapterOptions(chat_template_kwargs=variables)
 
 
-# ---- templates that refuse ----
+# ---- templates that refuse a row ----
 
 
 @pytest.mark.parametrize(

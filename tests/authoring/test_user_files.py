@@ -142,7 +142,7 @@ def test_every_kind_has_the_same_errors_for_files(
 
 
 def test_another_package_can_define_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    package = tmp_path / "shelf_of_tests"
+    package = tmp_path / "books_of_tests"
     package.mkdir()
     (package / "__init__.py").write_text("PLUGIN_API = 1")
     (package / "first.py").write_text("BOOK = 'a string'")
@@ -154,11 +154,11 @@ def test_another_package_can_define_a_kind(tmp_path: Path, monkeypatch: pytest.M
         export="BOOK",
         attributes=("title",),
         expected="a string",
-        package="shelf_of_tests",
+        package="books_of_tests",
         group="tests.books",
         error=UniDPOError,
     )
-    assert plugin_names(kind) == {"first": "shelf_of_tests.first"}
+    assert plugin_names(kind) == {"first": "books_of_tests.first"}
     assert load(kind, "first") == "a string"
     with pytest.raises(UniDPOError, match=r"--book: unknown book 'frst', did you mean 'first'\?"):
         load(kind, "frst")

@@ -248,7 +248,7 @@ def test_the_recorded_cases_open_the_gate_for_some_pairs_and_not_for_others() ->
         assert 0 < gate.terms["nll_gate"].sum() < len(case["inputs"]["score_chosen"])
 
 
-# ---- the table of the method's reference, section 2.8 ----
+# ---- the table in section 2.8 of the reference ----
 
 TABLE = [
     [-1.0, -0.5, -2.0, -0.8],

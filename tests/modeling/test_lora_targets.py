@@ -180,6 +180,6 @@ def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> 
         assert counts["vision_tower"].total == plain["vision_tower"]
         assert counts["language_model"].total == plain["language_model"] + added
         assert counts["language_model"].trainable == added
-        with torch.no_grad():  # a reference that is a second adapter is not counted either
+        with torch.no_grad():  # a second adapter for the reference is not counted
             next(p for n, p in model.named_parameters() if ".lora_B." in n).add_(1)
         build_reference("auto", LogpModel(model), tiny.adapter)

@@ -119,7 +119,7 @@ def test_the_number_format_is_that_of_the_base_or_the_chosen_one(
     assert config["dtype"] == "bfloat16"
 
 
-# ---- nothing is overwritten, nothing is left half-written ----
+# ---- existing and incomplete output ----
 
 
 def test_a_directory_with_files_is_never_overwritten(

@@ -202,7 +202,7 @@ def test_training_mode_is_deterministic_without_dropout(tmp_path: Path) -> None:
         with torch.no_grad():
             return [compute_logps(logp_model, loaded.adapter, batch) for _ in range(2)]
 
-    assert not torch.equal(*twice())  # dropout was there
+    assert not torch.equal(*twice())  # with dropout
     disable_dropout(logp_model)
     assert torch.equal(*twice())
 
@@ -220,7 +220,7 @@ def test_disable_dropout_includes_attention_dropout(tmp_path: Path) -> None:
     assert torch.equal(*still)
 
 
-# ---- the scoring module ----
+# ---- LogpModel ----
 
 
 def test_a_model_without_a_head_is_refused() -> None:

@@ -125,7 +125,7 @@ def test_the_reference_is_the_model_as_it_was_passed(
     batch = batch_of(llama, mixed_rows(images=False))
     with torch.no_grad():
         first = compute_logps(logp_model.eval(), llama.adapter, batch)
-        with using_adapter(model, None):  # the reference of old
+        with using_adapter(model, None):  # not the reference
             bare = compute_logps(logp_model, llama.adapter, batch)
     assert (first - bare).abs().max() > 1e-3
     reference = build_reference("auto", logp_model.train(), llama.adapter)
@@ -242,9 +242,7 @@ def test_ddp_trains_with_a_frozen_lora_adapter(llama: LoadedModel, tmp_path: Pat
     try:
         logp_model = LogpModel(trained(adapted(llama, lora())))
         reference = build_reference("auto", logp_model, llama.adapter)
-        wrapped = DistributedDataParallel(
-            logp_model
-        )  # every trainable weight has to get a gradient
+        wrapped = DistributedDataParallel(logp_model)  # every trainable weight must get a gradient
         batch = batch_of(llama, mixed_rows(images=False))
         for _ in range(2):
             reference.token_logps(wrapped, batch)
@@ -254,7 +252,7 @@ def test_ddp_trains_with_a_frozen_lora_adapter(llama: LoadedModel, tmp_path: Pat
         dist.destroy_process_group()
 
 
-# ---- refusals ----
+# ---- unsupported models ----
 
 
 def disabled(loaded: LoadedModel) -> Any:

@@ -51,7 +51,7 @@ def test_the_reference_equals_the_initial_policy_before_and_after_training(
     policy = compute_logps(logp_model, loaded.adapter, batch)
     assert torch.equal(before, expected)
     assert torch.equal(after, expected)
-    assert (policy - expected).abs().max() > 1e-2  # the policy has moved
+    assert (policy - expected).abs().max() > 1e-2  # the policy has changed
     assert not before.requires_grad
     assert policy.requires_grad
 
@@ -116,7 +116,7 @@ def test_lora_off_switches_the_lora_adapter_on_again(checkpoint: Checkpoint) -> 
     assert [n for n, p in logp_model.named_parameters() if p.requires_grad] == names
 
 
-# ---- the choice ----
+# ---- the choice of a kind ----
 
 
 def test_auto_is_lora_off_if_only_a_lora_adapter_trains(checkpoint: Checkpoint) -> None:

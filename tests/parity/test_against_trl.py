@@ -118,7 +118,7 @@ def test_plain_strings_are_the_same_without_a_template(
     ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", prompt_style="raw")
     assert ours == pytest.approx(theirs, abs=1e-4)
     templated = our_losses(folder, rows, tmp_path, loss_type="sigmoid")
-    assert templated != pytest.approx(theirs, abs=1e-4)  # what the page warns of
+    assert templated != pytest.approx(theirs, abs=1e-4)  # as documented
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "llava"])

@@ -121,7 +121,7 @@ def test_loss_and_gradient_are_trls(
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
     folder, rows = checkpoint(model_type), groups(images=model_type != "llama", responses=responses)
     expected = theirs(folder, rows, tmp_path)
-    assert abs(expected[0] - 0.693) > 1e-3  # the weights were moved
+    assert abs(expected[0] - 0.693) > 1e-3  # the weights differ from the reference
     live = ours(folder, rows, tmp_path, layout="packed")
     assert_same(live, expected)
     settings_ = {"layout": "joined", "reference": "cached", "reference_build": "first_epoch"}

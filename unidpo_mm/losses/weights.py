@@ -1,10 +1,10 @@
 """The pair weights of Uni-DPO and the gate of its calibrated NLL.
 
-Uni-DPO multiplies the DPO loss of a pair by two weights. The *quality weight* is large if the scores
-of the two responses are far apart. The *performance weight* is large while the policy does not
-separate the two responses yet, and shrinks as it learns to. The *calibrated NLL* is a likelihood
-term that a gate switches on for good chosen responses whose likelihood has dropped below the
-reference.
+Uni-DPO multiplies the DPO loss of a pair by two weights. The *quality weight* is large if the
+scores of the two responses are far apart. The *performance weight* is large while the policy does
+not separate the two responses yet, and shrinks as it learns to. The *calibrated NLL* is a
+likelihood term that a gate switches on for good chosen responses whose likelihood has dropped below
+the reference.
 
 Equation numbers are those of the paper, arXiv 2506.10054. Everything is [P], one entry per
 preference pair; parameters are numbers or tensors [P].
