@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-peers test-kits test-browser test-compat bench check format clean
+.PHONY: help demo test faults test-slow test-parity test-kits test-browser test-compat bench check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -32,8 +32,8 @@ test: $(READY) ## the fast tests, offline
 test-slow: $(READY) ## the slow tests, offline
 	$(PYTEST) -m "slow and not gpu and not network" $(ARGS)
 
-test-peers: $(VENV)/peers/.ready ## the comparison with TRL, step by step
-	PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m pytest -m peers $(ARGS)
+test-parity: $(VENV)/parity/.ready ## the comparison with TRL, step by step
+	PYTHONPATH=$(CURDIR)/$(VENV)/parity $(BIN)/python -m pytest -m parity $(ARGS)
 
 test-kits: $(VENV)/kits/.ready ## the comparison of scores with VLMEvalKit's and lmms-eval's functions
 	PYTHONPATH=$(CURDIR)/$(VENV)/kits $(BIN)/python -m pytest -m kits $(ARGS)
@@ -48,8 +48,8 @@ test-compat: $(VENV)/lowest/.ready $(VENV)/newest/.ready ## the fast tests with 
 	PYTHONPATH=$(CURDIR)/$(VENV)/lowest $(PYTEST) $(ARGS)
 	PYTHONPATH=$(CURDIR)/$(VENV)/newest $(PYTEST) $(ARGS)
 
-bench: $(VENV)/peers/.ready ## time and memory of a step beside TRL's
-	PYTHONPATH=$(CURDIR)/$(VENV)/peers HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/preference_step.py $(ARGS)
+bench: $(VENV)/parity/.ready ## time and memory of a step beside TRL's
+	PYTHONPATH=$(CURDIR)/$(VENV)/parity HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/preference_step.py $(ARGS)
 
 # Laid over the environment without their dependencies, so that they cannot change it.
 $(VENV)/%/.ready: tests/versions/%.txt $(READY)

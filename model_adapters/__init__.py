@@ -1,7 +1,7 @@
 """Model families, one module each, found by file name.
 
-A module exports `ADAPTER`, an `unidpo_mm.adapter.AdapterFamily`. Modules whose name starts with an
-underscore hold shared functions. To add a family, see CONTRIBUTING.md.
+A module exports `ADAPTER`, an `unidpo_mm.adapter.AdapterFamily`. Modules whose names start with an
+underscore contain shared functions. CONTRIBUTING.md describes how to add a family.
 """
 
 __all__ = ["PLUGIN_API"]

@@ -1,4 +1,4 @@
-"""Chat templates: which one applies, and what it renders for one row."""
+"""Chat templates: choosing the one for a row, and rendering the row with it."""
 
 import functools
 import json
@@ -23,14 +23,14 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
     Args:
         renderer: A processor or a tokenizer.
         tokenizer: The tokenizer behind it.
-        tools: Whether the row shows tools to the model.
+        tools: Whether the row has tools.
 
     Returns:
-        The template; None if the model has none. Of several named templates, ``tool_use`` for a row
-        with tools and ``default`` otherwise.
+        The template; `None` if the model has none. Of several named templates, ``tool_use`` for a
+        row with tools and ``default`` otherwise.
 
     Raises:
-        ModelError: If there are several templates and none of them is the default.
+        ModelError: If there are several templates and no default.
     """
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if template is None or isinstance(template, str):
@@ -47,17 +47,17 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
     if len(by_name) == 1:
         return next(iter(by_name.values()))
     names = ", ".join(sorted(by_name)) or "none"
-    problem_text = f"its chat templates are {names}, and none of them is named '{DEFAULT}'"
+    problem_text = f"its chat templates are {names}, and none is named '{DEFAULT}'"
     remedy = "Set chat_template of the processor or tokenizer to one of them and save it"
     raise ModelError(Problem("processing_class", problem_text, remedy))
 
 
 @functools.lru_cache(maxsize=32)
 def template_variables(template: str) -> frozenset[str] | None:
-    """Return the names of the variables that a template reads; None if it cannot be parsed."""
+    """Return the names of the variables in a template; `None` if it cannot be parsed."""
     from jinja2 import Environment, TemplateError, meta
 
-    # as transformers sets up its own: loop controls, and a block that marks generated text
+    # as in transformers: loop controls, and a block that marks generated text
     environment = Environment(extensions=["jinja2.ext.loopcontrols", _generation_block()])
     try:
         return frozenset(meta.find_undeclared_variables(environment.parse(template)))
@@ -66,7 +66,7 @@ def template_variables(template: str) -> frozenset[str] | None:
 
 
 def _generation_block() -> Any:
-    """Return the jinja extension that reads ``generation`` blocks as their content."""
+    """Return the jinja extension that parses ``generation`` blocks as their content."""
     from jinja2 import nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
@@ -82,14 +82,14 @@ def _generation_block() -> Any:
 
 
 class Dialogue:
-    """One row as its chat template renders it.
+    """A row as rendered by its chat template.
 
     Args:
         row: The row.
         renderer: The processor or tokenizer that has `apply_chat_template`.
         template: The template.
         options: The options of the run.
-        as_parts: Whether the content of a message is a list of parts, as processors take it.
+        as_parts: Whether the content of a message is a list of parts, as for processors.
         notices: Where warnings go.
 
     Raises:
@@ -114,7 +114,7 @@ class Dialogue:
             self._arguments["tools"] = json.loads(row.tools)
 
     def prompt(self) -> str:
-        """Return the generation prompt: the conversation up to where the model responds.
+        """Return the generation prompt: the conversation up to the response of the model.
 
         Raises:
             DataError: If the template refuses the row.
@@ -122,7 +122,7 @@ class Dialogue:
         return self._render(self._turns, "prompt", generation=True)
 
     def with_response(self, text: str, field: str) -> str:
-        """Return the whole conversation, with a response as its last turn.
+        """Return the complete conversation, with a response as its last turn.
 
         Raises:
             DataError: If the template refuses the row.
@@ -163,7 +163,7 @@ class Dialogue:
         )
 
     def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
-        """Return the variables for the template, without those that it never reads."""
+        """Return the variables for the template that it uses."""
         of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
         problems = template_kwargs_problems(
             of_row, f"{self.row.where}, field 'chat_template_kwargs'"

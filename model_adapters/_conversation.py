@@ -1,9 +1,9 @@
-"""Renders a row as text: the generation prompt, and what follows it for each response.
+"""Render a row as text: the generation prompt, and the continuation for each response.
 
-Nothing here knows a family. The prompt is exactly what generation starts from. What follows it is
-what the chat template renders for a response, and each response must be in it unchanged: a template
-may put text before and after a response, but some also remove reasoning from it, and training would
-then silently learn another text than the data hold.
+The prompt is exactly the text that generation starts from. A continuation is what the chat template
+renders for a response, and it must contain the response unchanged. A template may add text before
+and after a response; but some also remove reasoning from it, and the model would silently be
+trained on another text than that in the data.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from ._tokens import Rendered, Span, first_tokens
 
 __all__ = ["fit_responses", "longest_row", "render", "uses_template"]
 
-STAND_IN = "unidpo0stands0in0for0a0response"
-"""A response that no template changes; where it is rendered, the frame of every response ends."""
+PROBE = "unidpo0stands0in0for0a0response"
+"""A response that no template changes, which shows the text before and after every response."""
 EXCERPT = 60
-"""Characters of a rendered text in messages."""
+"""Maximum characters of a rendered text in messages."""
 LONGEST_TAG = 80
-"""Characters of the longest opening tag of a reasoning block."""
+"""Maximum characters of an opening tag of a reasoning block."""
 
 
 def uses_template(row: PreferenceRow, template: str | None, options: AdapterOptions) -> bool:
@@ -59,17 +59,17 @@ def render(
 
     Args:
         row: The row.
-        renderer: What has `apply_chat_template`: a processor or a tokenizer.
+        renderer: The processor or tokenizer that has `apply_chat_template`.
         tokenizer: The tokenizer behind it.
-        options: How to render.
-        placeholder: The text of an image where no template is used; None for families without
+        options: The options of the run.
+        placeholder: The text of an image if no template is used; `None` for families without
             images, whose templates take messages as strings.
-        responses: The responses to render, the first ones of the row; none for the prompt alone.
+        responses: The responses to render, the first ones of the row; empty for the prompt alone.
         notices: Where warnings go.
 
     Raises:
-        DataError: If the chat template refuses the row or changes a response; with the problems of
-            all responses.
+        DataError: If the chat template refuses the row or changes a response; with the problems
+            of all responses.
     """
     template = template_of(renderer, tokenizer, tools=bool(row.tools))
     as_parts = placeholder is not None
@@ -97,14 +97,14 @@ def render(
     _warn_of_changed_messages(row, prompt, notices)
     warn_of_templated_text(row, prompt, continuations, notices)
     bos = tokenizer.bos_token
-    # As the libraries do it: a tokenizer's template writes every special token itself, a
-    # processor's may leave the first one to the tokenizer.
+    # as in transformers: a tokenizer's template writes all special tokens, a processor's may leave
+    # the first one to the tokenizer
     adds_first_tokens = as_parts and not (bos and prompt.startswith(bos))
     return Rendered(prompt, tuple(continuations), adds_first_tokens)
 
 
 class _ResponseTurns:
-    """Renders what follows the generation prompt of one row.
+    """The continuations of the generation prompt of one row.
 
     Args:
         dialogue: The row and its chat template.
@@ -117,17 +117,17 @@ class _ResponseTurns:
         self.row = dialogue.row
 
     def continuation(self, response: str, field: str) -> str:
-        """Return what follows the prompt: a response as it is scored, and the end of its turn.
+        """Return what follows the prompt: a response, and the end of its turn.
 
-        Blanks around a response are the template's to trim. An opening reasoning tag that the
-        generation prompt ends with is not repeated at the start of the response.
+        The template may trim whitespace around a response. An opening reasoning tag at the end of
+        the generation prompt is not repeated at the start of the response.
 
         Args:
             response: The text of the response.
             field: Its field, for messages.
 
         Raises:
-            DataError: If the template changes the response, and the source does not allow for it.
+            DataError: If the template changes the response and the data source does not allow it.
         """
         conversation = self.dialogue.with_response(response, field)
         text = response.strip()
@@ -148,19 +148,19 @@ class _ResponseTurns:
         if self.row.reasoning != "keep":
             raise DataError(self._changed(conversation, text, field))
         if lead.strip() and _has_reasoning(text):
-            lead = ""  # the template's own, empty reasoning block
+            lead = ""  # an empty reasoning block of the template
         return lead + body + after
 
     def _frame(self, field: str) -> tuple[str, str] | None:
-        """Return what the template renders before and after a response; None if it is unclear."""
-        before, mark, after = self.dialogue.with_response(STAND_IN, field).rpartition(STAND_IN)
+        """Return what the template renders before and after a response; `None` if ambiguous."""
+        before, mark, after = self.dialogue.with_response(PROBE, field).rpartition(PROBE)
         return (before, after) if mark else None
 
     def _lead(self, before: str) -> str:
         """Return what the template renders between the generation prompt and a response.
 
-        A template may end the two differently, for example by an empty reasoning block in the
-        generation prompt alone; then the response follows the generation prompt directly.
+        If the two differ, for example by an empty reasoning block in the generation prompt only,
+        the response follows the generation prompt directly.
         """
         return before[len(self.prompt) :] if before.startswith(self.prompt) else ""
 
@@ -171,7 +171,7 @@ class _ResponseTurns:
                 "lead",
                 self.row,
                 "the chat template writes %r between the generation prompt and a response, and it "
-                "is scored with the response. If it belongs to the prompt, set the variables of "
+                "is trained as part of the response. If it belongs to the prompt, set variables of "
                 "the template in model.chat_template_kwargs, such as enable_thinking: false",
                 lead,
             )
@@ -181,7 +181,7 @@ class _ResponseTurns:
                 self.row,
                 "the generation prompt opens a reasoning block and the responses contain no "
                 "reasoning, so the model learns to give its final answer inside that block. If "
-                "the chat template can do without, set model.chat_template_kwargs, such as "
+                "the chat template has a variable for it, set model.chat_template_kwargs, such as "
                 "enable_thinking: false",
             )
 
@@ -199,13 +199,13 @@ class _ResponseTurns:
         elif _has_reasoning(text):
             problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
             remedy = (
-                "Set reasoning for the data source (data.sources, or UniDPOConfig): keep scores "
-                "the response as it is written, strip removes its reasoning"
+                "Set reasoning for the data source (data.sources, or UniDPOConfig): keep trains on "
+                "the response as it is in the data, strip removes its reasoning"
             )
         else:
             remedy += (
-                ", or set reasoning to keep for the data source to score the response as it is "
-                "written"
+                ", or set reasoning to keep for the data source to train on the response as it is "
+                "in the data"
             )
         where = f"{self.row.where}, field '{field}'"
         return Problem(where, f"{problem_text}: it renders {rendered}", remedy)
@@ -219,20 +219,20 @@ def fit_responses(
     image_tokens: int = 0,
     resizable: bool = True,
 ) -> tuple[Span, int]:
-    """Cut answers so that every plain row fits `max_length`; the prompt is never cut.
+    """Cut responses so that every plain row fits `max_length`; the prompt is never cut.
 
     Args:
         row: The row, for messages.
-        span: The group's ids, image placeholders expanded.
-        options: Carries `max_length` and what happens to longer rows.
-        image_tokens: How many of the prompt's tokens stand for images, for messages.
-        resizable: Smaller images are fewer tokens, likewise.
+        span: The ids of the group, with expanded image placeholders.
+        options: The options of the run, with `max_length` and the handling of longer rows.
+        image_tokens: Number of image tokens in the prompt, for messages.
+        resizable: Whether smaller images have fewer tokens, for messages.
 
     Returns:
-        The span, and how many answers were cut.
+        The span, and the number of responses that were cut.
 
     Raises:
-        RowTooLong: If the row may not be cut, or its prompt leaves no room for an answer.
+        RowTooLong: If the row must not be cut, or its prompt leaves no room for a response.
     """
     if options.max_length is None:
         return span, 0
@@ -240,20 +240,20 @@ def fit_responses(
     room = options.max_length - prompt_length
     may_cut = options.length_policy == "truncate_response"
     if span.response_ids and (room < 1 or (longest > options.max_length and not may_cut)):
-        images = f", {image_tokens} of them of images" if image_tokens else ""
+        images = f", {image_tokens} of them image tokens" if image_tokens else ""
         problem = (
             f"the prompt has {prompt_length} tokens{images} and max_length is "
-            f"{options.max_length}: no token of an answer is left"
+            f"{options.max_length}: no room remains for a response"
         )
         if room >= 1:
             problem = (
-                f"the row has {longest} tokens with its longest answer{images}, and max_length "
+                f"the row has {longest} tokens with its longest response{images}, and max_length "
                 f"is {options.max_length}"
             )
         smaller = ", make the images smaller" if image_tokens and resizable else ""
         remedy = (
             f"Set data.max_length to {longest} or more, or null for no limit{smaller}, set "
-            "data.length_policy to drop to leave such rows out, or remove the row"
+            "data.length_policy to drop to skip such rows, or remove the row"
         )
         raise RowTooLong(Problem(f"{row.where}, field 'prompt'", problem, remedy))
     cut = sum(len(ids) > room for ids in span.response_ids)
@@ -262,12 +262,12 @@ def fit_responses(
 
 
 def longest_row(span: Span) -> int:
-    """Return the tokens of the prompt with its longest answer."""
+    """Return the number of tokens of the prompt with its longest response."""
     return len(span.prompt_ids) + max(map(len, span.response_ids), default=0)
 
 
 def _without_open_tag(prompt: str, text: str) -> str:
-    """Return a response without the opening reasoning tag that the prompt already ends with."""
+    """Return a response without an opening reasoning tag that already ends the prompt."""
     if not _ends_in_reasoning(prompt):
         return text
     written = prompt.rstrip()
@@ -288,15 +288,15 @@ def _has_reasoning(text: str) -> bool:
 
 
 def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:
-    """Warn if the prompt lacks a system or user message; templates shorten earlier responses."""
+    """Warn if the prompt lacks a system or user message."""
     for message in row.messages:
         texts = [part.strip() for part in message.parts if isinstance(part, str)]
         if message.role in ("system", "user") and not all(text in prompt for text in texts):
             notices.warn(
                 f"{message.role} message",
                 row,
-                "the chat template does not render the %s message of %s as it is written, so the "
-                "model sees another text or none",
+                "the chat template changes or omits the %s message of %s, so the model sees "
+                "another text than the data",
                 message.role,
                 row.where,
             )
@@ -309,7 +309,7 @@ def _raw_text(message: Message, placeholder: str | None) -> str:
 
 
 def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
-    """Return a raw prompt with its BOS before the images that were put in front of it."""
+    """Return a raw prompt with its BOS token moved before its leading images."""
     text = prompt
     while text.startswith(placeholder):
         text = text.removeprefix(placeholder)
@@ -322,7 +322,7 @@ def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """Return the start of a text in single quotes, as every value in a message is quoted."""
+    """Return the start of a text in single quotes, as for every value in a message."""
     short = text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
     return repr(short.replace("'", '"'))
 
@@ -331,5 +331,5 @@ def _no_template(row: PreferenceRow, why: str) -> Problem:
     return Problem(
         f"{row.where}, field 'prompt'",
         f"{why} and this model has no chat template",
-        "Give the prompt as a plain string, or save a chat template with the tokenizer",
+        "Use a plain string as the prompt, or save a chat template with the tokenizer",
     )

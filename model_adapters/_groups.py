@@ -1,4 +1,4 @@
-"""Shared by all families: encoded groups from spans of ids, prompts alone, and fillers."""
+"""Encoded groups from token ids, and filler groups; shared by all families."""
 
 import dataclasses
 import math
@@ -33,12 +33,12 @@ def group_of(
     image_tokens: int = 0,
     image_token_id: int | None = None,
 ) -> EncodedGroup:
-    """Return the encoded group of a row whose ids and image tensors are known.
+    """Return the encoded group of a row from its ids and image tensors.
 
-    A span without answers gives the prompt alone, for generation.
+    A span without responses makes a group of the prompt alone, for generation.
     """
-    answered = bool(span.response_ids)
-    scores = [math.nan if r.score is None else r.score for r in row.responses if answered]
+    has_responses = bool(span.response_ids)
+    scores = [math.nan if r.score is None else r.score for r in row.responses if has_responses]
     return EncodedGroup(
         row_id=row.id,
         domain=row.domain,
@@ -52,15 +52,15 @@ def group_of(
         image_tokens=image_tokens,
         image_token_id=image_token_id,
         scores=torch.tensor(scores, dtype=torch.float64),
-        pairs=row.pairs if answered else (),
-        targets=row.targets() if answered else (),
+        pairs=row.pairs if has_responses else (),
+        targets=row.targets() if has_responses else (),
         cut_responses=cut,
         shrunk_images=shrunk,
     )
 
 
 def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
-    """Return the shortest row that still is a pair, with an image where the family has any."""
+    """Return the shortest row that forms a pair, with an image if the family has images."""
     parts: tuple[str | ImageSlot, ...] = (*(ImageSlot() for _ in images), "a")
     return PreferenceRow(
         id="filler",
@@ -76,5 +76,5 @@ def filler_row(images: tuple[ImageRef, ...]) -> PreferenceRow:
 
 
 def as_filler(group: EncodedGroup) -> EncodedGroup:
-    """Return the group with weight 0: no loss or metric counts it."""
+    """Return the group with weight 0, so that no loss or metric counts it."""
     return dataclasses.replace(group, weight=0.0)

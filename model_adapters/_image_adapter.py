@@ -1,7 +1,7 @@
-"""The adapter that families with images share: text and images through a model's processor.
+"""The adapter of all families with images, which encodes rows by the processor of the model.
 
-Families differ in data, not in code: a family's module states its placeholder, the tensors that its
-processor returns for images, and whether the model wants to be told which tokens are images.
+The module of a family only declares `ImageTraits`: its image placeholder, the tensors that its
+processor returns for images, and whether the model needs image tokens marked.
 """
 
 import dataclasses
@@ -27,27 +27,27 @@ from ._tokens import Rendered, Span, split_ids
 __all__ = ["ImageAdapter", "ImageTraits"]
 
 SHRINKING_ATTEMPTS = 8
-"""Sizes tried until a row fits: processors round sizes to whole patches."""
+"""Maximum number of attempts until a row fits: processors round sizes to multiples of patches."""
 
 TOKEN_TENSORS = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
 )
-"""What a processor returns for tokens; the adapter makes these itself."""
+"""Tensors of tokens that a processor returns; the adapter builds these itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTraits:
-    """What a family with images states about its processor and its models.
+    """Properties of the processor and the models of a family with images.
 
     Attributes:
-        image_keys: Tensors that the processor returns for images and that the models take.
-        placeholder: What stands for an image in a prompt without chat template; the processor
-            expands the image token in it.
-        token_types: Name of a model input that marks image tokens with 1; None where the model
-            finds them by itself.
-        resizable: Smaller images are fewer tokens.
-        sends_positions: Whether the model is given one position a token; False for models that
-            count positions in several dimensions and do it themselves.
+        image_keys: Tensors that the processor returns for images and that the models accept.
+        placeholder: The text of an image in a prompt without chat template; the processor expands
+            the image token in it.
+        token_types: Name of a model input that marks image tokens with 1; `None` if the model
+            detects them.
+        resizable: Whether smaller images have fewer tokens.
+        sends_positions: Whether the model gets one position per token; False for models that
+            compute multi-dimensional positions themselves.
     """
 
     image_keys: frozenset[str]
@@ -58,13 +58,13 @@ class ImageTraits:
 
 
 class ImageAdapter:
-    """Rows with any number of images, through the model's own processor and chat template.
+    """An adapter for rows with any number of images.
 
     Args:
-        processor: The model's processor.
-        image_token_id: Id of the token that the processor repeats for an image's features.
-        traits: What the family states.
-        options: What the user says.
+        processor: The processor of the model.
+        image_token_id: Id of the token that the processor repeats for each feature of an image.
+        traits: The properties of the family.
+        options: The options of the run.
         limits: The sizes of the model that a row must fit.
     """
 
@@ -88,15 +88,15 @@ class ImageAdapter:
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows; padding is masked, so any id but the image token will do."""
+        """The id of padding, which is masked: any id except the image token."""
         return self.limits.pad_token_id(self.processor.tokenizer)
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Return a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""
+        """Encode a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""
         return self._encode(row, row.responses)
 
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Return the prompt and its images alone, for generation."""
+        """Encode the prompt and its images without responses, for generation."""
         return self._encode(row, ())
 
     def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
@@ -104,11 +104,11 @@ class ImageAdapter:
         self.limits.check(row, group, self.processor.tokenizer)
 
     def filler(self) -> EncodedGroup:
-        """Return a short group of weight 0 with one blank image, which runs every part."""
+        """Return a short group of weight 0 with a blank image, which runs every part."""
         return as_filler(self.encode(filler_row(images=(BlankImage(),))))
 
     def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
-        """Return ids, mask, and what the model takes of positions, token types and images."""
+        """Return ids, mask, images and, if the model accepts them, positions and token types."""
         positions = {"position_ids": batch.row_position} if self.traits.sends_positions else {}
         return {**batch.token_inputs, **batch.image_inputs, **positions}
 
@@ -152,10 +152,9 @@ class ImageAdapter:
     def _with_images(
         self, row: PreferenceRow, rendered: Rendered, written: Span
     ) -> tuple[Span, Mapping[str, Tensor], int]:
-        """Return the span with expanded placeholders and the tensors of the images.
+        """Return the span with expanded placeholders, image tensors, number of resized images.
 
-        Images are made smaller until the row fits, where that is asked for; the last value says
-        how many were.
+        With the length policy ``shrink_image``, images are made smaller until the row fits.
         """
         if not row.images:
             return written, {}, 0
@@ -170,13 +169,13 @@ class ImageAdapter:
         return span, tensors, len(images)
 
     def _scale(self, span: Span, images: int) -> float | None:
-        """Return the factor of the sides of images that lets a row fit; None if it need not."""
+        """Return the factor for the sides of images that makes a row fit; `None` to keep them."""
         limit = self.options.max_length
         if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
             return None
-        now = span.prompt_ids.count(self.image_token_id)
-        wanted = now - (longest_row(span) - limit)
-        return math.sqrt(wanted / now) if images <= wanted < now else None
+        current = span.prompt_ids.count(self.image_token_id)
+        target = current - (longest_row(span) - limit)
+        return math.sqrt(target / current) if images <= target < current else None
 
     def _expand(
         self, row: PreferenceRow, rendered: Rendered, written: Span, images: Sequence[Any]
@@ -185,11 +184,11 @@ class ImageAdapter:
         try:
             encoded = self.processor(
                 text=rendered.prompt,
-                images=[list(images)],  # one text, all its images
-                add_special_tokens=False,  # those that belong there are put in front below
+                images=[list(images)],  # all images of one text
+                add_special_tokens=False,  # first_ids are added below
                 return_tensors="pt",
             )
-        except Exception as error:  # processors raise what they like
+        except Exception as error:  # processors raise errors of any class
             raise self._refused(row, images, error) from error
         self._check_tensors(encoded)
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
@@ -197,9 +196,9 @@ class ImageAdapter:
         return dataclasses.replace(written, prompt_ids=prompt_ids), tensors
 
     def _refused(self, row: PreferenceRow, images: Sequence[Any], error: Exception) -> DataError:
-        """Return the error of a row that the processor refuses, for an image if one is to blame.
+        """Return the error of a row that the processor refuses.
 
-        Each image is tried alone: for example one whose sides differ too much.
+        Each image is tried alone, to find one that is refused, for example for its aspect ratio.
         """
         where = f"{row.where}, field 'images'"
         problems = []
@@ -222,35 +221,35 @@ class ImageAdapter:
         names = ", ".join(image.describe() for image in row.images)
         text = str(error).strip() or type(error).__name__
         problem = f"the model's processor refuses the row with its images ({names}): {text}"
-        remedy = "Replace the image, take special tokens out of the text, or remove the row"
+        remedy = "Replace the image, remove special tokens from the text, or remove the row"
         return DataError(Problem(where, problem, remedy))
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
-        """Return what marks image tokens; answers have none."""
+        """Return the marks of image tokens; responses have none."""
         if self.traits.token_types is None:
             return {}
         prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()
-        answers = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
-        return {self.traits.token_types: (prompt, *answers)}
+        responses = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
+        return {self.traits.token_types: (prompt, *responses)}
 
     def _check_processor(self) -> None:
         """Refuse a processor that belongs to another model.
 
         Raises:
-            ModelError: If its image token is not the model's, or its images are others.
+            ModelError: If its image token or its image tensors are not those of the model.
         """
-        own = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        token_id = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
         names = set(self.processor.image_processor.model_input_names)
-        found = None
-        if own != self.image_token_id:
-            found = f"its '{self.image_token}' is token {own}, the model's {self.image_token_id}"
+        reason = None
+        if token_id != self.image_token_id:
+            reason = f"its '{self.image_token}' has the id {token_id}, not {self.image_token_id}"
         elif not names <= self.traits.image_keys:
-            found = f"it gives {', '.join(sorted(names - self.traits.image_keys))} for an image"
-        if found is not None:
-            name = type(self.processor).__name__
-            remedy = "Pass the model's own processor, or leave it out"
-            problem = Problem("processing_class", f"{name} is of another model: {found}", remedy)
-            raise ModelError(problem)
+            extra = ", ".join(sorted(names - self.traits.image_keys))
+            reason = f"it returns {extra} for an image"
+        if reason is not None:
+            problem = f"{type(self.processor).__name__} belongs to another model: {reason}"
+            remedy = "Pass the processor of the model, or remove the argument"
+            raise ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
         """Refuse a processor whose image tensors would not reach the model.
@@ -268,8 +267,8 @@ class ImageAdapter:
             raise ModelError(Problem("model.adapter", problem_text, remedy))
 
     def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
-        found = rendered.prompt.count(self.image_token)
-        if found != len(row.images):
-            message = f"the rendered prompt has {found} placeholders for {len(row.images)} images"
-            remedy = f"Write '{self.image_token}' only where an image stands"
+        count = rendered.prompt.count(self.image_token)
+        if count != len(row.images):
+            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
+            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
             raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))

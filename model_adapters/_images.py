@@ -1,4 +1,4 @@
-"""A blank image for fillers, and limits of image sizes."""
+"""Blank images for fillers, and limits of image sizes."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["BlankImage", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
 
 
 class BlankImage:
-    """A small grey image that is made when it is opened."""
+    """A small gray image, created when it is opened."""
 
     size = (32, 32)
 
@@ -21,7 +21,7 @@ class BlankImage:
         return Image.new("RGB", self.size, (128, 128, 128))
 
     def describe(self) -> str:
-        """Says which image this is."""
+        """Return a description for messages."""
         return "a blank filler image"
 
     def key(self) -> str:
@@ -30,22 +30,22 @@ class BlankImage:
 
 
 def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
-    """Refuse limits of image sizes, and shrinking, for a family that cannot follow them.
+    """Refuse limits of image sizes for a family with fixed sizes.
 
     Raises:
-        ModelError: If a limit is set.
+        ModelError: If a limit is set or images are to be resized.
     """
     limits = {
         "image_min_pixels": options.image_min_pixels,
         "image_max_pixels": options.image_max_pixels,
     }
     problems = [
-        Problem(f"model.{name}", f"it is {value} and {why}", "Leave it out")
+        Problem(f"model.{name}", f"it is {value} and {why}", "Remove it")
         for name, value in limits.items()
         if value is not None
     ]
     if options.length_policy == "shrink_image":
-        problem = f"images are to be made smaller and {why}"
+        problem = f"images cannot be resized: {why}"
         remedy = "Choose truncate_response, drop or error"
         problems.append(Problem("data.length_policy", problem, remedy))
     if problems:
@@ -53,7 +53,7 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
 
 
 def smaller(image: Any, scale: float) -> Any:
-    """Return an image with its sides scaled; it stays as it is for a scale of 1 or more."""
+    """Return an image with scaled sides; a scale of 1 or more does not change it."""
     if scale >= 1:
         return image
     width, height = (max(round(side * scale), 1) for side in image.size)
@@ -61,22 +61,21 @@ def smaller(image: Any, scale: float) -> Any:
 
 
 def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
-    """Return a processor that scales images into the limits; the one given stays as it is.
+    """Return a copy of a processor that scales images to at least and at most a number of pixels.
 
-    For processors whose image size is a least and a greatest number of pixels, kept as
-    ``shortest_edge`` and ``longest_edge`` of the image processor.
+    For processors that store these limits as ``shortest_edge`` and ``longest_edge``.
 
     Raises:
-        ModelError: If the limits cross.
+        ModelError: If the minimum exceeds the maximum.
     """
     low, high = options.image_min_pixels, options.image_max_pixels
     if low is None and high is None:
         return processor
-    own = processor.image_processor.size
-    low = int(own["shortest_edge"] if low is None else low)
-    high = int(own["longest_edge"] if high is None else high)
+    size = processor.image_processor.size
+    low = int(size["shortest_edge"] if low is None else low)
+    high = int(size["longest_edge"] if high is None else high)
     if low > high:
-        problem = f"images have at least {low} and at most {high} pixels"
+        problem = f"images need at least {low} and at most {high} pixels"
         remedy = "Set model.image_min_pixels below model.image_max_pixels"
         raise ModelError(Problem("model.image_max_pixels", problem, remedy))
     limited = copy.copy(processor)

@@ -1,8 +1,8 @@
-"""The sizes of a model that a row must fit: rows of its embedding, and learned positions.
+"""The sizes of a model that a row must fit: the rows of its embedding, and learned positions.
 
-A token without an embedding row, or a row longer than the learned positions, ends a run with an
-index error deep inside the model, on a GPU with a device-side assert that names nothing. Both are
-known from the configuration.
+A token without an embedding, or a row longer than the learned positions, would end a run with an
+index error deep inside the model; on a GPU, with a device-side assert that names neither. The
+limits follow from the configuration.
 """
 
 import copy
@@ -27,9 +27,9 @@ class ModelLimits:
     """The sizes of a model that a row must fit.
 
     Attributes:
-        embeddings: Rows of the token embedding; None if unknown.
-        positions: The maximum number of tokens of a row, for models that learn a vector per
-            position; None for models without such a limit.
+        embeddings: Number of token embeddings; `None` if unknown.
+        positions: Maximum number of tokens of a row, for models that learn a vector per position;
+            `None` for models without such a limit.
     """
 
     embeddings: int | None = None
@@ -43,7 +43,7 @@ class ModelLimits:
         return cls(embeddings if isinstance(embeddings, int) else None, _learned_positions(text))
 
     def pad_token_id(self, tokenizer: Any) -> int:
-        """Return the id that fills rows: the tokenizer's own if it has an embedding row."""
+        """Return the id of padding: that of the tokenizer if it has an embedding."""
         for number in (tokenizer.pad_token_id, tokenizer.eos_token_id):
             if number is not None and (self.embeddings is None or number < self.embeddings):
                 return int(number)
@@ -54,7 +54,7 @@ class ModelLimits:
 
         Raises:
             RowTooLong: If the row is longer than the learned positions.
-            DataError: If a token has no row in the embedding.
+            DataError: If a token has no embedding.
         """
         if self.embeddings is not None:
             parts = {"prompt": group.prompt_ids}
@@ -67,8 +67,8 @@ class ModelLimits:
             ]
             if problems:
                 raise DataError(problems)
-        answers = (ids.numel() for ids in group.response_ids)
-        longest = group.prompt_ids.numel() + max(answers, default=0)
+        responses = (ids.numel() for ids in group.response_ids)
+        longest = group.prompt_ids.numel() + max(responses, default=0)
         if self.positions is not None and longest > self.positions:
             raise RowTooLong(
                 Problem(
@@ -91,10 +91,10 @@ class ModelLimits:
 
 
 def _learned_positions(text: Any) -> int | None:
-    """Return the number of positions of a text model that cannot go beyond them; None else.
+    """Return the number of positions that a text model has learned; `None` for other models.
 
-    Models with rotary positions can. The others are built without weights, to see whether they hold
-    a table with an entry per position.
+    Models with rotary positions have no such limit. Other models are built without weights, to look
+    for a table with an entry per position.
     """
     limit = getattr(text, "max_position_embeddings", None)
     if not isinstance(limit, int) or any(getattr(text, name, None) for name in ROTARY):
@@ -106,17 +106,17 @@ def _learned_positions(text: Any) -> int | None:
             model: nn.Module = AutoModelForCausalLM.from_config(
                 copy.deepcopy(text), trust_remote_code=False
             )
-    except Exception:  # a model that cannot be built this way says nothing about its positions
+    except Exception:  # a model that cannot be built this way has unknown limits
         return None
     for name, module in model.named_modules():
-        if hasattr(module, "make_weights"):  # sinusoids, computed again for longer rows
+        if hasattr(module, "make_weights"):  # sinusoids, recomputed for longer rows
             continue
         tables = dict(module.named_buffers(name, recurse=False))
         if isinstance(module, nn.Embedding):
             tables[name] = module.weight
         for table_name, table in tables.items():
             by_position = any(part in table_name for part in POSITION_NAMES)
-            # some models begin to count at 2
+            # some models start counting at 2
             if by_position and table.ndim > 1 and limit <= table.shape[0] <= limit + 2:
                 return limit
     return None

@@ -1,4 +1,4 @@
-"""Warnings about how rows are rendered, once per kind and source instead of once per row."""
+"""Warnings about the rendering of rows, once per data source instead of once per row."""
 
 import logging
 from typing import Any
@@ -13,20 +13,20 @@ logger = logging.getLogger(__name__)
 
 
 class Notices:
-    """Logs each kind of warning once per data source."""
+    """A log of warnings that reports each kind once per data source."""
 
     def __init__(self) -> None:
         self._logged: set[tuple[str, str]] = set()
 
     def warn(self, kind: str, row: PreferenceRow, message: str, *args: Any) -> None:
-        """Log a warning unless its kind was logged for the row's data source before.
+        """Log a warning unless its kind was already logged for the row's data source.
 
-        Of several data-loading workers only the first one logs. Rows that are made here, such as
-        fillers, say nothing about the data.
+        Of several data-loading workers only the first one logs. Rows without a place in the data,
+        such as fillers, are ignored.
 
         Args:
             kind: A name for the warning.
-            row: The row that it is about.
+            row: The row.
             message: The warning, in the format of `logging`.
             *args: The values in it.
         """

@@ -1,4 +1,4 @@
-"""Finds plain prompts and responses that carry a chat template already, before a second one."""
+"""Detect plain prompts and responses to which a chat template was already applied."""
 
 import re
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ TURN_MARKS = re.compile(
     r" Response):\s*$",
     re.DOTALL,
 )
-"""Marks of turns in widely used chat templates, whichever model they are for."""
+"""Turn markers in widely used chat templates of any model."""
 SHORTEST_MARK = 4
 
 
 def warn_of_templated_text(
     row: PreferenceRow, prompt: str, continuations: Sequence[str], notices: Notices
 ) -> None:
-    """Warn if the chat template is applied to text that carries one already.
+    """Warn if the chat template is applied to text that already contains one.
 
     Args:
         row: The row.
         prompt: Its generation prompt.
-        continuations: Its responses as they follow the prompt, with the ends of their turns.
+        continuations: Its continuations, each a response with the end of its turn.
         notices: Where the warning goes.
     """
     text = "".join(message.text for message in row.messages).strip()
@@ -37,8 +37,8 @@ def warn_of_templated_text(
         notices.warn(
             "templated prompt",
             row,
-            "the prompt of %s already carries a chat template (%r), and the model's chat template "
-            "is applied once more. Set model.prompt_style to raw (prompt_style: raw) if the "
+            "the prompt of %s already contains a chat template (%r), and the model's chat template "
+            "is applied again. Set model.prompt_style to raw (prompt_style: raw) if the "
             "prompts are rendered already",
             row.where,
             mark,
@@ -59,11 +59,11 @@ def warn_of_templated_text(
 
 
 def _turn_mark(text: str, prompt: str) -> str | None:
-    """Return the mark of a turn in a prompt, if there is one.
+    """Return a turn marker in a prompt, or `None`.
 
     Args:
-        text: The prompt as it is in the data.
-        prompt: The same prompt as the template renders it.
+        text: The prompt in the data.
+        prompt: The same prompt as rendered by the template.
     """
     before, _, after = prompt.rpartition(text)
     lines = [line.strip() for line in (*before.splitlines()[-1:], *after.splitlines()[-1:])]

@@ -1,4 +1,4 @@
-"""Tiny random tokenizers and sizes for checkpoints that are built offline, in milliseconds."""
+"""Tiny tokenizers and model sizes for random checkpoints, built offline within milliseconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ CHATML = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""A chat template in the ChatML style that takes strings as well as lists of parts."""
+"""A ChatML template that accepts strings and lists of parts."""
 
 SPECIAL = ("<pad>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 SPECIAL_ROLES: dict[str, Any] = {
@@ -39,7 +39,7 @@ TINY_TEXT: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
-"""Sizes of a tiny decoder, by the names that transformers' configurations share."""
+"""Sizes of a tiny decoder, by their common names in transformers."""
 
 
 def tiny_tokenizer(
@@ -50,7 +50,7 @@ def tiny_tokenizer(
     Args:
         special: Special tokens, in the order of their ids.
         template: The chat template.
-        **settings: Which of them is pad, bos and eos, and the names of others.
+        **settings: The pad, bos and eos tokens, and names of others.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -68,7 +68,7 @@ def tiny_tokenizer(
 
 
 def save_tokenizer(folder: Path, **settings: Any) -> PreTrainedTokenizerFast:
-    """Write the tiny tokenizer into a folder and returns it; see `tiny_tokenizer`."""
+    """Write the tiny tokenizer into a directory and return it; see `tiny_tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(**settings)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Builds tiny random LLaVA-style checkpoints with their processors, offline."""
+"""Build tiny random LLaVA-style checkpoints with their processors, offline."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ TINY_VISION: dict[str, Any] = {
     "patch_size": PATCH,
 }
 PINPOINTS = [[IMAGE_SIZE, 2 * IMAGE_SIZE], [2 * IMAGE_SIZE, IMAGE_SIZE], [2 * IMAGE_SIZE] * 2]
-"""Resolutions that the any-resolution models may cut an image into."""
+"""Resolutions into which any-resolution models may split an image."""
 
 
 def build(folder: Path, *, model_type: str, seed: int, text_type: str = "llama") -> Path:
-    """Write a tiny checkpoint of one of the family's model types; returns the folder."""
+    """Write a tiny checkpoint of one of the family's model types; return its directory."""
     from transformers import AutoModelForImageTextToText
 
     tokenizer = save_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""Builds tiny random Qwen-VL-style checkpoints with their processors, offline."""
+"""Build tiny random Qwen-VL-style checkpoints with their processors, offline."""
 
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,17 @@ CHAT_TEMPLATE = (
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML with a default system message and images between two marks, as the family has it."""
+"""ChatML with a default system message and images between two markers, as in this family."""
 
 PATCH = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
 MERGE = 2
 WIDTH = 32
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-"""Half of a head of 8 dimensions, shared out over time, height and width."""
+"""Half of a head of 8 dimensions, split into time, height and width."""
 
 
 def build(folder: Path, *, model_type: str, seed: int) -> Path:
-    """Write a tiny checkpoint of one of the family's model types; returns the folder."""
+    """Write a tiny checkpoint of one of the family's model types; return its directory."""
     from transformers import AutoModelForImageTextToText
 
     tokenizer = save_tokenizer(
@@ -49,7 +49,7 @@ def build(folder: Path, *, model_type: str, seed: int) -> Path:
         template=CHAT_TEMPLATE,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
-        # Named so that no call turns them into plain text.
+        # named, so that they are never split into plain text
         extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
     )
     config = _config(model_type, tokenizer)

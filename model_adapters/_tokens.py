@@ -1,7 +1,7 @@
-"""Turns rendered text into token ids: one shared prompt, and the tokens of each response.
+"""Tokenization of rendered text: the ids of the shared prompt, and those of each response.
 
-The prompt ids of a row in training are the ids that generation starts from. A response is never
-merged with the prompt into one token, because a model that generates cannot do that either.
+The prompt ids in training are those that generation starts from. No token spans prompt and
+response, because a model cannot generate such a token either.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["Rendered", "Span", "first_tokens", "special_token_ids", "split_ids"]
 
 ANCHORS = ("", "\n", ".")
-"""Texts put before a response that is tokenized alone; see `_response_ids`."""
+"""Texts before a response that is tokenized separately; see `_response_ids`."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Rendered:
 
     Attributes:
         prompt: The generation prompt.
-        continuations: What follows the prompt, for each of the K responses: its text and the end of
+        continuations: What follows the prompt for each of the K responses: its text and the end of
             its turn.
-        adds_first_tokens: Whether the tokenizer's own first tokens, such as BOS, belong before the
+        adds_first_tokens: Whether to add the tokenizer's first tokens, such as BOS, before the
             prompt; a tokenizer's chat template writes them itself.
     """
 
@@ -38,7 +38,7 @@ class Span:
     Attributes:
         prompt_ids: The ids of the generation prompt.
         response_ids: The ids of each of the K responses with the end of its turn.
-        first_ids: Those of the prompt ids that the tokenizer adds in front of the text.
+        first_ids: The first prompt ids, which the tokenizer adds before the text.
     """
 
     prompt_ids: list[int]
@@ -55,13 +55,13 @@ def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
         for text, joint_ids in zip(rendered.continuations, joint, strict=True)
     )
     first = first_tokens(tokenizer) if rendered.adds_first_tokens else ()
-    if tuple(prompt[: len(first)]) == first:  # the prompt is written with its BOS already
+    if tuple(prompt[: len(first)]) == first:  # the text of the prompt contains BOS already
         first = ()
     return Span([*first, *prompt], responses, first)
 
 
 def special_token_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of all special tokens, also of those without a role such as EOS."""
+    """Return the ids of all special tokens, with or without a role such as EOS."""
     added = tokenizer.added_tokens_decoder
     return {
         *tokenizer.all_special_ids,
@@ -70,15 +70,15 @@ def special_token_ids(tokenizer: Any) -> set[int]:
 
 
 def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Return the ids of texts, without the special tokens that the tokenizer would add."""
+    """Return the ids of texts, without the special tokens that the tokenizer adds."""
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
 def first_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Return the ids that the tokenizer adds in front of a text.
+    """Return the ids that the tokenizer adds before a text.
 
-    Ids that it adds at the end, as with ``add_eos_token``, are not among them: a prompt that ends
-    with EOS has nothing left to generate.
+    They do not include ids that it adds at the end, as with ``add_eos_token``: nothing would be
+    generated after a prompt that ends with EOS.
     """
     probe = "a"
     (bare,) = _ids([probe], tokenizer)
@@ -92,9 +92,9 @@ def first_tokens(tokenizer: Any) -> tuple[int, ...]:
 def _response_ids(prompt: list[int], text: str, joint_ids: list[int], tokenizer: Any) -> list[int]:
     """Return the ids of a response that follows a prompt.
 
-    If the ids of both as one text start with those of the prompt, the rest is the response. Else a
-    token of that text spans the seam, and the response is tokenized alone. Some tokenizers
-    mark the start of a text with a blank; behind an anchor they do not.
+    If the ids of both as one text start with those of the prompt, the rest is the response.
+    Otherwise a token spans both, and the response is tokenized separately. Some tokenizers mark the
+    start of a text with a space, but not after an anchor.
 
     Args:
         prompt: The ids of the prompt.
@@ -127,7 +127,7 @@ def _ended(ids: list[int], tokenizer: Any) -> list[int]:
         return ids
     kept = len(ids)
     while kept > 1 and not tokenizer.decode(ids[kept - 1 : kept]).strip():
-        kept -= 1  # a blank that a template puts between turns is no part of the response
+        kept -= 1  # whitespace that a template puts between turns is not part of the response
     if ids[kept - 1 : kept] and ids[kept - 1] in special_token_ids(tokenizer):
         return ids
     return [*ids[:kept], tokenizer.eos_token_id]

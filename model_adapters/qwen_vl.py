@@ -15,22 +15,22 @@ __all__ = ["ADAPTER"]
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
-"""Patches of all images in one list, and the grid of each: time, height, width in patches."""
+"""The patches of all images in one list, and the grid of each image: time, height, width."""
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
-    cut = getattr(processor.image_processor, "patch_size", None)
-    seen: Any = config.vision_config.patch_size
-    seen = seen[0] if isinstance(seen, list | tuple) else seen
-    if cut not in (seen, None):  # one without patches is refused below
-        problem = f"it cuts images into patches of {cut} pixels, the model sees {seen}"
-        remedy = "Pass the model's own processor, or leave it out"
+    patch_size = getattr(processor.image_processor, "patch_size", None)
+    expected: Any = config.vision_config.patch_size
+    expected = expected[0] if isinstance(expected, list | tuple) else expected
+    if patch_size not in (expected, None):  # a processor without patches is refused below
+        problem = f"its image patches have {patch_size} pixels, and the model expects {expected}"
+        remedy = "Pass the processor of the model, or remove the argument"
         raise ModelError(Problem("processing_class", problem, remedy))
     traits = ImageTraits(
         image_keys=IMAGE_KEYS,
         placeholder=f"<|vision_start|>{processor.image_token}<|vision_end|>",
         token_types="mm_token_type_ids",
-        sends_positions=False,  # M-RoPE: three positions a token, counted by the model itself
+        sends_positions=False,  # M-RoPE: the model computes three positions per token
     )
     return ImageAdapter(
         with_pixel_limits(processor, options),

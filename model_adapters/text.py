@@ -22,7 +22,7 @@ __all__ = ["ADAPTER", "TextAdapter"]
 
 
 class TextAdapter:
-    """Rows without images, through a tokenizer and its chat template.
+    """An adapter for rows without images.
 
     Args:
         tokenizer: The tokenizer.
@@ -40,15 +40,15 @@ class TextAdapter:
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows; padding is masked, so any id with an embedding will do."""
+        """The id of padding, which is masked: any id with an embedding."""
         return self.limits.pad_token_id(self.processor)
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Return a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
+        """Encode a row as ids; see `unidpo_mm.adapter.Adapter.encode`."""
         return self._encode(row, row.responses)
 
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Return the prompt alone, for generation."""
+        """Encode the prompt without responses, for generation."""
         return self._encode(row, ())
 
     def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
@@ -69,7 +69,7 @@ class TextAdapter:
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
         if row.images:
-            problem = f"the row has {len(row.images)} image(s) and this model takes none"
+            problem = f"the row has {len(row.images)} image(s), and this model has no vision tower"
             remedy = "Choose a vision-language model, or remove the images"
             raise DataError(Problem(f"{row.where}, field 'images'", problem, remedy))
         tokenizer = self.processor
@@ -88,7 +88,7 @@ class TextAdapter:
 
 
 def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter:
-    refuse_pixel_limits(options, "a text model takes no images")
+    refuse_pixel_limits(options, "a text model has no images")
     return TextAdapter(tokenizer, options, ModelLimits.of(config))
 
 
@@ -102,7 +102,7 @@ def _serves(config: Any) -> bool:
         return True
     if getattr(config, "is_encoder_decoder", False):
         return False
-    # Encoders such as BERT can be loaded as causal models too, and then see what is to come.
+    # encoders such as BERT can be loaded as causal models, but would attend to later tokens
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return causal and (not encoder or bool(getattr(config, "is_decoder", False)))

@@ -244,7 +244,7 @@ FILES = [
     file("a folder without data", "the folder holds no Parquet, JSONL", "folder/"),
     file("a split of a file", "split 'test' is asked for", "rows.jsonl", LINE, split="test"),
     file("a subset of a file", "subset 'en' is asked for", "rows.jsonl", LINE, subset="en"),
-    file("a format that is not there", "there is no format 'pear'", "rows.jsonl", LINE,
+    file("a format that is not there", "unknown format 'pear'", "rows.jsonl", LINE,
          format="pear"),
     file("a format that the columns do not fit", "instruction is missing for the format 'alpaca'",
          "rows.jsonl", LINE, format="alpaca"),

@@ -1,4 +1,4 @@
-"""Small rows, images, models and batches for tests; every name says what it builds."""
+"""Builders of small rows, images, models and batches for tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel
+from unidpo_mm.modeling.references.kinds import make_reference, resolve_kind
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import (
     EncodedGroup,
@@ -39,7 +40,7 @@ def family_name(model_type: str) -> str:
 
 
 def tiny_checkpoint(folder: Path, model_type: str) -> Path:
-    """Write a tiny checkpoint whose weights are large enough for mistakes to show."""
+    """Write a tiny checkpoint with weights that are large enough to reveal mistakes."""
     import transformers
 
     family = load_family(family_name(model_type))
@@ -61,8 +62,12 @@ def logp_model_of(loaded: LoadedModel, *, chunk_size: int = 512) -> LogpModel:
     return LogpModel(loaded.model, chunk_size=chunk_size).eval()
 
 
+def build_reference(kind: Any, logp_model: LogpModel, adapter: Any) -> Any:
+    return make_reference(resolve_kind(kind, logp_model), logp_model, adapter)
+
+
 def make_image(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """An image with a gradient, so that no two shades and no two places look alike."""
+    """Return an image with a gradient, so that shades and places differ."""
     image = Image.new("RGB", size)
     image.putdata(
         [
@@ -85,7 +90,7 @@ def row(
     domain: Any = None,
     **fields: Any,
 ) -> PreferenceRow:
-    """A row; a plain prompt gets its images in front, a conversation has its own slots."""
+    """Return a row; images come before a plain prompt, a conversation has its own slots."""
     if isinstance(prompt, str):
         messages: tuple[Message, ...] = (Message("user", (*(ImageSlot() for _ in images), prompt)),)
     else:
@@ -110,7 +115,7 @@ def row(
 
 
 def mixed_rows(*, images: bool) -> list[PreferenceRow]:
-    """Text, math and, where the model has eyes, image rows; ranks of two and of three."""
+    """Return text, math and optional image rows, with two and three responses."""
     rows = [
         row("text", "Write one word.", ("Hello, world!", "Two circle"), (4.0, 2.5)),
         row(
@@ -138,7 +143,7 @@ def mixed_rows(*, images: bool) -> list[PreferenceRow]:
 
 
 def encoded(loaded: LoadedModel, rows: Sequence[PreferenceRow]) -> list[EncodedGroup]:
-    return [loaded.adapter.encode(one) for one in rows]
+    return [loaded.adapter.encode(row_) for row_ in rows]
 
 
 def batch_of(
@@ -152,7 +157,7 @@ def batch_of(
 
 
 def side(means: Any, lengths: Any | None = None) -> SequenceLogps:
-    """Log-probabilities of responses, given by their means over tokens, differentiable."""
+    """Return differentiable log-probs of responses from their means per token."""
     values = torch.as_tensor(means, dtype=torch.float64)
     length = torch.ones_like(values) if lengths is None else torch.as_tensor(lengths).double()
     return SequenceLogps(values * length, length.detach())
@@ -182,8 +187,8 @@ def pairs_of(
     )
 
 
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Relative L2 difference of two sets of gradients."""
-    assert one.keys() == other.keys()
-    difference = sum(float((one[n] - other[n]).double().square().sum()) for n in one)
-    return (difference / sum(float(g.double().square().sum()) for g in one.values())) ** 0.5
+def relative_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    """Return the relative L2 difference of two sets of gradients."""
+    assert left.keys() == right.keys()
+    difference = sum(float((left[n] - right[n]).double().square().sum()) for n in left)
+    return (difference / sum(float(g.double().square().sum()) for g in left.values())) ** 0.5

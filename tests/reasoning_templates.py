@@ -7,7 +7,7 @@ DEEPSEEK_R1 = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
 )
-"""Removes thoughts from assistant turns; the generation prompt opens a block."""
+"""Removes reasoning from assistant turns; the generation prompt opens a block."""
 
 QWEN3 = (
     "{%- for m in messages %}{%- if m.role in ('user', 'system') %}"
@@ -27,7 +27,7 @@ QWEN3 = (
     "{%- if enable_thinking is defined and enable_thinking is false %}"
     "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
 )
-"""Writes a block, maybe an empty one, before the last response; with thinking off it is part of the
+"""Writes a block, possibly empty, before the last response; with thinking off it is part of the
 generation prompt."""
 
 QWEN3_THINKING = QWEN3.replace(
@@ -59,7 +59,7 @@ GLM = (
     "{{ '\n<think></think>' if (enable_thinking is defined and not enable_thinking) else '' }}"
     "{% endif %}"
 )
-"""A block before every response, a mark in user turns, and no token at the end of a turn."""
+"""A block before every response, a marker in user turns, and no token at the end of a turn."""
 
 MAGISTRAL = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]' + m['content'] + '[/INST]' }}"

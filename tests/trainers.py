@@ -1,4 +1,4 @@
-"""Builds small trainers for tests."""
+"""Builders of small trainers for tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from unidpo_mm import UniDPOConfig, UniDPOTrainer
 
 
 def config(output: Path, **settings: Any) -> UniDPOConfig:
-    """Settings of a quiet, exactly repeatable run on the CPU: SGD, no clipping, no schedule."""
+    """Return settings of a quiet, deterministic CPU run: SGD, no clipping, no schedule."""
     return UniDPOConfig(
         output_dir=str(output),
         **{
@@ -41,11 +41,11 @@ def make_trainer(
     cls: type[UniDPOTrainer] = UniDPOTrainer,
     **kwargs: Any,
 ) -> UniDPOTrainer:
-    named = str(model) if isinstance(model, Path) else model
-    return cls(named, args, train_dataset=list(rows), **kwargs)
+    model = str(model) if isinstance(model, Path) else model
+    return cls(model, args, train_dataset=list(rows), **kwargs)
 
 
 def state_of(trainer: UniDPOTrainer) -> dict[str, Tensor]:
-    """The weights of the plain model, copied."""
+    """Return a copy of the weights of the model."""
     plain: Any = trainer.model.model
     return {name: value.detach().clone() for name, value in plain.state_dict().items()}

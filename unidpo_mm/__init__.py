@@ -1,7 +1,7 @@
 """unidpo-mm: preference tuning of vision-language models with Uni-DPO.
 
-The names below are loaded when they are first used, so that `import unidpo_mm` and every `--help`
-answer at once: torch alone takes seconds to import.
+The names below are imported on first use, so that `import unidpo_mm` and every `--help` are fast:
+importing torch takes seconds.
 """
 
 from typing import TYPE_CHECKING, Any

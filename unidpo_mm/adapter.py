@@ -1,8 +1,8 @@
-"""The contract between the core and a model family.
+"""The interface between the core and a model family.
 
-The core knows rows, tensors and the flat list of targets. A family knows its processor, its chat
-template, its placeholder tokens, the names of its parts and nothing about data sets or losses. One
-module per family in `model_adapters/` exports `ADAPTER`, an `AdapterFamily`.
+The core handles rows, tensors and the flat list of targets. A family handles the processor, chat
+template, placeholder tokens and part names of its models, independently of data sets and losses.
+Each module in `model_adapters/` exports one family as `ADAPTER`, an `AdapterFamily`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,28 +43,28 @@ RESERVED_TEMPLATE_KWARGS = frozenset(
         "truncation",
     }
 )
-"""Arguments of `apply_chat_template` that rendering sets; they are never template variables."""
+"""Arguments of `apply_chat_template` that rendering sets, so they are not template variables."""
 Part = str
-"""Name of a part of a model: ``language_model``, and where they exist ``vision_tower``,
+"""Name of a part of a model: ``language_model`` and, if they exist, ``vision_tower`` and
 ``projector``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterOptions:
-    """What a user may say about how rows are rendered.
+    """The options of a run for encoding rows.
 
     Attributes:
-        max_length: Most tokens of a plain row, image tokens included; None for no limit. Only
-            responses are ever cut.
-        length_policy: What happens to longer rows: ``error`` and ``drop`` refuse them, of which the
-            second is left out and counted; ``truncate_response`` cuts answers; ``shrink_image``
-            makes images smaller, for families whose tokens follow an image's size.
-        prompt_style: ``chat`` renders every prompt by the chat template, ``raw`` none of the plain
-            string prompts, ``auto`` uses the template where the processor has one.
-        chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; a row's
-            own variables override them.
-        image_min_pixels, image_max_pixels: Limits that an image is scaled into, for families
-            whose resolution follows the image; None for the processor's own. Others refuse them.
+        max_length: Maximum number of tokens of a plain row, including image tokens; `None` for no
+            limit. Only responses are ever cut.
+        length_policy: The handling of longer rows: ``error`` and ``drop`` refuse them (and with
+            ``drop`` the run skips and counts them); ``truncate_response`` cuts responses;
+            ``shrink_image`` makes images smaller, for families with dynamic resolution.
+        prompt_style: ``chat`` renders every prompt with the chat template; ``raw`` uses plain
+            string prompts as they are; ``auto`` uses the template if the processor has one.
+        image_min_pixels, image_max_pixels: Minimum and maximum size of an image in pixels, for
+            families with dynamic resolution, others refuse them; `None` for the processor's limit.
+        chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; the
+            variables of a row override them.
     """
 
     max_length: int | None = None
@@ -78,7 +78,7 @@ class AdapterOptions:
         """Check the variables of the chat template.
 
         Raises:
-            ModelError: If one of them would replace what every row sets by itself.
+            ModelError: If one of them is reserved.
         """
         problems = template_kwargs_problems(self.chat_template_kwargs, "model.chat_template_kwargs")
         if problems:
@@ -89,26 +89,26 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     """Encode a row and refuse it if the model cannot take it.
 
     Raises:
-        DataError: As `Adapter.encode` and `Adapter.check_fit` do.
+        DataError: As in `Adapter.encode` and `Adapter.check_fit`.
     """
     group = adapter.encode(row)
-    check = getattr(adapter, "check_fit", None)  # adapters from outside may lack it
+    check = getattr(adapter, "check_fit", None)  # adapters of other packages may lack it
     if check is not None:
         check(row, group)
     return group
 
 
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
-    """Return what is wrong with variables for the chat template.
+    """Return the problems of variables for the chat template.
 
     Args:
-        variables: What was passed for them.
+        variables: The value that was passed.
         where: The recipe key, or the file, row and field.
     """
     if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
         kind = type(variables).__name__
         problem_text = f"it is {kind}, not a mapping of names to values"
-        return [Problem(where, problem_text, "Write NAME: VALUE, such as enable_thinking: false")]
+        return [Problem(where, problem_text, "Use NAME: VALUE, such as enable_thinking: false")]
     return [
         Problem(
             f"{where}.{name}",
@@ -121,34 +121,34 @@ def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
 
 
 class Adapter(Protocol):
-    """One loaded processor of one family."""
+    """A processor of a model, with the encoding that its family defines."""
 
     @property
     def processor(self) -> Any:
-        """The processor or tokenizer, saved beside every checkpoint."""
+        """The processor or tokenizer, which is saved with every checkpoint."""
         ...
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows."""
+        """The id of padding."""
         ...
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
         """Encode a row as token ids and tensors.
 
         The prompt ids are those of the generation prompt, the same as from `encode_prompt`. The
-        response ids decode to the response's text and the end of its turn. Where no token spans
-        the seam between the two, prompt and response together are what the family's own processor
-        gives for the whole conversation.
+        response ids decode to the text of the response and the end of its turn. Prompt and response
+        together equal what the processor returns for the complete conversation, unless there a
+        token spans both.
 
         Raises:
-            DataError: If the row cannot be rendered, would be changed by the chat template, or does
-                not fit; names file, row and field.
+            DataError: If the row cannot be rendered, is changed by the chat template, or does not
+                fit; with file, row and field.
         """
         ...
 
     def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Encode the prompt alone, for generation: as `encode`, without a response."""
+        """Encode the prompt without responses, for generation."""
         ...
 
     def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
@@ -156,20 +156,20 @@ class Adapter(Protocol):
 
         Args:
             row: The row, for messages.
-            group: The same row, encoded.
+            group: The encoded row.
 
         Raises:
-            DataError: If a token has no row in the model's embedding, or the row is longer than
-                the model's learned positions.
+            DataError: If a token has no embedding, or the row is longer than the learned positions
+                of the model.
         """
         ...
 
     def filler(self) -> EncodedGroup:
-        """Return a short group of weight 0 that touches every part of the model."""
+        """Return a short group of weight 0 that runs every part of the model."""
         ...
 
     def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
-        """Return the keyword arguments of the base model's forward; a closed set of keys."""
+        """Return the keyword arguments for the forward pass of the base model."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -179,22 +179,21 @@ class Adapter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFamily:
-    """A model family: what it serves, and how to build its pieces.
+    """A model family: the models it serves and how to encode rows for them.
 
     Attributes:
-        name: Name of the module.
-        model_types: `config.model_type` values served by name; empty for a family that is asked
-            through `serves` alone.
-        serves: Whether the family can take a configuration; families that list its model type
-            come first, and a vision-language model never goes to a family without a vision tower.
+        name: The name of its module.
+        model_types: Values of `config.model_type` that the family serves; may be empty.
+        serves: Whether the family serves a configuration. Families that list its model type come
+            first; a vision-language model is never served by a family without a vision tower.
         auto_class: Name of the transformers class that loads the weights.
-        needs_processor: Whether the family needs `AutoProcessor` (else a tokenizer is enough).
-        parts: Part -> prefixes of module names inside the loaded model; the longest prefix wins,
-            and the empty prefix takes everything else.
-        default_freeze: Parts that are frozen unless the user says otherwise.
-        create: Builds an adapter from (processor, model config, options).
-        tiny: Writes a tiny random checkpoint with its processor into a folder, offline, for
-            tests and dry runs; returns the folder.
+        needs_processor: Whether the family needs an `AutoProcessor`, not only a tokenizer.
+        parts: Prefixes of module names in the loaded model for each part; the longest prefix wins,
+            and the empty prefix matches everything else.
+        default_freeze: Parts that are frozen by default.
+        create: (processor, model config, options) -> adapter.
+        tiny: Writes a tiny random checkpoint with its processor to a directory, offline, for tests
+            and dry runs; returns the directory.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""Write files so that a crash leaves either the old content or the new, never a mixture."""
+"""Atomic writing of files: after a crash, a file has either its old or its new content."""
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["sync_directory", "sync_tree", "write_text"]
+__all__ = ["sync_directory", "sync_tree", "umask", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(_mode(path))  # mkstemp makes files that only their owner can read
+        temporary.chmod(_mode(path))  # mkstemp creates files that only their owner can read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -34,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable, on systems that can."""
+    """Make the names in a directory durable, if the system supports it."""
     with contextlib.suppress(OSError):  # some file systems cannot open a directory
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -44,7 +44,7 @@ def sync_directory(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every file below a directory durable, with its name."""
+    """Make all files below a directory durable, with their names."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_directory(path)
@@ -55,9 +55,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def _mode(path: Path) -> int:
-    """Return the permissions of a file, or those that a new one would get."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+    """Return the permissions of a file, or those of a new file."""
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
+
+
+def umask() -> int:
+    """Return the permission bits that new files of this process lack."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

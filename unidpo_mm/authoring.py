@@ -1,6 +1,6 @@
 """Public names for authors of losses, model families and data formats.
 
-A loss outside this package imports from here alone:
+A loss outside of this package needs no other import:
 
     from unidpo_mm.authoring import Loss, LossConfig, LossOutput, PairLogps, implicit_rewards
 
@@ -18,9 +18,11 @@ from .losses.base import (
     Value,
     always,
     implicit_rewards,
+    loss_output,
     never,
     require,
     require_fraction,
+    require_nonnegative,
     require_positive,
 )
 from .records import (
@@ -66,8 +68,10 @@ __all__ = [
     "Value",
     "always",
     "implicit_rewards",
+    "loss_output",
     "never",
     "require",
     "require_fraction",
+    "require_nonnegative",
     "require_positive",
 ]

@@ -1,7 +1,7 @@
-"""The errors of unidpo-mm: every problem says where it is, what was found and what to do.
+"""Errors: each problem has a place, a message and a remedy.
 
-A run never stops at the first mistake of a file: readers and checkers collect `Problem`s and raise
-them together, so that one look at the message is enough to repair a recipe or a data set.
+Readers and checkers do not stop at the first mistake: they collect `Problem`s and raise them
+together, so that a recipe or a data set can be fixed at once.
 """
 
 import re
@@ -24,36 +24,34 @@ __all__ = [
 ]
 
 MAX_PRINTED = 50
-"""Lines printed in one message; the rest are counted, never lost from `UniDPOError.problems`."""
+"""Maximum lines of a message; the rest are counted, and `UniDPOError.problems` has them all."""
 SHORTEST_GROUP = 4
-"""Problems alike that share a line; fewer are printed one by one."""
+"""Minimum number of similar problems that share a line; fewer are printed one by one."""
 EXAMPLES = 3
-"""Places that the line of a group names."""
+"""Number of places in the line of a group."""
 MAX_CHARACTERS = 2000
-"""Longest part of a problem: values and names that it quotes come from files."""
+"""Maximum length of each part of a problem, which may quote values and names from files."""
 ROW = re.compile(r" row [0-9]")
-"""What the place of a row of data holds; only such problems are grouped."""
+"""The part of a place that refers to a row of data; only such problems are grouped."""
 VALUES = re.compile(r"'[^']*'|[0-9][0-9.,e+-]*")
-"""What may differ between problems that are alike: quoted values and numbers."""
-
-
+"""Parts that may differ between similar problems: quoted values and numbers."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that terminals take for commands; line breaks and tabs are none."""
+"""Control characters, which terminals may interpret, except line breaks and tabs."""
 
 
-def _escaped(found: "re.Match[str]") -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escaped(match: "re.Match[str]") -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong.
+    """A mistake of the user.
 
     Attributes:
         where: File, row and field, or the key path of a recipe, for example
             ``pairs.jsonl row 7, field 'chosen'``.
-        message: What is wrong, as a sentence without its full stop.
-        remedy: What to do about it, starting with a verb.
+        message: What is wrong, as a sentence without its period.
+        remedy: How to fix it, starting with a verb.
     """
 
     where: str
@@ -61,7 +59,7 @@ class Problem:
     remedy: str
 
     def __post_init__(self) -> None:
-        # names and values come from files: none of them may steer a terminal
+        # names and values come from files and must not control the terminal
         for name in ("where", "message", "remedy"):
             text = getattr(self, name)
             if len(text) > MAX_CHARACTERS:
@@ -74,22 +72,22 @@ class Problem:
 
 
 def grouped(problems: Iterable[Problem]) -> list[tuple[str, int]]:
-    """Return problems as lines, one line for all rows of data with the same mistake.
+    """Return problems as lines, with one line for all rows of data with the same mistake.
 
-    Problems are alike if they have one remedy and differ in their row, and in quoted values and
-    numbers, alone.
+    Problems are similar if they have the same remedy and differ only in their row, in quoted values
+    and in numbers.
 
     Returns:
-        (line, number of its problems), in the order of the first problem of each.
+        (line, number of problems), in the order of the first problem of each line.
     """
-    alike: dict[Any, list[Problem]] = {}
+    similar: dict[Any, list[Problem]] = {}
     for problem in problems:
         key: Any = problem
         if ROW.search(problem.where):
             key = VALUES.sub("", problem.message), problem.remedy
-        alike.setdefault(key, []).append(problem)
+        similar.setdefault(key, []).append(problem)
     lines = []
-    for group in alike.values():
+    for group in similar.values():
         if len(group) < SHORTEST_GROUP:
             lines += [(str(problem), 1) for problem in group]
             continue
@@ -114,20 +112,20 @@ def counted(number: float, noun: str, plural: str | None = None) -> str:
 
 
 def counted_problems(number: int) -> str:
-    """Return a number of problems in words."""
+    """Return a number of problems as text."""
     return counted(number, "problem")
 
 
 class UniDPOError(Exception):
-    """Base of all errors raised on purpose; carries every problem that was found.
+    """Base class of all errors that are raised on purpose.
 
     Args:
-        problems: One or more problems, or a ready-made message.
+        problems: One or more problems, or a message.
     """
 
-    headline = "something is wrong"
+    headline = "there are problems"
     exit_code = 2
-    """Exit code of the command line: 2 for what a user can fix, as for a wrong command line."""
+    """Exit code of the command line: 2, as for invalid arguments, if the user can fix it."""
 
     def __init__(self, problems: Problem | Iterable[Problem] | str) -> None:
         if isinstance(problems, str):
@@ -138,7 +136,7 @@ class UniDPOError(Exception):
         super().__init__(self._message())
 
     def __reduce__(self) -> tuple[type["UniDPOError"], tuple["tuple[Problem, ...] | str"]]:
-        """Keep the problems when an error crosses processes."""
+        """Keep the problems if the error is pickled."""
         return type(self), (self.problems or str(self),)
 
     def _message(self) -> str:
@@ -165,20 +163,20 @@ class DataError(UniDPOError):
 
 
 class ImageError(DataError):
-    """An image is missing, broken or too large; a run may leave such rows out and count them."""
+    """An image is missing, broken or too large; a run may skip and count such rows."""
 
 
 class RowTooLong(DataError):
-    """A row does not fit `max_length`; a run may leave such rows out and count them."""
+    """A row does not fit `max_length`; a run may skip and count such rows."""
 
 
 class ModelError(UniDPOError):
-    """A model, its processor or its parts cannot be used as asked."""
+    """A model, its processor or its parts cannot be used."""
 
     headline = "the model cannot be used"
 
 
 class AdapterError(UniDPOError):
-    """An adapter returned something that breaks the contract of `unidpo_mm.adapter`."""
+    """An adapter returned something that violates `unidpo_mm.adapter`."""
 
-    headline = "the adapter broke its contract"
+    headline = "the adapter violates its interface"

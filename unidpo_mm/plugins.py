@@ -1,11 +1,16 @@
-"""Finds losses, model families and commands by the name of their file.
+"""Find plugins by name: losses, model families, data formats, callbacks and commands.
 
-A file name is a registration: `losses/simpo.py` is the loss `simpo`, `model_adapters/text.py` the
-family `text`. Nothing is listed by hand and adding one needs no reinstall. This is the only module
-that imports by name; everything else imports what it uses.
+A plugin is an object that a module exports under a fixed name, such as `LOSS`. For every kind there
+are the same three ways to provide one:
+
+- a file in the package of that kind: `losses/simpo.py` is the loss `simpo`;
+- an entry point of an installed package;
+- a path to a user's file, `./my_loss.py`, wherever a name is accepted.
+
+Nothing is listed by hand, and adding a file needs no reinstall. This is the only module that
+imports by name. Other packages define further kinds with `Kind`.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -14,193 +19,321 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import Problem, RecipeError, UniDPOError
+from .errors import DataError, Problem, RecipeError, UniDPOError
 
 __all__ = [
+    "CALLBACKS",
+    "FAMILIES",
+    "FORMATS",
+    "LOSSES",
     "PLUGIN_API",
-    "callback_names",
-    "families",
-    "format_modules",
-    "is_loss_path",
-    "load_callback",
+    "Kind",
+    "is_path",
+    "load",
     "load_family",
     "load_loss",
-    "loss_modules",
-    "loss_names",
-    "register_loss",
+    "plugin_names",
+    "register",
     "suggestion",
     "summary",
     "user_commands",
 ]
 
 PLUGIN_API = 1
-"""Version of the contract; a package of adapters states the one that it was written for."""
+"""Version of the contract; a package of plugins declares the version it was written for."""
 
-ADAPTER_GROUP = "unidpo_mm.model_adapters"
 COMMAND_GROUP = "unidpo_mm.commands"
-CALLBACK_GROUP = "unidpo_mm.callbacks"
-FORMAT_PACKAGE = "unidpo_mm.data.formats"
-LOSS_PACKAGE = "unidpo_mm.losses"
-LOSS_GROUP = "unidpo_mm.losses"
-LOSS_ATTRIBUTES = (
-    "name config unit compute terms needs_reference needs_scores batch_dependent memory"
-).split()
-"""What every loss states, see `unidpo_mm.losses.base.Loss`."""
-NOT_YET = frozenset({"kto", "kto_pair"})
-"""Losses that users of other frameworks ask for, and that need another kind of data."""
-NOT_LOSSES = frozenset({"weights", "base"})
-"""Modules of the loss package that hold shared functions and no loss."""
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'?" for the nearest known name, else an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{near[0]}'?" if near else ""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kind:
+    """A kind of plugin.
+
+    Attributes:
+        noun: Its name in messages, for example ``loss``.
+        where: The setting that names a plugin, for messages.
+        export: The name under which a module exports the plugin.
+        attributes: Attributes that the object must have; dots lead to attributes of attributes.
+        expected: What the object must be, for messages.
+        package: The package whose public modules are plugins; `None` if there is none.
+        helpers: Public modules of that package that are not plugins.
+        group: The group of entry points. An entry point leads to a plugin, to its module, or to a
+            package whose public modules are plugins.
+        unsupported: Names that users of other tools may expect, with the reason they do not exist.
+        error: The exception to raise.
+    """
+
+    noun: str
+    where: str
+    export: str
+    attributes: tuple[str, ...]
+    expected: str
+    package: str | None = None
+    helpers: frozenset[str] = frozenset()
+    group: str
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    error: type[UniDPOError] = RecipeError
 
 
-def loss_names() -> tuple[str, ...]:
-    """Return the names of all losses, without importing any of them."""
-    return tuple(loss_modules())
+UNPAIRED = "learns from single responses labeled good or bad, which is not supported"
+
+LOSSES = Kind(
+    noun="loss",
+    where="loss.name",
+    export="LOSS",
+    attributes=tuple(
+        "name config.__dataclass_fields__ unit compute terms needs_reference needs_scores "
+        "batch_dependent initial_state".split()
+    ),
+    expected="an unidpo_mm.authoring.Loss, see docs/losses.md",
+    package="unidpo_mm.losses",
+    helpers=frozenset({"base", "weights"}),
+    group="unidpo_mm.losses",
+    unsupported={"kto": UNPAIRED, "kto_pair": UNPAIRED},
+)
+FAMILIES = Kind(
+    noun="model family",
+    where="model.adapter",
+    export="ADAPTER",
+    attributes=("name", "model_types", "serves", "auto_class", "parts", "default_freeze", "create"),
+    expected="an unidpo_mm.authoring.AdapterFamily, see CONTRIBUTING.md",
+    group="unidpo_mm.model_adapters",
+)
+FORMATS = Kind(
+    noun="format",
+    where="data.sources.format",
+    export="FORMAT",
+    attributes=("name", "required", "parse"),
+    expected="an unidpo_mm.authoring.Format, see CONTRIBUTING.md",
+    package="unidpo_mm.data.formats",
+    group="unidpo_mm.formats",
+    error=DataError,
+)
+CALLBACKS = Kind(
+    noun="callback",
+    where="run.callbacks",
+    export="CALLBACK",
+    attributes=("__call__",),
+    expected="a function of its settings that returns a transformers.TrainerCallback",
+    group="unidpo_mm.callbacks",
+)
 
 
-def loss_modules() -> dict[str, str]:
-    """Return every loss as {name: module}: shipped ones, then those of installed packages.
+def plugin_names(kind: Kind) -> dict[str, str]:
+    """Return the modules of all plugins of a kind by name, without importing them.
+
+    Those of the kind's own package come first, then those of installed packages. A value may also
+    be ``module:attribute``.
 
     Raises:
-        UniDPOError: If two packages bring a loss of the same name.
+        UniDPOError: If two packages provide a plugin of the same name.
     """
-    package = importlib.util.find_spec(LOSS_PACKAGE)
-    paths = package.submodule_search_locations if package is not None else None
-    modules = {
-        name: f"{LOSS_PACKAGE}.{name}"
-        for name in _module_names(paths or ())
-        if name not in NOT_LOSSES
-    }
-    for point in sorted(entry_points(group=LOSS_GROUP), key=lambda point: point.name):
-        if point.name in modules:
-            raise UniDPOError(
-                f"two packages bring a loss called '{point.name}': {modules[point.name]} and "
-                f"{point.value}; uninstall one of them or rename its entry point"
-            )
-        modules[point.name] = point.module
+    modules: dict[str, str] = {}
+    if kind.package is not None:
+        modules = {
+            name: module
+            for name, module in _public_modules(kind.package).items()
+            if name not in kind.helpers
+        }
+    for point in sorted(entry_points(group=kind.group), key=lambda point: point.name):
+        for name, module in _modules_of(point).items():
+            if name in modules:
+                raise UniDPOError(
+                    f"two packages provide a {kind.noun} called '{name}': {modules[name]} and "
+                    f"{module}; uninstall one of them or rename its file or entry point"
+                )
+            modules[name] = module
     return modules
 
 
-def is_loss_path(name: str) -> bool:
-    """Return whether the name of a loss is the path of a Python file."""
+def is_path(name: str) -> bool:
+    """Return whether the name of a plugin is the path of a Python file."""
     return name.endswith(".py") or "/" in name or os.sep in name
 
 
-def register_loss(loss: Any) -> str:
-    """Make a `Loss` object known by its name in this process and return the name.
+def load(kind: Kind, name: str, where: str | None = None) -> Any:
+    """Return a plugin.
+
+    Args:
+        kind: Its kind.
+        name: Its name, or the path of a Python file that exports one.
+        where: The setting, for messages; `None` for the usual one of the kind.
 
     Raises:
-        RecipeError: If it is not a loss, or a shipped loss has its name.
+        UniDPOError: Of the class `kind.error`, if there is no such plugin or it is not valid.
     """
-    name = str(getattr(loss, "name", ""))
-    _check_loss_object("loss_type", f"{type(loss).__name__} object", loss)
-    if name in loss_modules():
-        text = f"'{name}' is the name of another loss"
-        raise RecipeError(Problem("loss_type", text, "Change LOSS.name"))
-    _REGISTERED[name] = loss
-    return name
-
-
-_REGISTERED: dict[str, Any] = {}
-"""Losses that were passed as objects, by name."""
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    if is_path(name):
+        name = str(Path(name).expanduser().absolute())
+    return _load(kind, name, where or kind.where)
 
 
 def load_loss(name: str) -> Any:
-    """Return a `Loss` by name: a shipped one, one of an installed package, a file, or an object.
+    """Return a `Loss` by name or path, see `load`."""
+    return load(LOSSES, name)
+
+
+def load_family(name: str) -> Any:
+    """Return an `AdapterFamily` by name or path, see `load`."""
+    return load(FAMILIES, name)
+
+
+def register(kind: Kind, plugin: Any, where: str) -> str:
+    """Make an object available by its name in this process; return the name.
 
     Args:
-        name: Name of a loss, or the path of a Python file that exports `LOSS`.
+        kind: Its kind.
+        plugin: The object.
+        where: The argument that it was passed in, for messages.
 
     Raises:
-        RecipeError: If there is no such loss; lists what exists.
+        UniDPOError: Of the class `kind.error`, if it is not valid or its name is taken.
     """
-    return _REGISTERED[name] if name in _REGISTERED else _find_loss(name)
+    _check(kind, plugin, f"the {type(plugin).__name__} object", where)
+    name = str(plugin.name)
+    if name in plugin_names(kind):
+        problem = f"'{name}' is the name of another {kind.noun}"
+        raise kind.error(Problem(where, problem, f"Change {kind.export}.name"))
+    _registered[kind, name] = plugin
+    return name
+
+
+_registered: dict[tuple[Kind, str], Any] = {}
+
+
+def suggestion(name: str, choices: Iterable[str]) -> str:
+    """Return ", did you mean 'x'?" for the most similar choice, or an empty string."""
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f", did you mean '{near[0]}'?" if near else ""
+
+
+def summary(module: str) -> str:
+    """Return the first line of a module's docstring."""
+    text = importlib.import_module(module).__doc__ or ""
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def user_commands() -> dict[str, EntryPoint]:
+    """Return the additional commands of installed packages, not imported."""
+    return {point.name: point for point in entry_points(group=COMMAND_GROUP)}
+
+
+def _public_modules(package: str) -> dict[str, str]:
+    """Return the modules of a package by name; those with an underscore are its helpers."""
+    spec = importlib.util.find_spec(package)
+    paths = spec.submodule_search_locations if spec is not None else None
+    modules = sorted(module.name for module in pkgutil.iter_modules(paths or ()))
+    return {name: f"{package}.{name}" for name in modules if not name.startswith("_")}
+
+
+def _modules_of(point: EntryPoint) -> dict[str, str]:
+    """Return the plugins of an entry point by name.
+
+    Raises:
+        UniDPOError: If it is a package that was written for another version of the contract.
+    """
+    try:
+        spec = None if point.attr else importlib.util.find_spec(point.module)
+    except ImportError:  # loading it reports this
+        spec = None
+    if spec is None or spec.submodule_search_locations is None:
+        return {point.name: point.value}
+    package = importlib.import_module(point.module)
+    version = getattr(package, "PLUGIN_API", None)
+    if version != PLUGIN_API:
+        raise UniDPOError(
+            f"the package '{point.value}' at {list(package.__path__)} has PLUGIN_API = {version}, "
+            f"and this version of unidpo-mm needs {PLUGIN_API}; if that is not the package you "
+            "expected, another package of the same name takes its place"
+        )
+    return _public_modules(point.module)
 
 
 @cache
-def _find_loss(name: str) -> Any:
-    if name in NOT_YET:
-        text = f"'{name}' learns from single responses labelled good or bad, which is not supported"
-        raise RecipeError(Problem("loss.name", text, f"Choose one of {', '.join(loss_names())}"))
-    if is_loss_path(name):
-        return _loss_of_file(Path(name).expanduser())
-    modules = loss_modules()
+def _load(kind: Kind, name: str, where: str) -> Any:
+    if name in kind.unsupported:
+        choices = f"Choose one of {', '.join(plugin_names(kind))}"
+        raise kind.error(Problem(where, f"'{name}' {kind.unsupported[name]}", choices))
+    if is_path(name):
+        plugin = getattr(_import_file(kind, Path(name), where), kind.export, None)
+        _check(kind, plugin, name, where)
+        return plugin
+    modules = plugin_names(kind)
     if name not in modules:
-        raise RecipeError(
-            Problem(
-                "loss.name",
-                f"there is no loss '{name}'{suggestion(name, modules)}",
-                f"Choose one of {', '.join(modules)}, or use the path of a Python file",
-            )
-        )
-    if modules[name].startswith(f"{LOSS_PACKAGE}."):
-        loss = _exported(modules[name], "LOSS")
-    else:
-        loss = _loss_of_package(name)
-    if loss.name != name:
-        text = f"it is registered as '{name}' and its LOSS says name='{loss.name}'"
-        raise RecipeError(Problem("loss.name", text, "Use the same name in both places"))
-    return loss
-
-
-def _loss_of_package(name: str) -> Any:
-    (point,) = (point for point in entry_points(group=LOSS_GROUP) if point.name == name)
+        choices = ", ".join([*modules, "or the path of a Python file"])
+        problem = f"unknown {kind.noun} '{name}'{suggestion(name, modules)}"
+        raise kind.error(Problem(where, problem, f"Choose one of {choices}"))
     try:
-        loaded = point.load()
+        plugin = EntryPoint(name, modules[name], kind.group).load()
     except Exception as error:  # code of another package
-        text = f"the loss '{name}' cannot be imported from {point.value}: {_located(error)}"
-        raise RecipeError(
-            Problem("loss.name", text, "Correct or reinstall that package")
-        ) from error
-    loss = getattr(loaded, "LOSS", None) if isinstance(loaded, ModuleType) else loaded
-    _check_loss_object("loss.name", point.value, loss)
-    return loss
+        problem = f"the {kind.noun} '{name}' cannot be imported from {modules[name]}"
+        problem = f"{problem}: {_located(error)}"
+        raise kind.error(Problem(where, problem, "Correct or reinstall its package")) from error
+    if isinstance(plugin, ModuleType):
+        plugin = getattr(plugin, kind.export, None)
+    _check(kind, plugin, modules[name], where)
+    inner = getattr(plugin, "name", name)
+    if inner != name:
+        problem = f"'{name}' is the name of the module or entry point, and {kind.export}.name is "
+        problem += f"'{inner}'"
+        raise kind.error(Problem(where, problem, "Use the same name in both places"))
+    return plugin
 
 
-def _loss_of_file(path: Path) -> Any:
-    """Import a Python file and return its `LOSS`."""
+def _import_file(kind: Kind, path: Path, where: str) -> ModuleType:
+    """Return the module of a Python file; a file that holds several plugins is run once."""
     if not path.is_file():
         state = "is a directory" if path.is_dir() else "does not exist"
-        remedy = "Use a path relative to the recipe, an absolute path, or the name of a loss"
-        raise RecipeError(Problem("loss.name", f"the file '{path}' {state}", remedy))
+        remedy = (
+            f"Use a path relative to the recipe, an absolute path, or the name of a {kind.noun}"
+        )
+        raise kind.error(Problem(where, f"the file '{path}' {state}", remedy))
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    module_name = f"unidpo_mm_loss_{digest}"
+    module_name = f"unidpo_mm_plugin_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise RecipeError(Problem("loss.name", f"'{path}' is not a Python file", "Use a .py file"))
+        raise kind.error(Problem(where, f"'{path}' is not a Python file", "Use a .py file"))
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickle look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # code of the user
         del sys.modules[module_name]
-        text = f"'{path}' cannot be imported: {_located(error)}"
-        raise RecipeError(Problem("loss.name", text, "Correct the file")) from error
-    loss = getattr(module, "LOSS", None)
-    _check_loss_object("loss.name", str(path), loss)
-    return loss
+        problem = f"'{path}' cannot be imported: {_located(error)}"
+        raise kind.error(Problem(where, problem, "Correct the file")) from error
+    return module
 
 
-def _check_loss_object(where: str, origin: str, loss: Any) -> None:
-    """Refuse what is not a `Loss`; the class itself is above this layer and imports torch."""
-    missing = [name for name in LOSS_ATTRIBUTES if not hasattr(loss, name)]
-    if loss is None or missing or not dataclasses.is_dataclass(loss.config):
-        text = f"{origin} has no LOSS that is an unidpo_mm.authoring.Loss"
-        raise RecipeError(Problem(where, text, "Define LOSS = Loss(...), see docs/losses.md"))
-    if not (isinstance(loss.name, str) and loss.name):
-        raise RecipeError(Problem(where, f"{origin}: LOSS.name is empty", "Set LOSS.name"))
+def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
+    """Raise an error unless an object has what its kind needs; its class may be a layer above."""
+
+    def has(attribute: str) -> bool:
+        try:
+            attrgetter(attribute)(plugin)
+        except AttributeError:
+            return False
+        return True
+
+    missing = [name.partition(".__")[0] for name in kind.attributes if not has(name)]
+    if plugin is None or missing:
+        detail = "" if plugin is None else f" (it lacks {', '.join(missing)})"
+        problem = f"{origin} has no {kind.export} that is {kind.expected}{detail}"
+        raise kind.error(Problem(where, problem, f"Define {kind.export} = ..."))
+    if "name" in kind.attributes and not (isinstance(plugin.name, str) and plugin.name):
+        problem = f"{origin}: {kind.export}.name is empty"
+        raise kind.error(Problem(where, problem, f"Set {kind.export}.name"))
 
 
 def _located(error: BaseException) -> str:
@@ -211,100 +344,3 @@ def _located(error: BaseException) -> str:
     line = f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}: " if frames else ""
     text = " ".join(str(error).split())
     return f"{line}{type(error).__name__}: {text}".rstrip(": ")
-
-
-def families() -> dict[str, str]:
-    """Return every model family as {name: module}, without importing the modules."""
-    found: dict[str, str] = {}
-    for point in sorted(entry_points(group=ADAPTER_GROUP), key=lambda point: point.name):
-        package = _adapter_package(point)
-        for name in _module_names(package.__path__):
-            if name in found:
-                raise UniDPOError(
-                    f"two packages bring a model family called '{name}': {found[name]} and "
-                    f"{package.__name__}.{name}; uninstall one of them or rename its file"
-                )
-            found[name] = f"{package.__name__}.{name}"
-    return found
-
-
-@cache
-def load_family(name: str) -> Any:
-    """Return the `AdapterFamily` of one adapter module.
-
-    Raises:
-        RecipeError: If no module has that name; lists what exists.
-    """
-    known = families()
-    if name not in known:
-        raise RecipeError(
-            Problem(
-                "model.adapter",
-                f"there is no model family '{name}'{suggestion(name, known)}",
-                f"Choose one of {', '.join(known)}",
-            )
-        )
-    return _exported(known[name], "ADAPTER")
-
-
-@cache
-def format_modules() -> dict[str, ModuleType]:
-    """Return the modules of all data formats by name."""
-    package = importlib.import_module(FORMAT_PACKAGE)
-    return {
-        name: importlib.import_module(f"{FORMAT_PACKAGE}.{name}")
-        for name in _module_names(package.__path__)
-    }
-
-
-def callback_names() -> list[str]:
-    """Return the names of the trainer callbacks that installed packages bring."""
-    return sorted(point.name for point in entry_points(group=CALLBACK_GROUP))
-
-
-def load_callback(name: str, settings: Any) -> Any:
-    """Return a trainer callback that an installed package brings, made of its settings.
-
-    Raises:
-        RecipeError: If no package brings one of that name; lists what exists.
-    """
-    known = {point.name: point for point in entry_points(group=CALLBACK_GROUP)}
-    if name not in known:
-        problem = f"there is no callback '{name}'{suggestion(name, known)}"
-        remedy = f"Choose one of {', '.join(known)}" if known else "Leave it out"
-        raise RecipeError(Problem("run.callbacks", problem, remedy))
-    return known[name].load()(settings)
-
-
-def user_commands() -> dict[str, EntryPoint]:
-    """Return the extra commands that installed packages bring, unloaded."""
-    return {point.name: point for point in entry_points(group=COMMAND_GROUP)}
-
-
-def summary(module: str) -> str:
-    """Return the first line of a plugin module's docstring."""
-    text = importlib.import_module(module).__doc__ or ""
-    return text.strip().splitlines()[0] if text.strip() else ""
-
-
-def _module_names(paths: Iterable[str]) -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
-
-
-def _adapter_package(point: EntryPoint) -> ModuleType:
-    package: ModuleType = point.load()
-    version = getattr(package, "PLUGIN_API", None)
-    if version != PLUGIN_API:
-        raise UniDPOError(
-            f"the adapter package '{point.value}' at {list(package.__path__)} states PLUGIN_API = "
-            f"{version}, this unidpo-mm needs {PLUGIN_API}; if that is not the package you meant, "
-            "another one of the same name is in its place"
-        )
-    return package
-
-
-def _exported(module: str, name: str) -> Any:
-    loaded = importlib.import_module(module)
-    if not hasattr(loaded, name):
-        raise UniDPOError(f"{loaded.__file__} must export {name}; see CONTRIBUTING.md")
-    return getattr(loaded, name)

@@ -1,8 +1,8 @@
-"""Reasoning blocks in responses: one list of tags, and the function that removes what they enclose.
+"""Detection and removal of reasoning blocks in responses.
 
-Reasoning models write their thoughts before the answer, in `<think>...</think>` or one of the other
-notations in `STYLES`. Scoring reads the answer alone, and a data source may ask for responses
-without thoughts. Both use `strip_reasoning`, so that a new notation is added here and nowhere else.
+Reasoning models write their reasoning before the answer, in `<think>...</think>` or another of the
+notations in `STYLES`. Evaluation grades the answer alone, and a data source can be used without
+reasoning. Both use `strip_reasoning`, so a new notation is added only here.
 """
 
 import re
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 NAMES = "thinking|think|thoughts|thought|reasoning|reason|analysis|reflection|scratchpad"
-"""Names of tags that enclose thoughts."""
+"""Names of tags that enclose reasoning."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class TagStyle:
 
     Attributes:
         example: A block in this notation.
-        opening: Regular expression of the opening tag. A group ``name``, where there is one, must
-            be the same in the closing tag.
+        opening: Regular expression of the opening tag. If it has a group ``name``, the closing tag
+            must have the same name.
         closing: Regular expression of the closing tag.
     """
 
@@ -74,7 +74,7 @@ MESSAGE = re.compile(
     r"(?P<end><\|(?:end|return|call)\|>|(?=<\|(?:start|channel)\|>)|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-"""One message of a response in channels, where every channel but ``final`` holds thoughts."""
+"""A message of a response in channels; all channels except ``final`` contain reasoning."""
 HEADER = re.compile(r"<\|channel\|>\s*(?P<channel>\w*)[^<]*<\|message\|>\s*\Z", re.IGNORECASE)
 FINAL = "final"
 CHANNEL_TOKENS = frozenset(
@@ -82,7 +82,7 @@ CHANNEL_TOKENS = frozenset(
 )
 END = re.compile(r"<\|end\|>", re.IGNORECASE)
 DECODED = re.compile(r"\s*analysis.*assistantfinal", re.DOTALL)
-"""The same response decoded without special tokens, up to the final message."""
+"""A response in channels decoded without special tokens, up to the final message."""
 DECODED_UNCLOSED = re.compile(r"\s*analysis(?=[A-Z])")
 
 
@@ -91,9 +91,9 @@ class Stripped:
     """A response without its reasoning blocks.
 
     Attributes:
-        text: What remains; the response unchanged if it has no block.
-        blocks: Content of each removed block, in order.
-        unclosed: The last block has no end: the response was cut before its answer, as a rule.
+        text: The rest of the response; the unchanged response if it has no block.
+        blocks: The content of each removed block, in order.
+        unclosed: Whether the last block has no end, usually because the response was cut.
     """
 
     text: str
@@ -102,7 +102,7 @@ class Stripped:
 
     @property
     def has_reasoning(self) -> bool:
-        """Whether a block holds more than blanks; templates may insert an empty one."""
+        """Whether a block is not empty; templates may insert an empty one."""
         return any(block.strip() for block in self.blocks)
 
 
@@ -129,7 +129,8 @@ def strip_reasoning(text: str, *, opened: bool = False) -> Stripped:
 
     Args:
         text: The response.
-        opened: The prompt ends with an opening tag, so the response starts inside a block.
+        opened: Whether the prompt ends with an opening tag, so that the response starts inside a
+            block.
     """
     channels = _final_channel(text)
     rest = _outside_tags(channels.text, opened=opened and not channels.blocks)
@@ -149,9 +150,9 @@ def opens_reasoning(prompt: str) -> bool:
 
 
 def is_reasoning_token(token: str) -> bool:
-    """Return whether a special token is a part of a reasoning block's notation.
+    """Return whether a special token belongs to the notation of reasoning blocks.
 
-    Such a token must survive decoding: without it thoughts and answer are one text.
+    Such tokens must be kept when decoding, to distinguish reasoning and answer.
     """
     tags = list(_tags(token))
     return token in CHANNEL_TOKENS or (len(tags) == 1 and tags[0].end - tags[0].start == len(token))
@@ -198,7 +199,7 @@ def _outside_tags(text: str, *, opened: bool) -> Stripped:
         before = kept + text[position : tag.start]
         position = tag.end
         if not tag.opens:
-            # a second closing tag at the very end is a slip; any other one ends a block
+            # a second closing tag at the very end is a mistake; any other one ends a block
             last = number + 1 == len(tags) and not text[tag.end :].strip()
             if last and blocks and before.strip():
                 kept = before
@@ -233,12 +234,12 @@ def _closing(tags: Sequence[_Tag], number: int) -> int | None:
             same = same if tag.opens else n
         if not depth:
             return n
-    # an opening tag inside was a mention, or the block is closed under another name
+    # an inner opening tag was a mention, or the closing tag has another name
     return other if same is None else same
 
 
 def _tags(text: str) -> Iterator[_Tag]:
-    """Yield the tags of a text in order, without those that stand in backticks."""
+    """Yield the tags of a text in order, except those in backticks."""
     tags = [
         _Tag(
             match.start(),

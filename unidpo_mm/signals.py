@@ -1,4 +1,4 @@
-"""The signals that end a run after it was saved, and the exit codes that say so."""
+"""The signals that end a run after saving it, and the exit codes of such a run."""
 
 import signal
 
@@ -10,7 +10,7 @@ EXIT_CODE = 75
 SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
-    if hasattr(signal, name)  # Windows lacks two of them
+    if hasattr(signal, name)  # Windows lacks some of them
 )
 
 

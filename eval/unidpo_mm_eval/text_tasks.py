@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.errors import Problem, RecipeError, UniDPOError
 from unidpo_mm.modeling.scoring import unwrap_peft
+
+from unidpo_mm.errors import Problem, RecipeError, UniDPOError
 
 from .engine.checkpoint import LoadedCheckpoint
 from .engine.run import style_of

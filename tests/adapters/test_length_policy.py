@@ -1,4 +1,4 @@
-"""Rows that are too long are refused, left out, cut, or shown smaller images."""
+"""Rows that are too long are refused, skipped, cut, or get smaller images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,84 +28,84 @@ def qwen(checkpoint: Checkpoint) -> Path:
 
 
 @pytest.mark.parametrize("policy", ["error", "drop", "shrink_image"])
-def test_a_row_that_fits_stays_as_it_is(qwen: Path, policy: str) -> None:
-    whole = adapter_of(qwen, None, "error").encode(LONG)
-    group = adapter_of(qwen, longest(whole), policy).encode(LONG)
-    assert group.prompt_ids.tolist() == whole.prompt_ids.tolist()
+def test_a_row_that_fits_does_not_change(qwen: Path, policy: str) -> None:
+    uncut = adapter_of(qwen, None, "error").encode(LONG)
+    group = adapter_of(qwen, longest(uncut), policy).encode(LONG)
+    assert group.prompt_ids.tolist() == uncut.prompt_ids.tolist()
     assert (group.cut_responses, group.shrunk_images) == (0, 0)
 
 
 @pytest.mark.parametrize("policy", ["error", "drop"])
-def test_a_row_too_long_is_refused_with_its_numbers(qwen: Path, policy: str) -> None:
+def test_the_error_of_a_long_row_has_its_length(qwen: Path, policy: str) -> None:
     tokens = longest(adapter_of(qwen, None, "error").encode(LONG))
     with pytest.raises(RowTooLong) as error:
         adapter_of(qwen, tokens - 1, policy).encode(LONG)
     (problem,) = error.value.problems
-    assert f"the row has {tokens} tokens with its longest answer" in problem.message
+    assert f"the row has {tokens} tokens with its longest response" in problem.message
     assert f"Set data.max_length to {tokens} or more" in problem.remedy
 
 
-def test_answers_are_cut_and_images_are_not(qwen: Path) -> None:
-    whole = adapter_of(qwen, None, "error").encode(LONG)
-    group = adapter_of(qwen, longest(whole) - 5, "truncate_response").encode(LONG)
-    assert longest(group) == longest(whole) - 5
+def test_responses_are_cut_and_images_are_not(qwen: Path) -> None:
+    uncut = adapter_of(qwen, None, "error").encode(LONG)
+    group = adapter_of(qwen, longest(uncut) - 5, "truncate_response").encode(LONG)
+    assert longest(group) == longest(uncut) - 5
     assert group.cut_responses == 1
-    assert group.image_tokens == whole.image_tokens
-    assert group.image_extras["pixel_values"].equal(whole.image_extras["pixel_values"])
+    assert group.image_tokens == uncut.image_tokens
+    assert group.image_extras["pixel_values"].equal(uncut.image_extras["pixel_values"])
 
 
-def test_answers_that_a_cut_makes_equal_are_counted(qwen: Path) -> None:
+def test_responses_that_are_equal_after_a_cut_are_counted(qwen: Path) -> None:
     twins = row(
         "twins", "What is it?", ("A red square " * 6 + "here", "A red square " * 6 + "there")
     )
-    whole = adapter_of(qwen, None, "error")
-    assert preflight([LONG, twins], whole).alike_pairs == 0
-    limit = longest(whole.encode(twins)) - 12
-    found = preflight([SHORT, twins], adapter_of(qwen, limit, "truncate_response"))
-    assert (found.cut_responses, found.alike_pairs) == (2, 1)
+    unlimited = adapter_of(qwen, None, "error")
+    assert preflight([LONG, twins], unlimited).alike_pairs == 0
+    limit = longest(unlimited.encode(twins)) - 12
+    result = preflight([SHORT, twins], adapter_of(qwen, limit, "truncate_response"))
+    assert (result.cut_responses, result.alike_pairs) == (2, 1)
 
 
-def test_smaller_images_are_no_remedy_where_they_are_as_many_tokens(
+def test_smaller_images_are_only_suggested_if_they_have_fewer_tokens(
     qwen: Path, checkpoint: Checkpoint
 ) -> None:
-    said = {}
+    suggestions = {}
     for folder in (qwen, checkpoint("llava")):
         with pytest.raises(RowTooLong) as error:
             adapter_of(folder, 12, "error").encode(LONG)
-        said[folder] = "make the images smaller" in error.value.problems[0].remedy
-    assert list(said.values()) == [True, False]
+        suggestions[folder] = "make the images smaller" in error.value.problems[0].remedy
+    assert list(suggestions.values()) == [True, False]
 
 
 @pytest.mark.parametrize("fewer", [1, 3, 5])
 def test_images_are_made_smaller_until_the_row_fits(qwen: Path, fewer: int) -> None:
-    whole = adapter_of(qwen, None, "error").encode(LONG)
-    group = adapter_of(qwen, longest(whole) - fewer, "shrink_image").encode(LONG)
-    assert longest(group) <= longest(whole) - fewer
-    assert 0 < group.image_tokens < whole.image_tokens
+    uncut = adapter_of(qwen, None, "error").encode(LONG)
+    group = adapter_of(qwen, longest(uncut) - fewer, "shrink_image").encode(LONG)
+    assert longest(group) <= longest(uncut) - fewer
+    assert 0 < group.image_tokens < uncut.image_tokens
     assert (group.shrunk_images, group.cut_responses) == (1, 0)
     assert [ids.tolist() for ids in group.response_ids] == [
-        ids.tolist() for ids in whole.response_ids
+        ids.tolist() for ids in uncut.response_ids
     ]
 
 
-def test_a_row_whose_text_alone_is_too_long_is_refused(qwen: Path) -> None:
+def test_a_row_with_text_that_is_too_long_is_refused(qwen: Path) -> None:
     with pytest.raises(RowTooLong):
         adapter_of(qwen, 20, "shrink_image").encode(LONG)
 
 
 @pytest.mark.parametrize("model_type", ["llava", "llama"])
-def test_families_whose_images_have_one_size_refuse_to_shrink(
+def test_families_with_a_fixed_image_size_refuse_to_shrink(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
-    with pytest.raises(ModelError, match=r"data.length_policy: .*made smaller"):
+    with pytest.raises(ModelError, match=r"data.length_policy: .*cannot be resized"):
         adapter_of(checkpoint(model_type), 50, "shrink_image")
 
 
-def test_rows_too_long_are_left_out_and_counted_where_that_is_asked_for(qwen: Path) -> None:
+def test_long_rows_are_skipped_and_counted_on_request(qwen: Path) -> None:
     tokens = longest(adapter_of(qwen, None, "error").encode(LONG))
     adapter = adapter_of(qwen, tokens - 1, "drop")
     with pytest.raises(DataError, match="the row has"):
         preflight([SHORT, LONG, SHORT], adapter)
-    found = preflight([SHORT, LONG, SHORT], adapter, drop_long=True)
-    assert (found.too_long, found.rows, found.left_out) == (1, 2, {1})
-    assert found.kept([SHORT, LONG, SHORT]) == [SHORT, SHORT]
+    result = preflight([SHORT, LONG, SHORT], adapter, drop_long=True)
+    assert (result.too_long, result.rows, result.left_out) == (1, 2, {1})
+    assert result.kept([SHORT, LONG, SHORT]) == [SHORT, SHORT]

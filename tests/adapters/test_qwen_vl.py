@@ -1,4 +1,4 @@
-"""What is the Qwen-VL family's own: resolution that follows the image, M-RoPE, base models."""
+"""Properties of the Qwen-VL family: dynamic resolution, M-RoPE, base models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +21,12 @@ def patches(adapter: Any, size: tuple[int, int]) -> int:
     group = adapter.encode(row("a", "What is it?", images=[make_image(1, size)]))
     grid = group.image_extras["image_grid_thw"]
     assert group.image_extras["pixel_values"].shape[0] == int(grid.prod())
-    assert group.image_tokens == int(grid.prod()) // 4  # 2 x 2 patches make a token
+    assert group.image_tokens == int(grid.prod()) // 4  # a token per 2 x 2 patches
     return int(grid.prod())
 
 
 @every_type
-def test_tokens_follow_the_pixels_of_a_image(checkpoint: Checkpoint, model_type: str) -> None:
+def test_larger_images_have_more_tokens(checkpoint: Checkpoint, model_type: str) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
     step = 2 * adapter.processor.image_processor.patch_size
     assert patches(adapter, (step, step)) == 4
@@ -43,14 +43,14 @@ def test_pixel_limits_scale_images_and_are_saved_with_the_processor(
     step = 2 * load_tiny(folder).adapter.processor.image_processor.patch_size
     limits = {"image_min_pixels": 4 * step**2, "image_max_pixels": 6 * step**2}
     adapter = load_tiny(folder, **limits).adapter
-    assert patches(adapter, (step, step)) == 4 * 4  # a small one is enlarged
-    assert patches(adapter, (9 * step, 9 * step)) == 4 * 4  # a large one is made smaller
+    assert patches(adapter, (step, step)) == 4 * 4  # enlarged
+    assert patches(adapter, (9 * step, 9 * step)) == 4 * 4  # made smaller
     adapter.processor.save_pretrained(tmp_path)
     saved = AutoProcessor.from_pretrained(tmp_path).image_processor.size
     assert dict(saved) == {"shortest_edge": 4 * step**2, "longest_edge": 6 * step**2}
 
 
-def test_a_processor_that_was_given_keeps_its_own_limits(checkpoint: Checkpoint) -> None:
+def test_the_processor_that_was_passed_does_not_change(checkpoint: Checkpoint) -> None:
     from transformers import AutoProcessor
 
     from unidpo_mm.adapter import AdapterOptions
@@ -67,38 +67,42 @@ def test_a_processor_that_was_given_keeps_its_own_limits(checkpoint: Checkpoint)
     assert adapter.processor.image_processor.size["longest_edge"] == 9999
 
 
-def test_limits_that_cross_are_refused(checkpoint: Checkpoint) -> None:
+def test_a_minimum_above_the_maximum_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(ModelError, match=r"model.image_max_pixels: .*at least 4000 and at most 30"):
         load_tiny(checkpoint("qwen2_vl"), image_min_pixels=4000, image_max_pixels=30)
 
 
 @pytest.mark.parametrize(("model_type", "why"), [("llava", "fixed sizes"), ("llama", "no image")])
-def test_limits_are_refused_where_they_would_do_nothing(
+def test_limits_are_refused_if_they_have_no_effect(
     checkpoint: Checkpoint, model_type: str, why: str
 ) -> None:
     with pytest.raises(ModelError, match=rf"model.image_max_pixels: it is 99 and .*{why}"):
         load_tiny(checkpoint(model_type), image_max_pixels=99)
 
 
-def test_a_prompt_that_is_too_long_says_that_smaller_images_help(checkpoint: Checkpoint) -> None:
+def test_the_error_of_a_long_prompt_suggests_smaller_images(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_pixels=9999).adapter
-    one = row("a", "What is it?", images=[make_image(1, (90, 90))])
-    with pytest.raises(DataError, match=r"of images and max_length is 20.*make the images smaller"):
-        adapter.encode(one)
+    example = row("a", "What is it?", images=[make_image(1, (90, 90))])
+    with pytest.raises(
+        DataError, match=r"image tokens and max_length is 20.*make the images smaller"
+    ):
+        adapter.encode(example)
 
 
-def test_a_image_that_the_processor_refuses_is_named_with_its_row(checkpoint: Checkpoint) -> None:
+def test_the_error_of_a_refused_image_names_it_and_its_row(
+    checkpoint: Checkpoint,
+) -> None:
     adapter = load_tiny(checkpoint("qwen2_vl")).adapter
-    one = row("a", "What is it?", images=[make_image(1, (400, 1))])
+    example = row("a", "What is it?", images=[make_image(1, (400, 1))])
     with pytest.raises(DataError, match=r"row a, field 'images': .*aspect ratio"):
-        adapter.encode(one)
+        adapter.encode(example)
 
 
 @every_type
-def test_the_decoder_places_images_in_height_and_width(
+def test_positions_distinguish_height_and_width(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
-    """A wide and a tall image of the same features differ by their positions alone."""
+    """A wide and a tall image of the same features differ only by their positions."""
     loaded = load_tiny(checkpoint(model_type))
     step = 2 * loaded.adapter.processor.image_processor.patch_size
     group = loaded.adapter.encode(row("a", "What is it?", images=[make_image(1, (3 * step, step))]))
@@ -112,9 +116,9 @@ def test_the_decoder_places_images_in_height_and_width(
     grid = group.image_extras["image_grid_thw"]
     model: Any = loaded.model.eval()
     with torch.no_grad():
-        seen = model.model.get_image_features(inputs["pixel_values"], grid, return_dict=True)
-        # the tower looks at the grid too: from here on it sees the same, whatever the grid
-        monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: seen)
+        features = model.model.get_image_features(inputs["pixel_values"], grid, return_dict=True)
+        # the tower also depends on the grid: from here on its output is fixed
+        monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: features)
         wide = model(**inputs, image_grid_thw=grid).logits
         tall = model(**inputs, image_grid_thw=grid[:, [0, 2, 1]]).logits
         monkeypatch.setattr(
@@ -124,14 +128,14 @@ def test_the_decoder_places_images_in_height_and_width(
         )
         flat = [model(**inputs, image_grid_thw=g).logits for g in (grid, grid[:, [0, 2, 1]])]
     assert not torch.allclose(wide, tall, atol=1e-4)
-    assert torch.equal(*flat)  # without such positions nothing differs
+    assert torch.equal(*flat)  # without such positions they are equal
 
 
 @every_type
-def test_a_generation_in_between_leaves_no_trace_in_the_positions(
+def test_a_generation_in_between_does_not_change_positions(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
-    """The model keeps position offsets of its last prompt; a batch scored later ignores them."""
+    """The model keeps position offsets of its last prompt, which later batches must ignore."""
     from unidpo_mm.training.evaluation import answer_prompts
 
     loaded = load_tiny(checkpoint(model_type))
@@ -139,41 +143,41 @@ def test_a_generation_in_between_leaves_no_trace_in_the_positions(
     batch, logp_model = batch_of(loaded, rows), logp_model_of(loaded)
     text_only = batch_of(loaded, rows[:3])
     with torch.no_grad():
-        before = [compute_logps(logp_model, loaded.adapter, one) for one in (batch, text_only)]
+        before = [compute_logps(logp_model, loaded.adapter, b) for b in (batch, text_only)]
         answer_prompts(loaded.model, loaded.adapter, rows[-1:], max_new_tokens=3, device="cpu")
-        after = [compute_logps(logp_model, loaded.adapter, one) for one in (batch, text_only)]
-    for one, other in zip(before, after, strict=True):
-        assert torch.equal(one, other)
+        after = [compute_logps(logp_model, loaded.adapter, b) for b in (batch, text_only)]
+    for first, second in zip(before, after, strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "message"),
+    ("model_type", "other", "message"),
     [
-        ("qwen2_vl", "llava", "of another model: its '<image>' is token"),
-        ("qwen2_vl", "qwen3_vl", "patches of 16 pixels, the model sees 14"),
-        ("llava", "qwen2_vl", "of another model: its"),
+        ("qwen2_vl", "llava", "belongs to another model: its '<image>' has the id"),
+        ("qwen2_vl", "qwen3_vl", "patches have 16 pixels, and the model expects 14"),
+        ("llava", "qwen2_vl", "belongs to another model: its"),
     ],
-    ids=["family", "patches", "other way"],
+    ids=["family", "patches", "reverse"],
 )
 def test_the_processor_of_another_model_is_refused(
-    checkpoint: Checkpoint, own: str, other: str, message: str
+    checkpoint: Checkpoint, model_type: str, other: str, message: str
 ) -> None:
     from transformers import AutoProcessor
 
     from unidpo_mm.adapter import AdapterOptions
     from unidpo_mm.modeling.load import ModelSource, load_model
 
-    source = ModelSource(name_or_path=str(checkpoint(own)))
+    source = ModelSource(name_or_path=str(checkpoint(model_type)))
     processor = AutoProcessor.from_pretrained(checkpoint(other))
     with pytest.raises(ModelError, match=message):
         load_model(source, AdapterOptions(), processor=processor)
 
 
-def test_a_base_model_reads_a_raw_prompt_with_its_vision_marks(checkpoint: Checkpoint) -> None:
+def test_raw_prompts_of_a_base_model_have_vision_markers(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("qwen2_vl"), prompt_style="raw")
     adapter: Any = loaded.adapter
-    one = row("a", "What is it?", images=[make_image(1)])
-    text = adapter.processor.tokenizer.decode(adapter.encode(one).prompt_ids)
+    example = row("a", "What is it?", images=[make_image(1)])
+    text = adapter.processor.tokenizer.decode(adapter.encode(example).prompt_ids)
     assert text.startswith("<|vision_start|><|image_pad|>")
     assert text.replace("<|image_pad|>", "") == "<|vision_start|><|vision_end|>What is it?"
 

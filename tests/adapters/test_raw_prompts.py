@@ -22,7 +22,7 @@ BASE = {
     "both": (f"{BOS} $A {EOS}", [BOS], [EOS]),
     "two first ones": (f"{BOS} <pad> $A", [BOS, "<pad>"], []),
 }
-"""What a tokenizer adds to a text, in front and at the end."""
+"""Tokens that a tokenizer adds before and after a text."""
 
 
 def adapter_of(folder: Path, **options: Any) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def add_specials(tokenizer: Any, added: str) -> None:
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
 @pytest.mark.parametrize("kind", BASE)
 @pytest.mark.parametrize("images", [0, 2])
-def test_a_raw_prompt_has_each_first_token_once_and_no_last_one(
+def test_a_raw_prompt_has_each_first_token_once_and_no_last_token(
     checkpoint: Checkpoint, model_type: str, kind: str, images: int
 ) -> None:
     if images and model_type == "llama":
@@ -55,11 +55,11 @@ def test_a_raw_prompt_has_each_first_token_once_and_no_last_one(
     start = "".join(first)
     images = [make_image(1)] * images
     for written in ("", start):
-        one = row("r", f"{written}Q: Hi\nA:", (" Hello", " No"), images=images)
-        group = adapter.encode(one)
+        example = row("r", f"{written}Q: Hi\nA:", (" Hello", " No"), images=images)
+        group = adapter.encode(example)
         text = tokenizer.decode(group.prompt_ids).replace("<image>", "")
         assert text == f"{start}Q: Hi\nA:"
-        assert torch.equal(group.prompt_ids, adapter.encode_prompt(one).prompt_ids)
+        assert torch.equal(group.prompt_ids, adapter.encode_prompt(example).prompt_ids)
         assert [tokenizer.decode(ids) for ids in group.response_ids] == [
             f" Hello{EOS}",
             f" No{EOS}",
@@ -67,8 +67,8 @@ def test_a_raw_prompt_has_each_first_token_once_and_no_last_one(
     assert bool(images) == bool(group.image_tokens)
 
 
-def test_a_response_behind_a_seam_gets_no_blank_of_its_own(checkpoint: Checkpoint) -> None:
-    """As tokenizers of the sentencepiece kind, which mark the start of a text with a blank."""
+def test_a_response_tokenized_separately_gets_no_extra_space(checkpoint: Checkpoint) -> None:
+    """As sentencepiece tokenizers, which mark the start of a text with a space."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -91,10 +91,10 @@ def test_a_response_behind_a_seam_gets_no_blank_of_its_own(checkpoint: Checkpoin
     assert tokens == [["a", "r", "e", "</s>"], ["i", "d", "</s>"]]
 
 
-# ---- prompts that carry a template ----
+# ---- prompts that contain a template ----
 
 TEMPLATED = {
-    "its own": f"{BOS}user\nHi{EOS}\n{BOS}assistant\n",
+    "chatml": f"{BOS}user\nHi{EOS}\n{BOS}assistant\n",
     "its end alone": f"Hi{EOS}\n{BOS}assistant\n",
     "Llama 2's": "[INST] Hi [/INST]",
     "Llama 3's": "<|start_header_id|>user<|end_header_id|>\n\nHi",
@@ -105,7 +105,7 @@ TEMPLATED = {
 
 
 @pytest.mark.parametrize("kind", TEMPLATED)
-def test_a_prompt_that_carries_a_template_is_warned_of_once(
+def test_a_prompt_that_contains_a_template_gives_one_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     adapter, _ = adapter_of(checkpoint("llama"))
@@ -113,7 +113,7 @@ def test_a_prompt_that_carries_a_template_is_warned_of_once(
         for number in range(3):
             adapter.encode(row(f"r{number}", TEMPLATED[kind]))
     (record,) = caplog.records
-    assert "of data.jsonl row r0 already carries a chat template" in record.getMessage()
+    assert "of data.jsonl row r0 already contains a chat template" in record.getMessage()
     assert "prompt_style: raw" in record.getMessage()
 
 
@@ -123,10 +123,10 @@ def test_a_prompt_that_carries_a_template_is_warned_of_once(
     [
         ("What do <b> and [1] mean? Human: hi", {}),
         ("Compare user and assistant: which is which", {}),
-        (TEMPLATED["its own"], {"prompt_style": "raw"}),
+        (TEMPLATED["chatml"], {"prompt_style": "raw"}),
     ],
 )
-def test_an_ordinary_or_raw_prompt_is_not_warned_of(
+def test_an_ordinary_or_raw_prompt_gives_no_warning(
     checkpoint: Checkpoint,
     caplog: pytest.LogCaptureFixture,
     model_type: str,
@@ -139,7 +139,7 @@ def test_an_ordinary_or_raw_prompt_is_not_warned_of(
     assert not caplog.records
 
 
-def test_a_response_that_ends_its_turn_itself_is_warned_of(
+def test_a_response_that_ends_its_turn_gives_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter, _ = adapter_of(checkpoint("llama"))
@@ -150,10 +150,10 @@ def test_a_response_that_ends_its_turn_itself_is_warned_of(
     assert "prompt_style: raw" in record.getMessage()
 
 
-# ---- what the model has no room for ----
+# ---- sizes of the model ----
 
 
-def test_a_token_without_an_embedding_is_refused_with_its_field(checkpoint: Checkpoint) -> None:
+def test_the_error_of_a_token_without_an_embedding_names_its_field(checkpoint: Checkpoint) -> None:
     from unidpo_mm.data.preflight import preflight
     from unidpo_mm.errors import DataError
 
@@ -196,7 +196,7 @@ def test_padding_without_an_embedding_is_replaced(checkpoint: Checkpoint) -> Non
         ("xglm", {"max_position_embeddings": 32, "attention_heads": 4}, None),
     ],
 )
-def test_learned_positions_are_known_from_the_configuration(
+def test_learned_positions_follow_from_the_configuration(
     model_type: str, sizes: Any, positions: int | None
 ) -> None:
     from transformers import AutoConfig

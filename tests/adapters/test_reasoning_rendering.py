@@ -1,4 +1,4 @@
-"""What is scored is the response's text, after exactly the prompt that generation starts from."""
+"""Targets are the text of the response, after exactly the prompt that generation starts from."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,7 @@ END = "<|im_end|>"
 
 
 def adapter_of(folder: Path, template: Any = None, **options: Any) -> Any:
-    """The adapter of a checkpoint, without its weights, with another chat template."""
+    """Return the adapter of a checkpoint with another chat template, without weights."""
     source = ModelSource(name_or_path=str(folder))
     config = load_config(source)
     adapter: Any = load_adapter(
@@ -36,15 +36,15 @@ def adapter_of(folder: Path, template: Any = None, **options: Any) -> Any:
     return adapter
 
 
-def encoded(adapter: Any, one: PreferenceRow) -> tuple[str, list[str]]:
-    """The texts of prompt and responses as the model sees them; the prompt is generation's."""
-    group = adapter.encode(one)
-    assert torch.equal(group.prompt_ids, adapter.encode_prompt(one).prompt_ids)
+def encoded(adapter: Any, example: PreferenceRow) -> tuple[str, list[str]]:
+    """Return prompt and responses as text; the prompt is that of generation."""
+    group = adapter.encode(example)
+    assert torch.equal(group.prompt_ids, adapter.encode_prompt(example).prompt_ids)
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
     return tokenizer.decode(group.prompt_ids), [tokenizer.decode(x) for x in group.response_ids]
 
 
-def asked(responses: tuple[str, ...], **fields: Any) -> PreferenceRow:
+def row_of(responses: tuple[str, ...], **fields: Any) -> PreferenceRow:
     return row("r1", "3 + 4?", responses, **fields)
 
 
@@ -62,7 +62,7 @@ REMOVED = {
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
 @pytest.mark.parametrize("case", REMOVED)
-def test_a_response_that_the_template_changes_is_refused_or_kept_as_it_is_written(
+def test_a_response_that_the_template_changes_is_refused_or_kept_unchanged(
     checkpoint: Checkpoint, model_type: str, case: str
 ) -> None:
     template, responses = REMOVED[case]
@@ -72,7 +72,7 @@ def test_a_response_that_the_template_changes_is_refused_or_kept_as_it_is_writte
     off = {"chat_template_kwargs": {"enable_thinking": False}} if "off" in case else {}
     adapter = adapter_of(checkpoint(model_type), template, **off)
     with pytest.raises(DataError) as error:
-        adapter.encode(asked(responses))
+        adapter.encode(row_of(responses))
     assert [problem.where for problem in error.value.problems] == [
         "data.jsonl row r1, field 'chosen'",
         "data.jsonl row r1, field 'rejected'",
@@ -80,8 +80,8 @@ def test_a_response_that_the_template_changes_is_refused_or_kept_as_it_is_writte
     assert "the chat template changes the re" in str(error.value)
     assert "keep" in error.value.problems[0].remedy
 
-    prompt, kept = encoded(adapter, asked(responses, reasoning="keep"))
-    if prompt.endswith("<think>\n"):  # the prompt has written the tag already
+    prompt, kept = encoded(adapter, row_of(responses, reasoning="keep"))
+    if prompt.endswith("<think>\n"):  # the prompt contains the tag
         responses = tuple(text.removeprefix("<think>") for text in responses)
     assert [text.rstrip() for text in kept] == [text + END for text in responses]
     if "off" in case:
@@ -94,12 +94,12 @@ def test_a_template_that_changes_every_response_is_refused(
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.GEMMA.replace("| trim", "| upper"))
     with pytest.raises(DataError, match=r"field 'rejected': the chat template changes the respon"):
-        adapter.encode(asked(("SEVEN", "nine"), reasoning=reasoning))
+        adapter.encode(row_of(("SEVEN", "nine"), reasoning=reasoning))
 
 
-def test_stripped_reasoning_leaves_the_final_answers(checkpoint: Checkpoint) -> None:
+def test_without_reasoning_the_final_answers_remain(checkpoint: Checkpoint) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.DEEPSEEK_R1)
-    _, texts = encoded(adapter, asked(THOUGHTS).without_reasoning())
+    _, texts = encoded(adapter, row_of(THOUGHTS).without_reasoning())
     assert texts == [f"Seven{END}\n", f"Nine{END}\n"]
 
 
@@ -171,29 +171,29 @@ def test_an_unchanged_response_follows_the_generation_prompt(
 ) -> None:
     template, responses, variables, prompt_end, scored = UNCHANGED[case]
     adapter = adapter_of(checkpoint("llama"), template, chat_template_kwargs=variables)
-    prompt, texts = encoded(adapter, asked(responses))
+    prompt, texts = encoded(adapter, row_of(responses))
     assert prompt.endswith(prompt_end)
     assert [text.rstrip("\n").removesuffix(END) for text in texts] == list(scored)
 
 
-def test_a_block_that_the_template_writes_before_responses_is_named_once(
+def test_a_block_that_the_template_writes_before_responses_gives_one_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.QWEN3)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            adapter.encode(asked(PLAIN))
+            adapter.encode(row_of(PLAIN))
     assert len(caplog.records) == 1
     assert "'<think>\\n\\n</think>\\n\\n' between the generation prompt" in caplog.text
     assert "model.chat_template_kwargs" in caplog.text
 
 
-def test_an_answer_inside_an_open_block_is_warned_of(
+def test_an_answer_inside_an_open_block_gives_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.DEEPSEEK_R1)
     with caplog.at_level(logging.WARNING):
-        adapter.encode(asked(PLAIN))
+        adapter.encode(row_of(PLAIN))
     assert "the generation prompt opens a reasoning block and the responses contain" in caplog.text
 
 
@@ -204,18 +204,18 @@ def test_variables_of_a_row_override_those_of_the_run(checkpoint: Checkpoint) ->
     adapter = adapter_of(
         checkpoint("llama"), templates.QWEN3, chat_template_kwargs={"enable_thinking": False}
     )
-    prompt, _ = encoded(adapter, asked(PLAIN, template_kwargs='{"enable_thinking": true}'))
+    prompt, _ = encoded(adapter, row_of(PLAIN, template_kwargs='{"enable_thinking": true}'))
     assert prompt.endswith("assistant\n")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
-def test_a_variable_that_no_template_reads_is_warned_of(
+def test_a_variable_that_the_template_does_not_use_gives_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, model_type: str
 ) -> None:
     adapter = adapter_of(checkpoint(model_type), chat_template_kwargs={"enable_thinkng": False})
     with caplog.at_level(logging.WARNING):
-        adapter.encode(asked(PLAIN))
-        adapter.encode_prompt(asked(PLAIN))
+        adapter.encode(row_of(PLAIN))
+        adapter.encode_prompt(row_of(PLAIN))
     (record,) = caplog.records
     assert "no variable 'enable_thinkng'" in record.getMessage()
 
@@ -229,12 +229,12 @@ def test_a_variable_that_no_template_reads_is_warned_of(
         ({1: 2}, "not a mapping of names"),
     ],
 )
-def test_variables_that_rendering_sets_itself_are_refused(variables: Any, message: str) -> None:
+def test_reserved_variables_are_refused(variables: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         AdapterOptions(chat_template_kwargs=variables)
 
 
-# ---- templates that refuse ----
+# ---- templates that refuse a row ----
 
 
 @pytest.mark.parametrize(
@@ -265,30 +265,30 @@ def test_variables_that_rendering_sets_itself_are_refused(variables: Any, messag
         ("{% if %}", [("user", "Hi")], "prompt", "Expected an expression", "another chat"),
     ],
 )
-def test_a_template_that_refuses_a_row_names_row_field_and_remedy(
+def test_the_error_of_a_row_that_the_template_refuses_has_field_and_remedy(
     checkpoint: Checkpoint, template: str, messages: Any, field: str, reason: str, remedy: str
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), template)
-    one = row("r1", [Message(role, (text,)) for role, text in messages])
+    example = row("r1", [Message(role, (text,)) for role, text in messages])
     with pytest.raises(DataError) as error:
-        adapter.encode(one)
+        adapter.encode(example)
     problem = error.value.problems[0]
     assert problem.where == f"data.jsonl row r1, field '{field}'"
     assert reason in str(error.value)
     assert remedy in problem.remedy
 
 
-def test_a_system_message_that_is_not_rendered_is_warned_of(
+def test_an_omitted_system_message_gives_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), templates.DEEPSEEK_R1)
-    one = row("r1", [Message("system", ("Be kind",)), Message("user", ("Hi",))])
+    example = row("r1", [Message("system", ("Be kind",)), Message("user", ("Hi",))])
     with caplog.at_level(logging.WARNING):
-        adapter.encode(one)
-    assert "does not render the system message of data.jsonl row r1" in caplog.text
+        adapter.encode(example)
+    assert "changes or omits the system message of data.jsonl row r1" in caplog.text
 
 
-def test_a_user_message_that_is_rendered_otherwise_is_warned_of(
+def test_a_changed_user_message_gives_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     template = templates.GEMMA.replace("| trim", "| trim | replace('a < b', 'a &lt; b')")
@@ -298,7 +298,7 @@ def test_a_user_message_that_is_rendered_otherwise_is_warned_of(
         adapter.encode(row("r1", "Is a < b?"))
         adapter.filler()
     (record,) = caplog.records
-    assert "does not render the user message of data.jsonl row r1" in record.getMessage()
+    assert "changes or omits the user message of data.jsonl row r1" in record.getMessage()
 
 
 # ---- named templates ----
@@ -306,7 +306,7 @@ def test_a_user_message_that_is_rendered_otherwise_is_warned_of(
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
 @pytest.mark.parametrize("as_list", [False, True], ids=["dict", "list"])
-def test_named_templates_are_chosen_by_the_tools_of_a_row(
+def test_the_named_template_depends_on_the_tools_of_a_row(
     checkpoint: Checkpoint, model_type: str, as_list: bool
 ) -> None:
     start = "{% if add_generation_prompt %}A{% else %}AB{{ messages[-1].content | string }}"
@@ -317,13 +317,13 @@ def test_named_templates_are_chosen_by_the_tools_of_a_row(
     if as_list:
         named = [{"name": name, "template": text} for name, text in named.items()]
     adapter = adapter_of(checkpoint(model_type), named)
-    with_tools = asked(PLAIN, tools='[{"type": "function", "function": {"name": "f"}}]')
+    with_tools = row_of(PLAIN, tools='[{"type": "function", "function": {"name": "f"}}]')
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
-    for one, prompt in ((asked(PLAIN), "default A"), (with_tools, "with tools A")):
-        assert tokenizer.decode(adapter.encode_prompt(one).prompt_ids) == prompt
+    for example, prompt in ((row_of(PLAIN), "default A"), (with_tools, "with tools A")):
+        assert tokenizer.decode(adapter.encode_prompt(example).prompt_ids) == prompt
 
 
 def test_named_templates_without_a_default_are_refused(checkpoint: Checkpoint) -> None:
     adapter = adapter_of(checkpoint("llama"), {"rag": "x", "tool_use": "y"})
-    with pytest.raises(ModelError, match=r"chat templates are rag, tool_use, and none of them is"):
-        adapter.encode(asked(PLAIN))
+    with pytest.raises(ModelError, match=r"chat templates are rag, tool_use, and none is"):
+        adapter.encode(row_of(PLAIN))

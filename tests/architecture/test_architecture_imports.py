@@ -1,4 +1,4 @@
-"""Who may import whom: the linter's contracts, and the rules it cannot express."""
+"""Import rules: the contracts of the linter, and rules that it cannot express."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ FAMILY_WORDS = (
     "smollm|blip|florence|molmo|phi[-_]?[34]|glm|vicuna"
 )
 FRAMEWORK_WORDS = r"llama[-_ ]?factory|use_llama_pro"
-"""A framework that other people come from, and one of its keys; no family of ours."""
+"""Names of a framework that users migrate from; they are not families."""
 
 
 def sources(*packages: str) -> Iterator[Path]:
@@ -27,7 +27,7 @@ def sources(*packages: str) -> Iterator[Path]:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (level, module) of every import statement, wherever it stands."""
+    """Yield (level, module) of every import statement, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((0, name.name) for name in node.names)
@@ -70,27 +70,48 @@ def test_families_share_functions_through_underscored_modules_only():
 
 def test_only_the_plugin_module_imports_by_name():
     pattern = re.compile(r"import_module\(|__import__\(|importlib\.import_module|import importlib$")
-    found = {
+    modules = {
         path.relative_to(ROOT).as_posix()
         for path in sources("unidpo_mm", "model_adapters")
         if any(pattern.search(line) for line in path.read_text(encoding="utf-8").splitlines())
     }
-    assert found == {"unidpo_mm/plugins.py"}
+    assert modules == {"unidpo_mm/plugins.py"}
+
+
+def test_only_the_distributed_package_calls_torch_distributed():
+    def is_call(node: ast.AST) -> bool:
+        match node:
+            case ast.Attribute(value=ast.Name(id="torch"), attr="distributed"):
+                return True
+            case ast.Import(names=names):
+                return any(name.name.startswith("torch.distributed") for name in names)
+            case ast.ImportFrom(module="torch", names=names):
+                return any(name.name == "distributed" for name in names)
+            case ast.ImportFrom(module=str(module)):
+                return module.startswith("torch.distributed")
+        return False
+
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("unidpo_mm", "model_adapters")
+        if any(map(is_call, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert callers == {"unidpo_mm/distributed/__init__.py"}
 
 
 def test_the_core_names_no_model_family():
     pattern = re.compile(FAMILY_WORDS, re.IGNORECASE)
-    found = [
+    lines = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sources("unidpo_mm")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(re.sub(FRAMEWORK_WORDS, "", line, flags=re.IGNORECASE))
     ]
-    assert not found
+    assert not lines
 
 
 def test_the_folder_eval_is_never_imported():
-    """`import eval` would shadow the builtin; ruff sees that, but not `import eval.x`."""
+    """`import eval` would shadow the builtin; ruff detects that, but not `import eval.x`."""
     everything = [*sources(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     wrong = [
         path
@@ -111,7 +132,7 @@ def test_test_folders_hide_no_package_and_file_names_are_unique():
     assert len(names) == len(set(names))
 
 
-def test_importing_the_package_is_light_and_changes_nothing():
+def test_importing_the_package_is_light_and_has_no_side_effects():
     code = """
 import os, sys, warnings
 environment, filters = dict(os.environ), list(warnings.filters)

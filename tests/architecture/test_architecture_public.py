@@ -1,4 +1,4 @@
-"""What others rely on: documented names, types, configs that load, a README that is true."""
+"""The public face: documented names, types, recipes that load, the tree in the README."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ SWEEPS = [path for path in CONFIGS if "\narms:" in path.read_text(encoding="utf-
 RECIPES = [path for path in CONFIGS if path not in SWEEPS]
 PACKAGES = ["unidpo_mm", "model_adapters", "eval/unidpo_mm_eval"]
 UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
-"""Files that every package has, which a tree need not show."""
+"""Files of every package, which the tree omits."""
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -29,12 +29,12 @@ def test_every_config_loads(path: Path):
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)
-def test_every_configuration_of_accelerate_is_read_by_it(path: Path):
+def test_accelerate_reads_every_configuration(path: Path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     loaded = load_config_from_file(str(path))
     assert loaded.num_processes == 2
-    assert loaded.mixed_precision == "no"  # the recipe decides
+    assert loaded.mixed_precision == "no"  # the recipe determines it
     assert loaded.use_cpu is ("cpu" in path.stem)
     text = path.read_text(encoding="utf-8")
     assert f"accelerate launch --config_file configs/accelerate/{path.name}" in text
@@ -104,11 +104,11 @@ def test_the_tree_of_the_readme_equals_the_disk():
         below = {
             name.removeprefix(folder).split("/")[0] for name in files if name.startswith(folder)
         }
-        shown = {name for name in below - UNLISTED if not name.startswith(".")}
-        if folder == "":  # files for tools and lawyers need no line
-            shown = {name for name in shown if (ROOT / name).is_dir()}
+        visible = {name for name in below - UNLISTED if not name.startswith(".")}
+        if folder == "":  # tool and license files are omitted
+            visible = {name for name in visible if (ROOT / name).is_dir()}
             names = [name for name in names if (ROOT / name).is_dir() or name not in below]
-        assert set(names) == shown, f"the tree in README.md differs from the disk in '{folder}'"
+        assert set(names) == visible, f"the tree in README.md differs from the disk in '{folder}'"
 
 
 def test_the_tree_is_parsed_as_it_is_drawn():

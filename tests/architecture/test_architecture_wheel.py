@@ -1,4 +1,4 @@
-"""The wheel holds the three packages and the recipes, and nothing else."""
+"""The wheel contains the three packages, the recipes and nothing else."""
 
 import zipfile
 from pathlib import Path
@@ -8,7 +8,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_wheel_holds_exactly_the_packages_and_the_recipes(tmp_path: Path):
+def test_the_wheel_contains_exactly_the_packages_and_the_recipes(tmp_path: Path):
     wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names if ".dist-info" not in name}

@@ -1,4 +1,4 @@
-"""A loss from outside the package: a file, an object, an entry point."""
+"""A loss from outside the package: as a file, an object or an entry point."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from trainers import config, make_trainer
 from unidpo_mm import UniDPOConfig, authoring, plugins
 from unidpo_mm.cli import main as cli
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.plugins import load_loss, loss_names
+from unidpo_mm.plugins import LOSSES, load_loss, plugin_names
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.recipe_checks import check_loss
 
@@ -43,7 +43,7 @@ def recipe_text(model: Path, loss: str) -> str:
     )
 
 
-def test_the_file_of_the_documentation_trains_through_the_command_line(
+def test_the_file_in_the_documentation_trains_through_the_command_line(
     loss_file: Path, checkpoint, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     path = loss_file.parent / "recipe.yaml"
@@ -60,7 +60,7 @@ def test_the_file_of_the_documentation_trains_through_the_command_line(
     assert '"name": "squared"' in recorded
 
 
-def test_its_parameters_are_checked(loss_file: Path):
+def test_the_parameters_of_a_file_are_checked(loss_file: Path):
     path = loss_file.parent / "recipe.yaml"
     path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
     with pytest.raises(RecipeError, match=r"no parameter 'targt', did you mean 'target'\?"):
@@ -69,7 +69,7 @@ def test_its_parameters_are_checked(loss_file: Path):
         load_recipe(path, ["loss.name=./my_loss.py", "loss.target=0"], checks=[check_loss])
 
 
-def test_an_object_trains_from_python(loss_file: Path, checkpoint, tmp_path: Path):
+def test_an_object_trains_in_python(loss_file: Path, checkpoint, tmp_path: Path):
     loss = load_loss(str(loss_file))
     args = config(tmp_path / "out", loss_type=loss, beta=0.2, loss_kwargs={"target": 2.0})
     assert args.loss_type == "squared"
@@ -78,7 +78,7 @@ def test_an_object_trains_from_python(loss_file: Path, checkpoint, tmp_path: Pat
     assert first == pytest.approx(4.0, abs=1e-4)  # (0 - target)^2 while policy equals reference
 
 
-def test_an_object_may_not_take_the_name_of_a_shipped_loss(loss_file: Path):
+def test_an_object_must_not_have_the_name_of_a_shipped_loss(loss_file: Path):
     loss = load_loss(str(loss_file))
     named = authoring.Loss(**{**vars(loss), "name": "dpo"})
     with pytest.raises(RecipeError, match="'dpo' is the name of another loss"):
@@ -89,21 +89,21 @@ def test_an_object_may_not_take_the_name_of_a_shipped_loss(loss_file: Path):
 
 def test_an_entry_point_is_listed_and_loaded(loss_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(loss_file.parent)
-    point = EntryPoint("squared_plugin", "my_loss:LOSS", plugins.LOSS_GROUP)
-    known = plugins.entry_points
+    point = EntryPoint("squared_plugin", "my_loss:LOSS", LOSSES.group)
+    entry_points = plugins.entry_points
     monkeypatch.setattr(
         plugins,
         "entry_points",
-        lambda group: [point] if group == plugins.LOSS_GROUP else known(group=group),
+        lambda group: [point] if group == LOSSES.group else entry_points(group=group),
     )
-    assert "squared_plugin" in loss_names()
-    with pytest.raises(RecipeError, match="registered as 'squared_plugin' and its LOSS says"):
+    assert "squared_plugin" in plugin_names(LOSSES)
+    with pytest.raises(RecipeError, match=r"LOSS\.name is 'squared'"):
         load_loss("squared_plugin")
     loss_file.write_text(EXAMPLE.replace('name="squared"', 'name="squared_plugin"'))
     sys.modules.pop("my_loss")
     assert load_loss("squared_plugin").config().target == 1.0
     sys.modules.pop("my_loss")
-    plugins._find_loss.cache_clear()
+    plugins._load.cache_clear()
 
 
 def test_the_formula_of_the_example(loss_file: Path):

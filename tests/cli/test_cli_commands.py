@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from unidpo_mm.cli import main as cli
 from unidpo_mm.cli.extra import first_line
 from unidpo_mm.errors import RecipeError, UniDPOError
-from unidpo_mm.plugins import families, loss_names
+from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
 from unidpo_mm.recipe import Recipe
 
 COMMANDS = {
@@ -48,9 +48,9 @@ def test_every_command_is_listed_with_one_line_of_help():
 
 def test_list_losses_and_models():
     losses = invoke("list", "losses").stdout.splitlines()
-    assert [line.split()[0] for line in losses] == list(loss_names())
+    assert [line.split()[0] for line in losses] == list(plugin_names(LOSSES))
     models = invoke("list", "models").stdout.splitlines()
-    assert [line.split()[0] for line in models] == list(families())
+    assert [line.split()[0] for line in models] == list(plugin_names(FAMILIES))
     assert all(len(line.split()) > 3 for line in (*losses, *models))
 
 

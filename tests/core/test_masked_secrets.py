@@ -1,4 +1,4 @@
-"""Passwords and keys are masked wherever a text holds them."""
+"""Passwords and keys in texts are masked."""
 
 import pytest
 
@@ -22,7 +22,7 @@ from unidpo_mm.secrets import mask_secrets, mask_url
         ("http://host:8000/users/@me", "http://host:8000/users/@me"),
     ],
 )
-def test_urls(url, masked):
+def test_secrets_in_urls_are_masked(url, masked):
     assert mask_url(url) == masked
     assert mask_secrets(f"cannot reach '{url}'") == f"cannot reach '{masked}'"
 
@@ -37,11 +37,11 @@ def test_urls(url, masked):
         "Incorrect API key provided: sk-hunter2hunter2hunter2",
     ],
 )
-def test_headers_and_known_kinds_of_keys(text):
+def test_secrets_in_headers_and_keys_are_masked(text):
     assert "hunter2" not in mask_secrets(text)
     assert "***" in mask_secrets(text)
 
 
-def test_other_texts_stay():
+def test_other_texts_do_not_change():
     text = "the key 'task-list' is unknown; see https://host/keys?page=2 and basic facts"
     assert mask_secrets(text) == text

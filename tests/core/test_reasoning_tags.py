@@ -1,4 +1,4 @@
-"""Reasoning blocks are removed in every notation, whether or not they are complete."""
+"""Reasoning blocks are removed in every notation, complete or not."""
 
 import time
 
@@ -72,17 +72,17 @@ def test_every_notation_is_removed(style):
         ("analysis of the image: a cat", "analysis of the image: a cat", 0, False),
     ],
 )
-def test_what_remains(response, text, blocks, unclosed):
+def test_the_text_without_reasoning(response, text, blocks, unclosed):
     stripped = strip_reasoning(response)
     assert (stripped.text, len(stripped.blocks), stripped.unclosed) == (text, blocks, unclosed)
 
 
-def test_an_empty_block_is_no_reasoning():
+def test_an_empty_block_is_not_reasoning():
     assert not strip_reasoning("<think>\n\n</think>\n\nYes").has_reasoning
     assert strip_reasoning("<think>a</think>Yes").blocks == ("a",)
 
 
-def test_a_response_to_a_prompt_that_opens_a_block():
+def test_a_response_after_a_prompt_that_opens_a_block():
     assert strip_reasoning("a</think>Yes", opened=True).text == "Yes"
     cut = strip_reasoning("is it A? or B", opened=True)
     assert (cut.text, cut.unclosed, cut.blocks) == ("", True, ("is it A? or B",))
@@ -110,7 +110,7 @@ def test_prompts_that_open_a_block(prompt, opens):
     "piece",
     ["<think>", "a</think>", "<think>a</think>", "<think a", "<|channel|>", "[THINK]", "<", " "],
 )
-def test_the_time_grows_with_the_length(piece):
+def test_the_time_is_linear_in_the_length(piece):
     start = time.process_time()
     strip_reasoning(piece * 20_000)
     assert time.process_time() - start < 3

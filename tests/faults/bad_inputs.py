@@ -778,7 +778,12 @@ PLACES = [
     recipe(
         "masked token", "model.init_kwargs.token='***'", "model.init_kwargs.token", "Set it again"
     ),
-    recipe("model missing", "model.name_or_path=absent", "model.name_or_path", "Give a folder"),
+    recipe(
+        "model missing",
+        "model.name_or_path=absent",
+        "model.name_or_path",
+        "Use an existing directory",
+    ),
     recipe(
         "model is a file",
         "model.name_or_path=WORLD/pairs.jsonl",

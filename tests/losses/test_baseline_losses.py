@@ -1,4 +1,4 @@
-"""DPO, SimPO and SFT against arithmetic by hand."""
+"""DPO, SimPO and SFT against cases computed by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ LN3 = math.log(3)
 
 
 def two_pairs(lengths: tuple[list[float], list[float]] | None = None):
-    """Means over tokens: the margins of policy minus reference are ln 3 and -ln 3."""
+    """Pairs whose mean log-ratio margins are ln 3 and -ln 3."""
     return pairs_of(
         [-1.0, -2.0],
         [-1.0 - LN3, -1.0],
@@ -25,7 +25,7 @@ def two_pairs(lengths: tuple[list[float], list[float]] | None = None):
 
 
 def test_dpo_on_sums_by_hand() -> None:
-    """Answer of 2 and 4 tokens: the margins are 2 m_w - 4 m_l with m = policy - reference.
+    """Responses of 2 and 4 tokens: the margins are 2 m_w - 4 m_l with m = policy - reference.
 
     Pair 1: m_w = -0.5, m_l = -0.5 - ln3;  2(-0.5) - 4(-0.5 - ln3) = 1 + 4 ln3; beta 0.5.
     Pair 2: m_w = -1.5, m_l = -1.5 + ln3;  -3 + 6 - 4 ln3 = 3 - 4 ln3.
@@ -47,7 +47,7 @@ def test_dpo_on_means_by_hand() -> None:
 
 
 def test_dpo_label_smoothing_by_hand() -> None:
-    """0.9 ln(4/3) + 0.1 ln 4, and the other way round."""
+    """0.9 ln(4/3) + 0.1 ln 4 for the easy pair, swapped for the hard one."""
     config = dpo.DPOLossConfig(beta=1.0, label_smoothing=0.1)
     output = dpo.LOSS.compute(two_pairs(), config)
     easy, hard = math.log(4 / 3), math.log(4)
@@ -65,13 +65,13 @@ def test_dpo_gradient_by_hand() -> None:
     assert chosen.grad.tolist() == pytest.approx([-0.25, -0.75], rel=1e-12)
 
 
-def test_dpo_defaults_are_summed_log_probs_with_beta_a_tenth() -> None:
+def test_dpo_defaults_to_summed_log_probs_and_beta_0_1() -> None:
     assert dpo.DPOLossConfig() == dpo.DPOLossConfig(
         beta=0.1, label_smoothing=0.0, length_norm=False
     )
 
 
-def test_simpo_by_hand_uses_means_a_target_margin_and_no_reference() -> None:
+def test_simpo_by_hand_with_means_a_target_margin_and_no_reference() -> None:
     """beta 1, gamma ln 3: the reward margins ln 3 and -1 become 0 and -1 - ln 3."""
     config = simpo.SimPOLossConfig(beta=1.0, simpo_gamma=LN3)
     output = simpo.LOSS.compute(two_pairs(([2.0, 9.0], [4.0, 1.0])), config)

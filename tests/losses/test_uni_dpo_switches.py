@@ -1,4 +1,4 @@
-"""Every switch of `UniDPOLossConfig`, its parameters by pair, and what it reduces to."""
+"""The switches of `UniDPOLossConfig`, its parameters per pair, and its limits."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ def preference_part(output: LossOutput, weight: Tensor | float) -> Tensor:
 
 
 def test_the_configurable_loss_equals_the_formula_at_its_defaults_in_values_and_gradients() -> None:
-    found = []
+    results = []
     for configurable in (True, False):
         chosen, rejected = (x.clone().requires_grad_() for x in (CHOSEN, REJECTED))
         if configurable:
@@ -55,11 +55,11 @@ def test_the_configurable_loss_equals_the_formula_at_its_defaults_in_values_and_
         output.per_pair.sum().backward()
         assert chosen.grad is not None
         assert rejected.grad is not None
-        found.append((output.per_pair.detach(), chosen.grad, rejected.grad, output.terms))
-    for one, other in zip(*(values[:3] for values in found), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    for name, values in found[0][3].items():
-        torch.testing.assert_close(values, found[1][3][name], rtol=1e-12, atol=0)
+        results.append((output.per_pair.detach(), chosen.grad, rejected.grad, output.terms))
+    for left, right in zip(*(values[:3] for values in results), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+    for name, values in results[0][3].items():
+        torch.testing.assert_close(values, results[1][3][name], rtol=1e-12, atol=0)
 
 
 def test_the_defaults_are_those_of_the_released_settings() -> None:
@@ -84,14 +84,14 @@ def test_performance_weight_none_is_weight_one() -> None:
     torch.testing.assert_close(output.per_pair, preference_part(output, output.terms["w_qual"]))
 
 
-def test_naive_focal_judges_by_the_reward_margin() -> None:
+def test_the_naive_focal_weight_depends_on_the_reward_margin() -> None:
     output = compute(performance_weight="naive_focal")
     margins = torch.tensor([0.2, 1.4, -1.4, -0.2], dtype=torch.float64)
     torch.testing.assert_close(output.terms["w_perf"], (1 - torch.sigmoid(margins)) ** 3)
     assert not torch.allclose(output.terms["w_perf"], compute().terms["w_perf"])
 
 
-def test_the_stabilised_weight_does_not_know_the_reference() -> None:
+def test_the_stabilized_weight_does_not_depend_on_the_reference() -> None:
     pairs = make_pairs()
     assert pairs.reference_chosen is not None
     moved = dataclasses.replace(pairs, reference_chosen=pairs.policy_rejected)
@@ -106,23 +106,23 @@ def test_batch_mean_gives_every_counted_pair_the_mean_and_no_gradient(which: str
     term = {"quality_weight": "w_qual", "performance_weight": "w_perf"}[which]
     counted = [1, 0, 1, 2]
     pairs = make_pairs(weight=counted)
-    own = compute(pairs).terms[term]
-    found = compute(pairs, **{which: "batch_mean"}).terms[term]
-    mean = float(own[[0, 2, 3]].mean())
-    assert found[[0, 2, 3]].tolist() == pytest.approx([mean] * 3)
+    weights = compute(pairs).terms[term]
+    controlled = compute(pairs, **{which: "batch_mean"}).terms[term]
+    mean = float(weights[[0, 2, 3]].mean())
+    assert controlled[[0, 2, 3]].tolist() == pytest.approx([mean] * 3)
 
 
 def test_permuted_keeps_the_multiset_of_the_counted_weights_and_leaves_fillers_alone() -> None:
     weight = torch.arange(1.0, 41.0)
     counted = torch.ones(40, dtype=torch.bool)
     counted[::4] = False
-    found = control_weight(weight, "permuted", counted=counted)
-    assert torch.equal(found[~counted], weight[~counted])
-    assert not torch.equal(found[counted], weight[counted])
-    assert torch.equal(found[counted].sort().values, weight[counted])
+    permuted = control_weight(weight, "permuted", counted=counted)
+    assert torch.equal(permuted[~counted], weight[~counted])
+    assert not torch.equal(permuted[counted], weight[counted])
+    assert torch.equal(permuted[counted].sort().values, weight[counted])
 
 
-def test_permuted_weights_are_drawn_anew_and_follow_the_global_seed() -> None:
+def test_every_permutation_is_new_and_follows_the_global_seed() -> None:
     weight, counted = torch.arange(40.0), torch.ones(40, dtype=torch.bool)
 
     def draw() -> list[float]:
@@ -136,7 +136,7 @@ def test_permuted_weights_are_drawn_anew_and_follow_the_global_seed() -> None:
 
 
 @pytest.mark.parametrize("control", ["batch_mean", "permuted"])
-def test_controls_cut_the_gradient_through_the_weight(control: Any) -> None:
+def test_controls_stop_the_gradient_through_the_weight(control: Any) -> None:
     gradients = []
     for choice in (control, "stabilised"):
         chosen = CHOSEN.clone().requires_grad_()
@@ -150,7 +150,7 @@ def test_controls_cut_the_gradient_through_the_weight(control: Any) -> None:
         weight = output.terms["w_qual"] * output.terms["w_perf"]
         gradients.append((chosen.grad, -2.0 * weight * torch.sigmoid(-margin)))
     torch.testing.assert_close(*gradients[0])
-    assert not torch.allclose(*gradients[1])  # the stabilised weight has a gradient of its own
+    assert not torch.allclose(*gradients[1])  # the stabilized weight has a gradient
 
 
 @pytest.mark.parametrize("control", ["batch_mean", "permuted"])
@@ -161,7 +161,7 @@ def test_controls_are_declared_batch_dependent(which: str, control: str) -> None
     assert not LOSS.batch_dependent(UniDPOLossConfig(performance_weight="naive_focal"))
 
 
-# ---- terms beside the preference ----
+# ---- NLL terms ----
 
 
 def test_nll_lambda_zero_switches_the_calibrated_nll_off() -> None:
@@ -171,19 +171,19 @@ def test_nll_lambda_zero_switches_the_calibrated_nll_off() -> None:
     assert compute(nll_lambda=0.5).per_pair[0] > output.per_pair[0]
 
 
-def test_sft_weight_adds_the_nll_of_every_chosen_answer() -> None:
+def test_sft_weight_adds_the_nll_of_every_chosen_response() -> None:
     added = compute(sft_weight=0.3).per_pair - compute().per_pair
     torch.testing.assert_close(added, 0.3 * -CHOSEN)
 
 
-def test_nothing_needs_scores_without_quality_weight_and_nll() -> None:
+def test_no_scores_are_needed_without_quality_weight_and_nll() -> None:
     assert LOSS.needs_scores(UniDPOLossConfig())
     assert LOSS.needs_scores(UniDPOLossConfig(quality_weight="none"))
     assert LOSS.needs_scores(UniDPOLossConfig(nll_lambda=0.0))
     assert not LOSS.needs_scores(UniDPOLossConfig(quality_weight="none", nll_lambda=0.0))
 
 
-# ---- length normalisation ----
+# ---- length normalization ----
 
 
 def test_length_norm_off_gives_summed_dpo_times_the_weights() -> None:
@@ -200,13 +200,13 @@ def test_length_norm_off_gives_summed_dpo_times_the_weights() -> None:
     "length_norm",
     [(), ("margin",), ("performance",), ("nll",), ("margin", "nll"), ("margin", "performance")],
 )
-def test_length_norm_applies_to_the_uses_named_and_to_no_other(length_norm: Any) -> None:
+def test_length_norm_applies_to_the_listed_places_only(length_norm: Any) -> None:
     pairs = make_pairs()
     output = compute(pairs, length_norm=length_norm, beta=0.5, nll_lambda=0.2, tau_ref=0.3)
 
     def logps(which: str, use: str) -> Tensor:
-        found = getattr(pairs, which)
-        return found.sum / found.length if use in length_norm else found.sum
+        responses = getattr(pairs, which)
+        return responses.sum / responses.length if use in length_norm else responses.sum
 
     def gap(model: str, use: str) -> Tensor:
         return logps(f"{model}_chosen", use) - logps(f"{model}_rejected", use)
@@ -220,17 +220,17 @@ def test_length_norm_applies_to_the_uses_named_and_to_no_other(length_norm: Any)
     torch.testing.assert_close(output.per_pair, expected)
 
 
-def test_length_norm_true_and_false_are_all_uses_and_none() -> None:
+def test_length_norm_true_and_false_mean_all_places_and_none() -> None:
     everything = compute(length_norm=("margin", "performance", "nll")).per_pair
     assert torch.equal(compute(length_norm=True).per_pair, everything)
     assert torch.equal(compute(length_norm=False).per_pair, compute(length_norm=()).per_pair)
     assert not torch.allclose(everything, compute(length_norm=False).per_pair)
 
 
-# ---- reductions ----
+# ---- limits ----
 
 
-def test_without_eta_gamma_and_lambda_it_is_exactly_half_of_length_normalised_dpo() -> None:
+def test_without_eta_gamma_and_lambda_it_is_exactly_half_of_length_normalized_dpo() -> None:
     gradients, values = [], []
     for halved in (True, False):
         pairs = make_pairs()
@@ -248,7 +248,7 @@ def test_without_eta_gamma_and_lambda_it_is_exactly_half_of_length_normalised_dp
     torch.testing.assert_close(gradients[0], gradients[1] / 2, rtol=1e-14, atol=0)
 
 
-# ---- parameters by pair ----
+# ---- parameters per pair ----
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_without_eta_gamma_and_lambda_it_is_exactly_half_of_length_normalised_dp
         ("tau_good", [4.5, 3.0, 2.0, 5.0]),
     ],
 )
-def test_a_parameter_by_pair_gives_each_pair_what_its_own_number_gives(
+def test_a_parameter_per_pair_equals_the_same_numbers_one_by_one(
     name: str, values: list[float]
 ) -> None:
     together = compute(**{name: torch.tensor(values, dtype=torch.float64)}).per_pair
@@ -271,7 +271,7 @@ def test_a_parameter_by_pair_gives_each_pair_what_its_own_number_gives(
     assert any(not torch.allclose(together, compute(**{name: v}).per_pair) for v in values)
 
 
-def test_tau_good_median_has_to_be_replaced_first() -> None:
+def test_tau_good_median_must_be_replaced_first() -> None:
     with pytest.raises(ValueError, match=r"tau_good.*median"):
         compute(tau_good="median")
 
@@ -288,7 +288,7 @@ def test_the_gate_is_strict_on_log_probs_and_not_strict_on_the_score() -> None:
 
 
 def test_a_score_at_tau_good_counts_under_bf16_log_probs() -> None:
-    # 3.2 is no bf16 number: rounded, it would be 3.203125 and the good answer below the bar
+    # bf16 rounds 3.2 to 3.203125, which would put the good response below the threshold
     assert torch.tensor(3.2, dtype=torch.bfloat16).item() != pytest.approx(3.2, abs=1e-4)
     policy = torch.tensor([-1.0, -1.0], dtype=torch.bfloat16)
     reference = torch.tensor([-0.5, -0.5], dtype=torch.bfloat16)
@@ -301,12 +301,12 @@ def test_a_score_at_tau_good_counts_under_bf16_log_probs() -> None:
 @pytest.mark.parametrize(
     ("margin", "weight"), [(0, 0.50), (1, 0.67), (2, 0.80), (3, 0.89), (5, 0.97), (8, 0.996)]
 )
-def test_w_qual_by_score_margin_as_section_2_3_tables_it(margin: float, weight: float) -> None:
-    found = quality_weight(torch.tensor(margin + 1.0), torch.tensor(1.0), eta=0.7)
-    assert float(found) == pytest.approx(weight, abs=0.005)
+def test_w_qual_by_score_margin_as_in_section_2_3(margin: float, weight: float) -> None:
+    w_qual = quality_weight(torch.tensor(margin + 1.0), torch.tensor(1.0), eta=0.7)
+    assert float(w_qual) == pytest.approx(weight, abs=0.005)
 
 
-def test_mis_ordered_scores_weigh_less_than_a_half() -> None:
+def test_mis_ordered_scores_have_a_weight_below_one_half() -> None:
     assert float(quality_weight(torch.tensor(1.0), torch.tensor(2.0), eta=0.7)) < 0.5
 
 

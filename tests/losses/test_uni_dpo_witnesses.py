@@ -1,6 +1,6 @@
 """Three independent witnesses for Uni-DPO: a NumPy restatement, arithmetic by hand, released code.
 
-Each comparison has a negative control: a plausible mistake that the witness must tell apart.
+Each comparison has a negative control: a plausible mistake that the witness must detect.
 """
 
 import json
@@ -60,7 +60,7 @@ def restated(
 def ours(
     inputs: list[Any], *, through_config: bool = False, **parameters: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-    """Losses, gradients of their sum by the two policy log-probs, and the whole output."""
+    """Return losses, gradients of their sum by the two policy log-probs, and the output."""
     tensors = [torch.tensor(np.asarray(x), dtype=torch.float64) for x in inputs]
     tensors[0].requires_grad_()
     tensors[1].requires_grad_()
@@ -111,9 +111,9 @@ def test_loss_and_gradient_equal_the_numpy_restatement(
     settings: dict[str, Any] = {**SETTINGS, **changed, "detach_weights": detach_weights}
     inputs = random_inputs()
     expected = restated(inputs, **settings)
-    found = ours(inputs, through_config=through_config, **settings)
-    for one, other in zip(found[:3], expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    results = ours(inputs, through_config=through_config, **settings)
+    for actual, desired in zip(results[:3], expected, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,12 @@ def test_loss_and_gradient_equal_the_numpy_restatement(
         {"nll_lambda": -0.2},
     ],
 )
-def test_the_numpy_restatement_tells_mistakes_apart(wrong: dict[str, Any]) -> None:
-    found = ours(random_inputs(), **SETTINGS)
+def test_the_numpy_restatement_detects_mistakes(wrong: dict[str, Any]) -> None:
+    results = ours(random_inputs(), **SETTINGS)
     expected = restated(random_inputs(), **{**SETTINGS, **wrong})
     assert not all(
-        np.allclose(one, other, rtol=1e-6) for one, other in zip(found[:3], expected, strict=True)
+        np.allclose(actual, desired, rtol=1e-6)
+        for actual, desired in zip(results[:3], expected, strict=True)
     )
 
 
@@ -221,18 +222,18 @@ def test_values_and_gradients_equal_the_released_code(
         inputs, through_config=through_config, **golden_parameters(case)
     )
     count = len(loss)  # the recorded gradients are those of the mean
-    for found, name in (
+    for actual, name in (
         (loss, "losses"),
         (output.chosen_rewards.numpy(), "chosen_rewards"),
         (output.rejected_rewards.numpy(), "rejected_rewards"),
         (by_chosen / count, "grad_policy_chosen_logps"),
         (by_rejected / count, "grad_policy_rejected_logps"),
     ):
-        np.testing.assert_allclose(found, expected[name], rtol=0, atol=1e-10, err_msg=name)
+        np.testing.assert_allclose(actual, expected[name], rtol=0, atol=1e-10, err_msg=name)
 
 
 @pytest.mark.parametrize("wrong", [{"gamma": 2.999}, {"eta": 0.701}, {"detach_weights": True}])
-def test_the_recorded_numbers_tell_mistakes_apart(wrong: dict[str, Any]) -> None:
+def test_the_recorded_numbers_detect_mistakes(wrong: dict[str, Any]) -> None:
     case = GOLDEN[0]
     inputs = [case["inputs"][name] for name in INPUTS]
     loss, by_chosen, _, _ = ours(inputs, **{**golden_parameters(case), **wrong})
@@ -247,7 +248,7 @@ def test_the_recorded_cases_open_the_gate_for_some_pairs_and_not_for_others() ->
         assert 0 < gate.terms["nll_gate"].sum() < len(case["inputs"]["score_chosen"])
 
 
-# ---- the table of the method's reference, section 2.8 ----
+# ---- the table in section 2.8 of the reference ----
 
 TABLE = [
     [-1.0, -0.5, -2.0, -0.8],
@@ -278,10 +279,10 @@ def test_the_table_of_section_2_8() -> None:
 
 
 @pytest.mark.parametrize(("tau_ref", "ratio"), [(0.8, 2.29), (1.0, 2.12), (2.0, 1.50)])
-def test_the_undetached_gradient_is_larger_at_the_start_as_section_2_6_says(
+def test_the_undetached_gradient_is_larger_at_the_start_as_in_section_2_6(
     tau_ref: float, ratio: float
 ) -> None:
     start = [[-1.0], [-1.0], [-1.0], [-1.0], [3.0], [1.0]]
     settings = {**SETTINGS, "tau_ref": tau_ref}
-    whole, detached = (ours(start, **settings, detach_weights=d)[1][0] for d in (False, True))
-    assert whole / detached == pytest.approx(ratio, abs=0.005)
+    full, detached = (ours(start, **settings, detach_weights=d)[1][0] for d in (False, True))
+    assert full / detached == pytest.approx(ratio, abs=0.005)

@@ -1,4 +1,4 @@
-"""A pair has the same loss and gradient in whatever batch and padding it comes."""
+"""A pair has the same loss and gradient in every batch and with every padding."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,14 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, load_tiny, logp_model_of, mixed_rows
+from builders import (
+    IMAGE_TYPES,
+    MODEL_TYPES,
+    batch_of,
+    build_reference,
+    load_tiny,
+    logp_model_of,
+    mixed_rows,
+)
 from torch import Tensor
 
 from unidpo_mm.adapter import Adapter
-from unidpo_mm.modeling.cached_reference import gate_margin
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel
-from unidpo_mm.modeling.reference import FrozenCopy
+from unidpo_mm.modeling.references.cached import gate_margin
+from unidpo_mm.modeling.references.kinds import FrozenCopy
 from unidpo_mm.records import GroupBatch, PreferenceRow
 from unidpo_mm.training.configured_loss import ConfiguredLoss, configure_loss
 from unidpo_mm.training.step import preference_step
@@ -28,7 +36,7 @@ def settings_of(name: str = "uni_dpo", **parameters: Any) -> ConfiguredLoss:
 
 
 class Bench:
-    """A policy that has moved away from its reference, so that no term is trivial."""
+    """A policy that differs from its reference, so that no term is trivial."""
 
     def __init__(self, folder: Path) -> None:
         self.loaded: LoadedModel = load_tiny(folder)
@@ -41,7 +49,7 @@ class Bench:
                 parameter.add_(0.02 * torch.randn_like(parameter))
 
     def run(self, batches: Sequence[GroupBatch], **settings: Any) -> Result:
-        """Return the losses by row and the gradient of the sum of all losses, flat."""
+        """Return the losses of each row and the flat gradient of the sum of all losses."""
         self.logp_model.zero_grad()
         losses: dict[str, list[Tensor]] = {}
         for batch in batches:
@@ -59,13 +67,13 @@ class Bench:
         return losses, torch.cat(grads)
 
 
-def assert_same(one: Result, other: Result, bar: float = BAR) -> None:
-    assert one[0].keys() == other[0].keys()
-    for name, losses in one[0].items():
+def assert_same(left: Result, right: Result, bar: float = BAR) -> None:
+    assert left[0].keys() == right[0].keys()
+    for name, losses in left[0].items():
         torch.testing.assert_close(
-            torch.stack(losses), torch.stack(other[0][name]), rtol=bar, atol=bar, msg=name
+            torch.stack(losses), torch.stack(right[0][name]), rtol=bar, atol=bar, msg=name
         )
-    distance = (one[1] - other[1]).norm() / one[1].norm()
+    distance = (left[1] - right[1]).norm() / left[1].norm()
     assert distance < 2 * bar, float(distance)
 
 
@@ -84,7 +92,7 @@ def test_a_batch_equals_its_rows_one_by_one(bench: Callable[[str], Bench], model
     it = bench(model_type)
     rows = rows_for(model_type)
     together = it.run([batch_of(it.loaded, rows)])
-    alone = it.run([batch_of(it.loaded, [one]) for one in rows])
+    alone = it.run([batch_of(it.loaded, [row]) for row in rows])
     assert_same(together, alone)
 
 
@@ -99,7 +107,7 @@ def test_left_padding_equals_right_padding(bench: Callable[[str], Bench], model_
 
 
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
-def test_mixed_domains_equal_a_batch_for_each_domain(
+def test_a_batch_of_several_domains_equals_one_batch_per_domain(
     bench: Callable[[str], Bench], model_type: str
 ) -> None:
     it = bench(model_type)
@@ -107,7 +115,7 @@ def test_mixed_domains_equal_a_batch_for_each_domain(
     mixed = it.run([batch_of(it.loaded, rows[3:] + rows[:3])])
     separate = it.run(
         [
-            batch_of(it.loaded, [one for one in rows if one.domain == domain])
+            batch_of(it.loaded, [row for row in rows if row.domain == domain])
             for domain in ("text", "math", "multimodal")
         ]
     )
@@ -123,7 +131,7 @@ def test_the_order_of_rows_and_their_images_does_not_matter(
     assert_same(it.run([batch_of(it.loaded, rows)]), it.run([batch_of(it.loaded, rows[::-1])]))
 
 
-def test_the_comparison_sees_a_wrong_image(bench: Callable[[str], Bench]) -> None:
+def test_the_comparison_detects_a_wrong_image(bench: Callable[[str], Bench]) -> None:
     import dataclasses
 
     it = bench("llava")
@@ -134,7 +142,7 @@ def test_the_comparison_sees_a_wrong_image(bench: Callable[[str], Bench]) -> Non
         assert_same(it.run([batch]), it.run([wrong]))
 
 
-def test_the_comparison_sees_wrong_positions(bench: Callable[[str], Bench]) -> None:
+def test_the_comparison_detects_wrong_positions(bench: Callable[[str], Bench]) -> None:
     import dataclasses
 
     it = bench("llama")
@@ -145,7 +153,7 @@ def test_the_comparison_sees_wrong_positions(bench: Callable[[str], Bench]) -> N
         assert_same(it.run([batch]), it.run([doubled]))
 
 
-def test_the_comparison_sees_padding_that_is_attended_to(bench: Callable[[str], Bench]) -> None:
+def test_the_comparison_detects_attention_to_padding(bench: Callable[[str], Bench]) -> None:
     import dataclasses
 
     it = bench("llama")
@@ -159,25 +167,23 @@ def test_the_comparison_sees_padding_that_is_attended_to(bench: Callable[[str], 
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo"])
-def test_other_losses_do_not_know_their_batch_either(
+def test_other_losses_do_not_depend_on_their_batch(
     bench: Callable[[str], Bench], name: str
 ) -> None:
     it = bench("llava")
     rows = mixed_rows(images=True)
-    nothing = {"tau_good": None, "nll_lambda": None}
+    unset = {"tau_good": None, "nll_lambda": None}
     assert_same(
-        it.run([batch_of(it.loaded, rows)], name=name, **nothing),
-        it.run([batch_of(it.loaded, [one]) for one in rows], name=name, **nothing),
+        it.run([batch_of(it.loaded, rows)], name=name, **unset),
+        it.run([batch_of(it.loaded, [row]) for row in rows], name=name, **unset),
     )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model_type", ["qwen3", "llava_onevision"])
-def test_the_gate_is_shut_for_every_pair_before_the_first_step(
+def test_the_gate_is_closed_for_every_pair_before_the_first_step(
     checkpoint: Checkpoint, model_type: str, dtype: str
 ) -> None:
-    from unidpo_mm.modeling.reference import build_reference
-
     loaded = load_tiny(checkpoint(model_type), dtype=dtype)
     logp_model = logp_model_of(loaded).train()
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
@@ -195,7 +201,7 @@ def test_the_gate_is_shut_for_every_pair_before_the_first_step(
     assert output.loss.chosen_rewards.abs().max() <= 2 * margin  # beta is 2
 
 
-def test_the_gate_opens_once_the_policy_loses_a_good_answer(
+def test_the_gate_opens_if_a_good_response_loses_likelihood(
     bench: Callable[[str], Bench],
 ) -> None:
     it = bench("llama")

@@ -1,4 +1,4 @@
-"""LoRA targets never reach frozen parts, and targets that match nothing are errors."""
+"""LoRA adapters never change frozen parts, and targets without a match are errors."""
 
 import copy
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import load_tiny
+from builders import build_reference, load_tiny
 from peft import IA3Config, LoraConfig
 from torch import nn
 
@@ -22,7 +22,6 @@ from unidpo_mm.modeling.parts import (
     check_lora_parts,
     count_parameters,
 )
-from unidpo_mm.modeling.reference import build_reference
 
 Checkpoint = Callable[[str], Path]
 
@@ -70,7 +69,7 @@ VISION = ["vision_tower", "projector"]
         ("llama", "all-linear", None, {"language_model"}),
     ],
 )
-def test_a_lora_reaches_no_frozen_part(
+def test_a_lora_adapter_does_not_change_frozen_parts(
     loaded: Any, model_type: str, targets: Any, freeze: Any, expected: set[str]
 ) -> None:
     tiny = loaded(model_type)
@@ -102,7 +101,7 @@ def test_other_methods_and_exclusions_of_the_user_are_kept(loaded: Any) -> None:
         assert all("q_proj" in name and "language_model" in name for name in names)
 
 
-def test_targets_may_be_left_to_peft_where_it_has_a_default(loaded: Any) -> None:
+def test_targets_may_be_missing_if_peft_has_a_default(loaded: Any) -> None:
     tiny = loaded("llama")
     names = [
         n
@@ -116,7 +115,7 @@ def test_targets_may_be_left_to_peft_where_it_has_a_default(loaded: Any) -> None
         add_peft(tiny.model, tiny.family, LoraConfig(r=2))
 
 
-def test_a_module_that_trains_in_full_may_be_frozen_by_default_only(loaded: Any) -> None:
+def test_a_module_that_trains_in_full_may_only_be_frozen_by_default(loaded: Any) -> None:
     tiny = loaded("llava")
     config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["multi_modal_projector"])
     model = add_peft(tiny.model, tiny.family, config)
@@ -148,7 +147,7 @@ def test_targets_that_cannot_be_adapted_are_refused(
         add_lora(tiny.model, tiny.family, LoraSettings(targets=targets), freeze)
 
 
-def test_all_wrong_names_are_reported_at_once(loaded: Any) -> None:
+def test_all_wrong_names_are_reported_together(loaded: Any) -> None:
     tiny = loaded("llama")
     config = LoraConfig(target_modules=["a_proj", "b_proj"], modules_to_save=["lm_haed"])
     with pytest.raises(ModelError) as caught:
@@ -160,7 +159,7 @@ def test_all_wrong_names_are_reported_at_once(loaded: Any) -> None:
         add_peft(tiny.model, tiny.family, LoraConfig(target_modules="q_proj"))
 
 
-def test_parts_are_compared_before_weights_are_loaded(loaded: Any) -> None:
+def test_parts_are_checked_before_weights_are_loaded(loaded: Any) -> None:
     family = loaded("llava").family
     check_lora_parts(LoraSettings(modules_to_save=["projector"]), family, None)
     with pytest.raises(ModelError, match=r"model.lora.modules_to_save: 'projector' is adapted"):
@@ -181,6 +180,6 @@ def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> 
         assert counts["vision_tower"].total == plain["vision_tower"]
         assert counts["language_model"].total == plain["language_model"] + added
         assert counts["language_model"].trainable == added
-        with torch.no_grad():  # a reference that is a second adapter is not counted either
+        with torch.no_grad():  # a second adapter for the reference is not counted
             next(p for n, p in model.named_parameters() if ".lora_B." in n).add_(1)
         build_reference("auto", LogpModel(model), tiny.adapter)

@@ -35,7 +35,7 @@ def auto_of(base: Path) -> Any:
 
 
 def adapter_of(base: Path, output: Path, config: Any) -> Path:
-    """Save an adapter whose every weight was moved, as training does."""
+    """Save an adapter with changed weights, as after training."""
     torch.manual_seed(0)
     model = get_peft_model(auto_of(base).from_pretrained(base), config)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def merge(adapter: Path, output: Path, *options: str) -> Any:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
-def test_a_merged_model_computes_what_base_and_adapter_compute(
+def test_a_merged_model_equals_its_base_with_the_adapter(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     base = checkpoint(model_type)
@@ -94,7 +94,7 @@ def test_a_merged_model_computes_what_base_and_adapter_compute(
     ],
     ids=["full head", "embeddings", "head", "tokens", "kept tied", "lora", "dora", "ia3"],
 )
-def test_tied_embeddings_and_other_methods_are_merged_right(
+def test_tied_embeddings_and_other_methods_are_merged(
     tmp_path: Path, config: Any, tied: bool
 ) -> None:
     base = load_family("text").tiny(tmp_path / "base", tie_word_embeddings=True)
@@ -109,7 +109,7 @@ def test_tied_embeddings_and_other_methods_are_merged_right(
     assert merged.config.tie_word_embeddings is tied
 
 
-def test_the_number_format_is_the_bases_or_the_one_chosen(
+def test_the_number_format_is_that_of_the_base_or_the_chosen_one(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), tmp_path / "adapter", lora())
@@ -119,7 +119,7 @@ def test_the_number_format_is_the_bases_or_the_one_chosen(
     assert config["dtype"] == "bfloat16"
 
 
-# ---- nothing is overwritten, nothing is left half-written ----
+# ---- existing and incomplete output ----
 
 
 def test_a_directory_with_files_is_never_overwritten(
@@ -140,7 +140,7 @@ def test_a_directory_with_files_is_never_overwritten(
 
 
 @pytest.mark.parametrize("moment", ["save", "check"])
-def test_a_merge_that_fails_leaves_nothing(
+def test_a_failed_merge_leaves_no_files(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     adapter = adapter_of(checkpoint("llama"), tmp_path / "adapter", lora())
@@ -153,17 +153,17 @@ def test_a_merge_that_fails_leaves_nothing(
     else:
         logits = iter([*[torch.zeros(1)] * 3, torch.ones(1)])
         monkeypatch.setattr(merging, "_probe", lambda model: next(logits))
-    with pytest.raises(ModelError, match=r"No space left|differ by 1 once it is saved"):
+    with pytest.raises(ModelError, match=r"No space left|differ by 1 after saving"):
         merge_adapter(ModelSource(name_or_path=str(adapter)), tmp_path / "out" / "merged")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_cannot_be_merged_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_paths_that_cannot_be_merged_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(checkpoint("llama"), base)
     adapter = adapter_of(base, tmp_path / "adapter", lora())
-    whole = merge(base, tmp_path / "merged")
-    assert "not a LoRA adapter directory" in str(whole.exception)
+    complete_model = merge(base, tmp_path / "merged")
+    assert "not a LoRA adapter directory" in str(complete_model.exception)
     absent = merge(tmp_path / "absent", tmp_path / "merged")
     assert "is not a directory" in str(absent.exception)
     base.rename(tmp_path / "moved")

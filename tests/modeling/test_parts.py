@@ -1,4 +1,4 @@
-"""Freezing, LoRA, parts by name, dropout, and checkpointing that stays out of frozen towers."""
+"""Freezing, LoRA adapters, parts, dropout, and checkpointing outside of frozen towers."""
 
 import re
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, family_name, load_tiny,
 from torch import nn
 
 from unidpo_mm.errors import AdapterError, ModelError
+from unidpo_mm.modeling.activation_memory import enable_checkpointing
 from unidpo_mm.modeling.load import ModelSource, family_for, load_model
 from unidpo_mm.modeling.logp_model import LogpModel, base_and_head, compute_logps
-from unidpo_mm.modeling.memory import enable_checkpointing
 from unidpo_mm.modeling.parts import (
     LoraSettings,
     add_lora,
@@ -35,36 +35,36 @@ def trainable(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_the_family_is_found_by_the_type_of_the_model(
+def test_the_family_is_detected_from_the_model_type(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
     assert load_tiny(checkpoint(model_type)).family.name == family_name(model_type)
 
 
 @pytest.mark.parametrize("model_type", ["vit", "bert", "t5", "bart", "whisper"])
-def test_a_type_that_no_family_serves_is_refused_by_name(model_type: str) -> None:
+def test_the_error_of_an_unsupported_model_type_names_it(model_type: str) -> None:
     from transformers import AutoConfig
 
     with pytest.raises(ModelError, match=rf"no model family serves the model type '{model_type}'"):
         family_for(AutoConfig.for_model(model_type))
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_the_error_of_a_directory_without_checkpoint_names_it(tmp_path: Path) -> None:
     from unidpo_mm.adapter import AdapterOptions
 
-    with pytest.raises(ModelError, match=r"cannot be loaded .*Give a folder written by save_pre"):
+    with pytest.raises(ModelError, match=r"cannot be loaded .*Use a directory written by save_pre"):
         load_model(ModelSource(name_or_path=str(tmp_path)), AdapterOptions())
 
 
 def test_an_unknown_number_format_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ModelError, match=r"'float8' is no number format.*bfloat16"):
+    with pytest.raises(ModelError, match=r"'float8' is not a number format.*bfloat16"):
         load_tiny(checkpoint("llama"), dtype="float8")
 
 
 @pytest.mark.parametrize(
     ("dtype", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
 )
-def test_weights_come_in_the_dtype_asked_for(
+def test_weights_have_the_requested_dtype(
     checkpoint: Checkpoint, dtype: str, expected: torch.dtype
 ) -> None:
     model = load_tiny(checkpoint("llava"), dtype=dtype).model
@@ -91,7 +91,7 @@ def test_a_family_with_images_refuses_a_bare_tokenizer(checkpoint: Checkpoint) -
 # ---- parts and freezing ----
 
 
-def test_the_longest_prefix_names_the_part() -> None:
+def test_the_longest_prefix_determines_the_part() -> None:
     parts = {"a": ("model.a",), "inner": ("model.a.b",), "head": ("lm_head",)}
     assert part_of("model.a.weight", parts) == "a"
     assert part_of("model.a.b.weight", parts) == "inner"
@@ -115,7 +115,7 @@ def test_every_parameter_belongs_to_a_part_of_its_family(
 
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
 @pytest.mark.parametrize("freeze", [None, [], ["vision_tower"], ["language_model", "projector"]])
-def test_freezing_leaves_exactly_the_other_parts_trainable(
+def test_freezing_keeps_exactly_the_other_parts_trainable(
     checkpoint: Checkpoint, model_type: str, freeze: list[str] | None
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
@@ -125,7 +125,7 @@ def test_freezing_leaves_exactly_the_other_parts_trainable(
         assert count.trainable == (0 if count.part in frozen else count.total), count.part
 
 
-def test_an_unknown_part_is_refused_with_the_nearest_name(checkpoint: Checkpoint) -> None:
+def test_the_error_of_an_unknown_part_suggests_the_nearest_name(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     with pytest.raises(ModelError, match=r"no part 'vision_towr', did you mean 'vision_tower'\?"):
         freeze_parts(loaded.model, loaded.family, ["vision_towr"])
@@ -140,7 +140,7 @@ def test_freezing_everything_is_refused(checkpoint: Checkpoint) -> None:
 # ---- LoRA ----
 
 
-def test_a_lora_on_a_part_reaches_all_its_linear_layers_but_the_head(
+def test_a_lora_adapter_on_a_part_adapts_its_linear_layers_but_not_the_head(
     checkpoint: Checkpoint,
 ) -> None:
     loaded = load_tiny(checkpoint("llava"))
@@ -157,7 +157,7 @@ def test_a_lora_on_a_part_reaches_all_its_linear_layers_but_the_head(
     assert counts["vision_tower"] == counts["projector"] == 0 < counts["language_model"]
 
 
-def test_a_lora_takes_names_of_modules_as_peft_does(checkpoint: Checkpoint) -> None:
+def test_a_lora_adapter_accepts_module_names_as_peft_does(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     model = add_lora(loaded.model, loaded.family, LoraSettings(targets=["q_proj", "v_proj"]))
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in trainable(model)} == {
@@ -166,7 +166,7 @@ def test_a_lora_takes_names_of_modules_as_peft_does(checkpoint: Checkpoint) -> N
     }
 
 
-def test_modules_to_save_train_in_full_beside_the_lora(checkpoint: Checkpoint) -> None:
+def test_modules_to_save_train_in_full(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     settings = LoraSettings(modules_to_save=["projector"])
     model = add_lora(loaded.model, loaded.family, settings)
@@ -177,7 +177,7 @@ def test_modules_to_save_train_in_full_beside_the_lora(checkpoint: Checkpoint) -
     assert counts["projector"] > 0
 
 
-def test_a_fresh_lora_changes_nothing(checkpoint: Checkpoint) -> None:
+def test_a_new_lora_adapter_changes_nothing(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     batch = batch_of(loaded, mixed_rows(images=True))
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_a_fresh_lora_changes_nothing(checkpoint: Checkpoint) -> None:
 # ---- dropout ----
 
 
-def test_disable_dropout_makes_training_mode_repeatable(tmp_path: Path) -> None:
+def test_training_mode_is_deterministic_without_dropout(tmp_path: Path) -> None:
     load_family("text").tiny(
         tmp_path, model_type="gpt2", resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3
     )
@@ -202,12 +202,12 @@ def test_disable_dropout_makes_training_mode_repeatable(tmp_path: Path) -> None:
         with torch.no_grad():
             return [compute_logps(logp_model, loaded.adapter, batch) for _ in range(2)]
 
-    assert not torch.equal(*twice())  # dropout was there
+    assert not torch.equal(*twice())  # with dropout
     disable_dropout(logp_model)
     assert torch.equal(*twice())
 
 
-def test_disable_dropout_reaches_dropout_that_is_a_number_on_the_attention(tmp_path: Path) -> None:
+def test_disable_dropout_includes_attention_dropout(tmp_path: Path) -> None:
     load_family("text").tiny(tmp_path, model_type="llama", attention_dropout=0.5)
     loaded = load_tiny(tmp_path)
     batch = batch_of(loaded, mixed_rows(images=False))
@@ -220,7 +220,7 @@ def test_disable_dropout_reaches_dropout_that_is_a_number_on_the_attention(tmp_p
     assert torch.equal(*still)
 
 
-# ---- the scoring module ----
+# ---- LogpModel ----
 
 
 def test_a_model_without_a_head_is_refused() -> None:
@@ -234,17 +234,17 @@ def test_a_model_without_a_head_is_refused() -> None:
         base_and_head(AutoModel.from_config(config))
 
 
-def test_inputs_that_a_model_would_swallow_without_a_word_are_refused(
+def test_inputs_that_a_model_would_silently_ignore_are_refused(
     checkpoint: Checkpoint,
 ) -> None:
     loaded = load_tiny(checkpoint("llama"))
     batch = batch_of(loaded, mixed_rows(images=False))
     inputs = {**loaded.adapter.forward_inputs(batch), "pixel_values": torch.zeros(1)}
-    with pytest.raises(AdapterError, match="offers pixel_values, which the model does not take"):
+    with pytest.raises(AdapterError, match=r"passes pixel_values, which .*forward\(\) does"):
         LogpModel(loaded.model)(inputs, batch.row, batch.position, batch.target_ids)
 
 
-def test_positions_are_left_out_for_models_that_take_none(tmp_path: Path) -> None:
+def test_positions_are_not_passed_to_models_without_them(tmp_path: Path) -> None:
     load_family("text").tiny(tmp_path, model_type="bloom")
     loaded = load_tiny(tmp_path)
     batch = batch_of(loaded, mixed_rows(images=False))
@@ -271,17 +271,17 @@ def count_calls(module: nn.Module) -> list[int]:
 
 
 def layers_of(model: Any, part: str) -> dict[str, Any]:
-    """The transformer layers of a tower or of the decoder, by name."""
-    places = {
+    """Return the transformer layers of a tower or of the decoder by name."""
+    patterns = {
         "tower": r"(vision_tower\..*layers|visual\.blocks)\.\d+$",
         "decoder": r"language_model\.(.*\.)?layers\.\d+$",
     }
-    pattern = re.compile(places[part])
+    pattern = re.compile(patterns[part])
     return {name: m for name, m in model.named_modules() if pattern.search(name)}
 
 
 def prepared(folder: Path, kind: str) -> Any:
-    """Return (loaded, model) with a frozen tower: by freezing, or under a LoRA."""
+    """Return (loaded, model) with a frozen tower, with or without a LoRA adapter."""
     loaded = load_tiny(folder)
     if kind == "lora":
         return loaded, add_lora(loaded.model, loaded.family, LoraSettings(r=2))
@@ -298,14 +298,14 @@ def backward(loaded: Any, model: Any) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
-def test_checkpointing_reaches_the_decoder_and_never_a_frozen_tower(
+def test_checkpointing_applies_to_the_decoder_and_not_to_a_frozen_tower(
     checkpoint: Checkpoint, model_type: str, kind: str
 ) -> None:
     loaded, model = prepared(checkpoint(model_type), kind)
     enable_checkpointing(model)
     names = layers_that_checkpoint(model.train())
     tower, decoder = layers_of(model, "tower"), layers_of(model, "decoder")
-    assert names & set(decoder) == set(list(decoder)[:-1])  # the last would gain nothing
+    assert names & set(decoder) == set(list(decoder)[:-1])  # without the last one
     assert not set(tower) & names
     outputs: list[Any] = []
     for layer in tower.values():
@@ -315,18 +315,20 @@ def test_checkpointing_reaches_the_decoder_and_never_a_frozen_tower(
     backward(loaded, model)
     outputs = [output[0] if isinstance(output, tuple) else output for output in outputs]
     assert [output.requires_grad for output in outputs] == [False] * len(tower)
-    assert (len(in_tower), len(in_decoder)) == (1, 2)  # the decoder's is computed again
+    assert (len(in_tower), len(in_decoder)) == (1, 2)  # the decoder layer is computed again
 
 
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
-def test_checkpointing_reaches_a_tower_that_trains(checkpoint: Checkpoint, model_type: str) -> None:
+def test_checkpointing_applies_to_a_trainable_tower(
+    checkpoint: Checkpoint, model_type: str
+) -> None:
     loaded = load_tiny(checkpoint(model_type))
     freeze_parts(loaded.model, loaded.family, [])
     enable_checkpointing(loaded.model)
     assert set(layers_of(loaded.model, "tower")) <= layers_that_checkpoint(loaded.model)
 
 
-def test_checkpointing_reaches_what_comes_after_a_trainable_layer(checkpoint: Checkpoint) -> None:
+def test_checkpointing_applies_to_layers_after_a_trainable_one(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("qwen2_vl"))
     freeze_parts(loaded.model, loaded.family, None)
     first, second = layers_of(loaded.model, "tower").values()
@@ -337,14 +339,14 @@ def test_checkpointing_reaches_what_comes_after_a_trainable_layer(checkpoint: Ch
 
 
 @pytest.mark.parametrize("kind", ["freeze", "tower", "lora"])
-def test_gradients_are_those_without_checkpointing(checkpoint: Checkpoint, kind: str) -> None:
-    found = []
+def test_checkpointing_does_not_change_gradients(checkpoint: Checkpoint, kind: str) -> None:
+    gradients = []
     for checkpointing in (True, False):
         torch.manual_seed(0)
         loaded, model = prepared(checkpoint("llava_onevision"), kind)
         if checkpointing:
             enable_checkpointing(model)
-        found.append(backward(loaded, model))
-    assert found[0].keys() == found[1].keys()
-    for name, grad in found[0].items():
-        torch.testing.assert_close(grad, found[1][name], rtol=1e-6, atol=1e-7)
+        gradients.append(backward(loaded, model))
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, grad in gradients[0].items():
+        torch.testing.assert_close(grad, gradients[1][name], rtol=1e-6, atol=1e-7)

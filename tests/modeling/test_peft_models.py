@@ -1,4 +1,4 @@
-"""The reference of a PEFT model is the model as it was handed over, however that was done."""
+"""The reference of a PEFT model is the model as it was passed, however it was built."""
 
 import copy
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import batch_of, load_tiny, mixed_rows
+from builders import batch_of, build_reference, load_tiny, mixed_rows
 from peft import (
     IA3Config,
     LoHaConfig,
@@ -19,21 +19,20 @@ from peft import (
 )
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.cached_reference import FirstState, reference_fingerprint
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.peft_models import (
     check_adapter_trains,
-    check_scorable,
+    check_supported,
     is_zero,
     using_adapter,
 )
 from unidpo_mm.modeling.peft_saving import save_active_adapter_only
-from unidpo_mm.modeling.reference import (
+from unidpo_mm.modeling.references.cached import InitialPolicy, reference_fingerprint
+from unidpo_mm.modeling.references.kinds import (
     FrozenCopy,
     FrozenLora,
     LoraOff,
-    build_reference,
     reference_digest,
 )
 
@@ -57,7 +56,7 @@ def adapted(loaded: LoadedModel, config: Any, **settings: Any) -> Any:
 
 
 def trained(model: Any, seed: int = 0) -> Any:
-    """Stands for an earlier training: every trainable weight moves."""
+    """Change every trainable weight, as an earlier training would."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -75,7 +74,7 @@ def second_adapter(loaded: LoadedModel) -> Any:
 
 TRAINED = {
     "lora": (lambda m: trained(adapted(m, lora())), FrozenLora),
-    "a name of its own": (lambda m: trained(adapted(m, lora(), adapter_name="sft")), FrozenLora),
+    "another name": (lambda m: trained(adapted(m, lora(), adapter_name="sft")), FrozenLora),
     "second adapter": (second_adapter, FrozenLora),
     "rslora": (lambda m: trained(adapted(m, lora(use_rslora=True))), FrozenLora),
     "dora": (lambda m: trained(adapted(m, lora(use_dora=True))), FrozenLora),
@@ -116,7 +115,7 @@ FRESH = {
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_reference_is_the_model_as_it_was_handed_over(
+def test_the_reference_is_the_model_as_it_was_passed(
     llama: LoadedModel, tmp_path: Path, name: str
 ) -> None:
     build, kind = TRAINED[name]
@@ -126,7 +125,7 @@ def test_the_reference_is_the_model_as_it_was_handed_over(
     batch = batch_of(llama, mixed_rows(images=False))
     with torch.no_grad():
         first = compute_logps(logp_model.eval(), llama.adapter, batch)
-        with using_adapter(model, None):  # the reference of old
+        with using_adapter(model, None):  # not the reference
             bare = compute_logps(logp_model, llama.adapter, batch)
     assert (first - bare).abs().max() > 1e-3
     reference = build_reference("auto", logp_model.train(), llama.adapter)
@@ -165,7 +164,7 @@ def test_an_adapter_that_changes_nothing_is_switched_off(llama: LoadedModel, nam
     assert torch.equal(reference.token_logps(logp_model, batch), first)
 
 
-def test_one_weight_that_is_not_zero_is_seen(llama: LoadedModel) -> None:
+def test_a_single_nonzero_weight_is_detected(llama: LoadedModel) -> None:
     model = adapted(llama, lora(modules_to_save=["lm_head"]))
     assert is_zero(model)
     for part in ("lora_B", "lm_head.modules_to_save"):
@@ -178,7 +177,7 @@ def test_one_weight_that_is_not_zero_is_seen(llama: LoadedModel) -> None:
                 weight.zero_()
 
 
-def test_a_frozen_lora_shares_the_base_model(llama: LoadedModel) -> None:
+def test_a_frozen_lora_adapter_shares_the_base_model(llama: LoadedModel) -> None:
     model = trained(adapted(llama, lora()))
     before = sum(p.numel() for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -187,7 +186,7 @@ def test_a_frozen_lora_shares_the_base_model(llama: LoadedModel) -> None:
     assert model.active_adapters == ["default"]
 
 
-def test_two_runs_of_one_model_have_their_own_references(llama: LoadedModel) -> None:
+def test_two_runs_of_one_model_have_separate_references(llama: LoadedModel) -> None:
     model = trained(adapted(llama, lora()))
     logp_model = LogpModel(model).eval()
     batch = batch_of(llama, mixed_rows(images=False))
@@ -200,7 +199,7 @@ def test_two_runs_of_one_model_have_their_own_references(llama: LoadedModel) -> 
     assert reference_digest(first) != reference_digest(second)
 
 
-def test_a_chosen_lora_off_warns_where_the_lora_is_not_zero(
+def test_lora_off_warns_if_the_lora_adapter_is_not_zero(
     llama: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     logp_model = LogpModel(trained(adapted(llama, lora())))
@@ -208,7 +207,7 @@ def test_a_chosen_lora_off_warns_where_the_lora_is_not_zero(
     assert "margins do not start at 0" in caplog.text
 
 
-def test_lora_off_is_refused_where_the_base_model_was_changed(llama: LoadedModel) -> None:
+def test_lora_off_is_refused_if_the_base_model_was_changed(llama: LoadedModel) -> None:
     logp_model = LogpModel(adapted(llama, lora(init_lora_weights="pissa")))
     with pytest.raises(ModelError, match=r"'pissa' changed the base model's weights"):
         build_reference("lora_off", logp_model, llama.adapter)
@@ -221,11 +220,11 @@ def test_the_cache_distinguishes_adapters(llama: LoadedModel) -> None:
         return reference_fingerprint(source, logp_model, compute_dtype=torch.float32)[0]
 
     plain = copy.deepcopy(llama.model)
-    base = fingerprint(plain, FirstState(llama.adapter))
+    base = fingerprint(plain, InitialPolicy(llama.adapter))
     assert fingerprint(adapted(llama, lora())) == base
     sft = fingerprint(trained(adapted(llama, lora())))
     assert sft == fingerprint(trained(adapted(llama, lora())))
-    assert sft == fingerprint(trained(adapted(llama, lora())), FirstState(llama.adapter))
+    assert sft == fingerprint(trained(adapted(llama, lora())), InitialPolicy(llama.adapter))
     others = {
         fingerprint(trained(adapted(llama, lora()), 1)),
         fingerprint(trained(adapted(llama, lora(lora_alpha=16)))),
@@ -234,7 +233,7 @@ def test_the_cache_distinguishes_adapters(llama: LoadedModel) -> None:
     assert len({base, sft, *others}) == 5
 
 
-def test_ddp_trains_beside_a_frozen_lora(llama: LoadedModel, tmp_path: Path) -> None:
+def test_ddp_trains_with_a_frozen_lora_adapter(llama: LoadedModel, tmp_path: Path) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
@@ -243,9 +242,7 @@ def test_ddp_trains_beside_a_frozen_lora(llama: LoadedModel, tmp_path: Path) -> 
     try:
         logp_model = LogpModel(trained(adapted(llama, lora())))
         reference = build_reference("auto", logp_model, llama.adapter)
-        wrapped = DistributedDataParallel(
-            logp_model
-        )  # every trainable weight has to get a gradient
+        wrapped = DistributedDataParallel(logp_model)  # every trainable weight must get a gradient
         batch = batch_of(llama, mixed_rows(images=False))
         for _ in range(2):
             reference.token_logps(wrapped, batch)
@@ -255,7 +252,7 @@ def test_ddp_trains_beside_a_frozen_lora(llama: LoadedModel, tmp_path: Path) -> 
         dist.destroy_process_group()
 
 
-# ---- refusals ----
+# ---- unsupported models ----
 
 
 def disabled(loaded: LoadedModel) -> Any:
@@ -297,24 +294,24 @@ def only_inactive(loaded: LoadedModel) -> Any:
         (only_inactive, r"only the adapter 'default' is trainable.*set_adapter\('default'\)"),
     ],
 )
-def test_an_adapter_that_would_get_no_gradients_is_refused(
+def test_an_adapter_without_gradients_is_refused(
     llama: LoadedModel, build: Any, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
         check_adapter_trains(build(llama))
 
 
-def test_models_that_work_only_through_peft_are_refused(llama: LoadedModel) -> None:
+def test_models_that_only_work_through_peft_are_refused(llama: LoadedModel) -> None:
     prompt = PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
     with pytest.raises(ModelError, match="model: PROMPT_TUNING puts virtual tokens before"):
-        check_scorable(adapted(llama, prompt), "model")
+        check_supported(adapted(llama, prompt), "model")
     with pytest.raises(ModelError, match="activated LoRA"):
-        check_scorable(adapted(llama, lora(alora_invocation_tokens=[5, 6])), "model")
+        check_supported(adapted(llama, lora(alora_invocation_tokens=[5, 6])), "model")
     with pytest.raises(ModelError, match="a PeftMixedModel cannot be saved"):
-        check_scorable(adapted(llama, lora(), mixed=True), "model")
+        check_supported(adapted(llama, lora(), mixed=True), "model")
     inside = copy.deepcopy(llama.model)
     inside.add_adapter(lora())
     with pytest.raises(ModelError, match=r"loaded into the transformers model itself"):
-        check_scorable(inside, "model")
+        check_supported(inside, "model")
     with pytest.raises(ModelError, match=r"base model of a PEFT model.*Pass the PeftModel"):
-        check_scorable(adapted(llama, lora()).get_base_model(), "model")
+        check_supported(adapted(llama, lora()).get_base_model(), "model")

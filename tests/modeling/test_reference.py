@@ -1,4 +1,4 @@
-"""The kinds of reference: what the policy was, without gradient, dropout or drift."""
+"""Kinds of references: the initial policy, without gradient, dropout or drift."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders import batch_of, load_tiny, logp_model_of, mixed_rows
+from builders import batch_of, build_reference, load_tiny, logp_model_of, mixed_rows
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.modeling.parts import LoraSettings, add_lora, freeze_parts
-from unidpo_mm.modeling.reference import FrozenCopy, LoraOff, build_reference
+from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]
@@ -35,7 +35,7 @@ def train_a_little(logp_model: LogpModel, loaded: LoadedModel) -> None:
 
 @pytest.mark.parametrize("kind", ["frozen_copy", "lora_off"])
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
-def test_the_reference_is_the_first_state_of_the_policy_before_and_after_training(
+def test_the_reference_equals_the_initial_policy_before_and_after_training(
     checkpoint: Checkpoint, model_type: str, kind: Any
 ) -> None:
     loaded, logp_model = with_lora(checkpoint(model_type))
@@ -51,12 +51,12 @@ def test_the_reference_is_the_first_state_of_the_policy_before_and_after_trainin
     policy = compute_logps(logp_model, loaded.adapter, batch)
     assert torch.equal(before, expected)
     assert torch.equal(after, expected)
-    assert (policy - expected).abs().max() > 1e-2  # the policy has moved
+    assert (policy - expected).abs().max() > 1e-2  # the policy has changed
     assert not before.requires_grad
     assert policy.requires_grad
 
 
-def test_the_frozen_copy_holds_when_every_weight_of_the_policy_trains(
+def test_the_frozen_copy_does_not_change_when_all_weights_train(
     checkpoint: Checkpoint,
 ) -> None:
     loaded = load_tiny(checkpoint("qwen3"))
@@ -72,7 +72,7 @@ def test_the_frozen_copy_holds_when_every_weight_of_the_policy_trains(
     assert all(p.grad is None for p in reference.logp_model.parameters())
 
 
-def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_training(
+def test_the_reference_has_no_dropout_and_the_policy_stays_in_training_mode(
     tmp_path: Path,
 ) -> None:
     load_family("text").tiny(tmp_path, model_type="gpt2", resid_pdrop=0.4)
@@ -89,7 +89,7 @@ def test_the_reference_is_evaluated_without_dropout_and_the_policy_stays_in_trai
         assert not torch.equal(*noisy)  # the policy still has its dropout
 
 
-def test_lora_off_gives_modules_to_save_their_first_weights(checkpoint: Checkpoint) -> None:
+def test_lora_off_uses_the_initial_weights_of_modules_to_save(checkpoint: Checkpoint) -> None:
     loaded, logp_model = with_lora(checkpoint("llava"), modules_to_save=["projector"])
     reference = build_reference("auto", logp_model, loaded.adapter)
     assert isinstance(reference, LoraOff)
@@ -103,7 +103,7 @@ def test_lora_off_gives_modules_to_save_their_first_weights(checkpoint: Checkpoi
     assert not torch.allclose(compute_logps(logp_model, loaded.adapter, batch), before)
 
 
-def test_lora_off_leaves_the_lora_on_and_trainable_afterwards(checkpoint: Checkpoint) -> None:
+def test_lora_off_switches_the_lora_adapter_on_again(checkpoint: Checkpoint) -> None:
     loaded, logp_model = with_lora(checkpoint("llama"))
     names = [n for n, p in logp_model.named_parameters() if p.requires_grad]
     reference = build_reference("lora_off", logp_model, loaded.adapter)
@@ -116,23 +116,23 @@ def test_lora_off_leaves_the_lora_on_and_trainable_afterwards(checkpoint: Checkp
     assert [n for n, p in logp_model.named_parameters() if p.requires_grad] == names
 
 
-# ---- the choice ----
+# ---- the choice of a kind ----
 
 
-def test_auto_takes_lora_off_where_only_a_lora_trains(checkpoint: Checkpoint) -> None:
+def test_auto_is_lora_off_if_only_a_lora_adapter_trains(checkpoint: Checkpoint) -> None:
     loaded, logp_model = with_lora(checkpoint("llama"))
     assert isinstance(build_reference("auto", logp_model, loaded.adapter), LoraOff)
 
 
-def test_auto_takes_a_copy_where_weights_outside_the_lora_train(checkpoint: Checkpoint) -> None:
+def test_auto_is_a_copy_if_other_weights_train(checkpoint: Checkpoint) -> None:
     loaded, logp_model = with_lora(checkpoint("llama"))
     logp_model.model.get_output_embeddings().weight.requires_grad_(True)
     assert isinstance(build_reference("auto", logp_model, loaded.adapter), FrozenCopy)
-    with pytest.raises(ModelError, match=r"weights outside the LoRA train \(.*lm_head"):
+    with pytest.raises(ModelError, match=r"other weights than the LoRA adapter train \(.*lm_head"):
         build_reference("lora_off", logp_model, loaded.adapter)
 
 
-def test_auto_takes_a_copy_without_a_lora(checkpoint: Checkpoint) -> None:
+def test_auto_is_a_copy_without_a_lora_adapter(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     freeze_parts(loaded.model, loaded.family, None)
     logp_model = LogpModel(loaded.model)
@@ -149,13 +149,13 @@ def test_the_copy_shares_no_weight_with_the_policy(checkpoint: Checkpoint) -> No
     assert all(p.requires_grad for p in logp_model.parameters())
 
 
-def test_lora_off_without_a_lora_is_refused(checkpoint: Checkpoint) -> None:
+def test_lora_off_without_a_lora_adapter_is_refused(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     with pytest.raises(ModelError, match=r"'lora_off' and the model has no LoRA"):
         build_reference("lora_off", LogpModel(loaded.model), loaded.adapter)
 
 
-def test_none_is_refused_where_the_loss_needs_a_reference(checkpoint: Checkpoint) -> None:
+def test_none_is_refused_if_the_loss_needs_a_reference(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     logp_model = LogpModel(loaded.model)
     with pytest.raises(ModelError, match="the loss needs a reference"):

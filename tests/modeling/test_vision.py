@@ -1,4 +1,4 @@
-"""Images run once for all answers and passes, and a frozen tower never sees a backward pass."""
+"""Images run once for all responses and passes, and never backward through a frozen tower."""
 
 import inspect
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from builders import IMAGE_TYPES, encoded, load_tiny, logp_model_of, mixed_rows
+from builders import IMAGE_TYPES, build_reference, encoded, load_tiny, logp_model_of, mixed_rows
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import freeze_parts
-from unidpo_mm.modeling.reference import FrozenCopy, build_reference
+from unidpo_mm.modeling.references.kinds import FrozenCopy
 from unidpo_mm.modeling.vision import ImageFeatures
 
 Checkpoint = Callable[[str], Path]
@@ -22,9 +22,9 @@ Checkpoint = Callable[[str], Path]
 
 @pytest.fixture(params=IMAGE_TYPES)
 def loaded(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Any:
-    found = load_tiny(checkpoint(request.param))
-    freeze_parts(found.model, found.family, ["vision_tower", "projector"])
-    return found
+    tiny = load_tiny(checkpoint(request.param))
+    freeze_parts(tiny.model, tiny.family, ["vision_tower", "projector"])
+    return tiny
 
 
 def batch_of(loaded: Any, **options: Any) -> Any:
@@ -33,19 +33,19 @@ def batch_of(loaded: Any, **options: Any) -> Any:
 
 
 class TowerCalls:
-    """Counts the images that reach `get_image_features`, and whether gradients were on."""
+    """Calls of `get_image_features`: the number of images, and whether gradients were enabled."""
 
     def __init__(self, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.found: list[tuple[int, bool]] = []
+        self.calls: list[tuple[int, bool]] = []
         model = loaded.model.model
-        own = model.get_image_features
+        compute = model.get_image_features
 
         def watched(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
-            output = own(pixel_values, *args, **kwargs)
-            self.found.append((len(output.pooler_output), output.pooler_output[0].requires_grad))
+            output = compute(pixel_values, *args, **kwargs)
+            self.calls.append((len(output.pooler_output), output.pooler_output[0].requires_grad))
             return output
 
-        watched.__signature__ = inspect.signature(own)
+        watched.__signature__ = inspect.signature(compute)
         monkeypatch.setattr(model, "get_image_features", watched)
 
 
@@ -56,10 +56,10 @@ def test_plain_rows_share_the_images_of_their_group(
     logp_model = logp_model_of(loaded)
     with torch.no_grad():
         expected = compute_logps(logp_model, loaded.adapter, each)
-        calls = TowerCalls(loaded, monkeypatch)
-        found = compute_logps(logp_model, loaded.adapter, once)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert calls.found == [(3, False)]
+        tower = TowerCalls(loaded, monkeypatch)
+        logps = compute_logps(logp_model, loaded.adapter, once)
+    torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
+    assert tower.calls == [(3, False)]
     assert len(once.image_order) == 6
 
 
@@ -73,7 +73,7 @@ def test_policy_and_reference_share_one_pass_without_gradients(
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
     batch = batch_of(loaded, layout=layout, images_once=True)
-    calls, images = TowerCalls(loaded, monkeypatch), ImageFeatures()
+    tower, images = TowerCalls(loaded, monkeypatch), ImageFeatures()
     expected = reference.token_logps(logp_model, batch)
     shared = reference.token_logps(logp_model, batch, images)
     # even with hooks that make every embedding require gradients, as TRL sets them
@@ -82,10 +82,10 @@ def test_policy_and_reference_share_one_pass_without_gradients(
     logps.sum().backward()
     assert torch.equal(shared, expected)
     assert torch.equal(logps.detach(), expected)
-    assert not calls.found  # the reference's own pass filled the place
+    assert not tower.calls  # the pass of the reference has filled `images`
     assert any(p.grad is not None for p in loaded.model.model.get_decoder().parameters())
     compute_logps(logp_model, loaded.adapter, batch)
-    assert calls.found == [(3, False)]
+    assert tower.calls == [(3, False)]
 
 
 def test_a_tower_or_projector_that_trains_gets_its_gradients(
@@ -99,19 +99,19 @@ def test_a_tower_or_projector_that_trains_gets_its_gradients(
     assert reference is not None
     reference.token_logps(logp_model, batch, images)
     assert images.output is None
-    calls = TowerCalls(loaded, monkeypatch)
+    tower = TowerCalls(loaded, monkeypatch)
     compute_logps(logp_model, loaded.adapter, batch, images).sum().backward()
-    assert calls.found == [(3, True)]
+    assert tower.calls == [(3, True)]
     trained = [p for p in loaded.model.parameters() if p.requires_grad]
     decoder = {id(p) for p in loaded.model.model.get_decoder().parameters()}
     projector = [p for p in trained if id(p) not in decoder and p.grad is not None]
     assert any(p.grad.abs().sum() > 0 for p in projector if p.grad is not None)
 
 
-def test_a_frozen_copy_holds_only_what_trains(loaded: Any) -> None:
+def test_a_frozen_copy_copies_trainable_weights_only(loaded: Any) -> None:
     logp_model = logp_model_of(loaded)
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    own = {id(p) for p in logp_model.parameters()}
-    copied = sum(p.numel() for p in reference.logp_model.parameters() if id(p) not in own)
+    policy = {id(p) for p in logp_model.parameters()}
+    copied = sum(p.numel() for p in reference.logp_model.parameters() if id(p) not in policy)
     assert copied == sum(p.numel() for p in logp_model.parameters() if p.requires_grad)

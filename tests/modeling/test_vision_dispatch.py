@@ -1,4 +1,4 @@
-"""A vision-language model never goes to a text family by itself, and never loses its tower."""
+"""A vision-language model is never served by a text family by default nor loses its tower."""
 
 import logging
 from collections.abc import Callable
@@ -37,12 +37,12 @@ def test_a_vision_language_model_without_a_family_is_refused(model_type: str) ->
 
 
 @pytest.mark.parametrize("model_type", KEEP_THEIR_TOWER)
-def test_the_text_family_by_name_takes_what_keeps_its_tower(model_type: str) -> None:
+def test_the_chosen_text_family_accepts_models_that_keep_their_tower(model_type: str) -> None:
     assert family_for(config_of(model_type), "text").name == "text"
 
 
 @pytest.mark.parametrize("model_type", LOSE_THEIR_TOWER)
-def test_the_text_family_by_name_refuses_what_would_lose_its_tower(model_type: str) -> None:
+def test_the_chosen_text_family_refuses_models_that_would_lose_their_tower(model_type: str) -> None:
     with pytest.raises(ModelError, match=r"model.adapter: .*every checkpoint would lose the visio"):
         family_for(config_of(model_type), "text")
 
@@ -50,24 +50,24 @@ def test_the_text_family_by_name_refuses_what_would_lose_its_tower(model_type: s
 @pytest.mark.parametrize(
     "model_type", ["llama", "qwen3_5_text", "gemma3_text", "llama4_text", "gpt2", "mamba"]
 )
-def test_text_models_are_taken_as_before(model_type: str) -> None:
+def test_text_models_are_served_by_the_text_family(model_type: str) -> None:
     config = config_of(model_type)
     assert not has_vision(config)
     assert family_for(config).name == "text"
 
 
 @pytest.mark.parametrize("setting", ["vision_config", "mm_vision_tower", "visual", "img_processor"])
-def test_a_model_with_code_of_its_own_shows_its_tower_by_its_settings(setting: str) -> None:
+def test_the_tower_of_a_model_with_custom_code_is_detected(setting: str) -> None:
     auto_map = {"AutoModelForCausalLM": "modeling.Model"}
-    given: dict[str, Any] = {"model_type": "own_code", "auto_map": auto_map}
-    config: Any = SimpleNamespace(**given)
+    settings: dict[str, Any] = {"model_type": "custom_code", "auto_map": auto_map}
+    config: Any = SimpleNamespace(**settings)
     assert family_for(config).name == "text"
-    with pytest.raises(ModelError, match="'own_code' is a vision-language model"):
-        family_for(SimpleNamespace(**given, **{setting: {"hidden_size": 8}}))
+    with pytest.raises(ModelError, match="'custom_code' is a vision-language model"):
+        family_for(SimpleNamespace(**settings, **{setting: {"hidden_size": 8}}))
 
 
-def test_the_checkpoint_of_a_refused_model_is_not_loaded(tmp_path: Path) -> None:
-    """A recipe of text rows alone used to train and to save a model without its tower."""
+def test_a_refused_model_is_not_loaded(tmp_path: Path) -> None:
+    """Text rows must not train and save a model without its tower."""
     from trainers import config, make_trainer
 
     settings = config_of("qwen3_5")
@@ -77,7 +77,7 @@ def test_the_checkpoint_of_a_refused_model_is_not_loaded(tmp_path: Path) -> None
         make_trainer(tmp_path / "model", rows, config(tmp_path / "out", loss_type="dpo"))
 
 
-def test_a_family_for_other_types_is_named_with_a_warning(
+def test_a_family_for_other_model_types_gives_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -90,7 +90,7 @@ def test_a_family_for_other_types_is_named_with_a_warning(
 def test_images_that_would_not_reach_the_model_are_refused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of Video-LLaVA, whose processor names them otherwise."""
+    """Video-LLaVA's processor has other names for them."""
     from builders import load_tiny, make_image, row
 
     adapter: Any = load_tiny(checkpoint("llava")).adapter
@@ -100,8 +100,8 @@ def test_images_that_would_not_reach_the_model_are_refused(
         def __getattr__(self, name: str) -> Any:
             return getattr(processor, name)
 
-        def __call__(self, **given: Any) -> Any:
-            encoded = processor(**given)
+        def __call__(self, **inputs: Any) -> Any:
+            encoded = processor(**inputs)
             encoded["pixel_values_images"] = encoded.pop("pixel_values")
             return encoded
 

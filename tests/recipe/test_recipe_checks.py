@@ -34,7 +34,7 @@ def test_good_parameters_pass():
 
 def test_an_unknown_loss_lists_what_exists():
     (problem,) = loss(name="unidpo")
-    assert "loss.name: there is no loss 'unidpo', did you mean 'uni_dpo'?" in problem
+    assert "loss.name: unknown loss 'unidpo', did you mean 'uni_dpo'?" in problem
     assert "simpo" in problem
 
 

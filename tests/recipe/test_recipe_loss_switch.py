@@ -55,6 +55,6 @@ def test_a_file_whose_own_loss_lacks_a_parameter_is_refused(path: Path, caplog):
 
 
 def test_an_unknown_loss_drops_nothing(path: Path, caplog):
-    with pytest.raises(RecipeError, match="there is no loss 'dpoo'"):
+    with pytest.raises(RecipeError, match="unknown loss 'dpoo'"):
         load(path, "loss.name=dpoo")
     assert caplog.messages == []

@@ -13,8 +13,8 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import ModelError, UniDPOError
-from unidpo_mm.modeling.cached_reference import CachedReference, FirstState
 from unidpo_mm.modeling.parts import LoraSettings
+from unidpo_mm.modeling.references.cached import CachedReference, InitialPolicy
 
 Checkpoint = Callable[[str], Path]
 MODES = {
@@ -86,7 +86,7 @@ def test_cached_and_live_references_give_the_same_run(
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
     reference = cached.parts.reference
     assert isinstance(reference, CachedReference)
-    assert isinstance(reference.source, FirstState) is (mode == "full" and build == "before")
+    assert isinstance(reference.source, InitialPolicy) is (mode == "full" and build == "before")
     assert reference.computed == len(reference.store) == 8
 
 
@@ -105,18 +105,18 @@ def test_values_of_other_batches_open_no_gate(checkpoint: Checkpoint, tmp_path: 
 def test_a_killed_build_goes_on_where_it_was(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, calls = FirstState.token_logps, []
+    own, calls = InitialPolicy.token_logps, []
 
-    def killed(self: FirstState, *args: Any, **kwargs: Any) -> Any:
+    def killed(self: InitialPolicy, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return own(self, *args, **kwargs)
 
-    monkeypatch.setattr(FirstState, "token_logps", killed)
+    monkeypatch.setattr(InitialPolicy, "token_logps", killed)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint("llava"), tmp_path, reference="cached")
-    monkeypatch.setattr(FirstState, "token_logps", own)
+    monkeypatch.setattr(InitialPolicy, "token_logps", own)
     again = run(checkpoint("llava"), tmp_path, reference="cached")
     assert computed(again) == 8 - 4  # one batch was kept
 
@@ -209,7 +209,7 @@ def test_a_full_disk_stops_only_a_run_that_needs_it(
             trainer.train()
         return
     trainer.train()
-    assert caplog.text.count("the reference goes on without its cache") == 1
+    assert caplog.text.count("continuing without a cache for the reference") == 1
     live = run(checkpoint("llava"), tmp_path, kind=MODES[mode])
     assert losses(trainer) == pytest.approx(losses(live), abs=1e-6)
 

@@ -10,7 +10,7 @@ from builders import mixed_rows, row
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling import packing
+from unidpo_mm.kernels import packing
 from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.startup_report import layout_line
 
@@ -77,7 +77,10 @@ def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path
     ("given", "reason"),
     [
         ({"disable_dropout": False}, "dropout would not fall on the same places"),
-        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "kernel 'eager' takes no mask"),
+        (
+            {"model_init_kwargs": {"attn_implementation": "eager"}},
+            "kernel 'eager' does not accept custom masks",
+        ),
         ({"layout": "plain"}, "as asked for"),
     ],
     ids=["dropout", "eager", "plain"],

@@ -9,9 +9,9 @@ import torch
 from builders import logp_model_of, mixed_rows, tiny_checkpoint
 
 from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.modeling import scoring
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.training.startup_checks import LOW_PRECISION_TOLERANCE, _Trial
 
 
@@ -51,7 +51,7 @@ def test_answers_that_see_each_other_are_noticed(
 ) -> None:
     tried = trial(load(dtype))
     assert tried.disagreement("packed") is None
-    monkeypatch.setattr(scoring, "packed_rows", lambda packing: contextlib.nullcontext())
+    monkeypatch.setattr(logp_model, "packed_rows", lambda packing: contextlib.nullcontext())
     found = tried.disagreement("packed")
     assert found is not None
     assert "differ from plain ones" in found

@@ -13,7 +13,7 @@ from trainers import config, make_trainer
 
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses import hinge
-from unidpo_mm.plugins import _find_loss, load_loss
+from unidpo_mm.plugins import _load, load_loss
 from unidpo_mm.records import LossOutput, Pair, PreferenceRow, SequenceLogps
 from unidpo_mm.training.configured_loss import SOURCE_PARAMETERS, configure_loss
 from unidpo_mm.training.step import pair_up
@@ -137,10 +137,10 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
         wrong.compute(policy, pairs, batch)
 
 
-def test_a_loss_is_called_as_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_has_the_name_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = dataclasses.replace(hinge.LOSS, name="henge")
     monkeypatch.setattr(hinge, "LOSS", renamed)
-    _find_loss.cache_clear()
-    with pytest.raises(RecipeError, match="registered as 'hinge' and its LOSS says name='henge'"):
+    _load.cache_clear()
+    with pytest.raises(RecipeError, match=r"'hinge' is the name of .* LOSS.name is 'henge'"):
         load_loss("hinge")
-    _find_loss.cache_clear()
+    _load.cache_clear()

@@ -10,7 +10,7 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.modeling.memory import LayerMemory
+from unidpo_mm.modeling.activation_memory import LayerMemory
 from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.memory_policy import max_tokens, measure_first_batch
 

@@ -14,9 +14,9 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import ModelError, RecipeError
-from unidpo_mm.modeling.cached_reference import CachedReference
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.modeling.reference import FrozenCopy, FrozenLora, LoraOff
+from unidpo_mm.modeling.references.cached import CachedReference
+from unidpo_mm.modeling.references.kinds import FrozenCopy, FrozenLora, LoraOff
 
 Checkpoint = Callable[[str], Path]
 LOG_2 = 0.6931471805599453

@@ -269,7 +269,7 @@ def test_what_a_loss_remembers_is_resumed(checkpoint: Checkpoint, tmp_path: Path
     expected = state_of(straight)
     resumed = build()
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
-    assert resumed.parts.settings.memory == straight.parts.settings.memory
+    assert resumed.parts.settings.state == straight.parts.settings.state
     assert all(torch.equal(value, expected[name]) for name, value in state_of(resumed).items())
 
 

@@ -17,7 +17,7 @@ import unidpo_mm
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.errors import DataError, ModelError, RecipeError, UniDPOError
 from unidpo_mm.modeling.parts import LoraSettings
-from unidpo_mm.modeling.reference import FrozenCopy, LoraOff
+from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
 from unidpo_mm.training.resuming import CheckpointedTrainer
 from unidpo_mm.training.saving import SavingTrainer
 from unidpo_mm.training.step import preference_step
@@ -389,7 +389,7 @@ class Untouched(nn.Module):
             {"loss_type": "dpo", "eta": 0.5},
             r"loss.eta.*the loss 'dpo' has no parameter 'eta'.*Choose from beta, label_smoothing",
         ),
-        ({"loss_type": "unidpo"}, r"no loss 'unidpo', did you mean 'uni_dpo'"),
+        ({"loss_type": "unidpo"}, r"unknown loss 'unidpo', did you mean 'uni_dpo'"),
         ({"loss_type": "uni_dpo", "beta": -1.0}, r"loss.*beta must be > 0.*-1.0"),
         ({"loss_type": "uni_dpo", "beta": "high"}, r"loss.beta.*'high'"),
         ({"loss_kwargs": {"quality_weigth": "none"}}, r"did you mean 'quality_weight'"),

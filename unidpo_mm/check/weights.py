@@ -8,10 +8,10 @@ import torch
 
 from ..adapter import Adapter, AdapterFamily
 from ..data.collate import collate
+from ..kernels.logprobs import sequence_logps
 from ..losses.weights import performance_weight, quality_weight
 from ..modeling.load import ModelSource, load_weights
 from ..modeling.logp_model import LogpModel, compute_logps
-from ..modeling.logprobs import sequence_logps
 from ..records import EncodedGroup, PreferenceRow
 from ..training.configured_loss import ConfiguredLoss
 from .numbers import effective_share, summary

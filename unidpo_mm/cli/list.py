@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..plugins import families, format_modules, loss_modules, summary
+from ..plugins import FAMILIES, FORMATS, LOSSES, plugin_names, summary
 from .extra import first_line
 
 __all__ = ["Kind", "show_plugins"]
@@ -20,21 +20,16 @@ class Kind(StrEnum):
     FORMATS = "formats"
 
 
+KINDS = {Kind.MODELS: FAMILIES, Kind.LOSSES: LOSSES, Kind.FORMATS: FORMATS}
+
+
 def show_plugins(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
 ) -> None:
     """List the model families, losses or data formats, one line each."""
-    modules = _modules(kind)
+    modules = plugin_names(KINDS[kind])
     width = max(map(len, modules), default=0)
     for name, module in modules.items():
         # read from the source: importing the losses would import torch
         line = first_line(EntryPoint(name, module, "")) or summary(module)
         typer.echo(f"{name:<{width}}  {line}")
-
-
-def _modules(kind: Kind) -> dict[str, str]:
-    if kind is Kind.MODELS:
-        return families()
-    if kind is Kind.LOSSES:
-        return loss_modules()
-    return {name: module.__name__ for name, module in format_modules().items()}

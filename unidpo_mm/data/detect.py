@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError, Problem
-from ..plugins import format_modules, suggestion
+from ..plugins import FORMATS, load, plugin_names
 from .formats import Format
 
 __all__ = ["format_named", "format_of", "formats"]
@@ -15,20 +15,17 @@ NEAREST = 3
 
 def formats() -> dict[str, Format]:
     """Return every format by name."""
-    return {name: module.FORMAT for name, module in format_modules().items()}
+    return {name: load(FORMATS, name) for name in plugin_names(FORMATS)}
 
 
 def format_named(name: str, where: str) -> Format:
-    """Return the format that a source names.
+    """Return the format that a source specifies, by name or as the path of a file.
 
     Raises:
-        DataError: If there is none of that name.
+        DataError: If there is no such format.
     """
-    known = formats()
-    if name not in known:
-        problem = f"there is no format '{name}'{suggestion(name, known)}"
-        raise DataError(Problem(where, problem, f"Choose one of {', '.join(known)}"))
-    return known[name]
+    data_format: Format = load(FORMATS, name, where)
+    return data_format
 
 
 def format_of(record: Mapping[str, Any], where: str, named: Format | None = None) -> Format:

@@ -1,7 +1,7 @@
-"""Losses as pure functions of tensors: one file each, found by its name.
+"""Preference losses as pure functions of tensors: one file per loss, found by its name.
 
-`base.py` holds what a loss states about itself, `weights.py` the weights of Uni-DPO; every other
-module is a loss. To add one, see CONTRIBUTING.md.
+`base.py` defines what a loss declares about itself, `weights.py` the pair weights of Uni-DPO; every
+other module is a loss. CONTRIBUTING.md describes how to add one.
 """
 
 from .base import Loss

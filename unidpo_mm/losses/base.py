@@ -1,4 +1,4 @@
-"""What every loss states about itself, so that the step and the trainer know no loss by name."""
+"""What every loss declares about itself, so that trainer and step need no loss-specific code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,21 +16,33 @@ __all__ = [
     "Value",
     "always",
     "implicit_rewards",
+    "loss_output",
     "never",
     "require",
     "require_fraction",
+    "require_nonnegative",
     "require_positive",
 ]
 
 Unit = Literal["pair", "response"]
 
 Value = float | Tensor
-"""A parameter: one number, or a tensor [P] with the value of each pair's source."""
+"""A parameter: a number, or a tensor [P] with the value of each pair's data source."""
+
+
+def always(config: Any) -> bool:
+    """Return True for every configuration."""
+    return True
+
+
+def never(config: Any) -> bool:
+    """Return False for every configuration."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Base of parameters whose values may be tensors [P], which pydantic is to let by."""
+    """Base class of loss parameters whose values may be tensors [P]."""
 
     # pydantic reads this name of a standard dataclass, and would take an annotation for a field
     __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012
@@ -38,22 +50,22 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """One loss; each module of this package that holds a loss exports it as `LOSS`.
+    """One loss; its module exports it as `LOSS`.
 
     Attributes:
-        name: Name of the module.
-        config: Frozen dataclass with the loss's parameters and its own defaults.
-        unit: ``pair`` or ``response``: what the mean of a step runs over.
+        name: The name of the module.
+        config: A frozen dataclass with the parameters of the loss and their defaults.
+        unit: What the mean of a step is taken over, ``pair`` or ``response``.
         compute: (`PairLogps`, config) -> `LossOutput` for pairs; (`SequenceLogps`, config) ->
-            `LossOutput` for responses.
-        terms: Names of the side results in `LossOutput.terms`, always all of them.
-        needs_reference: Whether a configuration uses reference log-probabilities.
-        needs_scores: Whether a configuration uses the scores of the answers.
+            `LossOutput` for responses. A stateful loss takes its state as third argument.
+        terms: Names of the side results in `LossOutput.terms`; `compute` always returns all of
+            them.
+        needs_reference: Whether a configuration uses the log-probs of the reference model.
+        needs_scores: Whether a configuration uses the quality scores of the responses.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
-            so that accumulation and the number of processes change the result.
-        memory: Makes what a loss remembers from batch to batch of one run; it is passed to
-            `compute` as its third argument. None for losses that are functions of their batch.
-            It is a dataclass of numbers, which checkpoints keep.
+            so that gradient accumulation and the number of processes change the result.
+        initial_state: Creates what a stateful loss remembers from batch to batch of one run: a
+            dataclass of numbers, which checkpoints store. `None` for functions of their batch.
     """
 
     name: str
@@ -62,51 +74,48 @@ class Loss:
     compute: Callable[..., LossOutput]
     terms: tuple[str, ...] = ()
     needs_reference: Callable[[Any], bool]
-    needs_scores: Callable[[Any], bool]
-    batch_dependent: Callable[[Any], bool]
-    memory: Callable[[], Any] | None = None
-
-
-def always(config: Any) -> bool:
-    """Answer yes for every configuration."""
-    return True
-
-
-def never(config: Any) -> bool:
-    """Answer no for every configuration."""
-    return False
+    needs_scores: Callable[[Any], bool] = never
+    batch_dependent: Callable[[Any], bool] = never
+    initial_state: Callable[[], Any] | None = None
 
 
 def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> None:
-    """Check a parameter, number or tensor [P].
+    """Check a parameter, a number or a tensor [P].
 
     Raises:
-        ValueError: If `holds(value)` is false anywhere; says the rule and the value found.
+        ValueError: If `holds(value)` is false anywhere; the message has the rule and the value.
     """
-    good = bool(torch.as_tensor(holds(torch.as_tensor(value, dtype=torch.float64))).all())
-    if not good:
+    if not bool(torch.as_tensor(holds(torch.as_tensor(value, dtype=torch.float64))).all()):
         raise ValueError(f"{name} must be {rule}, found {value}")
 
 
 def require_positive(name: str, value: Any) -> None:
-    """Check a parameter that must be > 0 and finite, number or tensor [P]."""
+    """Check a parameter that must be > 0 and finite, a number or a tensor [P]."""
     require(name, value, lambda tensor: (tensor > 0) & tensor.isfinite(), "> 0 and finite")
 
 
+def require_nonnegative(name: str, value: Any) -> None:
+    """Check a parameter that must be >= 0 and finite, a number or a tensor [P]."""
+    require(name, value, lambda tensor: (tensor >= 0) & tensor.isfinite(), ">= 0 and finite")
+
+
 def require_fraction(name: str, value: Any, *, below: float = 1.0) -> None:
-    """Check a parameter in [0, `below`), number or tensor [P]."""
+    """Check a parameter in [0, `below`), a number or a tensor [P]."""
     require(name, value, lambda tensor: (tensor >= 0) & (tensor < below), f"in [0, {below:g})")
 
 
 def implicit_rewards(
     pairs: PairLogps, *, beta: Value, length_norm: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return beta times the log-ratio of policy and reference, [P] chosen and [P] rejected.
+    """Return DPO's implicit rewards, beta times the log-ratio of policy and reference.
 
     Args:
-        pairs: With reference log-probabilities.
+        pairs: P pairs with log-probs of the reference.
         beta: Reward scale.
-        length_norm: Whether log-probabilities are means over tokens.
+        length_norm: Whether to use mean log-probs per token instead of sums.
+
+    Returns:
+        The rewards of the chosen and of the rejected responses, [P] each.
     """
     assert pairs.reference_chosen is not None  # Loss.needs_reference
     assert pairs.reference_rejected is not None
@@ -114,3 +123,15 @@ def implicit_rewards(
     chosen = getattr(pairs.policy_chosen, which) - getattr(pairs.reference_chosen, which)
     rejected = getattr(pairs.policy_rejected, which) - getattr(pairs.reference_rejected, which)
     return beta * chosen, beta * rejected
+
+
+def loss_output(
+    per_unit: Tensor, chosen_rewards: Tensor, rejected_rewards: Tensor, **terms: Tensor
+) -> LossOutput:
+    """Return the output of a pair loss, with rewards and terms detached."""
+    return LossOutput(
+        per_unit=per_unit,
+        chosen_rewards=chosen_rewards.detach(),
+        rejected_rewards=rejected_rewards.detach(),
+        terms={name: values.detach() for name, values in terms.items()},
+    )

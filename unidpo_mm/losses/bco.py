@@ -1,7 +1,10 @@
-"""BCO: a binary classifier on implicit rewards, good answers above a shift and bad ones below it.
+"""BCO, Binary Classifier Optimization: chosen and rejected responses are classified one by one.
 
-Source: arXiv 2404.04656. The paper keeps a running mean of the rewards as the shift; here it is
-the mean of the micro-batch, so that the loss remembers nothing, or a number (TRL has 0).
+DPO compares the two rewards of a pair with each other. BCO compares each with a common threshold,
+the reward shift: the logistic loss pushes chosen responses above it and rejected ones below.
+
+Source: arXiv 2404.04656. The paper's shift is a running mean of the rewards; here it is the mean of
+the micro-batch, so that the loss needs no state, or a fixed number (0 in TRL).
 """
 
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
-    never,
+    loss_output,
     require,
     require_positive,
 )
@@ -32,9 +35,9 @@ class BCOLossConfig(LossConfig):
     beta: Value = 0.1
     """Reward scale, > 0."""
     shift: float | Literal["batch_mean"] = "batch_mean"
-    """Reward that divides good from bad; ``batch_mean`` is the mean over all answers of pairs."""
+    """Reward between good and bad; ``batch_mean``: the mean of all responses in the pairs."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -52,11 +55,8 @@ def _shift(chosen: Tensor, rejected: Tensor, counted: Tensor, config: BCOLossCon
 def _compute(pairs: PairLogps, config: BCOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     shift = _shift(chosen, rejected, pairs.weight > 0, config)
-    return LossOutput(
-        per_unit=-F.logsigmoid(chosen - shift) - F.logsigmoid(shift - rejected),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = -F.logsigmoid(chosen - shift) - F.logsigmoid(shift - rejected)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(
@@ -65,6 +65,5 @@ LOSS = Loss(
     unit="pair",
     compute=_compute,
     needs_reference=always,
-    needs_scores=never,
     batch_dependent=lambda config: config.shift == "batch_mean",
 )

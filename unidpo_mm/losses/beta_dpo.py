@@ -1,9 +1,12 @@
-"""Beta-DPO: DPO whose beta follows the reward gap of the batch, on pairs that are not outliers.
+"""Beta-DPO: DPO whose beta follows the reward margin of each batch, and that samples its pairs.
 
-Source: arXiv 2407.08639. With M = beta0 * log-ratio margin, pairs are drawn by a
-Gaussian around the running mean M0 of the gap, and beta = beta0 * (1 + alpha * (mean M - M0)).
-The authors' code has M without beta0, so that its alpha is our alpha times beta0; it draws over all
-processes, here each process draws from its own micro-batch, by a mean and spread that all share.
+Pairs with a small margin between chosen and rejected response are informative and allow a small
+beta, pairs with a large margin need a large one. Beta-DPO keeps a running mean M0 and standard
+deviation of the margin M = beta0 * log-ratio margin. It samples pairs by a Gaussian around M0,
+which drops outliers, and scales the loss by beta = beta0 * (1 + alpha * (mean M - M0)).
+
+Source: arXiv 2407.08639. In the authors' code M lacks the factor beta0, so its alpha is alpha times
+beta0 here; it samples from the batch of all processes, here each process samples from its own.
 """
 
 from dataclasses import dataclass
@@ -12,13 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..distributed import sum_in_place
 from ..records import LossOutput, PairLogps
-from .base import Loss, always, implicit_rewards, never, require, require_fraction, require_positive
+from .base import (
+    Loss,
+    always,
+    implicit_rewards,
+    loss_output,
+    require,
+    require_fraction,
+    require_nonnegative,
+    require_positive,
+)
 
-__all__ = ["LOSS", "BetaDPOLossConfig", "GapState"]
+__all__ = ["LOSS", "BetaDPOLossConfig", "MarginState"]
 
-LEAST = 0.01
-"""Share of beta0 that beta never falls below: one of 0 would teach nothing, one below unlearn."""
+MINIMUM_SCALE = 0.01
+"""Minimum of beta / beta0: with a beta of 0 nothing is learned, below 0 pairs are unlearned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,36 +41,36 @@ class BetaDPOLossConfig:
     beta: float = 0.1
     """Reward scale beta0, > 0."""
     alpha: float = 0.6
-    """How far beta follows the gap, >= 0; 0 leaves it at beta0."""
+    """How strongly beta follows the margin, >= 0; 0 keeps it at beta0."""
     momentum: float = 0.9
-    """Share of the running mean and spread that a batch leaves, in [0, 1)."""
+    """Fraction of the running mean and standard deviation that a batch keeps, in [0, 1)."""
     keep: float = 0.8
-    """Share of the pairs of a micro-batch that is drawn, in (0, 1]; 1 keeps all."""
+    """Fraction of the pairs of a micro-batch that is sampled, in (0, 1]; 1 keeps all."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
-        require("alpha", self.alpha, lambda value: (value >= 0) & value.isfinite(), ">= 0, finite")
+        require_nonnegative("alpha", self.alpha)
         require_fraction("momentum", self.momentum)
         require("keep", self.keep, lambda value: (value > 0) & (value <= 1), "in (0, 1]")
 
 
 @dataclass
-class GapState:
-    """Running mean of the reward gap and of its square, over all processes of a run."""
+class MarginState:
+    """Running mean of the reward margin and of its square, over all processes of a run."""
 
     mean: float | None = None
     square: float = 1.0
 
     @property
     def std(self) -> float:
-        """The spread of the gap; 1 before anything was seen or where nothing differs."""
+        """The standard deviation; 1 before the first batch and if all margins are equal."""
         return max(self.square - (self.mean or 0.0) ** 2, 0.0) ** 0.5 or 1.0
 
-    def update(self, gaps: Tensor, momentum: float) -> None:
-        """Take in the gaps of a micro-batch; the first one sets mean and spread."""
-        sums = torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), gaps.square().sum()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+    def update(self, margins: Tensor, momentum: float) -> None:
+        """Add the margins of a micro-batch; the first one sets mean and standard deviation."""
+        number = margins.new_tensor(float(len(margins)))
+        sums = torch.stack([number, margins.sum(), margins.square().sum()])
+        sum_in_place(sums)
         count, total, squares = sums.tolist()
         if not count:
             return
@@ -66,33 +79,33 @@ class GapState:
         self.square = kept * self.square + (1 - kept) * squares / count
 
 
-def _drawn(gaps: Tensor, memory: GapState, counted: Tensor, keep: float) -> Tensor:
-    """Return [P], 1 / share for the pairs that are drawn and 0 for the others."""
+def _sample(margins: Tensor, state: MarginState, counted: Tensor, keep: float) -> Tensor:
+    """Return [P], 1 / fraction for sampled pairs and 0 for the others."""
     number = max(round(keep * int(counted.sum())), 1)
-    far = (gaps - (memory.mean or 0.0)) / memory.std
-    likely = torch.softmax(torch.where(counted, -far.square() / 2, -torch.inf), 0)
-    chance = likely.clamp(min=1e-30) * counted  # so that there are always enough to draw from
-    chosen = torch.multinomial(chance, number)
-    return torch.zeros_like(gaps).index_fill(0, chosen, int(counted.sum()) / number)
+    distance = (margins - (state.mean or 0.0)) / state.std
+    likelihood = torch.softmax(torch.where(counted, -distance.square() / 2, -torch.inf), 0)
+    probability = likelihood.clamp(min=1e-30) * counted  # so that there are always enough pairs
+    chosen = torch.multinomial(probability, number)
+    return torch.zeros_like(margins).index_fill(0, chosen, int(counted.sum()) / number)
 
 
-def _compute(pairs: PairLogps, config: BetaDPOLossConfig, memory: GapState) -> LossOutput:
+def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta)
     margin, counted = chosen - rejected, pairs.weight > 0
-    gaps, learning = margin.detach(), margin.requires_grad
-    drawn = torch.ones_like(gaps)
-    if learning:  # an evaluation leaves the memory as it is and looks at every pair
-        memory.update(gaps[counted], config.momentum)
+    values, sampled = margin.detach(), torch.ones_like(margin)
+    if margin.requires_grad:  # an evaluation leaves the state as it is and uses every pair
+        state.update(values[counted], config.momentum)
         if bool(counted.any()) and config.keep < 1:
-            drawn = _drawn(gaps, memory, counted, config.keep)
-    used = counted & (drawn > 0)
-    gap = gaps[used].mean() if bool(used.any()) else gaps.new_zeros(())
-    scale = (1 + config.alpha * (gap - (memory.mean or 0.0))).clamp(min=LEAST)
-    return LossOutput(
-        per_unit=-drawn * F.logsigmoid(scale * margin),
-        chosen_rewards=chosen.detach(),  # in the unit of beta0, which stays the same
-        rejected_rewards=rejected.detach(),
-        terms={"beta_scale": scale.expand_as(gaps), "drawn": (drawn > 0).to(gaps.dtype)},
+            sampled = _sample(values, state, counted, config.keep)
+    used = counted & (sampled > 0)
+    mean = values[used].mean() if bool(used.any()) else values.new_zeros(())
+    scale = (1 + config.alpha * (mean - (state.mean or 0.0))).clamp(min=MINIMUM_SCALE)
+    return loss_output(
+        -sampled * F.logsigmoid(scale * margin),
+        chosen,  # in units of beta0, which does not change
+        rejected,
+        beta_scale=scale.expand_as(values),
+        drawn=(sampled > 0).to(values),
     )
 
 
@@ -103,7 +116,6 @@ LOSS = Loss(
     compute=_compute,
     terms=("beta_scale", "drawn"),
     needs_reference=always,
-    needs_scores=never,
     batch_dependent=always,
-    memory=GapState,
+    initial_state=MarginState,
 )

@@ -1,7 +1,11 @@
-"""Direct Preference Optimization, on summed or length-normalised log-probabilities.
+"""DPO, Direct Preference Optimization: a classifier on pairs, with the model itself as its logits.
 
-Source: arXiv 2305.18290, eq. 7; label smoothing as in "A note on DPO with noisy preferences"
-(cDPO), where a share of the labels is taken to be flipped.
+The implicit reward of a response is beta times the log-ratio of policy and reference. The loss is
+the logistic loss of the margin between the rewards of chosen and rejected response, so it raises
+the former against the latter and needs no reward model.
+
+Source: arXiv 2305.18290, eq. 7. Label smoothing assumes that a fraction of the labels is flipped,
+as in "A note on DPO with noisy preferences" (cDPO).
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
-    never,
+    loss_output,
     require_fraction,
     require_positive,
 )
@@ -28,11 +32,11 @@ class DPOLossConfig(LossConfig):
     """Parameters of DPO."""
 
     beta: Value = 0.1
-    """Reward scale, > 0; about 0.1 for sums, 1 to 10 for means over tokens."""
+    """Reward scale, > 0; about 0.1 for summed log-probs, 1 to 10 for means per token."""
     label_smoothing: Value = 0.0
-    """Assumed share of flipped preferences, in [0, 0.5)."""
+    """Assumed fraction of flipped preferences, in [0, 0.5)."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -43,20 +47,9 @@ def _compute(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin = chosen - rejected
     flipped = config.label_smoothing
-    return LossOutput(
-        # eq. 7, smoothed
-        per_unit=-(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    # eq. 7, smoothed
+    loss = -(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin)
+    return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="dpo",
-    config=DPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
-)
+LOSS = Loss(name="dpo", config=DPOLossConfig, unit="pair", compute=_compute, needs_reference=always)

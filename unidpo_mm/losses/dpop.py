@@ -1,7 +1,11 @@
-"""DPO-Positive: DPO that is penalised where a chosen answer falls below the reference.
+"""DPO-Positive: DPO with a penalty if the chosen response becomes less likely than before.
 
-Source: Smaug, arXiv 2402.13228, eq. 3. Uni-DPO's released math trainer has a variant whose penalty
-stands outside beta; `penalty_in_beta: false` is that one.
+DPO only looks at the difference of two rewards, so it can lower the likelihood of the chosen
+response as long as the rejected one falls faster. DPO-Positive subtracts from the margin how far
+the chosen response has dropped below the reference.
+
+Source: Smaug, arXiv 2402.13228, eq. 3. The released math trainer of Uni-DPO has a variant with the
+penalty outside beta: `penalty_in_beta: false`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +19,8 @@ from .base import (
     Value,
     always,
     implicit_rewards,
-    never,
-    require,
+    loss_output,
+    require_nonnegative,
     require_positive,
 )
 
@@ -34,24 +38,19 @@ class DPOPLossConfig(LossConfig):
     penalty_in_beta: bool = True
     """Whether beta scales the penalty too."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
-        finite = ">= 0 and finite"
-        require("dpop_lambda", self.dpop_lambda, lambda v: (v >= 0) & v.isfinite(), finite)
+        require_nonnegative("dpop_lambda", self.dpop_lambda)
 
 
 def _compute(pairs: PairLogps, config: DPOPLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
-    lost = (-chosen / config.beta).clamp(min=0)  # log(reference / policy) of the chosen answer
+    lost = (-chosen / config.beta).clamp(min=0)  # log(reference / policy) of the chosen response
     penalty = config.dpop_lambda * lost * (config.beta if config.penalty_in_beta else 1.0)
-    return LossOutput(
-        per_unit=-F.logsigmoid(chosen - rejected - penalty),  # eq. 3
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"lost_logp": lost.detach()},
-    )
+    loss = -F.logsigmoid(chosen - rejected - penalty)  # eq. 3
+    return loss_output(loss, chosen, rejected, lost_logp=lost)
 
 
 LOSS = Loss(
@@ -61,6 +60,4 @@ LOSS = Loss(
     compute=_compute,
     terms=("lost_logp",),
     needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
 )

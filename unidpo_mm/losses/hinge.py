@@ -1,4 +1,7 @@
-"""Hinge loss on implicit rewards: pairs whose margin exceeds 1 give no gradient.
+"""Hinge loss on implicit rewards: pairs whose reward margin exceeds 1 give no gradient.
+
+DPO's logistic loss keeps pushing pairs apart that are already well separated. The hinge loss is
+linear in the margin up to 1 and zero beyond it.
 
 Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, arXiv 2309.06657.
 """
@@ -6,7 +9,7 @@ Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, a
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "HingeLossConfig"]
 
@@ -16,9 +19,9 @@ class HingeLossConfig(LossConfig):
     """Parameters of the hinge loss."""
 
     beta: Value = 0.1
-    """Reward scale, > 0; 1 / beta is the margin asked for, in nats."""
+    """Reward scale, > 0; 1 / beta is the target of the log-ratio margin, in nats."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -26,19 +29,10 @@ class HingeLossConfig(LossConfig):
 
 def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
-    return LossOutput(
-        per_unit=(1 - (chosen - rejected)).clamp(min=0),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = (1 - (chosen - rejected)).clamp(min=0)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(
-    name="hinge",
-    config=HingeLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
+    name="hinge", config=HingeLossConfig, unit="pair", compute=_compute, needs_reference=always
 )

@@ -1,13 +1,16 @@
-"""IPO: a squared loss that pulls the log-ratio margin to a finite target: it cannot run away.
+"""IPO, Identity Preference Optimization: a squared loss with a finite target for the margin.
 
-Source: arXiv 2310.12036, eq. 17. As in TRL the log-probabilities are means over tokens by default;
-the paper leaves lengths aside.
+On deterministic preferences DPO's margin grows without bound, and the reference loses its
+influence. IPO pulls the log-ratio margin to 1 / (2 beta) instead.
+
+Source: arXiv 2310.12036, eq. 17. As in TRL, log-probs are means per token by default; the paper
+does not discuss lengths.
 """
 
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "IPOLossConfig"]
 
@@ -19,7 +22,7 @@ class IPOLossConfig(LossConfig):
     beta: Value = 0.1
     """The paper's tau, > 0; the target of the margin is 1 / (2 beta), in nats."""
     length_norm: bool = True
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -28,19 +31,8 @@ class IPOLossConfig(LossConfig):
 def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin = (chosen - rejected) / config.beta
-    return LossOutput(
-        per_unit=(margin - 1 / (2 * config.beta)) ** 2,  # eq. 17
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    loss = (margin - 1 / (2 * config.beta)) ** 2  # eq. 17
+    return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="ipo",
-    config=IPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
-)
+LOSS = Loss(name="ipo", config=IPOLossConfig, unit="pair", compute=_compute, needs_reference=always)

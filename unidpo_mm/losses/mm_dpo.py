@@ -1,7 +1,10 @@
-"""MM-DPO: DPO whose reward scale grows with the margin of the scores.
+"""MM-DPO: DPO whose reward scale grows with the difference of the two scores.
 
-Source: MM-RLHF, arXiv 2502.10391, "dynamic reward scaling", as the paper states it, by pair; the
-released training code takes another, batch-level path.
+Pairs with a clear quality difference get a larger beta, and so a stronger gradient, than pairs
+whose responses are about equally good.
+
+Source: MM-RLHF, arXiv 2502.10391, "dynamic reward scaling", per pair as in the paper; the released
+training code scales per batch.
 """
 
 from dataclasses import dataclass
@@ -16,8 +19,8 @@ from .base import (
     Value,
     always,
     implicit_rewards,
-    never,
-    require,
+    loss_output,
+    require_nonnegative,
     require_positive,
 )
 
@@ -29,34 +32,28 @@ class MMDPOLossConfig(LossConfig):
     """Parameters of MM-DPO."""
 
     beta: Value = 0.1
-    """Reward scale of a pair whose scores are equal, > 0."""
+    """Reward scale of a pair with equal scores, > 0."""
     scaling_weight: Value = 0.5
-    """Largest relative growth of beta, the paper's w, >= 0; 0 is DPO."""
+    """Maximum relative growth of beta, the paper's w, >= 0; 0 is DPO."""
     scaling_rate: Value = 0.5
     """How fast it grows with the score margin, the paper's k, > 0, 1 / score units."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
         require_positive("scaling_rate", self.scaling_rate)
-        finite = ">= 0 and finite"
-        require("scaling_weight", self.scaling_weight, lambda v: (v >= 0) & v.isfinite(), finite)
+        require_nonnegative("scaling_weight", self.scaling_weight)
 
 
 def _compute(pairs: PairLogps, config: MMDPOLossConfig) -> LossOutput:
-    # mis-ordered scores say nothing for the pair: it keeps the plain beta
+    # mis-ordered scores are no evidence for the pair: it keeps the plain beta
     margin = (pairs.score_chosen - pairs.score_rejected).clamp(min=0)
     scale = 1 + config.scaling_weight * -torch.expm1(-config.scaling_rate * margin)
-    chosen, rejected = implicit_rewards(
-        pairs, beta=config.beta, length_norm=config.length_norm
-    )  # as logged: in one unit for all pairs
-    return LossOutput(
-        per_unit=-F.logsigmoid(scale * (chosen - rejected)),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"beta_scale": scale.detach()},
-    )
+    # logged rewards are unscaled, so that all pairs have the same unit
+    chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
+    loss = -F.logsigmoid(scale * (chosen - rejected))
+    return loss_output(loss, chosen, rejected, beta_scale=scale)
 
 
 LOSS = Loss(
@@ -67,5 +64,4 @@ LOSS = Loss(
     terms=("beta_scale",),
     needs_reference=always,
     needs_scores=always,
-    batch_dependent=never,
 )

@@ -1,8 +1,11 @@
-"""MPO, mixed preference optimisation: a weighted sum of losses of the shelf.
+"""MPO, Mixed Preference Optimization: a weighted sum of other losses.
 
-Source: arXiv 2411.10442, whose three parts are DPO, BCO and the NLL of the chosen answer.
-Any other losses can be mixed; one of unit ``response`` is computed on the chosen answers. The log
-shows the rewards of the first loss of pairs, and no terms of the parts.
+The paper mixes a preference loss (DPO), a quality loss on single responses (BCO) and a generation
+loss (the NLL of the chosen response). Here any losses can be mixed; a loss with the unit
+``response`` is computed on the chosen responses. Logged are the rewards of the first pair loss, and
+no terms of the parts.
+
+Source: arXiv 2411.10442.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +14,7 @@ from typing import Any
 
 from ..plugins import load_loss
 from ..records import LossOutput, PairLogps
-from .base import Loss, require
+from .base import Loss, require_nonnegative
 
 __all__ = ["LOSS", "MPOLossConfig"]
 
@@ -23,27 +26,28 @@ class MPOLossConfig:
     losses: Mapping[str, float] = field(
         default_factory=lambda: {"dpo": 0.8, "bco": 0.2, "sft": 1.0}
     )
-    """Loss -> its weight, >= 0."""
+    """Weight of each loss by its name, >= 0."""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Loss -> its parameters; those left out take that loss's defaults."""
+    """Parameters of each loss by its name; missing ones have the defaults of that loss."""
 
     def __post_init__(self) -> None:
         for name, weight in self.losses.items():
-            require(f"losses.{name}", weight, lambda v: (v >= 0) & v.isfinite(), ">= 0 and finite")
+            require_nonnegative(f"losses.{name}", weight)
         absent = set(self.parameters) - set(self.losses)
         if absent:
-            raise ValueError(f"parameters name {', '.join(sorted(absent))}, which losses does not")
+            names = ", ".join(sorted(absent))
+            raise ValueError(f"parameters contains {names}, and losses does not")
         parts = self.parts()
         if not any(loss.unit == "pair" for loss, _, _ in parts):
-            raise ValueError("losses must hold a loss of pairs with a weight, for example dpo: 1.0")
+            raise ValueError("losses must contain a pair loss with a weight, for example dpo: 1.0")
         for loss, config, _ in parts:
-            if loss.memory is not None or loss.name == LOSS.name:
+            if loss.initial_state is not None or loss.name == LOSS.name:
                 raise ValueError(f"losses.{loss.name} cannot be a part of a mixture")
             if getattr(config, "tau_good", None) == "median":
                 raise ValueError(f"parameters.{loss.name}.tau_good must be a number in a mixture")
 
     def parts(self) -> list[tuple[Loss, Any, float]]:
-        """Return each loss that has a weight, with its config and the weight."""
+        """Return (loss, config, weight) of each loss with a weight above 0."""
         return [
             (load_loss(name), _config(name, self.parameters.get(name, {})), weight)
             for name, weight in self.losses.items()
@@ -52,13 +56,13 @@ class MPOLossConfig:
 
 
 def _config(name: str, parameters: Mapping[str, Any]) -> Any:
-    """Return a part's config; values are checked as those of a loss alone."""
+    """Return the config of a part, checked as if the loss were used alone."""
     from pydantic import TypeAdapter, ValidationError
 
     loss = load_loss(name)
     unknown = set(parameters) - {field.name for field in fields(loss.config)}
     if unknown:
-        raise ValueError(f"parameters.{name}: there is no '{min(unknown)}'")
+        raise ValueError(f"parameters.{name}: unknown parameter '{min(unknown)}'")
     try:
         return TypeAdapter(loss.config).validate_python(dict(parameters))
     except ValidationError as error:
@@ -68,24 +72,24 @@ def _config(name: str, parameters: Mapping[str, Any]) -> Any:
 
 
 def _compute(pairs: PairLogps, config: MPOLossConfig) -> LossOutput:
-    total, rewards = pairs.policy_chosen.sum.new_zeros(pairs.weight.shape), None
+    total, first = pairs.policy_chosen.sum.new_zeros(pairs.weight.shape), None
     for loss, parameters, weight in config.parts():
-        of_pairs = loss.unit == "pair"
-        output = loss.compute(pairs if of_pairs else pairs.policy_chosen, parameters)
+        is_pair_loss = loss.unit == "pair"
+        output = loss.compute(pairs if is_pair_loss else pairs.policy_chosen, parameters)
         total = total + weight * output.per_unit
-        rewards = rewards or (output if of_pairs else None)
-    assert rewards is not None  # one loss of pairs is there
+        first = first or (output if is_pair_loss else None)
+    assert first is not None  # the config has a pair loss
     return LossOutput(
         per_unit=total,
-        chosen_rewards=rewards.chosen_rewards,  # those of the first loss of pairs
-        rejected_rewards=rewards.rejected_rewards,
+        chosen_rewards=first.chosen_rewards,
+        rejected_rewards=first.rejected_rewards,
     )
 
 
-def _any(question: str) -> Callable[[MPOLossConfig], bool]:
-    """Answer yes where any part does."""
+def _any_part(property_name: str) -> Callable[[MPOLossConfig], bool]:
+    """Return a function that says whether any part has a property, such as ``needs_scores``."""
     return lambda config: any(
-        getattr(loss, question)(parameters) for loss, parameters, _ in config.parts()
+        getattr(loss, property_name)(parameters) for loss, parameters, _ in config.parts()
     )
 
 
@@ -94,7 +98,7 @@ LOSS = Loss(
     config=MPOLossConfig,
     unit="pair",
     compute=_compute,
-    needs_reference=_any("needs_reference"),
-    needs_scores=_any("needs_scores"),
-    batch_dependent=_any("batch_dependent"),
+    needs_reference=_any_part("needs_reference"),
+    needs_scores=_any_part("needs_scores"),
+    batch_dependent=_any_part("batch_dependent"),
 )

@@ -1,4 +1,7 @@
-"""ORPO: supervised fine-tuning with a penalty on the odds of the rejected answer, no reference.
+"""ORPO, Odds Ratio Preference Optimization: fine-tuning and preference learning in one loss.
+
+The loss is the NLL of the chosen response plus a penalty on the odds of the rejected response
+against those of the chosen one. It needs no reference model.
 
 Source: arXiv 2403.07691, eqs. 4, 6 and 7.
 """
@@ -10,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, never, require_positive
+from .base import Loss, LossConfig, Value, loss_output, never, require_positive
 
 __all__ = ["LOSS", "ORPOLossConfig"]
 
-CERTAIN = -1e-7
-"""Log-probability a token above which the odds are no longer told apart: they go to infinity."""
+MAXIMUM_LOGP = -1e-7
+"""Mean log-prob per token at which the odds are capped: they go to infinity at 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class ORPOLossConfig(LossConfig):
 
 
 def _log_odds(logps: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of p = exp(logps), the probability a token."""
-    logps = logps.clamp(max=CERTAIN)
+    """Return log(p / (1 - p)) of p = exp(logps), the probability per token."""
+    logps = logps.clamp(max=MAXIMUM_LOGP)
     return logps - torch.log(-torch.expm1(logps))  # eq. 4
 
 
@@ -39,11 +42,9 @@ def _compute(pairs: PairLogps, config: ORPOLossConfig) -> LossOutput:
     chosen, rejected = pairs.policy_chosen.mean, pairs.policy_rejected.mean
     log_odds_ratio = _log_odds(chosen) - _log_odds(rejected)
     odds_term = -F.logsigmoid(log_odds_ratio)  # eq. 7
-    return LossOutput(
-        per_unit=-chosen + config.beta * odds_term,  # eq. 6
-        chosen_rewards=(config.beta * chosen).detach(),
-        rejected_rewards=(config.beta * rejected).detach(),
-        terms={"log_odds_ratio": log_odds_ratio.detach()},
+    loss = -chosen + config.beta * odds_term  # eq. 6
+    return loss_output(
+        loss, config.beta * chosen, config.beta * rejected, log_odds_ratio=log_odds_ratio
     )
 
 
@@ -54,6 +55,4 @@ LOSS = Loss(
     compute=_compute,
     terms=("log_odds_ratio",),
     needs_reference=never,
-    needs_scores=never,
-    batch_dependent=never,
 )

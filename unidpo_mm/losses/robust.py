@@ -1,8 +1,11 @@
-"""Robust DPO: an unbiased estimate of the DPO loss where a share of the labels is flipped.
+"""Robust DPO: an unbiased estimate of the DPO loss if a fraction of the labels is flipped.
 
-Source: rDPO, arXiv 2403.00409. With a share eps of flipped labels the mean of
-((1 - eps) * loss(as labelled) - eps * loss(flipped)) / (1 - 2 eps) is the loss of clean labels.
-Its conservative sibling cDPO, which is biased and bounded, is `dpo` with `label_smoothing`.
+If a fraction eps of the preferences is flipped at random, the mean of
+((1 - eps) * loss(as labeled) - eps * loss(flipped)) / (1 - 2 eps) is the loss on clean labels.
+Label smoothing (`dpo` with `label_smoothing`, cDPO) is the conservative alternative: biased, but
+bounded.
+
+Source: rDPO, arXiv 2403.00409.
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from .base import (
     Value,
     always,
     implicit_rewards,
-    never,
+    loss_output,
     require_fraction,
     require_positive,
 )
@@ -31,9 +34,9 @@ class RobustLossConfig(LossConfig):
     beta: Value = 0.1
     """Reward scale, > 0."""
     label_smoothing: Value = 0.1
-    """Assumed share of flipped preferences, in [0, 0.5); 0 is DPO."""
+    """Assumed fraction of flipped preferences, in [0, 0.5); 0 is DPO."""
     length_norm: bool = False
-    """Whether log-probabilities are means over tokens."""
+    """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -43,20 +46,11 @@ class RobustLossConfig(LossConfig):
 def _compute(pairs: PairLogps, config: RobustLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     margin, flipped = chosen - rejected, config.label_smoothing
-    as_labelled, as_flipped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
-    return LossOutput(
-        per_unit=((1 - flipped) * as_labelled - flipped * as_flipped) / (1 - 2 * flipped),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-    )
+    as_labeled, as_flipped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+    loss = ((1 - flipped) * as_labeled - flipped * as_flipped) / (1 - 2 * flipped)
+    return loss_output(loss, chosen, rejected)
 
 
 LOSS = Loss(
-    name="robust",
-    config=RobustLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
+    name="robust", config=RobustLossConfig, unit="pair", compute=_compute, needs_reference=always
 )

@@ -1,6 +1,7 @@
-"""Supervised fine-tuning: the negative log-likelihood of the good answers, one unit per answer.
+"""SFT, supervised fine-tuning: the negative log-likelihood of the good responses.
 
-On preference data the good answers are the chosen ones, each once per prompt.
+On preference data the good responses are the chosen ones. A response that is chosen in several
+pairs of a prompt counts once.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ class SFTLossConfig:
     """Parameters of supervised fine-tuning."""
 
     length_norm: bool = True
-    """Whether an answer counts by its mean or by its summed log-probability."""
+    """Whether a response counts by its mean log-prob per token, else by the sum."""
 
 
 def _compute(responses: SequenceLogps, config: SFTLossConfig) -> LossOutput:
@@ -24,11 +25,5 @@ def _compute(responses: SequenceLogps, config: SFTLossConfig) -> LossOutput:
 
 
 LOSS = Loss(
-    name="sft",
-    config=SFTLossConfig,
-    unit="response",
-    compute=_compute,
-    needs_reference=never,
-    needs_scores=never,
-    batch_dependent=never,
+    name="sft", config=SFTLossConfig, unit="response", compute=_compute, needs_reference=never
 )

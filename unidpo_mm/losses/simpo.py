@@ -1,4 +1,7 @@
-"""SimPO: length-normalised log-probabilities as rewards, with a target margin and no reference.
+"""SimPO, Simple Preference Optimization: the mean log-prob of a response is its reward.
+
+Unlike DPO it needs no reference model, and its reward is what generation ranks by. A target margin
+asks the chosen response to win by more than a little.
 
 Source: arXiv 2405.14734, eq. 6.
 """
@@ -8,14 +11,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, never, require, require_positive
+from .base import Loss, LossConfig, Value, loss_output, never, require, require_positive
 
 __all__ = ["LOSS", "SimPOLossConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimPOLossConfig(LossConfig):
-    """Parameters of SimPO; the defaults are the released multimodal baseline's."""
+    """Parameters of SimPO; the defaults are those of the released multimodal baseline."""
 
     beta: Value = 2.0
     """Reward scale, > 0."""
@@ -31,19 +34,10 @@ def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
     chosen_rewards = config.beta * pairs.policy_chosen.mean
     rejected_rewards = config.beta * pairs.policy_rejected.mean
     margin = chosen_rewards - rejected_rewards
-    return LossOutput(
-        per_unit=-F.logsigmoid(margin - config.simpo_gamma),  # eq. 6
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-    )
+    loss = -F.logsigmoid(margin - config.simpo_gamma)  # eq. 6
+    return loss_output(loss, chosen_rewards, rejected_rewards)
 
 
 LOSS = Loss(
-    name="simpo",
-    config=SimPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    needs_reference=never,
-    needs_scores=never,
-    batch_dependent=never,
+    name="simpo", config=SimPOLossConfig, unit="pair", compute=_compute, needs_reference=never
 )

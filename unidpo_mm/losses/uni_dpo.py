@@ -1,23 +1,46 @@
-"""Uni-DPO: preference pairs weighted by their quality and by the policy's present performance.
+"""Uni-DPO: DPO that re-weights every pair during training, by quality and by performance.
 
-Source: arXiv 2506.10054, eqs. 4, 5, 10 and 11. `uni_dpo_loss` is the paper's formula;
-`_uni_dpo_config` holds the parameters that switch its components for ablations, and the loss
-composed of `_uni_dpo_switches` equals the formula at their defaults.
+DPO treats all preference pairs alike. Uni-DPO multiplies the loss of a pair by two weights: its
+*quality* (how far apart the scores of the two responses are) and the policy's *current performance*
+on it (how well the policy already separates them), so that training concentrates on clear pairs
+that are not learned yet. A small NLL term keeps up the likelihood of good responses, see
+`weights.py`.
+
+Source: arXiv 2506.10054, eqs. 4, 5, 10 and 11. `uni_dpo_loss` is the paper's formula. `LOSS` builds
+the same loss from parts that `UniDPOLossConfig` can switch off or replace for ablations; with its
+defaults the two are equal, by test.
 """
+
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..records import LossOutput, PairLogps
-from ._uni_dpo_config import UniDPOLossConfig
-from ._uni_dpo_switches import gate_of, logps_of, performance_of, quality_of
-from .base import Loss, Value, always, implicit_rewards
-from .weights import calibrated_nll_gate, performance_weight, quality_weight
+from ..records import LossOutput, PairLogps, SequenceLogps
+from .base import (
+    Loss,
+    LossConfig,
+    Value,
+    always,
+    implicit_rewards,
+    loss_output,
+    require,
+    require_nonnegative,
+    require_positive,
+)
+from .weights import (
+    Control,
+    calibrated_nll_gate,
+    control_weight,
+    focal_weight,
+    performance_weight,
+    quality_weight,
+)
 
 __all__ = ["LOSS", "UniDPOLossConfig", "uni_dpo_loss"]
-
-TERMS = ("w_qual", "w_perf", "nll_gate")
 
 
 def uni_dpo_loss(
@@ -39,18 +62,18 @@ def uni_dpo_loss(
     """Return the Uni-DPO loss of P pairs.
 
     Args:
-        policy_chosen_logps: [P], length-normalised log-probabilities of the chosen answers.
-        policy_rejected_logps: [P], the same of the rejected answers.
-        reference_chosen_logps: [P], chosen answers under the reference.
-        reference_rejected_logps: [P], rejected answers under the reference.
+        policy_chosen_logps: [P], mean log-probs per token of the chosen responses.
+        policy_rejected_logps: [P], the same of the rejected responses.
+        reference_chosen_logps: [P], chosen responses under the reference.
+        reference_rejected_logps: [P], rejected responses under the reference.
         score_chosen: [P], quality scores in float32 or better.
-        score_rejected: [P], the same of the rejected answers.
+        score_rejected: [P], the same of the rejected responses.
         beta: Reward scale.
         eta: Slope of the quality weight, 1 / score units.
         gamma: Exponent of the performance weight.
         tau_ref: Threshold of the performance weight, reward units.
         nll_lambda: Weight of the calibrated NLL.
-        tau_good: Least score of a good answer.
+        tau_good: Minimum score of a good response.
         detach_weights: Whether w_perf is a constant for the gradient. The released code
             differentiates through it, so False is the default.
 
@@ -69,31 +92,130 @@ def uni_dpo_loss(
         w_perf = w_perf.detach()
     nll = -gate * policy_chosen_logps  # eq. 11
     preference = -w_qual * w_perf * F.logsigmoid(chosen_rewards - rejected_rewards)
-    return LossOutput(
-        per_unit=preference + nll_lambda * nll,  # eq. 4
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-        terms={"w_qual": w_qual.detach(), "w_perf": w_perf.detach(), "nll_gate": gate.detach()},
+    loss = preference + nll_lambda * nll  # eq. 4
+    return loss_output(
+        loss, chosen_rewards, rejected_rewards, w_qual=w_qual, w_perf=w_perf, nll_gate=gate
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniDPOLossConfig(LossConfig):
+    """Parameters and switches of Uni-DPO."""
+
+    beta: Value = 2.0
+    """Reward scale, > 0."""
+    eta: Value = 0.7
+    """Slope of the quality weight, >= 0, 1 / score units."""
+    gamma: Value = 3.0
+    """Exponent of the performance weight, >= 0."""
+    tau_ref: Value = 2.0
+    """Threshold of the performance weight, reward units."""
+    nll_lambda: Value = 0.001
+    """Weight of the calibrated NLL, >= 0; 0 switches it off."""
+    tau_good: Value | Literal["median"] = "median"
+    """Minimum score of a good response; ``median``: the median chosen score of each source."""
+    missing_quality: Value | None = None
+    """w_qual of pairs without scores, in [0, 1]; null: every pair needs scores."""
+    nll_gate_margin: float = 0.0
+    """Loss of log-prob per token that does not open the gate of the NLL yet, >= 0."""
+    nll_once: bool = False
+    """Whether a response chosen in several pairs counts once in the NLL, not once per pair."""
+    sft_weight: Value = 0.0
+    """Weight of the NLL on every chosen response, >= 0."""
+    detach_weights: bool = False
+    """Whether w_perf is a constant for the gradient."""
+    quality_weight: Literal["score", "none"] | Control = "score"
+    """``none`` is weight 1; ``batch_mean`` and ``permuted`` are controls for studies."""
+    performance_weight: Literal["stabilised", "naive_focal", "none"] | Control = "stabilised"
+    """``naive_focal`` is relative to the reference; the rest as for quality_weight."""
+    length_norm: bool | tuple[Literal["margin", "performance", "nll"], ...] = True
+    """Where log-probs are means per token: everywhere, nowhere, or in the listed places."""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+        for name in ("eta", "gamma", "nll_lambda", "nll_gate_margin", "sft_weight"):
+            require_nonnegative(name, getattr(self, name))
+        if self.missing_quality is not None:
+            require("missing_quality", self.missing_quality, _is_weight, "within [0, 1]")
+        require("tau_ref", self.tau_ref, lambda value: value.isfinite(), "finite")
+        if not isinstance(self.tau_good, str):
+            require("tau_good", self.tau_good, lambda value: ~value.isnan(), "a number")
+
+    def normalizes(self, place: Literal["margin", "performance", "nll"]) -> bool:
+        """Return whether log-probs in this place are means per token."""
+        return self.length_norm if isinstance(self.length_norm, bool) else place in self.length_norm
+
+
+def _is_weight(value: Tensor) -> Tensor:
+    # NaN: a source whose pairs all have scores
+    return ((value >= 0) & (value <= 1)) | value.isnan()
 
 
 def _compute(pairs: PairLogps, config: UniDPOLossConfig) -> LossOutput:
     chosen_rewards, rejected_rewards = implicit_rewards(
-        pairs, beta=config.beta, length_norm=config.normalises("margin")
+        pairs, beta=config.beta, length_norm=config.normalizes("margin")
     )
     reward_margin = chosen_rewards - rejected_rewards
-    w_qual = quality_of(pairs, config)
-    w_perf = performance_of(pairs, config, reward_margin)
-    gate = gate_of(pairs, config)
-    nll = -logps_of(pairs.policy_chosen, config.normalises("nll"))
+    w_qual = _quality(pairs, config)
+    w_perf = _performance(pairs, config, reward_margin)
+    gate = _gate(pairs, config)
+    nll = -_logps(pairs.policy_chosen, mean=config.normalizes("nll"))
     if config.nll_once and pairs.chosen_pairs is not None:
         nll = nll / pairs.chosen_pairs
     preference = -w_qual * w_perf * F.logsigmoid(reward_margin)
-    return LossOutput(
-        per_unit=preference + (config.nll_lambda * gate + config.sft_weight) * nll,  # eq. 4
-        chosen_rewards=chosen_rewards.detach(),
-        rejected_rewards=rejected_rewards.detach(),
-        terms={"w_qual": w_qual.detach(), "w_perf": w_perf.detach(), "nll_gate": gate.detach()},
+    loss = preference + (config.nll_lambda * gate + config.sft_weight) * nll  # eq. 4
+    return loss_output(
+        loss, chosen_rewards, rejected_rewards, w_qual=w_qual, w_perf=w_perf, nll_gate=gate
+    )
+
+
+def _logps(responses: SequenceLogps, *, mean: bool) -> Tensor:
+    return responses.mean if mean else responses.sum
+
+
+def _quality(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
+    """Return w_qual [P] as configured."""
+    choice = config.quality_weight
+    if choice == "none":
+        return pairs.policy_chosen.sum.new_ones(pairs.policy_chosen.sum.shape)
+    weight = quality_weight(
+        pairs.score_chosen,
+        pairs.score_rejected,
+        eta=config.eta,
+        missing=config.missing_quality,
+    )
+    return weight if choice == "score" else control_weight(weight, choice, counted=pairs.weight > 0)
+
+
+def _performance(pairs: PairLogps, config: UniDPOLossConfig, reward_margin: Tensor) -> Tensor:
+    """Return w_perf [P] as configured; only the naive focal weight uses the reward margin."""
+    choice = config.performance_weight
+    if choice == "none":
+        return reward_margin.new_ones(reward_margin.shape)
+    if choice == "naive_focal":
+        weight = focal_weight(reward_margin, gamma=config.gamma)
+    else:
+        mean = config.normalizes("performance")
+        policy_margin = config.beta * (
+            _logps(pairs.policy_chosen, mean=mean) - _logps(pairs.policy_rejected, mean=mean)
+        )
+        weight = performance_weight(policy_margin, gamma=config.gamma, tau_ref=config.tau_ref)
+    if choice in ("batch_mean", "permuted"):
+        return control_weight(weight, choice, counted=pairs.weight > 0)
+    return weight.detach() if config.detach_weights else weight
+
+
+def _gate(pairs: PairLogps, config: UniDPOLossConfig) -> Tensor:
+    """Return the gate [P] of the calibrated NLL; pairs that lack a score open none."""
+    if isinstance(config.tau_good, str):
+        raise ValueError("tau_good 'median' must be replaced by the median score of the data first")
+    assert pairs.reference_chosen is not None  # LOSS.needs_reference
+    return calibrated_nll_gate(
+        pairs.policy_chosen.mean,
+        pairs.reference_chosen.mean,
+        pairs.score_chosen.where(~pairs.score_rejected.isnan(), math.nan),
+        tau_good=config.tau_good,
+        margin=config.nll_gate_margin,
     )
 
 
@@ -102,15 +224,18 @@ def _uses_scores(config: UniDPOLossConfig) -> bool:
     return config.missing_quality is None and (config.quality_weight != "none" or uses_nll)
 
 
+def _is_batch_dependent(config: UniDPOLossConfig) -> bool:
+    controls = {"batch_mean", "permuted"}
+    return bool(controls & {config.quality_weight, config.performance_weight})
+
+
 LOSS = Loss(
     name="uni_dpo",
     config=UniDPOLossConfig,
     unit="pair",
     compute=_compute,
-    terms=TERMS,
+    terms=("w_qual", "w_perf", "nll_gate"),
     needs_reference=always,
     needs_scores=_uses_scores,
-    batch_dependent=lambda config: (
-        {config.quality_weight, config.performance_weight} & {"batch_mean", "permuted"} != set()
-    ),
+    batch_dependent=_is_batch_dependent,
 )

@@ -1,7 +1,13 @@
-"""The three ideas of Uni-DPO as functions of tensors: two weights and a calibrated NLL.
+"""The pair weights of Uni-DPO and the gate of its calibrated NLL.
 
-Equation numbers are those of the Uni-DPO paper, arXiv 2506.10054. Everything is [P]: one entry per
-preference pair. Parameters are numbers or tensors [P].
+Uni-DPO multiplies the DPO loss of a pair by two weights. The *quality weight* is large if the
+scores of the two responses are far apart. The *performance weight* is large while the policy does
+not separate the two responses yet, and shrinks as it learns to. The *calibrated NLL* is a
+likelihood term that a gate switches on for good chosen responses whose likelihood has dropped below
+the reference.
+
+Equation numbers are those of the paper, arXiv 2506.10054. Everything is [P], one entry per
+preference pair; parameters are numbers or tensors [P].
 """
 
 from typing import Literal
@@ -27,15 +33,15 @@ Control = Literal["batch_mean", "permuted"]
 def quality_weight(
     score_chosen: Tensor, score_rejected: Tensor, *, eta: Value, missing: Value | None = None
 ) -> Tensor:
-    """Return w_qual [P]: how much better the chosen answer was judged.
+    """Return w_qual [P]: how far apart the scores of the two responses are.
 
-    0.5 for equal scores, towards 1 for a clear preference, below 0.5 for mis-ordered scores.
+    0.5 for equal scores, near 1 for a clear preference, below 0.5 for mis-ordered scores.
 
     Args:
-        score_chosen: [P], in float32 or better: rounding moves the weight. NaN where there is none.
+        score_chosen: [P], in float32 or better, because rounding moves the weight. NaN if missing.
         score_rejected: [P], likewise.
         eta: Slope, 1 / score units.
-        missing: The weight of pairs that lack a score; None leaves them NaN.
+        missing: The weight of pairs without scores; `None` leaves them NaN.
     """
     weight = torch.sigmoid(eta * (score_chosen - score_rejected))  # eq. 5
     if missing is None:
@@ -44,12 +50,12 @@ def quality_weight(
 
 
 def performance_weight(policy_margin: Tensor, *, gamma: Value, tau_ref: Value) -> Tensor:
-    """Return w_perf [P], the stabilised focal weight: near 1 where the policy still does badly.
+    """Return w_perf [P], the stabilized focal weight: near 1 while the policy does badly.
 
     Args:
-        policy_margin: [P], beta times the gap of the policy's own log-probabilities; the reference
-            has no part in it.
-        gamma: Exponent >= 0.
+        policy_margin: [P], beta times the difference of the policy's log-probs of chosen and
+            rejected response. The reference plays no part in it.
+        gamma: Exponent, >= 0.
         tau_ref: Threshold in the unit of `policy_margin` (reward units).
     """
     # (1 - sigmoid(u))^gamma through its logarithm: exact and with a finite gradient for large u
@@ -57,10 +63,10 @@ def performance_weight(policy_margin: Tensor, *, gamma: Value, tau_ref: Value) -
 
 
 def focal_weight(reward_margin: Tensor, *, gamma: Value) -> Tensor:
-    """Return the naive focal weight [P] that the paper rejects, for ablations.
+    """Return the naive focal weight [P], which the paper rejects; for ablations.
 
-    It judges each pair against its own reference gap, so easy and hard mean something else for
-    every pair.
+    It measures each pair against the reference's own margin of that pair, so that "easy" and "hard"
+    mean something else for every pair.
     """
     return torch.exp(gamma * F.logsigmoid(-reward_margin))  # eq. 7
 
@@ -73,10 +79,17 @@ def calibrated_nll_gate(
     tau_good: Value,
     margin: float = 0.0,
 ) -> Tensor:
-    """Return the gate of the calibrated NLL [P]: 1 for good answers that the policy is losing.
+    """Return the gate of the calibrated NLL [P], 1 for good responses losing likelihood, else 0.
 
-    Strict on the log-probabilities, so that a policy equal to its reference opens no gate; not
-    strict on the score. A margin > 0 keeps the gate shut for losses of up to it, a token.
+    The comparison of log-probs is strict, so that a policy equal to its reference opens no gate;
+    the comparison of scores is not.
+
+    Args:
+        policy_chosen: [P], mean log-probs per token of the chosen responses.
+        reference_chosen: [P], the same under the reference.
+        score_chosen: [P], their scores.
+        tau_good: Minimum score of a good response.
+        margin: Loss of log-prob per token that does not open the gate yet.
     """
     losing = reference_chosen - margin > policy_chosen
     good = score_chosen >= tau_good
@@ -84,13 +97,13 @@ def calibrated_nll_gate(
 
 
 def control_weight(weight: Tensor, control: Control, *, counted: Tensor) -> Tensor:
-    """Return a weight with its link to the pairs cut, as a control for studies.
+    """Return weights that no longer belong to their pairs, as a control for studies.
 
     Args:
-        weight: [P], the weight as computed.
-        control: ``batch_mean`` gives every pair the mean of the micro-batch, ``permuted`` the
-            weight of another pair of it, drawn by torch's global generator.
-        counted: [P] bool, false for fillers, which take no part.
+        weight: [P], the computed weights.
+        control: ``batch_mean`` gives every pair the mean weight of the micro-batch, ``permuted``
+            the weight of another of its pairs, drawn by torch's global generator.
+        counted: [P] bool, false for fillers, which keep their weight.
 
     Returns:
         [P], without gradient.

@@ -1,8 +1,12 @@
-"""WPO: DPO whose pairs weigh as much as the present policy would produce them.
+"""WPO, Weighted Preference Optimization: DPO that weights off-policy pairs by their likelihood.
 
-Source: arXiv 2406.11827, eq. 2, length-normalised as there: the weight of a pair is the product of
-the two answers' probabilities a token, and a constant for the gradient. (TRL's `use_weighting` can
-moreover divide by the policy's own concentration, the paper's "sampled alignment".)
+Pairs written by other models differ from what the policy itself would produce. WPO weights each
+pair by the probability of its two responses under the current policy, as if they had been sampled
+from it.
+
+Source: arXiv 2406.11827, eq. 2, with length normalization as there: the weight is the product of
+the two responses' mean probabilities per token, and a constant for the gradient. (TRL's
+`use_weighting` can also divide by the policy's own concentration, the paper's "sampled alignment".)
 """
 
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, never, require_positive
+from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
 
 __all__ = ["LOSS", "WPOLossConfig"]
 
@@ -23,7 +27,7 @@ class WPOLossConfig(LossConfig):
     beta: Value = 0.1
     """Reward scale, > 0."""
     length_norm: bool = False
-    """Whether the margin is made of means over tokens; the weight always is."""
+    """Whether the margin uses means per token; the weight always does."""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
@@ -32,12 +36,8 @@ class WPOLossConfig(LossConfig):
 def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
     chosen, rejected = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     weight = torch.exp(pairs.policy_chosen.mean + pairs.policy_rejected.mean).detach()
-    return LossOutput(
-        per_unit=-weight * F.logsigmoid(chosen - rejected),
-        chosen_rewards=chosen.detach(),
-        rejected_rewards=rejected.detach(),
-        terms={"w_wpo": weight},
-    )
+    loss = -weight * F.logsigmoid(chosen - rejected)
+    return loss_output(loss, chosen, rejected, w_wpo=weight)
 
 
 LOSS = Loss(
@@ -47,6 +47,4 @@ LOSS = Loss(
     compute=_compute,
     terms=("w_wpo",),
     needs_reference=always,
-    needs_scores=never,
-    batch_dependent=never,
 )

@@ -1,3 +1,3 @@
-"""From a checkpoint to log-probabilities: loading, parts, scoring, references."""
+"""Models: loading them, their parts and LoRA adapters, their log-probs, and the reference model."""
 
 __all__: list[str] = []

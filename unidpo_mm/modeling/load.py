@@ -1,4 +1,4 @@
-"""Loads a checkpoint: finds its family, its processor and its weights."""
+"""Load a checkpoint: its configuration, the model family that serves it, processor and weights."""
 
 import logging
 import warnings
@@ -12,9 +12,9 @@ from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
-from ..plugins import families, load_family
+from ..plugins import FAMILIES, load_family, plugin_names
 from .lora_directory import base_of, is_adapter_directory, processor_directory
-from .peft_models import check_scorable, deprecated_name_ignored
+from .peft_models import check_supported, deprecated_name_ignored
 
 __all__ = [
     "LoadedModel",
@@ -41,7 +41,7 @@ VISION_SETTINGS = (
     "vq_config",
     "img_processor",
 )
-"""Settings that only models with a vision tower have, also those with code of their own."""
+"""Settings that only models with a vision tower have, also those with custom code."""
 DTYPES = {
     "auto": "auto",
     "bfloat16": torch.bfloat16,
@@ -52,18 +52,18 @@ DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Where a model comes from and how it is loaded.
+    """A model and how to load it.
 
     Attributes:
         name_or_path: A local directory of a model or a LoRA adapter, or the name of a model on the
             hub.
         dtype: ``auto`` (as saved), ``bfloat16``, ``float16`` or ``float32``.
-        adapter: Name of the family; None to find it by the model's type.
-        attn_implementation: As transformers takes it; None for its default.
+        adapter: Name of the family; `None` to detect it from the model type.
+        attn_implementation: The attention kernel of transformers; `None` for its default.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         init_kwargs: Further arguments of `from_pretrained`.
-        base_name_or_path: Base model of a LoRA adapter; None for the one that it names.
-        base_key: The setting that `base_name_or_path` is from, for messages; None if the user
+        base_name_or_path: Base model of a LoRA adapter; `None` for the one in its configuration.
+        base_key: The setting that `base_name_or_path` comes from, for messages; `None` if the user
             cannot set it.
     """
 
@@ -78,10 +78,10 @@ class ModelSource:
 
     @property
     def model_name(self) -> str:
-        """Where configuration and weights of the model are: the base model of a LoRA adapter.
+        """The path or hub name of the weights: of a LoRA adapter, those of its base model.
 
         Raises:
-            ModelError: If a LoRA adapter does not name a base model that exists.
+            ModelError: If the base model of a LoRA adapter does not exist.
         """
         if is_adapter_directory(self.name_or_path):
             return base_of(self.name_or_path, self.base_name_or_path, key=self.base_key)
@@ -103,7 +103,7 @@ class LoadedModel:
 def load_model(
     source: ModelSource, options: AdapterOptions, *, processor: Any = None
 ) -> LoadedModel:
-    """Load weights and adapter of a checkpoint, and its processor unless one is given.
+    """Load a checkpoint: its weights, its adapter, and its processor unless one is passed.
 
     Raises:
         ModelError: If the checkpoint cannot be read or no family serves it.
@@ -115,7 +115,7 @@ def load_model(
 
 
 def load_config(source: ModelSource) -> Any:
-    """Return the configuration of a checkpoint; of a LoRA adapter, that of its base model."""
+    """Return the configuration of a checkpoint, or of the base model of a LoRA adapter."""
     from transformers import AutoConfig
 
     try:
@@ -129,23 +129,23 @@ def load_config(source: ModelSource) -> Any:
 def family_for(config: Any, name: str | None = None) -> AdapterFamily:
     """Return the family that serves a configuration.
 
-    A family lists its model types or recognizes a configuration. A vision-language model never goes
-    to a family without a vision tower unless that family is chosen by name: it could train on text
-    alone, and some of these models would be saved without their vision tower.
+    A family lists model types or recognizes configurations. A vision-language model is never served
+    by a family without a vision tower unless the user chooses that family: it would train on text
+    only, and some of these models would be saved without their vision tower.
 
     Args:
         config: The model's configuration.
-        name: A family to use whatever the configuration says; None to find one.
+        name: The family that the user chose; `None` to detect it.
 
     Raises:
         ModelError: If no family serves the model type, or the chosen one would lose a part of the
             model.
     """
     if name is not None:
-        family = _loaded(name)
+        family: AdapterFamily = load_family(name)
         _check_choice(config, family)
         return family
-    candidates = [_loaded(name) for name in families()]
+    candidates: list[AdapterFamily] = [load_family(name) for name in plugin_names(FAMILIES)]
     by_type = [family for family in candidates if config.model_type in family.model_types]
     if by_type:
         return by_type[0]
@@ -161,8 +161,8 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         Problem(
             "model.name_or_path",
             f"no model family serves the model type '{config.model_type}'",
-            f"Choose another model, name a family in model.adapter ({', '.join(families())}), or "
-            "add one as described in CONTRIBUTING.md",
+            f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
+            "add a family as described in CONTRIBUTING.md",
         )
     )
 
@@ -177,7 +177,7 @@ def has_vision(config: Any) -> bool:
 
 
 def _check_choice(config: Any, family: AdapterFamily) -> None:
-    """Refuse a family that would lose the vision tower, and warn of one for other model types."""
+    """Refuse a family that would lose the vision tower; warn about an untested model type."""
     model_type = config.model_type
     if VISION in family.parts:
         if model_type not in family.model_types:
@@ -201,12 +201,12 @@ def _check_choice(config: Any, family: AdapterFamily) -> None:
 
 
 def _saved_without_vision(config: Any, family: AdapterFamily) -> bool:
-    """Return whether the class that loads the weights is one for the text model alone."""
+    """Return whether the class that loads the weights has only the text model."""
     import transformers
 
     try:
         model_class: Any = getattr(transformers, family.auto_class)._model_mapping[type(config)]
-    except (AttributeError, KeyError):  # code of the checkpoint itself: nothing is known
+    except (AttributeError, KeyError):  # custom code of the checkpoint
         return False
     if isinstance(model_class, tuple):
         model_class = model_class[0]
@@ -233,13 +233,13 @@ def _unsupported_vision(
 
 
 def _alone(config: Any, family: AdapterFamily) -> str:
-    """Return how to train the language model of a vision-language model alone; empty if nohow."""
+    """Return how to train only the language model of a vision-language model, or nothing."""
     if not family.serves(config.get_text_config()):
         return ""
     return (
-        "To train its language model on text, save that alone "
+        "To train its language model on text, save only that "
         f"(transformers.{family.auto_class}.from_pretrained(...).save_pretrained(DIRECTORY), and "
-        "the tokenizer beside it) and train the saved model"
+        "the tokenizer in the same directory) and train the saved model"
     )
 
 
@@ -251,16 +251,16 @@ def load_adapter(
     family: AdapterFamily,
     processor: Any = None,
 ) -> Adapter:
-    """Return the adapter of a checkpoint; load its processor unless one is given."""
+    """Return the adapter of a checkpoint; load its processor unless one is passed."""
     if processor is None:
         processor = load_processor(source, family)
     if family.needs_processor and not hasattr(processor, "tokenizer"):
         raise ModelError(
             Problem(
                 "processing_class",
-                f"a model of the family '{family.name}' needs a processor and "
-                f"{type(processor).__name__} is none",
-                "Pass AutoProcessor.from_pretrained(...), or save the processor beside the model",
+                f"a model of the family '{family.name}' needs a processor, and "
+                f"{type(processor).__name__} is not a processor",
+                "Pass AutoProcessor.from_pretrained(...), or save the processor with the model",
             )
         )
     return family.create(processor, config, options)
@@ -269,17 +269,17 @@ def load_adapter(
 def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
     """Return the processor or tokenizer of a checkpoint.
 
-    That of a LoRA adapter is beside it if it was saved there, else its base model's.
+    A LoRA adapter has its own if it was saved in its directory, else that of its base model.
     """
     from transformers import AutoProcessor, AutoTokenizer
 
-    place = source.name_or_path
-    if is_adapter_directory(place):
+    path = source.name_or_path
+    if is_adapter_directory(path):
         base, needs = source.model_name, family.needs_processor
-        place = processor_directory(place, base, needs_processor=needs)
+        path = processor_directory(path, base, needs_processor=needs)
     loader = AutoProcessor if family.needs_processor else AutoTokenizer
     try:
-        return loader.from_pretrained(place, trust_remote_code=source.trust_remote_code)
+        return loader.from_pretrained(path, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_read(source, error) from error
 
@@ -287,17 +287,17 @@ def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
 def load_weights(
     source: ModelSource, family: AdapterFamily, *, is_trainable: bool = True
 ) -> nn.Module:
-    """Return the model itself, with its weights.
+    """Return the model with its weights.
 
     Args:
-        source: Where it is; a LoRA adapter is loaded on its base model.
-        family: Knows the class of the model.
+        source: The model; a LoRA adapter is loaded on its base model.
+        family: The family, which knows the class of the model.
         is_trainable: Whether the weights of a LoRA adapter are trainable.
     """
     import transformers
 
     if source.dtype not in DTYPES:
-        problem = f"'{source.dtype}' is no number format of weights"
+        problem = f"'{source.dtype}' is not a number format of weights"
         raise ModelError(Problem("model.dtype", problem, f"Choose one of {', '.join(DTYPES)}"))
     kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
     if source.attn_implementation is not None:
@@ -318,8 +318,8 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     """Return a base model with the adapter of a directory.
 
     Raises:
-        ModelError: If the adapter is not one of this model. PEFT only warns of weights that are
-            missing, and ignores those that have no place.
+        ModelError: If the adapter does not fit the model. PEFT only warns about missing weights,
+            and ignores weights of other layers.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -339,43 +339,37 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
         problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
         remedy = f"Set {source.base_key or 'the base'} to the model that it was trained on"
         raise ModelError(Problem(source.name_or_path, problem, remedy)) from error
-    check_scorable(policy, source.name_or_path)
+    check_supported(policy, source.name_or_path)
     return policy
 
 
 def reload_weights(model: Any, folder: str | Path) -> None:
     """Load the weights of a checkpoint into a model, in place.
 
-    Through `from_pretrained`, because names in files may differ from those of the parameters: for
-    some vision-language models transformers' trainer would load not one weight and only warn.
+    This uses `from_pretrained`, because names in files may differ from those of the parameters: for
+    some vision-language models, the trainer of transformers would load no weight and only warn.
 
     Raises:
-        ModelError: If the folder holds no checkpoint of such a model.
+        ModelError: If the directory contains no checkpoint of such a model.
     """
     source = ModelSource(name_or_path=str(folder))
     try:
-        saved, found = type(model).from_pretrained(
+        saved, report = type(model).from_pretrained(
             folder, config=model.config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last one: sizes differ
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: sizes differ
         raise _cannot_read(source, error) from error
-    wrong = sorted({*found["missing_keys"], *found["unexpected_keys"]})
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if wrong:
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
 
 
-def _loaded(name: str) -> AdapterFamily:
-    family: AdapterFamily = load_family(name)
-    return family
-
-
 def _cannot_read(source: ModelSource, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    folder = Path(source.name_or_path)
-    if folder.is_dir():
-        remedy = "Give a folder written by save_pretrained, with its config and processor"
+    if Path(source.name_or_path).is_dir():
+        remedy = "Use a directory written by save_pretrained, with its config and processor"
     else:
-        remedy = "Give an existing folder, or the name of a model that the hub can be reached for"
+        remedy = "Use an existing directory, or the name of a model on a hub that can be reached"
     problem = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
     return ModelError(Problem("model.name_or_path", problem, remedy))

@@ -1,9 +1,9 @@
-"""The module that accelerate prepares: a model whose forward returns response log-probabilities.
+"""A wrapper around a language model whose forward pass returns the log-probs of response tokens.
 
-The output head has to run inside the prepared model's own forward: outside it DDP leaves its
-gradients unsynchronised and FSDP2 finds sharded weights. So the model is held by a small module
-that calls the base model, gathers the response positions and applies the head in chunks. On saving
-the module is stripped: checkpoints hold the plain model.
+It is what accelerate prepares. The output head must run inside the forward pass of the prepared
+module: outside of it, DDP does not synchronize the gradients of the head and FSDP2 leaves its
+weights sharded. So the wrapper calls the base model, gathers the response positions and applies the
+head in chunks. Checkpoints contain the model without the wrapper.
 """
 
 import inspect
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..errors import AdapterError, ModelError, Problem
+from ..kernels.logprobs import LogitTransform, token_logps
+from ..kernels.packing import Packing, packed_rows, plain_positions
 from ..records import GroupBatch
-from .logprobs import LogitTransform, token_logps
-from .memory import enable_checkpointing
-from .packing import Packing, packed_rows, plain_positions
+from .activation_memory import enable_checkpointing
 from .vision import ImageFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["LogpModel", "base_and_head", "compute_logps", "unwrap_peft"]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
-"""Inputs that an adapter may offer and that a model may not know; all others must be taken."""
+"""Inputs from an adapter that a model may lack; it must accept all others."""
 
 
 class LogpModel(nn.Module):
-    """Holds a causal language model and scores responses with it.
+    """A causal language model that computes log-probs of responses.
 
     Args:
         model: A transformers model with an output head, or a PEFT model around one.
-        chunk_size: Response positions whose logits exist at a time.
+        chunk_size: Number of response positions whose logits exist at a time.
     """
 
     def __init__(self, model: nn.Module, *, chunk_size: int = 512) -> None:
@@ -54,61 +54,61 @@ class LogpModel(nn.Module):
         images: ImageFeatures | None = None,
         image_order: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return the log-probabilities of the targets.
+        """Return the log-probs of the targets.
 
         Args:
             inputs: Keyword arguments of the base model, from the adapter.
             row: [M], rows of the predicting hidden states.
             position: [M], their positions in those rows.
-            target_ids: [M].
-            packing: How rows are packed; None for plain rows.
-            images: Features of the batch's images from an earlier pass, or a place for them.
-            image_order: Which of the images the rows need, see `GroupBatch.image_order`.
+            target_ids: [M], the targets.
+            packing: The layout of packed rows; `None` for plain rows.
+            images: Image features of the batch, filled by the first pass over it.
+            image_order: The order of the images in the rows, see `GroupBatch.image_order`.
 
         Returns:
             [M], float32.
         """
         base, head = base_and_head(self.model)
-        taken: dict[str, Any] = dict(self.checked(inputs))
+        arguments: dict[str, Any] = self.checked(inputs)
         if packing is not None:
-            positions = plain_positions(base, taken, packing)
-            taken |= {} if positions is None else {"position_ids": positions}
+            positions = plain_positions(base, arguments, packing)
+            arguments |= {} if positions is None else {"position_ids": positions}
         if self.takes_features:
-            taken = with_features(
+            arguments = with_features(
                 base,
-                taken,
+                arguments,
                 trains=trains_vision(unwrap_peft(self.model)),
                 shared=images,
                 order=image_order,
             )
         with packed_rows(packing):
-            hidden_BTD = base(**taken, use_cache=False).last_hidden_state
+            hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
         return token_logps(
             gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
         )
 
     def generate(self, **inputs: Any) -> Tensor:
-        """Generate with the plain model; FSDP gathers the weights for this method too."""
+        """Generate with the wrapped model; FSDP also gathers the weights for this method."""
         generated: Tensor = self.model.generate(**inputs)  # type: ignore[operator]
         return generated
 
     @property
     def generation_config(self) -> Any:
-        """The model's generation settings; the trainer aligns their special tokens."""
+        """The model's generation settings, whose special tokens the trainer aligns."""
         return getattr(self.model, "generation_config", None)
 
     @property
     def config(self) -> Any:
-        """The model's configuration; the trainer and accelerate read it."""
+        """The model's configuration, which trainer and accelerate read."""
         return self.model.config
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Names of the layers that FSDP shards as units; accelerate reads it.
+        """The class names of the layers that FSDP shards as units, which accelerate reads.
 
-        A vision-language model names the layers of every tower that it could have, and accelerate
-        stops at a name that the model at hand lacks: only those present are given.
+        A vision-language model lists the layers of every tower it could have, and accelerate fails
+        on a name that this model lacks; only those present are listed here.
         """
         present = {type(module).__name__ for module in self.model.modules()}
         named = getattr(unwrap_peft(self.model), "_no_split_modules", None) or ()
@@ -117,17 +117,11 @@ class LogpModel(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        """Switch checkpointing on where gradients flow; called by the trainer."""
+        """Enable checkpointing of layers that gradients flow through; called by the trainer."""
         enable_checkpointing(self.model, activation_checkpointing_kwargs, **options)
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        """The same under the name that older transformers call."""
-        enable_checkpointing(self.model, gradient_checkpointing_kwargs, **options)
-
     def checked(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the inputs that the model takes; refuses those it would swallow unread."""
+        """Return the inputs that the model accepts; raise an error for those it would ignore."""
         if self._takes_any:
             return dict(inputs)
         unknown = inputs.keys() - self._accepted
@@ -135,9 +129,9 @@ class LogpModel(nn.Module):
             raise AdapterError(
                 Problem(
                     f"forward of {type(unwrap_peft(self.model)).__name__}",
-                    f"the adapter offers {', '.join(sorted(unknown - OPTIONAL_INPUTS))}, which the "
-                    "model does not take",
-                    "Repair the adapter's forward_inputs",
+                    f"the adapter passes {', '.join(sorted(unknown - OPTIONAL_INPUTS))}, which the "
+                    "model's forward() does not accept",
+                    "Fix the adapter's forward_inputs",
                 )
             )
         return {name: tensor for name, tensor in inputs.items() if name in self._accepted}
@@ -149,13 +143,13 @@ def compute_logps(
     batch: GroupBatch,
     images: ImageFeatures | None = None,
 ) -> Tensor:
-    """Return the log-probabilities [M] of a batch's targets, by one call of `logp_model`.
+    """Return the log-probs [M] of a batch's targets, by one call of `logp_model`.
 
     Args:
         logp_model: A `LogpModel`, or what accelerate prepared of it.
         adapter: Turns the batch into forward inputs.
-        batch: On the logp_model's device.
-        images: Features of its images from an earlier pass, or a place for them.
+        batch: A batch on the device of the model.
+        images: Its image features, filled by the first pass over it.
     """
     packing = None if batch.layout == "plain" else Packing(batch.segment, batch.row_position)
     logps: Tensor = logp_model(
@@ -177,7 +171,7 @@ def unwrap_peft(model: nn.Module) -> Any:
 
 
 def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Return the decoder that yields hidden states, and the output head, of a model.
+    """Return the base model, which yields hidden states, and the output head of a model.
 
     Raises:
         ModelError: If the model has no output head.
@@ -197,10 +191,10 @@ def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 
 def logit_transform(config: Any) -> LogitTransform:
-    """Read from a configuration what the model does to its logits.
+    """Return the transformation of the logits that a configuration describes.
 
-    The names are shared by transformers' configurations: `logit_scale` multiplies,
-    `logits_scaling` divides, `final_logit_softcapping` caps.
+    The settings of transformers are `logit_scale`, a factor, `logits_scaling`, a divisor, and
+    `final_logit_softcapping`, a cap.
     """
     text = config.get_text_config()
     scale = float(getattr(text, "logit_scale", None) or 1.0)
@@ -209,13 +203,13 @@ def logit_transform(config: Any) -> LogitTransform:
 
 
 def _forward_keys(base: nn.Module) -> tuple[frozenset[str], bool]:
-    """Return the names that a forward takes, and whether only its catch-all would take others.
+    """Return the parameter names of `forward`, and whether they cannot be determined.
 
-    A catch-all passes unknown names on without a word, so it does not count as taking them.
+    A `**kwargs` parameter silently ignores unknown names, so it does not count as accepting them.
     """
     parameters = inspect.signature(base.forward).parameters
     named = frozenset(
         name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD
     )
-    wrapped = {"args", "kwargs"} >= named  # a decorator hid the signature: nothing can be checked
+    wrapped = {"args", "kwargs"} >= named  # a decorator hides the signature
     return named, wrapped

@@ -1,4 +1,4 @@
-"""LoRA adapter directories: what PEFT and the trainer write beside or in place of a whole model."""
+"""LoRA adapter directories, which PEFT and the trainer write instead of a complete model."""
 
 import json
 import re
@@ -21,13 +21,13 @@ TOKENIZER_FILES = ("tokenizer_config.json",)
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
-"""Files of a whole model; some adapters come with a copy of the base model's config.json."""
+"""Files of a complete model; some adapters come with the config.json of their base model."""
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
 def is_adapter_directory(name_or_path: str | Path) -> bool:
-    """Return whether a path is a directory that holds a PEFT adapter and no whole model."""
+    """Return whether a path is a directory with a PEFT adapter and without a complete model."""
     directory = Path(name_or_path)
     if not (directory / ADAPTER_CONFIG).is_file():
         return False
@@ -37,13 +37,13 @@ def is_adapter_directory(name_or_path: str | Path) -> bool:
 def base_of(directory: str | Path, chosen: str | None = None, *, key: str | None = None) -> str:
     """Return the directory or hub name of the base model of an adapter.
 
-    A relative path starts at the current directory, else at the adapter's directory.
+    A relative path starts at the current directory or else at the adapter's directory.
 
     Args:
         directory: The adapter directory.
-        chosen: The base model that the user chose; None for the one that the adapter was trained
-            on, as its `adapter_config.json` says.
-        key: The setting that `chosen` is from, for messages; None if the user cannot set it.
+        chosen: The base model that the user chose; `None` for the one in `adapter_config.json`, on
+            which the adapter was trained.
+        key: The setting that `chosen` comes from, for messages; `None` if the user cannot set it.
 
     Raises:
         ModelError: If no base model is recorded, or it is a directory that does not exist.
@@ -69,12 +69,12 @@ def base_of(directory: str | Path, chosen: str | None = None, *, key: str | None
 
 
 def processor_directory(directory: str | Path, base: str, *, needs_processor: bool) -> str:
-    """Return where the processor of an adapter is: beside it if it was saved there.
+    """Return the path of the processor of an adapter: its own directory if one was saved there.
 
     Args:
         directory: The adapter directory.
         base: Its base model.
-        needs_processor: Whether a tokenizer alone is not enough.
+        needs_processor: Whether a tokenizer is not enough.
     """
     files = PROCESSOR_FILES if needs_processor else TOKENIZER_FILES
     saved = any((Path(directory) / file).is_file() for file in files)
@@ -82,7 +82,7 @@ def processor_directory(directory: str | Path, base: str, *, needs_processor: bo
 
 
 def _recorded(path: Path) -> str:
-    """Return the base model that an adapter names, or an empty string."""
+    """Return the base model in the configuration of an adapter, or an empty string."""
     file = path / ADAPTER_CONFIG
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Which modules a LoRA adapter may reach: never those of a frozen part.
+"""Restriction of LoRA adapters to parts of a model that are not frozen.
 
-PEFT matches targets by the end of a module's name, so `q_proj` means the language model's layers
-and, in a vision-language model, those of the vision tower as well. Here a target that also matches
-frozen modules leaves them out, and a target that matches nothing else is an error.
+PEFT matches targets by the end of a module's name. In a vision-language model `q_proj` therefore
+means the layers of the language model and those of the vision tower. Here modules of frozen parts
+are excluded, and a target that matches no other module is an error.
 """
 
 import copy
@@ -28,7 +28,7 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Names of the settings in messages, for the interface in use."""
+    """The names of the settings in the interface in use, for messages."""
 
     targets: str
     rank: str
@@ -118,18 +118,18 @@ def restrict(
     keys: Keys,
     by_default: bool,
 ) -> Any:
-    """Return a copy of a PEFT configuration that reaches no module of a frozen part.
+    """Return a copy of a PEFT configuration that excludes the modules of frozen parts.
 
     Args:
-        config: A configuration of PEFT with `target_modules`; it is not changed.
-        model: The model before PEFT.
-        family: Knows the parts.
-        frozen: Parts that no adapter may reach.
-        keys: Names of the settings.
-        by_default: Whether the parts are frozen by the family's default and not by the user.
+        config: A PEFT configuration with `target_modules`; it is not changed.
+        model: The model, without PEFT.
+        family: The family, which knows the parts.
+        frozen: Parts that an adapter must not change.
+        keys: The names of the settings.
+        by_default: Whether the parts are frozen by default, not by the user.
 
     Raises:
-        ModelError: If a target matches no module, or only frozen ones; all problems at once.
+        ModelError: If a target matches no module or only frozen modules; with all problems.
     """
     matcher = _Matcher(model, family, tuple(frozen), keys, by_default)
     config = copy.deepcopy(config)
@@ -194,9 +194,10 @@ class _Matcher:
             self._check(self.keys.targets, target, _ending(self.modules, target))
 
     def restrict_modules_to_save(self, config: Any) -> None:
-        """Check modules that train in full; a name that also matches frozen ones is spelled out.
+        """Check modules that train in full; exclude frozen modules that a name also matches.
 
-        A module of a part that is frozen by default may be named: it is named to be trained.
+        Modules of a part that is frozen by default are allowed, because the user wants to train
+        them.
         """
         names = getattr(config, "modules_to_save", None)
         resolved: list[str] = []
@@ -212,7 +213,7 @@ class _Matcher:
             config.modules_to_save = resolved
 
     def restrict_parameters(self, config: Any) -> None:
-        """Check parameters that are targets by themselves, such as those of fused experts."""
+        """Check parameters that are targets, such as those of fused experts."""
         targets = getattr(config, "target_parameters", None)
         parameters = [name for name, _ in self.model.named_parameters()]
         resolved: list[str] = []
@@ -226,7 +227,7 @@ class _Matcher:
             config.target_parameters = resolved
 
     def exclude_frozen(self, config: Any) -> None:
-        """Exclude the modules of frozen parts; check that a module is left."""
+        """Exclude the modules of frozen parts; check that a module remains."""
         from peft.tuners.tuners_utils import check_target_module_exists
 
         if config.target_modules is None:
@@ -235,15 +236,15 @@ class _Matcher:
             reached = [
                 name for name, module in self.model.named_modules() if isinstance(module, nn.Linear)
             ]
-            if not reached:  # other kinds of linear layers, which PEFT knows
+            if not reached:  # PEFT knows further kinds of linear layers
                 return
         else:
             reached = [name for name in self.modules if check_target_module_exists(config, name)]
         if any(map(self.is_frozen, reached)):
             config.exclude_modules = self._excluding(getattr(config, "exclude_modules", None))
         if all(map(self.is_frozen, reached)) and not getattr(config, "target_parameters", None):
-            reason = self._frozen_text() if reached else "see the other settings of the adapter"
-            problem = f"no module is left to adapt ({reason})"
+            reason = self._frozen_text() if reached else "see the other LoRA settings"
+            problem = f"no module remains to adapt ({reason})"
             remedy = f"Choose other targets, or change {self.keys.freeze} or exclude_modules"
             self.problems.append(Problem(self.keys.targets, problem, remedy))
 
@@ -261,7 +262,8 @@ class _Matcher:
             self.problems.append(Problem(where, problem, remedy))
         elif all(map(self.is_frozen, matched)):
             problem = f"'{target}' matches only modules that do not train ({self._frozen_text()})"
-            unfrozen = [part for part in self.frozen if part not in _parts(matched, self.family)]
+            parts = {part_of(name, self.family.parts) for name in matched}
+            unfrozen = [part for part in self.frozen if part not in parts]
             remedy = f"Remove it, or set {self.keys.freeze} to {unfrozen} to adapt them"
             self.problems.append(Problem(where, problem, remedy))
 
@@ -275,10 +277,10 @@ class _Matcher:
         return [name for name in self.modules if compiled.fullmatch(name)]
 
     def _excluding(self, users: Any) -> str:
-        """Return a pattern for all modules of frozen parts and those that the user excludes."""
+        """Return a pattern for the modules of frozen parts and those that the user excludes."""
         parts = self.family.parts
         frozen = [prefix for part in self.frozen for prefix in parts[part]]
-        # a part that trains may lie inside a frozen one
+        # a trainable part may be inside a frozen one
         inner = [
             prefix
             for part, prefixes in parts.items()
@@ -310,12 +312,8 @@ class _Matcher:
 
 
 def _ending(names: Iterable[str], end: str) -> list[str]:
-    """Return the names that PEFT matches with a target: equal, or ending in it after a dot."""
+    """Return the names that PEFT matches with a target: equal to it or ending in it after a dot."""
     return [name for name in names if name == end or name.endswith(f".{end}")]
-
-
-def _parts(names: Iterable[str], family: AdapterFamily) -> set[Part]:
-    return {part_of(name, family.parts) for name in names}
 
 
 def _alternatives(names: Iterable[str]) -> str:

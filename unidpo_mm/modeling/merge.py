@@ -1,7 +1,6 @@
-"""Merges a LoRA adapter into its base model and saves a model that needs no PEFT."""
+"""Merge a LoRA adapter into its base model and save a model that needs no PEFT."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..adapter import AdapterFamily
+from ..atomic import umask
 from ..errors import ModelError, Problem
 from .load import ModelSource, family_for, load_config, load_processor, load_weights
 from .lora_directory import is_adapter_directory
@@ -24,7 +24,7 @@ __all__ = ["MergedModel", "check_output", "merge_adapter"]
 PROBE_TOKENS = 8
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.1
-"""Largest relative difference of the logits before and after: half precision rounds the sum."""
+"""Maximum relative difference of the logits before and after; half precision rounds the sum."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class MergedModel:
     """A merged model on disk.
 
     Attributes:
-        directory: Where it is.
+        directory: Its directory.
         base: The base model.
-        auto_class: The class of transformers that loads it.
-        dtype: The format of its weights.
-        difference: Largest difference of a logit between base with adapter and merged model.
+        auto_class: The transformers class that loads it.
+        dtype: The number format of its weights.
+        difference: Maximum difference of the logits of adapter and merged model.
     """
 
     directory: Path
@@ -49,15 +49,15 @@ class MergedModel:
 def merge_adapter(source: ModelSource, output: Path) -> MergedModel:
     """Merge an adapter into its base model; save model, processor and generation settings.
 
-    Everything is written into a temporary directory beside the output, which is renamed at the
-    end: the output is complete or does not exist.
+    All files are written to a temporary directory next to the output, which is renamed at the end,
+    so the output is complete or does not exist.
 
     Args:
         source: An adapter directory.
-        output: Must not exist, or be an empty directory.
+        output: A path that does not exist, or an empty directory.
 
     Raises:
-        ModelError: If the adapter cannot be merged, or the merged model computes something else.
+        ModelError: If the adapter cannot be merged, or the results of the merged model differ.
     """
     check_output(output)
     if not is_adapter_directory(source.name_or_path):
@@ -83,7 +83,7 @@ def merge_adapter(source: ModelSource, output: Path) -> MergedModel:
 
 
 def merged_model(policy: Any, source: ModelSource) -> tuple[Any, float]:
-    """Return the base model with an adapter merged, and the largest difference of a logit."""
+    """Return the merged model and the maximum difference of the logits."""
     assert is_peft_model(policy)
     if not hasattr(policy, "merge_and_unload"):
         problem = f"adapters of the type {policy.peft_type} cannot be merged"
@@ -92,7 +92,7 @@ def merged_model(policy: Any, source: ModelSource) -> tuple[Any, float]:
     untied = _untie(policy)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tied weights, which were taken care of
+            warnings.simplefilter("ignore")  # about tied weights, which `_untie` handles
             merged = policy.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError) as error:
         problem = f"the adapter cannot be merged ({' '.join(str(error).split()).rstrip('.')})"
@@ -134,18 +134,18 @@ def _probe(model: Any) -> torch.Tensor:
 def _check_saved(
     logits: torch.Tensor, saved: ModelSource, family: AdapterFamily, source: ModelSource
 ) -> None:
-    """Raise ModelError if transformers alone loads something else than was saved."""
+    """Raise ModelError if the saved model, loaded without PEFT, has other logits."""
     difference = float((_probe(load_weights(saved, family)) - logits).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
-        problem = f"the merged model's logits differ by {difference:.3g} once it is saved"
+        problem = f"the merged model's logits differ by {difference:.3g} after saving"
         remedy = "Use the adapter with PEFT, and report this as a bug"
         raise ModelError(Problem(source.name_or_path, problem, remedy))
 
 
 def _untie(policy: Any) -> bool:
-    """Give the output head its own weights if the adapter changes it or the embeddings.
+    """Untie output head and embeddings if the adapter changes one of them; return whether it did.
 
-    With tied weights PEFT would merge a change of one into both. Return whether it was necessary.
+    With tied weights PEFT would merge a change of one into both.
     """
     model = policy.get_base_model()
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -162,7 +162,7 @@ def _untie(policy: Any) -> bool:
 
 
 def _tie_if_equal(model: Any) -> None:
-    """Tie head and embeddings again if they are still equal, else keep them apart when saved."""
+    """Tie head and embeddings again if they are still equal, else save both."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     equal = torch.equal(embeddings.weight, head.weight)
     for config in (model.config, model.config.get_text_config()):
@@ -187,7 +187,7 @@ def _complete_or_absent(output: Path) -> Iterator[Path]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        directory.chmod(0o777 & ~_umask())
+        directory.chmod(0o777 & ~umask())
     except OSError as error:
         raise _not_written(output, error) from error
     try:
@@ -203,10 +203,3 @@ def _complete_or_absent(output: Path) -> Iterator[Path]:
 def _not_written(output: Path, error: OSError) -> ModelError:
     problem = f"'{output}' cannot be written ({error.strerror or error})"
     return ModelError(Problem("--output", problem, "Choose a writable directory with space"))
-
-
-def _umask() -> int:
-    """Return the permissions that new files lack; the directory gets those of a usual one."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,4 @@
-"""The parts of a model by name: freezing, LoRA, learning rates, and the table of what trains."""
+"""The parts of a model: freezing them, adding LoRA adapters to them, counting their parameters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """How LoRA matrices are added.
+    """The settings of a LoRA adapter.
 
     Attributes:
         r: Rank.
         alpha: Scale; the update is multiplied by alpha / r.
         dropout: Dropout on the LoRA branch; 0 keeps policy and reference comparable.
-        targets: Parts, whose linear layers are all adapted, or names of modules as PEFT takes them;
-            modules of frozen parts are left out.
-        modules_to_save: Parts or modules that train in full beside the LoRA; the reference keeps
-            their first weights.
+        targets: Parts, of which all linear layers are adapted, or names of modules as PEFT takes
+            them; modules of frozen parts are excluded.
+        modules_to_save: Parts or modules that train in full in addition to the LoRA adapter; the
+            reference keeps their initial weights.
     """
 
     r: int = 16
@@ -52,7 +52,7 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class PartCount:
-    """Parameters of one part."""
+    """The number of parameters of a part."""
 
     part: Part
     trainable: int
@@ -62,18 +62,18 @@ class PartCount:
 def freeze_parts(
     model: nn.Module, family: AdapterFamily, freeze: Iterable[Part] | None
 ) -> tuple[Part, ...]:
-    """Freeze parts of a model and makes the others trainable.
+    """Freeze parts of a model and make the others trainable.
 
     Args:
-        model: The loaded model, before any LoRA.
-        family: Knows the parts.
-        freeze: Parts to freeze; None for the family's default.
+        model: The loaded model, without LoRA adapters.
+        family: The family, which knows the parts.
+        freeze: Parts to freeze; `None` for the family's default.
 
     Returns:
         The frozen parts.
 
     Raises:
-        ModelError: If the model has no such part, or nothing is left to train.
+        ModelError: If the model has no such part, or no part remains to train.
     """
     frozen = tuple(family.default_freeze if freeze is None else freeze)
     check_parts(frozen, family, "model.freeze")
@@ -82,15 +82,15 @@ def freeze_parts(
             parameter.requires_grad_(part_of(name, family.parts) not in frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         problem = f"every part of the model is frozen ({', '.join(frozen)})"
-        raise ModelError(Problem("model.freeze", problem, "Leave one part out of the list"))
+        raise ModelError(Problem("model.freeze", problem, "Remove a part from the list"))
     return frozen
 
 
 def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterable[Part]) -> None:
-    """Freeze the weights of some parts of a PEFT model that came with its adapter.
+    """Freeze parts of a PEFT model that was loaded with its adapter.
 
     Raises:
-        ModelError: If the model has no such part, or nothing is left to train.
+        ModelError: If the model has no such part, or no part remains to train.
     """
     frozen = tuple(freeze)
     check_parts(frozen, family, "model.freeze")
@@ -100,7 +100,7 @@ def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterab
             parameter.requires_grad_(False)
     if trainable and not any(parameter.requires_grad for _, parameter in trainable):
         problem = f"every trainable weight is in a frozen part ({', '.join(frozen)})"
-        remedy = "Remove the parts that the adapter is on from the list"
+        remedy = "Remove the parts that have the adapter from the list"
         raise ModelError(Problem("model.freeze", problem, remedy))
 
 
@@ -139,14 +139,14 @@ def add_lora(
     settings: LoraSettings,
     freeze: Iterable[Part] | None = None,
 ) -> Any:
-    """Return the model with a LoRA adapter; only it, and `modules_to_save`, train.
+    """Return the model with a LoRA adapter; only the adapter and `modules_to_save` train.
 
     Args:
         model: The loaded model.
-        family: Knows the parts.
+        family: The family, which knows the parts.
         settings: The LoRA adapter.
-        freeze: Parts that the LoRA adapter must not reach; None for the family's default, except
-            parts that the settings name.
+        freeze: Parts that the LoRA adapter must not change; `None` for the family's default, except
+            the parts in the settings.
 
     Raises:
         ModelError: If a target does not exist, or a part is both frozen and adapted.
@@ -172,13 +172,13 @@ def add_peft(
     config: Any,
     freeze: Iterable[Part] | None = None,
 ) -> Any:
-    """Return the model with the adapter of a PEFT configuration, which is not changed.
+    """Return the model with the adapter of a PEFT configuration.
 
     Args:
         model: The loaded model.
-        family: Knows the parts.
-        config: For example a `peft.LoraConfig`.
-        freeze: Parts that the adapter must not reach; None for the family's default.
+        family: The family, which knows the parts.
+        config: For example a `peft.LoraConfig`; it is not changed.
+        freeze: Parts that the adapter must not change; `None` for the family's default.
 
     Raises:
         ModelError: If a target does not exist or PEFT refuses the configuration.
@@ -209,7 +209,7 @@ def _adapted(
             policy = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
-        raise ModelError(Problem(keys.targets, problem, "Change it as PEFT asks")) from error
+        raise ModelError(Problem(keys.targets, problem, "Change it as PEFT says")) from error
     check_rank(policy, keys)
     saved = {id(tensor) for _, key, tensor in adapter_tensors(policy) if ".modules_to_save" in key}
     for name, parameter in policy.named_parameters():  # such as the biases of bias="all"
@@ -219,7 +219,7 @@ def _adapted(
 
 
 def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[str]:
-    """Return the names of the linear layers of a part, without the output head."""
+    """Return the names of the linear layers of a part, except the output head."""
     _, head = base_and_head(model)
     names = [
         name
@@ -244,10 +244,10 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def keep_in_float32(model: nn.Module) -> None:
-    """Turn trainable weights into float32, for mixed precision.
+    """Convert trainable weights to float32, for mixed precision.
 
-    Autocast computes in bfloat16 or float16 all the same; but an update of 1e-6 would vanish in
-    the rounding of a weight that is stored in bfloat16.
+    Autocast still computes in bfloat16 or float16. But a small update of a weight that is stored in
+    bfloat16 would be rounded to zero.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -255,10 +255,10 @@ def keep_in_float32(model: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module, family: AdapterFamily) -> list[PartCount]:
-    """Return the numbers of trainable and of all parameters per part, in the family's order.
+    """Return the number of trainable and of all parameters per part, in the family's order.
 
-    Of a PEFT model this is the base model with its active adapter. Other adapters, such as the
-    frozen copy for the reference, and the originals of `modules_to_save` are not counted.
+    For a PEFT model they are those of the base model with its active adapter. Other adapters, such
+    as the frozen copy for the reference, and the originals of `modules_to_save` are not counted.
     """
     counts = {part: [0, 0] for part in (*family.parts, "other")}
     inactive: set[int] = set()
@@ -282,9 +282,9 @@ def _names(targets: str | Sequence[str]) -> Sequence[str]:
 def _targets(
     model: nn.Module, family: AdapterFamily, targets: str | Sequence[str]
 ) -> str | list[str]:
-    """Return targets as PEFT takes them: parts become the names of their linear layers.
+    """Return targets as PEFT takes them, with parts replaced by their linear layers.
 
-    A string that is not a part may be the name of a module or, as in PEFT, a regular expression.
+    A string that is not a part is the name of a module or, as in PEFT, a regular expression.
     """
     if isinstance(targets, str) and targets not in family.parts:
         return [targets] if targets.isidentifier() else targets
@@ -298,7 +298,7 @@ def _targets(
 def _modules_to_save(
     model: nn.Module, family: AdapterFamily, names: Sequence[str]
 ) -> list[str] | None:
-    """Return the names of modules, which PEFT matches by their end; parts become theirs."""
+    """Return names of modules as PEFT takes them, with parts replaced by their modules."""
     present = {name for name, _ in model.named_modules()}
     modules = [
         prefix.rpartition(".")[2]

@@ -1,7 +1,7 @@
-"""PEFT models: which adapter is active, whether it changes the model, and a frozen copy of it.
+"""PEFT models: their active adapter, whether it changes the model, and frozen copies of it.
 
-A LoRA adapter may arrive trained, so "the model without its adapter" and "the model before this
-run" are two different models. The reference needs the second one.
+A LoRA adapter may already be trained when a run starts. Then the model without its adapter is not
+the model before the run, which is what the reference must be.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ __all__ = [
     "can_copy_adapter",
     "changes_base_weights",
     "check_adapter_trains",
-    "check_scorable",
+    "check_supported",
     "copy_adapter",
     "describe_adapter",
     "freeze_inactive_adapters",
@@ -39,7 +39,7 @@ REFERENCE_ADAPTER = "unidpo_reference"
 CHANGING_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga", "mica")
 """Values of `init_lora_weights` that also change the weights of the base model."""
 
-NOT_SCORABLE = {
+UNSUPPORTED = {
     "XLORA": "X-LoRA computes its scalings outside the base model",
     "POLY": "Poly needs task ids with every batch",
     "CPT": "CPT puts virtual tokens before the prompt",
@@ -80,7 +80,7 @@ def is_peft_model(model: Any) -> bool:
 
 
 def active_adapter(model: Any) -> str:
-    """Return the name of the active adapter of a PEFT model, the first if there are several."""
+    """Return the name of the active adapter of a PEFT model, the first of several."""
     return str(model.active_adapters[0])
 
 
@@ -95,7 +95,7 @@ def adapter_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
     for path, module in model.named_modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             names = (*module.adapter_layer_names, *module.other_param_names)
-            for name in dict.fromkeys(names):  # DoRA lists its own once per adapter
+            for name in dict.fromkeys(names):  # DoRA lists its names once per adapter
                 yield from _tensors_of(_container(module, name), f"{path}.{name}")
 
 
@@ -120,12 +120,12 @@ def _tensors_of(container: Any, path: str) -> Iterator[tuple[str, str, Tensor]]:
 # ---- checks ----
 
 
-def check_scorable(model: Any, where: str) -> None:
+def check_supported(model: Any, where: str) -> None:
     """Raise ModelError if log-probs computed without `PeftModel.forward` would be wrong.
 
     Args:
-        model: Any model; one without PEFT passes.
-        where: The argument that holds it, for the message.
+        model: A model, with or without PEFT.
+        where: The argument that it was passed in, for the message.
     """
     if not hasattr(model, "peft_config"):
         return
@@ -135,7 +135,7 @@ def check_scorable(model: Any, where: str) -> None:
     if config is None:
         return
     kind = str(getattr(config.peft_type, "value", config.peft_type))
-    reason = NOT_SCORABLE.get(kind)
+    reason = UNSUPPORTED.get(kind)
     if config.is_prompt_learning:
         reason = f"{kind} puts virtual tokens before the prompt"
     elif getattr(config, "alora_invocation_tokens", None):
@@ -145,11 +145,11 @@ def check_scorable(model: Any, where: str) -> None:
 
 
 def _not_a_peft_model(model: Any, where: str) -> Problem:
-    """Return why a model with adapters inside that is not a `PeftModel` cannot be used."""
+    """Return the problem of a model that contains adapters and is not a `PeftModel`."""
     from peft import PeftMixedModel
 
     remedy = (
-        "Load the base model alone and pass PeftModel.from_pretrained(base, directory, "
+        "Load the base model and pass PeftModel.from_pretrained(base, directory, "
         "is_trainable=True), or pass the adapter directory itself"
     )
     if isinstance(model, PeftMixedModel):
@@ -167,7 +167,7 @@ def _not_a_peft_model(model: Any, where: str) -> Problem:
 def check_adapter_trains(model: Any) -> None:
     """Raise ModelError if the adapter of a PEFT model would get no gradients.
 
-    Called before training, for a model that the user put together.
+    Called before training, for a PEFT model that the user passed.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -203,19 +203,19 @@ def check_adapter_trains(model: Any) -> None:
 
 
 def freeze_inactive_adapters(model: Any) -> None:
-    """Freeze adapters that are loaded but not active: they get no gradients."""
+    """Freeze adapters that are loaded and not active, which get no gradients."""
     active = model.active_adapters
     for name, _, tensor in adapter_tensors(model):
         if name not in active and isinstance(tensor, nn.Parameter):
             tensor.requires_grad_(False)
 
 
-# ---- what an adapter does ----
+# ---- the effect of an adapter ----
 
 
 @torch.no_grad()
 def is_zero(model: Any) -> bool:
-    """Return whether switching the active LoRA adapter off leaves the model exactly the same.
+    """Return whether the model is exactly the same with the active LoRA adapter switched off.
 
     True for a fresh LoRA adapter. Methods other than LoRA, and LoRA variants such as DoRA, count
     as not zero.
@@ -262,21 +262,21 @@ def _is_original(wrapper: Any, name: str) -> bool:
 
 
 def changes_base_weights(model: Any) -> str | None:
-    """Return the `init_lora_weights` that changed the base model's weights; None if none did."""
+    """Return the `init_lora_weights` that changed the base model; `None` if it did not."""
     config = model.peft_config[active_adapter(model)]
     value = str(getattr(config, "init_lora_weights", "")).lower()
     return value if value.startswith(CHANGING_BASE) else None
 
 
 def describe_adapter(model: Any, name: str) -> dict[str, str]:
-    """Return the settings of an adapter that change what the model computes, as text."""
+    """Return the settings of an adapter that affect the results of the model, as text."""
     settings = model.peft_config[name].to_dict()
     kept = {key: value for key, value in settings.items() if key not in NOT_A_SETTING}
     return {key: json.dumps(_plain(value), sort_keys=True) for key, value in kept.items()}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it; sets have no order of their own."""
+    """Return a value that JSON can represent, with sets in a fixed order."""
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return value if isinstance(value, str | int | float | bool | None | list) else str(value)
@@ -294,12 +294,12 @@ def _is_lora(model: Any) -> bool:
 def using_adapter(model: Any, name: str | None) -> Iterator[None]:
     """Run the body with another adapter of a PEFT model, or with none.
 
-    PEFT changes `requires_grad` whenever it switches. Here every flag stays as it was, also in the
-    body: FSDP and the sharing of image features read the flags during a forward pass.
+    PEFT changes `requires_grad` whenever it switches adapters. Here all flags stay the same, even
+    in the body: FSDP and the sharing of image features read them in a forward pass.
 
     Args:
         model: The PEFT model.
-        name: The adapter to use; None for the base model alone.
+        name: The adapter to use; `None` for the base model.
     """
     flags = _flags(model)
     if name is None:
@@ -340,16 +340,16 @@ def can_copy_adapter(model: Any) -> bool:
 def copy_adapter(model: Any) -> str:
     """Add a frozen copy of the active LoRA adapter to a PEFT model; return the copy's name.
 
-    The copy shares the base model, so it costs the size of the LoRA adapter. Nothing else about
-    the model changes: the same adapter stays active and the same weights stay trainable.
+    The copy shares the base model, so it only takes the memory of the LoRA adapter. The active
+    adapter and the trainable weights stay the same.
     """
     source = active_adapter(model)
     name = _unused_name(model)
     config = copy.deepcopy(model.peft_config[source])
-    config.init_lora_weights = True  # PiSSA and its like would change the base weights once more
+    config.init_lora_weights = True  # PiSSA and others would change the base model again
     config.inference_mode = True
     flags = _flags(model)
-    with torch.random.fork_rng(devices=[]):  # a copy draws no random numbers
+    with torch.random.fork_rng(devices=[]):  # the copy must not use random numbers of the run
         model.add_adapter(name, config)
     _restore(flags)
     tensors = list(adapter_tensors(model))
@@ -364,7 +364,7 @@ def copy_adapter(model: Any) -> str:
 
 
 def _unused_name(model: Any) -> str:
-    """Return a name for the copy: a model that is trained twice has an older copy, still in use."""
+    """Return an unused name for the copy; a model that was trained before has a copy already."""
     names = [REFERENCE_ADAPTER, *(f"{REFERENCE_ADAPTER}_{n}" for n in range(2, 1000))]
     return next(name for name in names if name not in model.peft_config)
 

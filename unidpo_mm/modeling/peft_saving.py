@@ -1,4 +1,4 @@
-"""Saving of PEFT models: the adapter that trains, without copies of it or an empty model card."""
+"""Saving of PEFT models: the active adapter only, without an empty model card."""
 
 import shutil
 from pathlib import Path
@@ -13,18 +13,18 @@ __all__ = ["save_active_adapter_only"]
 def save_active_adapter_only(model: Any) -> None:
     """Make `save_pretrained` of a PEFT model write its active adapter and nothing else.
 
-    By default PEFT writes every loaded adapter, which would include the frozen copy for the
-    reference, and a model card that is an empty template. The adapter is written into the
-    directory itself whatever its name, so plain PEFT loads it from there.
+    By default PEFT writes all loaded adapters, including the frozen copy for the reference, and a
+    model card without content. The adapter is written to the directory itself, whatever its name,
+    so that PEFT can load it from there.
 
-    The method of the instance is replaced, so that every way of saving goes through it: the
-    trainer, `push_to_hub` and the user.
+    The method of the instance is replaced, so that it applies whoever saves the model: the trainer,
+    `push_to_hub` or the user.
     """
     model.save_pretrained = MethodType(_save_active_adapter, model)
     model.create_or_update_model_card = MethodType(_write_no_card, model)
     config = model.peft_config[active_adapter(model)]
     base = config.base_model_name_or_path or getattr(model.config, "_name_or_path", None)
-    if base and Path(base).is_dir():  # so that the directory also loads from elsewhere
+    if base and Path(base).is_dir():  # so that it loads from any current directory
         config.base_model_name_or_path = str(Path(base).absolute())
 
 
@@ -35,7 +35,7 @@ def _save_active_adapter(
     selected_adapters: list[str] | None = None,
     **options: Any,
 ) -> None:
-    """Write the active adapter, or those that the caller selects as PEFT would."""
+    """Write the active adapter, or those that the caller selects, as PEFT does."""
     save = type(model).save_pretrained
     name = active_adapter(model)
     directory = Path(save_directory)

@@ -1,8 +1,9 @@
-"""Images once: their features are computed by the first pass over a batch and shared by all.
+"""Image features, computed by the first pass over a batch and shared by all its passes.
 
-A model of transformers takes features of images in place of their pixels (`mm_encoder_outputs`).
-Where nothing between pixels and language model trains, features are computed without gradients, so
-that no backward pass can reach the tower, and policy and reference share them.
+The vision tower and the projector of a model turn the pixels of an image into features. Models of
+transformers also accept the features in place of the pixels (`mm_encoder_outputs`). If nothing
+between pixels and language model trains, features are computed without gradients, so that no
+backward pass runs through the tower, and policy and reference share them.
 """
 
 import inspect
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.feature_store import FeatureStore
-from .processes import everywhere
+from ..distributed import true_everywhere
 
 __all__ = [
     "ImageFeatures",
@@ -25,38 +26,38 @@ __all__ = [
 ]
 
 PIXELS = "pixel_values"
-"""The input that features take the place of."""
+"""The input that features replace."""
 
 FEATURES = "mm_encoder_outputs"
-"""The input that takes them."""
+"""The input for features."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a language model reads of a tower's output; the rest would only fill memory.
+    """The part of a tower's output that the language model uses.
 
-    The names are those of transformers' outputs.
+    The names are those of the outputs of transformers.
 
     Attributes:
-        pooler_output: [tokens, D] for each image, in a list or, for families whose images all
-            have the same number of tokens, in one tensor.
-        deepstack_features: The same from inner layers of the tower, layer by layer; None for
-            models that take none.
+        pooler_output: [tokens, D] per image, as a list or, if all images have the same number of
+            tokens, as one tensor.
+        deepstack_features: The same from inner layers of the tower, per layer; `None` for models
+            that use none.
     """
 
     pooler_output: Sequence[Tensor] | Tensor
     deepstack_features: Sequence[Sequence[Tensor]] | None = None
 
     def in_order(self, order: Sequence[int]) -> "Features":
-        """Return the features with the images repeated as the rows need them."""
+        """Return the features of the images in the order of the rows, with repetitions."""
         layers = self.deepstack_features
         return Features(
-            _picked(self.pooler_output, order),
-            None if layers is None else [_picked(layer, order) for layer in layers],
+            _select(self.pooler_output, order),
+            None if layers is None else [_select(layer, order) for layer in layers],
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Return the features of some images as named tensors, to be written."""
+        """Return the features of some images as named tensors, for storage."""
         rows = [self.pooler_output, *(self.deepstack_features or ())]
         return {
             f"{layer}.{n}": features[number].detach().cpu()
@@ -71,7 +72,7 @@ class Features:
         images: Sequence[int],
         device: torch.device,
     ) -> "Features":
-        """Return the features of the images of some groups, as `tensors` named them."""
+        """Return the features of the images of some groups from their named tensors."""
         layers = len(groups[0]) // images[0]
         rows = [
             [
@@ -84,23 +85,24 @@ class Features:
         return cls(rows[0], rows[1:] or None)
 
 
-def _picked(images: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
+def _select(images: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
     if isinstance(images, Tensor):
         return images[list(order)]
     return [images[number] for number in order]
 
 
 class ImageFeatures:
-    """The features of one batch's images, shared by the passes over it.
+    """The features of the images of one batch, shared by all passes over it.
 
-    Not a dataclass: FSDP copies those on their way into a forward, and a copy shares nothing.
+    It is not a dataclass: FSDP copies dataclasses that are passed to a forward, and a copy would
+    not be shared.
 
     Args:
-        store: Keeps features of a frozen tower between batches; None for nowhere.
-        keys: Key and number of the images of each group that has some, in their order.
+        store: Keeps features of a frozen tower between batches; `None` to compute them every time.
+        keys: Key and number of images of each group with images, in their order.
 
     Attributes:
-        output: What the tower returned; None until the first pass.
+        output: The features; `None` until the first pass.
     """
 
     def __init__(
@@ -111,18 +113,18 @@ class ImageFeatures:
         self.keys = keys
 
     def load(self, device: torch.device) -> None:
-        """Fill `output` from the store, where the images of every group are there."""
+        """Fill `output` from the store if it has the images of every group."""
         if self.store is None or self.output is not None or not self.keys:
             return
-        found = [self.store.get(key) for key, _ in self.keys]
-        if not everywhere(None not in found, device):  # all processes run the tower, or none does
+        entries = [self.store.get(key) for key, _ in self.keys]
+        if not true_everywhere(None not in entries, device):  # all run the tower or none does
             return
-        groups = [group for group in found if group is not None]
+        groups = [group for group in entries if group is not None]
         images = [count for _, count in self.keys]
         self.output = Features.of_tensors(groups, images, device)
 
     def keep(self, output: Features) -> None:
-        """Set `output` and writes it to the store."""
+        """Set `output` and write it to the store."""
         self.output = output
         start = 0
         for key, count in self.keys if self.store is not None else ():
@@ -132,21 +134,14 @@ class ImageFeatures:
 
 
 def takes_features(base: nn.Module) -> bool:
-    """Whether a base model takes the features of images in place of their pixels."""
+    """Return whether a base model accepts image features in place of pixels."""
     accepted = inspect.signature(base.forward).parameters
     return FEATURES in accepted and hasattr(base, "get_image_features")
 
 
 def trains_vision(model: Any) -> bool:
-    """Whether anything between pixels and language model trains.
-
-    Args:
-        model: A transformers model with an output head, without PEFT around it.
-    """
-    decoder = model.get_decoder()
-    inside = {id(parameter) for parameter in decoder.parameters()}
-    inside |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    return any(p.requires_grad and id(p) not in inside for p in model.parameters())
+    """Return whether anything between pixels and language model trains, see `vision_weights`."""
+    return any(tensor.requires_grad for _, tensor in vision_weights(model))
 
 
 def with_features(
@@ -162,17 +157,17 @@ def with_features(
     Args:
         base: A model for which `takes_features` is true.
         inputs: Its keyword arguments.
-        trains: Whether gradients have to reach the tower or the projector; if not, features are
-            computed without them and kept in `shared`.
-        shared: Features of the same batch from an earlier pass, or a place for them.
-        order: For every image of the rows, which of the batch's images it is; None where each
-            is there once.
+        trains: Whether tower or projector need gradients; if not, features are computed without
+            them and kept in `shared`.
+        shared: The features of the batch, filled by the first pass over it.
+        order: For each image in the rows, its index in the batch's images; `None` if the order is
+            the same.
     """
     if PIXELS not in inputs:
         return dict(inputs)
     if shared is not None and not trains:
         shared.load(inputs[PIXELS].device)
-    # features that need gradients come from this pass alone: an earlier one had none to give
+    # gradients need features of this pass, not of an earlier one
     output = None if shared is None or trains else shared.output
     if output is None:
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
@@ -192,12 +187,12 @@ def _in_order(
     images: int,
     order: Sequence[int],
 ) -> dict[str, Any]:
-    """Return what else is known of each image, as the rows need it: positions follow grids."""
-    known = inspect.signature(get_image_features).parameters
+    """Return the other inputs that have an entry per image, such as grids, in the order of rows."""
+    accepted = inspect.signature(get_image_features).parameters
     return {
         name: value[list(order)]
         for name, value in inputs.items()
-        if name in known and isinstance(value, Tensor) and len(value) == images
+        if name in accepted and isinstance(value, Tensor) and len(value) == images
     }
 
 
@@ -210,7 +205,11 @@ def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights between pixels and language model, by name."""
+    """Yield name and tensor of the weights between pixels and language model.
+
+    Args:
+        model: A transformers model with an output head, without PEFT around it.
+    """
     decoder = {id(p) for p in model.get_decoder().parameters()}
     decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UniDPOError
-from ..plugins import is_loss_path, load_loss
+from ..plugins import is_path, load_loss
 from .sections import LossSection
 from .yaml_loader import Document, KeyPath, key_name
 
@@ -42,7 +42,7 @@ def drop_other_parameters(document: Document, before: Any, folder: Path) -> None
     if NAME not in document.overrides or name == before or not isinstance(name, str):
         return
     try:
-        place = folder / name if is_loss_path(name) and (folder / name).is_file() else name
+        place = folder / name if is_path(name) and (folder / name).is_file() else name
         fields = {field.name for field in dataclasses.fields(load_loss(str(place)).config)}
     except UniDPOError:  # the check of the loss reports it
         return

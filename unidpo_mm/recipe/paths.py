@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ..plugins import is_loss_path
+from ..plugins import is_path
 from .sections import ModelSection, Recipe, SourceSection
 
 __all__ = ["resolve_paths"]
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with the paths of model, data, images and loss made absolute.
+    """Return the recipe with the paths of model, data, images and plugins made absolute.
 
     A path that exists neither beside the recipe nor in the current directory stays as it is: it
     may be the name of a model or data set on a hub. `train.output_dir` is not touched, since what
@@ -27,9 +27,10 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
         }
     )
     update: dict[str, Any] = {"model": _model(recipe.model, folder), "data": data}
-    if is_loss_path(recipe.loss.name):
-        name = _resolved(recipe.loss.name, folder)
-        update["loss"] = recipe.loss.model_copy(update={"name": name})
+    loss = {"name": _resolved_plugin(recipe.loss.name, folder)}
+    update["loss"] = recipe.loss.model_copy(update=loss)
+    callbacks = {_resolved_plugin(name, folder): v for name, v in recipe.run.callbacks.items()}
+    update["run"] = recipe.run.model_copy(update={"callbacks": callbacks})
     return recipe.model_copy(update=update)
 
 
@@ -39,13 +40,20 @@ def _model(model: ModelSection, folder: Path) -> ModelSection:
         update={
             "name_or_path": _resolved(model.name_or_path, folder),
             "base_name_or_path": None if base is None else _resolved(base, folder),
+            "adapter": None if model.adapter is None else _resolved_plugin(model.adapter, folder),
         }
     )
 
 
 def _source(source: SourceSection, folder: Path) -> SourceSection:
     images = None if source.images is None else _resolved(source.images, folder)
-    return source.model_copy(update={"path": _resolved(source.path, folder), "images": images})
+    name = None if source.format is None else _resolved_plugin(source.format, folder)
+    path = _resolved(source.path, folder)
+    return source.model_copy(update={"path": path, "images": images, "format": name})
+
+
+def _resolved_plugin(name: str, folder: Path) -> str:
+    return _resolved(name, folder) if is_path(name) else name
 
 
 def _resolved(written: str, folder: Path) -> str:

@@ -82,7 +82,8 @@ class ModelSection(Section):
     base_name_or_path: Name | None = None
     """Base model of a LoRA adapter directory; null: the one named by its `adapter_config.json`."""
     adapter: Name | None = None
-    """Model family, see `unidpo-mm list models`; null finds it by the model's type."""
+    """Model family (`unidpo-mm list models`) or the path of a Python file; null: detected from the
+    model type."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` takes the checkpoint's."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
@@ -151,7 +152,8 @@ class SourceSection(Section):
     """A file (JSON, JSONL, Parquet, Arrow), a folder of them or one that `datasets` saved,
     LLaMA-Factory's `dataset_info.json`, or the name of a data set on a hub."""
     format: Name | None = None
-    """A format, see `unidpo-mm list formats`; null finds it by the columns of each row."""
+    """Format (`unidpo-mm list formats`) or the path of a Python file; null: recognized by the
+    columns of each row."""
     columns: dict[str, Name] = {}
     """Column of the format -> its name in the file, where they differ."""
     images: Name | None = None
@@ -231,7 +233,7 @@ class LossSection(Section):
     model_config = ConfigDict(extra="allow")
 
     name: Name = "uni_dpo"
-    """A loss; all further keys are parameters of that loss."""
+    """A loss, or the path of a Python file; all further keys are parameters of that loss."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -279,8 +281,8 @@ class RunSection(Section):
     """What happens when a loss or gradient is NaN or infinite: `stop` ends the run before any
     weight is changed, `skip` skips and counts that optimizer step."""
     callbacks: dict[str, dict[str, Any]] = {}
-    """Callbacks that installed packages bring, each with its settings; `benchmarks` asks a part of
-    some benchmarks every so many steps."""
+    """Callbacks of installed packages, or paths of Python files, each with its settings;
+    `benchmarks` evaluates a subset of benchmarks every N steps."""
 
 
 class Recipe(Section):

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import Problem, RecipeError, counted
-from ..plugins import load_loss, loss_names, register_loss
+from ..plugins import LOSSES, load_loss, plugin_names, register
 
 __all__ = ["OFFICIAL_NAMES", "TRL_LOSSES", "resolve_aliases"]
 
@@ -68,7 +68,11 @@ def resolve_aliases(args: Any) -> None:
 def _resolve_loss(args: Any) -> list[Problem]:
     """Translate TRL's names of losses, alone or in a weighted list."""
     items = list(args.loss_type or ()) if isinstance(args.loss_type, list) else [args.loss_type]
-    given = [item if isinstance(item, str) else register_loss(item) for item in items if item]
+    given = [
+        item if isinstance(item, str) else register(LOSSES, item, "loss_type")
+        for item in items
+        if item
+    ]
     if given and not isinstance(args.loss_type, list):
         args.loss_type = given[0]
     weights = args.loss_weights
@@ -103,5 +107,7 @@ def _not_given(args: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _common(args: Any, name: str) -> dict[str, float]:
     """Return the common beta for a part of a mixture that has one, as in TRL."""
-    has_beta = name in loss_names() and "beta" in {f.name for f in fields(load_loss(name).config)}
+    has_beta = name in plugin_names(LOSSES) and "beta" in {
+        f.name for f in fields(load_loss(name).config)
+    }
     return {"beta": args.beta} if has_beta and args.beta is not None else {}

@@ -34,21 +34,21 @@ class ConfiguredLoss:
         loss: What is computed.
         config: Its parameters for every source.
         by_source: Source -> parameters that differ there.
-        memory: What the loss remembers from batch to batch; None for most.
+        state: What a stateful loss remembers from batch to batch; `None` for most losses.
     """
 
     loss: Loss
     config: Any
     by_source: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    memory: Any = None
+    state: Any = None
 
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
         """Return the loss of each unit of a batch."""
         if self.loss.unit == "response":
             output = self.loss.compute(policy.select(batch.targets), self.config)
         else:
-            remembered = () if self.memory is None else (self.memory,)
-            output = self.loss.compute(pairs, self.config_for(batch), *remembered)
+            state = () if self.state is None else (self.state,)
+            output = self.loss.compute(pairs, self.config_for(batch), *state)
         units = batch.unit_weight(self.loss.unit)
         if output.per_unit.shape != units.shape:  # a mean would be spread over all units
             raise ValueError(
@@ -208,8 +208,8 @@ def configure_loss(
             chosen[source] = {key: getattr(merged, key) for key in own}
     if problems:
         raise RecipeError(problems)
-    memory = None if loss.memory is None else loss.memory()
-    return ConfiguredLoss(loss=loss, config=config, by_source=chosen, memory=memory)
+    state = None if loss.initial_state is None else loss.initial_state()
+    return ConfiguredLoss(loss=loss, config=config, by_source=chosen, state=state)
 
 
 def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:

@@ -13,7 +13,7 @@ from ..adapter import Adapter
 from ..atomic import write_text
 from ..cache.feature_store import FeatureStore
 from ..data.workers import batch_of
-from ..modeling.reference import Reference
+from ..modeling.references.kinds import Reference
 from ..records import GroupBatch, PreferenceRow
 from .configured_loss import ConfiguredLoss
 from .generation import greedy_answers

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from ..modeling.processes import largest_on_host
+from ..distributed import maximum
 from ..signals import EXIT_CODE, SIGNALS, exit_code_of
 
 __all__ = ["EXIT_CODE", "Interruption", "TrainingInterrupted"]
@@ -105,7 +105,7 @@ class Interruption:
         Returns:
             Whether any process noticed a problem.
         """
-        self.received, any_problem = largest_on_host([self._pending, int(problem)])
+        self.received, any_problem = maximum([self._pending, int(problem)])
         return bool(any_problem)
 
     def _handle(self, number: int) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.workers import explained_failures, protect_worker
-from ..modeling.cached_reference import CachedReference
+from ..modeling.references.cached import CachedReference
 from ..records import Layout
 from .config import UniDPOConfig
 from .setup import RunParts

@@ -8,10 +8,15 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
+from ..distributed import maximum
 from ..errors import Problem, RecipeError, counted
+from ..modeling.activation_memory import (
+    LayerMemory,
+    checkpoint_first,
+    enable_checkpointing,
+    measure_layers,
+)
 from ..modeling.logp_model import compute_logps
-from ..modeling.memory import LayerMemory, checkpoint_first, enable_checkpointing, measure_layers
-from ..modeling.processes import largest_anywhere
 from ..records import Layout
 from .argument_ranges import LEAST_GIGABYTES
 
@@ -63,7 +68,7 @@ class MemoryPolicy(TrainerCallback):
         budget = parse_memory(args.memory) or _free_memory(trainer)
         most = max(max_tokens(trainer), found.tokens)
         count = found.layers_to_checkpoint(budget, tokens=most)
-        count = largest_anywhere(count, args.device)
+        (count,) = maximum([count])
         model = trainer.parts.logp_model.model
         if count:
             enable_checkpointing(model)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..distributed import sum_in_place
 from ..losses.base import Loss
 from ..records import DOMAINS, GroupBatch
 from .step import StepOutput
@@ -55,8 +56,7 @@ class MetricSums:
 
     def reduce(self) -> None:
         """Sum over all processes; every process calls it."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.table)
+        sum_in_place(self.table)
 
     def means(self) -> dict[str, float]:
         """Return the means: `name` over everything, `domain/name` for each domain seen."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..distributed import barrier, gather_objects
 from ..errors import Problem, counted
-from ..modeling.packing import PREFIX
-from ..modeling.processes import barrier, gather_objects
-from ..plugins import is_loss_path
+from ..kernels.packing import PREFIX
+from ..plugins import is_path
 from ..records import GroupBatch
 from .numerical_watch import NonFiniteError
 from .pinned_settings import loss_state
@@ -112,7 +112,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
         "processes": args.world_size,
         "units": float(trainer.units),
         "loss": parts.settings.describe(),
-        "loss_path": args.loss_type if is_loss_path(str(args.loss_type)) else None,
+        "loss_path": args.loss_type if is_path(str(args.loss_type)) else None,
         "loss_state": loss_state(parts.settings),
         "family": parts.family.name,
         "autocast": _name(compute_dtype(args, parts.logp_model))

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import Problem
-from ..plugins import load_loss, suggestion
+from ..errors import Problem, RecipeError
+from ..plugins import CALLBACKS, load, load_loss, plugin_names, suggestion
 from ..recipe import Recipe
 from ..recipe.secrets import MASK, is_secret_key
 from .launch_checks import folder_problem
@@ -228,14 +228,13 @@ def _metric(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _callbacks(recipe: Recipe) -> Iterator[Problem]:
-    from ..plugins import callback_names
-
-    names = callback_names()
+    installed = plugin_names(CALLBACKS)
     for name in recipe.run.callbacks:
-        if name not in names:
-            text = f"unknown callback '{name}'{suggestion(name, names)}"
-            remedy = f"Use one of {', '.join(names)}" if names else "Remove it"
-            yield Problem(f"run.callbacks.{name}", text, remedy)
+        if name not in installed:
+            try:
+                load(CALLBACKS, name, f"run.callbacks.{name}")
+            except RecipeError as error:
+                yield from error.problems
 
 
 def _hub(train: Mapping[str, Any]) -> list[Problem]:

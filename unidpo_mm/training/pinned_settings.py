@@ -28,17 +28,17 @@ def write_settings(settings: ConfiguredLoss, folder: str | Path) -> None:
 
 
 def loss_state(settings: ConfiguredLoss) -> dict[str, Any] | None:
-    """Return what a loss remembers from batch to batch; None for most losses."""
-    return None if settings.memory is None else asdict(settings.memory)
+    """Return what a stateful loss remembers from batch to batch; `None` for most losses."""
+    return None if settings.state is None else asdict(settings.state)
 
 
 def restore_loss_state(settings: ConfiguredLoss, state: Mapping[str, Any] | None) -> None:
-    """Give a loss back what it remembered, in place."""
-    if settings.memory is None or state is None:
+    """Restore what a stateful loss remembered, in place."""
+    if settings.state is None or state is None:
         return
-    for field in fields(settings.memory):
+    for field in fields(settings.state):
         if field.name in state:
-            setattr(settings.memory, field.name, state[field.name])
+            setattr(settings.state, field.name, state[field.name])
 
 
 def pinned_settings(settings: ConfiguredLoss, folder: str | Path) -> ConfiguredLoss:

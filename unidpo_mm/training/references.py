@@ -13,11 +13,11 @@ from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
 from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError, counted
-from ..modeling.cached_reference import CachedReference, FirstState, reference_fingerprint
 from ..modeling.load import ModelSource, load_weights
 from ..modeling.logp_model import LogpModel
-from ..modeling.peft_models import check_scorable, is_peft_model
-from ..modeling.reference import (
+from ..modeling.peft_models import check_supported, is_peft_model
+from ..modeling.references.cached import CachedReference, InitialPolicy, reference_fingerprint
+from ..modeling.references.kinds import (
     FrozenCopy,
     FrozenLora,
     Reference,
@@ -76,7 +76,7 @@ def build_run_reference(
     elif ref_model is not None:
         source = _other_model(ref_model, logp_model, family, adapter, args)
     elif cached and args.reference_build == "before" and not trains_adapter_only(logp_model):
-        source = FirstState(adapter)
+        source = InitialPolicy(adapter)
     else:
         kind: ReferenceKind = "auto" if args.reference == "cached" else args.reference
         source = make_reference(_agreed_kind(kind, logp_model, args), logp_model, adapter)
@@ -163,9 +163,9 @@ def _other_model(
         )
         remedy = "Remove it: the trainer keeps a frozen copy of what trains"
         raise ModelError(Problem("ref_model", problem, remedy))
-    check_scorable(ref_model, "ref_model")
+    check_supported(ref_model, "ref_model")
     other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
-    return FrozenCopy(other, adapter, own_vision=True)
+    return FrozenCopy(other, adapter, separate_vision=True)
 
 
 STATE_KEY = "UniDPOReference"
@@ -231,8 +231,8 @@ class FillCache(TrainerCallback):
 
     def _tell(self, *, moved: bool) -> None:
         source = getattr(self.trainer.parts.reference, "source", None)
-        if isinstance(source, FirstState):
-            source.moved = moved
+        if isinstance(source, InitialPolicy):
+            source.trained = moved
 
 
 def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter, AdapterOptions
 from ..errors import ModelError, Problem
+from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_model
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.packing import enable_packing
 from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch
 from .configured_loss import ConfiguredLoss, configure_loss

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..distributed import gather_objects
 from ..errors import Problem, RecipeError
-from ..modeling.processes import gather_objects
 from .checkpoints import (
     MANIFEST_FILE,
     CheckpointDamaged,

@@ -6,7 +6,6 @@ options take effect, and saves before a signal ends the run (`interruption.py`).
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -15,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint import default_planner
 from transformers import trainer as trainer_module
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
-from ..modeling.processes import errors_shared, gather_objects
 from .checkpoints import (
     IDENTITY_FILE,
     CheckpointDamaged,
@@ -224,7 +222,7 @@ class CheckpointedTrainer(SavingTrainer):
             logger.warning("the optimizer starts without the state of the checkpoint")
             scheduler.load_state_dict({**saved, "base_lrs": rates})
         else:
-            with _untouched_weights_allowed():
+            with partial_state_loading():
                 super()._load_optimizer_and_scheduler(checkpoint)
         for group, options in zip(optimizer.param_groups, fresh, strict=True):
             group.update({key: options[key] for key in HYPERPARAMETERS if key in options})
@@ -315,18 +313,3 @@ def _compared_by_identity() -> Iterator[None]:
         yield
     finally:
         setattr(trainer_module, name, original)
-
-
-@contextlib.contextmanager
-def _untouched_weights_allowed() -> Iterator[None]:
-    """Let FSDP2 load an optimizer that never updated some weights, such as an unused last layer.
-
-    Such a weight has no state in the checkpoint; torch would refuse to load the others.
-    """
-    original = default_planner.DefaultLoadPlanner
-    planner = functools.partial(original, allow_partial_load=True)
-    default_planner.DefaultLoadPlanner = planner  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        default_planner.DefaultLoadPlanner = original  # type: ignore[misc]

@@ -15,10 +15,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..atomic import write_text
 from ..data.load import log_reports
+from ..distributed import errors_shared
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.parts import LoraSettings
-from ..modeling.processes import errors_shared
-from ..plugins import load_callback, suggestion
+from ..plugins import CALLBACKS, load, suggestion
 from ..recipe import Recipe, dump_recipe
 from ..recipe.page import option_names
 from ..records import PreferenceRow
@@ -236,7 +236,7 @@ def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback
     callbacks = []
     for name, settings in recipe.run.callbacks.items():
         try:
-            callbacks.append(load_callback(name, settings))
+            callbacks.append(load(CALLBACKS, name)(settings))
         except UniDPOError as error:
             problems += error.problems or [
                 Problem(f"run.callbacks.{name}", str(error), "Correct it")

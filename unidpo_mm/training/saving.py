@@ -22,9 +22,9 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.digest import data_digest
+from ..distributed import barrier, errors_shared, gather_objects
 from ..errors import ModelError, Problem
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.processes import barrier, errors_shared, gather_objects
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,

@@ -17,10 +17,9 @@ from ..data.load import SourceFile, log_reports, read_records
 from ..data.preflight import Preflight
 from ..data.split import split_rows
 from ..errors import DataError, ModelError, Problem, RecipeError
-from ..modeling.cached_reference import CachedReference, gate_margin, versions_of
+from ..kernels.packing import enable_packing
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.packing import enable_packing
 from ..modeling.parts import (
     LoraSettings,
     add_lora,
@@ -33,12 +32,13 @@ from ..modeling.parts import (
 )
 from ..modeling.peft_models import (
     check_adapter_trains,
-    check_scorable,
+    check_supported,
     freeze_inactive_adapters,
     is_peft_model,
 )
 from ..modeling.peft_saving import save_active_adapter_only
-from ..modeling.reference import FrozenCopy, Reference
+from ..modeling.references.cached import CachedReference, gate_margin, versions_of
+from ..modeling.references.kinds import FrozenCopy, Reference
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
@@ -184,7 +184,7 @@ def prepare_model(
     Raises:
         ModelError: If the settings contradict each other, or nothing would train.
     """
-    check_scorable(model, "model")
+    check_supported(model, "model")
     if is_peft_model(model):
         _prepare_peft_model(model, family, args, peft_config)
     elif args.model_adapter_name is not None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..data.collate import collate
 from ..errors import DataError, ModelError, Problem
+from ..kernels.packing import masks_built
 from ..modeling.logp_model import LogpModel, compute_logps
-from ..modeling.packing import masks_made
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
 from .references import compute_dtype
@@ -195,12 +195,12 @@ class _Trial:
 
     def disagreement(self, layout: Layout) -> str | None:
         """Says by how much a layout differs from the plain one; None if by rounding alone."""
-        before = masks_made()
+        before = masks_built()
         try:
             difference = float((self.plain - self._scored(layout, self.groups)).abs().max())
         except Exception as error:  # of a model that nobody tried yet; plain rows ran
             return f"{layout} rows fail with {type(error).__name__}: {error}"
-        self.in_pieces = self.in_pieces and masks_made() == before
+        self.in_pieces = self.in_pieces and masks_built() == before
         if difference <= self.tolerance:
             return None
         return f"{layout} log-probabilities differ from plain ones by {difference:.3g}"

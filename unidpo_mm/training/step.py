@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..cache.feature_store import FeatureStore
+from ..kernels.logprobs import sequence_logps
 from ..modeling.logp_model import compute_logps
-from ..modeling.logprobs import sequence_logps
-from ..modeling.reference import Reference
+from ..modeling.references.kinds import Reference
 from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
 from .configured_loss import ConfiguredLoss

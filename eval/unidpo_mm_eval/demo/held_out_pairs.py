@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-
 from unidpo_mm.training.loss_settings import make_loss_settings
+
 from unidpo_mm.training.step import preference_step
 from unidpo_mm.training.trainer import UniDPOTrainer
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from unidpo_mm.modeling.scoring import ScoringModel, score, unwrap_peft
 
 from unidpo_mm.adapter import Adapter, AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.errors import DataError, ModelError, Problem
-from unidpo_mm.modeling.logprobs import sequence_logps
-from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.modeling.reference import LoraOff, Reference
-from unidpo_mm.modeling.scoring import ScoringModel, score, unwrap_peft
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling.references.kinds import LoraOff, Reference
 from unidpo_mm.modeling.vision import PictureFeatures
 from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
 

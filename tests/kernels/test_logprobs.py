@@ -1,4 +1,4 @@
-"""Response log-probabilities against a naive full softmax in float64, for every tiny model."""
+"""Log-probs of responses against a naive full softmax in float64, for every tiny model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from builders import (
     IMAGE_TYPES,
     MODEL_TYPES,
     batch_of,
+    encoded,
     load_tiny,
     logp_model_of,
     mixed_rows,
@@ -19,9 +20,9 @@ from builders import (
 )
 from torch import Tensor, nn
 
+from unidpo_mm.kernels.logprobs import LogitTransform, sequence_logps, token_logps
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.logprobs import LogitTransform, sequence_logps, token_logps
 from unidpo_mm.records import EncodedGroup, GroupBatch
 
 Checkpoint = Callable[[str], Path]
@@ -30,15 +31,15 @@ OTHER_TEXT_TYPES = (
     "bloom", "cohere", "cohere2", "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox",
     "granite", "mistral", "mpt", "olmo2", "opt", "phi3", "qwen2", "starcoder2",
 )  # fmt: skip
-"""Decoders that differ in positions, norms, or in what they do to their logits."""
+"""Decoders with other positions, norms or transformations of the logits."""
 
 
 def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> list[Tensor]:
-    """Log-probs of each answer's tokens, one plain row at a time, whole softmax, float64."""
+    """Return the log-probs of each response, one plain row at a time, full softmax, float64."""
     model: Any = loaded.model.double()
     if hasattr(model.config.get_text_config(), "num_experts"):
-        model.set_experts_implementation("eager")  # the grouped product knows no float64
-    found = []
+        model.set_experts_implementation("eager")  # the grouped product does not support float64
+    responses = []
     for ids in group.response_ids:
         row_ids = torch.cat([group.prompt_ids, ids]).unsqueeze(0)
         images = {
@@ -54,19 +55,19 @@ def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> 
         assert logits.dtype == torch.float64
         start = group.prompt_ids.numel()
         predicting = logits[start - shift : start - shift + ids.numel()]
-        found.append(predicting.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1))
-    return found
+        responses.append(predicting.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1))
+    return responses
 
 
 def assert_equals_naive(folder: Path, rows: Any, *, rtol: float = 2e-5) -> None:
     loaded = load_tiny(folder)
     batch = batch_of(loaded, rows)
     with torch.no_grad():
-        found = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
-    assert found.dtype == torch.float32
-    groups = [loaded.adapter.encode(one) for one in rows]
+        logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
+    assert logps.dtype == torch.float32
+    groups = encoded(loaded, rows)
     expected = torch.cat([part for group in groups for part in naive_logps(loaded, group)])
-    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=2e-5)
+    torch.testing.assert_close(logps.double(), expected, rtol=rtol, atol=2e-5)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -77,14 +78,14 @@ def test_response_log_probs_equal_a_naive_full_softmax(
 
 
 @pytest.mark.parametrize("model_type", OTHER_TEXT_TYPES)
-def test_response_log_probs_equal_the_models_own_for_other_decoders(
+def test_response_log_probs_of_other_decoders_equal_a_naive_full_softmax(
     tmp_path: Path, model_type: str
 ) -> None:
     assert_equals_naive(tiny_checkpoint(tmp_path, model_type), mixed_rows(images=False)[:2])
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
-def test_a_shift_by_one_is_told_apart(checkpoint: Checkpoint, model_type: str) -> None:
+def test_a_shift_by_one_is_detected(checkpoint: Checkpoint, model_type: str) -> None:
     loaded = load_tiny(checkpoint(model_type))
     group = loaded.adapter.encode(mixed_rows(images=False)[0])
     right = torch.cat(naive_logps(loaded, group))
@@ -93,25 +94,27 @@ def test_a_shift_by_one_is_told_apart(checkpoint: Checkpoint, model_type: str) -
         assert (right - wrong).abs().max() > 1e-2
 
 
-def test_sums_and_lengths_belong_to_the_response_alone(checkpoint: Checkpoint) -> None:
+def test_sums_and_lengths_cover_the_response_only(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     rows = mixed_rows(images=False)
     batch = batch_of(loaded, rows)
     with torch.no_grad():
-        found = sequence_logps(compute_logps(logp_model_of(loaded), loaded.adapter, batch), batch)
-    groups = [loaded.adapter.encode(one) for one in rows]
+        sequences = sequence_logps(
+            compute_logps(logp_model_of(loaded), loaded.adapter, batch), batch
+        )
+    groups = encoded(loaded, rows)
     expected = [part for group in groups for part in naive_logps(loaded, group)]
-    assert found.sum.dtype == torch.float64
-    assert found.length.tolist() == [len(part) for part in expected]
+    assert sequences.sum.dtype == torch.float64
+    assert sequences.length.tolist() == [len(part) for part in expected]
     torch.testing.assert_close(
-        found.sum, torch.stack([p.sum() for p in expected]), rtol=1e-5, atol=1e-5
+        sequences.sum, torch.stack([p.sum() for p in expected]), rtol=1e-5, atol=1e-5
     )
     torch.testing.assert_close(
-        found.mean, torch.stack([p.mean() for p in expected]), rtol=1e-5, atol=1e-5
+        sequences.mean, torch.stack([p.mean() for p in expected]), rtol=1e-5, atol=1e-5
     )
 
 
-def test_sums_are_exact_where_float32_sums_are_not() -> None:
+def test_sums_are_more_exact_than_float32_sums() -> None:
     tokens = torch.full((3000,), 0.1) * -1
     batch = single_response_batch(3000)
     assert float(sequence_logps(tokens, batch).sum) == pytest.approx(
@@ -153,12 +156,12 @@ def test_the_chunk_size_changes_neither_values_nor_gradients(
         logps.sum().backward()
         results.append((logps.detach(), [p.grad for p in logp_model.parameters()]))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-6)
-    for one, other in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for left, right in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("head_trains", "grad"), [(True, False), (True, True), (False, True)])
-def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
+def test_logits_exist_for_one_chunk_of_response_positions_at_a_time(
     checkpoint: Checkpoint, head_trains: bool, grad: bool
 ) -> None:
     loaded = load_tiny(checkpoint("llava"))
@@ -175,17 +178,16 @@ def test_no_logits_of_more_than_one_chunk_of_rows_are_made(
     assert shapes
     assert all(len(shape) == 2 and shape[0] <= 4 for shape in shapes)
     rows = sum(shape[0] for shape in shapes)
-    asked = int(grad)  # one row shows whether the head trains
-    again = grad and head_trains
-    assert rows == batch.target_ids.numel() * (1 + again) + asked  # answers only, never prompts
+    probe = int(grad)  # one position shows whether the head trains
+    recomputed = grad and head_trains
+    assert rows == batch.target_ids.numel() * (1 + recomputed) + probe  # responses, no prompts
 
 
 @pytest.mark.parametrize("chunk_size", [3, 1000])
-def test_a_frozen_head_gives_the_gradients_of_a_plain_one(
+def test_gradients_under_a_frozen_head_equal_those_under_a_trainable_one(
     checkpoint: Checkpoint, chunk_size: int
 ) -> None:
-    """The head of a model that trains is compared: its gradients below are the same, no others."""
-    found = []
+    results = []
     for trains in (True, False):
         loaded = load_tiny(checkpoint("llama"))
         loaded.model.get_output_embeddings().requires_grad_(trains)
@@ -195,14 +197,14 @@ def test_a_frozen_head_gives_the_gradients_of_a_plain_one(
         )
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
         grads = {name: p.grad for name, p in logp_model.named_parameters() if p.grad is not None}
-        found.append((logps.detach(), grads))
-    (one, grads), (other, below) = found
-    assert torch.equal(one, other)
+        results.append((logps.detach(), grads))
+    (trainable_logps, grads), (frozen_logps, below) = results
+    assert torch.equal(trainable_logps, frozen_logps)
     assert grads.keys() - below.keys() == {"model.lm_head.weight"}
     assert relative_difference({name: grads[name] for name in below}, below) < 2e-6
 
 
-def test_a_head_under_a_lora_trains(checkpoint: Checkpoint) -> None:
+def test_a_head_with_a_lora_adapter_trains(checkpoint: Checkpoint) -> None:
     from peft import LoraConfig, get_peft_model
 
     loaded = load_tiny(checkpoint("llama"))
@@ -223,24 +225,24 @@ def test_token_logps_by_hand() -> None:
     hidden = torch.tensor([[1.0], [1.0]])
     head = nn.Linear(1, 2, bias=False)
     head.weight.data = torch.tensor([[0.0], [float(torch.log(torch.tensor(3.0)))]])
-    found = token_logps(hidden, torch.tensor([0, 1]), head, chunk_size=1)
-    torch.testing.assert_close(found.exp(), torch.tensor([0.25, 0.75]))
+    logps = token_logps(hidden, torch.tensor([0, 1]), head, chunk_size=1)
+    torch.testing.assert_close(logps.exp(), torch.tensor([0.25, 0.75]))
 
 
-def test_bf16_logits_are_normalised_in_float32() -> None:
+def test_bf16_logits_are_normalized_in_float32() -> None:
     torch.manual_seed(1)
     head = nn.Linear(16, 5000, bias=False).to(torch.bfloat16)
     hidden = torch.randn(8, 16, dtype=torch.bfloat16)
     targets = torch.arange(8)
-    found = token_logps(hidden, targets, head)
+    logps = token_logps(hidden, targets, head)
     expected = head(hidden).double().log_softmax(-1)[torch.arange(8), targets]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    assert logps.dtype == torch.float32
+    torch.testing.assert_close(logps.double(), expected, rtol=1e-6, atol=1e-6)
     rounded = head(hidden).log_softmax(-1)[torch.arange(8), targets]
     assert not torch.allclose(rounded.double(), expected, rtol=1e-6, atol=1e-6)
 
 
-# ---- what models do to their logits ----
+# ---- transformations of the logits ----
 
 
 @pytest.mark.parametrize(
@@ -255,8 +257,8 @@ def test_bf16_logits_are_normalised_in_float32() -> None:
 def test_logits_are_scaled_and_then_capped(
     transform: LogitTransform, expected: list[float]
 ) -> None:
-    found = transform(torch.tensor([1.0, -40.0]))
-    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    logits = transform(torch.tensor([1.0, -40.0]))
+    assert logits.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""A reference whose log-probabilities are computed once and then read from disk.
+"""A reference model whose log-probs are computed once and then read from disk.
 
-The first time an answer is asked for, the reference behind the cache computes it: a frozen copy,
-the policy without its LoRA, or the policy itself before its first step, in which case no second
-model is ever held.
+The reference does not change during training, so its log-probs of a response are the same in every
+epoch and in every run with the same reference. They are computed when a response is needed for the
+first time, by a frozen copy, by the policy without its LoRA adapter, or by the policy itself before
+its first step. In the last case no second model is ever loaded.
 """
 
 import logging
@@ -12,77 +13,77 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..cache.keys import weights_fingerprint
-from ..cache.reference_store import ReferenceStore
-from ..errors import ModelError, Problem, UniDPOError
-from ..records import GroupBatch
-from .logp_model import LogpModel, compute_logps, unwrap_peft
-from .packing import PREFIX
-from .peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
-from .processes import entries_of_all, everywhere
-from .reference import FrozenCopy, FrozenLora, LoraOff, Reference
-from .vision import ImageFeatures
+from ...adapter import Adapter
+from ...cache.keys import weights_fingerprint
+from ...cache.reference_store import ReferenceStore
+from ...distributed import gather_entries, true_everywhere
+from ...errors import ModelError, Problem, UniDPOError
+from ...kernels.packing import PREFIX
+from ...records import GroupBatch
+from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
+from ..vision import ImageFeatures
+from .kinds import FrozenCopy, FrozenLora, LoraOff, Reference
 
 logger = logging.getLogger(__name__)
 
 __all__ = [
     "CachedReference",
-    "FirstState",
+    "InitialPolicy",
     "gate_margin",
     "reference_fingerprint",
     "versions_of",
 ]
 
 CODE = 1
-"""Raised with every change of ours that moves a log-probability by more than rounding."""
+"""Version of our code: increased by every change that moves a log-prob by more than rounding."""
 
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5}
 LOW_PRECISION_ROUNDING = 1e-2
 
 
 def gate_margin(compute_dtype: torch.dtype, *, cached: bool) -> float:
-    """Return by how much log-probabilities of equal models may differ, a token.
+    """Return the rounding difference per token to allow for between log-probs of equal models.
 
-    In another batch, sums run in another order; also in the same batch, the weights of a second
-    model lie elsewhere in memory, which is enough for some libraries of matrix products to sum
-    otherwise. A gate that opens where the policy is below its reference has to be deaf to that, or
-    it would open for half of the pairs before the first step.
+    In another batch, sums run in another order. Even in the same batch, the weights of a second
+    model have another alignment in memory, which changes the order in some matrix libraries. A gate
+    that opens if the policy is below its reference must ignore such differences, or it would be
+    open for half of the pairs before the first step.
 
     Args:
         compute_dtype: The format that matrix products run in.
-        cached: The reference was computed in other batches.
+        cached: Whether the reference was computed in other batches.
     """
     if not cached:
         return ROUNDING[torch.float32]
     return ROUNDING.get(compute_dtype, LOW_PRECISION_ROUNDING)
 
 
-class FirstState:
-    """The policy itself, as long as it has not changed.
+class InitialPolicy:
+    """The policy as its own reference, until its first training step.
 
     Attributes:
-        moved: Set by the trainer once the policy has been trained.
+        trained: Set by the trainer once the policy has been trained.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
-        self.moved = False
+        self.trained = False
 
     @torch.no_grad()
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return the policy's log-probabilities [M].
+        """Return the policy's log-probs [M].
 
         Raises:
-            ModelError: If it is no longer what it was.
+            ModelError: If the policy has been trained since.
         """
-        if self.moved:
-            problem = "answers are missing in the cache and the policy has been trained since"
+        if self.trained:
+            problem = "responses are missing in the cache and the policy has been trained since"
             remedy = (
-                "Start anew with run.resume=never, or set train.reference to auto if only a LoRA "
-                "trains"
+                "Start again with run.resume=never, or set train.reference to auto if only a LoRA "
+                "adapter trains"
             )
             raise ModelError(Problem("train.reference", problem, remedy))
         training = policy.training
@@ -93,11 +94,11 @@ class FirstState:
 
 
 class CachedReference:
-    """Reads log-probabilities from a store and lets another reference compute those missing.
+    """A reference that reads log-probs from a store and computes the missing ones.
 
     Args:
-        source: Computes what is missing.
-        store: Where everything computed goes.
+        source: The reference that computes them.
+        store: Where they are stored.
     """
 
     def __init__(self, source: Reference, store: ReferenceStore) -> None:
@@ -109,39 +110,39 @@ class CachedReference:
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return [M], from the store where every answer of the batch is there."""
+        """Return the log-probs [M], from the store if it has every response of the batch."""
         keys = batch.response_keys
         if len(keys) != batch.num_responses:
             raise ValueError("a cached reference needs batches with keys: collate(keyed=True)")
-        found = self.store.get(keys)
+        entries = self.store.get(keys)
         lengths = batch.lengths.tolist()
         fits = all(
-            key in found and len(found[key]) == length
+            key in entries and len(entries[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
-        if not everywhere(fits, batch.row.device):  # all processes run the model, or none does
+        if not true_everywhere(fits, batch.row.device):  # all run the model or none does
             return self._compute(policy, batch, images)
-        return torch.cat([found[key] for key in keys]).to(batch.row.device)
+        return torch.cat([entries[key] for key in keys]).to(batch.row.device)
 
     def _compute(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None
     ) -> Tensor:
         logps = self.source.token_logps(policy, batch, images)
         parts = logps.split(batch.lengths.tolist())
-        for entries in entries_of_all(dict(zip(batch.response_keys, parts, strict=True))):
+        for entries in gather_entries(dict(zip(batch.response_keys, parts, strict=True))):
             self._keep(entries)
         return logps.float()
 
     def _keep(self, entries: Mapping[str, Tensor]) -> None:
-        """Write entries; a full disk stops only a run that could not compute them once more."""
+        """Write entries; an error stops only a run that could not compute them again."""
         if self.full:
             return
         try:
             self.store.put(entries)
         except UniDPOError as error:
-            if isinstance(self.source, FirstState):
+            if isinstance(self.source, InitialPolicy):
                 raise
-            logger.warning("the reference goes on without its cache: %s", error)
+            logger.warning("continuing without a cache for the reference: %s", error)
             self.full = True
         self.computed += len(entries)
 
@@ -149,12 +150,12 @@ class CachedReference:
 def reference_fingerprint(
     source: Reference, policy: LogpModel, *, compute_dtype: torch.dtype
 ) -> tuple[str, dict[str, Any]]:
-    """Return the digest of a reference, and a description of it for people.
+    """Return the digest of a reference, and a readable description of it.
 
     Args:
-        source: A frozen copy has its own weights; the other kinds are the policy as it is now, with
-            another LoRA adapter, or with none.
-        policy: Not yet prepared, its weights complete.
+        source: The reference. A frozen copy has weights of its own; the other kinds are the current
+            policy with another LoRA adapter, or without one.
+        policy: The policy, not yet prepared or sharded.
         compute_dtype: The format that matrix products run in.
     """
     model: Any = source.logp_model.model if isinstance(source, FrozenCopy) else policy.model
@@ -169,14 +170,14 @@ def reference_fingerprint(
 
 
 def _adapter_of(source: Reference, model: Any) -> str | None:
-    """Return the name of the adapter that the reference uses; None for the base model alone."""
-    if isinstance(source, LoraOff) or not is_peft_model(model):
-        return None
-    return source.name if isinstance(source, FrozenLora) else active_adapter(model)
+    """Return the LoRA adapter that the reference uses; `None` for the base model alone."""
+    if isinstance(source, FrozenLora | LoraOff):
+        return source.name
+    return active_adapter(model) if is_peft_model(model) else None
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
-    """Return what moves the numbers that a model gives, beside its weights.
+    """Return what changes the results of a model besides its weights.
 
     Args:
         model: A transformers model, without PEFT around it.
@@ -195,7 +196,7 @@ def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _weights(model: Any, adapter: str | None) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of a base model, under the plain model's names, and those of an adapter."""
+    """Yield the weights of a base model, by the names of the plain model, and of an adapter."""
     inside = {id(tensor) for _, _, tensor in adapter_tensors(model)}
     named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     for name, tensor in named.items():

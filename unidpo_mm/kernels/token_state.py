@@ -1,10 +1,10 @@
-"""Which models mix tokens in another way than by masked attention.
+"""Detection of models in which information passes between tokens past the attention mask.
 
 Recurrent layers, linear attention and convolutions along a row carry a state from token to token
-that no attention mask can stop; sparse attention chooses among keys before its mask applies. In a
-packed row, information would flow from one response into the next. How much depends on the weights,
-and in half precision it can hide below rounding; so the decision is made from the structure of the
-model, never from numbers.
+that no attention mask can stop; sparse attention selects keys before its mask applies. In a packed
+row, one response would then influence the next. How much depends on the weights, and in half
+precision it can be below rounding. So the decision follows from the structure of the model, never
+from a numerical comparison.
 """
 
 import re
@@ -20,30 +20,30 @@ STATEFUL_KINDS = re.compile(
     r"|compressed|indexed|_sparse",  # these choose or merge keys before a mask applies
     re.IGNORECASE,
 )
-"""Parts of the names of layer kinds, as a configuration lists them, that mix tokens otherwise."""
+"""Parts of the layer kinds in a configuration that mix tokens other than by masked attention."""
 KIND_LISTS = ("layer_types", "layers_block_type", "layer_block_types", "block_types")
-"""Attributes of configurations that list the kind of each layer."""
+"""Attributes of a configuration that list the kind of each layer."""
 STATEFUL_CLASSES = re.compile(
     r"Mamba|Rwkv|Retention|RetNet|DeltaNet|ShortConv|Recurrent|Rg?LRU|Rglru|Lightning"
     r"|LinearAttention|xLSTM|mLSTM|sLSTM|StateSpace|SSM(?![a-z])|Hyena|GatedLinear(?!Unit)",
 )
-"""Parts of the names of module classes that keep a state."""
+"""Parts of the names of module classes that carry a state."""
 
 
 def why_stateful(model: Any) -> str | None:
-    """Return why packed rows would leak between responses; None if only attention mixes tokens.
+    """Return why packed rows would leak between responses; `None` if only attention mixes tokens.
 
     Args:
         model: A transformers model.
     """
-    sign = next(_signs(model), None)
+    sign = next(_signs_of_state(model), None)
     if sign is None:
         return None
-    return f"its layers mix tokens past any mask, as a recurrent state does ({sign})"
+    return f"its layers mix tokens past any mask, like a recurrent state ({sign})"
 
 
-def _signs(model: Any) -> Iterator[str]:
-    """Yield the signs of a state: declared by the library, the configuration or the modules."""
+def _signs_of_state(model: Any) -> Iterator[str]:
+    """Yield signs of a state in the declarations of the library, the configuration, the modules."""
     decoder = _decoder(model)
     for module in (model, *decoder.modules()):
         if getattr(module, "_is_stateful", False):
@@ -63,7 +63,7 @@ def _signs(model: Any) -> Iterator[str]:
 
 
 def _decoder(model: Any) -> nn.Module:
-    """Return the text decoder of a model: the towers of other modalities may hold convolutions."""
+    """Return the text decoder of a model; towers of other modalities may have convolutions."""
     find = getattr(model, "get_decoder", None)
     decoder = find() if find is not None else None
     return decoder if isinstance(decoder, nn.Module) else model

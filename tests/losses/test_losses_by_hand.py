@@ -1,11 +1,11 @@
-"""Every loss of the shelf against one case computed by hand.
+"""Every loss beside Uni-DPO, DPO, SimPO and SFT against one case computed by hand.
 
-The common case, answers of 2 and 4 tokens, as sums of log-probabilities:
+The common case, responses of 2 and 4 tokens, as sums of log-probs:
 
-    pair 1: policy -2, -6; reference -1, -6; so log-ratios -1 and 0, margin -1
-    pair 2: policy -4, -4; reference -6, -3; so log-ratios 2 and -1, margin 3
+    pair 1: policy -2, -6; reference -1, -6; log-ratios -1 and 0, margin -1
+    pair 2: policy -4, -4; reference -6, -3; log-ratios 2 and -1, margin 3
 
-and as means over tokens: log-ratios -1/2, 0 and 1, -1/4; margins -1/2 and 5/4.
+and as means per token: log-ratios -1/2, 0 and 1, -1/4; margins -1/2 and 5/4.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ def log1pexp(value: float) -> float:
     return math.log1p(math.exp(value))
 
 
-def losses_of(loss: Any, config: Any, *memory: Any, pairs: PairLogps | None = None) -> list[float]:
-    values: list[float] = loss.compute(pairs or two_pairs(), config, *memory).per_unit.tolist()
+def losses_of(loss: Any, config: Any, *state: Any, pairs: PairLogps | None = None) -> list[float]:
+    values: list[float] = loss.compute(pairs or two_pairs(), config, *state).per_unit.tolist()
     return values
 
 
@@ -48,35 +48,35 @@ def test_ipo_pulls_the_margin_to_its_target() -> None:
     assert losses_of(ipo.LOSS, config) == pytest.approx([9.0, 1.0])
 
 
-def test_ipo_also_pulls_back() -> None:
+def test_ipo_pulls_a_margin_beyond_the_target_back() -> None:
     chosen = torch.tensor([4.0], dtype=torch.float64, requires_grad=True)
     pairs = pairs_of(chosen, [0.0], [0.0], [0.0], [1.0], [0.0])
     ipo.LOSS.compute(pairs, ipo.IPOLossConfig(beta=0.25)).per_unit.sum().backward()
     assert chosen.grad is not None
-    assert chosen.grad.tolist() == [4.0]  # 2 * (4 - 2), upwards
+    assert chosen.grad.tolist() == [4.0]  # 2 * (4 - 2)
 
 
 def test_hinge_stops_at_a_margin_of_one() -> None:
-    """beta 0.5: margins -0.5 and 1.5, so 1.5 and nothing."""
+    """beta 0.5: margins -0.5 and 1.5, so losses 1.5 and 0."""
     assert losses_of(hinge.LOSS, hinge.HingeLossConfig(beta=0.5)) == [1.5, 0.0]
     config = hinge.HingeLossConfig(beta=0.5, length_norm=True)
     assert losses_of(hinge.LOSS, config) == [1.25, 0.375]
 
 
-def test_robust_undoes_the_flips() -> None:
+def test_robust_dpo_by_hand() -> None:
     """eps 0.2, beta 1: (0.8 L(m) - 0.2 L(-m)) / 0.6 with L(m) = ln(1 + e^-m)."""
     config = robust.RobustLossConfig(beta=1.0, label_smoothing=0.2)
     expected = [(0.8 * log1pexp(-m) - 0.2 * log1pexp(m)) / 0.6 for m in SUMS]
     assert losses_of(robust.LOSS, config) == pytest.approx(expected, rel=1e-12)
 
 
-def test_robust_is_unbiased_under_flips() -> None:
+def test_robust_dpo_is_unbiased_if_labels_are_flipped() -> None:
     """The mean over a clean and a flipped label, 0.8 and 0.2, is the clean DPO loss."""
     config = robust.RobustLossConfig(beta=1.0, label_smoothing=0.2)
     straight = losses_of(robust.LOSS, config)
     flipped = losses_of(robust.LOSS, config, pairs=flip(two_pairs()))
     clean = losses_of(dpo.LOSS, dpo.DPOLossConfig(beta=1.0))
-    mixed = [0.8 * one + 0.2 * other for one, other in zip(straight, flipped, strict=True)]
+    mixed = [0.8 * kept + 0.2 * swapped for kept, swapped in zip(straight, flipped, strict=True)]
     assert mixed == pytest.approx(clean, rel=1e-12)
 
 
@@ -93,7 +93,7 @@ def flip(pairs: PairLogps) -> PairLogps:
 
 
 @pytest.mark.parametrize(("inside", "scale"), [(True, 0.5), (False, 1.0)])
-def test_dpop_adds_a_penalty_where_the_chosen_answer_lost(inside: bool, scale: float) -> None:
+def test_dpop_adds_a_penalty_where_the_chosen_response_lost(inside: bool, scale: float) -> None:
     """Pair 1 lost 1 nat: its margin 0.5 * -1 falls by 3, times beta if inside; pair 2 gained."""
     config = dpop.DPOPLossConfig(beta=0.5, dpop_lambda=3.0, penalty_in_beta=inside)
     expected = [log1pexp(0.5 + 3.0 * scale), log1pexp(-1.5)]
@@ -116,7 +116,7 @@ def test_orpo_is_sft_and_an_odds_ratio_without_a_reference() -> None:
     assert not orpo.LOSS.needs_reference(config)
 
 
-def test_wpo_weighs_by_the_policys_own_probabilities() -> None:
+def test_wpo_weights_pairs_by_their_probability_under_the_policy() -> None:
     """e^(-1 - 1.5) and e^(-2 - 1) times the DPO loss; the weight is a constant."""
     config = wpo.WPOLossConfig(beta=1.0)
     weights = [math.exp(-2.5), math.exp(-3.0)]
@@ -130,7 +130,7 @@ def test_wpo_weighs_by_the_policys_own_probabilities() -> None:
 
 
 def test_mm_dpo_grows_beta_with_the_score_margin() -> None:
-    """Margins 2 and -1, k = ln 2: 1 - 2^-2 = 3/4, and nothing for the mis-ordered pair."""
+    """Margins 2 and -1, k = ln 2: 1 - 2^-2 = 3/4, and 0 for the mis-ordered pair."""
     config = mm_dpo.MMDPOLossConfig(beta=0.5, scaling_weight=0.8, scaling_rate=math.log(2))
     scales = [1 + 0.8 * 0.75, 1.0]
     expected = [log1pexp(-0.5 * s * m) for s, m in zip(scales, SUMS, strict=True)]
@@ -140,41 +140,42 @@ def test_mm_dpo_grows_beta_with_the_score_margin() -> None:
 
 
 def test_bco_classifies_rewards_around_a_shift() -> None:
-    """beta 1: rewards -1, 0 and 2, -1; their mean is 0, so the shift is 0; or 0.5 as given."""
+    """beta 1: rewards -1, 0 and 2, -1; their mean is 0, so the shift is 0; then 0.5."""
     expected = [log1pexp(1.0) + log1pexp(0.0), log1pexp(-2.0) + log1pexp(-1.0)]
     assert losses_of(bco.LOSS, bco.BCOLossConfig(beta=1.0)) == pytest.approx(expected, rel=1e-12)
-    given = [log1pexp(1.5) + log1pexp(-0.5), log1pexp(-1.5) + log1pexp(-1.5)]
+    shifted = [log1pexp(1.5) + log1pexp(-0.5), log1pexp(-1.5) + log1pexp(-1.5)]
     config = bco.BCOLossConfig(beta=1.0, shift=0.5)
-    assert losses_of(bco.LOSS, config) == pytest.approx(given, rel=1e-12)
+    assert losses_of(bco.LOSS, config) == pytest.approx(shifted, rel=1e-12)
 
 
-def test_bco_leaves_fillers_out_of_its_shift() -> None:
+def test_the_shift_of_bco_ignores_fillers() -> None:
     pairs = two_pairs()
     filler = pairs_of(
         [-1.0, -2.0], [-1.5, -1.0], [-0.5, -3.0], [-1.5, -0.75], [4.0, 2.0], [2.0, 3.0],
         lengths=([2.0, 2.0], [4.0, 4.0]), weight=[1.0, 0.0],
     )  # fmt: skip
     config = bco.BCOLossConfig(beta=1.0)
-    found = losses_of(bco.LOSS, config, pairs=filler)[0]
-    assert found == pytest.approx(2 * log1pexp(0.5), rel=1e-12)  # rewards -1, 0 around -1/2
-    assert found != losses_of(bco.LOSS, config, pairs=pairs)[0]
+    first = losses_of(bco.LOSS, config, pairs=filler)[0]
+    assert first == pytest.approx(2 * log1pexp(0.5), rel=1e-12)  # rewards -1, 0 around -1/2
+    assert first != losses_of(bco.LOSS, config, pairs=pairs)[0]
 
 
 # ---- mixtures ----
 
 
 def test_mpo_is_the_weighted_sum_of_its_parts() -> None:
-    """0.8 DPO + 0.2 BCO + NLL a token of the chosen answer, as in the paper."""
+    """0.8 DPO + 0.2 BCO + mean NLL per token of the chosen response, as in the paper."""
     config = mpo.MPOLossConfig()
     assert dict(config.losses) == {"dpo": 0.8, "bco": 0.2, "sft": 1.0}
     parts = [losses_of(dpo.LOSS, dpo.DPOLossConfig()), losses_of(bco.LOSS, bco.BCOLossConfig())]
     expected = [
-        0.8 * one + 0.2 * other + nll for one, other, nll in zip(*parts, [1.0, 2.0], strict=True)
+        0.8 * first + 0.2 * second + nll
+        for first, second, nll in zip(*parts, [1.0, 2.0], strict=True)
     ]
     assert losses_of(mpo.LOSS, config) == pytest.approx(expected, rel=1e-12)
 
 
-def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> None:
+def test_mpo_passes_parameters_to_its_parts_and_needs_what_they_need() -> None:
     config = mpo.MPOLossConfig(
         losses={"simpo": 1.0, "sft": 0.5}, parameters={"sft": {"length_norm": False}}
     )
@@ -182,8 +183,8 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
     assert not mpo.LOSS.batch_dependent(config)
     only = mpo.MPOLossConfig(losses={"simpo": 1.0})
     difference = [
-        one - other
-        for one, other in zip(losses_of(mpo.LOSS, config), losses_of(mpo.LOSS, only), strict=True)
+        both - single
+        for both, single in zip(losses_of(mpo.LOSS, config), losses_of(mpo.LOSS, only), strict=True)
     ]
     assert difference == pytest.approx([0.5 * 2.0, 0.5 * 4.0])  # summed: 2 and 4 nats
     assert mpo.LOSS.needs_scores(mpo.MPOLossConfig(losses={"mm_dpo": 1.0, "sft": 1.0}))
@@ -191,17 +192,17 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("parameters", "message"),
     [
         ({"losses": {"dpo": -1.0}}, r"losses.dpo must be >= 0"),
-        ({"losses": {"sft": 1.0}}, "must hold a loss of pairs"),
-        ({"losses": {"dpo": 1.0}, "parameters": {"bco": {}}}, "parameters name bco"),
+        ({"losses": {"sft": 1.0}}, "must contain a pair loss"),
+        ({"losses": {"dpo": 1.0}, "parameters": {"bco": {}}}, "parameters contains bco"),
         ({"losses": {"beta_dpo": 1.0}}, r"losses.beta_dpo cannot be a part"),
         ({"losses": {"mpo": 1.0, "dpo": 1.0}}, r"losses.mpo cannot be a part"),
         ({"losses": {"dpo": 1.0}, "parameters": {"dpo": {"betta": 1}}}, r"parameters.dpo: .*betta"),
         ({"losses": {"dpo": 1.0}, "parameters": {"dpo": {"beta": -1.0}}}, "beta must be > 0"),
-        ({"losses": {"dppo": 1.0}}, "no loss 'dppo', did you mean"),
-        ({"losses": {"dpo": 0.0, "sft": 1.0}}, "must hold a loss of pairs with a weight"),
+        ({"losses": {"dppo": 1.0}}, "unknown loss 'dppo', did you mean"),
+        ({"losses": {"dpo": 0.0, "sft": 1.0}}, "must contain a pair loss with a weight"),
         ({"losses": {"uni_dpo": 1.0}}, r"parameters.uni_dpo.tau_good must be a number"),
         (
             {"losses": {"bco": 1.0}, "parameters": {"bco": {"shift": "bach_mean"}}},
@@ -216,7 +217,7 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
         "weight",
         "no pairs",
         "absent",
-        "memory",
+        "stateful",
         "itself",
         "unknown",
         "value",
@@ -227,28 +228,28 @@ def test_mpo_gives_each_part_its_own_parameters_and_needs_what_they_need() -> No
         "a list",
     ],
 )
-def test_a_mixture_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+def test_an_invalid_mixture_is_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises((RecipeError, ValueError), match=message):
-        configure_loss("mpo", given)
+        configure_loss("mpo", parameters)
 
 
 # ---- beta-DPO ----
 
 
-def test_beta_dpo_starts_at_beta_zero_and_follows_the_gap() -> None:
-    """beta0 1: gaps -1 and 3, mean 1. The first batch sets M0 = 1, so beta is 1; evaluating the
-    same pairs afterwards gives beta = 1 + 0.5 * (1 - M0) with M0 as remembered."""
+def test_beta_dpo_starts_at_its_beta_and_follows_the_margin() -> None:
+    """beta0 1: margins -1 and 3, mean 1. The first batch sets M0 = 1, so beta is 1; evaluating
+    the same pairs afterwards gives beta = 1 + 0.5 * (1 - M0)."""
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=0.5, momentum=0.5, keep=1.0)
-    memory = beta_dpo.GapState()
-    first = losses_of(beta_dpo.LOSS, config, memory, pairs=learning())
+    state = beta_dpo.MarginState()
+    first = losses_of(beta_dpo.LOSS, config, state, pairs=learning())
     assert first == pytest.approx([log1pexp(-m) for m in SUMS], rel=1e-12)
-    assert (memory.mean, memory.std) == (1.0, 2.0)
-    memory.mean, memory.square = 0.0, 5.0
-    again = losses_of(beta_dpo.LOSS, config, memory)  # no gradient: the memory stays
+    assert (state.mean, state.std) == (1.0, 2.0)
+    state.mean, state.square = 0.0, 5.0
+    again = losses_of(beta_dpo.LOSS, config, state)  # no gradient: the state stays
     assert again == pytest.approx([log1pexp(-1.5 * m) for m in SUMS], rel=1e-12)
-    assert memory.mean == 0.0
-    losses_of(beta_dpo.LOSS, config, memory, pairs=learning())
-    assert memory.mean == 0.5  # half of what was, half of this batch
+    assert state.mean == 0.0
+    losses_of(beta_dpo.LOSS, config, state, pairs=learning())
+    assert state.mean == 0.5  # half the old value, half this batch
 
 
 def learning(weight: list[float] | None = None) -> PairLogps:
@@ -259,55 +260,54 @@ def learning(weight: list[float] | None = None) -> PairLogps:
     )  # fmt: skip
 
 
-def test_beta_dpo_draws_pairs_near_the_running_mean_and_keeps_the_mean_loss() -> None:
-    """Half of two pairs: one is drawn and counts twice; the one near M0 nearly always."""
+def test_beta_dpo_samples_pairs_near_the_running_mean_and_keeps_the_mean_loss() -> None:
+    """One of two pairs is sampled and counts twice, nearly always the pair near M0."""
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=0.0, keep=0.5)
-    drawn = torch.zeros(2)
+    counts = torch.zeros(2)
     for seed in range(60):
         torch.manual_seed(seed)
-        # after this batch the mean is 2.8 and the spread 0.98: pair 2 lies there, pair 1 far off
-        memory = beta_dpo.GapState(mean=3.0, square=9.24 - 0.2 / 9)
-        output = beta_dpo.LOSS.compute(learning(), config, memory)
+        # this batch makes the mean 2.8 and the deviation 0.98: pair 2 is near, pair 1 far away
+        state = beta_dpo.MarginState(mean=3.0, square=9.24 - 0.2 / 9)
+        output = beta_dpo.LOSS.compute(learning(), config, state)
         assert output.terms["drawn"].sum() == 1
         assert output.per_unit.sum().item() == pytest.approx(
             2 * sum(d * log1pexp(-m) for d, m in zip(output.terms["drawn"], SUMS, strict=True))
         )
-        drawn += output.terms["drawn"]
-    assert drawn[1] >= 58
+        counts += output.terms["drawn"]
+    assert counts[1] >= 58
 
 
-def test_beta_dpo_learns_a_spread_from_single_pairs() -> None:
+def test_beta_dpo_estimates_the_deviation_from_batches_of_one_pair() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, momentum=0.5, keep=1.0)
-    memory = beta_dpo.GapState()
+    state = beta_dpo.MarginState()
     for margin in (1.0, 5.0):
         chosen = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
         pairs = pairs_of(chosen, [0.0], [0.0], [0.0], [0.0], [0.0])
-        beta_dpo.LOSS.compute(pairs, config, memory)
-    assert (memory.mean, memory.std) == (3.0, 2.0)  # of 1 and 5, half each
+        beta_dpo.LOSS.compute(pairs, config, state)
+    assert (state.mean, state.std) == (3.0, 2.0)  # of 1 and 5 in equal parts
 
 
-def test_beta_dpo_never_draws_a_filler_and_survives_a_batch_of_them() -> None:
+def test_beta_dpo_never_samples_a_filler_and_accepts_a_batch_of_fillers() -> None:
     config = beta_dpo.BetaDPOLossConfig(keep=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        memory = beta_dpo.GapState(mean=3.0, square=9.01)
-        output = beta_dpo.LOSS.compute(learning([1.0, 0.0]), config, memory)
+        state = beta_dpo.MarginState(mean=3.0, square=9.01)
+        output = beta_dpo.LOSS.compute(learning([1.0, 0.0]), config, state)
         assert output.terms["drawn"].tolist() == [1.0, 0.0]
-    memory = beta_dpo.GapState()
-    output = beta_dpo.LOSS.compute(learning([0.0, 0.0]), config, memory)
+    state = beta_dpo.MarginState()
+    output = beta_dpo.LOSS.compute(learning([0.0, 0.0]), config, state)
     assert output.per_unit.isfinite().all()
-    assert memory.mean is None
+    assert state.mean is None
 
 
 def test_beta_dpo_keeps_beta_positive() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=5.0, keep=1.0)
-    memory = beta_dpo.GapState(mean=100.0)
-    terms = beta_dpo.LOSS.compute(two_pairs(), config, memory).terms
-    assert terms["beta_scale"].tolist() == [beta_dpo.LEAST] * 2
+    state = beta_dpo.MarginState(mean=100.0)
+    terms = beta_dpo.LOSS.compute(two_pairs(), config, state).terms
+    assert terms["beta_scale"].tolist() == [beta_dpo.MINIMUM_SCALE] * 2
 
 
-def test_a_part_without_weight_is_left_out() -> None:
-    """No reference is asked for, nor computed."""
+def test_a_part_with_weight_zero_needs_no_reference() -> None:
     config = mpo.MPOLossConfig(losses={"dpo": 0.0, "simpo": 1.0})
     assert not mpo.LOSS.needs_reference(config)
     only = mpo.MPOLossConfig(losses={"simpo": 1.0})
@@ -315,9 +315,9 @@ def test_a_part_without_weight_is_left_out() -> None:
     assert losses_of(mpo.LOSS, config, pairs=pairs) == losses_of(mpo.LOSS, only, pairs=pairs)
 
 
-def test_a_run_has_one_memory_and_another_run_its_own() -> None:
-    one, other = (configure_loss("beta_dpo", {}) for _ in range(2))
-    assert one.memory is not None
-    assert one.with_medians([]).memory is one.memory
-    assert other.memory is not one.memory
-    assert configure_loss("dpo", {}).memory is None
+def test_each_run_has_a_state_of_its_own() -> None:
+    first, second = (configure_loss("beta_dpo", {}) for _ in range(2))
+    assert first.state is not None
+    assert first.with_medians([]).state is first.state
+    assert second.state is not first.state
+    assert configure_loss("dpo", {}).state is None

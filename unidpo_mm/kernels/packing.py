@@ -1,10 +1,13 @@
-"""The packed layout inside transformers' own attention: which keys a token of a packed row may see.
+"""The packed layout: all responses to a prompt in one row, so that the prompt is computed once.
 
-A packed row is `[prompt | r0 | r1 | ...]`, a joined one several of these. A token sees its prompt
-and its own branch, by the model's own rule (causal, sliding window, ...) at the positions that both
-would have in the plain row. The rule reaches every text layer through a registered mask function;
-models are not patched. Where the rule is plain causal, no mask is made: attention runs piece by
-piece.
+A packed row is `[prompt | r0 | r1 | ...]`, a joined row several of these in sequence. Each token
+attends to the prompt of its group and to its own response, by the model's own rule (causal, sliding
+window, ...) at the positions that both tokens would have in a plain row `[prompt | response]`. So
+every token gets the same hidden state as in its plain row.
+
+The rule reaches every text layer through a mask function that is registered with transformers; the
+models are not patched. If a layer's rule is plain causal, no mask is built and attention is
+computed piece by piece, see `branch_attention.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,25 +22,25 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .branch_attention import GroupSpan, by_branch, group_spans
-from .last_layer import spare_last_layer
+from .last_layer import skip_unused_positions
 from .token_state import why_stateful
 
-__all__ = ["Packing", "enable_packing", "masks_made", "packed_rows", "plain_positions"]
+__all__ = ["Packing", "enable_packing", "masks_built", "packed_rows", "plain_positions"]
 
 PREFIX = "packed_"
-"""Put before the name of the attention kernel that a model had."""
+"""Prefix of the registered names, before the name of the model's attention kernel."""
 
 KERNELS = ("sdpa", "flex_attention", "eager")
-"""Kernels that take any mask. The eager one belongs to each model and keeps its name: only its mask
-is made by us, and only inside `packed_rows`."""
+"""Attention kernels that take any mask. The eager kernel is part of each model, so its name stays
+and only its mask is replaced, inside `packed_rows`."""
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(batch, head, query, key) indices -> whether the query may see the key; as in transformers."""
+"""(batch, head, query, key) indices -> whether the query may attend to the key."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Which branch each token of a packed batch belongs to, and where it would stand alone.
+    """The branch of each token of a packed batch, and its position in the plain row.
 
     Attributes:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
@@ -49,39 +52,39 @@ class Packing:
 
     @cached_property
     def spans(self) -> Tensor:
-        """Where the groups stand, see `group_spans`."""
+        """The positions of the groups, see `group_spans`."""
         return group_spans(self.segment, self.row_position)
 
-    def rule(self, own: MaskFunction) -> MaskFunction:
-        """Return the model's own rule at plain positions, between tokens of one branch."""
+    def mask_function(self, model_rule: MaskFunction) -> MaskFunction:
+        """Return the model's rule applied at plain positions, within each branch and its prompt."""
         segment = self.segment
         first = (segment == 0) & (self.row_position == 0)
         group = first.cumsum(1)
-        place = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
-        # where the token would stand if its group were alone and began where it begins here
-        position = self.row_position + torch.where(first, place, 0).cummax(1).values
+        index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
+        # the position if the group were alone in the row and started where it starts here
+        position = self.row_position + torch.where(first, index, 0).cummax(1).values
 
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             branch = segment[batch, key]
             related = (branch == 0) | (branch == segment[batch, query])
             related = related & (group[batch, key] == group[batch, query])
-            return related & own(batch, head, position[batch, query], position[batch, key])
+            return related & model_rule(batch, head, position[batch, query], position[batch, key])
 
         return visible
 
 
 _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
-_masks_made: ContextVar[int] = ContextVar("masks made", default=0)
+_masks_built: ContextVar[int] = ContextVar("masks built", default=0)
 
 
-def masks_made() -> int:
-    """Return how many masks of whole rows were made in this thread so far."""
-    return _masks_made.get()
+def masks_built() -> int:
+    """Return the number of masks of whole packed rows that this thread has built so far."""
+    return _masks_built.get()
 
 
 @contextmanager
 def packed_rows(packing: Packing | None) -> Iterator[None]:
-    """Make forwards inside the block packed ones; None leaves them plain."""
+    """Treat the rows of forward passes inside the block as packed; `None` leaves them plain."""
     token = _current.set(packing)
     try:
         yield
@@ -90,37 +93,37 @@ def packed_rows(packing: Packing | None) -> Iterator[None]:
 
 
 def enable_packing(model: Any) -> str | None:
-    """Let a transformers model take packed rows beside plain ones.
+    """Let a transformers model accept packed rows beside plain ones.
 
-    Its attention kernel stays the one it had; only the mask is composed anew, and only inside
-    `packed_rows`.
+    The model keeps its attention kernel. Only the mask is replaced, and only inside `packed_rows`.
 
     Args:
         model: A transformers model, without PEFT around it.
 
     Returns:
-        Why rows cannot be packed for this model; None where they can.
+        Why this model cannot use packed rows; `None` if it can.
     """
-    state = why_stateful(model)
-    if state is not None:
-        return state
+    reason = why_stateful(model)
+    if reason is not None:
+        return reason
     text = model.config.get_text_config()
     kernel = str(text._attn_implementation)
     if kernel.startswith(PREFIX):
         return None
     if kernel not in KERNELS:
-        return f"the attention kernel '{kernel}' takes no mask of ours, {' and '.join(KERNELS)} do"
+        supported = " and ".join(KERNELS)
+        return f"the attention kernel '{kernel}' does not accept custom masks ({supported} do)"
     name = _register(kernel)
     if name == kernel:
         return None
     model.set_attn_implementation(name if text is model.config else {"text_config": name})
-    spare_last_layer(model)
+    skip_unused_positions(model)
     return None
 
 
 @cache
 def _register(kernel: str) -> str:
-    """Register attention and mask for packed rows beside those of a kernel; returns their name."""
+    """Register attention and mask of packed rows for a kernel; return the name to use for it."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -128,29 +131,30 @@ def _register(kernel: str) -> str:
     in_pieces = kernel == "sdpa"
     plain_causal: Any = causal_mask_function
 
-    def masked(*args: Any, mask_function: MaskFunction, **kwargs: Any) -> Any:
+    def packed_mask(*args: Any, mask_function: MaskFunction, **kwargs: Any) -> Any:
         packing = _current.get()
         if packing is not None:
             if in_pieces and mask_function is plain_causal:
                 return packing.spans
-            _masks_made.set(_masks_made.get() + 1)
-            mask_function = packing.rule(mask_function)
+            _masks_built.set(_masks_built.get() + 1)
+            mask_function = packing.mask_function(mask_function)
             kwargs = {**kwargs, "allow_is_causal_skip": False}
         return make_mask(*args, mask_function=mask_function, **kwargs)
 
     if kernel == "eager":
-        ALL_MASK_ATTENTION_FUNCTIONS.register(kernel, masked)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(kernel, packed_mask)
         return kernel
     attend = ALL_ATTENTION_FUNCTIONS[kernel]
     ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, by_branch(attend) if in_pieces else attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, masked)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, packed_mask)
     return PREFIX + kernel
 
 
 def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing) -> Tensor | None:
-    """Return what a model that counts positions in several dimensions would count itself.
+    """Return the position ids that a model with multi-dimensional positions would compute itself.
 
-    It counts the prompt by its own rule; answers go on from there, each as if it stood alone.
+    The model counts the positions of each prompt by its own rule. Those of every response follow
+    the prompt, as if the response were alone.
 
     Args:
         base: The base model.
@@ -158,7 +162,7 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
         packing: The layout of the batch.
 
     Returns:
-        [3, B, T], or None for models with one position a token.
+        [3, B, T], or `None` for models with one position per token.
     """
     count: Any = getattr(base, "get_rope_index", None)
     if count is None:
@@ -177,7 +181,7 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
     )
     positions_3BT = packing.row_position.repeat(3, 1, 1)
     for number, span in enumerate(spans):
-        own_3P = counted_3GP[:, number, : span.prompt]
-        positions_3BT[:, span.row, span.first : span.start] = own_3P
-        positions_3BT[:, span.row, span.start : span.end] += own_3P.amax() + 1 - span.prompt
+        prompt_3P = counted_3GP[:, number, : span.prompt]
+        positions_3BT[:, span.row, span.first : span.start] = prompt_3P
+        positions_3BT[:, span.row, span.start : span.end] += prompt_3P.amax() + 1 - span.prompt
     return positions_3BT

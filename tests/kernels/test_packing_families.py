@@ -1,6 +1,6 @@
-"""Packed equals plain for families that have no adapter yet: one mask function serves them all.
+"""Packed rows equal plain rows for model families that have no adapter yet.
 
-The models are tiny, random and built here; an adapter of three lines stands in for the real one.
+The models are tiny and random, with a minimal adapter.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from builders import relative_difference
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.logprobs import sequence_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.records import EncodedGroup, GroupBatch, Pair
 
 IMAGE = 3
@@ -98,22 +98,22 @@ def internvl() -> Any:
     return transformers.InternVLForConditionalGeneration(config)
 
 
-def one_a_row(pixels: Tensor) -> Tensor:
-    """Idefics3 takes images row by row, and returns features so: here each has a row."""
+def one_per_row(pixels: Tensor) -> Tensor:
+    """Return pixels as Idefics3 takes them, with a dimension for the images of a row."""
     return pixels.unsqueeze(1)
 
 
 BUILDERS: dict[str, tuple[Callable[[], Any], Callable[[Tensor], Tensor]]] = {
     "gemma3": (gemma3, lambda pixels: pixels),
-    "idefics3": (idefics3, one_a_row),
-    "smolvlm": (smolvlm, one_a_row),
+    "idefics3": (idefics3, one_per_row),
+    "smolvlm": (smolvlm, one_per_row),
     "internvl": (internvl, lambda pixels: pixels),
 }
 
 
 @dataclass
-class Stand:
-    """An adapter as far as scoring goes."""
+class ForwardAdapter:
+    """An adapter that only has forward inputs."""
 
     pixels: Callable[[Tensor], Tensor]
 
@@ -130,9 +130,9 @@ def group(number: int, *, images: int) -> EncodedGroup:
     def ids(count: int) -> Tensor:
         return torch.randint(10, 99, (count,), generator=draw)
 
-    placed = torch.full((images * IMAGE_TOKENS,), IMAGE)
-    prompt = torch.cat([ids(3 + number), placed, ids(4)])
-    answers = tuple(ids(length) for length in (5, 3 + number, 9)[: 2 + number % 2])
+    image_ids = torch.full((images * IMAGE_TOKENS,), IMAGE)
+    prompt = torch.cat([ids(3 + number), image_ids, ids(4)])
+    responses = tuple(ids(length) for length in (5, 3 + number, 9)[: 2 + number % 2])
     types = {"token_type_ids": (prompt == IMAGE).long()}
     pixels = torch.randn(images, 3, 16, 16, generator=draw)
     return EncodedGroup(
@@ -141,30 +141,30 @@ def group(number: int, *, images: int) -> EncodedGroup:
         source="data",
         where=f"row {number}",
         prompt_ids=prompt,
-        response_ids=answers,
+        response_ids=responses,
         token_extras={
-            name: (part, *(torch.zeros_like(answer) for answer in answers))
+            name: (part, *(torch.zeros_like(ids) for ids in responses))
             for name, part in types.items()
         },
         image_extras={"pixel_values": pixels} if images else {},
-        images=images,
-        image_tokens=len(placed),
+        num_images=images,
+        image_tokens=len(image_ids),
         image_token_id=IMAGE,
-        scores=torch.zeros(len(answers), dtype=torch.float64),
+        scores=torch.zeros(len(responses), dtype=torch.float64),
         pairs=(Pair(0, 1),),
         targets=(0,),
     )
 
 
-def compared(model: Any, adapter: Any, side: Any, *, images: bool) -> None:
+def assert_packed_equals_plain(model: Any, adapter: Any, side: Any, *, images: bool) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() > 1:  # so that attention looks at more than the mean
+            if parameter.dim() > 1:  # so that attention is more than a mean
                 parameter.normal_(std=0.15)
     assert enable_packing(model) is None
     groups = [group(n, images=images * (1 + n % 2)) for n in range(3)]
-    found = {}
+    results = {}
     for layout in ("plain", "packed"):
         batch = collate(groups, pad_token_id=0, padding_side=side, layout=layout, images_once=True)
         model.zero_grad()
@@ -172,12 +172,12 @@ def compared(model: Any, adapter: Any, side: Any, *, images: bool) -> None:
         logps = compute_logps(logp_model, adapter, batch)
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
         grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        found[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch).sum
-    (one, grads, sums), (other, packed_grads, packed_sums) = found.values()
-    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
-    torch.testing.assert_close(packed_sums, sums, rtol=0, atol=1e-4)
-    assert relative_difference(grads, packed_grads) < 2e-5
-    assert one.std() > 0.1
+        results[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch).sum
+    plain, packed = results["plain"], results["packed"]
+    torch.testing.assert_close(packed[0], plain[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(packed[2], plain[2], rtol=0, atol=1e-4)
+    assert relative_difference(plain[1], packed[1]) < 2e-5
+    assert plain[0].std() > 0.1
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -185,11 +185,11 @@ def compared(model: Any, adapter: Any, side: Any, *, images: bool) -> None:
 def test_packed_equals_plain_with_images(name: str, side: str) -> None:
     build, pixels = BUILDERS[name]
     torch.manual_seed(0)
-    compared(build(), Stand(pixels), side, images=True)
+    assert_packed_equals_plain(build(), ForwardAdapter(pixels), side, images=True)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("build", [gemma2, llama_eager])
 def test_packed_equals_plain_with_eager_attention(build: Callable[[], Any], side: str) -> None:
     torch.manual_seed(0)
-    compared(build(), Stand(lambda pixels: pixels), side, images=False)
+    assert_packed_equals_plain(build(), ForwardAdapter(lambda pixels: pixels), side, images=False)

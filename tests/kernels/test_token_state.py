@@ -1,4 +1,4 @@
-"""Models whose tokens mix past any mask stay plain, by their structure and in every precision."""
+"""Models that mix tokens past any mask use plain rows, in every precision."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from torch import nn
 from trainers import config, make_trainer
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.packing import enable_packing
-from unidpo_mm.modeling.token_state import why_stateful
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.kernels.token_state import why_stateful
 
 SIZES: dict[str, Any] = {
     "vocab_size": 99,
@@ -63,26 +63,26 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 
 
-def on_paper(model_type: str, given: dict[str, Any]) -> Any:
-    """A model without weights: nothing but its structure decides."""
+def without_weights(model_type: str, sizes: dict[str, Any]) -> Any:
+    """Return a model without weights: only its structure matters."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(model_type, **{**SIZES, **given})
+            AutoConfig.for_model(model_type, **{**SIZES, **sizes})
         )
 
 
 @pytest.mark.parametrize("model_type", STATEFUL)
-def test_a_model_that_carries_a_state_takes_no_packed_rows(model_type: str) -> None:
-    reason = enable_packing(on_paper(model_type, STATEFUL[model_type]))
+def test_a_model_with_a_state_does_not_accept_packed_rows(model_type: str) -> None:
+    reason = enable_packing(without_weights(model_type, STATEFUL[model_type]))
     assert reason is not None
     assert "past any mask" in reason
 
 
 @pytest.mark.parametrize("model_type", PLAIN)
-def test_a_model_that_only_attends_has_no_state(model_type: str) -> None:
-    assert why_stateful(on_paper(model_type, PLAIN[model_type])) is None
+def test_a_model_with_attention_only_has_no_state(model_type: str) -> None:
+    assert why_stateful(without_weights(model_type, PLAIN[model_type])) is None
 
 
 @pytest.mark.parametrize(
@@ -90,37 +90,37 @@ def test_a_model_that_only_attends_has_no_state(model_type: str) -> None:
     [
         ("llama", nn.Conv1d(32, 32, 4, groups=32)),
         ("llama", nn.GRU(32, 32)),
-        ("llama", type("OwnMambaMixer", (nn.Module,), {})()),
+        ("llama", type("CustomMambaMixer", (nn.Module,), {})()),
         ("llama", type("GatedDeltaNet", (nn.Module,), {})()),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_layer_of_unknown_code_is_known_by_its_kind(model_type: str, layer: nn.Module) -> None:
-    model = on_paper(model_type, {})
+def test_a_stateful_layer_of_custom_code_is_detected(model_type: str, layer: nn.Module) -> None:
+    model = without_weights(model_type, {})
     model.model.layers[0].extra = layer
     assert why_stateful(model) is not None
-    model.model.layers[0].extra = nn.Conv1d(32, 32, 1)  # sees one token at a time
+    model.model.layers[0].extra = nn.Conv1d(32, 32, 1)  # one token at a time
     assert why_stateful(model) is None
 
 
-def test_a_convolution_in_a_tower_is_no_state() -> None:
-    model = on_paper("llama", {})
+def test_a_convolution_in_a_tower_is_not_a_state() -> None:
+    model = without_weights("llama", {})
     model.audio_tower = nn.Conv1d(8, 8, 3)
     assert why_stateful(model) is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_of_a_hybrid_model_stays_plain_in_every_precision(
+def test_a_run_of_a_hybrid_model_uses_plain_rows_in_every_precision(
     tmp_path: Path, precision: str
 ) -> None:
     from unidpo_mm.plugins import load_family
 
     folder = load_family("text").tiny(tmp_path / "m", model_type="qwen3_5_text", **LINEAR)
-    given: dict[str, Any] = {"loss_type": "dpo", "model_init_kwargs": {"dtype": precision}}
-    trainer = make_trainer(folder, mixed_rows(images=False), config(tmp_path / "a", **given))
+    settings: dict[str, Any] = {"loss_type": "dpo", "model_init_kwargs": {"dtype": precision}}
+    trainer = make_trainer(folder, mixed_rows(images=False), config(tmp_path / "a", **settings))
     assert trainer.layout.layout == "plain"
     assert "past any mask" in trainer.layout.reason
     for layout in ("packed", "joined"):
-        args = config(tmp_path / "b", layout=layout, **given)
+        args = config(tmp_path / "b", layout=layout, **settings)
         with pytest.raises(ModelError, match=rf"model.layout: rows cannot be {layout}: .*past any"):
             make_trainer(folder, mixed_rows(images=False), args)

@@ -1,8 +1,8 @@
-"""The same pairs, model and settings give TRL's losses, step by step.
+"""The same pairs, model and settings have the same losses as in TRL, in every step.
 
-TRL is installed apart, `make test-peers` does it. What differs by intention is not compared: TRL's
-`sft` is a mean over the tokens of a batch, ours over answers; its `use_weighting` divides by the
-policy's own concentration.
+`make test-parity` installs TRL separately. Intended differences are not compared: TRL's `sft` is a
+mean over the tokens of a batch, ours over responses; its `use_weighting` also divides by the
+concentration of the policy.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from trainers import config
 
 from unidpo_mm import UniDPOTrainer
 
-# What TRL itself calls is not ours to repair.
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default::FutureWarning")]
+# warnings about calls of TRL
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default::FutureWarning")]
 
 Checkpoint = Callable[[str], Path]
 
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "max_steps": 4,
 }
-"""All pairs in every step, so that the order of rows plays no part."""
+"""All pairs in every step, so that the order of rows does not matter."""
 
 LOSSES: dict[str, dict[str, Any]] = {
     "sigmoid": {},
@@ -47,14 +47,14 @@ LOSSES: dict[str, dict[str, Any]] = {
 
 
 def text_rows(*, conversational: bool) -> list[dict[str, Any]]:
-    answers = [
+    responses = [
         ("The answer is 7.", "Eight"),
         ("A red square and a blue circle", "Two"),
         ("Hello, world!", "Nothing at all, is there?"),
         ("There are 12", "How many are there? Compute 3 + 4"),
     ]
     rows = []
-    for number, (chosen, rejected) in enumerate(answers):
+    for number, (chosen, rejected) in enumerate(responses):
         prompt = f"What is {number}?"
         if conversational:
             rows.append(
@@ -74,7 +74,7 @@ def image_rows() -> list[dict[str, Any]]:
     return [{**row, "images": [make_image(number)]} for number, row in enumerate(rows)]
 
 
-def trl_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[float]:
+def trl_losses(folder: Path, rows: Any, tmp_path: Path, **settings: Any) -> list[float]:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -83,15 +83,15 @@ def trl_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[fl
         bf16=False,
         gradient_checkpointing=False,
         max_length=None,
-        **{**SETTINGS, **given},
+        **{**SETTINGS, **settings},
     )
     trainer = DPOTrainer(model=str(folder), args=args, train_dataset=Dataset.from_list(rows))
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def our_losses(folder: Path, rows: Any, tmp_path: Path, **given: Any) -> list[float]:
-    args = config(tmp_path / "ours", **{**SETTINGS, **given})
+def our_losses(folder: Path, rows: Any, tmp_path: Path, **settings: Any) -> list[float]:
+    args = config(tmp_path / "ours", **{**SETTINGS, **settings})
     trainer = UniDPOTrainer(str(folder), args, train_dataset=rows)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -102,9 +102,9 @@ def test_the_first_losses_of_every_shared_loss_are_trls(
     checkpoint: Checkpoint, tmp_path: Path, loss_type: str
 ) -> None:
     folder, rows = checkpoint("llama"), text_rows(conversational=True)
-    given = {"loss_type": loss_type, **LOSSES[loss_type]}
-    theirs = trl_losses(folder, rows, tmp_path, **given)
-    ours = our_losses(folder, rows, tmp_path, **given)
+    settings = {"loss_type": loss_type, **LOSSES[loss_type]}
+    theirs = trl_losses(folder, rows, tmp_path, **settings)
+    ours = our_losses(folder, rows, tmp_path, **settings)
     assert len(theirs) == 4
     assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)  # something was learned
     assert ours == pytest.approx(theirs, abs=1e-4)
@@ -118,7 +118,7 @@ def test_plain_strings_are_the_same_without_a_template(
     ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", prompt_style="raw")
     assert ours == pytest.approx(theirs, abs=1e-4)
     templated = our_losses(folder, rows, tmp_path, loss_type="sigmoid")
-    assert templated != pytest.approx(theirs, abs=1e-4)  # what the page warns of
+    assert templated != pytest.approx(theirs, abs=1e-4)  # as documented
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "llava"])

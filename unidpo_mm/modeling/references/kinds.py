@@ -1,4 +1,9 @@
-"""The reference model: what the policy was before training, in one class per kind."""
+"""Kinds of reference models, one class each.
+
+The reference is the policy as it was before training. It can be a second model in memory; but if
+only a LoRA adapter trains, it can also be the policy without the adapter, or with a frozen copy of
+it. `resolve_kind` chooses the cheapest kind that is exact.
+"""
 
 import contextlib
 import copy
@@ -9,12 +14,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..cache.keys import weights_fingerprint
-from ..errors import ModelError, Problem
-from ..records import GroupBatch
-from .logp_model import LogpModel, compute_logps, unwrap_peft
-from .peft_models import (
+from ...adapter import Adapter
+from ...cache.keys import weights_fingerprint
+from ...errors import ModelError, Problem
+from ...records import GroupBatch
+from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..peft_models import (
     active_adapter,
     adapter_tensors,
     can_copy_adapter,
@@ -25,7 +30,7 @@ from .peft_models import (
     is_zero,
     using_adapter,
 )
-from .vision import ImageFeatures, trains_vision, vision_weights
+from ..vision import ImageFeatures, trains_vision, vision_weights
 
 __all__ = [
     "FrozenCopy",
@@ -34,7 +39,6 @@ __all__ = [
     "Reference",
     "ReferenceKind",
     "ResolvedKind",
-    "build_reference",
     "make_reference",
     "reference_digest",
     "resolve_kind",
@@ -44,70 +48,95 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ReferenceKind = Literal["auto", "frozen_copy", "lora_off", "none"]
-"""Kinds that run a model with every batch, as users choose them."""
+"""Kinds that run a model for every batch, as users choose them."""
 
 ResolvedKind = Literal["frozen_copy", "frozen_lora", "lora_off"]
-"""Kinds of reference; ``frozen_lora`` is a frozen copy of the LoRA adapter on the same base."""
+"""Kinds of references; ``frozen_lora`` is a frozen copy of the LoRA adapter on the same base."""
 
 
 class Reference(Protocol):
-    """Gives reference log-probabilities, without gradient and without dropout."""
+    """A source of reference log-probs, without gradient and dropout."""
 
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return [M].
+        """Return the log-probs [M] of a batch's targets.
 
         Args:
-            policy: The prepared scoring module, for kinds that are part of it.
-            batch: What to score.
-            images: Shared by the passes over the batch.
+            policy: The prepared policy, for kinds that are part of it.
+            batch: The batch.
+            images: Image features that the passes over the batch share.
         """
         ...
 
 
 class FrozenCopy:
-    """A second model with the weights of the first step.
+    """A second model, with the weights of the policy before training.
 
     Args:
-        logp_model: The copy; it is frozen and set to evaluation.
+        logp_model: The copy; it is frozen and set to evaluation mode.
         adapter: Turns batches into forward inputs.
-        own_vision: Whether its tower is another one than the policy's.
+        separate_vision: Whether its image features differ from the policy's.
     """
 
     def __init__(
-        self, logp_model: LogpModel, adapter: Adapter, *, own_vision: bool = False
+        self, logp_model: LogpModel, adapter: Adapter, *, separate_vision: bool = False
     ) -> None:
         self.logp_model = logp_model.requires_grad_(False).eval()
         self.adapter = adapter
-        self.own_vision = own_vision
+        self.separate_vision = separate_vision
 
     @torch.no_grad()
     def token_logps(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
-        """Return the copy's log-probabilities [M]."""
+        """Return the copy's log-probs [M]."""
         self.logp_model.to(batch.row.device)
         return compute_logps(
-            self.logp_model, self.adapter, batch, None if self.own_vision else images
+            self.logp_model, self.adapter, batch, None if self.separate_vision else images
         )
 
 
-class LoraOff:
-    """The policy with its LoRA adapter switched off: the base model, without a second model.
+class _OtherAdapter:
+    """The policy with another LoRA adapter, or none, on the same base model.
 
     Args:
-        logp_model: The policy, a PEFT model inside.
+        logp_model: The policy, with a PEFT model inside.
         adapter: Turns batches into forward inputs.
+        name: The LoRA adapter to use; `None` for the base model.
+    """
+
+    def __init__(self, logp_model: LogpModel, adapter: Adapter, name: str | None = None) -> None:
+        self.peft_model: Any = logp_model.model
+        self.adapter = adapter
+        self.name = name
+        self.separate_vision = _adapts_vision(logp_model)
+
+    @torch.no_grad()
+    def token_logps(
+        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+    ) -> Tensor:
+        """Return the log-probs [M] with the other adapter."""
+        shared = None if self.separate_vision else images
+        with using_adapter(self.peft_model, self.name), _evaluating(policy):
+            return compute_logps(policy, self.adapter, batch, shared)
+
+
+class FrozenLora(_OtherAdapter):
+    """The policy with a LoRA adapter that does not train."""
+
+    name: str
+
+
+class LoraOff(_OtherAdapter):
+    """The policy with its LoRA adapter switched off: the base model, without a second model.
 
     Raises:
-        ModelError: If the LoRA adapter changed the weights of the base model when it was made.
+        ModelError: If the LoRA adapter changed the weights of the base model when it was created.
     """
 
     def __init__(self, logp_model: LogpModel, adapter: Adapter) -> None:
-        self.peft_model: Any = logp_model.model
-        self.adapter = adapter
-        self.own_vision = _adapts_vision(logp_model)
+        super().__init__(logp_model, adapter)
         changed_by = changes_base_weights(self.peft_model)
         if changed_by is not None:
             problem = (
@@ -117,63 +146,17 @@ class LoraOff:
             remedy = "Set train.reference to auto, or pass the base model as ref_model"
             raise ModelError(Problem("train.reference", problem, remedy))
 
-    @torch.no_grad()
-    def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
-    ) -> Tensor:
-        """Return the log-probs [M] of the base model."""
-        shared = None if self.own_vision else images
-        with using_adapter(self.peft_model, None), _evaluating(policy):
-            return compute_logps(policy, self.adapter, batch, shared)
-
-
-class FrozenLora:
-    """The policy with another LoRA adapter, which does not train, on the same base model.
-
-    Args:
-        logp_model: The policy, a PEFT model inside.
-        adapter: Turns batches into forward inputs.
-        name: Name of the LoRA adapter to use.
-    """
-
-    def __init__(self, logp_model: LogpModel, adapter: Adapter, name: str) -> None:
-        self.peft_model: Any = logp_model.model
-        self.adapter = adapter
-        self.name = name
-        self.own_vision = _adapts_vision(logp_model)
-
-    @torch.no_grad()
-    def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
-    ) -> Tensor:
-        """Return the log-probs [M] with the frozen LoRA adapter."""
-        shared = None if self.own_vision else images
-        with using_adapter(self.peft_model, self.name), _evaluating(policy):
-            return compute_logps(policy, self.adapter, batch, shared)
-
-
-def build_reference(kind: ReferenceKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
-    """Return a reference with the current weights of the policy; call before the first step.
-
-    Args:
-        kind: See `resolve_kind`, which is applied to it.
-        logp_model: The policy, not yet prepared.
-        adapter: Turns batches into forward inputs.
-
-    Raises:
-        ModelError: If the kind does not fit the model.
-    """
-    return make_reference(resolve_kind(kind, logp_model), logp_model, adapter)
-
 
 def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
-    """Return a reference of a resolved kind; needs no values of weights to decide anything."""
+    """Return a reference of a resolved kind; does not need the values of the weights."""
     if kind == "lora_off":
         return LoraOff(logp_model, adapter)
     if kind == "frozen_lora":
         return FrozenLora(logp_model, adapter, copy_adapter(logp_model.model))
-    own_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
-    return FrozenCopy(_copy(logp_model), adapter, own_vision=own_vision)
+    separate_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
+    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}  # shared
+    copied = copy.deepcopy(logp_model, dict(frozen))
+    return FrozenCopy(copied, adapter, separate_vision=separate_vision)
 
 
 def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
@@ -181,10 +164,10 @@ def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:
 
     ``auto`` reproduces the policy before training in the cheapest way: the LoRA adapter switched
     off while it is exactly zero, else a frozen copy of the LoRA adapter, else a frozen copy that
-    shares every weight that does not train. It needs the values of the weights.
+    shares all frozen weights. The decision needs the values of the weights.
 
     Raises:
-        ModelError: If a kind was chosen that the model cannot have.
+        ModelError: If the chosen kind does not fit the model.
     """
     if kind == "none":
         problem = "the loss needs a reference and train.reference is 'none'"
@@ -208,10 +191,10 @@ def trains_adapter_only(logp_model: LogpModel) -> bool:
 
 
 def reference_digest(reference: Reference | None) -> str:
-    """Return a digest of what a run's reference has beside the base model.
+    """Return a digest of what a run's reference adds to the base model.
 
-    ``base`` means no adapter, or one that changes nothing; the weights of the base model itself
-    are not part of the digest. Call it before the weights are sharded.
+    ``base`` means no LoRA adapter, or one that changes nothing. The weights of the base model are
+    not part of the digest. Call it before the weights are sharded.
     """
     source = getattr(reference, "source", reference)
     if isinstance(source, FrozenLora):
@@ -227,16 +210,10 @@ def _digest_of(model: Any, name: str) -> str:
     return weights_fingerprint(tensors, describe_adapter(model, name))
 
 
-def _copy(logp_model: LogpModel) -> LogpModel:
-    """Return a copy that shares the weights that never change with the policy."""
-    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}
-    return copy.deepcopy(logp_model, dict(frozen))
-
-
 def _adapts_vision(logp_model: LogpModel) -> bool:
-    """Return whether an adapter changes anything between pixels and language model.
+    """Return whether an adapter changes the image features.
 
-    Then the image features of policy and reference differ, and must not be shared.
+    Then policy and reference must not share them.
     """
     if not logp_model.takes_features or not is_peft_model(logp_model.model):
         return False
@@ -257,12 +234,14 @@ def _check_lora_off(model: Any) -> None:
     """Raise ModelError if switching the LoRA adapter off does not give the base model."""
     where = "train.reference"
     if not is_peft_model(model):
-        problem = "train.reference is 'lora_off' and the model has no LoRA"
+        problem = "train.reference is 'lora_off' and the model has no LoRA adapter"
         raise ModelError(Problem(where, problem, "Add model.lora, or set it to frozen_copy"))
     outside = _trainable_outside_adapter(model)
     if outside:
         names = ", ".join(outside[:3]) + (", ..." if len(outside) > 3 else "")
-        problem = f"train.reference is 'lora_off' and weights outside the LoRA train ({names})"
+        problem = (
+            f"train.reference is 'lora_off' and other weights than the LoRA adapter train ({names})"
+        )
         remedy = (
             "Add their parts to model.lora.modules_to_save, freeze them, or set it to frozen_copy"
         )
@@ -276,7 +255,7 @@ def _check_lora_off(model: Any) -> None:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation for a while."""
+    """Set a module to evaluation mode inside the block."""
     training = module.training
     module.eval()
     try:

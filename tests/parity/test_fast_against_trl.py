@@ -1,7 +1,7 @@
-"""Packed rows, shared images and cached references give the loss and gradient of TRL's own step.
+"""Packed rows, shared images and cached references have the loss and gradient of TRL's step.
 
-Both sides get the same pairs and the same weights, moved away from the reference so that the loss
-says something. TRL runs every pair as two rows, and every one of them for itself.
+Both sides get the same pairs and weights, which differ from the reference so that the loss is not
+trivial. TRL runs every pair as two separate rows.
 """
 
 import itertools
@@ -17,8 +17,8 @@ from trainers import config
 
 from unidpo_mm import UniDPOTrainer
 
-# What TRL itself calls is not ours to repair.
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default::FutureWarning")]
+# warnings about calls of TRL
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default::FutureWarning")]
 
 Checkpoint = Callable[[str], Path]
 Step = tuple[float, dict[str, Tensor]]
@@ -32,17 +32,17 @@ SETTINGS: dict[str, Any] = {
     "max_steps": 1,
 }
 
-ANSWERS = ("The answer is 7.", "Two red squares", "Eight circles, is it?", "Nothing at all")
+RESPONSES = ("The answer is 7.", "Two red squares", "Eight circles, is it?", "Nothing at all")
 
 
-def groups(*, images: bool, answers: int) -> list[dict[str, Any]]:
-    """Prompts with ranked answers, as ours take them."""
+def groups(*, images: bool, responses: int) -> list[dict[str, Any]]:
+    """Prompts with ranked responses, as ours take them."""
     rows = []
     for number in range(2):
-        said = [f"{text} {'Hello ' * number}" for text in ANSWERS[:answers]]
+        texts = [f"{text} {'Hello ' * number}" for text in RESPONSES[:responses]]
         row: dict[str, Any] = {
             "prompt": [{"role": "user", "content": "What is shown? " * (2 + number)}],
-            "responses": [{"text": text, "score": float(-n)} for n, text in enumerate(said)],
+            "responses": [{"text": text, "score": float(-n)} for n, text in enumerate(texts)],
         }
         rows.append({**row, "images": [make_image(number)]} if images else row)
     return rows
@@ -90,13 +90,13 @@ def theirs(folder: Path, rows: list[dict[str, Any]], tmp_path: Path) -> Step:
     return one_step(trainer, trainer.model)
 
 
-def ours(folder: Path, rows: list[dict[str, Any]], tmp_path: Path, **given: Any) -> Step:
+def ours(folder: Path, rows: list[dict[str, Any]], tmp_path: Path, **settings_: Any) -> Step:
     settings = {
         **SETTINGS,
         "per_device_train_batch_size": len(as_pairs(rows)),
         "loss_type": "sigmoid",
         "freeze": [],
-        **given,
+        **settings_,
     }
     trainer = UniDPOTrainer(str(folder), config(tmp_path, **settings), train_dataset=rows)
     if settings.get("reference") == "cached":  # the first pass computes, the second one reads
@@ -109,23 +109,23 @@ def assert_same(left: Step, right: Step) -> None:
     assert relative_difference(left[1], right[1]) < 2e-5
 
 
-@pytest.mark.parametrize("answers", [2, 4])
+@pytest.mark.parametrize("responses", [2, 4])
 @pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
 def test_loss_and_gradient_are_trls(
     checkpoint: Checkpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     model_type: str,
-    answers: int,
+    responses: int,
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
-    folder, rows = checkpoint(model_type), groups(images=model_type != "llama", answers=answers)
+    folder, rows = checkpoint(model_type), groups(images=model_type != "llama", responses=responses)
     expected = theirs(folder, rows, tmp_path)
-    assert abs(expected[0] - 0.693) > 1e-3  # the weights were moved
+    assert abs(expected[0] - 0.693) > 1e-3  # the weights differ from the reference
     live = ours(folder, rows, tmp_path, layout="packed")
     assert_same(live, expected)
-    given = {"layout": "joined", "reference": "cached", "reference_build": "first_epoch"}
-    cached = ours(folder, rows, tmp_path, **given)
+    settings_ = {"layout": "joined", "reference": "cached", "reference_build": "first_epoch"}
+    cached = ours(folder, rows, tmp_path, **settings_)
     assert_same(cached, expected)
     other = ours(folder, rows, tmp_path, beta=0.11)
     with pytest.raises(AssertionError):

@@ -1,21 +1,23 @@
-"""Activation checkpointing that stays out of frozen parts, for as few layers as memory asks for.
+"""Activation checkpointing for as few layers as the activation memory requires.
 
-A checkpointed layer keeps its input and is computed twice, any other keeps all its activations
-until its backward pass. The last layers are the ones to spare: theirs are gone again when the first
-checkpointed layer is computed for the second time.
+A checkpointed layer keeps its input only and is computed twice; any other layer keeps all its
+activations until its backward pass. The last layers are the best ones not to checkpoint: their
+activations are freed before the first checkpointed layer is computed again. Frozen parts that need
+no backward pass are never checkpointed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..kernels.last_layer import decoder_layers
+
 __all__ = [
     "LayerMemory",
     "checkpoint_first",
-    "decoder_layers",
     "enable_checkpointing",
     "measure_layers",
 ]
@@ -23,11 +25,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """What the decoder's layers keep for the backward pass of one batch.
+    """The activations that the decoder layers keep for the backward pass of one batch.
 
     Attributes:
         tokens: Tokens of the batch, padding included.
-        kept: Bytes that each layer keeps, in their order.
+        kept: Bytes that each layer keeps, in the order of the layers.
         inputs: Bytes that a checkpointed layer keeps.
     """
 
@@ -36,29 +38,29 @@ class LayerMemory:
     inputs: int
 
     def layers_to_checkpoint(self, budget: int, *, tokens: int) -> int:
-        """Return how many of the first layers have to be checkpointed.
+        """Return how many of the first layers must be checkpointed.
 
         Args:
-            budget: Bytes that activations may take.
-            tokens: Tokens of the largest batch to come.
+            budget: Maximum bytes of activations.
+            tokens: Tokens of the largest expected batch.
         """
         scale = tokens / self.tokens
         counts = range(len(self.kept) + 1)
         return next((n for n in counts if self.needed(n) * scale <= budget), len(self.kept))
 
     def needed(self, count: int) -> int:
-        """Return the bytes that the layers take where the first `count` are checkpointed."""
-        spared = sum(self.kept[count:])
-        again = max(self.kept[:count], default=0)  # while a layer is computed again
-        return count * self.inputs + max(spared, again)
+        """Return the bytes of all layers if the first `count` are checkpointed."""
+        others = sum(self.kept[count:])
+        recomputed = max(self.kept[:count], default=0)  # one layer at a time
+        return count * self.inputs + max(others, recomputed)
 
 
 def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int) -> LayerMemory:
-    """Run a forward pass and counts what each layer of the decoder would keep; keeps nothing.
+    """Measure what each layer of the decoder would keep, by a forward pass that keeps nothing.
 
     Args:
         model: A transformers or PEFT model without checkpointing.
-        forward: Runs one batch through it, with gradients on.
+        forward: Runs one batch through it, with gradients enabled.
         tokens: Tokens of that batch.
     """
     meter = _Meter()
@@ -76,7 +78,7 @@ def measure_layers(model: nn.Module, forward: Callable[[], Tensor], tokens: int)
 
 
 class _Meter:
-    """Counts the storages that autograd keeps inside a layer, each once, weights left out."""
+    """A counter of the storages that autograd keeps inside a layer, except weights."""
 
     def __init__(self) -> None:
         self.kept: list[int] = []
@@ -86,7 +88,7 @@ class _Meter:
 
     def start(self, layer: nn.Module, args: Any, kwargs: Any) -> None:
         self._alive = {}
-        # asked now: FSDP gathers a layer's weights just before it runs
+        # not earlier: FSDP gathers the weights of a layer just before it runs
         self._weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
         first = args[0] if args else kwargs["hidden_states"]
         self.inputs = first.untyped_storage().nbytes()
@@ -98,67 +100,53 @@ class _Meter:
 
     def pack(self, tensor: Tensor) -> Tensor | None:
         if self._alive is None:
-            return tensor  # outside the layers little is kept, and a frozen head asks for it
-        place = tensor.untyped_storage().data_ptr()
-        if place not in self._weights:
-            self._alive[place] = tensor  # alive until the layer ends, so no other takes its place
+            return tensor  # little is kept outside the layers, and a frozen head needs it
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self._weights:
+            self._alive[address] = tensor  # kept until the layer ends, so the address stays unique
         return None
 
 
 def _unpack(tensor: Tensor | None) -> Tensor:
     if tensor is None:
-        raise RuntimeError("layers that are only measured have no backward pass")
+        raise RuntimeError("a measured forward pass has no backward pass")
     return tensor
 
 
 def checkpoint_first(model: nn.Module, count: int) -> None:
-    """Leaves checkpointing to the first `count` layers of the decoder; it must be enabled."""
+    """Restrict checkpointing, which must be enabled, to the first `count` layers of the decoder."""
     for number, layer in enumerate(decoder_layers(model)):
         layer.gradient_checkpointing = number < count
-
-
-def decoder_layers(model: nn.Module) -> Sequence[Any]:
-    """Return the layers of the decoder that can be checkpointed, in the order they run."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    inner: Any = getattr(model, "get_base_model", lambda: model)()
-    return [m for m in inner.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def enable_checkpointing(
     model: nn.Module, kwargs: Mapping[str, Any] | None = None, **options: Any
 ) -> None:
-    """Switch on checkpointing for the layers that gradients flow through, but the last one.
+    """Enable checkpointing of the layers that gradients flow through, except the last one.
 
-    The last layer would be computed again as soon as it was computed: what it keeps is needed at
-    once, and is gone before the next layer is computed again.
-
-    Layers before the first trainable weight need no backward pass, so checkpointing them would
-    only compute them twice; the hooks that make inputs require gradients, which would
-    back-propagate through a frozen vision tower for nothing, are never set: the non-reentrant
-    checkpoint does not need them.
+    The backward pass starts with the last layer, so checkpointing it would only compute it twice.
+    The same holds for layers before the first trainable weight, which have no backward pass. The
+    hooks that make inputs require gradients are never set: the non-reentrant checkpoint does not
+    need them, and they would cause a backward pass through a frozen vision tower.
 
     Args:
-        model: A transformers or PEFT model; its parameters already say what trains.
+        model: A transformers or PEFT model whose parameters already have their `requires_grad`.
         kwargs: Options of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
         **options: Further options of transformers' `activation_checkpointing_enable`.
     """
     inner: Any = getattr(model, "get_base_model", lambda: model)()
     settings = {**(kwargs or {}), "use_reentrant": False}
-    if hasattr(inner, "activation_checkpointing_enable"):
-        inner.activation_checkpointing_enable(activation_checkpointing_kwargs=settings, **options)
-    else:  # older transformers
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    inner.activation_checkpointing_enable(activation_checkpointing_kwargs=settings, **options)
     inner.disable_input_require_grads()
     for layer in (*_layers_without_backward(inner), *decoder_layers(inner)[-1:]):
         layer.gradient_checkpointing = False
 
 
 def _layers_without_backward(model: Any) -> Iterator[nn.Module]:
-    """Yield what can checkpoint, beside the decoder, and comes before the first trainable weight.
+    """Yield modules outside the decoder that can be checkpointed and precede all trainable weights.
 
-    A tower's layers are looked at one by one: in some models the projector, which may train, is
-    the last piece of the tower. Modules are registered in the order in which they run.
+    Modules of a tower are examined one by one, in the order they are registered and run: in some
+    models the projector, which may train, is the last module of the tower.
     """
     base, decoder = getattr(model, model.base_model_prefix, model), model.get_decoder()
     if decoder is base:
@@ -169,4 +157,4 @@ def _layers_without_backward(model: Any) -> Iterator[nn.Module]:
             if not any(inside) and hasattr(module, "gradient_checkpointing"):
                 yield module
             if any(inside) and not any(True for _ in module.children()):
-                break  # gradients flow through everything that comes later
+                break  # gradients flow through all later modules

@@ -1,4 +1,4 @@
-"""The packed layout says what the plain one says: log-probabilities, losses and gradients."""
+"""Packed and joined rows equal plain rows in log-probs and gradients."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,10 +19,11 @@ from builders import (
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
-from unidpo_mm.modeling import packing, scoring
+from unidpo_mm.kernels import packing
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.modeling.logprobs import sequence_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import GroupBatch
 
@@ -38,7 +39,7 @@ OTHER_TYPES = (
     "gpt_neox",
     "starcoder2",
 )
-"""Decoders with sliding windows, mixed layers, or other norms and heads."""
+"""Decoders with sliding windows, several kinds of layers, or other norms and heads."""
 
 
 def batches(
@@ -47,14 +48,14 @@ def batches(
     groups = encoded(loaded, rows)
     pad = loaded.adapter.pad_token_id
     plain, shared = (
-        collate(groups, pad_token_id=pad, padding_side=side, layout=one)
-        for one in ("plain", layout)
+        collate(groups, pad_token_id=pad, padding_side=side, layout=name)
+        for name in ("plain", layout)
     )
     return plain, shared
 
 
-def scored(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log-probabilities and the gradients of a weighted sum of them."""
+def logps_and_gradients(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return log-probs and the gradients of a weighted sum of them."""
     loaded.model.zero_grad()
     logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     weight = torch.linspace(-1, 2, logps.numel())
@@ -75,11 +76,12 @@ def test_shared_prompts_change_nothing(
     rows = mixed_rows(images=model_type in IMAGE_TYPES)
     plain, packed = batches(loaded, rows, side=side, layout=layout)
     assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
-    (one, grads), (other, packed_grads) = scored(loaded, plain), scored(loaded, packed)
-    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+    plain_logps, grads = logps_and_gradients(loaded, plain)
+    packed_logps, packed_grads = logps_and_gradients(loaded, packed)
+    torch.testing.assert_close(packed_logps, plain_logps, rtol=0, atol=1e-5)
     assert relative_difference(grads, packed_grads) < 2e-5
-    sums = [sequence_logps(logps, batch).sum for logps, batch in ((one, plain), (other, packed))]
-    torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-4)
+    sums = sequence_logps(plain_logps, plain).sum
+    torch.testing.assert_close(sequence_logps(packed_logps, packed).sum, sums, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["packed", "joined"])
@@ -92,10 +94,10 @@ def test_shared_prompts_change_nothing_for_other_decoders(
     enable_packing(loaded.model)
     plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
     with torch.no_grad():
-        one, other = (
+        plain_logps, packed_logps = (
             compute_logps(logp_model_of(loaded), loaded.adapter, b) for b in (plain, packed)
         )
-    torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+    torch.testing.assert_close(packed_logps, plain_logps, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2_vl", "llava"])
@@ -107,7 +109,7 @@ def test_sums_in_double_precision_agree_to_ten_digits(
     enable_packing(loaded.model)
     rows = mixed_rows(images=model_type in IMAGE_TYPES)
     for layout in ("packed", "joined"):
-        found = []
+        sums = []
         for batch in batches(loaded, rows, layout=layout):
             pixels = {
                 name: tensor.double() if tensor.is_floating_point() else tensor
@@ -117,11 +119,11 @@ def test_sums_in_double_precision_agree_to_ten_digits(
             with torch.no_grad():
                 logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
             assert logps.dtype == torch.float64
-            found.append(sequence_logps(logps, batch).sum)
-        torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
+            sums.append(sequence_logps(logps, batch).sum)
+        torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-10)
 
 
-def test_joined_rows_hold_no_padding(checkpoint: Checkpoint) -> None:
+def test_joined_rows_have_no_padding(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     rows = mixed_rows(images=True)
     _, joined = batches(loaded, rows, layout="joined")
@@ -142,54 +144,54 @@ def test_images_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
 
 
 def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
-    """Take all groups of a joined row for the prompt of the first; the model's positions stay."""
+    """Return a packing in which all groups of a joined row are the prompt of the first one."""
     later = row_position.clamp(min=1)
     later[0, 0] = 0
     return packing.Packing(segment.clamp(max=0), later)
 
 
 @pytest.mark.parametrize(
-    "mistake", ["a branch sees another", "packed positions", "a group sees another"]
+    "mistake", ["branch attends to branch", "packed positions", "group attends to group"]
 )
-@pytest.mark.parametrize("model_type", ["llama", "mistral"])  # in pieces, and by a mask
-def test_a_mistake_in_the_layout_shows(
+@pytest.mark.parametrize("model_type", ["llama", "mistral"])  # in pieces and with a mask
+def test_a_mistake_in_the_layout_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str, model_type: str
 ) -> None:
     sizes = {"sliding_window": 64} if model_type == "mistral" else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
-    layout = "joined" if mistake == "a group sees another" else "packed"
+    layout = "joined" if mistake == "group attends to group" else "packed"
     plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
-    if mistake == "a group sees another":
-        monkeypatch.setattr(scoring, "Packing", as_one_prompt)
-    elif mistake == "a branch sees another":
-        everything = packing.Packing.rule
+    if mistake == "group attends to group":
+        monkeypatch.setattr(logp_model, "Packing", as_one_prompt)
+    elif mistake == "branch attends to branch":
+        mask_function = packing.Packing.mask_function
 
-        def leaky(self: Any, own: Any) -> Any:
-            return packing.Packing(self.segment.clamp(max=1), self.row_position).rule_(own)
+        def leaky(self: Any, model_rule: Any) -> Any:
+            merged = packing.Packing(self.segment.clamp(max=1), self.row_position)
+            return mask_function(merged, model_rule)
 
-        monkeypatch.setattr(packing.Packing, "rule_", everything, raising=False)
-        monkeypatch.setattr(packing.Packing, "rule", leaky)
+        monkeypatch.setattr(packing.Packing, "mask_function", leaky)
         spans = packing.group_spans
         monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     else:
         width = packed.row_position.shape[1]
         packed.row_position.copy_(torch.arange(width).expand_as(packed.row_position))
     with torch.no_grad():
-        one, other = (
+        right, wrong = (
             compute_logps(logp_model_of(loaded), loaded.adapter, b) for b in (plain, packed)
         )
-    assert (one - other).abs().max() > 1e-4  # ten times what the layouts may differ
+    assert (right - wrong).abs().max() > 1e-4  # ten times the allowed difference
 
 
-def test_plain_rows_and_generation_are_left_as_they_were(checkpoint: Checkpoint) -> None:
+def test_plain_rows_and_generation_do_not_change(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     plain, _ = batches(loaded, mixed_rows(images=False))
     ids = plain.token_inputs["input_ids"][:1, :5]
     with torch.no_grad():
         before = compute_logps(logp_model_of(loaded), loaded.adapter, plain)
-        said = loaded.model.generate(ids, max_new_tokens=4, do_sample=False)
+        generated = loaded.model.generate(ids, max_new_tokens=4, do_sample=False)
         enable_packing(loaded.model)
         enable_packing(loaded.model)  # a second call changes nothing
         assert torch.equal(compute_logps(logp_model_of(loaded), loaded.adapter, plain), before)
-        assert torch.equal(loaded.model.generate(ids, max_new_tokens=4, do_sample=False), said)
+        assert torch.equal(loaded.model.generate(ids, max_new_tokens=4, do_sample=False), generated)

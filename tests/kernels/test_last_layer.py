@@ -1,4 +1,4 @@
-"""The last layer runs for what is read, and gives what it gave; `test_packing.py` has the rest."""
+"""The last layer runs for the used positions only; `test_packing.py` compares its results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +10,11 @@ from builders import encoded, load_tiny, logp_model_of, mixed_rows, relative_dif
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
-from unidpo_mm.modeling import last_layer
-from unidpo_mm.modeling.branch_attention import GroupSpan
+from unidpo_mm.kernels import last_layer
+from unidpo_mm.kernels.branch_attention import GroupSpan
+from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.packing import enable_packing
 from unidpo_mm.modeling.parts import LoraSettings, add_lora
 from unidpo_mm.records import GroupBatch
 
@@ -28,7 +28,7 @@ def packed(loaded: LoadedModel, *, images: bool, side: Any = "right") -> GroupBa
 
 
 def positions_run(loaded: LoadedModel, batch: GroupBatch, logp_model: LogpModel) -> dict[str, int]:
-    """Return how many positions each linear layer of the last decoder layer ran for."""
+    """Return the number of positions that each linear layer of the last layer ran for."""
     counted: dict[str, int] = {}
     handles = []
     for name, module in loaded.model.get_decoder().layers[-1].named_modules():  # type: ignore[operator]
@@ -46,35 +46,33 @@ def positions_run(loaded: LoadedModel, batch: GroupBatch, logp_model: LogpModel)
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
-def test_prompts_give_keys_and_values_alone(
+def test_only_keys_and_values_are_computed_for_prompts(
     checkpoint: Checkpoint, model_type: str, side: str
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
     enable_packing(loaded.model)
     batch = packed(loaded, images=model_type != "llama", side=side)
-    found = positions_run(loaded, batch, logp_model_of(loaded))
-    everything = batch.token_inputs["input_ids"].numel()
-    answers = int((batch.segment > 0).sum())
-    read = answers + len(batch.segment)  # of every prompt the last token
-    assert read < everything / 2
-    for name, positions in found.items():
-        expected = everything if name.endswith(("k_proj", "v_proj")) else read
-        assert positions == expected, name
+    positions = positions_run(loaded, batch, logp_model_of(loaded))
+    total = batch.token_inputs["input_ids"].numel()
+    used = int((batch.segment > 0).sum()) + len(batch.segment)  # the last token of every prompt
+    assert used < total / 2
+    for name, count in positions.items():
+        assert count == (total if name.endswith(("k_proj", "v_proj")) else used), name
 
 
-def test_a_lora_inside_runs_for_what_is_read(checkpoint: Checkpoint) -> None:
+def test_a_lora_adapter_runs_for_the_used_positions(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     model = add_lora(loaded.model, loaded.family, LoraSettings(r=2))
     enable_packing(loaded.model)
     batch = packed(loaded, images=False)
-    found = positions_run(loaded, batch, LogpModel(model))
-    read = int((batch.segment > 0).sum()) + len(batch.segment)
-    assert found["self_attn.q_proj.lora_A.default"] == read
-    assert found["mlp.down_proj.lora_B.default"] == read
+    positions = positions_run(loaded, batch, LogpModel(model))
+    used = int((batch.segment > 0).sum()) + len(batch.segment)
+    assert positions["self_attn.q_proj.lora_A.default"] == used
+    assert positions["mlp.down_proj.lora_B.default"] == used
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "llava", "qwen2_vl"])
-def test_a_checkpointed_last_layer_is_the_same_the_second_time(
+def test_the_recomputation_of_a_checkpointed_last_layer_is_the_same(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
     grads = []
@@ -92,20 +90,22 @@ def test_a_checkpointed_last_layer_is_the_same_the_second_time(
     assert relative_difference(*grads) < 1e-6
 
 
-def test_a_position_too_few_shows(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_position_is_detected(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = load_tiny(checkpoint("llama"))
     enable_packing(loaded.model)
     batch = packed(loaded, images=False)
     with torch.no_grad():
         right = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
-        own = last_layer._positions_read
+        used_positions = last_layer._used_positions
 
         def without_the_prompt(spans: Tensor, width: int) -> Tensor:
             lines = [
-                s._replace(unread=s.prompt).as_line(spans.shape[1]) for s in GroupSpan.of(spans)
+                s._replace(unused=s.prompt).as_line(spans.shape[1]) for s in GroupSpan.of(spans)
             ]
-            return own(torch.tensor(lines), width)
+            return used_positions(torch.tensor(lines), width)
 
-        monkeypatch.setattr(last_layer, "_positions_read", without_the_prompt)
+        monkeypatch.setattr(last_layer, "_used_positions", without_the_prompt)
         wrong = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     assert (right - wrong).abs().max() > 1e-3

@@ -1,0 +1,128 @@
+"""What the processes of a run agree on; the only module that calls `torch.distributed`.
+
+Every function here is collective: all processes call it, in the same order, or the run hangs. In a
+run of one process each returns its argument and communicates nothing.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UniDPOError
+
+__all__ = [
+    "barrier",
+    "errors_shared",
+    "gather_entries",
+    "gather_objects",
+    "maximum",
+    "partial_state_loading",
+    "sum_in_place",
+    "true_everywhere",
+]
+
+
+def true_everywhere(condition: bool, device: torch.device) -> bool:
+    """Return whether a condition holds on every process."""
+    if not _is_distributed():
+        return condition
+    result = torch.tensor(int(condition), device=device)
+    torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MIN)
+    return bool(result)
+
+
+def maximum(values: Sequence[int]) -> list[int]:
+    """Return the maximum of each value over all processes, without waiting for an accelerator.
+
+    Args:
+        values: The same number of values on every process.
+    """
+    if not _is_distributed():
+        return list(values)
+    result = torch.tensor(list(values))
+    torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX, group=_host_group())
+    return [int(value) for value in result]
+
+
+def sum_in_place(tensor: Tensor) -> None:
+    """Replace a tensor by its sum over all processes."""
+    if _is_distributed():
+        torch.distributed.all_reduce(tensor)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the value of every process, in the order of their ranks."""
+    if not _is_distributed():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value, group=_host_group())
+    return values
+
+
+def gather_entries(entries: dict[str, Tensor]) -> Sequence[dict[str, Tensor]]:
+    """Return the entries of every process on the process of each machine that writes them.
+
+    The other processes of a machine get nothing. Tensors arrive in float32 on the CPU.
+    """
+    entries = {key: logps.float().cpu() for key, logps in entries.items()}
+    if not _is_distributed():
+        return [entries]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, entries)
+    return gathered if torch.distributed.get_node_local_rank(fallback_rank=0) == 0 else []
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if _is_distributed():
+        torch.distributed.barrier(group=_host_group())
+
+
+@contextlib.contextmanager
+def errors_shared() -> Iterator[None]:
+    """Raise an error of any process on all of them, so that none waits for another forever.
+
+    The body must not call anything collective after the point at which a process may fail alone.
+    """
+    error: UniDPOError | None = None
+    try:
+        yield
+    except UniDPOError as caught:
+        error = caught
+    errors = [other for other in gather_objects(error) if other is not None]
+    if errors:
+        raise error or errors[0]
+
+
+@contextlib.contextmanager
+def partial_state_loading() -> Iterator[None]:
+    """Let sharded checkpoints lack the optimizer state of weights that never got a gradient.
+
+    torch refuses to load the state of the other weights otherwise.
+    """
+    from torch.distributed.checkpoint import default_planner
+
+    original = default_planner.DefaultLoadPlanner
+    planner = functools.partial(original, allow_partial_load=True)
+    default_planner.DefaultLoadPlanner = planner  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        default_planner.DefaultLoadPlanner = original  # type: ignore[misc]
+
+
+@cache
+def _host_group() -> Any:
+    """Return a group that communicates through host memory; `None` for the default group."""
+    if torch.distributed.get_backend() == "gloo":
+        return None
+    return torch.distributed.new_group(backend="gloo")
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,0 +1,120 @@
+"""The last decoder layer, computed only at the positions whose output is used.
+
+Log-probs are read off the last prompt token and the responses. What the last layer computes for
+earlier prompt tokens is never used, except for their keys and values. So everything in that layer
+that works position by position (queries, output projection, feed-forward) runs for the used
+positions only, and the others become zeros. In rows that are mostly image tokens this saves most of
+a layer.
+
+It applies to packed rows of plain causal layers, where `group_spans` takes the place of the mask. A
+checkpointed layer is computed a second time without its own hooks. Therefore the information about
+unused positions travels in that mask argument, where the hooks of the inner modules find it in both
+computations.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .branch_attention import GroupSpan, are_spans
+
+__all__ = ["decoder_layers", "skip_unused_positions"]
+
+ATTENTION = "self_attn"
+"""The module of a layer that receives the mask, by its name in transformers."""
+
+POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
+"""Modules that work position by position, inside attention or after it; a layer may lack some."""
+
+
+def decoder_layers(model: nn.Module) -> Sequence[Any]:
+    """Return the layers of the decoder that can be checkpointed, in the order they run."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    inner: Any = getattr(model, "get_base_model", lambda: model)()
+    return [m for m in inner.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+def skip_unused_positions(model: Any) -> None:
+    """Let the last layer of a transformers model skip unused positions of packed rows.
+
+    Args:
+        model: A model without PEFT around it; LoRA matrices may be inside.
+    """
+    layers = decoder_layers(model)
+    modules = dict(layers[-1].named_modules()) if layers else {}
+    if ATTENTION not in modules:
+        return
+    hooks = _Hooks()
+    layers[-1].register_forward_pre_hook(hooks.mark_unused, with_kwargs=True)
+    layers[-1].register_forward_hook(hooks.reset)
+    modules[ATTENTION].register_forward_pre_hook(hooks.read_mask, with_kwargs=True)
+    for name in POSITION_WISE:
+        if name in modules:
+            modules[name].register_forward_pre_hook(hooks.gather)
+            modules[name].register_forward_hook(hooks.scatter)
+
+
+class _Hooks:
+    """The hooks of one layer, which share the used positions of the current batch."""
+
+    def __init__(self) -> None:
+        self._used: Tensor | None = None
+        self._shape: tuple[int, int] = (0, 0)
+
+    def mark_unused(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Mark all prompt tokens but the last one as unused, in the mask argument."""
+        self._used = None
+        mask = kwargs.get("attention_mask")
+        if mask is None or not are_spans(mask):
+            return None
+        spans = [span._replace(unused=span.prompt - 1) for span in GroupSpan.of(mask)]
+        lines = mask.new_tensor([span.as_line(mask.shape[1]) for span in spans])
+        return args, {**kwargs, "attention_mask": lines}
+
+    def reset(self, layer: nn.Module, args: Any, output: Any) -> None:
+        """Forget the positions of this batch."""
+        self._used = None
+
+    def read_mask(
+        self, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Read the used positions from the mask argument, also in a recomputation."""
+        mask = kwargs.get("attention_mask")
+        if mask is None or not are_spans(mask):
+            self._used = None
+            return
+        hidden = args[0] if args else kwargs["hidden_states"]
+        self._shape = hidden.shape[:2]
+        self._used = _used_positions(mask, hidden.shape[1]).to(hidden.device)
+
+    def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Replace the input [B, T, D] by its used positions, [1, R, D]."""
+        if self._used is None:
+            return None
+        return (args[0].flatten(0, 1)[self._used].unsqueeze(0), *args[1:])
+
+    def scatter(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Put the output back to its positions, [B, T, D]; routers may return more than that."""
+        if self._used is None:
+            return None
+        if isinstance(output, tuple):
+            return (self.scatter(module, args, output[0]), *output[1:])
+        rows, width = self._shape
+        wide: Tensor = output.new_zeros(rows * width, output.shape[-1])
+        wide = wide.index_copy(0, self._used, output[0])
+        return wide.view(rows, width, -1)
+
+
+def _used_positions(spans: Tensor, width: int) -> Tensor:
+    """Return the indices into [B * T] of the positions whose output is used."""
+    return torch.cat(
+        [
+            span.row * width + torch.arange(span.first + span.unused, span.end)
+            for span in GroupSpan.of(spans)
+        ]
+    )

@@ -1,0 +1,143 @@
+"""The log-prob head: log-probs of response tokens without the logits of all positions.
+
+Preference losses need the log-prob of each response token, a single number per position, while the
+output head computes a logit for every token of the vocabulary. The logits of a batch, [B, T, V],
+are often its largest tensor. Here hidden states of the response positions go through the head in
+chunks, so that only [chunk, V] logits exist at a time, and none are kept for the backward pass.
+This module imports torch alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from ..records import GroupBatch, SequenceLogps
+
+__all__ = ["LogitTransform", "sequence_logps", "token_logps"]
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """What a model does to its logits between output head and softmax.
+
+    Attributes:
+        scale: Factor on the logits.
+        softcap: Bound of a smooth cap, `cap * tanh(logits / cap)`; `None` for no cap.
+    """
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return the transformed logits in the same shape."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def token_logps(
+    hidden_MD: Tensor,
+    target_ids_M: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    transform: LogitTransform | None = None,
+    chunk_size: int = 512,
+) -> Tensor:
+    """Return the log-prob of each target token under the hidden state that predicts it.
+
+    No logits are kept for the backward pass. If the head is frozen, the gradient of the hidden
+    states is computed together with the log-probs, at the cost of two products with the head's
+    weights; if it trains, the logits of a chunk are computed again, at the cost of four.
+
+    Args:
+        hidden_MD: Hidden states of the predicting positions, contiguous, [M, D].
+        target_ids_M: The predicted tokens, [M].
+        head: The model's output head, [*, D] -> [*, V].
+        transform: What the model does to its logits; `None` for nothing.
+        chunk_size: Number of positions whose logits exist at a time.
+
+    Returns:
+        [M] in float32, or float64 if the head computes in float64.
+    """
+    transform = transform or LogitTransform()
+
+    def chunk_logits(hidden: Tensor) -> Tensor:
+        logits = head(hidden)
+        return transform(logits if logits.dtype == torch.float64 else logits.float())
+
+    def chunk_logps(hidden: Tensor, target_ids: Tensor) -> Tensor:
+        return _select(F.log_softmax(chunk_logits(hidden), dim=-1), target_ids)
+
+    if not torch.is_grad_enabled():
+        compute = chunk_logps
+    elif _trains(head, hidden_MD):
+        compute = partial(checkpoint, chunk_logps, use_reentrant=False)
+    else:
+        compute = partial(_FrozenHeadLogps.apply, chunk_logits)
+    chunks = zip(hidden_MD.split(chunk_size), target_ids_M.split(chunk_size), strict=True)
+    return torch.cat([compute(hidden, target_ids) for hidden, target_ids in chunks])
+
+
+def _select(logps_CV: Tensor, target_ids_C: Tensor) -> Tensor:
+    return logps_CV.gather(-1, target_ids_C.unsqueeze(-1)).squeeze(-1)
+
+
+def _trains(head: Callable[[Tensor], Tensor], hidden_MD: Tensor) -> bool:
+    """Return whether the head itself needs gradients, however it is wrapped."""
+    return head(hidden_MD[:1].detach()).requires_grad
+
+
+class _FrozenHeadLogps(torch.autograd.Function):
+    """Log-probs under a frozen head, whose gradient is computed in the forward pass.
+
+    Each log-prob depends on one hidden state, so the gradient of their sum holds the gradient of
+    each, [M, D], and the backward pass only scales it. The gradient of a log-prob with respect to
+    the logits is the one-hot vector of the target minus the probabilities; it reuses the memory of
+    the log-probs.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, chunk_logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
+    ) -> Tensor:
+        with torch.enable_grad():
+            leaf = hidden.detach().requires_grad_()
+            logits = chunk_logits(leaf)
+        all_logps = F.log_softmax(logits.detach(), dim=-1)
+        logps = _select(all_logps, targets)
+        logits_gradient = all_logps.exp_().neg_()
+        logits_gradient[torch.arange(len(targets), device=targets.device), targets] += 1
+        (gradient,) = torch.autograd.grad(logits, leaf, logits_gradient)
+        ctx.save_for_backward(gradient)
+        return logps
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return None, (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None
+
+
+def sequence_logps(token_logps_M: Tensor, batch: GroupBatch) -> SequenceLogps:
+    """Sum token log-probs per response.
+
+    The sums are in float64, because a float32 sum over hundreds of tokens moves the loss in its
+    fourth digit; they are in float32 only on devices without float64.
+
+    Args:
+        token_logps_M: [M], in the order of the batch's targets.
+        batch: The batch they belong to.
+    """
+    dtype = torch.float32 if token_logps_M.device.type == "mps" else torch.float64
+    sums = torch.zeros(batch.num_responses, dtype=dtype, device=token_logps_M.device)
+    sums = sums.index_add(0, batch.response, token_logps_M.to(dtype))
+    return SequenceLogps(sums, batch.lengths.to(dtype), batch.response_rows)
