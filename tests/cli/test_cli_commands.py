@@ -19,7 +19,7 @@ COMMANDS = {
     "train": {"--check", "--help"},
     "list": {"--help"},
     "sweep": {"--out", "--seeds", "--help"},
-    "migrate": {"--out", "--help"},
+    "migrate": {"--output", "--help"},
     "merge": {"--output", "--dtype", "--base", "--help"},
 }
 """The permitted flags of each command of the core; a new one is a conscious change."""

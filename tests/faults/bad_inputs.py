@@ -995,7 +995,7 @@ COMMANDS = [
             "recipe: WORLD/recipe.yaml\nseeds: [0]\narms: {a: [data.eval_fraction=0.5]}\n",
         ),
     ),
-    command("migrate without a file", "migrate", "FILE", "for help"),
+    command("migrate without a file", "migrate", "CONFIG", "for help"),
     command("migrate absent file", "migrate absent.yaml", "absent.yaml"),
     command("migrate a directory", "migrate WORLD/model", "model"),
     command(
@@ -1005,14 +1005,14 @@ COMMANDS = [
     command("migrate a list", "migrate HERE/x.yaml", "x.yaml", prepare=write("x.yaml", "- a\n")),
     command(
         "migrate onto a file",
-        "migrate WORLD/factory.yaml --out WORLD/recipe.yaml",
-        "--out",
+        "migrate WORLD/factory.yaml --output WORLD/recipe.yaml",
+        "--output",
         "recipe.yaml",
     ),
     command(
         "migrate into an absent directory",
-        "migrate WORLD/factory.yaml --out absent/recipe.yaml",
-        "--out",
+        "migrate WORLD/factory.yaml --output absent/recipe.yaml",
+        "--output",
         "absent",
     ),
     command("list nothing", "list", "for help"),
