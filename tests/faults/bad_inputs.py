@@ -1086,13 +1086,22 @@ COMMANDS = [
     command("cache unknown command", "cache clean", "clean", "for help"),
     command("cache prune negative", "cache prune --days -1", "--days"),
     command(
-        "cache info of a file", "cache info --folder WORLD/pairs.jsonl", "--folder", "pairs.jsonl"
+        "cache info of a file",
+        "cache info --directory WORLD/pairs.jsonl",
+        "--directory",
+        "pairs.jsonl",
     ),
     command(
-        "cache verify of an absent directory", "cache verify --folder absent", "--folder", "absent"
+        "cache verify of an absent directory",
+        "cache verify --directory absent",
+        "--directory",
+        "absent",
     ),
     command(
-        "cache prune of a file", "cache prune --folder WORLD/pairs.jsonl", "--folder", "pairs.jsonl"
+        "cache prune of a file",
+        "cache prune --directory WORLD/pairs.jsonl",
+        "--directory",
+        "pairs.jsonl",
     ),
     command("eval unknown command", "eval rum", "rum", "for help"),
     command("eval run without data", "eval run WORLD/model", "--data", "for help"),
