@@ -18,7 +18,7 @@ from unidpo_mm.recipe import Recipe
 COMMANDS = {
     "train": {"--check", "--help"},
     "list": {"--help"},
-    "sweep": {"--out", "--seeds", "--help"},
+    "sweep": {"--output", "--seeds", "--dry-run", "--help"},
     "migrate": {"--output", "--help"},
     "merge": {"--output", "--dtype", "--base", "--help"},
 }

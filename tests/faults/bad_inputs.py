@@ -986,9 +986,9 @@ COMMANDS = [
         ),
     ),
     command(
-        "sweep out is a file",
-        "sweep HERE/sweep.yaml --out HERE/sweep.yaml",
-        "--out",
+        "sweep output is a file",
+        "sweep HERE/sweep.yaml --output HERE/sweep.yaml",
+        "--output",
         "is a file",
         prepare=write(
             "sweep.yaml",
