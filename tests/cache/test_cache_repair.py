@@ -96,8 +96,8 @@ def test_verified_stores_can_be_opened_and_return_no_wrong_values(
     output = run("cache", "verify")
     assert any(word in output for word in ("removed", "kept", "intact")), output
     store = ReferenceStore(NAME, {})
-    read = store.get(list(values))
-    assert all(torch.equal(read[key], values[key]) for key in read)
+    result = store.get(list(values))
+    assert all(torch.equal(result[key], values[key]) for key in result)
     store.put(values)
     assert len(store.get(list(values))) == COUNT
     store.close()
@@ -109,7 +109,7 @@ def test_readable_entries_are_kept(tmp_path: Path) -> None:
     DAMAGES["a page in the middle"](path)
     result = verify_store(path)
     assert result.action == "repaired"
-    assert COUNT // 2 < (result.kept or 0) < COUNT
+    assert COUNT // 2 < (result.intact or 0) < COUNT
     assert "tiny" in run("cache", "info", "--directory", str(tmp_path))
     assert not list(path.parent.glob("*.repaired*"))
 
@@ -158,9 +158,9 @@ def test_damaged_features_are_removed_and_never_returned(
     (store.directory / "cut.safetensors").write_bytes(b"12")
     (store.directory / "directory.safetensors").mkdir()
     assert store.get("flipped") is store.get("cut") is store.get("directory") is None
-    read = store.get("good")
-    assert read is not None
-    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    result = store.get("good")
+    assert result is not None
+    assert all(torch.equal(result[name], tensors[name]) for name in tensors)
     assert "1 entry intact, 3 damaged" in run("cache", "verify", "--dry-run")
     assert len(list(store.directory.iterdir())) == 4
     assert "1 entry kept, 3 removed" in run("cache", "verify")

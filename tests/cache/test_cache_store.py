@@ -28,13 +28,13 @@ def entries(count: int, *, offset: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
-    store, written = store_in(tmp_path), entries(1200)
-    store.put(written)
-    read = store.get([*written, "unknown"])
-    assert read.keys() == written.keys()
-    assert all(torch.equal(read[key], written[key]) for key in written)
+    store, values = store_in(tmp_path), entries(1200)
+    store.put(values)
+    result = store.get([*values, "unknown"])
+    assert result.keys() == values.keys()
+    assert all(torch.equal(result[key], values[key]) for key in values)
     assert len(store_in(tmp_path)) == 1200  # as another process sees it
-    assert not store_in(tmp_path, "b" * 64).get(list(written))
+    assert not store_in(tmp_path, "b" * 64).get(list(values))
 
 
 WRITER = """
@@ -71,9 +71,9 @@ def test_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     count = len(store)
     assert count >= 20
-    read = store.get([f"one-{n}" for n in range(count)])
-    assert len(read) == count
-    assert all(len(logps) == 50 for logps in read.values())
+    result = store.get([f"one-{n}" for n in range(count)])
+    assert len(result) == count
+    assert all(len(logps) == 50 for logps in result.values())
     store.put(entries(3))  # the next process can write
     assert len(store) == count + 3
 

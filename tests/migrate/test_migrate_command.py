@@ -147,14 +147,14 @@ def test_comments_are_on_their_lines() -> None:
 
 
 def test_page_has_the_tables_of_the_code() -> None:
-    written = PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     command = "python -m unidpo_mm.migrate.page docs/migrating.md"
-    assert updated_page(written) == written, f"run {command}"
-    changed = written.replace("| `pref_beta` | `0.1` |", "| `pref_beta` | `0.2` |")
-    assert changed != written
-    assert updated_page(changed) == written
+    assert updated_page(page) == page, f"run {command}"
+    changed = page.replace("| `pref_beta` | `0.1` |", "| `pref_beta` | `0.2` |")
+    assert changed != page
+    assert updated_page(changed) == page
     with pytest.raises(ValueError, match="no place for the table 'TRL'"):
-        updated_page(written.replace("<!-- table: TRL -->", ""))
+        updated_page(page.replace("<!-- table: TRL -->", ""))
 
 
 def test_commands_of_the_page_exist() -> None:

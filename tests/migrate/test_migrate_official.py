@@ -103,11 +103,15 @@ def test_text_configuration_has_the_released_settings(directory: Path) -> None:
     assert recipe.data.sources[0].split == "train"
     assert recipe.data.eval_sources == ()
     assert recipe.train.reference == "auto"
-    stated = recipe.train.arguments
-    assert (stated["learning_rate"], stated["warmup_steps"], stated["seed"]) == (2e-6, 0.1, 42)
-    assert stated["activation_checkpointing"] is True
-    assert stated["activation_checkpointing_kwargs"] == {"use_reentrant": False}
-    assert stated["eval_strategy"] == "no"
+    arguments = recipe.train.arguments
+    assert (arguments["learning_rate"], arguments["warmup_steps"], arguments["seed"]) == (
+        2e-6,
+        0.1,
+        42,
+    )
+    assert arguments["activation_checkpointing"] is True
+    assert arguments["activation_checkpointing_kwargs"] == {"use_reentrant": False}
+    assert arguments["eval_strategy"] == "no"
     assert set(notes) == {
         "preprocessing_num_workers",
         "max_samples",

@@ -149,24 +149,24 @@ def verify_features(cache: Path | None = None, *, dry_run: bool = False) -> Iter
             yield StoreCheck(
                 path=path,
                 kind="features",
-                kept=0,
-                removed=None,
+                intact=0,
+                damaged=None,
                 action="damaged" if dry_run else "removed",
                 reason="not a directory",
             )
             continue
-        kept = removed = 0
+        intact = damaged = 0
         for file in sorted(path.iterdir()):
             if file.suffix == SUFFIX and _read(file) is not None:
-                kept += 1
+                intact += 1
             elif file.suffix == SUFFIX or _is_abandoned(file):
-                removed += dry_run or _remove(file)
+                damaged += dry_run or _remove(file)
         yield StoreCheck(
             path=path,
             kind="features",
-            kept=kept,
-            removed=removed,
-            action="intact" if not removed else "damaged" if dry_run else "repaired",
+            intact=intact,
+            damaged=damaged,
+            action="intact" if not damaged else "damaged" if dry_run else "repaired",
         )
 
 

@@ -167,8 +167,8 @@ def verify_store(path: Path, *, dry_run: bool = False) -> StoreCheck:
         return _check(path, "damaged", reason=str(cause)) if dry_run else _repair(path, str(cause))
     if dry_run:
         action: Literal["intact", "damaged"] = "damaged" if damaged else "intact"
-        return _check(path, action, kept=count - len(damaged), removed=len(damaged))
-    return _check(path, "repaired" if damaged else "intact", kept=count, removed=len(damaged))
+        return _check(path, action, intact=count - len(damaged), damaged=len(damaged))
+    return _check(path, "repaired" if damaged else "intact", intact=count, damaged=len(damaged))
 
 
 def drop_damaged(path: Path) -> list[int]:
@@ -238,18 +238,18 @@ def _check(
     path: Path,
     action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"],
     *,
-    kept: int | None = None,
-    removed: int | None = None,
+    intact: int | None = None,
+    damaged: int | None = None,
     reason: str = "",
 ) -> StoreCheck:
     return StoreCheck(
-        path=path, kind="references", kept=kept, removed=removed, action=action, reason=reason
+        path=path, kind="references", intact=intact, damaged=damaged, action=action, reason=reason
     )
 
 
 def _remove_invalid(path: Path, reason: str) -> StoreCheck:
     try:
-        return _check(path, remove_store(path), kept=0, reason=reason)
+        return _check(path, remove_store(path), intact=0, reason=reason)
     except OSError as error:
         return _check(path, "unchanged", reason=str(error))
 
@@ -259,7 +259,7 @@ def _repair(path: Path, reason: str) -> StoreCheck:
     entries, about = _readable(path)
     try:
         if not entries:
-            return _check(path, remove_store(path), kept=0, reason=reason)
+            return _check(path, remove_store(path), intact=0, reason=reason)
         repaired = path.with_name(f"{path.name}.repaired")
         remove_store(repaired)
         with contextlib.closing(_connect(repaired)) as connection, connection:
@@ -271,7 +271,7 @@ def _repair(path: Path, reason: str) -> StoreCheck:
         repaired.replace(path)
     except (sqlite3.Error, OSError) as error:
         return _check(path, "unchanged", reason=str(error))
-    return _check(path, "repaired", kept=len(entries), reason=reason)
+    return _check(path, "repaired", intact=len(entries), reason=reason)
 
 
 def _readable(path: Path) -> tuple[dict[str, tuple[bytes, int]], dict[str, str]]:

@@ -38,8 +38,8 @@ class StoreCheck:
     Attributes:
         path: Its file or directory.
         kind: What it stores.
-        kept: Number of intact entries; None if unknown.
-        removed: Number of damaged entries; None if unknown.
+        intact: Number of intact entries; None if unknown.
+        damaged: Number of damaged entries; None if unknown.
         action: ``intact``; ``repaired``, ``removed`` or ``moved`` (to a name with the suffix
             ``.damaged``) if it was damaged; ``damaged`` in a dry run; ``unchanged`` if the store is
             in use or may not be written.
@@ -48,7 +48,7 @@ class StoreCheck:
 
     path: Path
     kind: Literal["references", "features"]
-    kept: int | None
-    removed: int | None
+    intact: int | None
+    damaged: int | None
     action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]
     reason: str = ""

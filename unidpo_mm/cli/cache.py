@@ -42,7 +42,7 @@ cache = typer.Typer(
 
 @cache.command("info", epilog="Example: unidpo-mm cache info")
 def info(directory: Directory = None) -> None:
-    """List the stores with their model, number of entries, size and time of last use."""
+    """List the stores with model, entries, size and last use."""
     from ..cache.directory import cache_directory
 
     stores = _stores(directory)
@@ -58,7 +58,7 @@ def verify(
         bool, typer.Option("--dry-run", help="Report damage without repairing anything.")
     ] = False,
 ) -> None:
-    """Check every entry; repair damaged stores, or remove them if that is impossible."""
+    """Check every entry; repair or remove damaged stores."""
     from ..cache.feature_store import verify_features
     from ..cache.reference_store import verify_references
 
@@ -94,8 +94,8 @@ def prune(
         if not dry_run:
             (remove_store if store.kind == "references" else remove_features)(store.path)
     verb = "to remove" if dry_run else "removed"
-    kept = len(stores) - len(removed)
-    typer.echo(f"{_count(len(removed), 'store')} {verb} ({_size(removed)}), {kept} kept")
+    remaining = len(stores) - len(removed)
+    typer.echo(f"{_count(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")
 
 
 def _stores(directory: Path | None) -> "list[StoreInfo]":
@@ -119,13 +119,13 @@ def _line(store: "StoreInfo") -> str:
 
 def _outcome(result: "StoreCheck") -> str:
     """Return what was done with a store, and what remains to be done."""
-    kept = _count(result.kept or 0, "entry", "entries")
+    entries = _count(result.intact or 0, "entry", "entries")
     if result.action == "intact":
-        return f"{kept} intact"
+        return f"{entries} intact"
     if result.action == "repaired":
-        return f"{kept} kept, {'the rest' if result.removed is None else result.removed} removed"
+        return f"{entries} kept, {'the rest' if result.damaged is None else result.damaged} removed"
     if result.action == "damaged" and not result.reason:
-        return f"{kept} intact, {result.removed} damaged"
+        return f"{entries} intact, {result.damaged} damaged"
     outcome = f"cannot be read ({result.reason})"
     if result.action == "removed":
         return f"{outcome}: removed"

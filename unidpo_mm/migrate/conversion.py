@@ -67,13 +67,13 @@ class Conversion:
 
     def value(self, key: str) -> Any:
         """Return the stated value of a key, its default if it is not stated or null, or None."""
-        stated = self.values.get(key)
-        if stated is not None:
-            return stated
+        value = self.values.get(key)
+        if value is not None:
+            return value
         default = self.defaults.get(key, self.keys[key].default)
         return None if default is UNSET else default
 
-    def stated(self, group: str) -> list[str]:
+    def keys_of(self, group: str) -> list[str]:
         """Return the keys of a group that the file states."""
         return [key for key in self.values if key in self.keys and self.keys[key].group == group]
 
@@ -102,15 +102,15 @@ class Conversion:
                 the value as the framework's default.
             comment: Comment to use instead.
         """
-        stated = tuple(key for key in keys if key in self.values)
+        sources = tuple(key for key in keys if key in self.values)
         *sections, name = target.split(".")
         section = self.recipe
         for part in sections:
             section = section.setdefault(part, {})
         section[name] = value
-        self.used_keys.update(stated)
-        self.sources[target] = stated
-        self.comments[target] = comment or ("" if stated else f"{self.framework}'s default")
+        self.used_keys.update(sources)
+        self.sources[target] = sources
+        self.comments[target] = comment or ("" if sources else f"{self.framework}'s default")
 
     def note(self, key: str, text: str = "") -> None:
         """Add a note on a key; without a text that of the table."""

@@ -25,10 +25,10 @@ def convert_image_size(conversion: Conversion) -> None:
     if not _has_images(conversion):
         return
     for key in ("image_max_pixels", "image_min_pixels"):
-        stated = key in conversion.values
-        comment = "" if stated else "LLaMA-Factory's default; not for images of a fixed size"
+        is_stated = key in conversion.values
+        comment = "" if is_stated else "LLaMA-Factory's default; not for images of a fixed size"
         conversion.set(f"model.{key}", conversion.value(key), key, comment=comment)
-        if stated:
+        if is_stated:
             conversion.note(key)
 
 
@@ -79,13 +79,12 @@ def _set_targets(conversion: Conversion, frozen: list[str]) -> None:
     targets: Any = as_list(conversion.value("lora_target"))
     comment = ""
     language, tower = "language_model" not in frozen, "vision_tower" not in frozen
-    if targets == ["all"]:
-        targets = "all-linear" if language else "vision_tower"
-        if not tower:
-            targets = "language_model"
-        elif language:
-            text = "`all-linear` includes the projector; set modules or a part to exclude it"
-            conversion.note("lora_target", text)
+    if targets == ["all"] and language and tower:
+        targets = "all-linear"
+        text = "`all-linear` includes the projector; set modules or a part to exclude it"
+        conversion.note("lora_target", text)
+    elif targets == ["all"]:
+        targets = "vision_tower" if tower else "language_model"
     elif _has_images(conversion) and language and not tower:
         targets = rf".*language_model.*\.(?:{'|'.join(targets)})"  # a text is a pattern for PEFT
         comment = "frozen parts have modules with these names too"

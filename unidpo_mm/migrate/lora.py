@@ -10,7 +10,7 @@ def convert_lora(conversion: Conversion) -> None:
     if conversion.values.get("use_peft") is not True:
         if "use_peft" in conversion.values:
             conversion.set("model.lora", None, "use_peft")
-        for key in conversion.stated("lora"):
+        for key in conversion.keys_of("lora"):
             if key != "use_peft":
                 conversion.note(key, "has no effect: there is no LoRA without `use_peft: true`")
         return

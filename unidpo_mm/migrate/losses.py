@@ -124,6 +124,6 @@ def note_unused(conversion: Conversion, name: str, keys: set[str]) -> None:
         name: The framework's name of the loss.
         keys: The keys that it uses.
     """
-    for key in conversion.stated("loss"):
+    for key in conversion.keys_of("loss"):
         if key not in keys:
             conversion.skip(key, f"has no effect on the loss '{name}'")

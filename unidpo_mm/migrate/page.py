@@ -44,12 +44,12 @@ def _table(keys: Mapping[str, Key]) -> str:
         names = ", ".join(f"`{name}`" for name, _ in members)
         target = f"`{key.target}`" if key.target else ""
         rows.append(
-            f"| {names} | {_written(key.default)} | {target} | {key.note or key.docs_note} |"
+            f"| {names} | {_as_code(key.default)} | {target} | {key.note or key.docs_note} |"
         )
     return "\n".join(rows)
 
 
-def _written(default: Any) -> str:
+def _as_code(default: Any) -> str:
     if default is UNSET:
         return ""
     if isinstance(default, bool):

@@ -92,8 +92,8 @@ def _sources_of(conversion: Conversion, entry: Any) -> list[dict[str, Any]]:
 
 
 def _convert_loss(conversion: Conversion) -> None:
-    stated = conversion.value("loss_type")
-    names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
+    losses = conversion.value("loss_type")
+    names = [str(name) for name in (losses if isinstance(losses, list) else [losses])]
     rules = [
         rule
         for name in names

@@ -32,7 +32,7 @@ class Metric:
 
 
 class Runner(Protocol):
-    """Trains and evaluates the arms of a seed, which have a common start."""
+    """What trains and evaluates the arms of a seed, which have a common start."""
 
     metrics: Mapping[str, Metric]
     """Name of a metric -> how the table shows it, in the order of the columns."""
@@ -64,7 +64,7 @@ class Runner(Protocol):
 
 
 class RecipeRunner:
-    """Trains the recipe with a seed and evaluates it on its held-out pairs."""
+    """The runner that trains the recipe and evaluates it on its held-out pairs."""
 
     metrics: Mapping[str, Metric] = {
         "eval_loss": Metric(title="loss"),
