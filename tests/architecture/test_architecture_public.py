@@ -45,7 +45,7 @@ def test_every_arm_of_every_sweep_loads(path: Path):
     sweep = read_sweep(path)
     check_arms(sweep, [check_loss, check_train])
     assert len(sweep.arms) > 1
-    assert load_runner(sweep.runner).figures
+    assert load_runner(sweep.runner).metrics
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -1,4 +1,4 @@
-"""Features of images come back as they were, and the least used make room."""
+"""Feature stores: entries, their maximum size, and runs with cached features."""
 
 import os
 from collections.abc import Callable
@@ -20,37 +20,37 @@ def entry(value: float) -> dict[str, torch.Tensor]:
     return {"image.0": torch.full((100,), value)}
 
 
-def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
-    store = FeatureStore("a", limit_bytes=10**6, folder=tmp_path)
+def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
+    store = FeatureStore("a", limit_bytes=10**6, cache=tmp_path)
     store.put("x", entry(1.0))
-    found = FeatureStore("a", limit_bytes=10**6, folder=tmp_path).get("x")
-    assert found is not None
-    assert torch.equal(found["image.0"], entry(1.0)["image.0"])
+    tensors = FeatureStore("a", limit_bytes=10**6, cache=tmp_path).get("x")
+    assert tensors is not None
+    assert torch.equal(tensors["image.0"], entry(1.0)["image.0"])
     assert store.get("y") is None
-    assert FeatureStore("b", limit_bytes=10**6, folder=tmp_path).get("x") is None
+    assert FeatureStore("b", limit_bytes=10**6, cache=tmp_path).get("x") is None
 
 
-def test_the_entries_not_used_for_longest_make_room(tmp_path: Path) -> None:
-    probe = FeatureStore("probe", limit_bytes=10**6, folder=tmp_path)
+def test_least_recently_used_entries_are_removed(tmp_path: Path) -> None:
+    probe = FeatureStore("probe", limit_bytes=10**6, cache=tmp_path)
     probe.put("x", entry(0.0))
-    size = next(probe.folder.iterdir()).stat().st_size
-    store = FeatureStore("a", limit_bytes=3 * size, folder=tmp_path)
+    size = next(probe.directory.iterdir()).stat().st_size
+    store = FeatureStore("a", limit_bytes=3 * size, cache=tmp_path)
     for number, key in enumerate("xyz"):
         store.put(key, entry(float(number)))
-        os.utime(store.folder / f"{key}.safetensors", (number, number))
+        os.utime(store.directory / f"{key}.safetensors", (number, number))
     assert store.get("x") is not None  # used just now
     store.put("w", entry(9.0))
-    assert {path.stem for path in store.folder.iterdir()} == {"x", "z", "w"}
+    assert {path.stem for path in store.directory.iterdir()} == {"x", "z", "w"}
     store.put("too large", {"image.0": torch.zeros(10_000)})
     assert len(store) == 3
 
 
-def test_a_torn_file_is_missing_and_a_full_disk_no_harm(
+def test_truncated_files_are_missing_and_a_full_disk_is_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = FeatureStore("a", limit_bytes=10**6, folder=tmp_path)
+    store = FeatureStore("a", limit_bytes=10**6, cache=tmp_path)
     store.put("x", entry(1.0))
-    path = store.folder / "x.safetensors"
+    path = store.directory / "x.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     assert store.get("x") is None
 
@@ -61,18 +61,18 @@ def test_a_torn_file_is_missing_and_a_full_disk_no_harm(
     store.put("y", entry(2.0))
     monkeypatch.undo()
     assert store.get("y") is None
-    assert not list(store.folder.glob("*.part"))
+    assert not list(store.directory.glob("*.part"))
 
 
-def calls_of_tower(trainer: Any, counted: list[int]) -> None:
+def count_calls_of_tower(trainer: Any, calls: list[int]) -> None:
     model = trainer.model.model
     name = next(n for n, _ in model.named_modules() if n.endswith(("vision_tower", "visual")))
-    model.get_submodule(name).register_forward_hook(lambda *_: counted.append(1))
+    model.get_submodule(name).register_forward_hook(lambda *_: calls.append(1))
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
-def test_a_run_with_cached_features_is_the_same_run(
+def test_cached_features_do_not_change_a_run(
     checkpoint: Checkpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,18 +89,18 @@ def test_a_run_with_cached_features_is_the_same_run(
             args,
             peft_config=LoraSettings(r=4),
         )
-        counted: list[int] = []
-        calls_of_tower(trainer, counted)
+        run_calls: list[int] = []
+        count_calls_of_tower(trainer, run_calls)
         trainer.train()
         results.append(state_of(trainer))
-        calls.append(len(counted))
+        calls.append(len(run_calls))
     assert calls[0] > calls[1] >= 1  # the second epoch reads what the first wrote
     assert calls[2] == 0
     for other in results[1:]:
         assert all(torch.allclose(results[0][name], other[name], atol=1e-6) for name in other)
 
 
-def test_features_of_a_part_that_trains_are_not_cached(
+def test_features_of_trained_parts_are_not_cached(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     args = config(tmp_path, feature_cache_gb=1.0, freeze=["vision_tower"])

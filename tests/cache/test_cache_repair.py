@@ -1,4 +1,4 @@
-"""`cache verify` leaves stores that can be opened: it repairs them, or removes them and says so."""
+"""`cache verify` leaves only stores that can be opened: it repairs or removes damaged ones."""
 
 import sqlite3
 from collections.abc import Callable
@@ -24,9 +24,9 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def filled(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+def filled(cache: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """Write a store of several pages and close it."""
-    store = ReferenceStore(NAME, {"model": "tiny", "settings": {}}, folder=folder)
+    store = ReferenceStore(NAME, {"model": "tiny", "settings": {}}, cache=cache)
     values = {f"key-{n}": torch.full((50,), -0.5 * n) for n in range(COUNT)}
     store.put(values)
     store.close()
@@ -83,61 +83,64 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_after_verify_a_store_can_be_opened_and_gives_no_wrong_number(
+def test_verified_stores_can_be_opened_and_return_no_wrong_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
-    path, values = filled(tmp_path / "references")
+    path, values = filled(tmp_path)
     DAMAGES[kind](path)
     run("cache", "info")
-    shown = run("cache", "verify")
-    assert any(word in shown for word in ("removed", "kept", "intact")), shown
-    store = ReferenceStore(NAME, {}, folder=path.parent)
-    found = store.get(list(values))
-    assert all(torch.equal(found[key], values[key]) for key in found)
+    before = path.read_bytes() if path.is_file() else None
+    assert any(word in run("cache", "verify", "--dry-run") for word in ("damaged", "intact"))
+    assert (path.read_bytes() if path.is_file() else None) == before
+    output = run("cache", "verify")
+    assert any(word in output for word in ("removed", "kept", "intact")), output
+    store = ReferenceStore(NAME, {})
+    result = store.get(list(values))
+    assert all(torch.equal(result[key], values[key]) for key in result)
     store.put(values)
     assert len(store.get(list(values))) == COUNT
     store.close()
     assert "0 removed" in run("cache", "verify") or "intact" in run("cache", "verify")
 
 
-def test_what_can_be_read_is_kept(tmp_path: Path) -> None:
+def test_readable_entries_are_kept(tmp_path: Path) -> None:
     path, _ = filled(tmp_path)
     DAMAGES["a page in the middle"](path)
     result = verify_store(path)
     assert result.action == "repaired"
-    assert COUNT // 2 < (result.kept or 0) < COUNT
-    assert "tiny" in run("cache", "info", "--folder", str(tmp_path))
-    assert not list(tmp_path.glob("*.repaired*"))
+    assert COUNT // 2 < (result.intact or 0) < COUNT
+    assert "tiny" in run("cache", "info", "--directory", str(tmp_path))
+    assert not list(path.parent.glob("*.repaired*"))
 
 
-def test_a_directory_with_content_is_moved_aside(tmp_path: Path) -> None:
-    place = tmp_path / f"{NAME}.sqlite"
-    place.mkdir()
-    (place / "notes.txt").write_text("mine")
+def test_directories_with_content_are_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "references" / f"{NAME}.sqlite"
+    path.mkdir(parents=True)
+    (path / "notes.txt").write_text("mine")
     with pytest.raises(UniDPOError, match="cache verify"):
-        ReferenceStore(NAME, {}, folder=tmp_path)
-    assert "moved to" in run("cache", "verify", "--folder", str(tmp_path))
-    assert (tmp_path / f"{NAME}.sqlite.damaged" / "notes.txt").read_text() == "mine"
-    ReferenceStore(NAME, {}, folder=tmp_path).close()
+        ReferenceStore(NAME, {}, cache=tmp_path)
+    assert "moved to" in run("cache", "verify", "--directory", str(tmp_path))
+    assert (path.parent / f"{NAME}.sqlite.damaged" / "notes.txt").read_text() == "mine"
+    ReferenceStore(NAME, {}, cache=tmp_path).close()
 
 
 def test_prune_removes_directories_too(tmp_path: Path) -> None:
-    (tmp_path / f"{NAME}.sqlite").mkdir()
-    assert "1 store removed" in run("cache", "prune", "--folder", str(tmp_path))
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "references" / f"{NAME}.sqlite").mkdir(parents=True)
+    assert "1 store removed" in run("cache", "prune", "--directory", str(tmp_path))
+    assert not list((tmp_path / "references").iterdir())
 
 
-def test_a_store_in_use_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_stores_remain_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_store, "WAIT_S", 0.05)
     path, values = filled(tmp_path)
     with sqlite3.connect(path, isolation_level=None) as writer:
         writer.execute("begin exclusive")
         assert "not checked (database is locked)" in run(
-            "cache", "verify", "--folder", str(tmp_path)
+            "cache", "verify", "--directory", str(tmp_path)
         )
         writer.execute("rollback")
-    assert len(ReferenceStore(NAME, {}, folder=tmp_path).get(list(values))) == COUNT
+    assert len(ReferenceStore(NAME, {}, cache=tmp_path).get(list(values))) == COUNT
 
 
 def test_damaged_features_are_removed_and_never_returned(
@@ -148,21 +151,23 @@ def test_damaged_features_are_removed_and_never_returned(
     tensors = {"0.0": torch.arange(1000.0), "0.1": torch.zeros(7, dtype=torch.bfloat16)}
     for key in ("good", "flipped", "cut"):
         store.put(key, tensors)
-    flipped = store.folder / "flipped.safetensors"
+    flipped = store.directory / "flipped.safetensors"
     content = bytearray(flipped.read_bytes())
     content[-100] ^= 1
     flipped.write_bytes(content)
-    (store.folder / "cut.safetensors").write_bytes(b"12")
-    (store.folder / "directory.safetensors").mkdir()
+    (store.directory / "cut.safetensors").write_bytes(b"12")
+    (store.directory / "directory.safetensors").mkdir()
     assert store.get("flipped") is store.get("cut") is store.get("directory") is None
-    found = store.get("good")
-    assert found is not None
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
-    assert "features of images: 1 intact, 3 removed" in run("cache", "verify")
-    assert [path.name for path in store.folder.iterdir()] == ["good.safetensors"]
+    result = store.get("good")
+    assert result is not None
+    assert all(torch.equal(result[name], tensors[name]) for name in tensors)
+    assert "1 entry intact, 3 damaged" in run("cache", "verify", "--dry-run")
+    assert len(list(store.directory.iterdir())) == 4
+    assert "1 entry kept, 3 removed" in run("cache", "verify")
+    assert [path.name for path in store.directory.iterdir()] == ["good.safetensors"]
 
 
-def test_a_file_in_the_place_of_a_store_of_features_is_told_and_removed(
+def test_file_in_the_place_of_a_feature_store_is_reported_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
@@ -171,5 +176,5 @@ def test_a_file_in_the_place_of_a_store_of_features_is_told_and_removed(
     with pytest.raises(UniDPOError, match="cache verify"):
         FeatureStore(NAME, limit_bytes=10**6)
     run("cache", "info")
-    assert "it is not a directory: removed" in run("cache", "verify")
+    assert "cannot be read (not a directory): removed" in run("cache", "verify")
     FeatureStore(NAME, limit_bytes=10**6)

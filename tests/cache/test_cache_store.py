@@ -1,4 +1,4 @@
-"""A store gives back what was put in, whole or not at all."""
+"""Reference stores: entries are complete or missing, and damage is reported."""
 
 import sqlite3
 import subprocess
@@ -12,48 +12,48 @@ import torch
 from typer.testing import CliRunner
 
 from unidpo_mm.cache.feature_store import FeatureStore
-from unidpo_mm.cache.reference_store import ReferenceStore, drop_damaged, open_stores
+from unidpo_mm.cache.reference_store import ReferenceStore, drop_damaged, list_references
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.errors import UniDPOError
 
 ABOUT = {"model": "tiny", "settings": {"compute": "float32"}}
 
 
-def store_in(folder: Path, name: str = "a" * 64) -> ReferenceStore:
-    return ReferenceStore(name, ABOUT, folder=folder)
+def store_in(cache: Path, name: str = "a" * 64) -> ReferenceStore:
+    return ReferenceStore(name, ABOUT, cache=cache)
 
 
 def entries(count: int, *, offset: int = 0) -> dict[str, torch.Tensor]:
     return {f"key-{n + offset}": torch.full((n % 7 + 1,), -0.1 * n) for n in range(count)}
 
 
-def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
-    store, given = store_in(tmp_path), entries(1200)
-    store.put(given)
-    found = store.get([*given, "unknown"])
-    assert found.keys() == given.keys()
-    assert all(torch.equal(found[key], given[key]) for key in given)
-    assert len(store_in(tmp_path)) == 1200  # another process's view
-    assert not store_in(tmp_path, "b" * 64).get(list(given))
+def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
+    store, values = store_in(tmp_path), entries(1200)
+    store.put(values)
+    result = store.get([*values, "unknown"])
+    assert result.keys() == values.keys()
+    assert all(torch.equal(result[key], values[key]) for key in values)
+    assert len(store_in(tmp_path)) == 1200  # as another process sees it
+    assert not store_in(tmp_path, "b" * 64).get(list(values))
 
 
 WRITER = """
 import sys, time, torch
 from pathlib import Path
 from unidpo_mm.cache.reference_store import ReferenceStore
-store = ReferenceStore("a" * 64, {}, folder=Path(sys.argv[1]))
+store = ReferenceStore("a" * 64, {}, cache=Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
     store.put({f"{sys.argv[2]}-{number}": torch.full((50,), float(number))})
     print(number, flush=True)
 """
 
 
-def write(folder: Path, name: str, count: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", WRITER, str(folder), name, str(count)]
+def write(cache: Path, name: str, count: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", WRITER, str(cache), name, str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-def test_two_processes_write_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_write_at_the_same_time(tmp_path: Path) -> None:
     writers = [write(tmp_path, name, 100) for name in ("one", "two")]
     for writer in writers:
         writer.communicate(timeout=120)
@@ -61,7 +61,7 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     assert len(store_in(tmp_path)) == 200
 
 
-def test_a_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
+def test_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
     writer = write(tmp_path, "one", 100_000)
     assert writer.stdout is not None
     for _ in range(20):
@@ -71,10 +71,10 @@ def test_a_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     count = len(store)
     assert count >= 20
-    found = store.get([f"one-{n}" for n in range(count)])
-    assert len(found) == count
-    assert all(len(logps) == 50 for logps in found.values())
-    store.put(entries(3))  # and the next process goes on
+    result = store.get([f"one-{n}" for n in range(count)])
+    assert len(result) == count
+    assert all(len(logps) == 50 for logps in result.values())
+    store.put(entries(3))  # the next process can write
     assert len(store) == count + 3
 
 
@@ -83,31 +83,32 @@ def damage(store: ReferenceStore, key: str) -> None:
         connection.execute("update logps set value = zeroblob(8) where key = ?", (key,))
 
 
-def test_a_damaged_entry_is_not_there(tmp_path: Path) -> None:
+def test_damaged_entries_are_missing(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.put(entries(5))
     damage(store, "key-3")
     assert sorted(store.get([f"key-{n}" for n in range(5)])) == ["key-0", "key-1", "key-2", "key-4"]
-    assert drop_damaged(store.path) == 1
+    assert len(drop_damaged(store.path)) == 1
     assert len(store) == 4
 
 
-def test_a_full_disk_keeps_what_is_there_and_says_what_to_do(tmp_path: Path) -> None:
+def test_full_disk_keeps_entries_and_is_explained(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.put(entries(5))
     pages = store._connection.execute("pragma page_count").fetchone()[0]
-    store._connection.execute(f"pragma max_page_count = {pages}")  # as a disk that is full
-    with pytest.raises(UniDPOError, match=r"disk is full\. Make room or point UNIDPO_MM_CACHE"):
+    store._connection.execute(f"pragma max_page_count = {pages}")  # like a full disk
+    with pytest.raises(UniDPOError, match=r"disk is full\. Free space or point UNIDPO_MM_CACHE"):
         store.put({f"more-{n}": torch.zeros(500) for n in range(100)})
     assert len(store) == 5
     assert len(store.get([f"more-{n}" for n in range(100)])) == 0
 
 
-def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
-    (tmp_path / f"{'a' * 64}.sqlite").write_bytes(b"something else" * 100)
+def test_invalid_files_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "references").mkdir()
+    (tmp_path / "references" / f"{'a' * 64}.sqlite").write_bytes(b"something else" * 100)
     with pytest.raises(UniDPOError, match="not a database"):
         store_in(tmp_path)
-    assert [found for _, found in open_stores(tmp_path)] == [None]
+    assert [store.entries for store in list_references(tmp_path)] == [None]
 
 
 def run(*words: str) -> str:
@@ -116,30 +117,38 @@ def run(*words: str) -> str:
     return result.output
 
 
-def test_the_command_shows_checks_and_removes(tmp_path: Path, monkeypatch: Any) -> None:
+def test_command_lists_verifies_and_removes(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
-    folder = tmp_path / "references"
     assert "0 stores" in run("cache", "info")
-    store, old = store_in(folder), store_in(folder, "b" * 64)
+    store, old = store_in(tmp_path), store_in(tmp_path, "b" * 64)
     store.put(entries(5))
     damage(store, "key-1")
-    (folder / "broken.sqlite").write_bytes(b"no database at all" * 50)
+    invalid = tmp_path / "references" / "broken.sqlite"
+    invalid.write_bytes(b"no database at all" * 50)
     with sqlite3.connect(old.path) as connection:
         connection.execute(
             "update about set value = ? where name = 'used'", (str(time.time() - 40 * 86400),)
         )
-    shown = run("cache", "info")
-    assert "3 stores" in shown
-    assert "tiny, float32: 5 answers" in shown
-    assert "cannot be read" in shown
     features = FeatureStore("c" * 64, limit_bytes=10**6)
     features.put("x", {"0.0": torch.zeros(5)})
-    assert "features of images: 1 prompt," in run("cache", "info")
-    shown = run("cache", "verify")
-    assert "4 entries kept, 1 removed" in shown
-    assert "cannot be read (file is not a database): removed" in shown
+    output = run("cache", "info")
+    assert "4 stores" in output
+    assert "tiny, float32: 5 responses" in output
+    assert "cannot be read" in output
+    assert "image features of 1 prompt" in output
+    output = run("cache", "verify", "--dry-run")
+    assert "4 entries intact, 1 damaged" in output
+    assert "cannot be read (file is not a database): damaged" in output
+    assert len(store) == 5
+    assert invalid.exists()
+    output = run("cache", "verify")
+    assert "4 entries kept, 1 removed" in output
+    assert "cannot be read (file is not a database): removed" in output
+    assert not invalid.exists()
+    assert "1 store to remove" in run("cache", "prune", "--dry-run")
+    assert old.path.exists()
     assert "1 store removed" in run("cache", "prune")
-    assert [path for path, _ in open_stores(folder)] == [store.path]
+    assert [info.path for info in list_references(tmp_path)] == [store.path]
     assert "2 stores removed" in run("cache", "prune", "--days", "0")
-    assert not features.folder.exists()
-    assert not list(open_stores(folder))
+    assert not features.directory.exists()
+    assert not list_references(tmp_path)

@@ -18,8 +18,8 @@ from unidpo_mm.recipe import Recipe
 COMMANDS = {
     "train": {"--check", "--help"},
     "list": {"--help"},
-    "sweep": {"--out", "--seeds", "--help"},
-    "migrate": {"--out", "--help"},
+    "sweep": {"--output", "--seeds", "--dry-run", "--help"},
+    "migrate": {"--output", "--help"},
     "merge": {"--output", "--dtype", "--base", "--help"},
 }
 """The permitted flags of each command of the core; a new one is a conscious change."""

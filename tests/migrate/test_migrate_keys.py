@@ -1,4 +1,4 @@
-"""Every key of every table: where it goes, or what is said of it; nothing goes without a word."""
+"""Every key of every table: its value in the recipe, or its note."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,18 +9,20 @@ import pytest
 import yaml
 
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.migrate import Migration, migrate
-from unidpo_mm.migrate.arguments import ARGUMENTS, training_arguments
-from unidpo_mm.migrate.origins import ORIGINS
+from unidpo_mm.migrate import Migration, migrate, trainer_arguments
+from unidpo_mm.migrate.losses import UNI_DPO_KEYS
+from unidpo_mm.migrate.migration import FRAMEWORKS
+from unidpo_mm.recipe import Recipe
 from unidpo_mm.training.aliases import OFFICIAL_NAMES
+from unidpo_mm.training.training_arguments import training_arguments
 
 Run = Callable[[Mapping[str, Any]], Migration]
-LEAST: dict[str, dict[str, Any]] = {
+MINIMAL: dict[str, dict[str, Any]] = {
     "LLaMA-Factory": {"model_name_or_path": "a/b", "stage": "dpo", "dataset": "pairs"},
     "the official code": {"model_name_or_path": "a/b", "dataset_mixer": {"a/c": 1.0}},
     "TRL": {"model_name_or_path": "a/b", "dataset_name": "a/c"},
 }
-"""The shortest file of each origin."""
+"""The shortest file of each framework."""
 
 PEFT = {"use_peft": True}
 LORA = {
@@ -41,7 +43,7 @@ UNI_DPO = {
 REGISTERED = {"path": "mine/dataset_info.json", "subset": "pairs"}
 SOURCE = {"path": "x/y"}
 
-CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
+EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
     "LLaMA-Factory": {
         "model_name_or_path": ("x/y", "model.name_or_path", "x/y"),
         "trust_remote_code": (True, "model.trust_remote_code", True),
@@ -66,6 +68,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         ),
         "train_mm_proj_only": (True, "model.freeze", ["vision_tower", "language_model"]),
         "template": ("default", "model.prompt_style", "chat"),
+        "enable_thinking": (False, "model.chat_template_kwargs", {"enable_thinking": False}),
         "dataset": ("x/y", "data.sources", [SOURCE]),
         "dataset_dir": (
             "mine",
@@ -164,7 +167,7 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "precompute_ref_log_probs": (True, "train.reference", "cached"),
         "resume_from_checkpoint": (None, "run.resume", "never"),
     },
-    "arguments": {
+    "Trainer": {
         "output_dir": ("x", "train.output_dir", "x"),
         "seed": (7, "data.seed", 7),
         "data_seed": (8, "data.seed", 8, {"seed": 7}),
@@ -181,10 +184,10 @@ CARRIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "overwrite_output_dir": (True, "run.resume", "never"),
     },
 }
-"""Origin -> key there -> its value, the key here, the value here, and what else the file states."""
+"""Framework -> key -> its value, key path and value in the recipe, and other values of the file."""
 
-TABLES = {**{origin.title: origin.keys for origin in ORIGINS}, "arguments": ARGUMENTS}
-LEAST["arguments"] = LEAST["TRL"]
+TABLES = {item.title: item.keys for item in FRAMEWORKS} | {"Trainer": trainer_arguments.KEYS}
+MINIMAL["Trainer"] = MINIMAL["TRL"]
 ODD = [None, True, 2.5, "text", [], [1], {"a": 1}]
 """Values of every kind, most of them wrong for any key."""
 
@@ -197,7 +200,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (tmp_path / "mine" / "dataset_info.json").write_text(registered)
 
     def call(values: Mapping[str, Any]) -> Migration:
-        path = tmp_path / "theirs.json"
+        path = tmp_path / "config.json"
         path.write_text(json.dumps(values))
         return migrate(path)
 
@@ -205,45 +208,53 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def get(recipe: str, path: str) -> Any:
-    found = yaml.safe_load(recipe)
+    value = yaml.safe_load(recipe)
     for part in path.split("."):
-        assert part in found, f"{path} is not in\n{recipe}"
-        found = found[part]
-    return found
+        assert part in value, f"{path} is not in\n{recipe}"
+        value = value[part]
+    return value
+
+
+def test_tables_refer_to_converters_and_sections_that_exist() -> None:
+    for framework in FRAMEWORKS:
+        converters = {*framework.converters, *trainer_arguments.CONVERTERS}
+        for key, entry in {**trainer_arguments.KEYS, **framework.keys}.items():
+            assert not entry.group or entry.group in converters, key
+            assert not entry.convert or entry.convert in trainer_arguments.CONVERT, key
+            assert not entry.target or entry.target.split(".")[0] in Recipe.model_fields, key
 
 
 @pytest.mark.parametrize("title", TABLES)
-def test_every_key_of_a_table_is_left_out_or_has_an_expectation_here(title: str) -> None:
-    carried = {key for key, entry in TABLES[title].items() if entry.ours}
-    assert set(CARRIED[title]) == carried
+def test_every_key_has_a_note_or_an_expectation(title: str) -> None:
+    assert set(EXPECTED[title]) == {key for key, entry in TABLES[title].items() if entry.target}
 
 
 @pytest.mark.parametrize(
     ("title", "key"),
-    [(title, key) for title, keys in CARRIED.items() for key in keys],
-    ids=[f"{title}-{key}" for title, keys in CARRIED.items() for key in keys],
+    [(title, key) for title, keys in EXPECTED.items() for key in keys],
+    ids=[f"{title}-{key}" for title, keys in EXPECTED.items() for key in keys],
 )
-def test_a_key_is_carried_over(run: Run, title: str, key: str) -> None:
-    value, ours, expected, *context = CARRIED[title][key]
-    result = run({**LEAST[title], **(context[0] if context else {}), key: value})
-    assert get(result.recipe, ours) == expected
+def test_keys_are_migrated(run: Run, title: str, key: str) -> None:
+    value, target, expected, *context = EXPECTED[title][key]
+    result = run({**MINIMAL[title], **(context[0] if context else {}), key: value})
+    assert get(result.recipe, target) == expected
 
 
 @pytest.mark.parametrize(
     ("title", "key"),
-    [(title, key) for title, table in TABLES.items() for key in table if not table[key].ours],
-    ids=[f"{title}-{key}" for title, t in TABLES.items() for key in t if not t[key].ours],
+    [(title, key) for title, table in TABLES.items() for key in table if not table[key].target],
+    ids=[f"{title}-{key}" for title, t in TABLES.items() for key in t if not t[key].target],
 )
-def test_a_key_that_is_left_out_has_a_note(run: Run, title: str, key: str) -> None:
-    (text,) = (note.text for note in run({**LEAST[title], key: True}).notes if note.key == key)
-    assert text == TABLES[title][key].text
-    (text,) = (note.text for note in run({**LEAST[title], key: None}).notes if note.key == key)
-    assert text == "it is off, and there is nothing of it here"
+def test_keys_without_counterpart_have_a_note(run: Run, title: str, key: str) -> None:
+    (text,) = (note.text for note in run({**MINIMAL[title], key: True}).notes if note.key == key)
+    assert text == TABLES[title][key].note
+    (text,) = (note.text for note in run({**MINIMAL[title], key: None}).notes if note.key == key)
+    assert text == "disabled, so there is nothing to migrate"
 
 
 @pytest.mark.parametrize("title", TABLES)
-def test_no_value_breaks_it_and_none_goes_without_a_word(run: Run, title: str) -> None:
-    least = LEAST[title]
+def test_no_value_crashes_or_is_dropped_silently(run: Run, title: str) -> None:
+    least = MINIMAL[title]
     for key in TABLES[title]:
         others = {name: value for name, value in least.items() if name != key}
         try:
@@ -259,18 +270,22 @@ def test_no_value_breaks_it_and_none_goes_without_a_word(run: Run, title: str) -
             assert noted or result.recipe != without, f"{key}: {value!r}"
 
 
-def test_an_argument_of_the_trainer_passes_through(run: Run) -> None:
-    known = set(training_arguments()) - set(ARGUMENTS)
-    assert {"learning_rate", "weight_decay", "report_to", "ddp_timeout"} <= known
-    result = run({**LEAST["TRL"], "weight_decay": 0.1, "report_to": ["wandb"], "ddp_timeout": 9})
+def test_trainer_arguments_keep_their_names(run: Run) -> None:
+    names = set(training_arguments()) - set(trainer_arguments.KEYS)
+    assert {"learning_rate", "weight_decay", "report_to", "ddp_timeout"} <= names
+    result = run({**MINIMAL["TRL"], "weight_decay": 0.1, "report_to": ["wandb"], "ddp_timeout": 9})
     train = get(result.recipe, "train")
     assert (train["weight_decay"], train["report_to"], train["ddp_timeout"]) == (0.1, ["wandb"], 9)
 
 
-def test_what_transformers_dropped_is_not_one_of_its_arguments() -> None:
-    gone = {key for key, entry in ARGUMENTS.items() if entry.text.startswith("transformers 5 has")}
-    assert len(gone) > 10
-    assert not gone & training_arguments()
+def test_removed_arguments_are_not_in_transformers() -> None:
+    removed = {
+        key
+        for key, entry in trainer_arguments.KEYS.items()
+        if entry.note.startswith("transformers 5 has")
+    }
+    assert len(removed) > 10
+    assert not removed & set(training_arguments())
 
 
 @pytest.mark.parametrize(
@@ -278,15 +293,15 @@ def test_what_transformers_dropped_is_not_one_of_its_arguments() -> None:
     [("lora_rnak", "lora_rank"), ("learning_rat", "learning_rate"), ("zzz", "")],
     ids=["a key of the table", "an argument", "nothing near"],
 )
-def test_an_unknown_key_is_noted_with_the_nearest_name(run: Run, key: str, near: str) -> None:
-    (note,) = (note for note in run({**LEAST["LLaMA-Factory"], key: 1}).notes if note.key == key)
-    assert "nothing is known of it" in note.text
-    assert note.text.endswith(f"did you mean '{near}'?" if near else "nothing is known of it")
+def test_unknown_keys_have_a_note_with_a_suggestion(run: Run, key: str, near: str) -> None:
+    (note,) = (note for note in run({**MINIMAL["LLaMA-Factory"], key: 1}).notes if note.key == key)
+    assert note.text.startswith("unknown key")
+    assert note.text.endswith(f"did you mean '{near}'?" if near else "not migrated")
 
 
-def test_the_names_of_uni_dpo_are_those_that_python_understands() -> None:
-    for origin in ORIGINS[:2]:
-        for key, entry in origin.keys.items():
+def test_uni_dpo_names_are_those_of_the_config() -> None:
+    for framework in FRAMEWORKS[:2]:
+        for key, entry in framework.keys.items():
             if key in OFFICIAL_NAMES:
-                assert entry.ours == f"loss.{OFFICIAL_NAMES[key]}"
-    assert set(UNI_DPO) <= set(OFFICIAL_NAMES)
+                assert entry.target == f"loss.{OFFICIAL_NAMES[key]}"
+    assert set(UNI_DPO) == set(UNI_DPO_KEYS) <= set(OFFICIAL_NAMES)

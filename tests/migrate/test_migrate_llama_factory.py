@@ -1,11 +1,11 @@
-"""LLaMA-Factory files: values, defaults written out, notes, and what is refused."""
+"""LLaMA-Factory configurations: values, stated defaults, notes and errors."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import migrations
 import pytest
+from migrations import migrate_text
 
 from unidpo_mm.errors import RecipeError
 
@@ -62,16 +62,16 @@ SHORT = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-migrated = partial(migrations.migrated, origin="LLaMA-Factory")
+migrated = partial(migrate_text, framework="LLaMA-Factory")
 
 
-def test_a_file_for_images(folder: Path) -> None:
-    recipe, notes = migrated(folder, IMAGES)
+def test_configuration_for_images(directory: Path) -> None:
+    recipe, notes = migrated(directory, IMAGES)
     assert recipe.model.model_dump(exclude_defaults=True) == {
         "name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct",
         "trust_remote_code": True,
@@ -121,24 +121,24 @@ def test_a_file_for_images(folder: Path) -> None:
     }
 
 
-def test_defaults_are_written_out(folder: Path) -> None:
-    recipe, notes = migrated(folder, SHORT)
+def test_defaults_are_stated(directory: Path) -> None:
+    recipe, notes = migrated(directory, SHORT)
     assert recipe.loss.name == "dpo"
     assert recipe.loss.parameters == {"beta": 0.1, "label_smoothing": 0.0, "length_norm": False}
     assert recipe.data.max_length == 2048
     assert recipe.model.lora is not None
     lora = recipe.model.lora
     assert (lora.r, lora.alpha, lora.dropout, lora.targets) == (8, 16, 0.0, "language_model")
-    assert recipe.model.freeze is None  # nothing says that there are images
+    assert recipe.model.freeze is None  # the file does not mention images
     assert recipe.model.image_max_pixels is None
     assert recipe.train.arguments == {"learning_rate": 5e-5, "activation_checkpointing": True}
     assert set(notes) == {"dataset"}
-    text = (folder / "recipe.yaml").read_text()
+    text = (directory / "recipe.yaml").read_text()
     assert text.count("# LLaMA-Factory's default") == 10
 
 
-def test_defaults_for_images_are_written_out_where_there_are_any(folder: Path) -> None:
-    recipe, _ = migrated(folder, SHORT + "finetuning_type: full\nfreeze_vision_tower: true\n")
+def test_defaults_for_images_are_stated_for_vision_language_models(directory: Path) -> None:
+    recipe, _ = migrated(directory, SHORT + "finetuning_type: full\nfreeze_vision_tower: true\n")
     assert recipe.model.freeze == ("vision_tower", "projector")
     assert recipe.model.image_max_pixels == 589824
     assert recipe.model.lora is None
@@ -155,33 +155,59 @@ def test_defaults_for_images_are_written_out_where_there_are_any(folder: Path) -
     ],
     ids=["all", "the tower too", "the tower alone", "names, the tower too", "names, text"],
 )
-def test_lora_targets_follow_the_parts_that_train(folder: Path, lines: str, targets: Any) -> None:
-    recipe, _ = migrated(folder, SHORT + lines + "\n")
+def test_lora_targets_follow_the_trained_parts(directory: Path, lines: str, targets: Any) -> None:
+    recipe, _ = migrated(directory, SHORT + lines + "\n")
     assert recipe.model.lora is not None
     assert recipe.model.lora.targets == targets
 
 
-def test_checkpoints_of_the_old_run_are_noted(folder: Path) -> None:
-    (folder / "saves" / "checkpoint-10").mkdir(parents=True)
-    _, notes = migrated(folder, SHORT + "output_dir: saves\n")
-    assert "'saves' holds checkpoints" in notes["output_dir"]
-    _, notes = migrated(folder, SHORT + "output_dir: saves\noverwrite_output_dir: true\n")
+@pytest.mark.parametrize(
+    ("value", "kwargs", "note"),
+    [
+        ("true", {"enable_thinking": True}, "LLaMA-Factory starts those without reasoning"),
+        ("false", {"enable_thinking": False}, "set `reasoning: strip` in the sources"),
+        ("no", {"enable_thinking": False}, "set `reasoning: strip` in the sources"),
+        ("null", {}, "set `chat_template_kwargs` in the rows"),
+    ],
+)
+def test_thinking_becomes_a_variable_of_the_chat_template(
+    directory: Path, value: str, kwargs: dict[str, bool], note: str
+) -> None:
+    lines = f"template: qwen3\nenable_thinking: {value}\n"
+    recipe, notes = migrated(directory, SHORT + lines)
+    assert recipe.model.chat_template_kwargs == kwargs
+    assert note in notes["enable_thinking"]
+
+
+def test_thinking_has_no_effect_without_a_template(directory: Path) -> None:
+    recipe, notes = migrated(directory, SHORT + "template: empty\nenable_thinking: false\n")
+    assert recipe.model.chat_template_kwargs == {}
+    assert "no effect" in notes["enable_thinking"]
+
+
+def test_checkpoints_in_the_output_directory_have_a_note(directory: Path) -> None:
+    (directory / "saves" / "checkpoint-10").mkdir(parents=True)
+    _, notes = migrated(directory, SHORT + "output_dir: saves\n")
+    assert "'saves' contains checkpoints" in notes["output_dir"]
+    _, notes = migrated(directory, SHORT + "output_dir: saves\noverwrite_output_dir: true\n")
     assert "output_dir" not in notes
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SHORT.replace("dpo", "sft"), "key 'stage': the stage is 'sft'"),
-        (SHORT.replace("dpo", "kto"), "single answers labelled good or bad"),
+        (SHORT.replace("dpo", "sft"), "key 'stage': the stage 'sft' does not"),
+        (SHORT.replace("dpo", "kto"), "single responses with good or bad labels"),
         (SHORT.replace("stage: dpo", "pref_beta: 1"), "the stage is missing"),
-        (SHORT + "finetuning_type: oft\n", "'oft' trains neither"),
+        (SHORT + "finetuning_type: oft\n", "'oft' is not supported"),
         (SHORT + "pref_loss: sigmiod\n", "did you mean 'sigmoid'"),
-        (SHORT + "lora_rank: many\n", "key 'lora_rank': found the text 'many'"),
+        (SHORT + "lora_rank: many\n", "key 'lora_rank': expected a number, not the text 'many'"),
         (SHORT + "lora_rank: 8.5\n", "key 'lora_rank': found the number 8.5"),
         (SHORT + "learning_rate: fast\n", "line 4, key 'learning_rate': found the text 'fast'"),
         (SHORT + "dpo_label_smoothing: 0.7\n", "key 'dpo_label_smoothing'"),
         (SHORT + "flash_attn: fa9\n", "key 'flash_attn'"),
+        (SHORT + "enable_thinking: maybe\n", "key 'enable_thinking': expected true or false"),
+        (SHORT + "disable_gradient_checkpointing: 2\n", "Use one of true, false, null"),
         (SHORT + "warmup_ratio: 2\n", "key 'warmup_ratio'"),
         (
             SHORT + "freeze_vision_tower: true\nfreeze_language_model: true\n",
@@ -199,20 +225,22 @@ def test_checkpoints_of_the_old_run_are_noted(folder: Path) -> None:
         "argument",
         "range",
         "attention",
+        "thinking",
+        "checkpointing",
         "warm-up",
         "frozen",
     ],
 )
-def test_what_has_no_counterpart_is_an_error(folder: Path, text: str, message: str) -> None:
+def test_unsupported_values_are_errors(directory: Path, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        migrated(folder, text)
+        migrated(directory, text)
 
 
-def test_all_problems_come_at_once(folder: Path) -> None:
+def test_all_problems_are_reported_at_once(directory: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        migrated(folder, "stage: ppo\nfinetuning_type: oft\npref_loss: x\nlearning_rate: a\n")
+        migrated(directory, "stage: ppo\nfinetuning_type: oft\npref_loss: x\nlearning_rate: a\n")
     message = str(caught.value)
     assert "(6 problems)" in message
     for key in ("stage", "finetuning_type", "pref_loss", "learning_rate", "model_name_or_path"):
         assert f"key '{key}'" in message
-    assert "there is no data" in message
+    assert "the training data is missing" in message

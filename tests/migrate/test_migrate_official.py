@@ -1,10 +1,10 @@
-"""Files of the official text and math code: the released settings come out as our presets."""
+"""Configurations of the official text and math code: the released ones become our presets."""
 
 from functools import partial
 from pathlib import Path
 
-import migrations
 import pytest
+from migrations import migrate_text
 
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.recipe import Recipe, load_recipe
@@ -78,24 +78,24 @@ SHORT = "model_name_or_path: a/b\ndataset_mixer: {a/c: 1.0}\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-migrated = partial(migrations.migrated, origin="the official code")
+migrated = partial(migrate_text, framework="the official code")
 
 
 def preset(name: str) -> Recipe:
     return load_recipe(Path(__file__).parents[2] / "configs" / "paper" / name)
 
 
-def test_a_text_file_becomes_the_released_setting(folder: Path) -> None:
-    recipe, notes = migrated(folder, TEXT)
-    ours = {**preset("qwen2_5_7b.yaml").loss.parameters}
-    assert ours.pop("detach_weights") is False
+def test_text_configuration_has_the_released_settings(directory: Path) -> None:
+    recipe, notes = migrated(directory, TEXT)
+    parameters = {**preset("qwen2_5_7b.yaml").loss.parameters}
+    assert parameters.pop("detach_weights") is False
     assert recipe.loss.name == "uni_dpo"
-    assert recipe.loss.parameters == ours
+    assert recipe.loss.parameters == parameters
     assert recipe.model.dtype == "float32"  # what null means there
     assert recipe.model.attn_implementation == "flash_attention_2"
     assert recipe.data.max_length == 2048
@@ -103,11 +103,15 @@ def test_a_text_file_becomes_the_released_setting(folder: Path) -> None:
     assert recipe.data.sources[0].split == "train"
     assert recipe.data.eval_sources == ()
     assert recipe.train.reference == "auto"
-    stated = recipe.train.arguments
-    assert (stated["learning_rate"], stated["warmup_steps"], stated["seed"]) == (2e-6, 0.1, 42)
-    assert stated["activation_checkpointing"] is True
-    assert stated["activation_checkpointing_kwargs"] == {"use_reentrant": False}
-    assert stated["eval_strategy"] == "no"
+    arguments = recipe.train.arguments
+    assert (arguments["learning_rate"], arguments["warmup_steps"], arguments["seed"]) == (
+        2e-6,
+        0.1,
+        42,
+    )
+    assert arguments["activation_checkpointing"] is True
+    assert arguments["activation_checkpointing_kwargs"] == {"use_reentrant": False}
+    assert arguments["eval_strategy"] == "no"
     assert set(notes) == {
         "preprocessing_num_workers",
         "max_samples",
@@ -118,12 +122,12 @@ def test_a_text_file_becomes_the_released_setting(folder: Path) -> None:
     }
 
 
-def test_a_math_file_becomes_the_released_setting(folder: Path) -> None:
-    recipe, notes = migrated(folder, MATH)
+def test_math_configuration_has_the_released_settings(directory: Path) -> None:
+    recipe, notes = migrated(directory, MATH)
     released = preset("qwen2_5_math_7b.yaml")
-    ours = {**released.loss.parameters}
-    assert ours.pop("detach_weights") is False
-    assert recipe.loss.parameters == ours
+    parameters = {**released.loss.parameters}
+    assert parameters.pop("detach_weights") is False
+    assert recipe.loss.parameters == parameters
     assert recipe.model.prompt_style == released.model.prompt_style == "raw"
     assert recipe.model.dtype == released.model.dtype
     assert recipe.data.max_length == released.data.max_length
@@ -132,12 +136,12 @@ def test_a_math_file_becomes_the_released_setting(folder: Path) -> None:
         "math",
     )
     assert recipe.train.arguments["optim"] == "rmsprop"  # the default of its config class
-    assert "the end token of the tokenizer" in notes["eot_token"]
-    assert notes["sanity_check"] == "it is off, and there is nothing of it here"
+    assert "ends with the tokenizer's end token" in notes["eot_token"]
+    assert notes["sanity_check"] == "disabled, so there is nothing to migrate"
 
 
-def test_defaults_are_written_out(folder: Path) -> None:
-    recipe, notes = migrated(folder, SHORT)
+def test_defaults_are_stated(directory: Path) -> None:
+    recipe, notes = migrated(directory, SHORT)
     assert recipe.loss.name == "uni_dpo"
     assert recipe.loss.parameters == {
         "beta": 2.0,
@@ -156,17 +160,19 @@ def test_defaults_are_written_out(folder: Path) -> None:
     assert notes == {}
 
 
-def test_the_margin_of_simpo_is_in_reward_units_here(folder: Path) -> None:
+def test_simpo_margin_is_in_reward_units(directory: Path) -> None:
     recipe, notes = migrated(
-        folder, SHORT + "pref_loss: simpo\nbeta: 10.0\ngamma_beta_ratio: 0.3\n"
+        directory, SHORT + "pref_loss: simpo\nbeta: 10.0\ngamma_beta_ratio: 0.3\n"
     )
     assert recipe.loss.name == "simpo"
     assert recipe.loss.parameters == {"beta": 10.0, "simpo_gamma": 3.0}
     assert "reward units" in notes["gamma_beta_ratio"]
 
 
-def test_a_penalty_outside_beta_stays_outside(folder: Path) -> None:
-    recipe, notes = migrated(folder, MATH.replace("loss_type: uni_dpo", "loss_type: dpo_positive"))
+def test_dpop_penalty_remains_outside_beta(directory: Path) -> None:
+    recipe, notes = migrated(
+        directory, MATH.replace("loss_type: uni_dpo", "loss_type: dpo_positive")
+    )
     assert recipe.loss.name == "dpop"
     assert recipe.loss.parameters == {
         "beta": 2.0,
@@ -174,27 +180,27 @@ def test_a_penalty_outside_beta_stays_outside(folder: Path) -> None:
         "penalty_in_beta": False,
         "length_norm": True,
     }
-    assert "does not read it" in notes["uni_dpo_tau_good"]
+    assert "has no effect on the loss" in notes["uni_dpo_tau_good"]
 
 
-def test_a_folder_with_files_of_the_splits_is_named_by_its_files(folder: Path) -> None:
-    (folder / "mine").mkdir()
-    (folder / "mine" / "train.jsonl").write_text("{}")
-    recipe, notes = migrated(folder, SHORT.replace("a/c: 1.0", "mine: 1.0, b/d: 0.5"))
+def test_directory_with_split_files_becomes_their_paths(directory: Path) -> None:
+    (directory / "mine").mkdir()
+    (directory / "mine" / "train.jsonl").write_text("{}")
+    recipe, notes = migrated(directory, SHORT.replace("a/c: 1.0", "mine: 1.0, b/d: 0.5"))
     first, second = recipe.data.sources
-    assert first.path == str(folder / "mine" / "train.jsonl")
+    assert first.path == str(directory / "mine" / "train.jsonl")
     assert (second.path, second.split) == ("b/d", "train")
-    assert "'b/d' has the share 0.5" in (folder / "recipe.yaml").read_text() + str(notes)
+    assert "'b/d' has the share 0.5" in (directory / "recipe.yaml").read_text() + str(notes)
     assert (
-        "a folder is read for Parquet files only"
-        in migrated(folder, SHORT.replace("a/c", "somewhere"))[1]["dataset_mixer"]
+        "of a directory only Parquet files are read"
+        in migrated(directory, SHORT.replace("a/c", "somewhere"))[1]["dataset_mixer"]
     )
 
 
-def test_another_reference_is_noted(folder: Path) -> None:
-    _, notes = migrated(folder, SHORT + "ref_model: other/model\nuse_ref_model: false\n")
-    assert "give ref_model in Python" in notes["ref_model"]
-    assert "has one in any case" in notes["use_ref_model"]
+def test_other_reference_model_has_a_note(directory: Path) -> None:
+    _, notes = migrated(directory, SHORT + "ref_model: other/model\nuse_ref_model: false\n")
+    assert "pass ref_model in Python" in notes["ref_model"]
+    assert "always has one" in notes["use_ref_model"]
 
 
 @pytest.mark.parametrize(
@@ -202,12 +208,15 @@ def test_another_reference_is_noted(folder: Path) -> None:
     [
         (SHORT + "pref_loss: simop\n", "did you mean 'simpo'"),
         (SHORT + "pref_loss: simpo\nloss_type: hinge\n", "SimPO with a hinge"),
-        (SHORT.replace("{a/c: 1.0}", "[]"), "key 'dataset_mixer': it holds no data set"),
-        (SHORT + "pref_loss: simpo\nbeta: high\n", "key 'beta': found the text 'high'"),
+        (SHORT.replace("{a/c: 1.0}", "[]"), "key 'dataset_mixer': it contains no data set"),
+        (
+            SHORT + "pref_loss: simpo\nbeta: high\n",
+            "'beta': expected a number, not the text 'high'",
+        ),
         (SHORT + "uni_dpo_perf_gamma: -1.0\n", "key 'uni_dpo_perf_gamma'"),
     ],
     ids=["loss", "hinge", "no data", "beta", "range"],
 )
-def test_what_has_no_counterpart_is_an_error(folder: Path, text: str, message: str) -> None:
+def test_unsupported_values_are_errors(directory: Path, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        migrated(folder, text)
+        migrated(directory, text)

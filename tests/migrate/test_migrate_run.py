@@ -1,4 +1,4 @@
-"""What comes out of a migration trains, and so does the script of the page."""
+"""Migrated recipes train, and so does the script of the page."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from unidpo_mm.training.recipe_checks import check_files, check_loss, check_trai
 from unidpo_mm.training.run import train_from_recipe
 
 Checkpoint = Callable[[str], Path]
-PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
+PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 
 FACTORY = """
 model_name_or_path: {model}
@@ -47,8 +47,8 @@ disable_tqdm: true
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pairs about images, registered as LLaMA-Factory has it, and plain ones."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pairs about images, registered for LLaMA-Factory, and pairs of text."""
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data"
     data.mkdir()
@@ -70,24 +70,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_migrated_recipe_trains(checkpoint: Checkpoint, folder: Path) -> None:
-    (folder / "theirs.yaml").write_text(FACTORY.format(model=checkpoint("qwen2_vl")))
-    result = migrate(folder / "theirs.yaml")
-    (folder / "recipe.yaml").write_text(result.recipe)
-    recipe = load_recipe(folder / "recipe.yaml", checks=(check_files, check_loss, check_train))
+def test_migrated_recipe_trains(checkpoint: Checkpoint, directory: Path) -> None:
+    (directory / "config.yaml").write_text(FACTORY.format(model=checkpoint("qwen2_vl")))
+    result = migrate(directory / "config.yaml")
+    (directory / "recipe.yaml").write_text(result.recipe)
+    recipe = load_recipe(directory / "recipe.yaml", checks=(check_files, check_loss, check_train))
     trainer = train_from_recipe(recipe)
     assert trainer.state.global_step == 2
     assert (len(trainer.parts.train_rows), len(trainer.parts.eval_rows)) == (6, 2)
-    names = [name for name, one in trainer.model.named_parameters() if one.requires_grad]
+    names = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     assert names
     assert all("language_model" in name and "lora" in name for name in names)
     assert {name.split(".")[-4] for name in names} <= {"q_proj", "v_proj"}
-    loss = json.loads((folder / "out" / "run.json").read_text())["loss"]
+    loss = json.loads((directory / "out" / "run.json").read_text())["loss"]
     assert loss["name"] == "mpo"
-    assert (folder / "out" / "adapter_model.safetensors").is_file()
+    assert (directory / "out" / "adapter_model.safetensors").is_file()
 
 
-def test_the_script_of_the_page_trains(checkpoint: Checkpoint, folder: Path) -> None:
+def test_script_of_the_page_trains(checkpoint: Checkpoint, directory: Path) -> None:
     before, after = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert "DPOTrainer(" in before
     model = str(checkpoint("llama"))

@@ -1,15 +1,14 @@
-"""Arguments of TRL, as YAML and JSON: values, defaults written out, losses, notes."""
+"""Arguments of TRL, as YAML and JSON: values, stated defaults, losses, notes and errors."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from migrations import migrate_text
 
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.migrate import migrate
-from unidpo_mm.recipe import Recipe, load_recipe
-from unidpo_mm.training.recipe_checks import check_loss, check_train
+from unidpo_mm.recipe import Recipe
 
 FILE = """
 # trl dpo --config this.yaml
@@ -43,31 +42,21 @@ SHORT = {"model_name_or_path": "a/b", "dataset_name": "a/c"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def migrated(folder: Path, text: str, name: str = "theirs.yaml") -> tuple[Recipe, dict[str, str]]:
-    """Return the recipe, read as `unidpo-mm train` reads it, and the notes by key."""
-    (folder / name).write_text(text)
-    result = migrate(folder / name)
-    assert result.origin == "TRL"
-    (folder / "recipe.yaml").write_text(result.recipe)
-    recipe = load_recipe(folder / "recipe.yaml", checks=(check_loss, check_train))
-    return recipe, {note.key: note.text for note in result.notes}
+def short(directory: Path, **values: Any) -> tuple[Recipe, dict[str, str]]:
+    return migrate_text(directory, json.dumps({**SHORT, **values}), "TRL", "config.json")
 
 
-def short(folder: Path, **values: Any) -> tuple[Recipe, dict[str, str]]:
-    return migrated(folder, json.dumps({**SHORT, **values}), "theirs.json")
-
-
-def test_a_file(folder: Path) -> None:
-    recipe, notes = migrated(folder, FILE)
+def test_configuration(directory: Path) -> None:
+    recipe, notes = migrate_text(directory, FILE, "TRL")
     assert recipe.model.model_dump(exclude_defaults=True) == {
         "name_or_path": "Qwen/Qwen2-0.5B-Instruct",
         "dtype": "bfloat16",
-        "prompt_style": "raw",  # TRL renders lists of messages only
+        "prompt_style": "raw",  # TRL renders messages only
         "lora": {"r": 32, "alpha": 16, "dropout": 0.05, "targets": "all-linear"},
     }
     assert [source.path for source in recipe.data.sources] == ["trl-lib/ultrafeedback_binarized"]
@@ -96,25 +85,25 @@ def test_a_file(folder: Path) -> None:
         "label_smoothing",
         "remove_unused_columns",
     }
-    assert "only robust reads it" in notes["label_smoothing"]
+    assert "no effect" in notes["label_smoothing"]
     assert recipe.train.reference == "auto"
-    cached, notes = short(folder, precompute_ref_log_probs=True)
+    cached, notes = short(directory, precompute_ref_log_probs=True)
     assert cached.train.reference == "cached"
     assert "precompute_ref_log_probs" not in notes
 
 
-def test_the_same_arguments_as_json(folder: Path) -> None:
-    """Indented by tabs, which YAML refuses, with a path that needs quotes."""
+def test_arguments_as_json(directory: Path) -> None:
+    """Indented by tabs, which YAML forbids, and with a path that needs quotes."""
     values = {**SHORT, "loss_type": ["sigmoid"], "output_dir": "a: b #1", "max_length": None}
-    recipe, notes = migrated(folder, json.dumps(values, indent="\t"), "theirs.json")
+    recipe, notes = migrate_text(directory, json.dumps(values, indent="\t"), "TRL", "config.json")
     assert recipe.loss.name == "dpo"
     assert recipe.train.output_dir == "a: b #1"
     assert recipe.data.max_length is None
     assert set(notes) == {"max_length"}
 
 
-def test_defaults_are_written_out(folder: Path) -> None:
-    recipe, notes = short(folder)
+def test_defaults_are_stated(directory: Path) -> None:
+    recipe, notes = short(directory)
     assert recipe.model.model_dump(exclude_defaults=True) == {
         "name_or_path": "a/b",
         "dtype": "float32",
@@ -181,40 +170,40 @@ def test_defaults_are_written_out(folder: Path) -> None:
     ],
 )
 def test_losses(
-    folder: Path, values: dict[str, Any], name: str, parameters: dict[str, Any]
+    directory: Path, values: dict[str, Any], name: str, parameters: dict[str, Any]
 ) -> None:
-    recipe, _ = short(folder, **values)
+    recipe, _ = short(directory, **values)
     assert recipe.loss.name == name
     assert recipe.loss.parameters == parameters
 
 
-def test_what_a_loss_means_otherwise_is_noted(folder: Path) -> None:
-    assert "over all their tokens" in short(folder, loss_type=["sigmoid", "sft"])[1]["loss_type"]
-    assert "concentration" in short(folder, use_weighting=True)[1]["use_weighting"]
-    assert "has none" in short(folder, loss_type="sft", beta=0.1)[1]["beta"]
-    sft = short(folder, loss_type="sft", loss_weights=[2.0])
+def test_losses_with_another_meaning_have_a_note(directory: Path) -> None:
+    assert "over all tokens" in short(directory, loss_type=["sigmoid", "sft"])[1]["loss_type"]
+    assert "concentration" in short(directory, use_weighting=True)[1]["use_weighting"]
+    assert "no effect" in short(directory, loss_type="sft", beta=0.1)[1]["beta"]
+    sft = short(directory, loss_type="sft", loss_weights=[2.0])
     assert sft[0].loss.name == "sft"
     assert "weight 1" in sft[1]["loss_weights"]
 
 
-def test_half_precision_switches_the_default_off(folder: Path) -> None:
-    recipe, _ = short(folder, fp16=True)
+def test_fp16_replaces_the_default_bf16(directory: Path) -> None:
+    recipe, _ = short(directory, fp16=True)
     assert recipe.train.arguments["bf16"] is False
     assert recipe.train.arguments["fp16"] is True
 
 
-def test_splits_are_evaluated_on_where_something_is_evaluated(folder: Path) -> None:
-    recipe, _ = short(folder, eval_strategy="steps", dataset_train_split="train_prefs")
+def test_evaluation_split_needs_an_evaluation_strategy(directory: Path) -> None:
+    recipe, _ = short(directory, eval_strategy="steps", dataset_train_split="train_prefs")
     assert recipe.data.sources[0].split == "train_prefs"
     assert [source.split for source in recipe.data.eval_sources] == ["test"]
-    recipe, notes = short(folder, dataset_test_split="test_prefs")
+    recipe, notes = short(directory, dataset_test_split="test_prefs")
     assert recipe.data.eval_sources == ()
-    assert "nothing is evaluated" in notes["dataset_test_split"]
+    assert "not used" in notes["dataset_test_split"]
 
 
-def test_a_mixture_of_data_sets(folder: Path) -> None:
+def test_mixture_of_data_sets(directory: Path) -> None:
     recipe, notes = short(
-        folder,
+        directory,
         datasets=[
             {"path": "json", "data_files": ["a.jsonl", "b.jsonl"]},
             {"path": "x/y", "split": "pairs", "columns": ["prompt"]},
@@ -227,26 +216,26 @@ def test_a_mixture_of_data_sets(folder: Path) -> None:
         ("x/y", "pairs"),
     ]
     assert recipe.data.eval_fraction == 0.1
-    assert "columns of 'x/y' is not read" in notes["datasets"]
+    assert "columns of 'x/y' is ignored" in notes["datasets"]
     assert "beside `datasets`" in notes["dataset_name"]
 
 
-def test_arguments_of_loading(folder: Path) -> None:
-    given = {"dtype": "bfloat16", "attn_implementation": "eager", "variant": "x"}
-    recipe, _ = short(folder, model_init_kwargs=given)
+def test_arguments_of_from_pretrained(directory: Path) -> None:
+    kwargs = {"dtype": "bfloat16", "attn_implementation": "eager", "variant": "x"}
+    recipe, _ = short(directory, model_init_kwargs=kwargs)
     assert recipe.model.dtype == "bfloat16"
     assert recipe.model.attn_implementation == "eager"
     assert recipe.model.init_kwargs == {"variant": "x"}
 
 
-def test_lora_keys_without_a_lora_have_a_note(folder: Path) -> None:
-    recipe, notes = short(folder, lora_r=8)
+def test_lora_keys_without_lora_have_a_note(directory: Path) -> None:
+    recipe, notes = short(directory, lora_r=8)
     assert recipe.model.lora is None
     assert "has no effect" in notes["lora_r"]
 
 
-def test_targets_that_peft_chooses_are_written_out_and_noted(folder: Path) -> None:
-    recipe, notes = short(folder, use_peft=True)
+def test_default_targets_of_peft_are_stated_with_a_note(directory: Path) -> None:
+    recipe, notes = short(directory, use_peft=True)
     assert recipe.model.lora is not None
     assert recipe.model.lora.targets == ("q_proj", "v_proj")
     assert "PEFT chooses" in notes["lora_target_modules"]
@@ -255,32 +244,40 @@ def test_targets_that_peft_chooses_are_written_out_and_noted(folder: Path) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss_type": "discopop"}, "there is no loss for 'discopop' here: it is not built"),
+        ({"loss_type": "discopop"}, "the loss 'discopop' is not supported"),
         ({"loss_type": "robst"}, "did you mean 'robust'"),
-        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "two of these losses are one loss here"),
-        ({"loss_type": ["sft", "sft"]}, "two of these losses are one loss here"),
-        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "there are 2 losses"),
-        ({"loss_type": "hinge", "use_weighting": True}, "WPO is built for sigmoid alone"),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "two of these losses are the same loss"),
+        ({"loss_type": ["sft", "sft"]}, "two of these losses are the same loss"),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]},
+            "for each of the 2 losses",
+        ),
+        (
+            {"loss_type": "hinge", "use_weighting": True},
+            "supported for sigmoid only",
+        ),
         ({"datasets": [{"name": "x"}]}, "an entry has no path"),
-        ({"eval_strategy": "no", "evaluation_strategy": "steps"}, "something else than"),
+        ({"eval_strategy": "no", "evaluation_strategy": "steps"}, "contradicts"),
         ({"beta": -1.0}, "key 'beta'"),
+        ({"precompute_ref_log_probs": "all"}, "Use one of true, false, null"),
         ({"max_length": "long"}, "key 'max_length': found the text 'long'"),
     ],
     ids=[
         "not built",
         "misspelt",
-        "one loss here",
+        "same loss",
         "twice",
         "weights",
         "weighting",
         "data",
         "two names",
         "range",
+        "no truth value",
         "type",
     ],
 )
-def test_what_has_no_counterpart_is_an_error(
-    folder: Path, values: dict[str, Any], message: str
+def test_unsupported_values_are_errors(
+    directory: Path, values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        short(folder, **values)
+        short(directory, **values)

@@ -1,1 +1,5 @@
-"""What is computed once and kept on disk: reference log-probabilities, keyed by their content."""
+"""What is computed once and kept on disk: log-probs of the reference, and features of images.
+
+`keys` identifies results by content, `reference_store` and `feature_store` keep them, and
+`directory` says where the cache is. Everything in it may be deleted at any time.
+"""

@@ -1,109 +1,196 @@
-"""Features of images on disk: one file for the images of a prompt, the least used go first."""
+"""Image features on disk: one file per prompt; the least recently used are removed first."""
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import Problem, UniDPOError
-from .folder import cache_folder
+from .directory import cache_directory
+from .stores import StoreCheck, StoreInfo
 
-__all__ = [
-    "FeatureStore",
-    "FeaturesInfo",
-    "VerifiedFeatures",
-    "features_folder",
-    "stored_features",
-    "verify_features",
-]
+__all__ = ["FeatureStore", "list_features", "remove_features", "verify_features"]
 
 SUFFIX = ".safetensors"
 PART = ".part"
 """Suffix of a file that is being written."""
-LEFT_OVER_S = 3600
-"""Age of such a file after which its process must be gone."""
+ABANDONED_S = 3600
+"""Age in seconds from which no process still writes such a file."""
 CHECKSUM = "crc32"
 """Name of the checksum in the metadata of a file."""
 
 
-def features_folder(folder: Path | None = None) -> Path:
-    """Return the folder of all stores of features, inside the cache folder."""
-    return cache_folder(folder) / "features"
+class FeatureStore:
+    """The features that a frozen tower computes, by the keys of images.
 
+    Files are renamed into place when they are complete, so a killed process leaves none incomplete.
+    A file that cannot be read counts as missing. A failure to write is ignored, because features
+    can be computed again.
 
-@dataclass(frozen=True, kw_only=True)
-class FeaturesInfo:
-    """What one store holds: its folder, entries, bytes on disk, and when it was last used."""
-
-    path: Path
-    entries: int
-    size: int
-    used: float
-
-
-def stored_features(folder: Path | None = None) -> list[FeaturesInfo]:
-    """Return every store of features in a folder."""
-    found = []
-    for path in sorted(p for p in (folder or features_folder()).glob("*") if p.is_dir()):
-        files = [file.stat() for file in path.glob(f"*{SUFFIX}") if file.is_file()]
-        used = max((file.st_mtime for file in files), default=path.stat().st_mtime)
-        size = sum(file.st_size for file in files)
-        found.append(FeaturesInfo(path=path, entries=len(files), size=size, used=used))
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifiedFeatures:
-    """What a check of a store of features did: entries kept and removed, and why if it is gone."""
-
-    path: Path
-    kept: int
-    removed: int
-    reason: str = ""
-
-
-def verify_features(folder: Path | None = None) -> list[VerifiedFeatures]:
-    """Read every entry of every store and remove those that are damaged.
-
-    A file in the place of a store is removed, and so are the unfinished files of killed processes.
+    Args:
+        fingerprint: Digest of the tower's weights and settings, the name of the directory.
+        limit_bytes: Maximum size; the least recently used entries are removed.
+        cache: Cache directory; None for the default.
     """
+
+    def __init__(self, fingerprint: str, *, limit_bytes: int, cache: Path | None = None) -> None:
+        self.directory = _stores(cache) / fingerprint
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = (
+                "Point UNIDPO_MM_CACHE to another directory; if a file is in the place of the "
+                "directory, run unidpo-mm cache verify, which removes it"
+            )
+            problem = Problem(str(self.directory), f"the cache cannot be used: {error}", remedy)
+            raise UniDPOError(problem) from error
+        self.limit_bytes = limit_bytes
+        self._size = sum(size for _, size, _ in self._files())
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """Return the tensors of an entry; None if it is missing or damaged."""
+        path = self._path(key)
+        tensors = _read(path)
+        if tensors is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # marks its use
+        return tensors
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write an entry and make room for it."""
+        from safetensors.torch import save
+
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = save(on_cpu, metadata={CHECKSUM: _checksum(on_cpu)})
+        if len(content) > self.limit_bytes:
+            return
+        self._make_room(len(content))
+        with contextlib.suppress(OSError):  # a full disk: the features are computed again
+            handle, name = tempfile.mkstemp(dir=self.directory, suffix=PART)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                Path(name).replace(self._path(key))
+                self._size += len(content)
+            finally:
+                Path(name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove every entry."""
+        for path in self.directory.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.directory.glob(f"*{SUFFIX}"))
+
+    def _path(self, key: str) -> Path:
+        return self.directory / f"{key}{SUFFIX}"
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Return time of last use, size and path of every entry, the least recent first."""
+        files = []
+        for path in self.directory.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process has just removed it
+                status = path.stat()
+                files.append((status.st_mtime_ns, status.st_size, path))
+        return sorted(files)
+
+    def _make_room(self, needed: int) -> None:
+        if self._size + needed <= self.limit_bytes:
+            return
+        files = self._files()
+        self._size = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if self._size + needed <= self.limit_bytes:
+                break
+            with contextlib.suppress(OSError):  # a directory, or the permission is missing
+                path.unlink(missing_ok=True)
+                self._size -= size
+
+
+def list_features(cache: Path | None = None) -> list[StoreInfo]:
+    """Return every feature store of a cache directory; None for the default one."""
     stores = []
-    for path in sorted((folder or features_folder()).glob("*")):
-        if not path.is_dir():
-            path.unlink(missing_ok=True)
-            reason = "it is not a directory"
-            stores.append(VerifiedFeatures(path=path, kept=0, removed=0, reason=reason))
-            continue
-        kept = removed = 0
-        for file in sorted(path.iterdir()):
-            if file.suffix == SUFFIX and _read(file) is not None:
-                kept += 1
-            elif file.suffix == SUFFIX or _is_left_over(file):
-                removed += _is_gone(file)
-        stores.append(VerifiedFeatures(path=path, kept=kept, removed=removed))
+    for path in sorted(path for path in _stores(cache).glob("*") if path.is_dir()):
+        files = [file.stat() for file in path.glob(f"*{SUFFIX}") if file.is_file()]
+        info = StoreInfo(
+            path=path,
+            kind="features",
+            entries=len(files),
+            size=sum(file.st_size for file in files),
+            used=max((file.st_mtime for file in files), default=path.stat().st_mtime),
+        )
+        stores.append(info)
     return stores
 
 
-def _is_left_over(path: Path) -> bool:
-    """Return whether a file was begun so long ago that no process still writes it."""
-    return path.suffix == PART and time.time() - path.stat().st_mtime > LEFT_OVER_S
+def verify_features(cache: Path | None = None, *, dry_run: bool = False) -> Iterator[StoreCheck]:
+    """Read every entry of every feature store and remove damaged ones.
+
+    Also removes files in the place of a store, and incomplete files of killed processes.
+
+    Args:
+        cache: Cache directory; None for the default.
+        dry_run: Whether to remove nothing.
+    """
+    for path in sorted(_stores(cache).glob("*")):
+        if not path.is_dir():
+            if not dry_run:
+                path.unlink(missing_ok=True)
+            yield StoreCheck(
+                path=path,
+                kind="features",
+                intact=0,
+                damaged=None,
+                action="damaged" if dry_run else "removed",
+                reason="not a directory",
+            )
+            continue
+        intact = damaged = 0
+        for file in sorted(path.iterdir()):
+            if file.suffix == SUFFIX and _read(file) is not None:
+                intact += 1
+            elif file.suffix == SUFFIX or _is_abandoned(file):
+                damaged += dry_run or _remove(file)
+        yield StoreCheck(
+            path=path,
+            kind="features",
+            intact=intact,
+            damaged=damaged,
+            action="intact" if not damaged else "damaged" if dry_run else "repaired",
+        )
 
 
-def _is_gone(path: Path) -> bool:
+def remove_features(path: Path) -> None:
+    """Remove a feature store."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _stores(cache: Path | None) -> Path:
+    return cache_directory(cache) / "features"
+
+
+def _is_abandoned(path: Path) -> bool:
+    return path.suffix == PART and time.time() - path.stat().st_mtime > ABANDONED_S
+
+
+def _remove(path: Path) -> bool:
     """Remove a damaged entry; return whether that was possible."""
     try:
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:
             path.unlink(missing_ok=True)
-    except OSError:  # a directory that holds something, or a disk that cannot be written
+    except OSError:  # a directory with content, or a disk that cannot be written
         return False
     return True
 
@@ -122,100 +209,9 @@ def _read(path: Path) -> dict[str, Tensor] | None:
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return a checksum of tensors with their names."""
+    """Return a checksum of tensors and their names."""
     value = 0
     for name in sorted(tensors):
         content = tensors[name].contiguous().flatten().view(torch.uint8).numpy().data
         value = zlib.crc32(content, zlib.crc32(name.encode(), value))
     return str(value)
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # another process has just removed it
-        return 0
-
-
-class FeatureStore:
-    """The features that one frozen tower gives, by the keys of images.
-
-    Files are put in place whole, so a process that is killed leaves none torn. A file that cannot
-    be read counts as missing; one that cannot be written is not kept, since it can be computed.
-
-    Args:
-        fingerprint: Digest of the tower's weights and settings; names the folder.
-        limit_bytes: Most bytes in the folder; the entries not used for longest are removed.
-        folder: Folder of stores; None for the one in the cache folder.
-    """
-
-    def __init__(self, fingerprint: str, *, limit_bytes: int, folder: Path | None = None) -> None:
-        self.folder = (folder or features_folder()) / fingerprint
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            remedy = (
-                "Point UNIDPO_MM_CACHE to another directory; if a file is in the place of the "
-                "directory, run unidpo-mm cache verify, which removes it"
-            )
-            problem = Problem(str(self.folder), f"the cache cannot be used: {error}", remedy)
-            raise UniDPOError(problem) from error
-        self.limit_bytes = limit_bytes
-        self._size = sum(_size_of(path) for path in self.folder.glob(f"*{SUFFIX}"))
-
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """Return the tensors of an entry; None if there is none or it is damaged."""
-        path = self._path(key)
-        tensors = _read(path)
-        if tensors is not None:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # marks its use
-        return tensors
-
-    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write an entry and make room for it."""
-        from safetensors.torch import save
-
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = save(whole, metadata={CHECKSUM: _checksum(whole)})
-        if len(content) > self.limit_bytes:
-            return
-        self._make_room(len(content))
-        with contextlib.suppress(OSError):  # a full disk: the features are computed again
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=PART)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                Path(name).replace(self._path(key))
-                self._size += len(content)
-            finally:
-                Path(name).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Remove every entry."""
-        for path in self.folder.glob(f"*{SUFFIX}"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.folder.glob(f"*{SUFFIX}"))
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{SUFFIX}"
-
-    def _make_room(self, needed: int) -> None:
-        if self._size + needed <= self.limit_bytes:
-            return
-        known = []
-        for path in self.folder.glob(f"*{SUFFIX}"):
-            with contextlib.suppress(OSError):  # another process was faster
-                status = path.stat()
-                known.append((status.st_mtime_ns, status.st_size, path))
-        self._size = sum(size for _, size, _ in known)
-        for _, size, path in sorted(known):
-            if self._size + needed <= self.limit_bytes:
-                break
-            with contextlib.suppress(OSError):  # not a file, or not ours to remove
-                path.unlink(missing_ok=True)
-                self._size -= size

@@ -1,8 +1,8 @@
-"""Digests: two things have the same key only if they are the same, byte for byte.
+"""Keys by content: two results have the same key only if their inputs are equal byte by byte.
 
-A reference log-probability depends on the tokens of prompt and answer, on the images as the model
-sees them, and on the reference's weights and number formats. Tokens and images make the key of an
-entry, the rest the name of the file it lies in.
+The log-prob of a reference depends on the tokens of prompt and response, on the images as the model
+sees them, and on the weights and number formats of the reference. Tokens and images make the key of
+an entry, the rest makes the name of the file that contains it.
 """
 
 import hashlib
@@ -16,61 +16,61 @@ from torch import Tensor
 
 from ..records import EncodedGroup
 
-__all__ = ["images_digest", "response_keys", "weights_fingerprint"]
+__all__ = ["images_key", "response_keys", "weights_fingerprint"]
 
 
 def response_keys(group: EncodedGroup, images: str) -> tuple[str, ...]:
-    """Return a key for each answer of a group, from everything that a model sees of it.
+    """Return a key for each response of a group, from everything that a model sees of it.
 
     Args:
         group: The group.
-        images: Its `images_digest`.
+        images: Its `images_key`.
     """
     prompt = hashlib.sha256(images.encode())
-    _feed(prompt, "prompt_ids", group.prompt_ids)
+    _update(prompt, "prompt_ids", group.prompt_ids)
     for name, parts in sorted(group.token_extras.items()):
-        _feed(prompt, name, parts[0])
+        _update(prompt, name, parts[0])
     keys = []
     for number, ids in enumerate(group.response_ids):
-        answer = prompt.copy()
-        _feed(answer, "response_ids", ids)
+        response = prompt.copy()
+        _update(response, "response_ids", ids)
         for name, parts in sorted(group.token_extras.items()):
-            _feed(answer, name, parts[1 + number])
-        keys.append(answer.hexdigest())
+            _update(response, name, parts[1 + number])
+        keys.append(response.hexdigest())
     return tuple(keys)
 
 
-def images_digest(group: EncodedGroup) -> str:
+def images_key(group: EncodedGroup) -> str:
     """Return a key for all images of a group, as the model sees them."""
     images = hashlib.sha256()
     for name, tensor in sorted(group.image_extras.items()):
-        _feed(images, name, tensor)
+        _update(images, name, tensor)
     return images.hexdigest()
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]], settings: Mapping[str, Any]) -> str:
-    """Return a digest of named weights and of the settings they are run with.
+    """Return a digest of weights and of the settings that they are used with.
 
     Args:
         weights: Names and tensors, on any device.
-        settings: What else moves the numbers: formats, kernels, versions.
+        settings: What else changes results: number formats, kernels, versions.
     """
-    # hashing leaves Python free, so the tensors are hashed by several threads
+    # hashing releases the interpreter lock, so threads hash several tensors at once
     with ThreadPoolExecutor() as threads:
-        digests = dict(threads.map(_digest_of, weights))
-    whole = json.dumps([sorted(digests.items()), sorted(settings.items())], default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()
+        digests = dict(threads.map(_digest, weights))
+    content = json.dumps([sorted(digests.items()), sorted(settings.items())], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _digest_of(named: tuple[str, Tensor]) -> tuple[str, str]:
-    name, tensor = named
+def _digest(item: tuple[str, Tensor]) -> tuple[str, str]:
+    name, tensor = item
     digest = hashlib.sha256()
-    _feed(digest, name, tensor)
+    _update(digest, name, tensor)
     return name, digest.hexdigest()
 
 
-def _feed(digest: Any, name: str, tensor: Tensor) -> None:
-    """Add a tensor with its name, format and shape, so that none can stand for another."""
+def _update(digest: Any, name: str, tensor: Tensor) -> None:
+    """Add a tensor with its name, number format and shape to a digest."""
     digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-    plain = tensor.detach().cpu().contiguous()
-    digest.update(plain.flatten().view(torch.uint8).numpy())
+    content = tensor.detach().cpu().contiguous()
+    digest.update(content.flatten().view(torch.uint8).numpy())

@@ -1,8 +1,8 @@
-"""Reference log-probabilities on disk: one SQLite file for each reference.
+"""Log-probs of a reference on disk: one SQLite file per reference.
 
-SQLite gives what a cache of several processes needs: an entry is there whole or not at all, whoever
-is killed and whenever, and two processes may write at once. Every entry carries a checksum, so a
-file that a disk has damaged gives no wrong number.
+SQLite provides what a cache that several processes share needs: an entry is complete or missing,
+whenever a process is killed, and two processes may write at the same time. Every entry has a
+checksum, so a file that a disk has damaged returns no wrong values.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,29 +19,28 @@ import torch
 from torch import Tensor
 
 from ..errors import Problem, UniDPOError
-from .folder import cache_folder
+from .directory import cache_directory
+from .stores import StoreCheck, StoreInfo
 
 __all__ = [
     "ReferenceStore",
-    "StoreInfo",
-    "Verified",
     "drop_damaged",
-    "open_stores",
-    "references_folder",
+    "list_references",
     "remove_store",
+    "verify_references",
     "verify_store",
 ]
 
 SUFFIX = ".sqlite"
 WAIT_S = 120.0
-"""How long one process waits for another one's write."""
+"""Maximum number of seconds to wait for another process that writes."""
 
 TABLES = """
 create table if not exists logps (key text primary key, value blob not null, crc integer not null);
 create table if not exists about (name text primary key, value text not null);
 """
 
-NO_DAMAGE = frozenset(
+NOT_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -53,57 +51,30 @@ NO_DAMAGE = frozenset(
         sqlite3.SQLITE_IOERR,
     }
 )
-"""Errors of a file that is in use, may not be opened or written, or lies on a failing disk."""
+"""Errors of a file that is in use, without permission, or on a full or failing disk."""
 
-MISSING_AT_A_TIME = 500
-"""Keys asked for in one query; SQLite limits them."""
-
-
-def references_folder(folder: Path | None = None) -> Path:
-    """Return the folder of all stores, inside the cache folder."""
-    return cache_folder(folder) / "references"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreInfo:
-    """What a store holds.
-
-    Attributes:
-        path: The file.
-        model: Whose log-probabilities they are.
-        settings: Formats, kernels and versions they were computed with.
-        entries: How many answers.
-        size: Bytes on disk.
-        used: Seconds since the epoch of the last use.
-    """
-
-    path: Path
-    model: str
-    settings: Mapping[str, Any]
-    entries: int
-    size: int
-    used: float
+KEYS_PER_QUERY = 500
+"""Maximum number of keys in a query; SQLite limits it."""
 
 
 class ReferenceStore:
-    """The log-probabilities of one reference, by the keys of answers.
+    """The log-probs of one reference, by the keys of responses.
 
     Args:
-        fingerprint: Digest of the reference's weights and settings; names the file.
-        about: What to write into a new file, for people: model and settings.
-        folder: Folder of stores; None for the one in the cache folder.
+        fingerprint: Digest of the reference's weights and settings, the name of the file.
+        about: Model and settings, written into the file for `unidpo-mm cache info`.
+        cache: Cache directory; None for the default.
 
     Raises:
         UniDPOError: If the file cannot be opened.
     """
 
     def __init__(
-        self, fingerprint: str, about: Mapping[str, Any], *, folder: Path | None = None
+        self, fingerprint: str, about: Mapping[str, Any], *, cache: Path | None = None
     ) -> None:
-        place = folder or references_folder()
-        self.path = place / f"{fingerprint}{SUFFIX}"
-        with _explained(self.path):
-            place.mkdir(parents=True, exist_ok=True)
+        self.path = _stores(cache) / f"{fingerprint}{SUFFIX}"
+        with _explain_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = _connect(self.path)
             self._connection.executescript(TABLES)
             described = {**about, "used": time.time()}
@@ -112,21 +83,21 @@ class ReferenceStore:
                 self._connection.executemany("insert or replace into about values (?, ?)", rows)
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """Return what is there of some keys; a damaged entry is not there.
+        """Return the intact entries among some keys.
 
         Returns:
-            key -> float32 log-probabilities of the answer's tokens.
+            key -> log-prob of each token of the response, float32.
         """
-        found = {}
-        with _explained(self.path):
-            for start in range(0, len(keys), MISSING_AT_A_TIME):
-                asked = keys[start : start + MISSING_AT_A_TIME]
-                marks = ", ".join("?" * len(asked))
+        entries = {}
+        with _explain_errors(self.path):
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                batch = keys[start : start + KEYS_PER_QUERY]
+                marks = ", ".join("?" * len(batch))
                 query = f"select key, value, crc from logps where key in ({marks})"
-                for key, value, crc in self._connection.execute(query, asked):
+                for key, value, crc in self._connection.execute(query, batch):
                     if _is_intact(value, crc):
-                        found[key] = torch.frombuffer(bytearray(value), dtype=torch.float32)
-        return found
+                        entries[key] = torch.frombuffer(bytearray(value), dtype=torch.float32)
+        return entries
 
     def put(self, entries: Mapping[str, Tensor]) -> None:
         """Write entries, all or none.
@@ -138,12 +109,12 @@ class ReferenceStore:
         for key, logps in entries.items():
             value = logps.detach().to("cpu", torch.float32).numpy().tobytes()
             rows.append((key, value, zlib.crc32(value)))
-        with _explained(self.path), self._connection:
+        with _explain_errors(self.path), self._connection:
             self._connection.executemany("insert or replace into logps values (?, ?, ?)", rows)
 
     def clear(self) -> None:
         """Remove every entry."""
-        with _explained(self.path), self._connection:
+        with _explain_errors(self.path), self._connection:
             self._connection.execute("delete from logps")
 
     def __len__(self) -> int:
@@ -155,59 +126,35 @@ class ReferenceStore:
         self._connection.close()
 
 
-def open_stores(folder: Path | None = None) -> Iterator[tuple[Path, StoreInfo | None]]:
-    """Yield every store of a folder with what it holds; None for one that cannot be read."""
-    for path in sorted((folder or references_folder()).glob(f"*{SUFFIX}")):
-        try:
-            with contextlib.closing(_connect(path)) as connection:
-                about = dict(connection.execute("select name, value from about").fetchall())
-                (entries,) = connection.execute("select count(*) from logps").fetchone()
-            values = {name: json.loads(value) for name, value in about.items()}
-            settings, used = values.get("settings", {}), values.get("used", 0.0)
-            info = StoreInfo(
-                path=path,
-                model=str(values.get("model", "?")),
-                settings=dict(settings),
-                entries=entries,
-                size=path.stat().st_size,
-                used=float(used),
-            )
-        except (sqlite3.Error, OSError, TypeError, ValueError):
-            info = None
-        yield path, info
+def list_references(cache: Path | None = None) -> list[StoreInfo]:
+    """Return every reference store of a cache directory; None for the default one."""
+    return [_info(path) for path in _paths(cache)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """What a check of a store did.
+def verify_references(cache: Path | None = None, *, dry_run: bool = False) -> Iterator[StoreCheck]:
+    """Verify every reference store of a cache directory, see `verify_store`."""
+    for path in _paths(cache):
+        yield verify_store(path, dry_run=dry_run)
 
-    Attributes:
-        kept, removed: Number of entries that stay, and that were damaged and are gone; None if
-            nobody can say.
-        action: ``intact``, ``repaired``, ``removed``, ``moved`` (to a name with the suffix
-            ``.damaged``) or ``unchanged`` if the store is in use or may not be written.
-        reason: What is wrong, empty if nothing is.
+
+def verify_store(path: Path, *, dry_run: bool = False) -> StoreCheck:
+    """Check every entry of a store; repair it if that is possible and remove it otherwise.
+
+    Afterwards the store can be opened, or does not exist. A store that another process locks for
+    longer than `WAIT_S` remains unchanged.
+
+    Args:
+        path: The file.
+        dry_run: Whether to repair and remove nothing.
     """
-
-    kept: int | None
-    removed: int | None
-    action: Literal["intact", "repaired", "removed", "moved", "unchanged"]
-    reason: str = ""
-
-
-def verify_store(path: Path) -> Verified:
-    """Check a store entry by entry, repair it if that is possible and remove it otherwise.
-
-    Afterwards the store can be opened, or is gone. A store that another process holds for longer
-    than `WAIT_S` is left as it is.
-    """
-    if not path.is_file():  # a directory, or a link that leads nowhere
-        return _cleared(path)
+    if not path.is_file():
+        reason = "it is a directory" if path.is_dir() else "it is not a file"
+        return _check(path, "damaged", reason=reason) if dry_run else _remove_invalid(path, reason)
     try:
-        dropped = drop_damaged(path)
+        damaged = _damaged_rows(path) if dry_run else drop_damaged(path)
         with contextlib.closing(_connect(path)) as connection:
             (state,) = connection.execute("pragma integrity_check(1)").fetchone()
-            (kept,) = connection.execute("select count(*) from logps").fetchone()
+            (count,) = connection.execute("select count(*) from logps").fetchone()
             about = connection.execute("select name, value from about").fetchall()
         for _, value in about:
             json.loads(value)
@@ -216,31 +163,39 @@ def verify_store(path: Path) -> Verified:
     except (UniDPOError, sqlite3.Error, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, sqlite3.Error) and not _is_damage(cause):
-            return Verified(kept=None, removed=None, action="unchanged", reason=str(cause))
-        return _salvaged(path, str(cause))
-    return Verified(kept=kept, removed=dropped, action="repaired" if dropped else "intact")
+            return _check(path, "unchanged", reason=str(cause))
+        return _check(path, "damaged", reason=str(cause)) if dry_run else _repair(path, str(cause))
+    if dry_run:
+        action: Literal["intact", "damaged"] = "damaged" if damaged else "intact"
+        return _check(path, action, intact=count - len(damaged), damaged=len(damaged))
+    return _check(path, "repaired" if damaged else "intact", intact=count, damaged=len(damaged))
 
 
-def drop_damaged(path: Path) -> int:
-    """Remove the entries of a store whose checksum is wrong; return how many."""
-    with _explained(path), contextlib.closing(_connect(path)) as connection, connection:
+def drop_damaged(path: Path) -> list[int]:
+    """Remove the entries of a store whose checksum is wrong; return their row numbers."""
+    rows = _damaged_rows(path)
+    with _explain_errors(path), contextlib.closing(_connect(path)) as connection, connection:
+        connection.executemany("delete from logps where rowid = ?", [(row,) for row in rows])
+    return rows
+
+
+def _damaged_rows(path: Path) -> list[int]:
+    with _explain_errors(path), contextlib.closing(_connect(path)) as connection:
         entries = connection.execute("select rowid, value, crc from logps")
-        damaged = [(number,) for number, value, crc in entries if not _is_intact(value, crc)]
-        connection.executemany("delete from logps where rowid = ?", damaged)
-    return len(damaged)
+        return [row for row, value, crc in entries if not _is_intact(value, crc)]
 
 
 def remove_store(path: Path) -> Literal["removed", "moved"]:
-    """Remove a store with the files beside it; a directory with content is moved aside instead.
+    """Remove a store with its journal files; rename a directory with content instead.
 
     Returns:
-        What was done. A moved directory has the suffix ``.damaged``.
+        What was done. The new name of a directory has the suffix ``.damaged``.
     """
     if path.is_dir() and not path.is_symlink():
         try:
             path.rmdir()
-        except OSError:  # it holds something that this product did not write
-            path.replace(_free_name(path.with_name(f"{path.name}.damaged")))
+        except OSError:  # its content is not from this package
+            path.replace(_unused_name(path.with_name(f"{path.name}.damaged")))
             return "moved"
         return "removed"
     for name in (path.name, *(f"{path.name}{suffix}" for suffix in ("-journal", "-wal", "-shm"))):
@@ -248,20 +203,83 @@ def remove_store(path: Path) -> Literal["removed", "moved"]:
     return "removed"
 
 
-def _cleared(path: Path) -> Verified:
-    reason = "it is a directory" if path.is_dir() else "it is not a file"
+def _stores(cache: Path | None) -> Path:
+    return cache_directory(cache) / "references"
+
+
+def _paths(cache: Path | None) -> list[Path]:
+    return sorted(_stores(cache).glob(f"*{SUFFIX}"))
+
+
+def _info(path: Path) -> StoreInfo:
+    status = path.lstat()
+    values: dict[str, Any] = {}
+    entries = None
+    with contextlib.suppress(sqlite3.Error, OSError, TypeError, ValueError):
+        with contextlib.closing(_connect(path)) as connection:
+            about = dict(connection.execute("select name, value from about").fetchall())
+            (count,) = connection.execute("select count(*) from logps").fetchone()
+        values = {name: json.loads(value) for name, value in about.items()}
+        values["settings"] = dict(values.get("settings", {}))
+        values["used"] = float(values.get("used", 0.0))
+        entries = int(count)
+    return StoreInfo(
+        path=path,
+        kind="references",
+        entries=entries,
+        size=status.st_size,
+        used=status.st_mtime if entries is None else values["used"],
+        model=str(values.get("model", "")),
+        settings={} if entries is None else values["settings"],
+    )
+
+
+def _check(
+    path: Path,
+    action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"],
+    *,
+    intact: int | None = None,
+    damaged: int | None = None,
+    reason: str = "",
+) -> StoreCheck:
+    return StoreCheck(
+        path=path, kind="references", intact=intact, damaged=damaged, action=action, reason=reason
+    )
+
+
+def _remove_invalid(path: Path, reason: str) -> StoreCheck:
     try:
-        return Verified(kept=0, removed=None, action=remove_store(path), reason=reason)
+        return _check(path, remove_store(path), intact=0, reason=reason)
     except OSError as error:
-        return Verified(kept=None, removed=None, action="unchanged", reason=str(error))
+        return _check(path, "unchanged", reason=str(error))
 
 
-def _salvaged(path: Path, reason: str) -> Verified:
-    """Put a store of the entries that can still be read in the place of a damaged one."""
+def _repair(path: Path, reason: str) -> StoreCheck:
+    """Replace a damaged store by one with its readable entries; remove it if there are none."""
+    entries, about = _readable(path)
+    try:
+        if not entries:
+            return _check(path, remove_store(path), intact=0, reason=reason)
+        repaired = path.with_name(f"{path.name}.repaired")
+        remove_store(repaired)
+        with contextlib.closing(_connect(repaired)) as connection, connection:
+            connection.executescript(TABLES)
+            rows = [(key, value, crc) for key, (value, crc) in entries.items()]
+            connection.executemany("insert into logps values (?, ?, ?)", rows)
+            connection.executemany("insert into about values (?, ?)", about.items())
+        remove_store(path)
+        repaired.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        return _check(path, "unchanged", reason=str(error))
+    return _check(path, "repaired", intact=len(entries), reason=reason)
+
+
+def _readable(path: Path) -> tuple[dict[str, tuple[bytes, int]], dict[str, str]]:
+    """Return the entries and the description that can be read from a damaged store."""
     entries: dict[str, tuple[bytes, int]] = {}
     about: dict[str, str] = {}
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(path)) as connection:
-        # a damaged page ends a pass; the other direction reaches what is behind it
+        # a damaged page ends a query; the other direction reaches the entries behind it
         for order in ("asc", "desc"):
             with contextlib.suppress(sqlite3.Error):
                 query = f"select key, value, crc from logps order by rowid {order}"
@@ -272,24 +290,10 @@ def _salvaged(path: Path, reason: str) -> Verified:
             for name, value in connection.execute("select name, value from about"):
                 json.loads(value)
                 about[name] = value
-    try:
-        if not entries:
-            return Verified(kept=0, removed=None, action=remove_store(path), reason=reason)
-        fresh = path.with_name(f"{path.name}.repaired")
-        remove_store(fresh)
-        with contextlib.closing(_connect(fresh)) as connection, connection:
-            connection.executescript(TABLES)
-            rows = [(key, value, crc) for key, (value, crc) in entries.items()]
-            connection.executemany("insert into logps values (?, ?, ?)", rows)
-            connection.executemany("insert into about values (?, ?)", about.items())
-        remove_store(path)
-        fresh.replace(path)
-    except (sqlite3.Error, OSError) as error:
-        return Verified(kept=None, removed=None, action="unchanged", reason=str(error))
-    return Verified(kept=len(entries), removed=None, action="repaired", reason=reason)
+    return entries, about
 
 
-def _free_name(path: Path) -> Path:
+def _unused_name(path: Path) -> Path:
     names = (path.with_name(f"{path.name}{n or ''}") for n in itertools.count())
     return next(name for name in names if not name.exists())
 
@@ -300,11 +304,11 @@ def _is_intact(value: Any, crc: Any) -> bool:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error comes from the content of a file, not from its use or its disk."""
+    """Return whether an error is about the content of a file, not about its use or its disk."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:  # the file is cut
+    if code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:  # the file is truncated
         return True
-    return code & 0xFF not in NO_DAMAGE
+    return code & 0xFF not in NOT_DAMAGE
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -312,13 +316,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         remedy = (
-            "Make room or point UNIDPO_MM_CACHE to another disk, finished entries are kept; if the "
-            "file is damaged, run unidpo-mm cache verify, which repairs or removes it"
+            "Free space or point UNIDPO_MM_CACHE to another disk, finished entries are kept; if "
+            "the file is damaged, run unidpo-mm cache verify, which repairs or removes it"
         )
         problem = Problem(str(path), f"the cache cannot be used: {error}", remedy)
         raise UniDPOError(problem) from error

@@ -1,6 +1,6 @@
-"""`unidpo-mm cache`: what is kept on disk, whether it is whole, and how to get rid of it."""
+"""`unidpo-mm cache`: list, verify and remove what is kept on disk."""
 
-import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,142 +8,140 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..cache.feature_store import FeaturesInfo
-    from ..cache.reference_store import StoreInfo, Verified
+    from ..cache.stores import StoreCheck, StoreInfo
 
 __all__ = ["cache"]
 
 
-def _existing(folder: Path | None) -> Path | None:
-    """Return the directory that an option states.
+def _existing(directory: Path | None) -> Path | None:
+    """Return the cache directory that the option states.
 
     Raises:
         typer.BadParameter: If it is not a directory.
     """
-    if folder is not None and not folder.is_dir():
-        state = "is not a directory" if folder.exists() else "does not exist"
-        raise typer.BadParameter(f"'{folder}' {state}", param_hint="--folder")
-    return folder
+    if directory is not None and not directory.is_dir():
+        state = "is not a directory" if directory.exists() else "does not exist"
+        raise typer.BadParameter(f"'{directory}' {state}", param_hint="--directory")
+    return directory
 
 
-Folder = Annotated[
+Directory = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the stores in place of the cache folder's.",
+        help="Cache directory; by default $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm.",
         show_default=False,
         callback=_existing,
     ),
 ]
 
 cache = typer.Typer(
-    help="Show, check or remove what is kept on disk: references and features of images.",
+    help="List, verify or remove cached reference log-probs and image features.",
     no_args_is_help=True,
 )
 
 
 @cache.command("info", epilog="Example: unidpo-mm cache info")
-def info(folder: Folder = None) -> None:
-    """List the stores: whose log-probabilities, how many answers, how large, when last used."""
-    from ..cache.reference_store import open_stores, references_folder
+def info(directory: Directory = None) -> None:
+    """List the stores with model, entries, size and last use."""
+    from ..cache.directory import cache_directory
 
-    place = folder or references_folder()
-    stores = list(open_stores(place))
-    typer.echo(f"{place}: {_counted(len(stores), 'store')}, {_size(_bytes(stores))}")
-    for path, found in stores:
-        typer.echo(f"  {path.name[:12]}  {_line(found)}")
-    for features in _features(folder):
-        typer.echo(
-            f"  {features.path.name[:12]}  features of images: "
-            f"{_counted(features.entries, 'prompt')}, {_size(features.size)}, "
-            f"last used {_day(features.used)}"
-        )
+    stores = _stores(directory)
+    typer.echo(f"{cache_directory(directory)}: {_count(len(stores), 'store')}, {_size(stores)}")
+    for store in stores:
+        typer.echo(_line(store))
 
 
-@cache.command("verify", epilog="Example: unidpo-mm cache verify")
-def verify(folder: Folder = None) -> None:
-    """Read every entry; repair the stores that are damaged, or remove them."""
+@cache.command("verify", epilog="Example: unidpo-mm cache verify --dry-run")
+def verify(
+    directory: Directory = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report damage without repairing anything.")
+    ] = False,
+) -> None:
+    """Check every entry; repair or remove damaged stores."""
     from ..cache.feature_store import verify_features
-    from ..cache.reference_store import open_stores, verify_store
+    from ..cache.reference_store import verify_references
 
-    for path, _ in open_stores(folder):
-        typer.echo(f"  {path.name[:12]}  {_verified(path, verify_store(path))}")
-    for features in verify_features() if folder is None else []:
-        line = f"features of images: {features.kept} intact, {features.removed} removed"
-        if features.reason:
-            line = f"features of images: {features.reason}: removed"
-        typer.echo(f"  {features.path.name[:12]}  {line}")
+    for verify_kind in (verify_references, verify_features):
+        for result in verify_kind(directory, dry_run=dry_run):
+            typer.echo(f"  {result.path.name[:12]}  {_outcome(result)}")
 
 
-def _verified(path: Path, result: "Verified") -> str:
-    """Return what was done with a store, and what is left to do."""
-    kept = _counted(result.kept or 0, "entry", "entries")
-    if result.action == "intact":
-        return f"{kept} intact"
-    if result.action == "repaired":
-        return f"{kept} kept, {'the rest' if result.removed is None else result.removed} removed"
-    if result.action == "removed":
-        return f"cannot be read ({result.reason}): removed"
-    if result.action == "moved":
-        return f"cannot be read ({result.reason}): moved to {path.name}.damaged"
-    return f"not checked ({result.reason}): close what uses it, or check the permissions of {path}"
-
-
-@cache.command("prune", epilog="Example: unidpo-mm cache prune --days 30")
+@cache.command("prune", epilog="Example: unidpo-mm cache prune --days 30 --dry-run")
 def prune(
-    folder: Folder = None,
+    directory: Directory = None,
     days: Annotated[
         int,
-        typer.Option(help="Remove stores that were not used for so many days; 0 for all.", min=0),
+        typer.Option(help="Remove stores not used for this number of days; 0 for all.", min=0),
     ] = 30,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the stores to remove without removing them.")
+    ] = False,
 ) -> None:
-    """Remove the stores that were not used of late."""
-    from ..cache.reference_store import open_stores, remove_store
+    """Remove stores that have not been used recently or cannot be read."""
+    from ..cache.feature_store import remove_features
+    from ..cache.reference_store import remove_store
 
     oldest = datetime.now(UTC) - timedelta(days=days)
-    stores = list(open_stores(folder))
+    stores = _stores(directory)
     removed = [
-        (path, found)
-        for path, found in stores
-        if found is None or days == 0 or datetime.fromtimestamp(found.used, UTC) < oldest
+        store
+        for store in stores
+        if store.entries is None or not days or datetime.fromtimestamp(store.used, UTC) < oldest
     ]
-    features = _features(folder)
-    old = [f for f in features if days == 0 or datetime.fromtimestamp(f.used, UTC) < oldest]
-    freed = _bytes(removed) + sum(found.size for found in old)
-    for path, _ in removed:
-        remove_store(path)
-    for found_features in old:
-        shutil.rmtree(found_features.path, ignore_errors=True)
-    gone, known = len(removed) + len(old), len(stores) + len(features)
-    typer.echo(f"{_counted(gone, 'store')} removed, {_size(freed)} freed, {known - gone} kept")
+    for store in removed:
+        typer.echo(_line(store))
+        if not dry_run:
+            (remove_store if store.kind == "references" else remove_features)(store.path)
+    verb = "to remove" if dry_run else "removed"
+    remaining = len(stores) - len(removed)
+    typer.echo(f"{_count(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")
 
 
-def _line(found: "StoreInfo | None") -> str:
-    if found is None:
-        return "cannot be read; unidpo-mm cache verify repairs or removes it"
+def _stores(directory: Path | None) -> "list[StoreInfo]":
+    from ..cache.feature_store import list_features
+    from ..cache.reference_store import list_references
+
+    return [*list_references(directory), *list_features(directory)]
+
+
+def _line(store: "StoreInfo") -> str:
+    name = store.path.name[:12]
+    if store.entries is None:
+        return f"  {name}  cannot be read; unidpo-mm cache verify repairs or removes it"
+    content = f"image features of {_count(store.entries, 'prompt')}"
+    if store.kind == "references":
+        compute = store.settings.get("compute", "?")
+        content = f"{store.model or '(unnamed)'}, {compute}: {_count(store.entries, 'response')}"
+    used = datetime.fromtimestamp(store.used, UTC)
+    return f"  {name}  {content}, {_size([store])}, last used {used:%Y-%m-%d %H:%M} UTC"
+
+
+def _outcome(result: "StoreCheck") -> str:
+    """Return what was done with a store, and what remains to be done."""
+    entries = _count(result.intact or 0, "entry", "entries")
+    if result.action == "intact":
+        return f"{entries} intact"
+    if result.action == "repaired":
+        return f"{entries} kept, {'the rest' if result.damaged is None else result.damaged} removed"
+    if result.action == "damaged" and not result.reason:
+        return f"{entries} intact, {result.damaged} damaged"
+    outcome = f"cannot be read ({result.reason})"
+    if result.action == "removed":
+        return f"{outcome}: removed"
+    if result.action == "moved":
+        return f"{outcome}: moved to {result.path.name}.damaged"
+    if result.action == "damaged":
+        return f"{outcome}: damaged"
     return (
-        f"{found.model or '(unnamed)'}, {found.settings.get('compute', '?')}: {found.entries} "
-        f"answers, {_size(found.size)}, last used {_day(found.used)}"
+        f"not checked ({result.reason}): close the processes that use it, or check the permissions "
+        f"of {result.path}"
     )
 
 
-def _features(folder: Path | None) -> "list[FeaturesInfo]":
-    """Return the stores of features, which lie in the cache folder alone."""
-    from ..cache.feature_store import stored_features
-
-    return stored_features() if folder is None else []
+def _size(stores: "Sequence[StoreInfo]") -> str:
+    return f"{sum(store.size for store in stores) / 2**20:.1f} MiB"
 
 
-def _day(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _bytes(stores: "list[tuple[Path, StoreInfo | None]]") -> int:
-    return sum(path.lstat().st_size for path, _ in stores)
-
-
-def _size(number: int) -> str:
-    return f"{number / 2**20:.1f} MiB"
-
-
-def _counted(number: int, noun: str, several: str = "") -> str:
-    return f"{number} {noun if number == 1 else several or f'{noun}s'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

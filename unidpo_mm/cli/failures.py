@@ -38,7 +38,7 @@ ACTIVITIES = {
     ("transformers/trainer.py", "_save_checkpoint"): "saving a checkpoint",
     ("transformers/trainer.py", "save_model"): "saving the model",
     ("transformers/trainer.py", "evaluate"): "evaluating",
-    ("migrate/convert.py", "migrate"): "converting a configuration",
+    ("migrate/migration.py", "migrate"): "converting a configuration",
     ("sweep/run.py", "run_sweep"): "running a sweep",
     ("check/run.py", "check_data"): "checking the data",
 }

@@ -33,7 +33,7 @@ __all__ = ["EXIT_CODE", "build_app", "main"]
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --check"),
     "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
-    "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --out recipe.yaml"),
+    "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
     "merge": (merge, "unidpo-mm merge out --output out-merged"),
     "list": (show_plugins, "unidpo-mm list losses"),

@@ -1,4 +1,4 @@
-"""`unidpo-mm migrate`: a configuration of another framework becomes a recipe."""
+"""`unidpo-mm migrate`: convert the configuration of another framework to a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,50 +9,46 @@ __all__ = ["migrate"]
 
 
 def migrate(
-    file: Annotated[
+    config: Annotated[
         Path,
         typer.Argument(
-            help="A YAML or JSON file of TRL, LLaMA-Factory or the official code.",
-            metavar="FILE",
+            help="YAML or JSON configuration of TRL, LLaMA-Factory or the official code.",
+            metavar="CONFIG",
             show_default=False,
         ),
     ],
-    out: Annotated[
+    output: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write the recipe; left out, it is printed.", show_default=False
+            help="New file for the recipe; without it the recipe is printed.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Turn another framework's configuration into a recipe, with notes on what differs."""
+    """Convert the configuration of another framework to a recipe.
+
+    Notes on keys that are not migrated or differ in meaning go to standard error.
+    """
     from rich.console import Console
     from rich.text import Text
 
     from ..errors import Problem, RecipeError
-    from ..migrate import migrate as migrated
+    from ..migrate import migrate as migrate_file
 
-    if out is not None and out.exists():
-        remedy = "Name another file, or move this one away"
-        raise RecipeError(Problem("--out", f"'{out}' is there already", remedy))
-    result = migrated(file)
-    if out is None:
+    if output is not None and output.exists():
+        remedy = "Choose another file or delete it"
+        raise RecipeError(Problem("--output", f"'{output}' already exists", remedy))
+    result = migrate_file(config)
+    console = Console(stderr=True, soft_wrap=True)
+    if output is None:
         typer.echo(result.recipe, nl=False)
     else:
-        _write(out, result.recipe)
-    console = Console(stderr=True, soft_wrap=True)
+        try:
+            output.write_text(result.recipe, encoding="utf-8")
+        except OSError as error:
+            problem = f"cannot write '{output}': {error.strerror}"
+            remedy = "Choose a file in an existing directory"
+            raise RecipeError(Problem("--output", problem, remedy)) from error
     for note in result.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), str(note)))
-    if out is not None:
-        console.print(Text(f"Written: {out}; read it, then unidpo-mm train {out} --check"))
-
-
-def _write(path: Path, text: str) -> None:
-    from ..errors import Problem, RecipeError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        problem = f"'{path}' cannot be written: {error.strerror}"
-        raise RecipeError(
-            Problem("--out", problem, "Name a file in a folder that is there")
-        ) from error
+    if output is not None:
+        console.print(Text(f"Written: {output}. Check it with: unidpo-mm train {output} --check"))

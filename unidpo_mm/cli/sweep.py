@@ -1,4 +1,4 @@
-"""`unidpo-mm sweep`: arms times seeds of one recipe, as a table."""
+"""`unidpo-mm sweep`: compare variants of a recipe over several seeds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,24 +12,36 @@ def sweep(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A sweep, a YAML file, or the name of a shipped one.",
+            help="A sweep file (YAML), or the name of a shipped sweep.",
             metavar="SWEEP",
             show_default=False,
         ),
     ],
-    out: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option(help="Folder of the runs; runs/sweeps/NAME if left out.", show_default=False),
+        typer.Option(
+            help="Directory of the runs and the table; runs/sweeps/NAME by default.",
+            show_default=False,
+        ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(help="Seeds in place of the file's, with commas.", show_default=False)
+        str,
+        typer.Option(
+            help="Seeds to use instead of the file's, separated by commas.", show_default=False
+        ),
     ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the sweep and list its runs, then stop.")
+    ] = False,
 ) -> None:
-    """Run the arms of a sweep over seeds; the same command again goes on where it stopped."""
+    """Train the arms of a sweep with several seeds and compare them in a table.
+
+    The same command resumes an interrupted sweep; finished runs are not repeated.
+    """
     from ..recipe.shipped import shipped_recipe
 
     path = file if file.is_file() else shipped_recipe(str(file), kind="sweep")
 
-    from ..sweep.command import run_and_show  # torch, so after the name is known to be good
+    from ..sweep.command import run_and_show  # imports torch, so only for an existing file
 
-    run_and_show(path, out or Path("runs/sweeps") / path.stem, seeds)
+    run_and_show(path, output or Path("runs/sweeps") / path.stem, seeds, dry_run=dry_run)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.keys import images_digest, response_keys
+from ..cache.keys import images_key, response_keys
 from ..errors import DataError, Problem
 from ..records import EncodedGroup, GroupBatch, Layout
 from .workers import error_of
@@ -225,7 +225,7 @@ def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[
 
 
 def _keys(groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-    images = [images_digest(group) for group in groups]
+    images = [images_key(group) for group in groups]
     both = list(zip(groups, images, strict=True))
     return {
         "response_keys": tuple(key for group, seen in both for key in response_keys(group, seen)),

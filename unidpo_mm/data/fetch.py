@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..cache.folder import cache_folder
+from ..cache.directory import cache_directory
 
 __all__ = ["PrivateAddressError", "fetched"]
 
@@ -74,7 +74,7 @@ def fetched(url: str, *, private: bool = False) -> bytes:
 
 def _place(url: str) -> Path:
     # not the directory of earlier releases, which kept error pages
-    return cache_folder() / "images" / hashlib.sha256(url.encode()).hexdigest()
+    return cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
 
 
 def _check_url(url: str) -> None:

@@ -1,12 +1,13 @@
-"""Migration: a configuration of another framework becomes a recipe and a list of notes.
+"""Migration: turn the configuration of another framework into a recipe and a list of notes.
 
-`convert` recognises where a file comes from and carries its keys over by the table of that origin
-(`trl`, `official_text` and the module of the third, by its name); `arguments` holds the keys of
-transformers' Trainer, which all share. A `Draft` keeps account: every key of the file is in the
-recipe or in a note. `page` writes the same tables into docs/coming_from.md.
+Each framework has one module (`trl`, `llama_factory`, `official`) with a table of its keys and
+with converters for keys that only make sense together; `trainer_arguments` has those of
+transformers' Trainer, which all frameworks accept. `migrate` recognizes the framework, applies the
+table and checks the recipe. Every key of a file ends up in the recipe or in a note. `page` writes
+the tables into docs/migrating.md.
 """
 
-from .convert import Migration, migrate
-from .draft import Note
+from .conversion import Note
+from .migration import Migration, migrate
 
 __all__ = ["Migration", "Note", "migrate"]

@@ -1,52 +1,129 @@
-"""What the origins share of the loss: its mixtures, and the names of Uni-DPO's parameters."""
+"""Losses: from a framework's name and parameters to those of a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from .draft import Draft
-from .keys import Key
+from ..plugins import suggestion
+from .conversion import Conversion
 
-__all__ = ["UNI_DPO_KEYS", "mixed", "put_loss"]
+__all__ = [
+    "UNI_DPO_KEYS",
+    "LossRule",
+    "Parameters",
+    "loss_rule",
+    "note_unused",
+    "parameters_of",
+    "set_loss",
+]
 
-UNI_DPO_KEYS: dict[str, Key] = {
-    "uni_dpo_qual_eta": Key("loss.eta", joint=True),
-    "uni_dpo_tau_ref": Key("loss.tau_ref", joint=True),
-    "uni_dpo_perf_gamma": Key("loss.gamma", joint=True),
-    "uni_dpo_nll_lambda": Key("loss.nll_lambda", joint=True),
-    "uni_dpo_tau_good": Key("loss.tau_good", joint=True),
-}
-"""The parameters of Uni-DPO as the official code names them; defaults differ by its branch."""
+UNI_DPO_KEYS = (
+    "uni_dpo_qual_eta",
+    "uni_dpo_tau_ref",
+    "uni_dpo_perf_gamma",
+    "uni_dpo_nll_lambda",
+    "uni_dpo_tau_good",
+)
+"""Parameters of Uni-DPO as the official code calls them."""
+
+Parameters = dict[str, tuple[Any, str]]
+"""Parameter of a loss -> its value, and the framework's key that it comes from."""
 
 
-def put_loss(
-    draft: Draft, name: str, parameters: Mapping[str, tuple[Any, str]], *theirs: str
-) -> None:
-    """States a loss.
+@dataclass(frozen=True)
+class LossRule:
+    """The counterpart of one loss of a framework.
+
+    Attributes:
+        name: Its name in recipes.
+        keys: The framework's keys with its parameters, whose names are those of their targets.
+        fixed: Parameter -> value that the framework's loss always has.
+    """
+
+    name: str
+    keys: Sequence[str]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def loss_rule(
+    conversion: Conversion,
+    key: str,
+    name: str,
+    rules: Mapping[str, LossRule],
+    unsupported: Sequence[str] = (),
+) -> LossRule | None:
+    """Return the rule of a loss; None, and a problem with `key`, if there is none.
 
     Args:
-        draft: The recipe in the making.
-        name: The loss.
-        parameters: Parameter -> its value and the key there that it is made from.
-        *theirs: The keys there that the name is made from.
+        conversion: The conversion.
+        key: The key that states the loss.
+        name: The framework's name of the loss.
+        rules: The framework's name -> rule.
+        unsupported: Losses of the framework that have no counterpart.
     """
-    draft.put("loss.name", name, *theirs)
-    for parameter, (value, key) in parameters.items():
-        draft.put(f"loss.{parameter}", value, key)
+    if name not in rules:
+        text = f"the loss '{name}' is not supported"
+        if name not in unsupported:
+            text = f"there is no loss '{name}'{suggestion(name, rules)}"
+        conversion.problem(key, text, f"Use one of {', '.join(rules)}")
+    return rules.get(name)
 
 
-def mixed(
-    draft: Draft,
-    parts: Mapping[str, tuple[float, Mapping[str, Any]]],
-    *theirs: str,
-) -> None:
-    """States a weighted sum of losses.
+def parameters_of(conversion: Conversion, rule: LossRule, name_key: str) -> Parameters:
+    """Return the parameters of a loss.
 
     Args:
-        draft: The recipe in the making.
-        parts: Loss -> its weight and its parameters.
-        *theirs: The keys there that it is made from.
+        conversion: The conversion.
+        rule: The rule of the loss.
+        name_key: The key that states the loss, from which `rule.fixed` follows.
     """
-    draft.put("loss.name", "mpo", *theirs)
-    draft.put("loss.losses", {name: weight for name, (weight, _) in parts.items()}, *theirs)
-    parameters = {name: dict(given) for name, (_, given) in parts.items() if given}
-    draft.put("loss.parameters", parameters, *theirs)
+    parameters = {
+        conversion.keys[key].target.removeprefix("loss."): (conversion.value(key), key)
+        for key in rule.keys
+    }
+    return {**parameters, **{name: (value, name_key) for name, value in rule.fixed.items()}}
+
+
+def set_loss(
+    conversion: Conversion,
+    parts: Sequence[tuple[str, Parameters]],
+    *keys: str,
+    weights: Sequence[float] | None = None,
+) -> None:
+    """Set the loss, or a weighted sum of losses.
+
+    Args:
+        conversion: The conversion.
+        parts: Name and parameters of each loss.
+        *keys: The keys that state names and weights.
+        weights: Weight of each loss; None for a single loss.
+    """
+    if weights is None:
+        ((name, parameters),) = parts
+        conversion.set("loss.name", name, *keys)
+        for parameter, (value, key) in parameters.items():
+            conversion.set(f"loss.{parameter}", value, key)
+        return
+    keys = (*keys, *(key for _, parameters in parts for _, key in parameters.values()))
+    losses = {name: float(weight) for (name, _), weight in zip(parts, weights, strict=True)}
+    values = {
+        name: {parameter: value for parameter, (value, _) in parameters.items()}
+        for name, parameters in parts
+        if parameters
+    }
+    conversion.set("loss.name", "mpo", *keys)
+    conversion.set("loss.losses", losses, *keys)
+    conversion.set("loss.parameters", values, *keys)
+
+
+def note_unused(conversion: Conversion, name: str, keys: set[str]) -> None:
+    """Add a note on every stated key of a loss parameter that the loss does not use.
+
+    Args:
+        conversion: The conversion.
+        name: The framework's name of the loss.
+        keys: The keys that it uses.
+    """
+    for key in conversion.keys_of("loss"):
+        if key not in keys:
+            conversion.skip(key, f"has no effect on the loss '{name}'")

@@ -1,133 +1,158 @@
-"""TRL 1.x: what `trl dpo --config` takes, as YAML or JSON."""
+"""TRL 1.x: the arguments of `trl dpo --config`, as YAML or JSON."""
 
-from .arguments import resume
-from .draft import Draft, Origin
-from .keys import SPLIT, TRUNCATION, Key, left_out
-from .lora import LORA_KEYS, put_lora
-from .trl_steps import complete_data, complete_loss
+from typing import Any
 
-__all__ = ["ORIGIN"]
+from ..training.aliases import TRL_LOSSES
+from .conversion import Conversion, Framework
+from .lora import convert_lora
+from .losses import LossRule, loss_rule, note_unused, parameters_of, set_loss
+from .table import load_table
 
-KEYS: dict[str, Key] = {
-    "model_name_or_path": Key("model.name_or_path"),
-    "dtype": Key("model.dtype", default="float32", convert=lambda name: name or "auto"),
-    "torch_dtype": Key("model.dtype", convert=lambda name: name or "auto"),
-    "attn_implementation": Key("model.attn_implementation"),
-    "trust_remote_code": Key("model.trust_remote_code"),
-    "model_revision": Key("model.init_kwargs.revision", "of the weights only", quiet=True),
-    "model_init_kwargs": Key("model.init_kwargs", joint=True),
-    **LORA_KEYS,
-    "dataset_name": Key("data.sources", joint=True),
-    "datasets": Key("data.sources", "path, split and data_files of each", joint=True, quiet=True),
-    "dataset_train_split": Key("data.sources.split", joint=True),
-    "dataset_test_split": Key(
-        "data.eval_sources.split", "only where `eval_strategy` is not `no`", joint=True, quiet=True
-    ),
-    "test_split_size": Key("data.eval_fraction", SPLIT, joint=True),
-    "max_length": Key("data.max_length", TRUNCATION, default=1024),
-    "loss_type": Key(
-        "loss.name",
-        "sigmoid is `dpo`, sigmoid_norm `dpo` with length_norm, bco_pair `bco` with shift 0; a "
-        "list is `mpo`",
-        default="sigmoid",
-        joint=True,
-        quiet=True,
-    ),
-    "loss_weights": Key("loss.losses", joint=True),
-    "beta": Key("loss.beta", default=0.1, joint=True),
-    "label_smoothing": Key(
-        "loss.label_smoothing",
-        "of the losses built here only robust reads it there; here dpo has it too, as cDPO",
-        default=0.0,
-        joint=True,
-    ),
-    "use_weighting": Key(
-        "loss.name",
-        "true with sigmoid is `wpo`, whose weight is not divided by the policy's concentration",
-        joint=True,
-    ),
-    "bf16": Key("train.bf16", "on by default, unless `fp16` is", joint=True, quiet=True),
-    "gradient_checkpointing": Key("train.activation_checkpointing", default=True),
-    "logging_steps": Key("train.logging_steps", default=10),
-    "resume_from_checkpoint": Key("run.resume", convert=resume("never")),
-    "precompute_ref_log_probs": Key(
-        "train.reference",
-        "true is `cached`, which serves images too",
-        convert=lambda value: "cached" if value else "auto",
-        quiet=True,
-    ),
-    **left_out(
-        "a cached reference is computed in batches of the training's size",
-        "precompute_ref_batch_size",
-    ),
-    **left_out(
-        "the reference stays what the policy was at the start",
-        "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
-    ),
-    **left_out(
-        "only answers are cut: a prompt keeps all its tokens",
-        "truncation_mode max_prompt_length max_completion_length",
-    ),
-    **left_out(
-        "the layout of batches is chosen at start, see model.layout",
-        "padding_free pad_to_multiple_of pad_token padding_value label_pad_token_id",
-    ),
-    **left_out(
-        "the divergence is the reverse Kullback-Leibler one, as in DPO",
-        "f_divergence_type f_alpha_divergence_coef",
-    ),
-    **left_out("the LD-DPO weighting is not built: the loss counts every token", "ld_alpha"),
-    **left_out("it is of the loss discopop, which is not built", "discopop_tau"),
-    **left_out(
-        "write loss_type [sigmoid, sft] with loss_weights there, as TRL 1 has it", "rpo_alpha"
-    ),
-    **left_out("no balance of experts is added to the loss", "router_aux_loss_coef"),
-    **left_out(
-        "dropout is always off in a recipe: set disable_dropout in Python to have it",
-        "disable_dropout",
-    ),
-    **left_out("activations are computed again, not moved away", "activation_offloading"),
-    **left_out(
-        "rows are encoded when a batch needs them: see train.dataloader_num_workers",
-        "dataset_num_proc",
-    ),
-    **left_out(
-        "a data set is read as a whole, and on the hub in its default configuration: write the "
-        "rows that are meant into a file",
-        "dataset_config dataset_streaming streaming",
-    ),
-    **left_out("nothing has to take its place", "ignore_bias_buffers"),
-    **left_out("set these variables before the command", "env"),
+__all__ = ["FRAMEWORK"]
+
+LOSSES: dict[str, LossRule] = {
+    **{name: LossRule(loss, ("beta",), fixed) for name, (loss, fixed) in TRL_LOSSES.items()},
+    "hinge": LossRule("hinge", ("beta",)),
+    "ipo": LossRule("ipo", ("beta",)),
+    "robust": LossRule("robust", ("beta", "label_smoothing")),
+    "sft": LossRule("sft", ()),
 }
+UNSUPPORTED_LOSSES = (
+    "exo_pair nca_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop".split()
+)
+FILE_FORMATS = ("json", "parquet")
+"""Names of data sets that stand for a file format."""
 
 
-def _complete(draft: Draft) -> None:
-    _init_kwargs(draft)
-    draft.put("train.bf16", _bf16(draft), "bf16")
-    if not put_lora(draft):
-        draft.put("model.freeze", [], comment="TRL trains every part")
-    draft.put("model.prompt_style", "raw", comment="TRL renders messages only, no plain text")
-    complete_data(draft)
-    complete_loss(draft)
+def _convert_model(conversion: Conversion) -> None:
+    arguments = conversion.values.get("model_init_kwargs") or {}
+    if not isinstance(arguments, dict):
+        conversion.problem("model_init_kwargs", "expected a mapping", "Use {name: value}")
+        arguments = {}
+    elif not arguments and "model_init_kwargs" in conversion.values:
+        conversion.skip("model_init_kwargs")
+    for name, value in arguments.items():
+        section = "model" if name in ("dtype", "attn_implementation") else "model.init_kwargs"
+        conversion.set(f"{section}.{name}", value, "model_init_kwargs")
+    bf16 = conversion.values.get("bf16")
+    if bf16 is None:
+        bf16 = conversion.values.get("fp16") is not True
+    conversion.set("train.bf16", bf16, "bf16")
+    style = "TRL applies the chat template to messages only"
+    conversion.set("model.prompt_style", "raw", comment=style)
 
 
-def _init_kwargs(draft: Draft) -> None:
-    given = draft.values.get("model_init_kwargs") or {}
-    if not isinstance(given, dict):
-        draft.problem("model_init_kwargs", "it is no section", "Write {name: value} there")
+def _convert_lora(conversion: Conversion) -> None:
+    convert_lora(conversion)
+    if conversion.get("model.lora") is None:
+        conversion.set("model.freeze", [], comment="TRL trains every part")
+
+
+def _convert_data(conversion: Conversion) -> None:
+    conversion.set_eval_fraction("test_split_size")
+    values = conversion.values
+    entries, name = values.get("datasets"), values.get("dataset_name")
+    if entries and not isinstance(entries, list):
+        conversion.problem("datasets", "expected a list", "Use [{path: ..., split: ...}]")
         return
-    for key, value in given.items():
-        ours = f"model.{key}" if key in ("dtype", "attn_implementation") else None
-        draft.put(ours or f"model.init_kwargs.{key}", value, "model_init_kwargs")
-    if not given and "model_init_kwargs" in draft.values:
-        draft.leave_out("model_init_kwargs", "")
+    if entries:
+        sources = [source for entry in entries for source in _sources_of(conversion, entry)]
+        conversion.set("data.sources", sources, "datasets")
+        for key in ("dataset_name", "dataset_train_split", "dataset_test_split"):
+            if key in values:
+                conversion.note(key, "has no effect beside `datasets`")
+        return
+    if "datasets" in values:
+        conversion.skip("datasets")
+    if name is None:
+        return
+    split = values.get("dataset_train_split")
+    source = {"path": name} if split is None else {"path": name, "split": split}
+    conversion.set("data.sources", [source], "dataset_name", "dataset_train_split")
+    if conversion.get("train.eval_strategy") not in (None, "no"):
+        held_out = {"path": name, "split": conversion.value("dataset_test_split") or "test"}
+        conversion.set("data.eval_sources", [held_out], "dataset_test_split", "dataset_name")
+    elif "dataset_test_split" in values:
+        conversion.note("dataset_test_split", "not used, because eval_strategy is 'no'")
 
 
-def _bf16(draft: Draft) -> object:
-    stated = draft.values.get("bf16")
-    return draft.values.get("fp16") is not True if stated is None else stated
+def _sources_of(conversion: Conversion, entry: Any) -> list[dict[str, Any]]:
+    """Return the sources for an entry of `datasets`, one per file."""
+    if not isinstance(entry, dict) or "path" not in entry:
+        conversion.problem("datasets", "an entry has no path", "Use {path: ..., split: ...}")
+        return []
+    files = entry.get("data_files") if entry["path"] in FILE_FORMATS else None
+    paths = [files] if isinstance(files, str) else files or [entry["path"]]
+    ignored = sorted(set(entry) - {"path", "split"} - ({"data_files"} if files else set()))
+    if ignored:
+        text = f"{', '.join(ignored)} of '{entry['path']}' is ignored; write those rows into a file"
+        conversion.note("datasets", text)
+    split = {} if entry.get("split") is None else {"split": entry["split"]}
+    return [{"path": path, **split} for path in paths]
 
 
-ORIGIN = Origin(
-    title="TRL", owner="TRL's", sign="dataset_name and loss_type", keys=KEYS, complete=_complete
+def _convert_loss(conversion: Conversion) -> None:
+    losses = conversion.value("loss_type")
+    names = [str(name) for name in (losses if isinstance(losses, list) else [losses])]
+    rules = [
+        rule
+        for name in names
+        if (rule := loss_rule(conversion, "loss_type", name, LOSSES, UNSUPPORTED_LOSSES))
+    ]
+    weights = conversion.values.get("loss_weights") or [1.0] * len(names)
+    weighting = conversion.values.get("use_weighting") is True
+    if len(rules) < len(names) or not _is_valid(conversion, names, rules, weights, weighting):
+        return
+    parts = [(rule.name, parameters_of(conversion, rule, "loss_type")) for rule in rules]
+    used = {"loss_type", *(key for _, parameters in parts for _, key in parameters.values())}
+    if weighting:
+        used.add("use_weighting")
+        set_loss(conversion, [("wpo", parts[0][1])], "use_weighting", "loss_type")
+        conversion.note("use_weighting")
+    elif len(names) == 1 and (weights == [1] or names == ["sft"]):
+        set_loss(conversion, parts, "loss_type")
+    else:
+        used.add("loss_weights")
+        set_loss(conversion, parts, "loss_type", "loss_weights", weights=weights)
+    if "loss_weights" not in used and conversion.values.get("loss_weights") is not None:
+        used.add("loss_weights")
+        conversion.note("loss_weights", "a single loss always has the weight 1")
+    if "sft" in names:
+        text = "in a recipe 'sft' averages over responses, in TRL over all tokens of a batch"
+        conversion.note("loss_type", text)
+    note_unused(conversion, ", ".join(names), used)
+
+
+def _is_valid(
+    conversion: Conversion,
+    names: list[str],
+    rules: list[LossRule],
+    weights: Any,
+    weighting: bool,
+) -> bool:
+    """Add the problems of the combination of losses and weights; return whether there are none."""
+    before = len(conversion.problems)
+    numbers = isinstance(weights, list) and all(isinstance(item, int | float) for item in weights)
+    if not numbers or len(weights) != len(names):
+        text = f"expected one number for each of the {len(names)} losses"
+        conversion.problem("loss_weights", text, "Set one weight per loss in loss_type")
+    if len({rule.name for rule in rules}) < len(rules):
+        text = "two of these losses are the same loss in a recipe"
+        conversion.problem("loss_type", text, "Use one of them, with the sum of their weights")
+    if weighting and names != ["sigmoid"]:
+        text = "WPO weighting is supported for sigmoid only"
+        conversion.problem("use_weighting", text, "Use loss_type: sigmoid, or remove it")
+    return len(conversion.problems) == before
+
+
+FRAMEWORK = Framework(
+    title="TRL",
+    hint="dataset_name and loss_type",
+    keys={**load_table("trl"), **load_table("lora")},
+    converters={
+        "model": _convert_model,
+        "lora": _convert_lora,
+        "data": _convert_data,
+        "loss": _convert_loss,
+    },
 )

@@ -1,8 +1,7 @@
-"""Writes a recipe as people do: what is stated, in blocks, with a comment where a value is from."""
+"""Write a recipe as YAML, with comments on single lines."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,38 @@ __all__ = ["write_recipe"]
 
 SECTIONS = ("model", "data", "loss", "train", "run")
 COLUMN = 40
-"""Where comments stand, if the line is short enough."""
+"""Column of comments, if the line is short enough."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer, without aliases, for readers of YAML 1.1 and for the one of recipes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+@cache
+def _is_plain(text: str) -> bool:
+    """Return whether the reader of recipes reads a text without quotes as that text."""
+    document = parse_yaml(f"[{text}]", "")
+    return text.isprintable() and not document.problems and document.data == [text]
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _is_plain(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    has_mappings = any(isinstance(item, dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not has_mappings)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)
 
 
 def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: str) -> str:
@@ -22,76 +52,21 @@ def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: s
 
     Args:
         recipe: The sections.
-        comments: Key path -> comment on its line; empty for none.
+        comments: Key path -> comment on its line; an empty text for none.
         head: First line of the file, a comment.
     """
-    lines = [f"# {head}"]
-    for section in SECTIONS:
-        if section in recipe:
-            lines += [f"{section}:", *_block(recipe[section], section, comments, "  ")]
-    return "\n".join(lines) + "\n"
-
-
-def _block(
-    values: Mapping[str, Any], path: str, comments: Mapping[str, str], indent: str
-) -> list[str]:
-    lines: list[str] = []
-    for name, value in values.items():
-        here = f"{path}.{name}"
-        key = f"{indent}{_scalar(name)}:"
-        if isinstance(value, Mapping) and value:
-            lines += [key, *_block(value, here, comments, indent + "  ")]
-        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            lines += [key, *(line for item in value for line in _item(item, indent + "  "))]
-        else:
-            lines.append(_commented(f"{key} {_inline(value)}", comments.get(here, "")))
-    return lines
-
-
-def _item(value: Mapping[str, Any], indent: str) -> list[str]:
-    inner = [f"{_scalar(name)}: {_inline(one)}" for name, one in value.items()]
-    return [f"{indent}{'- ' if not n else '  '}{line}" for n, line in enumerate(inner)]
-
-
-def _commented(line: str, comment: str) -> str:
-    return f"{line:<{COLUMN}}# {comment}" if comment else line
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_scalar(k)}: {_inline(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    """Return a value that is read again as what it is; text without quotes where that is safe."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return _number(value)
-    if not isinstance(value, str):
-        return str(value)
-    return value if _is_plain(value) else json.dumps(value, ensure_ascii=False)
-
-
-def _number(value: float) -> str:
-    """Return a number as recipes have it: 5.0e-6, which every reader takes for one."""
-    if not math.isfinite(value):
-        return f"{value:f}".replace("inf", ".inf").replace("nan", ".nan")
-    digits, e, exponent = repr(value).partition("e")
-    return f"{digits if '.' in digits else digits + '.0'}e{int(exponent):+d}" if e else digits
-
-
-@cache
-def _is_plain(text: str) -> bool:
-    """Whether a text needs no quotes, for the strict reader of recipes and for any other one."""
-    if not text.isprintable():
-        return False
-    read = parse_yaml(f"[{text}]", "")
-    try:
-        also = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
-        return False
-    return not read.problems and read.data == also == [text]
+    ordered = {section: recipe[section] for section in SECTIONS if section in recipe}
+    text = yaml.dump(
+        ordered,
+        Dumper=_Dumper,
+        default_flow_style=False,
+        sort_keys=False,
+        allow_unicode=True,
+        width=math.inf,
+    )
+    lines = text.splitlines()
+    for path, number in parse_yaml(text, "").lines.items():
+        comment = comments.get(".".join(map(str, path)))
+        if comment:
+            lines[number - 1] = f"{lines[number - 1]:<{COLUMN}}# {comment}"
+    return "\n".join([f"# {head}", *lines]) + "\n"

@@ -1,5 +1,5 @@
-"""Sweeps: one recipe, several arms of changed keys, several seeds, one table.
+"""Sweeps: train variants ("arms") of one recipe with several seeds and compare them in a table.
 
-`plan` reads the file, `runner` says what a run is, `run` goes through arms and seeds and skips what
-is done, `table` shows means and standard errors; `command` is all of it, from file to table.
+`plan` reads the sweep file, `runner` defines what a run is, `run` runs every arm with every seed
+and skips finished runs, `table` shows means and standard errors, and `command` combines them.
 """

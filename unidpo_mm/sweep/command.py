@@ -1,4 +1,4 @@
-"""A sweep from its file to the printed table; `unidpo-mm sweep` and other commands call it."""
+"""Run a sweep from its file to the printed table, for `unidpo-mm sweep` and other commands."""
 
 import os
 from pathlib import Path
@@ -8,49 +8,62 @@ from rich.console import Console
 from ..errors import Problem, RecipeError
 from ..training.recipe_checks import check_loss, check_train
 from .plan import check_arms, read_sweep
-from .run import run_sweep
+from .run import list_runs, run_sweep
 from .runner import Runner, load_runner
 from .table import as_markdown, as_table
 
 __all__ = ["run_and_show"]
 
 WIDTH = 140
-"""Columns that the table gets at least; narrower, its cells would break apart."""
+"""Minimum width of the table; in a narrower one its cells would be wrapped."""
 
 
-def run_and_show(path: Path, out: Path, seeds: str = "", *, runner: Runner | None = None) -> None:
-    """Run what is not done of a sweep, prints its table and writes `OUT/table.md`.
+def run_and_show(
+    path: Path,
+    output: Path,
+    seeds: str = "",
+    *,
+    runner: Runner | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Run the unfinished runs of a sweep, print the table and write it to `OUTPUT/table.md`.
 
     Args:
         path: The sweep file.
-        out: Folder of the runs.
-        seeds: Seeds in place of the file's, with commas; empty for the file's.
-        runner: What a run is; None for the one that the file names.
+        output: Directory of the runs.
+        seeds: Seeds to use instead of the file's, separated by commas; empty for the file's.
+        runner: What a run is; None for the runner that the file states.
+        dry_run: Whether to check the sweep and list its runs instead.
 
     Raises:
-        RecipeError: With everything that is wrong with file, arms and seeds.
+        RecipeError: With all problems of file, arms and seeds.
     """
-    plan = read_sweep(path)
+    sweep = read_sweep(path)
     if seeds:
-        plan = plan.model_copy(update={"seeds": _numbers(seeds)})
-    runner = runner or load_runner(plan.runner)
-    check_arms(plan, (check_loss, check_train, runner.check))
-    if out.exists() and not out.is_dir():
-        raise RecipeError(Problem("--out", f"'{out}' is a file", "Name a folder"))
-    results = run_sweep(plan, runner, out)
-    if int(os.environ.get("RANK", "0")):
-        return  # one of several processes shows the table
-    table = out / "table.md"
-    table.write_text(as_markdown(results, runner.figures), encoding="utf-8")
-    title = f"{path.stem}: mean ± standard error over seeds {', '.join(map(str, plan.seeds))}"
+        sweep = sweep.model_copy(update={"seeds": _parse_seeds(seeds)})
+    runner = runner or load_runner(sweep.runner)
+    check_arms(sweep, (check_loss, check_train, runner.check))
+    if output.exists() and not output.is_dir():
+        raise RecipeError(Problem("--output", f"'{output}' is a file", "Choose a directory"))
     console = Console(width=max(Console().width, WIDTH))
-    console.print(as_table(results, runner.figures, title=title))
+    if dry_run:
+        for run in list_runs(sweep, runner, output):
+            state = "to run" if run.values is None else "finished"
+            console.print(f"seed {run.seed}, {run.arm}: {state}", markup=False, highlight=False)
+        return
+    results = run_sweep(sweep, runner, output)
+    if int(os.environ.get("RANK", "0")):
+        return  # only the first of several processes shows the table
+    table = output / "table.md"
+    table.write_text(as_markdown(results, runner.metrics), encoding="utf-8")
+    title = f"{path.stem}: mean ± standard error over seeds {', '.join(map(str, sweep.seeds))}"
+    console.print(as_table(results, runner.metrics, title=title))
     console.print(f"Written: {table}")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_seeds(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
-        remedy = "Write whole numbers with commas, for example 0,1,2"
-        raise RecipeError(Problem("--seeds", f"found '{text}'", remedy))
+        remedy = "Use whole numbers separated by commas, for example 0,1,2"
+        raise RecipeError(Problem("--seeds", f"invalid seeds '{text}'", remedy))
     return tuple(dict.fromkeys(int(word) for word in words))

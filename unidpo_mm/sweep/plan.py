@@ -1,6 +1,6 @@
-"""Reads a sweep file: which recipe, which arms, which seeds.
+"""Read a sweep file, which states a recipe, arms and seeds.
 
-recipe: quickstart/uni_dpo.yaml      # a path beside this file, or a shipped recipe
+recipe: quickstart/uni_dpo.yaml      # relative to this file, or the name of a shipped recipe
 seeds: [0, 1, 2]
 arms:
   full: []
@@ -24,53 +24,53 @@ __all__ = ["Sweep", "check_arms", "read_sweep"]
 
 
 SET_BY_SWEEP = ("train.seed=", "data.seed=", "train.output_dir=", "run.resume=")
-"""Keys that an arm cannot set: each run has its own seed, its own folder, and starts anew."""
+"""Keys that an arm cannot set: each run has a seed and directory of its own, and never resumes."""
 
 
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed is named twice, which would make one run count as two")
+        raise ValueError("duplicate seed, which would count one run twice")
     return seeds
 
 
-def _distinct_arms(arms: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _check_arm_names(arms: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     if len({arm.lower() for arm in arms}) < len(arms):
-        raise ValueError("two arms have the same name but for capitals")
+        raise ValueError("the names of two arms differ only in case")
     return arms
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ArmName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^|\[\]\n]+$")]
-"""No sign that a table takes for its own."""
+"""Without characters that have a meaning in tables."""
 
 
 class Sweep(Section):
-    """What a sweep runs."""
+    """A sweep."""
 
     recipe: Name
-    """The recipe that every arm starts from: a path beside the sweep file, or a shipped recipe."""
+    """Recipe of every arm: a path relative to the sweep file, or the name of a shipped recipe."""
     runner: Name = "recipe"
-    """What a run is; `recipe` trains and evaluates, `demo` is the quick-start with its figures."""
+    """What a run is: `recipe` trains and evaluates the recipe, `demo` runs the quick-start."""
     seeds: Annotated[
         tuple[Seed, ...],
         BeforeValidator(_as_tuple),
-        AfterValidator(_distinct),
+        AfterValidator(_check_seeds),
         Field(min_length=1),
     ]
-    """Every arm runs once with each of them."""
-    arms: Annotated[dict[ArmName, Names], AfterValidator(_distinct_arms), Field(min_length=1)]
-    """Arm -> the keys of the recipe that it sets, `section.key=value`."""
+    """Seeds that every arm is run with."""
+    arms: Annotated[dict[ArmName, Names], AfterValidator(_check_arm_names), Field(min_length=1)]
+    """Arm -> keys of the recipe that it sets, as `section.key=value`."""
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Return the sweep of a YAML file, its recipe as an absolute path; the arms are not checked.
+    """Return the sweep in a YAML file, with an absolute path of the recipe; do not check the arms.
 
     Raises:
-        RecipeError: With every problem of the file itself.
+        RecipeError: With all problems of the file itself.
     """
     document = parse_yaml(_read(path), path.name)
     if document.problems:
@@ -79,20 +79,21 @@ def read_sweep(path: Path) -> Sweep:
         sweep = Sweep.model_validate(document.data)
     except ValidationError as error:
         raise RecipeError(_explain(error, document)) from error
-    beside = path.parent / sweep.recipe
-    recipe = beside if beside.is_file() else shipped_recipe(sweep.recipe)
+    recipe = path.parent / sweep.recipe
+    if not recipe.is_file():
+        recipe = shipped_recipe(sweep.recipe)
     return sweep.model_copy(update={"recipe": str(recipe.resolve())})
 
 
 def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:
-    """Read the recipe of every arm.
+    """Check the recipe of every arm.
 
     Args:
-        sweep: As `read_sweep` returns it.
-        checks: Checks of the recipe of an arm, as for `load_recipe`.
+        sweep: A sweep from `read_sweep`.
+        checks: Checks of a recipe, as for `load_recipe`.
 
     Raises:
-        RecipeError: With every problem of every arm.
+        RecipeError: With all problems of all arms.
     """
     problems = [problem for arm in sweep.arms for problem in _problems_of(sweep, arm, checks)]
     if problems:
@@ -103,14 +104,14 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        problem = Problem(str(path), f"it cannot be read: {reason}", "Give the path of a sweep")
+        reason = getattr(error, "strerror", None) or "not valid UTF-8"
+        problem = Problem(str(path), f"cannot be read: {reason}", "Use the path of a sweep file")
         raise RecipeError(problem) from error
 
 
 def _explain(error: ValidationError, document: Document) -> list[Problem]:
     keys = list(Sweep.model_fields)
-    about = f"a sweep has the keys {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
+    about = f"the keys of a sweep are {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
     return [
         Problem(document.where(path), problem.message, f"{problem.remedy}; {about}")
         for path, problem in explain_settings(error, document.data, keys)
@@ -120,9 +121,9 @@ def _explain(error: ValidationError, document: Document) -> list[Problem]:
 def _problems_of(sweep: Sweep, arm: str, checks: Sequence[Check]) -> list[Problem]:
     overrides = sweep.arms[arm]
     problems = [
-        Problem(f"arm '{arm}', {written}", "the sweep sets this key itself", "Leave it out")
-        for written in overrides
-        if written.startswith(SET_BY_SWEEP)
+        Problem(f"arm '{arm}', {override}", "the sweep sets this key itself", "Remove it")
+        for override in overrides
+        if override.startswith(SET_BY_SWEEP)
     ]
     try:
         load_recipe(sweep.recipe, overrides, checks=checks)

@@ -1,4 +1,4 @@
-"""The result of a sweep as a table: mean and standard error over seeds."""
+"""The results of a sweep as a table: mean and standard error over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,41 +8,41 @@ from rich.table import Table
 from rich.text import Text
 
 from .run import Results
-from .runner import Figure
+from .runner import Metric
 
 __all__ = ["as_markdown", "as_table"]
 
 
-def as_table(results: Results, figures: Mapping[str, Figure], *, title: str) -> Table:
-    """Return a table with one row per arm and one column per figure, for a terminal."""
+def as_table(results: Results, metrics: Mapping[str, Metric], *, title: str) -> Table:
+    """Return a table for a terminal, with one row per arm and one column per metric."""
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
-    shown = _shown(results, figures)
-    for name in shown:
-        table.add_column(figures[name].title, justify="right")
+    names = _used(results, metrics)
+    for name in names:
+        table.add_column(metrics[name].title, justify="right")
     for arm, values in results.items():
-        table.add_row(Text(arm), *(cell(values.get(name, ()), figures[name]) for name in shown))
+        table.add_row(Text(arm), *(cell(values.get(name, ()), metrics[name]) for name in names))
     return table
 
 
-def as_markdown(results: Results, figures: Mapping[str, Figure]) -> str:
+def as_markdown(results: Results, metrics: Mapping[str, Metric]) -> str:
     """Return the same table as Markdown."""
-    shown = _shown(results, figures)
+    names = _used(results, metrics)
     lines = [
-        f"| {' | '.join(['', *(figures[name].title for name in shown)])} |",
-        f"| --- |{' ---: |' * len(shown)}",
+        f"| {' | '.join(['', *(metrics[name].title for name in names)])} |",
+        f"| --- |{' ---: |' * len(names)}",
     ]
     for arm, values in results.items():
-        cells = [cell(values.get(name, ()), figures[name]) for name in shown]
+        cells = [cell(values.get(name, ()), metrics[name]) for name in names]
         lines.append(f"| {' | '.join([arm, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
-def cell(values: Sequence[float], figure: Figure) -> str:
-    """Return ``mean ± standard error``; the mean alone where there is one seed."""
+def cell(values: Sequence[float], metric: Metric) -> str:
+    """Return ``mean ± standard error``, or only the mean of a single seed."""
     if not values:
         return ""
-    scale, digits = (100, 0) if figure.percent else (1, 2)
+    scale, digits = (100, 0) if metric.percent else (1, 2)
     mean = sum(values) / len(values)
     if len(values) == 1:
         return f"{scale * mean:.{digits}f}"
@@ -51,6 +51,6 @@ def cell(values: Sequence[float], figure: Figure) -> str:
     return f"{scale * mean:.{digits}f} ± {scale * error:.{digits}f}"
 
 
-def _shown(results: Results, figures: Mapping[str, Figure]) -> list[str]:
-    """Return the figures that any arm has."""
-    return [name for name in figures if any(name in values for values in results.values())]
+def _used(results: Results, metrics: Mapping[str, Metric]) -> list[str]:
+    """Return the metrics that at least one arm has."""
+    return [name for name in metrics if any(name in values for values in results.values())]

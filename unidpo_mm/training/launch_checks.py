@@ -215,7 +215,7 @@ def _device_problems(env: Environment) -> Iterator[Problem]:
 
 
 def _folder_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
-    from ..cache.folder import CACHE_VARIABLE, cache_folder
+    from ..cache.directory import CACHE_VARIABLE, cache_directory
 
     caches = (
         recipe.train.reference == "cached"
@@ -231,7 +231,7 @@ def _folder_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
         if text:
             yield _problem(CACHE_VARIABLE, text, "Use a directory that can be written to")
     elif caches:
-        yield from _default_cache_problem(cache_folder)
+        yield from _default_cache_problem(cache_directory)
     for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
         if not env.get(name):
             continue
@@ -245,9 +245,9 @@ def _folder_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
         yield _problem("HF_ENDPOINT", "it is not an http(s) URL", "Unset it, or use a URL")
 
 
-def _default_cache_problem(cache_folder: Callable[[], Path]) -> Iterator[Problem]:
+def _default_cache_problem(cache_directory: Callable[[], Path]) -> Iterator[Problem]:
     try:
-        path = cache_folder()
+        path = cache_directory()
     except RuntimeError:
         text = "the home directory cannot be determined"
         yield _problem("HOME", text, "Set HOME, or UNIDPO_MM_CACHE to a directory for caches")

