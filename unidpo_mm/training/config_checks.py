@@ -3,7 +3,7 @@
 import logging
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import Problem, RecipeError, counted
 from ..recipe.numbers import unusable_numbers
@@ -11,9 +11,6 @@ from .argument_ranges import range_problems, warmup_problem
 from .launch_checks import TRUE_WORDS, launch_problems
 from .number_format import bfloat16_slowdown
 from .training_arguments import refused_values
-
-if TYPE_CHECKING:
-    from .config import UniDPOConfig
 
 __all__ = ["check_arguments", "check_processes", "check_steps", "use_cpu_without_gpus"]
 
@@ -26,7 +23,7 @@ NOTICEABLE = 1.5
 """Slowdown of bfloat16 from which on a warning is worth its line."""
 
 
-def check_arguments(args: "UniDPOConfig") -> None:
+def check_arguments(args: Any) -> None:
     """Refuse arguments that would have no effect, and values that make no sense.
 
     Raises:
@@ -44,7 +41,7 @@ def check_arguments(args: "UniDPOConfig") -> None:
         raise RecipeError(problems)
 
 
-def check_steps(args: "UniDPOConfig", max_steps: int) -> None:
+def check_steps(args: Any, max_steps: int) -> None:
     """Refuse a warmup that is longer than a run, once the number of its steps is certain.
 
     Raises:
@@ -55,7 +52,7 @@ def check_steps(args: "UniDPOConfig", max_steps: int) -> None:
         raise RecipeError(Problem("train.warmup_steps", text, remedy))
 
 
-def use_cpu_without_gpus(args: "UniDPOConfig") -> None:
+def use_cpu_without_gpus(args: Any) -> None:
     """Choose the CPU for several processes without a GPU; warn where bfloat16 is slow there.
 
     accelerate would otherwise let each process train alone, on all rows.
@@ -74,7 +71,7 @@ def use_cpu_without_gpus(args: "UniDPOConfig") -> None:
             )
 
 
-def check_processes(args: "UniDPOConfig") -> None:
+def check_processes(args: Any) -> None:
     """Refuse a run with another number of processes, or other sharding, than was requested.
 
     Raises:

@@ -1,7 +1,7 @@
 """Checks the data options of `UniDPOConfig` as a recipe's are checked, all of them at once."""
 
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,16 +10,13 @@ from ..errors import Problem, RecipeError
 from ..recipe.problems import explain
 from ..recipe.sections import Scale, ScoresSection
 
-if TYPE_CHECKING:
-    from .config import UniDPOConfig
-
 __all__ = ["check_data_options", "score_options"]
 
 SHARES = ("eval_fraction", "max_skipped_fraction")
 """Options that are a share of rows, 0 or more and below 1."""
 
 
-def check_data_options(args: "UniDPOConfig") -> None:
+def check_data_options(args: Any) -> None:
     """Refuse wrong values of the options that say what is done with data.
 
     Raises:
@@ -40,12 +37,12 @@ def check_data_options(args: "UniDPOConfig") -> None:
         raise RecipeError(problems)
 
 
-def score_options(args: "UniDPOConfig") -> ScoreOptions:
+def score_options(args: Any) -> ScoreOptions:
     """Return what is done with scores, of options that are checked."""
     return ScoreOptions(**ScoresSection.model_validate(args.scores or {}).model_dump())
 
 
-def _choices(args: "UniDPOConfig") -> list[Problem]:
+def _choices(args: Any) -> list[Problem]:
     problems = []
     for name, kind in get_type_hints(type(args)).items():
         value: Any = getattr(args, name, None)
@@ -59,7 +56,7 @@ def _choices(args: "UniDPOConfig") -> list[Problem]:
     return problems
 
 
-def _shares(args: "UniDPOConfig") -> list[Problem]:
+def _shares(args: Any) -> list[Problem]:
     remedy = "Give a share of the rows, 0 or more and below 1"
     return [
         Problem(name, f"found {value!r}", remedy)

@@ -12,7 +12,7 @@ from ..data.workers import explained_failures, protect_worker
 from ..modeling.references.cached import CachedReference
 from ..records import Layout
 from .config import UniDPOConfig
-from .setup import RunParts
+from .run_parts import RunParts
 
 __all__ = ["collator_of", "prepared_loader", "workers_explained"]
 

@@ -1,7 +1,7 @@
 """Checkpoints just as many layers as the memory at hand asks for (`memory: auto`)."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,9 +19,7 @@ from ..modeling.activation_memory import (
 from ..modeling.logp_model import compute_logps
 from ..records import Layout
 from .argument_ranges import LEAST_GIGABYTES
-
-if TYPE_CHECKING:
-    from .trainer import UniDPOTrainer
+from .context import TrainingContext
 
 __all__ = ["MemoryPolicy", "max_tokens", "measure_first_batch", "parse_memory"]
 
@@ -54,7 +52,7 @@ def parse_memory(memory: str | None) -> int | None:
 class MemoryPolicy(TrainerCallback):
     """Measures one micro-batch when training begins and chooses the layers to checkpoint."""
 
-    def __init__(self, trainer: "UniDPOTrainer") -> None:
+    def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
 
     def on_train_begin(
@@ -89,7 +87,7 @@ class MemoryPolicy(TrainerCallback):
                 )
 
 
-def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
+def measure_first_batch(trainer: TrainingContext) -> LayerMemory:
     """Run the first micro-batch once, without a backward pass, and returns what layers keep."""
     model = trainer.parts.logp_model.model
     checkpoint_first(model, 0)
@@ -103,7 +101,7 @@ def measure_first_batch(trainer: "UniDPOTrainer") -> LayerMemory:
         )
 
 
-def max_tokens(trainer: "UniDPOTrainer") -> int:
+def max_tokens(trainer: TrainingContext) -> int:
     """Return a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
     found = trainer.parts.preflight
     if found is None:
@@ -116,7 +114,7 @@ def max_tokens(trainer: "UniDPOTrainer") -> int:
     return round(found.tokens_of_pair[layout] * max_pairs)
 
 
-def _free_memory(trainer: "UniDPOTrainer") -> int:
+def _free_memory(trainer: TrainingContext) -> int:
     """Return the bytes that activations may take on this device."""
     device = trainer.args.device
     if device.type == "cuda":

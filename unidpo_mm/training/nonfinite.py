@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +21,10 @@ from ..errors import Problem, counted
 from ..kernels.packing import PREFIX
 from ..plugins import is_path
 from ..records import GroupBatch
+from .context import TrainingContext
 from .numerical_watch import NonFiniteError
 from .pinned_settings import loss_state
 from .references import compute_dtype
-
-if TYPE_CHECKING:
-    from .trainer import UniDPOTrainer
 
 __all__ = ["DUMP_FILE", "handle_non_finite", "rank_file"]
 
@@ -47,7 +45,7 @@ def rank_file(rank: int) -> str:
     return f"batches-{rank}.pt"
 
 
-def handle_non_finite(trainer: "UniDPOTrainer") -> None:
+def handle_non_finite(trainer: TrainingContext) -> None:
     """Stop, or skip the step before the optimizer changes a weight; every process calls it.
 
     Raises:
@@ -82,7 +80,7 @@ def handle_non_finite(trainer: "UniDPOTrainer") -> None:
     trainer.model_wrapped.zero_grad(set_to_none=True)  # an optimizer passes over such weights
 
 
-def write_dump(trainer: "UniDPOTrainer", folder: Path, step: int) -> None:
+def write_dump(trainer: TrainingContext, folder: Path, step: int) -> None:
     """Write everything that the current step is computed from; every process calls it."""
     staged = folder.parent / f".{folder.name}"
     if trainer.is_world_process_zero():
@@ -102,7 +100,7 @@ def write_dump(trainer: "UniDPOTrainer", folder: Path, step: int) -> None:
     barrier()
 
 
-def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
+def _description(trainer: TrainingContext, step: int) -> dict[str, Any]:
     parts, args, watch = trainer.parts, trainer.args, trainer.watch
     plain: Any = parts.logp_model.model
     norm = None if watch.grad_norm is None else float(watch.grad_norm)
@@ -130,7 +128,7 @@ def _description(trainer: "UniDPOTrainer", step: int) -> dict[str, Any]:
     }
 
 
-def _batches(trainer: "UniDPOTrainer") -> dict[str, Any]:
+def _batches(trainer: TrainingContext) -> dict[str, Any]:
     """Return the micro-batches of this process with the log-probs of the reference."""
     reference = trainer.parts.reference
     content = []
@@ -163,7 +161,7 @@ def _plain(batch: GroupBatch) -> dict[str, Any]:
     return {field.name: plain(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
 
 
-def _rows_of_all(trainer: "UniDPOTrainer") -> tuple[list[str], list[str]]:
+def _rows_of_all(trainer: TrainingContext) -> tuple[list[str], list[str]]:
     broken: dict[str, None] = {}
     rows: dict[str, None] = {}
     for one_broken, one_rows in gather_objects(trainer.watch.rows()):

@@ -1,6 +1,6 @@
 """Which reference a run has, and the pass that fills a cached one before training."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -31,10 +31,8 @@ from ..modeling.references.kinds import (
 from ..plugins import suggestion
 from .config import UniDPOConfig
 from .configured_loss import ConfiguredLoss
+from .context import TrainingContext
 from .optimizer import check_optimizer
-
-if TYPE_CHECKING:
-    from .trainer import UniDPOTrainer
 
 __all__ = ["FillCache", "build_run_reference", "compute_dtype", "loading_source"]
 
@@ -180,7 +178,7 @@ class FillCache(TrainerCallback):
     resumed run must have the reference that it started with.
     """
 
-    def __init__(self, trainer: "UniDPOTrainer") -> None:
+    def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
         self.digest: str | None = None
 
@@ -235,7 +233,7 @@ class FillCache(TrainerCallback):
             source.trained = moved
 
 
-def fill_cache(trainer: "UniDPOTrainer", reference: CachedReference) -> None:
+def fill_cache(trainer: TrainingContext, reference: CachedReference) -> None:
     """Compute what a cached reference lacks for the rows of a run, with a bar of its own."""
     loaders = [trainer.get_train_dataloader()]
     sets = trainer.eval_dataset

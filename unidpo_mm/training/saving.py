@@ -41,7 +41,7 @@ from .interruption import Interruption
 from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
 from .pinned_settings import write_settings
 from .run_lock import exclusive
-from .setup import RunParts
+from .run_parts import RunParts
 
 __all__ = ["SavingTrainer"]
 

@@ -49,43 +49,14 @@ from .examine import examine_rows, part_problems, scale_problems
 from .memory_policy import parse_memory
 from .python_names import in_python
 from .references import build_run_reference, compute_dtype, loading_source
+from .run_parts import RunParts
 from .score_warnings import score_warnings
 
-__all__ = ["PreparedData", "RunParts", "prepare_data", "prepare_model", "prepare_run"]
+__all__ = ["PreparedData", "prepare_data", "prepare_model", "prepare_run"]
 
 logger = logging.getLogger(__name__)
 
 HALF = (torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunParts:
-    """Everything that the trainer needs, ready-made.
-
-    Attributes:
-        logp_model: The policy inside its scoring module.
-        reference: The reference, or None where the loss uses none.
-        family, adapter: The model's family and its adapter.
-        settings: The loss, every parameter a number.
-        features: Keeps features of images between batches; None where that is off or something
-            between pixels and language model trains.
-        unpackable: Why rows cannot be packed for this model; None where they can.
-        train_rows, eval_rows: The data.
-        eval_sets: Name of an evaluation set -> its rows; empty unless `eval_dataset` is a dict.
-        preflight: What a pass over the data found; None if it was switched off.
-    """
-
-    logp_model: LogpModel
-    reference: Reference | None
-    family: AdapterFamily
-    adapter: Adapter
-    settings: ConfiguredLoss
-    features: FeatureStore | None
-    unpackable: str | None
-    train_rows: Sequence[PreferenceRow]
-    eval_rows: Sequence[PreferenceRow]
-    eval_sets: Mapping[str, Sequence[PreferenceRow]]
-    preflight: Preflight | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ attention does not ask for a mask, would mix the answers of a packed row: then r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -21,9 +20,9 @@ from ..modeling.logp_model import LogpModel, compute_logps
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
 from .config import UniDPOConfig
 from .references import compute_dtype
-from .setup import RunParts
+from .run_parts import LayoutChoice, RunParts
 
-__all__ = ["LayoutChoice", "check_logp_model", "check_start", "choose_layout"]
+__all__ = ["check_logp_model", "check_start", "choose_layout"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest difference of a token's log-probability; other formats round the logits themselves."""
@@ -34,14 +33,6 @@ PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 
 SAMPLE = 3
 """Rows that are scored in every layout."""
-
-
-@dataclass(frozen=True)
-class LayoutChoice:
-    """The layout of a run, and why prompts are not shared where it is the plain one."""
-
-    layout: Layout
-    reason: str = ""
 
 
 def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str) -> LayoutChoice:

@@ -1,7 +1,7 @@
 """What a run prints before its first step: what trains, on what, how often."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,11 +12,8 @@ from ..errors import counted
 from ..modeling.parts import PartCount, count_parameters
 from .config import UniDPOConfig
 from .config_checks import check_steps
-from .setup import RunParts
-from .startup_checks import LayoutChoice
-
-if TYPE_CHECKING:
-    from .trainer import UniDPOTrainer
+from .context import TrainingContext
+from .run_parts import LayoutChoice, RunParts
 
 __all__ = ["StartupReport", "parameter_table", "print_startup_report", "step_line"]
 
@@ -52,7 +49,7 @@ def step_line(parts: RunParts, args: UniDPOConfig, *, max_steps: int, processes:
 class StartupReport(TrainerCallback):
     """Prints the report when training begins, on the main process."""
 
-    def __init__(self, trainer: "UniDPOTrainer") -> None:
+    def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
 
     def on_train_begin(
@@ -65,7 +62,7 @@ class StartupReport(TrainerCallback):
 
 
 def print_startup_report(
-    trainer: "UniDPOTrainer", *, max_steps: int, console: Console | None = None
+    trainer: TrainingContext, *, max_steps: int, console: Console | None = None
 ) -> None:
     """Print the table of parameters and the lines about data, loss, layout and steps."""
     parts, args = trainer.parts, trainer.args

@@ -1,15 +1,13 @@
 """What the trainer does before each optimizer step, and to the log of samples when it resumes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from .context import TrainingContext
 from .evaluation import SAMPLES_FILE, keep_samples
 from .nonfinite import handle_non_finite
-
-if TYPE_CHECKING:
-    from .trainer import UniDPOTrainer
 
 __all__ = ["SampleLog", "StepGuard"]
 
@@ -17,7 +15,7 @@ __all__ = ["SampleLog", "StepGuard"]
 class SampleLog(TrainerCallback):
     """Removes generated samples of steps that a resumed run does again."""
 
-    def __init__(self, trainer: "UniDPOTrainer") -> None:
+    def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
 
     def on_train_begin(
@@ -34,7 +32,7 @@ class StepGuard(TrainerCallback):
     It is the only place of a step where the host waits for the device, beside the logs.
     """
 
-    def __init__(self, trainer: "UniDPOTrainer") -> None:
+    def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(

@@ -43,8 +43,9 @@ from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
 from .references import FillCache
 from .resuming import CheckpointedTrainer
-from .setup import RunParts, prepare_run
-from .startup_checks import LayoutChoice, check_start
+from .run_parts import LayoutChoice, RunParts
+from .setup import prepare_run
+from .startup_checks import check_start
 from .startup_report import StartupReport
 from .step import StepOutput, preference_step
 from .step_guard import SampleLog, StepGuard
