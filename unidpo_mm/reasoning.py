@@ -1,8 +1,8 @@
-"""Reasoning blocks in responses: one list of tags, and the function that removes what they enclose.
+"""Find and remove reasoning blocks in responses.
 
 Reasoning models write their thoughts before the answer, in `<think>...</think>` or one of the other
-notations in `STYLES`. Scoring reads the answer alone, and a data source may ask for responses
-without thoughts. Both use `strip_reasoning`, so that a new notation is added here and nowhere else.
+notations in `STYLES`. Evaluation reads only the answer, and a data source may remove the reasoning
+from its responses. Both use `strip_reasoning`, so that new notations are added only here.
 """
 
 import re
@@ -28,8 +28,8 @@ class TagStyle:
 
     Attributes:
         example: A block in this notation.
-        opening: Regular expression of the opening tag. A group ``name``, where there is one, must
-            be the same in the closing tag.
+        opening: Regular expression of the opening tag. If it has a group ``name``, the name of the
+            closing tag must be the same.
         closing: Regular expression of the closing tag.
     """
 
@@ -66,7 +66,7 @@ STYLES = (
     ),
     TagStyle("<|channel>thought...<channel|>", r"<\|channel>(?:\s*\w+)?", r"<channel\|>"),
 )
-"""All notations with an opening and a closing tag. Case, attributes and a namespace are ignored."""
+"""Notations with an opening and a closing tag. Case, attributes and namespaces are ignored."""
 
 MESSAGE = re.compile(
     r"(?:<\|start\|>\s*\w*)?<\|channel\|>\s*(?P<channel>\w*)[^<]*(?:<\|constrain\|>[^<]*)?"
@@ -74,7 +74,7 @@ MESSAGE = re.compile(
     r"(?P<end><\|(?:end|return|call)\|>|(?=<\|(?:start|channel)\|>)|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-"""One message of a response in channels, where every channel but ``final`` holds thoughts."""
+"""A message of a response in channels; all channels except ``final`` contain reasoning."""
 HEADER = re.compile(r"<\|channel\|>\s*(?P<channel>\w*)[^<]*<\|message\|>\s*\Z", re.IGNORECASE)
 FINAL = "final"
 CHANNEL_TOKENS = frozenset(
@@ -82,7 +82,7 @@ CHANNEL_TOKENS = frozenset(
 )
 END = re.compile(r"<\|end\|>", re.IGNORECASE)
 DECODED = re.compile(r"\s*analysis.*assistantfinal", re.DOTALL)
-"""The same response decoded without special tokens, up to the final message."""
+"""Such a response decoded without special tokens, up to the final message."""
 DECODED_UNCLOSED = re.compile(r"\s*analysis(?=[A-Z])")
 
 
@@ -91,9 +91,9 @@ class Stripped:
     """A response without its reasoning blocks.
 
     Attributes:
-        text: What remains; the response unchanged if it has no block.
+        text: The remaining text; unchanged if there is no block.
         blocks: Content of each removed block, in order.
-        unclosed: The last block has no end: the response was cut before its answer, as a rule.
+        unclosed: Whether the last block has no end, usually because the response was truncated.
     """
 
     text: str
@@ -102,7 +102,7 @@ class Stripped:
 
     @property
     def has_reasoning(self) -> bool:
-        """Whether a block holds more than blanks; templates may insert an empty one."""
+        """Whether a block contains more than whitespace; templates may insert an empty one."""
         return any(block.strip() for block in self.blocks)
 
 
@@ -123,13 +123,13 @@ CLOSING = [re.compile(style.closing, re.IGNORECASE) for style in STYLES]
 def strip_reasoning(text: str, *, opened: bool = False) -> Stripped:
     """Remove the reasoning blocks of a response.
 
-    Nested blocks are removed as one. A closing tag without an opening one ends a block that started
-    with the response: some chat templates put the opening tag into the generation prompt. A block
-    without an end extends to the end of the text. A tag in backticks is a quotation.
+    Nested blocks are removed together. A closing tag without an opening one ends a block that starts
+    with the response, because some chat templates put the opening tag into the generation prompt. A
+    block without an end extends to the end of the text. Tags in backticks are ignored.
 
     Args:
         text: The response.
-        opened: The prompt ends with an opening tag, so the response starts inside a block.
+        opened: Whether the prompt ends with an opening tag, so that the response starts in a block.
     """
     channels = _final_channel(text)
     rest = _outside_tags(channels.text, opened=opened and not channels.blocks)
@@ -140,7 +140,7 @@ def strip_reasoning(text: str, *, opened: bool = False) -> Stripped:
 
 
 def opens_reasoning(prompt: str) -> bool:
-    """Return whether a prompt ends with an opening tag, so that a response starts inside it."""
+    """Return whether a prompt ends with an opening tag, so that responses start in a block."""
     header = HEADER.search(prompt)
     if header:
         return header["channel"].lower() != FINAL
@@ -149,16 +149,16 @@ def opens_reasoning(prompt: str) -> bool:
 
 
 def is_reasoning_token(token: str) -> bool:
-    """Return whether a special token is a part of a reasoning block's notation.
+    """Return whether a special token is part of a notation of reasoning blocks.
 
-    Such a token must survive decoding: without it thoughts and answer are one text.
+    Such tokens must be kept when decoding, because they separate reasoning and answer.
     """
     tags = list(_tags(token))
     return token in CHANNEL_TOKENS or (len(tags) == 1 and tags[0].end - tags[0].start == len(token))
 
 
 def _final_channel(text: str) -> Stripped:
-    """Return the final message of a response that is written in channels."""
+    """Return the final message of a response in channels."""
     if decoded := DECODED.match(text):
         return Stripped(text[decoded.end() :], (decoded[0],))
     if decoded := DECODED_UNCLOSED.match(text):
@@ -198,7 +198,7 @@ def _outside_tags(text: str, *, opened: bool) -> Stripped:
         before = kept + text[position : tag.start]
         position = tag.end
         if not tag.opens:
-            # a second closing tag at the very end is a slip; any other one ends a block
+            # a second closing tag at the end is a mistake; any other one ends a block
             last = number + 1 == len(tags) and not text[tag.end :].strip()
             if last and blocks and before.strip():
                 kept = before
@@ -217,7 +217,7 @@ def _outside_tags(text: str, *, opened: bool) -> Stripped:
 
 
 def _closing(tags: Sequence[_Tag], number: int) -> int | None:
-    """Return the index of the tag that closes another one, `None` if there is none."""
+    """Return the index of the closing tag of a tag; `None` if there is none."""
     key = (tags[number].style, tags[number].name)
     depth = 1
     same: int | None = None
@@ -233,12 +233,12 @@ def _closing(tags: Sequence[_Tag], number: int) -> int | None:
             same = same if tag.opens else n
         if not depth:
             return n
-    # an opening tag inside was a mention, or the block is closed under another name
+    # the inner opening tag was a mention, or the closing tag has another name
     return other if same is None else same
 
 
 def _tags(text: str) -> Iterator[_Tag]:
-    """Yield the tags of a text in order, without those that stand in backticks."""
+    """Yield the tags of a text in order, without those in backticks."""
     tags = [
         _Tag(
             match.start(),

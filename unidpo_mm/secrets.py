@@ -1,4 +1,4 @@
-"""Secrets in texts that are printed, logged or written: passwords and keys are masked."""
+"""Mask passwords and keys in texts that are printed, logged or written."""
 
 import re
 
@@ -9,7 +9,7 @@ MASK = "***"
 USER_INFO = re.compile(
     r"(?<=://)(?:[^/\s?#'\"]*|[^/\s:@'\"]+:(?!\d{1,5}(?:[/?#\s'\"]|\Z))[^\s'\"]*)@"
 )
-"""``user:password@``, also with a password that holds a slash, which a URL does not allow."""
+"""``user:password@``, also if the password contains a slash, which is not allowed in URLs."""
 PARAMETER = re.compile(
     r"(?P<name>[?&;][\w.%-]*(?:key|token|secret|passw|pwd|auth|signature|sig|credential)[\w.%-]*=)"
     r"[^&;\s#'\"]+",
@@ -24,7 +24,7 @@ TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|glpat-[\w-]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[\w-]{10,})"
 )
-"""Keys that are recognized by how they begin."""
+"""Keys that are recognized by their prefix."""
 
 
 def mask_url(url: str) -> str:

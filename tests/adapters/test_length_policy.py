@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import load_tiny, make_image, row
+from builders import load_tiny, make_image, preflight, row
 
-from unidpo_mm.data.preflight import preflight
 from unidpo_mm.errors import DataError, ModelError, RowTooLong
 
 Checkpoint = Callable[[str], Path]
@@ -59,10 +58,10 @@ def test_answers_that_a_cut_makes_equal_are_counted(qwen: Path) -> None:
         "twins", "What is it?", ("A red square " * 6 + "here", "A red square " * 6 + "there")
     )
     whole = adapter_of(qwen, None, "error")
-    assert preflight([LONG, twins], whole).alike_pairs == 0
+    assert preflight([LONG, twins], whole).identical_pairs == 0
     limit = longest(whole.encode(twins)) - 12
     found = preflight([SHORT, twins], adapter_of(qwen, limit, "truncate_response"))
-    assert (found.cut_responses, found.alike_pairs) == (2, 1)
+    assert (found.cut_responses, found.identical_pairs) == (2, 1)
 
 
 def test_smaller_images_are_no_remedy_where_they_are_as_many_tokens(
@@ -107,5 +106,5 @@ def test_rows_too_long_are_left_out_and_counted_where_that_is_asked_for(qwen: Pa
     with pytest.raises(DataError, match="the row has"):
         preflight([SHORT, LONG, SHORT], adapter)
     found = preflight([SHORT, LONG, SHORT], adapter, drop_long=True)
-    assert (found.too_long, found.rows, found.left_out) == (1, 2, {1})
+    assert (found.too_long, found.rows, found.skipped) == (1, 2, {1})
     assert found.kept([SHORT, LONG, SHORT]) == [SHORT, SHORT]

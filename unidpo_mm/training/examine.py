@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..adapter import Adapter
 from ..data.load import Loaded, SourceFile, read_sources
 from ..data.preflight import Preflight, survey
-from ..data.scores import without_weight
+from ..data.scores import zero_weight_problems
 from ..errors import Problem
 from ..records import PreferenceRow
 from .config import UniDPOConfig
@@ -97,7 +97,7 @@ def loss_problems(
 ) -> list[Problem]:
     """Return what the rows lack for the loss: pairs, scores, weights."""
     problems = settings.check_sources([*train_rows, *eval_rows])
-    problems += [*settings.check_rows(train_rows), *without_weight(train_rows)]
+    problems += [*settings.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     return problems
@@ -148,7 +148,7 @@ def look_at_rows(
         keep=keep,
     )
     problems += wrong
-    skipped = sum(number < len(train_rows) for number in result.left_out)
+    skipped = sum(number < len(train_rows) for number in result.skipped)
     if not wrong and train_rows and skipped == len(train_rows):
         remedy = "Raise max_length, or correct the images"
         text = f"every row is skipped ({result.reasons()})"

@@ -114,9 +114,9 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
             f"[yellow]{found.shrunk_images} of {found.images} images are made smaller to fit "
             f"max_length {args.max_length}[/yellow]"
         )
-    if found.alike_pairs:
+    if found.identical_pairs:
         lines.append(
-            f"[yellow]{found.alike_pairs} of {found.pairs} pairs have the same tokens as both "
+            f"[yellow]{found.identical_pairs} of {found.pairs} pairs have the same tokens as both "
             "answers, so that they prefer nothing[/yellow]"
         )
     if found.too_long:
@@ -127,7 +127,7 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
     if found.unreadable:
         first = found.unreadable[0]
         lines.append(
-            f"[yellow]{len(found.left_out) - found.too_long} rows are left out for their images, "
+            f"[yellow]{len(found.skipped) - found.too_long} rows are left out for their images, "
             f"the first of them {escape(first.where)}: {escape(first.message)}[/yellow]"
         )
     return lines
