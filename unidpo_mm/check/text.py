@@ -33,7 +33,7 @@ def print_report(report: CheckReport, console: Console) -> None:
         number = counted_problems(len(report.problems))
         console.print(f"[bold red]{number}[/bold red]: a run would not start")
     else:
-        console.print("[green]No problems summary.[/green]")
+        console.print("[green]No problems found.[/green]")
 
 
 def _tables(report: CheckReport) -> Iterator[RenderableType]:
