@@ -123,8 +123,8 @@ CLOSING = [re.compile(style.closing, re.IGNORECASE) for style in STYLES]
 def strip_reasoning(text: str, *, opened: bool = False) -> Stripped:
     """Remove the reasoning blocks of a response.
 
-    Nested blocks are removed together. A closing tag without an opening one ends a block that starts
-    with the response, because some chat templates put the opening tag into the generation prompt. A
+    Nested blocks are removed together. A closing tag without an opening one ends a block that began
+    with the response, since some templates put the opening tag into the generation prompt. A
     block without an end extends to the end of the text. Tags in backticks are ignored.
 
     Args:

@@ -95,7 +95,7 @@ def test_scores_and_first_weights_are_those_of_the_formula(
     assert any("higher score on the rejected response" in text for text in report.warnings)
 
 
-def test_lengths_say_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
+def test_lengths_report_how_often_the_longer_response_is_chosen(tmp_path: Path) -> None:
     records = [
         scored(f"Question {n}", "a long answer " * (n + 1), "short", n + 2, 1) for n in range(8)
     ]
@@ -109,7 +109,7 @@ def test_lengths_say_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
     assert report.lengths.sharing == pytest.approx(plain / (plain - 8 * 10))
 
 
-def test_held_out_rows_that_are_trained_on_are_told(
+def test_held_out_rows_that_are_trained_on_are_reported(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     held_out = [
@@ -354,7 +354,7 @@ def test_a_run_without_a_row_is_none(tmp_path: Path) -> None:
     assert "there is no row to train on" in result.output
 
 
-def test_rows_that_may_be_left_out_for_their_images_are_no_problem(tmp_path: Path) -> None:
+def test_rows_that_may_be_skipped_for_their_images_are_not_a_problem(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "p.png")
     rows = [
         scored("?", "a", "b", 3, 1, images=["p.png"]),
@@ -391,7 +391,7 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
     assert report.problems[-1].message == "every row is skipped (1 longer than max_length)"
 
 
-def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:
+def test_sources_without_scores_are_a_problem_only_if_the_loss_needs_them(tmp_path: Path) -> None:
     bare = write(tmp_path, "bare.jsonl", [pair("?", "a", "b")])
     good = write(tmp_path, "good.jsonl", [scored("!", "a", "b", 4, 1), scored("?", "c", "d", 5, 2)])
     result = run("data", "check", bare, good)
@@ -404,7 +404,7 @@ def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path
     assert "field 'score_chosen': the score is missing" in result.output
 
 
-def test_pairs_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+def test_pairs_that_contradict_each_other_are_reported(tmp_path: Path) -> None:
     rows = [scored("?", "a", "b", 4, 1), scored("?", "b", "a", 4, 1)]
     report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
     assert (report.overlap.duplicates, report.overlap.contradictions) == (0, 2)
@@ -441,7 +441,7 @@ def test_a_source_is_not_written_over(tmp_path: Path) -> None:
     assert json.loads(Path(path).read_text())["chosen"] == "a"
 
 
-def test_what_is_dropped_is_told_when_data_are_written(tmp_path: Path) -> None:
+def test_convert_reports_dropped_rows(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", judge="me")])
     result = run("data", "convert", path, "--output", str(tmp_path / "out.jsonl"))
     assert "unused columns: judge (1)" in result.output

@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["native", "trl"])
-def test_rows_that_a_check_refuses_are_left_out(tmp_path: Path, images: Path, layout: str) -> None:
+def test_rows_that_a_check_refuses_are_skipped(tmp_path: Path, images: Path, layout: str) -> None:
     ranked = {"prompt": "?", "responses": [{"text": t, "score": 3} for t in "ab"]}
     records = [
         {**SCORED, "images": ["good.png"]},
@@ -63,7 +63,7 @@ def test_rows_that_a_check_refuses_are_left_out(tmp_path: Path, images: Path, la
     assert len(out.read_text().splitlines()) == 2
 
 
-def test_what_only_the_loss_refuses_is_written_and_told(tmp_path: Path) -> None:
+def test_rows_that_only_the_loss_refuses_are_written_and_reported(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", SCORED, {**PAIR, "prompt": "without a score"})
     done = run("data", "convert", str(source), "--output", str(tmp_path / "out.jsonl"))
     assert done.exit_code == 0, done.output

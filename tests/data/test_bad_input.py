@@ -40,7 +40,7 @@ def problems_of(loaded: Loaded) -> list[Problem]:
 
 
 @pytest.mark.parametrize("bad", ALL, ids=[case.kind for case in ALL])
-def test_bad_input_is_told_with_its_place(
+def test_bad_input_is_reported_with_its_place(
     bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
@@ -109,7 +109,7 @@ RECORDS = st.one_of(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=st.lists(RECORDS, max_size=3), needs=st.booleans(), strict=st.booleans())
-def test_random_records_raise_our_errors_alone(
+def test_random_records_raise_only_data_errors(
     records: list[Any], needs: bool, strict: bool
 ) -> None:
     score_options = ScoreOptions(
@@ -128,7 +128,7 @@ def test_random_records_raise_our_errors_alone(
 
 @settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".parquet"]))
-def test_random_bytes_raise_our_errors_alone(
+def test_random_bytes_raise_only_data_errors(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
 ) -> None:
     path = tmp_path_factory.mktemp("bytes") / f"rows{suffix}"
@@ -139,7 +139,7 @@ def test_random_bytes_raise_our_errors_alone(
 
 @settings(max_examples=100, deadline=None)
 @given(registry=VALUES)
-def test_random_registries_raise_our_errors_alone(
+def test_random_registries_raise_only_data_errors(
     tmp_path_factory: pytest.TempPathFactory, registry: Any
 ) -> None:
     path = tmp_path_factory.mktemp("registry") / "dataset_info.json"

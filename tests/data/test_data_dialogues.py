@@ -88,7 +88,7 @@ def test_a_last_turn_that_is_a_response_is_that_response(record: dict[str, Any])
         },
     ],
 )
-def test_a_last_assistant_turn_that_is_no_response_is_refused(record: dict[str, Any]) -> None:
+def test_a_last_assistant_turn_that_is_not_a_response_is_refused(record: dict[str, Any]) -> None:
     problem = problem_of(record)
     assert problem.where.endswith("field 'prompt'")
     assert "ends with an assistant message" in problem.message

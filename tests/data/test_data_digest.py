@@ -25,7 +25,7 @@ def changes(new: list[PreferenceRow], old: list[PreferenceRow] = ROWS) -> list[s
     return difference(DataDigest.from_json(stored), data_digest(new))
 
 
-def test_equal_rows_have_no_difference_whatever_they_are_called() -> None:
+def test_rows_that_differ_only_in_their_ids_have_equal_digests() -> None:
     renamed = [dataclasses.replace(item, id=f"x{item.id}", where="elsewhere") for item in ROWS]
     named = tuple(dataclasses.replace(item, field="answer") for item in ROWS[0].responses)
     renamed[0] = dataclasses.replace(renamed[0], responses=named)

@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[Serve, str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_not_a_whole_image_is_refused_and_tried_again(
+def test_incomplete_images_are_refused_and_retried(
     served: tuple[str, dict[str, Serve], list[str]], kind: str
 ) -> None:
     url, answers, _ = served

@@ -152,7 +152,7 @@ def test_a_declared_scale_is_mapped_to_the_scale_of_the_run(
     assert [r.score for r in row.responses] == pytest.approx(expected)
 
 
-def test_scores_of_ranked_answers_are_mapped_too(tmp_path: Path) -> None:
+def test_scores_of_ranked_responses_are_mapped_too(tmp_path: Path) -> None:
     record = {"prompt": "?", "responses": [{"text": "a", "score": 5}, {"text": "b", "score": 1}]}
     (row,) = load(write(tmp_path, "json", [record]), scale=(0.0, 5.0), score_scale=(0.0, 10.0))
     assert [r.score for r in row.responses] == [10.0, 2.0]
@@ -179,7 +179,7 @@ def test_scores_outside_their_declared_scale_are_refused_with_row_and_field(
 # ---- mistakes ----
 
 
-def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_all_files_are_reported_together(tmp_path: Path) -> None:
     good = {"prompt": "?", "chosen": "y", "rejected": "n"}
     item = tmp_path / "one.jsonl"
     item.write_text(
@@ -199,7 +199,7 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     assert "x.csv" in result[3]
 
 
-def test_bytes_that_are_no_utf8_are_told_with_their_row(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "?", "chosen": "y", "rejected": "n"}\n{"prompt": "\xff"}\n')
     (result,) = problems_of(SourceFile(path=str(path)))

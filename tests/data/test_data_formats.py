@@ -83,7 +83,7 @@ def test_conversations_in_all_spellings_mean_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("repeated", [0, 1, 2, 4])
-def test_any_tail_of_the_prompt_may_be_repeated_before_the_answer(repeated: int) -> None:
+def test_any_tail_of_the_prompt_may_be_repeated_before_the_response(repeated: int) -> None:
     prompt = [SYSTEM, user("One?"), assistant("1"), user("Two?")]
     before = prompt[len(prompt) - repeated :]
     row = parsed(
@@ -97,7 +97,7 @@ def test_any_tail_of_the_prompt_may_be_repeated_before_the_answer(repeated: int)
     assert [r.text for r in row.responses] == ["yes", "no"]
 
 
-def test_a_plain_prompt_may_be_repeated_in_conversational_answers() -> None:
+def test_a_plain_prompt_may_be_repeated_in_conversational_responses() -> None:
     row = parsed({**PAIR, "chosen": [user("What?"), assistant("yes")], "rejected": "no"})
     assert [r.text for r in row.responses] == ["yes", "no"]
 
@@ -111,7 +111,7 @@ def test_a_plain_prompt_may_be_repeated_in_conversational_answers() -> None:
         [SYSTEM, user("What?"), assistant("yes")],
     ],
 )
-def test_an_answer_that_is_another_conversation_is_refused(turns: Any) -> None:
+def test_a_response_that_is_another_conversation_is_refused(turns: Any) -> None:
     ((where, result, remedy),) = problems_of({**PAIR, "chosen": turns})
     assert where == "data set 'data' row 1, field 'chosen'"
     assert result.startswith("found messages of")
@@ -140,7 +140,7 @@ def test_image_parts_of_a_conversation_are_slots() -> None:
     assert row.messages[0].parts == ("Look: ", SLOT)
 
 
-def test_none_keys_that_arrow_adds_are_no_content() -> None:
+def test_null_keys_added_by_arrow_are_ignored() -> None:
     content = [
         {"type": "image", "text": None},
         {"type": "text", "text": "What?", "index": None},
@@ -219,7 +219,7 @@ def test_wrong_images_are_refused(record: dict[str, Any], where: str, result: st
 # ---- ranked ----
 
 
-def test_ranked_answers_make_a_pair_of_every_two_with_different_scores() -> None:
+def test_ranked_responses_form_all_pairs_with_different_scores() -> None:
     scores = [3, 5, 3, 1]
     answers = [{"text": f"answer {n}", "score": s} for n, s in enumerate(scores)]
     row = parsed({"prompt": "What?", "responses": answers})
@@ -227,7 +227,7 @@ def test_ranked_answers_make_a_pair_of_every_two_with_different_scores() -> None
     assert [r.score for r in row.responses] == [3.0, 5.0, 3.0, 1.0]
 
 
-def test_a_single_answer_has_no_pair() -> None:
+def test_a_single_response_has_no_pair() -> None:
     row = parsed({"prompt": "What?", "responses": [{"text": "yes"}]})
     assert row.pairs == ()
     assert row.responses == (Response("yes", None),)
@@ -248,7 +248,7 @@ def test_a_single_answer_has_no_pair() -> None:
         ),
     ],
 )
-def test_wrong_ranked_answers_are_refused(responses: Any, field: str, result: str) -> None:
+def test_wrong_ranked_responses_are_refused(responses: Any, field: str, result: str) -> None:
     (place, text, _), *_ = problems_of({"prompt": "What?", "responses": responses})
     assert place == f"data set 'data' row 1, field '{field}'"
     assert result in text
@@ -292,7 +292,7 @@ def test_a_wrong_field_is_named_with_what_was_found(
     assert remedy
 
 
-def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
+def test_all_mistakes_of_all_rows_are_reported_together() -> None:
     problems = problems_of(
         SCORED,
         {**SCORED, "prompt": 5, "chosen": 6, "score_chosen": NAN, "weight": "x", "domain": "y"},
@@ -321,7 +321,7 @@ def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
         ({"chosen": 5, "rejected": ""}, {"chosen", "rejected"}),
     ],
 )
-def test_all_mistakes_of_one_row_are_told_at_once(
+def test_all_mistakes_of_one_row_are_reported_together(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
     """What the row as a whole finds, a lacking score and a lost image too; nothing made up."""
@@ -331,7 +331,7 @@ def test_all_mistakes_of_one_row_are_told_at_once(
     assert len(problems) == len(fields)
 
 
-def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
+def test_all_mistakes_of_one_ranked_row_are_reported_together() -> None:
     answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
     source = SourceFile(path="data", needs_scores=True)
     problems = read_records([{"prompt": "", "responses": answers}], source).problems

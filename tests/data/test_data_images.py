@@ -80,7 +80,7 @@ def test_a_missing_image_is_refused_with_its_path(tmp_path: Path) -> None:
         FileImage(tmp_path / "p.png", WHERE).open()
 
 
-def test_keys_are_equal_for_equal_images_and_for_no_others(tmp_path: Path) -> None:
+def test_keys_are_equal_only_for_equal_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "b.png").write_bytes(PNG)
     (tmp_path / "c.png").write_bytes(encoded(make_image(2)))
@@ -154,7 +154,7 @@ def test_preflight_keeps_all_problems_and_prints_one_line(
     assert "30 more problems" in str(error.value.problems[-1])
 
 
-def test_rows_with_unreadable_images_are_left_out_up_to_a_share(
+def test_rows_with_unreadable_images_are_skipped_up_to_a_share(
     checkpoint: Any, tmp_path: Path
 ) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
@@ -221,7 +221,7 @@ def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["../p.png", "a/../../p.png", "{folder}/p.png"])
-def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written: str) -> None:
+def test_paths_may_leave_their_directory_if_allowed(tmp_path: Path, written: str) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
     written = written.format(folder=tmp_path)
     inside = ImageRules(folder=tmp_path / "inside", explicit=True)
@@ -231,7 +231,7 @@ def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written:
     assert image_refs(written, allowed, WHERE)[0].open().size == (40, 30)
 
 
-def test_a_image_is_fetched_once_where_that_is_asked_for(
+def test_image_urls_are_downloaded_once_if_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))

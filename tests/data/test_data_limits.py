@@ -15,7 +15,7 @@ LINE = json.dumps(PAIR).encode() + b"\n"
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_a_line_that_is_too_long_is_told_with_its_number(
+def test_a_line_that_is_too_long_is_reported_with_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
@@ -74,7 +74,9 @@ def test_values_that_cannot_be_printed_are_problems(name: str, value: Any) -> No
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, '{"a": ' * 100_000])
-def test_json_beyond_what_python_reads_is_told_with_its_line(tmp_path: Path, value: str) -> None:
+def test_json_beyond_what_python_reads_is_reported_with_its_line(
+    tmp_path: Path, value: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(LINE + b'{"prompt": ' + value.encode() + b"}\n")
     (problem,) = read_sources([SourceFile(path=str(path))]).problems

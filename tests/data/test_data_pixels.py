@@ -92,7 +92,7 @@ NOTHING = [None, [None], "", [""], [[None]], [], {"bytes": None, "path": None},
 
 
 @pytest.mark.parametrize("value", NOTHING)
-def test_an_empty_entry_is_no_image(value: Any) -> None:
+def test_empty_entries_are_skipped(value: Any) -> None:
     row = parsed(value)
     assert row.images == ()
     assert row.domain == "text"
@@ -103,7 +103,7 @@ def test_an_empty_entry_is_no_image(value: Any) -> None:
         assert len(parsed([make_image(1)], prompt=inside).images) == 1
 
 
-def test_an_empty_entry_for_a_placeholder_is_told() -> None:
+def test_a_placeholder_with_an_empty_entry_is_reported() -> None:
     (problem,) = read_records([{**PAIR, "prompt": "<image>?", "images": [None]}]).problems
     assert "0 image(s) for 1" in problem.message
 
@@ -140,5 +140,5 @@ def test_file_urls_that_lead_nowhere_are_refused(url: str, result: str, tmp_path
     assert result in problem.message
 
 
-def test_a_mode_that_is_no_array_keeps_its_way() -> None:
+def test_image_modes_without_an_array_are_converted_by_pillow() -> None:
     assert parsed([Image.new("L", (4, 5), 7)]).images[0].open().mode == "RGB"

@@ -101,7 +101,7 @@ def test_rows_that_are_rendered_otherwise_are_never_joined() -> None:
     assert [item.id for item in joined] == ["0 + 3", "1", "2"]
 
 
-def test_the_choice_of_a_source_reaches_its_rows_alone(tmp_path: Path) -> None:
+def test_the_option_of_a_source_affects_only_its_rows(tmp_path: Path) -> None:
     files = []
     for number, reasoning in enumerate((None, "keep", "strip")):
         path = tmp_path / f"{number}.jsonl"

@@ -22,14 +22,14 @@ ANSWERS = [Response(f"answer {n}", score) for n, score in enumerate(SCORES)]
         ("adjacent", {(1, 0), (2, 3)}),  # 0 and 2 tie, so nothing stands between them
     ],
 )
-def test_several_scored_answers_make_the_pairs_asked_for(pairs: Any, expected: Any) -> None:
+def test_pairs_of_scored_responses_follow_the_option(pairs: Any, expected: Any) -> None:
     result = ScoreOptions(pairs=pairs).pairing(ANSWERS)
     assert set(result) == expected
     assert len(result) == len(expected)
 
 
 @pytest.mark.parametrize("pairs", ["all", "best_vs_worst", "adjacent"])
-def test_answers_of_one_score_and_no_answers_make_no_pair(pairs: Any) -> None:
+def test_equal_scores_and_missing_responses_form_no_pair(pairs: Any) -> None:
     policy = ScoreOptions(pairs=pairs)
     assert policy.pairing([Response("a", 2.0), Response("b", 2.0)]) == []
     assert policy.pairing([Response("a", None), Response("b", None)]) == []

@@ -48,7 +48,7 @@ ROW = st.tuples(st.integers(0, 8), st.lists(st.sampled_from("abcdefgh"), max_siz
 
 @settings(max_examples=80, deadline=None)
 @given(drawn=st.lists(ROW, max_size=40), fraction=st.floats(0, 0.9), seed=st.integers(0, 5))
-def test_no_image_and_no_text_prompt_is_on_both_sides(
+def test_no_image_or_text_prompt_is_on_both_sides(
     drawn: list[Any], fraction: float, seed: int
 ) -> None:
     rows = [
@@ -115,7 +115,7 @@ def test_chains_of_shared_images_stay_together() -> None:
         assert sum(item in held_out for item in chain) in (0, 6)
 
 
-def test_the_same_question_about_other_images_is_no_shared_prompt() -> None:
+def test_the_same_question_about_other_images_is_not_a_shared_prompt() -> None:
     rows = [make_row(n, "What is it?", (f"p{n}",), "multimodal") for n in range(10)]
     training, held_out = split_rows(rows, 0.3, seed=0)
     assert (len(training), len(held_out)) == (7, 3)

@@ -74,7 +74,7 @@ def test_a_clone_of_a_data_set_has_its_own_names_of_splits(tmp_path: Path) -> No
     assert "among test_prefs, train_prefs" in result(read(tmp_path))[0]
 
 
-def test_files_that_say_no_split_are_not_lost_beside_those_that_do(tmp_path: Path) -> None:
+def test_files_with_and_without_a_split_in_their_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "docvqa_train_56k.jsonl", requests(1))
     write(tmp_path / "geometry3k_en.jsonl", requests(2))
     loaded = read(tmp_path)
@@ -107,7 +107,7 @@ def test_values_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
 # ---- files ----
 
 
-def test_packed_lines_are_read_and_broken_ones_told(tmp_path: Path) -> None:
+def test_compressed_lines_are_read_and_invalid_ones_reported(tmp_path: Path) -> None:
     packed = gzip.compress(json.dumps(PAIR).encode())
     (tmp_path / "rows.jsonl.gz").write_bytes(packed)
     assert len(read(tmp_path / "rows.jsonl.gz").rows) == 1
@@ -116,11 +116,11 @@ def test_packed_lines_are_read_and_broken_ones_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
-def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
+def test_invalid_paths_are_reported(name: str) -> None:
     assert result(read(Path(name)))
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "?", "chosen": "a", "rejected": "b", "chosen": "c"}')
     assert "duplicate key 'chosen'" in result(read(path))[0]
@@ -137,7 +137,7 @@ def test_both_kinds_of_arrow_files_are_read(tmp_path: Path) -> None:
         assert len(read(path).rows) == 1
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_columns_are_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,7 +151,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inputs", [5, "pairs.jsonl", Path("pairs.jsonl"), len, {"train": [PAIR]}])
-def test_what_is_no_list_of_rows_is_told_once(inputs: Any) -> None:
+def test_values_that_are_not_lists_of_rows_have_one_problem(inputs: Any) -> None:
     (problem,) = read_records(inputs).problems
     assert "expected a list of rows" in problem.message
 
@@ -168,7 +168,7 @@ def test_a_broken_image_of_a_data_set_in_memory_names_its_row() -> None:
         loaded.rows[0].images[0].open()
 
 
-def test_a_row_that_is_nested_too_deeply_is_told() -> None:
+def test_a_row_that_is_nested_too_deeply_is_reported() -> None:
     deep: Any = "x"
     for _ in range(3000):
         deep = {"a": deep}
@@ -200,7 +200,7 @@ def test_rows_that_share_a_prompt_and_not_their_tools_stay_apart() -> None:
     assert len(group_by_prompt(read_records(records).rows, max_pairs=8)) == 2
 
 
-def test_images_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: Path) -> None:
+def test_images_that_differ_only_in_palette_or_orientation_are_distinct(tmp_path: Path) -> None:
     images = []
     for colour in ((255, 0, 0), (0, 0, 255)):
         item = Image.new("P", (4, 4))
@@ -219,7 +219,7 @@ def test_images_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: 
 # ---- answers without scores, and answers that are the same ----
 
 
-def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
+def test_unrated_responses_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     ratings = (("4", "5", "4"), ("N/A", "5", "N/A"), ("2", "5", "2"))
     aspects = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
     completions = [
@@ -240,7 +240,7 @@ def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     assert again.pairs == row.pairs
 
 
-def test_one_text_with_two_scores_makes_no_pair_and_is_counted() -> None:
+def test_equal_responses_with_two_scores_form_no_pair_and_are_counted() -> None:
     answers = [{"text": t, "score": s} for t, s in (("No", 8.5), ("No", 6.0), ("Rome", 2.0))]
     loaded = read_records([{"prompt": "?", "responses": answers}])
     assert [(p.chosen, p.rejected) for p in loaded.rows[0].pairs] == [(0, 2), (1, 2)]
@@ -254,7 +254,7 @@ def test_one_text_with_two_scores_makes_no_pair_and_is_counted() -> None:
     [((9.0, 0.0), 1.0, True), ((0.0, 9.0), 1.0, True), ((1.0, 1.0), 1.0, False),
      ((0.3, 0.1), 0.2, True)],
 )  # fmt: skip
-def test_a_margin_counts_whichever_answer_is_better(
+def test_a_margin_counts_whichever_response_is_better(
     scores: tuple[float, float], margin: float, kept: bool
 ) -> None:
     record = {**PAIR, "score_chosen": scores[0], "score_rejected": scores[1]}
@@ -265,7 +265,7 @@ def test_a_margin_counts_whichever_answer_is_better(
     assert ("kept" in report_text) == (scores == (0.0, 9.0))
 
 
-def test_a_scale_that_is_not_mapped_changes_no_digit() -> None:
+def test_scores_are_exact_without_a_target_scale() -> None:
     scale = ScoreOptions(scale=(1, 10)).to_scale(None)
     assert scale(2.9) == 2.9
 
@@ -305,7 +305,7 @@ def test_an_entry_of_a_registry_is_read_behind_a_byte_order_mark(tmp_path: Path)
         ({"asked": "test"}, "entries set their own"),
     ],
 )
-def test_what_a_registry_says_and_nobody_reads_is_told(
+def test_unsupported_options_of_registries_are_reported(
     tmp_path: Path, changes: dict[str, Any], report_text: str
 ) -> None:
     assert any(report_text in problem for problem in result(entry(tmp_path, **changes)))
@@ -338,7 +338,7 @@ def test_what_an_entry_does_not_name_it_does_not_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "thinking"])
-def test_thoughts_beside_an_answer_are_not_lost(name: str) -> None:
+def test_reasoning_beside_the_content_is_refused(name: str) -> None:
     response_text = {"role": "assistant", "content": "yes", name: "Let me see."}
     loaded = read_records(
         [{**PAIR, "prompt": [{"role": "user", "content": "?"}], "chosen": [response_text]}]
@@ -346,7 +346,7 @@ def test_thoughts_beside_an_answer_are_not_lost(name: str) -> None:
     assert f"the response contains '{name}' beside its content" in result(loaded)[0]
 
 
-def test_a_image_whose_pixels_are_no_numbers_is_told() -> None:
+def test_images_with_non_finite_pixels_are_reported() -> None:
     pixels = Image.new("F", (4, 4), float("nan"))
     with pytest.raises(ImageError, match="some of its pixels are not finite"):
         MemoryImage(pixels, "row 1").open()
@@ -438,7 +438,7 @@ def test_converted_rows_never_take_the_place_of_a_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_refused_rows_are_left_out_when_asked_and_each_is_told(tmp_path: Path) -> None:
+def test_invalid_rows_are_skipped_and_listed_on_request(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", SCORED, {**SCORED, "chosen": ""}, "no row", SCORED)
     out = tmp_path / "out.jsonl"
     words = ["data", "convert", str(path), "--output", str(out)]
@@ -452,7 +452,7 @@ def test_refused_rows_are_left_out_when_asked_and_each_is_told(tmp_path: Path) -
     assert f"skipped: {path} row 2, field 'chosen'" in done.output
 
 
-def test_the_same_file_twice_is_told_as_rows_that_are_there_twice(tmp_path: Path) -> None:
+def test_rows_of_a_repeated_file_are_reported_as_duplicates(tmp_path: Path) -> None:
     path = str(write(tmp_path / "rows.jsonl", SCORED))
     response_text = " ".join(run("data", "check", path, path).output.split())
     assert "1 rows have the same content as an earlier one" in response_text, response_text

@@ -33,7 +33,7 @@ def write(path: Path, *records: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("name", ["prompt", "question", "input", "query", "problem"])
 @pytest.mark.parametrize("value", [None, "What is 2 + 2?"])
-def test_no_prompt_is_cut_out_of_answers_that_have_one(name: str, value: str | None) -> None:
+def test_responses_are_not_split_if_there_is_a_prompt_column(name: str, value: str | None) -> None:
     record = {name: value, "chosen": "The answer is 4", "rejected": "The answer is 5"}
     loaded = read_records([record])
     if name in ("prompt", "question") and value:
@@ -84,7 +84,7 @@ def test_what_else_a_turn_holds_reaches_the_template() -> None:
 
 
 @pytest.mark.parametrize("name", ["prompt", "chosen"])
-def test_half_a_character_is_a_problem_of_its_row(name: str) -> None:
+def test_an_unpaired_surrogate_is_a_problem_of_its_row(name: str) -> None:
     loaded = read_records([{**PAIR, name: "Q \ud83d?"}])
     assert "the text contains an unpaired surrogate at position 2" in result(loaded)[0]
 
@@ -108,7 +108,7 @@ def test_a_rating_that_is_none_is_a_problem(rating: str) -> None:
     assert f"found {rating!r}" in result(loaded)[0]
 
 
-def test_two_rejected_answers_are_a_problem() -> None:
+def test_two_rejected_responses_are_a_problem() -> None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]
     record = {"messages": messages, "rejected_response": "b", "rejected_messages": messages}
     assert "there are two rejected responses" in result(read_records([record]))[0]
@@ -318,7 +318,7 @@ def test_columns_that_no_row_has_are_a_problem() -> None:
     )
 
 
-def test_unread_columns_are_told_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_columns_are_reported_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
     from unidpo_mm.data.load import log_reports
 
     log_reports(read_records([{**PAIR, "screenshot": "a.png"}]).reports)
@@ -355,7 +355,7 @@ def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
     assert [r.text for r in rows[0].responses] == ["a", "b"]
 
 
-def test_rows_without_a_pair_are_left_out_where_ties_are() -> None:
+def test_rows_without_a_pair_are_dropped_with_ties() -> None:
     ties = {"prompt": "?", "responses": [{"text": t, "score": 5} for t in "ab"]}
     alone = {"prompt": "?", "response": "a", "helpfulness": 3}
     source = SourceFile(path="data", scores=ScoreOptions(ties="drop"))

@@ -110,7 +110,7 @@ def test_a_row_that_breaks_an_invariant_is_refused_with_its_fields(
         assert problem.remedy
 
 
-def test_all_problems_of_a_row_are_told_at_once() -> None:
+def test_all_problems_of_a_row_are_reported_together() -> None:
     with pytest.raises(DataError) as error:
         make_row(
             messages=(Message("bot", ("x", ImageSlot())),),
@@ -123,19 +123,19 @@ def test_all_problems_of_a_row_are_told_at_once() -> None:
     )
 
 
-def test_a_long_answer_is_shortened_in_its_message() -> None:
+def test_a_long_response_is_shortened_in_its_message() -> None:
     with pytest.raises(DataError) as error:
         make_row(responses=(Response("x" * 500), Response("x" * 500)))
     assert len(error.value.problems[0].message) < 120
 
 
-def test_a_image_alone_is_a_prompt() -> None:
+def test_a_prompt_may_be_only_an_image() -> None:
     row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Image(),))
     assert row.messages[0].image_slots == 1
     assert row.messages[0].text == ""
 
 
-def test_missing_scores_are_told_for_answers_in_pairs_only() -> None:
+def test_missing_scores_are_reported_for_responses_in_pairs_only() -> None:
     answers = (Response("a", None), Response("b", 1.0), Response("c", None))
     row = make_row(responses=answers, pairs=(Pair(1, 2),))
     assert [p.where for p in row.missing_scores()] == [
@@ -157,7 +157,9 @@ def test_missing_scores_are_told_for_answers_in_pairs_only() -> None:
         ((), (None, None, None), (0,)),
     ],
 )
-def test_targets_are_the_good_answers(pairs: Any, scores: Any, targets: tuple[int, ...]) -> None:
+def test_targets_are_the_chosen_responses(
+    pairs: Any, scores: Any, targets: tuple[int, ...]
+) -> None:
     answers = tuple(Response(text, score) for text, score in zip("abc", scores, strict=True))
     row = make_row(responses=answers, pairs=pairs)
     assert row.targets() == targets
