@@ -87,8 +87,8 @@ class _EntryReader:
         self._check_names("tags", tags, set(TAGS))
         maximum = self._max_records()
         records: Iterator[Record] = islice(list_source(self._inner_location()).records, maximum)
-        names = {default: tags.get(tag) for tag, default in TAGS.items()}
-        names = {default: name for default, name in names.items() if name not in (None, default)}
+        names = {default: tags.get(tag) or default for tag, default in TAGS.items()}
+        names = {default: name for default, name in names.items() if name != default}
         if formatting != "alpaca" and names:
             roles = ("messages", "chosen", "rejected")
             turn_columns = [columns.get(role, defaults[role]) for role in roles]
