@@ -10,6 +10,8 @@ from PIL import Image
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
+from unidpo_mm.data.preflight import Preflight, survey
+from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.references.kinds import make_reference, resolve_kind
@@ -192,3 +194,11 @@ def relative_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Te
     assert left.keys() == right.keys()
     difference = sum(float((left[n] - right[n]).double().square().sum()) for n in left)
     return (difference / sum(float(g.double().square().sum()) for g in left.values())) ** 0.5
+
+
+def preflight(rows: Sequence[PreferenceRow], adapter: Any, **options: Any) -> Preflight:
+    """Return the counts of encoding rows once; raise their problems."""
+    counts, problems = survey(rows, adapter, **options)
+    if problems:
+        raise DataError(problems)
+    return counts

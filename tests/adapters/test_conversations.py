@@ -472,7 +472,7 @@ def test_a_placeholder_in_the_text_of_a_prompt_is_refused(checkpoint: Checkpoint
 
 def test_a_placeholder_in_a_response_is_refused(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
-    with pytest.raises(DataError, match=r"row r1.*a response holds an image token"):
+    with pytest.raises(DataError, match=r"row r1.*a response contains an image token"):
         adapter.encode(row_for(WITH_IMAGES["one image"], ("a <image>", "b")))
 
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import load_tiny, make_image, row
+from builders import load_tiny, make_image, preflight, row
 
-from unidpo_mm.data.preflight import preflight
 from unidpo_mm.errors import DataError, ModelError, RowTooLong
 
 Checkpoint = Callable[[str], Path]
@@ -59,10 +58,10 @@ def test_responses_that_are_equal_after_a_cut_are_counted(qwen: Path) -> None:
         "twins", "What is it?", ("A red square " * 6 + "here", "A red square " * 6 + "there")
     )
     unlimited = adapter_of(qwen, None, "error")
-    assert preflight([LONG, twins], unlimited).alike_pairs == 0
+    assert preflight([LONG, twins], unlimited).identical_pairs == 0
     limit = longest(unlimited.encode(twins)) - 12
     result = preflight([SHORT, twins], adapter_of(qwen, limit, "truncate_response"))
-    assert (result.cut_responses, result.alike_pairs) == (2, 1)
+    assert (result.cut_responses, result.identical_pairs) == (2, 1)
 
 
 def test_smaller_images_are_only_suggested_if_they_have_fewer_tokens(
@@ -107,5 +106,5 @@ def test_long_rows_are_skipped_and_counted_on_request(qwen: Path) -> None:
     with pytest.raises(DataError, match="the row has"):
         preflight([SHORT, LONG, SHORT], adapter)
     result = preflight([SHORT, LONG, SHORT], adapter, drop_long=True)
-    assert (result.too_long, result.rows, result.left_out) == (1, 2, {1})
+    assert (result.too_long, result.rows, result.skipped) == (1, 2, {1})
     assert result.kept([SHORT, LONG, SHORT]) == [SHORT, SHORT]

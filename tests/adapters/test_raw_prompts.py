@@ -154,7 +154,8 @@ def test_a_response_that_ends_its_turn_gives_a_warning(
 
 
 def test_the_error_of_a_token_without_an_embedding_names_its_field(checkpoint: Checkpoint) -> None:
-    from unidpo_mm.data.preflight import preflight
+    from builders import preflight
+
     from unidpo_mm.errors import DataError
 
     adapter, tokenizer = adapter_of(checkpoint("llama"))
@@ -214,7 +215,8 @@ def test_learned_positions_follow_from_the_configuration(
 
 
 def test_a_row_beyond_the_learned_positions_is_refused_or_dropped(tmp_path: Path) -> None:
-    from unidpo_mm.data.preflight import preflight
+    from builders import preflight
+
     from unidpo_mm.errors import DataError
     from unidpo_mm.plugins import load_family
 

@@ -12,7 +12,13 @@ from builders import make_image
 from support.commands import run_command as run
 
 from unidpo_mm.check import CheckSettings, check_data
-from unidpo_mm.check.numbers import effective_share, histogram, spearman, summary
+from unidpo_mm.check.numbers import (
+    effective_share,
+    histogram,
+    optional_summary,
+    spearman,
+    summarize,
+)
 from unidpo_mm.check.page import page
 from unidpo_mm.data.load import SourceFile
 from unidpo_mm.data.scores import ScoreOptions
@@ -60,7 +66,7 @@ def test_rows_prompts_pairs_and_images_are_counted(
     assert report.domains == {"multimodal": 3, "math": 2, "text": 1}
     assert report.images.distinct == 3 - 1
     assert report.images.per_row == {0: 3, 1: 3}
-    assert report.images.kinds == {"PNG": 2}
+    assert report.images.formats == {"PNG": 2}
     assert report.overlap.duplicates == 1
     assert report.overlap.first_duplicates[0][0].endswith("row 5")
     (source,) = report.sources
@@ -85,10 +91,10 @@ def test_scores_and_first_weights_are_those_of_the_formula(
     assert scores.good == pytest.approx(3 / 6)
     assert sum(scores.margins.counts) == sum(scores.quality.counts) == 6
     assert sum(scores.scores.counts) == 12
-    assert any("higher score on the rejected answer" in text for text in report.warnings)
+    assert any("higher score on the rejected response" in text for text in report.warnings)
 
 
-def test_lengths_say_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
+def test_lengths_report_how_often_the_longer_response_is_chosen(tmp_path: Path) -> None:
     records = [
         scored(f"Question {n}", "a long answer " * (n + 1), "short", n + 2, 1) for n in range(8)
     ]
@@ -97,12 +103,12 @@ def test_lengths_say_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
     assert report.lengths.unit == "characters"
     assert report.lengths.chosen_longer == 1.0
     assert report.lengths.margin_correlation == pytest.approx(1.0)
-    assert any("the longer answer wins in 100 %" in text for text in report.warnings)
+    assert any("the longer response is chosen in 100 %" in text for text in report.warnings)
     plain = sum(2 * 10 + len("a long answer " * (n + 1)) + 5 for n in range(8))
     assert report.lengths.sharing == pytest.approx(plain / (plain - 8 * 10))
 
 
-def test_held_out_rows_that_are_trained_on_are_told(
+def test_held_out_rows_that_are_trained_on_are_reported(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     held_out = [
@@ -117,7 +123,7 @@ def test_held_out_rows_that_are_trained_on_are_told(
     )
     assert (report.overlap.shared_prompts, report.overlap.shared_images) == (1, 1)
     assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
-    assert any("1 held-out row shares the prompt" in text for text in report.warnings)
+    assert any("1 held-out row shares a prompt" in text for text in report.warnings)
 
 
 def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
@@ -236,7 +242,7 @@ def test_the_command_prints_tables_and_writes_json_and_a_page(
     out, html = tmp_path / "r.json", tmp_path / "r.html"
     result = run("data", "check", path, "--scale", "0,5", "--json", str(out), "--html", str(html))
     assert result.exit_code == 0, result.output
-    assert "No problem found." in result.output
+    assert "No problems found." in result.output
     assert "2: 2 prompts" in result.output
     report = json.loads(out.read_text())
     assert report["rows"] == 6
@@ -250,7 +256,7 @@ def test_a_problem_ends_the_command_with_its_own_code(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b"), pair("?", "a", "a")])
     result = run("data", "check", path)
     assert result.exit_code == 2
-    assert "row 2, field 'chosen': chosen and rejected are the same answer" in result.output
+    assert "row 2, field 'chosen': chosen and rejected are the same response" in result.output
 
 
 def test_a_recipe_says_what_to_check_against(
@@ -284,18 +290,18 @@ def test_rows_are_shown_as_the_model_sees_them(
     tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
 ) -> None:
     path = write(tmp_path, "rows.jsonl", rows)
-    result = run("data", "preview", path, "--model", str(checkpoint("llava")), "--rows", "1")
+    result = run("data", "preview", path, "--model", str(checkpoint("llava")), "--limit", "1")
     assert result.exit_code == 0, result.output
     assert "image tokens]" in result.output
-    assert "answer 0, score 4: two" in result.output
+    assert "response 0, score 4: two" in result.output
 
 
 def test_data_are_written_in_another_format(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = write(tmp_path, "rows.jsonl", rows)
     out = tmp_path / "trl.jsonl"
-    result = run("data", "convert", path, "--out", str(out), "--to", "trl")
+    result = run("data", "convert", path, "--output", str(out), "--to", "trl")
     assert result.exit_code == 0, result.output
-    assert "6 lines of 6 rows" in result.output
+    assert "6 lines from 6 rows" in result.output
     assert json.loads(out.read_text().splitlines()[0])["images"] == ["1.png"]
 
 
@@ -303,10 +309,15 @@ def test_data_are_written_in_another_format(tmp_path: Path, rows: list[dict[str,
 
 
 def test_summaries_and_shares() -> None:
-    found = summary(list(range(101)))
-    assert found is not None
-    assert (found.low, found.p5, found.median, found.p95, found.high) == (0, 5, 50, 95, 100)
-    assert summary([]) is None
+    summary = summarize(list(range(101)))
+    assert (summary.low, summary.p5, summary.median, summary.p95, summary.high) == (
+        0,
+        5,
+        50,
+        95,
+        100,
+    )
+    assert optional_summary([]) is None
     assert effective_share(torch.tensor([1.0, 1.0, 0.0, 0.0])) == 0.5
     assert effective_share(torch.tensor([0.3, 0.3])) == pytest.approx(1)
     counts = histogram(torch.tensor([0.0, 0.5, 1.0])).counts
@@ -315,12 +326,12 @@ def test_summaries_and_shares() -> None:
 
 
 def test_ranks_that_tie_share_their_mean() -> None:
-    one = torch.tensor([1.0, 2.0, 2.0, 4.0])
-    assert spearman(one, torch.tensor([1.0, 3.0, 3.0, 9.0])) == pytest.approx(1)
-    assert spearman(one, -one) == pytest.approx(-1)
-    assert spearman(one, torch.tensor([1.0, 1.0, 1.0, 1.0])) is None
+    ranks = torch.tensor([1.0, 2.0, 2.0, 4.0])
+    assert spearman(ranks, torch.tensor([1.0, 3.0, 3.0, 9.0])) == pytest.approx(1)
+    assert spearman(ranks, -ranks) == pytest.approx(-1)
+    assert spearman(ranks, torch.tensor([1.0, 1.0, 1.0, 1.0])) is None
     # by hand: ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4
-    assert spearman(one, torch.tensor([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)
+    assert spearman(ranks, torch.tensor([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / 22.5**0.5)
 
 
 # ---- the verdict is that of a run ----
@@ -340,7 +351,7 @@ def test_a_run_without_a_row_is_none(tmp_path: Path, checkpoint: Checkpoint) -> 
     assert "there is no row to train on" in result.output
 
 
-def test_rows_that_may_be_left_out_for_their_images_are_no_problem(
+def test_rows_that_may_be_skipped_for_their_images_are_not_a_problem(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
     make_image(1).save(tmp_path / "p.png")
@@ -349,14 +360,17 @@ def test_rows_that_may_be_left_out_for_their_images_are_no_problem(
         scored("!", "a", "b", 4, 1, images=["gone.png"]),
     ]
     path = write(tmp_path, "rows.jsonl", rows)
-    told = {0: "1 row would be left out for images", 2: "gone.png' does not exist"}
+    report_text = {
+        0: "1 row would be skipped because of images",
+        2: "gone.png' does not exist",
+    }
     for share, code in ((0.5, 0), (0.4, 2)):
         images = f"images: {{max_skipped_fraction: {share}}}"
         result = verdict(
             tmp_path, checkpoint("llava"), f"data: {{sources: [{{path: {path}}}], {images}}}\n"
         )
         assert result.exit_code == code, result.output
-        assert told[code] in " ".join(result.output.split())
+        assert report_text[code] in " ".join(result.output.split())
 
 
 def test_held_out_rows_are_encoded_too(tmp_path: Path, checkpoint: Checkpoint) -> None:
@@ -374,11 +388,11 @@ def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Chec
         model=str(checkpoint("llama")), arguments={"max_length": 40, "length_policy": "drop"}
     )
     report = check_data([SourceFile(path=path)], settings)
-    assert "1 row would be left out: longer than max_length" in report.warnings
+    assert "1 row would be dropped: longer than max_length" in report.warnings
     assert report.problems[-1].message == "every row is skipped (1 longer than max_length)"
 
 
-def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path: Path) -> None:
+def test_sources_without_scores_are_a_problem_only_if_the_loss_needs_them(tmp_path: Path) -> None:
     bare = write(tmp_path, "bare.jsonl", [pair("?", "a", "b")])
     good = write(tmp_path, "good.jsonl", [scored("!", "a", "b", 4, 1), scored("?", "c", "d", 5, 2)])
     result = run("data", "check", bare, good)
@@ -391,44 +405,44 @@ def test_sources_without_a_score_are_no_problem_until_a_loss_needs_them(tmp_path
     assert "field 'score_chosen': the score is missing" in result.output
 
 
-def test_pairs_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+def test_pairs_that_contradict_each_other_are_reported(tmp_path: Path) -> None:
     rows = [scored("?", "a", "b", 4, 1), scored("?", "b", "a", 4, 1)]
     report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
     assert (report.overlap.duplicates, report.overlap.contradictions) == (0, 2)
-    assert any("2 pairs prefer what another pair" in text for text in report.warnings)
+    assert any("2 pairs contradict another pair" in text for text in report.warnings)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "report_text"),
     [
-        (["recipe.yaml", "--scale", "0,1"], "remove --scale"),
-        (["recipe.yaml", "rows.jsonl"], "remove other sources"),
-        (["rows.jsonl", "--scale", "5"], "'5' is no scale"),
-        (["rows.jsonl", "--column", "prompt"], "'prompt' is no pair of names"),
+        (["recipe.yaml", "--scale", "0,1"], "cannot be combined with --scale"),
+        (["recipe.yaml", "rows.jsonl"], "cannot be combined with other sources"),
+        (["rows.jsonl", "--scale", "5"], "'5': expected LOW,HIGH"),
+        (["rows.jsonl", "--column", "prompt"], "'prompt': expected NAME=COLUMN"),
         (["rows.jsonl", "--html", "no/such/page.html"], "is not there"),
         (["rows.jsonl", "--json", "."], "is a folder"),
-        ([""], "a source has no name"),
+        ([""], "the name of a source is empty"),
     ],
 )
 def test_a_wrong_command_is_refused_before_anything_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], report_text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "rows.jsonl", [pair("?", "a", "b")])
     (tmp_path / "recipe.yaml").write_text("model: {name_or_path: x}\ndata: {sources: []}\n")
     result = run("data", "check", *arguments)
     assert result.exit_code == 2
-    assert told in " ".join(result.output.replace("│", " ").split())
+    assert report_text in " ".join(result.output.replace("│", " ").split())
 
 
 def test_a_source_is_not_written_over(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b")])
-    result = run("data", "convert", path, "--out", path)
+    result = run("data", "convert", path, "--output", path)
     assert result.exit_code == 2
     assert json.loads(Path(path).read_text())["chosen"] == "a"
 
 
-def test_what_is_dropped_is_told_when_data_are_written(tmp_path: Path) -> None:
+def test_convert_reports_dropped_rows(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", judge="me")])
-    result = run("data", "convert", path, "--out", str(tmp_path / "out.jsonl"))
-    assert "columns that nothing reads: judge (1)" in result.output
+    result = run("data", "convert", path, "--output", str(tmp_path / "out.jsonl"))
+    assert "unused columns: judge (1)" in result.output

@@ -29,7 +29,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["native", "trl"])
-def test_rows_that_a_check_refuses_are_left_out(tmp_path: Path, images: Path, layout: str) -> None:
+def test_rows_that_a_check_refuses_are_skipped(tmp_path: Path, images: Path, layout: str) -> None:
     ranked = {"prompt": "?", "responses": [{"text": t, "score": 3} for t in "ab"]}
     records = [
         {**SCORED, "images": ["good.png"]},
@@ -43,33 +43,35 @@ def test_rows_that_a_check_refuses_are_left_out(tmp_path: Path, images: Path, la
     source = write(images / "rows.jsonl", *records)
     out = tmp_path / "out" / "rows.jsonl"
     out.parent.mkdir()
-    words = ("data", "convert", str(source), "--out", str(out), "--to", layout)
+    words = ("data", "convert", str(source), "--output", str(out), "--to", layout)
     refused = run(*words)
     assert refused.exit_code != 0
     assert "gone.png" in refused.output
     assert not out.exists()
-    done = run(*words, "--leave-out-refused")
+    done = run(*words, "--skip-invalid")
     assert done.exit_code == 0, done.output
-    assert "5 of 7 rows left out" in done.output
+    assert "5 of 7 rows skipped" in done.output
     assert "row 4, field 'score_chosen'" in done.output
     checked = run("data", "check", str(out))
     assert checked.exit_code == 0, checked.output
     assert len(out.read_text().splitlines()) == 2
 
 
-def test_what_only_the_loss_refuses_is_written_and_told(tmp_path: Path) -> None:
+def test_rows_that_only_the_loss_refuses_are_written_and_reported(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", SCORED, {**PAIR, "prompt": "without a score"})
-    done = run("data", "convert", str(source), "--out", str(tmp_path / "out.jsonl"))
+    done = run("data", "convert", str(source), "--output", str(tmp_path / "out.jsonl"))
     assert done.exit_code == 0, done.output
-    assert "the loss 'uni_dpo' refuses 1 of them, which --leave-out-refused skips" in done.output
+    assert (
+        "the loss 'uni_dpo' would refuse 1 of the rows, which --skip-invalid skips" in done.output
+    )
     assert run("data", "check", str(tmp_path / "out.jsonl"), "--loss", "dpo").exit_code == 0
 
 
 def test_nothing_is_written_if_no_row_is_left(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", {**PAIR, "images": ["gone.png"]})
-    words = ("data", "convert", str(source), "--out", str(tmp_path / "out.jsonl"))
-    done = run(*words, "--leave-out-refused")
-    assert "no row is left to write" in done.output
+    words = ("data", "convert", str(source), "--output", str(tmp_path / "out.jsonl"))
+    done = run(*words, "--skip-invalid")
+    assert "there are no valid rows to write" in done.output
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -78,7 +80,7 @@ def test_pairs_of_a_row_get_ids_that_no_row_has(tmp_path: Path) -> None:
         {"text": t, "score": n} for n, t in enumerate("xyz")]}  # fmt: skip
     source = write(tmp_path / "rows.jsonl", ranked, {**SCORED, "id": "a-0"})
     out = tmp_path / "out.jsonl"
-    done = run("data", "convert", str(source), "--out", str(out), "--to", "trl")
+    done = run("data", "convert", str(source), "--output", str(out), "--to", "trl")
     assert done.exit_code == 0, done.output
     assert run("data", "check", str(out)).exit_code == 0
     ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
@@ -116,7 +118,7 @@ def test_images_of_urls_are_written_beside_the_rows(
     }
     recipe.write_text(json.dumps(sections))
     out = tmp_path / "out.jsonl"
-    done = run("data", "convert", str(recipe), "--out", str(out))
+    done = run("data", "convert", str(recipe), "--output", str(out))
     assert done.exit_code == 0, done.output
     (name,) = json.loads(out.read_text())["images"]
     assert (tmp_path / name).is_file()
@@ -130,8 +132,12 @@ def test_a_wrong_directory_of_images_is_one_line_without_other_statements(tmp_pa
     assert done.exit_code == 2
     assert done.output.count("does not exist") == 1
     assert "The same for 29 more" in done.output
-    assert "30 problems: a run would refuse the data" in done.output
-    for untrue in ("equal an earlier one", "there is no row to train on", "prefer what another"):
+    assert "30 problems: a run would not start" in done.output
+    for untrue in (
+        "same content as an earlier one",
+        "there is no row to train on",
+        "contradict another",
+    ):
         assert untrue not in done.output
 
 

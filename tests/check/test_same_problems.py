@@ -11,7 +11,7 @@ from bad_input import BAD, PAIR, Bad, encoded, write_surroundings
 from support.commands import run_command
 
 from unidpo_mm.check import CheckReport, check_data
-from unidpo_mm.cli.data import _of_recipe
+from unidpo_mm.cli.data import _read_recipe
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
 from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training import run as training_run
@@ -41,7 +41,7 @@ def lines_of(bad: Bad) -> str | None:
         return None
 
 
-IN_FILES = [one for cases in BAD.values() for one in cases if lines_of(one) is not None]
+IN_FILES = [item for cases in BAD.values() for item in cases if lines_of(item) is not None]
 
 
 KEPT: dict[Any, Any] = {}
@@ -82,7 +82,7 @@ def recipe_of(
 
 
 def checked(path: Path) -> CheckReport:
-    files, held_out, settings = _of_recipe(path, as_a_run=False)
+    files, held_out, settings = _read_recipe(path, as_a_run=False)
     return check_data(files, settings, held_out=held_out)
 
 
@@ -124,7 +124,7 @@ def written(bad: Bad, folder: Path) -> dict[str, Any]:
     return {**source, "path": str(path), **({"scores": scores} if scores else {})}
 
 
-@pytest.mark.parametrize("bad", IN_FILES, ids=[one.kind for one in IN_FILES])
+@pytest.mark.parametrize("bad", IN_FILES, ids=[item.kind for item in IN_FILES])
 def test_every_kind_of_bad_input(
     bad: Bad, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +155,7 @@ SAME_TEXT = {**PAIR, "rejected": "yes "}
 
 
 @pytest.mark.parametrize(
-    ("records", "data", "told"),
+    ("records", "data", "report_text"),
     [
         ([GOOD, REFUSED], {}, "the model's processor refuses the image"),
         ([GOOD, REFUSED, BAD_ROW], {}, "the model's processor refuses the image"),
@@ -170,11 +170,11 @@ SAME_TEXT = {**PAIR, "rejected": "yes "}
     ],
 )
 def test_what_only_a_model_or_a_policy_refuses(
-    tmp_path: Path, model: Path, records: list[Any], data: dict[str, Any], told: str
+    tmp_path: Path, model: Path, records: list[Any], data: dict[str, Any], report_text: str
 ) -> None:
     path = recipe_of(tmp_path, model, rows(tmp_path, *records), **data)
     refused = of_run(path)
-    assert any(told in text for text in refused), refused
+    assert any(report_text in text for text in refused), refused
     if data.get("preflight") is False:  # the check looks all the same
         assert refused <= of_check(path)
     else:
@@ -198,7 +198,7 @@ def test_an_image_that_the_processor_refuses_can_be_skipped(tmp_path: Path, mode
     assert of_run(path) == set()
     report = checked(path)
     assert not report.problems
-    assert any("1 row would be left out for images" in text for text in report.warnings)
+    assert any("1 row would be skipped because of images" in text for text in report.warnings)
 
 
 def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_recipe_takes_the_overrides_of_train(tmp_path: Path, model: Path) -> N
     assert "did you mean 'max_length'?" in done.output
     assert "it is not of the form section.key=value" in done.output
     done = run_command("data", "check", path, str(tmp_path / "rows.jsonl"))
-    assert (done.exit_code, "remove other sources" in done.output) == (2, True)
+    assert (done.exit_code, "be combined with other sources" in done.output) == (2, True)
 
 
 def test_parts_that_a_model_lacks_are_problems_of_both(tmp_path: Path, model: Path) -> None:

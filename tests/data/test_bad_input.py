@@ -14,33 +14,33 @@ from unidpo_mm.data.load import Loaded, SourceFile, read_records, read_sources
 from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError, Problem
 
-ALL = [one for cases in BAD.values() for one in cases]
-OF_POLICY = ("scale", "misordered", "ties", "min_margin", "missing")
+ALL = [case for cases in BAD.values() for case in cases]
+SCORE_OPTIONS = ("scale", "misordered", "ties", "min_margin", "missing")
 
 
 def source_of(bad: Bad, path: str, folder: Path) -> SourceFile:
-    given = {k: v for k, v in bad.source.items() if k not in OF_POLICY}
-    if "images" in given:
-        given["images"] = str(folder)
-    policy = ScoreOptions(**{k: v for k, v in bad.source.items() if k in OF_POLICY})
-    return SourceFile(path=path, scores=policy, **given)
+    options = {k: v for k, v in bad.source.items() if k not in SCORE_OPTIONS}
+    if "images" in options:
+        options["images"] = str(folder)
+    score_options = ScoreOptions(**{k: v for k, v in bad.source.items() if k in SCORE_OPTIONS})
+    return SourceFile(path=path, scores=score_options, **options)
 
 
 def problems_of(loaded: Loaded) -> list[Problem]:
     """Return the problems of reading and, of good rows, with their scores and images."""
-    found = list(loaded.problems)
+    result = list(loaded.problems)
     for row in loaded.rows:
-        found += row.missing_scores()
+        result += row.missing_scores()
         for image in row.images:
             try:
                 image.open()
             except DataError as error:
-                found += error.problems
-    return found
+                result += error.problems
+    return result
 
 
-@pytest.mark.parametrize("bad", ALL, ids=[one.kind for one in ALL])
-def test_bad_input_is_told_with_its_place(
+@pytest.mark.parametrize("bad", ALL, ids=[case.kind for case in ALL])
+def test_bad_input_is_reported_with_its_place(
     bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
@@ -56,28 +56,28 @@ def test_bad_input_is_told_with_its_place(
         monkeypatch.chdir(tmp_path)
         loaded = read_records(bad.records, source_of(bad, "data", tmp_path))
         where = f"data set 'data' row {len(bad.records)}"
-    if bad.outcome == "left out":
+    if bad.outcome == "skipped":
         (report,) = loaded.reports
         assert not loaded.rows
         assert not loaded.problems
-        assert any(bad.found in sentence for sentence in report.sentences())
+        assert any(bad.message in sentence for sentence in report.sentences())
         return
-    told = [p for p in problems_of(loaded) if bad.found in p.message]
-    assert told, [str(problem) for problem in problems_of(loaded)]
-    assert told[0].where.startswith(where)
-    assert bad.place == "" or told[0].where.endswith(f"field '{bad.place}'")
-    assert told[0].remedy
+    report_text = [p for p in problems_of(loaded) if bad.message in p.message]
+    assert report_text, [str(problem) for problem in problems_of(loaded)]
+    assert report_text[0].where.startswith(where)
+    assert bad.place == "" or report_text[0].where.endswith(f"field '{bad.place}'")
+    assert report_text[0].remedy
 
 
 def test_there_are_ninety_kinds_and_the_documentation_lists_them() -> None:
-    assert len({one.kind for one in ALL}) == len(ALL) >= 90
+    assert len({item.kind for item in ALL}) == len(ALL) >= 90
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     assert table() in page, "run python tests/bad_input.py and put the table into docs/data.md"
 
 
 # ---- random records ----
 
-COLUMNS = sorted({name for one in formats().values() for name in one.known})
+COLUMNS = sorted({name for item in formats().values() for name in item.columns})
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -99,9 +99,9 @@ RECORDS = st.one_of(
     VALUES,
     st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=6),
     st.sampled_from(list(formats().values())).flatmap(
-        lambda one: st.fixed_dictionaries(
-            dict.fromkeys(sorted(one.required), VALUES),
-            optional=dict.fromkeys(sorted(one.known - one.required), VALUES),
+        lambda item: st.fixed_dictionaries(
+            dict.fromkeys(sorted(item.required), VALUES),
+            optional=dict.fromkeys(sorted(item.columns - item.required), VALUES),
         )
     ),
 )
@@ -109,11 +109,15 @@ RECORDS = st.one_of(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=st.lists(RECORDS, max_size=3), needs=st.booleans(), strict=st.booleans())
-def test_random_records_raise_our_errors_alone(
+def test_random_records_raise_only_data_errors(
     records: list[Any], needs: bool, strict: bool
 ) -> None:
-    policy = ScoreOptions(scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep")
-    loaded = read_records(records, SourceFile(path="data", scores=policy, needs_scores=needs))
+    score_options = ScoreOptions(
+        scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep"
+    )
+    loaded = read_records(
+        records, SourceFile(path="data", scores=score_options, needs_scores=needs)
+    )
     for problem in problems_of(loaded):
         assert problem.where.startswith("data set 'data' row")
         assert problem.message
@@ -124,7 +128,7 @@ def test_random_records_raise_our_errors_alone(
 
 @settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".parquet"]))
-def test_random_bytes_raise_our_errors_alone(
+def test_random_bytes_raise_only_data_errors(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
 ) -> None:
     path = tmp_path_factory.mktemp("bytes") / f"rows{suffix}"
@@ -135,7 +139,7 @@ def test_random_bytes_raise_our_errors_alone(
 
 @settings(max_examples=100, deadline=None)
 @given(registry=VALUES)
-def test_random_registries_raise_our_errors_alone(
+def test_random_registries_raise_only_data_errors(
     tmp_path_factory: pytest.TempPathFactory, registry: Any
 ) -> None:
     path = tmp_path_factory.mktemp("registry") / "dataset_info.json"

@@ -136,10 +136,10 @@ def test_token_extras_are_padded_with_the_ids_and_zero_where_a_group_has_none() 
     )
     for side, last in (("right", [1, 0, 1, 3, 0]), ("left", [0, 1, 0, 1, 3])):
         batch = collate([extra, TWO], pad_token_id=PAD, padding_side=side)
-        found = batch.token_inputs["token_type_ids"]
-        assert found[0].tolist() == [1, 0, 1, 2, 2]
-        assert found[1].tolist() == last
-        assert found[2].tolist() == [0] * 5
+        result = batch.token_inputs["token_type_ids"]
+        assert result[0].tolist() == [1, 0, 1, 2, 2]
+        assert result[1].tolist() == last
+        assert result[2].tolist() == [0] * 5
 
 
 def with_images(name: str, *tensors: Tensor, **fields: Any) -> EncodedGroup:
@@ -164,11 +164,11 @@ def test_images_come_once_for_every_row_of_their_group_in_order() -> None:
 def test_ragged_images_are_filled_up_with_zeros_and_never_cut() -> None:
     small, large = torch.ones(1, 2, 3, 2), torch.ones(1, 4, 2, 3) * 2
     batch = collate([with_images("a", small), with_images("b", large)], pad_token_id=PAD)
-    found = batch.image_inputs["pixel_values"]
-    assert found.shape == (4, 4, 3, 3)
-    assert torch.equal(found[0, :2, :3, :2], small[0])
-    assert torch.equal(found[2, :4, :2, :3], large[0])
-    assert float(found.sum()) == 2 * float(small.sum() + large.sum())
+    result = batch.image_inputs["pixel_values"]
+    assert result.shape == (4, 4, 3, 3)
+    assert torch.equal(result[0, :2, :3, :2], small[0])
+    assert torch.equal(result[2, :4, :2, :3], large[0])
+    assert float(result.sum()) == 2 * float(small.sum() + large.sum())
 
 
 def test_side_tensors_of_images_need_not_come_with_every_group() -> None:
@@ -189,6 +189,6 @@ def test_the_collator_gives_a_mapping_and_adds_a_filler_where_images_lack() -> N
     text = collator([ONE])["batch"]
     assert text.pair_weight.tolist() == [1.0, 0.0]
     assert text.image_inputs["pixel_values"].shape == (2, 2)
-    seen = collator([ONE, with_images("a", torch.ones(1, 2))])["batch"]
-    assert seen.pair_weight.tolist() == [1.0, 1.0]
+    calls = collator([ONE, with_images("a", torch.ones(1, 2))])["batch"]
+    assert calls.pair_weight.tolist() == [1.0, 1.0]
     assert GroupCollator(pad_token_id=PAD)([ONE])["batch"].num_pairs == 1

@@ -88,7 +88,7 @@ def test_a_last_turn_that_is_a_response_is_that_response(record: dict[str, Any])
         },
     ],
 )
-def test_a_last_assistant_turn_that_is_no_response_is_refused(record: dict[str, Any]) -> None:
+def test_a_last_assistant_turn_that_is_not_a_response_is_refused(record: dict[str, Any]) -> None:
     problem = problem_of(record)
     assert problem.where.endswith("field 'prompt'")
     assert "ends with an assistant message" in problem.message
@@ -118,8 +118,10 @@ def test_a_system_turn_of_dialogues_belongs_to_the_prompt() -> None:
 
 
 def test_images_of_shared_turns_are_kept() -> None:
-    shown = user([{"type": "image", "image": make_image(1)}, {"type": "text", "text": "And now?"}])
-    before = [ONE, assistant("1"), shown]
+    image_turn = user(
+        [{"type": "image", "image": make_image(1)}, {"type": "text", "text": "And now?"}]
+    )
+    before = [ONE, assistant("1"), image_turn]
     row = parsed(
         {
             "prompt": "One?",
@@ -141,7 +143,7 @@ def test_dialogues_that_differ_before_their_last_turn_are_refused(prompt: Any) -
     assert [problem.where.rpartition(" ")[2] for problem in problems] == ["'chosen'", "'rejected'"]
     for problem in problems:
         assert problem.message == (
-            "3 messages follow the prompt (assistant, user, assistant), and a response is one"
+            "3 messages follow the prompt (assistant, user, assistant), expected a single one"
         )
         assert "first assistant message that differs" in problem.remedy
 

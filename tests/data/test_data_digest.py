@@ -25,9 +25,9 @@ def changes(new: list[PreferenceRow], old: list[PreferenceRow] = ROWS) -> list[s
     return difference(DataDigest.from_json(stored), data_digest(new))
 
 
-def test_equal_rows_have_no_difference_whatever_they_are_called() -> None:
-    renamed = [dataclasses.replace(one, id=f"x{one.id}", where="elsewhere") for one in ROWS]
-    named = tuple(dataclasses.replace(one, field="answer") for one in ROWS[0].responses)
+def test_rows_that_differ_only_in_their_ids_have_equal_digests() -> None:
+    renamed = [dataclasses.replace(item, id=f"x{item.id}", where="elsewhere") for item in ROWS]
+    named = tuple(dataclasses.replace(item, field="answer") for item in ROWS[0].responses)
     renamed[0] = dataclasses.replace(renamed[0], responses=named)
     assert data_digest(renamed) == data_digest(ROWS)
     assert changes(renamed) == []
@@ -38,7 +38,7 @@ def test_a_difference_is_described() -> None:
     extra = row("9", "What is 9?", ("Nine.", "Ten"), source="pairs")
     changed = [*ROWS]
     changed[6] = dataclasses.replace(ROWS[6], tools="[{}]")
-    other = [dataclasses.replace(one, source="other") for one in ROWS]
+    other = [dataclasses.replace(item, source="other") for item in ROWS]
     assert changes([*ROWS, extra]) == ["source 'pairs': 1 row added, the first is data.jsonl row 9"]
     assert changes(ROWS[2:]) == ["source 'pairs': 2 rows removed, the first was row 1"]
     assert changes(ROWS[::-1]) == ["source 'pairs': the same 8 rows in another order"]
@@ -59,12 +59,12 @@ def test_a_difference_is_described() -> None:
         "source 'other': added, it has 8 rows",
     ]
     assert changes([*other, *ROWS], [*ROWS, *other]) == [
-        "the rows of the sources are mixed in another order"
+        "the rows of the sources are interleaved in another order"
     ]
 
 
 def replaced(**fields: object) -> Callable[[PreferenceRow], PreferenceRow]:
-    return lambda one: dataclasses.replace(one, **fields)  # type: ignore[arg-type]
+    return lambda item: dataclasses.replace(item, **fields)  # type: ignore[arg-type]
 
 
 SEEN_BY_THE_MODEL = {

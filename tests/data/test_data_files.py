@@ -152,7 +152,7 @@ def test_a_declared_scale_is_mapped_to_the_scale_of_the_run(
     assert [r.score for r in row.responses] == pytest.approx(expected)
 
 
-def test_scores_of_ranked_answers_are_mapped_too(tmp_path: Path) -> None:
+def test_scores_of_ranked_responses_are_mapped_too(tmp_path: Path) -> None:
     record = {"prompt": "?", "responses": [{"text": "a", "score": 5}, {"text": "b", "score": 1}]}
     (row,) = load(write(tmp_path, "json", [record]), scale=(0.0, 5.0), score_scale=(0.0, 10.0))
     assert [r.score for r in row.responses] == [10.0, 2.0]
@@ -167,85 +167,85 @@ def test_scores_outside_their_declared_scale_are_refused_with_row_and_field(
     ]
     path = write(tmp_path, "jsonl", records)
     path.write_text(path.read_text().replace("\n\n", "\n"))
-    found = problems_of(SourceFile(path=str(path), scores=ScoreOptions(scale=(0.0, 5.0))))
-    assert [text.split(":")[0] for text in found] == [
+    result = problems_of(SourceFile(path=str(path), scores=ScoreOptions(scale=(0.0, 5.0))))
+    assert [text.split(":")[0] for text in result] == [
         f"{path} row 1, field 'score_chosen'",
         f"{path} row 1, field 'score_rejected'",
         f"{path} row 2, field 'responses[0].score'",
     ]
-    assert "the score 7.0 lies outside the declared scale [0.0, 5.0]" in found[0]
+    assert "the score 7.0 is outside of the declared scale [0.0, 5.0]" in result[0]
 
 
 # ---- mistakes ----
 
 
-def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_all_files_are_reported_together(tmp_path: Path) -> None:
     good = {"prompt": "?", "chosen": "y", "rejected": "n"}
-    one = tmp_path / "one.jsonl"
-    one.write_text(
+    item = tmp_path / "one.jsonl"
+    item.write_text(
         "\n".join([json.dumps(good), '{"prompt": "?",', json.dumps({**good, "chosen": ""})]),
         encoding="utf-8",
     )
     two = tmp_path / "two.json"
     two.write_text(json.dumps([good, {**good, "score_chosen": "high"}]), encoding="utf-8")
-    found = problems_of(
-        SourceFile(path=str(one)),
+    result = problems_of(
+        SourceFile(path=str(item)),
         SourceFile(path=str(two)),
         SourceFile(path=str(tmp_path / "x.csv")),
     )
-    assert found[0].startswith(f"{one} row 2: the line is no JSON (")
-    assert found[1].startswith(f"{one} row 3, field 'chosen': the answer is empty.")
-    assert found[2].startswith(f"{two} row 2, field 'score_chosen': found 'high'.")
-    assert "x.csv" in found[3]
+    assert result[0].startswith(f"{item} row 2: the line is not valid JSON (")
+    assert result[1].startswith(f"{item} row 3, field 'chosen': the response is empty.")
+    assert result[2].startswith(f"{two} row 2, field 'score_chosen': found 'high'.")
+    assert "x.csv" in result[3]
 
 
-def test_bytes_that_are_no_utf8_are_told_with_their_row(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "?", "chosen": "y", "rejected": "n"}\n{"prompt": "\xff"}\n')
-    (found,) = problems_of(SourceFile(path=str(path)))
-    assert found.startswith(f"{path} row 2: the line is no UTF-8")
+    (result,) = problems_of(SourceFile(path=str(path)))
+    assert result.startswith(f"{path} row 2: the line is not valid UTF-8")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"{}", "the file holds dict. Write a list of objects"),
-        ("a.json", b"[1,", "the file is no JSON"),
-        ("a.json", b'["\xff"]', "the file is no UTF-8"),
-        ("a.json", b"[]", "the file holds no row"),
-        ("a.jsonl", b"\n", "the file holds no row"),
-        ("a.parquet", b"PAR1", "no Parquet file"),
-        ("a.csv", b"a,b", "'.csv' is no format of data files"),
+        ("a.json", b"{}", "the file contains dict, not a list. Write a list of objects"),
+        ("a.json", b"[1,", "the file is not valid JSON"),
+        ("a.json", b'["\xff"]', "the file is not valid UTF-8"),
+        ("a.json", b"[]", "the file contains no rows"),
+        ("a.jsonl", b"\n", "the file contains no rows"),
+        ("a.parquet", b"PAR1", "not a valid Parquet file"),
+        ("a.csv", b"a,b", "'.csv' files are not supported"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    (found,) = problems_of(SourceFile(path=str(tmp_path / name)))
-    assert found.startswith(str(tmp_path / name))
-    assert message in found
+    (result,) = problems_of(SourceFile(path=str(tmp_path / name)))
+    assert result.startswith(str(tmp_path / name))
+    assert message in result
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    (found,) = problems_of(SourceFile(path=str(tmp_path / "nothing.jsonl")))
-    assert found.startswith(f"{tmp_path / 'nothing.jsonl'}: neither a file nor a data set")
+    (result,) = problems_of(SourceFile(path=str(tmp_path / "nothing.jsonl")))
+    assert result.startswith(f"{tmp_path / 'nothing.jsonl'}: neither a local file nor a data set")
 
 
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
-    (found,) = problems_of(SourceFile(path=str(tmp_path)))
-    assert "the folder holds no Parquet, JSONL, JSON or Arrow file" in found
+    (result,) = problems_of(SourceFile(path=str(tmp_path)))
+    assert "the directory contains no Parquet, JSONL, JSON or Arrow file" in result
 
 
 def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
     record = {"id": "same", "prompt": "?", "chosen": "y", "rejected": "n"}
     for name in ("one.json", "two.json"):
         (tmp_path / name).write_text(json.dumps([record]), encoding="utf-8")
-    (found,) = problems_of(
+    (result,) = problems_of(
         SourceFile(path=str(tmp_path / "one.json")), SourceFile(path=str(tmp_path / "two.json"))
     )
-    assert f"{tmp_path / 'two.json'} row 1, field 'id': the id 'same' is taken by" in found
-    assert "one.json row 1" in found
+    assert f"{tmp_path / 'two.json'} row 1, field 'id': duplicate id 'same', also used by" in result
+    assert "one.json row 1" in result
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -255,7 +255,7 @@ def test_a_split_of_a_file_is_refused_since_a_file_has_none(tmp_path: Path, spli
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}')
     loaded = read_sources([SourceFile(path=str(path), split=split)])
     assert [problem.message for problem in loaded.problems] == [
-        f"split '{split}' is asked for and a file has none"
+        f"split '{split}' was requested, but a file has no splits"
     ]
     loaded = read_sources([SourceFile(path=str(path), split="train")])
     assert len(loaded.rows) == 1

@@ -83,7 +83,7 @@ def test_conversations_in_all_spellings_mean_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("repeated", [0, 1, 2, 4])
-def test_any_tail_of_the_prompt_may_be_repeated_before_the_answer(repeated: int) -> None:
+def test_any_tail_of_the_prompt_may_be_repeated_before_the_response(repeated: int) -> None:
     prompt = [SYSTEM, user("One?"), assistant("1"), user("Two?")]
     before = prompt[len(prompt) - repeated :]
     row = parsed(
@@ -97,7 +97,7 @@ def test_any_tail_of_the_prompt_may_be_repeated_before_the_answer(repeated: int)
     assert [r.text for r in row.responses] == ["yes", "no"]
 
 
-def test_a_plain_prompt_may_be_repeated_in_conversational_answers() -> None:
+def test_a_plain_prompt_may_be_repeated_in_conversational_responses() -> None:
     row = parsed({**PAIR, "chosen": [user("What?"), assistant("yes")], "rejected": "no"})
     assert [r.text for r in row.responses] == ["yes", "no"]
 
@@ -111,10 +111,10 @@ def test_a_plain_prompt_may_be_repeated_in_conversational_answers() -> None:
         [SYSTEM, user("What?"), assistant("yes")],
     ],
 )
-def test_an_answer_that_is_another_conversation_is_refused(turns: Any) -> None:
-    ((where, found, remedy),) = problems_of({**PAIR, "chosen": turns})
+def test_a_response_that_is_another_conversation_is_refused(turns: Any) -> None:
+    ((where, result, remedy),) = problems_of({**PAIR, "chosen": turns})
     assert where == "data set 'data' row 1, field 'chosen'"
-    assert found.startswith("found messages of")
+    assert result.startswith("found messages of")
     assert "the prompt followed by it" in remedy
 
 
@@ -140,7 +140,7 @@ def test_image_parts_of_a_conversation_are_slots() -> None:
     assert row.messages[0].parts == ("Look: ", SLOT)
 
 
-def test_none_keys_that_arrow_adds_are_no_content() -> None:
+def test_null_keys_added_by_arrow_are_ignored() -> None:
     content = [
         {"type": "image", "text": None},
         {"type": "text", "text": "What?", "index": None},
@@ -193,7 +193,7 @@ def test_paths_are_relative_to_the_folder_of_the_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "where", "found"),
+    ("record", "where", "result"),
     [
         (
             {"images": [make_image(1)], "prompt": "a <image> b <image>"},
@@ -202,24 +202,24 @@ def test_paths_are_relative_to_the_folder_of_the_images(tmp_path: Path) -> None:
         ),
         ({"images": [make_image(1)] * 2, "prompt": "a <image>"}, "images", "2 image(s) for 1"),
         ({"prompt": "a <image>"}, "images", "0 image(s) for 1 image placeholder(s)"),
-        ({"image": "https://x.org/p.png"}, "image", "the image is an address (https://x.org"),
-        ({"images": ["http://x.org/p.png"]}, "images", "the image is an address"),
+        ({"image": "https://x.org/p.png"}, "image", "the image is a URL (https://x.org"),
+        ({"images": ["http://x.org/p.png"]}, "images", "the image is a URL"),
         ({"images": [3]}, "images", "an image is int ('3')"),
         ({"images": [{"file": "p.png"}]}, "images", "an image is dict"),
-        ({"rejected_images": [make_image(1)]}, "rejected_images", "not understood yet"),
+        ({"rejected_images": [make_image(1)]}, "rejected_images", "not supported yet"),
     ],
 )
-def test_wrong_images_are_refused(record: dict[str, Any], where: str, found: str) -> None:
+def test_wrong_images_are_refused(record: dict[str, Any], where: str, result: str) -> None:
     ((place, text, remedy),) = problems_of({**PAIR, **record})
     assert place == f"data set 'data' row 1, field '{where}'"
-    assert found in text
+    assert result in text
     assert remedy
 
 
 # ---- ranked ----
 
 
-def test_ranked_answers_make_a_pair_of_every_two_with_different_scores() -> None:
+def test_ranked_responses_form_all_pairs_with_different_scores() -> None:
     scores = [3, 5, 3, 1]
     answers = [{"text": f"answer {n}", "score": s} for n, s in enumerate(scores)]
     row = parsed({"prompt": "What?", "responses": answers})
@@ -227,27 +227,31 @@ def test_ranked_answers_make_a_pair_of_every_two_with_different_scores() -> None
     assert [r.score for r in row.responses] == [3.0, 5.0, 3.0, 1.0]
 
 
-def test_a_single_answer_has_no_pair() -> None:
+def test_a_single_response_has_no_pair() -> None:
     row = parsed({"prompt": "What?", "responses": [{"text": "yes"}]})
     assert row.pairs == ()
     assert row.responses == (Response("yes", None),)
 
 
 @pytest.mark.parametrize(
-    ("responses", "field", "found"),
+    ("responses", "field", "result"),
     [
-        ([], "responses", "no list of answers"),
-        ("yes", "responses", "no list of answers"),
-        ([{"text": "a", "score": 1}, {"text": "b"}], "responses", "1 of 2 answers have no score"),
+        ([], "responses", "expected a list of responses"),
+        ("yes", "responses", "expected a list of responses"),
+        ([{"text": "a", "score": 1}, {"text": "b"}], "responses", "1 of 2 responses have no score"),
         ([{"text": "a", "score": math.nan}], "responses[0].score", "found nan"),
         ([{"answer": "a", "score": 1}], "responses[0].text", "answer"),
-        ([{"text": "a", "score": 1}, {"text": " ", "score": 2}], "responses[1]", "answer is empty"),
+        (
+            [{"text": "a", "score": 1}, {"text": " ", "score": 2}],
+            "responses[1]",
+            "response is empty",
+        ),
     ],
 )
-def test_wrong_ranked_answers_are_refused(responses: Any, field: str, found: str) -> None:
+def test_wrong_ranked_responses_are_refused(responses: Any, field: str, result: str) -> None:
     (place, text, _), *_ = problems_of({"prompt": "What?", "responses": responses})
     assert place == f"data set 'data' row 1, field '{field}'"
-    assert found in text
+    assert result in text
 
 
 # ---- mistakes ----
@@ -256,11 +260,11 @@ NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("record", "field", "found"),
+    ("record", "field", "result"),
     [
-        ({"chosen": "  "}, "chosen", "the answer is empty"),
-        ({"rejected": ""}, "rejected", "the answer is empty"),
-        ({"rejected": "yes"}, "chosen", "chosen and rejected are the same answer ('yes')"),
+        ({"chosen": "  "}, "chosen", "the response is empty"),
+        ({"rejected": ""}, "rejected", "the response is empty"),
+        ({"rejected": "yes"}, "chosen", "chosen and rejected are the same response ('yes')"),
         ({"prompt": " "}, "prompt", "the prompt is empty"),
         ({"prompt": 5}, "prompt", "found int ('5')"),
         ({"prompt": []}, "prompt", "found list"),
@@ -269,7 +273,7 @@ NAN = math.nan
         ({"prompt": [{"role": "user", "content": None}]}, "prompt", "content is nothing"),
         ({"prompt": [user([{"type": "video"}])]}, "prompt", "a part of a message is"),
         ({"chosen": 3}, "chosen", "found int"),
-        ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "holds an image placeholder"),
+        ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "contains an image placeholder"),
         ({"score_chosen": NAN}, "score_chosen", "found nan"),
         ({"score_rejected": math.inf}, "score_rejected", "found inf"),
         ({"score_chosen": "4"}, "score_chosen", "found '4'"),
@@ -279,16 +283,16 @@ NAN = math.nan
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_found(
-    record: dict[str, Any], field: str, found: str
+    record: dict[str, Any], field: str, result: str
 ) -> None:
     problems = problems_of({**SCORED, **record})
     place, text, remedy = problems[0]
     assert place == f"data set 'data' row 1, field '{field}'"
-    assert found in text
+    assert result in text
     assert remedy
 
 
-def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
+def test_all_mistakes_of_all_rows_are_reported_together() -> None:
     problems = problems_of(
         SCORED,
         {**SCORED, "prompt": 5, "chosen": 6, "score_chosen": NAN, "weight": "x", "domain": "y"},
@@ -317,7 +321,7 @@ def test_all_mistakes_of_all_rows_are_told_at_once() -> None:
         ({"chosen": 5, "rejected": ""}, {"chosen", "rejected"}),
     ],
 )
-def test_all_mistakes_of_one_row_are_told_at_once(
+def test_all_mistakes_of_one_row_are_reported_together(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
     """What the row as a whole finds, a lacking score and a lost image too; nothing made up."""
@@ -327,7 +331,7 @@ def test_all_mistakes_of_one_row_are_told_at_once(
     assert len(problems) == len(fields)
 
 
-def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
+def test_all_mistakes_of_one_ranked_row_are_reported_together() -> None:
     answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
     source = SourceFile(path="data", needs_scores=True)
     problems = read_records([{"prompt": "", "responses": answers}], source).problems
@@ -341,17 +345,17 @@ def test_all_mistakes_of_one_ranked_row_are_told_at_once() -> None:
 
 
 def test_columns_that_fit_no_format_are_listed_with_what_is_missing() -> None:
-    ((place, found, remedy),) = problems_of({"prompt": "x", "chosen": "y", "rejected": None})
+    ((place, result, remedy),) = problems_of({"prompt": "x", "chosen": "y", "rejected": None})
     assert place == "data set 'data' row 1, field 'rejected'"
-    assert "the columns chosen, prompt fit no format; rejected is missing for 'pairs'" in found
+    assert "the columns chosen, prompt fit no format; rejected is missing for 'pairs'" in result
     assert "pairs: chosen, prompt, rejected" in remedy
     assert "columns: {prompt: question}" in remedy
 
 
 def test_the_same_id_twice_is_refused_and_names_both_rows() -> None:
-    ((place, found, _),) = problems_of({**PAIR, "id": "a"}, PAIR, {**PAIR, "id": "a"})
+    ((place, result, _),) = problems_of({**PAIR, "id": "a"}, PAIR, {**PAIR, "id": "a"})
     assert place == "data set 'data' row 3, field 'id'"
-    assert found == "the id 'a' is taken by data set 'data' row 1"
+    assert result == "duplicate id 'a', also used by data set 'data' row 1"
 
 
 def test_rows_that_are_ready_are_taken_as_they_are() -> None:

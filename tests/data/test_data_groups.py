@@ -13,7 +13,7 @@ from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.records import Pair
 
 
-def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> dict[str, Any]:
+def pair(prompt: str, chosen: str, rejected: str, **options: Any) -> dict[str, Any]:
     scores = {"a": 5.0, "b": 4.0, "c": 2.0, "d": 1.0}
     return {
         "prompt": prompt,
@@ -21,7 +21,7 @@ def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> dict[str, Any]
         "rejected": rejected * 3,
         "score_chosen": scores[chosen],
         "score_rejected": scores[rejected],
-        **more,
+        **options,
     }
 
 
@@ -65,7 +65,7 @@ def image_file(seed: int) -> Any:
     return make_image(seed)
 
 
-def test_the_same_answer_with_another_score_is_another_answer() -> None:
+def test_the_same_response_with_another_score_is_another_response() -> None:
     records = [pair("What?", "a", "b"), {**pair("What?", "a", "c"), "score_chosen": 3.0}]
     (joined,) = group_by_prompt(rows_from_records(records), max_pairs=9)
     assert [response.score for response in joined.responses] == [5.0, 4.0, 3.0, 2.0]
@@ -92,14 +92,14 @@ def evaluated(model: Path, folder: Path, **settings: Any) -> dict[str, float]:
     return trainer.evaluate()
 
 
-def test_joining_moves_no_loss(checkpoint: Any, tmp_path: Path) -> None:
+def test_joining_does_not_change_the_loss(checkpoint: Any, tmp_path: Path) -> None:
     kinds = ({}, {"group_by_prompt": True, "per_device_train_batch_size": 8})
-    one, other = (evaluated(checkpoint("llama"), tmp_path, **kind) for kind in kinds)
+    item, other = (evaluated(checkpoint("llama"), tmp_path, **kind) for kind in kinds)
     for name in ("eval_loss", "eval_w_qual", "eval_w_perf", "eval_rewards/margins"):
-        assert other[name] == pytest.approx(one[name], abs=2e-6), name
+        assert other[name] == pytest.approx(item[name], abs=2e-6), name
 
 
-def test_the_nll_of_an_answer_counts_once_if_wished(checkpoint: Any, tmp_path: Path) -> None:
+def test_the_nll_of_a_response_can_be_counted_once(checkpoint: Any, tmp_path: Path) -> None:
     common = {"group_by_prompt": True, "sft_weight": 1.0, "reference": "frozen_copy"}
     often, once = (
         evaluated(

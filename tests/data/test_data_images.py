@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import load_tiny, make_image, row
+from builders import load_tiny, make_image, preflight, row
 from PIL import Image
 
 from unidpo_mm.data.images import (
@@ -18,8 +18,7 @@ from unidpo_mm.data.images import (
     MemoryImage,
     image_refs,
 )
-from unidpo_mm.data.preflight import preflight
-from unidpo_mm.data.wrong import WrongValue
+from unidpo_mm.data.invalid_value import InvalidValue
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
 
@@ -33,8 +32,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
 def test_every_mode_is_opened_as_rgb(mode: str) -> None:
     image = make_image(1).convert(mode)
-    found = MemoryImage(image, "here").open()
-    assert (found.mode, found.size) == ("RGB", image.size)
+    result = MemoryImage(image, "here").open()
+    assert (result.mode, result.size) == ("RGB", image.size)
 
 
 def test_a_turned_photograph_is_opened_upright(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_missing_image_is_refused_with_its_path(tmp_path: Path) -> None:
         FileImage(tmp_path / "p.png", WHERE).open()
 
 
-def test_keys_are_equal_for_equal_images_and_for_no_others(tmp_path: Path) -> None:
+def test_keys_are_equal_only_for_equal_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "b.png").write_bytes(PNG)
     (tmp_path / "c.png").write_bytes(encoded(make_image(2)))
@@ -132,11 +131,11 @@ def test_preflight_counts_what_a_run_will_see(checkpoint: Any) -> None:
         row("c", "What?", ("x", "z"), images=[make_image(2)]),
         row("d", "What?", ("x " * 30, "y", "z"), (3.0, 1.0, 1.0), pairs=[Pair(0, 1), Pair(0, 2)]),
     ]
-    found = preflight(rows, adapter)
-    assert (found.rows, found.pairs, found.responses, found.images) == (4, 5, 9, 3)
-    assert found.domains == {"multimodal": 3, "text": 1}
-    assert found.prompts == 3  # two rows share image and question
-    assert (found.longest, found.cut_responses) == (40, 1)
+    result = preflight(rows, adapter)
+    assert (result.rows, result.pairs, result.responses, result.images) == (4, 5, 9, 3)
+    assert result.domains == {"multimodal": 3, "text": 1}
+    assert result.prompts == 3  # two rows share image and question
+    assert (result.longest, result.cut_responses) == (40, 1)
 
 
 def test_preflight_keeps_all_problems_and_prints_one_line(
@@ -148,22 +147,22 @@ def test_preflight_keeps_all_problems_and_prints_one_line(
         preflight(rows, adapter)
     assert len(error.value.problems) == 230
     assert len(str(error.value).splitlines()) == 2
-    monkeypatch.setattr("unidpo_mm.data.preflight.MAX_KEPT", 200)
+    monkeypatch.setattr("unidpo_mm.data.preflight.MAX_PROBLEMS", 200)
     with pytest.raises(DataError) as error:
         preflight(rows, adapter)
     assert len(error.value.problems) == 201
     assert "30 more problems" in str(error.value.problems[-1])
 
 
-def test_rows_with_unreadable_images_are_left_out_up_to_a_share(
+def test_rows_with_unreadable_images_are_skipped_up_to_a_share(
     checkpoint: Any, tmp_path: Path
 ) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
     good = [row_with(MemoryImage(make_image(n), f"rows row {n}"), str(n)) for n in range(3)]
     rows = [*good, row_with(FileImage(tmp_path / "missing.png", "rows row 4"), "4")]
-    found = preflight(rows, adapter, max_skipped_fraction=0.25)
-    assert (found.rows, found.left_out) == (3, {3})
-    assert [problem.where for problem in found.unreadable] == ["rows row 4"]
+    result = preflight(rows, adapter, max_skipped_fraction=0.25)
+    assert (result.rows, result.skipped) == (3, {3})
+    assert [problem.where for problem in result.unreadable] == ["rows row 4"]
     with pytest.raises(DataError, match="does not exist"):
         preflight(rows, adapter, max_skipped_fraction=0.2)
 
@@ -182,9 +181,9 @@ def sixteen_bits(kind: str) -> Image.Image:
 def test_sixteen_bits_keep_their_shades(tmp_path: Path, kind: str, name: str) -> None:
     """Pillow alone would clip them: all but the darkest would be white."""
     sixteen_bits(kind).save(tmp_path / name)
-    found = FileImage(tmp_path / name, WHERE).open()
-    assert found.mode == "RGB"
-    shades = list(found.tobytes()[::3])
+    result = FileImage(tmp_path / name, WHERE).open()
+    assert result.mode == "RGB"
+    shades = list(result.tobytes()[::3])
     assert shades == pytest.approx([255 * n / 63 for n in range(64)], abs=1)
 
 
@@ -192,10 +191,10 @@ def test_sixteen_bits_keep_their_shades(tmp_path: Path, kind: str, name: str) ->
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
     first, second = make_image(1), make_image(2)
     content = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
-    found = MemoryImage(content, WHERE).open()
-    colours = zip(found.tobytes(), first.tobytes(), strict=True)
+    result = MemoryImage(content, WHERE).open()
+    colours = zip(result.tobytes(), first.tobytes(), strict=True)
     assert max(abs(a - b) for a, b in colours) < 60  # a GIF has a palette of its own
-    assert found.size == first.size
+    assert result.size == first.size
 
 
 def test_a_palette_with_transparency_is_read_by_its_colours() -> None:
@@ -207,8 +206,8 @@ def test_a_palette_with_transparency_is_read_by_its_colours() -> None:
 def test_base64_with_and_without_its_header_is_the_image(tmp_path: Path) -> None:
     text = base64.b64encode(PNG).decode()
     for written in (text, f"data:image/png;base64,{text}"):
-        (found,) = image_refs(written, ImageRules(folder=tmp_path), WHERE)
-        assert found.open().tobytes() == make_image(1).tobytes()
+        (result,) = image_refs(written, ImageRules(folder=tmp_path), WHERE)
+        assert result.open().tobytes() == make_image(1).tobytes()
 
 
 def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
@@ -216,31 +215,31 @@ def test_a_link_inside_the_folder_may_lead_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "far" / "p.png").write_bytes(PNG)
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "images").symlink_to(tmp_path / "far")
-    rules = ImageRules(folder=tmp_path / "near", stated=True)
-    (found,) = image_refs("images/p.png", rules, WHERE)
-    assert found.open().size == (40, 30)
+    rules = ImageRules(folder=tmp_path / "near", explicit=True)
+    (result,) = image_refs("images/p.png", rules, WHERE)
+    assert result.open().size == (40, 30)
 
 
 @pytest.mark.parametrize("written", ["../p.png", "a/../../p.png", "{folder}/p.png"])
-def test_paths_leave_their_folder_where_that_is_allowed(tmp_path: Path, written: str) -> None:
+def test_paths_may_leave_their_directory_if_allowed(tmp_path: Path, written: str) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
     written = written.format(folder=tmp_path)
-    inside = ImageRules(folder=tmp_path / "inside", stated=True)
-    with pytest.raises(WrongValue, match="lies outside the folder"):
+    inside = ImageRules(folder=tmp_path / "inside", explicit=True)
+    with pytest.raises(InvalidValue, match="is outside of the directory"):
         image_refs(written, inside, WHERE)
     allowed = dataclasses.replace(inside, allow_outside=True)
     assert image_refs(written, allowed, WHERE)[0].open().size == (40, 30)
 
 
-def test_a_image_is_fetched_once_where_that_is_asked_for(
+def test_image_urls_are_downloaded_once_if_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
-    asked = []
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(200 if self.path == "/p.png" else 404)
             self.end_headers()
             self.wfile.write(PNG)
@@ -251,13 +250,13 @@ def test_a_image_is_fetched_once_where_that_is_asked_for(
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    rules = ImageRules(fetch=True, fetch_private=True)
+    rules = ImageRules(download=True, download_private=True)
     for _ in range(2):
-        (found,) = image_refs(f"{address}/p.png", rules, WHERE)
-        assert found.open().tobytes() == make_image(1).tobytes()
-    assert asked == ["/p.png"]
+        (result,) = image_refs(f"{address}/p.png", rules, WHERE)
+        assert result.open().tobytes() == make_image(1).tobytes()
+    assert requests == ["/p.png"]
     (gone,) = image_refs(f"{address}/gone.png", rules, WHERE)
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         gone.open()
     server.shutdown()
 
@@ -273,5 +272,5 @@ def test_the_model_gets_what_its_own_processor_makes_of_the_file(
     processor = loaded.adapter.processor
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    own = processor(text=[text], images=[[Image.open(tmp_path / "p.png")]], return_tensors="pt")
-    assert own["pixel_values"].equal(group.image_extras["pixel_values"])
+    row_key = processor(text=[text], images=[[Image.open(tmp_path / "p.png")]], return_tensors="pt")
+    assert row_key["pixel_values"].equal(group.image_extras["pixel_values"])

@@ -15,7 +15,7 @@ LINE = json.dumps(PAIR).encode() + b"\n"
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_a_line_that_is_too_long_is_told_with_its_number(
+def test_a_line_that_is_too_long_is_reported_with_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
@@ -26,7 +26,7 @@ def test_a_line_that_is_too_long_is_told_with_its_number(
     (problem,) = loaded.problems
     assert problem.where == f"{path} row 2"
     assert problem.message == "the line is longer than 1 MiB"
-    assert loaded.not_of_rows == [problem]
+    assert loaded.source_problems == [problem]
     assert len(loaded.rows) == 1
 
 
@@ -44,14 +44,14 @@ def test_a_json_file_that_unpacks_to_too_much_is_refused(
     monkeypatch.setattr(files, "FREE_BYTES", 1_000_000)
     (problem,) = read_sources([SourceFile(path=str(path))]).problems
     assert problem.where == str(path)
-    assert problem.message.startswith("the file holds more than")
+    assert problem.message.startswith("the file contains more than")
     path.write_bytes(gzip.compress(json.dumps([PAIR]).encode()))
     assert len(read_sources([SourceFile(path=str(path))]).rows) == 1
     monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
     plain = tmp_path / "rows.json"
     plain.write_text(json.dumps([PAIR]))
     (problem,) = read_sources([SourceFile(path=str(plain))]).problems
-    assert problem.message.startswith("the file holds more than")
+    assert problem.message.startswith("the file contains more than")
 
 
 HUGE = 10**5000
@@ -74,12 +74,14 @@ def test_values_that_cannot_be_printed_are_problems(name: str, value: Any) -> No
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, '{"a": ' * 100_000])
-def test_json_beyond_what_python_reads_is_told_with_its_line(tmp_path: Path, value: str) -> None:
+def test_json_beyond_what_python_reads_is_reported_with_its_line(
+    tmp_path: Path, value: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(LINE + b'{"prompt": ' + value.encode() + b"}\n")
     (problem,) = read_sources([SourceFile(path=str(path))]).problems
     assert problem.where == f"{path} row 2"
-    assert "the line is no JSON" in problem.message
+    assert "the line is not valid JSON" in problem.message
 
 
 def test_json_text_inside_a_row_has_the_same_limits() -> None:

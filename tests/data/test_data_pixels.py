@@ -67,7 +67,7 @@ def test_where_both_ends_could_be_channels_the_library_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "result"),
     [
         (PIXELS.astype(np.float32), "from 0 to 255 as float32"),
         (FLOATS * 2 - 1, "as float32"),
@@ -81,10 +81,10 @@ def test_where_both_ends_could_be_channels_the_library_decides() -> None:
         ({"file": 3}, "an image is dict"),
     ],
 )
-def test_what_is_not_an_image_is_refused(value: Any, found: str) -> None:
+def test_what_is_not_an_image_is_refused(value: Any, result: str) -> None:
     (problem,) = read_records([{**PAIR, "images": [value]}]).problems
     assert problem.where.endswith("field 'images'")
-    assert found in problem.message
+    assert result in problem.message
 
 
 NOTHING = [None, [None], "", [""], [[None]], [], {"bytes": None, "path": None},
@@ -92,7 +92,7 @@ NOTHING = [None, [None], "", [""], [[None]], [], {"bytes": None, "path": None},
 
 
 @pytest.mark.parametrize("value", NOTHING)
-def test_an_empty_entry_is_no_image(value: Any) -> None:
+def test_empty_entries_are_skipped(value: Any) -> None:
     row = parsed(value)
     assert row.images == ()
     assert row.domain == "text"
@@ -103,7 +103,7 @@ def test_an_empty_entry_is_no_image(value: Any) -> None:
         assert len(parsed([make_image(1)], prompt=inside).images) == 1
 
 
-def test_an_empty_entry_for_a_placeholder_is_told() -> None:
+def test_a_placeholder_with_an_empty_entry_is_reported() -> None:
     (problem,) = read_records([{**PAIR, "prompt": "<image>?", "images": [None]}]).problems
     assert "0 image(s) for 1" in problem.message
 
@@ -125,20 +125,20 @@ def test_paths_and_file_urls_name_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "found"),
+    ("url", "result"),
     [
         ("file://server/share/a.png", "names the host 'server'"),
         ("file://", "names the host"),
-        ("file:///a%00b.png", "zero byte"),
-        ("file:///etc/a.png", "lies outside the folder"),
+        ("file:///a%00b.png", "null byte"),
+        ("file:///etc/a.png", "is outside of the directory"),
         ("file://[", "is not valid"),
     ],
 )
-def test_file_urls_that_lead_nowhere_are_refused(url: str, found: str, tmp_path: Path) -> None:
+def test_file_urls_that_lead_nowhere_are_refused(url: str, result: str, tmp_path: Path) -> None:
     source = SourceFile(path="data", images=str(tmp_path))
     (problem,) = read_records([{**PAIR, "images": [url]}], source).problems
-    assert found in problem.message
+    assert result in problem.message
 
 
-def test_a_mode_that_is_no_array_keeps_its_way() -> None:
+def test_image_modes_without_an_array_are_converted_by_pillow() -> None:
     assert parsed([Image.new("L", (4, 5), 7)]).images[0].open().mode == "RGB"

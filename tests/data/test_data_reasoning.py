@@ -24,7 +24,7 @@ def source(reasoning: Any) -> SourceFile:
 
 
 def texts(rows: Any) -> list[list[str]]:
-    return [[response.text for response in one.responses] for one in rows]
+    return [[response.text for response in item.responses] for item in rows]
 
 
 @pytest.mark.parametrize("reasoning", [None, "keep"])
@@ -38,15 +38,15 @@ def test_responses_stay_as_they_are_written(reasoning: Any) -> None:
 def test_stripped_reasoning_is_counted_and_reported() -> None:
     loaded = read_records([THOUGHTS, PLAIN], source("strip"))
     assert texts(loaded.rows) == [["Seven", "Nine"], ["Eight", "Nine"]]
-    assert {one.reasoning for one in loaded.rows} == {"strip"}
+    assert {item.reasoning for item in loaded.rows} == {"strip"}
     assert loaded.reports[0].sentences() == ["reasoning was removed from 2 responses"]
 
 
 @pytest.mark.parametrize(
     ("chosen", "rejected", "field", "reason"),
     [
-        ("<think>Add", "Nine", "chosen", "after its reasoning is removed, the answer is empty"),
-        ("Nine", "<think>So?</think>", "rejected", "after its reasoning is removed, the answer"),
+        ("<think>Add", "Nine", "chosen", "after its reasoning is removed, the response is empty"),
+        ("Nine", "<think>So?</think>", "rejected", "after its reasoning is removed, the response"),
         ("<think>a</think>Nine", "<think>b</think>Nine", "chosen", "chosen and rejected are the s"),
     ],
 )
@@ -63,26 +63,26 @@ def test_a_row_that_is_nothing_without_reasoning_is_refused(
 
 
 def test_rows_in_memory_keep_what_they_say_themselves() -> None:
-    given = [
+    options = [
         row("own", "x", (THOUGHTS["chosen"], "b"), reasoning="keep"),
         row("none", "x", (THOUGHTS["chosen"], "b")),
     ]
-    loaded = read_records(given, source("strip"))
-    assert [(one.id, one.reasoning) for one in loaded.rows] == [("own", "keep"), ("none", "strip")]
+    loaded = read_records(options, source("strip"))
+    assert [(row.id, row.reasoning) for row in loaded.rows] == [("own", "keep"), ("none", "strip")]
     assert texts(loaded.rows) == [[THOUGHTS["chosen"], "b"], ["Seven", "b"]]
 
 
 @pytest.mark.parametrize("value", [{"enable_thinking": False}, '{"enable_thinking": false}'])
 def test_variables_of_the_template_come_with_a_row(value: Any) -> None:
     loaded = read_records([{**PLAIN, "chat_template_kwargs": value}, PLAIN])
-    assert [one.template_kwargs for one in loaded.rows] == ['{"enable_thinking": false}', ""]
+    assert [item.template_kwargs for item in loaded.rows] == ['{"enable_thinking": false}', ""]
     assert loaded.reports[0].sentences() == []  # the column is read
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("enable_thinking", "it is not valid JSON"),
+        ("enable_thinking", "not valid JSON"),
         ([1], "it is list, not a mapping"),
         ({"tools": [1]}, "'tools' is set by unidpo-mm itself"),
     ],
@@ -98,17 +98,17 @@ def test_rows_that_are_rendered_otherwise_are_never_joined() -> None:
         ({}, {"reasoning": "keep"}, {"template_kwargs": '{"enable_thinking": true}'}, {})
     )]  # fmt: skip
     joined = group_by_prompt(prompts, max_pairs=8)
-    assert [one.id for one in joined] == ["0 + 3", "1", "2"]
+    assert [item.id for item in joined] == ["0 + 3", "1", "2"]
 
 
-def test_the_choice_of_a_source_reaches_its_rows_alone(tmp_path: Path) -> None:
+def test_the_option_of_a_source_affects_only_its_rows(tmp_path: Path) -> None:
     files = []
     for number, reasoning in enumerate((None, "keep", "strip")):
         path = tmp_path / f"{number}.jsonl"
         path.write_text(json.dumps(THOUGHTS))
         files.append(SourceFile(path=str(path), reasoning=reasoning))
     loaded = read_sources(files)
-    assert [one.reasoning for one in loaded.rows] == [None, "keep", "strip"]
+    assert [item.reasoning for item in loaded.rows] == [None, "keep", "strip"]
     assert [report.stripped for report in loaded.reports] == [0, 0, 2]
 
 

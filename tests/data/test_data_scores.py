@@ -6,7 +6,7 @@ import pytest
 from builders import row
 
 from unidpo_mm.data.load import SourceFile, read_records
-from unidpo_mm.data.scores import PairCounts, ScoreOptions, settle
+from unidpo_mm.data.scores import PairCounts, ScoreOptions, select_pairs
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
 
@@ -22,14 +22,14 @@ ANSWERS = [Response(f"answer {n}", score) for n, score in enumerate(SCORES)]
         ("adjacent", {(1, 0), (2, 3)}),  # 0 and 2 tie, so nothing stands between them
     ],
 )
-def test_several_scored_answers_make_the_pairs_asked_for(pairs: Any, expected: Any) -> None:
-    found = ScoreOptions(pairs=pairs).pairing(ANSWERS)
-    assert set(found) == expected
-    assert len(found) == len(expected)
+def test_pairs_of_scored_responses_follow_the_option(pairs: Any, expected: Any) -> None:
+    result = ScoreOptions(pairs=pairs).pairing(ANSWERS)
+    assert set(result) == expected
+    assert len(result) == len(expected)
 
 
 @pytest.mark.parametrize("pairs", ["all", "best_vs_worst", "adjacent"])
-def test_answers_of_one_score_and_no_answers_make_no_pair(pairs: Any) -> None:
+def test_equal_scores_and_missing_responses_form_no_pair(pairs: Any) -> None:
     policy = ScoreOptions(pairs=pairs)
     assert policy.pairing([Response("a", 2.0), Response("b", 2.0)]) == []
     assert policy.pairing([Response("a", None), Response("b", None)]) == []
@@ -38,8 +38,8 @@ def test_answers_of_one_score_and_no_answers_make_no_pair(pairs: Any) -> None:
 
 def settled(policy: ScoreOptions, *scores: float | None) -> tuple[Any, PairCounts]:
     counts = PairCounts()
-    one = row("r", "?", ("a", "b"), scores, pairs=[Pair(0, 1, 0.5)])
-    return settle(one, policy, counts), counts
+    item = row("r", "?", ("a", "b"), scores, pairs=[Pair(0, 1, 0.5)])
+    return select_pairs(item, policy, counts), counts
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def settled(policy: ScoreOptions, *scores: float | None) -> tuple[Any, PairCount
     [("keep", (Pair(0, 1, 0.5),)), ("swap", (Pair(1, 0, 0.5),)), ("drop", None)],
 )
 def test_a_pair_in_the_wrong_order_is_kept_swapped_or_dropped(misordered: Any, pairs: Any) -> None:
-    found, counts = settled(ScoreOptions(misordered=misordered), 1.0, 3.0)
-    assert (found and found.pairs) == pairs
+    result, counts = settled(ScoreOptions(misordered=misordered), 1.0, 3.0)
+    assert (result and result.pairs) == pairs
     assert counts.misordered == 1
     assert (counts.swapped, counts.dropped) == (misordered == "swap", misordered == "drop")
     assert counts.rows_dropped == (misordered == "drop")
@@ -56,27 +56,27 @@ def test_a_pair_in_the_wrong_order_is_kept_swapped_or_dropped(misordered: Any, p
 
 @pytest.mark.parametrize(("margin", "kept"), [(0.0, True), (2.0, True), (2.5, False)])
 def test_pairs_whose_scores_lie_too_close_are_dropped(margin: float, kept: bool) -> None:
-    found, counts = settled(ScoreOptions(min_margin=margin), 3.0, 1.0)
-    assert (found is not None, counts.below_margin) == (kept, not kept)
+    result, counts = settled(ScoreOptions(min_margin=margin), 3.0, 1.0)
+    assert (result is not None, counts.below_margin) == (kept, not kept)
 
 
 def test_a_swapped_pair_is_measured_in_its_new_order() -> None:
-    found, counts = settled(ScoreOptions(misordered="swap", min_margin=2.0), 1.0, 3.0)
-    assert found.pairs == (Pair(1, 0, 0.5),)
+    result, counts = settled(ScoreOptions(misordered="swap", min_margin=2.0), 1.0, 3.0)
+    assert result.pairs == (Pair(1, 0, 0.5),)
     assert counts.below_margin == 0
 
 
 def test_a_good_row_is_the_very_same_row() -> None:
-    one = row()
-    assert settle(one, ScoreOptions(misordered="drop", ties="drop"), PairCounts()) is one
+    item = row()
+    assert select_pairs(item, ScoreOptions(misordered="drop", ties="drop"), PairCounts()) is item
 
 
 def test_pairs_without_scores_are_counted_and_kept() -> None:
-    found, counts = settled(ScoreOptions(missing=0.3, min_margin=1.0, ties="drop"), None, 1.0)
-    assert found is not None
+    result, counts = settled(ScoreOptions(missing=0.3, min_margin=1.0, ties="drop"), None, 1.0)
+    assert result is not None
     assert counts.unscored == 1
-    (told,) = counts.sentences(ScoreOptions(missing=0.3))
-    assert "1 pair has no score: quality weight 0.3, no calibrated NLL" in told
+    (report_text,) = counts.sentences(ScoreOptions(missing=0.3))
+    assert "1 pair has no score: quality weight 0.3, no calibrated NLL" in report_text
 
 
 def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:

@@ -153,7 +153,7 @@ def read(path: Path, images: Path) -> tuple[list[PreferenceRow], SourceReport]:
 
 def test_every_fixture_and_every_format_is_looked_at() -> None:
     assert {path.stem for path in FIXTURES.iterdir()} == set(EXPECTED)
-    assert {one.format for one in EXPECTED.values()} == set(formats())
+    assert {item.format for item in EXPECTED.values()} == set(formats())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -193,7 +193,8 @@ def test_a_data_set_written_for_trl_has_the_same_pairs(
     lines = write_rows(rows, tmp_path / "rows.jsonl", "trl")
     again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert lines == len(again) == sum(len(row.pairs) for row in rows)
-    assert [pair for row in again for pair in told(row)] == [p for row in rows for p in told(row)]
+    written = [pair for row in rows for pair in trl_records(row)]
+    assert [pair for row in again for pair in trl_records(row)] == written
 
 
 def test_images_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def slot_free(row: PreferenceRow) -> Any:
     return dataclasses.replace(row.messages[0], parts=(text,))
 
 
-def told(row: PreferenceRow) -> list[Any]:
+def trl_records(row: PreferenceRow) -> list[Any]:
     """Return the pairs of a row as TRL's columns tell them."""
     spoken = [(m.role, [p for p in m.parts if p != ""], m.extras) for m in row.messages]
     images = [image.key() for image in row.images]

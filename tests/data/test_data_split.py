@@ -30,16 +30,16 @@ class Named:
 
 
 def make_row(number: int, prompt: str, images: tuple[str, ...], domain: str) -> PreferenceRow:
-    shown = [make_image(0)] * len(images)
-    one = row(f"r{number}", prompt, images=shown, domain=domain)
-    return replace(one, images=tuple(Named(name) for name in images))
+    rendered = [make_image(0)] * len(images)
+    item = row(f"r{number}", prompt, images=rendered, domain=domain)
+    return replace(item, images=tuple(Named(name) for name in images))
 
 
 def keys_of(rows: list[PreferenceRow]) -> set[str]:
     return {
         key
-        for one in rows
-        for key in ([image.key() for image in one.images] or [one.messages[0].text])
+        for item in rows
+        for key in ([image.key() for image in item.images] or [item.messages[0].text])
     }
 
 
@@ -48,7 +48,7 @@ ROW = st.tuples(st.integers(0, 8), st.lists(st.sampled_from("abcdefgh"), max_siz
 
 @settings(max_examples=80, deadline=None)
 @given(drawn=st.lists(ROW, max_size=40), fraction=st.floats(0, 0.9), seed=st.integers(0, 5))
-def test_no_image_and_no_text_prompt_is_on_both_sides(
+def test_no_image_or_text_prompt_is_on_both_sides(
     drawn: list[Any], fraction: float, seed: int
 ) -> None:
     rows = [
@@ -57,10 +57,10 @@ def test_no_image_and_no_text_prompt_is_on_both_sides(
     ]
     training, held_out = split_rows(rows, fraction, seed=seed)
     assert keys_of(training).isdisjoint(keys_of(held_out))
-    assert [one for one in rows if one in training] == training  # in their order
+    assert [item for item in rows if item in training] == training  # in their order
     assert len(training) + len(held_out) == len(rows)
     assert not (held_out and fraction == 0)
-    assert {one.domain for one in training} == {one.domain for one in rows}
+    assert {item.domain for item in training} == {item.domain for item in rows}
 
 
 def domains(count: int = 60) -> list[PreferenceRow]:
@@ -78,13 +78,13 @@ def domains(count: int = 60) -> list[PreferenceRow]:
 def test_every_domain_gives_its_share(fraction: float) -> None:
     _, held_out = split_rows(domains(), fraction, seed=0)
     for domain in ("text", "math", "multimodal"):
-        found = sum(one.domain == domain for one in held_out)
-        assert fraction * 60 <= found < fraction * 60 + 3  # at most a cluster more
+        result = sum(item.domain == domain for item in held_out)
+        assert fraction * 60 <= result < fraction * 60 + 3  # at most a cluster more
 
 
 def test_a_small_fraction_takes_at_least_one_cluster_of_each_domain() -> None:
     _, held_out = split_rows(domains(), 0.001, seed=0)
-    assert {one.domain for one in held_out} == {"text", "math", "multimodal"}
+    assert {item.domain for item in held_out} == {"text", "math", "multimodal"}
     assert len(held_out) == 1 + 3 + 2
 
 
@@ -95,15 +95,15 @@ def test_a_domain_of_one_cluster_only_trains() -> None:
 
 def test_the_seed_chooses_and_repeats() -> None:
     rows = domains()
-    ids = [[one.id for one in split_rows(rows, 0.2, seed=seed)[1]] for seed in (1, 1, 2)]
+    ids = [[item.id for item in split_rows(rows, 0.2, seed=seed)[1]] for seed in (1, 1, 2)]
     assert ids[0] == ids[1] != ids[2]
 
 
 def test_adding_a_domain_leaves_the_split_of_the_others() -> None:
     rows = domains()
-    text = [one for one in rows if one.domain == "text"]
+    text = [item for item in rows if item.domain == "text"]
     alone = split_rows(text, 0.2, seed=3)[1]
-    together = [one for one in split_rows(rows, 0.2, seed=3)[1] if one.domain == "text"]
+    together = [item for item in split_rows(rows, 0.2, seed=3)[1] if item.domain == "text"]
     assert alone == together
 
 
@@ -112,10 +112,10 @@ def test_chains_of_shared_images_stay_together() -> None:
     others = [make_row(10 + n, "?", (f"q{n}",), "multimodal") for n in range(6)]
     for seed in range(8):
         held_out = set(split_rows(chain + others, 0.4, seed=seed)[1])
-        assert sum(one in held_out for one in chain) in (0, 6)
+        assert sum(item in held_out for item in chain) in (0, 6)
 
 
-def test_the_same_question_about_other_images_is_no_shared_prompt() -> None:
+def test_the_same_question_about_other_images_is_not_a_shared_prompt() -> None:
     rows = [make_row(n, "What is it?", (f"p{n}",), "multimodal") for n in range(10)]
     training, held_out = split_rows(rows, 0.3, seed=0)
     assert (len(training), len(held_out)) == (7, 3)

@@ -33,7 +33,7 @@ def write(path: Path, *records: Any) -> Path:
     return path
 
 
-def asked(number: int) -> dict[str, Any]:
+def requests(number: int) -> dict[str, Any]:
     return {**PAIR, "prompt": f"Question {number}"}
 
 
@@ -41,7 +41,7 @@ def read(path: Path, **settings: Any) -> Loaded:
     return read_sources([SourceFile(path=str(path), **settings)])
 
 
-def found(loaded: Loaded) -> list[str]:
+def result(loaded: Loaded) -> list[str]:
     return [str(problem) for problem in loaded.problems]
 
 
@@ -54,29 +54,29 @@ def questions(loaded: Loaded) -> list[str]:
 
 def test_a_folder_whose_files_are_splits_gives_the_one_asked_for(tmp_path: Path) -> None:
     for number, name in enumerate(("train.jsonl", "train-2.jsonl", "val.jsonl")):
-        write(tmp_path / name, asked(number))
+        write(tmp_path / name, requests(number))
     assert questions(read(tmp_path)) == ["Question 1", "Question 0"]  # train-2 comes before train.
     for split in ("val", "valid", "validation"):
         assert questions(read(tmp_path, split=split)) == ["Question 2"]
-    assert "no split 'test' among train, validation" in found(read(tmp_path, split="test"))[0]
+    assert "no split 'test' among train, validation" in result(read(tmp_path, split="test"))[0]
 
 
 def test_a_clone_of_a_data_set_has_its_own_names_of_splits(tmp_path: Path) -> None:
     for number, name in enumerate(("train_prefs-00000-of-00001", "test_prefs-00000-of-00001")):
-        write(tmp_path / "data" / f"{name}.jsonl", asked(number))
+        write(tmp_path / "data" / f"{name}.jsonl", requests(number))
     (tmp_path / "dataset_infos.json").write_text("{}", encoding="utf-8")
     assert questions(read(tmp_path, split="test_prefs")) == ["Question 1"]
-    assert "among test_prefs, train_prefs" in found(read(tmp_path))[0]
+    assert "among test_prefs, train_prefs" in result(read(tmp_path))[0]
 
 
-def test_files_that_say_no_split_are_not_lost_beside_those_that_do(tmp_path: Path) -> None:
-    write(tmp_path / "docvqa_train_56k.jsonl", asked(1))
-    write(tmp_path / "geometry3k_en.jsonl", asked(2))
+def test_files_with_and_without_a_split_in_their_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "docvqa_train_56k.jsonl", requests(1))
+    write(tmp_path / "geometry3k_en.jsonl", requests(2))
     loaded = read(tmp_path)
     assert not loaded.rows
     assert (
-        "docvqa_train_56k.jsonl say which split they are, geometry3k_en.jsonl do not"
-        in (found(loaded)[0])
+        "the names of docvqa_train_56k.jsonl contain a split, those of geometry3k_en.jsonl do not"
+        in (result(loaded)[0])
     )
 
 
@@ -102,23 +102,23 @@ def test_values_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
 # ---- files ----
 
 
-def test_packed_lines_are_read_and_broken_ones_told(tmp_path: Path) -> None:
+def test_compressed_lines_are_read_and_invalid_ones_reported(tmp_path: Path) -> None:
     packed = gzip.compress(json.dumps(PAIR).encode())
     (tmp_path / "rows.jsonl.gz").write_bytes(packed)
     assert len(read(tmp_path / "rows.jsonl.gz").rows) == 1
     (tmp_path / "half.jsonl.gz").write_bytes(packed[:-12])
-    assert "cannot be read" in found(read(tmp_path / "half.jsonl.gz"))[0]
+    assert "cannot be read" in result(read(tmp_path / "half.jsonl.gz"))[0]
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
-def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
-    assert found(read(Path(name)))
+def test_invalid_paths_are_reported(name: str) -> None:
+    assert result(read(Path(name)))
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "?", "chosen": "a", "rejected": "b", "chosen": "c"}')
-    assert "the key 'chosen' stands twice" in found(read(path))[0]
+    assert "duplicate key 'chosen'" in result(read(path))[0]
 
 
 def test_both_kinds_of_arrow_files_are_read(tmp_path: Path) -> None:
@@ -132,23 +132,23 @@ def test_both_kinds_of_arrow_files_are_read(tmp_path: Path) -> None:
         assert len(read(path).rows) == 1
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_columns_are_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = ["prompt", "chosen", "rejected", "chosen"]
     table = pa.Table.from_arrays([pa.array([name]) for name in names], names=names)
     pq.write_table(table, tmp_path / "rows.parquet")
-    assert "the column 'chosen' is there twice" in found(read(tmp_path / "rows.parquet"))[0]
+    assert "duplicate column 'chosen'" in result(read(tmp_path / "rows.parquet"))[0]
 
 
 # ---- records ----
 
 
-@pytest.mark.parametrize("given", [5, "pairs.jsonl", Path("pairs.jsonl"), len, {"train": [PAIR]}])
-def test_what_is_no_list_of_rows_is_told_once(given: Any) -> None:
-    (problem,) = read_records(given).problems
-    assert "no list of rows" in problem.message
+@pytest.mark.parametrize("inputs", [5, "pairs.jsonl", Path("pairs.jsonl"), len, {"train": [PAIR]}])
+def test_values_that_are_not_lists_of_rows_have_one_problem(inputs: Any) -> None:
+    (problem,) = read_records(inputs).problems
+    assert "expected a list of rows" in problem.message
 
 
 def test_a_broken_image_of_a_data_set_in_memory_names_its_row() -> None:
@@ -163,13 +163,13 @@ def test_a_broken_image_of_a_data_set_in_memory_names_its_row() -> None:
         loaded.rows[0].images[0].open()
 
 
-def test_a_row_that_is_nested_too_deeply_is_told() -> None:
+def test_a_row_that_is_nested_too_deeply_is_reported() -> None:
     deep: Any = "x"
     for _ in range(3000):
         deep = {"a": deep}
     loaded = read_records([{**PAIR, "tools": [deep]}, PAIR])
     assert len(loaded.rows) == 1
-    assert "nested too deeply" in found(loaded)[0]
+    assert "nested too deeply" in result(loaded)[0]
 
 
 def test_a_column_that_another_one_is_read_for_is_named() -> None:
@@ -195,15 +195,15 @@ def test_rows_that_share_a_prompt_and_not_their_tools_stay_apart() -> None:
     assert len(group_by_prompt(read_records(records).rows, max_pairs=8)) == 2
 
 
-def test_images_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: Path) -> None:
+def test_images_that_differ_only_in_palette_or_orientation_are_distinct(tmp_path: Path) -> None:
     images = []
     for colour in ((255, 0, 0), (0, 0, 255)):
-        one = Image.new("P", (4, 4))
-        one.putpalette([*colour] * 256)
-        images.append(one)
+        item = Image.new("P", (4, 4))
+        item.putpalette([*colour] * 256)
+        images.append(item)
     turned = make_image(1).copy()
     turned.getexif()[0x0112] = 6
-    keys = {MemoryImage(one, "x").key() for one in (*images, make_image(1), turned)}
+    keys = {MemoryImage(item, "x").key() for item in (*images, make_image(1), turned)}
     assert len(keys) == 4
     rows = read_records([{**PAIR, "id": str(n), "image": p} for n, p in enumerate(images)]).rows
     write_rows(rows, tmp_path / "rows.jsonl", "native")
@@ -214,7 +214,7 @@ def test_images_that_differ_in_colours_or_in_turn_alone_are_different(tmp_path: 
 # ---- answers without scores, and answers that are the same ----
 
 
-def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
+def test_unrated_responses_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     ratings = (("4", "5", "4"), ("N/A", "5", "N/A"), ("2", "5", "2"))
     aspects = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
     completions = [
@@ -227,7 +227,7 @@ def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     loaded = read_records([{"prompt": "?", "completions": completions}])
     (row,) = loaded.rows
     assert [(pair.chosen, pair.rejected) for pair in row.pairs] == [(0, 2)]
-    assert any("1 answer has no score" in text for text in loaded.reports[0].sentences())
+    assert any("1 response has no score" in text for text in loaded.reports[0].sentences())
     write_rows([row], tmp_path / "rows.jsonl", "native")
     (again,) = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
     assert (again.responses, again.pairs) != ((), ())
@@ -235,11 +235,13 @@ def test_unrated_answers_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     assert again.pairs == row.pairs
 
 
-def test_one_text_with_two_scores_makes_no_pair_and_is_counted() -> None:
+def test_equal_responses_with_two_scores_form_no_pair_and_are_counted() -> None:
     answers = [{"text": t, "score": s} for t, s in (("No", 8.5), ("No", 6.0), ("Rome", 2.0))]
     loaded = read_records([{"prompt": "?", "responses": answers}])
     assert [(p.chosen, p.rejected) for p in loaded.rows[0].pairs] == [(0, 2), (1, 2)]
-    assert any("one text with two scores" in text for text in loaded.reports[0].sentences())
+    assert any(
+        "the same response with two scores" in text for text in loaded.reports[0].sentences()
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,18 +249,18 @@ def test_one_text_with_two_scores_makes_no_pair_and_is_counted() -> None:
     [((9.0, 0.0), 1.0, True), ((0.0, 9.0), 1.0, True), ((1.0, 1.0), 1.0, False),
      ((0.3, 0.1), 0.2, True)],
 )  # fmt: skip
-def test_a_margin_counts_whichever_answer_is_better(
+def test_a_margin_counts_whichever_response_is_better(
     scores: tuple[float, float], margin: float, kept: bool
 ) -> None:
     record = {**PAIR, "score_chosen": scores[0], "score_rejected": scores[1]}
     source = SourceFile(path="data", scores=ScoreOptions(min_margin=margin))
     loaded = read_records([record], source)
     assert len(loaded.rows) == kept
-    told = " ".join(loaded.reports[0].sentences())
-    assert ("kept" in told) == (scores == (0.0, 9.0))  # what is dropped is not said to be kept
+    report_text = " ".join(loaded.reports[0].sentences())
+    assert ("kept" in report_text) == (scores == (0.0, 9.0))
 
 
-def test_a_scale_that_is_not_mapped_changes_no_digit() -> None:
+def test_scores_are_exact_without_a_target_scale() -> None:
     scale = ScoreOptions(scale=(1, 10)).to_scale(None)
     assert scale(2.9) == 2.9
 
@@ -288,20 +290,20 @@ def test_an_entry_of_a_registry_is_read_behind_a_byte_order_mark(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "report_text"),
     [
         ({"num_samples": True}, "'num_samples' is 'True'"),
         ({"num_samples": -1}, "'num_samples' is '-1'"),
-        ({"columns": {"rejectd": "rejected"}}, "'columns' names 'rejectd'"),
+        ({"columns": {"rejectd": "rejected"}}, "unknown name 'rejectd' in 'columns'"),
         ({"columns": {"images": "pics"}}, "no row has a column 'pics'"),
         ({"tags": {"role_tag": ["r"]}}, "'tags.role_tag' is list"),
-        ({"asked": "test"}, "an entry names its own"),
+        ({"asked": "test"}, "entries set their own"),
     ],
 )
-def test_what_a_registry_says_and_nobody_reads_is_told(
-    tmp_path: Path, changes: dict[str, Any], told: str
+def test_unsupported_options_of_registries_are_reported(
+    tmp_path: Path, changes: dict[str, Any], report_text: str
 ) -> None:
-    assert any(told in problem for problem in found(entry(tmp_path, **changes)))
+    assert any(report_text in problem for problem in result(entry(tmp_path, **changes)))
 
 
 def test_an_entry_in_openai_formatting_is_read(tmp_path: Path) -> None:
@@ -331,17 +333,17 @@ def test_what_an_entry_does_not_name_it_does_not_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "thinking"])
-def test_thoughts_beside_an_answer_are_not_lost(name: str) -> None:
-    said = {"role": "assistant", "content": "yes", name: "Let me see."}
+def test_reasoning_beside_the_content_is_refused(name: str) -> None:
+    response_text = {"role": "assistant", "content": "yes", name: "Let me see."}
     loaded = read_records(
-        [{**PAIR, "prompt": [{"role": "user", "content": "?"}], "chosen": [said]}]
+        [{**PAIR, "prompt": [{"role": "user", "content": "?"}], "chosen": [response_text]}]
     )
-    assert f"the answer holds '{name}' beside its content" in found(loaded)[0]
+    assert f"the response contains '{name}' beside its content" in result(loaded)[0]
 
 
-def test_a_image_whose_pixels_are_no_numbers_is_told() -> None:
+def test_images_with_non_finite_pixels_are_reported() -> None:
     pixels = Image.new("F", (4, 4), float("nan"))
-    with pytest.raises(ImageError, match="some of its pixels are no numbers"):
+    with pytest.raises(ImageError, match="some of its pixels are not finite"):
         MemoryImage(pixels, "row 1").open()
 
 
@@ -427,27 +429,27 @@ def test_converted_rows_never_take_the_place_of_a_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     text = recipe(tmp_path, f"data: {{sources: [{{path: {path}}}]}}\n")
     for source in (path, path.parent, text):
-        assert run("data", "convert", str(source), "--out", str(path)).exit_code == 2
+        assert run("data", "convert", str(source), "--output", str(path)).exit_code == 2
     assert path.read_bytes() == before
 
 
-def test_refused_rows_are_left_out_when_asked_and_each_is_told(tmp_path: Path) -> None:
+def test_invalid_rows_are_skipped_and_listed_on_request(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", SCORED, {**SCORED, "chosen": ""}, "no row", SCORED)
     out = tmp_path / "out.jsonl"
-    words = ["data", "convert", str(path), "--out", str(out)]
+    words = ["data", "convert", str(path), "--output", str(out)]
     assert run(*words).exit_code == 2
     assert not out.exists()
-    done = run(*words, "--leave-out-refused")
+    done = run(*words, "--skip-invalid")
     assert done.exit_code == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 2
-    assert "2 of 4 rows left out" in done.output
-    assert f"left out: {path} row 2, field 'chosen'" in done.output
+    assert "2 of 4 rows skipped" in done.output
+    assert f"skipped: {path} row 2, field 'chosen'" in done.output
 
 
-def test_the_same_file_twice_is_told_as_rows_that_are_there_twice(tmp_path: Path) -> None:
+def test_rows_of_a_repeated_file_are_reported_as_duplicates(tmp_path: Path) -> None:
     path = str(write(tmp_path / "rows.jsonl", SCORED))
-    said = " ".join(run("data", "check", path, path).output.split())
-    assert "1 row equals an earlier one" in said, said
+    response_text = " ".join(run("data", "check", path, path).output.split())
+    assert "1 row has the same content as an earlier one" in response_text, response_text
 
 
 def test_a_column_cannot_be_named_twice(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unidpo_mm.errors import DataError
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "good a", "rejected": "bad b"}
 
 
-def found(loaded: Loaded) -> list[str]:
+def result(loaded: Loaded) -> list[str]:
     return [str(problem) for problem in loaded.problems]
 
 
@@ -33,14 +33,14 @@ def write(path: Path, *records: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("name", ["prompt", "question", "input", "query", "problem"])
 @pytest.mark.parametrize("value", [None, "What is 2 + 2?"])
-def test_no_prompt_is_cut_out_of_answers_that_have_one(name: str, value: str | None) -> None:
+def test_responses_are_not_split_if_there_is_a_prompt_column(name: str, value: str | None) -> None:
     record = {name: value, "chosen": "The answer is 4", "rejected": "The answer is 5"}
     loaded = read_records([record])
     if name in ("prompt", "question") and value:
         assert loaded.rows[0].messages[0].text == value
         return
     assert not loaded.rows
-    assert "columns: {prompt: question}" in found(loaded)[0]
+    assert "columns: {prompt: question}" in result(loaded)[0]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_an_implicit_prompt_ends_with_a_turn_or_a_word(
 
 
 def test_a_transcript_in_one_string_is_turns() -> None:
-    asked = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: Is tea hot?\n\nAssistant: Yes"
-    (row,) = read_records([{"chosen": asked, "rejected": f"{asked}, and cold"}]).rows
+    requests = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: Is tea hot?\n\nAssistant: Yes"
+    (row,) = read_records([{"chosen": requests, "rejected": f"{requests}, and cold"}]).rows
     assert [(m.role, m.text) for m in row.messages] == [
         ("user", "hi"), ("assistant", "hello"), ("user", "Is tea hot?")]  # fmt: skip
     assert [r.text for r in row.responses] == ["Yes", "Yes, and cold"]
@@ -84,9 +84,9 @@ def test_what_else_a_turn_holds_reaches_the_template() -> None:
 
 
 @pytest.mark.parametrize("name", ["prompt", "chosen"])
-def test_half_a_character_is_a_problem_of_its_row(name: str) -> None:
+def test_an_unpaired_surrogate_is_a_problem_of_its_row(name: str) -> None:
     loaded = read_records([{**PAIR, name: "Q \ud83d?"}])
-    assert "the text holds half a character at position 2" in found(loaded)[0]
+    assert "the text contains an unpaired surrogate at position 2" in result(loaded)[0]
 
 
 # ---- answers and scores ----
@@ -95,7 +95,7 @@ def test_half_a_character_is_a_problem_of_its_row(name: str) -> None:
 def test_lists_of_completions_of_different_lengths_are_a_problem() -> None:
     completions = {"response": ["a", "b", "c"], "overall_score": [1, 2]}
     loaded = read_records([{"instruction": "q", "completions": completions}])
-    assert "have different lengths" in found(loaded)[0]
+    assert "have different lengths" in result(loaded)[0]
 
 
 @pytest.mark.parametrize("rating", ["1/5", "-4", "²", "five"])
@@ -105,13 +105,13 @@ def test_a_rating_that_is_none_is_a_problem(rating: str) -> None:
         for text, r in (("a", "4"), ("b", rating))
     ]
     loaded = read_records([{"prompt": "q", "completions": completions}])
-    assert f"found {rating!r}" in found(loaded)[0]
+    assert f"found {rating!r}" in result(loaded)[0]
 
 
-def test_two_rejected_answers_are_a_problem() -> None:
+def test_two_rejected_responses_are_a_problem() -> None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]
     record = {"messages": messages, "rejected_response": "b", "rejected_messages": messages}
-    assert "there are two rejected answers" in found(read_records([record]))[0]
+    assert "there are two rejected responses" in result(read_records([record]))[0]
 
 
 def test_the_weight_of_a_row_counts_beside_those_of_its_pairs() -> None:
@@ -142,8 +142,8 @@ def test_numbers_and_nesting_beyond_reason_are_problems(record: dict[str, Any]) 
 def test_numbers_of_other_libraries_are_numbers() -> None:
     import numpy as np
 
-    for one in (np.int64(4), np.float32(4), Decimal("4")):
-        (row,) = read_records([{**PAIR, "score_chosen": one, "score_rejected": 1}]).rows
+    for item in (np.int64(4), np.float32(4), Decimal("4")):
+        (row,) = read_records([{**PAIR, "score_chosen": item, "score_rejected": 1}]).rows
         assert row.responses[0].score == 4.0
 
 
@@ -154,7 +154,7 @@ def test_a_data_set_of_arrays_is_read_as_numbers_and_lists() -> None:
     (row,) = read_records(dataset.with_format("numpy")).rows
     assert [r.score for r in row.responses] == [4.0, 1.0]
     loaded = read_records(DatasetDict({"train": dataset}))
-    assert "it is DatasetDict of train, no list of rows" in found(loaded)[0]
+    assert "expected a list of rows, got DatasetDict of train" in result(loaded)[0]
 
 
 # ---- images ----
@@ -168,7 +168,7 @@ def test_images_in_two_places_are_a_problem(tmp_path: Path) -> None:
         {**PAIR, "images": ["a.png"], "image": "b.png"},
         {**PAIR, "images": ["a.png"], "prompt": inside},
     ):
-        assert "there are images in images and in" in found(read_records([record], source))[0]
+        assert "there are images in images and in" in result(read_records([record], source))[0]
 
 
 def test_images_inside_the_prompt_are_its_images(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_an_address_that_is_none_is_a_problem(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
-    (image,) = image_refs(address, ImageRules(fetch=True), "here")
-    with pytest.raises(DataError, match="cannot be fetched"):
+    (image,) = image_refs(address, ImageRules(download=True), "here")
+    with pytest.raises(DataError, match="cannot be downloaded"):
         image.open()
 
 
@@ -229,7 +229,7 @@ def test_whatever_a_decoder_raises_is_a_problem() -> None:
 
 def test_the_root_of_all_paths_is_a_folder_like_others(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "a.png")
-    rules = ImageRules(folder=Path("/"), stated=True)
+    rules = ImageRules(folder=Path("/"), explicit=True)
     (image,) = image_refs(str(tmp_path / "a.png"), rules, "here")
     assert isinstance(image, FileImage)
     assert image.open().size == (40, 30)
@@ -251,7 +251,7 @@ def test_a_bad_row_of_a_folder_is_named_with_its_file(tmp_path: Path) -> None:
     write(tmp_path / "b.jsonl", PAIR, {**PAIR, "chosen": ""})
     loaded = read_sources([SourceFile(path=str(tmp_path))])
     assert len(loaded.rows) == 2
-    assert found(loaded)[0].startswith(f"{tmp_path / 'b.jsonl'} row 2, field 'chosen'")
+    assert result(loaded)[0].startswith(f"{tmp_path / 'b.jsonl'} row 2, field 'chosen'")
 
 
 def test_a_folder_of_several_kinds_of_files_is_refused(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_folder_of_several_kinds_of_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("[]")
     assert (
         "files of several kinds (.json, .jsonl)"
-        in found(read_sources([SourceFile(path=str(tmp_path))]))[0]
+        in result(read_sources([SourceFile(path=str(tmp_path))]))[0]
     )
 
 
@@ -274,7 +274,7 @@ def test_a_folder_of_splits_gives_the_split_asked_for(tmp_path: Path, inside: st
         Dataset.from_list([PAIR] * rows).to_parquet(folder / name)
     for split, rows in ((None, 3), ("train", 3), ("test", 2)):
         loaded = read_sources([SourceFile(path=str(tmp_path / "set"), split=split)])
-        assert (len(loaded.rows), found(loaded)) == (rows, [])
+        assert (len(loaded.rows), result(loaded)) == (rows, [])
 
 
 def test_a_saved_data_set_and_an_arrow_file_are_read(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_saved_data_set_and_an_arrow_file_are_read(tmp_path: Path) -> None:
     ):
         assert len(load_rows([SourceFile(path=str(path), split=split)])) == rows
     loaded = read_sources([SourceFile(path=str(tmp_path / "dict"), split="dev")])
-    assert "there is no split 'dev' among train, test" in found(loaded)[0]
+    assert "there is no split 'dev' among train, test" in result(loaded)[0]
 
 
 def test_a_file_that_breaks_off_still_tells_what_was_read(tmp_path: Path) -> None:
@@ -306,37 +306,37 @@ def test_a_file_that_breaks_off_still_tells_what_was_read(tmp_path: Path) -> Non
     content[middle : middle + 3000] = bytes(3000)
     path.write_bytes(content)
     loaded = read_sources([SourceFile(path=str(path))])
-    assert any("row 1, field 'chosen'" in text for text in found(loaded))
-    assert any("no Parquet file" in text for text in found(loaded))
+    assert any("row 1, field 'chosen'" in text for text in result(loaded))
+    assert any("not a valid Parquet file" in text for text in result(loaded))
     assert loaded.rows
 
 
 def test_columns_that_no_row_has_are_a_problem() -> None:
     source = SourceFile(path="data", columns={"score_chosen": "sc"})
     assert (
-        "columns.score_chosen: no row has a column 'sc'" in found(read_records([PAIR], source))[0]
+        "columns.score_chosen: no row has a column 'sc'" in result(read_records([PAIR], source))[0]
     )
 
 
-def test_unread_columns_are_told_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_columns_are_reported_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
     from unidpo_mm.data.load import log_reports
 
     log_reports(read_records([{**PAIR, "screenshot": "a.png"}]).reports)
-    assert "columns that nothing reads: screenshot (1)" in caplog.text
+    assert "unused columns: screenshot (1)" in caplog.text
 
 
 @pytest.mark.parametrize("entry", [{"tags": 5}, {"columns": ["a"]}])
 def test_a_registry_with_odd_entries_is_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
     (tmp_path / "rows.json").write_text("[]")
-    whole = {"file_name": "rows.json", "ranking": True, "formatting": "sharegpt", **entry}
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": whole}))
+    complete = {"file_name": "rows.json", "ranking": True, "formatting": "sharegpt", **entry}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": complete}))
     loaded = read_sources([SourceFile(path=str(tmp_path / "dataset_info.json"), subset="a")])
-    assert "Write it as an object" in found(loaded)[0]
+    assert "Write an object" in result(loaded)[0]
 
 
 def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
-    said = {"speaker": "bot", "words": "a"}
-    row = {"talk": [{"speaker": "me", "words": "?"}], "good": said, "bad": {**said, "words": "b"}}
+    turn = {"speaker": "bot", "words": "a"}
+    row = {"talk": [{"speaker": "me", "words": "?"}], "good": turn, "bad": {**turn, "words": "b"}}
     (tmp_path / "rows.json").write_text(json.dumps([row, row, row]))
     entry = {
         "file_name": "rows.json",
@@ -355,7 +355,7 @@ def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
     assert [r.text for r in rows[0].responses] == ["a", "b"]
 
 
-def test_rows_without_a_pair_are_left_out_where_ties_are() -> None:
+def test_rows_without_a_pair_are_dropped_with_ties() -> None:
     ties = {"prompt": "?", "responses": [{"text": t, "score": 5} for t in "ab"]}
     alone = {"prompt": "?", "response": "a", "helpfulness": 3}
     source = SourceFile(path="data", scores=ScoreOptions(ties="drop"))

@@ -56,11 +56,11 @@ def test_calls_without_the_function_level_and_older_ones_are_parsed_too() -> Non
 
 
 @pytest.mark.parametrize(
-    ("written", "found"),
+    ("written", "result"),
     [
         ([call("{city: X}")], "the arguments of a tool call are not valid JSON"),
-        ([call("[1]")], "JSON text of list"),
-        ([call(json.dumps(TEXT))], "JSON text of str"),
+        ([call("[1]")], "as JSON text"),
+        ([call(json.dumps(TEXT))], "as JSON text"),
         ("{", "the tool calls are not valid JSON"),
         ({"function": {}}, "the tool calls are dict"),
         ([3], "the tool calls are list"),
@@ -68,10 +68,10 @@ def test_calls_without_the_function_level_and_older_ones_are_parsed_too() -> Non
         ([call("[" * 100_000)], "nested too deeply"),
     ],
 )
-def test_a_call_that_cannot_be_read_is_refused(written: Any, found: str) -> None:
+def test_a_call_that_cannot_be_read_is_refused(written: Any, result: str) -> None:
     (problem,) = read_records([record(tool_calls=written)]).problems
     assert problem.where == "data set 'data' row 1, field 'prompt'"
-    assert found in problem.message
+    assert result in problem.message
 
 
 SCHEMA = {"type": "object", "properties": {"unit": {"enum": ["C", None], "default": None}}}
@@ -107,8 +107,8 @@ def test_arrow_adds_nulls_that_are_dropped_and_those_in_json_text_stay(tmp_path:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     of_file = read_sources([SourceFile(path=str(tmp_path / "rows.parquet"))]).rows
     of_memory = read_records(Dataset.from_list(rows)).rows
-    for found in (of_file, of_memory):
-        assert [calls(row)["tool_calls"][0]["function"]["arguments"] for row in found] == [
+    for result in (of_file, of_memory):
+        assert [calls(row)["tool_calls"][0]["function"]["arguments"] for row in result] == [
             {"city": "X"},
             {"day": 3},
         ]

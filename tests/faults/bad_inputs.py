@@ -1236,8 +1236,8 @@ COMMANDS = [
     ),
     command(
         "data preview no rows",
-        "data preview WORLD/pairs.jsonl --model WORLD/model --rows 0",
-        "--rows",
+        "data preview WORLD/pairs.jsonl --model WORLD/model --limit 0",
+        "--limit",
         "1",
     ),
     command(
@@ -1247,18 +1247,20 @@ COMMANDS = [
         "8 rows",
     ),
     command("data preview absent model", "data preview WORLD/pairs.jsonl --model absent", "absent"),
-    command("data convert without out", "data convert WORLD/pairs.jsonl", "--out", "for help"),
+    command("data convert without out", "data convert WORLD/pairs.jsonl", "--output", "for help"),
     command(
         "data convert onto a file",
-        "data convert WORLD/pairs.jsonl --out WORLD/pairs.jsonl",
-        "--out",
+        "data convert WORLD/pairs.jsonl --output WORLD/pairs.jsonl",
+        "--output",
     ),
     command(
-        "data convert into a directory", "data convert WORLD/pairs.jsonl --out WORLD/model", "--out"
+        "data convert into a directory",
+        "data convert WORLD/pairs.jsonl --output WORLD/model",
+        "--output",
     ),
     command(
         "data convert unknown format",
-        "data convert WORLD/pairs.jsonl --out x.jsonl --to csv",
+        "data convert WORLD/pairs.jsonl --output x.jsonl --to csv",
         "--to",
         "native",
     ),

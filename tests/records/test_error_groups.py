@@ -34,7 +34,7 @@ def test_up_to_three_problems_are_printed_one_by_one() -> None:
     assert grouped(problems) == [(str(problem), 1) for problem in problems]
 
 
-def test_a_row_with_one_mistake_four_times_has_no_example_beside_itself() -> None:
+def test_a_repeated_mistake_in_one_row_has_no_further_example() -> None:
     ((line, number),) = grouped([missing(1, f"{n}.png") for n in range(5)])
     assert number == 5
     assert line.endswith("Correct the path. 4 more.")

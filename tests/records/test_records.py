@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from builders import make_image
 
 from unidpo_mm.data.collate import collate
+from unidpo_mm.data.groups import group_by_prompt, join_single_responses
+from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.records import (
     EncodedGroup,
@@ -68,7 +71,7 @@ THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
         ({"responses": (), "pairs": ()}, [("responses", "there is no response")]),
         (
             {"responses": (Response("yes"), Response(" \n"))},
-            [("rejected", "the answer is empty")],
+            [("rejected", "the response is empty")],
         ),
         (
             {"responses": (Response("yes", math.nan), Response("no", -math.inf))},
@@ -76,19 +79,19 @@ THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
         ),
         (
             {"responses": THREE, "pairs": (Pair(0, 2),)},
-            [("responses[1]", "the answer is empty"), ("responses[2].score", "the score is inf")],
+            [("responses[1]", "the response is empty"), ("responses[2].score", "the score is inf")],
         ),
         (
             {"responses": (Response("no"), Response("")), "pairs": (Pair(1, 0),)},
-            [("chosen", "the answer is empty")],
+            [("chosen", "the response is empty")],
         ),
-        ({"pairs": (Pair(0, 2),)}, [("pairs", "a pair names responses 0 and 2")]),
-        ({"pairs": (Pair(-1, 0),)}, [("pairs", "a pair names responses -1 and 0")]),
+        ({"pairs": (Pair(0, 2),)}, [("pairs", "a pair refers to responses 0 and 2")]),
+        ({"pairs": (Pair(-1, 0),)}, [("pairs", "a pair refers to responses -1 and 0")]),
         (
             {"responses": (Response("same"), Response("same"))},
-            [("chosen", "chosen and rejected are the same answer ('same')")],
+            [("chosen", "chosen and rejected are the same response ('same')")],
         ),
-        ({"pairs": (Pair(0, 0),)}, [("chosen", "are the same answer")]),
+        ({"pairs": (Pair(0, 0),)}, [("chosen", "are the same response")]),
         ({"pairs": (Pair(0, 1, -0.5),)}, [("weight", "the weight of a pair is -0.5")]),
         ({"pairs": (Pair(0, 1, math.nan),)}, [("weight", "the weight of a pair is nan")]),
     ],
@@ -102,12 +105,12 @@ def test_a_row_that_breaks_an_invariant_is_refused_with_its_fields(
     assert [p.where for p in problems] == [
         f"rows.jsonl row 7, field '{name}'" for name, _ in expected
     ]
-    for problem, (_, found) in zip(problems, expected, strict=True):
-        assert found in problem.message
+    for problem, (_, result) in zip(problems, expected, strict=True):
+        assert result in problem.message
         assert problem.remedy
 
 
-def test_all_problems_of_a_row_are_told_at_once() -> None:
+def test_all_problems_of_a_row_are_reported_together() -> None:
     with pytest.raises(DataError) as error:
         make_row(
             messages=(Message("bot", ("x", ImageSlot())),),
@@ -120,19 +123,19 @@ def test_all_problems_of_a_row_are_told_at_once() -> None:
     )
 
 
-def test_a_long_answer_is_shortened_in_its_message() -> None:
+def test_a_long_response_is_shortened_in_its_message() -> None:
     with pytest.raises(DataError) as error:
         make_row(responses=(Response("x" * 500), Response("x" * 500)))
     assert len(error.value.problems[0].message) < 120
 
 
-def test_a_image_alone_is_a_prompt() -> None:
+def test_a_prompt_may_be_only_an_image() -> None:
     row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Image(),))
     assert row.messages[0].image_slots == 1
     assert row.messages[0].text == ""
 
 
-def test_missing_scores_are_told_for_answers_in_pairs_only() -> None:
+def test_missing_scores_are_reported_for_responses_in_pairs_only() -> None:
     answers = (Response("a", None), Response("b", 1.0), Response("c", None))
     row = make_row(responses=answers, pairs=(Pair(1, 2),))
     assert [p.where for p in row.missing_scores()] == [
@@ -154,7 +157,9 @@ def test_missing_scores_are_told_for_answers_in_pairs_only() -> None:
         ((), (None, None, None), (0,)),
     ],
 )
-def test_targets_are_the_good_answers(pairs: Any, scores: Any, targets: tuple[int, ...]) -> None:
+def test_targets_are_the_chosen_responses(
+    pairs: Any, scores: Any, targets: tuple[int, ...]
+) -> None:
     answers = tuple(Response(text, score) for text, score in zip("abc", scores, strict=True))
     row = make_row(responses=answers, pairs=pairs)
     assert row.targets() == targets
@@ -191,34 +196,34 @@ EMPTY = torch.tensor([], dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "result"),
     [
         ({"prompt_ids": EMPTY}, "the prompt has no token"),
         ({"response_ids": (torch.tensor([2]), EMPTY)}, "response 1 has no token"),
         (
             {"token_extras": {"types": (torch.zeros(3), torch.zeros(2), torch.zeros(2))}},
-            "'types' has lengths [3, 2, 2] beside ids of [3, 2, 1]",
+            "'types' has lengths [3, 2, 2], the ids [3, 2, 1]",
         ),
         (
             {"token_extras": {"types": (torch.zeros(3), torch.zeros(2))}},
-            "'types' has lengths [3, 2] beside ids of [3, 2, 1]",
+            "'types' has lengths [3, 2], the ids [3, 2, 1]",
         ),
         (
             {"image_token_id": 5, "image_tokens": 3},
             "2 image tokens for 3 image features",
         ),
         ({"image_token_id": 5, "image_tokens": 0}, "2 image tokens for 0 image features"),
-        ({"image_token_id": 3, "image_tokens": 0}, "a response holds an image token"),
+        ({"image_token_id": 3, "image_tokens": 0}, "a response contains an image token"),
     ],
 )
 def test_a_group_that_breaks_an_invariant_names_row_and_id(
-    changed: dict[str, Any], found: str
+    changed: dict[str, Any], result: str
 ) -> None:
     with pytest.raises(DataError) as error:
         make_group(**changed)
     (problem,) = error.value.problems
     assert problem.where == "rows.jsonl row 7 (id r7)"
-    assert problem.message == found
+    assert problem.message == result
     assert problem.remedy
 
 
@@ -257,13 +262,13 @@ def test_a_batch_moves_with_every_tensor_and_keeps_the_rest() -> None:
     batch = collate([group], pad_token_id=0)
     moved = batch.to("cpu")
     for field in dataclasses.fields(batch):
-        one, other = getattr(batch, field.name), getattr(moved, field.name)
-        if isinstance(one, torch.Tensor):
-            assert torch.equal(one, other)
-        elif isinstance(one, dict):
-            assert one.keys() == other.keys()
+        item, other = getattr(batch, field.name), getattr(moved, field.name)
+        if isinstance(item, torch.Tensor):
+            assert torch.equal(item, other)
+        elif isinstance(item, dict):
+            assert item.keys() == other.keys()
         else:
-            assert one == other
+            assert item == other
 
 
 def test_units_of_a_batch_are_its_pairs_or_its_responses() -> None:
@@ -291,16 +296,16 @@ def test_sums_and_lengths_of_different_shapes_are_refused() -> None:
 
 def test_selecting_keeps_sums_lengths_and_rows_together() -> None:
     logps = SequenceLogps(torch.tensor([-2.0, -6.0]), torch.tensor([1.0, 3.0]), ("a", "b"))
-    found = logps.select(torch.tensor([1, 0, 1]))
-    assert found.sum.tolist() == [-6, -2, -6]
-    assert found.mean.tolist() == [-2, -2, -2]
-    assert found.row_ids == ("b", "a", "b")
+    result = logps.select(torch.tensor([1, 0, 1]))
+    assert result.sum.tolist() == [-6, -2, -6]
+    assert result.mean.tolist() == [-2, -2, -2]
+    assert result.row_ids == ("b", "a", "b")
 
 
 def test_log_probs_on_two_devices_are_refused() -> None:
     here, there = (SequenceLogps(torch.ones(1, device=d), torch.ones(1)) for d in ("cpu", "meta"))
     scores = torch.ones(1)
-    with pytest.raises(ValueError, match="lie on"):
+    with pytest.raises(ValueError, match="are on"):
         PairLogps(
             policy_chosen=here,
             policy_rejected=there,
@@ -329,3 +334,53 @@ def test_many_problems_are_cut_in_print_and_kept_in_the_error() -> None:
     error = RecipeError(Problem(str(n), "wrong", "Repair it") for n in range(60))
     assert len(error.problems) == 60
     assert "... and 10 more" in str(error)
+
+
+# ---- ids of pairs ----
+
+
+def pair_ids(rows: Iterable[PreferenceRow]) -> list[str]:
+    return [row.pair_id(pair) for row in rows for pair in row.pairs]
+
+
+def test_pair_ids_are_stable_if_rows_are_joined_or_reordered() -> None:
+    rows = [
+        make_row(id=name, responses=(Response("yes", 2.0), Response(text, 1.0)))
+        for name, text in (("a", "no"), ("b", "never"), ("c", "no"), ("d", "maybe"), ("e", "nope"))
+    ]
+    ids = pair_ids(rows)
+    assert len(set(ids)) == len(rows)
+    joined = group_by_prompt(rows, max_pairs=8)
+    assert len(joined) == 1
+    assert pair_ids(joined) == ids
+    assert pair_ids(group_by_prompt(joined, max_pairs=8)) == ids
+    assert set(pair_ids(group_by_prompt(rows[::-1], max_pairs=8))) == set(ids)
+    assert set(pair_ids(group_by_prompt(rows, max_pairs=2))) == set(ids)
+
+
+def test_pair_ids_are_stable_if_responses_are_added_or_reordered() -> None:
+    row = make_row(responses=(Response("yes", 2.0), Response("no", 1.0)))
+    (pair_id,) = pair_ids([row])
+    longer = dataclasses.replace(
+        row,
+        responses=(Response("maybe", 0.0), Response("no", 5.0), Response("yes", 7.0)),
+        pairs=(Pair(2, 1, 0.5), Pair(2, 0)),
+    )
+    assert pair_ids([longer])[0] == pair_id
+    assert pair_ids([longer])[1] != pair_id
+    assert row.pair_id(Pair(1, 0)) != pair_id
+    assert dataclasses.replace(row, id="other").pair_id(row.pairs[0]) != pair_id
+
+
+def test_pair_ids_of_single_responses_name_the_rows_of_both() -> None:
+    def ids(*names: str) -> set[str]:
+        scores = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.0}
+        rows = [
+            make_row(id=name, responses=(Response(name, scores[name]),), pairs=()) for name in names
+        ]
+        pairing = ScoreOptions().pairing
+        return set(pair_ids(join_single_responses(rows, pairing, [])))
+
+    assert ids("b", "a") == ids("a", "b")
+    assert ids("a", "b") < ids("d", "c", "b", "a")
+    assert len(ids("a", "b", "c", "d")) == 6

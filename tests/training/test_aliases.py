@@ -154,5 +154,5 @@ def test_kto_is_said_not_to_be_supported(tmp_path: Path, name: str) -> None:
 
 def test_rows_of_kto_are_said_not_to_be_understood_yet() -> None:
     problems = read_records([{"prompt": "a", "completion": "b", "label": True}]).problems
-    with pytest.raises(DataError, match=r"field 'label': .*KTO\) are not understood yet"):
+    with pytest.raises(DataError, match=r"field 'label': .*KTO\) are not supported yet"):
         raise DataError(problems)

@@ -91,7 +91,7 @@ def test_no_remedy_names_what_only_a_recipe_has(
         for problem in error.problems:
             assert not RECIPE_WORDS.search(problem.remedy), problem
     else:
-        assert bad.outcome == "left out" or "max_pixels" in bad.source
+        assert bad.outcome == "skipped" or "max_pixels" in bad.source
 
 
 def test_other_remedies_name_python_too(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_dict_of_evaluation_sets_keeps_its_names(adapter: Adapter, tmp_path: P
     assert data.eval_rows == [*data.eval_sets["easy"], *data.eval_sets["hard"]]
     assert len(data.train_rows) == 3
     assert data.preflight is not None
-    assert data.preflight.left_out == {7}
+    assert data.preflight.skipped == {7}
     assert len({row.id for row in data.eval_rows}) == 4
 
 

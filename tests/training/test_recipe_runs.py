@@ -185,7 +185,7 @@ def test_problems_of_rows_images_and_lengths_come_in_one_message(
         train_from_recipe(recipe)
     message = str(caught.value)
     for words in (
-        "text.jsonl row 1, field 'chosen': the answer is empty",
+        "text.jsonl row 1, field 'chosen': the response is empty",
         "text.jsonl row 2, field 'score_rejected': the score is missing",
         "text.jsonl row 3, field 'prompt': the prompt has",
         "none.png' does not exist",

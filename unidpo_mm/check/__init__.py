@@ -1,4 +1,4 @@
-"""`unidpo-mm data check`: what is in preference data, and what a run would make of it."""
+"""`unidpo-mm data check`: report the contents of preference data and its problems for a run."""
 
 from .report import CheckReport
 from .run import CheckSettings, check_data

@@ -1,4 +1,4 @@
-"""Opens every different image once: sizes, kinds, what is broken, and what is in it as a hash."""
+"""Open every distinct image once: sizes, formats, problems and content hashes."""
 
 import os
 from collections import Counter
@@ -10,24 +10,24 @@ from itertools import islice
 from ..data.images import FileImage, identity, unreadable_key
 from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow
-from .numbers import summary
+from .numbers import optional_summary
 from .report import ImageReport
 
-__all__ = ["Seen", "look_at_images"]
+__all__ = ["ImageInspection", "inspect_images"]
 
-AHEAD = 256
-"""Images that are under way at once: memory stays flat over any number of rows."""
+BATCH = 256
+"""Images that are opened at a time, so that memory does not grow with the number of rows."""
 
 
 @dataclass
-class Seen:
-    """What is known of the images of rows.
+class ImageInspection:
+    """Results of opening the images of rows.
 
     Attributes:
         report: Counts and sizes.
         problems: A problem for each use of an image that cannot be opened.
-        keys: Name of an image -> hash of its content; of a broken one what only it has.
-        broken: Numbers of the rows with such an image.
+        keys: Identity of an image -> hash of its content, or a unique key if it is broken.
+        broken: Indices of the rows with broken images.
     """
 
     report: ImageReport
@@ -41,48 +41,48 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageProbe:
     key: str = ""
     size: tuple[int, int] = (0, 0)
-    kind: str = ""
+    format: str = ""
     problems: tuple[Problem, ...] = ()
 
 
-def look_at_images(rows: Sequence[PreferenceRow]) -> Seen:
-    """Return what is to be known of all images of rows, each different one opened once."""
-    different: dict[str, ImageRef] = {}
+def inspect_images(rows: Sequence[PreferenceRow]) -> ImageInspection:
+    """Open all images of rows, each distinct one once."""
+    distinct: dict[str, ImageRef] = {}
     for row in rows:
         for image in row.images:
-            different.setdefault(identity(image), image)
-    looks = dict(zip(different, _in_threads(different.values()), strict=True))
-    keys = {name: look.key or unreadable_key(name) for name, look in looks.items()}
-    seen = Seen(_report(rows, looks), keys=keys)
+            distinct.setdefault(identity(image), image)
+    probes = dict(zip(distinct, _in_threads(distinct.values()), strict=True))
+    keys = {name: probe.key or unreadable_key(name) for name, probe in probes.items()}
+    inspection = ImageInspection(_report(rows, probes), keys=keys)
     for number, row in enumerate(rows):
         for image in row.images:
-            for problem in looks[identity(image)].problems:
+            for problem in probes[identity(image)].problems:
                 where = getattr(image, "where", row.where)
-                seen.problems.append(Problem(where, problem.message, problem.remedy))
-                seen.broken.add(number)
-    return seen
+                inspection.problems.append(Problem(where, problem.message, problem.remedy))
+                inspection.broken.add(number)
+    return inspection
 
 
-def _in_threads(images: Iterable[ImageRef]) -> Iterator[_Look]:
-    """Yield looks in order; Pillow decodes outside of Python's lock."""
+def _in_threads(images: Iterable[ImageRef]) -> Iterator[_ImageProbe]:
+    """Yield probes in order; threads help because Pillow releases Python's lock."""
     waiting = iter(images)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        while batch := list(islice(waiting, AHEAD)):
-            yield from pool.map(_look, batch)
+        while batch := list(islice(waiting, BATCH)):
+            yield from pool.map(_probe, batch)
 
 
-def _look(image: ImageRef) -> _Look:
+def _probe(image: ImageRef) -> _ImageProbe:
     try:
         opened = image.open()
     except DataError as error:
-        return _Look(problems=error.problems)
-    return _Look(key=image.key(), size=opened.size, kind=_kind(image))
+        return _ImageProbe(problems=error.problems)
+    return _ImageProbe(key=image.key(), size=opened.size, format=_format(image))
 
 
-def _kind(image: ImageRef) -> str:
+def _format(image: ImageRef) -> str:
     from PIL import Image
 
     if not isinstance(image, FileImage):
@@ -91,15 +91,15 @@ def _kind(image: ImageRef) -> str:
         return opened.format or "unknown"
 
 
-def _report(rows: Sequence[PreferenceRow], looks: dict[str, _Look]) -> ImageReport:
-    whole = {look.key: look for look in looks.values() if not look.problems}
-    sizes = [look.size for look in whole.values()]
+def _report(rows: Sequence[PreferenceRow], probes: dict[str, _ImageProbe]) -> ImageReport:
+    intact = {probe.key: probe for probe in probes.values() if not probe.problems}
+    sizes = [probe.size for probe in intact.values()]
     return ImageReport(
         per_row=dict(sorted(Counter(len(row.images) for row in rows).items())),
-        distinct=len(whole),
-        width=summary([width for width, _ in sizes]),
-        height=summary([height for _, height in sizes]),
-        megapixels=summary([width * height / 1e6 for width, height in sizes]),
-        kinds=dict(Counter(look.kind for look in whole.values()).most_common()),
-        broken=sum(bool(look.problems) for look in looks.values()),
+        distinct=len(intact),
+        width=optional_summary([width for width, _ in sizes]),
+        height=optional_summary([height for _, height in sizes]),
+        megapixels=optional_summary([width * height / 1e6 for width, height in sizes]),
+        formats=dict(Counter(probe.format for probe in intact.values()).most_common()),
+        broken=sum(bool(probe.problems) for probe in probes.values()),
     )

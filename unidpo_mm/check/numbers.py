@@ -7,24 +7,27 @@ from torch import Tensor
 
 from .report import Histogram, Summary
 
-__all__ = ["effective_share", "histogram", "spearman", "summary"]
+__all__ = ["effective_share", "histogram", "optional_summary", "spearman", "summarize"]
 
 BINS = 24
 
 
-def summary(values: Sequence[float] | Tensor) -> Summary | None:
-    """Return the summary of numbers; None of none."""
-    found = torch.as_tensor(values, dtype=torch.float64)
-    if not found.numel():
-        return None
-    ordered = found.sort().values
-    at = [round(share * (len(ordered) - 1)) for share in (0, 0.05, 0.5, 0.95, 1)]
-    low, p5, median, p95, high = (float(ordered[place]) for place in at)
-    return Summary(len(ordered), float(found.mean()), low, p5, median, p95, high)
+def summarize(values: Sequence[float] | Tensor) -> Summary:
+    """Return the summary of at least one number."""
+    numbers = torch.as_tensor(values, dtype=torch.float64)
+    ordered = numbers.sort().values
+    ranks = [round(share * (len(ordered) - 1)) for share in (0, 0.05, 0.5, 0.95, 1)]
+    low, p5, median, p95, high = (float(ordered[rank]) for rank in ranks)
+    return Summary(len(ordered), float(numbers.mean()), low, p5, median, p95, high)
+
+
+def optional_summary(values: Sequence[float]) -> Summary | None:
+    """Return the summary of numbers; `None` if there are none."""
+    return summarize(values) if values else None
 
 
 def histogram(values: Tensor, low: float | None = None, high: float | None = None) -> Histogram:
-    """Return counts over a range, by default that of the values themselves."""
+    """Return counts over a range, by default that of the values."""
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     if low == high:
@@ -35,22 +38,22 @@ def histogram(values: Tensor, low: float | None = None, high: float | None = Non
 
 
 def effective_share(weights: Tensor) -> float:
-    """Return (sum w)^2 / (n sum w^2): how many pairs of equal weight say as much, as a share."""
+    """Return the effective sample size of weights over their number, (sum w)^2 / (n sum w^2)."""
     total = weights.double()
     squares = float((total**2).sum()) * len(total)
     return float(total.sum() ** 2) / squares if squares else 0.0
 
 
-def spearman(one: Tensor, other: Tensor) -> float | None:
-    """Return the correlation of ranks; None where one of them does not vary."""
-    ranks = torch.stack([_ranks(one.double()), _ranks(other.double())])
-    if len(one) < 2 or bool((ranks.std(1) == 0).any()):
+def spearman(first: Tensor, second: Tensor) -> float | None:
+    """Return the correlation of ranks; `None` if the values of one tensor are all equal."""
+    ranks = torch.stack([_ranks(first.double()), _ranks(second.double())])
+    if len(first) < 2 or bool((ranks.std(1) == 0).any()):
         return None
     return float(torch.corrcoef(ranks)[0, 1])
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return ranks, equal values sharing the mean of theirs."""
+    """Return ranks; equal values have the mean of their ranks."""
     _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
     after = counts.cumsum(0).double()
     ranks: Tensor = (after - (counts.double() - 1) / 2)[inverse]

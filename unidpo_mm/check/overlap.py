@@ -1,4 +1,4 @@
-"""Rows that are there twice, and held-out rows whose prompt or image is trained on."""
+"""Duplicate rows, and held-out rows whose prompt or image is in the training rows."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,7 +8,7 @@ from .report import OverlapReport
 
 __all__ = ["overlap"]
 
-SHOWN = 20
+MAX_PLACES = 20
 
 
 def overlap(
@@ -16,46 +16,48 @@ def overlap(
     held_out: Sequence[PreferenceRow],
     images: Sequence[Sequence[str]],
 ) -> OverlapReport:
-    """Return what is there more than once.
+    """Return duplicates, contradictions and shared prompts and images.
 
     Args:
-        training: Rows to train on.
-        held_out: Rows to evaluate on.
+        training: Training rows.
+        held_out: Evaluation rows.
         images: Hashes of the images of each training row, then of each held-out row.
     """
     first: dict[Hashable, PreferenceRow] = {}
-    twice: list[tuple[str, str]] = []
+    duplicates: list[tuple[str, str]] = []
     preferred: set[tuple[Hashable, str, str]] = set()
     for row, keys in zip(training, images, strict=False):
         prompt, preferences = prompt_key(row, keys), _preferences(row)
         before = first.setdefault((prompt, preferences), row)
         if before is not row:
-            twice.append((row.where, before.where))
+            duplicates.append((row.where, before.where))
         preferred |= {(prompt, better, worse) for better, worse in preferences}
-    against = sum((prompt, worse, better) in preferred for prompt, better, worse in preferred)
-    seen_prompts = {_question(row) for row in training}
-    seen_images = {key for keys in images[: len(training)] for key in keys if key}
+    contradictions = sum(
+        (prompt, worse, better) in preferred for prompt, better, worse in preferred
+    )
+    training_prompts = {_question(row) for row in training}
+    training_images = {key for keys in images[: len(training)] for key in keys if key}
     prompts, shared_images, where = 0, 0, []
     for row, keys in zip(held_out, images[len(training) :], strict=True):
-        # the same question about another image is no overlap
-        same_prompt = _question(row) in seen_prompts and not row.images
-        same_image = any(key in seen_images for key in keys)
+        # the same question about another image is not an overlap
+        same_prompt = _question(row) in training_prompts and not row.images
+        same_image = any(key in training_images for key in keys)
         prompts += same_prompt
         shared_images += same_image
         if same_prompt or same_image:
             where.append(row.where)
     return OverlapReport(
-        duplicates=len(twice),
-        first_duplicates=twice[:SHOWN],
-        contradictions=against,
+        duplicates=len(duplicates),
+        first_duplicates=duplicates[:MAX_PLACES],
+        contradictions=contradictions,
         shared_prompts=prompts,
         shared_images=shared_images,
-        first_shared=where[:SHOWN],
+        first_shared=where[:MAX_PLACES],
     )
 
 
 def _preferences(row: PreferenceRow) -> frozenset[tuple[str, str]]:
-    """Return (chosen, rejected) of each pair; of a row without pairs its answers."""
+    """Return (chosen, rejected) of each pair, or (response, "") if there are no pairs."""
     if not row.pairs:
         return frozenset((response.text, "") for response in row.responses)
     texts = [response.text for response in row.responses]

@@ -1,4 +1,4 @@
-"""A check as one HTML file that needs nothing else: tables, charts as SVG, small images."""
+"""Render a data check as a self-contained HTML page with tables, SVG charts and thumbnails."""
 
 import base64
 import math
@@ -12,9 +12,9 @@ __all__ = ["page"]
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 WIDTH, HEIGHT = 320, 120
-"""Size of a chart in the units of its SVG."""
-PROBLEMS = 500
-"""Lines of problems on the page; all problems are in the JSON."""
+"""Size of a chart in SVG units."""
+MAX_PROBLEMS = 500
+"""Lines of problems on the page; the JSON contains all problems."""
 
 
 def page(report: CheckReport, *, title: str) -> str:
@@ -37,23 +37,23 @@ def page(report: CheckReport, *, title: str) -> str:
         report=report,
         title=title,
         problems=[line for line, _ in grouped(report.problems)],
-        shown=PROBLEMS,
+        max_problems=MAX_PROBLEMS,
         image=_inline,
     )
 
 
-def numbers(found: Summary | None) -> str:
-    """Return median, middle nine tenths and extremes."""
-    if found is None:
+def numbers(summary: Summary | None) -> str:
+    """Return median, the range of the middle 90 % and extremes."""
+    if summary is None:
         return "-"
-    middle = f"5 to 95 %: {_rounded(found.p5)} to {_rounded(found.p95)}"
-    whole = f"{_rounded(found.low)} to {_rounded(found.high)} in all"
-    return f"{_rounded(found.median)} ({middle}; {whole})"
+    middle = f"5 to 95 %: {_rounded(summary.p5)} to {_rounded(summary.p95)}"
+    extremes = f"{_rounded(summary.low)} to {_rounded(summary.high)} overall"
+    return f"{_rounded(summary.median)} ({middle}; {extremes})"
 
 
-def brief(found: Summary) -> str:
+def brief(summary: Summary) -> str:
     """Return median and extremes."""
-    return f"{_rounded(found.median)} ({_rounded(found.low)} to {_rounded(found.high)})"
+    return f"{_rounded(summary.median)} ({_rounded(summary.low)} to {_rounded(summary.high)})"
 
 
 def percent(share: float) -> str:
@@ -61,26 +61,26 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def bars(found: Histogram) -> list[dict[str, float | int]]:
-    """Return the bars of a histogram: place, size, and what they count."""
-    most = max(found.counts, default=0) or 1
-    wide = WIDTH / max(len(found.counts), 1)
+def bars(histogram: Histogram) -> list[dict[str, float | int]]:
+    """Return the bars of a histogram: position, size, count and range."""
+    maximum = max(histogram.counts, default=0) or 1
+    width = WIDTH / max(len(histogram.counts), 1)
     return [
         {
-            "x": number * wide,
-            "y": HEIGHT * (1 - count / most),
-            "width": wide * 0.9,
-            "height": HEIGHT * count / most,
+            "x": number * width,
+            "y": HEIGHT * (1 - count / maximum),
+            "width": width * 0.9,
+            "height": HEIGHT * count / maximum,
             "count": count,
-            "low": found.edges[number],
-            "high": found.edges[number + 1],
+            "low": histogram.edges[number],
+            "high": histogram.edges[number + 1],
         }
-        for number, count in enumerate(found.counts)
+        for number, count in enumerate(histogram.counts)
     ]
 
 
 def dots(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points inside the frame of a chart, the second value upwards."""
+    """Return points scaled to the frame of a chart, with the second value upwards."""
     if not points:
         return []
     xs, ys = zip(*points, strict=True)

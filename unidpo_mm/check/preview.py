@@ -1,4 +1,4 @@
-"""Shows rows as the model will see them: tokens of prompt, images and answers, by colour."""
+"""Show rows as the model sees them: the tokens of prompt, images and responses in colors."""
 
 from collections.abc import Iterator
 
@@ -9,37 +9,36 @@ from ..records import EncodedGroup, PreferenceRow
 
 __all__ = ["preview"]
 
-STYLES = {"prompt": "cyan", "image": "black on yellow", "answer": "green", "second": "red"}
-"""Only answers are learned from; prompt and images are context."""
+STYLES = {"prompt": "cyan", "image": "black on yellow", "response": "green", "rejected": "red"}
 
 
 def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
-    """Yield the lines of a row: where it is, what each colour counts, and its tokens."""
+    """Yield the lines of a row: its place, the legend of the colors with counts, and its tokens."""
     group = adapter.encode(row)
-    answers = ", ".join(str(ids.numel()) for ids in group.response_ids)
+    lengths = ", ".join(str(ids.numel()) for ids in group.response_ids)
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
     line = Text.assemble(
         ("prompt", STYLES["prompt"]),
         f" {group.prompt_ids.numel() - group.image_tokens} tokens, ",
         ("images", STYLES["image"]),
         f" {group.image_tokens} tokens of {group.num_images}, ",
-        ("answers", STYLES["answer"]),
-        f" {answers} tokens (learned from)",
+        ("responses", STYLES["response"]),
+        f" {lengths} tokens (trained on)",
     )
     yield line
     yield _prompt(group, adapter)
     chosen = {pair.chosen for pair in group.pairs}
     for number, ids in enumerate(group.response_ids):
         score = float(group.scores[number])
-        told = "" if score != score else f", score {score:g}"
-        style = STYLES["answer" if number in chosen or not group.pairs else "second"]
+        suffix = "" if score != score else f", score {score:g}"
+        style = STYLES["response" if number in chosen or not group.pairs else "rejected"]
         yield Text.assemble(
-            (f"answer {number}{told}: ", "dim"), (_decoded(adapter, ids.tolist()), style)
+            (f"response {number}{suffix}: ", "dim"), (_decoded(adapter, ids.tolist()), style)
         )
 
 
 def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
-    """Return the prompt with each run of image tokens as its count."""
+    """Return the prompt with the number of tokens in place of consecutive image tokens."""
     text, run, images = Text(), list[int](), 0
     for token in [*group.prompt_ids.tolist(), None]:
         if token is not None and token == group.image_token_id:
@@ -58,7 +57,7 @@ def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
 
 
 def _decoded(adapter: Adapter, ids: list[int]) -> str:
-    """Return the text of ids, special tokens written out."""
+    """Return the text of ids, including special tokens."""
     processor = adapter.processor
     tokenizer = getattr(processor, "tokenizer", processor)
     return str(tokenizer.decode(ids, skip_special_tokens=False))

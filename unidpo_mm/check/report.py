@@ -1,4 +1,4 @@
-"""What a check of data found, as records that become text, JSON and a page."""
+"""Records of the results of a data check, which are printed or written as JSON or HTML."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from ..errors import Problem
 
 __all__ = [
     "CheckReport",
+    "ExampleRow",
     "Histogram",
     "ImageReport",
     "LengthReport",
     "OverlapReport",
     "ScoreReport",
-    "Shown",
     "SourceSummary",
     "StartWeights",
     "Summary",
@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers in a few: count, mean, and the values that 0, 5, 50, 95 and 100 % do not exceed."""
+    """Summary of numbers: count, mean, and the quantiles 0, 5, 50, 95 and 100 %."""
 
     count: int
     mean: float
@@ -34,7 +34,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges; one more edge than counts."""
+    """Counts of a histogram between its edges, of which there is one more than counts."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -42,18 +42,18 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSummary:
-    """One source.
+    """Summary of a source.
 
     Attributes:
-        name, path: Which it is.
-        judge, scale: What is declared of its scores.
-        records: Records read.
-        rows: Rows that a run could use.
-        problems: Problems with the others.
-        formats: Format -> records.
-        unread: Column -> records that have it; no format reads it.
-        notes: What was done with pairs.
-        evaluation: It is held-out data.
+        name, path: Name and path of the source.
+        judge, scale: Declared judge and scale of its scores.
+        records: Number of records.
+        rows: Number of rows that a run could use.
+        problems: Number of problems.
+        formats: Format -> number of records.
+        unread: Column that no format reads -> number of records that have it.
+        notes: Sentences about its pairs and columns.
+        evaluation: Whether it is held out for evaluation.
     """
 
     name: str
@@ -71,26 +71,25 @@ class SourceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthReport:
-    """How long prompts and answers are, and whether length gives the preference away.
+    """Lengths of prompts and responses, and their relation to the preferences.
 
     Attributes:
         unit: ``tokens`` with a model, else ``characters``.
-        prompt, answer, row: Of prompts, of answers, of prompt with longest answer; images count
-            with a model only.
-        pairs: How many there are.
-        chosen_longer, equal: Share of them whose chosen answer is longer, or as long.
-        margin_correlation: Spearman's rho of score margin and difference of lengths; None where
-            there are no scores.
-        sharing: How many times fewer tokens (characters) a run with shared prompts computes, and
-            with rows of one prompt joined.
-        grouping: The same where rows that share their prompt are joined.
-        cut, shrunk, dropped: Answers cut, images made smaller, rows left out by the length
-            policy; None without a model and a limit.
+        prompt, response, row: Summaries of prompts, responses, and prompts with their longest
+            response; images count with a model only.
+        pairs: Number of pairs.
+        chosen_longer, equal: Shares of pairs whose chosen response is longer, or has equal length.
+        margin_correlation: Spearman's rho of score margin and length difference; `None` without
+            scores.
+        sharing: Factor by which shared prompts reduce the number of tokens (characters).
+        grouping: The same if rows with the same prompt are also joined.
+        truncated, shrunk, dropped: Truncated responses, images scaled down and rows dropped by the
+            length policy; `None` without a model or a maximum length.
     """
 
     unit: str
     prompt: Summary
-    answer: Summary
+    response: Summary
     row: Summary
     pairs: int
     chosen_longer: float
@@ -98,28 +97,28 @@ class LengthReport:
     margin_correlation: float | None
     sharing: float
     grouping: float
-    cut: int | None = None
+    truncated: int | None = None
     shrunk: int | None = None
     dropped: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreReport:
-    """The scores of one source, in the unit of the run, and the weights that they make.
+    """Scores of a source, on the scale of the run, and their initial weights.
 
     Attributes:
-        source: Its name.
-        scored: Pairs with both scores, and pairs in all.
-        pairs: All pairs.
-        chosen, rejected, margin: Their scores and the differences.
+        source: Name of the source.
+        scored: Number of pairs with both scores.
+        pairs: Number of pairs.
+        chosen, rejected, margin: Summaries of scores and their differences.
         scores: Histogram of all scores.
         margins: Histogram of the differences.
-        w_qual: The quality weights that a run would start with.
-        quality: Histogram of them.
+        w_qual: Summary of the quality weights at the start of a run.
+        quality: Histogram of these weights.
         effective_share: Effective sample size of the weights over the number of pairs.
-        eta, tau_good: The parameters that hold for the source.
-        good: Share of chosen answers that reach tau_good.
-        misordered, ties: Shares of pairs whose rejected answer scores higher, or the same.
+        eta, tau_good: Loss parameters of the source.
+        good: Share of chosen responses whose score is at least tau_good.
+        misordered, ties: Shares of pairs whose rejected response has a higher or an equal score.
     """
 
     source: str
@@ -145,12 +144,12 @@ class ImageReport:
     """The images of all rows.
 
     Attributes:
-        per_row: Images a row -> rows.
-        distinct: Different images.
-        width, height, megapixels: Of the different ones.
-        kinds: Format (PNG, JPEG) -> images.
-        broken: How many cannot be opened.
-        tokens: Tokens a row with images spends on them; None without a model.
+        per_row: Number of images -> number of rows.
+        distinct: Number of distinct images.
+        width, height, megapixels: Summaries of the distinct images.
+        formats: File format (PNG, JPEG) -> number of images.
+        broken: Number of images that cannot be opened.
+        tokens: Summary of the image tokens of rows with images; `None` without a model.
     """
 
     per_row: Mapping[int, int]
@@ -158,21 +157,21 @@ class ImageReport:
     width: Summary | None
     height: Summary | None
     megapixels: Summary | None
-    kinds: Mapping[str, int]
+    formats: Mapping[str, int]
     broken: int
     tokens: Summary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverlapReport:
-    """What is there more than once.
+    """Duplicates, contradictions and overlap with the held-out rows.
 
     Attributes:
-        duplicates: Rows that equal an earlier one in prompt, images and answers.
-        first_duplicates: Where some of them are, with the earlier row.
-        contradictions: Pairs that another pair of the same prompt has the other way round.
-        shared_prompts, shared_images: Held-out rows whose prompt, or an image, is trained on.
-        first_shared: Where some of them are.
+        duplicates: Rows that equal an earlier one in prompt, images and responses.
+        first_duplicates: Places of the first ones, with those of the earlier rows.
+        contradictions: Pairs that contradict another pair of the same prompt.
+        shared_prompts, shared_images: Held-out rows whose prompt or image is in the training rows.
+        first_shared: Places of the first ones.
     """
 
     duplicates: int
@@ -185,15 +184,15 @@ class OverlapReport:
 
 @dataclass(frozen=True, kw_only=True)
 class StartWeights:
-    """What a model makes of a sample of the pairs before it is trained.
+    """Weights of a sample of pairs under a model before training.
 
     Attributes:
-        pairs: Size of the sample.
-        w_perf: The performance weights.
-        by_length: (longest answer in tokens, w_perf) of each pair.
-        gradient_share: Domain -> its share of the sum of all pairs' weights.
+        pairs: Number of pairs in the sample.
+        w_perf: Summary of the performance weights.
+        by_length: (tokens of the longest response, w_perf) of each pair.
+        gradient_share: Domain -> its share of the sum of all weights.
         pair_share: Domain -> its share of the pairs.
-        effective_share: Effective sample size of both weights over the number of pairs.
+        effective_share: Effective sample size of the weights over the number of pairs.
     """
 
     pairs: int
@@ -205,8 +204,8 @@ class StartWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A row of the page: the texts, and its images as small PNGs or JPEGs."""
+class ExampleRow:
+    """An example row of the page: its texts, and its images as small JPEGs."""
 
     where: str
     prompt: str
@@ -218,19 +217,19 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """Everything that a check found.
+    """Results of a data check.
 
     Attributes:
-        sources: One by one.
-        domains: Domain -> rows.
-        rows, pairs, responses, prompts: Counts of the training rows.
-        pairs_per_prompt: Pairs of a prompt -> prompts.
-        lengths, scores, images, overlap, weights: See there; None where there is nothing to tell.
-        margin_by_length: (chosen answer longer by, score margin) of a sample of the pairs.
-        warnings: What deserves a look.
-        problems: What a run would refuse.
-        model: The model asked, if any.
-        shown: A few rows.
+        sources: Summaries of the sources.
+        domains: Domain -> number of training rows.
+        rows, pairs, responses, prompts: Numbers in the training rows.
+        pairs_per_prompt: Number of pairs -> number of prompts.
+        lengths, scores, images, overlap, weights: See their classes; `None` if not available.
+        margin_by_length: (length difference, score margin) of a sample of the pairs.
+        warnings: Warnings.
+        problems: Problems with which a run would not start.
+        model: Name of the model, if any.
+        examples: Example rows.
     """
 
     sources: Sequence[SourceSummary]
@@ -249,4 +248,4 @@ class CheckReport:
     warnings: Sequence[str]
     problems: Sequence[Problem]
     model: str | None = None
-    shown: Sequence[Shown] = field(default=(), repr=False)
+    examples: Sequence[ExampleRow] = field(default=(), repr=False)

@@ -1,4 +1,4 @@
-"""Reads sources and looks at them from every side."""
+"""Check data: read sources, encode and inspect their rows, and build the report."""
 
 import dataclasses
 from collections import Counter
@@ -10,7 +10,7 @@ from ..adapter import Adapter, AdapterFamily
 from ..data.groups import prompt_key
 from ..data.load import Loaded, SourceFile
 from ..data.measure import MeasuredRow
-from ..data.scores import without_weight
+from ..data.scores import zero_weight_problems
 from ..errors import Problem, RecipeError, UniDPOError, counted
 from ..records import PreferenceRow
 from ..training.config import UniDPOConfig
@@ -19,9 +19,10 @@ from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_fil
 from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
-from .images import Seen, look_at_images
+from .examples import example_rows
+from .images import ImageInspection, inspect_images
 from .lengths import Lengths, character_lengths, length_report, margins_by_length, token_lengths
-from .numbers import summary
+from .numbers import optional_summary
 from .overlap import overlap
 from .report import (
     CheckReport,
@@ -33,49 +34,46 @@ from .report import (
     StartWeights,
 )
 from .scores import score_reports
-from .shown import shown_rows
 from .weights import sampled, start_weights
 
 __all__ = ["CheckSettings", "check_data"]
 
-POINTS = 1500
-"""Pairs of the image of margins by lengths."""
-LONGER_WINS = (0.35, 0.65)
-"""Share of pairs whose chosen answer is longer, outside of which length gives the answer away."""
+MAX_POINTS = 1500
+"""Maximum number of pairs in the chart of margins by length."""
+BALANCED = (0.35, 0.65)
+"""Range of the share of longer chosen responses, outside of which there is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """What to check against.
+    """Options of a data check.
 
     Attributes:
-        score_scale: The unit of all scores.
+        score_scale: Scale of all scores.
         loss, loss_parameters, loss_by_source: As in a recipe.
-        loss_named: The user chose the loss: sources without scores are then problems.
-        max_skipped_fraction: Share of rows that may be left out for their images.
-        model: A model by name; None to do without first weights.
-        processor: A model whose processor and chat template encode the rows, so that what they
-            refuse is a problem; None for `model`, and without one lengths are characters.
-        part_check: Returns what is wrong with the parts that a recipe names; None without one.
-        arguments: Arguments of `UniDPOConfig` that say how rows are rendered, such as max_length.
-        sample: Rows that the model scores; 0 for none.
-        workers: Processes that tokenise.
-        shown: Rows on the page.
+        explicit_loss: Whether the user has chosen the loss; if so, missing scores are problems.
+        max_skipped_fraction: Maximum share of rows skipped because of their images.
+        model: Name of a model; `None` to skip the initial weights.
+        processor: Name of a model whose processor and chat template encode the rows; `None` for
+            `model`. Without either, rows are not encoded and lengths are in characters.
+        part_check: Returns the problems of the parts that a recipe names; `None` to skip.
+        arguments: Arguments of `UniDPOConfig` for rendering rows, such as max_length.
+        sample: Number of rows on which the model is run; 0 to skip.
+        examples: Number of example rows in the report.
     """
 
     score_scale: tuple[float, float] | None = None
     loss: str = "uni_dpo"
     loss_parameters: dict[str, Any] = field(default_factory=dict)
     loss_by_source: dict[str, dict[str, Any]] = field(default_factory=dict)
-    loss_named: bool = False
+    explicit_loss: bool = False
     max_skipped_fraction: float = 0.0
     model: str | None = None
     processor: str | None = None
     part_check: Callable[[AdapterFamily], list[Problem]] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     sample: int = 64
-    workers: int = 0
-    shown: int = 12
+    examples: int = 12
 
 
 def check_data(
@@ -84,19 +82,19 @@ def check_data(
     *,
     held_out: Sequence[SourceFile] = (),
 ) -> CheckReport:
-    """Return what is in data and what a run would make of it.
+    """Check data and return the report.
 
     Args:
-        sources: What would be trained on.
-        settings: What to check against.
-        held_out: What would be evaluated on.
+        sources: Sources of training data.
+        settings: Options of the check.
+        held_out: Sources of evaluation data.
     """
     check = _Check(settings or CheckSettings(), list(sources), list(held_out))
     return check.report()
 
 
 class _Check:
-    """One check: rows, what is wrong with them, and the report."""
+    """A check in progress: its rows, problems and warnings."""
 
     def __init__(
         self, settings: CheckSettings, sources: list[SourceFile], held_out: list[SourceFile]
@@ -105,7 +103,7 @@ class _Check:
         self.files = {False: sources, True: held_out}
         self.loss = configure_loss(settings.loss, settings.loss_parameters, settings.loss_by_source)
         training, evaluation = read_run_files(
-            sources, held_out, self.loss if settings.loss_named else None, settings.score_scale
+            sources, held_out, self.loss if settings.explicit_loss else None, settings.score_scale
         )
         self.loaded: dict[bool, Loaded] = {False: training, True: evaluation}
         self.rows, self.eval_rows = training.rows, evaluation.rows
@@ -117,23 +115,23 @@ class _Check:
         self.adapter: Adapter | None = None
 
     def report(self) -> CheckReport:
-        everything = [*self.rows, *self.eval_rows]
+        all_rows = [*self.rows, *self.eval_rows]
         if not self.problems and not self.rows:
             self.problems.append(NO_ROW)
         else:
             self.problems += self._load_adapter() or self._row_problems()
-        seen = look_at_images(everything)
+        inspection = inspect_images(all_rows)
         measured = self._measured() if self.adapter is not None else None
         if measured is None:
-            self._note_images(seen, len(everything))
-        whole = [n for n in range(len(self.rows)) if n not in seen.broken]
-        rows = [self.rows[n] for n in whole]
-        lengths = self._lengths(rows, None if measured is None else [measured[n] for n in whole])
+            self._note_images(inspection, len(all_rows))
+        intact = [n for n in range(len(self.rows)) if n not in inspection.broken]
+        rows = [self.rows[n] for n in intact]
+        lengths = self._lengths(rows, None if measured is None else [measured[n] for n in intact])
         weights = self._weights(rows, lengths)
-        keys = [prompt_key(row, seen.keys_of(row)) for row in rows]
-        found = length_report(rows, lengths, keys)
+        keys = [prompt_key(row, inspection.keys_of(row)) for row in rows]
+        length_summary = length_report(rows, lengths, keys)
         scores = self._scores()
-        twice = overlap(self.rows, self.eval_rows, [seen.keys_of(row) for row in everything])
+        repeated = overlap(self.rows, self.eval_rows, [inspection.keys_of(row) for row in all_rows])
         return CheckReport(
             sources=self._sources(),
             domains=dict(Counter(row.domain for row in self.rows)),
@@ -142,43 +140,47 @@ class _Check:
             responses=sum(len(row.responses) for row in self.rows),
             prompts=len(set(keys)) if self.prompts is None else self.prompts,
             pairs_per_prompt=_pairs_per_prompt(rows, keys),
-            lengths=found,
+            lengths=length_summary,
             scores=scores,
-            images=_with_tokens(seen, lengths),
-            overlap=twice,
+            images=_with_tokens(inspection, lengths),
+            overlap=repeated,
             weights=weights,
             margin_by_length=_thinned(margins_by_length(rows, lengths)),
-            warnings=[*self.notes, *self._warnings(found, twice), *_about_policy(lengths)],
+            warnings=[
+                *self.notes,
+                *self._warnings(length_summary, repeated),
+                *_policy_warnings(lengths),
+            ],
             problems=tuple(dict.fromkeys(self.problems)),
             model=self.settings.model,
-            shown=shown_rows(rows, self.settings.shown),
+            examples=example_rows(rows, self.settings.examples),
         )
 
     def _row_problems(self) -> list[Problem]:
-        """Return what the rows lack for the loss.
+        """Return the problems of rows for the loss.
 
-        If no loss was chosen, a source without a single score gets a sentence: other losses than
-        the usual one can learn from it.
+        If the user has chosen no loss, sources without scores are noted instead, because losses
+        other than the default do not need them.
         """
-        if self.settings.loss_named:
+        if self.settings.explicit_loss:
             return loss_problems(self.rows, self.eval_rows, self.loss)
         rows = [*self.rows, *self.eval_rows]
-        bare = {row.source for row in rows} - {row.source for row in rows if _scored(row)}
+        unscored = {row.source for row in rows} - {row.source for row in rows if _scored(row)}
         self.notes += [
-            f"source '{name}': there are no scores; uni_dpo needs scores.missing, dpo and simpo do "
-            "without"
-            for name in sorted(bare)
+            f"source '{name}': there are no scores; set scores.missing for uni_dpo, or use a loss "
+            "without scores such as dpo or simpo"
+            for name in sorted(unscored)
         ]
-        return [*usual_problems(rows, self.loss), *without_weight(self.rows)]
+        return [*usual_problems(rows, self.loss), *zero_weight_problems(self.rows)]
 
     def _load_adapter(self) -> list[Problem]:
-        """Load the processor that encodes the rows, if one is named.
+        """Load the processor that encodes the rows, if one is set.
 
         Returns:
-            Why it cannot be loaded, if some rows could not be read either: both are reported.
+            The problems of loading it, if some rows could not be read either; both are reported.
 
         Raises:
-            UniDPOError: If it cannot be loaded, or a recipe names parts that the model lacks.
+            UniDPOError: If it cannot be loaded, or the model does not have the parts of a recipe.
         """
         name = self.settings.model or self.settings.processor
         if name is None:
@@ -202,31 +204,31 @@ class _Check:
         return []
 
     def _measured(self) -> list[MeasuredRow]:
-        """Encode all rows as a run does; note what it would refuse and skip."""
+        """Encode all rows as a run does, and collect the rows that it would refuse or skip."""
         assert self.adapter is not None
         assert self.arguments is not None
         looked = look_at_rows(self.rows, self.eval_rows, self.arguments, self.adapter, keep=True)
         self.problems += looked.problems
-        found = looked.preflight
-        assert found is not None  # the rows are kept
-        self.prompts = found.prompts
-        if found.unreadable and not looked.problems:
-            number = len(found.left_out) - found.too_long
-            self._note_skipped(number, found.unreadable[0])
-        return found.measured
+        counts = looked.preflight
+        assert counts is not None  # keep=True
+        self.prompts = counts.prompts
+        if counts.unreadable and not looked.problems:
+            number = len(counts.skipped) - counts.too_long
+            self._note_skipped(number, counts.unreadable[0])
+        return counts.measured
 
-    def _note_images(self, seen: Seen, rows: int) -> None:
-        """Note images that cannot be opened; nobody asked a processor."""
-        if not seen.broken:
+    def _note_images(self, inspection: ImageInspection, rows: int) -> None:
+        """Note images that cannot be opened, if rows were not encoded."""
+        if not inspection.broken:
             return
-        if len(seen.broken) > self.settings.max_skipped_fraction * rows:
-            self.problems += seen.problems
+        if len(inspection.broken) > self.settings.max_skipped_fraction * rows:
+            self.problems += inspection.problems
         else:
-            self._note_skipped(len(seen.broken), seen.problems[0])
+            self._note_skipped(len(inspection.broken), inspection.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        text = f"{counted(rows, 'row')} would be left out for images that cannot be used"
-        self.notes.append(f"{text}, the first: {first.where}")
+        text = f"{counted(rows, 'row')} would be skipped because of images that cannot be used"
+        self.notes.append(f"{text}, the first is {first.where}")
 
     def _lengths(
         self, rows: Sequence[PreferenceRow], measured: Sequence[MeasuredRow] | None
@@ -240,11 +242,11 @@ class _Check:
         )
 
     def _weights(self, rows: Sequence[PreferenceRow], lengths: Lengths) -> StartWeights | None:
-        """Return the first weights under the model, if one is named."""
+        """Return the initial weights under the model, if one is set."""
         model = self.settings.model
         if model is None or self.family is None or self.adapter is None or self.arguments is None:
             return None
-        fitting = [r for r, answers in zip(rows, lengths.answers, strict=True) if answers]
+        fitting = [r for r, responses in zip(rows, lengths.responses, strict=True) if responses]
         sample = sampled(fitting, self.settings.sample)
         if not sample or not hasattr(self.loss.config, "tau_ref"):
             return None
@@ -278,7 +280,7 @@ class _Check:
             for file, report in zip(files, self.loaded[evaluation].reports, strict=True)
         ]
 
-    def _warnings(self, lengths: LengthReport | None, twice: OverlapReport) -> list[str]:
+    def _warnings(self, lengths: LengthReport | None, repeated: OverlapReport) -> list[str]:
         files = self.files[False]
         scale = self.settings.score_scale
         declared = {
@@ -288,50 +290,51 @@ class _Check:
         for source in self._sources():
             warnings += [f"source '{source.name}': {note}" for note in source.notes]
         if lengths is not None:
-            warnings += _about_length(lengths)
-        if twice.duplicates:
+            warnings += _length_warnings(lengths)
+        if repeated.duplicates:
             warnings.append(
-                f"{counted(twice.duplicates, 'row equals', 'rows equal')} an earlier one in "
-                f"prompt, images and answers, the first: {twice.first_duplicates[0][0]}"
+                f"{counted(repeated.duplicates, 'row has', 'rows have')} the same content as an "
+                f"earlier one, the first is {repeated.first_duplicates[0][0]}"
             )
-        if twice.contradictions:
+        if repeated.contradictions:
             warnings.append(
-                f"{counted(twice.contradictions, 'pair prefers', 'pairs prefer')} what another "
-                "pair of the same prompt rejects"
+                f"{counted(repeated.contradictions, 'pair contradicts', 'pairs contradict')} "
+                "another pair of the same prompt"
             )
-        if twice.first_shared:
+        if repeated.first_shared:
             warnings.append(
-                f"{counted(twice.shared_prompts, 'held-out row shares', 'held-out rows share')} "
-                f"the prompt with training rows and {twice.shared_images:,} an image, the "
-                f"first: {twice.first_shared[0]}"
+                f"{counted(repeated.shared_prompts, 'held-out row shares', 'held-out rows share')} "
+                f"a prompt with training rows and {repeated.shared_images:,} an image, the first "
+                f"is {repeated.first_shared[0]}"
             )
         return warnings
 
 
-def _about_length(lengths: LengthReport) -> list[str]:
-    found = []
-    low, high = LONGER_WINS
+def _length_warnings(lengths: LengthReport) -> list[str]:
+    low, high = BALANCED
     unequal = 1 - lengths.equal if lengths.pairs else 0.0
     share = lengths.chosen_longer / unequal if unequal else 0.5
-    if not low <= share <= high:
-        which = "longer" if share > 0.5 else "shorter"
-        part = max(share, 1 - share)
-        found.append(
-            f"the {which} answer wins in {100 * part:.0f} % of the pairs of unequal length"
-        )
-    return found
+    if low <= share <= high:
+        return []
+    length = "longer" if share > 0.5 else "shorter"
+    percent = 100 * max(share, 1 - share)
+    return [f"the {length} response is chosen in {percent:.0f} % of the pairs of unequal length"]
 
 
-def _about_policy(lengths: Lengths) -> list[str]:
-    """Says what the length policy would do."""
-    same = "the same tokens in both answers, and no preference"
-    texts = (
-        (lengths.cut, "answer", "would be cut to fit max_length"),
-        (lengths.shrunk, "image", "would be made smaller to fit max_length"),
-        (lengths.alike, "pair", f"{'has' if lengths.alike == 1 else 'have'} {same}"),
-        (lengths.dropped, "row", "would be left out: longer than max_length"),
+def _policy_warnings(lengths: Lengths) -> list[str]:
+    """Return what the length policy would do."""
+    verb = "has" if lengths.identical == 1 else "have"
+    counts = (
+        (lengths.truncated, "response", "would be truncated to fit max_length"),
+        (lengths.shrunk, "image", "would be scaled down to fit max_length"),
+        (
+            lengths.identical,
+            "pair",
+            f"{verb} two responses with the same tokens and {verb} no effect",
+        ),
+        (lengths.dropped, "row", "would be dropped: longer than max_length"),
     )
-    return [f"{counted(number, noun)} {text}" for number, noun, text in texts if number]
+    return [f"{counted(number, noun)} {text}" for number, noun, text in counts if number]
 
 
 def _scored(row: PreferenceRow) -> bool:
@@ -339,7 +342,7 @@ def _scored(row: PreferenceRow) -> bool:
 
 
 def _is_of(problem: Problem, file: SourceFile) -> bool:
-    """Says whether a problem is one of a file, whose name may begin that of another."""
+    """Return whether a problem is one of a file, whose path may be a prefix of another."""
     rest = problem.where.removeprefix(file.path)
     return rest != problem.where and rest[:1] in ("", " ", ",", "/")
 
@@ -351,12 +354,12 @@ def _pairs_per_prompt(rows: Sequence[PreferenceRow], keys: Sequence[Hashable]) -
     return dict(sorted(Counter(pairs.values()).items()))
 
 
-def _with_tokens(seen: Seen, lengths: Lengths) -> ImageReport:
-    tokens = summary([number for number in lengths.images if number])
-    return dataclasses.replace(seen.report, tokens=tokens)
+def _with_tokens(inspection: ImageInspection, lengths: Lengths) -> ImageReport:
+    tokens = optional_summary([number for number in lengths.images if number])
+    return dataclasses.replace(inspection.report, tokens=tokens)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     scored = [point for point in points if point[1] == point[1]]
-    step = max(len(scored) // POINTS, 1)
-    return scored[::step][:POINTS]
+    step = max(len(scored) // MAX_POINTS, 1)
+    return scored[::step][:MAX_POINTS]

@@ -1,4 +1,4 @@
-"""The scores of each source and the quality weights that a run would start with."""
+"""Scores of each source, and the quality weights with which a run would start."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from torch import Tensor
 from ..losses.weights import quality_weight
 from ..records import PreferenceRow
 from ..training.configured_loss import ConfiguredLoss
-from .numbers import effective_share, histogram, summary
-from .report import ScoreReport, Summary
+from .numbers import effective_share, histogram, summarize
+from .report import ScoreReport
 
 __all__ = ["score_reports"]
 
 
 def score_reports(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[ScoreReport]:
-    """Return a report of each source with scores.
+    """Return a report for each source with scores.
 
     Args:
-        rows: Training rows, scores in the unit of the run.
+        rows: Training rows, with scores on the scale of the run.
         settings: The loss; `tau_good: median` is resolved here.
     """
     by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)
     settings = settings.with_medians(rows, lenient=True)
-    reports = (_report(name, some, settings) for name, some in by_source.items())
+    reports = (_report(name, source_rows, settings) for name, source_rows in by_source.items())
     return [report for report in reports if report is not None]
 
 
@@ -35,9 +35,9 @@ def _report(
 ) -> ScoreReport | None:
     pairs = [(row, pair) for row in rows for pair in row.pairs]
     both = [(row.responses[p.chosen].score, row.responses[p.rejected].score) for row, p in pairs]
-    scored = torch.tensor([one for one in both if None not in one], dtype=torch.float64).reshape(
-        -1, 2
-    )
+    scored = torch.tensor(
+        [scores for scores in both if None not in scores], dtype=torch.float64
+    ).reshape(-1, 2)
     if not len(scored):
         return None
     chosen, rejected = scored.unbind(1)
@@ -48,12 +48,12 @@ def _report(
         source=source,
         scored=len(scored),
         pairs=len(pairs),
-        chosen=_some(chosen),
-        rejected=_some(rejected),
-        margin=_some(margin),
+        chosen=summarize(chosen),
+        rejected=summarize(rejected),
+        margin=summarize(margin),
         scores=histogram(torch.cat([chosen, rejected])),
         margins=histogram(margin),
-        w_qual=_some(w_qual),
+        w_qual=summarize(w_qual),
         quality=histogram(w_qual, 0.0, 1.0),
         effective_share=effective_share(w_qual),
         eta=eta,
@@ -65,15 +65,9 @@ def _report(
 
 
 def _parameter(settings: ConfiguredLoss, source: str, name: str) -> float:
-    own = settings.by_source.get(source, {})
-    return float(own.get(name, getattr(settings.config, name)))
+    parameters = settings.by_source.get(source, {})
+    return float(parameters.get(name, getattr(settings.config, name)))
 
 
 def _share(mask: Tensor) -> float:
     return float(mask.double().mean())
-
-
-def _some(values: Tensor) -> Summary:
-    found = summary(values)
-    assert found is not None  # of one pair at least
-    return found

@@ -1,4 +1,4 @@
-"""What a model makes of a sample of the pairs before it trains: the weights of the first step."""
+"""Weights of a sample of pairs under a model before training."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from ..modeling.load import ModelSource, load_weights
 from ..modeling.logp_model import LogpModel, compute_logps
 from ..records import EncodedGroup, PreferenceRow
 from ..training.configured_loss import ConfiguredLoss
-from .numbers import effective_share, summary
+from .numbers import effective_share, summarize
 from .report import StartWeights
 
 __all__ = ["sampled", "start_weights"]
 
 
 def sampled(rows: Sequence[PreferenceRow], size: int) -> list[PreferenceRow]:
-    """Return up to `size` rows with pairs, from all over the data."""
+    """Return up to `size` evenly spaced rows with pairs."""
     paired = [row for row in rows if row.pairs]
     step = max(len(paired) / max(size, 1), 1.0)
     return [paired[int(number * step)] for number in range(min(size, len(paired)))]
@@ -35,44 +35,42 @@ def start_weights(
     adapter: Adapter,
     settings: ConfiguredLoss,
 ) -> StartWeights | None:
-    """Score rows with a model and returns the weights that their pairs would start with.
+    """Return the initial weights of the pairs of rows under a model.
 
-    The reference equals the policy at the start, so that every reward margin is 0 and the share of
-    a pair in the gradient goes as w_qual times w_perf.
+    At the start the reference equals the policy, so that all reward margins are 0 and the gradient
+    of a pair is proportional to w_qual times w_perf.
 
     Args:
-        rows: A sample.
-        source: The model, by name.
+        rows: The sample of rows.
+        source: The model.
         family: Its family.
         adapter: Its adapter.
-        settings: The loss, every `tau_good` a number.
+        settings: The loss, with a number for each `tau_good`.
     """
     logp_model = LogpModel(load_weights(source, family)).eval()
     device = next(logp_model.parameters()).device
-    found: dict[str, list[float]] = defaultdict(list)
+    values_by_name: dict[str, list[float]] = defaultdict(list)
     domains: list[str] = []
     for row in rows:
         group = adapter.encode(row)
-        for name, values in _of_group(group, logp_model, adapter, settings, device).items():
-            found[name] += values
+        for name, values in _group_weights(group, logp_model, adapter, settings, device).items():
+            values_by_name[name] += values
         domains += [row.domain] * len(group.pairs)
     if not domains:
         return None
-    w_perf = torch.tensor(found["w_perf"], dtype=torch.float64)
-    weight = w_perf * torch.tensor(found["w_qual"], dtype=torch.float64)
-    perf = summary(w_perf)
-    assert perf is not None
+    w_perf = torch.tensor(values_by_name["w_perf"], dtype=torch.float64)
+    weight = w_perf * torch.tensor(values_by_name["w_qual"], dtype=torch.float64)
     return StartWeights(
         pairs=len(domains),
-        w_perf=perf,
-        by_length=list(zip(found["length"], w_perf.tolist(), strict=True)),
+        w_perf=summarize(w_perf),
+        by_length=list(zip(values_by_name["length"], w_perf.tolist(), strict=True)),
         gradient_share=_shares(domains, weight.tolist()),
         pair_share=_shares(domains, [1.0] * len(domains)),
         effective_share=effective_share(weight),
     )
 
 
-def _of_group(
+def _group_weights(
     group: EncodedGroup,
     logp_model: LogpModel,
     adapter: Adapter,
@@ -100,5 +98,7 @@ def _shares(domains: Sequence[str], weights: Sequence[float]) -> dict[str, float
     total: dict[str, float] = defaultdict(float)
     for domain, weight in zip(domains, weights, strict=True):
         total[domain] += weight
-    whole = sum(total.values())
-    return {domain: value / whole for domain, value in sorted(total.items())} if whole else {}
+    weight_sum = sum(total.values())
+    if not weight_sum:
+        return {}
+    return {domain: value / weight_sum for domain, value in sorted(total.items())}

@@ -1,4 +1,4 @@
-"""`unidpo-mm data`: look at preference data before a run does, show rows, write other formats."""
+"""`unidpo-mm data`: check preference data, preview rows, convert formats."""
 
 import dataclasses
 import functools
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["data"]
 
 DATA_FILES = {".yaml", ".yml", ".json", ".jsonl", ".parquet", ".arrow", ".csv", ".gz"}
-"""Endings of what cannot be an override after a recipe."""
+"""Suffixes of files that cannot be an override after a recipe."""
 
 data = typer.Typer(
-    help="Check preference data, show it as a model sees it, or write it in another format.",
+    help="Check preference data, preview it as a model sees it, or convert it.",
     no_args_is_help=True,
 )
 
 
 class Layout(StrEnum):
-    """What can be written."""
+    """Formats that can be written."""
 
     NATIVE = "native"
     TRL = "trl"
@@ -46,12 +46,10 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
-Images = Annotated[
-    str | None, typer.Option(help="Folder that image paths start from.", show_default=False)
-]
+Images = Annotated[str | None, typer.Option(help="Directory of the images.", show_default=False)]
 FormatName = Annotated[
     str | None,
-    typer.Option("--format", help="Format of the sources; found by the columns if left out."),
+    typer.Option("--format", help="Format of the sources. [default: detected from the columns]"),
 ]
 Split = Annotated[
     str | None, typer.Option(help="Split of a data set on a hub.", show_default=False)
@@ -59,40 +57,44 @@ Split = Annotated[
 Subset = Annotated[
     str | None,
     typer.Option(
-        help="Configuration on a hub, or entry of a dataset_info.json.", show_default=False
+        help="Configuration of a data set on a hub, or entry of a dataset_info.json.",
+        show_default=False,
     ),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="Name of a column in the files, as in prompt=question; can be repeated.",
+        help="NAME=COLUMN for a column with another name, for example prompt=question; repeatable.",
         show_default=False,
     ),
 ]
 Scale = Annotated[
     str | None,
-    typer.Option(help="Lowest and highest score of the sources, as in 0,10.", show_default=False),
+    typer.Option(
+        help="Minimum and maximum score of the sources, for example 0,10.", show_default=False
+    ),
 ]
 LossName = Annotated[
     str | None,
-    typer.Option("--loss", help="The loss to check for; uni_dpo if left out.", show_default=False),
+    typer.Option("--loss", help="Loss to check for. [default: uni_dpo]", show_default=False),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A model: lengths in tokens, and its first weights.", show_default=False),
+    typer.Option(help="Model for lengths in tokens and initial weights.", show_default=False),
 ]
 MaxLength = Annotated[
-    int | None, typer.Option(help="Most tokens of a row, with --model.", show_default=False)
+    int | None,
+    typer.Option(help="Maximum number of tokens of a row, with --model.", show_default=False),
 ]
 
 
 @data.command("check", epilog="Example: unidpo-mm data check recipe.yaml data.max_length=2048")
-def check(  # noqa: PLR0917, one parameter an option
+def check(  # noqa: PLR0917, one parameter per option
     sources: Sources,
     held_out: Annotated[
         list[str] | None,
-        typer.Option("--eval", help="Held-out data, to look for overlap.", show_default=False),
+        typer.Option("--eval", help="Held-out data, to check for overlap.", show_default=False),
     ] = None,
     images: Images = None,
     format_name: FormatName = None,
@@ -104,19 +106,21 @@ def check(  # noqa: PLR0917, one parameter an option
     model: Model = None,
     max_length: MaxLength = None,
     sample: Annotated[
-        int, typer.Option(help="Rows that the model scores; 0 for none.", min=0)
+        int, typer.Option(help="Number of rows for the initial weights; 0 to skip.", min=0)
     ] = 64,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything here.", show_default=False)
+        Path | None,
+        typer.Option("--json", help="Write all results as JSON to this file.", show_default=False),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with charts here.", show_default=False)
+        Path | None,
+        typer.Option(help="Write an HTML page with charts to this file.", show_default=False),
     ] = None,
 ) -> None:
-    """Read every row and image and report what is wrong, what is odd, and what a run would see.
+    """Read all rows and images, and report problems, warnings and statistics.
 
-    A recipe is examined as train examines it, up to the weights of the model. The exit code is 0
-    if a run could start and 2 if it would refuse to, as for train.
+    A recipe is checked as train checks it, up to the weights of the model. The exit code is 0 if a
+    run could start and 2 if there are problems, as for train.
     """
     from rich.console import Console
 
@@ -124,13 +128,14 @@ def check(  # noqa: PLR0917, one parameter an option
     from ..check.text import print_report
     from ..errors import DataError
 
-    for path, option in ((json_file, "--json"), (html, "--html")):
+    outputs = ((json_file, "--json"), (html, "--html"))
+    for path, option in outputs:
         check_writable(path, option)
     if json_file is not None and json_file == html:
-        raise typer.BadParameter(f"'{html}' is that of --json, too", param_hint="--html")
-    said = _Said(images, format_name, split, subset, columns, scale, loss)
-    files, eval_files, settings = _read(sources, held_out or [], said, as_a_run=True)
-    for path, option in ((json_file, "--json"), (html, "--html")):
+        raise typer.BadParameter(f"'{html}' is also the file of --json", param_hint="--html")
+    source_options = _SourceOptions(images, format_name, split, subset, columns, scale, loss)
+    files, eval_files, settings = _read(sources, held_out or [], source_options, as_a_run=True)
+    for path, option in outputs:
         keep_sources(path, option, [*sources, *(file.path for file in (*files, *eval_files))])
     settings = _with_length(settings, max_length)
     report = check_data(
@@ -144,22 +149,19 @@ def check(  # noqa: PLR0917, one parameter an option
         from ..check.page import page
 
         title = f"Data check: {', '.join(Path(source).name for source in sources)}"
-        text = page(report, title=title)
-        write(html, text, "--html")
+        write(html, page(report, title=title), "--html")
     if report.problems:
         raise DataError(report.problems)
 
 
 @data.command(
-    "preview", epilog="Example: unidpo-mm data preview pairs.jsonl --model org/model --rows 2"
+    "preview", epilog="Example: unidpo-mm data preview pairs.jsonl --model org/model --limit 2"
 )
-def preview(  # noqa: PLR0917, one parameter an option
+def preview(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    model: Annotated[
-        str, typer.Option(help="The model whose tokens are shown.", show_default=False)
-    ],
-    rows: Annotated[int, typer.Option(help="How many rows.", min=1)] = 3,
-    start: Annotated[int, typer.Option(help="The first of them, from 1.", min=1)] = 1,
+    model: Annotated[str, typer.Option(help="Model whose tokens are shown.", show_default=False)],
+    limit: Annotated[int, typer.Option(help="Number of rows.", min=1)] = 3,
+    start: Annotated[int, typer.Option(help="First row, from 1.", min=1)] = 1,
     images: Images = None,
     format_name: FormatName = None,
     split: Split = None,
@@ -167,7 +169,7 @@ def preview(  # noqa: PLR0917, one parameter an option
     columns: Columns = None,
     max_length: MaxLength = None,
 ) -> None:
-    """Show rows as the model will see them, tokens coloured by what they are."""
+    """Show rows as the model sees them, with colors for prompt, images and responses."""
     from rich.console import Console
 
     from ..check.preview import preview as preview_row
@@ -175,98 +177,95 @@ def preview(  # noqa: PLR0917, one parameter an option
     from ..training.config import UniDPOConfig
     from ..training.setup import load_family_and_adapter
 
-    said = _Said(images, format_name, split, subset, columns)
-    files, _, settings = _read(sources, [], said)
-    everything = load_rows(files, score_scale=settings.score_scale)
-    if start > len(everything):
-        there = "is" if len(everything) == 1 else "are"
-        text = f"there {there} {counted(len(everything), 'row')}"
+    source_options = _SourceOptions(images, format_name, split, subset, columns)
+    files, _, settings = _read(sources, [], source_options)
+    all_rows = load_rows(files, score_scale=settings.score_scale)
+    if start > len(all_rows):
+        verb = "is" if len(all_rows) == 1 else "are"
+        text = f"there {verb} only {counted(len(all_rows), 'row')}"
         raise typer.BadParameter(text, param_hint="--start")
-    given = _with_length(settings, max_length).arguments
-    arguments = UniDPOConfig(output_dir="unused", report_to="none", **given)
+    options = _with_length(settings, max_length).arguments
+    arguments = UniDPOConfig(output_dir="unused", report_to="none", **options)
     _, adapter = load_family_and_adapter(model, arguments)
     console = Console()
-    for row in everything[start - 1 : start - 1 + rows]:
+    for row in all_rows[start - 1 : start - 1 + limit]:
         for line in preview_row(row, adapter):
             console.print(line, soft_wrap=True)
         console.print()
 
 
-@data.command("convert", epilog="Example: unidpo-mm data convert pairs.parquet --out pairs.jsonl")
-def convert(  # noqa: PLR0917, one parameter an option
+@data.command(
+    "convert", epilog="Example: unidpo-mm data convert pairs.parquet --output pairs.jsonl"
+)
+def convert(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    out: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],
-    to: Annotated[Layout, typer.Option(help="Our format, or TRL's.")] = Layout.NATIVE,
+    output: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],
+    to: Annotated[Layout, typer.Option(help="Native format, or that of TRL.")] = Layout.NATIVE,
     images: Images = None,
     format_name: FormatName = None,
     split: Split = None,
     subset: Subset = None,
     columns: Columns = None,
     scale: Scale = None,
-    leave_out_refused: Annotated[
+    skip_invalid: Annotated[
         bool,
-        typer.Option(
-            "--leave-out-refused", help="Write the rest where rows are refused, and say which are."
-        ),
+        typer.Option("--skip-invalid", help="Skip and list rows with problems, write the others."),
     ] = False,
 ) -> None:
-    """Write preference data of any format in ours, or in TRL's."""
+    """Convert preference data to the native format or to that of TRL."""
     from ..check.writable import writable_rows
     from ..data.convert import write_rows
     from ..data.load import read_sources
-    from ..data.scores import without_weight
+    from ..data.scores import zero_weight_problems
     from ..errors import DataError, Problem, grouped
 
-    check_writable(out, "--out", make=True)
-    if out.exists():  # it may be one of the sources, named by a folder, recipe or registry
-        text = f"'{out}' is there already: name another file, or remove it first"
-        raise typer.BadParameter(text, param_hint="--out")
-    said = _Said(images, format_name, split, subset, columns, scale)
-    files, _, settings = _read(sources, [], said)
+    check_writable(output, "--output", make=True)
+    if output.exists():  # it may be one of the sources, in a directory, recipe or registry
+        text = f"'{output}' already exists: choose another file or delete it"
+        raise typer.BadParameter(text, param_hint="--output")
+    source_options = _SourceOptions(images, format_name, split, subset, columns, scale)
+    files, _, settings = _read(sources, [], source_options)
     loaded = read_sources(files, score_scale=settings.score_scale)
-    rows, refused, lacking = writable_rows(loaded.rows, settings)
+    rows, refused, missing = writable_rows(loaded.rows, settings)
     problems = [*loaded.problems, *refused]
-    if loaded.not_of_rows or (problems and not leave_out_refused):
-        raise DataError([*problems, *without_weight(loaded.rows)])
-    if leave_out_refused:
-        rows = [row for number, row in enumerate(rows) if number not in lacking]
-        problems += [problem for found in lacking.values() for problem in found]
-        lacking = {}
+    if loaded.source_problems or (problems and not skip_invalid):
+        raise DataError([*problems, *zero_weight_problems(loaded.rows)])
+    if skip_invalid:
+        rows = [row for number, row in enumerate(rows) if number not in missing]
+        problems += [problem for row_problems in missing.values() for problem in row_problems]
+        missing = {}
     if not rows:
-        remedy = "Correct the rows that are refused"
-        raise DataError([*problems, Problem(str(out), "no row is left to write", remedy)])
-    if wrong := without_weight(rows):
-        raise DataError(wrong)
+        remedy = "Fix the rows with problems"
+        raise DataError(
+            [*problems, Problem(str(output), "there are no valid rows to write", remedy)]
+        )
+    if no_weight := zero_weight_problems(rows):
+        raise DataError(no_weight)
     for line, _ in grouped(problems):
-        typer.echo(f"left out: {line}", err=True)
-    for problem in list(lacking.values())[:1]:
-        text = f"a run with the loss '{settings.loss}' refuses {len(lacking):,} of them"
-        typer.echo(f"{text}, which --leave-out-refused skips, for example {problem[0]}", err=True)
-    lines = write_rows(rows, out, to.value)
-    _tell_left_out(loaded, len(loaded.rows) - len(rows))
-    written = f"{counted(lines, 'line')} of {counted(len(rows), 'row')}"
-    typer.echo(f"{out}: {written}, format {to.value}")
+        typer.echo(f"skipped: {line}", err=True)
+    for problem in list(missing.values())[:1]:
+        text = f"a run with the loss '{settings.loss}' would refuse {len(missing):,} of the rows"
+        typer.echo(f"{text}, which --skip-invalid skips, for example {problem[0]}", err=True)
+    lines = write_rows(rows, output, to.value)
+    _print_skipped(loaded, len(loaded.rows) - len(rows))
+    written = f"{counted(lines, 'line')} from {counted(len(rows), 'row')}"
+    typer.echo(f"{output}: {written}, format {to.value}")
 
 
-def _tell_left_out(loaded: "Loaded", more: int) -> None:
-    """Print how many rows were left out, and what the sources' policies did.
-
-    Args:
-        loaded: What was read.
-        more: Rows left out after they were read.
-    """
-    refused = sum(report.refused for report in loaded.reports) + more
-    if refused:
+def _print_skipped(loaded: "Loaded", skipped_later: int) -> None:
+    """Print the reports of sources and the number of skipped rows, with those `skipped_later`."""
+    skipped = sum(report.refused for report in loaded.reports) + skipped_later
+    if skipped:
         records = sum(report.records for report in loaded.reports)
-        typer.echo(f"{refused:,} of {counted(records, 'row')} left out: refused")
+        typer.echo(f"{skipped:,} of {counted(records, 'row')} skipped because of problems")
     for report in loaded.reports:
         for sentence in report.sentences():
             typer.echo(f"source '{report.source}': {sentence}")
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the command line says of the sources."""
+class _SourceOptions:
+    """Options of the command line for the sources."""
 
     images: str | None = None
     format_name: str | None = None
@@ -277,60 +276,62 @@ class _Said:
     loss: str | None = None
 
     @property
-    def options(self) -> list[str]:
-        """The options that were given."""
+    def used(self) -> list[str]:
+        """The names of the options that are set."""
         names = {"format_name": "format", "columns": "column"}
-        given = (field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        return [f"--{names.get(name, name)}" for name in given]
+        fields = (field.name for field in dataclasses.fields(self) if getattr(self, field.name))
+        return [f"--{names.get(name, name)}" for name in fields]
 
 
 def _read(
-    sources: list[str], held_out: list[str], said: _Said, *, as_a_run: bool = False
+    sources: list[str], held_out: list[str], options: _SourceOptions, *, as_a_run: bool = False
 ) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
-    """Return sources and settings of a recipe, or of what the command line says.
+    """Return sources, held-out sources and settings from a recipe or from the command line.
 
     Args:
         sources: Files, or a recipe and overrides of its keys.
         held_out: Held-out files.
-        said: Options.
-        as_a_run: Whether a recipe is examined as a run examines it.
+        options: Options of the command line.
+        as_a_run: Whether a recipe is checked as a run checks it.
     """
     from ..check import CheckSettings
     from ..data.load import SourceFile
     from ..data.scores import ScoreOptions
 
     if not all(source.strip() for source in (*sources, *held_out)):
-        raise typer.BadParameter("a source has no name", param_hint="SOURCE")
+        raise typer.BadParameter("the name of a source is empty", param_hint="SOURCE")
     recipes = [source for source in sources if Path(source).suffix in (".yaml", ".yml")]
     if recipes:
-        options = [*said.options, *(["--eval"] if held_out else [])]
+        conflicts = [*options.used, *(["--eval"] if held_out else [])]
         others = [source for source in sources[1:] if not _is_override(source)]
-        if sources[0] not in recipes or others or options:
-            beside = ", ".join(options) or "other sources"
-            text = f"a recipe lists all of its sources; remove {beside}, or pass the files alone"
+        if sources[0] not in recipes or others or conflicts:
+            text = (
+                f"a recipe cannot be combined with {', '.join(conflicts) or 'other sources'}; use "
+                "the recipe, with overrides if needed, or data files"
+            )
             raise typer.BadParameter(text, param_hint="SOURCE")
-        return _of_recipe(Path(recipes[0]), sources[1:], as_a_run=as_a_run)
+        return _read_recipe(Path(recipes[0]), sources[1:], as_a_run=as_a_run)
     common: dict[str, Any] = {
-        "images": said.images,
-        "format": said.format_name,
-        "split": said.split,
-        "subset": said.subset,
-        "columns": columns_of(said.columns or []),
-        "scores": ScoreOptions(scale=bounds_of(said.scale)),
+        "images": options.images,
+        "format": options.format_name,
+        "split": options.split,
+        "subset": options.subset,
+        "columns": columns_of(options.columns or []),
+        "scores": ScoreOptions(scale=bounds_of(options.scale)),
     }
-    files = [[SourceFile(path=path, **common) for path in some] for some in (sources, held_out)]
-    settings = CheckSettings(loss=said.loss or "uni_dpo", loss_named=said.loss is not None)
+    files = [[SourceFile(path=path, **common) for path in paths] for paths in (sources, held_out)]
+    settings = CheckSettings(loss=options.loss or "uni_dpo", explicit_loss=options.loss is not None)
     return files[0], files[1], settings
 
 
 def _is_override(word: str) -> bool:
-    """Return whether a word after a recipe is meant to be an override, even if it is misspelled."""
+    """Return whether a word after a recipe is intended as an override, even if it is misspelled."""
     if "=" in word:
         return True
     return not Path(word).exists() and Path(word).suffix not in DATA_FILES
 
 
-def _of_recipe(
+def _read_recipe(
     path: Path, overrides: Sequence[str] = (), *, as_a_run: bool = True
 ) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
     from ..check import CheckSettings
@@ -351,15 +352,15 @@ def _of_recipe(
         part_check = functools.partial(part_problems, arguments, lora_settings(recipe))
     section = recipe.data
     files = [
-        [source_file(source, section) for source in some]
-        for some in (section.sources, section.eval_sources)
+        [source_file(source, section) for source in sources]
+        for sources in (section.sources, section.eval_sources)
     ]
     settings = CheckSettings(
         score_scale=section.score_scale,
         loss=recipe.loss.name,
         loss_parameters=recipe.loss.parameters,
         loss_by_source=loss_by_source(recipe),
-        loss_named=True,
+        explicit_loss=True,
         max_skipped_fraction=section.images.max_skipped_fraction,
         processor=recipe.model.name_or_path,
         part_check=part_check,
@@ -383,7 +384,5 @@ def _of_recipe(
 
 
 def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSettings":
-    if max_length is None:
-        return settings
-    arguments = {**settings.arguments, "max_length": max_length}
-    return dataclasses.replace(settings, arguments=arguments)
+    length = {} if max_length is None else {"max_length": max_length}
+    return dataclasses.replace(settings, arguments={**settings.arguments, **length})

@@ -10,23 +10,23 @@ __all__ = ["bounds_of", "columns_of", "plain_report"]
 
 
 def columns_of(pairs: list[str]) -> dict[str, str]:
-    """Return the columns that ``--column prompt=question`` names."""
-    found: dict[str, str] = {}
+    """Return the columns of options such as ``--column prompt=question``, by name."""
+    columns: dict[str, str] = {}
     for pair in pairs:
-        ours, _, theirs = pair.partition("=")
-        if not (ours and theirs):
-            text = f"'{pair}' is no pair of names: write prompt=question"
-        elif ours in found:
-            text = f"'{ours}' is named twice, as {found[ours]} and as {theirs}"
+        name, _, column = pair.partition("=")
+        if not (name and column):
+            text = f"'{pair}': expected NAME=COLUMN, for example prompt=question"
+        elif name in columns:
+            text = f"'{name}' is mapped twice, to {columns[name]} and to {column}"
         else:
-            found[ours] = theirs
+            columns[name] = column
             continue
         raise typer.BadParameter(text, param_hint="--column")
-    return found
+    return columns
 
 
 def bounds_of(scale: str | None) -> tuple[float, float] | None:
-    """Return the ends of ``--scale 0,10``."""
+    """Return the bounds of a scale such as ``--scale 0,10``."""
     if scale is None:
         return None
     try:
@@ -34,22 +34,24 @@ def bounds_of(scale: str | None) -> tuple[float, float] | None:
     except ValueError:
         low = high = 0.0
     if not (low < high and math.isfinite(high - low)):
-        raise typer.BadParameter(f"'{scale}' is no scale: write it as 0,10", param_hint="--scale")
+        raise typer.BadParameter(
+            f"'{scale}': expected LOW,HIGH, for example 0,10", param_hint="--scale"
+        )
     return low, high
 
 
 def plain_report(report: Any) -> dict[str, Any]:
-    """Return a report as JSON knows it: no images, and nothing that is no number."""
-    shown = [dataclasses.replace(one, images=()) for one in report.shown]
-    plain: dict[str, Any] = _finite(dataclasses.asdict(dataclasses.replace(report, shown=shown)))
-    return plain
+    """Return a report as values of JSON, without images and with null for non-finite numbers."""
+    examples = [dataclasses.replace(example, images=()) for example in report.examples]
+    content = dataclasses.asdict(dataclasses.replace(report, examples=examples))
+    return {name: _finite(value) for name, value in content.items()}
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,4 +1,4 @@
-"""Fills micro-batches with whole groups, counted in pairs."""
+"""Fill micro-batches with whole groups, up to a number of pairs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ FILLER = -1
 
 
 class GroupDataset(Dataset[EncodedGroup]):
-    """Rows, encoded when they are asked for; index `FILLER` gives the adapter's filler.
+    """Rows that are encoded on access; index `FILLER` returns the filler of the adapter.
 
     Attributes:
-        epoch: Chooses the order of the samplers over this data set; the trainer sets it.
+        epoch: Epoch, on which the order of samplers depends; set by the trainer.
         reading_log: The rows that data workers are reading.
     """
 
@@ -43,26 +43,27 @@ class GroupDataset(Dataset[EncodedGroup]):
             try:
                 return encode_checked(self.adapter, self.rows[index])
             except UniDPOError as error:
-                return error  # type: ignore[return-value] # the collator hands it on
+                return error  # type: ignore[return-value] # the collator passes it on
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate's loader, on every process."""
+        """Set the epoch; accelerate calls this on every process."""
         self.epoch = epoch
 
 
 class GroupBatchSampler(Sampler[list[int]]):
     """Yields micro-batches of group indices.
 
-    Whole groups fill a micro-batch up to `batch_size` units; a larger group goes alone. How many
-    groups of which size make a batch depends on the sizes alone, so every epoch has the same
-    number of batches; which groups they are is drawn anew each epoch. Batches of fillers make the
-    number a multiple of `multiple_of`, so that every process gets as many.
+    Whole groups fill a micro-batch up to `batch_size` units; a larger group is a micro-batch of its
+    own. The sizes of the groups of each batch depend only on the sizes of all groups, so that every
+    epoch has the same number of batches; the groups of these sizes are drawn again in each epoch.
+    Batches of fillers make the number of batches a multiple of `multiple_of`, so that all processes
+    have the same number.
 
     Args:
-        dataset: Its `epoch` chooses the order.
-        units: Units (pairs or responses) of each group.
-        batch_size: Units in a micro-batch.
-        seed: Chooses the order together with the epoch; None keeps the order of the rows.
+        dataset: Data set whose `epoch` is used.
+        units: Number of units (pairs or responses) of each group.
+        batch_size: Maximum number of units in a micro-batch.
+        seed: Seed of the order, together with the epoch; `None` keeps the order of the rows.
         multiple_of: Number of processes.
     """
 
@@ -103,9 +104,9 @@ class GroupBatchSampler(Sampler[list[int]]):
 
 
 def _pack(sizes: Counter[int], batch_size: int) -> list[list[int]]:
-    """Pack sizes into bins of `batch_size` by first fit decreasing."""
+    """Pack sizes into bins of `batch_size` by first-fit decreasing."""
     bins: list[list[int]] = []
-    open_bins: dict[int, list[int]] = defaultdict(list)  # room left -> numbers of bins
+    open_bins: dict[int, list[int]] = defaultdict(list)  # remaining room -> indices of bins
     for size in sorted(sizes.elements(), reverse=True):
         room = next((room for room in sorted(open_bins) if room >= size and open_bins[room]), None)
         if room is None:

@@ -1,14 +1,14 @@
-"""Pads groups into a batch: the only place that pads, and the place that picks a layout.
+"""Collate groups into a batch: the only place that pads and shifts.
 
-The plain layout writes one row `[prompt | response]` per response, the packed one a row per group,
-the joined one a single row:
+The plain layout has one row `[prompt | response]` per response, the packed one a row per group, the
+joined one a single row:
 
     group 0, response 0      p p p p a a a       p p p p a a a b b       p p p p a a a b b q q c c c
              response 1      p p p p b b .       q q c c c . . . .
     group 1, response 0      q q c c c . .
 
-and the flat list of targets says, for every response token, which hidden state predicts it: the
-one before it in the plain row. This is the only place that shifts.
+The flat list of targets contains, for every response token, the position of the hidden state that
+predicts it, which is the one before it in the plain row.
 """
 
 from collections.abc import Sequence
@@ -33,16 +33,16 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCollator:
-    """Callable form of `collate` for a data loader.
+    """The collate function of a data loader; see `collate`.
 
     Attributes:
-        pad_token_id: Id that fills rows.
-        padding_side: Where rows are filled.
-        layout: One row per answer, one per group, or one in all.
-        images_once: Whether plain rows share the images of their group, see `collate`.
-        keyed: Whether answers and images get keys, for a cache.
-        filler: A group of weight 0 with images, added to batches without images so that every
-            process runs every part of the model; None where there is no need.
+        pad_token_id: Id of padding.
+        padding_side: Side of padding.
+        layout: Layout of the batch.
+        images_once: Whether plain rows share the images of their group.
+        keyed: Whether to add cache keys of responses and images.
+        filler: A group with weight 0 and images that is added to batches without images, so that
+            every process runs every part of the model; `None` if that is not necessary.
     """
 
     pad_token_id: int
@@ -83,22 +83,22 @@ def collate(
     images_once: bool = False,
     keyed: bool = False,
 ) -> GroupBatch:
-    """Return a batch.
+    """Return the batch of groups. Padding side and layout do not change results.
 
     Args:
         groups: At least one group.
-        pad_token_id: Id that fills rows.
-        padding_side: Where rows are filled; it changes no result.
-        layout: One row per answer, one per group, or one in all; it changes no result either.
-        images_once: Whether the tensors of a group's images stand in the batch once, with an
-            order that says where they go, or once for each row. Packed rows have them once.
-        keyed: Whether answers and images get keys, for a cache.
+        pad_token_id: Id of padding.
+        padding_side: Side of padding.
+        layout: One row per response, one per group, or a single one.
+        images_once: Whether plain rows share the images of their group: the batch then contains
+            them once, with their order, and not once per row. Packed rows always do.
+        keyed: Whether to add cache keys of responses and images.
 
     Raises:
-        DataError: If there is nothing to collate.
+        DataError: If there are no groups.
     """
     if not groups:
-        raise DataError(Problem("batch", "there is no group", "Give at least one"))
+        raise DataError(Problem("batch", "there is no group", "Use at least one group"))
     rows = _rows(groups, layout)
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.source for group in groups))
@@ -106,8 +106,8 @@ def collate(
         layout=layout,
         token_inputs=_token_inputs(rows, grid, pad_token_id),
         **_images(groups, rows, once=images_once),
-        segment=grid.lay([row.segment for row in rows], PADDING),
-        row_position=grid.lay([row.row_position for row in rows], 0),
+        segment=grid.place([row.segment for row in rows], PADDING),
+        row_position=grid.place([row.row_position for row in rows], 0),
         **_targets(rows, grid),
         scores=torch.cat([group.scores for group in groups]),
         **_units(groups, sources),
@@ -118,11 +118,11 @@ def collate(
 
 
 def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Return prompts alone as inputs for generation, [B, T] and images, filled on the left.
+    """Return left-padded prompts [B, T] and their images as inputs for generation.
 
     Args:
-        prompts: Groups without answers, at least one.
-        pad_token_id: Id that fills rows.
+        prompts: At least one group without responses.
+        pad_token_id: Id of padding.
     """
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
@@ -131,19 +131,19 @@ def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> di
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt with one of its answers, or with several one after the other, unpadded."""
+    """A prompt followed by one or several of its responses, without padding."""
 
     group: EncodedGroup
     numbers: tuple[int, ...]
-    """Which answers of the group."""
+    """Indices of the responses in the group."""
 
     @property
-    def answers(self) -> list[Tensor]:
+    def responses(self) -> list[Tensor]:
         return [self.group.response_ids[number] for number in self.numbers]
 
     @property
     def ids(self) -> Tensor:
-        return torch.cat([self.group.prompt_ids, *self.answers])
+        return torch.cat([self.group.prompt_ids, *self.responses])
 
     @property
     def extras(self) -> dict[str, Tensor]:
@@ -154,32 +154,32 @@ class _Row:
 
     @property
     def segment(self) -> Tensor:
-        branches = [torch.full_like(ids, 1 + n) for n, ids in enumerate(self.answers)]
+        branches = [torch.full_like(ids, 1 + n) for n, ids in enumerate(self.responses)]
         return torch.cat([torch.zeros_like(self.group.prompt_ids), *branches])
 
     @property
     def row_position(self) -> Tensor:
         first = self.group.prompt_ids.numel()
-        after = [torch.arange(first, first + ids.numel()) for ids in self.answers]
+        after = [torch.arange(first, first + ids.numel()) for ids in self.responses]
         return torch.cat([torch.arange(first), *after])
 
     def predictors(self) -> list[Tensor]:
-        """Return, for each answer, where the hidden states stand that predict its tokens.
+        """Return, for each response, the positions of the hidden states that predict its tokens.
 
-        The last prompt token predicts the first token of every answer, an answer's own tokens the
-        others.
+        The last prompt token predicts the first token of every response; the other tokens are
+        predicted by the ones before them in the response.
         """
         start = self.group.prompt_ids.numel()
         last = torch.tensor([start - 1])
-        found = []
-        for ids in self.answers:
-            found.append(torch.cat([last, torch.arange(start, start + ids.numel() - 1)]))
+        positions = []
+        for ids in self.responses:
+            positions.append(torch.cat([last, torch.arange(start, start + ids.numel() - 1)]))
             start += ids.numel()
-        return found
+        return positions
 
 
 def _rows(groups: Sequence[EncodedGroup], layout: Layout) -> list[_Row]:
-    """Return groups with all their answers, or with one each; the answers keep their order."""
+    """Return the rows of a layout; the responses keep their order."""
     rows = []
     for group in groups:
         numbers = range(len(group.response_ids))
@@ -190,14 +190,14 @@ def _rows(groups: Sequence[EncodedGroup], layout: Layout) -> list[_Row]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where pieces of a batch stand: [B, T], and row and first position of each."""
+    """The shape [B, T] of a batch, and row and first position of each of its pieces."""
 
     shape: tuple[int, int]
-    places: tuple[tuple[int, int], ...]
+    starts: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, lengths: Sequence[int], side: str, *, joined: bool) -> "_Grid":
-        """Return one row for each piece, filled up on one side, or one row for all."""
+        """Return the grid with one row per piece, or with a single row of all pieces."""
         if joined:
             starts = accumulate(lengths[:-1], initial=0)
             return cls((1, sum(lengths)), tuple((0, start) for start in starts))
@@ -205,32 +205,33 @@ class _Grid:
         firsts = [0 if side == "right" else width - length for length in lengths]
         return cls((len(lengths), width), tuple(enumerate(firsts)))
 
-    def lay(self, pieces: Sequence[Tensor], filling: int) -> Tensor:
-        """Return [B, T] with the pieces in their places."""
-        laid = torch.full(self.shape, filling, dtype=pieces[0].dtype)
-        for piece, (row, start) in zip(pieces, self.places, strict=True):
-            laid[row, start : start + piece.numel()] = piece
-        return laid
+    def place(self, pieces: Sequence[Tensor], padding: int) -> Tensor:
+        """Return a tensor [B, T] with the pieces at their positions."""
+        tensor = torch.full(self.shape, padding, dtype=pieces[0].dtype)
+        for piece, (row, start) in zip(pieces, self.starts, strict=True):
+            tensor[row, start : start + piece.numel()] = piece
+        return tensor
 
 
 def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[str, Tensor]:
     inputs = {
-        "input_ids": grid.lay([row.ids for row in rows], pad_token_id),
-        "attention_mask": grid.lay([torch.ones_like(row.ids) for row in rows], 0),
+        "input_ids": grid.place([row.ids for row in rows], pad_token_id),
+        "attention_mask": grid.place([torch.ones_like(row.ids) for row in rows], 0),
     }
     for name in dict.fromkeys(name for row in rows for name in row.extras):
         tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
-        inputs[name] = grid.lay(tensors, 0)
+        inputs[name] = grid.place(tensors, 0)
     return inputs
 
 
 def _keys(groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-    images = [images_key(group) for group in groups]
-    both = list(zip(groups, images, strict=True))
+    keys = [(group, images_key(group)) for group in groups]
     return {
-        "response_keys": tuple(key for group, seen in both for key in response_keys(group, seen)),
+        "response_keys": tuple(
+            key for group, images in keys for key in response_keys(group, images)
+        ),
         "image_digests": tuple(
-            (seen, group.num_images) for group, seen in both if group.num_images
+            (images, group.num_images) for group, images in keys if group.num_images
         ),
     }
 
@@ -249,7 +250,7 @@ def _images(groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool)
 
 
 def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
-    """Stack the image-aligned tensors along their first dimension, never cutting."""
+    """Concatenate the image-aligned tensors along their first dimension."""
     names = dict.fromkeys(name for group in groups for name in group.image_extras)
     return {
         name: _stack_ragged([g.image_extras[name] for g in groups if name in g.image_extras])
@@ -258,36 +259,36 @@ def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
 
 
 def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate along the first dimension, filling the others up with zeros."""
+    """Concatenate along the first dimension; pad the others with zeros."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
 
-    def filled(tensor: Tensor) -> Tensor:
+    def padded(tensor: Tensor) -> Tensor:
         missing = [full - size for full, size in zip(shape, tensor.shape[1:], strict=True)]
         return F.pad(tensor, [n for size in reversed(missing) for n in (0, size)])
 
-    return torch.cat([filled(tensor) for tensor in tensors])
+    return torch.cat([padded(tensor) for tensor in tensors])
 
 
 def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
-    """Return the flat list (row, position) -> target id -> response, and the lengths."""
-    row, position, answers = [], [], []
-    for one, (number, start) in zip(rows, grid.places, strict=True):
-        for predictors, ids in zip(one.predictors(), one.answers, strict=True):
+    """Return row, position, id and response of each target, and the lengths of the responses."""
+    row, position, responses = [], [], []
+    for batch_row, (number, start) in zip(rows, grid.starts, strict=True):
+        for predictors, ids in zip(batch_row.predictors(), batch_row.responses, strict=True):
             row.append(torch.full((ids.numel(),), number))
             position.append(start + predictors)
-            answers.append(ids)
-    lengths = torch.tensor([ids.numel() for ids in answers])
+            responses.append(ids)
+    lengths = torch.tensor([ids.numel() for ids in responses])
     return {
         "row": torch.cat(row),
         "position": torch.cat(position),
-        "response": torch.arange(len(answers)).repeat_interleave(lengths),
-        "target_ids": torch.cat(answers),
+        "response": torch.arange(len(responses)).repeat_interleave(lengths),
+        "target_ids": torch.cat(responses),
         "lengths": lengths,
     }
 
 
 def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, Any]:
-    """Return pairs and targets as indices into the responses of the batch."""
+    """Return pairs and targets, as indices into the responses of the batch, with their weights."""
     pairs, targets, first = [], [], 0
     for group in groups:
         pairs += [(group, first + p.chosen, first + p.rejected, p.weight) for p in group.pairs]

@@ -1,4 +1,4 @@
-"""Writes rows in our native format, or in TRL's, with their images beside them."""
+"""Write rows in the native format or in TRL's, with their images beside them."""
 
 import itertools
 import json
@@ -14,33 +14,33 @@ from .scores import ScoreOptions
 __all__ = ["native", "trl", "write_rows"]
 
 NO_PAIR = (
-    "Write it as native, or leave such rows out: convert a recipe whose source says "
+    "Use the native format, or skip such rows: convert a recipe whose source sets "
     "scores: {ties: drop}"
 )
 
 EncodeImage = Callable[[ImageRef], str]
-"""Writes an image where it has to be written, and returns what names it in a record."""
+"""Writes an image if necessary, and returns its path for a record."""
 
 
 def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["native", "trl"]) -> int:
-    """Write rows as JSON lines and returns how many lines there are.
+    """Write rows as JSON lines; return the number of lines.
 
-    Images in files stay where they are; those in the data and those of URLs are written into a
-    folder beside the lines, each once.
+    Records refer to image files by path. Images from memory or URLs are written to a directory
+    beside the file, each once.
 
     Args:
-        rows: What to write.
-        path: A `.jsonl` file; its folder is where relative image paths start.
-        layout: ``native`` keeps every answer and score; ``trl`` has a line for each pair.
+        rows: The rows.
+        path: A `.jsonl` file; relative image paths start from its directory.
+        layout: ``native`` keeps all responses and scores; ``trl`` has one line per pair.
 
     Raises:
-        DataError: If the path is no `.jsonl` file, or a row has no pair for TRL.
+        DataError: If the path does not end in `.jsonl`, or a row has no pair for TRL.
     """
     if path.suffix != ".jsonl":
-        problem = f"'{path.name}' is to be written"
-        raise DataError(Problem(str(path), problem, "Give a path that ends in .jsonl"))
+        problem = f"'{path.name}' does not end in .jsonl"
+        raise DataError(Problem(str(path), problem, "Use a path that ends in .jsonl"))
     problems = [
-        Problem(row.where, "the row holds no pair", NO_PAIR)
+        Problem(row.where, "the row has no pair", NO_PAIR)
         for row in rows
         if layout == "trl" and not row.pairs
     ]
@@ -54,7 +54,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
         for row in rows:
             for record in [native(row, image)] if layout == "native" else trl(row, image):
                 while record["id"] != row.id and record["id"] in ids:
-                    record["id"] += "'"  # of a pair: a row of that name is there
+                    record["id"] += "'"  # the id of a pair equals that of a row
                 ids.add(record["id"])
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 lines += 1
@@ -62,20 +62,20 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
 
 
 def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
-    """Return a row as a record of the format `ranked`; reading it gives the same row."""
-    responses = [{"text": one.text, "score": one.score} for one in row.responses]
-    made = {Pair(*pair) for pair in ScoreOptions().pairing(row.responses)}
-    unscored = len(responses) > 1 and any(one["score"] is None for one in responses)
-    given = unscored or made != set(row.pairs)  # else reading makes the same
+    """Return a row as a record of the format `ranked`; reading it returns the same row."""
+    responses = [{"text": response.text, "score": response.score} for response in row.responses]
+    default_pairs = {Pair(*pair) for pair in ScoreOptions().pairing(row.responses)}
+    unscored = len(responses) > 1 and any(r.score is None for r in row.responses)
+    needs_pairs = unscored or default_pairs != set(row.pairs)
     record = {
         "id": row.id,
         "domain": row.domain,
         "prompt": _prompt(row),
         "images": [encode_image(image) for image in row.images],
         "responses": responses,
-        "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if given else None,
+        "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if needs_pairs else None,
         "tools": json.loads(row.tools) if row.tools else None,
-        "chat_template_kwargs": _variables(row),
+        "chat_template_kwargs": _template_kwargs(row),
     }
     return {
         name: value
@@ -87,7 +87,7 @@ def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
 def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any]]:
     """Yield a record of TRL's preference format for each pair of a row.
 
-    Plain text stays plain; with images the prompt is a conversation, as TRL asks for it.
+    Plain prompts stay plain, unless the row has images, for which TRL requires conversations.
     """
     plain = row.raw and not row.images
     for number, pair in enumerate(row.pairs):
@@ -95,34 +95,32 @@ def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any
         record = {
             "id": row.id if len(row.pairs) == 1 else f"{row.id}-{number}",
             "domain": row.domain,
-            "prompt": _prompt(row) if plain else [_turn(one) for one in row.messages],
-            "chosen": chosen.text if plain else [_answer(chosen.text)],
-            "rejected": rejected.text if plain else [_answer(rejected.text)],
+            "prompt": _prompt(row) if plain else [_turn(message) for message in row.messages],
+            "chosen": chosen.text if plain else [_response(chosen.text)],
+            "rejected": rejected.text if plain else [_response(rejected.text)],
             "images": [encode_image(image) for image in row.images],
             "score_chosen": chosen.score,
             "score_rejected": rejected.score,
             "weight": None if pair.weight == 1.0 else pair.weight,
             "tools": json.loads(row.tools) if row.tools else None,
-            "chat_template_kwargs": json.loads(row.template_kwargs)
-            if row.template_kwargs
-            else None,
+            "chat_template_kwargs": _template_kwargs(row),
         }
         yield {name: value for name, value in record.items() if value not in (None, [])}
 
 
-def _variables(row: PreferenceRow) -> Any:
+def _template_kwargs(row: PreferenceRow) -> Any:
     return json.loads(row.template_kwargs) if row.template_kwargs else None
 
 
 def _prompt(row: PreferenceRow) -> Any:
-    """Return a prompt as the string that it was, or as messages."""
+    """Return a prompt as messages, or as a string if it was one."""
     if not row.raw:
         return [_turn(message) for message in row.messages]
     (message,) = row.messages
-    in_front = list(itertools.takewhile(lambda part: isinstance(part, ImageSlot), message.parts))
-    rest = message.parts[len(in_front) :]
-    # the line break after a placeholder in front belongs to it and is not read
-    return "<image>\n" * len(in_front) + "".join(
+    leading = list(itertools.takewhile(lambda part: isinstance(part, ImageSlot), message.parts))
+    rest = message.parts[len(leading) :]
+    # the line break after leading placeholders is dropped when the string is read
+    return "<image>\n" * len(leading) + "".join(
         "<image>" if isinstance(part, ImageSlot) else part for part in rest
     )
 
@@ -136,12 +134,12 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": parts, **extras}
 
 
-def _answer(text: str) -> dict[str, Any]:
+def _response(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
 class _Images:
-    """Names images relative to a file of records, and writes those that are in no file."""
+    """Returns paths of images relative to a file of records; writes images that have no file."""
 
     def __init__(self, records: Path) -> None:
         self.folder = records.parent.absolute()
@@ -153,13 +151,8 @@ class _Images:
             inside = path.is_relative_to(self.folder)
             return (path.relative_to(self.folder) if inside else path).as_posix()
         if isinstance(image, UrlImage):
-            return self._downloaded(image).relative_to(self.folder).as_posix()
+            image = MemoryImage(image.content(), image.where, image.max_pixels)
         return self._written(image).relative_to(self.folder).as_posix()
-
-    def _downloaded(self, image: UrlImage) -> Path:
-        """Write an image of the web beside the records, which then need no network."""
-        content = image.content()
-        return self._written(MemoryImage(content, image.where, image.max_pixels))
 
     def _written(self, image: ImageRef) -> Path:
         self.inside.mkdir(exist_ok=True)
@@ -176,7 +169,7 @@ class _Images:
 
 
 def _suffix(content: bytes) -> str:
-    """Return the usual ending of an encoded image's file."""
+    """Return the file suffix of an encoded image."""
     import io
 
     from PIL import Image
@@ -184,5 +177,5 @@ def _suffix(content: bytes) -> str:
     try:
         kind = Image.open(io.BytesIO(content)).format or ""
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ".bin"  # it is broken, and stays what it is
+        return ".bin"  # broken images are written unchanged
     return {"JPEG": ".jpg"}.get(kind, f".{kind.lower()}")

@@ -1,14 +1,23 @@
-"""Decodes images into upright RGB, and says why one cannot be decoded."""
+"""Decode images into upright RGB."""
 
 from typing import Any
 
 from ..errors import ImageError, Problem
 
-__all__ = ["decoded", "decoding_error"]
+__all__ = ["MAX_PIXELS", "decode", "decoding_error"]
+
+MAX_PIXELS = 89_478_485
+"""Default maximum number of pixels of an image, above which Pillow warns; 256 MB decoded."""
 
 
-def decoded(source: Any, where: str, name: str, max_pixels: int) -> Any:
-    """Return a file, a stream or a `PIL.Image.Image` as an upright RGB image of its own."""
+def decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
+    """Return a new upright RGB image from a file, a stream or a `PIL.Image.Image`.
+
+    `where` and `name` are for messages.
+
+    Raises:
+        ImageError: If it cannot be decoded or has more than `max_pixels` pixels.
+    """
     from PIL import Image
 
     try:
@@ -20,16 +29,16 @@ def decoded(source: Any, where: str, name: str, max_pixels: int) -> Any:
             return _upright_rgb(image)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:  # so large that Pillow does not even open it
+    except Image.DecompressionBombError as error:  # Pillow has a higher limit of its own
         text = f"the image '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
         raise ImageError(Problem(where, text, "Scale it down")) from error
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders raise errors of many kinds
         text = f"the image '{name}' cannot be read ({decoding_error(error)})"
         raise ImageError(Problem(where, text, "Replace the image")) from error
 
 
 def decoding_error(error: Exception) -> str:
-    """Return why an image cannot be decoded, without the addresses of Pillow's objects."""
+    """Return the reason why an image cannot be decoded, without memory addresses."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -37,18 +46,18 @@ def decoding_error(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _refuse_large(image: Any, where: str, name: str, most: int) -> None:
+def _refuse_large(image: Any, where: str, name: str, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > most:
-        text = f"the image '{name}' has {width} x {height} pixels and the limit is {most:,}"
-        remedy = "Scale it down, or raise data.images.max_pixels"
+    if width * height > max_pixels:
+        text = f"the image '{name}' has {width} x {height} pixels and the limit is {max_pixels:,}"
+        remedy = "Scale it down, or increase data.images.max_pixels"
         raise ImageError(Problem(where, text, remedy))
 
 
 def _upright_rgb(image: Any) -> Any:
-    """Return the first frame, turned as its EXIF says, in 8 bits a channel.
+    """Return the first frame, rotated according to EXIF, with 8 bits per channel.
 
-    Transparency is dropped as the processors of transformers drop it.
+    Transparency is dropped, as in the processors of transformers.
     """
     from PIL import ImageOps
 
@@ -56,17 +65,17 @@ def _upright_rgb(image: Any) -> Any:
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _eight_bits(upright)
     if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # Pillow asks for it before the colours are read
+        upright = upright.convert("RGBA")  # otherwise Pillow warns
     return upright.convert("RGB")
 
 
 def _eight_bits(image: Any) -> Any:
-    """Return an image of 16 bits in 8: as it is, Pillow would clip it to white."""
+    """Scale a 16-bit image to 8 bits, because Pillow would clip it to white."""
     import numpy
 
     scaled = image.convert("F")
     if not numpy.isfinite(numpy.asarray(scaled)).all():
-        raise ValueError("some of its pixels are no numbers")
+        raise ValueError("some of its pixels are not finite")
     highest = 65535 if image.mode.startswith("I") else max(scaled.getextrema()[1], 1e-12)
     if image.mode == "I" and scaled.getextrema()[1] <= 255:
         highest = 255

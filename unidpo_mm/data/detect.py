@@ -1,4 +1,4 @@
-"""Finds the format of a record by its columns, or says which ones come near."""
+"""Detect the format of a record from its columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from ..errors import DataError, Problem
 from ..plugins import FORMATS, load, plugin_names
 from .formats import Format
 
-__all__ = ["format_named", "format_of", "formats"]
+__all__ = ["detect_format", "format_named", "formats"]
 
 NEAREST = 3
-"""Formats that a message names with what they need."""
+"""Number of formats that a message lists with their columns."""
 
 
 def formats() -> dict[str, Format]:
@@ -28,60 +28,57 @@ def format_named(name: str, where: str) -> Format:
     return data_format
 
 
-def format_of(record: Mapping[str, Any], where: str, named: Format | None = None) -> Format:
-    """Return the format that a record is read by: the one named, or the one that it fits.
+def detect_format(record: Mapping[str, Any], where: str, required: Format | None = None) -> Format:
+    """Return the format of a record: the one that its source requires, or a detected one.
 
     Raises:
-        DataError: If it lacks columns; names the columns found, the nearest formats, and what to
-            do.
+        DataError: If columns are missing; lists the columns and the nearest formats.
     """
     columns = {name for name, value in record.items() if value is not None}
-    if named is not None:
-        if named.required <= columns:
-            return named
-        raise DataError(_lacking(columns, named, where))
-    fitting = [one for one in formats().values() if one.required <= columns]
-    fitting = [one for one in fitting if one.matches(record)]
+    if required is not None:
+        if required.required <= columns:
+            return required
+        raise DataError(_missing_problem(columns, required, where))
+    fitting = [f for f in formats().values() if f.required <= columns and f.matches(record)]
     if fitting:
-        return max(fitting, key=lambda one: (len(one.known & columns), len(one.required)))
+        return max(fitting, key=lambda f: (len(f.columns & columns), len(f.required)))
     if {"completion", "label"} <= columns:
-        problem = "single answers labelled good or bad (the layout of KTO) are not understood yet"
-        remedy = "Give pairs: prompt, chosen and rejected"
+        problem = "single responses with labels (as for KTO) are not supported yet"
+        remedy = "Use pairs: prompt, chosen and rejected"
         raise DataError(Problem(f"{where}, field 'label'", problem, remedy))
-    raise DataError(_unknown(columns, where))
+    raise DataError(_unknown_problem(columns, where))
 
 
-def _lacking(columns: set[str], named: Format, where: str) -> Problem:
-    missing = sorted(named.required - columns)
+def _missing_problem(columns: set[str], required: Format, where: str) -> Problem:
+    missing = sorted(required.required - columns)
     field = f", field '{missing[0]}'" if len(missing) == 1 else ""
     return Problem(
         f"{where}{field}",
-        f"{', '.join(missing)} is missing for the format '{named.name}'; "
-        f"found {', '.join(sorted(columns)) or 'no column'}",
-        "Name the columns in the source's 'columns', or leave 'format' out to have it found",
+        f"{', '.join(missing)} is missing for the format '{required.name}'; "
+        f"the columns are {', '.join(sorted(columns)) or '(none)'}",
+        "Map the columns in the source's 'columns', or remove 'format' to detect it",
     )
 
 
-def _unknown(columns: set[str], where: str) -> Problem:
-    known = sorted(formats().values(), key=lambda one: _distance(one, columns))
-    nearest = known[:NEAREST]
+def _unknown_problem(columns: set[str], where: str) -> Problem:
+    nearest = sorted(formats().values(), key=lambda f: _distance(f, columns))[:NEAREST]
     missing = sorted(nearest[0].required - columns)
     field = f", field '{missing[0]}'" if len(missing) == 1 else ""
-    needs = "; ".join(f"{one.name}: {', '.join(sorted(one.required))}" for one in nearest)
+    needs = "; ".join(f"{f.name}: {', '.join(sorted(f.required))}" for f in nearest)
     first = (
         f"{', '.join(missing)} is missing for '{nearest[0].name}'"
         if missing
-        else (f"it is no '{nearest[0].name}' either by what stands in them")
+        else f"their values do not fit '{nearest[0].name}'"
     )
     return Problem(
         f"{where}{field}",
         f"the columns {', '.join(sorted(columns)) or '(none)'} fit no format; {first}",
-        f"The nearest formats need ({needs}). Say which column is which in the source's 'columns', "
-        "such as columns: {prompt: question}, or name the format in 'format' "
-        "(unidpo-mm list formats)",
+        f"The nearest formats need ({needs}). Map the columns in the source's 'columns', such as "
+        "columns: {prompt: question}, or set 'format' (unidpo-mm list formats)",
     )
 
 
-def _distance(one: Format, columns: set[str]) -> tuple[float, int]:
-    """Order formats by the share of their columns that is there, then by how many they need."""
-    return -len(one.required & columns) / len(one.required), len(one.required)
+def _distance(format_: Format, columns: set[str]) -> tuple[float, int]:
+    """Return a key that sorts formats by the share of their columns that exist, then by number."""
+    required = format_.required
+    return -len(required & columns) / len(required), len(required)

@@ -1,6 +1,7 @@
-"""Reads the records of one file of JSON, JSONL, Parquet or Arrow; a broken line does not end it.
+"""Read the records of a JSON, JSONL, Parquet or Arrow file.
 
-A reader yields (file, row number from 1, record), or a `Problem` in place of the record.
+A reader yields (file, row number from 1, record). For an invalid line, it yields a `Problem`
+instead of the record and continues.
 """
 
 import gzip
@@ -19,43 +20,43 @@ Record = tuple[str, int, Any]
 
 
 class ArrowRecord(dict[str, Any]):
-    """A record of Arrow, in which a key of null may not be in the source.
+    """A record of Arrow, in which null may stand for a key that the source does not have.
 
-    All records of an Arrow column have the same keys; those that a record lacks are null.
+    All records of an Arrow column have the same keys; the missing ones are null.
     """
 
 
 UNREADABLE = (OSError, EOFError, zlib.error)
-"""What is raised where bytes cannot be read, or packed ones are cut or broken."""
+"""Errors of files that cannot be read or decompressed."""
 
 MAX_LINE_BYTES = 1 << 27
-"""Longest line of a JSONL file, 128 MiB: a row with tens of images inside it is shorter."""
+"""Maximum length of a line of a JSONL file, 128 MiB; rows with tens of images are shorter."""
 MAX_JSON_BYTES = 4_000_000_000
-"""Largest JSON file, unpacked: it is read as a whole and takes several times its size in memory."""
+"""Maximum uncompressed size of a JSON file, which takes several times its size in memory."""
 MAX_RATIO = 200
-"""How many times its size a `.json.gz` may unpack to, beyond `FREE_BYTES`; text packs 20 times."""
+"""Maximum compression ratio of a `.json.gz` above `FREE_BYTES`; that of text is about 20."""
 FREE_BYTES = 256_000_000
-"""What any `.json.gz` may unpack to."""
+"""Uncompressed size up to which the compression ratio of a `.json.gz` is not checked."""
 BATCH = 1024
-"""Rows of a Parquet or Arrow file that are in memory at once."""
+"""Rows of a Parquet or Arrow file that are decoded at once."""
 
 
 def read_file(path: Path) -> Iterator[Record]:
     """Return the records of a file.
 
     Raises:
-        DataError: At once if it is of no known kind, while reading if the rest cannot be read.
+        DataError: Immediately if the kind of file is not supported, while reading if it cannot be
+            read any further.
     """
     kind = kind_of(path)
     if kind not in READERS:
-        problem = f"'{kind}' is no format of data files"
-        known = ", ".join(READERS)
-        raise DataError(Problem(str(path), problem, f"Give a file of {known}"))
+        problem = f"'{kind}' files are not supported"
+        raise DataError(Problem(str(path), problem, f"Use one of {', '.join(READERS)}"))
     return READERS[kind](path)
 
 
 def kind_of(path: Path) -> str:
-    """Return the ending of a file's name, with what it was before it was compressed."""
+    """Return the suffix of a file, such as ``.json`` or ``.json.gz``."""
     suffixes = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
     return "".join(suffixes).lower()
 
@@ -72,7 +73,7 @@ def _jsonl(path: Path) -> Iterator[Record]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(Problem(str(path), f"the file cannot be read ({error})", "Repair the file"))
+    return DataError(Problem(str(path), f"the file cannot be read ({error})", "Replace the file"))
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -90,47 +91,47 @@ def _lines(path: Path) -> Iterator[Record]:
             try:
                 yield str(path), number, _parsed(line)
             except UnicodeDecodeError as error:
-                text = f"the line is no UTF-8 ({error.reason} at byte {error.start})"
+                text = f"the line is not valid UTF-8 ({error.reason} at byte {error.start})"
                 problem = Problem(f"{path} row {number}", text, "Write the file as UTF-8")
                 yield str(path), number, problem
             except (ValueError, RecursionError) as error:
-                text = f"the line is no JSON ({_why(error)})"
-                remedy = "Write one JSON object a line"
+                text = f"the line is not valid JSON ({_reason(error)})"
+                remedy = "Write one JSON object per line"
                 yield str(path), number, Problem(f"{path} row {number}", text, remedy)
 
 
 def _json(path: Path) -> Iterator[Record]:
     try:
         with _opened(path) as file:
-            content = _parsed(_whole(file, path))
+            content = _parsed(_read_limited(file, path))
     except UnicodeDecodeError as error:
-        problem = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
+        problem = f"the file is not valid UTF-8 ({error.reason} at byte {error.start})"
         raise DataError(Problem(str(path), problem, "Write the file as UTF-8")) from error
     except (ValueError, RecursionError) as error:
-        problem = f"the file is no JSON ({_why(error)})"
-        remedy = "Write a list of objects, or one object a line in a .jsonl file"
+        problem = f"the file is not valid JSON ({_reason(error)})"
+        remedy = "Write a list of objects, or one object per line in a .jsonl file"
         raise DataError(Problem(str(path), problem, remedy)) from error
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, list):
-        problem = f"the file holds {type(content).__name__}"
+        problem = f"the file contains {type(content).__name__}, not a list"
         raise DataError(Problem(str(path), problem, "Write a list of objects"))
     for number, record in enumerate(content, start=1):
         yield str(path), number, record
 
 
-def _whole(file: BinaryIO, path: Path) -> bytes:
+def _read_limited(file: BinaryIO, path: Path) -> bytes:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: If it is too large to be read as a whole.
+        DataError: If it is too large.
     """
     limit = MAX_JSON_BYTES
     if path.suffix == ".gz":
         limit = min(limit, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
     content = file.read(limit + 1)
     if len(content) > limit:
-        problem = f"the file holds more than {limit // 1_000_000:,} MB of JSON"
+        problem = f"the file contains more than {limit // 1_000_000:,} MB of JSON"
         if path.suffix == ".gz":
             problem += f" in {path.stat().st_size / 1e6:,.1f} MB"
         raise DataError(Problem(str(path), problem, "Write one object per line in a .jsonl file"))
@@ -138,20 +139,20 @@ def _whole(file: BinaryIO, path: Path) -> bytes:
 
 
 def _parsed(content: bytes) -> Any:
-    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_each_once)
+    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON, of which no key may stand twice: one value would be lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; refuse duplicate keys, of which one value would be lost."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{twice}' stands twice in an object")
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key '{duplicate}' in an object")
+    return unique
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     return str(error)
@@ -162,10 +163,12 @@ def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        yield from _of_batches(pq.ParquetFile(path).iter_batches(BATCH), path)
+        yield from _batch_records(pq.ParquetFile(path).iter_batches(BATCH), path)
     except (pa.ArrowException, OSError) as error:
         remedy = "Write the file again"
-        raise DataError(Problem(str(path), f"no Parquet file ({error})", remedy)) from error
+        raise DataError(
+            Problem(str(path), f"not a valid Parquet file ({error})", remedy)
+        ) from error
 
 
 def _arrow(path: Path) -> Iterator[Record]:
@@ -175,23 +178,23 @@ def _arrow(path: Path) -> Iterator[Record]:
         with pa.memory_map(str(path)) as file:
             try:
                 batches: Iterable[Any] = pa.ipc.open_stream(file)
-            except pa.ArrowInvalid:  # the other of the two kinds of Arrow files
-                found = pa.ipc.open_file(file)
-                batches = map(found.get_batch, range(found.num_record_batches))
-            yield from _of_batches(batches, path)
+            except pa.ArrowInvalid:  # the other kind of Arrow file
+                reader = pa.ipc.open_file(file)
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            yield from _batch_records(batches, path)
     except (pa.ArrowException, OSError) as error:
         remedy = "Write the file again"
-        raise DataError(Problem(str(path), f"no Arrow file ({error})", remedy)) from error
+        raise DataError(Problem(str(path), f"not a valid Arrow file ({error})", remedy)) from error
 
 
-def _of_batches(batches: Iterable[Any], path: Path) -> Iterator[Record]:
+def _batch_records(batches: Iterable[Any], path: Path) -> Iterator[Record]:
     number = 0
     for batch in batches:
         names = batch.schema.names
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            problem = f"the column '{twice[0]}' is there twice"
-            raise DataError(Problem(str(path), problem, "Give each column its own name"))
+        duplicates = [name for name in names if names.count(name) > 1]
+        if duplicates:
+            problem = f"duplicate column '{duplicates[0]}'"
+            raise DataError(Problem(str(path), problem, "Rename one of the columns"))
         try:
             records = batch.to_pylist()
         except (ValueError, OverflowError) as error:

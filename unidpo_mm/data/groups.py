@@ -1,8 +1,8 @@
-"""Joins rows that share their prompt and images, so that both are run once for all their answers.
+"""Join rows that share prompt and images, so that both are computed once for all their responses.
 
-Joining moves pairs between micro-batches and changes no pair: the loss of an optimizer step is the
-mean over its pairs whatever the grouping. Where rows are shuffled one by one, as TRL does, pairs of
-one prompt land in different steps; joined, they stand in the same one.
+Joining moves pairs between micro-batches and does not change them: the loss of an optimizer step is
+the mean over its pairs, however they are grouped. If rows are shuffled separately, as in TRL, the
+pairs of a prompt end up in different steps; in a joined row, they are in the same step.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from collections.abc import Callable, Hashable, Sequence
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["group_by_prompt", "join_answers", "prompt_key", "weight_by_group"]
+__all__ = ["group_by_prompt", "join_single_responses", "prompt_key", "weight_by_group"]
 
-NAMED = 3
-"""Rows that a joined row names in messages; the rest are counted."""
+MAX_NAMES = 3
+"""Number of rows in the name of a joined row; the others are counted."""
 
 
 def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> list[PreferenceRow]:
-    """Return the rows with those joined that share source, domain, prompt and images.
+    """Join rows that share source, domain, prompt and images.
 
     Args:
-        rows: Rows with pairs; a row without pairs stays as it is.
-        max_pairs: Rows are joined up to so many pairs, so that no group outgrows a micro-batch.
+        rows: The rows; those without pairs are not joined.
+        max_pairs: The maximum number of pairs of a joined row, so that it fits into a micro-batch.
     """
     joined: list[list[PreferenceRow]] = []
     open_group: dict[Hashable, list[PreferenceRow]] = {}
@@ -41,28 +41,30 @@ def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> list[Pr
     return [group[0] if len(group) == 1 else _join(group) for group in joined]
 
 
-def join_answers(
+def join_single_responses(
     rows: Sequence[PreferenceRow],
     pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]],
     problems: list[Problem],
 ) -> list[PreferenceRow]:
-    """Return one row a prompt, of rows that hold one of its answers each, with its pairs.
+    """Join rows with one response each into one row per prompt, and form its pairs.
 
     Args:
-        rows: Rows of one answer.
-        pairing: Makes pairs (chosen, rejected) of scored answers.
-        problems: What is wrong with a joined row is added to it.
+        rows: Rows with one response.
+        pairing: Returns pairs (chosen, rejected) of scored responses.
+        problems: Receives the problems of joined rows.
     """
     by_prompt: dict[Hashable, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
         try:
             by_prompt[_key(row)].append(row)
-        except DataError as error:  # of an image that had to be fetched
+        except DataError as error:  # an image could not be downloaded
             problems.extend(error.problems)
     joined = []
     for group in by_prompt.values():
         row = group[0] if len(group) == 1 else _join(group)
-        pairs = tuple(Pair(*pair) for pair in pairing(row.responses))
+        row_ids = {single.responses[0]: single.id for single in reversed(group)}
+        ids = [row_ids[response] for response in row.responses]
+        pairs = tuple(Pair(n, m, row_id=f"{ids[n]} + {ids[m]}") for n, m in pairing(row.responses))
         try:
             joined.append(dataclasses.replace(row, pairs=pairs))
         except DataError as error:
@@ -71,10 +73,7 @@ def join_answers(
 
 
 def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
-    """Return the rows with the weights of each row's pairs divided by their number.
-
-    Every prompt then counts alike, however many pairs its answers make.
-    """
+    """Divide the weights of each row's pairs by their number, to weight all prompts equally."""
     return [
         dataclasses.replace(
             row,
@@ -87,7 +86,7 @@ def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
 
 
 def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
-    """Return what is equal for rows that ask the model the same: the one definition of a prompt.
+    """Return a key that is equal for rows with the same prompt: the only definition of a prompt.
 
     Args:
         row: The row.
@@ -103,7 +102,7 @@ def _key(row: PreferenceRow) -> Hashable:
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
-    """Return one row with the answers of all, each once, and the pairs of all."""
+    """Return a row with the distinct responses and the pairs of all rows."""
     numbers: dict[tuple[str, float | None], int] = {}
     responses: list[Response] = []
     pairs = []
@@ -112,17 +111,20 @@ def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
             if (response.text, response.score) not in numbers:
                 numbers[response.text, response.score] = len(responses)
                 responses.append(dataclasses.replace(response, field=""))
-        own = [numbers[response.text, response.score] for response in row.responses]
-        pairs += [Pair(own[pair.chosen], own[pair.rejected], pair.weight) for pair in row.pairs]
+        joined = [numbers[response.text, response.score] for response in row.responses]
+        pairs += [
+            Pair(joined[p.chosen], joined[p.rejected], p.weight, p.row_id or row.id)
+            for p in row.pairs
+        ]
     return dataclasses.replace(
         rows[0],
-        id=_named([row.id for row in rows]),
-        where=_named([row.where for row in rows]),
+        id=_joined_name([row.id for row in rows]),
+        where=_joined_name([row.where for row in rows]),
         responses=tuple(responses),
         pairs=tuple(pairs),
     )
 
 
-def _named(names: Sequence[str]) -> str:
-    rest = len(names) - NAMED
-    return " + ".join(names[:NAMED]) + (f" + {rest} more" if rest > 0 else "")
+def _joined_name(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return " + ".join(names[:MAX_NAMES]) + (f" + {rest} more" if rest > 0 else "")

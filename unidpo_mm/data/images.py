@@ -1,4 +1,4 @@
-"""Images that are opened where they are needed, from paths, bytes, addresses or memory."""
+"""Images of rows, opened when they are used: from files, memory or URLs."""
 
 import base64
 import binascii
@@ -15,12 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import ImageError, Problem
 from ..records import ImageRef, PreferenceRow
-from .decoding import decoded
+from .decoding import MAX_PIXELS, decode
+from .download import PrivateAddressError, download
+from .invalid_value import InvalidValue, brief
 from .pixels import image_of_pixels, is_pixels
-from .wrong import WrongValue, brief
 
 __all__ = [
-    "MAX_PIXELS",
     "FileImage",
     "ImageKeys",
     "ImageRules",
@@ -28,62 +28,59 @@ __all__ = [
     "UrlImage",
     "identity",
     "image_refs",
-    "is_no_image",
+    "is_missing",
     "unreadable_key",
 ]
 
-MAX_PIXELS = 89_478_485
-"""Most pixels of an image unless the user says otherwise: what Pillow warns at, 256 MB decoded."""
-
 BASE64 = re.compile(r"\s*[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
-"""A string that is an image and no path, where it is long or begins as images do."""
-BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
-"""Of PNG, JPEG, GIF, WebP, BMP, both kinds of TIFF, and AVIF in base64."""
-SHOWN_NAME = 300
-"""Characters of a path that a message shows."""
+"""A string that is an image and not a path, if it is long or has one of the beginnings below."""
+BASE64_PREFIXES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
+"""Of PNG, JPEG, GIF, WebP, BMP, both kinds of TIFF, and AVIF."""
+MAX_SHOWN_NAME = 300
+"""The maximum number of characters of a path in a message."""
 ORIENTATION = 0x0112
-"""The EXIF tag that says how an image is turned."""
+"""The EXIF tag of the orientation."""
 MAX_NESTED = 1
-"""Lists inside the list of images that are flattened: ``[[image]]``."""
+"""Levels of lists inside the list of images that are flattened: ``[[image]]``."""
 BATCH_DIMENSIONS = 4
-"""Dimensions of an array that holds several images."""
-LONGEST_NAME = 255
-"""Bytes that the name of a file has at most."""
+"""Dimensions of an array of several images."""
+MAX_FILE_NAME = 255
+"""The maximum length of a file name in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRules:
-    """Where the images of a source are, and what may be opened.
+    """Location of the images of a source, and which images may be opened.
 
     Attributes:
-        folder: Where relative paths start.
-        stated: The user named the folder: absolute paths have to lie in it, too.
-        allow_outside: Paths may leave the folder.
-        fetch: Addresses may be fetched.
-        fetch_private: So may those of this machine and of the local network.
-        max_pixels: Most pixels of an image.
+        folder: Directory that relative paths start from.
+        explicit: Whether the user has set the directory; absolute paths must then be inside, too.
+        allow_outside: Whether paths may lead outside of the directory.
+        download: Whether URLs may be downloaded.
+        download_private: Whether they may lead to this machine or the local network.
+        max_pixels: The maximum number of pixels of an image.
     """
 
     folder: Path = Path()
-    stated: bool = False
+    explicit: bool = False
     allow_outside: bool = False
-    fetch: bool = False
-    fetch_private: bool = False
+    download: bool = False
+    download_private: bool = False
     max_pixels: int = MAX_PIXELS
 
     def path(self, written: str) -> Path:
         """Return the path of an image.
 
         Raises:
-            WrongValue: If it leaves the folder. Links inside the folder may lead anywhere.
+            InvalidValue: If it is outside of the directory. Links inside may lead anywhere.
         """
         full = os.path.normpath(Path(self._root, written))
-        contained = self.stated or not Path(written).is_absolute()
+        contained = self.explicit or not Path(written).is_absolute()
         inside = full.startswith(self._root.rstrip(os.sep) + os.sep)
         if contained and not self.allow_outside and not inside:
-            raise WrongValue(
-                f"the image '{written}' lies outside the folder '{self.folder}'",
-                "Name the folder that holds all images in the source's 'images', or set its "
+            raise InvalidValue(
+                f"the image '{written}' is outside of the directory '{self.folder}'",
+                "Set the source's 'images' to the directory that contains all images, or its "
                 "'images_outside' to true",
             )
         return Path(os.path.normpath(self.folder / written))
@@ -102,17 +99,17 @@ class FileImage:
     max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
-        """Return the image upright and in RGB."""
+        """Return the upright image in RGB."""
         if not _is_file(self.path):
-            why = "is no file" if _exists(self.path) else "does not exist"
+            why = "is not a file" if _exists(self.path) else "does not exist"
             raise ImageError(
                 Problem(
                     self.where,
                     f"the image '{_shortened(str(self.path))}' {why}",
-                    "Repair the path, or name the folder of the images in the source's 'images'",
+                    "Correct the path, or set the source's 'images' to the directory of the images",
                 )
             )
-        return decoded(self.path, self.where, self.describe(), self.max_pixels)
+        return decode(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Return the path."""
@@ -134,13 +131,13 @@ class MemoryImage:
     max_pixels: int = MAX_PIXELS
 
     def open(self) -> Any:
-        """Return the image upright and in RGB."""
+        """Return the upright image in RGB."""
         content = self.content
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        return decoded(source, self.where, self.describe(), self.max_pixels)
+        return decode(source, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
-        """Says that the image is in memory, and which one."""
+        """Return that it is in memory, and the beginning of its key."""
         return f"in memory, {self.key()[:8]}"
 
     def key(self) -> str:
@@ -149,17 +146,17 @@ class MemoryImage:
             return hashlib.sha256(self.content).hexdigest()
         try:
             raw = self.content.tobytes()
-        except Exception:  # decoders raise what they like; opening it says so with its row
+        except Exception:  # decoders raise errors of many kinds; `open` reports them
             return f"{id(self.content):064x}"
         palette = self.content.getpalette() if self.content.mode == "P" else None
-        turned = self.content.getexif().get(ORIENTATION)
-        shown = f"{self.content.mode}{self.content.size}{palette}{turned}"
-        return hashlib.sha256(shown.encode() + raw).hexdigest()
+        orientation = self.content.getexif().get(ORIENTATION)
+        header = f"{self.content.mode}{self.content.size}{palette}{orientation}"
+        return hashlib.sha256(header.encode() + raw).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class UrlImage:
-    """An image at an address, fetched once and kept on disk."""
+    """An image at a URL, downloaded once and cached on disk."""
 
     url: str
     where: str
@@ -167,11 +164,11 @@ class UrlImage:
     private: bool = False
 
     def open(self) -> Any:
-        """Return the image upright and in RGB."""
-        return decoded(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
+        """Return the upright image in RGB."""
+        return decode(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
 
     def describe(self) -> str:
-        """Return the address."""
+        """Return the URL without its password."""
         return _masked(self.url)
 
     def key(self) -> str:
@@ -180,32 +177,30 @@ class UrlImage:
 
     def content(self) -> bytes:
         """Return the encoded image."""
-        from .fetch import PrivateAddressError, fetched
-
         try:
-            return fetched(self.url, private=self.private)
+            return download(self.url, private=self.private)
         except PrivateAddressError as error:
-            problem = f"the image '{_masked(self.url)}' is not fetched ({error})"
+            problem = f"the image '{_masked(self.url)}' is not downloaded ({error})"
             remedy = (
                 "Download the image and use its path, or set "
                 "data.images.fetch_private_addresses to true"
             )
             raise ImageError(Problem(self.where, problem, remedy)) from error
         except OSError as error:
-            problem = f"the image '{_masked(self.url)}' cannot be fetched ({error})"
+            problem = f"the image '{_masked(self.url)}' cannot be downloaded ({error})"
             remedy = "Correct the URL, or download the images and use their paths"
             raise ImageError(Problem(self.where, problem, remedy)) from error
 
 
 def identity(image: ImageRef) -> str:
-    """Return what is equal for the same image without opening a file: its path, else its key."""
+    """Return a name that is equal for the same image: its path or URL, else its key."""
     if isinstance(image, FileImage | UrlImage):
         return image.describe()
     return image.key()
 
 
 class ImageKeys:
-    """Content hashes of images, each file read once; an unreadable image has one of its own."""
+    """Content hashes of images, each file read once; each unreadable image has a unique key."""
 
     def __init__(self) -> None:
         self.keys: dict[str, str] = {}
@@ -228,7 +223,7 @@ class ImageKeys:
 
 
 def unreadable_key(name: str) -> str:
-    """Return what stands for the content of an image that cannot be read: only it has that key."""
+    """Return the key of an image that cannot be read, which no other image has."""
     return f"unreadable: {name}"
 
 
@@ -237,10 +232,10 @@ def _masked(url: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "***@", url)
 
 
-def is_no_image(value: Any) -> bool:
-    """Return whether an entry of an image column stands for no image.
+def is_missing(value: Any) -> bool:
+    """Return whether an entry of an image column is empty.
 
-    None, an empty string, and the `{"bytes": None, "path": None}` that `datasets` writes.
+    This is `None`, an empty string, or the `{"bytes": None, "path": None}` that `datasets` writes.
     """
     if isinstance(value, Mapping):
         return bool(value) and all(item is None or item == "" for item in value.values())
@@ -254,24 +249,24 @@ def image_refs(value: Any, rules: ImageRules, where: str) -> tuple[ImageRef, ...
         value: None, one image or a list of them: paths, ``file://`` URLs, bytes, base64, URLs,
             `PIL.Image.Image`s, NumPy arrays or tensors (see `pixels.py`), or the
             ``{"bytes": ..., "path": ...}`` of `datasets`. An array of four dimensions is a list of
-            images; a list inside the list is flattened; None, "" and a dict of Nones are no image.
-        rules: Where paths start, and what may be opened.
+            images; a list inside the list is flattened; entries that `is_missing` are skipped.
+        rules: Where they are, and which may be opened.
         where: File, row and field, for messages.
 
     Raises:
-        WrongValue: If an entry is none of these, or may not be opened.
+        InvalidValue: If an entry is something else, or may not be opened.
     """
     return tuple(_ref(item, rules, where) for item in _items(value))
 
 
 def _items(value: Any, *, nested: int = 0) -> Iterator[Any]:
-    """Yield the entries of a field that stand for an image."""
+    """Yield the entries of a field that are not empty."""
     if isinstance(value, list | tuple) and nested <= MAX_NESTED:
         for item in value:
             yield from _items(item, nested=nested + 1)
     elif is_pixels(value) and value.ndim == BATCH_DIMENSIONS:
         yield from value
-    elif not is_no_image(value):
+    elif not is_missing(value):
         yield value
 
 
@@ -289,7 +284,7 @@ def _ref(item: Any, rules: ImageRules, where: str) -> ImageRef:
     if isinstance(item, str | os.PathLike) and (text := os.fspath(item)):
         return _of_text(str(text), rules, where)
     problem = f"an image is {type(item).__name__} ({brief(item)!r})"
-    raise WrongValue(problem, "Use a path, bytes, a PIL image, an array or a tensor")
+    raise InvalidValue(problem, "Use a path, bytes, a PIL image, an array or a tensor")
 
 
 def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
@@ -299,16 +294,18 @@ def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
     if text[:7].lower() == "file://":
         return FileImage(rules.path(_path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
-        if not rules.fetch:
-            problem = f"the image is an address ({text[:80]})"
-            remedy = "Download the image and give its path, or set the source's 'fetch_images'"
-            raise WrongValue(problem, remedy)
-        return UrlImage(text, where, rules.max_pixels, rules.fetch_private)
-    long = len(text) > LONGEST_NAME and "/" not in text[-LONGEST_NAME:]
-    if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BEGINNINGS)):
+        if not rules.download:
+            problem = f"the image is a URL ({text[:80]})"
+            remedy = (
+                "Download the image and use its path, or set the source's 'fetch_images' to true"
+            )
+            raise InvalidValue(problem, remedy)
+        return UrlImage(text, where, rules.max_pixels, rules.download_private)
+    long = len(text) > MAX_FILE_NAME and "/" not in text[-MAX_FILE_NAME:]
+    if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BASE64_PREFIXES)):
         return MemoryImage(_from_base64(text), where, rules.max_pixels)
     if "\0" in text:
-        raise WrongValue("the path of an image holds a zero byte", "Repair the path")
+        raise InvalidValue("the path of an image contains a null byte", "Correct the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
@@ -317,17 +314,15 @@ def _path_of_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise WrongValue(
+        raise InvalidValue(
             f"the URL '{url[:80]}' is not valid ({error})", "Correct the URL"
         ) from error
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path:
-        problem = (
-            f"the URL '{url[:80]}' names the host '{parts.netloc}', not a file of this machine"
-        )
-        raise WrongValue(problem, "Use file:///absolute/path, or the path itself")
+        problem = f"the URL '{url[:80]}' names the host '{parts.netloc}', not a local file"
+        raise InvalidValue(problem, "Use file:///absolute/path, or the path itself")
     if "\0" in path:
-        raise WrongValue("the path of an image holds a zero byte", "Correct the path")
+        raise InvalidValue("the path of an image contains a null byte", "Correct the path")
     return path
 
 
@@ -337,11 +332,11 @@ def _from_base64(text: str) -> bytes:
         return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as error:
         problem = f"an image in base64 cannot be decoded ({error})"
-        raise WrongValue(problem, "Encode the image again") from error
+        raise InvalidValue(problem, "Encode the image again") from error
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}..."
+    return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
 
 
 def _is_file(path: Path) -> bool:
@@ -351,5 +346,5 @@ def _is_file(path: Path) -> bool:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that is too long for any file
+    except (OSError, ValueError):  # for example, the name is too long
         return False

@@ -1,4 +1,4 @@
-"""Reads data files into rows; every problem of every file is reported, none is skipped over."""
+"""Read data sources into rows, and report all problems of all sources."""
 
 import logging
 from collections import Counter
@@ -9,15 +9,17 @@ from typing import Any
 
 from ..errors import DataError, Problem, counted
 from ..records import Domain, PreferenceRow, Reasoning
-from .detect import format_named, format_of
+from .decoding import MAX_PIXELS
+from .detect import detect_format, format_named
+from .discovery import WHOLE_FILE, list_source
 from .files import ArrowRecord, Record
-from .formats import Context, Format
-from .groups import join_answers
-from .images import MAX_PIXELS, ImageRules
-from .memory import arrow_records, not_records
-from .places import OF_FILE, Found, Place, read_place
+from .formats import Context
+from .groups import join_single_responses
+from .hf_datasets import arrow_records, record_list_problem
+from .images import ImageRules
+from .locations import SourceListing, SourceLocation
 from .rendering import TEMPLATE_COLUMN, template_kwargs_of, with_reasoning
-from .scores import PairCounts, ScoreOptions, settle
+from .scores import PairCounts, ScoreOptions, select_pairs
 
 __all__ = [
     "Loaded",
@@ -39,21 +41,20 @@ class SourceFile:
     """One source of data.
 
     Attributes:
-        path: What `data.places.Place` takes: a file, a folder, a registry or a name on the hub.
-        split, subset: As there.
-        format: Name of the format; None to find it by the columns of each row.
-        columns: Name of a column of the format -> its name in the file, where they differ.
-        images: Folder of the images; None for the folder of the file.
-        images_outside: Paths of images may leave that folder.
-        fetch_images: Addresses of images may be fetched.
-        fetch_private_addresses: So may those of this machine and of the local network.
-        max_pixels: Most pixels of an image.
-        name: Name of the source; None for the file's name.
-        domain: Domain of all its rows; None to tell it row by row.
-        scores: What the scores mean, and what to do with them.
-        needs_scores: The loss needs a score for every answer of a pair.
-        reasoning: ``keep`` scores responses exactly as they are written, ``strip`` removes their
-            reasoning; None refuses a response that the chat template would change.
+        path, split, subset: See `data.locations.SourceLocation`.
+        format: Name of the format; `None` to detect it from the columns of each row.
+        columns: Column of the format -> its name in the file, if it has another one.
+        images: Directory of the images; `None` for the directory of the file.
+        images_outside: Whether image paths may lead outside of that directory.
+        fetch_images: Whether images at URLs may be downloaded.
+        fetch_private_addresses: Whether URLs may lead to this machine or the local network.
+        max_pixels: The maximum number of pixels of an image.
+        name: Name of the source; `None` for the name of the file.
+        domain: Domain of all its rows; `None` to determine it for each row.
+        scores: The scale of the scores, and how pairs are selected.
+        needs_scores: Whether the loss needs a score for every response of a pair.
+        reasoning: ``keep`` trains on responses exactly as they are written, ``strip`` removes their
+            reasoning; `None` refuses a response that the chat template would change.
     """
 
     path: str
@@ -74,36 +75,36 @@ class SourceFile:
 
     @property
     def source_name(self) -> str:
-        """The name under which the source appears in messages and settings."""
+        """The name of the source in messages and settings."""
         return self.name or self.subset or Path(self.path).stem
 
-    def rules(self, folder: Path | None = None) -> ImageRules:
-        """Return what holds for its images; `folder` is where they lie if nothing is stated."""
-        usual = folder or Path(self.path).parent
+    def image_rules(self, folder: Path | None = None) -> ImageRules:
+        """Return the rules for its images; `folder` is their default directory."""
+        default = folder or Path(self.path).parent
         return ImageRules(
-            folder=usual if self.images is None else Path(self.images),
-            stated=self.images is not None,
+            folder=default if self.images is None else Path(self.images),
+            explicit=self.images is not None,
             allow_outside=self.images_outside,
-            fetch=self.fetch_images,
-            fetch_private=self.fetch_private_addresses,
+            download=self.fetch_images,
+            download_private=self.fetch_private_addresses,
             max_pixels=self.max_pixels,
         )
 
 
 @dataclass
 class SourceReport:
-    """What reading a source found beside its rows.
+    """Counts of reading a source.
 
     Attributes:
-        source: Its name.
-        records: Records read.
-        refused: Records that could not be read.
-        rows: Rows that came of them.
-        formats: Format -> records of it.
-        unread: Column -> records that have it and whose format does not read it.
-        pairs: What became of the pairs.
-        policy: What was asked for.
-        stripped: Responses whose reasoning was removed.
+        source: Name of the source.
+        records: Number of records.
+        refused: Number of records with problems.
+        rows: Number of rows read from them.
+        formats: Format -> number of its records.
+        unread: Column -> number of records that have it and whose format does not read it.
+        pairs: Counts of selecting the pairs.
+        score_options: The options by which they were selected.
+        stripped: Number of responses whose reasoning was removed.
     """
 
     source: str
@@ -113,40 +114,40 @@ class SourceReport:
     formats: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     pairs: PairCounts = field(default_factory=PairCounts)
-    policy: ScoreOptions = field(default_factory=ScoreOptions)
+    score_options: ScoreOptions = field(default_factory=ScoreOptions)
     stripped: int = 0
 
     def sentences(self) -> list[str]:
-        """Return what the user should know of the source."""
-        found = self.pairs.sentences(self.policy)
+        """Return what the user should know about the source, as sentences."""
+        sentences = self.pairs.sentences(self.score_options)
         unread = {name: rows for name, rows in self.unread.items() if rows}
         if unread:
             columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
-            found.append(f"columns that nothing reads: {columns}")
+            sentences.append(f"unused columns: {columns}")
         if self.stripped:
-            found.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
-        return found
+            sentences.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
+        return sentences
 
 
 @dataclass
 class Loaded:
-    """Rows, the problems with the others, and a report of each source.
+    """Rows of sources, and the problems of records that could not be read.
 
     Attributes:
-        rows: What could be read.
-        problems: Everything that is wrong.
-        not_of_rows: Those of them that leaving out single records would not mend.
-        reports: What else was found.
+        rows: The rows.
+        problems: All problems.
+        source_problems: Those of `problems` that remain if invalid records are skipped.
+        reports: A report of each source.
     """
 
     rows: list[PreferenceRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    not_of_rows: list[Problem] = field(default_factory=list)
+    source_problems: list[Problem] = field(default_factory=list)
     reports: list[SourceReport] = field(default_factory=list)
 
 
 def log_reports(reports: Iterable[SourceReport]) -> None:
-    """Warn of what was done with the pairs of sources."""
+    """Log the reports of sources as warnings."""
     for report in reports:
         for sentence in report.sentences():
             logger.warning("source '%s': %s", report.source, sentence)
@@ -158,12 +159,12 @@ def load_rows(
     """Return the rows of all sources.
 
     Args:
-        sources: What to read, in order.
-        score_scale: The unit of the loss's eta and tau_good; scores of a source with a declared
-            scale are mapped to it. Observed ranges never are.
+        sources: The sources, in order.
+        score_scale: The scale of `eta` and `tau_good` of the loss. Scores of a source with a
+            declared scale are mapped to it; scales are never inferred from the scores.
 
     Raises:
-        DataError: With every problem of every file.
+        DataError: With all problems of all sources.
     """
     loaded = read_sources(sources, score_scale=score_scale)
     if loaded.problems:
@@ -174,31 +175,32 @@ def load_rows(
 def read_sources(
     sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
 ) -> Loaded:
-    """Return the rows that could be read and the problems with the others; see `load_rows`."""
+    """Return the rows that could be read, and the problems of the others; see `load_rows`."""
     loaded = Loaded()
     names = Counter(source.source_name for source in sources)
     for number, source in enumerate(sources, start=1):
-        # files of one name in two folders give rows of two names
+        # two files may have the same name in different directories
         prefix = source.source_name if names[source.source_name] == 1 else f"{number}:{source.path}"
         try:
-            found = read_place(Place(path=source.path, split=source.split, subset=source.subset))
-            reader = _Reader(source, found, score_scale, place=source.path, prefix=prefix)
+            location = SourceLocation(path=source.path, split=source.split, subset=source.subset)
+            listing = list_source(location)
+            reader = _Reader(source, listing, score_scale, path=source.path, prefix=prefix)
         except DataError as error:
             loaded.problems += error.problems
-            loaded.not_of_rows += error.problems
-            loaded.reports.append(SourceReport(source.source_name, policy=source.scores))
+            loaded.source_problems += error.problems
+            loaded.reports.append(SourceReport(source.source_name, score_options=source.scores))
             continue
-        reader.read(found.records)
-        if not reader.report.records and not reader.problems and not reader.not_of_rows:
-            empty = Problem(source.path, "the file holds no row", "Give a file with rows")
-            reader.not_of_rows.append(empty)
+        reader.read(listing.records)
+        if not reader.report.records and not reader.problems and not reader.source_problems:
+            empty = Problem(source.path, "the file contains no rows", "Use a file with rows")
+            reader.source_problems.append(empty)
         loaded.rows += reader.rows
-        loaded.problems += [*reader.problems, *reader.not_of_rows]
-        loaded.not_of_rows += reader.not_of_rows
+        loaded.problems += [*reader.problems, *reader.source_problems]
+        loaded.source_problems += reader.source_problems
         loaded.reports.append(reader.report)
     duplicates = list(_duplicate_ids(loaded.rows))
     loaded.problems += duplicates
-    loaded.not_of_rows += duplicates
+    loaded.source_problems += duplicates
     return loaded
 
 
@@ -208,7 +210,7 @@ def rows_from_records(
     """Return the rows of records in memory: dicts, a `datasets.Dataset`, or rows as they are.
 
     Raises:
-        DataError: With every problem of every record.
+        DataError: With all problems of all records.
     """
     loaded = read_records(
         records, SourceFile(path=source, images=None if images is None else str(images))
@@ -224,25 +226,28 @@ def read_records(
     *,
     score_scale: tuple[float, float] | None = None,
 ) -> Loaded:
-    """Return the rows of records in memory that could be read, and the problems with the others.
+    """Return the rows of records in memory that could be read, and the problems of the others.
 
     Args:
-        records: Dicts, or rows, which are taken as they are.
-        source: What holds for them; its path is their name.
+        records: Dicts, or rows, which are kept as they are.
+        source: Options of their source; its path is their name.
         score_scale: As for `load_rows`.
     """
     source = source or SourceFile(path="data")
-    place = f"data set '{source.path}'"
-    problem = not_records(records, place)
+    path = f"data set '{source.path}'"
+    problem = record_list_problem(records, path)
     if problem is not None:
         return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
     if hasattr(records, "with_format"):
         records = arrow_records(records)
-    reader = _Reader(source, Found(iter(())), score_scale, place=place, prefix=source.source_name)
-    reader.read((place, number, record) for number, record in enumerate(records, start=1))
-    not_of_rows = [*reader.not_of_rows, *_duplicate_ids(reader.rows)]
-    problems = [*reader.problems, *not_of_rows]
-    return Loaded(reader.rows, problems, not_of_rows, [reader.report])
+    listing = SourceListing(
+        (path, number, record) for number, record in enumerate(records, start=1)
+    )
+    reader = _Reader(source, listing, score_scale, path=path, prefix=source.source_name)
+    reader.read(listing.records)
+    source_problems = [*reader.source_problems, *_duplicate_ids(reader.rows)]
+    problems = [*reader.problems, *source_problems]
+    return Loaded(reader.rows, problems, source_problems, [reader.report])
 
 
 class _Reader:
@@ -251,51 +256,50 @@ class _Reader:
     def __init__(
         self,
         source: SourceFile,
-        found: Found,
+        listing: SourceListing,
         score_scale: tuple[float, float] | None,
         *,
-        place: str,
+        path: str,
         prefix: str,
     ) -> None:
-        self.source, self.place, self.prefix = source, place, prefix
-        self.columns = {**found.columns, **source.columns}
-        self.unnamed = found.unnamed - source.columns.keys()
-        self.named = _named(source, found, place)
-        self.rules = source.rules(found.folder)
+        self.source, self.path, self.prefix = source, path, prefix
+        self.columns = {**listing.columns, **source.columns}
+        self.unmapped = listing.unmapped - source.columns.keys()
+        name = source.format or listing.format
+        self.format = None if name is None else format_named(name, f"{path}, format")
+        self.image_rules = source.image_rules(listing.folder)
         self.scale: Callable[[float], float] = source.scores.to_scale(score_scale)
-        self.report = SourceReport(source.source_name, policy=source.scores)
+        self.report = SourceReport(source.source_name, score_options=source.scores)
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
-        self.not_of_rows: list[Problem] = []
-        self.missing = set(self.columns)
+        self.source_problems: list[Problem] = []
+        self.missing_columns = set(self.columns)
 
     def read(self, records: Iterable[Record]) -> None:
         """Read records into rows and problems."""
-        single: list[PreferenceRow] = []
+        single_responses: list[PreferenceRow] = []
         try:
-            for place, number, record in records:
+            for path, number, record in records:
                 self.report.records += 1
                 if isinstance(record, PreferenceRow):
-                    self._take(record)
+                    self._keep_row(record)
                 elif isinstance(record, Problem):
-                    of_row = number != OF_FILE
-                    (self.problems if of_row else self.not_of_rows).append(record)
-                    self.report.refused += of_row
+                    of_record = number != WHOLE_FILE
+                    (self.problems if of_record else self.source_problems).append(record)
+                    self.report.refused += of_record
                 else:
-                    self._read(f"{place} row {number}", record, single)
-        except DataError as error:  # the rest of a file cannot be read; what was read still counts
-            self.not_of_rows += error.problems
-        self._join(single)
+                    self._read_record(f"{path} row {number}", record, single_responses)
+        except DataError as error:  # the rest of the file cannot be read
+            self.source_problems += error.problems
+        self._join(single_responses)
         self.report.rows = len(self.rows)
-        for usual in sorted(self.missing if self.report.records else ()):
-            own = self.columns[usual]
-            where = f"{self.place}, columns.{usual}"
-            remedy = "Name a column of the file, or leave it out"
-            if usual in self.columns:
-                self.not_of_rows.append(Problem(where, f"no row has a column '{own}'", remedy))
+        for column in sorted(self.missing_columns if self.report.records else ()):
+            problem = f"no row has a column '{self.columns[column]}'"
+            remedy = "Use the name of a column of the file, or remove the entry"
+            self.source_problems.append(Problem(f"{self.path}, columns.{column}", problem, remedy))
 
-    def _take(self, row: PreferenceRow) -> None:
-        """Keep a row that was made before."""
+    def _keep_row(self, row: PreferenceRow) -> None:
+        """Keep a row that the user has built."""
         try:
             row, stripped = with_reasoning(row, self.source.reasoning)
         except DataError as error:
@@ -305,13 +309,13 @@ class _Reader:
         self.report.stripped += stripped
         self.rows.append(row)
 
-    def _read(self, where: str, record: Any, single: list[PreferenceRow]) -> None:
+    def _read_record(self, where: str, record: Any, single_responses: list[PreferenceRow]) -> None:
         try:
-            usual = self._by_usual_names(record, where)
-            format_ = format_of(usual, where, self.named)
+            renamed = self._with_format_columns(record, where)
+            format_ = detect_format(renamed, where, self.format)
             arrow = isinstance(record, ArrowRecord)
-            row = format_.parse(usual, self._context(where, arrow=arrow))
-            row = replace(row, template_kwargs=template_kwargs_of(usual, where))
+            row = format_.parse(renamed, self._context(where, arrow=arrow))
+            row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
             row, stripped = with_reasoning(row, self.source.reasoning)
             self.report.stripped += stripped
         except DataError as error:
@@ -319,44 +323,46 @@ class _Reader:
             self.report.refused += 1
             return
         except RecursionError:
-            deep = "the row is nested too deeply"
-            self.problems.append(Problem(where, deep, "Write it with less nesting"))
+            problem = Problem(where, "the row is nested too deeply", "Use less nesting")
+            self.problems.append(problem)
             self.report.refused += 1
             return
         self.report.formats[format_.name] += 1
-        for name in usual.keys() - format_.known - {TEMPLATE_COLUMN}:
-            if usual[name] is not None:
+        for name in renamed.keys() - format_.columns - {TEMPLATE_COLUMN}:
+            if renamed[name] is not None:
                 self.report.unread[name] += 1
-        if format_.one_answer:
-            single.append(row)
+        if format_.single_response:
+            single_responses.append(row)
         else:
-            self._keep(row)
+            self._select_pairs(row)
 
-    def _by_usual_names(self, record: Any, where: str) -> Mapping[str, Any]:
-        """Return a record by the columns of its format."""
+    def _with_format_columns(self, record: Any, where: str) -> Mapping[str, Any]:
+        """Return a record with the names that the formats use for its columns."""
         remedy = "Write each row as an object with named fields"
         if not isinstance(record, Mapping):
-            raise DataError(Problem(where, f"the row is {type(record).__name__}", remedy))
+            raise DataError(
+                Problem(where, f"the row is {type(record).__name__}, not an object", remedy)
+            )
         if not all(isinstance(name, str) for name in record):
-            raise DataError(Problem(where, "a column has a name that is no text", remedy))
-        for name in self.unnamed & record.keys():
+            raise DataError(Problem(where, "a column has a name that is not a string", remedy))
+        for name in self.unmapped & record.keys():
             self.report.unread[name] += record[name] is not None
-        named = {name: value for name, value in record.items() if name not in self.unnamed}
+        mapped = {name: value for name, value in record.items() if name not in self.unmapped}
         if not self.columns:
-            return named
-        self.missing -= {usual for usual, own in self.columns.items() if own in record}
-        theirs = set(self.columns.values())
-        for usual in self.columns.keys() - theirs:  # it stands there, and another is read for it
-            self.report.unread[usual] += record.get(usual) is not None
-        rest = {name: value for name, value in named.items() if name not in theirs}
-        return {**rest, **{usual: record.get(own) for usual, own in self.columns.items()}}
+            return mapped
+        self.missing_columns -= {column for column, name in self.columns.items() if name in record}
+        file_names = set(self.columns.values())
+        for column in self.columns.keys() - file_names:  # replaced by the mapped column
+            self.report.unread[column] += record.get(column) is not None
+        rest = {name: value for name, value in mapped.items() if name not in file_names}
+        return {**rest, **{column: record.get(name) for column, name in self.columns.items()}}
 
     def _context(self, where: str, *, arrow: bool) -> Context:
         return Context(
             source=self.source.source_name,
             where=where,
             id=f"{self.prefix}:{self.report.records}",
-            images=self.rules,
+            images=self.image_rules,
             domain=self.source.domain,
             scale=self.scale,
             pairing=self.source.scores.pairing,
@@ -365,21 +371,17 @@ class _Reader:
             arrow=arrow,
         )
 
-    def _join(self, single: Sequence[PreferenceRow]) -> None:
+    def _join(self, single_responses: Sequence[PreferenceRow]) -> None:
         before = len(self.problems)
-        for row in join_answers(single, self.source.scores.pairing, self.problems):
-            self._keep(row)
+        pairing = self.source.scores.pairing
+        for row in join_single_responses(single_responses, pairing, self.problems):
+            self._select_pairs(row)
         self.report.refused += len({problem.where for problem in self.problems[before:]})
 
-    def _keep(self, row: PreferenceRow) -> None:
-        settled = settle(row, self.source.scores, self.report.pairs)
-        if settled is not None:
-            self.rows.append(settled)
-
-
-def _named(source: SourceFile, found: Found, place: str) -> Format | None:
-    name = source.format or found.format
-    return None if name is None else format_named(name, f"{place}, format")
+    def _select_pairs(self, row: PreferenceRow) -> None:
+        selected = select_pairs(row, self.source.scores, self.report.pairs)
+        if selected is not None:
+            self.rows.append(selected)
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
@@ -387,6 +389,6 @@ def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
     for row in rows:
         before = first.setdefault(row.id, row)
         if before is not row:
-            problem = f"the id '{row.id}' is taken by {before.where}"
-            remedy = "Give each row its own id, or leave the ids out"
+            problem = f"duplicate id '{row.id}', also used by {before.where}"
+            remedy = "Use a different id for each row, or remove the ids"
             yield Problem(f"{row.where}, field 'id'", problem, remedy)

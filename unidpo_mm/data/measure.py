@@ -1,4 +1,4 @@
-"""Encodes rows one after the other and keeps how long they are, or why they cannot be encoded."""
+"""Encode rows and keep their lengths, or the problems of those that cannot be encoded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,55 +16,55 @@ __all__ = ["MeasuredRow", "measure_rows"]
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A row as it is encoded, without its tensors.
+    """Lengths and counts of an encoded row.
 
     Attributes:
-        prompt: Tokens of the prompt, images included; 0 where the row cannot be encoded.
-        answers: Tokens of each answer; empty likewise.
+        prompt: Tokens of the prompt, including images; 0 if the row cannot be encoded.
+        responses: Tokens of each response; empty if the row cannot be encoded.
         images: Tokens of images.
-        pairs: Pairs that it makes.
-        cut: Answers shortened to fit `max_length`.
-        shrunk: Images made smaller for it.
-        alike: Pairs whose answers are the same tokens, for example after they were cut.
-        problems: Why it cannot be encoded.
-        kind: Which error says so.
+        pairs: Number of pairs.
+        truncated: Responses truncated to fit `max_length`.
+        shrunk: Images scaled down to fit `max_length`.
+        identical: Pairs whose responses have the same tokens, for example after truncation.
+        problems: Why the row cannot be encoded.
+        kind: Class of that error.
     """
 
     prompt: int = 0
-    answers: tuple[int, ...] = ()
+    responses: tuple[int, ...] = ()
     images: int = 0
     pairs: int = 0
-    cut: int = 0
+    truncated: int = 0
     shrunk: int = 0
-    alike: int = 0
+    identical: int = 0
     problems: tuple[Problem, ...] = ()
     kind: type[DataError] = DataError
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest plain row: prompt and one answer."""
-        return self.prompt + max(self.answers)
+        """Tokens of the longest plain row, which is the prompt and one response."""
+        return self.prompt + max(self.responses)
 
     @property
     def plain(self) -> int:
-        """Tokens of all its plain rows, padding left out."""
-        return len(self.answers) * self.prompt + sum(self.answers)
+        """Tokens of all plain rows, without padding."""
+        return len(self.responses) * self.prompt + sum(self.responses)
 
     @property
     def packed(self) -> int:
-        """Tokens where its answers share the prompt."""
-        return self.prompt + sum(self.answers)
+        """Tokens of the packed row, in which the responses share the prompt."""
+        return self.prompt + sum(self.responses)
 
 
 def measure_rows(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
 ) -> Iterator[MeasuredRow]:
-    """Yield what each row measures, in order.
+    """Encode rows and yield their measurements in order.
 
     Args:
         rows: The rows.
-        adapter: Encodes them.
-        workers: Processes that share the work, as for the data loader.
+        adapter: The adapter of the model.
+        workers: Number of worker processes.
     """
     encoding = _Encoding(rows, adapter)
     return iter(DataLoader(encoding, batch_size=None, num_workers=workers, collate_fn=_unchanged))
@@ -84,16 +84,16 @@ class _Encoding(Dataset[MeasuredRow]):
             return MeasuredRow(problems=error.problems, kind=type(error))
         return MeasuredRow(
             prompt=group.prompt_ids.numel(),
-            answers=tuple(ids.numel() for ids in group.response_ids),
+            responses=tuple(ids.numel() for ids in group.response_ids),
             images=group.image_tokens,
             pairs=len(group.pairs),
-            cut=group.cut_responses,
+            truncated=group.cut_responses,
             shrunk=group.shrunk_images,
-            alike=sum(_alike(group, pair) for pair in group.pairs),
+            identical=sum(_identical(group, pair) for pair in group.pairs),
         )
 
 
-def _alike(group: EncodedGroup, pair: Pair) -> bool:
+def _identical(group: EncodedGroup, pair: Pair) -> bool:
     return torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
 
 

@@ -1,33 +1,33 @@
-"""NumPy arrays and tensors as images.
+"""Convert NumPy arrays and tensors to images.
 
-An array is an image of (height, width), (height, width, channels) or (channels, height, width) with
-1, 3 or 4 channels, in integers from 0 to 255 or in floats from 0 to 1. If both ends of the shape
-could be channels, an array is (height, width, channels) and a torch tensor (channels, height,
-width), as their libraries have it.
+An array has the shape (height, width), (height, width, channels) or (channels, height, width) with
+1, 3 or 4 channels, and contains integers from 0 to 255 or floats from 0 to 1. If both the first and
+the last dimension could be channels, NumPy arrays are read as (height, width, channels) and torch
+tensors as (channels, height, width).
 """
 
 from typing import Any
 
-from .wrong import WrongValue
+from .invalid_value import InvalidValue
 
 __all__ = ["image_of_pixels", "is_pixels"]
 
 CHANNELS = (1, 3, 4)
-HIGHEST = 255
+MAX_VALUE = 255
 ROUNDING = 1e-3
-"""How far floats may leave [0, 1], as after resizing."""
+"""Tolerance of floats outside of [0, 1], which resizing may cause."""
 
 
 def is_pixels(value: Any) -> bool:
-    """Return whether a value is an array or a tensor; `PIL.Image.Image`s are not."""
+    """Return whether a value is an array or a tensor and not a `PIL.Image.Image`."""
     return hasattr(value, "__array__") and hasattr(value, "ndim") and not hasattr(value, "convert")
 
 
 def image_of_pixels(value: Any) -> Any:
-    """Return an array or a tensor as a `PIL.Image.Image`.
+    """Return a `PIL.Image.Image` with the pixels of an array or a tensor.
 
     Raises:
-        WrongValue: If its shape or its values are not those of an image.
+        InvalidValue: If the shape or the values do not fit an image.
     """
     import numpy
     from PIL import Image
@@ -43,17 +43,17 @@ def image_of_pixels(value: Any) -> Any:
 
 
 def _channels_last(array: Any, *, first: bool) -> Any:
-    """Return an array as [height, width, channels]; `first` decides where both could be."""
+    """Return an array as [height, width, channels]; `first` decides if the shape is ambiguous."""
     if array.ndim == 2:
         array = array[:, :, None]
         first = False
     shape = " x ".join(map(str, array.shape)) or "no dimension"
     remedy = "Use (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels"
     if array.ndim != 3 or 0 in array.shape:
-        raise WrongValue(f"an array of {shape} is not an image", remedy)
+        raise InvalidValue(f"an array of {shape} is not an image", remedy)
     channels_first, channels_last = array.shape[0] in CHANNELS, array.shape[2] in CHANNELS
     if not (channels_first or channels_last):
-        raise WrongValue(f"an array of {shape} is not an image", remedy)
+        raise InvalidValue(f"an array of {shape} is not an image", remedy)
     if channels_first and (first or not channels_last):
         array = array.transpose(1, 2, 0)
     return array
@@ -67,14 +67,14 @@ def _bytes(array: Any) -> Any:
         return numpy.ascontiguousarray(array)
     remedy = "Use integers from 0 to 255, or floats from 0 to 1"
     if array.dtype == bool:
-        return numpy.ascontiguousarray(array) * numpy.uint8(HIGHEST)
+        return numpy.ascontiguousarray(array) * numpy.uint8(MAX_VALUE)
     if array.dtype.kind not in "iuf":
-        raise WrongValue(f"an image is an array of {array.dtype}", remedy)
+        raise InvalidValue(f"an image is an array of {array.dtype}", remedy)
     low, high = float(array.min()), float(array.max())
-    top, slack = (1.0, ROUNDING) if array.dtype.kind == "f" else (float(HIGHEST), 0.0)
-    if not (-slack <= low and high <= top + slack):  # also if a value is not a number
+    top, slack = (1.0, ROUNDING) if array.dtype.kind == "f" else (float(MAX_VALUE), 0.0)
+    if not (-slack <= low and high <= top + slack):  # also false for NaN
         problem_text = f"the values of an image go from {low:g} to {high:g} as {array.dtype}"
-        raise WrongValue(problem_text, remedy)
+        raise InvalidValue(problem_text, remedy)
     if array.dtype.kind == "f":
-        array = numpy.rint(array.clip(0.0, 1.0) * HIGHEST)
+        array = numpy.rint(array.clip(0.0, 1.0) * MAX_VALUE)
     return numpy.ascontiguousarray(array.astype(numpy.uint8))

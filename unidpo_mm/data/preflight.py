@@ -1,40 +1,40 @@
-"""Reads every row and image once before training, so that a run never starts on bad data."""
+"""Read every row and image once before training, so that a run never starts with invalid data."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..adapter import Adapter
-from ..errors import DataError, ImageError, Problem, RowTooLong
+from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
 from .images import ImageKeys
 from .measure import MeasuredRow, measure_rows
 
-__all__ = ["Preflight", "preflight", "survey"]
+__all__ = ["Preflight", "survey"]
 
-MAX_KEPT = 100_000
-"""Problems kept in full; a huge file of one mistake need not fill the memory."""
+MAX_PROBLEMS = 100_000
+"""Number of problems that are kept; the others are counted, because they may fill the memory."""
 
 
 @dataclass
 class Preflight:
-    """What a pass over rows found.
+    """Counts of encoding all rows once.
 
     Attributes:
-        rows, pairs, responses, images: Counts.
-        domains: Rows of each domain.
-        prompts: Distinct prompts of the training rows, see `data.groups.prompt_key`.
+        rows, pairs, responses, images: Numbers in rows that are not skipped.
+        domains: Domain -> number of rows.
+        prompts: Number of distinct prompts of the training rows, see `data.groups.prompt_key`.
         longest: Tokens of the longest plain row.
-        cut_responses: Responses shortened to fit `max_length`.
-        shrunk_images: Images made smaller for it.
-        alike_pairs: Pairs whose answers are the same tokens, for example after they were cut.
-        too_long: Rows left out since they do not fit.
-        unreadable: Rows left out since an image is missing or broken; the first of them say why.
-        left_out: Numbers of all these rows.
-        tokens: Layout -> tokens of all rows; ``packed`` stands for ``joined``, too.
-        tokens_of_pair: Layout -> most tokens that one pair adds to a batch, likewise.
-        measured: What each row measures, skipped ones too; empty unless that was kept.
+        cut_responses: Responses truncated to fit `max_length`.
+        shrunk_images: Images scaled down to fit `max_length`.
+        identical_pairs: Pairs whose responses have the same tokens, for example after truncation.
+        too_long: Number of rows skipped because they do not fit.
+        unreadable: Problems of the rows skipped because an image is missing or broken.
+        skipped: Indices of all skipped rows.
+        tokens: Layout -> tokens of all rows; ``packed`` also for ``joined``.
+        tokens_of_pair: Layout -> maximum number of tokens that a pair adds to a batch, likewise.
+        measured: Measurements of each row, including skipped ones; empty unless requested.
     """
 
     rows: int = 0
@@ -46,65 +46,40 @@ class Preflight:
     longest: int = 0
     cut_responses: int = 0
     shrunk_images: int = 0
-    alike_pairs: int = 0
+    identical_pairs: int = 0
     too_long: int = 0
     unreadable: list[Problem] = field(default_factory=list)
-    left_out: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
     tokens: Counter[Layout] = field(default_factory=Counter)
     tokens_of_pair: dict[Layout, float] = field(default_factory=lambda: {"plain": 0, "packed": 0})
     measured: list[MeasuredRow] = field(default_factory=list, repr=False)
 
     def reasons(self) -> str:
-        """Return how many rows are skipped for what."""
-        images = len(self.left_out) - self.too_long
+        """Return the numbers of skipped rows with the reasons."""
+        images = len(self.skipped) - self.too_long
         counts = ((self.too_long, "longer than max_length"), (images, "with unreadable images"))
         return ", ".join(f"{number:,} {reason}" for number, reason in counts if number)
 
     def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
-        """Add what was found in a row that is kept."""
+        """Add the counts of a row that is not skipped."""
         self.rows += 1
         self.pairs += len(row.pairs)
         self.responses += len(row.responses)
         self.images += len(row.images)
         self.domains[row.domain] += 1
         self.longest = max(self.longest, measured.longest)
-        self.cut_responses += measured.cut
+        self.cut_responses += measured.truncated
         self.shrunk_images += measured.shrunk
-        self.alike_pairs += measured.alike
+        self.identical_pairs += measured.identical
         self.tokens.update({"plain": measured.plain, "packed": measured.packed})
-        units, most = measured.pairs or len(measured.answers), self.tokens_of_pair
-        padded = len(measured.answers) * measured.longest
-        most["plain"] = max(most["plain"], padded / units)
-        most["packed"] = max(most["packed"], measured.packed / units)
+        units, maximum = measured.pairs or len(measured.responses), self.tokens_of_pair
+        padded = len(measured.responses) * measured.longest
+        maximum["plain"] = max(maximum["plain"], padded / units)
+        maximum["packed"] = max(maximum["packed"], measured.packed / units)
 
     def kept(self, rows: Sequence[PreferenceRow], first: int = 0) -> list[PreferenceRow]:
-        """Return the rows that are not left out; `first` is the number of the first of them."""
-        return [row for number, row in enumerate(rows, start=first) if number not in self.left_out]
-
-
-def preflight(
-    rows: Sequence[PreferenceRow],
-    adapter: Adapter,
-    *,
-    workers: int = 0,
-    drop_long: bool = False,
-    max_skipped_fraction: float = 0.0,
-) -> Preflight:
-    """Encode every row once and count; tensors are not kept. See `survey`.
-
-    Raises:
-        DataError: With every problem.
-    """
-    result, problems = survey(
-        rows,
-        adapter,
-        workers=workers,
-        drop_long=drop_long,
-        max_skipped_fraction=max_skipped_fraction,
-    )
-    if problems:
-        raise DataError(problems)
-    return result
+        """Return the rows that are not skipped; `first` is the index of the first one."""
+        return [row for number, row in enumerate(rows, start=first) if number not in self.skipped]
 
 
 def survey(
@@ -117,16 +92,16 @@ def survey(
     max_skipped_fraction: float = 0.0,
     keep: bool = False,
 ) -> tuple[Preflight, list[Problem]]:
-    """Encode every row once; return the counts, and what a run refuses.
+    """Encode every row once; return the counts and the problems that a run would report.
 
     Args:
-        rows: All rows of a run, those to train on first.
-        adapter: Encodes them.
-        training: Number of rows to train on; None for all. Distinct prompts are counted of these.
-        workers: Processes that share the work, as for the data loader.
-        drop_long: Skip rows that do not fit.
-        max_skipped_fraction: Share of rows that may be skipped for their images.
-        keep: Keep what each row measures.
+        rows: All rows of a run, starting with the training rows.
+        adapter: The adapter of the model.
+        training: Number of training rows, of which distinct prompts are counted; `None` for all.
+        workers: Number of worker processes.
+        drop_long: Whether to skip rows that do not fit.
+        max_skipped_fraction: Maximum share of rows that may be skipped because of their images.
+        keep: Whether to keep the measurements of each row.
     """
     result = Preflight()
     prompts, problems = set(), _Problems()
@@ -143,34 +118,33 @@ def survey(
                 prompts.add(prompt_key(row, keys.of(row)))
         elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
-            result.left_out.add(number)
+            result.skipped.add(number)
         elif max_skipped_fraction and measured.kind is ImageError:
             unreadable += measured.problems
-            result.left_out.add(number)
+            result.skipped.add(number)
         else:
             problems.add(measured.problems)
     result.prompts = len(prompts)
-    if len(result.left_out) - result.too_long > max_skipped_fraction * len(rows):
+    if len(result.skipped) - result.too_long > max_skipped_fraction * len(rows):
         problems.add(unreadable)
     result.unreadable = unreadable
     return result, problems.all()
 
 
 class _Problems:
-    """Keeps the first problems in full and counts the others."""
+    """The first problems, and the number of the others."""
 
     def __init__(self) -> None:
-        self.shown: list[Problem] = []
+        self.problems: list[Problem] = []
         self.hidden = 0
 
     def add(self, problems: Sequence[Problem]) -> None:
-        kept = problems[: max(MAX_KEPT - len(self.shown), 0)]
-        self.shown += kept
-        self.hidden += len(problems) - len(kept)
+        first = problems[: max(MAX_PROBLEMS - len(self.problems), 0)]
+        self.problems += first
+        self.hidden += len(problems) - len(first)
 
     def all(self) -> list[Problem]:
         if self.hidden:
-            remedy = "Repair the ones above first"
             problem = f"{self.hidden:,} more problems were found"
-            self.shown.append(Problem("data", problem, remedy))
-        return self.shown
+            self.problems.append(Problem("data", problem, "Fix the ones above first"))
+        return self.problems

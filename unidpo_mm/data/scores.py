@@ -1,7 +1,7 @@
-"""What is done with the scores of a source: their scale, missing and mis-ordered ones, and pairs.
+"""Scores of a source: their scale, and the selection of pairs by their scores.
 
-Scores sit on answers, where judges put them. Pairs that a file gives stand as they are unless the
-user says otherwise; pairs of several scored answers are made here.
+Pairs in the data are kept unless the options of the source say otherwise. Pairs of several scored
+responses are formed here.
 """
 
 import dataclasses
@@ -14,25 +14,25 @@ from typing import Literal
 from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["PairCounts", "ScoreOptions", "settle", "without_weight"]
+__all__ = ["PairCounts", "ScoreOptions", "select_pairs", "zero_weight_problems"]
 
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """What the scores of a source mean, and what to do with them.
+    """The scale of the scores of a source, and options for selecting its pairs.
 
     Attributes:
-        scale: Declared bounds; None if they are not declared. Observed ranges are never taken.
-        judge: Who gave the scores, for the record.
-        missing: ``error``, or the quality weight of pairs that lack a score; the gate of the
-            calibrated NLL stays shut for them.
-        misordered: What to do with a given pair whose rejected answer has the higher score.
-        ties: What to do with a given pair of equal scores.
-        pairs: Which of several scored answers make a pair: every two with different scores, the
-            best and the worst, or neighbours in the order of their scores.
-        min_margin: Least difference of the scores of a pair, in the unit of the run.
+        scale: Declared bounds; `None` if undeclared. They are never inferred from the scores.
+        judge: Name of the judge, for reports.
+        missing: ``error``, or the quality weight of pairs without a score, which also do not use
+            the calibrated NLL.
+        misordered: Whether to keep, swap or drop pairs whose rejected response has a higher score.
+        ties: Whether to keep or drop pairs with equal scores.
+        pairs: Which of several scored responses form pairs: all with different scores, the best and
+            the worst, or neighbors in the order of their scores.
+        min_margin: Minimum difference of the scores of a pair, on the scale of the run.
     """
 
     scale: tuple[float, float] | None = None
@@ -44,9 +44,9 @@ class ScoreOptions:
     min_margin: float = 0.0
 
     def to_scale(self, run: tuple[float, float] | None) -> Callable[[float], float]:
-        """Return the map from the declared scale to that of the run.
+        """Return a function that maps scores from the declared scale to that of the run.
 
-        The map raises ValueError for a score outside the declared scale.
+        It raises `ValueError` for a score outside of the declared scale.
         """
         if self.scale is None:
             return lambda score: score
@@ -55,47 +55,47 @@ class ScoreOptions:
 
         def mapped(score: float) -> float:
             if not low <= score <= high:
-                problem = f"the score {score} lies outside the declared scale [{low}, {high}]"
+                problem = f"the score {score} is outside of the declared scale [{low}, {high}]"
                 raise ValueError(problem)
             if (to_low, to_high) == (low, high):
-                return score  # to the last digit: tau_good may lie on it
+                return score  # exactly, because it may equal tau_good
             return to_low + (score - low) * (to_high - to_low) / (high - low)
 
         return mapped
 
     def pairing(self, responses: Sequence[Response]) -> list[tuple[int, int]]:
-        """Return the pairs (chosen, rejected) of the scored answers of a row.
+        """Return the pairs (chosen, rejected) of the scored responses of a row.
 
-        Two answers of one text make none, whatever their scores.
+        Responses with equal texts or equal scores form no pair.
         """
         scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
-        falling = sorted(scored, key=lambda one: -one[0])  # stable: equal scores keep their order
+        falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores
         if self.pairs == "best_vs_worst":
-            found = [(falling[0], falling[-1])] if falling else []
+            candidates = [(falling[0], falling[-1])] if falling else []
         elif self.pairs == "adjacent":
-            found = list(pairwise(falling))
+            candidates = list(pairwise(falling))
         else:
-            found = list(combinations(falling, 2))
+            candidates = list(combinations(falling, 2))
         return [
             (n, m)
-            for (one, n), (other, m) in found
-            if one != other and responses[n].text != responses[m].text
+            for (higher, n), (lower, m) in candidates
+            if higher != lower and responses[n].text != responses[m].text
         ]
 
 
 @dataclass
 class PairCounts:
-    """What became of the pairs of a source.
+    """Counts of selecting the pairs of a source.
 
     Attributes:
-        misordered: Given pairs whose rejected answer has the higher score.
-        swapped, dropped: What was done with some of them.
-        ties, dropped_ties: Pairs of equal scores, and how many of them were dropped.
-        below_margin: Pairs dropped since their scores lie too close.
-        unscored: Pairs that lack a score.
-        unrated: Answers without a score beside others that have one, and so in no pair.
-        repeated: Times that two answers of a row are one text with two scores.
-        rows_dropped: Rows that lost their last pair.
+        misordered: Pairs whose rejected response has a higher score.
+        swapped, dropped: How many of them were swapped or dropped.
+        ties, dropped_ties: Pairs with equal scores, and how many of them were dropped.
+        below_margin: Pairs dropped because of `min_margin`.
+        unscored: Pairs without a score.
+        unrated: Responses without a score in rows with scores, which are therefore in no pair.
+        repeated: Pairs of responses of a row with the same text and different scores.
+        rows_dropped: Rows without a remaining pair.
     """
 
     misordered: int = 0
@@ -109,115 +109,121 @@ class PairCounts:
     repeated: int = 0
     rows_dropped: int = 0
 
-    def sentences(self, policy: ScoreOptions) -> list[str]:
-        """Return what the user should know, one sentence a finding."""
-        found = []
+    def sentences(self, options: ScoreOptions) -> list[str]:
+        """Return what the user should know, as one sentence per count."""
+        sentences = []
         if self.misordered:
-            done = {"keep": "kept as they are", "swap": "swapped", "drop": "dropped"}
-            found.append(
-                f"{counted(self.misordered, 'pair has', 'pairs have')} the higher score on the "
-                f"rejected answer: {done[policy.misordered]} (scores.misordered)"
+            actions = {"keep": "kept unchanged", "swap": "swapped", "drop": "dropped"}
+            sentences.append(
+                f"{counted(self.misordered, 'pair has', 'pairs have')} a higher score on the "
+                f"rejected response: {actions[options.misordered]} (scores.misordered)"
             )
         if self.ties:
-            done = {"keep": "kept with a quality weight of 0.5", "drop": "dropped"}
-            found.append(
-                f"{counted(self.ties, 'pair has', 'pairs have')} equal scores: {done[policy.ties]} "
-                "(scores.ties)"
+            actions = {"keep": "kept with a quality weight of 0.5", "drop": "dropped"}
+            sentences.append(
+                f"{counted(self.ties, 'pair has', 'pairs have')} equal scores: "
+                f"{actions[options.ties]} (scores.ties)"
             )
         if self.below_margin:
-            found.append(
+            sentences.append(
                 f"{counted(self.below_margin, 'pair')} dropped: the scores differ by less than "
-                f"{policy.min_margin:g} (scores.min_margin)"
+                f"{options.min_margin:g} (scores.min_margin)"
             )
-        if self.unscored and policy.missing != "error":
-            found.append(
+        if self.unscored and options.missing != "error":
+            sentences.append(
                 f"{counted(self.unscored, 'pair has', 'pairs have')} no score: quality weight "
-                f"{policy.missing:g}, no calibrated NLL (scores.missing)"
+                f"{options.missing:g}, no calibrated NLL (scores.missing)"
             )
         if self.unrated:
-            text = counted(self.unrated, "answer has", "answers have")
-            ending = "makes" if self.unrated == 1 else "make"
-            found.append(f"{text} no score beside others, and {ending} no pair")
+            verb = "is" if self.unrated == 1 else "are"
+            sentences.append(
+                f"{counted(self.unrated, 'response has', 'responses have')} no score, unlike "
+                f"others of the row, and {verb} in no pair"
+            )
         if self.repeated:
-            found.append(
-                f"{counted(self.repeated, 'time')} two answers of a row are one text with two "
-                "scores: they make no pair"
+            sentences.append(
+                f"{counted(self.repeated, 'time')}, a row has the same response with two scores, "
+                "which form no pair"
             )
         if self.rows_dropped:
             text = counted(self.rows_dropped, "row")
-            found.append(f"{text} left out: without a pair, or none is left")
-        return found
+            sentences.append(f"{text} skipped: no pair remains")
+        return sentences
 
 
-def settle(row: PreferenceRow, policy: ScoreOptions, counts: PairCounts) -> PreferenceRow | None:
-    """Return a row with the pairs that its source keeps; None where none of them is left.
+def select_pairs(
+    row: PreferenceRow, options: ScoreOptions, counts: PairCounts
+) -> PreferenceRow | None:
+    """Return a row with the pairs that are kept; `None` if the row has no remaining pair.
 
     Args:
-        row: As its format read it, scores in the unit of the run.
-        policy: What to do.
-        counts: What was done is added to it.
+        row: The row, with scores on the scale of the run.
+        options: The options of its source.
+        counts: Counts to which those of the row are added.
     """
     _count_unpaired(row, counts)
-    kept = [pair for pair in (_settled(row, p, policy, counts) for p in row.pairs) if pair]
+    kept = [pair for pair in (_selected(row, p, options, counts) for p in row.pairs) if pair]
     if row.pairs and not kept:
         counts.rows_dropped += 1
         return None
-    if not row.pairs and policy.ties == "drop":
-        counts.rows_dropped += 1  # one answer, or all of them with one score
+    if not row.pairs and options.ties == "drop":
+        counts.rows_dropped += 1  # a single response, or equal scores
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
 
 
-def without_weight(rows: Sequence[PreferenceRow]) -> list[Problem]:
-    """Return the problem of rows whose pairs all have weight 0: nothing would be learned."""
+def zero_weight_problems(rows: Sequence[PreferenceRow]) -> list[Problem]:
+    """Return a problem if all pairs have weight 0, so that the model would not be trained."""
     weights = [pair.weight for row in rows for pair in row.pairs]
     if not weights or any(weights):
         return []
     whose = (
         "the weight of the only pair is"
         if len(weights) == 1
-        else (f"the weights of all {len(weights):,} pairs are")
+        else f"the weights of all {len(weights):,} pairs are"
     )
-    problem = f"{whose} 0, so that nothing is learned"
-    return [Problem("sources, field 'weight'", problem, "Give pairs that count a weight above 0")]
+    problem = f"{whose} 0, so that nothing would be trained"
+    return [
+        Problem("sources, field 'weight'", problem, "Set the weight of at least one pair above 0")
+    ]
 
 
 def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:
-    scored = [one for one in row.responses if one.score is not None]
+    scored = [response for response in row.responses if response.score is not None]
     paired = {n for pair in row.pairs for n in (pair.chosen, pair.rejected)}
     if scored:
         counts.unrated += sum(
-            one.score is None and n not in paired for n, one in enumerate(row.responses)
+            response.score is None and n not in paired for n, response in enumerate(row.responses)
         )
     counts.repeated += sum(
-        one.text == other.text and one.score != other.score
-        for one, other in combinations(scored, 2)
+        first.text == second.text and first.score != second.score
+        for first, second in combinations(scored, 2)
     )
 
 
-def _settled(
-    row: PreferenceRow, pair: Pair, policy: ScoreOptions, counts: PairCounts
+def _selected(
+    row: PreferenceRow, pair: Pair, options: ScoreOptions, counts: PairCounts
 ) -> Pair | None:
     better, worse = row.responses[pair.chosen].score, row.responses[pair.rejected].score
     if better is None or worse is None:
         counts.unscored += 1
         return pair
     margin = better - worse
-    # scores are decimal numbers: 0.3 - 0.1 is no less than 0.2
-    if abs(margin) < policy.min_margin and not math.isclose(abs(margin), policy.min_margin):
+    # isclose: 0.3 - 0.1 is less than 0.2 in floating point
+    if abs(margin) < options.min_margin and not math.isclose(abs(margin), options.min_margin):
         counts.below_margin += 1
         return None
     if margin < 0:
         counts.misordered += 1
-        if policy.misordered == "drop":
+        if options.misordered == "drop":
             counts.dropped += 1
             return None
-        if policy.misordered == "swap":
+        if options.misordered == "swap":
             counts.swapped += 1
-            return Pair(pair.rejected, pair.chosen, pair.weight)
+            return dataclasses.replace(pair, chosen=pair.rejected, rejected=pair.chosen)
     elif margin == 0:
         counts.ties += 1
-        if policy.ties == "drop":
+        if options.ties == "drop":
             counts.dropped_ties += 1
             return None
     return pair

@@ -1,4 +1,4 @@
-"""Splits rows into training and held-out ones by prompt and image, never by pair."""
+"""Split rows into training and held-out ones by prompt and image, never by pair."""
 
 import hashlib
 import random
@@ -15,25 +15,26 @@ def split_rows(
 ) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     """Return (training, held-out) rows.
 
-    Rows that share an image, or that have none and share their prompt, stay together, so that
-    nothing held out was seen in training under another question. Every domain gives its share.
+    Rows that share an image stay together, as do rows without images that share their prompt, so
+    that no held-out image is in the training rows with another question. The share is the same for
+    every domain.
 
     Args:
         rows: All rows.
-        fraction: Share of each domain to hold out, in [0, 1); a domain with two clusters or more
-            gives at least one of them where the fraction is above 0.
-        seed: Chooses the clusters.
+        fraction: Share of each domain to hold out, in [0, 1). If it is above 0, at least one
+            cluster of each domain with two or more clusters is held out.
+        seed: Seed of the selection of clusters.
     """
     held_out: set[int] = set()
     by_domain: dict[str, list[list[int]]] = defaultdict(list)
     for cluster in _clusters(rows):
         by_domain[rows[cluster[0]].domain].append(cluster)
     for domain, clusters in sorted(by_domain.items()):
-        wanted = fraction * sum(len(cluster) for cluster in clusters)
+        target = fraction * sum(len(cluster) for cluster in clusters)
         random.Random(f"{seed}-{domain}").shuffle(clusters)
         taken = 0
-        for cluster in clusters[:-1] if fraction > 0 else ():  # one cluster always trains
-            if taken >= wanted:
+        for cluster in clusters[:-1] if fraction > 0 else ():  # the last cluster is for training
+            if taken >= target:
                 break
             held_out.update(cluster)
             taken += len(cluster)

@@ -1,8 +1,8 @@
-"""What happens when a data worker fails: the row is named, and the run ends with one message.
+"""Report failures of data workers with the row that caused them.
 
-An error in a worker crosses to the training process as a value of the batch, so that its problems
-arrive whole. A worker that hangs or is killed cannot say anything; so each worker notes in shared
-memory which row it is reading.
+The error of a worker is passed to the training process as a value of the batch, so that its
+problems are kept. A worker that hangs or is killed cannot pass anything; therefore each worker
+records in shared memory which row it is reading.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ MAX_WORKERS = 256
 
 
 class ReadingLog:
-    """Which row each worker is reading, in memory that all processes of a loader share."""
+    """The rows that workers are reading, in memory shared by all processes of a loader."""
 
     def __init__(self) -> None:
         self._rows = torch.full((MAX_WORKERS,), IDLE).share_memory_()
 
     @contextlib.contextmanager
     def reading(self, index: int) -> Iterator[None]:
-        """Note a row while it is read; does nothing outside of a worker.
+        """Record a row while a worker reads it; do nothing outside of a worker.
 
-        It is left noted if the worker ends here.
+        The row stays recorded if the worker ends meanwhile.
         """
         info = get_worker_info()
         if info is None or info.id >= MAX_WORKERS:
@@ -45,7 +45,7 @@ class ReadingLog:
         self._rows[info.id] = IDLE
 
     def indices(self) -> list[int]:
-        """Return the rows that are being read."""
+        """Return the indices of the rows that are being read."""
         return sorted({int(row) for row in self._rows if row != IDLE})
 
 
@@ -53,7 +53,7 @@ def batch_of(item: Mapping[str, Any]) -> GroupBatch:
     """Return the batch that a loader yielded.
 
     Raises:
-        UniDPOError: If a worker could not make it.
+        UniDPOError: The error of a worker.
     """
     error = item.get("error")
     if error is not None:
@@ -63,7 +63,7 @@ def batch_of(item: Mapping[str, Any]) -> GroupBatch:
 
 
 def error_of(groups: Sequence[Any]) -> UniDPOError | None:
-    """Return the errors among the groups of a batch as one; None if there are none."""
+    """Return the errors among the groups of a batch as one error; `None` if there are none."""
     errors = [group for group in groups if isinstance(group, UniDPOError)]
     if len(errors) < 2:
         return errors[0] if errors else None
@@ -72,7 +72,7 @@ def error_of(groups: Sequence[Any]) -> UniDPOError | None:
 
 @contextlib.contextmanager
 def explained_failures(log: ReadingLog, rows: Sequence[PreferenceRow]) -> Iterator[None]:
-    """Explain that a worker hung or was killed, with the rows that workers were reading.
+    """Replace errors of hanging or killed workers by one that names the rows being read.
 
     Raises:
         DataError: In place of torch's error.
@@ -87,10 +87,10 @@ def explained_failures(log: ReadingLog, rows: Sequence[PreferenceRow]) -> Iterat
 
 
 def protect_worker(worker: int) -> None:
-    """Let a worker outlive signals that are sent to every process of a job.
+    """Let a worker survive signals that are sent to every process of a job.
 
-    The training process ends its workers itself; a worker that ends first would take the step that
-    is to be saved with it. A second SIGTERM ends it, so that a hanging worker can be ended.
+    The training process ends its workers itself; if a worker ended earlier, the step before the
+    final checkpoint would fail. A second SIGTERM ends a worker that hangs.
     """
 
     def once(number: int, frame: FrameType | None) -> None:

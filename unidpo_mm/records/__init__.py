@@ -1,11 +1,11 @@
-"""The nouns of the flow, each a frozen record that checks its own invariants.
+"""The records that data passes through; each is frozen and checks its own invariants.
 
     PreferenceRow -> EncodedGroup -> GroupBatch -> SequenceLogps -> PairLogps -> LossOutput
         rows.py               batches.py                      logps.py
 
 Letters in shapes: B rows of a batch, T positions, K responses of a group, N responses of a batch,
-M response tokens of a batch, P pairs, U units of a response loss. Every error names the id of the
-row at fault. This package imports torch and nothing heavier.
+M response tokens of a batch, P pairs, U units of a response loss. Error messages name the id of the
+row. This package imports torch and nothing heavier.
 """
 
 from .batches import EncodedGroup, GroupBatch, Layout

@@ -1,4 +1,4 @@
-"""What a model sees: rows as token ids, and several of them as padded tensors."""
+"""Inputs of a model: rows as token ids, and batches of them as padded tensors."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,32 +14,33 @@ from .rows import Domain, Pair
 __all__ = ["EncodedGroup", "GroupBatch", "Layout"]
 
 Layout = Literal["plain", "packed", "joined"]
-"""A row of a batch holds a prompt with one answer, a prompt with all its answers, or everything."""
+"""Contents of a batch row: a prompt with one of its responses (``plain``) or with all of them
+(``packed``), or all groups of the batch (``joined``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedGroup:
-    """A row as one model family sees it: token ids and tensors, nothing padded.
+    """A row encoded for one model family: token ids and tensors, without padding.
 
-    Side tensors live in two bags. *Token-aligned* tensors have one entry per token and are padded
+    Further inputs are of two kinds. *Token-aligned* tensors have one entry per token and are padded
     and cut with the ids; *image-aligned* tensors belong to the images and are never cut.
 
     Attributes:
         row_id, domain, source, where: As in the row.
         prompt_ids: Prompt tokens [P], image placeholders expanded.
-        response_ids: K tensors [R_k], the tokens that are scored.
+        response_ids: K tensors [R_k], the tokens whose log-probs are computed.
         token_extras: name -> (prompt part [P], K response parts [R_k]).
         image_extras: name -> tensor whose first dimension runs over images (or their patches).
-        num_images: Number of images that the image-aligned tensors hold.
-        image_tokens: Placeholder tokens in `prompt_ids`, equal to the features that the images
-            will fill; 0 without images.
-        image_token_id: Id of the placeholder token; None for families without images.
-        scores: [K] float64, NaN where there is none.
+        num_images: The number of images in the image-aligned tensors.
+        image_tokens: The number of placeholder tokens in `prompt_ids`, which equals the number of
+            image features; 0 without images.
+        image_token_id: Id of the placeholder token; `None` for families without images.
+        scores: [K] float64, NaN if missing.
         pairs: Preferences among the K responses.
-        targets: Responses that a loss of unit ``response`` learns from.
-        weight: 0 for a filler that no loss or metric counts.
-        cut_responses: How many responses were shortened to fit `max_length`.
-        shrunk_images: How many images were made smaller for it.
+        targets: Indices of the responses that a loss with unit ``response`` trains on.
+        weight: 1, or 0 for a filler, which no loss or metric counts.
+        cut_responses: The number of responses truncated to fit `max_length`.
+        shrunk_images: The number of images scaled down to fit `max_length`.
     """
 
     row_id: str
@@ -73,7 +74,9 @@ class EncodedGroup:
         if self.prompt_ids.numel() == 0:
             return [self._problem("the prompt has no token", "Write a prompt")]
         return [
-            self._problem(f"response {number} has no token", "Write an answer, or raise max_length")
+            self._problem(
+                f"response {number} has no token", "Write a response, or increase max_length"
+            )
             for number, ids in enumerate(self.response_ids)
             if ids.numel() == 0
         ]
@@ -82,8 +85,8 @@ class EncodedGroup:
         lengths = [self.prompt_ids.numel(), *(ids.numel() for ids in self.response_ids)]
         return [
             self._problem(
-                f"'{name}' has lengths {[part.numel() for part in parts]} beside ids of {lengths}",
-                "Repair the adapter: token-aligned tensors have one entry per token",
+                f"'{name}' has lengths {[part.numel() for part in parts]}, the ids {lengths}",
+                "Fix the adapter: token-aligned tensors have one entry per token",
             )
             for name, parts in self.token_extras.items()
             if [part.numel() for part in parts] != lengths
@@ -92,23 +95,23 @@ class EncodedGroup:
     def _image_problems(self) -> list[Problem]:
         if self.image_token_id is None:
             return []
-        found = int((self.prompt_ids == self.image_token_id).sum())
+        placeholders = int((self.prompt_ids == self.image_token_id).sum())
         problems = []
-        if found != self.image_tokens:
-            message = f"{found} image tokens for {self.image_tokens} image features"
-            remedy = "Give one image per placeholder; an image token is never cut"
+        if placeholders != self.image_tokens:
+            message = f"{placeholders} image tokens for {self.image_tokens} image features"
+            remedy = "Use one image per placeholder; image tokens are never cut"
             problems.append(self._problem(message, remedy))
         if any(bool((ids == self.image_token_id).any()) for ids in self.response_ids):
-            remedy = "Remove the placeholder from the answer: images belong to the prompt"
-            problems.append(self._problem("a response holds an image token", remedy))
+            remedy = "Remove the placeholder from the response: images belong to the prompt"
+            problems.append(self._problem("a response contains an image token", remedy))
         return problems
 
-    def _problem(self, found: str, remedy: str) -> Problem:
-        return Problem(f"{self.where} (id {self.row_id})", found, remedy)
+    def _problem(self, message: str, remedy: str) -> Problem:
+        return Problem(f"{self.where} (id {self.row_id})", message, remedy)
 
     @property
     def tokens(self) -> int:
-        """Tokens of the plain rows: the prompt once per response, and the responses."""
+        """The number of tokens of the plain rows, which contain the prompt once per response."""
         lengths = [ids.numel() for ids in self.response_ids]
         return len(lengths) * self.prompt_ids.numel() + sum(lengths)
 
@@ -140,9 +143,9 @@ class GroupBatch:
         pair_rows, target_rows: Row ids of the P pairs and U targets.
         pair_domains, target_domains: Their domains.
         response_rows: Row ids of the N responses.
-        response_keys: Digests of what a model sees of each response; empty where nobody asks.
+        response_keys: Digests of what a model sees of each response; empty unless requested.
         image_digests: For each group with images, in their order, the digest of all its images
-            and how many there are; empty where nobody asks.
+            and how many there are; empty unless requested.
     """
 
     layout: Layout

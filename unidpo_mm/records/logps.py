@@ -1,4 +1,4 @@
-"""What a model says: log-probabilities of responses and of pairs, and the loss made of them."""
+"""Log-probs of responses and pairs under a model, and the loss computed from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ __all__ = ["LossOutput", "PairLogps", "SequenceLogps"]
 
 @dataclass(frozen=True)
 class SequenceLogps:
-    """Log-probabilities of whole responses.
+    """Log-probs of responses.
 
     Attributes:
-        sum: [N] float64, the summed log-probability of each response.
-        length: [N] float64, its number of tokens.
+        sum: [N] float64, the sum of the log-probs of the tokens of each response.
+        length: [N] float64, the number of tokens of each response.
         row_ids: Row ids of the N responses, for messages.
     """
 
@@ -35,7 +35,7 @@ class SequenceLogps:
 
     @property
     def mean(self) -> Tensor:
-        """[N], the log-probability a token."""
+        """The log-prob per token of each response, [N]."""
         return self.sum / self.length
 
     def select(self, index: Tensor) -> "SequenceLogps":
@@ -46,14 +46,16 @@ class SequenceLogps:
 
 @dataclass(frozen=True, kw_only=True)
 class PairLogps:
-    """What a loss may know of P pairs: both sides under both models, scores and weights.
+    """Inputs of a pair loss: log-probs under policy and reference, scores and weights of P pairs.
 
     Attributes:
-        policy_chosen, policy_rejected: Policy log-probabilities, [P].
-        reference_chosen, reference_rejected: The same under the reference, or None.
-        score_chosen, score_rejected: [P] float64, NaN where there is none.
-        weight: [P] float64, 0 for fillers, which batch statistics leave out.
-        chosen_pairs: [P], how many pairs of the batch have the same chosen answer; None for one.
+        policy_chosen, policy_rejected: Log-probs under the policy, [P].
+        reference_chosen, reference_rejected: Log-probs under the reference; `None` if the loss
+            uses none.
+        score_chosen, score_rejected: [P] float64, NaN if missing.
+        weight: [P] float64, 0 for fillers, which batch statistics skip.
+        chosen_pairs: [P], the number of pairs of the batch with the same chosen response; `None`
+            if every pair has its own.
     """
 
     policy_chosen: SequenceLogps
@@ -74,17 +76,18 @@ class PairLogps:
         )
         devices = {side.sum.device for side in sides if side is not None}
         if len(devices) > 1:
-            raise ValueError(f"the log-probabilities of a pair lie on {sorted(map(str, devices))}")
+            raise ValueError(f"the log-probs of a pair are on {sorted(map(str, devices))}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
-    """What a loss returns for its units (P pairs, or U responses).
+    """The output of a loss for its units (P pairs, or U responses).
 
     Attributes:
-        per_unit: The loss of each unit, unweighted by the pair's own weight.
-        chosen_rewards, rejected_rewards: Implicit rewards [P], detached; None for response losses.
-        terms: Declared side results of the loss, each of the shape of `per_unit`, detached.
+        per_unit: The loss of each unit before it is multiplied by the weight of its pair.
+        chosen_rewards, rejected_rewards: Implicit rewards [P], detached; `None` for losses of
+            responses.
+        terms: Additional results that the loss declares, detached, with the shape of `per_unit`.
     """
 
     per_unit: Tensor
@@ -94,5 +97,5 @@ class LossOutput:
 
     @property
     def per_pair(self) -> Tensor:
-        """`per_unit` under the name that pair losses use."""
+        """The loss of each pair; another name for `per_unit`."""
         return self.per_unit

@@ -1,6 +1,7 @@
-"""What data files become: rows with a prompt, images, responses and preferences."""
+"""Rows of preference data: a prompt with its images, responses and preferences."""
 
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -25,25 +26,27 @@ __all__ = [
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
 Reasoning = Literal["keep", "strip"]
-"""What is done with a response that a chat template would change, see `PreferenceRow`."""
+"""How to treat a response that a chat template would change, see `PreferenceRow`."""
+PAIR_DIGEST = 16
+"""Hexadecimal digits of the SHA-256 of a response in the id of a pair."""
 ROLES = ("system", "user", "assistant", "tool")
 SCORE_MISSING = (
     "the score is missing",
     "Add a finite score to every response, set the source's scores.missing to a quality weight such"
     " as 0.5 (loss uni_dpo), or use a loss that needs no scores (dpo, simpo)",
 )
-"""What is wrong, and what to do, where a loss needs a score that a row lacks."""
+"""Message and remedy of the problem that a row lacks a score which the loss needs."""
 
 
 class ImageRef(Protocol):
-    """An image that is opened where it is needed, so that a row stays small."""
+    """An image that is opened when it is used, so that rows stay small."""
 
     def open(self) -> Any:
-        """Return a `PIL.Image.Image` in RGB; raises DataError when it cannot be read."""
+        """Return a `PIL.Image.Image` in RGB; raise `DataError` if it cannot be read."""
         ...
 
     def describe(self) -> str:
-        """Says which image this is, for messages."""
+        """Return a name of the image for messages."""
         ...
 
     def key(self) -> str:
@@ -63,8 +66,8 @@ class Message:
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``.
         parts: Text and image slots in reading order.
-        extras: What else the turn holds for the chat template, such as the tools that it calls, as
-            a JSON object; empty for nothing.
+        extras: Further keys of the turn for the chat template, such as `tool_calls`, as a JSON
+            object; empty if there are none.
     """
 
     role: str
@@ -73,24 +76,24 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
+        """The text parts, concatenated."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
     def image_slots(self) -> int:
-        """How many images belong into this message."""
+        """The number of images in this message."""
         return sum(isinstance(part, ImageSlot) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer to a prompt.
+    """One response to a prompt.
 
     Attributes:
-        text: The answer.
-        score: Its external quality; None if nobody scored it.
-        field: What the answer is called in its file, for messages; empty for its number.
-        score_field: What its score is called there; empty for the usual name.
+        text: The text.
+        score: Quality score from the data; `None` if it has no score.
+        field: Name of its field in the file, for messages; empty to use its index.
+        score_field: Name of the field of its score; empty for the default name.
     """
 
     text: str
@@ -101,11 +104,19 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference: indices into the responses of its group, and the weight of the pair."""
+    """A preference between two responses of a row.
+
+    Attributes:
+        chosen, rejected: Indices into the responses of the row.
+        weight: Weight of the pair in the loss.
+        row_id: Id of the row in the data that the pair comes from; empty if the row that holds the
+            pair was not joined from several ones.
+    """
 
     chosen: int
     rejected: int
     weight: float = 1.0
+    row_id: str = dataclasses.field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,25 +124,25 @@ class PreferenceRow:
     """One prompt with its images, its responses and the preferences among them.
 
     Attributes:
-        id: Name of the row in messages; unique within a run.
+        id: Name of the row, unique within a run.
         domain: ``text``, ``math`` or ``multimodal``.
-        source: Name of the data source that the row came from.
+        source: Name of the data source.
         where: File and row number, for messages.
         messages: The prompt.
-        images: Images, in the order of the slots in `messages`.
-        responses: K >= 1 answers.
-        pairs: Preferences; empty only for losses whose unit is the response.
-        raw: The prompt was a plain string, to be rendered without a chat template where the
+        images: The images, in the order of their slots in `messages`.
+        responses: At least one response.
+        pairs: Preferences; empty only for losses with unit ``response``.
+        raw: Whether the prompt was a plain string, which is rendered without a chat template if the
             model has none.
-        tools: The tools that the chat template shows to the model, as a JSON list; empty for none.
-        template_kwargs: Variables of the chat template for this row, as a JSON object; empty for
-            none. They override those of the run.
-        reasoning: ``keep`` scores each response exactly as it is written, even if the chat template
-            would remove its reasoning; ``strip`` means that reasoning blocks have been removed from
-            the responses; None refuses a response that the template would change.
+        tools: Tools for the chat template, as a JSON list; empty if there are none.
+        template_kwargs: Variables of the chat template for this row, as a JSON object; empty if
+            there are none. They override those of the run.
+        reasoning: ``keep`` trains on each response exactly as it is written, even if the chat
+            template would remove its reasoning; ``strip`` means that reasoning blocks have been
+            removed from the responses; `None` rejects a response that the template would change.
 
     Raises:
-        DataError: If a field breaks its invariant; all problems of the row at once.
+        DataError: If fields are invalid, with all problems of the row.
     """
 
     id: str
@@ -163,22 +174,24 @@ class PreferenceRow:
                 problems.append(self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}"))
         if slots != len(self.images):
             problem = f"{len(self.images)} image(s) for {slots} image placeholder(s)"
-            remedy = "Give exactly one image per placeholder, in the same order"
+            remedy = "Use exactly one image per placeholder, in the same order"
             problems.append(self._problem("images", problem, remedy))
         return problems
 
     def _response_problems(self) -> list[Problem]:
         problems = []
         if not self.responses:
-            problem, remedy = "there is no response", "Give at least one answer"
+            problem, remedy = "there is no response", "Add at least one response"
             problems.append(self._problem("responses", problem, remedy))
         for number, response in enumerate(self.responses):
             if not response.text.strip():
-                remedy = "Write the answer or remove the row"
-                problems.append(self._problem(self._name(number), "the answer is empty", remedy))
+                remedy = "Write the response or remove the row"
+                problems.append(
+                    self._problem(self.response_field(number), "the response is empty", remedy)
+                )
             if response.score is not None and not math.isfinite(response.score):
                 problem = f"the score is {response.score}"
-                remedy = "Give a finite number, or leave the score out"
+                remedy = "Use a finite number, or null for no score"
                 problems.append(self._problem(self._score_name(number), problem, remedy))
         return problems
 
@@ -186,31 +199,26 @@ class PreferenceRow:
         problems = []
         for pair in self.pairs:
             if not {pair.chosen, pair.rejected} <= set(range(len(self.responses))):
-                problem = f"a pair names responses {pair.chosen} and {pair.rejected}"
-                remedy = f"Name responses 0 to {len(self.responses) - 1}"
+                problem = f"a pair refers to responses {pair.chosen} and {pair.rejected}"
+                remedy = f"Use indices from 0 to {len(self.responses) - 1}"
                 problems.append(self._problem("pairs", problem, remedy))
                 continue
             text = self.responses[pair.chosen].text
             if text == self.responses[pair.rejected].text:
-                names = self._name(pair.chosen), self._name(pair.rejected)
-                problem = f"{' and '.join(names)} are the same answer ({_short(text)})"
-                remedy = "Give two different answers or remove the row"
+                names = self.response_field(pair.chosen), self.response_field(pair.rejected)
+                problem = f"{' and '.join(names)} are the same response ({_short(text)})"
+                remedy = "Use two different responses, or remove the row"
                 problems.append(self._problem(names[0], problem, remedy))
             if not (math.isfinite(pair.weight) and pair.weight >= 0):
                 problem = f"the weight of a pair is {pair.weight}"
-                problems.append(self._problem("weight", problem, "Give a finite number >= 0"))
+                problems.append(self._problem("weight", problem, "Use a finite number >= 0"))
         return problems
-
-    def response_field(self, number: int) -> str:
-        """Return the field that holds a response, for messages."""
-        return self._name(number)
 
     def without_reasoning(self) -> "PreferenceRow":
         """Return the row with the reasoning blocks of its responses removed.
 
         Raises:
-            DataError: If nothing else is left of a response, or two responses of a pair become
-                equal.
+            DataError: If a response becomes empty, or two responses of a pair become equal.
         """
         responses = tuple(
             dataclasses.replace(response, text=strip_reasoning(response.text).text)
@@ -228,7 +236,8 @@ class PreferenceRow:
                 for problem in error.problems
             ) from error
 
-    def _name(self, number: int) -> str:
+    def response_field(self, number: int) -> str:
+        """Return the name of the field that holds a response, for messages."""
         if self.responses[number].field:
             return self.responses[number].field
         if len(self.responses) == 2 and len(self.pairs) == 1:
@@ -236,12 +245,12 @@ class PreferenceRow:
         return f"responses[{number}]"
 
     def _score_name(self, number: int) -> str:
-        name = self._name(number)
+        name = self.response_field(number)
         usual = f"score_{name}" if name in ("chosen", "rejected") else f"{name}.score"
         return self.responses[number].score_field or usual
 
-    def _problem(self, name: str, found: str, remedy: str) -> Problem:
-        return Problem(f"{self.where}, field '{name}'", found, remedy)
+    def _problem(self, name: str, message: str, remedy: str) -> Problem:
+        return Problem(f"{self.where}, field '{name}'", message, remedy)
 
     def missing_scores(self) -> list[Problem]:
         """Return a problem for each response of a pair that has no score."""
@@ -252,10 +261,24 @@ class PreferenceRow:
             if self.responses[number].score is None
         ]
 
-    def targets(self) -> tuple[int, ...]:
-        """Return the responses that a loss of unit ``response`` learns from.
+    def pair_id(self, pair: Pair) -> str:
+        """Return the id of a pair: the id of its row in the data and digests of its two responses.
 
-        The chosen answers, each once; without pairs the best scored answer, or the first one.
+        The id stays the same if rows are joined or reordered, or if the row gets other responses.
+        Pairs of one row whose texts are equal have the same id.
+        """
+        texts = (self.responses[pair.chosen].text, self.responses[pair.rejected].text)
+        chosen, rejected = (
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:PAIR_DIGEST]
+            for text in texts
+        )
+        return f"{pair.row_id or self.id}:{chosen}:{rejected}"
+
+    def targets(self) -> tuple[int, ...]:
+        """Return the indices of the responses that a loss with unit ``response`` trains on.
+
+        These are the chosen responses, each once; without pairs the response with the highest
+        score, or the first one.
         """
         if self.pairs:
             return tuple(sorted({pair.chosen for pair in self.pairs if pair.weight > 0}))
@@ -265,7 +288,7 @@ class PreferenceRow:
         return (max(range(len(scores)), key=scores.__getitem__),)
 
     def for_responses(self) -> "PreferenceRow":
-        """Return the row with its target responses alone, for losses of unit ``response``."""
+        """Return the row with only its target responses, for losses with unit ``response``."""
         kept = tuple(self.responses[number] for number in self.targets())
         return dataclasses.replace(self, responses=kept, pairs=())
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..adapter import Adapter, AdapterFamily
 from ..data.load import Loaded, SourceFile, read_sources
 from ..data.preflight import Preflight, survey
-from ..data.scores import without_weight
+from ..data.scores import zero_weight_problems
 from ..errors import Problem, UniDPOError
 from ..modeling.lora_targets import RECIPE_KEYS
 from ..modeling.parts import LoraSettings, check_lora_parts, check_parts
@@ -162,7 +162,7 @@ def loss_problems(
 ) -> list[Problem]:
     """Return what the rows lack for the loss: pairs, scores, weights."""
     problems = settings.check_sources([*train_rows, *eval_rows])
-    problems += [*settings.check_rows(train_rows), *without_weight(train_rows)]
+    problems += [*settings.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if settings.loss.unit == "pair":
         problems += settings.check_rows(eval_rows)
     return problems
@@ -213,7 +213,7 @@ def look_at_rows(
         keep=keep,
     )
     problems += wrong
-    skipped = sum(number < len(train_rows) for number in result.left_out)
+    skipped = sum(number < len(train_rows) for number in result.skipped)
     if not wrong and train_rows and skipped == len(train_rows):
         remedy = "Raise max_length, or correct the images"
         text = f"every row is skipped ({result.reasons()})"

@@ -11,19 +11,19 @@ IN_MEMORY = "data set '"
 
 PHRASES = (
     (
-        "Name the folder that holds all images in the source's 'images', or set its "
+        "Set the source's 'images' to the directory that contains all images, or its "
         "'images_outside' to true",
-        "Set `images` of UniDPOConfig to a directory that holds all images",
+        "Set `images` of UniDPOConfig to the directory that contains all images",
     ),
     (
-        "Repair the path, or name the folder of the images in the source's 'images'",
+        "Correct the path, or set the source's 'images' to the directory of the images",
         "Correct the path, or set `images` of UniDPOConfig to the directory of the images",
     ),
     (
-        "Download the image and give its path, or set the source's 'fetch_images'",
-        "Download the image and pass its path",
+        "Download the image and use its path, or set the source's 'fetch_images' to true",
+        "Download the image and use its path",
     ),
-    ("Scale it down, or raise data.images.max_pixels", "Scale it down"),
+    ("Scale it down, or increase data.images.max_pixels", "Scale it down"),
     (
         "set the source's scores.ties to drop",
         "set `scores` of UniDPOConfig to {'ties': 'drop'}",
@@ -33,16 +33,16 @@ PHRASES = (
         "set `scores` of UniDPOConfig to {'missing': 0.5}",
     ),
     (
-        "Name the columns in the source's 'columns', or leave 'format' out to have it found",
+        "Map the columns in the source's 'columns', or remove 'format' to detect it",
         "Rename the columns",
     ),
     (
-        "Say which column is which in the source's 'columns', such as columns: {prompt: question}, "
-        "or name the format in 'format' (unidpo-mm list formats)",
+        "Map the columns in the source's 'columns', such as columns: {prompt: question}, or set "
+        "'format' (unidpo-mm list formats)",
         "Rename the columns, for example with Dataset.rename_columns({'question': 'prompt'})",
     ),
     (
-        "or name its column in the source's 'columns', such as columns: {prompt: question}",
+        "or map its column in the source's 'columns', such as columns: {prompt: question}",
         "or rename its column to 'prompt'",
     ),
 )

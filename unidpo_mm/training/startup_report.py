@@ -115,23 +115,23 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
             f"[yellow]{_part(found.shrunk_images, found.images, 'image')} made smaller to fit "
             f"max_length {args.max_length}[/yellow]"
         )
-    if found.alike_pairs:
+    if found.identical_pairs:
         lines.append(
-            f"[yellow]{found.alike_pairs} of {counted(found.pairs, 'pair')} "
-            f"{'has' if found.alike_pairs == 1 else 'have'} the same tokens in both answers, and "
-            "no preference[/yellow]"
+            f"[yellow]{found.identical_pairs} of {counted(found.pairs, 'pair')} "
+            f"{'has' if found.identical_pairs == 1 else 'have'} the same tokens in both responses, "
+            "and no preference[/yellow]"
         )
     if found.too_long:
         lines.append(
-            f"[yellow]{counted(found.too_long, 'row is', 'rows are')} left out: longer than "
+            f"[yellow]{counted(found.too_long, 'row is', 'rows are')} skipped: longer than "
             f"max_length {args.max_length}[/yellow]"
         )
     if found.unreadable:
         first = found.unreadable[0]
-        number = len(found.left_out) - found.too_long
+        number = len(found.skipped) - found.too_long
         lines.append(
-            f"[yellow]{counted(number, 'row is', 'rows are')} left out for images that cannot be "
-            f"used, the first {escape(first.where)}: {escape(first.message)}[/yellow]"
+            f"[yellow]{counted(number, 'row is', 'rows are')} skipped because of images that "
+            f"cannot be used, the first {escape(first.where)}: {escape(first.message)}[/yellow]"
         )
     return lines
 

@@ -39,7 +39,7 @@ def picture_reference(picture: Picture, folder: Path, where: str) -> "ImageRef":
         DataError: If there is no picture.
     """
     from unidpo_mm.data.images import PictureRules, image_refs
-    from unidpo_mm.data.wrong import WrongValue
+    from unidpo_mm.data.invalid_value import InvalidValue
 
     if hasattr(picture.content, "describe"):  # a reference already, of a row of the core
         found: ImageRef = picture.content
@@ -48,7 +48,7 @@ def picture_reference(picture: Picture, folder: Path, where: str) -> "ImageRef":
     rules = PictureRules(folder=folder, allow_outside=isinstance(picture.content, Path))
     try:
         references = image_refs(content, rules, where)
-    except WrongValue as error:
+    except InvalidValue as error:
         raise DataError(Problem(where, error.found, error.remedy)) from error
     if len(references) != 1:
         text = f"there are {len(references)} images in place of one"

@@ -1,6 +1,6 @@
-"""Layouts of preference data, one file each, recognised by their columns.
+"""Formats of preference data, one module each, detected from their columns.
 
-A module exports `FORMAT`. `_reader.py` and `_messages.py` hold what they share.
+A module exports `FORMAT`. `_reader.py` and `_messages.py` contain what they share.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,21 @@ __all__ = ["Context", "Format"]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a format needs to know beside the record itself.
+    """Place and options of a record.
 
     Attributes:
         source: Name of the source.
         where: File and row, for messages.
-        id: Id of a row that has none of its own.
-        images: Where relative image paths start, and what may be opened.
-        domain: Domain of the source; None to tell it from the row.
-        scale: Maps a score of the source to the scale of the run; raises ValueError for a score
-            outside the source's declared scale.
-        pairing: Makes pairs (chosen, rejected) of the answers of a row by their scores.
-        needs_scores: The loss needs a score for every answer of a pair.
-        columns: Name of a column of the format -> its name in the file, where they differ.
-        arrow: The record comes from Arrow (Parquet, `datasets`), whose nulls may not be in the
-            source; see `_messages.py`.
+        id: Id of the row if the record has none.
+        images: Where relative image paths start, and which images may be opened.
+        domain: Domain of the source; `None` to determine it from the row.
+        scale: Maps a score of the source to the scale of the run; raises `ValueError` for a score
+            outside of the declared scale of the source.
+        pairing: Returns pairs (chosen, rejected) of the responses of a row by their scores.
+        needs_scores: Whether the loss needs a score for every response of a pair.
+        columns: Column of the format -> its name in the file, if it has another one.
+        arrow: Whether the record comes from Arrow (Parquet, `datasets`), where null may stand for a
+            missing key; see `_messages.py`.
     """
 
     source: str
@@ -50,23 +50,24 @@ def _any(record: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One layout.
+    """A format of preference data.
 
     Attributes:
         name: Name of the module.
-        required: Columns by which the layout is recognised; of several that fit, the one that
-            reads most columns of the row is taken.
-        known: Every column that the layout reads, the required ones among them.
-        parse: (record, context) -> row; raises DataError with all problems of the record.
-        matches: Tells layouts with the same columns apart by what stands in them.
-        one_answer: A row holds one of the answers of its prompt; rows of one prompt are joined.
-        data_sets: Public data sets of this layout, for the list of formats.
+        required: Columns from which the format is detected. If several formats fit, the one that
+            reads the largest number of columns of the row is used.
+        columns: All columns that the format reads, including the required ones.
+        parse: (record, context) -> row; raises `DataError` with all problems of the record.
+        matches: Distinguishes formats with the same columns by their values.
+        single_response: Whether each record has a single response, so that records with the same
+            prompt are joined.
+        data_sets: Public data sets in this format, for the list of formats.
     """
 
     name: str
     required: frozenset[str]
-    known: frozenset[str]
+    columns: frozenset[str]
     parse: Callable[[Mapping[str, Any], Context], PreferenceRow]
     matches: Callable[[Mapping[str, Any]], bool] = _any
-    one_answer: bool = False
+    single_response: bool = False
     data_sets: tuple[str, ...] = ()

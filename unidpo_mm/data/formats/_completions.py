@@ -1,61 +1,60 @@
-"""Lists of completions, each with its response and what judges said of it."""
+"""Read lists of completions, each with a response and a judgment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...records import Response
 from ._messages import describe
-from ._reader import RowReader
+from ._reader import SCORES_REMEDY, RowReader
 
-__all__ = ["completions_of"]
+__all__ = ["read_completions"]
 
 
-def completions_of(
+def read_completions(
     row: RowReader,
-    judged: str,
+    judgment: str,
     score: Callable[[Any], Any],
     *,
     column: str = "completions",
-    some_unrated: bool = False,
+    allow_unrated: bool = False,
 ) -> list[Response]:
-    """Return the answers of a row with their scores.
+    """Return the responses of a row with their scores.
 
     Args:
-        row: The row.
-        judged: Key of a completion that holds its judgement.
-        score: Judgement -> number, or None where there is none.
+        row: The reader of the row.
+        judgment: Key of the judgment in a completion.
+        score: Maps a judgment to a number, or to `None` if there is none.
         column: The column of the completions.
-        some_unrated: Answers without a score belong to the format.
+        allow_unrated: Whether responses may have no score.
     """
     items = _items(row, column)
     responses = []
     for number, item in enumerate(items):
         name = f"{column}[{number}]"
         if not isinstance(item, Mapping):
-            row.note(name, f"found {describe(item)}", "Write {'response': ...}")
+            row.note(name, f"found {describe(item)}", "Use {'response': ...}")
             continue
         text = item.get("response")
-        given = score(item.get(judged))
-        field = f"{name}.{judged}"
-        if given is None and len(items) > 1 and not some_unrated:
-            remedy = "Give every answer a score: pairs are made of answers with different scores"
-            row.note(field, "there is no score", remedy)
-        responses.append(row.response(f"{name}.response", field, text=text, given=given))
+        value = score(item.get(judgment))
+        field = f"{name}.{judgment}"
+        if value is None and len(items) > 1 and not allow_unrated:
+            row.note(field, "there is no score", SCORES_REMEDY)
+        responses.append(row.response(f"{name}.response", field, text=text, score=value))
     return responses
 
 
 def _items(row: RowReader, column: str) -> list[Any]:
-    """Return a list of records; some libraries turn one into a record of lists."""
+    """Return a list of records; some libraries convert it to a record of lists."""
     value, items = row.get(column), []
     if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
-        lengths = {len(one) for one in value.values()}
+        lengths = {len(items) for items in value.values()}
         if len(lengths) > 1:
             problem = f"the lists of {', '.join(map(str, value))} have different lengths"
-            row.note(column, problem, "Give every answer each of them")
+            row.note(column, problem, "Use lists with one entry per response")
             return []
-        items = [{key: one[n] for key, one in value.items()} for n in range(lengths.pop())]
+        items = [{key: v[n] for key, v in value.items()} for n in range(lengths.pop())]
     elif isinstance(value, list | tuple):
         items = list(value)
     if not items:
-        row.note(column, "found no list of answers", "Give a list of {'response': ...}")
+        row.note(column, "expected a list of responses", "Use a list of {'response': ...}")
     return items

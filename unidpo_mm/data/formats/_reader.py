@@ -1,4 +1,4 @@
-"""Reads a record field by field and keeps the problems of all of them; every format uses it."""
+"""Read a record field by field and collect all problems; every format uses it."""
 
 import dataclasses
 import math
@@ -18,43 +18,45 @@ from ...records import (
     PreferenceRow,
     Response,
 )
-from ..images import image_refs, is_no_image
-from ..wrong import WrongValue, brief
+from ..images import image_refs, is_missing
+from ..invalid_value import InvalidValue, brief
 from . import Context
-from ._messages import Prompt, answer_of, describe, is_empty, prompt_of, tools_of
+from ._messages import Prompt, describe, is_empty, parse_prompt, parse_tools, response_text
 
-__all__ = ["COMMON", "IMAGES", "SCORES", "RowReader"]
+__all__ = ["COMMON", "IMAGES", "SCORES", "SCORES_REMEDY", "RowReader"]
 
 IMAGES = frozenset({"images", "image"})
 COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | IMAGES
-"""Columns that every format reads where they are there."""
+"""Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
+SCORES_REMEDY = "Add a score to every response: pairs are formed of responses with different scores"
+
 MAX_ID = 500
-"""Characters of an id that is not a string."""
+"""The maximum length of an id that is not a string."""
 
 REFUSED = {
     "rejected_images": (
-        "other images for the rejected answer are not understood yet",
-        "Remove the column: both answers see the images of the prompt",
+        "other images for the rejected response are not supported yet",
+        "Remove the column: the images of the prompt are used for both responses",
     ),
-    "video": ("videos are not understood yet", "Remove the row"),
-    "videos": ("videos are not understood yet", "Remove the row"),
-    "audios": ("sound is not understood yet", "Remove the row"),
+    "video": ("videos are not supported yet", "Remove the row"),
+    "videos": ("videos are not supported yet", "Remove the row"),
+    "audios": ("audio is not supported yet", "Remove the row"),
 }
-"""Columns that would change what an answer means, and are refused rather than passed over."""
+"""Columns that change the meaning of a row, so that they are refused and not ignored."""
 
 
 class RowReader:
     """Reads one record.
 
-    A field that cannot be read is noted with its place, and something harmless takes its place, so
-    that all problems of a row are told at once.
+    If a field is invalid, the problem is noted and a default value is used, so that all problems of
+    a row are reported together.
 
     Args:
         record: The record.
-        context: Where it stands, and the settings of its source.
-        images: Columns that may hold the images; the first that does is read.
+        context: Its place and the options of its source.
+        images: Columns that may contain the images; the first one that is not empty is read.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class RowReader:
         self.problems: list[Problem] = []
         self.failed: set[str] = set()
         self.prompt_field, self.images_field = "prompt", images[0]
-        self.asked = Prompt((), True)
+        self.prompt = Prompt((), True)
         self.tools = ""
 
     # ---- fields ----
@@ -77,21 +79,22 @@ class RowReader:
         """Return the value of a column, None where it is missing."""
         return self.record.get(name)
 
-    def prompt(self, name: str = "prompt", value: Any = None) -> tuple[Message, ...]:
-        """Read the prompt from a column, or from a value made of it.
+    def read_prompt(self, name: str = "prompt", value: Any = None) -> None:
+        """Read the prompt and the tools; the column `system` becomes the first message.
 
-        The column `system` goes in front of it.
+        Args:
+            name: The column of the prompt.
+            value: The prompt, if it is not the value of the column.
         """
         self.prompt_field = name
-        given = self.get(name) if value is None else value
+        value = self.get(name) if value is None else value
         arrow = self.context.arrow
-        self.asked = self._read(name, prompt_of, given, default=self.asked, arrow=arrow)
-        self.tools = self._read("tools", tools_of, self.get("tools"), default="", arrow=arrow)
-        self.asked = self._with_system(self.asked)
-        return self.asked.messages
+        self.prompt = self._read(name, parse_prompt, value, default=self.prompt, arrow=arrow)
+        self.tools = self._read("tools", parse_tools, self.get("tools"), default="", arrow=arrow)
+        self.prompt = self._with_system(self.prompt)
 
     def _with_system(self, prompt: Prompt) -> Prompt:
-        """Return the prompt with the text of the column `system` as its first message."""
+        """Return the prompt with the value of the column `system` as its first message."""
         text = self.get("system")
         if is_empty(text) or not prompt.messages:
             return prompt
@@ -103,141 +106,137 @@ class RowReader:
             message = Message("system", (text,))
             return dataclasses.replace(prompt, messages=(message, *prompt.messages), raw=False)
         if first.text != text:
-            problem = "the prompt begins with another system message"
-            self.note("system", problem, "Keep one of the two")
+            problem = "the prompt starts with another system message"
+            self.note("system", problem, "Remove one of the two")
         return prompt
 
-    def dialogues(self, *names: str) -> None:
-        """Extend the prompt by the turns that all responses begin with, as TRL does.
+    def extend_prompt(self, *names: str) -> None:
+        """Extend the prompt by the first turns that all responses share, as TRL does.
 
-        Responses may be whole dialogues. The turns that they share become the prompt if they hold
-        the prompt at their beginning or at their end; otherwise it stays as it is.
+        Responses may be complete dialogues. The turns that they share become the prompt if they
+        start or end with the prompt; otherwise the prompt is not changed.
 
         Args:
             names: The columns of the responses.
         """
-        given = [self.get(name) for name in names]
-        if not all(isinstance(one, list | tuple) and len(one) > 1 for one in given):
+        values = [self.get(name) for name in names]
+        if not all(isinstance(value, list | tuple) and len(value) > 1 for value in values):
             return
         try:
-            dialogues = [prompt_of(one, arrow=self.context.arrow).messages for one in given]
-        except WrongValue:
-            return  # reading the responses says what is wrong with them
+            dialogues = [parse_prompt(v, arrow=self.context.arrow).messages for v in values]
+        except InvalidValue:
+            return  # reported when the responses are read
         shared = _shared_turns(dialogues)
-        prompt, length = self.asked.messages, len(self.asked.messages)
+        prompt, length = self.prompt.messages, len(self.prompt.messages)
         if len(shared) <= length:
             return
-        spoken = [(turn.role, turn.text) for turn in shared]
-        turns = [(turn.role, turn.text) for turn in prompt]
+        shared_turns = [(turn.role, turn.text) for turn in shared]
+        prompt_turns = [(turn.role, turn.text) for turn in prompt]
         for start in dict.fromkeys((0, len(shared) - length)):
-            if spoken[start : start + length] == turns:
+            if shared_turns[start : start + length] == prompt_turns:
                 messages = (*shared[:start], *prompt, *shared[start + length :])
-                images = self.asked.images
-                if not images and all(map(_holds_no_image, map(self.get, self.image_columns))):
-                    images = prompt_of(list(given[0])[: len(shared)]).images
-                self.asked = Prompt(messages, False, images)
+                images = self.prompt.images
+                if not images and all(map(_has_no_image, map(self.get, self.image_columns))):
+                    images = parse_prompt(list(values[0])[: len(shared)]).images
+                self.prompt = Prompt(messages, False, images)
                 return
 
-    def answer(self, name: str, value: Any = None) -> str:
-        """Return the text of an answer, from a column or a value."""
-        given = self.get(name) if value is None else value
-        text: str = self._read(name, answer_of, given, self.asked.messages, default=f"(no {name})")
-        return text
-
-    def score(self, name: str, value: Any = None) -> float | None:
-        """Return a score on the scale of the run, None where it is missing or null."""
+    def _score(self, name: str, value: Any = None) -> float | None:
+        """Return a score on the scale of the run; `None` if it is missing or null."""
         number = self.number(name, value)
         try:
             return None if number is None else self.context.scale(number)
         except ValueError as error:
-            remedy = "Correct the score, or declare the scale that the judge used"
+            remedy = "Correct the score, or declare the scale that was used"
             self.note(name, str(error), remedy)
             return None
 
     def number(self, name: str, value: Any = None) -> float | None:
-        """Return a finite number, None where it is missing or null."""
-        given = self.get(name) if value is None else value
-        number: float | None = self._read(name, _finite, given)
+        """Return a finite number; `None` if it is missing or null."""
+        value = self.get(name) if value is None else value
+        number: float | None = self._read(name, _finite, value)
         return number
 
     def response(
-        self, name: str, score: str = "", *, text: Any = None, given: Any = None
+        self, name: str, score_name: str = "", *, text: Any = None, score: Any = None
     ) -> Response:
-        """Return an answer with its score.
+        """Return a response with its score.
 
         Args:
-            name: Its column.
-            score: The column of its score, none for answers that nobody scored.
-            text: The answer, where it is not the value of the column.
-            given: The score, likewise.
+            name: The column of the response.
+            score_name: The column of its score; empty if it has none.
+            text: The response, if it is not the value of the column.
+            score: The score, if it is not the value of its column.
         """
-        answer = self.answer(name, text)
-        return Response(answer, self.score(score, given) if score else None, name, score)
+        value = self.get(name) if text is None else text
+        messages = self.prompt.messages
+        text = self._read(name, response_text, value, messages, default=f"(no {name})")
+        number = self._score(score_name, score) if score_name else None
+        return Response(text, number, name, score_name)
 
-    def note(self, name: str, found: str, remedy: str) -> None:
-        """Keep a problem with a field."""
-        self.problems.append(Problem(self.place(name), found, remedy))
+    def note(self, name: str, message: str, remedy: str) -> None:
+        """Add a problem of a field."""
+        self.problems.append(Problem(self.place(name), message, remedy))
         self.failed.add(name)
 
     def place(self, name: str) -> str:
-        """Says where a field stands, by the name it has in the file."""
+        """Return file, row and field for messages, with the name of the field in the file."""
         column, dot, rest = name.partition(".")
         base, bracket, index = column.partition("[")
-        own = self.context.columns.get(base, base)
-        return f"{self.context.where}, field '{own}{bracket}{index}{dot}{rest}'"
+        base = self.context.columns.get(base, base)
+        return f"{self.context.where}, field '{base}{bracket}{index}{dot}{rest}'"
 
     # ---- the row ----
 
     def pair(self, chosen: Response, rejected: Response) -> PreferenceRow:
-        """Return the row of one given pair."""
+        """Return the row of a pair."""
         return self.row((chosen, rejected), (Pair(0, 1, self.weight()),))
 
     def ranked(self, responses: Sequence[Response]) -> PreferenceRow:
-        """Return the row of several answers, with the pairs that the source makes of them."""
-        answers = tuple(responses)
+        """Return the row of several responses, with pairs formed from their scores."""
         weight = self.weight()
-        return self.row(answers, [Pair(*pair, weight) for pair in self.context.pairing(answers)])
+        return self.row(responses, [Pair(*p, weight) for p in self.context.pairing(responses)])
 
     def row(self, responses: Sequence[Response], pairs: Sequence[Pair] = ()) -> PreferenceRow:
         """Return the row.
 
         Raises:
-            DataError: With everything that is wrong: what could not be read, what the row finds
-                in the fields that could, and what later checks would say of a good row.
+            DataError: With all problems: of fields that cannot be read, of the row, and those that
+                later checks would report of a valid row.
         """
-        images, domain = self._around()
+        images, domain = self._images_and_domain()
         return self._finished(images, domain, tuple(responses), tuple(pairs))
 
     def stop(self) -> NoReturn:
-        """Gives up a record of which so little could be read that it makes no row.
+        """Stop reading a record that lacks what a row needs.
 
         Raises:
-            DataError: With everything that is wrong with the rest of it, too.
+            DataError: With all problems, including those of images and domain.
         """
-        images, _ = self._around()
+        images, _ = self._images_and_domain()
         self._read_images(images)
         raise DataError(self.problems)
 
-    def _around(self) -> tuple[tuple[ImageRef, ...], Domain]:
-        """Return what stands beside prompt and answers, and refuses what is not understood."""
+    def _images_and_domain(self) -> tuple[tuple[ImageRef, ...], Domain]:
+        """Return images and domain, and refuse columns that are not supported."""
         images = self._images()
         domain = self._domain(images)
-        for name, (found, remedy) in REFUSED.items():
+        for name, (message, remedy) in REFUSED.items():
             if not is_empty(self.get(name)):
-                self.note(name, found, remedy)
+                self.note(name, message, remedy)
         return images, domain
 
     def _images(self) -> tuple[ImageRef, ...]:
-        """Return the images of the row: of a column, or those inside the parts of the prompt."""
-        places = [name for name in self.image_columns if not _holds_no_image(self.get(name))]
-        places += [self.prompt_field] if self.asked.images else []
-        self.images_field = places[0] if places else self.image_columns[0]
-        if len(places) > 1:
-            found_twice = f"there are images in {' and in '.join(places)}"
-            self.note(self.images_field, found_twice, "Give the images in one place")
+        """Return the images of the row, from a column or from the parts of the prompt."""
+        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
+        fields += [self.prompt_field] if self.prompt.images else []
+        self.images_field = fields[0] if fields else self.image_columns[0]
+        if len(fields) > 1:
+            problem = f"there are images in {' and in '.join(fields)}"
+            self.note(self.images_field, problem, "Use only one of them")
         inside = self.images_field == self.prompt_field
-        value = list(self.asked.images) if inside else self.get(self.images_field)
-        found: tuple[ImageRef, ...] = self._read(
+        value = list(self.prompt.images) if inside else self.get(self.images_field)
+        images: tuple[ImageRef, ...] = self._read(
             self.images_field,
             image_refs,
             value,
@@ -245,7 +244,7 @@ class RowReader:
             self.place(self.images_field),
             default=(),
         )
-        return found
+        return images
 
     def _finished(
         self,
@@ -254,7 +253,7 @@ class RowReader:
         responses: tuple[Response, ...],
         pairs: tuple[Pair, ...],
     ) -> PreferenceRow:
-        prompt = self._without_response(self.asked, responses).with_slots(len(images))
+        prompt = self._without_response(self.prompt, responses).with_slots(len(images))
         try:
             row = PreferenceRow(
                 id=self._id(),
@@ -269,19 +268,19 @@ class RowReader:
                 tools=self.tools,
             )
         except DataError as error:
-            self.problems += self._by_names_of_the_file(error.problems)
+            self.problems += self._with_file_names(error.problems)
         else:
             if not self.problems:
                 return row
         self._read_images(images)
-        self._miss_scores(responses)
+        self._check_scores(responses)
         raise DataError(self.problems)
 
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
-        """Return the prompt without a last turn that is one of the responses.
+        """Return the prompt without its last turn if that is one of the responses.
 
-        Data sets keep whole conversations beside chosen and rejected. A last assistant turn that is
-        no response would be followed by a second one, which no template is made for.
+        Some data sets have complete conversations beside chosen and rejected. After a last
+        assistant turn that is not a response there would be a second one, which no template allows.
         """
         last = prompt.messages[-1] if prompt.messages else None
         unread = {self.prompt_field, *(response.field for response in responses)} & self.failed
@@ -296,11 +295,11 @@ class RowReader:
         self.note(self.prompt_field, problem, remedy)
         return prompt
 
-    def _by_names_of_the_file(self, problems: Sequence[Problem]) -> list[Problem]:
-        """Return what the row found, by the names of the file; not what it found in defaults."""
+    def _with_file_names(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Return problems of the row with the field names of the file."""
         names = {"prompt": self.prompt_field, "images": self.images_field}
         hidden = {*self.failed, *([self.images_field] if self.prompt_field in self.failed else [])}
-        if REFUSED.keys() & self.failed:  # placeholders may stand for what is not understood
+        if REFUSED.keys() & self.failed:  # placeholders may stand for unsupported media
             hidden |= {self.prompt_field, self.images_field}
         result = []
         for problem in problems:
@@ -317,17 +316,17 @@ class RowReader:
             except DataError as error:
                 self.problems += error.problems
 
-    def _miss_scores(self, responses: Sequence[Response]) -> None:
+    def _check_scores(self, responses: Sequence[Response]) -> None:
         for response in responses if self.context.needs_scores else ():
             name = response.score_field or f"{response.field}.score"
             if response.score is None and not {name, "responses"} & self.failed:
                 self.problems.append(Problem(self.place(name), *SCORE_MISSING))
 
     def _id(self) -> str:
-        given = self.get("id")
-        if given is None:
+        value = self.get("id")
+        if value is None:
             return self.context.id
-        return given if isinstance(given, str) else brief(given, MAX_ID)
+        return value if isinstance(value, str) else brief(value, MAX_ID)
 
     def weight(self) -> float:
         """Return the weight of the row's pairs."""
@@ -335,17 +334,15 @@ class RowReader:
         return 1.0 if weight is None else weight
 
     def _domain(self, images: Sequence[ImageRef]) -> Domain:
-        """Return the domain: the row's own, the source's, or told from the images."""
-        own = self.get("domain")
-        found: Domain = self.context.domain or ("multimodal" if images else "text")
-        if own is None:
-            return found
-        if not (isinstance(own, str) and own in DOMAINS):
-            remedy = "Use text, math or multimodal, or leave it out"
-            text = repr(own)[:80] if isinstance(own, str) else brief(own)
+        """Return the domain of the row, else that of the source, else one based on the images."""
+        value = self.get("domain")
+        domain: Domain = self.context.domain or ("multimodal" if images else "text")
+        if isinstance(value, str) and value in DOMAINS:
+            domain = value
+        elif value is not None:
+            text = repr(value)[:80] if isinstance(value, str) else brief(value)
+            remedy = "Use text, math or multimodal, or remove the field"
             self.note("domain", f"the domain is {text}", remedy)
-            return found
-        domain: Domain = own
         return domain
 
     def _read(
@@ -358,24 +355,25 @@ class RowReader:
     ) -> Any:
         try:
             return function(*args, **options)
-        except WrongValue as error:
+        except InvalidValue as error:
             self.note(name, error.message, error.remedy)
             return default
 
 
-def _holds_no_image(value: Any) -> bool:
-    """Return whether a column of images is empty, or holds entries for no image alone."""
+def _has_no_image(value: Any) -> bool:
+    """Return whether a column of images is empty or contains only empty entries."""
     if isinstance(value, list | tuple):
-        return all(map(_holds_no_image, value))
-    return is_no_image(value)
+        return all(map(_has_no_image, value))
+    return is_missing(value)
 
 
 def _shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
-    """Return the turns that all dialogues begin with; the last turn of each is a response."""
+    """Return the first turns that all dialogues share; the last turn of each is a response."""
     shortest = min(dialogues, key=len)
     limit = len(shortest) - 1
     length = next(
-        (n for n in range(limit) if any(one[n] != shortest[n] for one in dialogues)), limit
+        (n for n in range(limit) if any(dialogue[n] != shortest[n] for dialogue in dialogues)),
+        limit,
     )
     return shortest[:length]
 
@@ -385,11 +383,11 @@ def _finite(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
         text = repr(value) if isinstance(value, str | bool) else brief(value, 80)
-        raise WrongValue(f"found {text}"[:80], "Give a number or null")
+        raise InvalidValue(f"found {text}"[:80], "Use a number or null")
     try:
-        number = float(cast("float", value))  # a complex number is a Number, too: TypeError
+        number = float(cast("float", value))  # raises TypeError for complex numbers
     except (OverflowError, TypeError, ValueError) as error:
-        raise WrongValue(f"found {brief(value, 40)}", "Give a finite number") from error
+        raise InvalidValue(f"found {brief(value, 40)}", "Use a finite number") from error
     if not math.isfinite(number):
-        raise WrongValue(f"found {number}", "Give a finite number")
+        raise InvalidValue(f"found {number}", "Use a finite number")
     return number

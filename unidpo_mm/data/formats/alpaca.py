@@ -1,6 +1,6 @@
-"""LLaMA-Factory's alpaca ranking, which the official image data have: instruction and a pair.
+"""LLaMA-Factory's alpaca ranking, also used by the official image data: instruction and a pair.
 
-Older files give both answers as the list `output`, the chosen one first.
+Older files contain both responses in the list `output`, the chosen one first.
 """
 
 from collections.abc import Mapping
@@ -15,34 +15,34 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
-    row.prompt("instruction", _prompt(row))
-    given: tuple[Any, Any] = (record.get("chosen"), record.get("rejected"))
+    row.read_prompt("instruction", _prompt(row))
+    texts: tuple[Any, Any] = (record.get("chosen"), record.get("rejected"))
     names = ("chosen", "rejected")
     if isinstance(record.get("output"), list | tuple):
         output = list(record["output"])
         if len(output) != 2:
-            remedy = "Give the chosen and the rejected answer, in this order"
-            row.note("output", f"found {len(output)} answers", remedy)
-        given, names = (*output, "", "")[:2], ("output[0]", "output[1]")
-    chosen = row.response(names[0], "score_chosen", text=given[0])
-    return row.pair(chosen, row.response(names[1], "score_rejected", text=given[1]))
+            remedy = "Use the chosen and the rejected response, in this order"
+            row.note("output", f"found {len(output)} responses", remedy)
+        texts, names = (*output, "", "")[:2], ("output[0]", "output[1]")
+    chosen = row.response(names[0], "score_chosen", text=texts[0])
+    return row.pair(chosen, row.response(names[1], "score_rejected", text=texts[1]))
 
 
 def _prompt(row: RowReader) -> Any:
-    """Return instruction and input as one question, after the turns of the history."""
+    """Return the turns of the history, followed by instruction and input as one question."""
     texts = [row.get("instruction"), row.get("input")]
     for name, text in zip(("instruction", "input"), texts, strict=True):
         if text is not None and not isinstance(text, str):
-            row.note(name, f"found {describe(text)}", "Give a string")
+            row.note(name, f"found {describe(text)}", "Use a string")
             return ""
     question = "\n".join(text for text in texts if text)
     turns: list[dict[str, Any]] = []
     history = row.get("history") or ()
     for number, turn in enumerate(history if isinstance(history, list | tuple) else (history,)):
         if not (isinstance(turn, list | tuple) and len(turn) == 2):
-            remedy = "Give each earlier turn as [question, answer]"
+            remedy = "Write each turn as [question, response]"
             row.note(f"history[{number}]", f"found {describe(turn)}", remedy)
             continue
         turns += [
@@ -60,7 +60,7 @@ def _is_ranking(record: Mapping[str, Any]) -> bool:
 FORMAT = Format(
     name="alpaca",
     required=frozenset({"instruction"}),
-    known=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
+    columns=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
     parse=parse,
     matches=_is_ranking,
     data_sets=("official Uni-DPO, images",),

@@ -1,6 +1,7 @@
-"""HelpSteer2's preferences: two answers and the strength of the preference, -3 to 3.
+"""HelpSteer2's preferences: two responses and the strength of the preference, -3 to 3.
 
-The better answer's score is the strength and the other's 0; `scores: {scale: [0, 3]}` declares it.
+The score of the better response is the strength, that of the other one is 0. Their scale is
+declared with `scores: {scale: [0, 3]}`.
 """
 
 from collections.abc import Mapping
@@ -17,16 +18,16 @@ COLUMNS = frozenset({"prompt", "response_1", "response_2", "preference_strength"
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
-    row.prompt("prompt", turns_of(record.get("prompt")))
+    row.read_prompt("prompt", turns_of(record.get("prompt")))
     return pair_by_strength(row, "response_1", "response_2", "preference_strength")
 
 
 FORMAT = Format(
     name="helpsteer",
     required=COLUMNS,
-    known=COMMON | COLUMNS,
+    columns=COMMON | COLUMNS,
     parse=parse,
     data_sets=("HelpSteer2 preferences",),
 )

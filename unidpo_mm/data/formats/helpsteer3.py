@@ -1,6 +1,7 @@
-"""HelpSteer3's preferences: a conversation, two answers and an overall preference, -3 to 3.
+"""HelpSteer3's preferences: a conversation, two responses and an overall preference, -3 to 3.
 
-The better answer's score is the strength and the other's 0; `scores: {scale: [0, 3]}` declares it.
+The score of the better response is the strength, that of the other one is 0. Their scale is
+declared with `scores: {scale: [0, 3]}`.
 """
 
 from collections.abc import Mapping
@@ -17,18 +18,18 @@ COLUMNS = frozenset({"context", "response1", "response2", "overall_preference"})
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
-    if record.get("domain") not in DOMAINS:  # its own domains: general, stem, code, multilingual
+    """Return the row of a record; raise `DataError` with all its problems."""
+    if record.get("domain") not in DOMAINS:  # the data set uses general, stem, code, multilingual
         record = {**record, "domain": None}
     row = RowReader(record, context)
-    row.prompt("context")
+    row.read_prompt("context")
     return pair_by_strength(row, "response1", "response2", "overall_preference")
 
 
 FORMAT = Format(
     name="helpsteer3",
     required=COLUMNS,
-    known=COMMON | COLUMNS,
+    columns=COMMON | COLUMNS,
     parse=parse,
     data_sets=("HelpSteer3",),
 )

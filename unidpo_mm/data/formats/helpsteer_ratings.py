@@ -1,6 +1,6 @@
-"""HelpSteer's ratings: one answer a row with five ratings from 0 to 4; `helpfulness` is the score.
+"""HelpSteer's ratings: one response per row with five ratings, 0 to 4; `helpfulness` is the score.
 
-Rows of one prompt are joined, and their answers make pairs.
+Rows with the same prompt are joined, and pairs are formed from their responses.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
-    row.prompt("prompt", turns_of(record.get("prompt")))
+    row.read_prompt("prompt", turns_of(record.get("prompt")))
     return row.row([row.response("response", "helpfulness")])
 
 
 FORMAT = Format(
     name="helpsteer_ratings",
     required=frozenset({"prompt", "response", "helpfulness"}),
-    known=(COMMON - {"weight"}) | {"prompt", "response", "helpfulness"},
+    columns=(COMMON - {"weight"}) | {"prompt", "response", "helpfulness"},
     parse=parse,
-    one_answer=True,
+    single_response=True,
     data_sets=("HelpSteer", "HelpSteer2"),
 )

@@ -1,4 +1,4 @@
-"""One pair a row whose prompt is what both answers begin with, as TRL and reward data have it."""
+"""A pair whose prompt is the common beginning of both responses, as in TRL and reward data."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from ._reader import COMMON, SCORES, RowReader
 __all__ = ["FORMAT"]
 
 REMEDY = (
-    "Start both answers with the prompt, or name its column in the source's 'columns', such as "
+    "Start both responses with the prompt, or map its column in the source's 'columns', such as "
     "columns: {prompt: question}"
 )
 SPEAKERS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-"""What begins a turn in transcripts written as one string -> whose it is."""
+"""Beginning of a turn in a transcript -> role of the speaker."""
 TURN = re.compile("(" + "|".join(SPEAKERS) + ")")
 PROMPTS = frozenset(
     "prompt question query instruction problem input context user conversation "
     "conversations messages".split()
 )
-"""Columns that would hold a prompt: where there is one, none is to be cut out of the answers."""
+"""Columns that would contain a prompt: if there is one, the format does not fit."""
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
     chosen, rejected = (_turns(record.get(name)) for name in ("chosen", "rejected"))
     shared = _shared(chosen, rejected)
     if not shared:
-        row.note("chosen", "chosen and rejected have no prompt in common", REMEDY)
+        row.note("chosen", "chosen and rejected have no common prompt", REMEDY)
         row.stop()
-    row.prompt("chosen", shared)
+    row.read_prompt("chosen", shared)
     if isinstance(shared, str):
         chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
     better = row.response("chosen", "score_chosen", text=chosen)
@@ -40,7 +40,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 
 
 def _turns(value: Any) -> Any:
-    """Return a transcript as messages; anything else as it is."""
+    """Return a transcript as messages; return other values unchanged."""
     if not (isinstance(value, str) and value.startswith(tuple(SPEAKERS))):
         return value
     _, *pieces = TURN.split(value)
@@ -51,7 +51,7 @@ def _turns(value: Any) -> Any:
 
 
 def _shared(chosen: Any, rejected: Any) -> Any:
-    """Return what both begin with: turns, or text up to the end of a turn or of a word."""
+    """Return the common beginning: whole turns, or text up to the end of a word."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         shorter = min(len(chosen), len(rejected))
         length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
@@ -61,16 +61,16 @@ def _shared(chosen: Any, rejected: Any) -> Any:
     return None
 
 
-def _equal_turns(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Return how many turns are the same; the last turn of either is an answer."""
-    limit = min(len(one), len(other)) - 1
-    return next((n for n in range(max(limit, 0)) if one[n] != other[n]), max(limit, 0))
+def _equal_turns(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
+    """Return the number of equal turns at the beginning; the last turn of each is a response."""
+    limit = max(min(len(chosen), len(rejected)) - 1, 0)
+    return next((n for n in range(limit) if chosen[n] != rejected[n]), limit)
 
 
 FORMAT = Format(
     name="implicit",
     required=frozenset({"chosen", "rejected"}),
-    known=COMMON | SCORES | {"chosen", "rejected"},
+    columns=COMMON | SCORES | {"chosen", "rejected"},
     parse=parse,
     matches=lambda record: not PROMPTS & record.keys(),
     data_sets=("Skywork-Reward-Preference", "HH-RLHF"),

@@ -1,4 +1,4 @@
-"""One pair a row: prompt, chosen, rejected, as TRL and the official text and math code write it."""
+"""A pair with prompt, chosen and rejected, as in TRL and the official text and math data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
-    row.prompt()
-    row.dialogues("chosen", "rejected")
+    row.read_prompt()
+    row.extend_prompt("chosen", "rejected")
     chosen = row.response("chosen", "score_chosen")
     return row.pair(chosen, row.response("rejected", "score_rejected"))
 
@@ -22,7 +22,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 FORMAT = Format(
     name="pairs",
     required=frozenset({"prompt", "chosen", "rejected"}),
-    known=COMMON | SCORES | {"prompt", "chosen", "rejected"},
+    columns=COMMON | SCORES | {"prompt", "chosen", "rejected"},
     parse=parse,
     data_sets=("UltraFeedback binarized", "MM-RLHF", "official Uni-DPO, text and math"),
 )

@@ -1,4 +1,4 @@
-"""Pairs that ask by `question`: RLAIF-V, SPA-VL and MMPR."""
+"""A pair whose prompt is in the column `question`: RLAIF-V, SPA-VL and MMPR."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ __all__ = ["FORMAT"]
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
-    row.prompt("question")
-    row.dialogues("chosen", "rejected")
+    row.read_prompt("question")
+    row.extend_prompt("chosen", "rejected")
     chosen = row.response("chosen", "score_chosen")
     return row.pair(chosen, row.response("rejected", "score_rejected"))
 
@@ -22,7 +22,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 FORMAT = Format(
     name="rlaif_v",
     required=frozenset({"question", "chosen", "rejected"}),
-    known=COMMON | SCORES | {"question", "chosen", "rejected"},
+    columns=COMMON | SCORES | {"question", "chosen", "rejected"},
     parse=parse,
     data_sets=("RLAIF-V", "SPA-VL", "MMPR"),
 )

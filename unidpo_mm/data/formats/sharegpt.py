@@ -15,23 +15,23 @@ ROLES = {
     "observation": "tool",
     "function_call": "assistant",
 }
-"""Names of who speaks, where they are not those of chat templates."""
+"""Name of a speaker -> role in chat templates."""
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
     turns = record.get("conversations")
     if isinstance(turns, list | tuple):
         turns = [*map(_turn, turns)]
-    row.prompt("conversations", turns)
+    row.read_prompt("conversations", turns)
     chosen = row.response("chosen", "score_chosen", text=_turn(record.get("chosen")))
     rejected = row.response("rejected", "score_rejected", text=_turn(record.get("rejected")))
     return row.pair(chosen, rejected)
 
 
 def _turn(value: Any) -> Any:
-    """Return {"from", "value"} as {"role", "content"}; anything else as it is."""
+    """Return {"from", "value"} as {"role", "content"}; return other values unchanged."""
     if not (isinstance(value, Mapping) and "from" in value):
         return value
     speaker = value["from"]
@@ -41,6 +41,6 @@ def _turn(value: Any) -> Any:
 FORMAT = Format(
     name="sharegpt",
     required=frozenset({"conversations", "chosen", "rejected"}),
-    known=COMMON | SCORES | {"conversations", "chosen", "rejected"},
+    columns=COMMON | SCORES | {"conversations", "chosen", "rejected"},
     parse=parse,
 )

@@ -1,4 +1,4 @@
-"""ms-swift's pairs: messages that end with the chosen answer, and a rejected response."""
+"""ms-swift's pairs: messages that end with the chosen response, and a rejected response."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,21 @@ from ._reader import COMMON, SCORES, RowReader
 
 __all__ = ["FORMAT"]
 
-REMEDY = "Give the turns of the prompt, then the assistant's chosen answer"
+REMEDY = "Use the turns of the prompt, followed by the chosen response of the assistant"
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context)
     turns = record.get("messages")
     if not isinstance(turns, list | tuple) or len(turns) < 2:
         row.note("messages", f"found {describe(turns)}", REMEDY)
         row.stop()
-    row.prompt("messages", list(turns[:-1]))
+    row.read_prompt("messages", list(turns[:-1]))
     chosen = row.response("messages", "score_chosen", text=[turns[-1]])
     names = [name for name in ("rejected_response", "rejected_messages") if record.get(name)]
     if len(names) > 1:
-        row.note(names[1], "there are two rejected answers", "Give one of the two")
+        row.note(names[1], "there are two rejected responses", "Remove one of the two")
     name = names[0]
     return row.pair(chosen, row.response(name, "score_rejected"))
 
@@ -32,7 +32,7 @@ def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
 FORMAT = Format(
     name="swift",
     required=frozenset({"messages"}),
-    known=COMMON | SCORES | {"messages", "rejected_response", "rejected_messages"},
+    columns=COMMON | SCORES | {"messages", "rejected_response", "rejected_messages"},
     parse=parse,
     matches=lambda record: bool(record.get("rejected_response") or record.get("rejected_messages")),
 )

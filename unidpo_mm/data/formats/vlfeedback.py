@@ -1,8 +1,8 @@
 """VLFeedback: a prompt, an image and completions rated in three aspects, 1 to 5 each.
 
-The score of an answer is the mean of its ratings. An answer that the judge left unrated in an
-aspect ("N/A", as for many refusals) has no score and makes no pair, as the data set's authors do
-it; such answers are counted. Which answers make a pair is a setting of the source.
+The score of a response is the mean of its ratings. A response without a rating in one of the
+aspects ("N/A", as for many refusals) has no score and is in no pair, as in the work of the data
+set's authors; such responses are counted. Pairs are formed by the options of the source.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from ...records import PreferenceRow
 from . import Context, Format
-from ._completions import completions_of
+from ._completions import read_completions
 from ._reader import COMMON, RowReader
 
 __all__ = ["FORMAT"]
@@ -22,28 +22,28 @@ UNRATED = ("N/A", "None", "")
 
 
 def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raises DataError with all its problems."""
+    """Return the row of a record; raise `DataError` with all its problems."""
     row = RowReader(record, context, images=("images", "image", "img_path"))
-    row.prompt()
-    return row.ranked(completions_of(row, "annotations", _score, some_unrated=True))
+    row.read_prompt()
+    return row.ranked(read_completions(row, "annotations", _score, allow_unrated=True))
 
 
 def _score(annotations: Any) -> Any:
-    """Return the mean of the ratings, None if one is missing; a wrong one is returned as it is."""
+    """Return the mean of the ratings, `None` if one is missing, or an invalid one unchanged."""
     if not isinstance(annotations, Mapping):
         return None
-    ratings = [str(one.get("Rating")) for one in annotations.values() if isinstance(one, Mapping)]
+    ratings = [str(a.get("Rating")) for a in annotations.values() if isinstance(a, Mapping)]
     counted = [rating for rating in ratings if rating not in UNRATED]
-    wrong = [rating for rating in counted if not RATING.fullmatch(rating)]
-    if wrong:
-        return wrong[0]
+    invalid = [rating for rating in counted if not RATING.fullmatch(rating)]
+    if invalid:
+        return invalid[0]
     return mean(map(float, counted)) if counted and len(counted) == len(ratings) else None
 
 
 FORMAT = Format(
     name="vlfeedback",
     required=frozenset({"prompt", "completions"}),
-    known=COMMON | {"prompt", "completions", "img_path"},
+    columns=COMMON | {"prompt", "completions", "img_path"},
     parse=parse,
     data_sets=("VLFeedback",),
 )

@@ -1,8 +1,8 @@
-"""Downloads images from URLs, if the user allows it, once each.
+"""Download images from URLs, once each.
 
-Only what decodes as an image is kept, so an error page or half a body is tried again by the next
-run. Addresses are checked after the host name is resolved, and again after every redirect: a URL in
-a data set must not reach this machine or its network unless the user allows that.
+Only valid images are cached, so that the next run retries a URL that returned an error page or an
+incomplete image. IP addresses are checked after the host name is resolved, and again after every
+redirect: a URL in a data set must not reach this machine or its network unless the user allows it.
 """
 
 import contextlib
@@ -21,15 +21,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..cache.directory import cache_directory
+from .decoding import MAX_PIXELS, decoding_error
 
-__all__ = ["PrivateAddressError", "fetched"]
+__all__ = ["PrivateAddressError", "download"]
 
 SECONDS = 30
-"""Longest wait for a connection or for the next bytes."""
+"""Timeout of a connection and of each read."""
 TOTAL_SECONDS = 120
-"""Longest time for one image, from the connection to its last byte, redirects included."""
+"""Timeout of an image, from the connection to its last byte, including redirects."""
 MAX_BYTES = 64_000_000
-"""Largest image as it is sent."""
+"""The maximum size of an encoded image."""
 CHUNK = 1 << 16
 SCHEMES = ("http", "https")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -38,47 +39,48 @@ IPV4_BITS = 0xFFFFFFFF
 
 
 class PrivateAddressError(OSError):
-    """A URL leads to this machine, to the local network, or to another address without a route."""
+    """A URL leads to an address that is not public, such as this machine or the local network."""
 
 
-def fetched(url: str, *, private: bool = False) -> bytes:
-    """Return the image at a URL, from disk if it was downloaded before.
+def download(url: str, *, private: bool = False) -> bytes:
+    """Return the encoded image at a URL, from the cache if it was downloaded before.
 
     Args:
         url: An http or https URL.
-        private: Loopback, private and link-local addresses are allowed.
+        private: Whether loopback, private and link-local addresses are allowed.
 
     Raises:
         PrivateAddressError: If the URL or a redirect leads to such an address and they are not
             allowed.
-        OSError: If it cannot be reached in time, is too large, breaks off, or is not an image.
+        OSError: If the download fails, times out or is incomplete, or if it is too large or not an
+            image.
     """
-    kept = _place(url)
-    if kept.is_file():
-        return kept.read_bytes()
+    cached = _cache_path(url)
+    if cached.is_file():
+        return cached.read_bytes()
     _check_url(url)
     try:
         request = urllib.request.Request(
             url, headers={"User-Agent": "unidpo-mm", "Accept-Encoding": "identity"}
         )
-        content, kind = _downloaded(request, private=private)
+        content, content_type = _response(request, private=private)
     except (ValueError, http.client.HTTPException) as error:
         raise OSError(str(error) or type(error).__name__) from error
-    _check_image(content, kind)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    scratch = kept.with_name(f"{kept.name}.{os.getpid()}.part")  # two workers may fetch the same
+    _check_image(content, content_type)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    scratch = cached.with_name(f"{cached.name}.{os.getpid()}.part")  # two workers may download it
     scratch.write_bytes(content)
-    scratch.replace(kept)
+    scratch.replace(cached)
     return content
 
 
-def _place(url: str) -> Path:
-    # not the directory of earlier releases, which kept error pages
+def _cache_path(url: str) -> Path:
+    # earlier releases cached error pages in another directory
     return cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
 
 
 def _check_url(url: str) -> None:
-    """Refuse what is not a plain URL of the web.
+    """Refuse a URL that is not http or https, or that contains a password.
 
     Raises:
         OSError: With the reason.
@@ -93,9 +95,9 @@ def _check_url(url: str) -> None:
         raise OSError("URLs with a user name or a password are not downloaded")
 
 
-def _downloaded(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
-    """Return the body of a response and its content type."""
-    with _watch() as watch:
+def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
+    """Return the body and the content type of the HTTP response."""
+    with _watching() as watch:
         opener = urllib.request.build_opener(
             _Http(watch, private=private), _Https(watch, private=private), _Redirects
         )
@@ -105,20 +107,20 @@ def _downloaded(request: urllib.request.Request, *, private: bool) -> tuple[byte
         except (OSError, http.client.HTTPException, ValueError) as error:
             if watch.expired:
                 raise OSError(f"it took longer than {TOTAL_SECONDS} s") from error
-            reason = getattr(error, "reason", None)  # urllib wraps what went wrong
+            reason = getattr(error, "reason", None)  # urllib wraps the error
             if isinstance(reason, OSError):
                 raise reason from error
             raise
         finally:
-            if watch.expired:  # the reader may have taken the closed socket for the end
+            if watch.expired:  # reading may have ended without an error when the socket was closed
                 raise OSError(f"it took longer than {TOTAL_SECONDS} s")
 
 
 def _body(response: Any) -> bytes:
-    """Return the whole body of a response.
+    """Return the body of an HTTP response.
 
     Raises:
-        OSError: If it is too large or shorter than announced.
+        OSError: If it is too large or incomplete.
     """
     announced = response.headers.get("Content-Length")
     pieces, size = [], 0
@@ -128,34 +130,33 @@ def _body(response: Any) -> bytes:
         if size > MAX_BYTES:
             raise OSError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
     if announced is not None and announced.isdigit() and size != int(announced):
-        raise OSError(f"it breaks off after {size:,} of {int(announced):,} bytes")
+        raise OSError(f"only {size:,} of {int(announced):,} bytes were received")
     return b"".join(pieces)
 
 
-def _check_image(content: bytes, kind: str) -> None:
-    """Refuse what does not decode as an image.
+def _check_image(content: bytes, content_type: str) -> None:
+    """Refuse content that cannot be decoded as an image.
 
     Raises:
         OSError: With the reason.
     """
     from PIL import Image
 
-    from .decoding import decoding_error
-    from .images import MAX_PIXELS
-
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height <= MAX_PIXELS:  # larger ones are refused when opened
+            if (
+                image.width * image.height <= MAX_PIXELS
+            ):  # larger images are refused when they are opened
                 image.load()
     except Image.DecompressionBombError:
-        return  # an image, and refused when it is opened
-    except Exception as error:  # decoders raise what they like
-        text = f"what was sent is not an image: {kind}, {decoding_error(error)}"
+        return  # refused when it is opened
+    except Exception as error:  # decoders raise errors of many kinds
+        text = f"the content is not an image: {content_type}, {decoding_error(error)}"
         raise OSError(text) from error
 
 
 class _Watch:
-    """Closes the connections of one download when its time is over."""
+    """Closes the connections of a download after a timeout."""
 
     def __init__(self) -> None:
         self.expired = False
@@ -164,7 +165,7 @@ class _Watch:
         self.timer.daemon = True
 
     def add(self, connection: socket.socket) -> None:
-        self.sockets.append(connection.dup())  # TLS takes the socket itself over
+        self.sockets.append(connection.dup())  # TLS takes over the socket itself
         if self.expired:
             self.expire()
 
@@ -176,7 +177,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _watch() -> Iterator[_Watch]:
+def _watching() -> Iterator[_Watch]:
     watch = _Watch()
     watch.timer.start()
     try:
@@ -188,7 +189,7 @@ def _watch() -> Iterator[_Watch]:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https URLs alone."""
+    """Follows redirects to http and https URLs only."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
@@ -198,7 +199,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Checked:
-    """Opens connections to addresses that may be reached, and has them watched."""
+    """Opens connections to allowed addresses, and adds them to the watch."""
 
     def __init__(self, watch: _Watch, *, private: bool) -> None:
         super().__init__()
@@ -207,7 +208,7 @@ class _Checked:
     def connect(self, kind: Any, request: Any) -> Any:
         """Return the response to a request."""
         if request.has_proxy():
-            # a proxy may have a private address and resolves names itself; the target may not
+            # the proxy itself may have a private address; the target may not
             target = urlsplit(request.full_url).hostname or ""
             with contextlib.suppress(socket.gaierror):
                 _addresses(target, None, private=self.private)
@@ -240,11 +241,11 @@ def _create(
     timeout: Any = SECONDS,
     source_address: Any = None,
 ) -> socket.socket:
-    """Return a connection to one of the addresses of a host, which are all checked."""
+    """Return a connection to one of the addresses of a host after checking all of them."""
     host, port = address
     failure: OSError | None = None
     for resolved in _addresses(host, port, private=private):
-        # to the address that was checked: the name could resolve to another one the next time
+        # connect to the checked address: the name could resolve to another one next time
         try:
             connection = socket.create_connection((resolved, port), timeout, source_address)
         except OSError as error:
@@ -270,7 +271,7 @@ def _addresses(host: str, port: int | None, *, private: bool) -> list[str]:
 
 
 def _is_public(address: str) -> bool:
-    """Return whether an address belongs to the internet."""
+    """Return whether an address is a public one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour

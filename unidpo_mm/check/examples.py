@@ -1,26 +1,26 @@
-"""A few rows for the page, with small copies of their images."""
+"""Example rows for the HTML page, with thumbnails of their images."""
 
 import io
 from collections.abc import Sequence
 
 from ..errors import DataError
 from ..records import ImageRef, ImageSlot, PreferenceRow
-from .report import Shown
+from .report import ExampleRow
 
-__all__ = ["shown_rows"]
+__all__ = ["example_rows"]
 
-SIDE = 160
-"""Pixels of the longer side of a small image."""
+THUMBNAIL_SIDE = 160
+"""Pixels of the longer side of a thumbnail."""
 
 
-def shown_rows(rows: Sequence[PreferenceRow], number: int) -> list[Shown]:
-    """Return rows from all over the data, as they would be shown."""
+def example_rows(rows: Sequence[PreferenceRow], number: int) -> list[ExampleRow]:
+    """Return evenly spaced rows with pairs."""
     paired = [row for row in rows if row.pairs]
     step = max(len(paired) // max(number, 1), 1)
-    return [_shown(row) for row in paired[::step][:number]]
+    return [_example(row) for row in paired[::step][:number]]
 
 
-def _shown(row: PreferenceRow) -> Shown:
+def _example(row: PreferenceRow) -> ExampleRow:
     pair = row.pairs[0]
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     prompt = "\n".join(
@@ -29,22 +29,22 @@ def _shown(row: PreferenceRow) -> Shown:
         for message in row.messages
     )
     scored = chosen.score is not None and rejected.score is not None
-    return Shown(
+    return ExampleRow(
         where=row.where,
         prompt=prompt,
         chosen=chosen.text,
         rejected=rejected.text,
-        scores=f"{chosen.score:g} against {rejected.score:g}" if scored else "no scores",
-        images=[small for small in map(_small, row.images) if small],
+        scores=f"{chosen.score:g} vs. {rejected.score:g}" if scored else "no scores",
+        images=[thumbnail for thumbnail in map(_thumbnail, row.images) if thumbnail],
     )
 
 
-def _small(image: ImageRef) -> bytes:
+def _thumbnail(image: ImageRef) -> bytes:
     try:
         opened = image.open()
     except DataError:
         return b""
-    opened.thumbnail((SIDE, SIDE))
+    opened.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     stream = io.BytesIO()
     opened.save(stream, "JPEG", quality=80)
     return stream.getvalue()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from builders import make_image
 
-from unidpo_mm.data import fetch
-from unidpo_mm.data.fetch import PrivateAddressError, fetched
+import unidpo_mm.data.download as download_module
+from unidpo_mm.data.download import PrivateAddressError, download
 from unidpo_mm.data.load import SourceFile, read_records
 from unidpo_mm.errors import ImageError
 
@@ -80,7 +80,7 @@ def test_an_image_is_downloaded_once(served: tuple[str, dict[str, Serve], list[s
     answers["/moved"] = sent(b"", status=302, Location=f"{url}/a.png")
     answers["/unknown_length"] = sent(png(), length=-1)
     for path in ("/a.png", "/a.png", "/moved", "/unknown_length"):
-        assert fetched(url + path, private=True) == png()
+        assert download(url + path, private=True) == png()
     assert requests == ["/a.png", "/moved", "/a.png", "/unknown_length"]
 
 
@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[Serve, str]] = {
     "an error page": (
         sent(b"<html>Busy</html>", Content_Type="text/html"), "not an image: text/html"),
     "nothing": (sent(b""), "not an image"),
-    "half a body": (sent(png()[:200], length=len(png())), "breaks off after 200 of"),
+    "half a body": (sent(png()[:200], length=len(png())), "only 200 of"),
     "half an image": (sent(png()[:200]), "not an image"),
     "half an image without length": (sent(png()[:200], length=-1), "not an image"),
     "an error": (sent(png(), status=404), "404"),
@@ -101,30 +101,30 @@ BROKEN: dict[str, tuple[Serve, str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_not_a_whole_image_is_refused_and_tried_again(
+def test_incomplete_images_are_refused_and_retried(
     served: tuple[str, dict[str, Serve], list[str]], kind: str
 ) -> None:
     url, answers, _ = served
     answers["/x"], reason = BROKEN[kind]
     with pytest.raises(OSError, match=reason):
-        fetched(f"{url}/x", private=True)
+        download(f"{url}/x", private=True)
     answers["/x"] = sent(png())
-    assert fetched(f"{url}/x", private=True) == png()
+    assert download(f"{url}/x", private=True) == png()
 
 
 def test_time_and_size_are_limited(
     served: tuple[str, dict[str, Serve], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, answers, _ = served
-    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(download_module, "TOTAL_SECONDS", 0.3)
     answers["/slow"] = dripping
     with pytest.raises(OSError, match=r"took longer than 0\.3 s"):
-        fetched(f"{url}/slow", private=True)
-    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 30)
-    monkeypatch.setattr(fetch, "MAX_BYTES", 1000)
+        download(f"{url}/slow", private=True)
+    monkeypatch.setattr(download_module, "TOTAL_SECONDS", 30)
+    monkeypatch.setattr(download_module, "MAX_BYTES", 1000)
     answers["/large"] = sent(b"x" * 200_000)
     with pytest.raises(OSError, match="larger than"):
-        fetched(f"{url}/large", private=True)
+        download(f"{url}/large", private=True)
 
 
 def test_private_addresses_are_refused_after_names_are_resolved_and_after_redirects(
@@ -135,7 +135,7 @@ def test_private_addresses_are_refused_after_names_are_resolved_and_after_redire
     port = int(url.rpartition(":")[2])
     for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", "0.0.0.0"):
         with pytest.raises(PrivateAddressError, match="private address"):
-            fetched(f"http://{host}:{port}/a.png")
+            download(f"http://{host}:{port}/a.png")
     resolve = socket.getaddrinfo
 
     def resolved(host: str, *args: object, **options: object) -> object:
@@ -145,14 +145,14 @@ def test_private_addresses_are_refused_after_names_are_resolved_and_after_redire
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
     for host in ("inside.example", "mixed.example"):
         with pytest.raises(PrivateAddressError, match=f"'{host}' has the private address"):
-            fetched(f"http://{host}:{port}/a.png")
+            download(f"http://{host}:{port}/a.png")
     assert requests == []
     # a redirect from a public address: this server stands in for it
-    public = fetch._is_public
-    monkeypatch.setattr(fetch, "_is_public", lambda a: a == "127.0.0.1" or public(a))
+    public = download_module._is_public
+    monkeypatch.setattr(download_module, "_is_public", lambda a: a == "127.0.0.1" or public(a))
     answers["/moved"] = sent(b"", status=302, Location=f"http://inside.example:{port}/a.png")
     with pytest.raises(PrivateAddressError, match="inside"):
-        fetched(f"{url}/moved")
+        download(f"{url}/moved")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_private_addresses_are_refused_after_names_are_resolved_and_after_redire
     ],
 )
 def test_addresses_of_the_internet_are_public(address: str, public: bool) -> None:
-    assert fetch._is_public(address) is public
+    assert download_module._is_public(address) is public
 
 
 def test_a_row_names_the_key_that_allows_private_addresses(
