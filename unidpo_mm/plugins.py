@@ -64,6 +64,7 @@ class Kind:
         export: The name under which a module exports the plugin.
         attributes: Attributes that the object must have; dots lead to attributes of attributes.
         expected: What the object must be, for messages.
+        guide: The page that describes how to write one.
         package: The package whose public modules are plugins; `None` if there is none.
         helpers: Public modules of that package that are not plugins.
         group: The group of entry points. An entry point leads to a plugin, to its module, or to a
@@ -77,6 +78,7 @@ class Kind:
     export: str
     attributes: tuple[str, ...]
     expected: str
+    guide: str = "CONTRIBUTING.md"
     package: str | None = None
     helpers: frozenset[str] = frozenset()
     group: str
@@ -94,7 +96,8 @@ LOSSES = Kind(
         "name config.__dataclass_fields__ unit compute terms needs_reference needs_scores "
         "batch_dependent initial_state".split()
     ),
-    expected="an unidpo_mm.authoring.Loss, see docs/losses.md",
+    expected="an unidpo_mm.authoring.Loss",
+    guide="docs/losses.md",
     package="unidpo_mm.losses",
     helpers=frozenset({"base", "weights"}),
     group="unidpo_mm.losses",
@@ -105,7 +108,7 @@ FAMILIES = Kind(
     where="model.adapter",
     export="ADAPTER",
     attributes=("name", "model_types", "serves", "auto_class", "parts", "default_freeze", "create"),
-    expected="an unidpo_mm.authoring.AdapterFamily, see CONTRIBUTING.md",
+    expected="an unidpo_mm.authoring.AdapterFamily",
     group="unidpo_mm.model_adapters",
 )
 FORMATS = Kind(
@@ -113,7 +116,7 @@ FORMATS = Kind(
     where="data.sources.format",
     export="FORMAT",
     attributes=("name", "required", "parse"),
-    expected="an unidpo_mm.authoring.Format, see CONTRIBUTING.md",
+    expected="an unidpo_mm.authoring.Format",
     package="unidpo_mm.data.formats",
     group="unidpo_mm.formats",
     error=DataError,
@@ -330,7 +333,7 @@ def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
     if plugin is None or missing:
         detail = "" if plugin is None else f" (it lacks {', '.join(missing)})"
         problem = f"{origin} has no {kind.export} that is {kind.expected}{detail}"
-        raise kind.error(Problem(where, problem, f"Define {kind.export} = ..."))
+        raise kind.error(Problem(where, problem, f"Define {kind.export}, see {kind.guide}"))
     if "name" in kind.attributes and not (isinstance(plugin.name, str) and plugin.name):
         problem = f"{origin}: {kind.export}.name is empty"
         raise kind.error(Problem(where, problem, f"Set {kind.export}.name"))

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from unidpo_mm import plugins
 from unidpo_mm.cli import main as cli
 from unidpo_mm.errors import UniDPOError
 from unidpo_mm.plugins import CALLBACKS, FAMILIES, FORMATS, LOSSES, Kind, load, plugin_names
@@ -162,3 +164,35 @@ def test_another_package_can_define_a_kind(tmp_path: Path, monkeypatch: pytest.M
     assert load(kind, "first") == "a string"
     with pytest.raises(UniDPOError, match=r"--book: unknown book 'frst', did you mean 'first'\?"):
         load(kind, "frst")
+
+
+@every_kind
+def test_an_entry_point_may_lead_to_a_package_of_plugins(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / f"brought_{kind.export.lower()}"
+    package.mkdir()
+    (package / "__init__.py").write_text("PLUGIN_API = 1")
+    (package / "brought_plugin.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("any", package.name, kind.group)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    assert plugin_names(kind)["brought_plugin"] == f"{package.name}.brought_plugin"
+    with pytest.raises(kind.error, match=f"brought_plugin has no {kind.export} that is"):
+        load(kind, "brought_plugin")
+    points.append(EntryPoint("brought_plugin", "elsewhere:PLUGIN", kind.group))
+    with pytest.raises(UniDPOError, match=f"two packages provide a {kind.noun} called 'brought_p"):
+        plugin_names(kind)
+
+
+def test_a_package_for_another_version_of_the_contract_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "package_of_the_future"
+    package.mkdir()
+    (package / "__init__.py").write_text("PLUGIN_API = 99")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("future", package.name, FAMILIES.group)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    with pytest.raises(UniDPOError, match=r"has PLUGIN_API = 99, and this version .* needs 1"):
+        plugin_names(FAMILIES)

@@ -100,13 +100,9 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) ->
     used = counted & (sampled > 0)
     mean = values[used].mean() if bool(used.any()) else values.new_zeros(())
     scale = (1 + config.alpha * (mean - (state.mean or 0.0))).clamp(min=MINIMUM_SCALE)
-    return loss_output(
-        -sampled * F.logsigmoid(scale * margin),
-        chosen,  # in units of beta0, which does not change
-        rejected,
-        beta_scale=scale.expand_as(values),
-        drawn=(sampled > 0).to(values),
-    )
+    loss = -sampled * F.logsigmoid(scale * margin)
+    terms = {"beta_scale": scale.expand_as(values), "drawn": (sampled > 0).to(values)}
+    return loss_output(loss, chosen, rejected, **terms)  # rewards in units of beta0
 
 
 LOSS = Loss(
