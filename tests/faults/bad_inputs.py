@@ -550,7 +550,7 @@ STEPS = [
         "save_strategy unknown",
         "train.save_strategy=sometimes",
         "train.save_strategy",
-        "Write one of",
+        "Use one of",
     ),
     recipe(
         "save_total_limit zero", "train.save_total_limit=0", "train.save_total_limit", "at least 1"
@@ -703,7 +703,7 @@ REFUSED = [
         ("logging_dir", "logs", "TENSORBOARD_LOGGING_DIR"),
         ("overwrite_output_dir", "true", "run.resume=never"),
         ("evaluation_strategy", "steps", "eval_strategy"),
-        ("hub_strategy", "never", "Write one of"),
+        ("hub_strategy", "never", "Use one of"),
         ("learning_rat", "1", "did you mean 'learning_rate'?"),
     )
 ]
@@ -788,7 +788,7 @@ PLACES = [
         "model is a file",
         "model.name_or_path=WORLD/pairs.jsonl",
         "model.name_or_path",
-        "Give the folder",
+        "Use the directory that contains it",
     ),
     recipe(
         "model without config",
@@ -835,7 +835,7 @@ PLACES = [
         "images is a file",
         "data.sources.0.images=WORLD/pairs.jsonl",
         "data.sources.0.images",
-        "not a folder",
+        "is not a directory",
     ),
     recipe("format unknown", "data.sources.0.format=alpaka", "format", "alpaca", late=True),
     recipe(

@@ -121,7 +121,7 @@ def test_training_arguments_pass():
         ("bf16", "yes", "found the text 'yes'. Write true"),
         ("per_device_train_batch_size", 4.5, "found the number 4.5. Write a whole number"),
         ("lr_scheduler_type", "cosin", "did you mean 'cosine'? Write one of linear"),
-        ("resume_from_checkpoint", "x", "Write run.resume instead"),
+        ("resume_from_checkpoint", "x", "Use run.resume instead"),
     ],
 )
 def test_wrong_training_arguments_say_what_to_write(name: str, value: Any, message: str):
@@ -150,13 +150,13 @@ def test_names_on_a_hub_are_not_looked_up():
 @pytest.mark.parametrize("model", ["model", "./model", "/absent/model", "a/b/c"])
 def test_a_missing_model_is_named(model: str):
     (problem,) = files(model, "org/pairs")
-    assert problem.startswith(f"model.name_or_path: there is no folder '{model}'")
+    assert problem.startswith(f"model.name_or_path: the directory '{model}' does not exist")
 
 
 @pytest.mark.parametrize("path", ["a.jsonl", "data/a.jsonl", "/absent/a", "pairs"])
 def test_a_missing_data_file_is_named(path: str):
     (problem,) = files("org/model", path)
-    assert problem.startswith(f"data.sources.0.path: there is no file '{path}'")
+    assert problem.startswith(f"data.sources.0.path: the file '{path}' does not exist")
 
 
 def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
@@ -168,7 +168,7 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
     assert "is empty" in found[1]
     assert "is not a folder" in found[2]
     assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
-    assert "is not there" in files("org/model", "org/pairs", tmp_path / "absent")[0]
+    assert "does not exist" in files("org/model", "org/pairs", tmp_path / "absent")[0]
 
 
 def test_a_lora_adapter_directory_needs_its_base_model(tmp_path: Path):

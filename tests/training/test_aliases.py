@@ -105,7 +105,7 @@ def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weight for 2 losses"),
-        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "a loss is named twice"),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "duplicate loss in"),
         ({"loss_type": "sigmoid", "loss_weights": [1.0, 2.0]}, "2 weights for 1 loss"),
         ({"loss_type": None}, "there is no loss"),
         ({"loss_type": []}, "there is no loss"),

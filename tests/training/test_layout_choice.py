@@ -42,7 +42,7 @@ def test_packed_and_plain_runs_end_in_the_same_weights(
 def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     assert trainer.layout.layout == "joined"
-    assert "once for all answers, nothing is padded" in layout_line(trainer.layout, trainer.parts)
+    assert "once for all responses, without padding" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
     assert batch.layout == "joined"
 
@@ -76,7 +76,7 @@ def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"disable_dropout": False}, "dropout would not fall on the same places"),
+        ({"disable_dropout": False}, "dropout would differ between the layouts"),
         (
             {"model_init_kwargs": {"attn_implementation": "eager"}},
             "kernel 'eager' does not accept custom masks",

@@ -51,7 +51,7 @@ def test_a_number_of_a_source_stands_beside_the_medians_of_others() -> None:
 
 
 def test_a_median_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match=r"source 'a'.*no chosen answer has a score"):
+    with pytest.raises(DataError, match=r"source 'a'.*no chosen response has a score"):
         configure_loss("uni_dpo", {}).with_medians(rows_of("a", None))
 
 

@@ -88,5 +88,5 @@ def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_
 
 @pytest.mark.parametrize("memory", ["much", "-1", "0", "nan", "inf"])
 def test_other_words_are_refused(checkpoint: Checkpoint, tmp_path: Path, memory: str) -> None:
-    with pytest.raises(RecipeError, match=r"train.memory: found .* Write auto, or gigabytes"):
+    with pytest.raises(RecipeError, match=r"train.memory: found .* Use auto, or gigabytes"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path, memory=memory))

@@ -249,7 +249,7 @@ def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (
         ({"ref_adapter_name": "refs"}, "no adapter 'refs', did you mean 'ref'"),
-        ({"ref_adapter_name": "tuned"}, "is the one that trains"),
+        ({"ref_adapter_name": "tuned"}, "is the adapter that trains"),
         ({"model_adapter_name": "tuend"}, "no adapter 'tuend', did you mean 'tuned'"),
         ({"reference": "lora_off"}, "set together with reference='lora_off'"),
     ):
@@ -310,7 +310,7 @@ def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_pa
         trained_model(base, plain), rows, dpo(tmp_path / "out"), optimizers=(optimizer, None),
         **kwargs,
     )  # fmt: skip
-    with pytest.raises(ModelError, match="optimizer holds none of the weights that train"):
+    with pytest.raises(ModelError, match="optimizer has none of the trainable weights"):
         trainer.train()
 
 

@@ -31,7 +31,7 @@ def test_a_resumed_run_keeps_the_number_that_it_began_with(
     assert other.parts.settings.by_source["data"]["tau_good"] == 4.0
     other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert other.parts.settings.by_source["data"]["tau_good"] == 2.0
-    assert "tau_good is 4.0 by the rows of today; the run goes on with the 2.0" in caplog.text
+    assert "tau_good would be 4.0 with the current rows; the run keeps the 2.0" in caplog.text
 
 
 def test_a_checkpoint_without_the_file_or_of_another_loss_changes_nothing(tmp_path: Path) -> None:

@@ -156,10 +156,10 @@ def test_half_precision_weights_that_train_are_warned_of(
     monkeypatch.chdir(folder)
     path = write_recipe(folder, checkpoint("qwen3"), images=False)
     check_from_recipe(load_recipe(path, ["model.dtype=bfloat16"], checks=CHECKS))
-    assert "small updates round away" in caplog.text
+    assert "small updates are rounded to zero" in caplog.text
     caplog.clear()
     check_from_recipe(load_recipe(path, ["model.dtype=bfloat16", "train.bf16=true"], checks=CHECKS))
-    assert "small updates round away" not in caplog.text
+    assert "small updates are rounded to zero" not in caplog.text
 
 
 def test_problems_of_rows_images_and_lengths_come_in_one_message(

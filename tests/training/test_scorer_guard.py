@@ -47,7 +47,7 @@ def test_a_layer_between_decoder_and_head_is_noticed(checkpoint: Checkpoint) -> 
             return self.inner
 
     logp_model.model = Between(loaded.model)
-    with pytest.raises(ModelError, match="not applied to the hidden states of its base model"):
+    with pytest.raises(ModelError, match="changes hidden states or logits"):
         check_logp_model(logp_model, loaded.adapter, "cpu")
 
 
@@ -55,5 +55,5 @@ def test_a_scale_that_the_configuration_does_not_tell_is_noticed(checkpoint: Che
     loaded = load_tiny(checkpoint("llama"))
     logp_model = LogpModel(loaded.model)
     logp_model.transform = LogitTransform(scale=0.5)
-    with pytest.raises(ModelError, match="differ from its own by"):
+    with pytest.raises(ModelError, match="log-probs computed from the hidden states differ by"):
         check_logp_model(logp_model, loaded.adapter, "cpu")

@@ -261,7 +261,7 @@ def test_held_out_rows_come_from_the_training_rows_where_none_are_given(
 
 def test_evaluating_without_rows_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llama"), [row()], config(tmp_path))
-    with pytest.raises(DataError, match=r"no row to evaluate on.*eval_fraction"):
+    with pytest.raises(DataError, match=r"there is no evaluation set.*eval_fraction"):
         trainer.get_eval_dataloader()
 
 

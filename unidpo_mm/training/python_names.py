@@ -1,4 +1,4 @@
-"""Problems in the words of the interface in use: recipes have keys that Python does not have."""
+"""Rewrite remedies that name recipe keys for data sets passed in Python."""
 
 import re
 
@@ -7,7 +7,7 @@ from ..errors import Problem
 __all__ = ["IN_MEMORY", "in_python"]
 
 IN_MEMORY = "data set '"
-"""How the place of a row begins that came from Python and from no file of a recipe."""
+"""Prefix of `Problem.where` for rows that were passed in Python."""
 
 PHRASES = (
     (
@@ -46,16 +46,16 @@ PHRASES = (
         "or rename its column to 'prompt'",
     ),
 )
-"""(wording for recipes, wording for Python); tests read every remedy that bad rows lead to."""
+"""(wording for recipes, wording for Python); tests check every remedy for bad rows."""
 
 KEYS = re.compile(
     r"\bdata\.(?:images\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
 )
-"""Keys whose last part is the Python name."""
+"""Recipe keys whose last part is the name in Python."""
 
 
 def in_python(problem: Problem) -> Problem:
-    """Return a problem of a row in memory with a remedy that exists in Python."""
+    """Return a problem with a remedy for Python, if its row was passed in Python."""
     if not problem.where.startswith(IN_MEMORY):
         return problem
     remedy = problem.remedy
