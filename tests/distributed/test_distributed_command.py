@@ -26,7 +26,7 @@ def history(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
-def test_two_processes_save_are_killed_resume_and_equal_one(
+def test_two_processes_that_are_killed_and_resume_equal_a_single_one(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = checkpoint("llava")

@@ -33,9 +33,9 @@ def signals(section: Section, folder: Path, model: Path) -> None:
                 stopped = ends[0].code == code
                 section.count(f"saved, exit {code}" if stopped else "finished")
                 if stopped:
-                    said = "Saved out/checkpoint-" in ends[0].stderr
-                    said = said or "there is no step to save" in ends[0].output
-                    section.expect(said, f"{where}: silent")
+                    reported = "Saved out/checkpoint-" in ends[0].stderr
+                    reported = reported or "there is no step to save" in ends[0].output
+                    section.expect(reported, f"{where}: silent")
                 again = train(run, processes=processes)
                 section.expect(all(end.code == 0 for end in again), f"{where}: no restart")
                 section.expect(digest(run / "out") == expected[processes], f"{where}: weights")

@@ -35,18 +35,18 @@ def test_there_are_150_distinct_bad_inputs():
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
-def test_a_bad_input_ends_in_one_clear_message(case, world: Path):
+def test_a_bad_input_is_reported_in_a_single_message(case, world: Path):
     done = run_case(case, world)
     assert judge(case, done) == "ok", done.output
 
 
 @pytest.mark.parametrize("case", OF_BOTH[2::16], ids=lambda case: case.name)
-def test_data_check_and_train_refuse_a_recipe_alike(case, world: Path):
+def test_data_check_and_train_report_the_same_problems(case, world: Path):
     assert compare_commands(case, world) == "ok"
 
 
 @pytest.mark.slow
-def test_data_check_and_train_refuse_all_recipes_alike():
+def test_data_check_and_train_report_the_same_problems_of_all_recipes():
     number, different = compare_all()
     assert number > 200
     assert not different
@@ -59,6 +59,6 @@ def test_the_recipe_of_all_cases_trains(world: Path):
 
 
 @pytest.mark.slow
-def test_every_bad_input_ends_in_one_clear_message():
+def test_every_bad_input_is_reported_in_a_single_message():
     rows, failures = run_all()
     assert not failures, table(rows)

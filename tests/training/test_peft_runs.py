@@ -121,9 +121,7 @@ def test_training_continues_from_an_adapter_directory(
     assert log == [(e["step"], e["loss"]) for e in resumed.state.log_history if "loss" in e]
 
 
-def test_a_checkpoint_of_ours_is_an_adapter_directory(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_lora_checkpoint_is_an_adapter_directory(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base = checkpoint("llava")
     rows = [*rows_for("llava")]
     lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])  # as in the README
@@ -194,7 +192,7 @@ def test_a_trained_adapter_is_not_compared_with_the_bare_base(
     assert list(losses.values()) == pytest.approx([LOG_2] * 3, abs=1e-5)
 
 
-def test_a_resumed_run_refuses_the_trained_model_as_its_start(
+def test_a_resumed_run_refuses_the_trained_model_as_initial_model(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     base = checkpoint("llama")
@@ -213,7 +211,7 @@ def test_a_resumed_run_refuses_the_trained_model_as_its_start(
     assert isinstance(other.parts.reference, FrozenCopy)
 
 
-def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
+def test_an_adapter_with_another_name_is_saved_where_peft_loads_it(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     base, rows = checkpoint("llama"), rows_for("llama")
@@ -240,7 +238,7 @@ def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
     assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_adapter_names_work_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base, rows = checkpoint("llama"), rows_for("llama")
     sft = trained_adapter(base, tmp_path / "sft")
     model = PeftModel.from_pretrained(base_of(base), sft, "tuned", is_trainable=True)
@@ -265,7 +263,7 @@ def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("shared", ["the base", "a second PEFT model on the base"])
-def test_a_ref_model_that_trains_along_is_refused(
+def test_a_ref_model_with_trainable_weights_of_the_model_is_refused(
     checkpoint: Checkpoint, tmp_path: Path, shared: str
 ) -> None:
     folder = checkpoint("llama")
@@ -314,7 +312,7 @@ def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_pa
         trainer.train()
 
 
-def test_vision_alone_does_not_train_on_text(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_training_only_vision_on_text_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     text, image = mixed_rows(images=False), mixed_rows(images=True)
     args = dpo(tmp_path / "out", freeze=["language_model"])
     with pytest.raises(ModelError, match="no row has an image"):
@@ -322,7 +320,7 @@ def test_vision_alone_does_not_train_on_text(checkpoint: Checkpoint, tmp_path: P
     make_trainer(checkpoint("llava"), image, args)
 
 
-def test_a_lora_on_the_vision_tower_trains_beside_the_reference(
+def test_a_lora_adapter_on_the_vision_tower_trains_with_its_reference(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """The reference runs first, without the LoRA; the policy must not use its features."""
@@ -340,7 +338,7 @@ def test_a_lora_on_the_vision_tower_trains_beside_the_reference(
     assert any("vision_tower" in name for name in moved)
 
 
-def test_freeze_reaches_an_adapter_that_came_with_the_model(
+def test_freeze_applies_to_an_adapter_of_a_peft_model(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = checkpoint("llava")
@@ -368,7 +366,7 @@ def test_a_new_adapter_on_an_adapter_directory_is_refused(
         make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraSettings(r=2))
 
 
-def test_contradictions_are_found_before_the_data_are_read(
+def test_contradictions_are_reported_before_the_data_are_read(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = dpo(tmp_path, freeze=["vision_tower"])

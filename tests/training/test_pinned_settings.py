@@ -18,7 +18,7 @@ def rows_of(*scores: float) -> list:
     return [row(str(n), f"Question {n}", ("a", "b"), (s, 0.0)) for n, s in enumerate(scores)]
 
 
-def test_a_resumed_run_keeps_the_number_that_it_began_with(
+def test_a_resumed_run_keeps_its_original_tau_good(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, saving = checkpoint("llama"), {"save_strategy": "steps", "save_steps": 1}

@@ -120,7 +120,7 @@ def test_check_reads_everything_and_trains_nothing(
     assert not (folder / "out").exists()
 
 
-def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
+def test_another_recipe_does_not_resume_from_this_checkpoint(
     checkpoint: Checkpoint,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -147,7 +147,7 @@ def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
     ]
 
 
-def test_half_precision_weights_that_train_are_warned_of(
+def test_trainable_weights_in_half_precision_cause_a_warning(
     checkpoint: Checkpoint,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,7 +1,7 @@
 """Metrics as weighted sums and counts, in total and by domain.
 
-A mean of batch means would give the pairs of a small batch a larger weight. So each process adds up
-sums and counts, which are reduced over processes once, and divides at the end.
+In a mean of batch means, the pairs of small batches would have larger weights. So each process adds
+up sums and counts, which are reduced over processes once and then divided.
 """
 
 from collections.abc import Mapping, Sequence

@@ -90,7 +90,7 @@ def layout_line(choice: LayoutChoice, parts: RunParts) -> str:
     if parts.preflight is not None and parts.preflight.responses > parts.preflight.rows:
         tokens = parts.preflight.tokens
         cost = f", which costs {tokens['plain'] / tokens['packed']:.2f} times the tokens"
-    return f"Layout: plain, {repeated} run again for each response{cost} ({choice.reason})"
+    return f"Layout: plain, {repeated} run once for each response{cost} ({choice.reason})"
 
 
 def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
