@@ -1,4 +1,4 @@
-"""Two processes give the losses and weights of one, also with images on one process only."""
+"""Two processes give the same losses and weights as one, even if only one of them has images."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ Result = tuple[dict, dict[str, torch.Tensor]]
 
 
 class Runs:
-    """Runs the worker once for each launch, over its modes and the checkpoints of all types."""
+    """The results of all modes and model types, with one run of the worker for each launch."""
 
     def __init__(self, folder: Path) -> None:
         self.folders = {name: folder / name for name in MODEL_TYPES}

@@ -1,4 +1,4 @@
-"""TRL's names and the official code's names mean what they say they mean."""
+"""Names of TRL and of the official code set the right fields."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Values that are accepted by the libraries and make no sense are refused, in Python as in YAML."""
+"""Senseless values that the libraries would accept are refused, in Python and in YAML."""
 
 import logging
 import math

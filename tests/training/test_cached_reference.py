@@ -1,4 +1,4 @@
-"""Cached references: the losses of live ones, computed once, never an old one for a new row."""
+"""Cached references give the losses of live ones, are computed once, and are never outdated."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def square(red: int) -> Image.Image:
 
 
 def rows(**changed: Any) -> list[Any]:
-    """Text, math and image rows as dicts, so that a test can change one."""
+    """Return text, math and image rows as dicts, which tests can change."""
     prompts = [
         {
             "prompt": "What is it? <image>",
@@ -62,7 +62,7 @@ def run(model: Path, folder: Path, data: Any = None, **settings: Any) -> UniDPOT
 
 
 def computed(trainer: UniDPOTrainer) -> int:
-    """How many answers a run had to compute."""
+    """Return the number of responses that a run had to compute."""
     assert isinstance(trainer.parts.reference, CachedReference)
     return trainer.parts.reference.computed
 

@@ -1,4 +1,4 @@
-"""Rows are packed where that changes nothing, and the run says why where they are not."""
+"""Rows are packed if that does not change results; otherwise the run reports the reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_auto_joins_rows_if_possible_and_reports_it(checkpoint: Checkpoint, tmp_
 def test_layouts_are_compared_in_the_precision_of_training_steps(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """A projector that trains is float32 beside a tower in bfloat16: autocast joins them."""
+    """A trained projector is float32 and the tower bfloat16, which autocast combines."""
     trainer = make_trainer(
         checkpoint("llava"),
         mixed_rows(images=True),
@@ -62,7 +62,7 @@ def test_layouts_are_compared_in_the_precision_of_training_steps(
 
 
 def test_groups_are_not_joined_if_that_needs_a_mask(tmp_path: Path) -> None:
-    """A sliding window needs one, and it would grow with the square of the batch."""
+    """A sliding window needs a mask, whose size is quadratic in that of the batch."""
     from unidpo_mm.plugins import load_family
 
     folder = load_family("text").tiny(tmp_path / "m", model_type="mistral", sliding_window=8)
@@ -92,7 +92,7 @@ def test_the_report_has_the_reason_for_plain_rows(
     settings: dict[str, Any],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # here, eager represents flash attention
     rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **settings))
     assert trainer.layout.layout == "plain"
@@ -113,7 +113,7 @@ def test_single_responses_are_joined_or_stay_plain(
     rows = [row("a", "x", ("y",), (1.0,), pairs=()), row("b", "z " * 9, ("w",), (1.0,), pairs=())]
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="sft"))
     assert trainer.layout.layout == "joined"
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # here, eager represents flash attention
     settings = {"loss_type": "sft", "model_init_kwargs": {"attn_implementation": "eager"}}
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **settings))
     line = layout_line(trainer.layout, trainer.parts)
@@ -123,7 +123,9 @@ def test_single_responses_are_joined_or_stay_plain(
 def test_requesting_packed_rows_is_an_error_if_they_are_impossible(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # as flash attention, not installed here
+    monkeypatch.setattr(
+        packing, "KERNELS", ("sdpa",)
+    )  # like flash attention, which is not installed
     args = config(tmp_path, layout="packed", model_init_kwargs={"attn_implementation": "eager"})
     with pytest.raises(ModelError, match=r"model.layout: rows cannot be packed: .*'eager'"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), args)
@@ -132,7 +134,7 @@ def test_requesting_packed_rows_is_an_error_if_they_are_impossible(
 def test_rows_stay_plain_if_packed_responses_would_see_each_other(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a state-space model would: the mask is not asked for."""
+    """Attention ignores the segments of a row, as in a state-space model."""
     spans = packing.group_spans
     monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     rows = mixed_rows(images=False)

@@ -1,4 +1,4 @@
-"""What half precision lets packed rows differ by: it follows the logits, and no leak passes."""
+"""In half precision, the tolerance of packed rows grows with the logits, and leaks are detected."""
 
 import contextlib
 from collections.abc import Callable

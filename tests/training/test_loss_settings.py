@@ -59,7 +59,9 @@ def test_a_loss_that_needs_no_scores_needs_no_median() -> None:
     settings = configure_loss("uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0})
     resolved = settings.with_medians(rows_of("a", None))
     assert not resolved.loss.needs_scores(resolved.config)
-    assert resolved.config.tau_good == math.inf  # no answer is good enough: the gate stays shut
+    assert (
+        resolved.config.tau_good == math.inf
+    )  # no response is good enough: the gate is always closed
 
 
 def test_a_source_that_enables_the_nll_needs_scores() -> None:
@@ -95,7 +97,7 @@ def test_each_pair_has_the_parameters_of_its_source(checkpoint: Checkpoint) -> N
 def test_parameters_by_source_reach_the_training_loss(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """At the start each loss is w_qual w_perf ln 2 with the weights of the pair's source."""
+    """Before training, each loss is w_qual w_perf ln 2 with the parameters of the pair's source."""
     rows = rows_of("a", 3.0) + rows_of("b", 3.0)
     kwargs: dict[str, Any] = {
         "tau_good": 2.5,
@@ -129,7 +131,7 @@ def test_the_record_contains_all_parameters() -> None:
 
 
 def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
-    """The first mistake in a loss of one's own: the mean would be spread over all pairs."""
+    """A frequent mistake in custom losses: the mean would be broadcast to all pairs."""
     loaded = load_tiny(checkpoint("llama"))
     batch = batch_of(loaded, rows_of("a", 1.0, 3.0))
     settings = configure_loss("simpo", {})

@@ -1,4 +1,4 @@
-"""As few layers are checkpointed as the memory allows, and no number changes."""
+"""As few layers are checkpointed as the activation memory allows, without changing results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_as_few_first_layers_as_possible_are_checkpointed() -> None:
 
 
 def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> float:
-    """Bytes that are just enough with the first half of the layers checkpointed."""
+    """Return the bytes that just suffice if the first half of the layers is checkpointed."""
     args = config(folder, layout="joined")
     trainer = make_trainer(model, rows, args, peft_config=LoraSettings(r=4) if lora else None)
     trainer.model_wrapped = trainer.model
@@ -75,7 +75,7 @@ def test_the_budget_determines_the_layers_and_does_not_change_results(
 def test_the_measured_bytes_are_those_that_autograd_keeps(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """Half of what all layers keep leaves about half of the layers without checkpointing."""
+    """With half of the bytes of all layers, about half of the layers need no checkpointing."""
     trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path))
     trainer.model_wrapped = trainer.model
     trainer.model.train()
@@ -85,7 +85,7 @@ def test_the_measured_bytes_are_those_that_autograd_keeps(
     assert measured.inputs == measured.tokens * hidden
     for kept in measured.kept:
         assert 8 * measured.inputs < kept < 60 * measured.inputs
-    trainer.train()  # nothing of the measuring is left behind
+    trainer.train()  # measuring has removed its hooks
 
 
 @pytest.mark.parametrize("memory", ["much", "-1", "0", "nan", "inf"])

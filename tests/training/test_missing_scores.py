@@ -1,4 +1,4 @@
-"""Pairs without scores train with the weight that their source says, and open no gate."""
+"""Pairs without scores train with the weight of their source, and never open the gate."""
 
 import math
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_sources_with_and_without_scores_train_in_one_batch(
         make_trainer(checkpoint("llama"), rows, config(tmp_path))
 
 
-# ---- scores that cannot be meant ----
+# ---- scores that do not fit the loss ----
 
 
 def rows_of(*scores: tuple[float, float]) -> list:

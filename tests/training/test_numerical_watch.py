@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite: the row is named, the step replayed."""
+"""Losses, gradients and weights that are not finite are reported, and their step is replayed."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def _root(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
-    """Add the root of the margin, whose gradient is infinite while policy equals reference."""
+    """Add the square root of the margin, whose gradient is infinite if policy equals reference."""
     output = DPO.compute(pairs, config)
     margin = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     root = (margin[0] - margin[1]).abs().sqrt()
@@ -38,7 +38,7 @@ POISON = "math"
 
 
 class Poisoned(UniDPOTrainer):
-    """The loss of one row is not a number, from the second step on."""
+    """Make the loss of one row NaN, from the second step on."""
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         output = super().preference_step(model, batch)

@@ -32,7 +32,7 @@ def base_of(folder: Path) -> Any:
 
 
 def trained_model(folder: Path, base: Any = None) -> Any:
-    """A PEFT model whose LoRA adapter was trained before, as after supervised fine-tuning."""
+    """Return a PEFT model with a trained LoRA adapter, as after supervised fine-tuning."""
     torch.manual_seed(0)
     lora = LoraConfig(
         r=4, target_modules=r".*(language_model|^model)\.layers.*(q_proj|v_proj)",
@@ -89,7 +89,9 @@ def test_training_continues_from_an_adapter_directory(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     base, rows = checkpoint(model_type), rows_for(model_type)
-    sft = trained_adapter(base, tmp_path / "sft")  # without a processor: the base model's serves
+    sft = trained_adapter(
+        base, tmp_path / "sft"
+    )  # without a processor: that of the base model is used
     straight = make_trainer(sft, rows, dpo(tmp_path / "a"))
     started = state_of(straight)
     straight.train()
@@ -167,7 +169,7 @@ def test_an_adapter_of_another_model_is_refused(checkpoint: Checkpoint, tmp_path
             make_trainer(sft, rows_for("llama"), args)
 
 
-# ---- models handed over from Python ----
+# ---- models passed from Python ----
 
 
 def test_a_trained_adapter_is_not_compared_with_the_bare_base(
@@ -187,7 +189,7 @@ def test_a_trained_adapter_is_not_compared_with_the_bare_base(
         if reference == "cached":
             assert isinstance(trainer.parts.reference, CachedReference)
             assert isinstance(trainer.parts.reference.source, FrozenLora)
-    wrong = losses.pop("lora_off")  # the reference of old: it is noticed that it differs
+    wrong = losses.pop("lora_off")  # the former default, which differs
     assert abs(wrong - LOG_2) > 1e-2
     assert list(losses.values()) == pytest.approx([LOG_2] * 3, abs=1e-5)
 
@@ -207,7 +209,9 @@ def test_a_resumed_run_refuses_the_trained_model_as_initial_model(
         wrong.train(resume_from_checkpoint=str(last))
     args = dpo(tmp_path / "b", max_steps=3, reference="frozen_copy")
     other = make_trainer(sft, rows_for("llama"), args)
-    other.train(resume_from_checkpoint=str(last))  # the same reference of another kind
+    other.train(
+        resume_from_checkpoint=str(last)
+    )  # another kind of reference with the same log-probs
     assert isinstance(other.parts.reference, FrozenCopy)
 
 
@@ -289,7 +293,7 @@ def test_a_ref_model_may_be_an_adapter_directory(checkpoint: Checkpoint, tmp_pat
     assert first_entry(trainer)["loss"] == pytest.approx(LOG_2, abs=1e-6)
 
 
-# ---- what trains ----
+# ---- trained parts ----
 
 
 def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -323,7 +327,7 @@ def test_training_only_vision_on_text_is_refused(checkpoint: Checkpoint, tmp_pat
 def test_a_lora_adapter_on_the_vision_tower_trains_with_its_reference(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """The reference runs first, without the LoRA; the policy must not use its features."""
+    """The reference runs first, without the LoRA adapter; the policy must not use its features."""
     rows = [
         {"prompt": "<image>What?", "images": [make_image(n)], "chosen": "a b c", "rejected": "b"}
         for n in range(2)

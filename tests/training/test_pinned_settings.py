@@ -1,4 +1,4 @@
-"""A median of the training pairs is a number that a run keeps, also when its rows change."""
+"""A run keeps the median of its training pairs when it resumes with other rows."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Data in Python: an image directory, several evaluation sets, and remedies that exist there."""
+"""Data from Python: image directory, several evaluation sets, and remedies for Python."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from unidpo_mm.training.setup import PreparedData, prepare_data
 
 IN_MEMORY = [case for title, cases in BAD.items() if title != "Files" for case in cases]
 RECIPE_WORDS = re.compile(r"source's|data\.[a-z]|columns: |'images_outside'|'fetch_images'|recipe")
-"""What a remedy may say if a recipe is in use."""
+"""Words that only remedies for recipes may contain."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a run may resume from, what may have changed since, and what a finished run does."""
+"""The checkpoints that a run may resume from, allowed changes, and finished runs."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ SAVING: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output directory of a run of four steps that was killed after two."""
+    """Return the output directory of a run that was killed after two of four steps."""
     folder = tmp_path_factory.mktemp("two-steps") / "out"
     args = config(folder, **SAVING)
     make_trainer(checkpoint("llama"), mixed_rows(images=False), args).train()
@@ -48,7 +48,7 @@ def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
 def started(
     checkpoint: Checkpoint, two_steps: Path, tmp_path: Path
 ) -> Callable[..., UniDPOTrainer]:
-    """Build trainers over one output directory, which holds two steps of a run of four."""
+    """Build trainers for an output directory with two of the four steps of a run."""
     shutil.copytree(two_steps, tmp_path / "out")
 
     def build(rows: Any = None, **settings: Any) -> UniDPOTrainer:
@@ -229,7 +229,7 @@ def test_processes_may_change_if_an_optimizer_step_stays_the_same() -> None:
 
     assert changes(2, 2) == [True, True]
     assert changes(2, 4) == [False]
-    assert changes(1, 4) == [False, False]  # as many pairs, in other micro-batches
+    assert changes(1, 4) == [False, False]  # the same number of pairs, in other micro-batches
 
 
 def test_the_recipe_of_a_finished_run_does_nothing(

@@ -1,4 +1,4 @@
-"""The logp_model is compared with the model itself before anything trains."""
+"""Log-probs are compared with the logits of the model before training."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -17,7 +17,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def saving(output: Path, **settings: Any) -> UniDPOConfig:
-    """AdamW, a schedule, weights drawn at random and an evaluation: all of it has to resume."""
+    """Return settings with AdamW, a schedule, random weights and evaluations, which must resume."""
     return config(
         output,
         **{
@@ -128,7 +128,7 @@ def test_every_checkpoint_loads_with_transformers_alone(
 def test_a_state_gathered_from_shards_is_saved_under_the_names_of_the_plain_model(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
-    """FSDP and DeepSpeed hand the state of the scoring module over, with its prefix."""
+    """FSDP and DeepSpeed pass the state of the `LogpModel`, with its prefix."""
     from safetensors.torch import load_file
 
     trainer = build(checkpoint(model_type), saving(tmp_path), model_type=model_type)

@@ -1,4 +1,4 @@
-"""Evaluation: means from sums and counts, by domain, ties wrong; generated answers."""
+"""Metrics of an evaluation, in total and by domain, and generated responses."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ SETTINGS = {"beta": 2.0, "eta": 0.7, "gamma": 3.0, "tau_ref": 1.0, "nll_lambda":
 
 
 def moved_trainer(folder: Path, output: Path, rows: Any, **settings: Any) -> UniDPOTrainer:
-    """A policy away from its reference, evaluated in batches of unequal size."""
+    """Return a trainer whose policy differs from its reference, with batches of unequal size."""
     args = config(output, **{**SETTINGS, "per_device_eval_batch_size": 3, **settings})
     trainer = make_trainer(folder, rows, args, eval_dataset=list(rows))
     torch.manual_seed(3)
@@ -134,7 +134,7 @@ def test_a_single_domain_is_not_reported_twice(checkpoint: Checkpoint, tmp_path:
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path), eval_dataset=rows)
     metrics = trainer.evaluate()
     assert not any(name.startswith("eval_text/") for name in metrics)
-    # what every pair loss gives; the weight and its square become the effective sample size
+    # metrics of every loss on pairs; weight and its square become the effective sample size
     assert {f"eval_{name}" for name in PAIR_METRICS if not name.startswith("weight")} <= set(
         metrics
     )
@@ -193,7 +193,7 @@ def test_losses_without_a_reference_report_the_change_since_the_first_evaluation
     change = after["eval_logps/chosen"] - before["eval_logps/chosen"]
     assert after["eval_logps/chosen_change"] == pytest.approx(change)
     assert change > 0
-    assert 0 <= after["eval_logps/accuracies"] <= 1  # sft is judged on pairs too
+    assert 0 <= after["eval_logps/accuracies"] <= 1  # pairs are evaluated with sft, too
     assert "eval_rewards/margins" not in after
 
 
@@ -215,7 +215,7 @@ def test_responses_to_fixed_held_out_prompts_are_written_at_each_evaluation(
     samples = [json.loads(line) for line in lines]
     assert [sample["step"] for sample in samples] == [1] * 4 + [2] * 4
     ids = [sample["row_id"] for sample in samples]
-    assert ids[:4] == ids[4:] == ["text", "math", "one", "long"]  # the domains in turn
+    assert ids[:4] == ids[4:] == ["text", "math", "one", "long"]  # alternating domains
     assert samples[1]["preferred"] == "The answer is 23."
     assert samples[2]["prompt"] == "What is it?"
 

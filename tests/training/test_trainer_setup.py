@@ -1,4 +1,4 @@
-"""What is put together before the first step, and what is refused."""
+"""The preparation of a run, and the inputs that it refuses."""
 
 import inspect
 import re
@@ -33,7 +33,7 @@ OURS = (UniDPOTrainer, CheckpointedTrainer, SavingTrainer)
 
 OVERRIDDEN = {
     "__init__",
-    "_get_grad_norm",  # the watch over numbers reads it
+    "_get_grad_norm",  # checked for NaN and infinity
     "_get_output_dir",  # checkpoints are staged
     "_init_training_state",
     "_load_best_model",
@@ -41,7 +41,7 @@ OVERRIDDEN = {
     "_load_optimizer_and_scheduler",  # changed options take effect
     "_maybe_log_save_evaluate",  # a signal saves and ends the run
     "_push_from_checkpoint",
-    "_run_epoch",  # a finished run stays as it is
+    "_run_epoch",  # a finished run is not changed
     "_save",
     "_save_checkpoint",
     "compute_loss",
@@ -54,7 +54,7 @@ OVERRIDDEN = {
     "train",
     "training_step",
 }
-"""Every hook of transformers' Trainer that we replace; a new one needs a reason."""
+"""The hooks of transformers' Trainer that are overridden; a new one needs a reason."""
 
 
 def test_the_trainer_overrides_only_these_hooks() -> None:
@@ -134,7 +134,7 @@ def test_each_part_has_its_configured_learning_rate(checkpoint: Checkpoint, tmp_
         assert rate == expected, name
     assert trainer.optimizer is not None
     decays = {group["weight_decay"] for group in trainer.optimizer.param_groups}
-    assert decays == {0.0, 0.1}  # biases and norms keep theirs
+    assert decays == {0.0, 0.1}  # biases and norms have no decay
     assert trainer.lr_scheduler is not None
     trainer.optimizer.step()
     trainer.lr_scheduler.step()
@@ -180,7 +180,7 @@ def test_learning_rates_apply_to_the_parts_of_a_lora_adapter(
     ("rates", "message"),
     [
         ({"projectr": 1e-3}, r"train.learning_rates.projectr.*did you mean 'projector'"),
-        ({"projector": -1.0}, r"train.learning_rates.projector.*-1.0.*Use a number from 0"),
+        ({"projector": -1.0}, r"learning_rates.projector.*-1.0.*Use a number from 0"),
         ({"projector": "fast"}, r"train.learning_rates.projector.*'fast'"),
     ],
 )
@@ -229,7 +229,9 @@ def test_checkpointing_skips_a_frozen_tower_and_does_not_change_steps(
             if hasattr(module, "gradient_checkpointing") and re.search(r"\.(layers|blocks)\.", name)
         }
         decoder = [value for name, value in layers.items() if "language_model.layers" in name]
-        assert decoder == [on] * (len(decoder) - 1) + [False]  # the last one would gain nothing
+        assert decoder == [on] * (len(decoder) - 1) + [
+            False
+        ]  # checkpointing the last layer saves nothing
         assert not any(value for name, value in layers.items() if "language_model" not in name)
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
         results.append((losses, state_of(trainer)))
@@ -316,7 +318,7 @@ def test_a_ref_model_with_another_kind_of_reference_is_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = config(tmp_path, reference="lora_off")
-    with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
+    with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):
         make_trainer(checkpoint("llama"), ROWS, args, ref_model=str(checkpoint("llama")))
 
 
@@ -375,11 +377,11 @@ def test_mixed_precision_trains_float32_weights_that_start_equal_to_the_referenc
     assert moved == trainable
 
 
-# ---- refused before anything trains ----
+# ---- errors before training ----
 
 
 class Untouched(nn.Module):
-    """Stands for a model: whatever is refused before it is looked at needs no other."""
+    """A placeholder for a model, for inputs that are refused before the model is used."""
 
 
 @pytest.mark.parametrize(

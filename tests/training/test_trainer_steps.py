@@ -1,4 +1,4 @@
-"""What the trainer computes: the step called by hand, exact means, losses that fall."""
+"""Steps of the trainer: comparison with `preference_step`, exact means, decreasing losses."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -134,7 +134,7 @@ def test_accumulation_does_not_change_parameters_or_logged_losses(
     loss: str,
 ) -> None:
     if loss == "sft":
-        shapes = [(len(rows) + 1, 1), (1, len(rows))]  # units are the chosen answers
+        shapes = [(len(rows) + 1, 1), (1, len(rows))]  # units are the chosen responses
     results = [
         after_three_steps(checkpoint("llava"), tmp_path / str(shape), rows, *shape, loss_type=loss)
         for shape in shapes
@@ -205,7 +205,7 @@ def test_a_pair_of_weight_two_counts_as_two_pairs(checkpoint: Checkpoint, tmp_pa
     assert largest_difference(weighted, doubled) < 1e-6
 
 
-# ---- losses that fall ----
+# ---- decreasing losses ----
 
 
 @pytest.mark.parametrize("lora", [False, True])
