@@ -15,7 +15,7 @@ from trainers import config, make_trainer, state_of
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.identity import HARMLESS, HONOURED, compare_options
+from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
 from unidpo_mm.training.run import finished_run, train_from_recipe
 from unidpo_mm.training.run_lock import exclusive
 from unidpo_mm.training.run_record import keep_recipe
@@ -60,8 +60,8 @@ def started(
 
 def test_every_option_is_classified(tmp_path: Path) -> None:
     names = {field.name for field in fields(UniDPOConfig)}
-    assert not HARMLESS & HONOURED
-    assert names >= HARMLESS | HONOURED
+    assert not HARMLESS & HONORED
+    assert names >= HARMLESS | HONORED
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_processes_may_change_if_an_optimizer_step_stays_the_same() -> None:
     def changes(size: int, accumulation: int) -> list[bool]:
         options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
         now = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
-        return [change.honoured for change in compare_options(options, now, processes=(1, 2))]
+        return [change.honored for change in compare_options(options, now, processes=(1, 2))]
 
     assert changes(2, 2) == [True, True]
     assert changes(2, 4) == [False]

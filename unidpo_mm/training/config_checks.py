@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 FSDP_AT_START = os.environ.get("ACCELERATE_USE_FSDP", "")
 """The launcher's value, read on import: accelerate sets the variable later if it uses FSDP."""
 
-NOTICEABLE = 1.5
+MIN_SLOWDOWN = 1.5
 """Minimum slowdown of bfloat16 for a warning."""
 
 
@@ -63,7 +63,7 @@ def use_cpu_without_gpus(args: Any) -> None:
         args.use_cpu = True
     if args.bf16 and args.use_cpu:
         slowdown = bfloat16_slowdown()
-        if slowdown > NOTICEABLE:
+        if slowdown > MIN_SLOWDOWN:
             logger.warning(
                 "bf16 (train.bf16): this processor multiplies bfloat16 %.1f times slower than "
                 "float32; set it to false, and model.dtype to float32",

@@ -17,7 +17,7 @@ from .evaluation import Sample
 
 __all__ = ["ConsoleProgress", "evaluation_line", "evaluation_table", "log_line"]
 
-SHORT = {
+LINE_METRICS = {
     "loss": "loss",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
@@ -28,7 +28,7 @@ SHORT = {
 }
 """Metrics in a log line and their short names; the log history has all of them."""
 
-ROWS = {
+TABLE_METRICS = {
     "loss": "loss",
     "rewards/accuracies": "reward accuracy",
     "logps/accuracies": "log-prob accuracy",
@@ -135,7 +135,7 @@ class ConsoleProgress(TrainerCallback):
 
 def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
     """Return a training log as one line."""
-    parts = [f"{short} {logs[name]:.4g}" for name, short in SHORT.items() if name in logs]
+    parts = [f"{short} {logs[name]:.4g}" for name, short in LINE_METRICS.items() if name in logs]
     left = f"{_duration(logs['seconds_left'])} left" if "seconds_left" in logs else ""
     return "  ".join(part for part in (f"step {step}/{of}", *parts, _pace(logs), left) if part)
 
@@ -143,7 +143,9 @@ def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
 def evaluation_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
     """Return an evaluation as one line, with the metrics over all domains."""
     values = {name.removeprefix("eval_"): value for name, value in logs.items()}
-    parts = [f"{short} {values[name]:.4g}" for name, short in SHORT.items() if name in values]
+    parts = [
+        f"{short} {values[name]:.4g}" for name, short in LINE_METRICS.items() if name in values
+    ]
     return "  ".join((f"step {step}/{of}", "held out:", *parts))
 
 
@@ -154,7 +156,7 @@ def evaluation_table(logs: Mapping[str, float], *, step: int) -> Table:
     table.add_column("")
     for heading in ("all", *domains):
         table.add_column(heading, justify="right")
-    for name, text in ROWS.items():
+    for name, text in TABLE_METRICS.items():
         if f"eval_{name}" in logs:
             values = [
                 logs.get(f"eval_{group}{name}") for group in ("", *(f"{d}/" for d in domains))

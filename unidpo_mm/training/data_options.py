@@ -12,7 +12,7 @@ from ..recipe.sections import Scale, ScoresSection
 
 __all__ = ["check_data_options", "score_options"]
 
-SHARES = ("eval_fraction", "max_skipped_fraction")
+SHARE_OPTIONS = ("eval_fraction", "max_skipped_fraction")
 """Options that are a share of the rows, at least 0 and below 1."""
 
 
@@ -60,6 +60,6 @@ def _shares(args: Any) -> list[Problem]:
     remedy = "Use a share of the rows, at least 0 and below 1"
     return [
         Problem(name, f"found {value!r}", remedy)
-        for name in SHARES
+        for name in SHARE_OPTIONS
         if not (isinstance(value := getattr(args, name), int | float) and 0 <= value < 1)
     ]

@@ -2,7 +2,7 @@
 
 A resumed run must not silently become another run. There are three kinds of changed options:
 changes without an effect on the trained weights (`HARMLESS`), changes that are logged and take
-effect from the next step on (`HONOURED`), and all others, which are refused unless the user allows
+effect from the next step on (`HONORED`), and all others, which are refused unless the user allows
 them by name.
 """
 
@@ -24,7 +24,7 @@ from .config import UniDPOConfig
 __all__ = [
     "ALLOW_ALL",
     "HARMLESS",
-    "HONOURED",
+    "HONORED",
     "Change",
     "compare",
     "compare_options",
@@ -57,7 +57,7 @@ HARMLESS = frozenset(
 """Options that do not affect the trained weights, or only through the rows and the model, whose
 contents are compared instead."""
 
-HONOURED = frozenset(
+HONORED = frozenset(
     """
     activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
     ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
@@ -82,13 +82,13 @@ class Change:
     Attributes:
         name: Name of the option, or ``data``, ``model``, ``processes``.
         text: Description of the change.
-        honoured: Whether the new value takes effect without permission.
+        honored: Whether the new value takes effect without permission.
         path: For an option that is a mapping, the key inside it, for example ``.beta``.
     """
 
     name: str
     text: str
-    honoured: bool
+    honored: bool
     path: str = ""
 
 
@@ -146,14 +146,14 @@ def compare_options(
     )
     changes = []
     for name in sorted({*before, *now}):
-        honoured = name in HONOURED or (same_steps and name in BATCH)
+        honored = name in HONORED or (same_steps and name in BATCH)
         if name == "learning_rates":  # with other parts, the optimizer has other parameter groups
-            honoured = _keys(before.get(name)) == _keys(now.get(name))
+            honored = _keys(before.get(name)) == _keys(now.get(name))
         old, new = dict(_leaves(before.get(name))), dict(_leaves(now.get(name)))
         for path in dict.fromkeys((*old, *new)):
             if old.get(path) != new.get(path):
                 text = f"{_as_text(old.get(path))} -> {_as_text(new.get(path))}"
-                changes.append(Change(name, text, honoured, path))
+                changes.append(Change(name, text, honored, path))
     return changes
 
 
@@ -166,10 +166,10 @@ def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Cha
     )
     for key, text in MODEL_TEXTS.items():
         if recorded["model"].get(key) != current["model"].get(key):
-            changes.append(Change("model", text, honoured=False))
-    for key, honoured in (("data", False), ("eval_data", True)):
+            changes.append(Change("model", text, honored=False))
+    for key, honored in (("data", False), ("eval_data", True)):
         changes += [
-            Change(key, text, honoured) for text in _data_changes(recorded[key], current[key])
+            Change(key, text, honored) for text in _data_changes(recorded[key], current[key])
         ]
     if recorded["versions"] != current["versions"]:
         before, now = recorded["versions"], current["versions"]
@@ -178,7 +178,7 @@ def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Cha
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
-        changes.append(Change("versions", ", ".join(texts), honoured=True))
+        changes.append(Change("versions", ", ".join(texts), honored=True))
     return changes
 
 
@@ -200,10 +200,10 @@ def _data_changes(recorded: Any, current: Any) -> list[str]:
 
 
 def not_allowed(changes: Iterable[Change], allowed: Collection[str]) -> list[Change]:
-    """Return the changes that are neither honoured nor allowed."""
+    """Return the changes that are neither honored nor allowed."""
     if ALLOW_ALL in allowed:
         return []
-    return [change for change in changes if not change.honoured and change.name not in allowed]
+    return [change for change in changes if not change.honored and change.name not in allowed]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ from ..signals import EXIT_CODE, SIGNALS, exit_code_of
 
 __all__ = ["EXIT_CODE", "Interruption", "TrainingInterrupted"]
 
-REPEAT = 1.0
+REPEAT_SECONDS = 1.0
 """Seconds within which a second SIGINT belongs to the same key press: launchers forward it, too."""
 
 
@@ -46,14 +46,14 @@ class Interruption:
     """The signal on which a run has to end.
 
     Args:
-        speaks: Whether this process prints messages.
+        prints: Whether this process prints messages.
 
     Attributes:
         received: The signal that all processes agreed on; 0 if none was received.
     """
 
-    def __init__(self, *, speaks: bool = True) -> None:
-        self.speaks = speaks
+    def __init__(self, *, prints: bool = True) -> None:
+        self.prints = prints
         self.received = 0
         self._pending = 0
         self._since = 0.0
@@ -112,7 +112,7 @@ class Interruption:
     def _handle(self, number: int) -> None:
         now = time.monotonic()
         if number == signal.SIGINT and self._pending == signal.SIGINT:
-            if now - self._since > REPEAT:
+            if now - self._since > REPEAT_SECONDS:
                 raise KeyboardInterrupt
             return
         if number == signal.SIGINT or not self._pending:
@@ -120,11 +120,11 @@ class Interruption:
         text = f"Received {signal.Signals(number).name}: "
         if not self._stepping:
             text += "stopping; there is no step to save"
-            self._say(text)
+            self._print(text)
             raise TrainingInterrupted(number, text)
         text += "saving after this optimizer step, then stopping"
-        self._say(text + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""))
+        self._print(text + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""))
 
-    def _say(self, text: str) -> None:
-        if self.speaks:  # print is not reentrant, and the signal may have interrupted it
+    def _print(self, text: str) -> None:
+        if self.prints:  # print is not reentrant, and the signal may have interrupted it
             os.write(2, f"\n{text}\n".encode())

@@ -30,7 +30,7 @@ __all__ = ["ActivationMemoryBudget", "max_tokens", "measure_first_batch", "parse
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.8
+USABLE_SHARE = 0.8
 """Share of the free memory that is used; the rest is for buffers that are not estimated."""
 
 GIGABYTE = 10**9
@@ -136,4 +136,4 @@ def _free_memory(trainer: TrainingContext) -> int:
     # not allocated yet: gradient and two moments of each trained weight, 4 bytes each, and three
     # float32 tensors of the size of the logits of a chunk
     reserved = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
-    return max(int(SHARE * free) - reserved, 1)
+    return max(int(USABLE_SHARE * free) - reserved, 1)

@@ -56,7 +56,7 @@ def handle_non_finite(trainer: TrainingContext) -> None:
     step = trainer.state.global_step + 1
     broken, rows = _rows_of_all(trainer)
     problem = next(text for text in gather_objects(watch.describe()) if text)
-    skips = args.on_nonfinite == "skip" and watch.in_a_row < MAX_SKIPPED
+    skips = args.on_nonfinite == "skip" and watch.consecutive_skips < MAX_SKIPPED
     folder = Path(args.output_dir or "") / f"nonfinite-step-{step}"
     if not skips or watch.skipped == 0:
         write_dump(trainer, folder, step)
@@ -64,8 +64,8 @@ def handle_non_finite(trainer: TrainingContext) -> None:
     where = f"step {step}, row{'s' if len(broken or rows) > 1 else ''} {named}"
     if not skips:
         problem += "; this step did not change any weight"
-        if watch.in_a_row:
-            skipped = counted(watch.in_a_row, "step before it was", "steps before it were")
+        if watch.consecutive_skips:
+            skipped = counted(watch.consecutive_skips, "step before it was", "steps before it were")
             problem += f", and {skipped} skipped"
         option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
         remedy = (
@@ -74,7 +74,7 @@ def handle_non_finite(trainer: TrainingContext) -> None:
         )
         raise NonFiniteError(Problem(where, problem, remedy))
     watch.skipped += 1
-    watch.in_a_row += 1
+    watch.consecutive_skips += 1
     if trainer.is_world_process_zero():
         logger.warning("%s: %s; the step is skipped (%d so far)", where, problem, watch.skipped)
     trainer.train_sums.table = trainer.metrics_before

@@ -57,7 +57,7 @@ class NumericalWatch:
     Attributes:
         batches: The micro-batches of the current step in this process.
         skipped: Number of steps skipped so far.
-        in_a_row: Number of steps skipped since the last finite one.
+        consecutive_skips: Number of steps skipped since the last finite one.
         grad_norm: Gradient norm of the current step over all processes; `None` until it is
             computed.
         rng_state: State of the CPU random generator at the beginning of the step.
@@ -68,7 +68,7 @@ class NumericalWatch:
         self.device = device
         self.batches: list[WatchedBatch] = []
         self.skipped = 0
-        self.in_a_row = 0
+        self.consecutive_skips = 0
         self.grad_norm: Tensor | None = None
         self.rng_state = torch.get_rng_state()
         self._finite = torch.ones((), dtype=torch.bool, device=device)

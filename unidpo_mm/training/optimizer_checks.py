@@ -30,7 +30,7 @@ OPTIMIZER_PACKAGES = {
 }
 """Part of an optimizer's name -> module and package that it needs; the first match counts."""
 
-OF_THE_OPTIMIZER = ("adam_beta1", "adam_beta2", "adam_epsilon")
+OPTIMIZER_OPTIONS = ("adam_beta1", "adam_beta2", "adam_epsilon")
 """Training arguments that only some optimizers read."""
 
 PROBES = ("0.37", "0.73", "3", "true")
@@ -60,7 +60,7 @@ def optimizer_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
                 remedy = f"Use a number up to {MAX_OPTIM_ARG:.0f}"
                 yield Problem("train.optim_args", text, remedy)
                 return
-    if name is None and not any(name in train for name in ("optim_args", *OF_THE_OPTIMIZER)):
+    if name is None and not any(name in train for name in ("optim_args", *OPTIMIZER_OPTIONS)):
         return
     for part, (module, package) in OPTIMIZER_PACKAGES.items():
         if part in chosen:
@@ -105,7 +105,7 @@ def _not_read(train: Mapping[str, Any], optimizer: str) -> Iterator[Problem]:
             problem = f"the optimizer '{optimizer}' does not read '{key}'"
             yield Problem("train.optim_args", problem, _readable(train, optimizer))
     defaults = training_arguments()
-    for name in OF_THE_OPTIMIZER:
+    for name in OPTIMIZER_OPTIONS:
         if name in train and train[name] != defaults[name]:
             settings = (_optimizer_settings({**train, name: value}) for value in (0.37, 0.73))
             if next(settings) == next(settings):

@@ -4,12 +4,12 @@ import re
 
 from ..errors import Problem
 
-__all__ = ["IN_MEMORY", "in_python"]
+__all__ = ["IN_MEMORY_PREFIX", "in_python"]
 
-IN_MEMORY = "data set '"
+IN_MEMORY_PREFIX = "data set '"
 """Prefix of `Problem.where` for rows that were passed in Python."""
 
-PHRASES = (
+REMEDIES = (
     (
         "Name the folder that holds all images in the source's 'images', or set its "
         "'images_outside' to true",
@@ -48,7 +48,7 @@ PHRASES = (
 )
 """(wording for recipes, wording for Python); tests check every remedy for bad rows."""
 
-KEYS = re.compile(
+RECIPE_KEYS = re.compile(
     r"\bdata\.(?:images\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
 )
 """Recipe keys whose last part is the name in Python."""
@@ -56,9 +56,9 @@ KEYS = re.compile(
 
 def in_python(problem: Problem) -> Problem:
     """Return a problem with a remedy for Python, if its row was passed in Python."""
-    if not problem.where.startswith(IN_MEMORY):
+    if not problem.where.startswith(IN_MEMORY_PREFIX):
         return problem
     remedy = problem.remedy
-    for recipe, python in PHRASES:
+    for recipe, python in REMEDIES:
         remedy = remedy.replace(recipe, python)
-    return Problem(problem.where, problem.message, KEYS.sub(r"\1", remedy))
+    return Problem(problem.where, problem.message, RECIPE_KEYS.sub(r"\1", remedy))

@@ -40,7 +40,7 @@ __all__ = [
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 """``organisation/name``, the form of names on a hub."""
 
-ELSEWHERE = {
+OTHER_KEYS = {
     "resume_from_checkpoint": "Use run.resume instead",
     "data_seed": "Use data.seed instead",
 }
@@ -73,8 +73,8 @@ def check_train(recipe: Recipe) -> list[Problem]:
     problems = []
     values = {}
     for name, value in arguments.items():
-        if name in ELSEWHERE:
-            problems.append(Problem(f"train.{name}", "this is not set here", ELSEWHERE[name]))
+        if name in OTHER_KEYS:
+            problems.append(Problem(f"train.{name}", "this is not set here", OTHER_KEYS[name]))
         elif name not in hints:
             problems.append(_unknown_argument(recipe, name, hints))
         elif wrong := _check_type(f"train.{name}", value, hints[name]):

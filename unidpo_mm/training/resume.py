@@ -18,7 +18,7 @@ from .checkpoints import (
 )
 from .identity import Change, not_allowed
 
-__all__ = ["Choice", "choose_checkpoint", "manifest_or_none", "refuse_changes", "verify_given"]
+__all__ = ["Choice", "choose_checkpoint", "manifest_or_none", "refuse_changes", "verify_requested"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
         below = step
 
 
-def verify_given(path: Path, *, option: str) -> Manifest | None:
+def verify_requested(path: Path, *, option: str) -> Manifest | None:
     """Return the verified manifest of a checkpoint that the user chose; `None` if it has none.
 
     A checkpoint of transformers or of another program has no manifest and cannot be verified.
@@ -109,7 +109,7 @@ def refuse_changes(
         names: Field of `UniDPOConfig` -> its name in a recipe, if that differs.
 
     Raises:
-        RecipeError: If changes are neither honoured nor allowed; lists all of them.
+        RecipeError: If changes are neither honored nor allowed; lists all of them.
     """
     changes = list(changes)
     by_user_name = {user_name: field for field, user_name in names.items()}

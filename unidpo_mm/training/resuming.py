@@ -35,7 +35,7 @@ from .identity import compare
 from .interruption import TrainingInterrupted
 from .numerical_watch import NonFiniteError
 from .pinned_settings import pinned_settings
-from .resume import choose_checkpoint, refuse_changes, verify_given
+from .resume import choose_checkpoint, refuse_changes, verify_requested
 from .saving import SavingTrainer
 
 __all__ = ["CheckpointedTrainer"]
@@ -139,7 +139,7 @@ class CheckpointedTrainer(SavingTrainer):
         else:
             path = Path(str(requested))
             with errors_shared():
-                if self.args.should_save and verify_given(path, option=option) is None:
+                if self.args.should_save and verify_requested(path, option=option) is None:
                     logger.warning("'%s' has no manifest, so it cannot be verified", path)
         self._compare_identity(path)
         within = path.parent.resolve() == output_dir.resolve()

@@ -54,7 +54,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-LENGTH = ("max_steps", "num_train_epochs")
+LENGTH_OPTIONS = ("max_steps", "num_train_epochs")
 """Options that set the length of a run."""
 
 RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
@@ -102,7 +102,7 @@ def finished_run(recipe: Recipe) -> str | None:
         return None
     current = recorded_options(arguments_of(recipe))
     changes = compare_options(recorded, current, processes=(1, 1))
-    if any(not change.honoured or change.name in LENGTH for change in changes):
+    if any(not change.honored or change.name in LENGTH_OPTIONS for change in changes):
         return None
     with contextlib.suppress(RecipeError), exclusive(folder):
         clean_up(folder)  # the run may have been killed after writing the last file

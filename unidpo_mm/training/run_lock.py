@@ -22,7 +22,7 @@ LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
 """The holder of the lock, for messages; trying to take the lock may empty the lock file itself."""
 
-ORPHANS_END = 10.0
+ORPHAN_SECONDS = 10.0
 """Seconds to wait for the data workers of a killed run, which may still hold its lock."""
 
 
@@ -41,7 +41,7 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
-        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHANS_END)
+        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHAN_SECONDS)
     except Timeout:
         text = f"another process is training into '{output_dir}'{_holder(output_dir)}"
         remedy = "Wait for it, stop it, or choose another directory"

@@ -72,7 +72,7 @@ class SavingTrainer(Trainer):
     def _prepare_saving(self) -> None:
         """Detect disks that nodes do not share, and record the identity of the run."""
         self.option_names = {}
-        self.interruption = Interruption(speaks=self.is_world_process_zero())
+        self.interruption = Interruption(prints=self.is_world_process_zero())
         self._staging: Path | None = None
         self._postponed_push = False
         self._changed: frozenset[str] = frozenset()
@@ -117,7 +117,7 @@ class SavingTrainer(Trainer):
         output_dir, step = Path(self._get_output_dir(trial)), self.state.global_step
         staged, target = staging_directory(output_dir), checkpoint_path(output_dir, step)
         resumable = bool(self.interruption.received) or not self.args.save_only_model
-        with self._saving(staged, what=target.name), self._complete(resumable):
+        with self._saving(staged, what=target.name), self._saving_everything(resumable):
             super()._save_checkpoint(model, trial)
         barrier()
         self._record_best(output_dir, step)
@@ -127,7 +127,7 @@ class SavingTrainer(Trainer):
                 publish(staged / target.name, target)
             best = self.state.best_model_checkpoint
             # while steps are skipped, keep the checkpoints from before
-            limit = None if self.watch.in_a_row else self.args.save_total_limit
+            limit = None if self.watch.consecutive_skips else self.args.save_total_limit
             rotate(output_dir, limit, [Path(best) if best else None])
             with contextlib.suppress(OSError):
                 staged.rmdir()
@@ -199,11 +199,11 @@ class SavingTrainer(Trainer):
             if isinstance(error, RuntimeError) and not WRITE_FAILED.search(str(error)):
                 raise
             shutil.rmtree(staged, ignore_errors=True)
-            raise ModelError(self._not_saved(what, error)) from error
+            raise ModelError(self._save_problem(what, error)) from error
         finally:
             self._staging = None
 
-    def _not_saved(self, what: str, error: Exception) -> Problem:
+    def _save_problem(self, what: str, error: Exception) -> Problem:
         paths = checkpoint_paths(self._output_dir())
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         previous = f"resume from {paths[0].name}" if paths else "start from scratch"
@@ -214,7 +214,7 @@ class SavingTrainer(Trainer):
         )
 
     @contextlib.contextmanager
-    def _complete(self, resumable: bool) -> Iterator[None]:
+    def _saving_everything(self, resumable: bool) -> Iterator[None]:
         """Temporarily save the optimizer as well, if the checkpoint must be resumable."""
         only_model = self.args.save_only_model
         self.args.save_only_model = not resumable
@@ -263,7 +263,9 @@ class SavingTrainer(Trainer):
             probe.unlink(missing_ok=True)
         if not shared:
             args.save_on_each_node = True
-            self._warn("", ["nodes do not share the output directory: each saves its own"])
+            self._warn(
+                "", ["nodes do not share the output directory: each saves its own checkpoints"]
+            )
 
     # ---- checkpoints hold the plain model ----
 

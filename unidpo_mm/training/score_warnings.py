@@ -16,12 +16,12 @@ from .configured_loss import ConfiguredLoss
 
 __all__ = ["score_warnings"]
 
-FLAT = 0.6
+FLAT_WEIGHT = 0.6
 """If w_qual of nearly all pairs is below this and above 0.4, scores have hardly any effect."""
-FULL = 0.99
+FULL_WEIGHT = 0.99
 """If w_qual of nearly all pairs is above this, score margins have hardly any effect."""
 NEARLY_ALL = 0.9
-USED = 0.2
+MIN_USED_SHARE = 0.2
 """Minimum share of a declared scale that its scores are expected to cover."""
 
 
@@ -46,9 +46,9 @@ def score_warnings(
     warnings = []
     for source, scores in by_source.items():
         chosen, rejected = torch.tensor(scores, dtype=torch.float64).unbind(1)
-        warnings += _about_eta(source, chosen, rejected, settings)
-        warnings += _about_tau_good(source, chosen, settings)
-        warnings += _about_scale(
+        warnings += _eta_warnings(source, chosen, rejected, settings)
+        warnings += _tau_good_warnings(source, chosen, settings)
+        warnings += _scale_warnings(
             source, torch.cat([chosen, rejected]), (declared or {}).get(source)
         )
     return warnings
@@ -59,7 +59,7 @@ def _parameter(settings: ConfiguredLoss, source: str, name: str) -> float | None
     return float(value) if isinstance(value, int | float) else None
 
 
-def _about_eta(
+def _eta_warnings(
     source: str, chosen: Tensor, rejected: Tensor, settings: ConfiguredLoss
 ) -> list[str]:
     eta = _parameter(settings, source, "eta")
@@ -68,12 +68,12 @@ def _about_eta(
     weight = quality_weight(chosen, rejected, eta=eta)
     margin = float((chosen - rejected).median())
     numbers = f"eta is {eta:g} and the median margin of the scores {margin:.3g}"
-    if eta > 0 and float(((weight - 0.5).abs() < FLAT - 0.5).double().mean()) >= NEARLY_ALL:
+    if eta > 0 and float(((weight - 0.5).abs() < FLAT_WEIGHT - 0.5).double().mean()) >= NEARLY_ALL:
         return [
             f"source '{source}': w_qual is near 0.5 for nearly all pairs ({numbers}): declare the "
             "scale of the scores and data.score_scale, or raise eta"
         ]
-    if float((weight > FULL).double().mean()) >= NEARLY_ALL:
+    if float((weight > FULL_WEIGHT).double().mean()) >= NEARLY_ALL:
         return [
             f"source '{source}': w_qual is 1 for nearly all pairs ({numbers}): declare the scale "
             "of the scores and data.score_scale, or lower eta"
@@ -81,7 +81,7 @@ def _about_eta(
     return []
 
 
-def _about_tau_good(source: str, chosen: Tensor, settings: ConfiguredLoss) -> list[str]:
+def _tau_good_warnings(source: str, chosen: Tensor, settings: ConfiguredLoss) -> list[str]:
     tau_good = _parameter(settings, source, "tau_good")
     weight = _parameter(settings, source, "nll_lambda")
     if tau_good is None or not weight:
@@ -103,11 +103,11 @@ def _about_tau_good(source: str, chosen: Tensor, settings: ConfiguredLoss) -> li
     return []
 
 
-def _about_scale(source: str, scores: Tensor, scale: tuple[float, float] | None) -> list[str]:
+def _scale_warnings(source: str, scores: Tensor, scale: tuple[float, float] | None) -> list[str]:
     if scale is None:
         return []
     low, high = float(scores.min()), float(scores.max())
-    if (high - low) >= USED * (scale[1] - scale[0]) or low == high:
+    if (high - low) >= MIN_USED_SHARE * (scale[1] - scale[0]) or low == high:
         return []
     return [
         f"source '{source}': the scores range from {low:.3g} to {high:.3g}, a small part of the "

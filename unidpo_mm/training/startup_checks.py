@@ -36,7 +36,7 @@ LOW_PRECISION_TOLERANCE = 0.2
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Maximum difference between the layouts, in which sums only have another order."""
 
-SAMPLE = 3
+SAMPLE_ROWS = 3
 """Number of rows that are computed in every layout."""
 
 
@@ -240,7 +240,7 @@ def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
     A row may occur twice.
     """
     largest = max(rows, key=lambda row: len(row.responses))
-    return [largest, *(row for row in rows if row.images), *reversed(rows)][:SAMPLE]
+    return [largest, *(row for row in rows if row.images), *reversed(rows)][:SAMPLE_ROWS]
 
 
 def _short_row() -> PreferenceRow:

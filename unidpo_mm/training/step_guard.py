@@ -45,4 +45,4 @@ class StepGuard(TrainerCallback):
         if trainer.interruption.agree(problem=not finite):
             handle_non_finite(trainer)
         else:
-            watch.in_a_row = 0
+            watch.consecutive_skips = 0

@@ -155,7 +155,7 @@ ARGUMENTS: dict[str, Argument] = {
     **_refused("dataloader_drop_last", f"{ORDER}, and every row is used once per epoch"),
     **_honored("dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor"),
     **_honored("dataloader_persistent_workers"),
-    **_refused("dataloader_multiprocessing_context", "workers start as Python's default says"),
+    **_refused("dataloader_multiprocessing_context", "workers start with Python's default method"),
     **_refused("dataloader_in_order", "batches out of order would make runs irreproducible"),
     "remove_unused_columns": Argument(
         "rows keep their columns until the model's family encodes them, so that both values have "
