@@ -1150,7 +1150,7 @@ COMMANDS = [
         "sweep runner unknown",
         "sweep HERE/sweep.yaml",
         "runner",
-        "Choose one of",
+        "Use one of",
         prepare=write(
             "sweep.yaml",
             "recipe: WORLD/recipe.yaml\nrunner: x\nseeds: [0]\narms: {a: [loss.beta=1.0]}\n",

@@ -377,7 +377,7 @@ def test_contradictions_are_reported_before_the_data_are_read(
     lora = LoraSettings(targets="vision_tower")
     with pytest.raises(RecipeError, match="is adapted here and frozen by"):
         make_trainer(checkpoint("llava"), [{"nonsense": 1}], args, peft_config=lora)
-    with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
+    with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):
         make_trainer(
             checkpoint("llama"),
             rows_for("llama"),
