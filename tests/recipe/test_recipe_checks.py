@@ -167,7 +167,7 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
     assert "has no config.json" in found[0]
     assert "is empty" in found[1]
     assert "is not a directory" in found[2]
-    assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
+    assert "Use the directory that contains it" in files(tmp_path / "file", "org/pairs")[0]
     assert "does not exist" in files("org/model", "org/pairs", tmp_path / "absent")[0]
 
 
