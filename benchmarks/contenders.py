@@ -10,7 +10,7 @@ from inputs import pairs_of, rows_of
 from shapes import Case
 from torch import nn
 
-from unidpo_mm.training.memory_policy import MemoryPolicy
+from unidpo_mm.training.memory_policy import ActivationMemoryBudget
 
 __all__ = ["Contender", "Run", "contenders", "within_memory"]
 
@@ -128,7 +128,7 @@ def ours(
     trainer.model_wrapped = trainer.model
     if memory is not None:
         trainer.model.train()
-        MemoryPolicy(trainer).on_train_begin(args, trainer.state, trainer.control)
+        ActivationMemoryBudget(trainer).on_train_begin(args, trainer.state, trainer.control)
     go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
     run = Run(go, trainer.model.model)
     if caches != "built":

@@ -136,7 +136,7 @@ def test_a_generation_in_between_does_not_change_positions(
     checkpoint: Checkpoint, model_type: str
 ) -> None:
     """The model keeps position offsets of its last prompt, which later batches must ignore."""
-    from unidpo_mm.training.evaluation import answer_prompts
+    from unidpo_mm.training.evaluation import generate_samples
 
     loaded = load_tiny(checkpoint(model_type))
     rows = mixed_rows(images=True)
@@ -144,7 +144,7 @@ def test_a_generation_in_between_does_not_change_positions(
     text_only = batch_of(loaded, rows[:3])
     with torch.no_grad():
         before = [compute_logps(logp_model, loaded.adapter, b) for b in (batch, text_only)]
-        answer_prompts(loaded.model, loaded.adapter, rows[-1:], max_new_tokens=3, device="cpu")
+        generate_samples(loaded.model, loaded.adapter, rows[-1:], max_new_tokens=3, device="cpu")
         after = [compute_logps(logp_model, loaded.adapter, b) for b in (batch, text_only)]
     for first, second in zip(before, after, strict=True):
         assert torch.equal(first, second)

@@ -164,7 +164,7 @@ SAME_TEXT = {**PAIR, "rejected": "yes "}
         ([LONG, LONG], {"max_length": 60, "length_policy": "drop"}, "every row is skipped"),
         ([GOOD, BROKEN], {"images": {"max_skipped_fraction": 0.4}}, "does not exist"),
         ([GOOD, BROKEN, REFUSED], {"images": {"max_skipped_fraction": 0.4}}, "refuses"),
-        ([GOOD, BROKEN], {"preflight": False, "length_policy": "drop"}, "nothing looks"),
+        ([GOOD, BROKEN], {"preflight": False, "length_policy": "drop"}, "can only be skipped"),
         ([{**PAIR, "weight": 0}] * 2, {}, "the weights of all 2 pairs are 0"),
         ([{"prompt": "?", "responses": [{"text": "a", "score": 1}]}], {}, "no pair"),
     ],

@@ -70,5 +70,5 @@ def test_a_wrong_recipe_is_an_error_without_traceback(tmp_path):
     assert "Traceback" not in result.stderr
     assert "error: the recipe cannot be used (4 problems)" in result.stderr
     assert "did you mean 'name_or_path'?" in result.stderr
-    assert "there is no file 'absent.jsonl'" in result.stderr
+    assert "the file 'absent.jsonl' does not exist" in result.stderr
     assert "override 'data.seed=x', key 'data.seed'" in result.stderr

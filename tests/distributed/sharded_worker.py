@@ -1,4 +1,4 @@
-"""One process of an FSDP2 run that saves each step, resumes from the second and compares.
+"""Run one process of FSDP2 training that saves each step, resumes from the second and compares.
 
 Usage: sharded_worker.py MODEL FOLDER, under torchrun; rank 0 prints "sharded and equal".
 """

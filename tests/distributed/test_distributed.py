@@ -1,4 +1,4 @@
-"""Two processes give the losses and weights of one, also with images on one process only."""
+"""Two processes give the same losses and weights as one, even if only one of them has images."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ Result = tuple[dict, dict[str, torch.Tensor]]
 
 
 class Runs:
-    """Runs the worker once for each launch, over its modes and the checkpoints of all types."""
+    """The results of all modes and model types, with one run of the worker for each launch."""
 
     def __init__(self, folder: Path) -> None:
         self.folders = {name: folder / name for name in MODEL_TYPES}
@@ -56,7 +56,9 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2", "ddp_fast", "fsdp2_fast"])
-def test_two_processes_equal_one(runs: Runs, mode: str, model_type: str) -> None:
+def test_two_processes_give_the_results_of_a_single_one(
+    runs: Runs, mode: str, model_type: str
+) -> None:
     expected, weights = runs.result("single", model_type)
     record, other = runs.result(mode, model_type)
     for ours, theirs in zip(expected["logs"], record["logs"], strict=True):
@@ -72,19 +74,21 @@ def test_two_processes_equal_one(runs: Runs, mode: str, model_type: str) -> None
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("mode", ["fsdp2", "fsdp2_fast"])
-def test_fsdp2_run_is_truly_sharded(runs: Runs, mode: str, model_type: str) -> None:
+def test_an_fsdp2_run_shards_its_weights(runs: Runs, mode: str, model_type: str) -> None:
     record, weights = runs.result(mode, model_type)
     assert record["sharded"] == len(weights)
 
 
 @pytest.mark.parametrize("mode", ["ddp_fast", "fsdp2_fast"])
-def test_the_answers_of_all_processes_are_cached(runs: Runs, mode: str) -> None:
+def test_the_responses_of_all_processes_are_cached(runs: Runs, mode: str) -> None:
     record, _ = runs.result(mode, "llava")
     assert record["cached"] == 12 * 2 + 3 + 2  # and the filler's two
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_a_mean_over_own_units_would_be_noticed(runs: Runs, model_type: str) -> None:
+def test_the_comparison_detects_a_mean_over_the_units_of_each_process(
+    runs: Runs, model_type: str
+) -> None:
     _, weights = runs.result("single", model_type)
     _, wrong = runs.result("local_mean", model_type)
     assert largest_difference(weights, wrong) > 1e-5

@@ -14,7 +14,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def one_process(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Train in this process and return the evaluation at the end."""
+    """Train in this process and return the final evaluation."""
     folder.mkdir()
     recipe = write_run(folder, model)
     monkeypatch.chdir(folder)
@@ -26,7 +26,7 @@ def history(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
-def test_two_processes_save_are_killed_resume_and_equal_one(
+def test_two_processes_that_are_killed_and_resume_equal_a_single_one(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = checkpoint("llava")
@@ -37,7 +37,7 @@ def test_two_processes_save_are_killed_resume_and_equal_one(
     same_step = "train.gradient_accumulation_steps=1"  # twice the processes
     env = {"UNIDPO_MM_CACHE": str(tmp_path / "cache")}
 
-    kill = sabotage(".saving/checkpoint-3/manifest", 1)  # everything else of it is written
+    kill = sabotage(".saving/checkpoint-3/manifest", 1)  # all other files are written
     cached = "train.reference=cached"
     killed = launch(recipe, same_step, cached, processes=2, env={**env, **kill})
     output = killed.communicate(timeout=200)[0]
@@ -62,4 +62,4 @@ def test_two_processes_save_are_killed_resume_and_equal_one(
     ]
     assert (folder / "out" / "checkpoint-4" / "rng_state_1.pth").is_file()
     lines = (folder / "out" / "samples.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [2, 4]  # none twice
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]  # no duplicates

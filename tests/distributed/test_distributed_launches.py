@@ -43,8 +43,8 @@ def finish(process: subprocess.Popen, *, code: int | None = 0) -> str:
 def expected(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
-    """The model to start from and the output directory of a run of one process."""
-    model, folder = checkpoint("llava"), tmp_path / "one"
+    """Return the initial model and the output directory of a run in a single process."""
+    model, folder = checkpoint("llava"), tmp_path / "single"
     folder.mkdir()
     recipe = write_run(folder, model)
     monkeypatch.chdir(folder)
@@ -52,10 +52,10 @@ def expected(
     return model, folder / "out"
 
 
-def test_four_processes_save_are_killed_resume_and_equal_one(
+def test_four_processes_that_are_killed_and_resume_equal_a_single_one(
     expected: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    model, one = expected
+    model, single = expected
     folder = tmp_path / "four"
     folder.mkdir()
     recipe = write_run(folder, model)
@@ -65,15 +65,15 @@ def test_four_processes_save_are_killed_resume_and_equal_one(
     assert not (folder / "out" / "checkpoint-2").exists()
     output = finish(launch(recipe, *words, processes=4))
     assert "resuming at step 1 of 4" in output
-    assert largest_difference(weights(folder / "out"), weights(one)) < 1e-5
+    assert largest_difference(weights(folder / "out"), weights(single)) < 1e-5
     assert (folder / "out" / "checkpoint-4" / "rng_state_3.pth").is_file()
     assert "holds the finished run" in finish(launch(recipe, *words, processes=4))
 
 
-def test_nodes_without_a_shared_disk_save_their_own(
+def test_nodes_without_a_shared_disk_save_separate_checkpoints(
     expected: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    model, one = expected
+    model, single = expected
     nodes = [tmp_path / "first", tmp_path / "second"]
     for node in nodes:
         node.mkdir()
@@ -100,18 +100,18 @@ def test_nodes_without_a_shared_disk_save_their_own(
 
     outputs = [finish(p, code=None) for p in run(sabotage(".saving/checkpoint-3", 20, rank=1))]
     assert any("SIGKILL" in output for output in outputs)
-    assert "each saves its own" in outputs[0]
+    assert "each saves its own checkpoints" in outputs[0]
     outputs = [finish(process) for process in run()]
     assert "resuming at step" in outputs[0]
     for node in nodes:
-        assert largest_difference(weights(node / "out"), weights(one)) < 1e-5
+        assert largest_difference(weights(node / "out"), weights(single)) < 1e-5
         assert (node / "out" / "checkpoint-4" / "manifest.json").is_file()
 
 
 def test_the_shipped_configuration_for_cpus_trains_saves_and_resumes(
     expected: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    model, one = expected
+    model, single = expected
     folder = tmp_path / "accelerated"
     folder.mkdir()
     write_run(folder, model)
@@ -124,7 +124,7 @@ def test_the_shipped_configuration_for_cpus_trains_saves_and_resumes(
     finish(start(command, folder, sabotage(".saving/checkpoint-3", 5)), code=None)
     assert (folder / "out" / "checkpoint-2" / "rng_state_1.pth").is_file()
     assert "resuming at step 2 of 4" in finish(start(command, folder))
-    assert largest_difference(weights(folder / "out"), weights(one)) < 1e-5
+    assert largest_difference(weights(folder / "out"), weights(single)) < 1e-5
 
 
 def test_a_sharded_run_resumes_bit_equal(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""`make faults`: what a run survives, as a table.
+"""`make faults`: inject faults into runs and print a table of the outcomes.
 
-Usage: python tests/faults [-v] [WORD...]; only sections whose name contains one of the words run,
-and `-v` prints every bad input with its verdict.
+Usage: python tests/faults [-v] [WORD...]. With words, only sections with one of them in their name
+are run; `-v` prints the verdict for every bad input.
 """
 
 import functools
@@ -21,7 +21,7 @@ LORA = ("model.lora={r: 4, dropout: 0.1}", "model.freeze=null")
 
 
 def wrong_inputs(section: Section, *, verbose: bool) -> None:
-    """Try every wrong recipe, command line and environment."""
+    """Try every invalid recipe, command line and environment."""
     rows, failures = bad_inputs.run_all()
     if verbose:
         print(bad_inputs.table(rows))  # noqa: T201
@@ -31,7 +31,7 @@ def wrong_inputs(section: Section, *, verbose: bool) -> None:
 
 
 def two_commands(section: Section) -> None:
-    """Give every wrong recipe to `data check` and to `train --check`, which must say the same."""
+    """Run `data check` and `train --check` on every invalid recipe, which must report the same."""
     number, different = bad_inputs.compare_all()
     section.cases += number
     section.counts["compared"] = number
@@ -39,7 +39,7 @@ def two_commands(section: Section) -> None:
 
 
 def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[[Section], None]]:
-    """Return every section by name, the longest first."""
+    """Return all sections by name, the slowest first."""
 
     def bound(function: Callable, name: str, **arguments: object) -> Callable[[Section], None]:
         return functools.partial(function, folder=folder / name, model=model, **arguments)
@@ -67,10 +67,10 @@ def main() -> int:
         folder = Path(name)
         model = tiny_checkpoint(folder / "model", "llava")
         preload()
-        every = sections(folder, model, verbose="-v" in sys.argv)
+        all_sections = sections(folder, model, verbose="-v" in sys.argv)
         chosen = {
             name: run
-            for name, run in every.items()
+            for name, run in all_sections.items()
             if not words or any(word in name for word in words)
         }
         return run_sections(chosen)

@@ -1,7 +1,7 @@
-"""Bad recipes, command lines and environments: each must end in one clear message.
+"""Invalid recipes, command lines and environments, each of which must end with one clear message.
 
-Every case runs through the real `unidpo_mm.cli.main.main` in a forked child of this process, which
-has imported torch and transformers already. `run_all` returns a table for `make faults`:
+Every case runs the real `unidpo_mm.cli.main.main` in a forked child of this process, which has
+already imported torch and transformers. `run_all` returns a table for `make faults`:
 
     python tests/faults/bad_inputs.py [PART OF A NAME]
 """
@@ -30,12 +30,12 @@ __all__ = [
     "Row",
     "compare_all",
     "compare_commands",
-    "judge",
     "make_world",
     "preload",
     "run_all",
     "run_case",
     "table",
+    "verdict_of",
 ]
 
 RECIPE = """\
@@ -52,10 +52,10 @@ train:
   logging_steps: 1
   eval_generations: 0
 """
-"""A recipe that trains; WORLD is the directory of model and data."""
+"""A valid recipe; WORLD is the directory of model and data."""
 
 STARTED = ("optimizer step of about", "optimizer steps of about", " done in")
-"""What a run prints once it has read data and model."""
+"""Parts of the output of a run that has read data and model."""
 
 LAUNCHER = (
     "WORLD_SIZE RANK LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT ACCELERATE_USE_CPU "
@@ -65,7 +65,7 @@ LAUNCHER = (
 """Variables of this process that no case inherits."""
 
 Prepare = Callable[[Path, Path], None]
-"""Writes what a case needs; arguments are the directory of the case and the world."""
+"""A function that writes the files of a case, called with the directories HERE and WORLD."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,11 @@ class Case:
         arguments: The command line; WORLD and HERE stand for directories.
         text: Content of `recipe.yaml`, for the kind ``text``.
         env: Changes of the environment.
-        prepare: Writes further files.
+        prepare: A function that writes further files.
         file_limit: Maximum size in bytes of a file that the child may write, like a full disk.
         code: The exit code.
-        late: Whether data or model have to be read to find the problem.
-        trains: Whether only weights or steps show the problem, which `data check` does not look at.
+        late: Whether the problem is only detected after reading data or model.
+        trains: Whether the problem is in weights or steps, which `data check` does not read.
     """
 
     name: str
@@ -99,14 +99,14 @@ class Case:
     trains: bool = False
 
     @property
-    def is_of_both(self) -> bool:
-        """Whether `data check` and `train --check` have to find the same problems."""
+    def in_both_commands(self) -> bool:
+        """Whether `data check` and `train --check` must report the same problems."""
         return self.arguments[0] == "train" and self.kind != "command" and not self.trains
 
 
 @dataclass(frozen=True)
 class Row:
-    """The outcome of one case: its verdict is ``ok`` or what is wrong."""
+    """The outcome of a case; its verdict is ``ok`` or a description of the problem."""
 
     name: str
     kind: str
@@ -117,26 +117,26 @@ class Row:
 
 
 def recipe(name: str, overrides: str | Sequence[str], *expects: str, **fields: object) -> Case:
-    """A case of overrides of the recipe; a text is split at spaces."""
+    """Return a case with overrides of the recipe; a string is split at spaces."""
     words = overrides.split() if isinstance(overrides, str) else list(overrides)
     arguments = ("train", "WORLD/recipe.yaml", *words)
     return Case(name=name, kind="recipe", expects=expects, arguments=arguments, **fields)
 
 
 def text(name: str, content: str | bytes, *expects: str, **fields: object) -> Case:
-    """A case of a recipe file."""
+    """Return a case with a recipe file."""
     data = content.encode() if isinstance(content, str) else content
     arguments = ("train", "HERE/recipe.yaml")
     return Case(name=name, kind="text", expects=expects, arguments=arguments, text=data, **fields)
 
 
 def command(name: str, line: str, *expects: str, **fields: object) -> Case:
-    """A case of a command line."""
+    """Return a case with a command line."""
     return Case(name=name, kind="command", expects=expects, arguments=tuple(line.split()), **fields)
 
 
 def environment(name: str, env: dict[str, str | None], *expects: str, **fields: object) -> Case:
-    """A case of environment variables."""
+    """Return a case with environment variables."""
     overrides = fields.pop("overrides", "")
     arguments = ("train", "WORLD/recipe.yaml", *str(overrides).split())
     return Case(
@@ -145,7 +145,7 @@ def environment(name: str, env: dict[str, str | None], *expects: str, **fields: 
 
 
 def write(name: str, content: str = "") -> Prepare:
-    """Write a file into the directory of the case."""
+    """Return a function that writes a file into the directory of the case."""
 
     def prepare(here: Path, world: Path) -> None:
         path = here / name
@@ -156,12 +156,12 @@ def write(name: str, content: str = "") -> Prepare:
 
 
 def directory(name: str) -> Prepare:
-    """Create a directory in that of the case."""
+    """Return a function that creates a directory in that of the case."""
     return lambda here, world: (here / name).mkdir(parents=True)
 
 
 LATE: dict[str, bool] = {"late": True, "trains": True}
-"""Of cases that only the weights of the model or the number of steps show."""
+"""Fields of cases that are only detected from the weights or the number of steps."""
 
 PACKAGES = [
     recipe(
@@ -550,7 +550,7 @@ STEPS = [
         "save_strategy unknown",
         "train.save_strategy=sometimes",
         "train.save_strategy",
-        "Write one of",
+        "Use one of",
     ),
     recipe(
         "save_total_limit zero", "train.save_total_limit=0", "train.save_total_limit", "at least 1"
@@ -703,7 +703,7 @@ REFUSED = [
         ("logging_dir", "logs", "TENSORBOARD_LOGGING_DIR"),
         ("overwrite_output_dir", "true", "run.resume=never"),
         ("evaluation_strategy", "steps", "eval_strategy"),
-        ("hub_strategy", "never", "Write one of"),
+        ("hub_strategy", "never", "Use one of"),
         ("learning_rat", "1", "did you mean 'learning_rate'?"),
     )
 ]
@@ -788,7 +788,7 @@ PLACES = [
         "model is a file",
         "model.name_or_path=WORLD/pairs.jsonl",
         "model.name_or_path",
-        "Give the folder",
+        "Use the directory that contains it",
     ),
     recipe(
         "model without config",
@@ -835,7 +835,7 @@ PLACES = [
         "images is a file",
         "data.sources.0.images=WORLD/pairs.jsonl",
         "data.sources.0.images",
-        "not a folder",
+        "is not a directory",
     ),
     recipe("format unknown", "data.sources.0.format=alpaka", "format", "alpaca", late=True),
     recipe(
@@ -1150,7 +1150,7 @@ COMMANDS = [
         "sweep runner unknown",
         "sweep HERE/sweep.yaml",
         "runner",
-        "Choose one of",
+        "Use one of",
         prepare=write(
             "sweep.yaml",
             "recipe: WORLD/recipe.yaml\nrunner: x\nseeds: [0]\narms: {a: [loss.beta=1.0]}\n",
@@ -1442,7 +1442,7 @@ ENVIRONMENTS = [
         "cannot be written to",
     ),
     environment(
-        "HOME is no directory",
+        "HOME is not a directory",
         {"HOME": "/dev/null"},
         "HOME",
         "UNIDPO_MM_CACHE",
@@ -1456,7 +1456,7 @@ ENVIRONMENTS = [
     environment(
         "OMP_NUM_THREADS text", {"OMP_NUM_THREADS": "all"}, "OMP_NUM_THREADS", "at least 1"
     ),
-    environment("HF_ENDPOINT is no URL", {"HF_ENDPOINT": "mirror"}, "HF_ENDPOINT", "URL"),
+    environment("HF_ENDPOINT is not a URL", {"HF_ENDPOINT": "mirror"}, "HF_ENDPOINT", "URL"),
 ]
 
 CASES: tuple[Case, ...] = (
@@ -1476,7 +1476,7 @@ CASES: tuple[Case, ...] = (
 
 
 def make_world(folder: Path) -> Path:
-    """Write a tiny model, eight pairs and the recipe that all cases start from."""
+    """Write a tiny model, eight pairs and the recipe that all cases modify."""
     from unidpo_mm.plugins import load_family
 
     load_family("text").tiny(folder / "model", model_type="llama")
@@ -1502,7 +1502,7 @@ def preload() -> None:
 
 
 def run_case(case: Case, world: Path) -> Finished:
-    """Run one case in a directory of its own."""
+    """Run a case in a new directory."""
     here = Path(tempfile.mkdtemp(prefix="bad-input-"))
     try:
         if case.text is not None:
@@ -1535,30 +1535,30 @@ def run_case(case: Case, world: Path) -> Finished:
         shutil.rmtree(here, ignore_errors=True)
 
 
-def judge(case: Case, done: Finished) -> str:
-    """Return ``ok``, or what is wrong with the end of a case."""
+def verdict_of(case: Case, done: Finished) -> str:
+    """Return ``ok``, or a description of the problem with the end of a case."""
     output = done.output
     if done.timed_out:
-        return "ran into the time limit"
+        return "exceeded the time limit"
     if done.signal is not None:
         return f"ended by signal {done.signal}"
     if "Traceback (most recent call last)" in output:
         return "a traceback"
     if done.code != case.code:
-        return f"exit code {done.code} in place of {case.code}"
+        return f"exit code {done.code} instead of {case.code}"
     missing = [words for words in case.expects if words not in " ".join(output.split())]
     if missing:
         return f"the message lacks {missing[0]!r}"
     headlines = [line for line in output.splitlines() if line.lower().startswith("error: ")]
     if case.code == 2 and len(headlines) != 1:
-        return f"{len(headlines)} messages in place of one"
+        return f"{len(headlines)} messages instead of one"
     if not case.late and any(words in output for words in STARTED):
-        return "found only after the model was loaded"
+        return "only detected after the model was loaded"
     return "ok"
 
 
 def compare_commands(case: Case, world: Path) -> str:
-    """Return ``ok`` if `data check` and `train --check` refuse an input alike, or what differs."""
+    """Return ``ok`` if `data check` and `train --check` report the same, or the difference."""
     recipe, *overrides = case.arguments[1:]
     by_check = replace(case, arguments=("data", "check", recipe, *overrides))
     by_train = replace(case, arguments=("train", recipe, *overrides, "--check"))
@@ -1572,7 +1572,7 @@ def compare_commands(case: Case, world: Path) -> str:
 
 
 def problems_of(done: Finished, case: Case) -> set[str]:
-    """Return the problems that a command printed; directories of their own are replaced."""
+    """Return the problems that a command printed, without the name of its temporary directory."""
     text = re.sub(r"/\S*/bad-input-[^/' ]*", "HERE", done.stderr)
     text = text[text.find("error: ") :] if "error: " in text else ""
     several = re.findall(r"^  - (.*)$", text, flags=re.MULTILINE)
@@ -1580,7 +1580,7 @@ def problems_of(done: Finished, case: Case) -> set[str]:
 
 
 def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
-    """Run cases and return (all rows, the rows that failed)."""
+    """Run cases and return all rows, and the rows that failed."""
     preload()
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))
@@ -1592,10 +1592,10 @@ def compare_all(cases: Sequence[Case] = CASES) -> tuple[int, dict[str, str]]:
     """Compare `data check` and `train --check` on the recipes among some cases.
 
     Returns:
-        How many were compared, and name -> difference for those that differ.
+        The number of compared recipes, and name -> difference for those that differ.
     """
     preload()
-    compared = [case for case in cases if case.is_of_both]
+    compared = [case for case in cases if case.in_both_commands]
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))
         verdicts = {case.name: compare_commands(case, world) for case in compared}
@@ -1606,7 +1606,7 @@ def _rows(cases: Sequence[Case], world: Path) -> Iterator[Row]:
     for case in cases:
         done = run_case(case, world)
         message = done.stderr.strip() or done.stdout.strip()
-        yield Row(case.name, case.kind, done.code, judge(case, done), message, done.seconds)
+        yield Row(case.name, case.kind, done.code, verdict_of(case, done), message, done.seconds)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -1614,13 +1614,13 @@ def table(rows: Sequence[Row]) -> str:
     width = max(len(row.name) for row in rows)
     lines = [f"{row.name:<{width}}  {row.kind:<11}  {row.code!s:>4}  {row.verdict}" for row in rows]
     good = sum(row.verdict == "ok" for row in rows)
-    return "\n".join([*lines, f"{good} of {len(rows)} bad inputs end in one clear message"])
+    return "\n".join([*lines, f"{good} of {len(rows)} bad inputs end with one clear message"])
 
 
 if __name__ == "__main__":
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    every, failures = run_all([case for case in CASES if part in case.name])
-    sys.stdout.write(table(every) + "\n")
+    rows, failures = run_all([case for case in CASES if part in case.name])
+    sys.stdout.write(table(rows) + "\n")
     for failure in failures:
         sys.stdout.write(f"\n--- {failure.name}: {failure.verdict}\n{failure.message[-1500:]}\n")
     sys.exit(bool(failures))

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: the one before is used, or the run is clearly refused."""
+"""Damage checkpoints: a run must resume from an earlier one or end with a clear error."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Damage = Callable[[Path], None]
 
 
 def damaged_checkpoints(section: Section, folder: Path, model: Path) -> None:
-    """Damage the newest checkpoint of an unfinished run in many ways and start it again."""
+    """Damage the newest checkpoint of an unfinished run in many ways and restart the run."""
     expected = uninterrupted(folder / "expected", model, 1)
     original = fresh(folder / "original", model)
     train(original, before=_stop_after_three_steps)
@@ -29,13 +29,13 @@ def damaged_checkpoints(section: Section, folder: Path, model: Path) -> None:
         shutil.copytree(original, run)
         damage(run / "out" / "checkpoint-3")
         end = train(run)[0]
-        _judge(section, name, run, end, expected)
+        _check_end(section, name, run, end, expected)
 
 
-def _judge(section: Section, name: str, run: Path, end, expected: str) -> None:
+def _check_end(section: Section, name: str, run: Path, end, expected: str) -> None:
     last = end.output.strip().splitlines()[-1:] or [""]
     if end.code == 2:
-        section.count("clearly refused")
+        section.count("clear error")
         section.expect("Traceback" not in end.output, f"{name}: a traceback")
         section.expect(last[0].startswith("error:"), f"{name}: unclear: {last[0][:200]}")
         return
@@ -62,13 +62,13 @@ def _damages(checkpoint: Path) -> dict[str, Damage]:
         damages[f"{name} of the checkpoint before"] = _copy_from_before(name)
         damages[f"{name} is a broken link"] = _break_link(name)
     damages["empty directory"] = _empty
-    damages["a file in its place"] = _file
-    damages["renamed from the one before"] = _older_in_its_place
+    damages["replaced by a file"] = _file
+    damages["replaced by the one before"] = _replace_by_older
     damages["weights of another format added"] = _add("pytorch_model.bin")
     damages["an index of shards added"] = _add("model.safetensors.index.json")
     damages["manifest of the one before"] = _copy_from_before("manifest.json")
     damages["manifest is a list"] = _write("manifest.json", "[]")
-    damages["manifest says another step"] = _edit_manifest
+    damages["manifest has other steps"] = _edit_manifest
     damages["a note added"] = _add("NOTES.txt")
     return damages
 
@@ -129,7 +129,7 @@ def _file(folder: Path) -> None:
     folder.write_text("not a checkpoint")
 
 
-def _older_in_its_place(folder: Path) -> None:
+def _replace_by_older(folder: Path) -> None:
     shutil.rmtree(folder)
     shutil.copytree(folder.with_name("checkpoint-2"), folder)
 

@@ -1,4 +1,4 @@
-"""Runs that are killed: at random moments, and at every place of a save."""
+"""Kill runs at random moments, and at every file operation of a save."""
 
 import hashlib
 import os
@@ -24,14 +24,14 @@ def digest(folder: Path) -> str:
 
 
 def fresh(folder: Path, model: Path) -> Path:
-    """Make the directory of a run."""
+    """Create the directory of a new run."""
     folder.mkdir(parents=True)
     write_run(folder, model, optim="adamw_torch")
     return folder
 
 
 def uninterrupted(folder: Path, model: Path, processes: int, keys: Sequence[str] = ()) -> str:
-    """Return the digest of a run that nobody kills."""
+    """Return the digest of a run that is not killed."""
     ends = train(fresh(folder, model), *keys, processes=processes)
     if [end.code for end in ends] != [0] * processes:
         raise RuntimeError(f"the run without a kill failed: {ends[0].stderr[-2000:]}")
@@ -47,7 +47,7 @@ def random_kills(
     processes: int,
     keys: Sequence[str] = (),
 ) -> None:
-    """Kill runs again and again, half of the time in a save, and let each finish in the end."""
+    """Kill runs repeatedly, half of the times during a save, and then let each of them finish."""
     draw = random.Random(f"kills of {processes}")
     expected = uninterrupted(folder / "expected", model, processes, keys)
     number = 0
@@ -61,7 +61,7 @@ def random_kills(
             refused = [end for end in ends if end.code == 2]
             section.expect(not refused, f"refused after {kill}: {_last(refused)}")
             if any(end.signal == signal.SIGKILL for end in ends):
-                section.count("killed in a save" if kill.seconds is None else "killed at random")
+                section.count("killed while saving" if kill.seconds is None else "killed at random")
         ends = train(run, *keys, processes=processes)
         finished = all(end.code == 0 for end in ends)
         if section.expect(finished, f"the restart failed: {_last(ends)}"):
@@ -70,7 +70,7 @@ def random_kills(
 
 
 def every_place_of_a_save(section: Section, folder: Path, model: Path) -> None:
-    """Kill a run once at each touch of a file or directory by its second and its final save."""
+    """Kill a run at each access to a file or directory during its second and its final save."""
     expected = uninterrupted(folder / "expected", model, 1)
     for match in (".saving/checkpoint-2", ".saving/final", "out/checkpoint-2", ".deleting"):
         touch = 0
@@ -91,7 +91,7 @@ def every_place_of_a_save(section: Section, folder: Path, model: Path) -> None:
 
 
 def torchrun_kills(section: Section, folder: Path, model: Path, *, processes: int) -> None:
-    """Kill one process of a real torchrun in a save, then start the same command again."""
+    """Kill one process of a real torchrun during a save, then run the same command again."""
     expected = uninterrupted(folder / "expected", model, processes)
     for rank, touch in ((0, 12), (processes - 1, 1)):
         run = fresh(folder / f"rank-{rank}", model)

@@ -1,4 +1,4 @@
-"""Signals, full disks, numbers that are not finite, data workers that fail."""
+"""Inject signals, full disks, numbers that are not finite, and failing data workers."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ __all__ = ["failing_workers", "full_disk", "not_finite", "signals"]
 
 
 def signals(section: Section, folder: Path, model: Path) -> None:
-    """Send each signal at several moments; the run saves, exits with its code and resumes."""
+    """Send each signal at several moments; the run must save, exit with its code and resume."""
     expected = {n: uninterrupted(folder / f"expected-{n}", model, n) for n in (1, 2)}
     codes = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
     for processes in (1, 2):
@@ -33,34 +33,36 @@ def signals(section: Section, folder: Path, model: Path) -> None:
                 stopped = ends[0].code == code
                 section.count(f"saved, exit {code}" if stopped else "finished")
                 if stopped:
-                    said = "Saved out/checkpoint-" in ends[0].stderr
-                    said = said or "there is no step to save" in ends[0].output
-                    section.expect(said, f"{where}: silent")
+                    reported = "Saved out/checkpoint-" in ends[0].stderr
+                    reported = reported or "there is no step to save" in ends[0].output
+                    section.expect(reported, f"{where}: no message")
                 again = train(run, processes=processes)
                 section.expect(all(end.code == 0 for end in again), f"{where}: no restart")
                 section.expect(digest(run / "out") == expected[processes], f"{where}: weights")
 
 
 def full_disk(section: Section, folder: Path, model: Path) -> None:
-    """Let writes fail at several sizes, as on a full disk; then the same command finishes."""
+    """Limit the size of files, as on a full disk; without limit, the command must then finish."""
     expected = uninterrupted(folder / "expected", model, 1)
     for size in (2_000, 20_000, 100_000, 200_000, 330_000, 600_000):
         run = fresh(folder / f"limit-{size}", model)
         train(run, kill=Kill(match=".saving/checkpoint-3", touch=1))
 
         def limit(size: int = size) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing raises an error
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that write() fails instead
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
         end = train(run, before=limit)[0]
         last = (end.output.strip().splitlines() or [""])[-1]
         section.count("clear message" if end.code == 2 else f"exit {end.code}")
-        if end.code != 0:  # large enough for everything
+        if end.code != 0:  # the limit was too small for some file
             section.expect(
                 end.code == 2 and "Traceback" not in end.output, f"{size}: {end.code} {last[:300]}"
             )
         names = {path.name for path in (run / "out").glob("checkpoint-*")}
-        section.expect("checkpoint-2" in names or end.code == 0, f"{size}: checkpoint-2 is gone")
+        section.expect(
+            "checkpoint-2" in names or end.code == 0, f"{size}: checkpoint-2 was deleted"
+        )
         again = train(run)[0]
         section.expect(again.code == 0, f"{size}: no restart: {again.output[-300:]}")
         section.expect(digest(run / "out") == expected, f"{size}: other weights")
@@ -99,7 +101,7 @@ def _weights_overflow() -> None:
 
 
 def not_finite(section: Section, folder: Path, model: Path) -> None:
-    """Make losses, gradients and weights infinite; the run stops or skips, and can be replayed."""
+    """Make losses, gradients and weights infinite; the run must stop or skip, and be replayable."""
     lora = "model.lora.r=4 model.lora.targets=language_model"
     cases = {
         "loss": ("margin.log()", "", 3),
@@ -125,7 +127,7 @@ def not_finite(section: Section, folder: Path, model: Path) -> None:
                 all(end.code == code for end in ends), f"{where}: {[e.code for e in ends]}"
             )
             printed = "".join(end.output for end in ends)
-            section.expect("not finite" in printed, f"{where}: nothing was said")
+            section.expect("not finite" in printed, f"{where}: no message")
             for dump in sorted((run / "out").glob("nonfinite-step-*")):
                 replayed = run_forked(unidpo_mm("replay", str(dump)))
                 section.expect(
@@ -134,7 +136,7 @@ def not_finite(section: Section, folder: Path, model: Path) -> None:
 
 
 def failing_workers(section: Section, folder: Path, model: Path) -> None:
-    """Let data workers hang, be killed and meet an image that breaks after the check."""
+    """Let data workers hang, be killed, and read an image that is damaged after the check."""
     for name in ("hangs", "killed", "image breaks"):
         run = fresh(folder / name.replace(" ", "-"), model)
 
@@ -144,10 +146,12 @@ def failing_workers(section: Section, folder: Path, model: Path) -> None:
         words = ("train.dataloader_num_workers=1", "data.worker_timeout=3")
         end = train(run, *words, before=sabotage, timeout=60)[0]
         last = (end.output.strip().splitlines() or [""])[-1]
-        section.count("one message" if end.code == 2 else f"exit {end.code}")
+        section.count("clear error" if end.code == 2 else f"exit {end.code}")
         section.expect(end.code == 2, f"{name}: exit code {end.code}: {last[:300]}")
         section.expect("Traceback" not in end.output, f"{name}: a traceback")
-        section.expect(".jsonl" in end.output[-2000:], f"{name}: no row named: {last[:300]}")
+        section.expect(
+            ".jsonl" in end.output[-2000:], f"{name}: no row in the message: {last[:300]}"
+        )
 
 
 def _sabotage_workers(name: str, run: Path) -> None:

@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 
 __all__ = ["Section", "run_sections"]
 
-LANES = 2
-"""Sections that run at the same time."""
+PARALLEL = 2
+"""Number of sections that run at the same time."""
 
 
 @dataclass
 class Section:
-    """One group of faults.
+    """The results of a group of faults.
 
     Attributes:
-        name: What was done.
-        cases: How many faults were tried.
-        counts: What came out, for the table.
-        failures: What came out wrong, one line each.
+        name: Name of the group.
+        cases: Number of injected faults.
+        counts: Outcome -> number of cases, for the table.
+        failures: Descriptions of wrong outcomes, one line each.
+        seconds: Wall time.
     """
 
     name: str
@@ -35,27 +36,27 @@ class Section:
         self.counts[outcome] = self.counts.get(outcome, 0) + 1
 
     def expect(self, condition: bool, text: str) -> bool:
-        """Note a failure unless a condition holds, and return whether it holds."""
+        """Record a failure unless a condition holds, and return whether it holds."""
         if not condition:
             self.failures.append(text)
         return condition
 
     def line(self) -> str:
-        """Return the line of the table."""
+        """Return the row of the table."""
         counts = ", ".join(f"{number} {outcome}" for outcome, number in self.counts.items())
         verdict = "ok" if not self.failures else f"{len(self.failures)} WRONG"
         return f"{self.name:<34} {self.cases:>4}  {verdict:<9} {self.seconds:>5.0f} s  {counts}"
 
 
 def run_sections(sections: Mapping[str, Callable[[Section], None]]) -> int:
-    """Run sections, two at a time, print a line for each and all failures; return the exit code."""
+    """Run sections, print a table row for each and all failures, and return the exit code."""
     done = []
-    context = multiprocessing.get_context("fork")  # what is imported stays imported
-    with ProcessPoolExecutor(LANES, mp_context=context) as pool:
+    context = multiprocessing.get_context("fork")  # children keep the imported modules
+    with ProcessPoolExecutor(PARALLEL, mp_context=context) as pool:
         futures = [pool.submit(_run, name, run) for name, run in sections.items()]
         for future in as_completed(futures):
             section = future.result()
-            print(section.line(), flush=True)  # noqa: T201 - it is what the command is for
+            print(section.line(), flush=True)  # noqa: T201 - the output of this command
             done.append(section)
     for section in done:
         for failure in section.failures:
@@ -71,7 +72,7 @@ def _run(name: str, run: Callable[[Section], None]) -> Section:
     began = time.monotonic()
     try:
         run(section)
-    except Exception as error:  # the other sections still run
+    except Exception as error:  # must not stop the other sections
         section.failures.append(f"the section itself failed: {type(error).__name__}: {error}")
     section.seconds = time.monotonic() - began
     return section

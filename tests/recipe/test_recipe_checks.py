@@ -59,7 +59,7 @@ def test_a_misspelt_parameter_hides_no_other_mistake():
         ("beta", -1, "loss.beta: beta must be > 0"),
         ("tau_good", "mean", "found the text 'mean'"),
         ("detach_weights", "no", "found the text 'no'. Write false"),
-        ("quality_weight", "scores", "did you mean 'score'? Write one of score, none"),
+        ("quality_weight", "scores", "did you mean 'score'? Use one of score, none"),
         ("length_norm", ["margin", "all"], "found the list [margin, all]"),
     ],
 )
@@ -115,13 +115,13 @@ def test_training_arguments_pass():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("learning_rat", 1, "no training argument 'learning_rat', did you mean 'learning_rate'?"),
+        ("learning_rat", 1, "training argument 'learning_rat', did you mean 'learning_rate'?"),
         ("learning_ratess", 1, "did you mean 'learning_rates'?"),
         ("learning_rate", "1e-6", "found the text '1e-6'. Write a number"),
         ("bf16", "yes", "found the text 'yes'. Write true"),
         ("per_device_train_batch_size", 4.5, "found the number 4.5. Write a whole number"),
-        ("lr_scheduler_type", "cosin", "did you mean 'cosine'? Write one of linear"),
-        ("resume_from_checkpoint", "x", "Write run.resume instead"),
+        ("lr_scheduler_type", "cosin", "did you mean 'cosine'? Use one of linear"),
+        ("resume_from_checkpoint", "x", "Use run.resume instead"),
     ],
 )
 def test_wrong_training_arguments_say_what_to_write(name: str, value: Any, message: str):
@@ -150,13 +150,13 @@ def test_names_on_a_hub_are_not_looked_up():
 @pytest.mark.parametrize("model", ["model", "./model", "/absent/model", "a/b/c"])
 def test_a_missing_model_is_named(model: str):
     (problem,) = files(model, "org/pairs")
-    assert problem.startswith(f"model.name_or_path: there is no folder '{model}'")
+    assert problem.startswith(f"model.name_or_path: the directory '{model}' does not exist")
 
 
 @pytest.mark.parametrize("path", ["a.jsonl", "data/a.jsonl", "/absent/a", "pairs"])
 def test_a_missing_data_file_is_named(path: str):
     (problem,) = files("org/model", path)
-    assert problem.startswith(f"data.sources.0.path: there is no file '{path}'")
+    assert problem.startswith(f"data.sources.0.path: the file '{path}' does not exist")
 
 
 def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
@@ -166,9 +166,9 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
     assert len(found) == 3
     assert "has no config.json" in found[0]
     assert "is empty" in found[1]
-    assert "is not a folder" in found[2]
-    assert "is a file. Give the folder it is in" in files(tmp_path / "file", "org/pairs")[0]
-    assert "is not there" in files("org/model", "org/pairs", tmp_path / "absent")[0]
+    assert "is not a directory" in found[2]
+    assert "Use the directory that contains it" in files(tmp_path / "file", "org/pairs")[0]
+    assert "does not exist" in files("org/model", "org/pairs", tmp_path / "absent")[0]
 
 
 def test_a_lora_adapter_directory_needs_its_base_model(tmp_path: Path):

@@ -12,14 +12,14 @@ __all__ = ["Finished", "run_command"]
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended: its exit code, and stdout and stderr together."""
+    """The exit code of a command, and its stdout and stderr together."""
 
     exit_code: int
     output: str
 
 
 def run_command(*arguments: str) -> Finished:
-    """Run `unidpo-mm` with some arguments."""
+    """Run `unidpo-mm` with arguments."""
     result = CliRunner().invoke(build_app(arguments), list(arguments))
     error = result.exception
     if isinstance(error, UniDPOError):

@@ -1,8 +1,8 @@
-"""One process of a distributed run in one or several modes; it writes a file for each.
+"""Train in one process of a distributed run, in one or several modes, and write a file for each.
 
-Modes: ``single``, ``ddp``, ``fsdp2``, the same two with ``_fast`` for packed rows and a cached
-reference, and ``local_mean``, a negative control that divides by the units of its own process. Rank
-and number of processes come from the environment.
+The modes are ``single``, ``ddp``, ``fsdp2``, the last two with ``_fast`` for packed rows and a
+cached reference, and ``local_mean``, a negative control in which each process divides by its local
+units. Rank and number of processes come from the environment.
 """
 
 import functools
@@ -20,13 +20,15 @@ STEPS = 3
 
 
 def mixed_rows() -> list[dict]:
-    """Text, math and image rows, so that whole micro-batches have no image."""
+    """Return text, math and image rows; some micro-batches have no image."""
     image = Image.new("RGB", (40, 30), (200, 30, 30))
     rows = []
     for number in range(12):
         answers = ["A red square" + " and a circle" * (number % 3), "Blue" + " dog" * (number % 4)]
         if number % 4 == 0:
-            answers.append("Nothing at all")  # three pairs: processes get unequal numbers of them
+            answers.append(
+                "Nothing at all"
+            )  # three pairs, so that processes have unequal numbers of them
         scored = [{"text": text, "score": 4.0 - 1.1 * n} for n, text in enumerate(answers)]
         row = {"prompt": f"What is {number} in the image?", "responses": scored}
         if number in (0, 5, 6):
@@ -38,7 +40,7 @@ def mixed_rows() -> list[dict]:
 
 
 def use_sharding() -> None:
-    """Make accelerate shard on a CPU, which it never does by itself, for this process only."""
+    """Make accelerate shard on a CPU in this process, which it does not support officially."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -108,7 +110,7 @@ def train(folder: Path, mode: str) -> None:
 
 
 def train_modes(modes: Sequence[str], folders: Sequence[Path], cache: Path) -> None:
-    """Train in each mode the checkpoint `model` of each folder; the folder takes the results."""
+    """Train the checkpoint `model` of each folder in each mode, and write the results there."""
     if modes[0].startswith("fsdp2"):
         use_sharding()
     for mode in modes:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 __all__ = ["Finished", "run_forked"]
 
 POLL_SECONDS = 0.005
-"""Time between two looks at the child."""
+"""Seconds between checks whether the child has ended."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Finished:
     """The end of a child.
 
     Attributes:
-        code: Its exit code; `None` if a signal ended it.
+        code: Exit code; `None` if a signal ended it.
         signal: The signal that ended it; `None` if it exited.
-        stdout: What it wrote to standard output.
-        stderr: What it wrote to standard error, including the traceback of an exception.
+        stdout: Content of standard output.
+        stderr: Content of standard error, including the traceback of an exception.
         seconds: Wall time from fork to end.
         timed_out: Whether it was killed because it exceeded its time limit.
     """
@@ -65,7 +65,7 @@ def run_forked(
     group is killed at the end.
 
     Args:
-        function: What the child runs.
+        function: The function that the child runs.
         env: Changes of the environment; `None` removes a variable.
         cwd: Working directory of the child.
         timeout: Seconds after which the child's process group is killed.
@@ -77,7 +77,7 @@ def run_forked(
         began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
-        with warnings.catch_warnings():  # the threads of the parent hold no lock the child needs
+        with warnings.catch_warnings():  # the child needs no lock of the parent's threads
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
@@ -117,7 +117,7 @@ def _wait(child: int, deadline: float) -> tuple[int, bool]:
 def _kill_group(leader: int) -> None:
     try:
         os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # nothing remains of it
+    except (ProcessLookupError, PermissionError):  # the group has ended
         return
 
 
@@ -165,7 +165,7 @@ def _exit_code(function: Callable[[], Any]) -> int:
 
 
 def _reset_signals() -> None:
-    """Restore what a fresh interpreter does with signals; pytest and timeouts install their own."""
+    """Restore the signal handlers of a new interpreter; pytest and timeouts install others."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
@@ -173,7 +173,7 @@ def _reset_signals() -> None:
 
 
 def _redirect(streams: tuple[Path, Path]) -> None:
-    """Send both streams to files, also those of loggers that hold the parent's streams."""
+    """Redirect both streams to files, also in loggers that have the parent's streams."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     replaced = {}
     for number, path in enumerate(streams, start=1):
@@ -190,5 +190,5 @@ def _redirect(streams: tuple[Path, Path]) -> None:
     for logger in loggers:
         for handler in getattr(logger, "handlers", []):
             if isinstance(handler, logging.StreamHandler) and id(handler.stream) in replaced:
-                with contextlib.suppress(AttributeError):  # some look the stream up themselves
+                with contextlib.suppress(AttributeError):  # some handlers have a read-only stream
                     handler.stream = replaced[id(handler.stream)]

@@ -1,7 +1,7 @@
 """Training runs through the real command line, in forked children of one process.
 
-torch and transformers are imported once, so that a run starts in milliseconds; several processes of
-a run get the environment that torchrun would give them.
+torch and transformers are imported once, so that a run starts in milliseconds. Several processes of
+a run have the environment variables that torchrun sets.
 """
 
 import os
@@ -24,13 +24,13 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process of a run is killed.
+    """The time at which a process of a run is killed.
 
     Attributes:
-        rank: Which process.
-        seconds: After how many seconds; None to wait for touches of a path instead.
-        match: Part of the paths whose touches are counted.
-        touch: Number of the touch at which it is killed.
+        rank: Rank of the process.
+        seconds: Seconds after the start; `None` to count accesses to a path instead.
+        match: Part of the paths whose accesses are counted.
+        touch: Number of the access at which the process is killed.
         number: The signal.
     """
 
@@ -42,7 +42,7 @@ class Kill:
 
 
 def preload() -> None:
-    """Import what runs need; call it once, before the first fork."""
+    """Import the modules that runs need; call this once, before the first fork."""
     import torch
     import transformers.models.llama.modeling_llama
     import transformers.models.llava.modeling_llava  # noqa: F401
@@ -73,16 +73,16 @@ def run_ranks(
     cwd: Path | None = None,
     timeout: float = 250,
 ) -> list[Finished]:
-    """Run a function in several processes, as torchrun does, and return how each of them ended.
+    """Run a function in several processes, as torchrun does, and return the end of each.
 
     If a process fails, the others are killed.
 
     Args:
-        function: What each process runs.
-        processes: Number of processes; a single one gets no variables of torchrun.
+        function: The function that each process runs.
+        processes: Number of processes; a single one has no variables of torchrun.
         env: Changes of the environment; `None` removes a variable.
         cwd: Working directory of the processes.
-        timeout: Seconds.
+        timeout: Seconds after which the processes are killed.
     """
     port = _free_port()
     children: dict[int, int] = {}
@@ -110,7 +110,7 @@ def run_ranks(
 
 
 def _reset_accelerate() -> None:
-    """Forget what the parent process found out about its processes and devices."""
+    """Clear the state that accelerate keeps about the parent's processes and devices."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     for state in (AcceleratorState, GradientState, PartialState):
@@ -125,15 +125,15 @@ def train(
     before: Callable[[], None] | None = None,
     timeout: float = 120,
 ) -> list[Finished]:
-    """Run `unidpo-mm train recipe.yaml` in a directory, and return how each process ended.
+    """Run `unidpo-mm train recipe.yaml` in a directory and return the end of each process.
 
     Args:
-        folder: Holds the recipe.
+        folder: The directory of the recipe.
         overrides: Further words of the command.
         processes: Number of processes.
-        kill: When one of them is killed; the others are then killed as torchrun does.
+        kill: The time at which one of them is killed; the others are then killed as by torchrun.
         before: Called in each process before the command.
-        timeout: Seconds.
+        timeout: Seconds after which the processes are killed.
     """
     port = _free_port()
     children: dict[int, int] = {}
@@ -192,7 +192,7 @@ def _kill_self_at(kill: Kill) -> None:
 def _send(child: int, number: int) -> None:
     try:
         os.kill(child, number)
-    except ProcessLookupError:  # it had ended
+    except ProcessLookupError:  # it has already ended
         return
 
 
@@ -204,7 +204,7 @@ def _free_port() -> int:
 
 
 def random_kill(draw: random.Random, *, processes: int, saving: bool) -> Kill:
-    """Return a kill at a random moment, of a save or of the whole run."""
+    """Return a kill at a random time, during a save or at any time of the run."""
     rank = draw.randrange(processes)
     if saving:  # only the first process writes more than its random state
         return Kill(rank=rank, touch=draw.randrange(1, 100 if rank == 0 else 6))

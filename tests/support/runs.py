@@ -1,4 +1,4 @@
-"""A small run through the real command line: text, math and image rows, a recipe, its weights."""
+"""A small run of the real command line, with text, math and image rows."""
 
 import json
 import os
@@ -44,9 +44,9 @@ train:
 
 
 def write_run(folder: Path, model: Path, *, optim: str = "sgd", rows: int = 16) -> Path:
-    """Write data and recipe of a run into a directory and return the recipe.
+    """Write the data and the recipe of a run into a directory, and return the recipe.
 
-    Few rows have images, so that micro-batches of a process may have none.
+    Only a few rows have images, so that some micro-batches have none.
     """
     for number, color in enumerate([(200, 30, 30), (30, 30, 200)]):
         Image.new("RGB", (40 - number, 30), color).save(folder / f"{number}.png")
@@ -60,7 +60,7 @@ def write_run(folder: Path, model: Path, *, optim: str = "sgd", rows: int = 16) 
 def launch(
     recipe: Path, *overrides: str, processes: int = 1, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start `unidpo-mm train` in its own process group, several processes under torchrun."""
+    """Start `unidpo-mm train` in a new process group; several processes are started by torchrun."""
     command = [sys.executable, "-m", "unidpo_mm", "train"]
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -80,10 +80,10 @@ def sabotage(match: str, kill_at: int = 0, *, rank: int = 0, log: Path | None = 
     """Return the environment of a run whose process kills itself; see `sabotage/sitecustomize.py`.
 
     Args:
-        match: Part of the paths that are watched.
-        kill_at: Number of the touch of such a path at which it is killed; 0 for never.
-        rank: Which process of the run.
-        log: A file that takes every touch.
+        match: Part of the paths whose accesses are counted.
+        kill_at: Number of the access at which the process is killed; 0 for never.
+        rank: Rank of the process.
+        log: A file to record the accesses in.
     """
     paths = [str(SABOTAGE), os.environ.get("PYTHONPATH", "")]
     env = {
@@ -115,7 +115,9 @@ def _lines(numbers: Sequence[int]) -> str:
 def _row(number: int) -> dict:
     texts = ["A red square" + " and a circle" * (number % 3), "Blue" + " dog" * (number % 4)]
     if number % 4 == 0:
-        texts.append("Nothing at all")  # three pairs: processes get unequal numbers of them
+        texts.append(
+            "Nothing at all"
+        )  # three pairs, so that processes have unequal numbers of them
     row: dict = {
         "prompt": f"What is {number} in it?",
         "responses": [{"text": text, "score": 4.0 - 1.1 * n} for n, text in enumerate(texts)],

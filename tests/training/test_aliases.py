@@ -1,4 +1,4 @@
-"""TRL's names and the official code's names mean what they say they mean."""
+"""Names of TRL and of the official code set the right fields."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.training.aliases import OFFICIAL_NAMES
 
 
-def settings_of(tmp_path: Path, **given: Any) -> Any:
-    return config(tmp_path, **given).configured_loss()
+def settings_of(tmp_path: Path, **options: Any) -> Any:
+    return config(tmp_path, **options).configured_loss()
 
 
 def test_official_names_reach_the_loss(tmp_path: Path) -> None:
@@ -26,11 +26,9 @@ def test_official_names_reach_the_loss(tmp_path: Path) -> None:
         uni_dpo_tau_good=3.2,
         dpo_length_norm=False,
     )
-    found = settings.config
-    assert (found.eta, found.gamma, found.tau_ref, found.nll_lambda, found.tau_good) == (
-        0.5, 2.0, 0.25, 0.125, 3.2,
-    )  # fmt: skip
-    assert found.length_norm is False
+    loss = settings.config
+    assert (loss.eta, loss.gamma, loss.tau_ref) == (0.5, 2.0, 0.25)
+    assert (loss.nll_lambda, loss.tau_good, loss.length_norm) == (0.125, 3.2, False)
 
 
 @pytest.mark.parametrize("alias", sorted(OFFICIAL_NAMES))
@@ -42,28 +40,28 @@ def test_every_alias_is_a_field_and_resolved_once(tmp_path: Path, alias: str) ->
     assert getattr(again, alias) is None
 
 
-def test_a_name_and_its_alias_that_differ_are_refused_all_at_once(tmp_path: Path) -> None:
+def test_conflicting_names_and_aliases_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         config(
             tmp_path, eta=0.7, uni_dpo_qual_eta=0.5, dpo_length_norm=True,
             dpo_average_log_prob=False, sync_ref_model=True,
         )  # fmt: skip
     message = str(caught.value)
-    assert "uni_dpo_qual_eta: it is 0.5 and eta, which means the same, is 0.7" in message
+    assert "uni_dpo_qual_eta: it is 0.5, but eta, which means the same, is 0.7" in message
     assert "dpo_average_log_prob" in message
-    assert "sync_ref_model: it is true and not built yet" in message
+    assert "sync_ref_model: not supported yet" in message
 
 
-def test_precomputed_references_are_cached_ones(tmp_path: Path) -> None:
+def test_precompute_ref_log_probs_means_a_cached_reference(tmp_path: Path) -> None:
     assert config(tmp_path, precompute_ref_log_probs=True).reference == "cached"
 
 
-def test_a_name_and_its_alias_that_agree_are_one(tmp_path: Path) -> None:
+def test_a_name_and_its_alias_may_agree(tmp_path: Path) -> None:
     assert config(tmp_path, eta=0.5, uni_dpo_qual_eta=0.5).eta == 0.5
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "length_norm"),
+    ("options", "name", "length_norm"),
     [
         ("sigmoid", "dpo", False),
         ("sigmoid_norm", "dpo", True),
@@ -75,10 +73,10 @@ def test_a_name_and_its_alias_that_agree_are_one(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_trls_losses_are_understood(
-    tmp_path: Path, given: Any, name: str, length_norm: bool
+def test_trl_loss_names_are_accepted(
+    tmp_path: Path, options: Any, name: str, length_norm: bool
 ) -> None:
-    settings = settings_of(tmp_path, loss_type=given)
+    settings = settings_of(tmp_path, loss_type=options)
     assert settings.loss.name == name
     assert settings.config.length_norm is length_norm
 
@@ -91,68 +89,68 @@ def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
         beta=0.25,
     )
     assert settings.loss.name == "mpo"
-    found = {
+    parameters_by_loss = {
         loss.name: (parameters, weight) for loss, parameters, weight in settings.config.parts()
     }
-    assert {name: weight for name, (_, weight) in found.items()} == {
+    assert {name: weight for name, (_, weight) in parameters_by_loss.items()} == {
         "dpo": 0.8, "bco": 0.2, "sft": 1.0,
     }  # fmt: skip
-    assert found["dpo"][0].beta == found["bco"][0].beta == 0.25
-    assert found["bco"][0].shift == 0.0  # TRL has no shift
+    assert parameters_by_loss["dpo"][0].beta == parameters_by_loss["bco"][0].beta == 0.25
+    assert parameters_by_loss["bco"][0].shift == 0.0  # TRL has no shift
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weight for 2 losses"),
-        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "a loss is named twice"),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "duplicate loss in"),
         ({"loss_type": "sigmoid", "loss_weights": [1.0, 2.0]}, "2 weights for 1 loss"),
-        ({"loss_type": None}, "there is no loss"),
-        ({"loss_type": []}, "there is no loss"),
+        ({"loss_type": None}, "it is empty"),
+        ({"loss_type": []}, "it is empty"),
     ],
     ids=["weights", "twice", "weights of one", "none", "empty"],
 )
-def test_a_list_that_makes_no_sense_is_refused(
-    tmp_path: Path, given: dict[str, Any], message: str
+def test_invalid_lists_of_losses_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        config(tmp_path, **given)
+        config(tmp_path, **options)
 
 
-def test_one_loss_with_a_weight_is_a_mixture_of_one(tmp_path: Path) -> None:
+def test_a_single_weighted_loss_is_a_mixture(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, loss_type="sigmoid", loss_weights=[0.5], beta=0.3)
     ((loss, parameters, weight),) = settings.config.parts()
     assert (loss.name, parameters.beta, weight) == ("dpo", 0.3, 0.5)
 
 
-def test_a_common_beta_and_own_parameters_go_together(tmp_path: Path) -> None:
+def test_a_common_beta_combines_with_parameters_of_single_losses(tmp_path: Path) -> None:
     settings = settings_of(
         tmp_path, loss_type=["sigmoid", "simpo", "sft"], beta=0.5,
         loss_kwargs={"parameters": {"dpo": {"length_norm": True}, "simpo": {"beta": 3.0}}},
     )  # fmt: skip
-    found = {loss.name: parameters for loss, parameters, _ in settings.config.parts()}
-    assert (found["dpo"].beta, found["dpo"].length_norm) == (0.5, True)
-    assert found["simpo"].beta == 3.0
+    parameters_by_loss = {loss.name: parameters for loss, parameters, _ in settings.config.parts()}
+    assert (parameters_by_loss["dpo"].beta, parameters_by_loss["dpo"].length_norm) == (0.5, True)
+    assert parameters_by_loss["simpo"].beta == 3.0
 
 
-def test_the_settings_can_be_read_from_a_command_line_as_trls() -> None:
+def test_settings_can_be_parsed_from_a_command_line_as_in_trl() -> None:
     from transformers import HfArgumentParser
 
     words = "--output_dir out --use_cpu True --loss_type hinge --beta 0.2 --length_norm true"
     (args,) = HfArgumentParser(UniDPOConfig).parse_args_into_dataclasses(words.split())
-    found = args.configured_loss()
-    assert (found.loss.name, found.config.beta, found.config.length_norm) == ("hinge", 0.2, True)
+    loss = args.configured_loss()
+    assert (loss.loss.name, loss.config.beta, loss.config.length_norm) == ("hinge", 0.2, True)
 
 
 @pytest.mark.parametrize("name", ["kto", "kto_pair"])
-def test_kto_is_said_not_to_be_supported(tmp_path: Path, name: str) -> None:
+def test_kto_is_reported_as_unsupported(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         RecipeError, match=f"'{name}' learns from single responses .* not supported"
     ):
         settings_of(tmp_path, loss_type=name)
 
 
-def test_rows_of_kto_are_said_not_to_be_understood_yet() -> None:
+def test_rows_of_kto_are_reported_as_unsupported() -> None:
     problems = read_records([{"prompt": "a", "completion": "b", "label": True}]).problems
     with pytest.raises(DataError, match=r"field 'label': .*KTO\) are not supported yet"):
         raise DataError(problems)

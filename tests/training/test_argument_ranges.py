@@ -1,4 +1,4 @@
-"""Values that are accepted by the libraries and make no sense are refused, in Python as in YAML."""
+"""Senseless values that the libraries would accept are refused, in Python and in YAML."""
 
 import logging
 import math
@@ -34,7 +34,7 @@ from unidpo_mm.training.optimizer_checks import optimizer_problems
         ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}),
     ],
 )
-def test_bounds(name: str, wrong: object, right: object):
+def test_values_out_of_range_are_refused(name: str, wrong: object, right: object):
     (problem,) = range_problems({name: wrong}, {}, prefix="train.")
     assert problem.where.startswith(f"train.{name}")
     assert not range_problems({name: right}, {})
@@ -74,7 +74,7 @@ def test_python_refuses_the_same_numbers(tmp_path, options: dict):
         UniDPOConfig(output_dir=str(tmp_path), report_to="none", **options)
 
 
-def test_parameters_of_a_loss_are_within_float32():
+def test_loss_parameters_must_fit_float32():
     with pytest.raises(RecipeError, match=r"loss.beta: found the number 1e\+38. Use a number from"):
         configure_loss("dpo", {"beta": 1e38})
     with pytest.raises(RecipeError, match=r"data source 's', loss.beta"):
@@ -83,7 +83,7 @@ def test_parameters_of_a_loss_are_within_float32():
 
 
 @pytest.mark.parametrize("memory", ["1e-9", "1e-10"])
-def test_no_memory_is_not_automatic_memory(memory: str):
+def test_zero_memory_does_not_mean_auto(memory: str):
     with pytest.raises(RecipeError, match=r"train\.memory"):
         parse_memory(memory)
 
@@ -103,7 +103,7 @@ def test_no_memory_is_not_automatic_memory(memory: str):
         ({"optim": "sgd", "optim_args": "momentum=nan"}, "not a number"),
     ],
 )
-def test_options_that_an_optimizer_ignores(train: dict, text: str):
+def test_options_that_an_optimizer_ignores_are_refused(train: dict, text: str):
     problems = list(optimizer_problems({**train, "use_cpu": True}))
     assert [text in problem.message for problem in problems] == ([True] if text else [])
 
@@ -115,7 +115,7 @@ def adapted(rank: int) -> nn.Module:
     return inject_adapter_in_model(LoraConfig(r=rank, target_modules=["narrow", "wide"]), model)
 
 
-def test_the_rank_of_a_lora_fits_its_layers(caplog: pytest.LogCaptureFixture):
+def test_a_lora_rank_beyond_the_size_of_its_layers_is_refused(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         check_rank(adapted(4), RECIPE_KEYS)
         assert not caplog.records
@@ -125,7 +125,7 @@ def test_the_rank_of_a_lora_fits_its_layers(caplog: pytest.LogCaptureFixture):
         check_rank(adapted(17), PYTHON_KEYS)
 
 
-def test_a_score_scale_that_no_score_fits():
+def test_a_score_scale_without_any_score_inside_is_refused():
     def row(source: str, *scores: float | None) -> PreferenceRow:
         responses = tuple(Response(text=str(n), score=s) for n, s in enumerate(scores))
         messages = (Message(role="user", parts=("?",)),)

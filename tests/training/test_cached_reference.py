@@ -1,4 +1,4 @@
-"""Cached references: the losses of live ones, computed once, never an old one for a new row."""
+"""Cached references give the losses of live ones, are computed once, and are never outdated."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +34,8 @@ def square(red: int) -> Image.Image:
 
 
 def rows(**changed: Any) -> list[Any]:
-    """Text, math and image rows as dicts, so that a test can change one."""
-    given = [
+    """Return text, math and image rows as dicts, which tests can change."""
+    prompts = [
         {
             "prompt": "What is it? <image>",
             "images": [square(200)],
@@ -46,7 +46,7 @@ def rows(**changed: Any) -> list[Any]:
         {"prompt": "And this <image>?", "images": [square(20)]},
     ]
     answers = [{"text": "A red square", "score": 4}, {"text": "Blue", "score": 1}]
-    return [{**row, "responses": answers, **changed} for row in given]
+    return [{**row, "responses": answers, **changed} for row in prompts]
 
 
 def losses(trainer: UniDPOTrainer) -> list[float]:
@@ -62,7 +62,7 @@ def run(model: Path, folder: Path, data: Any = None, **settings: Any) -> UniDPOT
 
 
 def computed(trainer: UniDPOTrainer) -> int:
-    """How many answers a run had to compute."""
+    """Return the number of responses that a run had to compute."""
     assert isinstance(trainer.parts.reference, CachedReference)
     return trainer.parts.reference.computed
 
@@ -82,15 +82,17 @@ def test_cached_and_live_references_give_the_same_run(
     assert losses(cached) == pytest.approx(losses(live), abs=1e-6)
     first = cached.state.log_history[0]
     assert first["nll_gate"] == 0.0
-    one, other = state_of(live), state_of(cached)
-    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    live_state, cached_state = state_of(live), state_of(cached)
+    assert all(
+        torch.allclose(live_state[name], cached_state[name], atol=1e-6) for name in live_state
+    )
     reference = cached.parts.reference
     assert isinstance(reference, CachedReference)
     assert isinstance(reference.source, InitialPolicy) is (mode == "full" and build == "before")
     assert reference.computed == len(reference.store) == 8
 
 
-def test_values_of_other_batches_open_no_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_rounding_in_other_batches_opens_no_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
     first = run(checkpoint("llava"), tmp_path, reference="cached", layout="plain")
     other = run(
         checkpoint("llava"), tmp_path, reference="cached", layout="packed",
@@ -102,21 +104,21 @@ def test_values_of_other_batches_open_no_gate(checkpoint: Checkpoint, tmp_path: 
     assert other.parts.settings.config.nll_gate_margin > 0
 
 
-def test_a_killed_build_goes_on_where_it_was(
+def test_a_killed_build_resumes(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, calls = InitialPolicy.token_logps, []
+    original, calls = InitialPolicy.token_logps, []
 
     def killed(self: InitialPolicy, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return own(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
     monkeypatch.setattr(InitialPolicy, "token_logps", killed)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint("llava"), tmp_path, reference="cached")
-    monkeypatch.setattr(InitialPolicy, "token_logps", own)
+    monkeypatch.setattr(InitialPolicy, "token_logps", original)
     again = run(checkpoint("llava"), tmp_path, reference="cached")
     assert computed(again) == 8 - 4  # one batch was kept
 
@@ -133,7 +135,7 @@ def test_a_killed_build_goes_on_where_it_was(
         ("the score", 0),
     ],
 )
-def test_only_what_is_the_same_is_found(
+def test_only_identical_inputs_are_read_from_the_cache(
     checkpoint: Checkpoint, tmp_path: Path, changed: str, missed: int
 ) -> None:
     model = checkpoint("llava")
@@ -166,19 +168,21 @@ def test_only_what_is_the_same_is_found(
                       len(reference.store) - 8)  # fmt: skip
 
 
-def test_a_resumed_run_finds_its_references(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_resumed_run_reads_its_references_from_the_cache(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     settings = {"reference": "cached", "save_strategy": "steps", "save_steps": 2}
     straight = run(checkpoint("llava"), tmp_path / "a", **settings)
     resumed = make_trainer(
         checkpoint("llava"), rows(), config(tmp_path / "b", max_steps=4, **settings)
     )
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
-    one, other = state_of(straight), state_of(resumed)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    expected, actual = state_of(straight), state_of(resumed)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
     assert computed(resumed) == 0
 
 
-def test_lost_references_of_a_trained_policy_are_told(
+def test_missing_references_of_a_trained_policy_are_reported(
     checkpoint: Checkpoint, tmp_path: Path, cache: Path
 ) -> None:
     settings = {"reference": "cached", "save_strategy": "steps", "save_steps": 2}

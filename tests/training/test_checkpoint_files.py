@@ -50,7 +50,7 @@ def test_a_published_checkpoint_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "parts/optimizer.pt", "manifest.json"])
 @pytest.mark.parametrize("damage", ["removed", "cut", "flipped", "directory"])
-def test_every_damage_is_noticed(tmp_path: Path, name: str, damage: str) -> None:
+def test_every_damage_is_detected(tmp_path: Path, name: str, damage: str) -> None:
     (target,) = save(tmp_path, 2)
     path = target / name
     content = bytearray(path.read_bytes())
@@ -66,7 +66,7 @@ def test_every_damage_is_noticed(tmp_path: Path, name: str, damage: str) -> None
         verify(target)
 
 
-def test_a_renamed_checkpoint_and_foreign_weights_are_noticed(tmp_path: Path) -> None:
+def test_a_renamed_checkpoint_and_additional_weights_are_detected(tmp_path: Path) -> None:
     first, second = save(tmp_path, 1, 2)
     first.rename(tmp_path / "checkpoint-7")
     with pytest.raises(CheckpointDamaged, match="it holds step 1"):
@@ -78,7 +78,9 @@ def test_a_renamed_checkpoint_and_foreign_weights_are_noticed(tmp_path: Path) ->
         verify(second)
 
 
-def test_the_newest_complete_checkpoint_is_chosen_and_the_others_are_named(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_chosen_and_the_others_are_reported(
+    tmp_path: Path,
+) -> None:
     save(tmp_path, 1, 2, 3)
     save(tmp_path, 4, resumable=False)
     (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"")
@@ -95,7 +97,7 @@ def test_the_newest_complete_checkpoint_is_chosen_and_the_others_are_named(tmp_p
     assert "'model.safetensors' has 0 bytes, not 600" in choice.ignored[2]
 
 
-def test_nothing_is_chosen_where_nothing_is_complete(tmp_path: Path) -> None:
+def test_no_checkpoint_is_chosen_if_none_is_complete(tmp_path: Path) -> None:
     assert choose_checkpoint(tmp_path / "missing", reads=True).path is None
     (tmp_path / "checkpoint-5").write_text("a file")
     choice = choose_checkpoint(tmp_path, reads=True)
@@ -103,7 +105,7 @@ def test_nothing_is_chosen_where_nothing_is_complete(tmp_path: Path) -> None:
     assert choice.ignored == ("checkpoint-5: it is not a directory",)
 
 
-def test_a_save_that_was_killed_before_the_rename_is_finished(tmp_path: Path) -> None:
+def test_a_save_that_was_killed_before_the_rename_is_completed(tmp_path: Path) -> None:
     save(tmp_path, 1)
     stage(tmp_path, 2)
     half = stage(tmp_path, 3)
@@ -154,7 +156,7 @@ def test_checkpoints_of_another_run_are_moved_and_not_deleted(tmp_path: Path) ->
     assert names(tmp_path / "set-aside-1") == ["checkpoint-2", "checkpoint-1"]
 
 
-def test_a_final_model_replaces_the_one_before_as_a_whole(tmp_path: Path) -> None:
+def test_a_final_model_replaces_all_files_of_the_previous_one(tmp_path: Path) -> None:
     first = stage(tmp_path, 1)
     (first / "model-00001-of-00002.safetensors").write_bytes(b"shard")
     write_manifest(first, step=1, max_steps=1, resumable=False, processes=1)

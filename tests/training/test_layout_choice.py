@@ -1,4 +1,4 @@
-"""Rows are packed where that changes nothing, and the run says why where they are not."""
+"""Rows are packed if that does not change results; otherwise the run reports the reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +17,9 @@ from unidpo_mm.training.startup_report import layout_line
 Checkpoint = Callable[[str], Path]
 
 
-def trained(folder: Path, tmp_path: Path, **given: Any) -> Any:
+def trained(folder: Path, tmp_path: Path, **settings: Any) -> Any:
     trainer = make_trainer(
-        folder, mixed_rows(images=True), config(tmp_path, loss_type="dpo", **given)
+        folder, mixed_rows(images=True), config(tmp_path, loss_type="dpo", **settings)
     )
     trainer.train()
     return trainer
@@ -39,18 +39,18 @@ def test_packed_and_plain_runs_end_in_the_same_weights(
             torch.testing.assert_close(other[name], weight, rtol=1e-5, atol=2e-6)
 
 
-def test_auto_joins_what_can_be_joined_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_auto_joins_rows_if_possible_and_reports_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     assert trainer.layout.layout == "joined"
-    assert "once for all answers, nothing is padded" in layout_line(trainer.layout, trainer.parts)
+    assert "once for all responses, without padding" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
     assert batch.layout == "joined"
 
 
-def test_weights_of_two_formats_are_tried_as_the_steps_run_them(
+def test_layouts_are_compared_in_the_precision_of_training_steps(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """A projector that trains is float32 beside a tower in bfloat16: autocast joins them."""
+    """A trained projector is float32 and the tower bfloat16, which autocast combines."""
     trainer = make_trainer(
         checkpoint("llava"),
         mixed_rows(images=True),
@@ -61,89 +61,91 @@ def test_weights_of_two_formats_are_tried_as_the_steps_run_them(
     trainer.train()
 
 
-def test_groups_keep_their_rows_where_a_mask_of_all_would_be_made(tmp_path: Path) -> None:
-    """A sliding window needs one, and it would grow with the square of the batch."""
+def test_groups_are_not_joined_if_that_needs_a_mask(tmp_path: Path) -> None:
+    """A sliding window needs a mask, whose size is quadratic in that of the batch."""
     from unidpo_mm.plugins import load_family
 
     folder = load_family("text").tiny(tmp_path / "m", model_type="mistral", sliding_window=8)
     trainer = make_trainer(folder, mixed_rows(images=False), config(tmp_path))
     assert trainer.layout.layout == "packed"
-    assert layout_line(trainer.layout, trainer.parts).endswith("once for all answers")
+    assert layout_line(trainer.layout, trainer.parts).endswith("once for all responses")
     args = config(tmp_path, layout="joined")
     assert make_trainer(folder, mixed_rows(images=False), args).layout.layout == "joined"
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("settings", "reason"),
     [
-        ({"disable_dropout": False}, "dropout would not fall on the same places"),
+        ({"disable_dropout": False}, "dropout would differ between the layouts"),
         (
             {"model_init_kwargs": {"attn_implementation": "eager"}},
             "kernel 'eager' does not accept custom masks",
         ),
-        ({"layout": "plain"}, "as asked for"),
+        ({"layout": "plain"}, "as configured"),
     ],
     ids=["dropout", "eager", "plain"],
 )
-def test_rows_stay_plain_for_a_reason(
+def test_the_report_has_the_reason_for_plain_rows(
     checkpoint: Checkpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # here, eager represents flash attention
     rows = mixed_rows(images=False)
-    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **settings))
     assert trainer.layout.layout == "plain"
     line = layout_line(trainer.layout, trainer.parts)
     assert reason in line
-    groups = [trainer.parts.adapter.encode(one) for one in rows]
+    groups = [trainer.parts.adapter.encode(row) for row in rows]
     answers = sum(ids.numel() for group in groups for ids in group.response_ids)
     prompts = sum(group.prompt_ids.numel() for group in groups)
     repeated = sum(group.prompt_ids.numel() * len(group.response_ids) for group in groups)
     cost = (repeated + answers) / (prompts + answers)
-    assert f"run once for each answer, which costs {cost:.2f} times the tokens" in line
+    assert f"run once for each response, which costs {cost:.2f} times the tokens" in line
     assert cost > 1.1
 
 
-def test_single_answers_are_joined_or_stay_as_they_are(
+def test_single_responses_are_joined_or_stay_plain(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row("a", "x", ("y",), (1.0,), pairs=()), row("b", "z " * 9, ("w",), (1.0,), pairs=())]
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="sft"))
     assert trainer.layout.layout == "joined"
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # eager stands for flash attention here
-    given = {"loss_type": "sft", "model_init_kwargs": {"attn_implementation": "eager"}}
-    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **given))
+    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # here, eager represents flash attention
+    settings = {"loss_type": "sft", "model_init_kwargs": {"attn_implementation": "eager"}}
+    trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **settings))
     line = layout_line(trainer.layout, trainer.parts)
-    assert line.endswith("run once for each answer (there is one answer to a prompt)")
+    assert line.endswith("run once for each response (each prompt has one response)")
 
 
-def test_packing_that_cannot_be_had_is_an_error_where_it_was_asked_for(
+def test_requesting_packed_rows_is_an_error_if_they_are_impossible(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "KERNELS", ("sdpa",))  # as flash attention, not installed here
+    monkeypatch.setattr(
+        packing, "KERNELS", ("sdpa",)
+    )  # like flash attention, which is not installed
     args = config(tmp_path, layout="packed", model_init_kwargs={"attn_implementation": "eager"})
     with pytest.raises(ModelError, match=r"model.layout: rows cannot be packed: .*'eager'"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), args)
 
 
-def test_a_model_whose_answers_would_mix_stays_plain(
+def test_rows_stay_plain_if_packed_responses_would_see_each_other(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a state-space model would: the mask is not asked for."""
+    """Attention ignores the segments of a row, as in a state-space model."""
     spans = packing.group_spans
     monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"
-    assert "packed log-probabilities differ from plain ones by" in layout_line(
+    assert "packed log-probs differ from plain ones by" in layout_line(
         trainer.layout, trainer.parts
     )
 
 
-def test_a_model_that_packed_rows_break_stays_plain(
+def test_rows_stay_plain_if_packed_rows_raise_an_error(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What half precision lets packed rows differ by: it follows the logits, and no leak passes."""
+"""In half precision, the tolerance of packed rows grows with the logits, and leaks are detected."""
 
 import contextlib
 from collections.abc import Callable
@@ -20,9 +20,9 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
     folder = tiny_checkpoint(tmp_path_factory.mktemp("model"), "llava")
 
     def loaded(dtype: str) -> LoadedModel:
-        found = load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions())
-        assert enable_packing(found.model) is None
-        return found
+        model = load_model(ModelSource(name_or_path=str(folder), dtype=dtype), AdapterOptions())
+        assert enable_packing(model.model) is None
+        return model
 
     return loaded
 
@@ -31,7 +31,7 @@ def trial(loaded: LoadedModel) -> _Trial:
     return _Trial(logp_model_of(loaded), loaded.adapter, mixed_rows(images=True), "cpu")
 
 
-def test_the_limit_follows_the_logits(load: Callable[[str], LoadedModel]) -> None:
+def test_the_tolerance_grows_with_the_logits(load: Callable[[str], LoadedModel]) -> None:
     loaded = load("bfloat16")
     model: Any = loaded.model
     limits = []
@@ -46,12 +46,12 @@ def test_the_limit_follows_the_logits(load: Callable[[str], LoadedModel]) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_answers_that_see_each_other_are_noticed(
+def test_responses_that_see_each_other_are_detected(
     dtype: str, load: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = trial(load(dtype))
     assert tried.disagreement("packed") is None
     monkeypatch.setattr(logp_model, "packed_rows", lambda packing: contextlib.nullcontext())
-    found = tried.disagreement("packed")
-    assert found is not None
-    assert "differ from plain ones" in found
+    disagreement = tried.disagreement("packed")
+    assert disagreement is not None
+    assert "differ from plain ones" in disagreement

@@ -28,12 +28,12 @@ def rows_of(source: str, *scores: float | None) -> list[PreferenceRow]:
     ]
 
 
-def test_parameters_left_at_none_take_the_default_of_the_loss() -> None:
+def test_parameters_that_are_none_have_the_default_of_the_loss() -> None:
     assert configure_loss("uni_dpo", {"beta": None}).config.beta == 2.0
     assert configure_loss("dpo", {"beta": None}).config.beta == 0.1
 
 
-def test_the_median_is_that_of_the_chosen_answers_of_each_source() -> None:
+def test_the_median_is_over_the_chosen_responses_of_each_source() -> None:
     rows = rows_of("a", 1.0, 2.0, 9.0) + rows_of("b", 4.0, 5.0)
     rows.append(
         row("r", "z", ("p", "q", "s"), (8.0, 6.0, 0.0), source="b", pairs=[Pair(0, 2), Pair(1, 2)])
@@ -43,26 +43,28 @@ def test_the_median_is_that_of_the_chosen_answers_of_each_source() -> None:
     assert isinstance(settings.config.tau_good, float)
 
 
-def test_a_number_of_a_source_stands_beside_the_medians_of_others() -> None:
+def test_a_source_may_set_a_number_while_others_use_medians() -> None:
     rows = rows_of("a", 1.0, 3.0) + rows_of("b", 4.0)
     settings = configure_loss("uni_dpo", {}, {"b": {"tau_good": 8.0, "nll_lambda": 0.2}})
-    found = settings.with_medians(rows).by_source
-    assert found == {"a": {"tau_good": 2.0}, "b": {"tau_good": 8.0, "nll_lambda": 0.2}}
+    resolved = settings.with_medians(rows).by_source
+    assert resolved == {"a": {"tau_good": 2.0}, "b": {"tau_good": 8.0, "nll_lambda": 0.2}}
 
 
-def test_a_median_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match=r"source 'a'.*no chosen answer has a score"):
+def test_a_median_without_scores_is_refused() -> None:
+    with pytest.raises(DataError, match=r"source 'a'.*no chosen response has a score"):
         configure_loss("uni_dpo", {}).with_medians(rows_of("a", None))
 
 
-def test_a_loss_without_scored_parts_takes_no_median() -> None:
+def test_a_loss_that_needs_no_scores_needs_no_median() -> None:
     settings = configure_loss("uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0})
-    found = settings.with_medians(rows_of("a", None))
-    assert not found.loss.needs_scores(found.config)
-    assert found.config.tau_good == math.inf  # no answer is good enough: the gate stays shut
+    resolved = settings.with_medians(rows_of("a", None))
+    assert not resolved.loss.needs_scores(resolved.config)
+    assert (
+        resolved.config.tau_good == math.inf
+    )  # no response is good enough: the gate is always closed
 
 
-def test_a_source_that_switches_the_nll_on_needs_scores() -> None:
+def test_a_source_that_enables_the_nll_needs_scores() -> None:
     settings = configure_loss(
         "uni_dpo", {"quality_weight": "none", "nll_lambda": 0.0}, {"a": {"nll_lambda": 0.2}}
     )
@@ -73,20 +75,29 @@ def test_a_source_that_switches_the_nll_on_needs_scores() -> None:
 def test_each_pair_has_the_parameters_of_its_source(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     rows = rows_of("a", 1.0) + rows_of("b", 2.0) + rows_of("a", 3.0)
-    own = {"beta": 3.5, "eta": 0.1, "gamma": 1.0, "tau_ref": 0.8, "nll_lambda": 0.2, "tau_good": 8}
-    assert set(own) == set(SOURCE_PARAMETERS)
-    settings = configure_loss("uni_dpo", {"tau_good": 2.5}, {"b": own})
+    parameters = {
+        "beta": 3.5,
+        "eta": 0.1,
+        "gamma": 1.0,
+        "tau_ref": 0.8,
+        "nll_lambda": 0.2,
+        "tau_good": 8,
+    }
+    assert set(parameters) == set(SOURCE_PARAMETERS)
+    settings = configure_loss("uni_dpo", {"tau_good": 2.5}, {"b": parameters})
     rows[2] = row("a9", "z", ("p", "q"), (3.0, 1.0), source="a")
     config_ = settings.config_for(batch_of(loaded, rows))
-    for name, value in own.items():
+    for name, value in parameters.items():
         common = getattr(settings.config, name)
         assert getattr(config_, name).tolist() == [common, value, common], name
     alone = settings.config_for(batch_of(loaded, rows[:1]))
     assert alone is settings.config
 
 
-def test_settings_by_source_reach_the_training_loss(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """At the start each loss is w_qual w_perf ln 2 with the weights of the pair's source."""
+def test_parameters_by_source_reach_the_training_loss(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Before training, each loss is w_qual w_perf ln 2 with the parameters of the pair's source."""
     rows = rows_of("a", 3.0) + rows_of("b", 3.0)
     kwargs: dict[str, Any] = {
         "tau_good": 2.5,
@@ -95,7 +106,7 @@ def test_settings_by_source_reach_the_training_loss(checkpoint: Checkpoint, tmp_
     }
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path, **kwargs))
     trainer.train()
-    batch = trainer.data_collator([trainer.parts.adapter.encode(one) for one in rows])["batch"]
+    batch = trainer.data_collator([trainer.parts.adapter.encode(row) for row in rows])["batch"]
     plain = make_trainer(checkpoint("llama"), rows, config(tmp_path, **kwargs))
     with torch.no_grad():
         output = plain.preference_step(plain.model.eval(), batch)
@@ -108,7 +119,7 @@ def test_settings_by_source_reach_the_training_loss(checkpoint: Checkpoint, tmp_
     assert logged == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
-def test_the_settings_describe_themselves_for_the_record() -> None:
+def test_the_record_contains_all_parameters() -> None:
     described = configure_loss("dpo", {"beta": 0.3}, {"b": {"beta": 0.1}}).describe()
     assert described == {
         "name": "dpo",
@@ -120,7 +131,7 @@ def test_the_settings_describe_themselves_for_the_record() -> None:
 
 
 def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
-    """The first mistake in a loss of one's own: the mean would be spread over all pairs."""
+    """A frequent mistake in custom losses: the mean would be broadcast to all pairs."""
     loaded = load_tiny(checkpoint("llama"))
     batch = batch_of(loaded, rows_of("a", 1.0, 3.0))
     settings = configure_loss("simpo", {})
@@ -137,7 +148,7 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
         wrong.compute(policy, pairs, batch)
 
 
-def test_a_loss_has_the_name_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_is_named_after_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = dataclasses.replace(hinge.LOSS, name="henge")
     monkeypatch.setattr(hinge, "LOSS", renamed)
     _load.cache_clear()

@@ -1,4 +1,4 @@
-"""As few layers are checkpointed as the memory allows, and no number changes."""
+"""As few layers are checkpointed as the activation memory allows, without changing results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def checkpointed(trainer: UniDPOTrainer) -> list[bool]:
     return [layer.gradient_checkpointing for layer in inner.get_decoder().layers]
 
 
-def test_the_first_layers_are_checkpointed_until_the_rest_fits() -> None:
+def test_as_few_first_layers_as_possible_are_checkpointed() -> None:
     memory = LayerMemory(tokens=100, kept=(1000, 1000, 1000, 1000), inputs=100)
     assert memory.layers_to_checkpoint(4000, tokens=100) == 0
     assert memory.layers_to_checkpoint(3999, tokens=100) == 1
@@ -34,19 +34,19 @@ def test_the_first_layers_are_checkpointed_until_the_rest_fits() -> None:
 
 
 def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> float:
-    """Bytes that are just enough with the first half of the layers checkpointed."""
+    """Return the bytes that just suffice if the first half of the layers is checkpointed."""
     args = config(folder, layout="joined")
     trainer = make_trainer(model, rows, args, peft_config=LoraSettings(r=4) if lora else None)
     trainer.model_wrapped = trainer.model
     trainer.model.train()
-    found = measure_first_batch(trainer)
-    tokens = max(max_tokens(trainer), found.tokens)
-    return found.needed(len(found.kept) // 2) * tokens / found.tokens + 1
+    measured = measure_first_batch(trainer)
+    tokens = max(max_tokens(trainer), measured.tokens)
+    return measured.needed(len(measured.kept) // 2) * tokens / measured.tokens + 1
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
-def test_a_budget_chooses_the_layers_and_moves_no_number(
+def test_the_budget_determines_the_layers_and_does_not_change_results(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
     rows = mixed_rows(images=model_type != "llama")
@@ -72,21 +72,25 @@ def test_a_budget_chooses_the_layers_and_moves_no_number(
             assert (other[name] - value).abs().max() < 1e-6, name
 
 
-def test_the_measured_bytes_are_what_autograd_keeps(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Half of what all layers keep leaves about half of the layers without checkpointing."""
+def test_the_measured_bytes_are_those_that_autograd_keeps(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """With half of the bytes of all layers, about half of the layers need no checkpointing."""
     trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path))
     trainer.model_wrapped = trainer.model
     trainer.model.train()
-    found = measure_first_batch(trainer)
-    assert len(found.kept) == len(checkpointed(trainer))
+    measured = measure_first_batch(trainer)
+    assert len(measured.kept) == len(checkpointed(trainer))
     hidden = trainer.model.config.hidden_size * 4
-    assert found.inputs == found.tokens * hidden
-    for kept in found.kept:
-        assert 8 * found.inputs < kept < 60 * found.inputs
-    trainer.train()  # nothing of the measuring is left behind
+    assert measured.inputs == measured.tokens * hidden
+    for kept in measured.kept:
+        assert 8 * measured.inputs < kept < 60 * measured.inputs
+    trainer.train()  # measuring has removed its hooks
 
 
 @pytest.mark.parametrize("memory", ["much", "-1", "0", "nan", "inf"])
-def test_other_words_are_refused(checkpoint: Checkpoint, tmp_path: Path, memory: str) -> None:
-    with pytest.raises(RecipeError, match=r"train.memory: found .* Write auto, or gigabytes"):
+def test_invalid_memory_budgets_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, memory: str
+) -> None:
+    with pytest.raises(RecipeError, match=r"train.memory: found .* Use auto, or gigabytes"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path, memory=memory))

@@ -1,4 +1,4 @@
-"""Pairs without scores train with the weight that their source says, and open no gate."""
+"""Pairs without scores train with the weight of their source, and never open the gate."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Checkpoint = Callable[[str], Path]
 NAN = float("nan")
 
 
-def test_a_pair_that_lacks_a_score_has_the_weight_asked_for_and_a_shut_gate() -> None:
+def test_a_pair_without_scores_has_the_configured_weight_and_a_closed_gate() -> None:
     chosen, rejected = [5.0, NAN, 5.0], [1.0, 1.0, NAN]
     pairs = pairs_of([-2.0] * 3, [-2.0] * 3, [-1.0] * 3, [-1.0] * 3, chosen, rejected)
     terms = LOSS.compute(pairs, UniDPOLossConfig(tau_good=3.0, missing_quality=0.25)).terms
@@ -28,7 +28,7 @@ def test_a_pair_that_lacks_a_score_has_the_weight_asked_for_and_a_shut_gate() ->
     assert terms["nll_gate"].tolist() == [1.0, 0.0, 0.0]
 
 
-def test_without_a_weight_a_lacking_score_is_seen_in_the_loss() -> None:
+def test_without_a_configured_weight_a_missing_score_makes_the_loss_nan() -> None:
     pairs = pairs_of([-2.0], [-2.0], [-1.0], [-1.0], [NAN], [1.0])
     assert LOSS.compute(pairs, UniDPOLossConfig(tau_good=3.0)).per_unit.isnan().all()
 
@@ -52,7 +52,7 @@ def test_sources_with_and_without_scores_train_in_one_batch(
         make_trainer(checkpoint("llama"), rows, config(tmp_path))
 
 
-# ---- scores that cannot be meant ----
+# ---- scores that do not fit the loss ----
 
 
 def rows_of(*scores: tuple[float, float]) -> list:
@@ -65,38 +65,38 @@ SPREAD = [(4.0 + n / 20, 1.0 + n / 10) for n in range(20)]
 
 
 @pytest.mark.parametrize(
-    ("scores", "parameters", "told"),
+    ("scores", "parameters", "expected"),
     [
         (SPREAD, {}, []),
         ([(a / 10, b / 10) for a, b in SPREAD], {}, ["w_qual is near 0.5", "median margin"]),
         ([(a * 10, b) for a, b in SPREAD], {}, ["w_qual is 1 for nearly all pairs"]),
-        (SPREAD, {"tau_good": 8.0}, ["no chosen answer is good enough", "score 4 to 4.95"]),
-        (SPREAD, {"tau_good": 0.0}, ["every chosen answer is good enough"]),
+        (SPREAD, {"tau_good": 8.0}, ["no chosen response is good enough", "range from 4 to 4.95"]),
+        (SPREAD, {"tau_good": 0.0}, ["every chosen response is good enough"]),
         (SPREAD, {"tau_good": 8.0, "nll_lambda": 0.0}, []),
         (SPREAD, {"quality_weight": "none", "eta": 0.0}, []),
     ],
     ids=["good", "fractions", "hundreds", "tau high", "tau low", "no nll", "no quality"],
 )
-def test_scores_on_another_scale_are_told_with_numbers(
-    scores: list, parameters: dict, told: list[str]
+def test_scores_on_another_scale_cause_a_warning_with_numbers(
+    scores: list, parameters: dict, expected: list[str]
 ) -> None:
     rows = rows_of(*scores)
     settings = configure_loss("uni_dpo", parameters).with_medians(rows)
-    found = score_warnings(rows, settings)
-    assert len(found) == bool(told)
-    for part in told:
-        assert part in found[0]
+    warnings = score_warnings(rows, settings)
+    assert len(warnings) == bool(expected)
+    for part in expected:
+        assert part in warnings[0]
 
 
-def test_a_declared_scale_that_scores_hardly_use_is_told() -> None:
+def test_scores_that_hardly_use_their_declared_scale_cause_a_warning() -> None:
     rows = rows_of(*SPREAD)
     settings = configure_loss("uni_dpo", {}).with_medians(rows)
     assert score_warnings(rows, settings, {"s": (0.0, 5.0)}) == []
-    (found,) = score_warnings(rows, settings, {"s": (0.0, 100.0)})
-    assert "a small part of the scale [0, 100]" in found
+    (warning,) = score_warnings(rows, settings, {"s": (0.0, 100.0)})
+    assert "a small part of the declared scale [0, 100]" in warning
 
 
-def test_a_loss_without_scores_is_told_nothing() -> None:
+def test_a_loss_without_scores_causes_no_warning() -> None:
     assert score_warnings(rows_of(*SPREAD), configure_loss("dpo", {})) == []
 
 
@@ -104,14 +104,14 @@ def test_a_loss_without_scores_is_told_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "own"), [("uni_dpo", {"missing_quality": 0.5}), ("dpo", {}), ("sft", {})]
+    ("loss", "parameters"), [("uni_dpo", {"missing_quality": 0.5}), ("dpo", {}), ("sft", {})]
 )
-def test_a_recipe_gives_the_weight_to_losses_that_take_one(loss: str, own: dict) -> None:
+def test_a_recipe_passes_the_weight_to_losses_that_have_one(loss: str, parameters: dict) -> None:
     source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
-    assert loss_of(source, loss) == own
+    assert loss_of(source, loss) == parameters
 
 
-def test_a_loss_that_needs_every_score_says_so() -> None:
+def test_a_loss_that_needs_every_score_is_refused() -> None:
     source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
     with pytest.raises(RecipeError, match=r"'a.jsonl', scores.missing: the loss 'mm_dpo' needs"):
         loss_of(source, "mm_dpo")

@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite: the row is named, the step replayed."""
+"""Losses, gradients and weights that are not finite are reported, and their step is replayed."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def _root(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
-    """Add the root of the margin, whose gradient is infinite while policy equals reference."""
+    """Add the square root of the margin, whose gradient is infinite if policy equals reference."""
     output = DPO.compute(pairs, config)
     margin = implicit_rewards(pairs, beta=config.beta, length_norm=config.length_norm)
     root = (margin[0] - margin[1]).abs().sqrt()
@@ -38,7 +38,7 @@ POISON = "math"
 
 
 class Poisoned(UniDPOTrainer):
-    """The loss of one row is not a number, from the second step on."""
+    """Make the loss of one row NaN, from the second step on."""
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         output = super().preference_step(model, batch)
@@ -68,7 +68,7 @@ def build(checkpoint: Checkpoint, output: Path, *, lora: bool = False, **setting
     return make_trainer(model, rows, args, cls=Poisoned, peft_config=lora_settings)
 
 
-def test_a_row_whose_loss_is_not_finite_stops_the_run_and_is_named(
+def test_a_loss_that_is_not_finite_stops_the_run_and_its_row_is_reported(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     trainer = build(checkpoint, tmp_path / "out")
@@ -140,7 +140,7 @@ def test_a_dumped_step_is_reproduced(checkpoint: Checkpoint, tmp_path: Path, lor
     assert any(unit.recorded != unit.recorded for unit in result.units)
 
 
-def test_a_dump_of_finite_losses_is_reproduced_to_the_bit_and_a_change_is_noticed(
+def test_a_dump_of_finite_losses_is_reproduced_exactly_and_a_change_is_detected(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file

@@ -32,7 +32,7 @@ def base_of(folder: Path) -> Any:
 
 
 def trained_model(folder: Path, base: Any = None) -> Any:
-    """A PEFT model whose LoRA adapter was trained before, as after supervised fine-tuning."""
+    """Return a PEFT model with a trained LoRA adapter, as after supervised fine-tuning."""
     torch.manual_seed(0)
     lora = LoraConfig(
         r=4, target_modules=r".*(language_model|^model)\.layers.*(q_proj|v_proj)",
@@ -89,7 +89,9 @@ def test_training_continues_from_an_adapter_directory(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     base, rows = checkpoint(model_type), rows_for(model_type)
-    sft = trained_adapter(base, tmp_path / "sft")  # without a processor: the base model's serves
+    sft = trained_adapter(
+        base, tmp_path / "sft"
+    )  # without a processor: that of the base model is used
     straight = make_trainer(sft, rows, dpo(tmp_path / "a"))
     started = state_of(straight)
     straight.train()
@@ -121,9 +123,7 @@ def test_training_continues_from_an_adapter_directory(
     assert log == [(e["step"], e["loss"]) for e in resumed.state.log_history if "loss" in e]
 
 
-def test_a_checkpoint_of_ours_is_an_adapter_directory(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_lora_checkpoint_is_an_adapter_directory(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base = checkpoint("llava")
     rows = [*rows_for("llava")]
     lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])  # as in the README
@@ -169,7 +169,7 @@ def test_an_adapter_of_another_model_is_refused(checkpoint: Checkpoint, tmp_path
             make_trainer(sft, rows_for("llama"), args)
 
 
-# ---- models handed over from Python ----
+# ---- models passed from Python ----
 
 
 def test_a_trained_adapter_is_not_compared_with_the_bare_base(
@@ -189,12 +189,12 @@ def test_a_trained_adapter_is_not_compared_with_the_bare_base(
         if reference == "cached":
             assert isinstance(trainer.parts.reference, CachedReference)
             assert isinstance(trainer.parts.reference.source, FrozenLora)
-    wrong = losses.pop("lora_off")  # the reference of old: it is noticed that it differs
+    wrong = losses.pop("lora_off")  # the former default, which differs
     assert abs(wrong - LOG_2) > 1e-2
     assert list(losses.values()) == pytest.approx([LOG_2] * 3, abs=1e-5)
 
 
-def test_a_resumed_run_refuses_the_trained_model_as_its_start(
+def test_a_resumed_run_refuses_the_trained_model_as_initial_model(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     base = checkpoint("llama")
@@ -209,11 +209,13 @@ def test_a_resumed_run_refuses_the_trained_model_as_its_start(
         wrong.train(resume_from_checkpoint=str(last))
     args = dpo(tmp_path / "b", max_steps=3, reference="frozen_copy")
     other = make_trainer(sft, rows_for("llama"), args)
-    other.train(resume_from_checkpoint=str(last))  # the same reference of another kind
+    other.train(
+        resume_from_checkpoint=str(last)
+    )  # another kind of reference with the same log-probs
     assert isinstance(other.parts.reference, FrozenCopy)
 
 
-def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
+def test_an_adapter_with_another_name_is_saved_where_peft_loads_it(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     base, rows = checkpoint("llama"), rows_for("llama")
@@ -240,7 +242,7 @@ def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
     assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_adapter_names_work_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base, rows = checkpoint("llama"), rows_for("llama")
     sft = trained_adapter(base, tmp_path / "sft")
     model = PeftModel.from_pretrained(base_of(base), sft, "tuned", is_trainable=True)
@@ -249,7 +251,7 @@ def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (
         ({"ref_adapter_name": "refs"}, "no adapter 'refs', did you mean 'ref'"),
-        ({"ref_adapter_name": "tuned"}, "is the one that trains"),
+        ({"ref_adapter_name": "tuned"}, "is the adapter that trains"),
         ({"model_adapter_name": "tuend"}, "no adapter 'tuend', did you mean 'tuned'"),
         ({"reference": "lora_off"}, "set together with reference='lora_off'"),
     ):
@@ -265,7 +267,7 @@ def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("shared", ["the base", "a second PEFT model on the base"])
-def test_a_ref_model_that_trains_along_is_refused(
+def test_a_ref_model_with_trainable_weights_of_the_model_is_refused(
     checkpoint: Checkpoint, tmp_path: Path, shared: str
 ) -> None:
     folder = checkpoint("llama")
@@ -291,7 +293,7 @@ def test_a_ref_model_may_be_an_adapter_directory(checkpoint: Checkpoint, tmp_pat
     assert first_entry(trainer)["loss"] == pytest.approx(LOG_2, abs=1e-6)
 
 
-# ---- what trains ----
+# ---- trained parts ----
 
 
 def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -310,11 +312,11 @@ def test_a_run_in_which_nothing_trains_is_refused(checkpoint: Checkpoint, tmp_pa
         trained_model(base, plain), rows, dpo(tmp_path / "out"), optimizers=(optimizer, None),
         **kwargs,
     )  # fmt: skip
-    with pytest.raises(ModelError, match="optimizer holds none of the weights that train"):
+    with pytest.raises(ModelError, match="optimizer has none of the trainable weights"):
         trainer.train()
 
 
-def test_vision_alone_does_not_train_on_text(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_training_only_vision_on_text_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     text, image = mixed_rows(images=False), mixed_rows(images=True)
     args = dpo(tmp_path / "out", freeze=["language_model"])
     with pytest.raises(ModelError, match="no row has an image"):
@@ -322,10 +324,10 @@ def test_vision_alone_does_not_train_on_text(checkpoint: Checkpoint, tmp_path: P
     make_trainer(checkpoint("llava"), image, args)
 
 
-def test_a_lora_on_the_vision_tower_trains_beside_the_reference(
+def test_a_lora_adapter_on_the_vision_tower_trains_with_its_reference(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """The reference runs first, without the LoRA; the policy must not use its features."""
+    """The reference runs first, without the LoRA adapter; the policy must not use its features."""
     rows = [
         {"prompt": "<image>What?", "images": [make_image(n)], "chosen": "a b c", "rejected": "b"}
         for n in range(2)
@@ -340,7 +342,7 @@ def test_a_lora_on_the_vision_tower_trains_beside_the_reference(
     assert any("vision_tower" in name for name in moved)
 
 
-def test_freeze_reaches_an_adapter_that_came_with_the_model(
+def test_freeze_applies_to_an_adapter_of_a_peft_model(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = checkpoint("llava")
@@ -368,14 +370,14 @@ def test_a_new_adapter_on_an_adapter_directory_is_refused(
         make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraSettings(r=2))
 
 
-def test_contradictions_are_found_before_the_data_are_read(
+def test_contradictions_are_reported_before_the_data_are_read(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = dpo(tmp_path, freeze=["vision_tower"])
     lora = LoraSettings(targets="vision_tower")
     with pytest.raises(RecipeError, match="is adapted here and frozen by"):
         make_trainer(checkpoint("llava"), [{"nonsense": 1}], args, peft_config=lora)
-    with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
+    with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):
         make_trainer(
             checkpoint("llama"),
             rows_for("llama"),

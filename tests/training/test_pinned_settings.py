@@ -1,4 +1,4 @@
-"""A median of the training pairs is a number that a run keeps, also when its rows change."""
+"""A run keeps the median of its training pairs when it resumes with other rows."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def rows_of(*scores: float) -> list:
     return [row(str(n), f"Question {n}", ("a", "b"), (s, 0.0)) for n, s in enumerate(scores)]
 
 
-def test_a_resumed_run_keeps_the_number_that_it_began_with(
+def test_a_resumed_run_keeps_its_original_tau_good(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, saving = checkpoint("llama"), {"save_strategy": "steps", "save_steps": 1}
@@ -31,7 +31,7 @@ def test_a_resumed_run_keeps_the_number_that_it_began_with(
     assert other.parts.settings.by_source["data"]["tau_good"] == 4.0
     other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert other.parts.settings.by_source["data"]["tau_good"] == 2.0
-    assert "tau_good is 4.0 by the rows of today; the run goes on with the 2.0" in caplog.text
+    assert "tau_good would be 4.0 with the current rows; the run keeps the 2.0" in caplog.text
 
 
 def test_a_checkpoint_without_the_file_or_of_another_loss_changes_nothing(tmp_path: Path) -> None:

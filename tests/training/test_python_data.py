@@ -1,4 +1,4 @@
-"""Data in Python: an image directory, several evaluation sets, and remedies that exist there."""
+"""Data from Python: image directory, several evaluation sets, and remedies for Python."""
 
 import re
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.training.setup import PreparedData, prepare_data
 
-IN_MEMORY = [one for title, cases in BAD.items() if title != "Files" for one in cases]
+IN_MEMORY = [case for title, cases in BAD.items() if title != "Files" for case in cases]
 RECIPE_WORDS = re.compile(r"source's|data\.[a-z]|columns: |'images_outside'|'fetch_images'|recipe")
-"""What a remedy may say if a recipe is in use."""
+"""Words that only remedies for recipes may contain."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def problems_of(*arguments: Any, **settings: Any) -> list[Problem]:
 # ---- images ----
 
 
-def test_relative_image_paths_start_from_a_directory(adapter: Adapter, tmp_path: Path) -> None:
+def test_relative_image_paths_are_resolved_against_the_image_directory(
+    adapter: Adapter, tmp_path: Path
+) -> None:
     make_image(1).save(tmp_path / "a.png")
     record = {**PAIR, "images": ["a.png"]}
     data = prepared(adapter, tmp_path, [record], [record], images=str(tmp_path))
@@ -52,7 +54,7 @@ def test_relative_image_paths_start_from_a_directory(adapter: Adapter, tmp_path:
     assert "set `images` of UniDPOConfig" in problem.remedy
 
 
-def test_a_wrong_directory_is_one_line(adapter: Adapter, tmp_path: Path) -> None:
+def test_a_wrong_image_directory_is_reported_once(adapter: Adapter, tmp_path: Path) -> None:
     records = [{**PAIR, "images": [f"{number}.png"]} for number in range(100)]
     with pytest.raises(DataError) as error:
         prepared(adapter, tmp_path, records, images=str(tmp_path / "wrong"))
@@ -61,7 +63,7 @@ def test_a_wrong_directory_is_one_line(adapter: Adapter, tmp_path: Path) -> None
     assert "The same for 99 more" in str(error.value)
 
 
-def test_rows_without_scores_are_one_line_that_names_scores_missing(
+def test_rows_without_scores_are_reported_once_with_the_option_for_them(
     adapter: Adapter, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as error:
@@ -73,8 +75,8 @@ def test_rows_without_scores_are_one_line_that_names_scores_missing(
     assert len(data.train_rows) == 2
 
 
-@pytest.mark.parametrize("bad", IN_MEMORY, ids=[one.kind for one in IN_MEMORY])
-def test_no_remedy_names_what_only_a_recipe_has(
+@pytest.mark.parametrize("bad", IN_MEMORY, ids=[case.kind for case in IN_MEMORY])
+def test_no_remedy_for_python_names_a_recipe_key(
     bad: Bad, adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_surroundings(tmp_path)
@@ -94,7 +96,9 @@ def test_no_remedy_names_what_only_a_recipe_has(
         assert bad.outcome == "skipped" or "max_pixels" in bad.source
 
 
-def test_other_remedies_name_python_too(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_other_remedies_also_name_the_python_option(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
     narrow = load_tiny(checkpoint("qwen2_vl"), max_length=20, length_policy="error").adapter
     records = [
         {"q": 1},
@@ -140,7 +144,7 @@ def test_one_evaluation_set_has_no_name(adapter: Adapter, tmp_path: Path) -> Non
     assert len(split.eval_rows) == 3
 
 
-def test_problems_of_a_named_set_say_which(adapter: Adapter, tmp_path: Path) -> None:
+def test_problems_name_their_evaluation_set(adapter: Adapter, tmp_path: Path) -> None:
     (problem,) = problems_of(adapter, tmp_path, [PAIR], {"val": [{**PAIR, "chosen": ""}]})
     assert problem.where == "data set 'evaluation data val' row 1, field 'chosen'"
 

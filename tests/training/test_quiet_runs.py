@@ -1,4 +1,4 @@
-"""What a run prints: its log without a bar, and no warning that tells a user nothing."""
+"""A run without a progress bar prints its log, and no useless warnings."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One recipe runs on every kind of checkpoint, on text, math and images together."""
+"""The same recipe runs on every kind of checkpoint, with text, math and image rows."""
 
 import json
 from collections.abc import Callable
@@ -95,7 +95,9 @@ def test_the_same_recipe_runs_on_every_kind_of_checkpoint(
     assert {"eval_text/loss", "eval_math/loss"} <= metrics.keys()
     assert ("eval_multimodal/loss" in metrics) is images
     record = json.loads((folder / "out" / "run.json").read_text())
-    assert record["loss"]["by_source"]["text"]["tau_good"] == 4.5  # 9 of 10, on a scale to 5
+    assert (
+        record["loss"]["by_source"]["text"]["tau_good"] == 4.5
+    )  # 9 of 10, mapped to a scale up to 5
     assert record["loss"]["by_source"]["math"]["nll_lambda"] == 0.2
     assert record["judges"]["text"] == "us"
     assert record["prompts"]["style"] == "chat"
@@ -120,7 +122,7 @@ def test_check_reads_everything_and_trains_nothing(
     assert not (folder / "out").exists()
 
 
-def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
+def test_another_recipe_does_not_resume_from_this_checkpoint(
     checkpoint: Checkpoint,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +138,7 @@ def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
     assert run("train.max_steps=1") == 1
     with pytest.raises(RecipeError, match=r"another run \(loss.beta not set -> 1.0\)"):
         run("loss.beta=1.0")
-    assert run() == 2  # more steps are the same run
+    assert run() == 2  # more steps do not make another run
     assert "changed since the checkpoint: train.max_steps 1 -> 2" in caplog.text
     assert run("loss.beta=1.0", "train.max_steps=3", "run.allow_changes=[loss]") == 3
     assert run("loss.beta=0.5", "train.max_steps=1", "run.resume=never") == 1
@@ -147,7 +149,7 @@ def test_another_recipe_does_not_go_on_from_this_ones_checkpoint(
     ]
 
 
-def test_half_precision_weights_that_train_are_warned_of(
+def test_trainable_weights_in_half_precision_cause_a_warning(
     checkpoint: Checkpoint,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -156,10 +158,10 @@ def test_half_precision_weights_that_train_are_warned_of(
     monkeypatch.chdir(folder)
     path = write_recipe(folder, checkpoint("qwen3"), images=False)
     check_from_recipe(load_recipe(path, ["model.dtype=bfloat16"], checks=CHECKS))
-    assert "small updates round away" in caplog.text
+    assert "small updates are rounded to zero" in caplog.text
     caplog.clear()
     check_from_recipe(load_recipe(path, ["model.dtype=bfloat16", "train.bf16=true"], checks=CHECKS))
-    assert "small updates round away" not in caplog.text
+    assert "small updates are rounded to zero" not in caplog.text
 
 
 def test_problems_of_rows_images_and_lengths_come_in_one_message(

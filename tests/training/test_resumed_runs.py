@@ -1,4 +1,4 @@
-"""What a run may resume from, what may have changed since, and what a finished run does."""
+"""The checkpoints that a run may resume from, allowed changes, and finished runs."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from trainers import config, make_trainer, state_of
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.identity import HARMLESS, HONOURED, compare_options
+from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
 from unidpo_mm.training.run import finished_run, train_from_recipe
 from unidpo_mm.training.run_lock import exclusive
 from unidpo_mm.training.run_record import keep_recipe
@@ -35,7 +35,7 @@ SAVING: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output directory of a run of four steps that was killed after two."""
+    """Return the output directory of a run that was killed after two of four steps."""
     folder = tmp_path_factory.mktemp("two-steps") / "out"
     args = config(folder, **SAVING)
     make_trainer(checkpoint("llama"), mixed_rows(images=False), args).train()
@@ -48,7 +48,7 @@ def two_steps(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
 def started(
     checkpoint: Checkpoint, two_steps: Path, tmp_path: Path
 ) -> Callable[..., UniDPOTrainer]:
-    """Build trainers over one output directory, which holds two steps of a run of four."""
+    """Build trainers for an output directory with two of the four steps of a run."""
     shutil.copytree(two_steps, tmp_path / "out")
 
     def build(rows: Any = None, **settings: Any) -> UniDPOTrainer:
@@ -58,10 +58,10 @@ def started(
     return build
 
 
-def test_every_option_is_known(tmp_path: Path) -> None:
+def test_every_option_is_classified(tmp_path: Path) -> None:
     names = {field.name for field in fields(UniDPOConfig)}
-    assert not HARMLESS & HONOURED
-    assert names >= HARMLESS | HONOURED
+    assert not HARMLESS & HONORED
+    assert names >= HARMLESS | HONORED
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_option_is_known(tmp_path: Path) -> None:
         ({"max_length": 60}, "max_length not set -> 60"),
     ],
 )
-def test_a_change_that_makes_another_run_is_refused_with_its_name(
+def test_a_change_of_the_run_is_refused_by_name(
     started: Callable[..., UniDPOTrainer], change: dict[str, Any], words: str
 ) -> None:
     trainer = started(**change)
@@ -168,7 +168,7 @@ def test_a_finished_run_stays_as_it_is(
     assert all(torch.equal(value, expected[name]) for name, value in state_of(again).items())
 
 
-def test_a_run_that_starts_anew_sets_old_checkpoints_aside(
+def test_a_run_that_starts_from_scratch_sets_old_checkpoints_aside(
     started: Callable[..., UniDPOTrainer], tmp_path: Path
 ) -> None:
     started(max_steps=1).train()
@@ -209,7 +209,7 @@ def test_a_damaged_best_checkpoint_is_not_loaded_at_the_end(
         trainer._load_best_model()
 
 
-def test_one_process_writes_into_an_output_directory(
+def test_only_one_process_may_write_into_an_output_directory(
     started: Callable[..., UniDPOTrainer], tmp_path: Path
 ) -> None:
     from filelock import FileLock
@@ -225,11 +225,11 @@ def test_processes_may_change_if_an_optimizer_step_stays_the_same() -> None:
     def changes(size: int, accumulation: int) -> list[bool]:
         options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
         now = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
-        return [change.honoured for change in compare_options(options, now, processes=(1, 2))]
+        return [change.honored for change in compare_options(options, now, processes=(1, 2))]
 
     assert changes(2, 2) == [True, True]
     assert changes(2, 4) == [False]
-    assert changes(1, 4) == [False, False]  # as many pairs, in other micro-batches
+    assert changes(1, 4) == [False, False]  # the same number of pairs, in other micro-batches
 
 
 def test_the_recipe_of_a_finished_run_does_nothing(
@@ -259,7 +259,7 @@ def test_the_recipe_of_a_finished_run_does_nothing(
     assert "hub_token" not in record["options"]
 
 
-def test_what_a_loss_remembers_is_resumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_state_of_a_loss_is_resumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
     def build(**settings: Any) -> UniDPOTrainer:
         args = config(tmp_path / "out", **{**SAVING, "loss_type": "beta_dpo", **settings})
         return make_trainer(checkpoint("llama"), mixed_rows(images=False) * 2, args)
@@ -287,7 +287,7 @@ def small_run(checkpoint: Checkpoint, folder: Path) -> tuple[Path, list[str]]:
     return recipe, ["train.max_steps=1", "train.eval_strategy=no", "data.eval_sources=[]"]
 
 
-def test_a_finished_run_looks_at_the_model_and_data_of_the_recipe(
+def test_a_run_with_another_model_or_data_is_not_finished(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -301,19 +301,19 @@ def test_a_finished_run_looks_at_the_model_and_data_of_the_recipe(
             train_from_recipe(changed)
 
 
-def test_the_record_of_a_run_does_not_replace_the_recipe(
+def test_the_recorded_recipe_does_not_overwrite_the_recipe(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     recipe, keys = small_run(checkpoint, tmp_path)
     here = load_recipe(recipe, [*keys, f"train.output_dir={tmp_path}"])
-    with pytest.raises(RecipeError, match="would replace the recipe"):
+    with pytest.raises(RecipeError, match="would overwrite the recipe"):
         keep_recipe(recipe, here)
     keep_recipe(recipe, load_recipe(recipe, [*keys, f"train.output_dir={tmp_path / 'out'}"]))
     (tmp_path / "run.json").write_text("{}")  # the recipe is the record of a run
     keep_recipe(recipe, here)
 
 
-def test_names_that_nothing_has_cannot_be_allowed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_allowing_unknown_names_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     recipe, keys = small_run(checkpoint, tmp_path)
     loaded = load_recipe(recipe, [*keys, "run.allow_changes=[data,trian.seed]"])
     with pytest.raises(RecipeError, match=r"'trian.seed', did you mean 'train.seed'"):

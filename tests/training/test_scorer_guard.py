@@ -1,4 +1,4 @@
-"""The logp_model is compared with the model itself before anything trains."""
+"""Log-probs are compared with the logits of the model before training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Checkpoint = Callable[[str], Path]
     "model_type", ["llama", "qwen3", "llava", "llava_onevision", "qwen2_vl", "qwen3_vl"]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_models_whose_head_follows_the_decoder_pass(
+def test_models_whose_head_follows_the_decoder_are_accepted(
     checkpoint: Checkpoint, model_type: str, dtype: torch.dtype
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
@@ -28,7 +28,7 @@ def test_models_whose_head_follows_the_decoder_pass(
     assert logp_model.training
 
 
-def test_a_layer_between_decoder_and_head_is_noticed(checkpoint: Checkpoint) -> None:
+def test_a_layer_between_decoder_and_head_is_detected(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     logp_model = LogpModel(loaded.model)
 
@@ -47,13 +47,13 @@ def test_a_layer_between_decoder_and_head_is_noticed(checkpoint: Checkpoint) -> 
             return self.inner
 
     logp_model.model = Between(loaded.model)
-    with pytest.raises(ModelError, match="not applied to the hidden states of its base model"):
+    with pytest.raises(ModelError, match="changes hidden states or logits"):
         check_logp_model(logp_model, loaded.adapter, "cpu")
 
 
-def test_a_scale_that_the_configuration_does_not_tell_is_noticed(checkpoint: Checkpoint) -> None:
+def test_a_scale_that_is_not_in_the_configuration_is_detected(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     logp_model = LogpModel(loaded.model)
     logp_model.transform = LogitTransform(scale=0.5)
-    with pytest.raises(ModelError, match="differ from its own by"):
+    with pytest.raises(ModelError, match="log-probs computed from the hidden states differ by"):
         check_logp_model(logp_model, loaded.adapter, "cpu")

@@ -17,7 +17,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def saving(output: Path, **settings: Any) -> UniDPOConfig:
-    """AdamW, a schedule, weights drawn at random and an evaluation: all of it has to resume."""
+    """Return settings with AdamW, a schedule, random weights and evaluations, which must resume."""
     return config(
         output,
         **{
@@ -49,7 +49,7 @@ def build(
     ("model_type", "lora"),
     [("llava", False), ("llava", True), ("qwen3", False), ("llava_onevision", False)],
 )
-def test_a_resumed_run_is_bit_equal_to_one_without_a_break(
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool, step: int
 ) -> None:
     folder = checkpoint(model_type)
@@ -60,10 +60,10 @@ def test_a_resumed_run_is_bit_equal_to_one_without_a_break(
     resumed = build(folder, saving(tmp_path / "resumed", **extra), **kind)
     resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / f"checkpoint-{step}"))
     assert resumed.state.global_step == 7
-    one, other = state_of(straight), state_of(resumed)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
+    first, second = state_of(straight), state_of(resumed)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
 
     def losses(trainer: UniDPOTrainer) -> list[tuple[int, float]]:
         return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
@@ -71,14 +71,16 @@ def test_a_resumed_run_is_bit_equal_to_one_without_a_break(
     assert losses(resumed) == losses(straight)
 
 
-def test_the_comparison_sees_a_run_that_starts_anew(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_comparison_detects_a_run_that_starts_from_scratch(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     folder = checkpoint("llava")
     straight = build(folder, saving(tmp_path / "a"))
     straight.train()
     shorter = build(folder, saving(tmp_path / "b", max_steps=4))
     shorter.train()
-    one, other = state_of(straight), state_of(shorter)
-    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+    first, second = state_of(straight), state_of(shorter)
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
 
 
 def processor_of(folder: Path, model_type: str) -> Any:
@@ -88,12 +90,12 @@ def processor_of(folder: Path, model_type: str) -> Any:
     return kind.from_pretrained(folder)
 
 
-def assert_same_processor(one: Any, other: Any, model_type: str) -> None:
-    assert one.chat_template == other.chat_template
+def assert_same_processor(first: Any, second: Any, model_type: str) -> None:
+    assert first.chat_template == second.chat_template
     if model_type in IMAGE_TYPES:
-        assert one.image_processor.to_dict() == other.image_processor.to_dict()
-        one, other = one.tokenizer, other.tokenizer
-    assert one.get_vocab() == other.get_vocab()
+        assert first.image_processor.to_dict() == second.image_processor.to_dict()
+        first, second = first.tokenizer, second.tokenizer
+    assert first.get_vocab() == second.get_vocab()
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", *IMAGE_TYPES])
@@ -126,7 +128,7 @@ def test_every_checkpoint_loads_with_transformers_alone(
 def test_a_state_gathered_from_shards_is_saved_under_the_names_of_the_plain_model(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
-    """FSDP and DeepSpeed hand the state of the scoring module over, with its prefix."""
+    """FSDP and DeepSpeed pass the state of the `LogpModel`, with its prefix."""
     from safetensors.torch import load_file
 
     trainer = build(checkpoint(model_type), saving(tmp_path), model_type=model_type)
@@ -134,9 +136,9 @@ def test_a_state_gathered_from_shards_is_saved_under_the_names_of_the_plain_mode
     trainer._save(str(tmp_path / "gathered"), state_dict=gathered)
     trainer.save_model(str(tmp_path / "own"))
     saved = load_file(tmp_path / "gathered" / "model.safetensors")
-    own = load_file(tmp_path / "own" / "model.safetensors")
-    assert saved.keys() == own.keys()
-    assert all(torch.equal(value, own[name] + 1) for name, value in saved.items())
+    written = load_file(tmp_path / "own" / "model.safetensors")
+    assert saved.keys() == written.keys()
+    assert all(torch.equal(value, written[name] + 1) for name, value in saved.items())
 
 
 def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -153,10 +155,10 @@ def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_pat
     inputs = dict(loaded.adapter.forward_inputs(batch))
     with torch.no_grad():
         expected = trainer.model.model.eval()(**inputs).logits
-        found = model(**inputs).logits
+        logits = model(**inputs).logits
         untrained = load_tiny(folder).model(**inputs).logits
-    assert torch.equal(found, expected)
-    assert not torch.allclose(found, untrained, atol=1e-3)
+    assert torch.equal(logits, expected)
+    assert not torch.allclose(logits, untrained, atol=1e-3)
     assert_same_processor(
         processor_of(folder, "llava"), processor_of(tmp_path / "checkpoint-3", "llava"), "llava"
     )

@@ -1,4 +1,4 @@
-"""Evaluation: means from sums and counts, by domain, ties wrong; generated answers."""
+"""Metrics of an evaluation, in total and by domain, and generated responses."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ SETTINGS = {"beta": 2.0, "eta": 0.7, "gamma": 3.0, "tau_ref": 1.0, "nll_lambda":
 
 
 def moved_trainer(folder: Path, output: Path, rows: Any, **settings: Any) -> UniDPOTrainer:
-    """A policy away from its reference, evaluated in batches of unequal size."""
+    """Return a trainer whose policy differs from its reference, with batches of unequal size."""
     args = config(output, **{**SETTINGS, "per_device_eval_batch_size": 3, **settings})
     trainer = make_trainer(folder, rows, args, eval_dataset=list(rows))
     torch.manual_seed(3)
@@ -37,17 +37,17 @@ def moved_trainer(folder: Path, output: Path, rows: Any, **settings: Any) -> Uni
 
 
 def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, float]:
-    """Means over all pairs of some rows, pair by pair in NumPy, each row scored by itself."""
+    """Return means over all pairs, computed pair by pair in NumPy from one row at a time."""
     trainer.model.eval()
     values: dict[str, list[float]] = {}
     weights: list[float] = []
 
-    def add(**found: float) -> None:
-        for name, value in found.items():
+    def add(**metrics: float) -> None:
+        for name, value in metrics.items():
             values.setdefault(name, []).append(value)
 
-    for one in rows:
-        group = trainer.parts.adapter.encode(one)
+    for example in rows:
+        group = trainer.parts.adapter.encode(example)
         batch = trainer.data_collator([group])["batch"]
         assert trainer.parts.reference is not None
         with torch.no_grad():
@@ -56,9 +56,9 @@ def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, 
         lengths = [ids.numel() for ids in group.response_ids]
         p = [part.double().mean().item() for part in policy.split(lengths)]
         q = [part.double().mean().item() for part in reference.split(lengths)]
-        for pair in one.pairs:
+        for pair in example.pairs:
             w, l = pair.chosen, pair.rejected  # noqa: E741 - the paper's letters
-            s_w, s_l = one.responses[w].score, one.responses[l].score
+            s_w, s_l = example.responses[w].score, example.responses[l].score
             assert s_w is not None
             assert s_l is not None
             margin = 2.0 * (p[w] - q[w] - p[l] + q[l])
@@ -95,7 +95,7 @@ def by_hand(trainer: UniDPOTrainer, rows: Sequence[PreferenceRow]) -> dict[str, 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 @pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_5_vl"])
-def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
+def test_metrics_equal_a_computation_by_hand_in_total_and_by_domain(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, batch_size: int
 ) -> None:
     rows = mixed_rows(images=True)
@@ -103,7 +103,7 @@ def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
     trainer = moved_trainer(folder, tmp_path, rows, per_device_eval_batch_size=batch_size)
     metrics = trainer.evaluate()
     for domain in (None, "text", "math", "multimodal"):
-        chosen = [one for one in rows if domain in (None, one.domain)]
+        chosen = [row for row in rows if domain in (None, row.domain)]
         prefix = "eval_" if domain is None else f"eval_{domain}/"
         for name, value in by_hand(trainer, chosen).items():
             assert metrics[prefix + name] == pytest.approx(value, rel=2e-5, abs=2e-6), prefix + name
@@ -111,10 +111,12 @@ def test_metrics_equal_a_computation_by_hand_over_all_pairs_whole_and_by_domain(
     assert metrics["eval_effective_sample_size"] < 6.5  # of pairs, counted with their weights
 
 
-def test_a_mean_of_batch_means_would_be_told_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_comparison_detects_a_mean_of_batch_means(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     rows = mixed_rows(images=False)
     trainer = moved_trainer(checkpoint("llama"), tmp_path, rows)
-    means = [by_hand(trainer, [one])["loss"] for one in rows]
+    means = [by_hand(trainer, [row])["loss"] for row in rows]
     assert trainer.evaluate()["eval_loss"] != pytest.approx(float(np.mean(means)), rel=1e-3)
 
 
@@ -132,7 +134,7 @@ def test_a_single_domain_is_not_reported_twice(checkpoint: Checkpoint, tmp_path:
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path), eval_dataset=rows)
     metrics = trainer.evaluate()
     assert not any(name.startswith("eval_text/") for name in metrics)
-    # what every pair loss gives; the weight and its square become the effective sample size
+    # metrics of every loss on pairs; weight and its square become the effective sample size
     assert {f"eval_{name}" for name in PAIR_METRICS if not name.startswith("weight")} <= set(
         metrics
     )
@@ -149,7 +151,7 @@ def test_evaluation_between_steps_changes_no_step(checkpoint: Checkpoint, tmp_pa
     assert losses[0] == losses[1]
 
 
-def test_evaluation_switches_dropout_off_and_training_on_again(
+def test_evaluation_disables_dropout_and_restores_training_mode(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     rows = mixed_rows(images=False)
@@ -191,11 +193,11 @@ def test_losses_without_a_reference_report_the_change_since_the_first_evaluation
     change = after["eval_logps/chosen"] - before["eval_logps/chosen"]
     assert after["eval_logps/chosen_change"] == pytest.approx(change)
     assert change > 0
-    assert 0 <= after["eval_logps/accuracies"] <= 1  # sft is judged on pairs too
+    assert 0 <= after["eval_logps/accuracies"] <= 1  # pairs are evaluated with sft, too
     assert "eval_rewards/margins" not in after
 
 
-def test_answers_to_fixed_held_out_prompts_are_written_at_each_evaluation(
+def test_responses_to_fixed_held_out_prompts_are_written_at_each_evaluation(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     rows = mixed_rows(images=True)
@@ -213,12 +215,12 @@ def test_answers_to_fixed_held_out_prompts_are_written_at_each_evaluation(
     samples = [json.loads(line) for line in lines]
     assert [sample["step"] for sample in samples] == [1] * 4 + [2] * 4
     ids = [sample["row_id"] for sample in samples]
-    assert ids[:4] == ids[4:] == ["text", "math", "one", "long"]  # the domains in turn
+    assert ids[:4] == ids[4:] == ["text", "math", "one", "long"]  # alternating domains
     assert samples[1]["preferred"] == "The answer is 23."
     assert samples[2]["prompt"] == "What is it?"
 
 
-def test_a_written_answer_is_the_models_own_greedy_one(
+def test_a_written_response_is_the_greedy_one_of_the_model(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -244,13 +246,13 @@ def test_a_written_answer_is_the_models_own_greedy_one(
     )
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     generated = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    own = processor.tokenizer.decode(
+    expected = processor.tokenizer.decode(
         generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
-    assert sample["answer"] == own.strip()
+    assert sample["answer"] == expected.strip()
 
 
-def test_held_out_rows_come_from_the_training_rows_where_none_are_given(
+def test_rows_are_held_out_from_the_training_rows_if_there_are_no_others(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     rows = [row(f"r{n}", f"Compute {n} + 1", (str(n + 1), "none")) for n in range(10)]
@@ -261,11 +263,11 @@ def test_held_out_rows_come_from_the_training_rows_where_none_are_given(
 
 def test_evaluating_without_rows_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llama"), [row()], config(tmp_path))
-    with pytest.raises(DataError, match=r"no row to evaluate on.*eval_fraction"):
+    with pytest.raises(DataError, match=r"there is no evaluation set.*eval_fraction"):
         trainer.get_eval_dataloader()
 
 
-def test_weights_of_pairs_count_in_the_metrics(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_weights_of_pairs_apply_to_metrics(checkpoint: Checkpoint, tmp_path: Path) -> None:
     rows = [
         row("a", "x", ("y", "z"), (4.0, 1.0), pairs=[Pair(0, 1, 3.0)]),
         row("b", "w", ("red square", "z"), (2.0, 2.0)),
@@ -274,5 +276,5 @@ def test_weights_of_pairs_count_in_the_metrics(checkpoint: Checkpoint, tmp_path:
     trainer = moved_trainer(checkpoint("llama"), tmp_path, rows)
     expected = by_hand(trainer, rows)
     assert trainer.evaluate()["eval_w_qual"] == pytest.approx(expected["w_qual"], rel=1e-9)
-    one, half = 1 / (1 + np.exp(-0.7 * 3)), 0.5
-    assert expected["w_qual"] == pytest.approx((3 * one + half) / 4)
+    weight, tie = 1 / (1 + np.exp(-0.7 * 3)), 0.5
+    assert expected["w_qual"] == pytest.approx((3 * weight + tie) / 4)

@@ -1,4 +1,4 @@
-"""What is put together before the first step, and what is refused."""
+"""The preparation of a run, and the inputs that it refuses."""
 
 import inspect
 import re
@@ -33,7 +33,7 @@ OURS = (UniDPOTrainer, CheckpointedTrainer, SavingTrainer)
 
 OVERRIDDEN = {
     "__init__",
-    "_get_grad_norm",  # the watch over numbers reads it
+    "_get_grad_norm",  # checked for NaN and infinity
     "_get_output_dir",  # checkpoints are staged
     "_init_training_state",
     "_load_best_model",
@@ -41,7 +41,7 @@ OVERRIDDEN = {
     "_load_optimizer_and_scheduler",  # changed options take effect
     "_maybe_log_save_evaluate",  # a signal saves and ends the run
     "_push_from_checkpoint",
-    "_run_epoch",  # a finished run stays as it is
+    "_run_epoch",  # a finished run is not changed
     "_save",
     "_save_checkpoint",
     "compute_loss",
@@ -54,7 +54,7 @@ OVERRIDDEN = {
     "train",
     "training_step",
 }
-"""Every hook of transformers' Trainer that we replace; a new one needs a reason."""
+"""The hooks of transformers' Trainer that are overridden; a new one needs a reason."""
 
 
 def test_the_trainer_overrides_only_these_hooks() -> None:
@@ -88,15 +88,17 @@ def test_no_module_grows_beyond_400_lines() -> None:
     assert not long
 
 
-def test_a_fresh_lora_follows_the_seed_of_the_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_new_lora_adapter_depends_on_the_seed_of_the_run(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     def first_weights(seed: int) -> list[torch.Tensor]:
         args = config(tmp_path, seed=seed)
         trainer = make_trainer(checkpoint("llama"), ROWS, args, peft_config=LoraSettings(r=2))
         return [value for name, value in state_of(trainer).items() if "lora_A" in name]
 
-    one, again, other = first_weights(1), first_weights(1), first_weights(2)
-    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
-    assert not any(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    first, again, other = first_weights(1), first_weights(1), first_weights(2)
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
 # ---- learning rates by part ----
@@ -111,9 +113,7 @@ def rate_by_name(trainer: UniDPOTrainer) -> dict[str, float]:
     return {name: by_id[id(p)] for name, p in model.named_parameters() if id(p) in by_id}
 
 
-def test_each_part_has_the_learning_rate_it_was_given(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_each_part_has_its_configured_learning_rate(checkpoint: Checkpoint, tmp_path: Path) -> None:
     args = config(
         tmp_path,
         freeze=[],
@@ -134,7 +134,7 @@ def test_each_part_has_the_learning_rate_it_was_given(
         assert rate == expected, name
     assert trainer.optimizer is not None
     decays = {group["weight_decay"] for group in trainer.optimizer.param_groups}
-    assert decays == {0.0, 0.1}  # biases and norms keep theirs
+    assert decays == {0.0, 0.1}  # biases and norms have no decay
     assert trainer.lr_scheduler is not None
     trainer.optimizer.step()
     trainer.lr_scheduler.step()
@@ -142,7 +142,9 @@ def test_each_part_has_the_learning_rate_it_was_given(
     assert later == pytest.approx([7.5e-4, 0.1875, 0.375])
 
 
-def test_the_rate_of_a_part_reaches_its_steps(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_learning_rate_of_a_part_is_used_in_steps(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     rows = mixed_rows(images=True)
     moved = {}
     for rate in (0.0, 0.5):
@@ -158,7 +160,7 @@ def test_the_rate_of_a_part_reaches_its_steps(checkpoint: Checkpoint, tmp_path: 
     assert moved[0.0] == moved[0.5] - projector
 
 
-def test_learning_rates_under_a_lora_reach_its_parts(
+def test_learning_rates_apply_to_the_parts_of_a_lora_adapter(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = config(tmp_path, learning_rate=1e-3, learning_rates={"projector": 0.5})
@@ -194,7 +196,7 @@ def test_wrong_learning_rates_are_refused(
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_vl"])
-def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
+def test_checkpointing_skips_a_frozen_tower_and_does_not_change_steps(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
     results = []
@@ -216,7 +218,7 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
         needs_grad: list[bool] = []
         for tower in towers:
             tower.register_forward_hook(
-                lambda module, args, output, seen=needs_grad: seen.append(output[0].requires_grad)
+                lambda module, args, output, flags=needs_grad: flags.append(output[0].requires_grad)
             )
         trainer.train()
         assert len(needs_grad) == 1  # one batch has images: one pass for policy and reference
@@ -227,7 +229,9 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
             if hasattr(module, "gradient_checkpointing") and re.search(r"\.(layers|blocks)\.", name)
         }
         decoder = [value for name, value in layers.items() if "language_model.layers" in name]
-        assert decoder == [on] * (len(decoder) - 1) + [False]  # the last one would gain nothing
+        assert decoder == [on] * (len(decoder) - 1) + [
+            False
+        ]  # checkpointing the last layer saves nothing
         assert not any(value for name, value in layers.items() if "language_model" not in name)
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
         results.append((losses, state_of(trainer)))
@@ -239,7 +243,7 @@ def test_checkpointing_never_reaches_a_frozen_tower_and_changes_no_step(
 # ---- models, references, adapters ----
 
 
-def test_a_loaded_model_trains_as_one_given_by_folder(
+def test_a_loaded_model_trains_like_one_from_a_directory(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     folder = checkpoint("llava")
@@ -251,11 +255,11 @@ def test_a_loaded_model_trains_as_one_given_by_folder(
     )
     for trainer in (by_folder, by_object):
         trainer.train()
-    one, other = state_of(by_folder), state_of(by_object)
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    expected, actual = state_of(by_folder), state_of(by_object)
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
 
 
-def test_frozen_parts_stay_as_they_are(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_frozen_parts_do_not_change(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), config(tmp_path))
     before = state_of(trainer)
     trainer.train()
@@ -265,7 +269,9 @@ def test_frozen_parts_stay_as_they_are(checkpoint: Checkpoint, tmp_path: Path) -
     assert all(name.startswith(("model.language_model", "lm_head")) for name in changed)
 
 
-def test_the_reference_follows_what_trains(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_kind_of_reference_depends_on_the_trained_weights(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     folder = checkpoint("llama")
     full = make_trainer(folder, ROWS, config(tmp_path))
     lora = make_trainer(folder, ROWS, config(tmp_path), peft_config=LoraSettings(r=2))
@@ -280,9 +286,7 @@ def test_the_reference_follows_what_trains(checkpoint: Checkpoint, tmp_path: Pat
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
-def test_a_reference_model_of_ones_own_is_used(
-    checkpoint: Checkpoint, tmp_path: Path, as_folder: bool
-) -> None:
+def test_ref_model_is_used(checkpoint: Checkpoint, tmp_path: Path, as_folder: bool) -> None:
     other = load_tiny(checkpoint("llama"))
     with torch.no_grad():
         for parameter in other.model.parameters():
@@ -295,7 +299,7 @@ def test_a_reference_model_of_ones_own_is_used(
     args = config(tmp_path, max_steps=1)
     trainer = make_trainer(checkpoint("llama"), rows, args, ref_model=reference)
     plain = make_trainer(checkpoint("llama"), rows, args)
-    batch = plain.data_collator([plain.parts.adapter.encode(one) for one in rows])["batch"]
+    batch = plain.data_collator([plain.parts.adapter.encode(row) for row in rows])["batch"]
     moved = trainer.preference_step(trainer.model.eval(), batch)
     still = plain.preference_step(plain.model.eval(), batch)
     assert still.loss.chosen_rewards is not None
@@ -304,23 +308,21 @@ def test_a_reference_model_of_ones_own_is_used(
     assert moved.loss.chosen_rewards.abs().min() > 1e-4
 
 
-def test_a_reference_that_is_the_policy_itself_is_refused(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_the_policy_as_ref_model_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     model = load_tiny(checkpoint("llama")).model
-    with pytest.raises(ModelError, match="the very model that trains"):
+    with pytest.raises(ModelError, match="the same object as the model that trains"):
         make_trainer(model, ROWS, config(tmp_path), ref_model=model)
 
 
-def test_a_reference_model_beside_another_kind_is_refused(
+def test_a_ref_model_with_another_kind_of_reference_is_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = config(tmp_path, reference="lora_off")
-    with pytest.raises(RecipeError, match="a ref_model is given and reference is 'lora_off'"):
+    with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):
         make_trainer(checkpoint("llama"), ROWS, args, ref_model=str(checkpoint("llama")))
 
 
-def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
+def test_peft_configurations_are_accepted_and_prompt_learning_is_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     from peft import LoraConfig, PromptTuningConfig
@@ -343,7 +345,7 @@ def test_peft_configurations_are_taken_and_prompt_learning_is_refused(
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-def test_mixed_precision_trains_float32_weights_from_a_start_equal_to_the_reference(
+def test_mixed_precision_trains_float32_weights_that_start_equal_to_the_reference(
     checkpoint: Checkpoint, tmp_path: Path, lora: bool
 ) -> None:
     args = config(
@@ -375,11 +377,11 @@ def test_mixed_precision_trains_float32_weights_from_a_start_equal_to_the_refere
     assert moved == trainable
 
 
-# ---- refused before anything trains ----
+# ---- errors before training ----
 
 
 class Untouched(nn.Module):
-    """Stands for a model: whatever is refused before it is looked at needs no other."""
+    """A placeholder for a model, for inputs that are refused before the model is used."""
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,10 @@ class Untouched(nn.Module):
         ({"loss_kwargs": {"quality_weigth": "none"}}, r"did you mean 'quality_weight'"),
         ({"loss_kwargs": {"quality_weight": "sometimes"}}, r"loss.quality_weight.*sometimes"),
         ({"loss_by_source": {"math": {"etta": 1.0}}}, r"data source 'math', loss.etta.*'eta'"),
-        ({"loss_by_source": {"math": {"quality_weight": "none"}}}, r"'math'.*one for all sources"),
+        (
+            {"loss_by_source": {"math": {"quality_weight": "none"}}},
+            r"'math'.*cannot differ between sources",
+        ),
         ({"length_norm": ["margin", "all"]}, r"loss.length_norm"),
         ({"tau_good": "mean"}, r"loss.tau_good.*'mean'"),
     ],
@@ -407,7 +412,7 @@ def test_a_wrong_loss_is_refused_before_the_model_is_loaded(
         make_trainer(Untouched(), ROWS, config(tmp_path, **settings))
 
 
-def test_all_wrong_parameters_are_told_at_once(tmp_path: Path) -> None:
+def test_all_wrong_parameters_are_reported_together(tmp_path: Path) -> None:
     args = config(
         tmp_path, loss_type="dpo", eta=1.0, gamma=2.0, loss_by_source={"a": {"tau_ref": 1.0}}
     )
@@ -419,7 +424,7 @@ def test_all_wrong_parameters_are_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "vit"])
-def test_a_model_that_no_family_serves_is_refused(tmp_path: Path, model_type: str) -> None:
+def test_a_model_without_a_family_is_refused(tmp_path: Path, model_type: str) -> None:
     from transformers import AutoConfig, AutoModel
 
     settings = {
@@ -428,12 +433,12 @@ def test_a_model_that_no_family_serves_is_refused(tmp_path: Path, model_type: st
     }  # fmt: skip
     model = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
     model.save_pretrained(tmp_path / "model")
-    for given in (tmp_path / "model", model):
+    for model_argument in (tmp_path / "model", model):
         with pytest.raises(ModelError, match=rf"no model family serves.*'{model_type}'"):
-            make_trainer(given, ROWS, config(tmp_path))
+            make_trainer(model_argument, ROWS, config(tmp_path))
 
 
-def test_missing_scores_are_refused_row_by_row_with_their_fields(
+def test_missing_scores_are_reported_with_row_and_field(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     rows = [
@@ -462,15 +467,15 @@ def test_uni_dpo_without_its_scored_parts_needs_no_scores(
     assert trainer.state.log_history[0]["nll_gate"] == 0.0
 
 
-def test_rows_without_pairs_are_refused_by_losses_on_pairs(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_losses_on_pairs_refuse_rows_without_pairs(checkpoint: Checkpoint, tmp_path: Path) -> None:
     rows = [row("a", "x", ("y",), (None,), pairs=()), row("b", "w", ("y", "z"))]
-    with pytest.raises(DataError, match=r"row a: the row holds no pair.*'dpo' learns from pairs"):
+    with pytest.raises(DataError, match=r"row a: the row has no pair.*'dpo' needs pairs"):
         make_trainer(checkpoint("llama"), rows, config(tmp_path, loss_type="dpo"))
 
 
-def test_wrong_rows_are_found_before_the_first_step(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_invalid_rows_are_reported_before_the_first_step(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     rows = [
         row("a", "long " * 30, ("y", "z")),
         row("b", "x", ("y", "z")),
@@ -484,9 +489,9 @@ def test_wrong_rows_are_found_before_the_first_step(checkpoint: Checkpoint, tmp_
     ]
 
 
-def test_training_on_no_row_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_training_without_rows_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llama"), [], config(tmp_path, loss_type="dpo"))
-    with pytest.raises(DataError, match="there is no row to train on"):
+    with pytest.raises(DataError, match="the training set is empty"):
         trainer.train()
 
 
@@ -496,7 +501,7 @@ def test_fsdp_that_accelerate_would_ignore_is_refused(tmp_path: Path) -> None:
     from accelerate.utils import DistributedType
 
     args: Any = SimpleNamespace(fsdp=["full_shard"])
-    for found in (DistributedType.NO, DistributedType.MULTI_CPU):
-        with pytest.raises(UniDPOError, match=f"accelerate runs {found.value}"):
-            _check_fsdp(args, SimpleNamespace(distributed_type=found))
+    for kind in (DistributedType.NO, DistributedType.MULTI_CPU):
+        with pytest.raises(UniDPOError, match=f"accelerate uses {kind.value}"):
+            _check_fsdp(args, SimpleNamespace(distributed_type=kind))
     _check_fsdp(args, SimpleNamespace(distributed_type=DistributedType.FSDP))

@@ -1,4 +1,4 @@
-"""What the trainer computes: the step called by hand, exact means, losses that fall."""
+"""Steps of the trainer: comparison with `preference_step`, exact means, decreasing losses."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def logged(trainer: UniDPOTrainer, name: str = "loss") -> list[float]:
     ("model_type", "loss"),
     [("llava", "uni_dpo"), ("qwen3", "dpo"), ("llava_onevision", "simpo"), ("qwen2_vl", "uni_dpo")],
 )
-def test_logged_losses_are_those_of_the_step_called_by_hand(
+def test_logged_losses_equal_those_of_preference_step(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, loss: str
 ) -> None:
     rows = mixed_rows(images=model_type != "qwen3")
@@ -115,9 +115,9 @@ def after_three_steps(
     return state_of(trainer), logged(trainer)
 
 
-def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((value - other[name]).abs().max()) for name, value in one.items())
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max(float((value - second[name]).abs().max()) for name, value in first.items())
 
 
 @pytest.mark.parametrize("loss", ["uni_dpo", "sft"])
@@ -126,7 +126,7 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
     [(EQUAL, [(4, 1), (2, 2), (1, 4)]), (UNEQUAL, [(8, 1), (4, 2), (1, 4)])],
     ids=["equal", "unequal"],
 )
-def test_accumulation_changes_neither_parameters_nor_logged_losses(
+def test_accumulation_does_not_change_parameters_or_logged_losses(
     checkpoint: Checkpoint,
     tmp_path: Path,
     rows: list[PreferenceRow],
@@ -134,7 +134,7 @@ def test_accumulation_changes_neither_parameters_nor_logged_losses(
     loss: str,
 ) -> None:
     if loss == "sft":
-        shapes = [(len(rows) + 1, 1), (1, len(rows))]  # units are the chosen answers
+        shapes = [(len(rows) + 1, 1), (1, len(rows))]  # units are the chosen responses
     results = [
         after_three_steps(checkpoint("llava"), tmp_path / str(shape), rows, *shape, loss_type=loss)
         for shape in shapes
@@ -148,18 +148,18 @@ def test_accumulation_changes_neither_parameters_nor_logged_losses(
 
 
 @pytest.mark.parametrize("model_type", ["llava_onevision", *QWEN_TYPES])
-def test_accumulation_changes_no_family(
+def test_accumulation_does_not_change_any_family(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     folder = checkpoint(model_type)
-    one = after_three_steps(folder, tmp_path / "one", UNEQUAL, 8, 1)
-    four = after_three_steps(folder, tmp_path / "four", UNEQUAL, 1, 4)
-    assert largest_difference(one[0], four[0]) < 1e-6
-    assert four[1] == pytest.approx(one[1], rel=1e-5)
+    single = after_three_steps(folder, tmp_path / "single", UNEQUAL, 8, 1)
+    accumulated = after_three_steps(folder, tmp_path / "accumulated", UNEQUAL, 1, 4)
+    assert largest_difference(single[0], accumulated[0]) < 1e-6
+    assert accumulated[1] == pytest.approx(single[1], rel=1e-5)
 
 
 class MeanOfMeans(UniDPOTrainer):
-    """The usual mistake: each micro-batch is averaged by itself."""
+    """A trainer with the usual mistake: it averages each micro-batch separately."""
 
     loss_is_scaled_for_ga = False
 
@@ -168,7 +168,7 @@ class MeanOfMeans(UniDPOTrainer):
         return output.loss_sum / output.weight.sum() / self.args.gradient_accumulation_steps
 
 
-def test_the_comparison_sees_a_mean_of_means(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_comparison_detects_a_mean_of_means(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = checkpoint("llava")
     right, _ = after_three_steps(folder, tmp_path / "a", UNEQUAL, 8, 1)
     wrong, _ = after_three_steps(folder, tmp_path / "b", UNEQUAL, 1, 4, cls=MeanOfMeans)
@@ -183,7 +183,7 @@ def test_a_pair_of_weight_zero_changes_nothing(checkpoint: Checkpoint, tmp_path:
 
 
 @pytest.mark.parametrize("loss", ["uni_dpo", "sft"])
-def test_a_step_of_nothing_but_weight_zero_leaves_the_model_as_it_is(
+def test_a_step_with_only_zero_weights_does_not_change_the_model(
     checkpoint: Checkpoint, tmp_path: Path, loss: str
 ) -> None:
     ignored = row("e", "x", ("yes", "no"), (4.0, 1.0), pairs=[Pair(0, 1, 0.0)])
@@ -205,12 +205,12 @@ def test_a_pair_of_weight_two_counts_as_two_pairs(checkpoint: Checkpoint, tmp_pa
     assert largest_difference(weighted, doubled) < 1e-6
 
 
-# ---- losses that fall ----
+# ---- decreasing losses ----
 
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("model_type", ["llama", "llava"])
-def test_a_tiny_batch_is_learned_by_heart(
+def test_a_tiny_batch_is_memorized(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
     from unidpo_mm.modeling.parts import LoraSettings
@@ -235,11 +235,11 @@ def test_a_tiny_batch_is_learned_by_heart(
 
 
 @pytest.mark.parametrize("kind", ["single responses", "pairs"])
-def test_sft_learns_the_good_answers(checkpoint: Checkpoint, tmp_path: Path, kind: str) -> None:
+def test_sft_learns_the_chosen_responses(checkpoint: Checkpoint, tmp_path: Path, kind: str) -> None:
     rows = EQUAL
     if kind == "single responses":
-        rows = [one.for_responses() for one in EQUAL]
-        assert all(not one.pairs and len(one.responses) == 1 for one in rows)
+        rows = [row.for_responses() for row in EQUAL]
+        assert all(not row.pairs and len(row.responses) == 1 for row in rows)
     args = config(
         tmp_path,
         loss_type="sft",
@@ -256,14 +256,14 @@ def test_sft_learns_the_good_answers(checkpoint: Checkpoint, tmp_path: Path, kin
     assert losses[0] > math.log(2)
 
 
-def test_sft_on_pairs_starts_at_the_mean_loss_of_the_chosen_answers(
+def test_sft_on_pairs_starts_at_the_mean_loss_of_the_chosen_responses(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = config(tmp_path, loss_type="sft", per_device_train_batch_size=9, max_steps=1)
     trainer = make_trainer(checkpoint("llava"), EQUAL, args)
     trainer.train()
     pairs = make_trainer(checkpoint("llava"), EQUAL, config(tmp_path, loss_type="dpo"))
-    batch = pairs.data_collator([pairs.parts.adapter.encode(one) for one in EQUAL])["batch"]
+    batch = pairs.data_collator([pairs.parts.adapter.encode(row) for row in EQUAL])["batch"]
     with torch.no_grad():
         chosen = pairs.preference_step(pairs.model, batch).pairs.policy_chosen.mean
     assert logged(trainer)[0] == pytest.approx(-float(chosen.mean()), rel=1e-6)
@@ -277,7 +277,7 @@ def test_a_nan_loss_ends_the_run(checkpoint: Checkpoint, tmp_path: Path) -> None
         trainer.train()
 
 
-def test_the_log_tells_pace_and_time_left(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_log_contains_pace_and_time_left(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint("llama"), [EQUAL[0]], config(tmp_path, max_steps=2))
     trainer.train()
     assert all(pace > 0 for pace in logged(trainer, "pairs_per_second"))

@@ -58,7 +58,7 @@ def test_defaults_of_transformers_are_accepted():
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
-def test_python_refuses_what_would_have_no_effect(name: str, value):
+def test_python_refuses_arguments_without_effect(name: str, value):
     with pytest.raises(RecipeError, match=f"^{name}: not supported: "):
         UniDPOConfig(output_dir="out", use_cpu=True, **{name: value})
 
@@ -99,7 +99,7 @@ def test_python_refuses_sharding_on_a_cpu_that_only_the_environment_requests(mon
         UniDPOConfig(output_dir="out", use_cpu=True)
 
 
-def test_an_environment_of_torchrun_is_fine():
+def test_the_environment_of_torchrun_is_accepted():
     env = {
         "WORLD_SIZE": "4",
         "RANK": "3",
@@ -113,7 +113,7 @@ def test_an_environment_of_torchrun_is_fine():
     assert launch_problems({"MASTER_ADDR": "node0", "MASTER_PORT": "29500"}) == []
 
 
-def test_a_directory_that_can_be_written_to_is_left_as_it_was(tmp_path: Path):
+def test_checking_a_writable_directory_does_not_change_it(tmp_path: Path):
     assert folder_problem(tmp_path / "a" / "b") == ""
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
@@ -122,7 +122,7 @@ def test_a_directory_that_can_be_written_to_is_left_as_it_was(tmp_path: Path):
     assert "does not exist" in folder_problem(tmp_path / "absent", create=False)
 
 
-def test_slow_bfloat16_on_a_cpu_is_warned_of_with_its_factor(monkeypatch, caplog):
+def test_slow_bfloat16_on_a_cpu_causes_a_warning_with_its_factor(monkeypatch, caplog):
     monkeypatch.setattr(config_checks, "bfloat16_slowdown", lambda: 6.46)
     UniDPOConfig(output_dir="out", use_cpu=True, bf16=True)
     (message,) = caplog.messages

@@ -1,6 +1,6 @@
-"""Ranges of training arguments, and what holds between several of them.
+"""Check the ranges of training arguments, alone and in combination.
 
-transformers checks few of them: a batch size of -1 or an infinite learning rate would train.
+transformers checks few of them: it accepts a batch size of -1 and an infinite learning rate.
 """
 
 import math
@@ -13,14 +13,14 @@ from ..plugins import suggestion
 from ..recipe.problems import describe
 
 __all__ = [
-    "LARGEST_RATE",
-    "LEAST_GIGABYTES",
+    "MAX_RATE",
+    "MIN_GIGABYTES",
     "loss_range_problems",
     "range_problems",
     "warmup_problem",
 ]
 
-LARGEST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 """numpy accepts no larger seed."""
 
 BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl", "tccl", "ccl", "ucc")
@@ -44,8 +44,8 @@ LOADER_DEFAULTS = {
     "even_batches": (False, True, None),
     "use_seedable_sampler": (True, None),
 }
-"""Options of `accelerator_config` that only accelerate's own data loading reads -> the values that
-are accepted."""
+"""Options of `accelerator_config` that only accelerate's data loading reads -> the accepted values.
+"""
 
 LOADER_OPTIONS = (
     *LOADER_DEFAULTS,
@@ -55,24 +55,24 @@ LOADER_OPTIONS = (
     "data_seed",
 )
 
-LARGEST_RATE = 100
-"""Largest learning rate: an optimizer such as Adam changes every weight by about as much."""
+MAX_RATE = 100
+"""Largest learning rate: optimizers such as Adam change every weight by about this amount."""
 
-MOST_EPOCHS = 100_000
-MOST_STEPS = 1_000_000_000
-MOST_IN_A_STEP = 1_000_000
-"""Largest batch size and number of accumulated micro-batches."""
+MAX_EPOCHS = 100_000
+MAX_STEPS = 1_000_000_000
+MAX_PER_STEP = 1_000_000
+"""Largest batch size and largest number of accumulated micro-batches."""
 
-LEAST_GIGABYTES = 1e-6
-"""Smallest amount of memory or disk that a setting can limit something to."""
+MIN_GIGABYTES = 1e-6
+"""Smallest limit of memory or disk space that a setting accepts."""
 
-LARGEST_LOSS_PARAMETER = 1e6
+MAX_LOSS_PARAMETER = 1e6
 
 DEBUG_OPTIONS = ("underflow_overflow",)
 """Options of `debug`; the others of transformers are for TPUs."""
 
 LAYERWISE = ("galore", "apollo")
-"""Optimizers that take `optim_target_modules`, by the start of their names."""
+"""Prefixes of the optimizers that use `optim_target_modules`."""
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -114,24 +114,24 @@ INTERVAL = _number(
     "Use a whole number of steps of at least 1, or a share of all steps between 0 and 1",
 )
 SEED: Rule = (
-    lambda value: _is_whole(value) and 0 <= value <= LARGEST_SEED,
-    f"Use a whole number from 0 to {LARGEST_SEED}",
+    lambda value: _is_whole(value) and 0 <= value <= MAX_SEED,
+    f"Use a whole number from 0 to {MAX_SEED}",
 )
 
 RANGES: dict[str, Rule] = {
-    "per_device_train_batch_size": _whole_between(1, MOST_IN_A_STEP),
-    "per_device_eval_batch_size": _whole_between(1, MOST_IN_A_STEP),
-    "gradient_accumulation_steps": _whole_between(1, MOST_IN_A_STEP),
+    "per_device_train_batch_size": _whole_between(1, MAX_PER_STEP),
+    "per_device_eval_batch_size": _whole_between(1, MAX_PER_STEP),
+    "gradient_accumulation_steps": _whole_between(1, MAX_PER_STEP),
     "num_train_epochs": _number(
-        lambda value: 0 < value <= MOST_EPOCHS,
-        f"Use a number larger than 0 and up to {MOST_EPOCHS}; max_steps limits a run to some steps",
+        lambda value: 0 < value <= MAX_EPOCHS,
+        f"Use a number larger than 0 and up to {MAX_EPOCHS}; max_steps limits a run to some steps",
     ),
     "max_steps": (
-        lambda value: _is_whole(value) and (value == -1 or 1 <= value <= MOST_STEPS),
-        f"Use a whole number from 1 to {MOST_STEPS}, or -1 to train for num_train_epochs",
+        lambda value: _is_whole(value) and (value == -1 or 1 <= value <= MAX_STEPS),
+        f"Use a whole number from 1 to {MAX_STEPS}, or -1 to train for num_train_epochs",
     ),
     "learning_rate": _between(
-        0, LARGEST_RATE, f"Use a number from 0 to {LARGEST_RATE}; 1e-7 to 1e-4 are common"
+        0, MAX_RATE, f"Use a number from 0 to {MAX_RATE}; 1e-7 to 1e-4 are common"
     ),
     "warmup_steps": _number(
         lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)),
@@ -164,36 +164,37 @@ RANGES: dict[str, Rule] = {
     "eval_generations": _at_least(0),
     "eval_max_new_tokens": _at_least(1),
     "feature_cache_gb": _zero_or_between(
-        LEAST_GIGABYTES, 1e9, f"Use gigabytes, {LEAST_GIGABYTES} or more, or 0 for no cache"
+        MIN_GIGABYTES, 1e9, f"Use gigabytes, {MIN_GIGABYTES} or more, or 0 for no cache"
     ),
     "worker_timeout": _zero_or_between(
         1, 1e9, "Use a number of seconds of at least 1, or 0 for no limit"
     ),
 }
-"""Argument -> what its value must satisfy, and the remedy. `None` is always accepted."""
+"""Argument -> the condition on its value, and the remedy. `None` is always accepted."""
 
 
 LOSS_RANGES: dict[str, Rule] = {
     "beta": _between(1e-6, 1e4, "Use a number from 1e-6 to 10000; 0.01 to 10 are common"),
 }
-"""Parameter of a loss -> what its value must satisfy beside the loss's own rules."""
+"""Parameter of a loss -> the condition on its value, in addition to those of the loss, and the
+remedy."""
 
 
 def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> list[Problem]:
-    """Return the parameters of a loss that are beyond what float32 can train with.
+    """Return a problem for each loss parameter that is too large or too small for float32.
 
     Args:
         values: Parameter -> value, of the type that the loss declares.
-        where: Stands before the name of the parameter in each problem.
+        where: Prefix of the parameter in each problem.
     """
     problems = []
-    limit = LARGEST_LOSS_PARAMETER
+    limit = MAX_LOSS_PARAMETER
     usual = _between(-limit, limit, f"Use a number from -{limit:.0f} to {limit:.0f}")
     for name, value in values.items():
-        if not _is_number(value) or name == "tau_good":  # which is in the unit of the scores
+        if not _is_number(value) or name == "tau_good":  # it has the unit of the scores
             continue
         holds, remedy = LOSS_RANGES.get(name, usual)
-        if value > 0 and not holds(value):  # 0 and less are the loss's own matter
+        if value > 0 and not holds(value):  # the loss itself checks numbers up to 0
             problems.append(Problem(f"{where}.{name}", f"found {describe(value)}", remedy))
     return problems
 
@@ -201,12 +202,12 @@ def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> li
 def range_problems(
     values: Mapping[str, Any], defaults: Mapping[str, Any], *, prefix: str = ""
 ) -> list[Problem]:
-    """Return what is wrong with the values of training arguments, alone and together.
+    """Return the problems with the values of training arguments, alone and in combination.
 
     Args:
         values: Argument -> value.
         defaults: The values of all other arguments.
-        prefix: Stands before the name of the argument in each problem, for example ``train.``.
+        prefix: Prefix of the argument in each problem, for example ``train.``.
     """
     problems = []
     wrong = set()
@@ -244,13 +245,13 @@ def _rates(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     stated = values.get("learning_rates")
     for part, rate in (stated if isinstance(stated, Mapping) else {}).items():
         rates[f"learning_rates.{part}"] = rate
-        if _is_number(rate) and not 0 <= rate <= LARGEST_RATE:
+        if _is_number(rate) and not 0 <= rate <= MAX_RATE:
             text = f"found {describe(rate)}"
-            yield f"learning_rates.{part}", text, f"Use a number from 0 to {LARGEST_RATE}"
+            yield f"learning_rates.{part}", text, f"Use a number from 0 to {MAX_RATE}"
     decay: Any = values.get("weight_decay")
     for name, rate in rates.items():
-        if _is_number(rate) and _is_number(decay) and rate <= LARGEST_RATE and rate * decay >= 1:
-            text = f"with {name} {rate:g} every step would turn the sign of the weights"
+        if _is_number(rate) and _is_number(decay) and rate <= MAX_RATE and rate * decay >= 1:
+            text = f"with {name} {rate:g} every step would flip the sign of the weights"
             yield "weight_decay", text, f"Use a number below {1 / rate:g}, such as 0.01"
             break
     warmup: Any = values.get("warmup_steps")
@@ -260,12 +261,12 @@ def _rates(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def warmup_problem(warmup: float, steps: int) -> tuple[str, str]:
-    """Return problem and remedy of a warmup that is longer than the run."""
+    """Return the problem and the remedy for a warmup that is longer than the run."""
     text = (
         f"the learning rate would still rise when the run ends: {counted(warmup, 'step')} of "
         f"warmup in a run of {counted(steps, 'step')}"
     )
-    remedy = f"Use a number of steps up to {steps}, a share of all steps such as 0.1, or more steps"
+    remedy = f"Use up to {steps} steps or a share of all steps such as 0.1, or train for more steps"
     return text, remedy
 
 
@@ -275,10 +276,10 @@ def _loading(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             if values.get(name):
                 remedy = "Set dataloader_num_workers to 1 or more, or remove it"
                 yield name, "there are no worker processes", remedy
-    least, most = values.get("image_min_pixels"), values.get("image_max_pixels")
-    if least is not None and most is not None and least > most:
+    minimum, maximum = values.get("image_min_pixels"), values.get("image_max_pixels")
+    if minimum is not None and maximum is not None and minimum > maximum:
         remedy = "Use a minimum that is not larger than the maximum"
-        yield "image_min_pixels", f"{least} is larger than image_max_pixels, {most}", remedy
+        yield "image_min_pixels", f"{minimum} is larger than image_max_pixels, {maximum}", remedy
     config = values.get("accelerator_config")
     if isinstance(config, Mapping):
         for name, value in config.items():
@@ -299,7 +300,7 @@ def _evaluation(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[s
     evaluates = _word(values.get("eval_strategy", "no")) != "no"
     if values.get("do_eval") and not evaluates:
         yield "do_eval", "nothing is evaluated while eval_strategy is no", "Set eval_strategy"
-    # A strategy that is stated switches evaluation off on purpose, as an override may.
+    # Setting the strategy explicitly turns evaluation off on purpose, as an override may.
     if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in stated:
         text = "nothing is evaluated while eval_strategy is no"
         yield "eval_steps", text, "Set eval_strategy to steps, or remove it"
@@ -311,13 +312,13 @@ def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if needs and _word(values.get("eval_strategy", "no")) == "no":
         name = "load_best_model_at_end" if values.get("load_best_model_at_end") else "save_strategy"
         remedy = "Set eval_strategy (and the same save_strategy), or remove it"
-        yield name, "the best model is found by evaluating, and eval_strategy is no", remedy
+        yield name, "the best model is chosen by evaluation, and eval_strategy is no", remedy
     elif values.get("load_best_model_at_end"):
         yield from _matching_steps(values)
 
 
 def _matching_steps(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Return why a best model could be one that was never saved."""
+    """Yield a problem if the best model might never have been saved."""
     where = "load_best_model_at_end"
     saves, evaluates = (_word(values.get(f"{name}_strategy", "steps")) for name in ("save", "eval"))
     if saves == "best":
@@ -349,7 +350,7 @@ def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             text = "it has no effect without activation_checkpointing"
             yield name, text, "Set activation_checkpointing to true, or remove it"
         if options.get("use_reentrant"):
-            text = "checkpoints are never reentrant, which changes no number"
+            text = "not supported: checkpoints are never reentrant, which does not affect results"
             yield f"{name}.use_reentrant", text, "Remove it, or set it to false"
         for option in options:
             if option not in CHECKPOINTING_OPTIONS:
@@ -390,5 +391,5 @@ def _described(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """Return the text of an enumeration's member; other values as text."""
+    """Return the value of an enumeration's member, or another value, as text."""
     return str(getattr(value, "value", value))

@@ -1,4 +1,4 @@
-"""Write docs/training_arguments.md: what becomes of every argument of `TrainingArguments`.
+"""Write docs/training_arguments.md, the page about the arguments of `TrainingArguments`.
 
 python -m unidpo_mm.training.arguments_page > docs/training_arguments.md
 """
@@ -58,4 +58,4 @@ def _written(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(training_arguments_page(), end="")  # noqa: T201 - it is what the command is for
+    print(training_arguments_page(), end="")  # noqa: T201 - the output of this command

@@ -43,7 +43,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 IDENTITY_FILE = "identity.json"
-"""What the run of a checkpoint was, see `identity.py`."""
+"""The file that describes the run of a checkpoint, see `identity.py`."""
 
 FORMAT_VERSION = 1
 STAGING = ".saving"
@@ -51,22 +51,22 @@ TRASH = ".deleting"
 ASIDE = "set-aside"
 NAME = re.compile(r"checkpoint-(\d+)")
 LOADABLE = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
-"""Endings of files that loading a checkpoint would look for."""
+"""Suffixes of files that loading a checkpoint would read."""
 
 BLOCK = 1 << 22
 
 
 class CheckpointDamaged(Exception):
-    """A checkpoint is incomplete or differs from its manifest; the message says how."""
+    """An incomplete checkpoint, or one that differs from its manifest; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a complete checkpoint consists of.
+    """The contents of a complete checkpoint.
 
     Attributes:
-        step: Optimizer steps done.
-        max_steps: Optimizer steps that the run was to do.
+        step: Number of completed optimizer steps.
+        max_steps: Number of optimizer steps of the run.
         resumable: Whether training can continue from it; False if it holds the model only.
         processes: Number of processes that wrote it.
         files: Relative path -> size in bytes and checksum (XXH3, 128 bits).
@@ -80,12 +80,12 @@ class Manifest:
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
-    """Return where the checkpoint of a step is."""
+    """Return the path of the checkpoint of a step."""
     return output_dir / f"checkpoint-{step}"
 
 
 def checkpoint_paths(output_dir: Path) -> list[Path]:
-    """Return everything that is named like a checkpoint, newest first."""
+    """Return all paths with the name of a checkpoint, newest first."""
     if not output_dir.is_dir():
         return []
     named = [path for path in output_dir.iterdir() if NAME.fullmatch(path.name)]
@@ -204,8 +204,8 @@ def publish(staged: Path, target: Path) -> None:
 def publish_files(staged: Path, output_dir: Path) -> None:
     """Move a staged final model into the output directory, its manifest last.
 
-    Files of an earlier final model that the new one does not have are removed. Until the manifest
-    is there, the output directory does not count as finished.
+    Files of an earlier final model that the new one does not have are removed. The run counts as
+    finished only if the manifest exists.
     """
     sync_tree(staged)
     with contextlib.suppress(CheckpointDamaged):
@@ -225,7 +225,7 @@ def rotate(output_dir: Path, limit: int | None, protected: Iterable[Path | None]
 
     Args:
         output_dir: The directory of the checkpoints.
-        limit: Maximum number to keep, `save_total_limit`; None or 0 keeps all.
+        limit: Maximum number to keep, `save_total_limit`; `None` or 0 keeps all.
         protected: Checkpoints that stay in any case, such as the best one.
     """
     paths = checkpoint_paths(output_dir)
@@ -238,10 +238,10 @@ def rotate(output_dir: Path, limit: int | None, protected: Iterable[Path | None]
 
 
 def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
-    """Move checkpoints that this run must not resume from into a directory of their own.
+    """Move checkpoints that this run must not resume from into a new directory.
 
     Returns:
-        The directory, or None if there was nothing to move.
+        The directory, or `None` if there was nothing to move.
     """
     paths = list(paths)
     if not paths:
@@ -258,12 +258,12 @@ def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
 
 
 def clean_up(output_dir: Path) -> None:
-    """Finish or remove what a killed process left; call it while holding the lock of the run."""
+    """Complete or remove what a killed process left behind; the caller holds the run's lock."""
     for staged in checkpoint_paths(staging_directory(output_dir)):
         target = output_dir / staged.name
         with contextlib.suppress(CheckpointDamaged):
             if not target.exists():
-                verify(staged)  # killed between the manifest and the rename
+                verify(staged)  # the process was killed between manifest and rename
                 publish(staged, target)
     for name in (STAGING, TRASH):
         shutil.rmtree(output_dir / name, ignore_errors=True)
@@ -272,7 +272,7 @@ def clean_up(output_dir: Path) -> None:
 
 
 def _discard(paths: Iterable[Path]) -> None:
-    """Delete checkpoints: rename first, so that none is ever seen half deleted."""
+    """Delete checkpoints; rename them first, so that none is ever visible half deleted."""
     for path in paths:
         trash = path.parent / TRASH
         trash.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""`UniDPOConfig`: transformers' `TrainingArguments` plus what preference tuning needs.
+"""`UniDPOConfig`: transformers' `TrainingArguments` and the settings of preference tuning.
 
-The names are those of TRL's `DPOConfig` where they mean the same. Batch sizes count pairs.
+Fields that TRL's `DPOConfig` also has have the same names. Batch sizes count pairs.
 """
 
 import copy
@@ -30,21 +30,21 @@ LOSS_FIELDS = (
     "label_smoothing",
     "simpo_gamma",
 )
-"""Fields that are parameters of the loss; None takes the default of the loss chosen."""
+"""Fields that are parameters of the loss; `None` is the default of the chosen loss."""
 
 
 @dataclass
 class UniDPOConfig(TrainingArguments):
-    """Settings of `UniDPOTrainer`: every `TrainingArguments` field, and those below.
+    """Settings of `UniDPOTrainer`: all fields of `TrainingArguments`, and those below.
 
-    A loss parameter left at None takes the chosen loss's own default; one that the loss does not
-    have is an error.
+    A loss parameter that is `None` has the default of the chosen loss; setting a parameter that the
+    loss does not have is an error.
     """
 
     loss_type: str | list[str] = "uni_dpo"
-    """Name of the loss, see `unidpo-mm list losses`; TRL's names and lists are understood."""
+    """Name of the loss, see `unidpo-mm list losses`; TRL's names and lists are accepted."""
     loss_weights: list[float] | None = None
-    """Weights where `loss_type` is a list, as in TRL."""
+    """Weights of the losses if `loss_type` is a list, as in TRL."""
     beta: float | None = None
     """Reward scale."""
     eta: float | None = None
@@ -52,112 +52,114 @@ class UniDPOConfig(TrainingArguments):
     gamma: float | None = None
     """Exponent of the performance weight."""
     tau_ref: float | None = None
-    """Threshold of the performance weight, reward units."""
+    """Threshold of the performance weight, in units of rewards."""
     nll_lambda: float | None = None
     """Weight of the calibrated NLL."""
     tau_good: float | str | None = None
-    """Least score of a good answer, or ``median``."""
+    """Minimum score of a good response, or ``median``."""
     sft_weight: float | None = None
-    """Weight of the NLL on every chosen answer."""
+    """Weight of the NLL of every chosen response."""
     detach_weights: bool | None = None
-    """Whether w_perf is a constant for the gradient."""
+    """Whether gradients do not flow through w_perf."""
     length_norm: bool | None = None
-    """Whether log-probabilities are means over tokens; for single uses give a list in
-    `loss_kwargs`, as in ``{"length_norm": ["margin", "nll"]}``."""
+    """Whether log-probs are means over tokens; to choose where, set a list in `loss_kwargs`, such
+    as ``{"length_norm": ["margin", "nll"]}``."""
     label_smoothing: float | None = None
     """Assumed share of flipped preferences, for losses that have it."""
     simpo_gamma: float | None = None
-    """Target margin of SimPO, reward units."""
+    """Target margin of SimPO, in units of rewards."""
     loss_kwargs: dict[str, Any] | None = None
-    """Parameters of a loss that have no field of their own here."""
+    """Further parameters of the loss, which are not fields here."""
     loss_by_source: dict[str, dict[str, Any]] | None = None
-    """Source -> parameters that differ there."""
+    """Data source -> parameters of the loss that differ there."""
 
     reference: Literal["auto", "frozen_copy", "lora_off", "cached", "none"] = "auto"
-    """``auto`` is the model before training: with its LoRA adapter off while the adapter is zero,
-    with a frozen copy of a LoRA adapter that is not, else a frozen copy of the model; ``cached``
-    keeps its log-probs on disk."""
+    """``auto`` is the model before training: with a LoRA adapter that is initially zero, the model
+    with the adapter turned off; with another LoRA adapter, a frozen copy of the adapter; else a
+    frozen copy of the model. ``cached`` keeps its log-probs on disk."""
     reference_build: Literal["before", "first_epoch"] = "before"
     """When a cached reference is computed: in a pass before training, or with the batches of the
-    first epoch, which holds a frozen copy where more than a LoRA trains."""
+    first epoch, which needs a frozen copy unless only a LoRA adapter is trained."""
     freeze: list[str] | None = None
-    """Parts of the model that do not train; None for the family's default."""
+    """Parts of the model that are not trained; `None` for the default of the family."""
     memory: str | None = None
-    """``auto``, or gigabytes for the activations of a micro-batch: just as many layers as needed
-    are checkpointed. None leaves it to `activation_checkpointing`: all of them, or none."""
+    """Activation memory of a micro-batch in gigabytes, or ``auto``: as few layers as possible are
+    checkpointed. With `None`, `activation_checkpointing` applies to all layers or to none."""
     learning_rates: dict[str, float] | None = None
-    """Part -> learning rate; the others take `learning_rate`."""
+    """Part of the model -> its learning rate; the others have `learning_rate`."""
     disable_dropout: bool = True
-    """Whether every dropout of the policy is set to 0, as in TRL."""
+    """Whether all dropout of the policy is turned off, as in TRL."""
     max_length: int | None = None
-    """Most tokens of prompt and answer, image tokens included; None for no limit."""
+    """Maximum number of tokens in prompt and response, with image tokens; `None` for no limit."""
     length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
         "truncate_response"
     )
-    """What happens to longer rows; see `data.length_policy` in docs/recipe.md."""
+    """Handling of rows that exceed `max_length`; see `data.length_policy` in docs/recipe.md."""
     max_skipped_fraction: float = 0.0
-    """Share of rows that may be left out, and counted, since an image is missing or broken."""
+    """Maximum share of rows that are skipped and counted because an image is missing or broken."""
     images: str | None = None
-    """Directory that relative image paths in the data sets start from; None for the current one.
-    If it is set, absolute paths have to lie in it, too."""
+    """Directory of relative image paths in the data sets; `None` for the current directory. If it
+    is set, absolute paths must be inside it as well."""
     score_scale: list[float] | None = None
-    """The unit of all scores, [lowest, highest]; scores of a declared scale are mapped to it."""
+    """Common scale of all scores, [lowest, highest], to which declared scales are mapped."""
     scores: dict[str, Any] | None = None
-    """What the scores of the data sets mean and what is done with them: the fields of
+    """Meaning and handling of the scores in the data sets: the fields of
     `unidpo_mm.data.scores.ScoreOptions`, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
     prompt_style: Literal["auto", "chat", "raw"] = "auto"
     """How plain string prompts are rendered; see `unidpo_mm.adapter.AdapterOptions`."""
     chat_template_kwargs: dict[str, Any] | None = None
-    """Variables for the chat template, such as ``{"enable_thinking": False}``; a row's own column
-    of this name overrides them."""
+    """Variables for the chat template, such as ``{"enable_thinking": False}``; a column of this
+    name overrides them for its row."""
     reasoning: Literal["keep", "strip"] | None = None
-    """What happens to responses that the chat template would change, see `data.sources.reasoning`
-    of a recipe; for data sets in memory whose rows do not say it themselves."""
+    """Handling of reasoning in responses that the chat template would change, for data sets in
+    memory whose rows do not set it; see `data.sources.reasoning` in docs/recipe.md."""
     image_min_pixels: int | None = None
-    """Least pixels of an image, for models whose resolution follows it."""
+    """Minimum image size in pixels, for models with dynamic resolution."""
     image_max_pixels: int | None = None
-    """Most pixels of an image, likewise."""
+    """Maximum image size in pixels, for models with dynamic resolution."""
     layout: Literal["auto", "joined", "packed", "plain"] = "auto"
-    """``plain`` runs prompt and images once for each answer, ``packed`` once for all answers,
-    ``joined`` puts all groups of a micro-batch in one such row, without padding; ``auto`` takes
-    the leanest that a check on the run's own rows allows."""
+    """``plain`` runs prompt and images once for each response, ``packed`` once for all responses
+    of a prompt, ``joined`` puts all packed groups of a micro-batch into one row without padding.
+    ``auto`` chooses the most efficient one that gives the same log-probs on rows of the run."""
     padding_side: Literal["left", "right"] = "right"
-    """Where rows are filled."""
+    """The side on which batch rows are padded."""
     logps_chunk_size: int = 512
-    """Response positions whose logits exist at a time."""
+    """Number of positions in responses whose logits are in memory at the same time."""
     eval_fraction: float = 0.0
-    """Share of the training rows held out by prompt and image, without an eval_dataset."""
+    """Share of the training rows, split by prompt and image, to evaluate on if there is no
+    eval_dataset."""
     eval_generations: int = 4
-    """Held-out prompts that are answered at each evaluation."""
+    """Number of held-out prompts to generate a response to at each evaluation."""
     eval_max_new_tokens: int = 64
-    """Most tokens of such an answer."""
+    """Maximum number of tokens in such a response."""
     feature_cache_gb: float = 0.0
-    """Most gigabytes on disk for features of images, where the tower is frozen; 0 for none."""
+    """Maximum size in gigabytes of the disk cache of image features, for frozen vision towers; 0
+    for no cache."""
     group_by_prompt: bool = False
-    """Whether rows that share prompt and images are joined, to run both once."""
+    """Whether to join rows that share prompt and images, to run both only once."""
     pair_weighting: Literal["pair", "group"] = "pair"
-    """``group`` lets every prompt count alike, however many pairs its answers make."""
+    """``pair`` weights every pair equally, ``group`` every prompt."""
     preflight: bool = True
-    """Whether every row and image is read once before training starts."""
+    """Whether to read every row and image once before training starts."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What happens when a loss or gradient is NaN or infinite: ``stop`` ends the run before the
-    optimizer changes a weight, ``skip`` leaves that optimizer step out and counts it."""
+    """Handling of a loss or gradient that is NaN or infinite: ``stop`` ends the run before the
+    optimizer changes a weight, ``skip`` skips that optimizer step and counts it."""
     allow_changes: list[str] | None = None
-    """Differences from a checkpoint that training may resume with, by name; ``all`` for any."""
+    """Names of differences from a checkpoint with which training may resume; ``all`` for any."""
     worker_timeout: float = 600.0
     """Maximum seconds that a data worker may take for a batch; 0 for no limit."""
     adapter: str | None = None
-    """Name of the model family; None to find it by the model's type."""
+    """Name of the model family; `None` to detect it from the model type."""
     model_init_kwargs: dict[str, Any] | None = None
-    """Arguments of `from_pretrained` where the model is given by name."""
+    """Arguments of `from_pretrained` for a model that is passed by name."""
     base_name_or_path: str | None = None
-    """Base model of a LoRA adapter directory given as model; None for the one that its
-    ``adapter_config.json`` names."""
+    """Base model of a LoRA adapter directory that is passed as model; `None` for the one in its
+    ``adapter_config.json``."""
     model_adapter_name: str | None = None
-    """As in older TRL: which of a PEFT model's adapters trains; None for the active one."""
+    """As in older TRL: the adapter of a PEFT model that is trained; `None` for the active one."""
     ref_adapter_name: str | None = None
-    """As in older TRL: which of a PEFT model's adapters is the reference; None for a frozen copy
-    of the adapter that trains."""
+    """As in older TRL: the adapter of a PEFT model that is the reference; `None` for a frozen copy
+    of the adapter that is trained."""
 
     uni_dpo_qual_eta: float | None = None
     """The official code's name of `eta`."""
@@ -174,27 +176,27 @@ class UniDPOConfig(TrainingArguments):
     dpo_average_log_prob: bool | None = None
     """The official multimodal code's name of `length_norm`."""
     precompute_ref_log_probs: bool = False
-    """TRL's switch; true means ``reference="cached"``."""
+    """TRL's name of ``reference="cached"``."""
     sync_ref_model: bool = False
-    """TRL's switch; true is an error that says what happens instead."""
+    """TRL's switch, which is not supported: true is an error."""
 
     learning_rate: float = 1e-6
     """Initial learning rate; the released text settings use 1e-6."""
     log_level_replica: str = "error"
     """Log level of transformers on all processes but the first, which prints the warnings."""
     logging_nan_inf_filter: bool = False
-    """transformers' default hides a NaN loss in the log; ours shows it."""
+    """False, unlike in transformers, so that a NaN loss is logged as NaN."""
     remove_unused_columns: bool = False
     """Rows keep their fields until the adapter encodes them."""
     accelerator_config: dict[str, Any] | str | None = field(default=None)
-    """As in `TrainingArguments`; batches are never dispatched and always even by themselves."""
+    """As in `TrainingArguments`, but batches are not dispatched; the sampler makes them even."""
 
     def __post_init__(self) -> None:
         check_arguments(self)
         if self.accelerator_config is None or isinstance(self.accelerator_config, dict):
-            given = self.accelerator_config or {}
-            # our sampler already gives every process as many batches, by fillers of weight 0
-            self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **given}
+            options = self.accelerator_config or {}
+            # The sampler adds fillers of weight 0, so that all processes have as many batches.
+            self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **options}
         resolve_aliases(self)
         check_data_options(self)
         use_cpu_without_gpus(self)
@@ -213,20 +215,20 @@ class UniDPOConfig(TrainingArguments):
         return state
 
     def __copy__(self) -> "UniDPOConfig":
-        """Copy with all attributes; only what is written to disk leaves tokens out."""
+        """Copy all attributes, including the access tokens that `__getstate__` omits."""
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "UniDPOConfig":
-        """Copy with all attributes, as `__copy__`."""
+        """Copy all attributes deeply, as `__copy__`."""
         copied = object.__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as a dictionary, secrets masked; trackers record it."""
+        """Return the settings with masked secrets, as trackers record them."""
         settings = super().to_dict()  # type: ignore[no-untyped-call] # as transformers wrote it
         masked: dict[str, Any] = mask_secrets(settings)
         return masked
@@ -235,13 +237,12 @@ class UniDPOConfig(TrainingArguments):
         """Return the loss with its parameters.
 
         Raises:
-            RecipeError: If a parameter is wrong or not one of the loss's.
+            RecipeError: If the loss does not have a parameter, or a value is invalid.
         """
-        given = {name: getattr(self, name) for name in LOSS_FIELDS}
-        parameters = {**given, **(self.loss_kwargs or {})}
+        parameters = {name: getattr(self, name) for name in LOSS_FIELDS} | (self.loss_kwargs or {})
         if isinstance(parameters["length_norm"], list):
             parameters["length_norm"] = tuple(parameters["length_norm"])
-        name = str(self.loss_type)  # a list became one name in __post_init__
+        name = str(self.loss_type)  # __post_init__ replaced a list by a mixture
         missing = score_options(self).missing
         if missing != "error" and weights_missing_scores(name):
             parameters.setdefault("missing_quality", missing)

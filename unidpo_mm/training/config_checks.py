@@ -1,4 +1,4 @@
-"""Check a `UniDPOConfig` as a recipe is checked, so that Python and YAML refuse the same values."""
+"""Check a `UniDPOConfig` like a recipe, so that Python and YAML refuse the same values."""
 
 import logging
 import os
@@ -17,17 +17,17 @@ __all__ = ["check_arguments", "check_processes", "check_steps", "use_cpu_without
 logger = logging.getLogger(__name__)
 
 FSDP_AT_START = os.environ.get("ACCELERATE_USE_FSDP", "")
-"""What a launcher requested: accelerate sets the variable itself later, if it runs FSDP."""
+"""The launcher's value, read on import: accelerate sets the variable later if it uses FSDP."""
 
-NOTICEABLE = 1.5
-"""Slowdown of bfloat16 from which on a warning is worth its line."""
+MIN_SLOWDOWN = 1.5
+"""Minimum slowdown of bfloat16 for a warning."""
 
 
 def check_arguments(args: Any) -> None:
-    """Refuse arguments that would have no effect, and values that make no sense.
+    """Check that all arguments take effect and have sensible values.
 
     Raises:
-        RecipeError: With all of them.
+        RecipeError: If some do not; lists all of them.
     """
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
     problems = [*refused_values(values), *range_problems(values, {})]
@@ -42,7 +42,7 @@ def check_arguments(args: Any) -> None:
 
 
 def check_steps(args: Any, max_steps: int) -> None:
-    """Refuse a warmup that is longer than a run, once the number of its steps is certain.
+    """Check that the warmup is not longer than the run, whose number of steps is now certain.
 
     Raises:
         RecipeError: If the learning rate would still rise when the run ends.
@@ -53,7 +53,7 @@ def check_steps(args: Any, max_steps: int) -> None:
 
 
 def use_cpu_without_gpus(args: Any) -> None:
-    """Choose the CPU for several processes without a GPU; warn where bfloat16 is slow there.
+    """Select the CPU for several processes without a GPU, and warn if bfloat16 is slow on it.
 
     accelerate would otherwise let each process train alone, on all rows.
     """
@@ -63,7 +63,7 @@ def use_cpu_without_gpus(args: Any) -> None:
         args.use_cpu = True
     if args.bf16 and args.use_cpu:
         slowdown = bfloat16_slowdown()
-        if slowdown > NOTICEABLE:
+        if slowdown > MIN_SLOWDOWN:
             logger.warning(
                 "bf16 (train.bf16): this processor multiplies bfloat16 %.1f times slower than "
                 "float32; set it to false, and model.dtype to float32",
@@ -72,11 +72,11 @@ def use_cpu_without_gpus(args: Any) -> None:
 
 
 def check_processes(args: Any) -> None:
-    """Refuse a run with another number of processes, or other sharding, than was requested.
+    """Check that the number of processes and the sharding are those that were requested.
 
     Raises:
         RecipeError: If the launcher started several processes and this one would train alone, or
-            if FSDP or DeepSpeed was requested and something else happens.
+            if FSDP was requested and would not be used.
     """
     requested = int(os.environ.get("WORLD_SIZE") or 1)
     if args.world_size != requested:

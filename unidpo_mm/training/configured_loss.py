@@ -1,4 +1,4 @@
-"""A loss with its parameters, which may differ from source to source."""
+"""A loss together with its parameters, which may differ between data sources."""
 
 import dataclasses
 import math
@@ -20,10 +20,10 @@ from .argument_ranges import loss_range_problems
 __all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "weights_missing_scores"]
 
 SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
-"""Parameters that may differ by source, since the released text, math and image settings do."""
+"""Parameters that may differ by source, as in the released text, math and image settings."""
 
 BY_SOURCE = {*SOURCE_PARAMETERS, "missing_quality"}
-"""With the one that a source sets by what it says of its scores."""
+"""The same, and the parameter that follows from `scores.missing` of a source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class ConfiguredLoss:
     """The loss of a run.
 
     Attributes:
-        loss: What is computed.
-        config: Its parameters for every source.
-        by_source: Source -> parameters that differ there.
-        state: What a stateful loss remembers from batch to batch; `None` for most losses.
+        loss: The loss.
+        config: The parameters of all sources.
+        by_source: Source -> the parameters that differ there.
+        state: The state that a stateful loss keeps between batches; `None` for other losses.
     """
 
     loss: Loss
@@ -50,15 +50,15 @@ class ConfiguredLoss:
             state = () if self.state is None else (self.state,)
             output = self.loss.compute(pairs, self.config_for(batch), *state)
         units = batch.unit_weight(self.loss.unit)
-        if output.per_unit.shape != units.shape:  # a mean would be spread over all units
+        if output.per_unit.shape != units.shape:  # a mean would silently broadcast to all units
             raise ValueError(
                 f"the loss '{self.loss.name}' returns {tuple(output.per_unit.shape)} for "
-                f"{units.numel()} {self.loss.unit}s: per_unit must have one entry for each"
+                f"{units.numel()} {self.loss.unit}s: per_unit must have an entry for each"
             )
         return output
 
     def config_for(self, batch: GroupBatch) -> Any:
-        """Return the parameters of a batch: numbers, or tensors [P] where sources differ."""
+        """Return the parameters of a batch: numbers, or tensors [P] if sources differ."""
         names = {name for source in batch.sources for name in self.by_source.get(source, {})}
         if not names:
             return self.config
@@ -76,32 +76,32 @@ class ConfiguredLoss:
     def with_medians(
         self, rows: Sequence[PreferenceRow], *, lenient: bool = False
     ) -> "ConfiguredLoss":
-        """Return the settings with each ``tau_good: median`` replaced by a number.
+        """Return the same loss with each ``tau_good: median`` replaced by a number.
 
-        The number is the median score of the chosen answers of the source's training pairs.
+        The number is the median score of the chosen responses in the training pairs of a source.
 
         Args:
             rows: The training rows.
-            lenient: Whether a source without any score makes every answer not good, rather than an
-                error.
+            lenient: Whether a source without any score gets an infinite `tau_good`, so that no
+                response counts as good, instead of an error.
         """
         if not hasattr(self.config, "tau_good"):
             return self
-        given = {
+        values = {
             source: self.by_source.get(source, {}).get("tau_good", self.config.tau_good)
             for source in dict.fromkeys(row.source for row in rows)
         }
-        if "median" not in (self.config.tau_good, *given.values()):
+        if "median" not in (self.config.tau_good, *values.values()):
             return self
         numbers = {
-            source: self._median(rows, source, lenient) if value == "median" else float(value)
-            for source, value in given.items()
+            source: self._median_tau(rows, source, lenient) if value == "median" else float(value)
+            for source, value in values.items()
         }
         by_source = {
             source: {**self.by_source.get(source, {}), "tau_good": number}
             for source, number in numbers.items()
         }
-        # Any number serves as the common value, for rows of sources that hold no training pair.
+        # Sources without a training pair use the common value; any number will do for them.
         common = median(numbers.values()) if numbers else math.inf
         config = self.config
         if config.tau_good == "median":
@@ -109,44 +109,43 @@ class ConfiguredLoss:
         return dataclasses.replace(self, config=config, by_source={**self.by_source, **by_source})
 
     def with_gate_margin(self, margin: float) -> "ConfiguredLoss":
-        """Return the settings with a gate of the NLL that is deaf to differences up to a margin.
+        """Return the same loss with an NLL gate that ignores differences up to a margin.
 
-        Losses without such a gate stay as they are.
+        Losses without such a gate are returned unchanged.
         """
-        own = getattr(self.config, "nll_gate_margin", margin)
-        if own >= margin:
+        if getattr(self.config, "nll_gate_margin", margin) >= margin:
             return self
         return dataclasses.replace(
             self, config=dataclasses.replace(self.config, nll_gate_margin=margin)
         )
 
-    def _median(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
-        """Return the median; where nothing needs scores and none are there, no answer is good."""
+    def _median_tau(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
+        """Return the median score; infinity if there are no scores and none are needed."""
         scores = _chosen_scores(rows, source)
         if scores or (self.needs_scores(source) and not lenient):
-            return _median(scores, source)
+            return _median_score(scores, source)
         return math.inf
 
     def needs_scores(self, source: str) -> bool:
-        """Return whether the loss needs scores, with the parameters of this source."""
-        own = self.by_source.get(source, {})
-        return self.loss.needs_scores(dataclasses.replace(self.config, **own))
+        """Return whether the loss needs scores with the parameters of a source."""
+        parameters = self.by_source.get(source, {})
+        return self.loss.needs_scores(dataclasses.replace(self.config, **parameters))
 
     def check_sources(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
-        """Return the sources that have parameters and no row."""
-        known = dict.fromkeys(row.source for row in rows)
+        """Return a problem for each source that has parameters but no rows."""
+        sources = dict.fromkeys(row.source for row in rows)
         return [
             Problem(
                 f"data source '{source}', loss",
-                f"no row comes from a source of that name{suggestion(source, known)}",
-                f"Choose from {', '.join(known) or 'none'}, or leave it out",
+                f"no row comes from a source with that name{suggestion(source, sources)}",
+                f"Use one of {', '.join(sources)}, or remove it" if sources else "Remove it",
             )
             for source in self.by_source
-            if source not in known
+            if source not in sources
         ]
 
     def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
-        """Return what the rows lack for this loss: pairs, or scores."""
+        """Return a problem for each row that lacks the pairs or scores that the loss needs."""
         problems: list[Problem] = []
         needed: dict[str, bool] = {}
         for row in rows:
@@ -154,11 +153,10 @@ class ConfiguredLoss:
                 needed[row.source] = self.needs_scores(row.source)
             if self.loss.unit == "pair" and not row.pairs:
                 remedy = (
-                    "Give two answers with different scores, or set the source's scores.ties to "
-                    f"drop, which leaves such rows out: the loss '{self.loss.name}' learns from "
-                    "pairs"
+                    "Add two responses with different scores, or set the source's scores.ties to "
+                    f"drop, which skips such rows: the loss '{self.loss.name}' needs pairs"
                 )
-                problems.append(Problem(row.where, "the row holds no pair", remedy))
+                problems.append(Problem(row.where, "the row has no pair", remedy))
             if needed[row.source]:
                 problems += row.missing_scores()
         return problems
@@ -173,7 +171,7 @@ class ConfiguredLoss:
 
 
 def weights_missing_scores(loss: str) -> bool:
-    """Whether pairs without scores can be given a quality weight under a loss."""
+    """Return whether a loss has a fixed quality weight for pairs without scores."""
     return "missing_quality" in {field.name for field in dataclasses.fields(load_loss(loss).config)}
 
 
@@ -182,30 +180,36 @@ def configure_loss(
     parameters: Mapping[str, Any],
     by_source: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ConfiguredLoss:
-    """Return the settings of a loss by name.
+    """Return a loss by name, with its parameters.
 
-    Parameters left out, or None, take the loss's own default.
+    Args:
+        name: Name of the loss.
+        parameters: Parameter -> value; missing ones and those that are `None` take their default.
+        by_source: Source -> parameters that differ there.
 
     Raises:
-        RecipeError: If there is no such loss, it has no such parameter, or a value is wrong; all
-            problems at once.
+        RecipeError: If the loss or a parameter does not exist, or a value is invalid; lists all
+            problems.
     """
     loss: Loss = load_loss(name)
-    given = {key: value for key, value in parameters.items() if value is not None}
-    config, problems = _configured(loss, given, "loss")
-    common = {} if problems else given  # so that no mistake is told once more for every source
+    common = {key: value for key, value in parameters.items() if value is not None}
+    config, problems = _configured(loss, common, "loss")
+    if problems:
+        common = {}  # otherwise their problems would be repeated for each source
     chosen: dict[str, dict[str, Any]] = {}
     for source, values in (by_source or {}).items():
-        own = {key: value for key, value in values.items() if value is not None}
-        merged, found = _configured(loss, {**common, **own}, f"data source '{source}', loss")
-        problems += [problem for problem in found if problem not in problems]
+        changed = {key: value for key, value in values.items() if value is not None}
+        merged, source_problems = _configured(
+            loss, {**common, **changed}, f"data source '{source}', loss"
+        )
+        problems += [problem for problem in source_problems if problem not in problems]
         problems += [
             _not_by_source(source, name)
-            for name in own
+            for name in changed
             if name in {f.name for f in dataclasses.fields(loss.config)} - BY_SOURCE
         ]
-        if merged is not None and own and not problems:
-            chosen[source] = {key: getattr(merged, key) for key in own}
+        if merged is not None and changed and not problems:
+            chosen[source] = {key: getattr(merged, key) for key in changed}
     if problems:
         raise RecipeError(problems)
     state = None if loss.initial_state is None else loss.initial_state()
@@ -213,24 +217,24 @@ def configure_loss(
 
 
 def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:
-    """Return the loss's config made of parameters, or the problems with them."""
+    """Return the config of a loss built from parameters, and the problems with them."""
     from pydantic import TypeAdapter, ValidationError
 
-    known = [f.name for f in dataclasses.fields(loss.config)]
+    names = [f.name for f in dataclasses.fields(loss.config)]
     problems = [
         Problem(
             f"{where}.{name}",
-            f"the loss '{loss.name}' has no parameter '{name}'{suggestion(name, known)}",
-            f"Choose from {', '.join(known)}",
+            f"the loss '{loss.name}' has no parameter '{name}'{suggestion(name, names)}",
+            f"Choose from {', '.join(names)}",
         )
         for name in parameters
-        if name not in known
+        if name not in names
     ]
-    fitting = {name: value for name, value in parameters.items() if name in known}
+    fitting = {name: value for name, value in parameters.items() if name in names}
     try:
         config = TypeAdapter(loss.config).validate_python(fitting)
     except ValidationError as error:
-        for path, problem in explain_settings(error, fitting, known):
+        for path, problem in explain_settings(error, fitting, names):
             place = ".".join(map(str, (where, *path)))
             problems.append(Problem(place, problem.message, problem.remedy))
         return None, problems
@@ -241,8 +245,8 @@ def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[
 def _not_by_source(source: str, name: str) -> Problem:
     return Problem(
         f"data source '{source}', loss.{name}",
-        "this parameter is one for all sources",
-        f"Set it in loss; by source there are {', '.join(SOURCE_PARAMETERS)}",
+        "this parameter cannot differ between sources",
+        f"Set it in loss; {', '.join(SOURCE_PARAMETERS)} may differ",
     )
 
 
@@ -256,13 +260,13 @@ def _chosen_scores(rows: Sequence[PreferenceRow], source: str) -> list[float]:
     ]
 
 
-def _median(scores: Sequence[float], source: str) -> float:
+def _median_score(scores: Sequence[float], source: str) -> float:
     if not scores:
         raise DataError(
             Problem(
                 f"source '{source}'",
-                "loss.tau_good is 'median' and no chosen answer has a score",
-                "Give scores, or a number for loss.tau_good",
+                "loss.tau_good is 'median' and no chosen response has a score",
+                "Add scores, or set loss.tau_good to a number",
             )
         )
     return float(median(scores))

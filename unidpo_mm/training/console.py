@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar with pace and time left, and one line a log."""
+"""Console output of a run while it trains: a progress bar, and a line for each log."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .evaluation import Sample
 
 __all__ = ["ConsoleProgress", "evaluation_line", "evaluation_table", "log_line"]
 
-SHORT = {
+LINE_METRICS = {
     "loss": "loss",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
@@ -26,9 +26,9 @@ SHORT = {
     "nll_gate": "gate",
     "learning_rate": "lr",
 }
-"""Metrics of a log line and their short names; everything else is in the log history."""
+"""Metrics in a log line and their short names; the log history has all of them."""
 
-ROWS = {
+TABLE_METRICS = {
     "loss": "loss",
     "rewards/accuracies": "reward accuracy",
     "logps/accuracies": "log-prob accuracy",
@@ -37,18 +37,19 @@ ROWS = {
     "w_perf": "w_perf",
     "nll_gate": "gate rate",
     "effective_sample_size": "effective sample size",
-    "logps/chosen": "chosen log-prob a token",
-    "logps/chosen_change": "its change",
+    "logps/chosen": "chosen log-prob per token",
+    "logps/chosen_change": "change of the above",
 }
-"""Metrics of the evaluation table and their names there."""
+"""Metrics in the evaluation table and the headings of their rows."""
 
 
 class ConsoleProgress(TrainerCallback):
-    """Shows progress on the main process, in place of transformers' bar and printed logs.
+    """A callback that shows progress on the main process, in place of transformers' output.
 
     Args:
-        console: Where to print; None for stderr.
-        bar: Whether a terminal shows a bar beside the lines; without it an evaluation is a line.
+        console: The console to print to; `None` for stderr.
+        bar: Whether to show a progress bar in a terminal, and evaluations as tables rather than
+            lines.
     """
 
     def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
@@ -79,7 +80,7 @@ class ConsoleProgress(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=state.global_step)
 
@@ -108,7 +109,7 @@ class ConsoleProgress(TrainerCallback):
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remove the bar and says how long it took."""
+        """Remove the bar and print how long training took."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -118,9 +119,9 @@ class ConsoleProgress(TrainerCallback):
             self.console.print(f"{done} done in {_duration(seconds)}")
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
-        """Print the answers generated at an evaluation."""
-        table = Table(title="Answers", title_justify="left", box=SIMPLE_HEAD)
-        for heading in ("prompt", "answer", "preferred in the data"):
+        """Print the responses generated at an evaluation."""
+        table = Table(title="Sample responses", title_justify="left", box=SIMPLE_HEAD)
+        for heading in ("prompt", "response", "preferred in the data"):
             table.add_column(heading, overflow="ellipsis", max_width=44)
         for sample in samples:
             table.add_row(*map(escape, (sample.prompt, sample.answer, sample.preferred)))
@@ -133,8 +134,8 @@ class ConsoleProgress(TrainerCallback):
 
 
 def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
-    """Return one line of a training log."""
-    parts = [f"{short} {logs[name]:.4g}" for name, short in SHORT.items() if name in logs]
+    """Return a training log as one line."""
+    parts = [f"{short} {logs[name]:.4g}" for name, short in LINE_METRICS.items() if name in logs]
     left = f"{_duration(logs['seconds_left'])} left" if "seconds_left" in logs else ""
     return "  ".join(part for part in (f"step {step}/{of}", *parts, _pace(logs), left) if part)
 
@@ -142,18 +143,20 @@ def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
 def evaluation_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
     """Return an evaluation as one line, with the metrics over all domains."""
     values = {name.removeprefix("eval_"): value for name, value in logs.items()}
-    parts = [f"{short} {values[name]:.4g}" for name, short in SHORT.items() if name in values]
+    parts = [
+        f"{short} {values[name]:.4g}" for name, short in LINE_METRICS.items() if name in values
+    ]
     return "  ".join((f"step {step}/{of}", "held out:", *parts))
 
 
 def evaluation_table(logs: Mapping[str, float], *, step: int) -> Table:
-    """Return an evaluation as a table: a line for each metric, a column for each domain."""
+    """Return an evaluation as a table: a row for each metric, a column for each domain."""
     table = Table(title=f"Held-out pairs at step {step}", title_justify="left", box=SIMPLE_HEAD)
     domains = [name for name in DOMAINS if f"eval_{name}/logps/chosen" in logs]
     table.add_column("")
     for heading in ("all", *domains):
         table.add_column(heading, justify="right")
-    for name, text in ROWS.items():
+    for name, text in TABLE_METRICS.items():
         if f"eval_{name}" in logs:
             values = [
                 logs.get(f"eval_{group}{name}") for group in ("", *(f"{d}/" for d in domains))

@@ -1,4 +1,4 @@
-"""What the trainer offers to its callbacks: the running training, without the loop."""
+"""The interface of the trainer that callbacks use."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -25,15 +25,16 @@ class TrainingContext(Protocol):
         parts: Model, data, reference and loss.
         layout: The layout of batches.
         model, model_wrapped: The policy, and the policy as accelerate prepared it.
-        accelerator: Of this process.
+        accelerator: The accelerator of this process.
         state: Step, epoch and log, as in transformers.
-        eval_dataset: The evaluation set, or several by name.
-        watch: Looks for numbers that are not finite.
-        interruption: Looks for signals.
+        eval_dataset: The evaluation set, or a dict of several by name.
+        watch: Checks for numbers that are not finite.
+        interruption: Signals that this process received.
         train_sums: Metrics since the last log.
-        metrics_before: Their sums before the current step.
+        metrics_before: The sums of `train_sums` before the current step.
         units: Sum of the weights of all units of the current step, over all processes.
-        option_names: Name of a setting -> its name in the interface in use, for messages.
+        option_names: Name of a setting -> its name in a recipe, for messages; empty for runs from
+            Python.
     """
 
     args: UniDPOConfig
@@ -62,7 +63,7 @@ class TrainingContext(Protocol):
         ...
 
     def is_world_process_zero(self) -> bool:
-        """Return whether this is the first of all processes."""
+        """Return whether this is the first process."""
         ...
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

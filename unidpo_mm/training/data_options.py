@@ -1,4 +1,4 @@
-"""Checks the data options of `UniDPOConfig` as a recipe's are checked, all of them at once."""
+"""Check the data options of `UniDPOConfig` like those of a recipe, all at once."""
 
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,15 +12,15 @@ from ..recipe.sections import Scale, ScoresSection
 
 __all__ = ["check_data_options", "score_options"]
 
-SHARES = ("eval_fraction", "max_skipped_fraction")
-"""Options that are a share of rows, 0 or more and below 1."""
+SHARE_OPTIONS = ("eval_fraction", "max_skipped_fraction")
+"""Options that are a share of the rows, at least 0 and below 1."""
 
 
 def check_data_options(args: Any) -> None:
-    """Refuse wrong values of the options that say what is done with data.
+    """Check the options for reading data.
 
     Raises:
-        RecipeError: With all of them.
+        RecipeError: If values are invalid; lists all of them.
     """
     problems = [*_choices(args), *_shares(args)]
     kinds: dict[str, Any] = {"scores": ScoresSection, "score_scale": Scale}
@@ -38,7 +38,7 @@ def check_data_options(args: Any) -> None:
 
 
 def score_options(args: Any) -> ScoreOptions:
-    """Return what is done with scores, of options that are checked."""
+    """Return the handling of scores; the options have been checked before."""
     return ScoreOptions(**ScoresSection.model_validate(args.scores or {}).model_dump())
 
 
@@ -51,15 +51,15 @@ def _choices(args: Any) -> list[Problem]:
                 continue
             kind = next(part for part in get_args(kind) if part is not NoneType)
         if get_origin(kind) is Literal and value not in get_args(kind):
-            known = ", ".join(map(str, get_args(kind)))
-            problems.append(Problem(name, f"found {value!r}", f"Use one of {known}"))
+            choices = ", ".join(map(str, get_args(kind)))
+            problems.append(Problem(name, f"found {value!r}", f"Use one of {choices}"))
     return problems
 
 
 def _shares(args: Any) -> list[Problem]:
-    remedy = "Give a share of the rows, 0 or more and below 1"
+    remedy = "Use a share of the rows, at least 0 and below 1"
     return [
         Problem(name, f"found {value!r}", remedy)
-        for name in SHARES
+        for name in SHARE_OPTIONS
         if not (isinstance(value := getattr(args, name), int | float) and 0 <= value < 1)
     ]

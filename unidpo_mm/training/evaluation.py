@@ -1,4 +1,4 @@
-"""Evaluates a model on held-out pairs, and lets it answer a few fixed prompts."""
+"""Evaluate a model on held-out pairs, and generate responses to a few fixed prompts."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +23,8 @@ from .step import preference_step
 __all__ = [
     "SAMPLES_FILE",
     "Sample",
-    "answer_prompts",
     "evaluate_pairs",
+    "generate_samples",
     "keep_samples",
     "pick_samples",
     "write_samples",
@@ -32,19 +32,19 @@ __all__ = [
 
 
 SAMPLES_FILE = "samples.jsonl"
-"""Samples generated at each evaluation, in the output directory."""
+"""The file in the output directory with the samples of each evaluation."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated answer."""
+    """A generated response to a held-out prompt."""
 
     row_id: str
     domain: str
     prompt: str
     answer: str
     preferred: str
-    """The best answer of the data, to compare with."""
+    """The best response in the data, for comparison."""
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def evaluate_pairs(
     features: FeatureStore | None = None,
     device: torch.device | str,
 ) -> MetricSums:
-    """Return the sums and counts of all metrics over some batches, reduced over processes."""
+    """Return the sums and counts of all metrics over batches, reduced over processes."""
     was_training = policy.training
     policy.eval()
     sums = MetricSums(settings.loss, device)
@@ -79,18 +79,18 @@ def evaluate_pairs(
 
 
 def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
-    """Return `count` rows, the same every time, taking the domains in turn."""
+    """Return `count` rows, always the same ones, alternating between the domains."""
     by_domain: dict[str, list[PreferenceRow]] = {}
     for row in rows:
         by_domain.setdefault(row.domain, []).append(row)
     picked: list[PreferenceRow] = []
     for turn in range(max(map(len, by_domain.values()), default=0)):
-        picked += [found[turn] for found in by_domain.values() if turn < len(found)]
+        picked += [domain[turn] for domain in by_domain.values() if turn < len(domain)]
     return picked[:count]
 
 
 @torch.no_grad()
-def answer_prompts(
+def generate_samples(
     model: Any,
     adapter: Adapter,
     rows: Sequence[PreferenceRow],
@@ -98,14 +98,14 @@ def answer_prompts(
     max_new_tokens: int,
     device: torch.device | str,
 ) -> list[Sample]:
-    """Return greedy answers of a model to the prompts of some rows, one by one.
+    """Generate a response to the prompt of each row with greedy decoding, one row at a time.
 
     Args:
-        model: What has `generate`.
+        model: A model with a `generate` method.
         adapter: Encodes the prompts.
-        rows: Whose prompts to answer.
-        max_new_tokens: Most tokens of an answer.
-        device: Where the model is.
+        rows: The rows with the prompts.
+        max_new_tokens: Maximum number of tokens in a response.
+        device: The device of the model.
     """
     model.eval()  # the trainer sets training mode again before its next step
     samples = []
@@ -123,7 +123,7 @@ def answer_prompts(
 
 
 def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
-    """Append generated answers to a JSONL file, one object a line with the step."""
+    """Append samples to a JSONL file, one object per line with the step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lines:
         for sample in samples:
@@ -131,7 +131,7 @@ def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
 
 
 def keep_samples(path: Path, *, up_to: int) -> None:
-    """Remove the samples of later steps from a JSONL file; lines that are no samples stay.
+    """Remove the samples of later steps from a JSONL file; lines that are not samples stay.
 
     Args:
         path: The file; nothing happens if it does not exist.

@@ -1,7 +1,7 @@
-"""What is wrong with the rows of a run: one examination for `train`, its dry run and `data check`.
+"""Examine the rows of a run, for `train`, its dry run and `data check`.
 
-All three read sources with `read_run_files` and look at rows with `examine_rows`, so that what
-passes one of them passes the others, and what is refused is refused in the same words.
+All three read sources with `read_run_files` and examine rows with `examine_rows`, so that they
+accept the same rows and report the same problems in the same words.
 """
 
 import dataclasses
@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 NO_ROW = Problem("data.sources", "there is no row to train on", "Use rows that make pairs")
-"""What a run refuses that has sources and no row."""
+"""The problem of a run whose sources contain no usable row."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What is wrong with rows, and what a pass over them counted.
+    """The result of examining rows.
 
     Attributes:
-        problems: Everything that a run refuses.
-        preflight: The counts; None if nobody looked at the rows.
+        problems: All problems for which a run is refused.
+        preflight: Counts from the check of all rows; `None` if it is off.
     """
 
     problems: list[Problem]
@@ -50,12 +50,12 @@ class Examination:
 
 
 def part_problems(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> list[Problem]:
-    """Return the settings that name parts which the model's family does not have.
+    """Return a problem for each setting with a part that the model's family does not have.
 
     Args:
         args: Settings of the run.
-        lora: Settings of a new LoRA adapter, or None.
-        family: Knows the parts.
+        lora: Settings of a new LoRA adapter, or `None`.
+        family: The model family, which has the parts.
     """
     problems: list[Problem] = []
     checks: list[Callable[[], None]] = [
@@ -81,10 +81,10 @@ def read_run_files(
     """Read the training and the evaluation sources of a run.
 
     Args:
-        sources: What to train on.
-        held_out: What to evaluate on.
-        settings: The loss, which may need a score for every response; None if nobody chose one.
-        score_scale: The unit of all scores.
+        sources: Sources of training rows.
+        held_out: Sources of evaluation rows.
+        settings: The loss, which may need a score for every response; `None` if none was chosen.
+        score_scale: The common scale of all scores.
     """
     if settings is not None:
         sources, held_out = (
@@ -108,11 +108,11 @@ def scale_problems(
     *,
     key: str = "data.score_scale",
 ) -> list[Problem]:
-    """Return the sources of which no score lies in the scale of the run.
+    """Return a problem for each source whose scores are all outside the scale of the run.
 
     Args:
-        rows: Rows with their scores in the unit of the run.
-        score_scale: The lowest and the highest score; None if it is not declared.
+        rows: Rows with scores on the scale of the run.
+        score_scale: The lowest and the highest score; `None` if no scale is declared.
         key: Name of the setting.
     """
     if score_scale is None:
@@ -129,8 +129,8 @@ def scale_problems(
                 f"no score of source '{source}' lies in [{low:g}, {high:g}]: they run from "
                 f"{min(scores):g} to {max(scores):g}"
             )
-            remedy = "Correct it, or declare the scale of that source, from which scores are mapped"
-            problems.append(Problem(key, text, f"{remedy}, with scores.scale"))
+            remedy = "Correct it, or set scores.scale of that source, from which scores are mapped"
+            problems.append(Problem(key, text, remedy))
     return problems
 
 
@@ -141,18 +141,18 @@ def examine_rows(
     settings: ConfiguredLoss,
     adapter: Adapter,
 ) -> Examination:
-    """Return what is wrong with rows that could be read.
+    """Check rows against the loss, encode them and open their images.
 
     Args:
-        train_rows: Rows to train on.
-        eval_rows: Rows to evaluate on.
+        train_rows: The training rows.
+        eval_rows: The evaluation rows.
         args: Settings of the run.
         settings: The loss.
         adapter: Encodes the rows.
     """
-    looked = look_at_rows(train_rows, eval_rows, args, adapter)
-    problems = [*loss_problems(train_rows, eval_rows, settings), *looked.problems]
-    return Examination(problems=problems, preflight=looked.preflight)
+    result = look_at_rows(train_rows, eval_rows, args, adapter)
+    problems = [*loss_problems(train_rows, eval_rows, settings), *result.problems]
+    return Examination(problems=problems, preflight=result.preflight)
 
 
 def loss_problems(
@@ -160,7 +160,7 @@ def loss_problems(
     eval_rows: Sequence[PreferenceRow],
     settings: ConfiguredLoss,
 ) -> list[Problem]:
-    """Return what the rows lack for the loss: pairs, scores, weights."""
+    """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
     problems = settings.check_sources([*train_rows, *eval_rows])
     problems += [*settings.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if settings.loss.unit == "pair":
@@ -169,9 +169,9 @@ def loss_problems(
 
 
 def usual_problems(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[Problem]:
-    """Return what rows lack for the usual loss if nobody chose one.
+    """Return the problems of rows with the default loss, if no loss was chosen.
 
-    A source without a single score is no problem: other losses can learn from it.
+    Sources without any score are accepted: other losses can use them.
     """
     scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
     return settings.check_rows([row for row in rows if row.source in scored])
@@ -185,25 +185,25 @@ def look_at_rows(
     *,
     keep: bool = False,
 ) -> Examination:
-    """Encode every row and open every image once; return what a run refuses.
+    """Encode every row and open every image once.
 
     Args:
-        train_rows: Rows to train on.
-        eval_rows: Rows to evaluate on.
+        train_rows: The training rows.
+        eval_rows: The evaluation rows.
         args: Settings of the run.
         adapter: Encodes the rows.
-        keep: Keep what each row measures in `Preflight.measured`, and look even if
-            `args.preflight` is off.
+        keep: Whether to keep the measurements of each row in `Preflight.measured`, and to check
+            the rows even if `args.preflight` is off.
     """
     problems = []
     drop_long = args.length_policy == "drop"
     if not args.preflight:
         if drop_long or args.max_skipped_fraction > 0:
-            text = "rows are to be skipped, and nothing looks for them before training"
+            text = "rows can only be skipped if all rows are checked before training"
             problems.append(Problem("data.preflight", text, "Set it to true (preflight=True)"))
         if not keep:
             return Examination(problems=problems, preflight=None)
-    result, wrong = survey(
+    result, row_problems = survey(
         [*train_rows, *eval_rows],
         adapter,
         training=len(train_rows),
@@ -212,9 +212,9 @@ def look_at_rows(
         max_skipped_fraction=args.max_skipped_fraction,
         keep=keep,
     )
-    problems += wrong
+    problems += row_problems
     skipped = sum(number < len(train_rows) for number in result.skipped)
-    if not wrong and train_rows and skipped == len(train_rows):
+    if not row_problems and train_rows and skipped == len(train_rows):
         remedy = "Raise max_length, or correct the images"
         text = f"every row is skipped ({result.reasons()})"
         problems.append(Problem("data", text, remedy))

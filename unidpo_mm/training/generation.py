@@ -1,4 +1,4 @@
-"""Greedy answers of a model to encoded prompts, several at a time."""
+"""Generate answers to batches of encoded prompts with greedy decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ __all__ = ["Answer", "greedy_answers"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """A generated answer.
 
     Attributes:
         text: The answer, without special tokens.
-        finish_reason: ``length`` where the limit of new tokens ended it.
-        new_tokens: How many it has, the one that ends it included.
+        finish_reason: ``length`` if the maximum number of new tokens ended it, else ``stop``.
+        new_tokens: The number of its tokens, including the one that ends it.
     """
 
     text: str
@@ -39,19 +39,19 @@ def greedy_answers(
     repetition_penalty: float = 1.0,
     device: torch.device | str,
 ) -> list[Answer]:
-    """Return the answers to some prompts in one pass.
+    """Generate the answers to a batch of prompts.
 
-    Prompts are filled on the left: filled on the right, a model would go on after the filling, and
-    answers would depend on what else is in the batch.
+    Prompts are padded on the left. With padding on the right, the model would continue after the
+    padding, and answers would depend on the other prompts of the batch.
 
     Args:
-        model: What has `generate`, in evaluation mode.
-        adapter: Of the model's family.
-        prompts: Prompts alone, as `Adapter.encode_prompt` gives them.
-        max_new_tokens: Most tokens of an answer.
-        stop: Texts that end an answer beside the model's own end.
-        repetition_penalty: As transformers takes it; 1 for none.
-        device: Where the model is.
+        model: A model with a `generate` method, in evaluation mode.
+        adapter: The adapter of the model's family.
+        prompts: Prompts without responses, from `Adapter.encode_prompt`.
+        max_new_tokens: Maximum number of tokens in an answer.
+        stop: Texts that end an answer, in addition to the model's end-of-sequence tokens.
+        repetition_penalty: As in transformers; 1 for none.
+        device: The device of the model.
     """
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
     ends, texts = _ends(model, tokenizer, stop)
@@ -80,15 +80,15 @@ def greedy_answers(
 
 
 def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
-    """Return the tokens that end an answer, and the texts that are no single token."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
+    """Return the tokens that end an answer, and the stop texts that are not a single token."""
+    eos_ids = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(eos_ids if isinstance(eos_ids, list) else [eos_ids]) | {tokenizer.eos_token_id}
     texts = []
-    known = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     for text in stop:
-        if text in known:
-            ends.add(known[text])
-        elif not (text.startswith("<") and text.endswith(">")):  # another model's end
+        if text in vocabulary:
+            ends.add(vocabulary[text])
+        elif not (text.startswith("<") and text.endswith(">")):  # a special token of other models
             texts.append(text)
     return {end for end in ends if end is not None}, texts
 
@@ -96,12 +96,12 @@ def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], li
 def _answer(
     ids: list[int], adapter: Adapter, ends: set[int], texts: Sequence[str], limit: int
 ) -> Answer:
-    at = next((number for number, one in enumerate(ids) if one in ends), None)
-    kept = ids if at is None else ids[:at]  # a row that ended early is filled up behind its end
+    end = next((position for position, token in enumerate(ids) if token in ends), None)
+    kept = ids if end is None else ids[:end]  # padding follows the end of a short answer
     text = adapter.decode(kept)
-    places = [text.index(one) for one in texts if one in text]
-    if places:
-        return Answer(text[: min(places)].rstrip(), "stop", len(kept))
-    if at is not None:
-        return Answer(text, "stop", at + 1)
+    stops = [text.index(stop) for stop in texts if stop in text]
+    if stops:
+        return Answer(text[: min(stops)].rstrip(), "stop", len(kept))
+    if end is not None:
+        return Answer(text, "stop", end + 1)
     return Answer(text, "length", min(len(ids), limit))

@@ -1,9 +1,9 @@
-"""What a run is, recorded in every checkpoint and compared when training resumes.
+"""The identity of a run, recorded in every checkpoint and compared when training resumes.
 
-A resumed run must not silently become another run. Every option of `UniDPOConfig` belongs to one
-of three lists: changes that have no effect on the trained weights (`HARMLESS`), changes that take
-effect from the next step on and are announced (`HONOURED`), and all others, which are refused
-unless the user allows them by name.
+A resumed run must not silently become another run. There are three kinds of changed options:
+changes without an effect on the trained weights (`HARMLESS`), changes that are logged and take
+effect from the next step on (`HONORED`), and all others, which are refused unless the user allows
+them by name.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from .config import UniDPOConfig
 __all__ = [
     "ALLOW_ALL",
     "HARMLESS",
-    "HONOURED",
+    "HONORED",
     "Change",
     "compare",
     "compare_options",
@@ -54,10 +54,10 @@ HARMLESS = frozenset(
     worker_timeout
     """.split()
 )
-"""Options that do not change the trained weights, or only through the rows and the model, which
-are compared by their content."""
+"""Options that do not affect the trained weights, or only through the rows and the model, whose
+contents are compared instead."""
 
-HONOURED = frozenset(
+HONORED = frozenset(
     """
     activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
     ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
@@ -69,8 +69,8 @@ HONOURED = frozenset(
 """Options whose new value is used from the next step on."""
 
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
-"""What makes the pairs of an optimizer step. The step stays the same if the batch size stays and
-the product of the other two does."""
+"""Options that determine the pairs of an optimizer step. It has the same pairs if the batch size
+and the product of the other two are unchanged."""
 
 ALLOW_ALL = "all"
 
@@ -81,19 +81,19 @@ class Change:
 
     Attributes:
         name: Name of the option, or ``data``, ``model``, ``processes``.
-        text: What changed, in words.
-        honoured: Whether the new value takes effect without permission.
+        text: Description of the change.
+        honored: Whether the new value takes effect without permission.
         path: For an option that is a mapping, the key inside it, for example ``.beta``.
     """
 
     name: str
     text: str
-    honoured: bool
+    honored: bool
     path: str = ""
 
 
 def recorded_options(args: UniDPOConfig) -> dict[str, Any]:
-    """Return the options that may change the trained weights, as JSON knows them."""
+    """Return the options that may affect the trained weights, as JSON values."""
     return {
         field.name: _as_json(getattr(args, field.name))
         for field in dataclasses.fields(args)
@@ -105,7 +105,7 @@ def describe_model(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """Return digests of a model before its first step and of how rows are encoded for it.
 
     Args:
-        model: The policy, its weights whole, with or without PEFT.
+        model: The policy with or without PEFT, its weights not sharded.
         adapter: Encodes rows.
     """
     config: Any = model.config
@@ -135,8 +135,8 @@ def compare_options(
     """Return the differences between options, and between numbers of processes.
 
     Args:
-        recorded: As `recorded_options` gave them for the checkpoint.
-        current: The same for this run.
+        recorded: The `recorded_options` of the checkpoint.
+        current: The `recorded_options` of this run.
         processes: Number of processes of the checkpoint and of this run.
     """
     before = {**recorded, "processes": processes[0]}
@@ -146,14 +146,14 @@ def compare_options(
     )
     changes = []
     for name in sorted({*before, *now}):
-        honoured = name in HONOURED or (same_steps and name in BATCH)
-        if name == "learning_rates":  # other parts are other groups of the optimizer
-            honoured = _keys(before.get(name)) == _keys(now.get(name))
+        honored = name in HONORED or (same_steps and name in BATCH)
+        if name == "learning_rates":  # with other parts, the optimizer has other parameter groups
+            honored = _keys(before.get(name)) == _keys(now.get(name))
         old, new = dict(_leaves(before.get(name))), dict(_leaves(now.get(name)))
         for path in dict.fromkeys((*old, *new)):
             if old.get(path) != new.get(path):
-                text = f"{_shown(old.get(path))} -> {_shown(new.get(path))}"
-                changes.append(Change(name, text, honoured, path))
+                text = f"{_as_text(old.get(path))} -> {_as_text(new.get(path))}"
+                changes.append(Change(name, text, honored, path))
     return changes
 
 
@@ -166,10 +166,10 @@ def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Cha
     )
     for key, text in MODEL_TEXTS.items():
         if recorded["model"].get(key) != current["model"].get(key):
-            changes.append(Change("model", text, honoured=False))
-    for key, honoured in (("data", False), ("eval_data", True)):
+            changes.append(Change("model", text, honored=False))
+    for key, honored in (("data", False), ("eval_data", True)):
         changes += [
-            Change(key, text, honoured) for text in _data_changes(recorded[key], current[key])
+            Change(key, text, honored) for text in _data_changes(recorded[key], current[key])
         ]
     if recorded["versions"] != current["versions"]:
         before, now = recorded["versions"], current["versions"]
@@ -178,7 +178,7 @@ def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Cha
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
-        changes.append(Change("versions", ", ".join(texts), honoured=True))
+        changes.append(Change("versions", ", ".join(texts), honored=True))
     return changes
 
 
@@ -195,15 +195,15 @@ def _data_changes(recorded: Any, current: Any) -> list[str]:
     if recorded is None or current is None:
         if recorded == current:
             return []
-        return ["there were no rows before" if recorded is None else "there are no rows any more"]
+        return ["there were no rows before" if recorded is None else "there are no more rows"]
     return difference(DataDigest.from_json(recorded), DataDigest.from_json(current))
 
 
 def not_allowed(changes: Iterable[Change], allowed: Collection[str]) -> list[Change]:
-    """Return the changes that are neither honoured nor allowed."""
+    """Return the changes that are neither honored nor allowed."""
     if ALLOW_ALL in allowed:
         return []
-    return [change for change in changes if not change.honoured and change.name not in allowed]
+    return [change for change in changes if not change.honored and change.name not in allowed]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -224,9 +224,9 @@ def _pairs_per_step(options: Mapping[str, Any]) -> Any:
 
 
 def _initial_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the names of the plain model; a LoRA that adds nothing is left out.
+    """Yield the weights with their names in the plain model, without a LoRA adapter that is zero.
 
-    A fresh LoRA is drawn at random and adds nothing before the first step.
+    A new LoRA adapter is random, but its product is zero before the first step.
     """
     named: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     adds = any(".lora_B." in name and bool(tensor.any()) for name, tensor in named.items())
@@ -264,7 +264,7 @@ def _digest(value: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value as it is after a round through JSON; what JSON does not know as text."""
+    """Convert a value as a round trip through JSON does; other types become text."""
     if isinstance(value, Enum):
         return _as_json(value.value)
     if isinstance(value, Mapping):
@@ -278,5 +278,5 @@ def _as_json(value: Any) -> Any:
     return str(value)
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "not set" if value is None else json.dumps(value)

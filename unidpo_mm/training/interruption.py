@@ -1,10 +1,10 @@
-"""Signals during training: save at the next step boundary, then exit with a documented code.
+"""Handle signals during training: save after the current step, then exit with a documented code.
 
-SIGTERM, SIGUSR1 and SIGHUP come from schedulers and lost terminals; the process exits with
+Schedulers and lost terminals send SIGTERM, SIGUSR1 and SIGHUP. The process then exits with
 `EXIT_CODE`, on which a scheduler can requeue the job. Ctrl-C (SIGINT) does the same with exit code
 130, and a second Ctrl-C ends the process at once.
 
-A signal may reach some processes of a run only. Before each optimizer step all of them agree, so
+A signal may reach only some processes of a run. All of them agree before each optimizer step, so
 that they save the same step.
 """
 
@@ -21,15 +21,16 @@ from ..signals import EXIT_CODE, SIGNALS, exit_code_of
 
 __all__ = ["EXIT_CODE", "Interruption", "TrainingInterrupted"]
 
-REPEAT = 1.0
-"""Seconds within which a second SIGINT is the same key press, which launchers pass on as well."""
+REPEAT_SECONDS = 1.0
+"""Seconds within which a second SIGINT belongs to the same key press: launchers forward it, too."""
 
 
 class TrainingInterrupted(SystemExit):
-    """Training ended because of a signal; what could be saved was saved.
+    """The end of training because of a signal, after saving a checkpoint if possible.
 
     Attributes:
-        text: What was saved and how to continue.
+        number: The signal.
+        text: A message with the saved checkpoint and how to continue.
     """
 
     def __init__(self, number: int, text: str) -> None:
@@ -42,17 +43,17 @@ class TrainingInterrupted(SystemExit):
 
 
 class Interruption:
-    """Remembers the signal that asked a run to end.
+    """The signal on which a run has to end.
 
     Args:
-        speaks: Whether this process prints what it is going to do.
+        prints: Whether this process prints messages.
 
     Attributes:
-        received: The signal that all processes agreed on; 0 if there was none.
+        received: The signal that all processes agreed on; 0 if none was received.
     """
 
-    def __init__(self, *, speaks: bool = True) -> None:
-        self.speaks = speaks
+    def __init__(self, *, prints: bool = True) -> None:
+        self.prints = prints
         self.received = 0
         self._pending = 0
         self._since = 0.0
@@ -60,9 +61,9 @@ class Interruption:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle signals while training; the handlers of before come back afterwards.
+        """Handle signals while training, and restore the previous handlers afterwards.
 
-        Signals reach the main thread only; in another thread nothing is changed.
+        Only the main thread can handle signals; in other threads this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -73,7 +74,7 @@ class Interruption:
         def handle(number: int, frame: FrameType | None) -> None:
             if os.getpid() == owner:
                 self._handle(number)
-            else:  # a process that was forked off: end it as usual
+            else:  # in a forked process, such as a data worker: end it as usual
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
 
@@ -89,18 +90,18 @@ class Interruption:
                 signal.signal(number, handler)
 
     def start_steps(self) -> None:
-        """Note that from now on there is something to save."""
+        """Note that training steps begin, so that a signal saves a checkpoint."""
         self._stepping = True
 
     def end_steps(self) -> None:
-        """Note that the last step is done: a signal ends the process without another checkpoint."""
+        """Note that the last step is done: a signal ends the process without saving again."""
         self._stepping = False
 
     def agree(self, *, problem: bool = False) -> bool:
         """Agree with all processes on the signal; every process calls it.
 
         Args:
-            problem: Something else that one process may have noticed alone.
+            problem: Whether this process noticed another problem, which also has to be shared.
 
         Returns:
             Whether any process noticed a problem.
@@ -111,19 +112,19 @@ class Interruption:
     def _handle(self, number: int) -> None:
         now = time.monotonic()
         if number == signal.SIGINT and self._pending == signal.SIGINT:
-            if now - self._since > REPEAT:
+            if now - self._since > REPEAT_SECONDS:
                 raise KeyboardInterrupt
             return
         if number == signal.SIGINT or not self._pending:
             self._pending, self._since = number, now
         text = f"Received {signal.Signals(number).name}: "
         if not self._stepping:
-            text += "stopping, there is no step to save"
-            self._say(text)
+            text += "stopping; there is no step to save"
+            self._print(text)
             raise TrainingInterrupted(number, text)
         text += "saving after this optimizer step, then stopping"
-        self._say(text + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""))
+        self._print(text + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""))
 
-    def _say(self, text: str) -> None:
-        if self.speaks:  # not print: the signal may have come in the middle of a print
+    def _print(self, text: str) -> None:
+        if self.prints:  # print is not reentrant, and the signal may have interrupted it
             os.write(2, f"\n{text}\n".encode())

@@ -1,7 +1,7 @@
-"""Check the environment of a process before anything heavy is imported.
+"""Check the environment of a process before slow imports.
 
-A launcher that starts fewer processes than it was told to, or a variable that asks for something
-which then does not happen, would train something else than was requested.
+If a launcher starts fewer processes than requested, or a variable that it sets has no effect, the
+run would silently differ from what the user requested.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ START_SEVERAL = (
 LAUNCH_VARIABLES = (
     "WORLD_SIZE RANK LOCAL_WORLD_SIZE LOCAL_RANK ACCELERATE_USE_FSDP ACCELERATE_USE_DEEPSPEED"
 ).split()
-"""Variables by which a launcher tells a process about the others."""
+"""Variables in which a launcher describes the process group."""
 
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables by which MPI tells a process how many there are."""
+"""Variables in which MPI sets the number of processes."""
 
 TRUE_WORDS = ("1", "true", "yes", "y", "t", "on")
 FALSE_WORDS = ("", "0", "false", "no", "n", "f", "off")
@@ -41,7 +41,7 @@ Environment = Mapping[str, str]
 
 
 def check_environment(recipe: Recipe) -> list[Problem]:
-    """Return what is wrong with the environment for a run of this recipe."""
+    """Return the problems of the environment for a run of a recipe."""
     env = os.environ
     return [
         *launch_problems(env),
@@ -53,7 +53,7 @@ def check_environment(recipe: Recipe) -> list[Problem]:
 
 
 def launch_problems(env: Environment | None = None) -> list[Problem]:
-    """Return what is wrong with the variables by which a launcher describes its processes."""
+    """Return the problems of the variables in which a launcher describes its processes."""
     env = os.environ if env is None else env
     problems: list[Problem] = []
     numbers: dict[str, int] = {}
@@ -114,7 +114,7 @@ def _rendezvous_problems(numbers: Mapping[str, int], env: Environment) -> Iterat
     has_size = "WORLD_SIZE" in numbers or any(env.get(name) for name in MPI_SIZES)
     if started_by_accelerate and not has_size:
         text = (
-            "accelerate launch was asked for several processes and started one: with --cpu it "
+            "accelerate launch should start several processes and started one: with --cpu it "
             "never starts more"
         )
         remedy = f"Use {START_SEVERAL}; or unset MASTER_ADDR and MASTER_PORT for one process"
@@ -159,7 +159,7 @@ def _named(precision: str) -> str:
 
 
 def _sharding_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
-    """Return where FSDP or DeepSpeed is requested and could not happen."""
+    """Yield a problem if FSDP or DeepSpeed is requested and cannot be used."""
     train = recipe.train.arguments
     requested = {
         "fsdp": ("train.fsdp" if train.get("fsdp") else "", "ACCELERATE_USE_FSDP"),
@@ -261,11 +261,11 @@ def _default_cache_problem(cache_directory: Callable[[], Path]) -> Iterator[Prob
 def folder_problem(path: Path, *, create: bool = True) -> str:
     """Return why files cannot be written into a directory; an empty text if they can.
 
-    Directories that are created to find out are removed again.
+    Directories that are created for this check are removed again.
 
     Args:
         path: The directory.
-        create: Whether it may be missing, since a run creates it.
+        create: Whether it may be missing because a run creates it.
     """
     path = path.expanduser()
     if not create and not path.is_dir():

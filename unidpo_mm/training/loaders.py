@@ -1,4 +1,4 @@
-"""How batches reach the trainer: the collator of a run, and its data loaders."""
+"""The collator and the data loaders of a run."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,11 @@ __all__ = ["collator_of", "prepared_loader", "workers_explained"]
 def collator_of(
     parts: RunParts, args: UniDPOConfig, layout: Layout, *, processes: int
 ) -> GroupCollator:
-    """Return the collator; with several processes every batch runs every part of the model."""
+    """Return the collator of a run.
+
+    With several processes, a filler with an image makes every batch use every part of the model, so
+    that gradients are reduced over the same parameters on all of them.
+    """
     adapter = parts.adapter
     filler = adapter.filler() if processes > 1 else None
     return GroupCollator(
@@ -41,15 +45,15 @@ def prepared_loader(
     batch_size: int,
     seed: int | None,
 ) -> DataLoader[Any]:
-    """Return a loader of micro-batches of whole groups, as many on every process.
+    """Return a loader of micro-batches of complete groups, the same number on every process.
 
     Args:
         dataset: The groups.
-        collator: Makes batches of them.
-        args: How many workers read, and how long they may take.
-        accelerator: Deals batches out to the processes.
-        batch_size: Units of a micro-batch.
-        seed: Chooses the order of the groups; None keeps it.
+        collator: Builds batches from groups.
+        args: The number of data workers and their timeout.
+        accelerator: Distributes batches over the processes.
+        batch_size: Number of units in a micro-batch.
+        seed: Seed of the order of groups; `None` keeps the order of the data set.
     """
     sampler = GroupBatchSampler(
         dataset,
@@ -75,6 +79,6 @@ def prepared_loader(
 
 @contextlib.contextmanager
 def workers_explained(dataset: GroupDataset) -> Iterator[None]:
-    """Say which rows were being read when a data worker hangs or is killed."""
+    """Report the rows that were being read if a data worker hangs or is killed."""
     with explained_failures(dataset.reading_log, dataset.rows):
         yield

@@ -1,4 +1,9 @@
-"""Checkpoints just as many layers as the memory at hand asks for (`memory: auto`)."""
+"""Checkpoint as few layers as the activation memory allows (`train.memory`).
+
+Activation checkpointing frees the activations of a layer and computes them again for the backward
+pass. One micro-batch is measured when training begins; from that follows how many layers have to be
+checkpointed for the largest micro-batch to fit.
+"""
 
 import logging
 from typing import Any
@@ -18,21 +23,21 @@ from ..modeling.activation_memory import (
 )
 from ..modeling.logp_model import compute_logps
 from ..records import Layout
-from .argument_ranges import LEAST_GIGABYTES
+from .argument_ranges import MIN_GIGABYTES
 from .context import TrainingContext
 
-__all__ = ["MemoryPolicy", "max_tokens", "measure_first_batch", "parse_memory"]
+__all__ = ["ActivationMemoryBudget", "max_tokens", "measure_first_batch", "parse_memory"]
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.8
-"""Of the free memory; the rest is for what nobody counts."""
+USABLE_SHARE = 0.8
+"""Share of the free memory that is used; the rest is for buffers that are not estimated."""
 
 GIGABYTE = 10**9
 
 
 def parse_memory(memory: str | None) -> int | None:
-    """Return the bytes that `memory` allows for activations; None for ``auto`` or nothing.
+    """Return the bytes that `memory` allows for activations; `None` if it is ``auto`` or not set.
 
     Raises:
         RecipeError: If it is neither ``auto`` nor a number of gigabytes.
@@ -43,14 +48,14 @@ def parse_memory(memory: str | None) -> int | None:
         gigabytes = float(str(memory))
     except ValueError:
         gigabytes = -1.0
-    if not LEAST_GIGABYTES <= gigabytes < float("inf"):
-        remedy = "Write auto, or gigabytes for the activations of a micro-batch, for example 8"
+    if not MIN_GIGABYTES <= gigabytes < float("inf"):
+        remedy = "Use auto, or gigabytes for the activations of a micro-batch, for example 8"
         raise RecipeError(Problem("train.memory", f"found {memory!r}", remedy))
     return int(gigabytes * GIGABYTE)
 
 
-class MemoryPolicy(TrainerCallback):
-    """Measures one micro-batch when training begins and chooses the layers to checkpoint."""
+class ActivationMemoryBudget(TrainerCallback):
+    """A callback that keeps activations within their budget by checkpointing layers."""
 
     def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
@@ -58,14 +63,14 @@ class MemoryPolicy(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Does nothing unless `memory` is set."""
+        """Measure a micro-batch and choose the layers to checkpoint, if `memory` is set."""
         if args.memory is None:
             return
         trainer = self.trainer
-        found = measure_first_batch(trainer)
+        measured = measure_first_batch(trainer)
         budget = parse_memory(args.memory) or _free_memory(trainer)
-        most = max(max_tokens(trainer), found.tokens)
-        count = found.layers_to_checkpoint(budget, tokens=most)
+        largest_batch = max(max_tokens(trainer), measured.tokens)
+        count = measured.layers_to_checkpoint(budget, tokens=largest_batch)
         (count,) = maximum([count])
         model = trainer.parts.logp_model.model
         if count:
@@ -73,22 +78,23 @@ class MemoryPolicy(TrainerCallback):
         checkpoint_first(model, count)
         if state.is_world_process_zero:
             Console(stderr=True).print(
-                f"Memory: {count} of {counted(len(found.kept), 'layer')} checkpointed, for "
-                f"micro-batches of up to {counted(most, 'token')} in {budget / GIGABYTE:.2g} GB",
+                f"Activation memory: {count} of {counted(len(measured.kept), 'layer')} "
+                f"checkpointed, for micro-batches of up to {counted(largest_batch, 'token')} in "
+                f"{budget / GIGABYTE:.2g} GB",
                 soft_wrap=True,
             )
-            needed = found.needed(count) * most / found.tokens
+            needed = measured.needed(count) * largest_batch / measured.tokens
             if needed > budget:
                 logger.warning(
-                    "memory (train.memory): even with every layer checkpointed, the activations "
-                    "of such a micro-batch take %.2g GB; reduce per_device_train_batch_size or "
-                    "max_length, or raise it",
+                    "memory (train.memory): with every layer checkpointed, the activations of "
+                    "such a micro-batch still need %.2g GB. Reduce per_device_train_batch_size or "
+                    "max_length, or raise memory.",
                     needed / GIGABYTE,
                 )
 
 
 def measure_first_batch(trainer: TrainingContext) -> LayerMemory:
-    """Run the first micro-batch once, without a backward pass, and returns what layers keep."""
+    """Run the forward pass of one micro-batch and return the activations that each layer keeps."""
     model = trainer.parts.logp_model.model
     checkpoint_first(model, 0)
     batch = batch_of(next(iter(trainer.get_train_dataloader()))).to(trainer.args.device)
@@ -102,16 +108,16 @@ def measure_first_batch(trainer: TrainingContext) -> LayerMemory:
 
 
 def max_tokens(trainer: TrainingContext) -> int:
-    """Return a bound for the tokens of a micro-batch; 0 where the data was not looked through."""
-    found = trainer.parts.preflight
-    if found is None:
+    """Return an upper bound of the tokens in a micro-batch; 0 if the preflight is off."""
+    preflight = trainer.parts.preflight
+    if preflight is None:
         return 0
     max_pairs = max(
         trainer.args.per_device_train_batch_size,
         *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
-    return round(found.tokens_of_pair[layout] * max_pairs)
+    return round(preflight.tokens_of_pair[layout] * max_pairs)
 
 
 def _free_memory(trainer: TrainingContext) -> int:
@@ -127,6 +133,7 @@ def _free_memory(trainer: TrainingContext) -> int:
     logp_model = trainer.parts.logp_model
     trained = sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
     vocabulary: int = logp_model.config.get_text_config().vocab_size
-    # to come: gradients and two moments of every trained weight; logits of a chunk, thrice
-    to_come = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
-    return max(int(SHARE * free) - to_come, 1)
+    # not allocated yet: gradient and two moments of each trained weight, 4 bytes each, and three
+    # float32 tensors of the size of the logits of a chunk
+    reserved = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
+    return max(int(USABLE_SHARE * free) - reserved, 1)

@@ -1,6 +1,7 @@
-"""Metrics as weighted sums and counts, whole and by domain, reduced once over all processes.
+"""Metrics as weighted sums and counts, in total and by domain.
 
-A mean of batch means would weigh the pairs of a small batch more; sums and counts do not.
+In a mean of batch means, the pairs of small batches would have larger weights. So each process adds
+up sums and counts, which are reduced over processes once and then divided.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ PAIR_METRICS = (
     "weight",
     "weight_squared",
 )
-"""Metrics of pairs that every loss gives; a loss's own terms come on top."""
+"""Metrics of pairs that do not depend on the loss; `Loss.terms` are added to them."""
 
 
 class MetricSums:
@@ -37,7 +38,12 @@ class MetricSums:
 
     Args:
         loss: Declares the terms and the unit.
-        device: Where the sums live.
+        device: The device of the sums.
+
+    Attributes:
+        names: The metrics.
+        groups: ``all`` and the domains.
+        table: [groups, names, 2] Weighted sum and sum of weights of each metric.
     """
 
     def __init__(self, loss: Loss, device: torch.device | str = "cpu") -> None:
@@ -59,17 +65,17 @@ class MetricSums:
         sum_in_place(self.table)
 
     def means(self) -> dict[str, float]:
-        """Return the means: `name` over everything, `domain/name` for each domain seen."""
+        """Return the means: `name` over all pairs, `domain/name` for each domain that occurs."""
         result: dict[str, float] = {}
         domains = [
             group for number, group in enumerate(self.groups) if self.table[number, 0, 1] > 0
         ]
         for group in domains:
             if group != ALL and len(domains) == 2:
-                continue  # with one domain its means are those of everything
+                continue  # the only domain has the same means as all pairs
             prefix = "" if group == ALL else f"{group}/"
-            found = self._group_means(self.groups.index(group))
-            result |= {prefix + name: value for name, value in found.items()}
+            means = self._group_means(self.groups.index(group))
+            result |= {prefix + name: value for name, value in means.items()}
         return result
 
     def _group_means(self, group: int) -> dict[str, float]:
@@ -82,7 +88,7 @@ class MetricSums:
         weight, squared = means.pop("weight", None), means.pop("weight_squared", None)
         if weight is not None and squared:
             pairs = float(counts[self.names.index("weight")])
-            # (sum w)^2 / sum w^2: how many equally weighted pairs the weights leave
+            # (sum w)^2 / sum w^2: the number of equally weighted pairs with the same variance
             means["effective_sample_size"] = pairs * weight**2 / squared
         return means
 
@@ -97,7 +103,7 @@ class MetricSums:
 
 
 def metric_names(loss: Loss) -> list[str]:
-    """Return the metrics of an evaluation with a loss, without their prefix ``eval_``."""
+    """Return the names of the metrics of an evaluation, without the prefix ``eval_``."""
     hidden = ("weight", "weight_squared")
     names = ["loss", *(name for name in PAIR_METRICS if name not in hidden)]
     names += ["effective_sample_size", *loss.terms]
@@ -107,8 +113,8 @@ def metric_names(loss: Loss) -> list[str]:
 def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
     """Return every metric of the pairs of a batch, each [P].
 
-    Accuracies count ties as wrong. Log-probabilities are means over tokens. The weight of a pair
-    is the product of the loss's weights, 1 for losses that have none.
+    Accuracies count ties as wrong. Log-probs are means over tokens. The weight of a pair is the
+    product of the loss terms whose names start with ``w_``; it is 1 if there are none.
     """
     pairs, loss = output.pairs, output.loss
     chosen, rejected = pairs.policy_chosen.mean, pairs.policy_rejected.mean
@@ -135,9 +141,9 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
 
 
 def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:
-    """Return the change of the chosen log-probability since the first evaluation.
+    """Return the change of the log-probs of chosen responses since the first evaluation.
 
-    For losses without a reference; where there is one the change is against the reference.
+    This is for losses without a reference; with one, `pair_values` compares with the reference.
     """
     return {
         f"{name}_change": value - first[name]

@@ -1,8 +1,7 @@
-"""Name the rows and dump the step when a loss or gradient is not finite, then stop or skip it.
+"""Report the rows and dump the step if a loss or gradient is not finite, then stop or skip it.
 
-The dump holds the model as it was before the step and everything that the step was computed from,
-so that `unidpo-mm replay` can compute it again, on one process and without the data or the
-reference.
+The dump contains the model before the step and all inputs of the step, so that `unidpo-mm replay`
+can compute it again, in one process and without the data or the reference.
 """
 
 import dataclasses
@@ -34,37 +33,39 @@ DUMP_FILE = "dump.json"
 FORMAT_VERSION = 1
 
 MAX_SKIPPED = 10
-"""Consecutive skipped steps after which a run stops all the same."""
+"""Maximum number of consecutive skipped steps; the next one stops the run."""
 
 MAX_NAMED = 10
-"""Rows named in a message."""
+"""Maximum number of row ids in a message."""
 
 
 def rank_file(rank: int) -> str:
-    """Return the name of the file with the micro-batches of a process."""
+    """Return the name of a process's file with its micro-batches."""
     return f"batches-{rank}.pt"
 
 
 def handle_non_finite(trainer: TrainingContext) -> None:
-    """Stop, or skip the step before the optimizer changes a weight; every process calls it.
+    """Stop training or skip the step before the optimizer changes a weight.
+
+    Every process calls it.
 
     Raises:
-        NonFiniteError: If the policy is to stop, or too many steps in a row were skipped.
+        NonFiniteError: If `on_nonfinite` is ``stop``, or too many consecutive steps were skipped.
     """
     watch, args = trainer.watch, trainer.args
     step = trainer.state.global_step + 1
     broken, rows = _rows_of_all(trainer)
-    what = next(text for text in gather_objects(watch.what()) if text)
-    skips = args.on_nonfinite == "skip" and watch.in_a_row < MAX_SKIPPED
+    problem = next(text for text in gather_objects(watch.describe()) if text)
+    skips = args.on_nonfinite == "skip" and watch.consecutive_skips < MAX_SKIPPED
     folder = Path(args.output_dir or "") / f"nonfinite-step-{step}"
     if not skips or watch.skipped == 0:
         write_dump(trainer, folder, step)
     named = _listed(broken or rows)
     where = f"step {step}, row{'s' if len(broken or rows) > 1 else ''} {named}"
     if not skips:
-        problem = f"{what}; no weight was changed by this step"
-        if watch.in_a_row:
-            skipped = counted(watch.in_a_row, "step before it was", "steps before it were")
+        problem += "; this step did not change any weight"
+        if watch.consecutive_skips:
+            skipped = counted(watch.consecutive_skips, "step before it was", "steps before it were")
             problem += f", and {skipped} skipped"
         option = trainer.option_names.get("on_nonfinite", "on_nonfinite")
         remedy = (
@@ -73,22 +74,22 @@ def handle_non_finite(trainer: TrainingContext) -> None:
         )
         raise NonFiniteError(Problem(where, problem, remedy))
     watch.skipped += 1
-    watch.in_a_row += 1
+    watch.consecutive_skips += 1
     if trainer.is_world_process_zero():
-        logger.warning("%s: %s; the step is skipped (%d so far)", where, what, watch.skipped)
+        logger.warning("%s: %s; the step is skipped (%d so far)", where, problem, watch.skipped)
     trainer.train_sums.table = trainer.metrics_before
-    trainer.model_wrapped.zero_grad(set_to_none=True)  # an optimizer passes over such weights
+    trainer.model_wrapped.zero_grad(set_to_none=True)  # optimizers ignore weights without gradient
 
 
 def write_dump(trainer: TrainingContext, folder: Path, step: int) -> None:
-    """Write everything that the current step is computed from; every process calls it."""
+    """Write all inputs of the current step; every process calls it."""
     staged = folder.parent / f".{folder.name}"
     if trainer.is_world_process_zero():
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
     barrier()
     trainer.save_model(str(staged / "model"), _internal_call=True)
-    staged.mkdir(parents=True, exist_ok=True)  # on another node
+    staged.mkdir(parents=True, exist_ok=True)  # on the disks of other nodes
     torch.save(_batches(trainer), staged / rank_file(trainer.args.process_index))
     if trainer.is_world_process_zero():
         text = json.dumps(_description(trainer, step), indent=1)
@@ -129,7 +130,7 @@ def _description(trainer: TrainingContext, step: int) -> dict[str, Any]:
 
 
 def _batches(trainer: TrainingContext) -> dict[str, Any]:
-    """Return the micro-batches of this process with the log-probs of the reference."""
+    """Return the micro-batches of this process, with the log-probs of the reference."""
     reference = trainer.parts.reference
     content = []
     for watched in trainer.watch.batches:
@@ -149,7 +150,7 @@ def _batches(trainer: TrainingContext) -> dict[str, Any]:
 
 
 def _plain(batch: GroupBatch) -> dict[str, Any]:
-    """Return a batch as what `torch.load` reads without running code."""
+    """Convert a batch to types that `torch.load` reads without running code."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -164,9 +165,9 @@ def _plain(batch: GroupBatch) -> dict[str, Any]:
 def _rows_of_all(trainer: TrainingContext) -> tuple[list[str], list[str]]:
     broken: dict[str, None] = {}
     rows: dict[str, None] = {}
-    for one_broken, one_rows in gather_objects(trainer.watch.rows()):
-        broken |= dict.fromkeys(one_broken)
-        rows |= dict.fromkeys(one_rows)
+    for rank_broken, rank_rows in gather_objects(trainer.watch.rows()):
+        broken |= dict.fromkeys(rank_broken)
+        rows |= dict.fromkeys(rank_rows)
     return list(broken), list(rows)
 
 

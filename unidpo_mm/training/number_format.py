@@ -1,7 +1,7 @@
-"""Measure how fast this processor multiplies bfloat16.
+"""Measure how fast this processor multiplies bfloat16 matrices.
 
-Processors with instructions for bfloat16 multiply it several times faster than float32; others
-emulate it, up to fifty times slower, and a run of minutes would take hours.
+Processors with bfloat16 instructions multiply it several times faster than float32. Others emulate
+it up to fifty times slower, so that a run of minutes would take hours.
 """
 
 import time
@@ -12,12 +12,12 @@ import torch
 __all__ = ["bfloat16_slowdown", "fastest_dtype"]
 
 SIZE = 384
-"""Rows and columns of the matrices that are multiplied: a tenth of a second at the very worst."""
+"""Rows and columns of the matrices; even slow processors need less than a tenth of a second."""
 
 
 @cache
 def fastest_dtype() -> torch.dtype:
-    """Return bfloat16 if matrix products in it are faster here, else float32."""
+    """Return bfloat16 if its matrix products are faster on this processor, else float32."""
     return torch.bfloat16 if bfloat16_slowdown() < 1 else torch.float32
 
 
@@ -30,7 +30,7 @@ def bfloat16_slowdown() -> float:
 def _seconds(dtype: torch.dtype) -> float:
     matrix = torch.ones(SIZE, SIZE, dtype=dtype)
     times = []
-    for _ in range(3):  # the first product chooses kernels
+    for _ in range(3):  # the first product also selects kernels
         began = time.perf_counter()
         torch.mm(matrix, matrix)
         times.append(time.perf_counter() - began)

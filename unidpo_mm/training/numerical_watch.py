@@ -1,8 +1,8 @@
-"""Watch loss, gradients and weights for NaN and infinity, and dump the step that made one.
+"""Check loss, gradients and weights for NaN and infinity.
 
-The loss of each micro-batch is looked at on the device. The host reads one flag per optimizer step,
-after the gradient norm is known and before the optimizer changes a weight. So when something is not
-finite, the weights are still those of before the step, and the step can be replayed.
+The loss of each micro-batch is checked on the device. The host reads one flag per optimizer step,
+after the gradient norm is computed and before the optimizer changes a weight. So if something is
+not finite, the weights are still those before the step, and the step can be replayed.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ NonFinitePolicy = Literal["stop", "skip"]
 
 
 class NonFiniteError(UniDPOError):
-    """A loss, gradient or weight became NaN or infinite; nothing was changed by that step."""
+    """A loss, gradient or weight that is NaN or infinite; that step did not change any weight."""
 
     headline = "training stopped"
     exit_code = 3
@@ -39,10 +39,10 @@ class WatchedBatch:
     """A micro-batch of the current step.
 
     Attributes:
-        batch: On the device.
-        per_unit: [U] loss of each unit.
-        counted: [U] whether the unit has weight.
-        rows: Row id of each unit.
+        batch: The micro-batch, on the device.
+        per_unit: [U] The loss of each unit.
+        counted: [U] Whether the weight of the unit is positive.
+        rows: The row id of each unit.
     """
 
     batch: GroupBatch
@@ -52,14 +52,15 @@ class WatchedBatch:
 
 
 class NumericalWatch:
-    """Looks at one optimizer step after the other.
+    """The finite-number checks of a run, for one optimizer step at a time.
 
     Attributes:
-        batches: The micro-batches of the current step on this process.
-        skipped: Steps skipped so far.
-        in_a_row: Steps skipped since the last good one.
-        grad_norm: Gradient norm of the current step, over all processes; None before it is known.
-        rng_state: State of the CPU random generator when the step began.
+        batches: The micro-batches of the current step in this process.
+        skipped: Number of steps skipped so far.
+        consecutive_skips: Number of steps skipped since the last finite one.
+        grad_norm: Gradient norm of the current step over all processes; `None` until it is
+            computed.
+        rng_state: State of the CPU random generator at the beginning of the step.
     """
 
     def __init__(self, unit: Literal["pair", "response"], device: torch.device) -> None:
@@ -67,33 +68,33 @@ class NumericalWatch:
         self.device = device
         self.batches: list[WatchedBatch] = []
         self.skipped = 0
-        self.in_a_row = 0
+        self.consecutive_skips = 0
         self.grad_norm: Tensor | None = None
         self.rng_state = torch.get_rng_state()
         self._finite = torch.ones((), dtype=torch.bool, device=device)
 
     def start_step(self) -> None:
-        """Forget the step before."""
+        """Discard the data of the previous step."""
         self.batches.clear()
         self.grad_norm = None
         self.rng_state = torch.get_rng_state()
         self._finite = torch.ones_like(self._finite)
 
     def add(self, output: StepOutput, batch: GroupBatch) -> None:
-        """Look at a micro-batch, without waiting for the device."""
+        """Check the loss of a micro-batch, without waiting for the device."""
         per_unit = output.loss.per_unit.detach()
         rows = batch.pair_rows if self.unit == "pair" else batch.target_rows
         self.batches.append(WatchedBatch(batch, per_unit, output.weight > 0, rows))
         self._finite = self._finite & torch.isfinite(output.loss_sum.detach())
 
-    def see_gradient(self, grad_norm: Any) -> None:
-        """Remember the gradient norm of the step."""
+    def set_grad_norm(self, grad_norm: Any) -> None:
+        """Record the gradient norm of the step."""
         if hasattr(grad_norm, "full_tensor"):
             grad_norm = grad_norm.full_tensor()
         self.grad_norm = torch.as_tensor(grad_norm, device=self.device).detach()
 
     def is_finite(self, *, scaled: bool = False) -> bool:
-        """Return whether loss and gradient of this process are finite; waits for the device.
+        """Return whether loss and gradient of this process are finite; this waits for the device.
 
         Args:
             scaled: Whether a gradient scaler (fp16) handles infinite gradients by itself.
@@ -104,7 +105,7 @@ class NumericalWatch:
         return bool(finite)
 
     def rows(self) -> tuple[list[str], list[str]]:
-        """Return the rows whose loss is not finite, and all rows of the step on this process."""
+        """Return the rows whose loss is not finite, and all rows of the step in this process."""
         broken: list[str] = []
         counted: list[str] = []
         for watched in self.batches:
@@ -116,8 +117,8 @@ class NumericalWatch:
                 broken += [row] if counts and not is_finite else []
         return list(dict.fromkeys(broken)), list(dict.fromkeys(counted))
 
-    def what(self) -> str | None:
-        """Return what is not finite on this process, in words; None if everything is."""
+    def describe(self) -> str | None:
+        """Describe what is not finite in this process; `None` if everything is finite."""
         if not bool(self._finite):
             return "the loss is not finite"
         if self.grad_norm is not None and not bool(self.grad_norm.isfinite()):
@@ -126,7 +127,7 @@ class NumericalWatch:
 
 
 def non_finite_weights(model: nn.Module) -> list[str]:
-    """Return the names of trainable weights that hold NaN or infinity; waits for the device."""
+    """Return the names of trainable weights with NaN or infinity; this waits for the device."""
     named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         return []

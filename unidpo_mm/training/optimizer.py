@@ -1,4 +1,4 @@
-"""A learning rate of its own for each part of a model."""
+"""Separate learning rates for the parts of a model, and checks of optimizers from Python."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,25 +14,32 @@ __all__ = ["check_learning_rates", "check_optimizer", "set_learning_rates"]
 
 
 def check_optimizer(optimizer: Any, model: nn.Module) -> None:
-    """Raise ModelError if an optimizer updates none of the trainable weights of a model.
+    """Check that an optimizer updates trainable weights of a model.
 
-    An optimizer that a user made before an adapter was added holds weights that no longer train.
+    An optimizer that was created before a LoRA adapter was added only has weights that are frozen.
+
+    Raises:
+        ModelError: If it updates none of them.
     """
     if optimizer is None:
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(p.requires_grad and id(p) in held for p in model.parameters()):
-        problem = "the optimizer holds none of the weights that train"
-        remedy = "Remove it, or make it from the trainable parameters of the final model"
+        problem = "the optimizer has none of the trainable weights"
+        remedy = "Remove it, or create it from the trainable parameters of the final model"
         raise ModelError(Problem("optimizers", problem, remedy))
 
 
 def check_learning_rates(rates: Mapping[Part, float], family: AdapterFamily) -> None:
-    """Raise RecipeError if a part does not exist or a rate is no positive number."""
+    """Check that the parts exist and that their learning rates are numbers.
+
+    Raises:
+        RecipeError: If some are not; lists all problems.
+    """
     problems = [
         Problem(
             f"train.learning_rates.{part}",
-            f"a model of the family '{family.name}' has no part '{part}'"
+            f"models of the family '{family.name}' have no part '{part}'"
             f"{suggestion(part, family.parts)}",
             f"Choose from {', '.join(family.parts)}",
         )
@@ -40,7 +47,7 @@ def check_learning_rates(rates: Mapping[Part, float], family: AdapterFamily) -> 
         if part not in family.parts
     ]
     problems += [
-        Problem(f"train.learning_rates.{part}", f"found {rate!r}", "Give a number >= 0")
+        Problem(f"train.learning_rates.{part}", f"found {rate!r}", "Use a number >= 0")
         for part, rate in rates.items()
         if isinstance(rate, bool) or not isinstance(rate, int | float) or rate < 0
     ]
@@ -54,13 +61,13 @@ def set_learning_rates(
     rates: Mapping[Part, float],
     family: AdapterFamily,
 ) -> None:
-    """Split the groups of a fresh optimizer by part, in place.
+    """Split the parameter groups of a new optimizer by part and set their learning rates, in place.
 
     Args:
-        optimizer: Made by the trainer, before its first step and before any schedule.
-        model: The scoring module that its parameters belong to.
-        rates: Part -> learning rate; the others keep the optimizer's.
-        family: Knows the parts.
+        optimizer: A new optimizer, before its first step and without a scheduler.
+        model: The `LogpModel` with the parameters of the optimizer.
+        rates: Part -> learning rate; other parts keep that of the optimizer.
+        family: The model family, which has the parts.
     """
     part_by_parameter = {
         id(parameter): part_of(name.removeprefix("model."), family.parts)
@@ -76,5 +83,5 @@ def set_learning_rates(
             {**group, "params": parameters, "lr": rates.get(part, group["lr"])}
             for part, parameters in by_part.items()
         ]
-    # the log shows the rate of the first group: let it be the common one
+    # transformers logs the rate of the first group, which should be the common one
     optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != common)

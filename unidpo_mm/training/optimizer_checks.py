@@ -28,22 +28,22 @@ OPTIMIZER_PACKAGES = {
     "lion": ("bitsandbytes", "bitsandbytes"),
     "ademamix": ("bitsandbytes", "bitsandbytes"),
 }
-"""Part of the name of an optimizer -> module and package that it needs; the first match counts."""
+"""Part of an optimizer's name -> module and package that it needs; the first match counts."""
 
-OF_THE_OPTIMIZER = ("adam_beta1", "adam_beta2", "adam_epsilon")
+OPTIMIZER_OPTIONS = ("adam_beta1", "adam_beta2", "adam_epsilon")
 """Training arguments that only some optimizers read."""
 
 PROBES = ("0.37", "0.73", "3", "true")
-"""Values that show whether an optimizer reads an argument: one of them changes what it is given."""
+"""Values that show whether an optimizer reads an argument: one of them changes its settings."""
 
 OPTIM_ARGS = "momentum dampening nesterov weight_decay lr_decay alpha eps centered".split()
 """Options of `optim_args` that optimizers of torch read."""
 
-LARGEST_OPTIM_ARG = 1e6
+MAX_OPTIM_ARG = 1e6
 
 
 def optimizer_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the optimizer and its options."""
+    """Yield the problems of the optimizer and its options."""
     name = train.get("optim")
     arguments = train.get("optim_args")
     chosen = str(name or "adamw_torch_fused")
@@ -57,10 +57,10 @@ def optimizer_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
         for piece in pieces:
             if _is_beyond(piece.partition("=")[2]):
                 text = f"the number of '{piece}' is infinite, not a number, or too large"
-                remedy = f"Use a number up to {LARGEST_OPTIM_ARG:.0f}"
+                remedy = f"Use a number up to {MAX_OPTIM_ARG:.0f}"
                 yield Problem("train.optim_args", text, remedy)
                 return
-    if name is None and not any(name in train for name in ("optim_args", *OF_THE_OPTIMIZER)):
+    if name is None and not any(name in train for name in ("optim_args", *OPTIMIZER_OPTIONS)):
         return
     for part, (module, package) in OPTIMIZER_PACKAGES.items():
         if part in chosen:
@@ -86,11 +86,11 @@ def _is_beyond(text: str) -> bool:
         number = float(text)
     except ValueError:
         return False
-    return not abs(number) <= LARGEST_OPTIM_ARG
+    return not abs(number) <= MAX_OPTIM_ARG
 
 
 def _not_read(train: Mapping[str, Any], optimizer: str) -> Iterator[Problem]:
-    """Return the arguments that change nothing in what the optimizer is created with."""
+    """Yield a problem for each argument that does not change the settings of the optimizer."""
     text = f"the optimizer '{optimizer}' does not read it"
     pieces = str(train.get("optim_args") or "").replace(" ", "").split(",")
     for number, piece in enumerate(pieces if train.get("optim_args") else ()):
@@ -105,7 +105,7 @@ def _not_read(train: Mapping[str, Any], optimizer: str) -> Iterator[Problem]:
             problem = f"the optimizer '{optimizer}' does not read '{key}'"
             yield Problem("train.optim_args", problem, _readable(train, optimizer))
     defaults = training_arguments()
-    for name in OF_THE_OPTIMIZER:
+    for name in OPTIMIZER_OPTIONS:
         if name in train and train[name] != defaults[name]:
             settings = (_optimizer_settings({**train, name: value}) for value in (0.37, 0.73))
             if next(settings) == next(settings):
@@ -130,14 +130,14 @@ def _readable(train: Mapping[str, Any], optimizer: str) -> str:
 
 
 def _optimizer_settings(train: Mapping[str, Any]) -> Any:
-    """Return what an optimizer would be created with, or the error that refuses the arguments."""
+    """Return the class and settings of an optimizer, or the error if the arguments are invalid."""
     import torch
     from transformers import Trainer
 
     layer: Any = torch.nn.Linear(2, 2)
     try:
         return Trainer.get_optimizer_cls_and_kwargs(_arguments(train), layer)
-    except Exception as error:  # whatever the library of an optimizer raises
+    except Exception as error:  # the library of an optimizer may raise any error
         return one_line(error)
 
 
@@ -152,13 +152,13 @@ def _construct_optimizer(train: Mapping[str, Any]) -> str:
         kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, layer)
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
             kind(layer.parameters(), **kwargs)
-    except Exception as error:  # whatever the library of an optimizer raises
+    except Exception as error:  # the library of an optimizer may raise any error
         return one_line(error)
     return ""
 
 
 def scheduler_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the learning rate scheduler and its options."""
+    """Yield the problems of the learning rate scheduler and its options."""
     if not train.get("lr_scheduler_kwargs") and not train.get("lr_scheduler_type"):
         return
     import torch
@@ -186,7 +186,7 @@ def scheduler_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
                 optimizer.step()
                 if str(kind) not in ("reduce_lr_on_plateau", "greedy"):
                     scheduler.step()
-    except Exception as error:  # a wrong keyword is a TypeError, a wrong value anything
+    except Exception as error:  # a wrong keyword raises TypeError, a wrong value any error
         where = "train.lr_scheduler_kwargs" if settings else "train.lr_scheduler_type"
         text = f"the scheduler '{kind}' cannot be created: {one_line(error)}"
         yield Problem(where, text, "Correct lr_scheduler_kwargs, or choose another scheduler")

@@ -1,7 +1,7 @@
-"""Check what a run needs besides its files: packages, a GPU, a network, a directory to write to.
+"""Check the requirements of a run besides its files: packages, GPU, network, output directory.
 
-Each check takes a typed recipe and returns problems, as those of `recipe_checks`. They run before
-data are read and a model is loaded, so that a missing package costs seconds and not minutes.
+Each check takes a typed recipe and returns problems, as in `recipe_checks`. They run before data
+are read and a model is loaded, so that a missing package is reported in seconds.
 """
 
 import os
@@ -53,7 +53,7 @@ PARALLEL_ARGUMENTS = frozenset("device_mesh tp_plan tp_size distributed_config".
 
 
 def check_secrets(recipe: Recipe) -> list[Problem]:
-    """Return the masked secrets of a recipe that a run wrote: they have to be set again."""
+    """Return a problem for each masked secret in a recipe that a run wrote."""
     return [
         Problem(where, "the value is masked", "Set it again, or remove it and set HF_TOKEN")
         for where, value in _leaves(recipe.model_dump(), "")
@@ -62,7 +62,7 @@ def check_secrets(recipe: Recipe) -> list[Problem]:
 
 
 def check_output(recipe: Recipe) -> list[Problem]:
-    """Return why nothing can be written into the output directory, and wrong paths of `run`."""
+    """Return the problems of the output directory and of `run.resume`."""
     problems = []
     text = folder_problem(Path(recipe.train.output_dir))
     if text:
@@ -83,7 +83,7 @@ def check_output(recipe: Recipe) -> list[Problem]:
 
 
 def check_packages(recipe: Recipe) -> list[Problem]:
-    """Return packages, devices and services that the recipe needs and that are not available."""
+    """Return a problem for each package, device or service that is needed but not available."""
     train = recipe.train.arguments
     problems = [
         *_trackers(train.get("report_to")),
@@ -182,7 +182,7 @@ def _config(recipe: Recipe) -> Any:
         return AutoConfig.from_pretrained(
             recipe.model.name_or_path, trust_remote_code=recipe.model.trust_remote_code
         )
-    except (OSError, ValueError, KeyError):  # loading the model says what is wrong
+    except (OSError, ValueError, KeyError):  # loading the model will report it
         return None
 
 
@@ -212,7 +212,7 @@ def _metric(recipe: Recipe) -> Iterator[Problem]:
     metric = train.get("metric_for_best_model")
     if not isinstance(metric, str):
         if train.get("save_strategy") == "best":
-            text = "save_strategy is 'best', and no metric says which model is the best"
+            text = "save_strategy is 'best', and there is no metric to choose the best model"
             remedy = "Set it, for example to loss"
             yield Problem("train.metric_for_best_model", text, remedy)
         return
@@ -251,7 +251,7 @@ def _hub(train: Mapping[str, Any]) -> list[Problem]:
         return [Problem(where, text, "Run hf auth login, or set HF_TOKEN; or remove it")]
     try:
         HfApi(token=token).whoami()
-    except Exception as error:  # no network, or a token that is refused
+    except Exception as error:  # no network, or an invalid token
         text = f"the hub cannot be reached with this token ({one_line(error)})"
         return [Problem(where, text, "Check network and token, or remove it and upload later")]
     return []

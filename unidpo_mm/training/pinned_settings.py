@@ -1,7 +1,7 @@
-"""Keeps the numbers that a run took from its data with every checkpoint, so that they stay.
+"""Save the loss parameters that a run computed from its data, to keep them when it resumes.
 
-`tau_good: median` is a number of the training pairs. A run that goes on with other rows goes on
-with the number that it began with.
+`tau_good: median` is computed from the training pairs. A run that resumes with other rows keeps its
+original number.
 """
 
 import json
@@ -21,19 +21,19 @@ FILE = "loss.json"
 
 
 def write_settings(settings: ConfiguredLoss, folder: str | Path) -> None:
-    """Write the loss and its parameters, every one a number, into a checkpoint."""
+    """Write the loss and its resolved parameters into a checkpoint."""
     path = Path(folder) / FILE
     content = {**settings.describe(), "state": loss_state(settings)}
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def loss_state(settings: ConfiguredLoss) -> dict[str, Any] | None:
-    """Return what a stateful loss remembers from batch to batch; `None` for most losses."""
+    """Return the state that a stateful loss keeps between batches; `None` for other losses."""
     return None if settings.state is None else asdict(settings.state)
 
 
 def restore_loss_state(settings: ConfiguredLoss, state: Mapping[str, Any] | None) -> None:
-    """Restore what a stateful loss remembered, in place."""
+    """Restore the state of a stateful loss, in place."""
     if settings.state is None or state is None:
         return
     for field in fields(settings.state):
@@ -42,11 +42,12 @@ def restore_loss_state(settings: ConfiguredLoss, state: Mapping[str, Any] | None
 
 
 def pinned_settings(settings: ConfiguredLoss, folder: str | Path) -> ConfiguredLoss:
-    """Return the settings with the `tau_good` of each source that a checkpoint began with.
+    """Return the loss with each source's `tau_good` from a checkpoint.
 
     Args:
-        settings: As the recipe and the rows of today make them.
-        folder: The checkpoint; one without the file, or of another loss, changes nothing.
+        settings: The loss configured by the current recipe and rows.
+        folder: The checkpoint; if it has no such file, or another loss, the settings are returned
+            unchanged.
     """
     try:
         before = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
@@ -61,7 +62,7 @@ def pinned_settings(settings: ConfiguredLoss, folder: str | Path) -> ConfiguredL
         if number is None or now is None or number == now:
             continue
         logger.warning(
-            "source '%s': tau_good is %s by the rows of today; the run goes on with the %s of its "
+            "source '%s': tau_good would be %s with the current rows; the run keeps the %s of its "
             "checkpoint",
             source,
             now,

@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it still takes."""
+"""The speed of a run and its remaining time."""
 
 import time
 
@@ -6,7 +6,7 @@ __all__ = ["Throughput"]
 
 
 class Throughput:
-    """Measures units per second between logs, and the time left from the pace so far."""
+    """A meter of units per second between logs, and of the time left at the average pace."""
 
     def __init__(self) -> None:
         self.units = 0.0
@@ -15,17 +15,17 @@ class Throughput:
         self._last = 0.0
 
     def start_step(self, step: int) -> None:
-        """Note the beginning of a step; the first one starts the clock."""
+        """Record the beginning of a step; the first one starts the clock."""
         if self._began is None:
             self._began = self._last = time.perf_counter()
             self._first_step = step
 
     def count(self, units: float) -> None:
-        """Count units of all processes."""
+        """Add units, summed over all processes."""
         self.units += units
 
     def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
-        """Return the pace since the last call and the seconds left, and starts anew."""
+        """Return the pace since the last call and the seconds left, and reset the count."""
         if self._began is None:
             return {}
         now = time.perf_counter()

@@ -1,15 +1,15 @@
-"""Problems in the words of the interface in use: recipes have keys that Python does not have."""
+"""Rewrite remedies that name recipe keys for data sets passed in Python."""
 
 import re
 
 from ..errors import Problem
 
-__all__ = ["IN_MEMORY", "in_python"]
+__all__ = ["IN_MEMORY_PREFIX", "in_python"]
 
-IN_MEMORY = "data set '"
-"""How the place of a row begins that came from Python and from no file of a recipe."""
+IN_MEMORY_PREFIX = "data set '"
+"""Prefix of `Problem.where` for rows that were passed in Python."""
 
-PHRASES = (
+REMEDIES = (
     (
         "Set the source's 'images' to the directory that contains all images, or its "
         "'images_outside' to true",
@@ -46,19 +46,19 @@ PHRASES = (
         "or rename its column to 'prompt'",
     ),
 )
-"""(wording for recipes, wording for Python); tests read every remedy that bad rows lead to."""
+"""(wording for recipes, wording for Python); tests check every remedy for bad rows."""
 
-KEYS = re.compile(
+RECIPE_KEYS = re.compile(
     r"\bdata\.(?:images\.)?(max_length|length_policy|preflight|max_skipped_fraction)\b"
 )
-"""Keys whose last part is the Python name."""
+"""Recipe keys whose last part is the name in Python."""
 
 
 def in_python(problem: Problem) -> Problem:
-    """Return a problem of a row in memory with a remedy that exists in Python."""
-    if not problem.where.startswith(IN_MEMORY):
+    """Return a problem with a remedy for Python, if its row was passed in Python."""
+    if not problem.where.startswith(IN_MEMORY_PREFIX):
         return problem
     remedy = problem.remedy
-    for recipe, python in PHRASES:
+    for recipe, python in REMEDIES:
         remedy = remedy.replace(recipe, python)
-    return Problem(problem.where, problem.message, KEYS.sub(r"\1", remedy))
+    return Problem(problem.where, problem.message, RECIPE_KEYS.sub(r"\1", remedy))

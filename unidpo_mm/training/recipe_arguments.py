@@ -1,4 +1,4 @@
-"""Which key of a recipe becomes which argument of the trainer."""
+"""Convert a recipe to the arguments of the trainer."""
 
 from typing import Any
 
@@ -15,60 +15,63 @@ __all__ = ["arguments_of", "loss_by_source", "loss_of", "source_file"]
 
 
 def source_file(source: SourceSection, data: DataSection) -> SourceFile:
-    """Return what the data layer needs to know of a source."""
-    given = source.model_dump(exclude={"scores", "loss"})
+    """Return the description of a source for the data layer."""
+    options = source.model_dump(exclude={"scores", "loss"})
     scores = source.scores or ScoresSection()
-    policy = ScoreOptions(**scores.model_dump())
     return SourceFile(
-        **given,
-        scores=policy,
+        **options,
+        scores=ScoreOptions(**scores.model_dump()),
         max_pixels=data.images.max_pixels,
         fetch_private_addresses=data.images.fetch_private_addresses,
     )
 
 
 def loss_of(source: SourceSection, loss: str) -> dict[str, Any]:
-    """Return the loss parameters of a source: its own, and the weight of pairs without scores.
+    """Return the loss parameters of a source, with the weight of pairs without scores.
 
     Raises:
         RecipeError: If the loss needs the scores of all pairs.
     """
-    own = dict(source.loss)
+    parameters = dict(source.loss)
     if source.scores is None or source.scores.missing == "error":
-        return own
-    found = load_loss(loss)
+        return parameters
+    loaded = load_loss(loss)
     if weights_missing_scores(loss):
-        own["missing_quality"] = source.scores.missing
-    elif found.needs_scores(found.config()):
+        parameters["missing_quality"] = source.scores.missing
+    elif loaded.needs_scores(loaded.config()):
         where = f"data source '{source.name or source.path}', scores.missing"
-        remedy = "Set it to error, or choose a loss that can do without (uni_dpo, dpo)"
+        remedy = "Set it to error, or choose a loss that works without scores (uni_dpo, dpo)"
         text = f"the loss '{loss}' needs the scores of every pair"
         raise RecipeError(Problem(where, text, remedy))
-    return own
+    return parameters
 
 
 def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the loss parameters of each source that has its own.
+    """Return the loss parameters of each source that sets some.
 
     Raises:
-        RecipeError: If two sources of one name differ: rows know their source by its name.
+        RecipeError: If two sources with the same name have different parameters: rows refer to
+            their source by name.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_source: dict[str, dict[str, Any]] = {}
     problems = []
     for source in (*recipe.data.sources, *recipe.data.eval_sources):
         name = source_file(source, recipe.data).source_name
-        own = loss_of(source, recipe.loss.name)
-        if found.setdefault(name, own) != own:
-            text = f"two sources have this name and different loss settings ({found[name]}, {own})"
-            remedy = "Give one of them a 'name' of its own"
+        parameters = loss_of(source, recipe.loss.name)
+        if by_source.setdefault(name, parameters) != parameters:
+            text = (
+                f"two sources have this name and different loss settings ({by_source[name]}, "
+                f"{parameters})"
+            )
+            remedy = "Set a different 'name' for one of them"
             problems.append(Problem(f"data source '{name}'", text, remedy))
     if problems:
         raise RecipeError(problems)
-    return {name: own for name, own in found.items() if own}
+    return {name: parameters for name, parameters in by_source.items() if parameters}
 
 
 def arguments_of(recipe: Recipe) -> UniDPOConfig:
-    """Return the trainer's settings of a recipe; docs/recipe.md shows the same table.
+    """Return the trainer's settings for a recipe; docs/recipe.md has the same table.
 
     Raises:
         RecipeError: If transformers refuses an argument.

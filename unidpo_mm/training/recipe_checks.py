@@ -1,7 +1,7 @@
-"""Check a recipe where that takes knowledge of losses, training arguments, the disk or the machine.
+"""Check a recipe against losses, training arguments, the disk and the machine.
 
-Each takes a typed recipe and returns problems whose `where` is a key path; `load_recipe` adds file
-and line and raises everything at once.
+Each check takes a typed recipe and returns problems whose `where` is a key path; `load_recipe` adds
+file and line and reports all of them together.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from ..modeling.lora_directory import ADAPTER_CONFIG, base_of, is_adapter_direct
 from ..plugins import load_loss, suggestion
 from ..recipe import Recipe
 from ..recipe.problems import describe, explain_settings, remedy_for
-from .argument_ranges import LEAST_GIGABYTES, loss_range_problems, range_problems
+from .argument_ranges import MIN_GIGABYTES, loss_range_problems, range_problems
 from .launch_checks import as_only_process, check_environment
 from .package_checks import check_output, check_packages, check_secrets
 from .training_arguments import REMOVED, refused_values, training_arguments
@@ -40,15 +40,15 @@ __all__ = [
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 """``organisation/name``, the form of names on a hub."""
 
-ELSEWHERE = {
-    "resume_from_checkpoint": "Write run.resume instead",
-    "data_seed": "Write data.seed instead",
+OTHER_KEYS = {
+    "resume_from_checkpoint": "Use run.resume instead",
+    "data_seed": "Use data.seed instead",
 }
-"""Training arguments that have another home in a recipe."""
+"""Training arguments that a recipe sets elsewhere."""
 
 
 def check_loss(recipe: Recipe) -> list[Problem]:
-    """Check that the loss exists and has the stated parameters, also those of each source."""
+    """Check that the loss exists and has the parameters of the recipe and of each source."""
     try:
         config = load_loss(recipe.loss.name).config
     except RecipeError as error:
@@ -61,20 +61,20 @@ def check_loss(recipe: Recipe) -> list[Problem]:
         ("eval_sources", recipe.data.eval_sources),
     ):
         for number, source in enumerate(sources):
-            where, own = f"data.{group}.{number}.loss", dict(source.loss)
-            problems += _check_parameters(where, recipe.loss.name, config, hints, own)
+            where, values = f"data.{group}.{number}.loss", dict(source.loss)
+            problems += _check_parameters(where, recipe.loss.name, config, hints, values)
     return problems
 
 
 def check_train(recipe: Recipe) -> list[Problem]:
-    """Return what is wrong with the keys of `train`: names, types, ranges and refused arguments."""
+    """Check the keys of `train`: names, types, ranges and unsupported arguments."""
     arguments = recipe.train.arguments
     hints = _training_arguments()
     problems = []
     values = {}
     for name, value in arguments.items():
-        if name in ELSEWHERE:
-            problems.append(Problem(f"train.{name}", "this is not set here", ELSEWHERE[name]))
+        if name in OTHER_KEYS:
+            problems.append(Problem(f"train.{name}", "this is not set here", OTHER_KEYS[name]))
         elif name not in hints:
             problems.append(_unknown_argument(recipe, name, hints))
         elif wrong := _check_type(f"train.{name}", value, hints[name]):
@@ -96,23 +96,23 @@ def check_train(recipe: Recipe) -> list[Problem]:
 
 def _memory(recipe: Recipe) -> Iterable[Problem]:
     memory = recipe.train.memory
-    if isinstance(memory, float | int) and memory < LEAST_GIGABYTES:
-        remedy = f"Use auto, or gigabytes, {LEAST_GIGABYTES} or more, for example 8"
+    if isinstance(memory, float | int) and memory < MIN_GIGABYTES:
+        remedy = f"Use auto, or gigabytes, {MIN_GIGABYTES} or more, for example 8"
         yield Problem("train.memory", f"found {describe(memory)}", remedy)
 
 
 def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
     where = f"train.{name}"
     if name in REMOVED:
-        return Problem(where, f"transformers has no argument '{name}' any more", REMOVED[name])
+        return Problem(where, f"transformers no longer has an argument '{name}'", REMOVED[name])
     fields = [field for field in type(recipe.train).model_fields if field != "output_dir"]
-    text = f"there is no training argument '{name}'{suggestion(name, [*hints, *fields])}"
+    text = f"unknown training argument '{name}'{suggestion(name, [*hints, *fields])}"
     remedy = f"Use one of {', '.join(fields)}, or an argument of transformers.TrainingArguments"
     return Problem(where, text, remedy)
 
 
 def _held_out(recipe: Recipe, arguments: Mapping[str, Any]) -> list[Problem]:
-    """Return the arguments that evaluate, where no row is held out."""
+    """Return a problem for each argument that evaluates, if no row is held out."""
     if recipe.data.eval_fraction > 0 or recipe.data.eval_sources:
         return []
     evaluating = [
@@ -125,7 +125,7 @@ def _held_out(recipe: Recipe, arguments: Mapping[str, Any]) -> list[Problem]:
 
 
 def check_machine(recipe: Recipe) -> list[Problem]:
-    """Return what transformers refuses about the arguments together, and on this machine."""
+    """Check whether transformers accepts the arguments together and on this machine."""
     arguments = recipe.train.arguments
     if check_train(recipe) or check_environment(recipe):
         return []
@@ -138,20 +138,20 @@ def check_machine(recipe: Recipe) -> list[Problem]:
     mentioned = {name: re.search(rf"\b{name}\b", text) for name in arguments}
     places = {name: match.start() for name, match in mentioned.items() if match}
     names = sorted(places, key=lambda name: places[name])
-    for name in (*names, *arguments):  # the argument at fault is the one whose removal helps
+    for name in (*names, *arguments):  # blame the argument without which there is no error
         others = {other: value for other, value in arguments.items() if other != name}
         if not _refusal_by_transformers(others):
             return [Problem(f"train.{name}", text, f"Change train.{name}")]
     where = f"train.{names[0]}" if names else "train"
-    return [Problem(where, text, "Change the arguments that it is about")]
+    return [Problem(where, text, "Change the arguments that cause it")]
 
 
 def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
-    """Return why transformers refuses training arguments; an empty text if it accepts them."""
+    """Return why transformers refuses training arguments; empty if it accepts them."""
     from transformers import TrainingArguments
 
     try:
-        with warnings.catch_warnings(), as_only_process():  # the run itself will warn
+        with warnings.catch_warnings(), as_only_process():  # the run itself shows the warnings
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
     except Exception as error:  # transformers, accelerate and torch raise errors of any kind
@@ -160,7 +160,7 @@ def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
-    """Check that the model's folder, data files and image folders are there and readable."""
+    """Check that model directory, data files and image directories exist and are readable."""
     problems = [*_check_model(recipe), *check_output(recipe)]
     for group in ("sources", "eval_sources"):
         for number, source in enumerate(getattr(recipe.data, group)):
@@ -168,8 +168,9 @@ def check_files(recipe: Recipe) -> list[Problem]:
             problems += _check_source(f"{where}.path", source.path)
             images = None if source.images is None else Path(source.images)
             if images is not None and not images.is_dir():
-                problem = f"'{images}' is {'not a folder' if images.exists() else 'not there'}"
-                remedy = "Give the folder of the images, relative to the recipe or absolute"
+                state = "is not a directory" if images.exists() else "does not exist"
+                problem = f"'{images}' {state}"
+                remedy = "Use the directory of the images, absolute or relative to the recipe"
                 problems.append(Problem(f"{where}.images", problem, remedy))
     return problems
 
@@ -182,17 +183,21 @@ ALL_CHECKS = (
     check_machine,
     check_train,
 )
-"""Every check of a recipe that comes before data are read and a model is loaded."""
+"""All checks of a recipe that run before data are read and a model is loaded."""
 
 
 def _check_parameters(
-    where: str, loss: str, config: type[Any], hints: Mapping[str, Any], given: Mapping[str, Any]
+    where: str,
+    loss: str,
+    config: type[Any],
+    hints: Mapping[str, Any],
+    parameters: Mapping[str, Any],
 ) -> list[Problem]:
     names = [field.name for field in dataclasses.fields(config)]
     has = f"'{loss}' has {', '.join(names)}" if names else f"'{loss}' has none"
     problems: list[Problem] = []
     typed = {}
-    for name, value in given.items():
+    for name, value in parameters.items():
         if name not in names:
             text = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
             problems.append(Problem(f"{where}.{name}", text, f"Choose another; {has}"))
@@ -207,7 +212,7 @@ def _check_parameters(
 
 
 def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
-    """Build the config from all parameters; if it is refused, from each alone to find them all."""
+    """Build the config from all parameters; if that fails, from each alone to find the cause."""
     reason = _refusal(config, typed)
     if reason is None:
         return []
@@ -228,17 +233,17 @@ def _refusal(config: type[Any], values: Mapping[str, Any]) -> str | None:
 
 
 def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
-    known = _enum_values(hint)
-    if isinstance(value, str) and known and value not in known:
-        return [_not_a_choice(where, value, known)]
+    choices = _enum_values(hint)
+    if isinstance(value, str) and choices and value not in choices:
+        return [_not_a_choice(where, value, choices)]
     try:
         _validated(value, hint)
-    except PydanticSchemaGenerationError:  # a type of the library's own: it will check it itself
+    except PydanticSchemaGenerationError:  # a type of a library, which checks the value itself
         return []
     except ValidationError as error:
-        only_words = known and not isinstance(value, dict | list)
+        only_words = choices and not isinstance(value, dict | list)
         return [
-            _not_a_choice(where, value, known) if only_words else _wrong_type(where, value, error)
+            _not_a_choice(where, value, choices) if only_words else _wrong_type(where, value, error)
         ]
     return []
 
@@ -257,20 +262,20 @@ def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
     return Problem(where, f"found {describe(value)}", problem.remedy)
 
 
-def _not_a_choice(where: str, value: Any, known: Sequence[str]) -> Problem:
-    near = suggestion(value, known) if isinstance(value, str) else ""
-    return Problem(where, f"found {describe(value)}{near}", f"Write one of {', '.join(known)}")
+def _not_a_choice(where: str, value: Any, choices: Sequence[str]) -> Problem:
+    near = suggestion(value, choices) if isinstance(value, str) else ""
+    return Problem(where, f"found {describe(value)}{near}", f"Use one of {', '.join(choices)}")
 
 
 def _enum_values(hint: Any) -> list[str]:
-    """Return the values of an enumeration that text is turned into, as transformers does."""
+    """Return the values of the enumerations in a type hint, which transformers reads from text."""
     kinds = (hint, *get_args(hint))
     members = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
     return [str(item.value) for member in members for item in member]
 
 
 def _validated(value: Any, hint: Any) -> Any:
-    """Validate as JSON: strict about numbers and text, yet a list may stand for a tuple."""
+    """Validate as JSON: strict about numbers and text, but a list is accepted for a tuple."""
     return _adapter(hint).validate_json(json.dumps(value), strict=True)
 
 
@@ -281,7 +286,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 @cache
 def _training_arguments() -> dict[str, Any]:
-    from transformers import TrainingArguments  # takes seconds, so only where it is needed
+    from transformers import TrainingArguments  # importing it takes seconds
 
     hints = get_type_hints(TrainingArguments)
     return {
@@ -298,14 +303,14 @@ def _check_model(recipe: Recipe) -> Iterable[Problem]:
         if is_adapter_directory(path):
             yield from _check_adapter(recipe)
         elif not (path / "config.json").is_file():
-            problem = f"the folder '{path}' has no config.json and no {ADAPTER_CONFIG}"
-            remedy = "Use the directory of a model or a LoRA adapter as save_pretrained writes it"
+            problem = f"the directory '{path}' has no config.json and no {ADAPTER_CONFIG}"
+            remedy = "Use a directory that save_pretrained wrote for a model or a LoRA adapter"
             yield Problem(where, problem, remedy)
     elif path.exists():
-        yield Problem(where, f"'{path}' is a file", "Give the folder it is in")
+        yield Problem(where, f"'{path}' is a file", "Use the directory that contains it")
     elif not _may_be_on_a_hub(model.name_or_path):
-        problem = f"there is no folder '{model.name_or_path}'"
-        remedy = "Give a folder, relative to the recipe or absolute, or a hub name like org/name"
+        problem = f"the directory '{model.name_or_path}' does not exist"
+        remedy = "Use a directory, absolute or relative to the recipe, or a hub name like org/name"
         yield Problem(where, problem, remedy)
     if model.base_name_or_path is not None and not is_adapter_directory(path):
         problem = f"it is set, and '{path}' is not a LoRA adapter directory"
@@ -318,7 +323,7 @@ def _check_adapter(recipe: Recipe) -> Iterable[Problem]:
     if model.lora is not None:
         problem = f"'{model.name_or_path}' already is a LoRA adapter, and a new one is configured"
         remedy = (
-            "Remove model.lora to train the adapter that is there, or merge it first: unidpo-mm "
+            "Remove model.lora to train the existing adapter, or merge it first: unidpo-mm "
             f"merge {model.name_or_path} --output DIRECTORY"
         )
         yield Problem("model.lora", problem, remedy)
@@ -332,17 +337,16 @@ def _check_source(where: str, written: str) -> Iterable[Problem]:
     path = Path(written)
     if path.exists():
         if not os.access(path, os.R_OK):
-            yield Problem(where, f"'{written}' may not be read", "Change its permissions")
+            yield Problem(where, f"'{written}' is not readable", "Change its permissions")
         elif path.is_dir() and not any(path.iterdir()):
-            yield Problem(
-                where, f"the folder '{written}' is empty", "Give a folder with data files"
-            )
+            problem = f"the directory '{written}' is empty"
+            yield Problem(where, problem, "Use a directory with data files")
     elif not _may_be_on_a_hub(written):
-        remedy = "Give a file, relative to the recipe or absolute, or a hub name like org/name"
-        yield Problem(where, f"there is no file '{written}'", remedy)
+        remedy = "Use a file, absolute or relative to the recipe, or a hub name like org/name"
+        yield Problem(where, f"the file '{written}' does not exist", remedy)
 
 
 def _may_be_on_a_hub(written: str) -> bool:
-    """Whether a name has the form ``org/name`` and does not look like a data file."""
-    known = (".json", ".jsonl", ".parquet", ".csv", ".arrow", ".yaml", ".yml")
-    return bool(HUB_NAME.match(written)) and not written.lower().endswith(known)
+    """Return whether a name has the form ``org/name`` and does not look like a data file."""
+    suffixes = (".json", ".jsonl", ".parquet", ".csv", ".arrow", ".yaml", ".yml")
+    return bool(HUB_NAME.match(written)) and not written.lower().endswith(suffixes)

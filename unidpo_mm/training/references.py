@@ -1,4 +1,4 @@
-"""Which reference a run has, and the pass that fills a cached one before training."""
+"""The reference of a run, and the pass that computes the log-probs of a cached one."""
 
 from typing import Any
 
@@ -34,20 +34,20 @@ from .configured_loss import ConfiguredLoss
 from .context import TrainingContext
 from .optimizer import check_optimizer
 
-__all__ = ["FillCache", "build_run_reference", "compute_dtype", "loading_source"]
+__all__ = ["PrepareReference", "build_run_reference", "compute_dtype", "loading_source"]
 
 
 def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
-    """Return where a model, or the processor of a loaded one, comes from."""
+    """Return the source of a model's files; for a loaded model, that of its processor."""
     name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
-    given = dict(args.model_init_kwargs or {})
+    init_kwargs = dict(args.model_init_kwargs or {})
     return ModelSource(
         name_or_path=name,
-        dtype=str(given.pop("dtype", "auto")).removeprefix("torch."),
+        dtype=str(init_kwargs.pop("dtype", "auto")).removeprefix("torch."),
         adapter=args.adapter,
-        attn_implementation=given.pop("attn_implementation", None),
-        trust_remote_code=given.pop("trust_remote_code", False),
-        init_kwargs=given,
+        attn_implementation=init_kwargs.pop("attn_implementation", None),
+        trust_remote_code=init_kwargs.pop("trust_remote_code", False),
+        init_kwargs=init_kwargs,
         base_name_or_path=args.base_name_or_path,
     )
 
@@ -60,9 +60,10 @@ def build_run_reference(
     args: UniDPOConfig,
     settings: ConfiguredLoss,
 ) -> Reference | None:
-    """Return the reference of a run: the policy before its first step, or a model of its own.
+    """Return the reference of a run: the policy before training, or another model.
 
-    None if the loss uses no reference.
+    Returns:
+        The reference; `None` if the loss uses none.
     """
     if not settings.loss.needs_reference(settings.config):
         return None
@@ -81,7 +82,7 @@ def build_run_reference(
     if not cached:
         return source
     described: list[Any] = [None]
-    if args.process_index == 0:  # the first process alone may have all weights
+    if args.process_index == 0:  # the only one that is certain to have all weights
         dtype = compute_dtype(args, logp_model)
         described = [reference_fingerprint(source, logp_model, compute_dtype=dtype)]
     fingerprint, about = broadcast_object_list(described)[0]
@@ -89,7 +90,7 @@ def build_run_reference(
 
 
 def _agreed_kind(kind: ReferenceKind, logp_model: LogpModel, args: UniDPOConfig) -> ResolvedKind:
-    """Return the kind of reference; the first process decides, which may alone have the weights."""
+    """Return the kind of reference that the first process chooses, since it has all weights."""
     outcome: list[Any] = [None]
     if args.process_index == 0:
         try:
@@ -110,7 +111,7 @@ def _named_adapter(
     adapter: Adapter,
     args: UniDPOConfig,
 ) -> FrozenLora:
-    """Return a reference that is one of the adapters of the policy itself, as in TRL."""
+    """Return a reference that consists of another LoRA adapter of the policy, as in TRL."""
     model: Any = logp_model.model
     loaded = list(model.peft_config) if is_peft_model(model) else []
     problem, remedy = None, ""
@@ -125,7 +126,7 @@ def _named_adapter(
         problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
         remedy = f"Choose one of {', '.join(loaded)}"
     elif name in model.active_adapters:
-        problem = f"the adapter '{name}' is the one that trains"
+        problem = f"'{name}' is the adapter that trains"
         remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
     if problem is not None:
         raise ModelError(Problem("ref_adapter_name", problem, remedy))
@@ -133,7 +134,7 @@ def _named_adapter(
 
 
 def compute_dtype(args: UniDPOConfig, logp_model: LogpModel) -> torch.dtype:
-    """Return the format that matrix products run in."""
+    """Return the number format of matrix products."""
     if args.bf16 or args.fp16:
         return torch.bfloat16 if args.bf16 else torch.float16
     return next(logp_model.parameters()).dtype
@@ -147,14 +148,14 @@ def _other_model(
     args: UniDPOConfig,
 ) -> FrozenCopy:
     if args.reference not in ("auto", "frozen_copy", "cached"):
-        problem = f"a ref_model is given and reference is '{args.reference}'"
+        problem = f"ref_model is set and reference is '{args.reference}'"
         raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
         ref_model = load_weights(loading_source(ref_model, args), family)
     shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
     if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
         problem = (
-            "ref_model is the very model that trains"
+            "ref_model is the same object as the model that trains"
             if ref_model is logp_model.model
             else "ref_model shares weights that train with the model, so it would change as well "
             "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
@@ -167,15 +168,15 @@ def _other_model(
 
 
 STATE_KEY = "UniDPOReference"
-"""Where the trainer's state holds the digest of the reference."""
+"""Key of the reference's digest in the trainer's state."""
 
 
-class FillCache(TrainerCallback):
-    """Prepares the reference when training begins.
+class PrepareReference(TrainerCallback):
+    """A callback that prepares and checks the reference when training begins.
 
-    It lets a cached reference see every answer before the first step and tells it of that step. It
-    also keeps the digest of the reference in the trainer's state, hence in every checkpoint: a
-    resumed run must have the reference that it started with.
+    It fills the cache of a cached reference. It also keeps the digest of the reference in the
+    trainer's state, and so in every checkpoint: a resumed run must have the reference that it
+    started with.
     """
 
     def __init__(self, trainer: TrainingContext) -> None:
@@ -185,7 +186,7 @@ class FillCache(TrainerCallback):
     def on_init_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the digest while weights are not sharded; the first process alone may have them."""
+        """Compute the digest on the first process, while it has all weights: FSDP shards later."""
         if args.process_index == 0:
             self.digest = reference_digest(self.trainer.parts.reference)
 
@@ -200,7 +201,7 @@ class FillCache(TrainerCallback):
         self._check_digest(state)
         if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
             check_optimizer(kwargs.get("optimizer"), self.trainer.model)
-        self._tell(moved=state.global_step > 0)
+        self._mark_trained(state.global_step > 0)
         reference = self.trainer.parts.reference
         if isinstance(reference, CachedReference) and args.reference_build == "before":
             fill_cache(self.trainer, reference)
@@ -224,17 +225,17 @@ class FillCache(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """From now on the policy is another model."""
-        self._tell(moved=True)
+        """Note that the policy is no longer the model before training."""
+        self._mark_trained(True)
 
-    def _tell(self, *, moved: bool) -> None:
+    def _mark_trained(self, trained: bool) -> None:
         source = getattr(self.trainer.parts.reference, "source", None)
         if isinstance(source, InitialPolicy):
-            source.trained = moved
+            source.trained = trained
 
 
 def fill_cache(trainer: TrainingContext, reference: CachedReference) -> None:
-    """Compute what a cached reference lacks for the rows of a run, with a bar of its own."""
+    """Compute the log-probs that a cached reference lacks, and show the progress."""
     loaders = [trainer.get_train_dataloader()]
     sets = trainer.eval_dataset
     for dataset in sets.values() if isinstance(sets, dict) else [sets]:
@@ -260,7 +261,7 @@ def fill_cache(trainer: TrainingContext, reference: CachedReference) -> None:
     if trainer.is_world_process_zero():
         computed = reference.computed - before
         console.print(
-            f"Reference: {counted(computed, 'answer')} computed, the others read from the "
-            f"cache, in {reference.store.path}",
+            f"Reference: log-probs of {counted(computed, 'response')} computed, the others read "
+            f"from the cache in {reference.store.path}",
             soft_wrap=True,
         )

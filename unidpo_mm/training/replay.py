@@ -1,4 +1,4 @@
-"""Compute a dumped step again (`unidpo-mm replay`), in one process, without data or reference."""
+"""Compute a dumped step again in one process, without data or reference (`unidpo-mm replay`)."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from .step import preference_step
 __all__ = ["Replay", "ReplayedUnit", "replay"]
 
 TOLERANCE = 1e-4
-"""Relative difference of losses and norms that count as the same, for other machines."""
+"""Maximum relative difference of losses and norms, which may differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ReplayedUnit:
     """A pair or response of the step.
 
     Attributes:
-        row: Its row id.
-        recorded: Its loss when the step was dumped.
-        replayed: Its loss now.
+        row: The row id.
+        recorded: The loss when the step was dumped.
+        replayed: The loss now.
     """
 
     row: str
@@ -50,13 +50,13 @@ class ReplayedUnit:
 
 @dataclass(frozen=True)
 class Replay:
-    """A step computed again.
+    """The result of computing a step again.
 
     Attributes:
         step: The optimizer step.
-        units: All units with weight.
-        recorded_norm, replayed_norm: Gradient norm over all processes; the first is None if the
-            step was dumped before it was known.
+        units: All units with a positive weight.
+        recorded_norm, replayed_norm: Gradient norm over all processes; `recorded_norm` is `None` if
+            the step was dumped before it was computed.
         gradients: Names of the weights whose gradient is not finite.
     """
 
@@ -68,13 +68,13 @@ class Replay:
 
     @property
     def reproduced(self) -> bool:
-        """Whether everything that was recorded came out the same."""
+        """Whether all recorded losses and the recorded norm were reproduced."""
         norm = self.recorded_norm is None or same_number(self.recorded_norm, self.replayed_norm)
         return norm and all(unit.same for unit in self.units)
 
 
 class _RecordedReference:
-    """Gives the log-probs that the reference gave when the step was dumped."""
+    """A reference that returns the log-probs of the dump."""
 
     def __init__(self, logps: Tensor) -> None:
         self.logps = logps
@@ -97,7 +97,7 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
 
     Args:
         folder: The dump, ``nonfinite-step-N``.
-        device: Where to compute it.
+        device: The device to compute it on.
 
     Raises:
         ModelError: If the folder is not a dump, or its model cannot be loaded.
@@ -157,7 +157,7 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
         text = f"its {DUMP_FILE} cannot be read ({reason})"
-        remedy = "Name a directory nonfinite-step-N that a run wrote"
+        remedy = "Use a directory nonfinite-step-N that a run wrote"
         raise ModelError(Problem(str(folder), text, remedy)) from None
     return content
 

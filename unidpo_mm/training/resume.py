@@ -1,4 +1,4 @@
-"""Choose the checkpoint that a run resumes from, the same on every process."""
+"""Choose the checkpoint that a run resumes from, the same one on every process."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from .checkpoints import (
 )
 from .identity import Change, not_allowed
 
-__all__ = ["Choice", "choose_checkpoint", "manifest_or_none", "refuse_changes", "verify_given"]
+__all__ = ["Choice", "choose_checkpoint", "manifest_or_none", "refuse_changes", "verify_requested"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Choice:
     """The checkpoint to resume from.
 
     Attributes:
-        path: The newest complete checkpoint; None if there is none.
+        path: The newest complete checkpoint; `None` if there is none.
         ignored: Newer checkpoints that cannot be used, each with the reason.
     """
 
@@ -41,7 +41,7 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
 
     Args:
         output_dir: The directory of the checkpoints.
-        reads: Whether this process looks at the disk: one process per disk does.
+        reads: Whether this process reads the disk; one process per disk does.
     """
     paths = checkpoint_paths(output_dir) if reads else []
     ignored: list[str] = []
@@ -65,8 +65,8 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
         below = step
 
 
-def verify_given(path: Path, *, option: str) -> Manifest | None:
-    """Return the manifest of a checkpoint that the user names; None if it has none.
+def verify_requested(path: Path, *, option: str) -> Manifest | None:
+    """Return the verified manifest of a checkpoint that the user chose; `None` if it has none.
 
     A checkpoint of transformers or of another program has no manifest and cannot be verified.
 
@@ -90,7 +90,7 @@ def verify_given(path: Path, *, option: str) -> Manifest | None:
 
 
 def manifest_or_none(folder: Path) -> Manifest | None:
-    """Return the manifest of a directory, or None if it has no readable one."""
+    """Return the manifest of a directory; `None` if it has no readable one."""
     try:
         return read_manifest(folder)
     except CheckpointDamaged:
@@ -100,18 +100,16 @@ def manifest_or_none(folder: Path) -> Manifest | None:
 def refuse_changes(
     changes: Iterable[Change], allowed: Iterable[str], *, checkpoint: Path, names: dict[str, str]
 ) -> list[str]:
-    """Return the texts of the changes that take effect.
+    """Check that all changes are allowed, and return their descriptions.
 
     Args:
         changes: Every difference between the checkpoint and this run.
         allowed: Names that the user allows.
         checkpoint: For messages.
-        names: Name of a field of `UniDPOConfig` -> what the user calls it, for fields that have
-            another name in a recipe.
+        names: Field of `UniDPOConfig` -> its name in a recipe, if that differs.
 
     Raises:
-        RecipeError: If a change is neither honoured nor allowed, with all of them and the option
-            that allows them.
+        RecipeError: If changes are neither honored nor allowed; lists all of them.
     """
     changes = list(changes)
     by_user_name = {user_name: field for field, user_name in names.items()}
@@ -121,8 +119,8 @@ def refuse_changes(
         option = names.get("allow_changes", "allow_changes")
         listed = ",".join(dict.fromkeys(names.get(c.name, c.name) for c in refused))
         remedy = (
-            f"Undo the change, use another output directory, start anew with "
-            f"{names.get('start_anew', 'resume_from_checkpoint=None')}, or continue with it by "
+            f"Undo the change, use another output directory, start from scratch with "
+            f"{names.get('start_anew', 'resume_from_checkpoint=None')}, or allow the change with "
             f"{option}=[{listed}]"
         )
         texts = "; ".join(_described(change, names) for change in refused)

@@ -1,7 +1,7 @@
-"""The part of the trainer that resumes, and that ends a run after a signal.
+"""The part of the trainer that resumes a run, and ends it after a signal.
 
-It decides which checkpoint a run may resume from (`resume.py`, `identity.py`), makes changed
-options take effect, and saves before a signal ends the run (`interruption.py`).
+It chooses the checkpoint (`resume.py`), compares the run with it (`identity.py`), applies changed
+options, and saves before a signal ends the run (`interruption.py`).
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from .identity import compare
 from .interruption import TrainingInterrupted
 from .numerical_watch import NonFiniteError
 from .pinned_settings import pinned_settings
-from .resume import choose_checkpoint, refuse_changes, verify_given
+from .resume import choose_checkpoint, refuse_changes, verify_requested
 from .saving import SavingTrainer
 
 __all__ = ["CheckpointedTrainer"]
@@ -43,7 +43,7 @@ __all__ = ["CheckpointedTrainer"]
 logger = logging.getLogger(__name__)
 
 HYPERPARAMETERS = ("weight_decay", "betas", "eps")
-"""Keys of an optimizer's parameter groups that are options; the rest may be state."""
+"""Keys of an optimizer's parameter groups that are options; other keys may be state."""
 
 SCHEDULE = frozenset(
     {
@@ -57,11 +57,11 @@ SCHEDULE = frozenset(
         "warmup_steps",
     }
 )
-"""Options that set the learning rate of a step."""
+"""Options that determine the learning rate of a step."""
 
 
 class CheckpointedTrainer(SavingTrainer):
-    """A trainer whose checkpoints are complete, and which resumes only what is the same run."""
+    """A trainer that resumes from complete checkpoints of the same run."""
 
     # ---- train ----
 
@@ -75,7 +75,8 @@ class CheckpointedTrainer(SavingTrainer):
 
         Args:
             resume_from_checkpoint: True for the newest complete checkpoint in the output directory,
-                or the path of one. None starts anew; checkpoints that are there are set aside.
+                or the path of a checkpoint. `None` starts from scratch and sets existing
+                checkpoints aside.
             trial: As in transformers.
             ignore_keys_for_eval: As in transformers.
 
@@ -94,10 +95,10 @@ class CheckpointedTrainer(SavingTrainer):
             return output
 
     def _report_skipped(self) -> None:
-        """Say how many steps were skipped for numbers that are not finite.
+        """Log the number of steps that were skipped because of NaN or infinity.
 
         Raises:
-            NonFiniteError: If all were.
+            NonFiniteError: If all steps were skipped.
         """
         skipped, steps = self.watch.skipped, self.state.global_step - self._initial_global_step
         if not skipped:
@@ -106,11 +107,11 @@ class CheckpointedTrainer(SavingTrainer):
         text = f"{skipped} of {counted(steps, 'step')} {was} skipped: the loss or gradient was not "
         text += "finite"
         if skipped >= steps:
-            raise NonFiniteError(Problem("training", text, "Replay the first one, see its dump"))
-        self._tell("", [text])
+            raise NonFiniteError(Problem("training", text, "Replay the dump of the first one"))
+        self._warn("", [text])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Run an epoch, unless the steps of the run are done: transformers would add one."""
+        """Run an epoch, unless all steps are done: transformers would run one more step."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
@@ -120,7 +121,7 @@ class CheckpointedTrainer(SavingTrainer):
     # ---- resume ----
 
     def _checkpoint_to_resume(self, requested: str | bool | None) -> str | None:
-        """Return the verified checkpoint to resume from, or None to start anew."""
+        """Return the verified checkpoint to resume from; `None` to start from scratch."""
         output_dir = self._output_dir()
         option = self.option_names.get("resume", "resume_from_checkpoint")
         with errors_shared():
@@ -134,11 +135,11 @@ class CheckpointedTrainer(SavingTrainer):
             if choice.path is None:
                 raise RecipeError(self._nothing_to_resume(option, choice.ignored))
             path = choice.path
-            self._tell("ignored ", choice.ignored)
+            self._warn("ignored ", choice.ignored)
         else:
             path = Path(str(requested))
             with errors_shared():
-                if self.args.should_save and verify_given(path, option=option) is None:
+                if self.args.should_save and verify_requested(path, option=option) is None:
                     logger.warning("'%s' has no manifest, so it cannot be verified", path)
         self._compare_identity(path)
         within = path.parent.resolve() == output_dir.resolve()
@@ -154,7 +155,7 @@ class CheckpointedTrainer(SavingTrainer):
         text = f"there is no complete checkpoint in '{self._output_dir()}'"
         if ignored:
             text += f" ({'; '.join(ignored)})"
-        return Problem(option, text, "Start anew, or name another checkpoint")
+        return Problem(option, text, "Start from scratch, or choose another checkpoint")
 
     def _set_aside(self, paths: list[Path], reason: str) -> None:
         if not self.args.should_save or not paths:
@@ -164,7 +165,7 @@ class CheckpointedTrainer(SavingTrainer):
         logger.warning("moved %s to %s: %s", names, aside, reason)
 
     def _compare_identity(self, checkpoint: Path) -> None:
-        """Refuse to resume a run that has become another one."""
+        """Check that this run is the one of the checkpoint, up to allowed changes."""
         with errors_shared():
             changes = []
             recorded = self._recorded_identity(checkpoint) if self.args.should_save else None
@@ -176,7 +177,7 @@ class CheckpointedTrainer(SavingTrainer):
                     checkpoint=checkpoint,
                     names=dict(self.option_names),
                 )
-                self._tell("changed since the checkpoint: ", texts)
+                self._warn("changed since the checkpoint: ", texts)
         names = {change.name for change in changes}
         self._changed = frozenset().union(*gather_objects(names))
 
@@ -184,7 +185,7 @@ class CheckpointedTrainer(SavingTrainer):
         try:
             return json.loads((checkpoint / IDENTITY_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            logger.warning("'%s' does not say which run it belongs to", checkpoint)
+            logger.warning("'%s' has no record of its run, so changes are not detected", checkpoint)
             return None
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
@@ -196,7 +197,7 @@ class CheckpointedTrainer(SavingTrainer):
             )
             option = self.option_names.get("max_steps", "max_steps")
             raise RecipeError(Problem(option, text, "Raise it, or choose an earlier checkpoint"))
-        # transformers keeps the intervals of the checkpoint where the options have changed
+        # transformers keeps the intervals of the checkpoint even if the options have changed
         self.state.compute_steps(self.args, max_steps)
         best = self.state.best_global_step
         if best and self.state.best_model_checkpoint is None:  # the output directory was moved
@@ -205,9 +206,9 @@ class CheckpointedTrainer(SavingTrainer):
         return result
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load both states, then apply the options of this run that differ from the checkpoint's.
+        """Load both states, then apply the options of this run that have changed.
 
-        A state brings the learning rates and weight decay of its checkpoint back.
+        The states also contain the learning rates and the weight decay of the checkpoint.
         """
         if checkpoint is None or self.is_deepspeed_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -229,7 +230,7 @@ class CheckpointedTrainer(SavingTrainer):
         self._apply_learning_rates(rates)
 
     def _apply_learning_rates(self, rates: list[float]) -> None:
-        """Continue the schedule from the learning rates of this run, where they have changed."""
+        """Continue the schedule with the learning rates of this run, if they have changed."""
         scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         if not hasattr(scheduler, "lr_lambdas"):
             return
@@ -277,13 +278,13 @@ class CheckpointedTrainer(SavingTrainer):
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Log, evaluate and save as asked; after a signal, save and end the run."""
+        """Log, evaluate and save as scheduled; after a signal, save and end the run."""
         if self.interruption.received:
             self.control.should_evaluate = False
             self.control.should_save = True
         saves, evaluates = self.control.should_save, self.control.should_evaluate
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
-        if saves or evaluates:  # which may have taken long
+        if saves or evaluates:  # a signal may have arrived meanwhile
             self.interruption.agree()
         if not self.interruption.received:
             return
@@ -292,7 +293,7 @@ class CheckpointedTrainer(SavingTrainer):
         path = checkpoint_path(self._output_dir(), self.state.global_step)
         text = f"Saved {path} at step {self.state.global_step} of {self.state.max_steps}. "
         text += "Run the same command again to continue"
-        self._tell("", [text])
+        self._warn("", [text])
         raise TrainingInterrupted(self.interruption.received, text)
 
 
@@ -300,8 +301,8 @@ class CheckpointedTrainer(SavingTrainer):
 def _compared_by_identity() -> Iterator[None]:
     """Keep transformers from comparing a few options with the checkpoint.
 
-    The identity of the run compares all of them, and changed intervals take effect; the warning of
-    transformers says neither.
+    `_compare_identity` compares all options, and changed intervals take effect, contrary to the
+    warning of transformers.
     """
     name = "compare_trainer_and_checkpoint_args"
     original = getattr(trainer_module, name, None)

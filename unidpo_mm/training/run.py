@@ -1,4 +1,4 @@
-"""Train by a recipe: from its arguments to the record of the run."""
+"""Train from a recipe, from reading its data to recording the run."""
 
 import contextlib
 import dataclasses
@@ -54,20 +54,21 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-LENGTH = ("max_steps", "num_train_epochs")
-"""Options that say when a run is finished."""
+LENGTH_OPTIONS = ("max_steps", "num_train_epochs")
+"""Options that set the length of a run."""
 
 RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
 def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
-    """Train by a recipe, or resume where it stopped; return the trainer when it is done.
+    """Train from a recipe, or resume its run, and return the trainer.
 
-    The resolved recipe and a record of the run are written beside the checkpoints, and the final
-    model with its processor into the output directory itself.
+    The resolved recipe, a record of the run, and the final model with its processor are written
+    into the output directory, next to the checkpoints.
 
     Raises:
-        UniDPOError: If anything cannot be used, before anything trains.
+        UniDPOError: If the recipe, a row or the model cannot be used; raised before training
+            starts.
     """
     args = arguments_of(recipe)
     check_allowed_names(recipe, args)
@@ -85,9 +86,9 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
 
 
 def finished_run(recipe: Recipe) -> str | None:
-    """Return what is there if the run of a recipe is finished, as a sentence; None if it is not.
+    """Return a message if the run of a recipe is already finished; `None` if it is not.
 
-    Neither model nor data is read.
+    Neither the model nor the data is read.
     """
     if recipe.run.resume != "auto":
         return None
@@ -96,27 +97,27 @@ def finished_run(recipe: Recipe) -> str | None:
         manifest = verify(folder)
         recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
         if not (same_sections(folder, recipe) and same_data_files(folder, recipe)):
-            return None  # the usual way reads the data and names the rows that differ
+            return None  # training reads the data and reports which rows differ
     except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
         return None
     current = recorded_options(arguments_of(recipe))
     changes = compare_options(recorded, current, processes=(1, 1))
-    if any(not change.honoured or change.name in LENGTH for change in changes):
+    if any(not change.honored or change.name in LENGTH_OPTIONS for change in changes):
         return None
     with contextlib.suppress(RecipeError), exclusive(folder):
-        clean_up(folder)  # killed between the last file of the final model and the end
+        clean_up(folder)  # the run may have been killed after writing the last file
     return (
         f"'{folder}' holds the finished run: step {manifest.step} of {manifest.max_steps}. Nothing "
-        "was changed. To train further, raise train.max_steps or "
-        "train.num_train_epochs; to start anew, set run.resume=never or another train.output_dir"
+        "was changed. To train further, raise train.max_steps or train.num_train_epochs; to start "
+        "from scratch, set run.resume=never or another train.output_dir"
     )
 
 
 def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
-    """Refuse a recipe that differs from its checkpoint, before data and model are read.
+    """Compare the options of a recipe with its checkpoint, before data and model are read.
 
     Raises:
-        RecipeError: If an option that may change the result differs and is not allowed to.
+        RecipeError: If an option that may change the result differs, unless that is allowed.
     """
     requested = _requested(recipe)
     if not requested:
@@ -139,27 +140,27 @@ def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
 
 
 def check_allowed_names(recipe: Recipe, args: UniDPOConfig) -> None:
-    """Refuse names in `run.allow_changes` that nothing has.
+    """Check the names in `run.allow_changes`.
 
     Raises:
-        RecipeError: With all of them.
+        RecipeError: If there are unknown names; lists all of them.
     """
-    known = {*_option_names(args).values(), ALLOW_ALL}
+    names = {*_option_names(args).values(), ALLOW_ALL}
     problems = [
         Problem(
             "run.allow_changes",
-            f"there is nothing called '{name}'{suggestion(name, known)}",
-            f"Use data, model, processes, {ALLOW_ALL} or the key of a recipe",
+            f"unknown name '{name}'{suggestion(name, names)}",
+            f"Use data, model, processes, {ALLOW_ALL} or a key of the recipe",
         )
         for name in recipe.run.allow_changes
-        if name not in known
+        if name not in names
     ]
     if problems:
         raise RecipeError(problems)
 
 
 def _requested(recipe: Recipe) -> str | bool | None:
-    """Return what the trainer resumes from: True for the newest checkpoint, None to start anew."""
+    """Return the checkpoint to resume from: True for the newest, `None` to start from scratch."""
     if recipe.run.resume == "never":
         return None
     if recipe.run.resume != "auto":
@@ -172,7 +173,10 @@ def _option_names(args: UniDPOConfig) -> dict[str, str]:
 
 
 class WriteRecord(TrainerCallback):
-    """Writes the recipe and the record of a run when training begins, not when it is refused."""
+    """A callback that writes the recipe and the record of a run when training begins.
+
+    A run that is refused before that writes nothing.
+    """
 
     def __init__(self, recipe: Recipe, trainer: UniDPOTrainer) -> None:
         self.recipe = recipe
@@ -189,14 +193,14 @@ class WriteRecord(TrainerCallback):
 
 
 def check_from_recipe(recipe: Recipe) -> None:
-    """Read recipe, data and model as a run would, prints what it would do, and stops."""
+    """Read recipe, data and model as a run does, print its startup report, and stop."""
     from .startup_report import print_startup_report
 
     folder = Path(recipe.train.output_dir)
-    known = folder.exists()
+    existed = folder.exists()
     trainer = trainer_for(recipe)
-    if not known and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # transformers makes it; a check leaves nothing behind
+    if not existed and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # transformers creates it, but a check must not leave files behind
     args = trainer.args
     steps_per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
@@ -205,10 +209,10 @@ def check_from_recipe(recipe: Recipe) -> None:
 
 
 def trainer_for(recipe: Recipe) -> UniDPOTrainer:
-    """Return the trainer of a recipe, its data read and its model loaded.
+    """Read the data, load the model and build the trainer of a recipe.
 
     Raises:
-        UniDPOError: With the problems of all data files at once, else of settings or model.
+        UniDPOError: If data, settings or model have problems; lists those of all data files.
     """
     args, callbacks = checked_settings(recipe)
     train_rows, eval_rows = rows_of(recipe)
@@ -225,10 +229,10 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
 
 
 def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
-    """Return the trainer's settings and the callbacks of a recipe; no data or model is read yet.
+    """Return the trainer's settings and the callbacks of a recipe, before data and model are read.
 
     Raises:
-        RecipeError: If transformers, a callback or the list of allowed changes refuses a value.
+        RecipeError: If a training argument, a callback or an allowed change is invalid.
     """
     args = arguments_of(recipe)
     check_allowed_names(recipe, args)
@@ -247,7 +251,7 @@ def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback
 
 
 def lora_settings(recipe: Recipe) -> LoraSettings | None:
-    """Return the settings of a new LoRA adapter; None if the recipe has none."""
+    """Return the settings of a new LoRA adapter; `None` if the recipe has none."""
     lora = recipe.model.lora
     return None if lora is None else LoraSettings(**lora.model_dump())
 
@@ -256,7 +260,7 @@ def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     """Return the training rows and the evaluation rows of all sources.
 
     Raises:
-        DataError: With the problems of all rows, those that could be read included.
+        DataError: If rows have problems; lists the problems of all rows, readable or not.
     """
     data = recipe.data
     training, held_out = read_run_files(
@@ -268,16 +272,16 @@ def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
     log_reports([*training.reports, *held_out.reports])
     problems = [*training.problems, *held_out.problems]
     if problems:
-        raise DataError([*problems, *_problems_of_good_rows(recipe, training.rows, held_out.rows)])
+        raise DataError([*problems, *_problems_of_read_rows(recipe, training.rows, held_out.rows)])
     if not training.rows:
         raise DataError(NO_ROW)
     return training.rows, held_out.rows
 
 
-def _problems_of_good_rows(
+def _problems_of_read_rows(
     recipe: Recipe, train_rows: list[PreferenceRow], eval_rows: list[PreferenceRow]
 ) -> Sequence[Problem]:
-    """Return what else is wrong where some rows could not be read, for the same message."""
+    """Return the problems of the rows that could be read, to report them with the others."""
     args = arguments_of(recipe)
     try:
         _, adapter = load_family_and_adapter(recipe.model.name_or_path, args)
@@ -287,7 +291,7 @@ def _problems_of_good_rows(
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
-    """Write the resolved recipe and what the run started with into the output folder."""
+    """Write the resolved recipe and a record of the run into the output directory."""
     folder = Path(recipe.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RECIPE_FILE, dump_recipe(recipe))

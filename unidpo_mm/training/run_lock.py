@@ -1,7 +1,7 @@
-"""One writer per output directory.
+"""A lock that allows one writer per output directory.
 
-Two runs in one directory would rotate each other's checkpoints away. The lock is held by the
-operating system for as long as the process lives, so that a killed run never leaves it behind.
+Two runs in one directory would delete each other's checkpoints. The operating system releases the
+lock when the process ends, so that a killed run never leaves it behind.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ __all__ = ["LOCK_FILE", "exclusive"]
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
-"""Who holds the lock, for messages; the lock itself may be emptied by whoever tries it."""
+"""The holder of the lock, for messages; trying to take the lock may empty the lock file itself."""
 
-ORPHANS_END = 10.0
-"""Seconds until the data workers of a killed run, which may hold its lock, have ended."""
+ORPHAN_SECONDS = 10.0
+"""Seconds to wait for the data workers of a killed run, which may still hold its lock."""
 
 
 @contextlib.contextmanager
 def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator[None]:
-    """Hold the lock of an output directory; a process may take it several times.
+    """Hold the lock of an output directory; a process may acquire it several times.
 
     Args:
         output_dir: The directory; it is created if it does not exist.
-        option: Name of the option that sets it, for messages.
+        option: The option that sets the directory, for messages.
 
     Raises:
         RecipeError: If another process holds the lock, or the directory cannot be written to.
@@ -41,7 +41,7 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
-        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHANS_END)
+        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHAN_SECONDS)
     except Timeout:
         text = f"another process is training into '{output_dir}'{_holder(output_dir)}"
         remedy = "Wait for it, stop it, or choose another directory"
@@ -55,12 +55,12 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
         yield
     finally:
         lock.release()
-        if is_new:  # a run that was refused leaves nothing behind
+        if is_new:  # a refused run must not leave files behind
             _remove_empty(output_dir)
 
 
 def _remove_empty(output_dir: Path) -> None:
-    """Remove a directory that holds nothing but the lock."""
+    """Remove a directory that contains only the lock."""
     with contextlib.suppress(OSError):
         if {path.name for path in output_dir.iterdir()} <= {LOCK_FILE, HOLDER_FILE}:
             for name in (LOCK_FILE, HOLDER_FILE):
@@ -79,7 +79,7 @@ def _write_holder(output_dir: Path) -> None:
 
 
 def _holder_lives(output_dir: Path) -> bool:
-    """Return whether the process that took the lock last may still run."""
+    """Return whether the last holder of the lock may still be running."""
     try:
         content = json.loads((output_dir / HOLDER_FILE).read_text(encoding="utf-8"))
         if content["host"] != platform.node():

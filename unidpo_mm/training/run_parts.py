@@ -1,4 +1,4 @@
-"""What a run consists of, ready to train: the result of `setup.prepare_run`."""
+"""The parts of a run that is ready to train: the result of `setup.prepare_run`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class RunParts:
         reference: The reference; `None` if the loss uses none.
         family, adapter: The model's family and its adapter.
         settings: The loss with all of its parameters.
-        features: Keeps features of images between batches; `None` if that is off, or if a module
-            between pixels and language model is trained.
+        features: Cache of image features; `None` if it is off, or if a module between pixels and
+            language model is trained.
         unpackable: Why rows of this model cannot be packed; `None` if they can.
-        train_rows, eval_rows: The data.
+        train_rows, eval_rows: The rows for training and evaluation.
         eval_sets: Name of an evaluation set -> its rows; empty unless `eval_dataset` is a dict.
-        preflight: What the check of all rows measured; `None` if it was switched off.
+        preflight: Counts from the check of all rows; `None` if the check is off.
     """
 
     logp_model: LogpModel

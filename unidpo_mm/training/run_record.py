@@ -1,4 +1,4 @@
-"""The recipe and the record that a run writes into its output directory."""
+"""The recipe and the record of a run in its output directory."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ RECIPE_FILE = "recipe.yaml"
 """The resolved recipe of a run."""
 
 RECORD_FILE = "run.json"
-"""What the run started with."""
+"""The record of the run: resolved loss, layout, data files and versions."""
 
 
 def keep_recipe(path: Path, recipe: Recipe) -> None:
-    """Refuse an output directory in which the record of the run would replace the user's recipe.
+    """Check that the recorded recipe would not overwrite the user's recipe.
 
     Raises:
         RecipeError: If it would.
@@ -36,12 +36,12 @@ def keep_recipe(path: Path, recipe: Recipe) -> None:
     folder = Path(recipe.train.output_dir)
     record = folder / RECIPE_FILE
     if record.exists() and record.samefile(path) and not (folder / RECORD_FILE).exists():
-        text = f"the record of the run would replace the recipe '{path}'"
+        text = f"the recorded recipe of the run would overwrite the recipe '{path}'"
         raise RecipeError(Problem("train.output_dir", text, "Choose another directory"))
 
 
 def same_sections(folder: Path, recipe: Recipe) -> bool:
-    """Return whether a recorded recipe has the model and the data of this one."""
+    """Return whether the recorded recipe has the same sections `model` and `data`."""
     text = (folder / RECIPE_FILE).read_text(encoding="utf-8")
     recorded: Any = parse_yaml(text, RECIPE_FILE).data
     current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
@@ -49,7 +49,7 @@ def same_sections(folder: Path, recipe: Recipe) -> bool:
 
 
 def file_stamps(recipe: Recipe) -> dict[str, list[int]]:
-    """Return size in bytes and modification time in nanoseconds of every local data file."""
+    """Return the size in bytes and the modification time in nanoseconds of each local data file."""
     sources = (*recipe.data.sources, *recipe.data.eval_sources)
     paths = {Path(source.path) for source in sources}
     files = {
@@ -63,13 +63,13 @@ def file_stamps(recipe: Recipe) -> dict[str, list[int]]:
 
 
 def same_data_files(folder: Path, recipe: Recipe) -> bool:
-    """Return whether no data file was changed since a run recorded them."""
+    """Return whether no data file has changed since the run recorded them."""
     recorded = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     return bool(recorded.get("data_files") == file_stamps(recipe))
 
 
 def prompts_of(recipe: Recipe, processor: Any, reasoning: Mapping[str, str]) -> dict[str, Any]:
-    """Return how prompts and responses were rendered, and the digest of the chat template."""
+    """Return the rendering of prompts and responses, and the digest of the chat template."""
     template = getattr(processor, "chat_template", None)
     tokenizer = getattr(processor, "tokenizer", None)
     template = template or getattr(tokenizer, "chat_template", None)

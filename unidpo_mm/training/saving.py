@@ -1,8 +1,8 @@
 """The part of the trainer that saves.
 
-transformers writes the files; this class decides when they become visible (`checkpoints.py`), adds
-what the run was (`identity.py`) and explains what a full disk leaves. Checkpoints hold the plain
-model: the scoring module around it is left out.
+transformers writes the files. This class makes them visible when they are complete
+(`checkpoints.py`), adds the identity of the run (`identity.py`) and handles write errors such as a
+full disk. Checkpoints contain the plain model, without the `LogpModel` around it.
 """
 
 import contextlib
@@ -48,18 +48,18 @@ __all__ = ["SavingTrainer"]
 logger = logging.getLogger(__name__)
 
 COMPARED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
-"""Versions that may change a result by rounding; a change is announced."""
+"""Packages whose version may affect results by rounding errors; a change is logged."""
 
 WRITE_FAILED = re.compile(r"writ|inline_container|iostream")
-"""What torch says if a file cannot be written: it raises RuntimeError, not OSError."""
+"""Parts of torch's messages if a file cannot be written: it raises RuntimeError, not OSError."""
 
 
 class SavingTrainer(Trainer):
     """transformers' trainer with checkpoints that are complete or invisible.
 
     Attributes:
-        option_names: Field of `UniDPOConfig` -> what the user calls it, for messages of runs that
-            a recipe started; empty for runs from Python.
+        option_names: Field of `UniDPOConfig` -> its name in a recipe, for messages; empty for runs
+            from Python.
     """
 
     args: UniDPOConfig
@@ -70,9 +70,9 @@ class SavingTrainer(Trainer):
     watch: NumericalWatch
 
     def _prepare_saving(self) -> None:
-        """Find out what is shared between nodes, and what this run is."""
+        """Detect disks that nodes do not share, and record the identity of the run."""
         self.option_names = {}
-        self.interruption = Interruption(speaks=self.is_world_process_zero())
+        self.interruption = Interruption(prints=self.is_world_process_zero())
         self._staging: Path | None = None
         self._postponed_push = False
         self._changed: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class SavingTrainer(Trainer):
         self._identity = self._describe() if self.args.should_save else None
 
     def _describe(self) -> dict[str, Any]:
-        """Return what this run is; see `identity.py`."""
+        """Return the identity of this run; see `identity.py`."""
         parts = self.parts
         return {
             "options": recorded_options(self.args),
@@ -104,7 +104,7 @@ class SavingTrainer(Trainer):
     def _output_dir(self) -> Path:
         return Path(self.args.output_dir or "trainer_output")
 
-    def _tell(self, prefix: str, texts: tuple[str, ...] | list[str]) -> None:
+    def _warn(self, prefix: str, texts: tuple[str, ...] | list[str]) -> None:
         if self.is_world_process_zero():
             for text in texts:
                 logger.warning("%s%s", prefix, text)
@@ -112,12 +112,12 @@ class SavingTrainer(Trainer):
     # ---- save ----
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint that becomes visible when all processes have written their files."""
+        """Save a checkpoint, which becomes visible when all processes have written their files."""
         self._require_finite_weights()
         output_dir, step = Path(self._get_output_dir(trial)), self.state.global_step
         staged, target = staging_directory(output_dir), checkpoint_path(output_dir, step)
         resumable = bool(self.interruption.received) or not self.args.save_only_model
-        with self._saving(staged, what=target.name), self._complete(resumable):
+        with self._saving(staged, what=target.name), self._saving_everything(resumable):
             super()._save_checkpoint(model, trial)
         barrier()
         self._record_best(output_dir, step)
@@ -126,7 +126,8 @@ class SavingTrainer(Trainer):
                 self._finish(staged / target.name, resumable=resumable)
                 publish(staged / target.name, target)
             best = self.state.best_model_checkpoint
-            limit = None if self.watch.in_a_row else self.args.save_total_limit  # keep good ones
+            # while steps are skipped, keep the checkpoints from before
+            limit = None if self.watch.consecutive_skips else self.args.save_total_limit
             rotate(output_dir, limit, [Path(best) if best else None])
             with contextlib.suppress(OSError):
                 staged.rmdir()
@@ -138,7 +139,7 @@ class SavingTrainer(Trainer):
     def save_final_model(self) -> None:
         """Save the trained model into the output directory, its manifest last.
 
-        Every process calls it. Until the manifest is there, the run does not count as finished.
+        Every process calls it. The run counts as finished only if the manifest exists.
         """
         output_dir = self._output_dir()
         staged = staging_directory(output_dir) / "final"
@@ -157,7 +158,7 @@ class SavingTrainer(Trainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _finish(self, folder: Path, *, resumable: bool) -> None:
-        """Add what belongs to this run and the manifest."""
+        """Add the trainer's state, the identity of the run and the manifest."""
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         (folder / IDENTITY_FILE).write_text(json.dumps(self._identity), encoding="utf-8")
         write_manifest(
@@ -169,7 +170,7 @@ class SavingTrainer(Trainer):
         )
 
     def _record_best(self, output_dir: Path, step: int) -> None:
-        """Name the best checkpoint by where it is going to be, not by where it was staged."""
+        """Record the final path of the best checkpoint, not the staged one."""
         best = self.state.best_global_step
         if not best:
             return
@@ -181,12 +182,12 @@ class SavingTrainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push after the checkpoint is complete: transformers asks while it is staged."""
+        """Postpone the push until the checkpoint is complete: transformers calls this too early."""
         self._postponed_push = True
 
     @contextlib.contextmanager
     def _saving(self, staged: Path, *, what: str) -> Iterator[None]:
-        """Write into the staging directory; explain an error of the disk and remove what is there.
+        """Write into the staging directory; on a write error, remove it and explain the error.
 
         Raises:
             ModelError: If the files cannot be written, for example because the disk is full.
@@ -198,23 +199,23 @@ class SavingTrainer(Trainer):
             if isinstance(error, RuntimeError) and not WRITE_FAILED.search(str(error)):
                 raise
             shutil.rmtree(staged, ignore_errors=True)
-            raise ModelError(self._not_saved(what, error)) from error
+            raise ModelError(self._save_problem(what, error)) from error
         finally:
             self._staging = None
 
-    def _not_saved(self, what: str, error: Exception) -> Problem:
+    def _save_problem(self, what: str, error: Exception) -> Problem:
         paths = checkpoint_paths(self._output_dir())
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        previous = f"continue from {paths[0].name}" if paths else "start anew"
+        previous = f"resume from {paths[0].name}" if paths else "start from scratch"
         return Problem(
             self.option_names.get("output_dir", "output_dir"),
             f"{what} could not be written to '{self._output_dir()}' ({reason})",
-            f"Make room or choose another directory; the same command will {previous}",
+            f"Free disk space or choose another directory; the same command will {previous}",
         )
 
     @contextlib.contextmanager
-    def _complete(self, resumable: bool) -> Iterator[None]:
-        """Save everything for a while, where only the model would be saved."""
+    def _saving_everything(self, resumable: bool) -> Iterator[None]:
+        """Temporarily save the optimizer as well, if the checkpoint must be resumable."""
         only_model = self.args.save_only_model
         self.args.save_only_model = not resumable
         try:
@@ -223,10 +224,10 @@ class SavingTrainer(Trainer):
             self.args.save_only_model = only_model
 
     def _require_finite_weights(self) -> None:
-        """Refuse to save weights that are not finite.
+        """Check that all trainable weights are finite before they are saved.
 
         Raises:
-            NonFiniteError: With the names of the weights; the checkpoints of before stay.
+            NonFiniteError: If some are not; earlier checkpoints are kept.
         """
         broken = non_finite_weights(self.model)
         with errors_shared():
@@ -241,10 +242,10 @@ class SavingTrainer(Trainer):
     # ---- disks ----
 
     def _save_on_each_disk(self) -> None:
-        """Save on each node where nodes do not share the output directory; every process calls it.
+        """Save on each node if nodes do not share the output directory; every process calls it.
 
-        transformers saves on the first node only unless `save_on_each_node` is set, and the others
-        would look in vain for what they resume from.
+        Unless `save_on_each_node` is set, transformers saves on the first node only, and the others
+        would have no checkpoint to resume from.
         """
         args = self.args
         local_size = len(set(gather_objects(args.local_process_index)))
@@ -262,7 +263,9 @@ class SavingTrainer(Trainer):
             probe.unlink(missing_ok=True)
         if not shared:
             args.save_on_each_node = True
-            self._tell("", ["nodes do not share the output directory: each saves its own"])
+            self._warn(
+                "", ["nodes do not share the output directory: each saves its own checkpoints"]
+            )
 
     # ---- checkpoints hold the plain model ----
 
@@ -278,9 +281,9 @@ class SavingTrainer(Trainer):
 
     @contextlib.contextmanager
     def _writing_on_each_disk(self) -> Iterator[None]:
-        """Let the first process of each node write weights, where each node saves its own.
+        """Let the first process of each node write weights, if `save_on_each_node` is set.
 
-        transformers lets the first process of all nodes write them, despite `save_on_each_node`.
+        transformers only lets the first process of the first node write them.
         """
         model: Any = unwrap_peft(self.parts.logp_model.model)
         if not self.args.save_on_each_node:
@@ -294,7 +297,7 @@ class SavingTrainer(Trainer):
 
     @contextlib.contextmanager
     def _plain_model(self) -> Iterator[None]:
-        """Show transformers the model without its scoring module for a while."""
+        """Temporarily set `model` to the plain model, which transformers saves and loads."""
         logp_model = self.model
         plain: Any = logp_model.model
         self.model = plain

@@ -1,4 +1,4 @@
-"""Puts the pieces of a run together: model, adapter, reference, loss and data."""
+"""Prepare the parts of a run: data, model, family adapter, reference and loss."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -64,10 +64,10 @@ class PreparedData:
     """The rows of a run.
 
     Attributes:
-        train_rows: Rows to train on.
-        eval_rows: Rows to evaluate on, those of all sets.
+        train_rows: The training rows.
+        eval_rows: The rows of all evaluation sets.
         eval_sets: Name of an evaluation set -> its rows; empty unless several sets were passed.
-        preflight: What a pass over the rows found; None if it was switched off.
+        preflight: Counts from the check of all rows; `None` if the check is off.
     """
 
     train_rows: list[PreferenceRow]
@@ -86,22 +86,22 @@ def prepare_run(
     ref_model: str | nn.Module | None = None,
     peft_config: Any = None,
 ) -> RunParts:
-    """Return the parts of a run; see `UniDPOTrainer` for the arguments.
+    """Prepare the parts of a run; see `UniDPOTrainer` for the arguments.
 
     Raises:
-        UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
+        UniDPOError: If a setting, a row or the model cannot be used.
     """
     settings = args.configured_loss()
     parse_memory(args.memory)
     family, adapter = load_family_and_adapter(model, args, processing_class)
     if problems := part_problems(args, peft_config, family):
         raise RecipeError(problems)
-    # weights come last: a mistake in the data shows before gigabytes are read
+    # Weights are loaded last, so that errors in the data are reported before reading gigabytes.
     data = prepare_data(train_dataset, eval_dataset, args, settings, adapter)
     train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
-    _check_reached(policy, [*train_rows])
+    _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
     reference = build_run_reference(ref_model, logp_model, family, adapter, args, settings)
     settings = settings.with_medians(train_rows or eval_rows)
@@ -129,7 +129,7 @@ def prepare_run(
 def load_family_and_adapter(
     model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
 ) -> tuple[AdapterFamily, Adapter]:
-    """Return the family that serves a model, by name or as an object, and its adapter."""
+    """Return the family of a model, which is passed by name or as an object, and its adapter."""
     source = loading_source(model, args)
     config: Any = load_config(source) if isinstance(model, str) else model.config
     family = family_for(config, args.adapter)
@@ -150,10 +150,13 @@ def load_family_and_adapter(
 def prepare_model(
     model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> nn.Module:
-    """Freeze parts, add an adapter, disable dropout and set number formats; return the policy.
+    """Freeze parts, add a LoRA adapter, disable dropout and set number formats.
+
+    Returns:
+        The policy: `model`, or a PEFT model around it.
 
     Raises:
-        ModelError: If the settings contradict each other, or nothing would train.
+        ModelError: If the settings contradict each other, or no weight is trainable.
     """
     check_supported(model, "model")
     if is_peft_model(model):
@@ -178,7 +181,7 @@ def prepare_model(
         keep_in_float32(model)
     elif any(p.requires_grad and p.dtype in HALF for p in model.parameters()):
         logger.warning(
-            "weights that train are half precision, in which small updates round away: "
+            "trainable weights are in half precision, in which small updates are rounded to zero: "
             "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
         )
     return model
@@ -187,11 +190,11 @@ def prepare_model(
 def _prepare_peft_model(
     model: Any, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> None:
-    """Check a model that came with its adapter, and freeze what the user wants frozen."""
+    """Check a PEFT model, activate the requested adapter and freeze parts of it."""
     if peft_config is not None:
         problem = "the model already has an adapter, and a new one is configured"
         remedy = (
-            "Remove peft_config (model.lora) to train the adapter that is there, or merge it into "
+            "Remove peft_config (model.lora) to train the existing adapter, or merge it into "
             "the base model first (unidpo-mm merge, or model.merge_and_unload())"
         )
         raise ModelError(Problem("peft_config", problem, remedy))
@@ -227,8 +230,8 @@ def _check_peft_config(peft_config: Any) -> None:
         raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
 
 
-def _check_reached(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
-    """Raise ModelError if only weights between pixels and language model train, without images."""
+def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
+    """Raise ModelError if no row has an image and only weights that process images train."""
     model = unwrap_peft(policy)
     if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
         return
@@ -249,33 +252,33 @@ def prepare_data(
     """Read, examine and group the rows of a run.
 
     Args:
-        train_dataset: What to train on.
-        eval_dataset: What to evaluate on, or a dict of several such sets by name.
+        train_dataset: The training data.
+        eval_dataset: The evaluation data, or a dict of several data sets by name.
         args: Settings of the run.
         settings: The loss.
         adapter: Encodes rows.
 
     Raises:
-        DataError: With every problem of every row.
+        DataError: If rows have problems; lists all problems of all rows.
     """
     train_rows, problems = _read(train_dataset, "data", args, settings)
     sets = {}
     for name, dataset in _named_sets(eval_dataset).items():
         label = f"evaluation data {name}".rstrip()
-        sets[name], wrong = _read(dataset, label, args, settings)
-        problems += wrong
+        sets[name], read_problems = _read(dataset, label, args, settings)
+        problems += read_problems
     eval_rows = [row for rows in sets.values() for row in rows]
     examined = examine_rows(train_rows, eval_rows, args, settings, adapter)
     problems += examined.problems
     if problems:
         raise DataError(map(in_python, problems))
-    found = examined.preflight
-    if found is not None:
+    preflight = examined.preflight
+    if preflight is not None:
         first = len(train_rows)
         for name, rows in sets.items():
-            sets[name] = found.kept(rows, first=first)
+            sets[name] = preflight.kept(rows, first=first)
             first += len(rows)
-        train_rows = found.kept(train_rows)
+        train_rows = preflight.kept(train_rows)
     if args.eval_fraction > 0 and not eval_rows:
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
@@ -291,15 +294,15 @@ def prepare_data(
         train_rows=train_rows,
         eval_rows=[row for rows in sets.values() for row in rows],
         eval_sets={name: rows for name, rows in sets.items() if name},
-        preflight=found,
+        preflight=preflight,
     )
 
 
 def _named_sets(eval_dataset: Any) -> dict[str, Any]:
-    """Return evaluation sets by name; a single one has no name.
+    """Return evaluation sets by name; a single one has the empty name.
 
     Raises:
-        DataError: If a name cannot be part of a metric's name, or a set is None.
+        DataError: If a name cannot be part of a metric's name, or a set is `None`.
     """
     if not isinstance(eval_dataset, Mapping):
         return {"": eval_dataset}
@@ -307,7 +310,9 @@ def _named_sets(eval_dataset: Any) -> dict[str, Any]:
     for name, dataset in eval_dataset.items():
         where = f"eval_dataset[{name!r}]"
         if not isinstance(name, str) or not name.strip():
-            problems.append(Problem(where, "the name is not text", "Use a name such as 'val'"))
+            problems.append(
+                Problem(where, "the name is empty or not text", "Use a name such as 'val'")
+            )
         elif dataset is None:
             problems.append(Problem(where, "there is no data set", "Remove the name"))
     if not eval_dataset:
@@ -320,7 +325,7 @@ def _named_sets(eval_dataset: Any) -> dict[str, Any]:
 def _read(
     dataset: Any, source: str, args: UniDPOConfig, settings: ConfiguredLoss
 ) -> tuple[list[PreferenceRow], list[Problem]]:
-    """Return the rows of a data set in memory; rows of a recipe's sources come ready-made."""
+    """Convert a data set in memory to rows; rows of a recipe's files stay as they are."""
     scale = args.score_scale
     declared = SourceFile(
         path=source,
@@ -340,23 +345,23 @@ def _read(
 
 
 def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:
-    """Return the store of features; a tower that trains gives others at every step."""
+    """Return the cache of image features; `None` if it is off or training changes features."""
     model = unwrap_peft(logp_model.model)
     if args.feature_cache_gb <= 0 or not logp_model.takes_features:
         return None
     if trains_vision(model):
-        logger.warning("features of images are not cached: tower or projector train")
+        logger.warning("image features are not cached: vision tower or projector are trained")
         return None
     settings = versions_of(model, compute_dtype(args, logp_model))
-    found: list[Any] = [None]
+    fingerprint: list[Any] = [None]
     if args.process_index == 0:
-        found = [weights_fingerprint(vision_weights(model), settings)]
+        fingerprint = [weights_fingerprint(vision_weights(model), settings)]
     limit = int(args.feature_cache_gb * 1e9)
-    return FeatureStore(broadcast_object_list(found)[0], limit_bytes=limit)
+    return FeatureStore(broadcast_object_list(fingerprint)[0], limit_bytes=limit)
 
 
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
-    """Let policy and reference take packed rows; says why one of them cannot."""
+    """Enable packed rows in policy and reference; return why it is impossible, else `None`."""
     reason = enable_packing(unwrap_peft(policy))
     if isinstance(reference, CachedReference):
         reference = reference.source

@@ -1,10 +1,10 @@
-"""One preference step, from a batch to the loss of every unit: the whole flow on one screen.
+"""One preference step, from a batch to the loss of every unit.
 
-    batch -> token log-probabilities -> sums per response -> pairs -> weights and loss
+    batch -> log-probs per token -> sums per response -> pairs -> weights and loss
 
-Follow a row further: `data/collate.py` built the batch, `modeling/logp_model.py` runs the model,
-`configured_loss.py` gives each pair the parameters of its source, `losses/<name>.py` holds the
-formula. Nothing here needs a trainer.
+This module shows the complete computation and needs no trainer. `data/collate.py` builds the batch,
+`modeling/logp_model.py` runs the model, `configured_loss.py` looks up the loss parameters of each
+pair's data source, and `losses/<name>.py` contains the formula.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ __all__ = ["StepOutput", "pair_up", "preference_step"]
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one pass over a batch gives.
+    """The result of a preference step.
 
     Attributes:
-        loss: The loss of each unit, rewards and terms.
-        weight: The weight of each unit, 0 for fillers.
-        pairs: Both sides of every pair under both models.
+        loss: The loss of each unit, with rewards and the terms of the loss.
+        weight: [U] The weight of each unit; 0 for fillers, which only keep processes in step.
+        pairs: The log-probs of the chosen and rejected responses under policy and reference.
     """
 
     loss: LossOutput
@@ -40,7 +40,7 @@ class StepOutput:
 
     @property
     def loss_sum(self) -> Tensor:
-        """The weighted sum over units; divided by `weight.sum()` it is the mean."""
+        """The weighted sum of the losses; divide it by `weight.sum()` for the mean."""
         counted = torch.where(self.weight > 0, self.loss.per_unit, 0.0)
         return (self.weight * counted).sum()
 
@@ -54,15 +54,15 @@ def preference_step(
     reference: Reference | None,
     features: FeatureStore | None = None,
 ) -> StepOutput:
-    """Score a batch under policy and reference and returns the loss of each unit.
+    """Compute the log-probs of a batch under policy and reference, and the loss of each unit.
 
     Args:
-        policy: The scoring module, as prepared.
+        policy: The `LogpModel` of the policy, as accelerate prepared it.
         batch: Groups in any layout, on the policy's device.
-        adapter: Turns the batch into forward inputs.
-        settings: The loss and its parameters for each source.
-        reference: Needed where the loss uses one.
-        features: Keeps features of images between batches; None for nowhere.
+        adapter: Turns the batch into the inputs of the model's `forward()`.
+        settings: The loss and its parameters for each data source.
+        reference: The reference; `None` if the loss uses none.
+        features: Cache of image features across batches; `None` to compute them each time.
     """
     reference_logps, images = None, ImageFeatures(features, batch.image_digests)
     if reference is not None:
@@ -74,7 +74,7 @@ def preference_step(
 
 
 def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:
-    """Return the pairs of a batch from the log-probabilities of its responses."""
+    """Return the pairs of a batch from the log-probs of its responses."""
     return PairLogps(
         policy_chosen=policy.select(batch.chosen),
         policy_rejected=policy.select(batch.rejected),

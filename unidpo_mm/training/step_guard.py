@@ -1,4 +1,4 @@
-"""What the trainer does before each optimizer step, and to the log of samples when it resumes."""
+"""Callbacks that check each optimizer step, and trim the samples file when a run resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["SampleLog", "StepGuard"]
 
 
 class SampleLog(TrainerCallback):
-    """Removes generated samples of steps that a resumed run does again."""
+    """A callback that removes the generated samples of steps that a resumed run repeats."""
 
     def __init__(self, trainer: TrainingContext) -> None:
         self.trainer = trainer
@@ -21,15 +21,15 @@ class SampleLog(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the samples up to the step that training starts from."""
+        """Keep the samples up to the step at which training starts."""
         if state.is_world_process_zero:
             keep_samples(Path(args.output_dir) / SAMPLES_FILE, up_to=state.global_step)
 
 
 class StepGuard(TrainerCallback):
-    """Looks at loss and gradient before each optimizer step, and at signals.
+    """A callback that checks loss, gradient and signals before each optimizer step.
 
-    It is the only place of a step where the host waits for the device, beside the logs.
+    Apart from logging, this is the only time in a step at which the host waits for the device.
     """
 
     def __init__(self, trainer: TrainingContext) -> None:
@@ -38,11 +38,11 @@ class StepGuard(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Agree with all processes on whether the step is finite and whether to end after it."""
+        """Agree with all processes on whether the step is finite and whether to stop after it."""
         trainer, watch = self.trainer, self.trainer.watch
         scaled = getattr(trainer.accelerator, "scaler", None) is not None
         finite = watch.is_finite(scaled=scaled)
         if trainer.interruption.agree(problem=not finite):
             handle_non_finite(trainer)
         else:
-            watch.in_a_row = 0
+            watch.consecutive_skips = 0

@@ -1,8 +1,8 @@
-"""`UniDPOTrainer`: a thin subclass of transformers' Trainer that holds no mathematics.
+"""`UniDPOTrainer`: a thin subclass of transformers' Trainer without any mathematics.
 
-Construction is functions (`setup.py`), the step is a function (`step.py`), metrics are sums
-(`metrics.py`). What is inherited: the loop, accumulation, clipping, schedules, saving, resuming,
-`report_to`, DDP, FSDP and DeepSpeed.
+Functions do the work: `setup.py` prepares model and data, `step.py` computes the loss of a batch,
+`metrics.py` adds up metrics. The training loop, gradient accumulation, clipping, schedules, saving,
+resuming, `report_to`, DDP, FSDP and DeepSpeed are inherited from transformers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,18 +30,18 @@ from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import (
     SAMPLES_FILE,
-    answer_prompts,
     evaluate_pairs,
+    generate_samples,
     pick_samples,
     write_samples,
 )
 from .loaders import collator_of, prepared_loader, workers_explained
-from .memory_policy import MemoryPolicy
+from .memory_policy import ActivationMemoryBudget
 from .metrics import MetricSums, policy_only_change
 from .numerical_watch import NumericalWatch
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
-from .references import FillCache
+from .references import PrepareReference
 from .resuming import CheckpointedTrainer
 from .run_parts import LayoutChoice, RunParts
 from .setup import prepare_run
@@ -57,20 +57,20 @@ class UniDPOTrainer(CheckpointedTrainer):
     """Preference tuning of text and vision-language models.
 
     Args:
-        model: A name, a folder, or a loaded causal or image-text-to-text model.
-        args: Settings; a default `UniDPOConfig` if left out.
-        train_dataset: A `datasets.Dataset`, a list of dicts or of `PreferenceRow`s with the
+        model: The name or directory of a model, or a loaded causal or image-text-to-text model.
+        args: Settings; `None` for the defaults of `UniDPOConfig`.
+        train_dataset: A `datasets.Dataset`, or a list of dicts or `PreferenceRow`s, with the
             columns of `unidpo_mm.data.formats`.
-        eval_dataset: Held-out data of the same kind, or a dict of several such sets, whose metrics
-            are called ``eval_NAME_...``; see also `UniDPOConfig.eval_fraction`.
-        processing_class: Processor or tokenizer; None to load the model's own.
-        ref_model: The reference; None to take the policy's first state.
+        eval_dataset: Held-out data of the same kind, or a dict of several such data sets, whose
+            metrics are called ``eval_NAME_...``; see also `UniDPOConfig.eval_fraction`.
+        processing_class: Processor or tokenizer; `None` to load that of the model.
+        ref_model: The reference; `None` for the policy as it is before training.
         peft_config: A `peft.LoraConfig` or `unidpo_mm.modeling.parts.LoraSettings`.
         callbacks: As in transformers.
         **kwargs: Further arguments of transformers' Trainer, for example `optimizers`.
 
     Raises:
-        UniDPOError: If a setting, a row or the model cannot be used, before anything trains.
+        UniDPOError: If a setting, a row or the model cannot be used; raised before training starts.
     """
 
     args: UniDPOConfig
@@ -79,7 +79,8 @@ class UniDPOTrainer(CheckpointedTrainer):
     eval_dataset: GroupDataset | dict[str, GroupDataset] | None
 
     loss_is_scaled_for_ga = True
-    """The loss is divided by the units of the whole optimizer step, not of the micro-batch."""
+    """Tells transformers not to divide the loss by the accumulation steps again: `compute_loss`
+    already divides it by the number of units in the optimizer step."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or UniDPOConfig(output_dir="out")
-        set_seed(args.seed)  # for a fresh LoRA, made before transformers sets the seed
+        set_seed(args.seed)  # a new LoRA adapter is drawn before transformers sets the seed
         self.parts = prepare_run(
             model,
             args,
@@ -113,7 +114,7 @@ class UniDPOTrainer(CheckpointedTrainer):
             train_dataset=GroupDataset(parts.train_rows, parts.adapter),
             eval_dataset=_evaluation_sets(parts),
             processing_class=parts.adapter.processor,
-            callbacks=[*(kind(self) for kind in own_callbacks()), *(callbacks or [])],
+            callbacks=[*(kind(self) for kind in TRAINER_CALLBACKS), *(callbacks or [])],
             **kwargs,
         )
         self.layout = self._check_start()
@@ -121,10 +122,10 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.data_collator = self.collator = collator_of(
             parts, args, self.layout.layout, processes=self.accelerator.num_processes
         )
-        self._start_measuring(callbacks or ())
+        self._set_up_measurement(callbacks or ())
 
-    def _start_measuring(self, callbacks: Sequence[TrainerCallback]) -> None:
-        """Set up metrics, the watch over numbers, and what is printed."""
+    def _set_up_measurement(self, callbacks: Sequence[TrainerCallback]) -> None:
+        """Set up metrics, checks for NaN and infinity, throughput and console output."""
         args, loss = self.args, self.parts.settings.loss
         self.train_sums = MetricSums(loss, args.device)
         self.metrics_before = self.train_sums.table
@@ -138,49 +139,48 @@ class UniDPOTrainer(CheckpointedTrainer):
         self._attach(callbacks)
 
     def _attach(self, callbacks: Sequence[TrainerCallback]) -> None:
-        """Hands the trainer to callbacks that need more than transformers gives them."""
+        """Pass the trainer to each callback that has an `attach` method."""
         for callback in callbacks:
             if hasattr(callback, "attach"):
                 callback.attach(self)
 
     def _check_start(self) -> LayoutChoice:
-        """Refuse FSDP that would not happen and a model that would be scored wrongly.
-
-        Returns:
-            The layout of the run.
-        """
+        """Check sharding and the log-probs of the model, and return the layout of the run."""
         _check_fsdp(self.args, self.accelerator)
         if self.place_model_on_device:
             return check_start(self.parts, self.args, self.args.device)
         if self.is_deepspeed_enabled:
-            return LayoutChoice("plain", "weights that DeepSpeed holds cannot be compared")
-        found: list[Any] = [None]
-        if self.args.process_index == 0:  # FSDP shards later: weights are whole on this process
-            found = [check_start(self.parts, self.args, "cpu")]
-        choice: LayoutChoice = broadcast_object_list(found)[0]
+            return LayoutChoice("plain", "DeepSpeed holds the weights, so layouts are not compared")
+        choices: list[Any] = [None]
+        if self.args.process_index == 0:  # FSDP shards later: this process still has all weights
+            choices = [check_start(self.parts, self.args, "cpu")]
+        choice: LayoutChoice = broadcast_object_list(choices)[0]
         return choice
 
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return micro-batches of whole groups, as many on every process."""
+        """Return micro-batches of complete groups, the same number on every process."""
         if not len(self.train_dataset):
-            raise DataError(Problem("train_dataset", "there is no row to train on", "Give data"))
+            raise DataError(
+                Problem("train_dataset", "the training set is empty", "Pass train_dataset")
+            )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Return the held-out groups in their order.
+        """Return micro-batches of held-out groups, in the order of the data set.
 
         Args:
-            eval_dataset: Rows, or the name of one of several sets; None for the trainer's own.
+            eval_dataset: Rows, or the name of one of the evaluation sets; `None` for the
+                evaluation set of the trainer.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str) and isinstance(self.eval_dataset, dict):
             dataset = self.eval_dataset[dataset]
         if dataset is None:
-            remedy = "Give eval_dataset, or set eval_fraction"
-            raise DataError(Problem("eval_dataset", "there is no row to evaluate on", remedy))
+            remedy = "Pass eval_dataset, or set eval_fraction"
+            raise DataError(Problem("eval_dataset", "there is no evaluation set", remedy))
         if not isinstance(dataset, GroupDataset):
             dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
         return self._loader(dataset, self.args.per_device_eval_batch_size, None)
@@ -193,16 +193,16 @@ class UniDPOTrainer(CheckpointedTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return the micro-batches of a step and its units over all processes."""
+        """Return the micro-batches of an optimizer step and its units, summed over processes."""
         self.throughput.start_step(self.state.global_step)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         unit = self.parts.settings.loss.unit
         weights = [batch_of(item).unit_weight(unit).sum() for item in samples]
-        here = sum(weights, torch.zeros(()))
+        local_units = sum(weights, torch.zeros(()))
         self.watch.start_step()
         if self.args.on_nonfinite == "skip":
             self.metrics_before = self.train_sums.table.clone()
-        total = self.accelerator.gather(here.to(device)).sum()
+        total = self.accelerator.gather(local_units.to(device)).sum()
         self.throughput.count(float(total))
         self.units = total
         return samples, total
@@ -230,13 +230,13 @@ class UniDPOTrainer(CheckpointedTrainer):
         units = torch.as_tensor(
             output.weight.sum() if num_items_in_batch is None else num_items_in_batch
         )
-        # accelerate averages gradients over processes; the mean runs over the units of all. A step
-        # whose pairs all have weight 0 changes nothing.
+        # accelerate averages gradients over processes, but the mean is over the units of all of
+        # them: multiply by their number. A step in which all weights are 0 changes nothing.
         loss = output.loss_sum * self.accelerator.num_processes / torch.where(units > 0, units, 1)
         return (loss, output) if return_outputs else loss
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
-        """Call `step.preference_step` with the parts of this run."""
+        """Compute the loss of each unit of a batch; see `step.preference_step`."""
         return preference_step(
             model,
             batch,
@@ -247,10 +247,10 @@ class UniDPOTrainer(CheckpointedTrainer):
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss of a micro-batch after its backward pass.
+        """Run forward and backward pass of a micro-batch and return its loss.
 
-        Where steps that are not finite are skipped, their loss counts as 0 in the log, which would
-        show NaN from then on.
+        If `on_nonfinite` is ``skip``, a loss that is not finite counts as 0: transformers adds up
+        the losses of the log, and a single NaN would never leave that sum.
         """
         loss: Tensor = super().training_step(*args, **kwargs)
         if self.args.on_nonfinite == "skip":
@@ -259,11 +259,11 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
-        self.watch.see_gradient(norm)
+        self.watch.set_grad_norm(norm)
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimizer, with a learning rate for each part that has its own."""
+        """Create the optimizer, with the learning rates of `args.learning_rates`."""
         fresh = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if fresh and self.args.learning_rates:
@@ -282,7 +282,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Return metrics from sums and counts over all pairs, and writes sample answers."""
+        """Return the metrics of all held-out pairs, and write sample responses to disk."""
         model = self._model_to_evaluate()
         dataset: Any = dataloader.dataset
         with workers_explained(dataset), self.accelerator.autocast():
@@ -298,13 +298,13 @@ class UniDPOTrainer(CheckpointedTrainer):
         means = sums.means()
         first = self.first_evaluation.setdefault(metric_key_prefix, means)
         means |= policy_only_change(means, first)
-        self._answer_samples(dataset)
+        self._write_samples(dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        nothing: Any = None  # predictions stay where they are: metrics are sums and counts
+        nothing: Any = None  # no predictions are kept: metrics are sums and counts
         return EvalLoopOutput(nothing, nothing, metrics, len(dataset))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the training metrics of the steps since the last log, pace and time left."""
+        """Log with the training metrics since the last log, the pace and the time left."""
         if "loss" in logs:
             self.train_sums.reduce()
             means = self.train_sums.means()
@@ -316,7 +316,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         super().log(logs, start_time)
 
     def _model_to_evaluate(self) -> nn.Module:
-        """Return the prepared model, preparing it where training did not."""
+        """Return the model as accelerate prepared it; prepare it if training has not."""
         if not self.is_in_train and not self.accelerator._models:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 self.model_wrapped = self.accelerator.prepare(self.model)
@@ -327,11 +327,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         wrapped: nn.Module = self.model_wrapped
         return wrapped
 
-    def _answer_samples(self, dataset: GroupDataset) -> None:
+    def _write_samples(self, dataset: GroupDataset) -> None:
         rows = pick_samples(dataset.rows, self.args.eval_generations)
         if not rows:
             return
-        samples = answer_prompts(
+        samples = generate_samples(
             self.model,
             self.parts.adapter,
             rows,
@@ -346,21 +346,26 @@ class UniDPOTrainer(CheckpointedTrainer):
 
 
 def _evaluation_sets(parts: RunParts) -> Any:
-    """Return what to evaluate on as transformers takes it: one set, several by name, or None."""
+    """Return one evaluation set, a dict of several, or `None`, as transformers expects it."""
     if parts.eval_sets:
         sets = parts.eval_sets.items()
         return {name: GroupDataset(rows, parts.adapter) for name, rows in sets}
     return GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None
 
 
-def own_callbacks() -> tuple[Callable[[UniDPOTrainer], TrainerCallback], ...]:
-    """Return what acts when training begins, in this order, and before each optimizer step."""
-    return (StartupReport, SampleLog, FillCache, MemoryPolicy, StepGuard)
+TRAINER_CALLBACKS: tuple[Callable[[UniDPOTrainer], TrainerCallback], ...] = (
+    StartupReport,
+    SampleLog,
+    PrepareReference,
+    ActivationMemoryBudget,
+    StepGuard,
+)
+"""The callbacks of every trainer, in the order in which they run."""
 
 
 def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:
-    """Refuse a run that asks for FSDP and would get something else, as on a CPU."""
+    """Raise ModelError if `args.fsdp` is set and accelerate does not use FSDP, as on a CPU."""
     if args.fsdp and accelerator.distributed_type.value != "FSDP":
-        problem = f"FSDP was asked for and accelerate runs {accelerator.distributed_type.value}"
-        remedy = "Start with a configuration for FSDP on GPUs, or leave fsdp out"
+        problem = f"it is set, but accelerate uses {accelerator.distributed_type.value}"
+        remedy = "Start with an FSDP configuration on GPUs, or remove fsdp"
         raise ModelError(Problem("train.fsdp", problem, remedy))

@@ -1,8 +1,8 @@
-"""What becomes of every argument of `transformers.TrainingArguments`: honored, or refused and why.
+"""The arguments of `transformers.TrainingArguments`, and whether they are honored or refused.
 
 The trainer replaces parts of transformers' loop (data loading, loss, evaluation). An argument that
-only those parts read would be accepted and do nothing, so each of these is refused unless it has
-its default value. `arguments_page.py` writes the table as docs/training_arguments.md.
+only those parts read would silently have no effect, so it is refused unless it has its default
+value. `arguments_page.py` writes the table as docs/training_arguments.md.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Argument:
-    """What becomes of one argument.
+    """The treatment of an argument.
 
     Attributes:
-        note: What it does here where that differs from transformers, or why it is refused.
-        remedy: What to do instead of a refused argument, starting with a verb.
+        note: The difference from transformers, or the reason why it is refused.
+        remedy: What to do instead of setting a refused argument, starting with a verb.
         refused: Whether every value but the default is refused.
-        accepted: Further values that are accepted, because they ask for what happens anyway.
+        accepted: Further values that are accepted because they request the actual behavior.
     """
 
     note: str = ""
@@ -103,7 +103,7 @@ ARGUMENTS: dict[str, Argument] = {
     **_refused(
         "auto_find_batch_size",
         "a smaller batch size would change how prompt groups are packed in mid-run",
-        "Remove it; train.memory: auto fits activations into the memory at hand",
+        "Remove it; train.memory: auto fits activations into the available memory",
     ),
     **_honored("logging_strategy logging_steps logging_first_step log_on_each_node"),
     **_honored("logging_nan_inf_filter", "false by default, so that a NaN loss is logged as NaN"),
@@ -155,11 +155,11 @@ ARGUMENTS: dict[str, Argument] = {
     **_refused("dataloader_drop_last", f"{ORDER}, and every row is used once per epoch"),
     **_honored("dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor"),
     **_honored("dataloader_persistent_workers"),
-    **_refused("dataloader_multiprocessing_context", "workers start as Python's default says"),
+    **_refused("dataloader_multiprocessing_context", "workers start with Python's default method"),
     **_refused("dataloader_in_order", "batches out of order would make runs irreproducible"),
     "remove_unused_columns": Argument(
-        "rows keep their columns until the model's family encodes them, so that both values do "
-        "the same"
+        "rows keep their columns until the model's family encodes them, so that both values have "
+        "the same effect"
     ),
     **_refused("label_names", "labels are made from the responses of each row"),
     **_refused("train_sampling_strategy", ORDER, GROUP_REMEDY),
@@ -190,7 +190,7 @@ ARGUMENTS: dict[str, Argument] = {
         "Remove it; start with torchrun or accelerate launch",
     ),
 }
-"""Every argument of the supported versions of transformers."""
+"""All arguments of the supported versions of transformers."""
 
 REMOVED: dict[str, str] = {
     "evaluation_strategy": "Use eval_strategy",
@@ -254,7 +254,7 @@ def refused_values(values: Mapping[str, Any], *, prefix: str = "") -> list[Probl
 
     Args:
         values: Argument -> value; names that transformers does not have are skipped.
-        prefix: Stands before the name of the argument in each problem, for example ``train.``.
+        prefix: Prefix of the argument in each problem, for example ``train.``.
     """
     problems = []
     for name, value in values.items():

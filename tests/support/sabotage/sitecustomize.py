@@ -1,8 +1,10 @@
-"""Kill this process in the middle of a save; Python imports this module at start if it finds it.
+"""Kill this process in the middle of a save; Python imports a module with this name at start.
 
-Environment: `SABOTAGE_MATCH`, a part of the paths that are watched; `SABOTAGE_KILL_AT`, the number
-of the touch of such a path at which the process is killed; `SABOTAGE_RANK`, the only rank that is
-killed; `SABOTAGE_LOG`, a file that takes every touch.
+Environment variables:
+    SABOTAGE_MATCH: Part of the paths whose accesses are counted.
+    SABOTAGE_KILL_AT: Number of the access at which the process is killed.
+    SABOTAGE_RANK: The only rank that is killed.
+    SABOTAGE_LOG: A file to record the accesses in.
 """
 
 import os
@@ -13,7 +15,7 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", 
 
 
 def install() -> None:
-    """Watch the paths that this process touches."""
+    """Count the accesses of this process to the paths."""
     match, log = os.environ.get("SABOTAGE_MATCH"), os.environ.get("SABOTAGE_LOG")
     if not match or os.environ.get("SABOTAGE_RANK", "0") != os.environ.get("RANK", "0"):
         return
