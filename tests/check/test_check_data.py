@@ -405,8 +405,8 @@ def test_pairs_that_contradict_each_other_are_told(tmp_path: Path) -> None:
         (["recipe.yaml", "rows.jsonl"], "remove other sources"),
         (["rows.jsonl", "--scale", "5"], "'5' is no scale"),
         (["rows.jsonl", "--column", "prompt"], "'prompt' is no pair of names"),
-        (["rows.jsonl", "--html", "no/such/page.html"], "is not there"),
-        (["rows.jsonl", "--json", "."], "is a folder"),
+        (["rows.jsonl", "--html", "no/such/page.html"], "does not exist"),
+        (["rows.jsonl", "--json", "."], "is a directory"),
         ([""], "a source has no name"),
     ],
 )
