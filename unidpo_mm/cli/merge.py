@@ -34,10 +34,7 @@ def merge(
         ),
     ] = None,
 ) -> None:
-    """Merge a LoRA adapter into its base model, for use without peft.
-
-    Example: unidpo-mm merge out --output out-merged
-    """
+    """Merge a LoRA adapter into its base model, for use without peft."""
     from rich.console import Console
 
     from ..errors import ModelError, Problem

@@ -24,10 +24,7 @@ def replay(
         str, typer.Option(help="Device of the computation, for example cuda.")
     ] = "cpu",
 ) -> None:
-    """Recompute a step whose loss or gradient was not finite, and print the loss of each row.
-
-    Example: unidpo-mm replay out/nonfinite-step-120
-    """
+    """Recompute a step whose loss or gradient was not finite, and print the loss of each row."""
     from ..training.replay import replay as replay_step
 
     result = replay_step(dump, device=device)
