@@ -1012,12 +1012,12 @@ TEXTS = [
         "the file is not a mapping with sections",
         "Start with 'model:'",
     ),
-    text("duplicate key", RECIPE + "loss: {name: dpo}\n", "key 'loss'", "Keep one of the two"),
+    text("duplicate key", RECIPE + "loss: {name: dpo}\n", "key 'loss'", "Remove one of the two"),
     text(
         "duplicate inner key",
         RECIPE.replace("{name: dpo}", "{name: dpo, name: ipo}"),
         "key 'loss.name'",
-        "Keep one of the two",
+        "Remove one of the two",
     ),
     text("tab indentation", "model:\n\tname_or_path: x\n", "not valid YAML", "indentation"),
     text("bracket not closed", RECIPE + "run: {resume: auto\n", "not valid YAML", "brackets"),
@@ -1155,7 +1155,7 @@ COMMANDS = [
         "sweep runner unknown",
         "sweep HERE/sweep.yaml",
         "runner",
-        "Choose one of",
+        "Use one of",
         prepare=write(
             "sweep.yaml",
             "recipe: WORLD/recipe.yaml\nrunner: x\nseeds: [0]\narms: {a: [loss.beta=1.0]}\n",
@@ -1231,7 +1231,7 @@ COMMANDS = [
         "data check report over its source",
         "data check WORLD/pairs.jsonl --json WORLD/pairs.jsonl",
         "--json",
-        "sources",
+        "input file",
     ),
     command(
         "data check sample negative", "data check WORLD/pairs.jsonl --sample -1", "--sample", "0"

@@ -267,7 +267,7 @@ class TrainSection(Section):
     otherwise a frozen copy of the model; `cached` computes each once and keeps it on disk."""
     reference_build: Literal["before", "first_epoch"] = "before"
     """When a cached reference is computed: before training, or with the batches of the first
-    epoch."""
+    epoch, which keeps a frozen copy of the model if more than a LoRA adapter is trained."""
     memory: Literal["auto"] | Positive | None = None
     """`auto`, or gigabytes for the activations of a micro-batch: exactly as many layers as
     necessary are checkpointed. Null: `activation_checkpointing` decides, all of them or none."""
