@@ -1,4 +1,4 @@
-"""Who is compared: a contender runs a step or an epoch and gives its loss."""
+"""The contenders of the benchmark: trainers that run a step or an epoch and return its loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ __all__ = ["Contender", "Run", "contenders", "within_memory"]
 
 @dataclass(frozen=True)
 class Run:
-    """What is measured.
+    """A step or an epoch to measure.
 
     Attributes:
-        go: Runs a step, or an epoch, and returns its loss.
-        model: What it trains, under the names of its checkpoint.
+        compute: Runs the step or the epoch and returns its loss.
+        model: The model that is trained, with the parameter names of its checkpoint.
     """
 
-    go: Callable[[], float]
+    compute: Callable[[], float]
     model: nn.Module
 
 
@@ -35,15 +35,15 @@ LAYERS = r".*(q|k|v|o|gate|up|down)_proj"
 
 
 def contenders(case: Case) -> dict[str, Contender]:
-    """Return who runs a case; the first one is the yardstick."""
+    """Return the contenders of a case by name; the first one is the baseline."""
     if case.epoch_steps:
         return {
             "TRL, hooks removed": theirs,
             "TRL, as it ships": partial(theirs, hooks=True),
-            "ours, caches built on the way": partial(ours, caches="built"),
+            "ours, caches built during the epoch": partial(ours, caches="built"),
             "ours, the same, no checkpointing": partial(ours, caches="built", checkpointing=False),
         }
-    own: dict[str, Contender] = {
+    ours_live_and_cached: dict[str, Contender] = {
         "ours, reference live": ours,
         "ours, caches": partial(ours, caches="filled"),
         "ours, caches, no checkpointing": partial(ours, caches="filled", checkpointing=False),
@@ -53,21 +53,21 @@ def contenders(case: Case) -> dict[str, Contender]:
     off = {"TRL, no checkpointing": partial(theirs, checkpointing=False)}
     if case.image is None:
         best = partial(theirs, checkpointing=False, precompute=True)
-        given = {"TRL, reference handed in, no checkpointing": best}
-        return {"TRL, as it ships": theirs, **off, **given, **own}
-    if not case.lora:  # TRL sets its hooks for a LoRA only
-        return {"TRL, as it ships": theirs, **off, **own}
-    ships = {"TRL, as it ships": partial(theirs, hooks=True)}
-    return {"TRL, hooks removed": theirs, **ships, **off, **own}
+        precomputed = {"TRL, reference precomputed, no checkpointing": best}
+        return {"TRL, as it ships": theirs, **off, **precomputed, **ours_live_and_cached}
+    if not case.lora:  # TRL sets its hooks only for LoRA
+        return {"TRL, as it ships": theirs, **off, **ours_live_and_cached}
+    as_it_ships = {"TRL, as it ships": partial(theirs, hooks=True)}
+    return {"TRL, hooks removed": theirs, **as_it_ships, **off, **ours_live_and_cached}
 
 
 def within_memory(case: Case, folder: Path, budget: float) -> Run:
-    """Return ours with as few layers checkpointed as the budget, in bytes, allows."""
+    """Return our run with as few checkpointed layers as the budget in bytes allows."""
     return ours(case, folder, caches="filled", memory=budget)
 
 
 def settings(case: Case, folder: Path, *, checkpointing: bool) -> dict[str, Any]:
-    """Return what both trainers are told."""
+    """Return the training arguments of both trainers."""
     return {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": case.groups * case.pairs,
@@ -94,15 +94,15 @@ def ours(
     caches: str = "none",
     memory: float | None = None,
 ) -> Run:
-    """Return a run of ours, all groups in one row.
+    """Return a run of our trainer, with all groups in one row.
 
     Args:
-        case: What is run.
-        folder: Its model.
+        case: The case.
+        folder: The directory of its model.
         checkpointing: Whether every layer is checkpointed.
-        caches: ``none`` runs reference and tower live, ``filled`` reads both, ``built`` computes
-            and writes both, as the steps of the first epoch do.
-        memory: Bytes for activations, in place of `checkpointing`.
+        caches: ``none`` computes reference and vision tower in each step, ``filled`` reads both
+            from disk, ``built`` computes and writes both, as in the steps of the first epoch.
+        memory: Bytes for activations, instead of `checkpointing`.
     """
     from peft import LoraConfig
 
@@ -129,18 +129,18 @@ def ours(
     if memory is not None:
         trainer.model.train()
         ActivationMemoryBudget(trainer).on_train_begin(args, trainer.state, trainer.control)
-    go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
-    run = Run(go, trainer.model.model)
+    compute = make_epoch(trainer) if case.epoch_steps else make_step(trainer)
+    run = Run(compute, trainer.model.model)
     if caches != "built":
         return run
 
-    def first_time() -> float:
+    def with_empty_caches() -> float:
         trainer.parts.reference.store.clear()
         if trainer.parts.features is not None:
             trainer.parts.features.clear()
-        return run.go()
+        return run.compute()
 
-    return replace(run, go=first_time)
+    return replace(run, compute=with_empty_caches)
 
 
 def theirs(
@@ -154,18 +154,18 @@ def theirs(
     """Return a run of TRL.
 
     Args:
-        case: What is run.
-        folder: Its model.
+        case: The case.
+        folder: The directory of its model.
         checkpointing: Whether every layer is checkpointed.
-        hooks: Whether it keeps the hooks with which it back-propagates through a frozen tower.
-        precompute: Whether the reference's log-probabilities are handed in; for text alone.
+        hooks: Whether it keeps the hooks that make it back-propagate through a frozen tower.
+        precompute: Whether the reference log-probs are precomputed; only for text.
     """
     import trl.trainer.utils
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    # score response positions only, as on a GPU
+    # compute log-probs of response positions only, as on a GPU
     trl.trainer.utils._use_triton = lambda device: True
     args = DPOConfig(
         **settings(case, folder, checkpointing=checkpointing),
@@ -182,16 +182,16 @@ def theirs(
     if not case.lora and case.image is not None:
         for name, parameter in trainer.model.named_parameters():
             parameter.requires_grad_("language_model" in name or "lm_head" in name)
-    go = epoch_of(trainer) if case.epoch_steps else step_of(trainer)
+    compute = make_epoch(trainer) if case.epoch_steps else make_step(trainer)
     if not hooks and case.lora:
         remove_gradient_hooks(trainer.model)
-    return Run(go, trainer.model)
+    return Run(compute, trainer.model)
 
 
 def remove_gradient_hooks(model: Any) -> None:
-    """Remove what makes inputs require gradients, and keeps it from coming back.
+    """Remove the hooks that make inputs require gradients, and prevent new ones.
 
-    TRL switches checkpointing off and on around its reference, and each time one more is set.
+    TRL switches checkpointing off and on around its reference, which sets one more hook each time.
     """
     model.get_base_model().enable_input_require_grads = lambda: None
     for module in model.modules():
@@ -201,12 +201,12 @@ def remove_gradient_hooks(model: Any) -> None:
 
 
 def layers(case: Case) -> str:
-    """Return the linear layers of the language model, as a pattern of module names."""
+    """Return a pattern of module names that matches the linear layers of the language model."""
     return LAYERS if case.family == "llama" else f".*language_model{LAYERS}"
 
 
-def step_of(trainer: Any) -> Callable[[], float]:
-    """Return a step of a trainer: one batch from its rows, loss, gradients."""
+def make_step(trainer: Any) -> Callable[[], float]:
+    """Return a step of a trainer: one batch of its rows, loss, gradients."""
     model, loader = trainer.model, trainer.get_train_dataloader()
     if trainer.args.activation_checkpointing and not getattr(trainer.args, "memory", None):
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -221,6 +221,6 @@ def step_of(trainer: Any) -> Callable[[], float]:
     return step
 
 
-def epoch_of(trainer: Any) -> Callable[[], float]:
-    """Return a whole run of a trainer over its rows, as its users start it."""
+def make_epoch(trainer: Any) -> Callable[[], float]:
+    """Return a complete training over the rows of a trainer, as users start it."""
     return lambda: float(trainer.train().training_loss)

@@ -1,4 +1,4 @@
-"""Makes what a case runs: its random checkpoint, its rows, and the same pairs as TRL reads them."""
+"""Make the inputs of a case: a random checkpoint, rows, and the same pairs in the format of TRL."""
 
 import itertools
 import random
@@ -56,7 +56,7 @@ def build(case: Case, folder: Path) -> Path:
 
 
 def rows_of(case: Case) -> list[dict[str, Any]]:
-    """Return groups with scored answers; a letter is about one token."""
+    """Return groups of scored responses; a letter is about one token."""
     draw, pixels_of = random.Random(0), torch.Generator().manual_seed(0)
 
     def text(length: int) -> str:
@@ -64,13 +64,13 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
 
     rows = []
     for _ in range(case.groups * max(case.epoch_steps, 1)):
-        answers = [
-            {"text": text(draw.randint(*case.answers)), "score": float(case.responses - n)}
+        responses = [
+            {"text": text(draw.randint(*case.response_tokens)), "score": float(case.responses - n)}
             for n in range(case.responses)
         ]
         row: dict[str, Any] = {
             "prompt": [{"role": "user", "content": text(case.prompt - 8)}],
-            "responses": answers,
+            "responses": responses,
         }
         if case.image is not None:
             shape = (*case.image[::-1], 3)
@@ -81,7 +81,7 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
 
 
 def pairs_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the same preferences as TRL reads them."""
+    """Return the same pairs in the format of TRL."""
     pairs = []
     for row in rows:
         for better, worse in itertools.combinations(row["responses"], 2):
@@ -93,10 +93,10 @@ def pairs_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_proportions(case: Case, folder: Path) -> None:
-    """Refuse a model in which vision costs another share of the forward pass than in the real one.
+    """Refuse a model whose vision part has another relative cost than in the real model.
 
-    Forward FLOPs of tower and projector against those of the language model on an image and 40
-    tokens, within 20 %.
+    The cost is the ratio of forward FLOPs of vision tower and projector to those of the language
+    model, for an image and 40 tokens; it may deviate by 20 %.
     """
     if case.vision_share is None:
         return
@@ -114,4 +114,4 @@ def check_proportions(case: Case, folder: Path) -> None:
         model.get_decoder()(ids)
     share = vision.get_total_flops() / language.get_total_flops()
     if not 0.8 < share / case.vision_share < 1.2:
-        raise SystemExit(f"{case.name}: vision is {share:.3f} of language, not {case.vision_share}")
+        raise SystemExit(f"{case.name}: the ratio is {share:.3f}, not {case.vision_share}")

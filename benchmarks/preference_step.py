@@ -1,14 +1,14 @@
-"""Time and memory of a preference step beside TRL's: same pairs, one process, interleaved.
+"""Compare time and memory of a preference step with TRL: same pairs, one process, interleaved.
 
     make bench                    # every case
     make bench ARGS="'LLaVA VQA'"
 
-Our rows are joined: all groups of a micro-batch in one. Processing of images and collation are
-counted, the optimizer's step is not. Time is the CPU time of this process on one thread, memory the
-peak of live tensors above what lived before the step. The models are random and small, of real
-proportions (shapes.py). Speed and memory are relative to the first line of each case: TRL with
-checkpointing, without the hooks that make it back-propagate through a frozen tower; for text and
-full fine-tunes TRL as it ships.
+Our rows are joined: all groups of a micro-batch are one row. Image processing and collation are
+included, the optimizer step is not. Time is the CPU time of this process on one thread, memory the
+peak of live tensors minus those before the step. The models are random and small, with the
+proportions of real models (`shapes.py`). Speed and memory are relative to the first line of each
+case: TRL with checkpointing, without the hooks that make it back-propagate through a frozen tower;
+for text and full fine-tunes, unmodified TRL ("as it ships").
 """
 
 import csv
@@ -42,19 +42,19 @@ COLUMNS = (
 def cpu_seconds(run: Run) -> float:
     """Return the CPU time of one step."""
     gc.collect()
-    began = time.process_time()
-    run.go()
-    return time.process_time() - began
+    start = time.process_time()
+    run.compute()
+    return time.process_time() - start
 
 
 def peak_bytes(run: Run) -> int:
-    """Return the peak of live tensors above what lived before, from the profiler's events."""
+    """Return the peak of live tensors minus those before the step, from the profiler's events."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        run.go()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run.compute()
     live = peak = 0
-    for event in found.profiler.kineto_results.events():
+    for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
@@ -62,29 +62,29 @@ def peak_bytes(run: Run) -> int:
 
 
 MEMORY_SHARES = (1.0, 2.2)
-"""Of TRL's memory, that `memory` is allowed."""
+"""Multiples of TRL's memory that runs with `train.memory` may use."""
 
 
 def compare(case: Case) -> list[dict[str, Any]]:
-    """Return a line for each contender; speed and memory are relative to the first, TRL."""
+    """Return a line per contender; speed and memory are relative to the first one, TRL."""
     with TemporaryDirectory() as name:
         folder = build(case, Path(name) / "model")
         os.environ["UNIDPO_MM_CACHE"] = str(Path(name) / "cache")
         check_proportions(case, folder)
         runs = {who: make(case, folder) for who, make in contenders(case).items()}
         parity = Parity(next(iter(runs.values())))
-        same = {who: parity.of(run) for who, run in runs.items()}  # warms up, too
+        same = {who: parity.compare(run) for who, run in runs.items()}  # also the warm-up
         peaks = {who: peak_bytes(run) for who, run in runs.items()}
         first = next(iter(peaks.values()))
         for share in () if case.epoch_steps else MEMORY_SHARES:
             who = f"ours, caches, memory for {share:.1f}x"
             runs[who], peaks[who] = fitted(case, folder, share * first)
-            same[who] = parity.of(runs[who])
+            same[who] = parity.compare(runs[who])
         seconds: dict[str, list[float]] = {who: [] for who in runs}
         for _ in range(ROUNDS):
             for who, run in runs.items():
                 seconds[who].append(cpu_seconds(run))
-    yardstick = statistics.median(next(iter(seconds.values())))
+    baseline = statistics.median(next(iter(seconds.values())))
     return [
         {
             "case": case.name,
@@ -92,32 +92,32 @@ def compare(case: Case) -> list[dict[str, Any]]:
             "seconds": round(statistics.median(values), 3),
             "spread": round(max(values) - min(values), 3),
             "megabytes": round(peaks[who] / 2**20, 1),
-            "speedup": round(yardstick / statistics.median(values), 2),
+            "speedup": round(baseline / statistics.median(values), 2),
             "memory": round(peaks[who] / first, 3),
             **same[who],
-            **SURROUNDINGS,
+            **ENVIRONMENT,
         }
         for who, values in seconds.items()
     ]
 
 
-def fitted(case: Case, folder: Path, most: float) -> tuple[Run, int]:
-    """Return ours within so many bytes, all in all, with its peak.
+def fitted(case: Case, folder: Path, limit: float) -> tuple[Run, int]:
+    """Return our run with a peak of at most `limit` bytes, and the peak.
 
-    `train.memory` counts what layers keep; what else a step takes shows when it runs.
+    `train.memory` limits what layers keep; the other memory of a step is only known when it runs.
     """
-    budget = most
+    budget = limit
     while True:
         run = within_memory(case, folder, budget)
-        run.go()
+        run.compute()
         peak = peak_bytes(run)
-        if peak <= most or budget == 1:
+        if peak <= limit or budget == 1:
             return run, peak
-        budget = max(budget - max(peak - most, most / 50), 1)
+        budget = max(budget - max(peak - limit, limit / 50), 1)
 
 
-def surroundings() -> dict[str, str]:
-    """Return what the figures depend on beside the code."""
+def environment() -> dict[str, str]:
+    """Return the versions and hardware that the numbers depend on."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -132,17 +132,17 @@ def surroundings() -> dict[str, str]:
     }
 
 
-SURROUNDINGS = surroundings()
+ENVIRONMENT = environment()
 
 
-def main(wanted: list[str]) -> None:
-    """Print the table of the cases named, or of all, as CSV."""
+def main(names: list[str]) -> None:
+    """Print the table as CSV, of the cases with these names or of all cases."""
     torch.set_num_threads(1)
     out = csv.DictWriter(sys.stdout, COLUMNS)
     out.writeheader()
     for case in CASES:
-        if not wanted or case.name in wanted:
-            with redirect_stdout(sys.stderr):  # a trainer prints its log
+        if not names or case.name in names:
+            with redirect_stdout(sys.stderr):  # trainers print their logs
                 lines = compare(case)
             out.writerows(lines)
             sys.stdout.flush()

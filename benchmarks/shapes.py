@@ -1,8 +1,8 @@
-"""What is compared: models of real proportions at a size a CPU can run, and rows of real lengths.
+"""The cases of the benchmark: small models with realistic proportions, rows of realistic lengths.
 
-Widths are chosen so that vision costs about as much beside the language model as in the model
-named: forward FLOPs of tower : language model on an image and 40 tokens are 0.05 for LLaVA-1.5-7B
-and 2.2 for Qwen2-VL-2B; the benchmark refuses to run others.
+Widths are chosen so that vision has about the relative cost that it has in the real model: the
+ratio of forward FLOPs of vision to those of the language model, for an image and 40 tokens, is 0.05
+in LLaVA-1.5-7B and 2.2 in Qwen2-VL-2B. The benchmark refuses to run models with other ratios.
 """
 
 from dataclasses import dataclass, replace
@@ -39,27 +39,27 @@ QWEN_TOWER: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One line of the table.
+    """A case of the benchmark.
 
     Attributes:
-        name: As printed.
-        family: Whose model is imitated.
+        name: Its name in the output.
+        family: The model type that is imitated.
         image: Width and height in pixels; None for text.
-        prompt: Tokens of the question, images not counted.
-        answers: Least and most tokens of an answer.
-        groups: Prompts in a micro-batch.
-        responses: Answers to each; all pairs of them are learned from.
-        lora: Whether a LoRA trains on the language model, or the language model in full.
-        epoch_steps: Steps of one epoch that is run from end to end; 0 for a step by itself.
-        vision_share: Forward FLOPs of vision against language in the model imitated, on an image
-            and 40 tokens; None for text.
+        prompt: Number of tokens of the prompt, without image tokens.
+        response_tokens: Minimum and maximum number of tokens of a response.
+        groups: Number of prompts in a micro-batch.
+        responses: Number of responses per prompt; all pairs of them are used.
+        vision_share: Ratio of forward FLOPs of vision to those of the language model in the real
+            model, for an image and 40 tokens; None for text.
+        lora: Whether a LoRA adapter on the language model is trained, or all its weights.
+        epoch_steps: Number of steps of a complete epoch; 0 to measure a single step.
     """
 
     name: str
     family: Literal["llava", "qwen2_vl", "llama"]
     image: tuple[int, int] | None
     prompt: int
-    answers: tuple[int, int]
+    response_tokens: tuple[int, int]
     groups: int = 2
     responses: int = 2
     vision_share: float | None = None
@@ -68,7 +68,7 @@ class Case:
 
     @property
     def pairs(self) -> int:
-        """Pairs of each prompt."""
+        """The number of pairs per prompt."""
         return self.responses * (self.responses - 1) // 2
 
 
@@ -77,7 +77,7 @@ LLAVA_VQA = Case(
     family="llava",
     image=(336, 336),
     prompt=40,
-    answers=(35, 70),
+    response_tokens=(35, 70),
     vision_share=0.05,
 )
 QWEN_VQA = Case(
@@ -85,19 +85,19 @@ QWEN_VQA = Case(
     family="qwen2_vl",
     image=(644, 476),
     prompt=42,
-    answers=(35, 70),
+    response_tokens=(35, 70),
     vision_share=2.2,
 )
 QWEN_RANKED = replace(
-    QWEN_VQA, name="Qwen2-VL, four answers", answers=(120, 160), groups=1, responses=4
+    QWEN_VQA, name="Qwen2-VL, four responses", response_tokens=(120, 160), groups=1, responses=4
 )
-MATH = Case(name="text, math", family="llama", image=None, prompt=120, answers=(480, 620))
+MATH = Case(name="text, math", family="llama", image=None, prompt=120, response_tokens=(480, 620))
 
 CASES = (
     LLAVA_VQA,
     replace(LLAVA_VQA, name="LLaVA VQA, full fine-tune", lora=False),
     replace(LLAVA_VQA, name="LLaVA VQA, one epoch", epoch_steps=3),
-    replace(LLAVA_VQA, name="LLaVA caption", answers=(260, 340)),
+    replace(LLAVA_VQA, name="LLaVA caption", response_tokens=(260, 340)),
     QWEN_VQA,
     replace(QWEN_VQA, name="Qwen2-VL VQA, one epoch", epoch_steps=3),
     QWEN_RANKED,

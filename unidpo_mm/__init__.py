@@ -1,4 +1,4 @@
-"""unidpo-mm: preference tuning of vision-language models with Uni-DPO.
+"""unidpo-mm: preference tuning of vision-language and text models with Uni-DPO.
 
 The names below are imported on first use, so that `import unidpo_mm` and every `--help` are fast:
 importing torch takes seconds.

@@ -419,8 +419,8 @@ def test_pairs_that_contradict_each_other_are_reported(tmp_path: Path) -> None:
         (["recipe.yaml", "rows.jsonl"], "cannot be combined with other sources"),
         (["rows.jsonl", "--scale", "5"], "'5': expected LOW,HIGH"),
         (["rows.jsonl", "--column", "prompt"], "'prompt': expected NAME=COLUMN"),
-        (["rows.jsonl", "--html", "no/such/page.html"], "is not there"),
-        (["rows.jsonl", "--json", "."], "is a folder"),
+        (["rows.jsonl", "--html", "no/such/page.html"], "does not exist"),
+        (["rows.jsonl", "--json", "."], "is a directory"),
         ([""], "the name of a source is empty"),
     ],
 )

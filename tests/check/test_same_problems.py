@@ -237,7 +237,7 @@ def test_a_recipe_takes_the_overrides_of_train(tmp_path: Path, model: Path) -> N
     done = run_command("data", "check", path, "data.max_lenght=60", "train.debug")
     assert done.exit_code == 2
     assert "did you mean 'max_length'?" in done.output
-    assert "it is not of the form section.key=value" in done.output
+    assert "expected section.key=value" in done.output
     done = run_command("data", "check", path, str(tmp_path / "rows.jsonl"))
     assert (done.exit_code, "be combined with other sources" in done.output) == (2, True)
 

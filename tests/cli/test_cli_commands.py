@@ -1,4 +1,4 @@
-"""The commands, called inside this process."""
+"""The commands, called in this process."""
 
 import sys
 from importlib.metadata import EntryPoint
@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from unidpo_mm.cli import main as cli
-from unidpo_mm.cli.extra import first_line
+from unidpo_mm.cli.summaries import first_line
 from unidpo_mm.errors import RecipeError, UniDPOError
 from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
 from unidpo_mm.recipe import Recipe
@@ -22,7 +22,7 @@ COMMANDS = {
     "migrate": {"--output", "--help"},
     "merge": {"--output", "--dtype", "--base", "--help"},
 }
-"""The permitted flags of each command of the core; a new one is a conscious change."""
+"""Command of the core -> its flags; adding one is a decision."""
 
 
 def invoke(*arguments: str):
@@ -60,7 +60,7 @@ def test_list_formats():
     assert result.stdout.strip()
 
 
-def test_list_of_something_else_is_refused():
+def test_an_unknown_kind_is_refused_by_list():
     result = invoke("list", "optimizers")
     assert result.exit_code == 2
     assert "models" in result.output
@@ -68,7 +68,7 @@ def test_list_of_something_else_is_refused():
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
-    """Stands in for the training layer; collects what it was asked to do."""
+    """Replace the training layer, and return the calls that it gets."""
     calls: list[tuple[str, Recipe]] = []
     run = ModuleType("unidpo_mm.training.run")
     run.train_from_recipe = lambda recipe: calls.append(("train", recipe))  # type: ignore[attr-defined]
@@ -79,17 +79,17 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
 
 
 @pytest.mark.parametrize(("flags", "verb"), [((), "train"), (("--check",), "check")])
-def test_train_hands_the_recipe_over(tmp_path: Path, called, flags, verb):
+def test_train_passes_the_recipe_on(tmp_path: Path, called, flags, verb):
     path = tmp_path / "r.yaml"
     path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
     result = invoke("train", str(path), "loss.name=dpo", "loss.beta=0.5", *flags)
     assert result.exit_code == 0, result.output
-    ((what, recipe),) = called
-    assert what == verb
+    ((function, recipe),) = called
+    assert function == verb
     assert recipe.loss.parameters == {"beta": 0.5}
 
 
-def test_nothing_is_trained_on_a_wrong_recipe(tmp_path: Path, called):
+def test_a_wrong_recipe_is_not_trained(tmp_path: Path, called):
     path = tmp_path / "r.yaml"
     path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
     result = invoke("train", str(path), "loss.name=dpo", "loss.gamma=0.5")
@@ -139,7 +139,7 @@ def test_commands_of_other_packages_run(tmp_path: Path, monkeypatch: pytest.Monk
         invoke("broken")
 
 
-def test_main_prints_errors_and_leaves_with_two(
+def test_main_prints_errors_and_exits_with_two(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(sys, "argv", ["unidpo-mm", "train", "absent.yaml"])

@@ -1,4 +1,4 @@
-"""Unexpected errors end in one line and a log file; several processes print an error once."""
+"""Unexpected errors become one line and a log file; several processes print an error once."""
 
 import errno
 import importlib
@@ -46,14 +46,14 @@ def test_an_unexpected_error_is_one_line_and_a_log_file(monkeypatch, capsys):
     assert "torch: " in log
 
 
-def test_a_full_disk_and_too_little_memory_have_a_remedy(monkeypatch, capsys):
+def test_errors_of_disk_and_memory_have_a_remedy(monkeypatch, capsys):
     crash(monkeypatch, OSError(errno.ENOSPC, "No space left on device"), "train")
     assert "Free some space and start the same command again" in capsys.readouterr().err
     crash(monkeypatch, MemoryError(), "train")
     assert "train.memory=auto" in capsys.readouterr().err
 
 
-def test_the_innermost_activity_counts():
+def test_the_innermost_activity_is_reported():
     from unidpo_mm.recipe import load_recipe
 
     def check(recipe):
@@ -65,7 +65,7 @@ def test_the_innermost_activity_counts():
     assert activity(caught.value, ["train"]) == "reading the recipe"
 
 
-def test_every_function_whose_activity_is_stated_exists():
+def test_every_function_with_an_activity_exists():
     for file, name in ACTIVITIES:
         module = file.removesuffix(".py").replace("/", ".")
         package = "" if module.startswith("transformers.") else "unidpo_mm."
@@ -108,7 +108,7 @@ def test_help_is_readable_at_80_columns_and_has_an_example(line: str):
 
 
 def run_ranks(messages: dict[int, str], count: int, tmp_path: Path) -> list[str]:
-    """Let processes of one run fail with these messages; return what each prints."""
+    """Let the processes of a run fail with these messages; return what each prints."""
 
     def end(rank: int) -> Finished:
         env = {

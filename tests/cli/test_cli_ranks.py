@@ -1,4 +1,4 @@
-"""Notices and warnings come from the first process of a run alone."""
+"""Only the first process of a run prints notices and warnings."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""The command line answers at once: nothing heavy is imported before it is needed."""
+"""The command line starts fast: heavy packages are imported only when they are needed."""
 
 import resource
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate")
 BOUND = 2.0
-"""Seconds of processor time, which no other process takes away; under 1 as a rule."""
+"""Maximum CPU seconds, which do not depend on other processes; usually below 1."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "arguments", [(), ("train",), ("list",), ("sweep",), ("migrate",), ("merge",), ("demo",)]
 )
-def test_help_is_quick(arguments: tuple[str, ...]):
+def test_help_is_fast(arguments: tuple[str, ...]):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = run(*arguments, "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

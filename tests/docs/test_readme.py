@@ -1,4 +1,4 @@
-"""The README's blocks do what they say."""
+"""The blocks of the README work."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny LLaVA and some pairs, to stand in for the model and the data that the README names."""
+    """Make a tiny LLaVA and pairs, in place of the model and the data in the README."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("readme")
@@ -55,7 +55,7 @@ def test_recipes_load(folder: Path, number: int):
     assert recipe.loss.name == "uni_dpo"
 
 
-def test_the_first_recipe_trains_and_goes_on(folder: Path):
+def test_the_first_recipe_trains_and_resumes(folder: Path):
     recipe = yaml.safe_load(blocks("yaml")[0])
     recipe["model"] |= {"name_or_path": "model"}
     recipe["train"] |= {"use_cpu": True, "report_to": "none", "bf16": False}
@@ -107,7 +107,7 @@ def test_the_loss_block_is_a_loss(tmp_path: Path):
     assert output.per_pair.item() == pytest.approx(1 - 2 * 0.2)
 
 
-def test_the_commands_named_exist():
+def test_the_make_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for verb in re.findall(r"^make ([a-z-]+)", "".join(blocks("bash")), re.M):
         assert re.search(rf"^{verb}:", makefile, re.M), verb

@@ -313,7 +313,7 @@ OPTIMIZER = [
     recipe("learning_rate infinite", "train.learning_rate=.inf", "train.learning_rate", "finite"),
     recipe("learning_rate nan", "train.learning_rate=.nan", "train.learning_rate", "finite"),
     recipe(
-        "learning_rate text", "train.learning_rate='1e-6'", "train.learning_rate", "Write a number"
+        "learning_rate text", "train.learning_rate='1e-6'", "train.learning_rate", "Use a number"
     ),
     recipe(
         "learning_rates negative",
@@ -550,7 +550,7 @@ STEPS = [
         "save_strategy unknown",
         "train.save_strategy=sometimes",
         "train.save_strategy",
-        "Use one of",
+        "one of",
     ),
     recipe(
         "save_total_limit zero", "train.save_total_limit=0", "train.save_total_limit", "at least 1"
@@ -703,7 +703,7 @@ REFUSED = [
         ("logging_dir", "logs", "TENSORBOARD_LOGGING_DIR"),
         ("overwrite_output_dir", "true", "run.resume=never"),
         ("evaluation_strategy", "steps", "eval_strategy"),
-        ("hub_strategy", "never", "Use one of"),
+        ("hub_strategy", "never", "one of"),
         ("learning_rat", "1", "did you mean 'learning_rate'?"),
     )
 ]
@@ -736,9 +736,9 @@ PLACES = [
         "free space",
         file_limit=3000,
     ),
-    recipe("output_dir empty", "train.output_dir=''", "train.output_dir", "Write some text"),
-    recipe("resume true", "run.resume=true", "run.resume", "Write auto"),
-    recipe("resume false", "run.resume=false", "run.resume", "Write never"),
+    recipe("output_dir empty", "train.output_dir=''", "train.output_dir", "Use some text"),
+    recipe("resume true", "run.resume=true", "run.resume", "Use auto"),
+    recipe("resume false", "run.resume=false", "run.resume", "Use never"),
     recipe("output_dir true", "train.output_dir=true", "train.output_dir", "a directory"),
     recipe("images false", "data.sources.0.images=false", "data.sources.0.images", "or null"),
     recipe("model true", "model.name_or_path=true", "model.name_or_path", "hub name"),
@@ -746,7 +746,7 @@ PLACES = [
         "benchmarks every 0 steps",
         ["run.callbacks={benchmarks: {every: 0, data: WORLD}}"],
         "run.callbacks.benchmarks.every",
-        "found the number 0. Write a value greater than or equal to 1",
+        "found the number 0. Use a value greater than or equal to 1",
     ),
     recipe(
         "benchmarks without data",
@@ -763,8 +763,8 @@ PLACES = [
     recipe(
         "benchmarks style and fraction",
         ["run.callbacks={benchmarks: {data: WORLD, style: chatml, clusters: 1.5}}"],
-        "Write one of auto, chat, raw",
-        "Write a whole number",
+        "Use one of auto, chat, raw",
+        "Use a whole number",
     ),
     recipe("resume from nowhere", "run.resume=absent", "run.resume", "'absent' does not exist"),
     recipe(
@@ -856,7 +856,7 @@ PLACES = [
 ]
 
 MODEL_AND_DATA = [
-    recipe("dtype unknown", "model.dtype=int8", "model.dtype", "Write one of"),
+    recipe("dtype unknown", "model.dtype=int8", "model.dtype", "one of"),
     recipe(
         "adapter unknown",
         "model.adapter=llavva",
@@ -865,9 +865,7 @@ MODEL_AND_DATA = [
         late=True,
     ),
     recipe("layout unknown", "model.layout=packt", "model.layout", "did you mean 'packed'?"),
-    recipe(
-        "prompt_style unknown", "model.prompt_style=chatml", "model.prompt_style", "Write one of"
-    ),
+    recipe("prompt_style unknown", "model.prompt_style=chatml", "model.prompt_style", "one of"),
     recipe("freeze unknown part", "model.freeze=[tower]", "freeze", "tower", late=True),
     recipe("lora rank zero", ["model.lora={r: 0}"], "model.lora.r", "greater than or equal to 1"),
     recipe("lora dropout one", ["model.lora={dropout: 1.0}"], "model.lora.dropout", "less than 1"),
@@ -934,7 +932,7 @@ MODEL_AND_DATA = [
         "data.feature_cache_gb",
         "greater than or equal to 0",
     ),
-    recipe("length_policy unknown", "data.length_policy=cut", "data.length_policy", "Write one of"),
+    recipe("length_policy unknown", "data.length_policy=cut", "data.length_policy", "one of"),
     recipe("pair_weighting unknown", "data.pair_weighting=prompt", "data.pair_weighting", "Write"),
     recipe("no sources", "data.sources=[]", "data.sources", "at least 1"),
     recipe(
@@ -973,7 +971,7 @@ LOSSES = [
     recipe("loss of other data", "loss.name=kto", "loss.name", "Choose one of"),
     recipe("beta negative", "loss.beta=-1", "loss.beta", "> 0"),
     recipe("beta infinite", "loss.beta=.inf", "loss.beta", "finite"),
-    recipe("beta text", "loss.beta=high", "loss.beta", "Write a number"),
+    recipe("beta text", "loss.beta=high", "loss.beta", "Use a number"),
     recipe("parameter of another loss", "loss.gamma=3", "loss.gamma", "'dpo' has beta"),
     recipe(
         "switched loss, own parameter",
@@ -1007,17 +1005,22 @@ LOSSES = [
 
 TEXTS = [
     text("empty file", "", "'model' is missing", "'data' is missing"),
-    text("a list", "- a\n- b\n", "the file holds no sections", "Start with 'model:'"),
-    text("a single word", "recipe\n", "the file holds no sections", "Start with 'model:'"),
-    text("duplicate key", RECIPE + "loss: {name: dpo}\n", "key 'loss'", "Keep one of the two"),
+    text("a list", "- a\n- b\n", "the file is not a mapping with sections", "Start with 'model:'"),
+    text(
+        "a single word",
+        "recipe\n",
+        "the file is not a mapping with sections",
+        "Start with 'model:'",
+    ),
+    text("duplicate key", RECIPE + "loss: {name: dpo}\n", "key 'loss'", "Remove one of the two"),
     text(
         "duplicate inner key",
         RECIPE.replace("{name: dpo}", "{name: dpo, name: ipo}"),
         "key 'loss.name'",
-        "Keep one of the two",
+        "Remove one of the two",
     ),
-    text("tab indentation", "model:\n\tname_or_path: x\n", "this is not YAML", "indentation"),
-    text("bracket not closed", RECIPE + "run: {resume: auto\n", "this is not YAML", "brackets"),
+    text("tab indentation", "model:\n\tname_or_path: x\n", "not valid YAML", "indentation"),
+    text("bracket not closed", RECIPE + "run: {resume: auto\n", "not valid YAML", "brackets"),
     text("UTF-16", RECIPE.encode("utf-16"), "UTF-8", "YAML"),
     text("Latin-1", b"model: {name_or_path: na\xefve}\n", "UTF-8", "YAML"),
     text("binary file", bytes(range(256)), "recipe.yaml", "YAML"),
@@ -1032,7 +1035,7 @@ TEXTS = [
         "key 'loss'",
         "section with keys",
     ),
-    text("None for null", RECIPE.replace("{name: dpo}", "None"), "key 'loss'", "Write null"),
+    text("None for null", RECIPE.replace("{name: dpo}", "None"), "key 'loss'", "Use null"),
     text(
         "model missing from file", "data: {sources: [{path: x}]}\n", "'model' is missing", "Add it"
     ),
@@ -1044,7 +1047,9 @@ TEXTS = [
         "loss",
     ),
     text("key is a number", RECIPE + "1: x\n", "'1'", "quotes"),
-    text("alias of itself", "model: &a\n  name_or_path: *a\n", "alias", "Write it out"),
+    text(
+        "alias of itself", "model: &a\n  name_or_path: *a\n", "alias", "Replace it with its value"
+    ),
     text("Python tag", "model: !!python/object:os.system {}\n", "tag", "Remove it"),
     text("two documents", RECIPE + "---\nmodel: {}\n", "recipe.yaml", "document"),
     text("a sweep", "recipe: x\narms: {a: []}\nseeds: [0]\n", "arms", "recipe"),
@@ -1226,7 +1231,7 @@ COMMANDS = [
         "data check report over its source",
         "data check WORLD/pairs.jsonl --json WORLD/pairs.jsonl",
         "--json",
-        "sources",
+        "input file",
     ),
     command(
         "data check sample negative", "data check WORLD/pairs.jsonl --sample -1", "--sample", "0"

@@ -91,8 +91,8 @@ assert not {"torch", "transformers", "peft"} & set(sys.modules)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [\n", "this is not YAML"),
-        ("a: 1\na: 2\n", "stands here a second time"),
+        ("a: [\n", "not valid YAML"),
+        ("a: 1\na: 2\n", "duplicate key"),
         ("- a\n", "the file contains no keys"),
         ("", "the file contains no keys"),
         ("alpha: 1\nbeta_2: 2\n", "no supported framework: alpha, beta_2"),

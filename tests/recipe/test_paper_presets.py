@@ -1,4 +1,4 @@
-"""The released settings restated as tables: each recipe of a paper or baseline run equals them."""
+"""The recipes of the paper and of the baselines equal the released settings, restated as tables."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ Row = dict[str, str]
 
 
 def table(text: str) -> dict[str, Row]:
-    """Return {first cell: {head: cell}} of a table of words."""
+    """Return the rows of a table as {first cell: {column: cell}}."""
     head, *rows = (line.split() for line in text.strip().splitlines())
     return {cells[0]: dict(zip(head, cells, strict=True)) for cells in rows}
 
@@ -39,8 +39,9 @@ qwen2_5_math_7b              2    2.0     0.2    8.0      1e-6 2      0    4096 
 qwen2_vl_2b                  2    2.0     0.001  2.5      6e-6 1      0    4096   1   32  4   128
 """
 )
-"""The released Uni-DPO runs: `warm` is the share of warm-up steps, `length` the most tokens of a
-row, `per` pairs on a device, `acc` accumulation, `dev` devices, `batch` pairs in a step."""
+"""The released Uni-DPO runs: `warm` is the share of warmup steps, `length` the maximum number of
+tokens of a row, `per` pairs per device, `acc` accumulation, `dev` devices, `batch` pairs in a
+step."""
 
 BASELINES = table(
     """
@@ -52,7 +53,7 @@ dpo_qwen2_vl_2b_summed         dpo   5e-7 1      0    4096   1   32  4   128
 )
 
 OPTIMIZERS = {"paper/qwen2_5_math_7b": "rmsprop"}
-"""Where the arguments of the official run have another default than AdamW."""
+"""Run -> its optimizer, if the official arguments have another default than AdamW."""
 
 LOSSES = {
     "dpo_qwen2_vl_2b_as_released": {"beta": 0.1, "label_smoothing": 0.1, "length_norm": True},
@@ -94,8 +95,8 @@ DATA = {
     "qwen2_5_math_7b": "Math/Train_Qwen_2_5_math_7B.jsonl",
     "qwen2_vl_2b": "Multimodal/uni_dpo_image_only_mcq_short_long_50k.json",
 }
-"""Files of the data set psp-dada/Uni-DPO, or folders of a `train.jsonl`, as the authors' README and
-configs pair them with models."""
+"""Model -> file of the data set psp-dada/Uni-DPO, or directory of a `train.jsonl`, as in the README
+and configs of the authors."""
 
 RUNS = [f"paper/{name}" for name in PAPER] + [f"baselines/{name}" for name in BASELINES]
 BATCH = re.compile(r"# Batch: (\d+) x (\d+) accumulation x (\d+) devices = (\d+) pairs")
@@ -115,12 +116,12 @@ def row_of(name: str) -> Row:
 
 
 def test_the_folders_hold_exactly_these_files():
-    found = {
+    files = {
         path.relative_to(CONFIGS).as_posix()
         for folder in ("paper", "baselines")
         for path in (CONFIGS / folder).rglob("*")
     }
-    assert found == {f"{name}.yaml" for name in (*RUNS, f"baselines/{SWEEP}")}
+    assert files == {f"{name}.yaml" for name in (*RUNS, f"baselines/{SWEEP}")}
     assert len(PAPER) == 13
 
 
@@ -171,18 +172,18 @@ def test_a_run_trains_as_tabled(name: str):
     assert recipe.run.resume == "auto"
     assert recipe.data.max_length == int(row["length"])
     assert recipe.data.seed == 42
-    assert "  group_by_prompt: false " in text_of(name)  # whatever becomes the default
+    assert "  group_by_prompt: false " in text_of(name)  # even if the default changes
     assert recipe.model.lora is None
     assert recipe.model.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_released_setting_names_its_model_and_data(name: str):
+def test_a_released_setting_has_its_model_and_data(name: str):
     recipe, released = loaded(f"paper/{name}"), DATA[name]
     (source,) = recipe.data.sources
     assert recipe.model.name_or_path == MODELS[name]
     file = f"{released}/train.jsonl" if source.domain == "text" else released
-    # `endswith`, since a path is absolute where the data set is there
+    # `endswith`, because a path is absolute if the data set exists
     assert source.path.endswith(f"data/uni_dpo/{file}")
     assert (source.images or "").endswith("data/MM-RLHF") == (source.domain == "multimodal")
     assert recipe.train.reference == "frozen_copy"
@@ -194,7 +195,7 @@ def test_a_released_setting_names_its_model_and_data(name: str):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_head_counts_the_pairs_of_a_step(name: str):
+def test_the_header_states_the_pairs_per_step(name: str):
     row = row_of(name)
     ((per, acc, devices, batch),) = BATCH.findall(text_of(name))
     assert [per, acc, devices, batch] == [row["per"], row["acc"], row["dev"], row["batch"]]
@@ -222,7 +223,7 @@ def test_only_images_have_a_size_and_frozen_parts(name: str):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_differs_from_uni_dpo_in_the_loss_and_the_learning_rate_alone(name: str):
+def test_a_baseline_differs_from_uni_dpo_only_in_loss_and_learning_rate(name: str):
     paper, baseline = loaded("paper/qwen2_vl_2b"), loaded(f"baselines/{name}")
     assert (baseline.model, baseline.data) == (paper.model, paper.data)
     changed = paper.train.arguments.items() ^ baseline.train.arguments.items()
@@ -230,7 +231,7 @@ def test_a_baseline_differs_from_uni_dpo_in_the_loss_and_the_learning_rate_alone
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_says_whose_it_is_in_its_first_line(name: str):
+def test_a_baseline_states_its_author_in_its_first_line(name: str):
     first, *rest = text_of(f"baselines/{name}").splitlines()
     released = name.endswith("_as_released")
     assert first.startswith("# As released, not tuned" if released else "# Ours, not the authors'")
@@ -238,7 +239,7 @@ def test_a_baseline_says_whose_it_is_in_its_first_line(name: str):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_trainer_takes_every_setting(name: str):
+def test_the_trainer_accepts_every_setting(name: str):
     args = arguments_of(loaded(name, "train.use_cpu=true"))
     assert args.get_warmup_steps(1000) == 1000 * float(row_of(name)["warm"])
     assert args.configured_loss().loss.name == row_of(name).get("loss", "uni_dpo")
@@ -256,6 +257,6 @@ def test_the_sweep_tunes_learning_rate_and_beta_of_the_summed_baseline():
         arm = loaded(sweep.data["recipe"].removesuffix(".yaml"), *overrides)
         rate, beta = arm.train.arguments["learning_rate"], arm.loss.parameters["beta"]
         assert name == f"lr{rate:.0e}_beta{beta}".replace("e-0", "e-")
-        assert arm.data.eval_fraction > 0, "a sweep compares its arms on pairs held out"
+        assert arm.data.eval_fraction > 0, "a sweep compares its arms on held-out pairs"
         grid.add((rate, beta))
     assert grid == {(rate, beta) for rate in (5e-7, 2e-6, 6e-6) for beta in (0.05, 0.1, 0.3)}

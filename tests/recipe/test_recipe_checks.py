@@ -1,4 +1,4 @@
-"""The checks that need to know losses, training arguments or the disk."""
+"""Checks of a recipe that know losses, training arguments or the disk."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def loss(**parameters: Any) -> list[str]:
     return [str(problem) for problem in check_loss(recipe(loss=parameters))]
 
 
-def test_every_shipped_loss_is_fine_at_its_defaults():
+def test_losses_pass_with_their_defaults():
     assert [loss(name=name) for name in ("uni_dpo", "dpo", "simpo", "sft")] == [[]] * 4
 
 
@@ -32,13 +32,13 @@ def test_good_parameters_pass():
     assert not loss(name="dpo", beta=0.1, label_smoothing=0.1, length_norm=True)
 
 
-def test_an_unknown_loss_lists_what_exists():
+def test_an_unknown_loss_lists_the_choices():
     (problem,) = loss(name="unidpo")
     assert "loss.name: unknown loss 'unidpo', did you mean 'uni_dpo'?" in problem
     assert "simpo" in problem
 
 
-def test_a_parameter_of_another_loss_lists_what_this_one_has():
+def test_a_parameter_of_another_loss_lists_the_parameters():
     (problem,) = loss(name="dpo", gamma=3.0)
     assert problem.startswith("loss.gamma: the loss 'dpo' has no parameter 'gamma'")
     assert "'dpo' has beta, label_smoothing, length_norm" in problem
@@ -53,22 +53,22 @@ def test_a_misspelt_parameter_hides_no_other_mistake():
     ("name", "value", "message"),
     [
         ("betta", 1, "no parameter 'betta', did you mean 'beta'?"),
-        ("beta", "2", "loss.beta: found the text '2'. Write a number"),
-        ("beta", True, "loss.beta: found true. Write a number"),
-        ("beta", None, "loss.beta: found null. Write a number"),
+        ("beta", "2", "loss.beta: found the text '2'. Use a number"),
+        ("beta", True, "loss.beta: found true. Use a number"),
+        ("beta", None, "loss.beta: found null. Use a number"),
         ("beta", -1, "loss.beta: beta must be > 0"),
         ("tau_good", "mean", "found the text 'mean'"),
-        ("detach_weights", "no", "found the text 'no'. Write false"),
+        ("detach_weights", "no", "found the text 'no'. Use false"),
         ("quality_weight", "scores", "did you mean 'score'? Use one of score, none"),
         ("length_norm", ["margin", "all"], "found the list [margin, all]"),
     ],
 )
-def test_wrong_values_say_what_to_write(name: str, value: Any, message: str):
+def test_wrong_values_have_a_remedy(name: str, value: Any, message: str):
     (problem,) = loss(**{name: value})
     assert message in problem
 
 
-def test_all_ranges_are_reported_at_once():
+def test_all_ranges_are_reported_together():
     assert len(loss(beta=-1, eta=-1, gamma=-1)) == 3
 
 
@@ -86,7 +86,7 @@ def test_sources_are_checked_against_the_same_loss():
     ]
 
 
-def test_a_loss_without_reference_may_be_given_one():
+def test_a_loss_without_reference_may_have_one():
     assert not check_loss(recipe(loss={"name": "sft"}, train={"reference": "frozen_copy"}))
 
 
@@ -117,14 +117,14 @@ def test_training_arguments_pass():
     [
         ("learning_rat", 1, "training argument 'learning_rat', did you mean 'learning_rate'?"),
         ("learning_ratess", 1, "did you mean 'learning_rates'?"),
-        ("learning_rate", "1e-6", "found the text '1e-6'. Write a number"),
-        ("bf16", "yes", "found the text 'yes'. Write true"),
-        ("per_device_train_batch_size", 4.5, "found the number 4.5. Write a whole number"),
+        ("learning_rate", "1e-6", "found the text '1e-6'. Use a number"),
+        ("bf16", "yes", "found the text 'yes'. Use true"),
+        ("per_device_train_batch_size", 4.5, "found the number 4.5. Use a whole number"),
         ("lr_scheduler_type", "cosin", "did you mean 'cosine'? Use one of linear"),
         ("resume_from_checkpoint", "x", "Use run.resume instead"),
     ],
 )
-def test_wrong_training_arguments_say_what_to_write(name: str, value: Any, message: str):
+def test_wrong_training_arguments_have_a_remedy(name: str, value: Any, message: str):
     (problem,) = train(**{name: value})
     assert message in problem
     assert problem.startswith(f"train.{name}: ")
@@ -136,7 +136,7 @@ def files(model: str | Path, path: str | Path, images: Path | None = None) -> li
     return [str(problem) for problem in check_files(built)]
 
 
-def test_files_and_folders_that_are_there_pass(tmp_path: Path):
+def test_existing_files_and_directories_pass(tmp_path: Path):
     (tmp_path / "config.json").touch()
     (tmp_path / "a.jsonl").touch()
     assert files(tmp_path, tmp_path / "a.jsonl", tmp_path) == []
@@ -159,14 +159,14 @@ def test_a_missing_data_file_is_named(path: str):
     assert problem.startswith(f"data.sources.0.path: the file '{path}' does not exist")
 
 
-def test_folders_that_are_not_what_they_should_be(tmp_path: Path):
+def test_wrong_directories_are_refused(tmp_path: Path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    found = files(tmp_path, tmp_path / "empty", tmp_path / "file")
-    assert len(found) == 3
-    assert "has no config.json" in found[0]
-    assert "is empty" in found[1]
-    assert "is not a directory" in found[2]
+    texts = files(tmp_path, tmp_path / "empty", tmp_path / "file")
+    assert len(texts) == 3
+    assert "has no config.json" in texts[0]
+    assert "is empty" in texts[1]
+    assert "is not a directory" in texts[2]
     assert "Use the directory that contains it" in files(tmp_path / "file", "org/pairs")[0]
     assert "does not exist" in files("org/model", "org/pairs", tmp_path / "absent")[0]
 
@@ -237,7 +237,7 @@ def test_a_best_model_needs_matching_strategies():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can compute in bfloat16")
-def test_bf16_without_a_gpu_is_told_with_its_key():
+def test_bf16_without_a_gpu_is_reported_with_its_key():
     (problem,) = check_machine(recipe(train={"output_dir": "out", "bf16": True}))
     assert problem.where == "train.bf16"
     assert "train.use_cpu=true" in problem.remedy

@@ -1,4 +1,4 @@
-"""The format is frozen: a key that appears, goes or changes its default changes this list too."""
+"""The format is frozen: adding or removing a key, or changing a default, changes this list."""
 
 from pydantic import BaseModel
 

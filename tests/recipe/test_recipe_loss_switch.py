@@ -1,4 +1,4 @@
-"""Switching the loss by an override drops the parameters that the other loss does not have."""
+"""An override that switches the loss drops parameters that the new loss does not have."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ loss: {name: uni_dpo, beta: 2.0, tau_good: 3.2, gamma: 1.0}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    loss_switch._announce.cache_clear()
+    loss_switch._warn.cache_clear()
     (tmp_path / "r.yaml").write_text(TEXT)
     return tmp_path / "r.yaml"
 
@@ -27,7 +27,7 @@ def load(path: Path, *overrides: str):
     return load_recipe(path, overrides, checks=[check_loss])
 
 
-def test_parameters_of_the_other_loss_are_dropped_and_named(path: Path, caplog):
+def test_parameters_of_the_other_loss_are_dropped_with_a_warning(path: Path, caplog):
     with caplog.at_level(logging.WARNING):
         recipe = load(path, "loss.name=dpo", "loss.label_smoothing=0.1")
     assert recipe.loss.parameters == {"beta": 2.0, "label_smoothing": 0.1}
@@ -45,7 +45,7 @@ def test_parameters_that_are_overrides_are_checked(path: Path):
         load(path, "loss={name: dpo, gamma: 2.0}")
 
 
-def test_a_file_whose_own_loss_lacks_a_parameter_is_refused(path: Path, caplog):
+def test_a_file_with_a_parameter_that_its_loss_lacks_is_refused(path: Path, caplog):
     path.write_text(TEXT.replace("name: uni_dpo", "name: dpo"))
     with pytest.raises(RecipeError, match="no parameter 'tau_good'"):
         load(path)

@@ -1,4 +1,4 @@
-"""Numbers that no setting can have are refused in every section, each once."""
+"""Numbers that no option can have are refused in every section, each once."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_numbers_that_are_not_finite_are_refused_everywhere(tmp_path, key: str, 
     assert problem.message == f"found {number}, which is not a finite number"
 
 
-def test_an_item_of_a_list_is_named_and_the_other_problems_are_found_as_well(tmp_path):
+def test_items_of_lists_are_refused_together_with_other_problems(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE + "train: {seed: 1, memory: [a]}\n")
     with pytest.raises(RecipeError) as error:
@@ -45,7 +45,7 @@ def test_an_item_of_a_list_is_named_and_the_other_problems_are_found_as_well(tmp
     texts = sorted(str(problem) for problem in error.value.problems)
     assert len(texts) == 3, texts
     assert "key 'data.score_scale.1': found .inf" in " ".join(texts)
-    assert "key 'data.max_length': found a whole number of 30 digits" in " ".join(texts)
+    assert "key 'data.max_length': found a whole number with 30 digits" in " ".join(texts)
     assert "key 'train.memory'" in " ".join(texts)
 
 

@@ -1,4 +1,4 @@
-"""The page of recipe keys says what the code says."""
+"""The page of recipe keys is up to date."""
 
 from pathlib import Path
 

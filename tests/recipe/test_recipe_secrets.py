@@ -1,4 +1,4 @@
-"""Access tokens and passwords are masked in whatever is written or printed."""
+"""Access tokens and passwords are masked in everything that is written or printed."""
 
 import copy
 import pickle
@@ -33,7 +33,7 @@ def test_keys_that_are_not_secret(key: str):
     assert not is_secret_key(key)
 
 
-def test_values_are_masked_wherever_they_are():
+def test_values_are_masked_at_every_level():
     values = {
         "token": SECRET,
         "inner": [{"api_key": SECRET, "url": f"https://me:{SECRET}@host/v1?x=1"}],
@@ -67,7 +67,7 @@ def secret_recipe() -> Recipe:
     )
 
 
-def test_a_recipe_is_written_without_its_secrets_and_says_so_when_it_is_read_again():
+def test_a_written_recipe_has_no_secrets_and_a_check_reports_them_missing():
     written = dump_recipe(secret_recipe())
     assert SECRET not in written
     again = Recipe.model_validate(yaml.safe_load(written))

@@ -1,4 +1,4 @@
-"""Strict YAML: the traps of PyYAML's defaults, each read rightly or refused with its line."""
+"""Strict YAML: what PyYAML's defaults misread is read correctly, or is an error with its line."""
 
 from typing import Any
 
@@ -46,12 +46,11 @@ def test_scalars_follow_yaml_1_2(text: str, value: Any):
     assert type(document.data) is type(value)
 
 
-def test_a_second_key_is_refused_with_both_lines():
+def test_a_duplicate_key_is_refused_with_both_lines():
     document = parse_yaml("a:\n  b: 1\n  c: 2\n  b: 3\n", "r.yaml")
     assert document.data == {"a": {"b": 1, "c": 2}}
     assert str(document.problems[0]) == (
-        "r.yaml line 4, key 'a.b': the key stands here a second time, first on line 2. "
-        "Keep one of the two."
+        "r.yaml line 4, key 'a.b': duplicate key 'b', first on line 2. Remove one of the two."
     )
 
 
@@ -64,14 +63,14 @@ def test_all_problems_are_collected():
         "r.yaml line 3, key 'b'",
         "r.yaml line 4, key 'c'",
     ]
-    assert "Write null for no value" in document.problems[0].remedy
+    assert "Use null for no value" in document.problems[0].remedy
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\ta: 1", "a: 'x", "--- 1\n--- 2\n", "@"])
 def test_broken_yaml_names_the_line(text: str):
     (problem,) = parse_yaml(text, "r.yaml").problems
     assert problem.where.startswith("r.yaml line ")
-    assert problem.message.startswith("this is not YAML: ")
+    assert problem.message.startswith("not valid YAML: ")
 
 
 def test_an_alias_is_a_copy_and_never_a_loop():
@@ -80,7 +79,7 @@ def test_an_alias_is_a_copy_and_never_a_loop():
     assert "alias" in problem.message
 
 
-def test_lines_are_known_for_keys_and_items():
+def test_keys_and_items_have_lines():
     document = parse_yaml("a:\n  - x: 1\n  - y: 2\n", "r.yaml")
     assert document.where(("a", 1, "y")) == "r.yaml line 3, key 'a.1.y'"
     assert document.where(("a", 1, "z")) == "r.yaml line 3, key 'a.1.z'"

@@ -1,1 +1,1 @@
-"""The command line: one file per command, none of which imports torch before it has to."""
+"""The command line: one module per command, which imports torch only when it is needed."""

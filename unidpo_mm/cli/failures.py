@@ -1,4 +1,4 @@
-"""Report errors of a command: a message for those of the user, a log file for all others."""
+"""Report errors: a message for mistakes of the user, and a log file for all other errors."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from .ranks import print_once
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
 
 EXIT_CODE = 2
-"""Exit code of every error that a user can fix, as of a wrong command line."""
+"""Exit code of errors that a user can fix, as for an invalid command line."""
 
 CRASHED = 1
 """Exit code of an unexpected error."""
@@ -42,7 +42,7 @@ ACTIVITIES = {
     ("sweep/run.py", "run_sweep"): "running a sweep",
     ("check/run.py", "check_data"): "checking the data",
 }
-"""File and function of a frame -> what it does; the innermost frame that is listed counts."""
+"""File and function of a frame -> its activity; the innermost frame that is listed is reported."""
 
 VERSIONS = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -54,7 +54,7 @@ def report_error(error: UniDPOError) -> int:
 
 
 def report_crash(error: BaseException, arguments: list[str]) -> int:
-    """Print an unexpected error as one line and write its traceback to a file.
+    """Print an unexpected error in one line, and write its traceback to a file.
 
     Args:
         error: The exception.
@@ -74,16 +74,16 @@ def report_crash(error: BaseException, arguments: list[str]) -> int:
 
 
 def activity(error: BaseException, arguments: list[str]) -> str:
-    """Return what was being done when an exception was raised."""
-    doing = "running unidpo-mm " + next((word for word in arguments if word[:1] != "-"), "")
+    """Return the activity during which an exception was raised."""
+    current = "running unidpo-mm " + next((word for word in arguments if word[:1] != "-"), "")
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
-        doing = ACTIVITIES.get((f"{path.parent.name}/{path.name}", frame.name), doing)
-    return doing.strip()
+        current = ACTIVITIES.get((f"{path.parent.name}/{path.name}", frame.name), current)
+    return current.strip()
 
 
 def _hint(error: BaseException) -> str:
-    """Return what to do about errors of the machine."""
+    """Return the remedy for an error of the machine, such as a full disk; empty if unknown."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space and start the same command again"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -1,4 +1,4 @@
-"""`unidpo-mm list`: what there is to choose from, one line each."""
+"""`unidpo-mm list`: list the model families, losses and data formats."""
 
 from enum import StrEnum
 from importlib.metadata import EntryPoint
@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from ..plugins import FAMILIES, FORMATS, LOSSES, plugin_names, summary
-from .extra import first_line
+from .summaries import first_line
 
 __all__ = ["Kind", "show_plugins"]
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """The kinds of plugins that can be listed."""
 
     MODELS = "models"
     LOSSES = "losses"
@@ -26,7 +26,7 @@ KINDS = {Kind.MODELS: FAMILIES, Kind.LOSSES: LOSSES, Kind.FORMATS: FORMATS}
 def show_plugins(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
 ) -> None:
-    """List the model families, losses or data formats, one line each."""
+    """List the model families, losses or data formats, one per line."""
     modules = plugin_names(KINDS[kind])
     width = max(map(len, modules), default=0)
     for name, module in modules.items():

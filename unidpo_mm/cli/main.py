@@ -1,7 +1,7 @@
-"""The command `unidpo-mm`: puts the commands together and prints errors without a traceback.
+"""The command `unidpo-mm`: assemble the commands, and print errors without a traceback.
 
-A command of another package, such as `demo`, is only looked at when it is the one that was called:
-the list of commands needs its one line of help, which is read from its source without importing it.
+A command of another package, such as `demo`, is only imported if it is called. Its line in the list
+of commands is read from its source.
 """
 
 import io
@@ -17,13 +17,13 @@ from ..errors import UniDPOError
 from ..plugins import user_commands
 from .cache import cache
 from .data import data
-from .extra import first_line
 from .failures import EXIT_CODE, report_crash, report_error
 from .list import show_plugins
 from .merge import merge
 from .migrate import migrate
 from .ranks import quiet_other_processes
 from .replay import replay
+from .summaries import first_line
 from .sweep import sweep
 from .train import train
 
@@ -38,13 +38,13 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "merge": (merge, "unidpo-mm merge out --output out-merged"),
     "list": (show_plugins, "unidpo-mm list losses"),
 }
-"""Command -> function and an example of its use."""
+"""Command -> its function and an example for its help."""
 
 
 def main() -> None:
     """Run the command line of this process; the entry point of `unidpo-mm`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # half a character in a name must not end a report
+        if isinstance(stream, io.TextIOWrapper):  # file names can contain unpaired surrogates
             stream.reconfigure(errors="backslashreplace")
     quiet_other_processes()
     arguments = sys.argv[1:]
@@ -52,7 +52,7 @@ def main() -> None:
         app = build_app(arguments)
         groups = {group.name for group in app.registered_groups}
         if not arguments or (len(arguments) == 1 and arguments[0] in groups):
-            arguments = [*arguments, "--help"]  # asking what there is is not a mistake
+            arguments = [*arguments, "--help"]  # a command without arguments is a request for help
         app(arguments, prog_name="unidpo-mm")
     except UniDPOError as error:
         sys.exit(report_error(error))
@@ -64,13 +64,13 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     """Return the command line application.
 
     Args:
-        arguments: The arguments it is going to get; the first that is no option names the command.
+        arguments: The arguments of the call; the first that is not an option is the command.
     """
     app = typer.Typer(
         help="Preference tuning of vision-language models with Uni-DPO.",
         epilog="Example: unidpo-mm train quickstart/uni_dpo.yaml --check",
         no_args_is_help=True,
-        rich_markup_mode=None,  # tables of options would cut names off at 80 columns
+        rich_markup_mode=None,  # its tables truncate option names at 80 columns
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,8 +89,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"unidpo-mm {__version__}")
         raise typer.Exit
 
@@ -99,11 +99,11 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version and stop.", is_eager=True, callback=_show_version
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
         ),
     ] = False,
 ) -> None:
-    """Holds the options that stand before the command."""
+    """Declare the options before the command."""
 
 
 def _add(app: typer.Typer, name: str, command: Callable[..., Any] | typer.Typer) -> None:
@@ -119,10 +119,10 @@ def _load(point: EntryPoint) -> Any:
     except (ImportError, AttributeError) as error:
         package = point.dist.name if point.dist else "unidpo-mm"
         raise UniDPOError(
-            f"the command '{point.name}' cannot be loaded from {point.value}: {error}; install "
-            f"what it needs with pip install '{package}[{point.name}]'"
+            f"the command '{point.name}' cannot be loaded from {point.value}: {error}. Install its "
+            f"requirements with pip install '{package}[{point.name}]'"
         ) from error
 
 
 def _stub() -> None:
-    """Stands for a command that is listed and not called."""
+    """Do nothing: the placeholder of a command that is listed but not called."""

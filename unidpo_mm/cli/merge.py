@@ -1,4 +1,4 @@
-"""`unidpo-mm merge`: makes a whole model of a LoRA adapter and its base model."""
+"""`unidpo-mm merge`: merge a LoRA adapter into its base model."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,22 +20,21 @@ def merge(
     output: Annotated[
         Path,
         typer.Option(
-            help="Directory for the merged model; must not exist, or be empty.", show_default=False
+            help="Directory for the merged model; must be empty if it exists.", show_default=False
         ),
     ],
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        typer.Option(help="Format of the weights; auto uses the base model's."),
+        typer.Option(help="Precision of the weights; auto uses the base model's."),
     ] = "auto",
     base: Annotated[
         str | None,
-        typer.Option(help="Base model, if it is not where the adapter says.", show_default=False),
+        typer.Option(
+            help="Base model, instead of the one in adapter_config.json.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Merge a LoRA adapter into its base model, as a model that transformers loads alone.
-
-    Example: unidpo-mm merge out --output out-merged
-    """
+    """Merge a LoRA adapter into its base model, for use without peft."""
     from rich.console import Console
 
     from ..errors import ModelError, Problem
@@ -45,7 +44,7 @@ def merge(
             Problem("LORA_DIR", f"'{adapter}' is not a directory", "Use the directory of a run")
         )
 
-    from ..modeling.load import ModelSource  # torch, so after the first check
+    from ..modeling.load import ModelSource  # imports torch
     from ..modeling.merge import merge_adapter
 
     source = ModelSource(

@@ -20,7 +20,8 @@ def migrate(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="New file for the recipe; without it the recipe is printed.", show_default=False
+            help="File for the recipe, which must not exist; by default it is printed.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Files that commands write: checked before anything is read, and never in place of a source."""
+"""Check and write the output files of commands, which never replace an input file."""
 
 import os
 from collections.abc import Sequence
@@ -8,34 +8,47 @@ import typer
 
 __all__ = ["check_writable", "keep_sources", "write"]
 
-LONGEST_NAME = 255
-"""Bytes that the name of a file has at most."""
+MAX_NAME = 255
+"""Maximum number of bytes of a file name."""
 
 
 def check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
-    """Refuse a file that could not be written, before anything is read."""
+    """Refuse an output file that cannot be written, before any input is read.
+
+    Args:
+        path: The file; None: there is nothing to check.
+        option: The option that names it, for the message.
+        make: Whether the command creates missing directories.
+
+    Raises:
+        typer.BadParameter: If it cannot be written.
+    """
     if path is None:
         return
     text = None
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
-        text = "no file has a name as long"
+    if any(len(os.fsencode(part)) > MAX_NAME for part in path.parts):
+        text = "file name too long"
     elif path.is_dir():
-        text = f"'{path}' is a folder"
+        text = f"'{path}' is a directory"
     elif path.parent.exists() and not path.parent.is_dir():
-        text = f"'{path.parent}' is no folder"
+        text = f"'{path.parent}' is not a directory"
     elif not make and not path.parent.exists():
-        text = f"the folder '{path.parent}' is not there"
+        text = f"the directory '{path.parent}' does not exist"
     if text is not None:
         raise typer.BadParameter(text, param_hint=option)
 
 
 def keep_sources(path: Path | None, option: str, sources: Sequence[str]) -> None:
-    """Refuse to write over what is read.
+    """Refuse an output file that would replace an input file.
 
     Args:
-        path: What is to be written.
-        option: Which option says so.
-        sources: What is read; of a folder, and of the folder of a registry, every file may be.
+        path: The output file.
+        option: The option that names it, for the message.
+        sources: The input files. All files in an input directory, or in the directory of a
+            `dataset_info.json`, count as input files.
+
+    Raises:
+        typer.BadParameter: If it would.
     """
     if path is None or not path.exists():
         return
@@ -45,21 +58,25 @@ def keep_sources(path: Path | None, option: str, sources: Sequence[str]) -> None
         folder = source.parent if source.name == "dataset_info.json" else source
         inside = folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
         if inside or path.samefile(source):
-            text = f"'{path}' is one of the sources: name another file"
+            text = f"'{path}' is an input file: choose another file"
             raise typer.BadParameter(text, param_hint=option)
 
 
 def write(path: Path, text: str, option: str) -> None:
-    """Write a file; one that cannot be written is a mistake in the option that names it."""
+    """Write a file.
+
+    Raises:
+        typer.BadParameter: If it cannot be written, with the option that names it.
+    """
     try:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        said = f"'{path}' cannot be written ({error})"
-        raise typer.BadParameter(said, param_hint=option) from error
+        text = f"'{path}' cannot be written ({error})"
+        raise typer.BadParameter(text, param_hint=option) from error
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an invalid file name
         return False

@@ -1,7 +1,7 @@
 """Print an error once, although every process of a run raises it.
 
-Processes of one machine compare their messages through files in the temporary directory:
-`torch.distributed` may not be there yet when a recipe is refused, or not any more.
+The processes of a machine compare their messages through files in the temporary directory, because
+`torch.distributed` may not be initialized yet, or no longer, when an error occurs.
 """
 
 import contextlib
@@ -20,22 +20,21 @@ from pathlib import Path
 __all__ = ["is_first_process", "print_once", "quiet_other_processes"]
 
 WAIT_SECONDS = 3.0
-"""How long a process waits for the others to fail as well."""
+"""Maximum time that a process waits for the others to fail as well."""
 
 STALE_SECONDS = 600
-"""Age from which on a message is that of an earlier run."""
-
+"""Age in seconds after which a message belongs to an earlier run."""
 
 LOGGERS = ("unidpo_mm", "unidpo_mm_eval", "model_adapters", "py.warnings")
 
 
 def is_first_process() -> bool:
-    """Return whether this is the only process of a run, or the first of several."""
+    """Return whether this is the only process of a run or the first one."""
     return _number("RANK", 0) <= 0
 
 
 def quiet_other_processes() -> None:
-    """Let only the first process of a run print notices and warnings; all of them print errors."""
+    """Silence notices and warnings, but not errors, on all processes except the first."""
     if is_first_process():
         return
     for name in LOGGERS:
@@ -46,14 +45,13 @@ def quiet_other_processes() -> None:
 
 
 def print_once(text: str, print_text: Callable[[str], None]) -> None:
-    """Print a message on one process of this machine, with the ranks that it concerns.
+    """Print a message on one process of this machine.
 
-    A message that all processes have is printed without a rank; one that some have begins with
-    their ranks.
+    A message of some processes starts with their ranks, a message of all processes does not.
 
     Args:
         text: The message.
-        print_text: Prints it.
+        print_text: The function that prints it.
     """
     local_rank, count = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
     if count < 2 or not 0 <= local_rank < count:
@@ -65,7 +63,7 @@ def print_once(text: str, print_text: Callable[[str], None]) -> None:
         folder = _folder()
         _publish(folder / str(local_rank), digest)
         messages = _wait(folder, count)
-    except OSError:  # no temporary directory: better twice than never
+    except OSError:  # no temporary directory: print it on every process
         print_text(f"[rank {first_rank + local_rank}] {text}")
         return
     messages[local_rank] = digest
@@ -94,7 +92,7 @@ def _publish(path: Path, digest: str) -> None:
 
 
 def _wait(folder: Path, count: int) -> dict[int, str]:
-    """Return the messages of all processes, or of those that fail within the time limit."""
+    """Return rank -> digest of the processes that fail within the time limit."""
     deadline = time.monotonic() + WAIT_SECONDS
     with _termination() as terminated:
         while True:
@@ -116,7 +114,7 @@ def _messages(folder: Path, count: int) -> dict[int, str]:
 
 
 def _leave(folder: Path, local_rank: int, count: int) -> None:
-    """Remove the directory once every process has read it."""
+    """Remove the directory after the last process has read it."""
     with contextlib.suppress(OSError):
         (folder / f"{local_rank}.done").touch()
         if len(list(folder.glob("*.done"))) == count:
@@ -125,7 +123,7 @@ def _leave(folder: Path, local_rank: int, count: int) -> None:
 
 @contextlib.contextmanager
 def _termination() -> Iterator[threading.Event]:
-    """Set the event on SIGTERM: torchrun ends the other processes when the first one exits."""
+    """Set an event on SIGTERM, which torchrun sends to the others when the first process exits."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

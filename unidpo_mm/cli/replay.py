@@ -1,4 +1,4 @@
-"""`unidpo-mm replay`: compute again a step that was not finite."""
+"""`unidpo-mm replay`: recompute a step whose loss or gradient was not finite."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,24 +8,23 @@ import typer
 __all__ = ["replay"]
 
 DIFFERENT = 1
-"""Exit code if the step came out differently."""
+"""Exit code if the result differs from the recorded one."""
 
 
 def replay(
     dump: Annotated[
         Path,
         typer.Argument(
-            help="A directory nonfinite-step-N that a run wrote.",
+            help="A directory nonfinite-step-N in the output directory of a run.",
             metavar="DUMP",
             show_default=False,
         ),
     ],
-    device: Annotated[str, typer.Option(help="Where to compute it, for example cuda.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device of the computation, for example cuda.")
+    ] = "cpu",
 ) -> None:
-    """Compute a step again whose loss or gradient was not finite, and show each row's loss.
-
-    Example: unidpo-mm replay out/nonfinite-step-120
-    """
+    """Recompute a step whose loss or gradient was not finite, and print the loss of each row."""
     from ..training.replay import replay as replay_step
 
     result = replay_step(dump, device=device)
@@ -37,6 +36,6 @@ def replay(
     if result.gradients:
         typer.echo(f"gradients that are not finite: {', '.join(result.gradients[:5])}")
     if not result.reproduced:
-        typer.echo(f"step {result.step} came out differently")
+        typer.echo(f"step {result.step} was not reproduced: the results differ")
         raise typer.Exit(DIFFERENT)
     typer.echo(f"step {result.step} was reproduced")

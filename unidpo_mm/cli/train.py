@@ -1,4 +1,4 @@
-"""`unidpo-mm train`: reads a recipe and hands it to the training layer."""
+"""`unidpo-mm train`: train a model from a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ def train(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe, a YAML file, or the name of a shipped one.",
+            help="A recipe (YAML), or the name of a shipped recipe.",
             metavar="RECIPE",
             show_default=False,
         ),
@@ -20,21 +20,19 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Keys of the recipe to set, for example train.learning_rate=1e-6.",
+            help="Keys of the recipe to override, for example train.learning_rate=1e-6.",
             metavar="SECTION.KEY=VALUE",
             show_default=False,
         ),
     ] = None,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Check recipe, data and model, print what would run, and stop."
-        ),
+        typer.Option("--check", help="Check recipe, data and model, print the plan, and exit."),
     ] = False,
 ) -> None:
     """Train a model from a recipe; the same command resumes an interrupted run.
 
-    For several processes: torchrun --nproc_per_node N -m unidpo_mm train RECIPE, or accelerate
+    Several processes: torchrun --nproc_per_node N -m unidpo_mm train RECIPE, or accelerate
     launch --config_file configs/accelerate/ddp.yaml -m unidpo_mm train RECIPE
     """
     from ..recipe import load_recipe
@@ -45,7 +43,7 @@ def train(
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
 
-    from ..training.run import (  # torch, so after the checks
+    from ..training.run import (  # imports torch
         check_from_recipe,
         finished_run,
         train_from_recipe,

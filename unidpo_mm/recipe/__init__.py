@@ -1,8 +1,8 @@
-"""Recipes: a YAML file plus overrides becomes one frozen, typed `Recipe`, or one error.
+"""Recipes: a YAML file and overrides become a frozen, typed `Recipe`, or one error.
 
-A file is read strictly (`yaml_loader`), overrides are laid over it (`overrides`), the sections are
-validated (`sections`, `problems`), and whoever knows losses, models or data adds its own checks
-(`load`). Every problem is reported at once. Nothing here imports torch.
+`load` reads a file strictly (`yaml_loader`), applies overrides (`overrides`), validates the
+sections (`sections`, `problems`), and runs the checks of packages that know losses, models and
+data. All problems are reported together. No module of this package imports torch.
 """
 
 from .dump import dump_recipe

@@ -1,4 +1,4 @@
-"""Write a recipe as YAML, secrets masked, so that reading it again gives the same recipe."""
+"""Write a recipe as YAML, with secrets masked, so that the same recipe is read again."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ __all__ = ["dump_recipe"]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.1 or 1.2 could take for something else."""
+    """A dumper that quotes each text that YAML 1.1 or 1.2 could read as another type."""
 
-    # A copy: PyYAML's own table holds the rules of YAML 1.1, ours of 1.2 are added to it.
+    # a copy of PyYAML's table, which has the rules of YAML 1.1; those of YAML 1.2 are added below
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's class-level table
         first: list(rules) for first, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
     }
@@ -24,8 +24,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML writes line separators such as U+0085 so that it does not read them again, unless
-    # they are escaped in double quotes.
+    # unless line separators such as U+0085 are escaped in double quotes, PyYAML does not read what
+    # it writes
     style = '"' if text == NONE_WORD or not text.isprintable() else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -37,9 +37,9 @@ _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML with every key; `load_recipe` reads the same recipe again.
+    """Return a recipe as YAML with every key, so that `load_recipe` reads the same recipe again.
 
-    Access tokens and passwords are masked, so that they have to be set again.
+    Access tokens and passwords are masked and have to be set again.
     """
     values = mask_secrets(recipe.model_dump())
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -1,7 +1,7 @@
-"""Drop the parameters of the file's loss where an override chooses another loss.
+"""Drop parameters of the file's loss if an override chooses another loss.
 
-`loss.name=dpo` on the command line would otherwise be refused, because of parameters that only the
-loss of the file has. Parameters that are overrides themselves are kept, and checked as always.
+Otherwise `loss.name=dpo` on the command line would be an error, because of parameters that only the
+loss in the file has. Parameters that are set by overrides are kept and checked as usual.
 """
 
 import dataclasses
@@ -24,42 +24,42 @@ NAME: KeyPath = ("loss", "name")
 
 
 def loss_name(document: Document) -> Any:
-    """Return the name of the loss that a document states, or the default."""
+    """Return the name of the loss in a document, or the default."""
     section = document.data.get("loss") if isinstance(document.data, dict) else None
     default = LossSection.model_fields["name"].default
     return section.get("name", default) if isinstance(section, dict) else default
 
 
-def drop_other_parameters(document: Document, before: Any, folder: Path) -> None:
-    """Remove from the document what the chosen loss does not have, and say so.
+def drop_other_parameters(document: Document, file_loss: Any, folder: Path) -> None:
+    """Remove parameters that the chosen loss does not have, with a warning.
 
     Args:
-        document: The document with its overrides.
-        before: The name of the loss in the file.
+        document: The document after its overrides were applied.
+        file_loss: The name of the loss in the file.
         folder: The directory of the recipe.
     """
     name = loss_name(document)
-    if NAME not in document.overrides or name == before or not isinstance(name, str):
+    if NAME not in document.overrides or name == file_loss or not isinstance(name, str):
         return
     try:
-        place = folder / name if is_path(name) and (folder / name).is_file() else name
-        fields = {field.name for field in dataclasses.fields(load_loss(str(place)).config)}
+        loss = folder / name if is_path(name) and (folder / name).is_file() else name
+        parameters = {field.name for field in dataclasses.fields(load_loss(str(loss)).config)}
     except UniDPOError:  # the check of the loss reports it
         return
     dropped = []
-    for path, section in _sections(document.data):
+    for section_path, section in _sections(document.data):
         for key in list(section):
-            place_of_key = (*path, key)
-            if key in fields or place_of_key == NAME or _overridden(document, place_of_key):
+            path = (*section_path, key)
+            if key in parameters or path == NAME or _is_overridden(document, path):
                 continue
             del section[key]
-            dropped.append(key_name(place_of_key))
+            dropped.append(key_name(path))
     if dropped:
-        _announce(f"loss.name={name}: dropped {', '.join(dropped)}, which only '{before}' has")
+        _warn(f"loss.name={name}: dropped {', '.join(dropped)}, which only '{file_loss}' has")
 
 
 def _sections(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """Return the sections of loss parameters with their paths."""
+    """Yield each section of loss parameters with its path."""
     if isinstance(data.get("loss"), dict):
         yield ("loss",), data["loss"]
     sources = data.get("data") if isinstance(data.get("data"), dict) else {}
@@ -70,14 +70,14 @@ def _sections(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
                 yield ("data", group, number, "loss"), source["loss"]
 
 
-def _overridden(document: Document, path: KeyPath) -> bool:
-    """Return whether an override sets this key, something in it, or a section that holds it."""
+def _is_overridden(document: Document, path: KeyPath) -> bool:
+    """Return whether an override sets this key, a key below it or a section above it."""
     return any(
         other[: len(path)] == path or path[: len(other)] == other for other in document.overrides
     )
 
 
 @cache
-def _announce(text: str) -> None:
-    """Say it once per process: a sweep reads its recipe several times."""
+def _warn(text: str) -> None:
+    """Log a warning once per process: a sweep reads its recipe several times."""
     logger.warning("%s", text)

@@ -1,7 +1,7 @@
-"""Refuse numbers that no setting can have: NaN, infinity, and integers beyond 64 bits.
+"""Refuse numbers that no option can have: NaN, infinity, and integers of more than 64 bits.
 
-YAML can write them (`.nan`, `.inf`), and most libraries that read a setting compare them without an
-error. One rule for all sections covers keys that other packages read as well, such as
+YAML has notations for them (`.nan`, `.inf`), and most code that reads an option compares them
+without an error. One rule for all sections also covers options that other packages read, such as
 `model.init_kwargs` and the settings of callbacks.
 """
 
@@ -15,11 +15,11 @@ from .yaml_loader import Document, KeyPath
 __all__ = ["LARGEST", "refuse_numbers", "unusable_numbers"]
 
 LARGEST = 2**63 - 1
-"""Largest integer that tensors and counters can hold."""
+"""The largest integer that tensors and counters can hold."""
 
 
 def unusable_numbers(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Problem]]:
-    """Yield the path of each unusable number inside a value, and what is wrong with it.
+    """Yield path and problem of each unusable number in a value.
 
     The `where` of the problems is empty.
     """
@@ -31,14 +31,14 @@ def unusable_numbers(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, 
             yield from unusable_numbers(item, (*path, index))
     elif isinstance(value, float) and not math.isfinite(value):
         text = f"found {written(value)}, which is not a finite number"
-        yield path, Problem("", text, "Use a finite number, or remove the key for its default")
+        yield path, Problem("", text, "Use a finite number, or remove the key to use its default")
     elif isinstance(value, int) and abs(value) > LARGEST:
-        text = f"found a whole number of {len(str(abs(value)))} digits"
-        yield path, Problem("", text, "Use a smaller number, or remove the key for its default")
+        text = f"found a whole number with {len(str(abs(value)))} digits"
+        yield path, Problem("", text, "Use a smaller number, or remove the key to use its default")
 
 
 def refuse_numbers(document: Document) -> set[KeyPath]:
-    """Note the unusable numbers of a document as problems; return their paths."""
+    """Add a problem to a document for each unusable number; return the paths of the numbers."""
     paths = set()
     for path, problem in unusable_numbers(document.data):
         where = document.where(path)

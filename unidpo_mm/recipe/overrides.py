@@ -1,7 +1,7 @@
-"""Overrides of the command line, `section.key=value`, laid over what a file says.
+"""Apply overrides from the command line, `section.key=value`, to a document.
 
-Values follow the same rules as the file. `data.sources.0.path=b.jsonl` changes an item of a list,
-the index one past its end adds one; sections that are absent or null come into being.
+Values follow the rules of the file. `data.sources.0.path=b.jsonl` changes an item of a list, and
+the index after the last item adds one. Sections that are missing or null are created.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MISSING = object()
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
-    """Change the document's values in place; notes in it what was overridden and what is wrong."""
+    """Change values of a document in place; record the overrides and their problems in it."""
     for override in overrides:
         key, equals, text = override.partition("=")
         path = _path(key)
@@ -26,8 +26,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             document.problems.append(
                 Problem(
                     f"override '{written}'",
-                    "it is not of the form section.key=value",
-                    "Write it like train.learning_rate=1e-6, without spaces around '='",
+                    "expected section.key=value",
+                    "Use the form train.learning_rate=1e-6, without spaces around '='",
                 )
             )
             continue
@@ -54,7 +54,7 @@ def _set(document: Document, path: KeyPath, value: Any, written: str) -> Problem
         document.data = {}
     target = document.data
     for depth, part in enumerate(path):
-        problem = _unfit(target, part, path[:depth], written)
+        problem = _lookup_problem(target, part, path[:depth], written)
         if problem is not None:
             return problem
         if depth == len(path) - 1:
@@ -82,20 +82,20 @@ def _store(target: Any, part: str | int, value: Any) -> None:
         target[part] = value
 
 
-def _unfit(target: Any, part: str | int, above: KeyPath, written: str) -> Problem | None:
-    """Says why `part` cannot be looked up in `target`, or None."""
-    where, name = f"override '{written}'", ".".join(map(str, above)) or "the recipe"
+def _lookup_problem(target: Any, part: str | int, path: KeyPath, written: str) -> Problem | None:
+    """Return why `part` cannot be looked up in `target`, the value at `path`, or None if it can."""
+    where, name = f"override '{written}'", ".".join(map(str, path)) or "the recipe"
     if isinstance(target, list):
         if isinstance(part, int) and part <= len(target):
             return None
         size = len(target)
-        text = f"{name} has {counted(size, 'item')}, and no item '{part}'"
+        text = f"{name} has {counted(size, 'item')}, so there is no item '{part}'"
         if not isinstance(part, int):
-            text = f"{name} is a list, and '{part}' is not the number of an item"
-        number = {0: "0", 1: "0, or 1"}.get(size, f"a number from 0 to {size - 1}, or {size}")
-        return Problem(where, text, f"Use {number} to add an item")
+            text = f"{name} is a list, and '{part}' is not the index of an item"
+        index = {0: "0", 1: "0, or 1"}.get(size, f"an index from 0 to {size - 1}, or {size}")
+        return Problem(where, text, f"Use {index} to add an item")
     if isinstance(target, dict):
         if isinstance(part, str):
             return None
-        return Problem(where, f"{name} is a section, not a list", "Write the name of a key")
+        return Problem(where, f"{name} is a section, not a list", "Use the name of a key")
     return Problem(where, f"{name} is a single value and has no '{part}'", f"Set {name} itself")

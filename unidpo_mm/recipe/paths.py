@@ -1,4 +1,4 @@
-"""Where the relative paths of a recipe lead: beside the recipe first, then from here."""
+"""Resolve the relative paths of a recipe, which start at its directory or the current one."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ __all__ = ["resolve_paths"]
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with the paths of model, data, images and plugins made absolute.
+    """Return the recipe with absolute paths of its model, data, images and plugins.
 
-    A path that exists neither beside the recipe nor in the current directory stays as it is: it
-    may be the name of a model or data set on a hub. `train.output_dir` is not touched, since what
-    a run writes belongs where it was started.
+    A path that exists neither in the directory of the recipe nor in the current directory stays as
+    it is: it may be the name of a model or data set on a hub. `train.output_dir` is not changed: it
+    is relative to the directory in which a run is started.
 
     Args:
-        recipe: A typed recipe.
-        folder: The folder of its file.
+        recipe: A validated recipe.
+        folder: The directory of its file.
     """
     data = recipe.data.model_copy(
         update={

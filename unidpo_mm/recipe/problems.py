@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into problems that say where, what was found and what to write."""
+"""Convert the errors of pydantic to problems with place, message and remedy."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,33 +30,32 @@ EXAMPLES = {
     "dataclass": "a section with keys of its own, for example {a: 1}",
     "path": "text, the path of a file or directory",
 }
-"""What to write, by the first word of pydantic's name for a type error."""
-
+"""First word of pydantic's name of a type error -> the values that are valid."""
 
 INSTEAD_OF_BOOL: dict[KeyPath, tuple[str, str]] = {
     ("run", "resume"): ("auto", "never"),
 }
-"""Key path -> words that mean the same as true and false there."""
+"""Key path -> values that mean the same as true and false there."""
 
 PATHS = {
-    "name_or_path": "Write the directory or the hub name of a model",
-    "base_name_or_path": "Write the directory or the hub name of a model, or null",
-    "path": "Write the path of a file or directory, or the name of a data set on a hub",
-    "images": "Write the path of a directory, or null",
-    "output_dir": "Write the path of a directory",
+    "name_or_path": "Use the directory or the hub name of a model",
+    "base_name_or_path": "Use the directory or the hub name of a model, or null",
+    "path": "Use the path of a file or directory, or the name of a data set on a hub",
+    "images": "Use the path of a directory, or null",
+    "output_dir": "Use the path of a directory",
 }
-"""Key that is a path -> what to write in place of true or false, which name no path."""
+"""Key whose value is a path -> the remedy for true or false, which are not paths."""
 
 
 def explain_settings(
     error: ValidationError, data: Any, keys: Sequence[str]
 ) -> list[tuple[KeyPath, Problem]]:
-    """Return the problems of a section that another package validates, with their key paths.
+    """Return the problems of a section that is validated outside of this package, with key paths.
 
     Args:
-        error: What pydantic raised.
+        error: The error of pydantic.
         data: The values of the section.
-        keys: Its keys.
+        keys: The keys that the section may have.
     """
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
@@ -77,31 +76,31 @@ def _setting_problem(path: KeyPath, errors: list[ErrorDetails], keys: Sequence[s
 
 
 def _expected(error: ErrorDetails) -> list[str]:
-    """Return the words that a choice of words allows."""
+    """Return the values that a field allows, if its values are a choice."""
     if error["type"] not in ("literal_error", "enum"):
         return []
     return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
 
 
 def explain(error: ValidationError, data: Any) -> list[tuple[KeyPath, Problem]]:
-    """Return the problems of a validation with their key paths, one for each path.
+    """Return the problems of a validation with their key paths, one per path.
 
-    The problems' `where` is empty; the caller knows the file.
+    The `where` of the problems is empty: only the caller knows the file.
 
     Args:
-        error: What pydantic found.
-        data: The values it was given.
+        error: The error of pydantic.
+        data: The values that were validated.
     """
-    found: dict[KeyPath, list[ErrorDetails]] = {}
+    by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        found.setdefault(_path_in(data, details), []).append(details)
-    # Where one branch of a union refuses the whole value and another an item, the item is meant.
-    outer = {path[:length] for path in found for length in range(len(path))}
-    return [(path, _problem(path, errors)) for path, errors in found.items() if path not in outer]
+        by_path.setdefault(_path_in(data, details), []).append(details)
+    # if one type of a union refuses a list and another an item of it, only the item is wrong
+    outer = {path[:length] for path in by_path for length in range(len(path))}
+    return [(path, _problem(path, errors)) for path, errors in by_path.items() if path not in outer]
 
 
 def describe(value: Any) -> str:
-    """Name a value as it stands in YAML, for the sentence "found ..."."""
+    """Describe a value as it is written in YAML, for a message that starts with "found"."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -123,26 +122,26 @@ def describe(value: Any) -> str:
 
 
 def remedy_for(value: Any, kinds: list[str]) -> str:
-    """Says what to write instead of a value of the wrong type.
+    """Return the remedy for a value of the wrong type.
 
     Args:
-        value: What was found.
-        kinds: Names of the types that would fit, keys of `EXAMPLES`.
+        value: The value.
+        kinds: The types that are allowed, as keys of `EXAMPLES`.
     """
     if isinstance(value, str) and value.lower() in ("none", "nil", ""):
-        return "Write null for no value"
+        return "Use null for no value"
     if "bool" in kinds and isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
-        return f"Write {'true' if value.lower() in ('yes', 'on') else 'false'}"
+        return f"Use {'true' if value.lower() in ('yes', 'on') else 'false'}"
     if kinds == ["string"] and isinstance(value, bool):
-        return f"Write text, in quotes if it is '{str(value).lower()}' itself"
+        return f"Use text, in quotes if it is '{str(value).lower()}' itself"
     if kinds == ["string"] and isinstance(value, int | float):
-        return f"Write it in quotes: '{str(value).lower()}'"
+        return f"Put it in quotes: '{str(value).lower()}'"
     texts = list(dict.fromkeys(EXAMPLES[kind] for kind in kinds if kind in EXAMPLES))
-    return f"Write {', or '.join(texts)}" if texts else "Write a value of another type"
+    return f"Use {', or '.join(texts)}" if texts else "Use a value of another type"
 
 
 def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
-    """Drop from an error's location what names a branch of a union and not a key."""
+    """Return the key path of an error: its location without names of types of a union."""
     path: list[str | int] = []
     last = len(details["loc"]) - 1
     for position, part in enumerate(details["loc"]):
@@ -159,9 +158,9 @@ def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
 
 def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     first = errors[0]
-    if first["type"] == "missing" and isinstance(first["loc"][-1], int):  # a list too short
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):  # too few items
         return Problem(
-            "", f"found {describe(first['input'])}", "Write two numbers, for example [0, 10]"
+            "", f"found {describe(first['input'])}", "Use two numbers, for example [0, 10]"
         )
     if first["type"] == "missing":
         return Problem("", f"'{path[-1]}' is missing", f"Add it: {_meaning(path)}")
@@ -171,11 +170,13 @@ def _problem(path: KeyPath, errors: list[ErrorDetails]) -> Problem:
     if path and is_secret_key(str(path[-1])):
         value = MASK
     if isinstance(value, bool) and path in INSTEAD_OF_BOOL:
-        words = INSTEAD_OF_BOOL[path]
-        return Problem("", f"found {describe(value)}", f"Write {words[0 if value else 1]}")
+        for_true, for_false = INSTEAD_OF_BOOL[path]
+        return Problem("", f"found {describe(value)}", f"Use {for_true if value else for_false}")
     if isinstance(value, bool) and path and path[-1] in PATHS and _kind(first) == "string":
         return Problem("", f"found {describe(value)}", PATHS[str(path[-1])])
-    return _value_problem(value, errors, [t for error in errors for t in _choices(path, error)])
+    return _value_problem(
+        value, errors, [text for error in errors for text in _choices(path, error)]
+    )
 
 
 def _value_problem(value: Any, errors: list[ErrorDetails], literals: list[str]) -> Problem:
@@ -185,16 +186,16 @@ def _value_problem(value: Any, errors: list[ErrorDetails], literals: list[str]) 
         kinds = [kind for kind in map(_kind, errors) if kind]
         further = "".join(f", or {EXAMPLES[kind]}" for kind in kinds)
         problem = f"found {describe(value)}{near}"
-        return Problem("", problem, f"Write {_one_of(literals)}{further}")
+        return Problem("", problem, f"Use {_one_of(literals)}{further}")
     kinds = [kind for kind in map(_kind, errors) if kind]
     if kinds or literals:
-        remedy = remedy_for(value, kinds) if kinds else f"Write {_one_of(literals)}"
+        remedy = remedy_for(value, kinds) if kinds else f"Use {_one_of(literals)}"
         rules = [
             _rule(error)
             for error in errors
             if error["type"] != "literal_error" and _kind(error) is None
         ]
-        if rules and not kinds:  # a number out of range, where a word would do as well
+        if rules and not kinds:  # a number out of range, where a word is allowed as well
             remedy = f"{remedy}, or {rules[0].removeprefix('Write ')}"
         return Problem("", f"found {describe(value)}", remedy)
     return Problem("", f"found {describe(value)}", _rule(first))
@@ -203,26 +204,26 @@ def _value_problem(value: Any, errors: list[ErrorDetails], literals: list[str]) 
 def _kind(error: ErrorDetails) -> str | None:
     if error["type"] == "int_from_float":
         return "int"
-    kind, _, what = error["type"].rpartition("_")
-    return kind if what in ("type", "parsing") and kind in EXAMPLES else None
+    kind, _, category = error["type"].rpartition("_")
+    return kind if category in ("type", "parsing") and kind in EXAMPLES else None
 
 
 def _rule(error: ErrorDetails) -> str:
-    """Turn "Input should be greater than 0" into "Write a value greater than 0"."""
+    """Return the remedy for a value out of range: "Use a value greater than 0"."""
     message, context = error["msg"], error.get("ctx", {})
     if error["type"] == "too_short":
-        return f"Write a list of at least {counted(context['min_length'], 'item')}"
+        return f"Use a list of at least {counted(context['min_length'], 'item')}"
     if error["type"] == "too_long":
-        return f"Write a list of {counted(context['max_length'], 'item')}"
+        return f"Use a list of {counted(context['max_length'], 'item')}"
     if error["type"] == "string_too_short":
-        return "Write some text"
+        return "Use some text"
     if error["type"] == "finite_number":
-        return "Write a finite number"
+        return "Use a finite number"
     if error["type"] == "none_required":
-        return "Write null"
+        return "Use null"
     if message.startswith("Input should be "):
-        return f"Write a value {message.removeprefix('Input should be ')}"
-    return f"Correct it: {message.removeprefix('Value error, ').rstrip('.')}"
+        return f"Use a value {message.removeprefix('Input should be ')}"
+    return f"Fix the value: {message.removeprefix('Value error, ').rstrip('.')}"
 
 
 def _one_of(names: list[str]) -> str:
@@ -233,21 +234,21 @@ def _choices(path: KeyPath, error: ErrorDetails) -> list[str]:
     if error["type"] != "literal_error":
         return []
     field = _field_type(path)
-    known = [str(value) for part in _members(field) for value in _literal_values(part)]
-    return known or [str(error.get("ctx", {}).get("expected", ""))]
+    choices = [str(value) for part in _members(field) for value in _literal_values(part)]
+    return choices or [str(error.get("ctx", {}).get("expected", ""))]
 
 
 def _unknown_key(path: KeyPath) -> Problem:
-    name, known = str(path[-1]), _keys(path[:-1])
-    near = suggestion(name, known)
-    homes = [key for key in Recipe.model_fields if name in _keys((key,))]
-    if not near and homes:
-        return Problem("", f"there is no key '{name}' here", f"Move it to '{homes[0]}'")
+    name, keys = str(path[-1]), _keys(path[:-1])
+    near = suggestion(name, keys)
+    sections = [section for section in Recipe.model_fields if name in _keys((section,))]
+    if not near and sections:
+        return Problem("", f"unknown key '{name}'", f"Move it to '{sections[0]}'")
     owner = next(
         (f"'{part}'" for part in reversed(path[:-1]) if isinstance(part, str)), "the recipe"
     )
-    problem = f"there is no key '{name}'{near}"
-    return Problem("", problem, f"Choose among the keys of {owner}: {', '.join(known)}")
+    problem = f"unknown key '{name}'{near}"
+    return Problem("", problem, f"Choose one of the keys of {owner}: {', '.join(keys)}")
 
 
 def _keys(path: KeyPath) -> list[str]:
@@ -269,7 +270,7 @@ def _meaning(path: KeyPath) -> str:
 
 
 def _field_type(path: KeyPath) -> Any:
-    """Return the declared type at a key path, or None where none is declared."""
+    """Return the declared type at a key path, or None if there is none."""
     kind: Any = Recipe
     for part in path:
         inner: Any = None
@@ -286,7 +287,7 @@ def _field_type(path: KeyPath) -> Any:
 
 
 def _members(kind: Any) -> list[Any]:
-    """Return the members of a union without None; anything else as it is."""
+    """Return the members of a union without None; for any other type, the type itself."""
     kind = getattr(kind, "__value__", kind)
     if get_origin(kind) in (Union, UnionType):
         return [m for part in get_args(kind) if part is not NoneType for m in _members(part)]

@@ -35,13 +35,13 @@ TOKEN_TYPES = frozenset(
     "image video pad eos bos unk sep cls mask end start stop special new per vision audio boi eoi "
     "placeholder first last next".split()
 )
-"""Words before ``token`` that speak of a token of the vocabulary."""
+"""Words before ``token`` with which it means a token of the vocabulary."""
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether a key, by its last part, names a token, a password or an API key.
+    """Return whether a key refers, by its last part, to an access token, password or API key.
 
-    Counts of tokens (`eval_max_new_tokens`) and names of token types are not secret.
+    Numbers of tokens (`eval_max_new_tokens`) and names of token types are not secret.
     """
     words = [word.lower() for word in WORDS.findall(key.rsplit(".", 1)[-1])]
     if not words:
@@ -61,7 +61,7 @@ def mask_secrets(value: Any, key: str = "") -> Any:
         key: The key that `value` belongs to; a text under a secret key is masked.
     """
     if isinstance(value, Mapping):
-        secret = is_secret_key(key)  # then everything below is
+        secret = is_secret_key(key)  # then all values below it are
         return {
             name: mask_secrets(item, key if secret else str(name)) for name, item in value.items()
         }

@@ -1,8 +1,8 @@
-"""Strict YAML: what PyYAML reads silently and wrongly is read rightly here, or refused.
+"""Parse YAML strictly: values that PyYAML silently misreads are read correctly, or are errors.
 
-PyYAML lets the last of two equal keys win, reads `1e-6` as text and `no` as false. Here scalars
-follow the core schema of YAML 1.2 (true and false are the only booleans, every number is a
-number), equal keys and a plain `None` are problems, and each key remembers its line.
+PyYAML keeps the last of two equal keys, and reads `1e-6` as text and `no` as false. Here scalars
+follow the core schema of YAML 1.2 (true and false are the only booleans, all numbers are numbers),
+duplicate keys and a plain `None` are problems, and the line of each key is recorded.
 """
 
 import re
@@ -17,23 +17,23 @@ from ..errors import Problem
 __all__ = ["CORE_TYPES", "NONE_WORD", "Document", "KeyPath", "key_name", "parse_yaml"]
 
 MAX_CHARACTERS = 1_000_000
-"""Longest document; recipes have a few thousand characters."""
+"""Maximum length of a document; recipes have a few thousand characters."""
 MAX_VALUES = 100_000
-"""Most values of a document after its aliases are expanded; nine lines can mean a billion."""
+"""Maximum number of values after aliases are expanded; nine lines can expand to a billion."""
 MAX_DEPTH = 100
-"""Deepest nesting; recipes go down five levels."""
+"""Maximum nesting; recipes have five levels."""
 MAX_DIGITS = 100
-"""Longest number; Python refuses to print integers of more than 4,300 digits."""
-SHOWN_VALUE = 80
-"""Characters of a value that a message shows."""
+"""Maximum length of a number; Python refuses to print integers of more than 4,300 digits."""
+MAX_QUOTED = 80
+"""Maximum number of characters of a value that a message quotes."""
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands, for example ("data", "sources", 0, "path")."""
+"""The keys and indices that lead to a value, for example ("data", "sources", 0, "path")."""
 
 NONE_WORD = "None"
-"""What Python people write when they mean `null`: a problem as plain text, text in quotes.
+"""Python's word for `null`: an error unless it is in quotes.
 
-`none` is no such word: `reference: none` and `report_to: none` mean something else than null.
+`none` is allowed: `reference: none` and `report_to: none` do not mean null.
 """
 
 _TAG = "tag:yaml.org,2002:"
@@ -51,11 +51,11 @@ CORE_TYPES: tuple[tuple[str, re.Pattern[str], str], ...] = (
         "-+.0123456789",
     ),
 )
-"""(tag, pattern, first characters) of every plain scalar that is not text, in order."""
+"""(tag, pattern, first characters) of each plain scalar that is not text, in order."""
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of YAML 1.2; used to compose nodes only."""
+    """A PyYAML parser with the scalars of YAML 1.2, only used to compose nodes."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's class-level table
 
@@ -66,7 +66,15 @@ for _tag, _pattern, _first in CORE_TYPES:
 
 @dataclass(slots=True)
 class Document:
-    """A parsed document: its values, the line of each key path, and what is wrong with it."""
+    """A parsed document.
+
+    Attributes:
+        name: The name of the document in messages, usually its file name.
+        data: Its values.
+        lines: Key path -> line, from 1.
+        overrides: Key path -> the override that set it.
+        problems: Everything that is wrong with it.
+    """
 
     name: str
     data: Any = None
@@ -77,7 +85,7 @@ class Document:
     def where(self, path: KeyPath) -> str:
         """Return file, line and key of a path, or the override that set it.
 
-        A path without a line of its own has that of the section it belongs to.
+        If the line of a path is unknown, it is that of the section above.
         """
         key = f", key '{key_name(path)}'" if path else ""
         for length in range(len(path), 0, -1):
@@ -89,21 +97,21 @@ class Document:
 
 
 def key_name(path: KeyPath) -> str:
-    """Return a key path as people write it: ``data.sources.0.path``."""
+    """Return a key path in the form ``data.sources.0.path``."""
     return ".".join(str(part) for part in path)
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """Parse one YAML document, collecting problems instead of stopping at the first.
+    """Parse one YAML document and collect all problems in it.
 
     Args:
         text: The document.
-        name: What to call it in messages, usually the file's name.
+        name: Its name in messages, usually the file name.
     """
     document = Document(name)
     if len(text) > MAX_CHARACTERS:
         problem = f"the document has {len(text):,} characters and the limit is {MAX_CHARACTERS:,}"
-        document.problems.append(Problem(name, problem, "Write a shorter one"))
+        document.problems.append(Problem(name, problem, "Shorten it"))
         return document
     try:
         root = yaml.compose(text, Loader=_CoreLoader)
@@ -116,7 +124,7 @@ def parse_yaml(text: str, name: str) -> Document:
     if root is not None:
         try:
             document.data = _Builder(document).value(root, (), frozenset())
-        except RecursionError:  # aliases nest deeper than the text does
+        except RecursionError:  # aliases can be nested more deeply than the text
             document.problems.append(_too_deep(name))
         except _TooManyValuesError:
             problem = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
@@ -129,96 +137,97 @@ class _TooManyValuesError(Exception):
 
 
 def _too_deep(name: str) -> Problem:
-    return Problem(name, "this is nested too deeply to be a recipe", "Close the brackets")
+    return Problem(name, "the document is nested too deeply", "Close the brackets")
 
 
 def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = name if mark is None else f"{name} line {mark.line + 1}, column {mark.column + 1}"
-    found = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return Problem(
-        where, f"this is not YAML: {found}", "Check brackets, quotes and the indentation there"
-    )
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    remedy = "Check brackets, quotes and indentation there"
+    return Problem(where, f"not valid YAML: {reason}", remedy)
 
 
 class _Builder:
-    """Turns nodes into values; notes lines and problems in the document."""
+    """A converter of nodes to values that records lines and problems in the document."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.values = 0
 
-    def value(self, node: yaml.Node, path: KeyPath, above: frozenset[int]) -> Any:
-        """Return the value of a node; `above` holds the nodes it stands in."""
+    def value(self, node: yaml.Node, path: KeyPath, ancestors: frozenset[int]) -> Any:
+        """Return the value of a node; `ancestors` has the ids of the nodes that contain it."""
         self.values += 1
         if self.values > MAX_VALUES:
             raise _TooManyValuesError
         if len(path) > MAX_DEPTH:
             raise RecursionError
         self.document.lines.setdefault(path, node.start_mark.line + 1)
-        if id(node) in above:
-            return self._problem(path, "an alias refers to what it stands in", "Write it out")
-        above = above | {id(node)}
+        if id(node) in ancestors:
+            return self._problem(path, "an alias contains itself", "Replace it with its value")
+        ancestors = ancestors | {id(node)}
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            return self._mapping(node, path, above)
+            return self._mapping(node, path, ancestors)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return [self.value(item, (*path, n), above) for n, item in enumerate(node.value)]
+            return [self.value(item, (*path, n), ancestors) for n, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
             return self._scalar(node, path)
-        return self._problem(path, f"the tag '{node.tag}' means nothing here", "Remove it")
+        return self._problem(path, f"the tag '{node.tag}' is not supported", "Remove it")
 
     def _mapping(
-        self, node: yaml.MappingNode, path: KeyPath, above: frozenset[int]
+        self, node: yaml.MappingNode, path: KeyPath, ancestors: frozenset[int]
     ) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag != _TAG + "str":
                 written = getattr(key_node, "value", "")
-                shown = f" '{_shortened(written)}'" if isinstance(written, str) else ""
-                self._problem_at(line, path, f"the key{shown} is not text", "Put it in quotes")
+                key = f" '{_shortened(written)}'" if isinstance(written, str) else ""
+                self._problem_at(line, path, f"the key{key} is not text", "Put it in quotes")
                 continue
             key = key_node.value
             here = (*path, key)
             if key in result:
                 first = self.document.lines[here]
-                problem = f"the key stands here a second time, first on line {first}"
-                self._problem_at(line, here, problem, "Keep one of the two")
+                problem = f"duplicate key '{_shortened(key)}', first on line {first}"
+                self._problem_at(line, here, problem, "Remove one of the two")
                 continue
             self.document.lines[here] = line
-            result[key] = self.value(value_node, here, above)
+            result[key] = self.value(value_node, here, ancestors)
         return result
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         if node.style is None and node.tag == _TAG + "str" and node.value == NONE_WORD:
             problem = f"found the text '{node.value}'"
             return self._problem(
-                path, problem, f"Write null for no value, or '{node.value}' in quotes for the text"
+                path,
+                problem,
+                f"Use null for no value, or put '{node.value}' in quotes if it is text",
             )
         try:
             return _SCALARS[node.tag](node.value)
         except ValueError:
             kind = node.tag.removeprefix(_TAG)
             problem = f"'{_shortened(node.value)}' is not a value of !!{kind}"
-            return self._problem(path, problem, "Correct it")
+            return self._problem(path, problem, "Fix the value")
 
-    def _problem(self, path: KeyPath, found: str, remedy: str) -> None:
-        self.document.problems.append(Problem(self.document.where(path), found, remedy))
+    def _problem(self, path: KeyPath, message: str, remedy: str) -> None:
+        self.document.problems.append(Problem(self.document.where(path), message, remedy))
 
-    def _problem_at(self, line: int, path: KeyPath, found: str, remedy: str) -> None:
+    def _problem_at(self, line: int, path: KeyPath, message: str, remedy: str) -> None:
         where = f"{self.document.name} line {line}"
         key = f", key '{key_name(path)}'" if path else ""
-        self.document.problems.append(Problem(where + key, found, remedy))
+        self.document.problems.append(Problem(where + key, message, remedy))
 
 
 def _shortened(text: str) -> str:
-    if len(text) <= SHOWN_VALUE:
+    if len(text) <= MAX_QUOTED:
         return text
-    return f"{text[:SHOWN_VALUE]}... ({len(text):,} characters)"
+    return f"{text[:MAX_QUOTED]}... ({len(text):,} characters)"
 
 
 def _bool(text: str) -> bool:
-    if text.lower() not in ("true", "false"):  # only a tag, `!!bool yes`, leads here
+    if text.lower() not in ("true", "false"):  # only possible with a tag, `!!bool yes`
         raise ValueError(text)
     return text.lower() == "true"
 

@@ -1,4 +1,4 @@
-"""Reads the help line of another package's command from its source, without importing it."""
+"""Read the summary of a command or plugin from its source, without importing it."""
 
 import ast
 import sys
@@ -10,7 +10,7 @@ __all__ = ["first_line"]
 
 
 def first_line(point: EntryPoint) -> str:
-    """Return the first line of the docstring of a command's function or module, or nothing."""
+    """Return the first line of the docstring of a function or else its module; empty if none."""
     spec = _spec(point.module)
     if spec is None or not (spec.origin or "").endswith(".py"):
         return ""
@@ -29,12 +29,12 @@ def first_line(point: EntryPoint) -> str:
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Find a module part by part: `importlib.util.find_spec` would import its packages."""
-    places, spec, name = list(sys.path), None, ""
+    """Find a module without importing its packages, as `importlib.util.find_spec` would."""
+    paths, spec, name = list(sys.path), None, ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, places)
+        spec = PathFinder.find_spec(name, paths)
         if spec is None:
             return None
-        places = list(spec.submodule_search_locations or [])
+        paths = list(spec.submodule_search_locations or [])
     return spec
