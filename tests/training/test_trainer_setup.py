@@ -178,7 +178,7 @@ def test_learning_rates_under_a_lora_reach_its_parts(
     ("rates", "message"),
     [
         ({"projectr": 1e-3}, r"train.learning_rates.projectr.*did you mean 'projector'"),
-        ({"projector": -1.0}, r"train.learning_rates.projector.*-1.0.*Use a number from 0"),
+        ({"projector": -1.0}, r"learning_rates.projector.*-1.0.*Use a number from 0"),
         ({"projector": "fast"}, r"train.learning_rates.projector.*'fast'"),
     ],
 )
