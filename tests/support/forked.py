@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -131,6 +132,7 @@ def _run_child(
     try:
         os.setpgid(0, 0)
         _reset_signals()
+        _replace_shared_locks()
         _redirect(streams)
         if cwd is not None:
             os.chdir(cwd)
@@ -170,6 +172,17 @@ def _reset_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _replace_shared_locks() -> None:
+    """Give the child a lock of its own for progress bars.
+
+    tqdm's lock is shared with all forked processes: a child killed while it holds the lock would
+    leave every later child waiting for it.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 def _redirect(streams: tuple[Path, Path]) -> None:

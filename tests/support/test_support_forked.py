@@ -43,3 +43,20 @@ def test_a_signal_and_a_time_limit_are_reported():
     late = run_forked(lambda: time.sleep(60), timeout=0.2)
     assert (late.signal, late.timed_out) == (signal.SIGKILL, True)
     assert late.seconds < 10
+
+
+def test_a_child_killed_with_the_lock_of_progress_bars_does_not_block_others() -> None:
+    from tqdm import tqdm
+
+    tqdm.get_lock()
+
+    def die_with_the_lock() -> None:
+        tqdm.get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def use_the_lock() -> None:
+        with tqdm.get_lock():
+            pass
+
+    assert run_forked(die_with_the_lock).signal == signal.SIGKILL
+    assert run_forked(use_the_lock, timeout=10).code == 0
