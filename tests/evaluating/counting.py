@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm_eval.command import evaluation
-from unidpo_mm_eval.engine import answering
+from unidpo_mm_eval.run import generate as answering
 
 answered: list[int] = []
 real = answering.greedy_answers

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from builders import mixed_rows
 from trainers import config, make_trainer
-from unidpo_mm_eval.in_training import BenchmarkCallback
+from unidpo_mm_eval.run.callback import BenchmarkCallback
 
 out, data, checkpoint = map(Path, sys.argv[1:])
 callback = BenchmarkCallback(

@@ -9,11 +9,11 @@ from asking import option_table, predictions, said, talking_checkpoint, words
 from builders import load_tiny, picture
 from scores import run, told
 from served import server, words_of
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.in_training import BenchmarkCallback
+from unidpo_mm_eval.benchmarks import load_benchmark
 from unidpo_mm_eval.judge.duel import Bout
 from unidpo_mm_eval.prefs.run import _cluster
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.run.callback import BenchmarkCallback
 
 from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.errors import RecipeError

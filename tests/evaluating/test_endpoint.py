@@ -11,8 +11,8 @@ import requests
 from asking import math_lines, option_table, predictions, said, talking_checkpoint
 from scores import run, told
 from served import Stub, server, words_of
-from unidpo_mm_eval.judge import client as client_module
-from unidpo_mm_eval.judge.client import ChatClient, Failure
+from unidpo_mm_eval.models import chat as client_module
+from unidpo_mm_eval.models.chat import ChatClient, Failure
 
 from unidpo_mm.errors import RecipeError, UniDPOError
 

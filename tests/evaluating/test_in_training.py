@@ -13,8 +13,8 @@ from builders import mixed_rows
 from scores import run, told
 from trainers import config, make_trainer, state_of
 from transformers import TrainerCallback
-from unidpo_mm_eval.in_training import BenchmarkCallback, from_recipe
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.run.callback import BenchmarkCallback, from_recipe
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import RecipeError
@@ -130,7 +130,7 @@ def test_a_look_says_what_eval_run_says(checkpoint: Path, tmp_path: Path) -> Non
 def test_a_model_that_does_not_answer_in_form_is_warned_of(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.in_training"):
+    with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.run.callback"):
         trained(tmp_path, checkpoint, callback(tmp_path))
     text = " ".join(record.getMessage() for record in caplog.records)
     assert "AI2D test: before training only 0 % of the answers are in the form" in text

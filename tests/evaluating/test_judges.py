@@ -12,10 +12,10 @@ import pytest
 from asking import in_base64, option_table, talking_checkpoint
 from scores import run, told
 from served import server, words_of
-from unidpo_mm_eval.judge import client as client_module
-from unidpo_mm_eval.judge.client import Failure
 from unidpo_mm_eval.judge.verdicts import choice, first_line_numbers, fractions, rating
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.models import chat as client_module
+from unidpo_mm_eval.models.chat import Failure
+from unidpo_mm_eval.results.result import read_result
 
 
 @pytest.fixture(autouse=True)

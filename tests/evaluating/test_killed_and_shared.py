@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from asking import option_table, talking_checkpoint, words
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.results.result import read_result
 
 SHARED = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 LOOKING = Path(__file__).parent / "looking.py"

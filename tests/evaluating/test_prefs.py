@@ -12,11 +12,11 @@ from asking import talking_checkpoint
 from builders import LLAVA_TYPES, load_tiny, picture
 from scipy.stats import pearsonr
 from scores import run, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.compare import measured
-from unidpo_mm_eval.prefs.metrics import metrics, once
-from unidpo_mm_eval.results import read_result
-from unidpo_mm_eval.samples import ScoredSample
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.benchmarks._pair_metrics import metrics, once
+from unidpo_mm_eval.data.samples import ScoredSample
+from unidpo_mm_eval.results.comparison import measured
+from unidpo_mm_eval.results.result import read_result
 
 from unidpo_mm.data.load import SourceFile, load_rows
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from nasty import drawn
-from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
-from unidpo_mm_eval.engine.questions import questions_of, shuffled_pictures
+from unidpo_mm_eval.benchmarks import benchmark_names, load_benchmark
+from unidpo_mm_eval.data.dataset import DataSet
+from unidpo_mm_eval.data.images import picture_reference
+from unidpo_mm_eval.data.samples import Picture, Sample
 from unidpo_mm_eval.prompts import load_prompts, prompt_names, worded
 from unidpo_mm_eval.protocols import load_protocol, protocol_names
-from unidpo_mm_eval.reading.data_set import DataSet
-from unidpo_mm_eval.reading.pictures import picture_reference
-from unidpo_mm_eval.samples import Picture, Sample
+from unidpo_mm_eval.run.prompts import questions_of, shuffled_pictures
 
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot

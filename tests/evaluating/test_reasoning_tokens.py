@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from asking import talking_checkpoint
 from transformers import AddedToken, AutoTokenizer
-from unidpo_mm_eval.engine.decoding import KeepsReasoning
+from unidpo_mm_eval.models.decoding import KeepsReasoning
 
 from unidpo_mm.reasoning import is_reasoning_token, strip_reasoning
 

@@ -8,7 +8,7 @@ import pytest
 from asking import math_lines, option_table, predictions, said, talking_checkpoint, words
 from builders import MODEL_TYPES, PICTURE_TYPES
 from scores import run, told
-from unidpo_mm_eval.engine.store import PredictionStore
+from unidpo_mm_eval.run.store import PredictionStore
 
 from unidpo_mm.errors import DataError
 
@@ -94,7 +94,7 @@ def test_cut_at_any_byte_a_run_goes_on_to_the_same_file(checkpoints: Any, tmp_pa
 def test_what_other_processes_left_is_not_asked_again(
     checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unidpo_mm_eval.engine import answering
+    from unidpo_mm_eval.run import generate as answering
 
     checkpoint = checkpoints("llava")
     whole = asked(checkpoint, tmp_path, "ai2d", "--batch-size", 4)
@@ -143,7 +143,7 @@ def test_memory_that_runs_out_halves_the_batch(
     checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from unidpo_mm_eval.engine import answering
+    from unidpo_mm_eval.run import generate as answering
 
     checkpoint = checkpoints("llava")
     whole = said(asked(checkpoint, tmp_path, "ai2d"))

@@ -11,9 +11,9 @@ from asking import option_table
 from scores import run, told
 from served import server
 from unidpo_mm_eval.judge.cache import AnswerCache
-from unidpo_mm_eval.judge.client import ChatClient, Failure
 from unidpo_mm_eval.judge.judges import EndpointJudge
-from unidpo_mm_eval.judge.sampling import greedy_sampling
+from unidpo_mm_eval.models.chat import ChatClient, Failure
+from unidpo_mm_eval.models.sampling import greedy_sampling
 
 from unidpo_mm.errors import RecipeError, UniDPOError
 
@@ -123,7 +123,7 @@ def test_a_kind_of_server_that_does_not_exist_is_refused(data: Path, tmp_path: P
 
 
 def test_a_server_that_is_not_there_is_told_at_once(data: Path, tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge import client
+    from unidpo_mm_eval.models import chat as client
 
     before, client.LONGEST_WAIT = client.LONGEST_WAIT, 0.001
     try:

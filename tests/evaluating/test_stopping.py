@@ -12,7 +12,7 @@ from click import BadParameter
 from scores import run, told
 from served import server, words_of
 from unidpo_mm_eval.cli import printed_once as printing
-from unidpo_mm_eval.engine.stopping import EXIT_CODE, Stopped, stoppable
+from unidpo_mm_eval.run.stopping import EXIT_CODE, Stopped, stoppable
 
 from unidpo_mm.errors import UniDPOError
 
@@ -60,7 +60,7 @@ def test_answers_of_a_server_are_kept_and_the_rest_is_asked_later(
         time.sleep(0.05 * (len(answered) > 4))
         return "A"
 
-    from unidpo_mm_eval.engine import endpoint
+    from unidpo_mm_eval.run import served as endpoint
 
     ask = endpoint.answer_by_endpoint.__kwdefaults__
     ask["concurrent"], before = 2, ask["concurrent"]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from asking import option_table, talking_checkpoint, words
 from scores import run, told
-from unidpo_mm_eval.engine.checkpoint import LoadedCheckpoint
-from unidpo_mm_eval.engine.template_variables import parse_variables
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.models.checkpoint import LoadedCheckpoint
+from unidpo_mm_eval.models.template_variables import parse_variables
+from unidpo_mm_eval.results.result import read_result
 
 from unidpo_mm.errors import RecipeError
 

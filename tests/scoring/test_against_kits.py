@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from kits import KITS, RECORD, record
 from nasty import SETS
-from unidpo_mm_eval.benchmark import load_benchmark
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.data.predictions import read_predictions
 from unidpo_mm_eval.protocols import load_protocol
-from unidpo_mm_eval.reading.predictions import read_predictions
-from unidpo_mm_eval.results import Result
-from unidpo_mm_eval.scoring import score
+from unidpo_mm_eval.results.grading import score
+from unidpo_mm_eval.results.result import Result
 
 NAMES = [f"{benchmark} {protocol}" for benchmark, protocol in KITS]
 
@@ -72,12 +72,12 @@ def test_rules_agree_on_random_texts(seed: int) -> None:
     from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
     from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
     from lmms_eval.tasks.mme.utils import parse_pred_ans
-    from unidpo_mm_eval.extract.anls import anls
-    from unidpo_mm_eval.extract.option_phrases import phrased_option
-    from unidpo_mm_eval.extract.options import chosen_option
-    from unidpo_mm_eval.extract.relaxed import relaxed_match
-    from unidpo_mm_eval.extract.vqa import normalised
-    from unidpo_mm_eval.extract.yes_no import first_letters_yes_no, yes_or_no
+    from unidpo_mm_eval.scorers.anls import anls
+    from unidpo_mm_eval.scorers.option_phrases import phrased_option
+    from unidpo_mm_eval.scorers.options import chosen_option
+    from unidpo_mm_eval.scorers.relaxed import relaxed_match
+    from unidpo_mm_eval.scorers.vqa import normalised
+    from unidpo_mm_eval.scorers.yes_no import first_letters_yes_no, yes_or_no
     from vlmeval.dataset.utils.vqa_eval import anls_compute, process_answer, relaxed_correctness
     from vlmeval.dataset.utils.yorn import YOrN_Extraction
     from vlmeval.utils.matching_util import can_infer

@@ -1,7 +1,7 @@
 """The lenient rules: what a response wraps its answer in does not count, and nothing is guessed."""
 
 import pytest
-from unidpo_mm_eval.extract.clean import clean_match, clean_option, clean_yes_no, cleaned
+from unidpo_mm_eval.scorers.clean import clean_match, clean_option, clean_yes_no, cleaned
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 """Option letters: an article is no choice, two letters are none, one in any dress is."""
 
 import pytest
-from unidpo_mm_eval.extract.clean import clean_option
+from unidpo_mm_eval.scorers.clean import clean_option
 
 ANIMALS = dict(zip("ABCD", ("cat", "dog", "bird", "fish"), strict=True))
 WITH_ARTICLES = {"A": "a dog", "B": "a cat", "C": "an apple", "D": "the bus"}

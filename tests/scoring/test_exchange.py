@@ -8,8 +8,8 @@ import pytest
 from nasty import SETS
 from scores import run, told
 from unidpo_mm_eval.bridges import bridge_names, load_bridge
-from unidpo_mm_eval.reading.predictions import read_predictions
-from unidpo_mm_eval.reading.tables import read_table
+from unidpo_mm_eval.bridges._tables import read_table
+from unidpo_mm_eval.data.predictions import read_predictions
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from scores import TABLE, run, score, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.extract.forms import BOX, LETTER, SHORT, YES_NO, Form
-from unidpo_mm_eval.results import read_result
-from unidpo_mm_eval.samples import Sample
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.data.samples import Sample
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.scorers.formats import BOX, LETTER, SHORT, YES_NO, Form
 
 ASKED = Sample(id="1", where="row 1", options={"A": "cat", "B": "dog"})
 OPEN = Sample(id="1", where="row 1")
@@ -49,7 +49,7 @@ def test_tables_show_the_share(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_that_rules_score_but_captions_asks_for_a_form() -> None:
-    from unidpo_mm_eval.benchmark import benchmark_names
+    from unidpo_mm_eval.benchmarks import benchmark_names
 
     known = [load_benchmark(name) for name in benchmark_names()]
     by_rules = [one for one in known if not {"judge", "implicit-reward"} & set(one.families)]

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 from scores import run, told
-from unidpo_mm_eval.benchmark import benchmark_names
+from unidpo_mm_eval.benchmarks import benchmark_names
 from unidpo_mm_eval.report.listing import KINDS, listed, print_names
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from scores import run, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.extract.boxed import boxed
-from unidpo_mm_eval.grading.pool import DIED, TIMEOUT, grade_all
-from unidpo_mm_eval.grading.simplerl import extracted
-from unidpo_mm_eval.grading.spelling import spelt
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.scorers.boxed import boxed
+from unidpo_mm_eval.scorers.math.normalize import spelt
+from unidpo_mm_eval.scorers.math.pool import DIED, TIMEOUT, grade_all
+from unidpo_mm_eval.scorers.math.simplerl import extracted
 
 GOLD = {
     "gsm8k": ({"question": "?", "answer": "5 + 5 = <<5+5=10>>10\n#### 1,010"}, "1,010"),
@@ -122,7 +122,7 @@ def test_an_answer_that_hangs_is_killed_and_the_others_are_graded() -> None:
 
 
 def test_a_grader_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unidpo_mm_eval.grading import pool
+    from unidpo_mm_eval.scorers.math import pool
 
     real, seen = pool._line, []
 

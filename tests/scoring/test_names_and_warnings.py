@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nasty import picture
 from scores import TABLE, run, score, told
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.results.result import read_result
 
 
 def pope(folder: Path, said: Path, responses: Any, protocol: str) -> Any:

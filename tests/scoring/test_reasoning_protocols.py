@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from nasty import picture
 from scores import run, told
-from unidpo_mm_eval.extract.reasoning import scored_text, split_think, without_lmms_tags
-from unidpo_mm_eval.judge.client import Failure
 from unidpo_mm_eval.judge.judges import ask_all
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.models.chat import Failure
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.scorers.reasoning import scored_text, split_think, without_lmms_tags
 
 SAID = (
     "<think>ok, is there a cat? no</think>Yes",

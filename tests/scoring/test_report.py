@@ -9,9 +9,9 @@ import pytest
 from nasty import SETS, drawn
 from PIL import Image
 from scores import run, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.reading.subset import subset
-from unidpo_mm_eval.reading.tsv import list_cell
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.data.subset import subset
+from unidpo_mm_eval.data.tables import list_cell
 from unidpo_mm_eval.suites import load_suite, suite_names
 
 NAMES = ("pope", "ocrbench", "chartqa")
@@ -76,9 +76,9 @@ def test_a_report_puts_checkpoints_beside_published_values(
 
 
 def test_p_values_are_corrected_over_all_benchmarks(results: dict[str, list[Path]]) -> None:
-    from unidpo_mm_eval.results import read_result
+    from unidpo_mm_eval.results.result import read_result
+    from unidpo_mm_eval.results.summary import summarise
     from unidpo_mm_eval.stats.paired import holm
-    from unidpo_mm_eval.summary import summarise
 
     found = summarise([read_result(one) for one in results["base"] + results["tuned"]], count=200)
     cells = [cell for cell in found.rows[1].cells.values() if cell.contrast]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from nasty import SETS, picture
 from scores import coco, question, run, score, scored, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.extract.clean import clean_option
-from unidpo_mm_eval.grading.simplerl import equal
-from unidpo_mm_eval.metrics import mean_metrics
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.scorers.clean import clean_option
+from unidpo_mm_eval.scorers.math.simplerl import equal
 from unidpo_mm_eval.stats.intervals import bootstrap
+from unidpo_mm_eval.stats.metrics import mean_metrics
 
 __all__ = ["coco"]  # a fixture
 
@@ -57,7 +57,7 @@ def test_a_draw_without_a_group_says_nothing_of_it() -> None:
 
 def test_the_interval_of_a_sum_does_not_lose_its_rare_part() -> None:
     made = load_benchmark("mme")
-    from unidpo_mm_eval.samples import ScoredSample
+    from unidpo_mm_eval.data.samples import ScoredSample
 
     rows = [
         ScoredSample(id=f"{n}{k}", labels={"category": "OCR" if n == 0 else "count"}, score=1.0,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nasty import SETS, picture
 from scores import TABLE, run, score, told
-from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
+from unidpo_mm_eval.benchmarks import benchmark_names, load_benchmark
 from unidpo_mm_eval.protocols import load_protocol, protocol_names
 
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from unidpo_mm_eval.metrics import Metrics, mean_metrics, ratio
 from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_gaps, draws, wilson
+from unidpo_mm_eval.stats.metrics import Metrics, mean_metrics, ratio
 from unidpo_mm_eval.stats.paired import holm, mcnemar, paired_test, sign_flips
 
 RUNS = 1000

@@ -6,10 +6,10 @@ from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
-from ..benchmark import Benchmark, Rules
-from ..metrics import Metrics
-from ..reading.data_set import DataSet
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..stats.metrics import Metrics
+from . import Benchmark, Rules
 
 __all__ = ["exported_benchmark"]
 

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..benchmark import JUDGE_ERROR, Rules
-from ..judge.client import Failure, Message
+from ..data.images import data_address, picture_reference
+from ..data.samples import Judged, Sample, ScoredSample
 from ..judge.judges import ask_all
-from ..metrics import Metrics
-from ..reading.pictures import data_address, picture_reference
-from ..samples import Judged, Sample, ScoredSample
+from ..models.chat import Failure, Message
+from ..stats.metrics import Metrics
+from . import JUDGE_ERROR, Rules
 
 __all__ = ["judge_rules", "pictures_of"]
 

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.boxed import boxed
-from ..extract.forms import BOX
-from ..grading.pool import TIMEOUT, grade_all
-from ..grading.worker import PROFILES
-from ..metrics import Metrics, mean_metrics, ratio
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Judged, Sample, ScoredSample
+from ..scorers.boxed import boxed
+from ..scorers.formats import BOX
+from ..scorers.math.pool import TIMEOUT, grade_all
+from ..scorers.math.worker import PROFILES
+from ..stats.metrics import Metrics, mean_metrics, ratio
+from . import Benchmark, Rules
 
 __all__ = ["after_marks", "field_of", "last_box", "math_benchmark"]
 

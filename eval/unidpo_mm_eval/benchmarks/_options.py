@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_option
-from ..extract.forms import LETTER
-from ..extract.options import chosen_option
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
+from ..scorers.clean import clean_option
+from ..scorers.formats import LETTER
+from ..scorers.options import chosen_option
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 
 __all__ = ["accuracy", "judge_option", "option_benchmark", "option_sample", "read_options"]
 

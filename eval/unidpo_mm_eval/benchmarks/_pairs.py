@@ -6,11 +6,11 @@ from pathlib import Path
 
 from unidpo_mm.data.images import identity
 
-from ..benchmark import Benchmark
-from ..prefs.metrics import RULES
-from ..prefs.pairs import PairSet, pair_ids
-from ..reading.data_set import DataSet
-from ..samples import Picture, Sample
+from ..data.dataset import DataSet
+from ..data.samples import Picture, Sample
+from . import Benchmark
+from ._pair_metrics import RULES
+from ._pair_sets import PairSet, pair_ids
 
 __all__ = ["pair_benchmark"]
 

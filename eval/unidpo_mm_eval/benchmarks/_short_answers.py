@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.anls import anls
-from ..extract.clean import cleaned
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
+from ..scorers.anls import anls
+from ..scorers.clean import cleaned
+from ..scorers.formats import SHORT
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 
 __all__ = ["anls_benchmark", "read_short_answers"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..extract.yes_no import YesNo
-from ..samples import Judged, Sample
+from ..data.samples import Judged, Sample
+from ..scorers.yes_no import YesNo
 
 __all__ = ["judge_yes_no"]
 

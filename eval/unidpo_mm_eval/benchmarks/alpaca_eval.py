@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Sample
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Sample
 from ._exported import exported_benchmark
 
 __all__ = ["BENCHMARK"]

@@ -6,15 +6,15 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import yes_or_no
-from ..metrics import Array, Formula, Metrics, Totals, mean_metrics
-from ..reading.data_set import DataSet, data_set
-from ..reading.lines import JsonRow, records_of
-from ..reading.tsv import TsvRow, read_tsv
-from ..samples import Judged, Picture, Sample, ScoredSample
+from ..data.dataset import DataSet, data_set
+from ..data.json_files import JsonRow, records_of
+from ..data.samples import Judged, Picture, Sample, ScoredSample
+from ..data.tables import TsvRow, read_tsv
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import yes_or_no
+from ..stats.metrics import Array, Formula, Metrics, Totals, mean_metrics
+from . import Benchmark, Rules
 from ._yes_no import judge_yes_no
 
 __all__ = ["BENCHMARK"]

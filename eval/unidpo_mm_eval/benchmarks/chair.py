@@ -15,10 +15,10 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..metrics import Metrics, ratio
-from ..reading.data_set import DataSet, data_set
-from ..samples import Judged, Picture, Sample, ScoredSample
+from ..data.dataset import DataSet, data_set
+from ..data.samples import Judged, Picture, Sample, ScoredSample
+from ..stats.metrics import Metrics, ratio
+from . import Benchmark, Rules
 
 __all__ = ["BENCHMARK"]
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_match, cleaned
-from ..extract.forms import SHORT
-from ..extract.relaxed import relaxed_match
-from ..metrics import Metrics, mean_metrics
-from ..reading.tsv import TABLE
-from ..samples import Judged, Sample, ScoredSample
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE
+from ..scorers.clean import clean_match, cleaned
+from ..scorers.formats import SHORT
+from ..scorers.relaxed import relaxed_match
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 from ._short_answers import read_short_answers
 
 __all__ = ["BENCHMARK"]

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import yes_or_no
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..reading.tsv import TsvRow, read_tsv
-from ..samples import Picture, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Picture, Sample, ScoredSample
+from ..data.tables import TsvRow, read_tsv
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import yes_or_no
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 from ._yes_no import judge_yes_no
 
 __all__ = ["BENCHMARK"]

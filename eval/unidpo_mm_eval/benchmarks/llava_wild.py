@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark
-from ..judge.client import Message
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
 from ..judge.judges import question_to
 from ..judge.verdicts import first_line_numbers
-from ..metrics import Formula, Metrics, Totals, divided, share
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..models.chat import Message
+from ..stats.metrics import Formula, Metrics, Totals, divided, share
+from . import Benchmark
 from ._judged import judge_rules
 
 __all__ = ["BENCHMARK"]

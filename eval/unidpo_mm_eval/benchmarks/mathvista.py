@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.anls import levenshtein
-from ..extract.forms import SHORT
-from ..extract.options import chosen_option
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, list_cell, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, list_cell, read_tsv
+from ..scorers.anls import levenshtein
+from ..scorers.formats import SHORT
+from ..scorers.options import chosen_option
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 
 __all__ = ["BENCHMARK"]
 

@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark
-from ..judge.client import Message
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, list_cell, read_tsv
 from ..judge.judges import question_to
 from ..judge.verdicts import fractions
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, list_cell, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..models.chat import Message
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark
 from ._judged import judge_rules, pictures_of
 
 __all__ = ["BENCHMARK"]

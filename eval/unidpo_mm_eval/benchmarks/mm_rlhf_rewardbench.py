@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..prefs.pairs import PairSet, reward_pairs
-from ..reading.lines import JsonRow
+from ..data.json_files import JsonRow
+from ._pair_sets import PairSet, reward_pairs
 from ._pairs import pair_benchmark
 
 __all__ = ["BENCHMARK"]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import YesNo, first_letters_yes_no, yes_or_no
-from ..metrics import Formula, Metrics, Totals, share
-from ..reading.data_set import DataSet, data_set
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Picture, Sample, ScoredSample
+from ..data.dataset import DataSet, data_set
+from ..data.samples import Picture, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import YesNo, first_letters_yes_no, yes_or_no
+from ..stats.metrics import Formula, Metrics, Totals, share
+from . import Benchmark, Rules
 from ._yes_no import judge_yes_no
 
 __all__ = ["BENCHMARK"]

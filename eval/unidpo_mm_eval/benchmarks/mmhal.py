@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark
-from ..judge.client import Message
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Judged, Picture, Sample, ScoredSample
 from ..judge.judges import question_to
 from ..judge.verdicts import rating
-from ..metrics import Metrics, mean_metrics, share
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Picture, Sample, ScoredSample
+from ..models.chat import Message
+from ..stats.metrics import Metrics, mean_metrics, share
+from . import Benchmark
 from ._judged import judge_rules
 
 __all__ = ["BENCHMARK"]

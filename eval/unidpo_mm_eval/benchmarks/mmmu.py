@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import LETTER
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
+from ..scorers.formats import LETTER
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 from ._options import judge_clean, judge_option, option_sample
 
 __all__ = ["BENCHMARK"]

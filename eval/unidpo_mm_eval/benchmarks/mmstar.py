@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..benchmark import Rules
-from ..extract.option_phrases import phrased_option
-from ..metrics import Metrics, Totals
-from ..samples import Judged, Sample, ScoredSample
+from ..data.samples import Judged, Sample, ScoredSample
+from ..scorers.option_phrases import phrased_option
+from ..stats.metrics import Metrics, Totals
+from . import Rules
 from ._options import accuracy, option_benchmark
 
 __all__ = ["BENCHMARK"]

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
+from ..scorers.formats import SHORT
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 
 __all__ = ["BENCHMARK"]
 

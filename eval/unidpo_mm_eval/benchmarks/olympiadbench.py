@@ -1,6 +1,6 @@
 """OlympiadBench: open problems in text, with a final answer."""
 
-from ..reading.lines import JsonRow
+from ..data.json_files import JsonRow
 from ._math import math_benchmark
 
 __all__ = ["BENCHMARK"]

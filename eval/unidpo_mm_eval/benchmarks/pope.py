@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import YesNo, exact_yes_no, first_sentence_yes_no, yes_or_no
-from ..metrics import Array, Formula, Metrics, Totals, divided, ratio, share
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..reading.tsv import TsvRow, read_tsv
-from ..samples import Picture, Sample, ScoredSample
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Picture, Sample, ScoredSample
+from ..data.tables import TsvRow, read_tsv
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import YesNo, exact_yes_no, first_sentence_yes_no, yes_or_no
+from ..stats.metrics import Array, Formula, Metrics, Totals, divided, ratio, share
+from . import Benchmark, Rules
 from ._yes_no import judge_yes_no
 
 __all__ = ["BENCHMARK"]

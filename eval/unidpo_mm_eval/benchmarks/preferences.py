@@ -1,6 +1,6 @@
 """Held-out pairs in any layout that the trainer reads."""
 
-from ..prefs.pairs import training_pairs
+from ._pair_sets import training_pairs
 from ._pairs import pair_benchmark
 
 __all__ = ["BENCHMARK"]

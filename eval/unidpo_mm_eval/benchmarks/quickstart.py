@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
+from ..data.dataset import DataSet
+from ..data.json_files import JsonRow, read_lines
+from ..data.samples import Judged, Picture, Sample, ScoredSample
 from ..demo.kinds import named_kinds
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics, share
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Picture, Sample, ScoredSample
+from ..scorers.formats import SHORT
+from ..stats.metrics import Metrics, mean_metrics, share
+from . import Benchmark, Rules
 
 __all__ = ["BENCHMARK"]
 

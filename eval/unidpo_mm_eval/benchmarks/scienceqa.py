@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..benchmark import Rules
-from ..samples import Judged, Sample
+from ..data.samples import Judged, Sample
+from . import Rules
 from ._options import accuracy, option_benchmark
 
 __all__ = ["BENCHMARK"]

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import cleaned
-from ..extract.forms import SHORT
-from ..extract.vqa import VqaRule, normalised, vqa_accuracy
-from ..metrics import Metrics, mean_metrics
-from ..reading.tsv import TABLE
-from ..samples import Judged, Sample, ScoredSample
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE
+from ..scorers.clean import cleaned
+from ..scorers.formats import SHORT
+from ..scorers.vqa import VqaRule, normalised, vqa_accuracy
+from ..stats.metrics import Metrics, mean_metrics
+from . import Benchmark, Rules
 from ._short_answers import read_short_answers
 
 __all__ = ["BENCHMARK"]

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark
-from ..judge.client import Message
+from ..data.dataset import DataSet
+from ..data.samples import Judged, Sample, ScoredSample
+from ..data.tables import TABLE, TsvRow, read_tsv
 from ..judge.duel import VERDICTS, asked_to_compare, points
 from ..judge.verdicts import choice
-from ..metrics import Metrics, share
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
+from ..models.chat import Message
+from ..stats.metrics import Metrics, share
+from . import Benchmark
 from ._judged import judge_rules, pictures_of
 
 __all__ = ["BENCHMARK"]

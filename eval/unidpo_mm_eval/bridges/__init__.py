@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..samples import Prediction
-from ..shipped import load_module, module_names
+from ..data.samples import Prediction
+from ..discovery import load_module, module_names
 
 __all__ = ["Asked", "Bridge", "Imported", "bridge_names", "load_bridge"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..samples import Prediction
+from ..data.samples import Prediction
 from . import Imported
 
 __all__ = ["matched"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..reading.lines import records_of
-from ..samples import Prediction
+from ..data.json_files import records_of
+from ..data.samples import Prediction
 from . import Imported
 
 __all__ = ["read_samples"]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..reading.tables import write_table
 from . import Asked, Bridge
+from ._tables import write_table
 
 __all__ = ["BRIDGE"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..reading.tables import TABLES, read_table, write_table
-from ..samples import Prediction
+from ..data.samples import Prediction
 from . import Asked, Bridge, Imported
+from ._tables import TABLES, read_table, write_table
 
 __all__ = ["BRIDGE"]
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import benchmark_names, load_benchmark
-from ..reading.tables import write_table
+from ..benchmarks import benchmark_names, load_benchmark
 from . import Asked, Bridge
+from ._tables import write_table
 
 __all__ = ["BRIDGE"]
 

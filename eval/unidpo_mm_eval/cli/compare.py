@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..compare import Comparison
+    from ..results.comparison import Comparison
 
 __all__ = ["compare_results"]
 
@@ -43,11 +43,11 @@ def compare_results(  # noqa: PLR0917, one parameter an option
 
     from unidpo_mm.cli.outputs import check_writable, write
 
-    from ..compare import compare
     from ..report.page import comparison_page
     from ..report.tables import as_csv, as_json, as_markdown
     from ..report.text import print_comparison
-    from ..results import read_result
+    from ..results.comparison import compare
+    from ..results.result import read_result
 
     if len(results) < 2:
         raise typer.BadParameter("two results at least are compared", param_hint="A B...")

@@ -35,9 +35,9 @@ def check_data(
     """
     from rich.console import Console
 
-    from ..benchmark import load_benchmark
-    from ..data_check import check_folder, check_one
+    from ..benchmarks import load_benchmark
     from ..report.listing import print_data
+    from ..run.data_check import check_folder, check_one
     from ..suites import load_suite
 
     if (benchmark is None) == (suite is None):

@@ -35,10 +35,10 @@ def judge_duel(  # noqa: PLR0917, one parameter an option
 
     from unidpo_mm.cli.outputs import check_writable, write
 
-    from ..benchmark import load_benchmark
+    from ..benchmarks import load_benchmark
+    from ..data.predictions import read_predictions
     from ..judge.duel import duel
     from ..judge.judges import find_judge
-    from ..reading.predictions import read_predictions
     from ..report.backends import print_duel
 
     check_writable(output, "--output")

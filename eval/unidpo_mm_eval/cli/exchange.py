@@ -33,8 +33,8 @@ def export_predictions(
     from unidpo_mm.cli.outputs import check_writable
 
     from ..bridges import Asked, load_bridge
-    from ..reading.predictions import OPENED, read_predictions
-    from ..reading.rows import read_data
+    from ..bridges._rows import read_data
+    from ..data.predictions import OPENED, read_predictions
 
     bridge = load_bridge(tool)
     if bridge.export is None:
@@ -105,7 +105,7 @@ def import_predictions(  # noqa: PLR0917, one parameter an option
 
     from ..bridges import load_bridge
     from ..bridges._matching import matched
-    from ..reading.rows import read_data, write_predictions
+    from ..bridges._rows import read_data, write_predictions
 
     bridge = load_bridge(tool)
     if bridge.read is None:

@@ -45,11 +45,11 @@ def compare_with_endpoint(  # noqa: PLR0913, PLR0917, one parameter an option
     """
     from rich.console import Console
 
-    from ..engine.parity import compare_backends
-    from ..engine.plan import Plan
-    from ..engine.template_variables import parse_variables
-    from ..judge.client import ChatClient
+    from ..models.chat import ChatClient
+    from ..models.template_variables import parse_variables
     from ..report.backends import print_parity
+    from ..run.parity import compare_backends
+    from ..run.plan import Plan
 
     plan = Plan.of(
         (),

@@ -50,7 +50,7 @@ def prefer(  # noqa: PLR0917, one parameter an option
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs by log-probabilities: accuracy, margins, and what length does to them."""
-    from ..engine.template_variables import parse_variables
+    from ..models.template_variables import parse_variables
     from ..prefs.flow import run_preferences
 
     run_preferences(

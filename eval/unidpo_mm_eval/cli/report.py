@@ -36,9 +36,9 @@ def report_results(
     from ..report.page import summary_page
     from ..report.summary_tables import summary_csv, summary_json, summary_markdown
     from ..report.text import print_summary
-    from ..results import read_result
+    from ..results.result import read_result
+    from ..results.summary import summarise
     from ..suites import load_suite
-    from ..summary import summarise
 
     outputs = {"--html": html, "--markdown": markdown, "--csv": csv, "--json": json}
     for option, path in outputs.items():

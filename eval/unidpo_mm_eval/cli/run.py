@@ -88,9 +88,9 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
 
     Example: `unidpo-mm eval run before/ after/ -b pope --data POPE.tsv --out results/`
     """
-    from ..engine.flow import run_endpoint, run_plan
-    from ..engine.plan import Plan
-    from ..engine.template_variables import parse_variables
+    from ..models.template_variables import parse_variables
+    from ..run.flow import run_endpoint, run_plan
+    from ..run.plan import Plan
 
     variables = parse_variables(chat_template_kwargs or ())
     if variables and style == "raw":
@@ -127,7 +127,7 @@ def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
         return
     if served_model is None:
         raise typer.BadParameter("a server has many models: name one", param_hint="--served-model")
-    from ..judge.client import ChatClient
+    from ..models.chat import ChatClient
 
     client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
     run_endpoint(plan, client, **settings)

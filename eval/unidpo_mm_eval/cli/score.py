@@ -47,13 +47,13 @@ def score_predictions(  # noqa: PLR0917, one parameter an option
 
     from unidpo_mm.cli.outputs import check_writable
 
-    from ..benchmark import load_benchmark
+    from ..benchmarks import load_benchmark
+    from ..data.predictions import read_predictions
+    from ..data.subset import subset as part_of
     from ..protocols import load_protocol
-    from ..reading.predictions import read_predictions
-    from ..reading.subset import subset as part_of
     from ..report.text import print_result
-    from ..results import write_result
-    from ..scoring import score
+    from ..results.grading import score
+    from ..results.result import write_result
 
     check_writable(output, "--output")
     found = load_benchmark(benchmark)

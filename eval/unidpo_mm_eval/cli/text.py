@@ -45,11 +45,11 @@ def run_text(  # noqa: PLR0917, one parameter an option
     """
     from rich.console import Console
 
-    from ..engine.checkpoint import find_checkpoints, load_checkpoint
-    from ..engine.processes import processes
-    from ..engine.template_variables import parse_variables
+    from ..models.checkpoint import find_checkpoints, load_checkpoint
+    from ..models.processes import processes
+    from ..models.template_variables import parse_variables
     from ..report.backends import print_text_results
-    from ..text_tasks import run_text_tasks, write_text_results
+    from ..run.text_tasks import run_text_tasks, write_text_results
 
     if processes().num_processes > 1:
         raise typer.BadParameter("lm-eval runs in one process", param_hint="accelerate launch")

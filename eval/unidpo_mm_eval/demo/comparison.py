@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ..compare import Comparison, compare
-from ..engine.flow import run_plan
-from ..engine.plan import Plan
 from ..prefs.flow import run_preferences, shown_metrics
 from ..report.page import comparison_page
 from ..report.tables import as_json
 from ..report.text import print_comparison
+from ..results.comparison import Comparison, compare
+from ..run.flow import run_plan
+from ..run.plan import Plan
 from .captions import MAX_NEW_TOKENS
 
 __all__ = ["Compared", "compare_models", "print_compared"]

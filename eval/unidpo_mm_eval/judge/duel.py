@@ -8,13 +8,13 @@ from pathlib import Path
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.reasoning import strip_reasoning
 
-from ..metrics import Metrics, share
-from ..reading.data_set import DataSet
-from ..reading.pictures import data_address, picture_folder, picture_reference
-from ..reading.predictions import OPENED, Predictions
-from ..samples import Sample
+from ..data.dataset import DataSet
+from ..data.images import data_address, picture_folder, picture_reference
+from ..data.predictions import OPENED, Predictions
+from ..data.samples import Sample
+from ..models.chat import Failure, Message
 from ..stats.intervals import Interval, bootstrap
-from .client import Failure, Message
+from ..stats.metrics import Metrics, share
 from .judges import Judge, ask_all, question_to
 from .verdicts import choice
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
 from unidpo_mm.reasoning import strip_reasoning
 
+from ..models.chat import ChatClient, Failure, Message
+from ..models.sampling import greedy_sampling
 from .cache import AnswerCache
-from .client import ChatClient, Failure, Message
-from .sampling import greedy_sampling
 
 if TYPE_CHECKING:
-    from ..engine.answering import Local
+    from ..run.generate import Local
 
 __all__ = ["EndpointJudge", "Judge", "LocalJudge", "ask_all", "find_judge", "question_to"]
 
@@ -114,7 +114,7 @@ class LocalJudge:
         """Returns what the judge says; raises `Failure`."""
         from unidpo_mm.records import EncodedGroup
 
-        from ..engine.questions import Question
+        from ..run.prompts import Question
 
         row = _row(messages)
         encoded = self.local.encode(Question(id="judged", row=row))
@@ -155,10 +155,10 @@ def find_judge(
 
         from unidpo_mm.adapter import AdapterOptions
 
-        from ..engine.answering import Local
-        from ..engine.checkpoint import find_checkpoint, load_checkpoint
-        from ..engine.processes import processes
+        from ..models.checkpoint import find_checkpoint, load_checkpoint
+        from ..models.processes import processes
         from ..protocols import Decoding
+        from ..run.generate import Local
 
         found = find_checkpoint(place.removeprefix(LOCAL), model)
         loaded = load_checkpoint(found, dtype=dtype, device=processes().device)

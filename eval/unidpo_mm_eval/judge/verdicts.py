@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from .client import Failure
+from ..models.chat import Failure
 
 __all__ = ["choice", "first_line_numbers", "fractions", "rating"]
 

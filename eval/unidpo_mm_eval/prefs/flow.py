@@ -9,20 +9,20 @@ from rich.console import Console
 
 from unidpo_mm.errors import ModelError, Problem, RecipeError
 
-from ..benchmark import load_benchmark
-from ..compare import Comparison, compare
-from ..engine.checkpoint import (
+from ..benchmarks import load_benchmark
+from ..models.checkpoint import (
     Checkpoint,
     LoadedCheckpoint,
     find_checkpoint,
     find_checkpoints,
     load_checkpoint,
 )
-from ..engine.processes import processes
-from ..engine.progress import progress
+from ..models.processes import processes
 from ..report.page import comparison_page
 from ..report.text import print_comparison, print_result
-from ..results import Result
+from ..results.comparison import Comparison, compare
+from ..results.result import Result
+from ..run.progress import progress
 from .run import score_preferences
 
 __all__ = ["run_preferences", "shown_metrics"]

@@ -9,20 +9,20 @@ from typing import Any
 
 from unidpo_mm.records import Pair, PreferenceRow
 
-from ..benchmark import Benchmark
-from ..engine.checkpoint import LoadedCheckpoint
-from ..engine.processes import processes
-from ..engine.progress import Told
-from ..engine.run import PACKAGES, processor_hash, style_of
-from ..engine.store import PredictionStore
-from ..engine.template_variables import different_variables, variables_of
+from ..benchmarks import Benchmark
+from ..benchmarks._pair_metrics import metrics, once
+from ..benchmarks._pair_sets import PairSet, pair_ids
+from ..data.dataset import file_hash
+from ..data.samples import ScoredSample
+from ..models.checkpoint import LoadedCheckpoint
+from ..models.processes import processes
+from ..models.template_variables import different_variables, variables_of
 from ..protocols import load_protocol
-from ..reading.data_set import file_hash
-from ..results import Result, Source, write_result
-from ..samples import ScoredSample
-from .metrics import metrics, once
-from .pairs import PairSet, pair_ids
-from .rewards import Scorer, score_pairs
+from ..results.result import Result, Source, write_result
+from ..run.eval_run import PACKAGES, processor_hash, style_of
+from ..run.progress import Told
+from ..run.store import PredictionStore
+from .logps import Scorer, score_pairs
 
 __all__ = ["PROTOCOL", "score_preferences"]
 

@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
-from ..samples import Sample
-from ..shipped import load_shipped, shipped_names
+from ..data.samples import Sample
+from ..discovery import load_shipped, shipped_names
 
 __all__ = ["Framing", "PromptProfile", "load_prompts", "prompt_names", "worded"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
-from ..extract.reasoning import ReasoningRule
-from ..shipped import load_shipped, shipped_names
+from ..discovery import load_shipped, shipped_names
+from ..scorers.reasoning import ReasoningRule
 
 __all__ = ["Decoding", "Pixels", "Protocol", "load_protocol", "protocol_names"]
 

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..engine.template_variables import different_variables
+from ..models.template_variables import different_variables
 
 if TYPE_CHECKING:
-    from ..engine.parity import Parity
     from ..judge.duel import Duel
-    from ..text_tasks import TextResults
+    from ..run.parity import Parity
+    from ..run.text_tasks import TextResults
 
 __all__ = ["print_duel", "print_parity", "print_text_results"]
 

@@ -10,11 +10,11 @@ from rich.table import Table
 from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.plugins import suggestion
 
-from ..benchmark import benchmark_names, load_benchmark
+from ..benchmarks import benchmark_names, load_benchmark
 from ..bridges import bridge_names, load_bridge
-from ..data_check import Found, labels
 from ..prompts import load_prompts, prompt_names
 from ..protocols import load_protocol, protocol_names
+from ..run.data_check import Found, labels
 from ..suites import load_suite, suite_names
 
 __all__ = ["KINDS", "Entry", "listed", "print_data", "print_names"]

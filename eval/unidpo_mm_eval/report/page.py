@@ -9,11 +9,11 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import load_benchmark
-from ..compare import Comparison
-from ..reading.pictures import picture_folder, picture_reference
-from ..samples import Picture
-from ..summary import Summary
+from ..benchmarks import load_benchmark
+from ..data.images import picture_folder, picture_reference
+from ..data.samples import Picture
+from ..results.comparison import Comparison
+from ..results.summary import Summary
 from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
 

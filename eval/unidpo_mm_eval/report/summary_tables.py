@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..summary import Cell, Column, Summary
+from ..results.summary import Cell, Column, Summary
 from .tables import finite, markdown_row
 
 __all__ = ["details", "headings", "summary_csv", "summary_json", "summary_markdown", "summary_rows"]

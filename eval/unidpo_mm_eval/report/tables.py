@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..compare import Comparison, Contrast, Measured
-from ..engine.template_variables import VARIABLES
+from ..models.template_variables import VARIABLES
+from ..results.comparison import Comparison, Contrast, Measured
 from ..stats.intervals import Interval
 
 __all__ = [

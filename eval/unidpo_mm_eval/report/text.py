@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..compare import Comparison
-from ..results import Reasoning, Result
-from ..summary import Summary
+from ..results.comparison import Comparison
+from ..results.result import Reasoning, Result
+from ..results.summary import Summary
 from .summary_tables import details, headings, summary_rows
 from .tables import COLUMNS, comparison_rows, notes
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import norm
 
-from ..metrics import Array, Metrics
+from .metrics import Array, Metrics
 
 __all__ = ["DRAWS", "Interval", "bootstrap", "bootstrap_gaps", "draws", "wilson"]
 

@@ -6,7 +6,7 @@ from functools import cache
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
-from ..shipped import load_shipped, shipped_names
+from ..discovery import load_shipped, shipped_names
 
 __all__ = ["Published", "Suite", "load_suite", "suite_names"]
 

@@ -1,0 +1,1 @@
+"""run of the evaluation package."""

@@ -1,0 +1,1 @@
+"""scorers/math of the evaluation package."""
