@@ -1,152 +1,125 @@
-"""What a benchmark is: one file of `benchmarks/`, found by its name, that exports BENCHMARK."""
+"""Benchmarks, one module each: how data are read, how responses are scored, and the metrics.
+
+A new module that exports `BENCHMARK` is a new benchmark of that name. Modules that begin with an
+underscore are shared.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
-from ..data.dataset import DataSet
-from ..data.samples import Judged, Sample, ScoredSample
+from ..data.dataset import Dataset
+from ..data.samples import Grade, GradedSample, Sample
+from ..data.tables import TABLE
 from ..discovery import load_module, module_names
-from ..scorers.formats import Form
-from ..stats.metrics import Metrics
+from ..scorers.formats import ResponseFormat
+from ..stats.metrics import Metrics, mean_score
 
-if TYPE_CHECKING:
-    from ._pair_sets import PairSet
-
-__all__ = ["JUDGE_ERROR", "Benchmark", "Rules", "Verdicts", "benchmark_names", "load_benchmark"]
-
-PACKAGE = __name__
-
-
+ACCURACY = partial(mean_score, "accuracy")
 JUDGE_ERROR = "judge_error"
-"""How the note of a sample begins that a judge did not judge."""
+"""Beginning of the note of a sample for which the judge gave no verdict."""
+GradeFunction = Callable[[Sample, str, Mapping[str, Any]], Grade]
+"""(sample, response, options of the protocol) -> its grade."""
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Whose verdicts a result is made of.
-
-    Attributes:
-        name: Of the judge.
-        errors_left_out: Samples that it did not judge do not count; else they count as wrong.
-    """
+class JudgeInfo:
+    """The LLM judge of a result."""
 
     name: str
+    # Samples without a verdict are skipped; otherwise they count as wrong
     errors_left_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How one scoring family scores a benchmark.
+class Scorer:
+    """How a benchmark's responses become grades and metrics."""
 
-    Attributes:
-        judge: (sample, response, options of the protocol) -> what it scores.
-        judge_all: The same for many at once, where that is how it is done.
-        metrics: Scored samples -> the metrics of section 5 of the documentation.
-        headline: The metric that stands for the benchmark.
-        headline_of: Scored samples -> that metric, where incomplete data do not have the usual one.
-        missing_are_wrong: A sample without prediction counts, as wrong.
-        libraries: What the scores depend on beside our code; results hold their versions.
-        by_judge: A judge says what responses are worth; its name is a part of every metric's.
-        once: Scored samples -> metrics that are no formula over sums, and have no interval.
-        unit_scores: Scored samples -> score of each unit, for comparing two results; None where a
-            sample is a unit.
-    """
-
-    metrics: Callable[[Sequence[ScoredSample]], Metrics]
-    headline: str
-    headline_of: Callable[[Sequence[ScoredSample]], str] | None = None
-    judge: Callable[[Sample, str, Mapping[str, Any]], Judged] | None = None
-    judge_all: (
-        Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Judged]] | None
+    # Graded samples -> the metrics listed in `docs/evaluation.md`
+    metrics: Callable[[Sequence[GradedSample]], Metrics] = ACCURACY
+    headline: str = "accuracy"  # Name of the metric that represents the benchmark
+    # Graded samples -> that name, if incomplete data lack the usual metric
+    headline_of: Callable[[Sequence[GradedSample]], str] | None = None
+    grade: GradeFunction | None = None  # Grades one response
+    # Grades many (sample, response) pairs at once, in place of `grade`
+    grade_all: (
+        Callable[[Sequence[tuple[Sample, str]], Mapping[str, Any]], Sequence[Grade]] | None
     ) = None
-    missing_are_wrong: bool = True
-    once: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
-    by_judge: bool = False
+    missing_is_wrong: bool = True  # A sample without a prediction counts as wrong
+    # Graded samples -> metrics that are not formulas over sums, without interval
+    extra_metrics: Callable[[Sequence[GradedSample]], dict[str, float]] | None = None
+    # Responses are scored by an LLM judge; its name becomes part of every metric
+    uses_judge: bool = False
+    # Distributions that affect the scores; results record their versions
     libraries: tuple[str, ...] = ()
-    unit_scores: Callable[[Sequence[ScoredSample]], dict[str, float]] | None = None
+    # Graded samples -> score per unit, for comparing two results; `None` if every sample is a unit
+    unit_scores: Callable[[Sequence[GradedSample]], dict[str, float]] | None = None
 
-    def measured(self, scored: Sequence[ScoredSample], judge: Verdicts | None = None) -> Metrics:
-        """Returns the metrics of a result.
-
-        Args:
-            scored: All samples.
-            judge: Who judged; samples that it did not judge are left out where it says so.
-        """
+    def measure(self, samples: Sequence[GradedSample], judge: JudgeInfo | None = None) -> Metrics:
+        """Return the metrics of all samples; `judge` names their suffix and skips its errors."""
         if judge is None:
-            return self.metrics(scored)
+            return self.metrics(samples)
         if judge.errors_left_out:
-            scored = [one for one in scored if not one.note.startswith(JUDGE_ERROR)]
-        return self.metrics(scored).renamed(f"[judge={judge.name}]")
+            samples = [sample for sample in samples if not sample.note.startswith(JUDGE_ERROR)]
+        return self.metrics(samples).renamed(f"[judge={judge.name}]")
 
-    def judged(
-        self, asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
-    ) -> Sequence[Judged]:
-        """Returns what each response scores."""
-        if self.judge_all is not None:
-            return self.judge_all(asked, options)
-        if self.judge is None:
-            found = "these are pairs, which a model scores by their log-probabilities"
-            raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval prefs`"))
-        return [self.judge(sample, response, options) for sample, response in asked]
+    def grade_responses(
+        self, responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
+    ) -> Sequence[Grade]:
+        """Grade (sample, response) pairs."""
+        if self.grade_all is not None:
+            return self.grade_all(responses, options)
+        if self.grade is None:
+            text = "the benchmark consists of preference pairs, which are scored by their log-probs"
+            raise RecipeError(Problem("--benchmark", text, "Use `unidpo-mm eval prefs`"))
+        return [self.grade(sample, response, options) for sample, response in responses]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark.
+    """A benchmark."""
 
-    Attributes:
-        name: That of its file.
-        title: As people call it.
-        read: File or folder, and whether pictures are wanted -> its samples.
-        families: Scoring family -> its rules; the first is the default.
-        expected: What a whole file holds: ``rows``, and other counts by name.
-        files: What it is called where it is downloaded, as patterns, the usual one first.
-        layouts: Which files and folders `read` takes, for messages.
-        form: What answers should look like; None where any will do.
-        bridge: The tool that judges its answers, where nothing here does.
-        pairs: File and folder of pictures -> its pairs, where it is answered by `eval prefs`.
-    """
-
-    name: str
-    title: str
-    read: Callable[[Path, bool], DataSet]
-    families: Mapping[str, Rules]
-    expected: Mapping[str, int]
+    name: str  # Name of its module
+    title: str  # Name in tables
+    read: Callable[[Path, bool], Dataset]  # (file or directory, with_images) -> its samples
+    scorers: Mapping[str, Scorer]  # Name -> scorer; the first is the default
+    expected: Mapping[str, int]  # Size of the complete data: ``rows``, and other counts by name
+    # Names of its files where they are published, as glob patterns, the usual one first
     files: tuple[str, ...]
-    layouts: tuple[str, ...]
-    form: Form | None = None
-    bridge: str | None = None
-    pairs: "Callable[[Path, Path | None], PairSet] | None" = None
+    # Descriptions of the files and directories that `read` accepts
+    layouts: tuple[str, ...] = (TABLE,)
+    response_format: ResponseFormat | None = None  # The format that prompts ask for; `None` for any
+    bridge: str | None = None  # Name of the tool that scores its responses, if nothing here does
+    # (file, image directory) -> its preference pairs, a `benchmarks._pairs.PairSet`, for benchmarks
+    # of `eval prefs`
+    pairs: Callable[[Path, Path | None], Any] | None = None
 
-    def rules(self, family: str) -> Rules:
-        """Returns the rules of a scoring family.
+    def scorer(self, name: str) -> Scorer:
+        """Return a scorer by its name."""
+        if name not in self.scorers:
+            text = f"{self.title} has no scorer '{name}'"
+            remedy = f"Choose a protocol that uses {', '.join(self.scorers)}"
+            raise RecipeError(Problem("--protocol", text, remedy))
+        return self.scorers[name]
 
-        Raises:
-            RecipeError: If the benchmark has none of that name.
-        """
-        if family not in self.families:
-            found = f"{self.title} has no rules of the family '{family}'"
-            remedy = f"Choose a protocol of {', '.join(self.families)}"
-            raise RecipeError(Problem("--protocol", found, remedy))
-        return self.families[family]
+    @property
+    def missing_file(self) -> tuple[str, str]:
+        """The problem, and its remedy, of a directory without the benchmark's files."""
+        text = f"no file {', '.join(self.files)} of {self.title}"
+        return text, f"Save it there as {self.files[0]} ({'; '.join(self.layouts)})"
 
 
 def benchmark_names() -> tuple[str, ...]:
-    """Returns the names of all benchmarks, without importing any of them."""
-    return module_names(PACKAGE)
+    """Return the names of all benchmarks, without importing any of them."""
+    return module_names(__name__)
 
 
 @cache
 def load_benchmark(name: str) -> Benchmark:
-    """Returns the benchmark of one file.
-
-    Raises:
-        RecipeError: If no file has that name; lists what exists.
-    """
-    found: Benchmark = load_module(PACKAGE, name, "BENCHMARK", "--benchmark")
-    return found
+    """Load a benchmark."""
+    benchmark: Benchmark = load_module(__name__, name, "BENCHMARK", "--benchmark")
+    return benchmark

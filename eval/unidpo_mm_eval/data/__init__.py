@@ -1,1 +1,1 @@
-"""data of the evaluation package."""
+"""Benchmark data and predictions: the records, and readers that report every problem at once."""

@@ -1,6 +1,8 @@
-"""A benchmark's data as they were read, and the checks that hold for every layout."""
+"""A benchmark's samples as read from its files, and the checks that apply to every file format."""
 
+import dataclasses
 import hashlib
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,31 +11,20 @@ from unidpo_mm.errors import DataError, Problem
 
 from .samples import Sample
 
-__all__ = ["DataSet", "data_set", "file_hash"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """The samples of a benchmark.
+class Dataset:
+    """The samples of a benchmark."""
 
-    Attributes:
-        path: The file or folder.
-        sha256: Of its content; two results are compared only where it is equal.
-        samples: In the order of the file.
-        dropped: Ids of rows that are left out since they have no picture.
-        notes: What the reader wants said.
-        references: Rows whose picture is that of another row.
-    """
-
-    path: Path
-    sha256: str
-    samples: tuple[Sample, ...]
-    dropped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    references: int = 0
+    path: Path  # The file or directory
+    sha256: str  # Hash of the content; results are compared only if it is equal
+    samples: tuple[Sample, ...]  # In the order of the file
+    dropped: tuple[str, ...] = ()  # Ids of rows that are not scored because they have no image
+    notes: tuple[str, ...] = ()  # Warnings of the reader
+    references: int = 0  # Number of rows whose image cell refers to another row
 
 
-def data_set(
+def build_dataset(
     path: Path,
     samples: Iterable[Sample],
     *,
@@ -42,29 +33,31 @@ def data_set(
     dropped: Sequence[str] = (),
     notes: Sequence[str] = (),
     references: int = 0,
-) -> DataSet:
-    """Returns a data set after the checks that hold for every layout.
-
-    Args:
-        path: The file or folder.
-        samples: What was read.
-        files: The files that were read, for the hash.
-        problems: What was wrong with other rows.
-        dropped: Ids of rows without picture.
-        notes: What should be said.
-        references: Rows whose picture is that of another row.
+) -> Dataset:
+    """Build a data set from the samples of some files.
 
     Raises:
-        DataError: With these problems, and one for each id that stands twice; or if nothing was
-            read.
+        DataError: With `problems` and one problem per duplicate id, or if there are no samples.
     """
     samples = tuple(samples)
-    problems = [*problems, *_twice(samples)]
+    first: dict[str, Sample] = {}
+    problems = [
+        *problems,
+        *(
+            Problem(
+                sample.where,
+                f"duplicate id '{sample.id}', already used by {first[sample.id].where}",
+                "Use a unique id per row",
+            )
+            for sample in samples
+            if first.setdefault(sample.id, sample) is not sample
+        ),
+    ]
     if not samples and not problems:
-        problems.append(Problem(str(path), "there is no row to score", "Give a file with rows"))
+        problems.append(Problem(str(path), "the file contains no rows", "Use a file with rows"))
     if problems:
         raise DataError(problems)
-    return DataSet(
+    return Dataset(
         path=path,
         sha256=file_hash(files),
         samples=samples,
@@ -74,8 +67,28 @@ def data_set(
     )
 
 
+def draw_clusters(data: Dataset, count: int, *, seed: int = 0) -> Dataset:
+    """Return the samples of `count` random clusters, in the order of the file.
+
+    Clusters stay complete, so pairs of questions, circular copies and sets of figures are never
+    split. Data with no more clusters than that are returned unchanged.
+    """
+    names = sorted({sample.cluster for sample in data.samples})
+    if count >= len(names):
+        return data
+    drawn = set(random.Random(seed).sample(names, count))
+    note = f"{count} of {len(names)} clusters (seed {seed}): not comparable with the full data"
+    return dataclasses.replace(
+        data,
+        samples=tuple(sample for sample in data.samples if sample.cluster in drawn),
+        dropped=(*data.dropped, *(s.id for s in data.samples if s.cluster not in drawn)),
+        sha256=f"{data.sha256}-{count}-{seed}",
+        notes=(*data.notes, note),
+    )
+
+
 def file_hash(files: Sequence[Path]) -> str:
-    """Returns the hash of a file's content, or of the contents of several in their order."""
+    """Return the hash of a file's content, or of the names and contents of several files."""
     digest = hashlib.sha256()
     for file in files:
         if len(files) > 1:
@@ -84,14 +97,3 @@ def file_hash(files: Sequence[Path]) -> str:
             while block := content.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _twice(samples: Sequence[Sample]) -> list[Problem]:
-    first: dict[str, Sample] = {}
-    found = []
-    for sample in samples:
-        before = first.setdefault(sample.id, sample)
-        if before is not sample:
-            text = f"the id '{sample.id}' is taken by {before.where}"
-            found.append(Problem(sample.where, text, "Give each row its own id"))
-    return found

@@ -1,4 +1,4 @@
-"""Prediction files: one ``{"id": ..., "response": ...}`` a line, in any order."""
+"""Prediction files: one ``{"id": ..., "response": ...}`` per line, in any order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,24 +11,16 @@ from unidpo_mm.errors import DataError, Problem
 from .dataset import file_hash
 from .samples import Prediction
 
-__all__ = ["OPENED", "Predictions", "read_predictions"]
-
-HEADER = "manifest"
-"""Key of the record that says how the others were made."""
+MANIFEST = "manifest"
+"""Key of the record that describes how the predictions were made."""
 OPENED = "prompt_opens_reasoning"
-"""Key of a manifest whose prompts end with an opening reasoning tag."""
+"""Manifest key: the prompts end with an opening reasoning tag."""
+EXAMPLE = '{"id": ..., "response": ...}'
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The responses of a file.
-
-    Attributes:
-        path: The file.
-        sha256: Of its content.
-        by_id: Id -> prediction.
-        manifest: How they were made, where the file says so.
-    """
+    """The predictions of a file."""
 
     path: Path
     sha256: str
@@ -37,64 +29,59 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Returns the predictions of a JSON, JSONL or Parquet file.
-
-    Ids are taken as text. ``finish_reason`` and ``error`` are read where they are.
-
-    Raises:
-        DataError: With every row that is no prediction, and every id that stands twice.
-    """
+    """Read the predictions of a JSON, JSONL or Parquet file; ids become text."""
     if not path.is_file():
-        why = "is a folder" if path.is_dir() else "does not exist"
-        remedy = 'Give a file with one {"id": ..., "response": ...} a line'
-        raise DataError(Problem(str(path), f"the file of predictions {why}", remedy))
-    found: dict[str, Prediction] = {}
+        problem = "is a directory" if path.is_dir() else "does not exist"
+        remedy = f"Use a file with one {EXAMPLE} per line"
+        raise DataError(Problem(str(path), f"the prediction file {problem}", remedy))
+    predictions: dict[str, Prediction] = {}
     manifest: Mapping[str, Any] = {}
     problems: list[Problem] = []
     for place, number, record in read_file(path):
         where = f"{place} row {number}"
         if isinstance(record, Problem):
             problems.append(record)
-        elif isinstance(record, Mapping) and isinstance(record.get(HEADER), Mapping):
-            manifest = record[HEADER]
+        elif isinstance(record, Mapping) and isinstance(record.get(MANIFEST), Mapping):
+            manifest = record[MANIFEST]
         else:
-            _add(record, where, found, problems)
-    if not found and not problems:
-        remedy = 'Write one {"id": ..., "response": ...} a line'
-        problems.append(Problem(str(path), "the file holds no prediction", remedy))
+            _add(record, where, predictions, problems)
+    if not predictions and not problems:
+        text = "the file contains no predictions"
+        problems.append(Problem(str(path), text, f"Write one {EXAMPLE} per line"))
     if problems:
         raise DataError(problems)
-    return Predictions(path, file_hash([path]), found, manifest)
+    return Predictions(path, file_hash([path]), predictions, manifest)
 
 
-def _add(record: Any, where: str, found: dict[str, Prediction], problems: list[Problem]) -> None:
+def _add(
+    record: Any, where: str, predictions: dict[str, Prediction], problems: list[Problem]
+) -> None:
     if not isinstance(record, Mapping):
-        remedy = 'Write {"id": ..., "response": ...}'
-        problems.append(Problem(where, f"the row is {type(record).__name__}", remedy))
+        text = f"expected an object, got {type(record).__name__}"
+        problems.append(Problem(where, text, f"Write {EXAMPLE}"))
         return
-    own, response, error = record.get("id"), record.get("response"), record.get("error")
+    sample_id, response, error = (record.get(name) for name in ("id", "response", "error"))
     before = len(problems)
-    if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
-        text = f"found {_shown(own)}"
-        problems.append(Problem(f"{where}, field 'id'", text, "Give the id of a sample"))
+    if isinstance(sample_id, bool) or not isinstance(sample_id, str | int) or sample_id == "":
+        text = _got(sample_id)
+        problems.append(Problem(f"{where}, field 'id'", text, "Use the id of a sample"))
     if response is None and error:
         response = ""
+    field_name = f"{where}, field 'response'"
     if not isinstance(response, str):
-        remedy = "Give the response as a string, empty where the model said nothing"
-        problems.append(Problem(f"{where}, field 'response'", f"found {_shown(response)}", remedy))
-    elif (half := half_a_character(response)) is not None:
-        text = f"it holds half a character at position {half}"
-        problems.append(Problem(f"{where}, field 'response'", text, "Write the response again"))
+        remedy = "Use a string, empty if the model generated nothing"
+        problems.append(Problem(field_name, _got(response), remedy))
+    elif (position := _unpaired_surrogate(response)) is not None:
+        text = f"the text contains an unpaired surrogate at position {position}"
+        problems.append(Problem(field_name, text, "Write the response again"))
+    if str(sample_id) in predictions:
+        text = f"duplicate id '{sample_id}', already used by {predictions[str(sample_id)].where}"
+        problems.append(Problem(f"{where}, field 'id'", text, "Keep one prediction per id"))
     if len(problems) > before:
         return
-    name = str(own)
-    if name in found:
-        text = f"the id '{name}' is taken by {found[name].where}"
-        problems.append(Problem(f"{where}, field 'id'", text, "Keep one prediction for each id"))
-        return
     reason = record.get("finish_reason")
-    found[name] = Prediction(
-        id=name,
+    predictions[str(sample_id)] = Prediction(
+        id=str(sample_id),
         response=str(response),
         where=where,
         finish_reason=None if reason is None else str(reason),
@@ -102,8 +89,8 @@ def _add(record: Any, where: str, found: dict[str, Prediction], problems: list[P
     )
 
 
-def half_a_character(text: str) -> int | None:
-    """Returns where a text holds half of a surrogate pair, as badly cut JSON does."""
+def _unpaired_surrogate(text: str) -> int | None:
+    """Return the position of an unpaired surrogate, which incorrectly split JSON contains."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -111,5 +98,5 @@ def half_a_character(text: str) -> int | None:
     return None
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} ({str(value)[:60]!r})"
+def _got(value: Any) -> str:
+    return "missing" if value is None else f"got {type(value).__name__} ({str(value)[:60]!r})"

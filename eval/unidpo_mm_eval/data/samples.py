@@ -1,55 +1,38 @@
-"""The nouns of evaluation: a question, a response to it, and what the response scored."""
+"""The records of evaluation: a sample, a prediction for it, and the grade of the prediction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Judged", "Picture", "Prediction", "Sample", "ScoredSample"]
-
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a question, unopened.
+class Image:
+    """An image of a sample, not opened yet."""
 
-    Attributes:
-        key: Equal for equal pictures; names clusters.
-        content: The encoded picture as bytes, its path, a reference of the core, or None where the
-            reader was told to leave it.
-    """
-
-    key: str
+    key: str  # Equal for equal images; used to form clusters
+    # Encoded bytes, a path, or an image reference of the core; `None` if the reader was asked for
+    # samples without images
     content: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question of a benchmark.
+    """One item of a benchmark."""
 
-    Attributes:
-        id: As text; predictions are joined by it.
-        where: File and row, for messages.
-        question: As the file has it.
-        answers: What is right; any of them, or all ten of a VQA question.
-        options: Letter -> text of the non-empty options, in order.
-        hint: What stands before the question.
-        labels: What metrics are also reported by: ``category``, ``l2-category``, ``split``, ...
-        cluster: Samples of one cluster are resampled together.
-        unit: Samples of one unit are right or wrong together, as circular copies are.
-        pictures: In order.
-        extras: What a single benchmark needs beside this.
-    """
-
-    id: str
-    where: str
-    question: str = ""
+    id: str  # Joins the sample with its prediction
+    where: str  # File and row, for error messages
+    question: str = ""  # The text as it is in the file
+    # The correct answers; any of them counts, or all ten of a VQA question
     answers: tuple[str, ...] = ()
+    # Letter -> text of the non-empty options, in order
     options: Mapping[str, str] = field(default_factory=dict)
-    hint: str = ""
+    hint: str = ""  # Text in front of the question
+    # Groups for which metrics are reported separately, such as ``category`` or ``split``
     labels: Mapping[str, str] = field(default_factory=dict)
-    cluster: str = ""
-    unit: str = ""
-    pictures: tuple[Picture, ...] = ()
-    extras: Mapping[str, str] = field(default_factory=dict)
+    cluster: str = ""  # Samples of one cluster are resampled together
+    unit: str = ""  # Samples of one unit count as one item, such as circular copies of a question
+    images: tuple[Image, ...] = ()  # In order
+    extras: Mapping[str, str] = field(default_factory=dict)  # Benchmark-specific fields
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", self.unit or self.id)
@@ -58,62 +41,31 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model said to one question.
-
-    Attributes:
-        id: Of the sample.
-        response: Untouched.
-        where: File and row, for messages.
-        finish_reason: ``length`` where the response was cut; None where nobody said.
-        error: Why there is no response; None where there is one.
-    """
+    """A model's response to one sample."""
 
     id: str
-    response: str
-    where: str
-    finish_reason: str | None = None
-    error: str | None = None
+    response: str  # The unmodified text
+    where: str  # File and row, for error messages
+    finish_reason: str | None = None  # ``length`` if the response was truncated; `None` if unknown
+    error: str | None = None  # Why there is no response; `None` if there is one
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a rule makes of one response.
+class Grade:
+    """The result of scoring one response."""
 
-    Attributes:
-        score: From 0 to 1.
-        answer: What was understood; None where nothing was.
-        note: What else should be known, for example ``refused``.
-        details: Numbers that the benchmark's metrics need beside the score.
-    """
-
-    score: float
-    answer: str | None
-    note: str = ""
+    score: float  # From 0 to 1
+    answer: str | None  # The answer extracted from the response; `None` if there is none
+    note: str = ""  # A remark, such as ``refused``
+    # Additional numbers from which the benchmark's metrics are computed
     details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredSample:
-    """A sample with its response and what it scored: one entry of ``per_sample`` in a result.
+class GradedSample:
+    """A sample with its response and grade: one entry of ``per_sample`` in a result file."""
 
-    Attributes:
-        id, question, answers, options, labels, cluster, unit, extras: As of the sample.
-        response: Untouched; None where there is no prediction.
-        score: From 0 to 1.
-        answer: What was understood of the response.
-        unparsed: Nothing was.
-        truncated: The response was cut; None where nobody said.
-        empty: The response holds nothing but blanks.
-        missing: There is no prediction.
-        error: Why there is no response.
-        note: What the rule noted.
-        details: Numbers for the benchmark's metrics.
-        reasoning: The response holds reasoning.
-        unclosed: Its reasoning has no end.
-        scored: The part of the response that was scored; `None` for all of it.
-    """
-
-    id: str
+    id: str  # From the sample
     question: str = ""
     answers: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
@@ -121,16 +73,22 @@ class ScoredSample:
     cluster: str = ""
     unit: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
-    response: str | None = None
-    score: float = 0.0
+    response: str | None = None  # The unmodified response; `None` without a prediction
+    score: float = 0.0  # From the grade
     answer: str | None = None
-    unparsed: bool = False
-    truncated: bool | None = None
-    empty: bool = False
-    missing: bool = False
-    error: str | None = None
+    unparsed: bool = False  # No answer could be extracted from the response
+    truncated: bool | None = None  # The response hit the token limit; `None` if unknown
+    empty: bool = False  # The response is empty or whitespace
+    missing: bool = False  # There is no prediction
+    error: str | None = None  # Why there is no response
     note: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
-    reasoning: bool = False
-    unclosed: bool = False
+    reasoning: bool = False  # The response contains reasoning
+    unclosed: bool = False  # The reasoning has no end
+    # The part of the response that was scored; `None` if that is all of it
     scored: str | None = None
+
+    @property
+    def scored_text(self) -> str:
+        """The part of the response that was scored."""
+        return (self.response or "") if self.scored is None else self.scored

@@ -1,9 +1,9 @@
-"""VLMEvalKit's tables: tab-separated, pictures in base64 or as a reference to another row.
+"""VLMEvalKit's tables: tab-separated, with images in base64 or as references to other rows.
 
-Files of objects (.jsonl, .json, .parquet) with the same columns are read alike.
+Files of objects (.jsonl, .json, .parquet) with the same columns are read the same way.
 
-Every cell is text. A reader that guesses turns 007 into 7 and options called None, NA or null into
-missing values; here only the empty cell is missing.
+Every cell is text. A reader that infers types turns 007 into 7, and options called None, NA or null
+into missing values; here only an empty cell is missing.
 """
 
 import ast
@@ -18,100 +18,101 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from .dataset import DataSet, data_set
-from .json_files import records_of
-from .samples import Picture, Sample
-
-__all__ = ["LABELS", "TABLE", "TsvRow", "list_cell", "read_tsv"]
+from .dataset import Dataset, build_dataset
+from .json_files import read_records
+from .samples import Image, Sample
 
 TABLE = "VLMEvalKit's .tsv, or its columns as .jsonl, .json or .parquet"
-"""What `read_tsv` takes, for messages."""
-REFERENCE = 64
-"""Characters of the longest image cell that is the index of another row."""
-LARGEST_CELL = 1 << 30
+"""What `read_table` accepts, for error messages."""
+MAX_REFERENCE = 64
+"""Maximum number of characters of an image cell that refers to another row."""
+MAX_CELL = 1 << 30
 LABELS = ("category", "l2-category", "split")
-"""Columns by whose values metrics are reported."""
+"""Columns for whose values metrics are reported separately."""
 MISSING = frozenset({"none", "na", "n/a", "null", "nan"})
-"""Option texts that VLMEvalKit's reader takes for empty cells."""
+"""Option texts that VLMEvalKit's reader treats as empty cells."""
+Rows = Iterator[tuple[str, dict[str, str]]]
+"""File and row, and the non-empty cells by column."""
 
 
 @dataclass
-class TsvRow:
-    """One row of a table, and what is wrong with it.
+class TableRow:
+    """One row of a table, and the problems in it."""
 
-    Attributes:
-        where: File and row.
-        cells: Column -> text; empty cells are left out.
-        pictures: Of the image cell, references followed.
-        problems: What was found wrong.
-    """
-
-    where: str
-    cells: Mapping[str, str]
-    pictures: tuple[Picture, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    where: str  # File and row
+    cells: Mapping[str, str]  # Column -> text of the non-empty cells
+    images: tuple[Image, ...] = ()  # From the image cell, references resolved
+    problems: list[Problem] = field(default_factory=list)  # Collected by `note`
 
     @property
     def id(self) -> str:
         """The row's index."""
-        return self.cells.get("index", "")
+        return self.get("index")
 
     @property
-    def picture(self) -> str:
-        """What is equal for rows with the same pictures; the row's own id where it has none."""
-        return " ".join(picture.key for picture in self.pictures) or f"row {self.id}"
+    def image_key(self) -> str:
+        """Equal for rows with the same images; unique for a row without images."""
+        return " ".join(image.key for image in self.images) or f"row {self.id}"
 
     def get(self, column: str) -> str:
-        """Returns a cell; an empty string where it is empty."""
+        """Return a cell, possibly empty."""
         return self.cells.get(column, "")
 
     def need(self, column: str) -> str:
-        """Returns a cell that must not be empty."""
+        """Return a cell that must not be empty."""
         if column not in self.cells:
             self.note(column, "the cell is empty", "Fill it in")
         return self.get(column)
 
-    def note(self, column: str, found: str, remedy: str) -> None:
-        """Keeps a problem of one cell."""
-        self.problems.append(Problem(f"{self.where}, column '{column}'", found, remedy))
+    def note(self, column: str, problem: str, remedy: str) -> None:
+        """Record a problem with one cell."""
+        self.problems.append(Problem(f"{self.where}, column '{column}'", problem, remedy))
+
+    def choose(self, column: str, allowed: Sequence[str], *, value: str | None = None) -> str:
+        """Return a required cell that must have one of some values."""
+        value = self.need(column) if value is None else value
+        if value and value not in allowed:
+            self.note(column, f"got '{value[:60]}'", f"Use one of {', '.join(allowed)}")
+        return value
 
     def options(self) -> dict[str, str]:
-        """Returns letter -> text of the options that are not empty."""
-        return {
-            letter: self.cells[letter] for letter in string.ascii_uppercase if letter in self.cells
-        }
+        """Return letter -> text of the non-empty options."""
+        return {letter: self.cells[letter] for letter in string.ascii_uppercase if self.get(letter)}
 
     def labels(self, *columns: str) -> dict[str, str]:
-        """Returns the values of label columns that are not empty."""
+        """Return the non-empty values of label columns."""
         return {name: self.cells[name] for name in columns or LABELS if name in self.cells}
 
     def letter(self) -> str:
-        """Returns an answer that must be the letter of an option."""
+        """Return an answer that must be the letter of an option."""
         answer = self.need("answer")
         if answer and not (len(answer) == 1 and answer in string.ascii_uppercase):
-            self.note("answer", f"found '{answer[:60]}'", "Give the letter of an option")
+            self.note("answer", f"got '{answer[:60]}'", "Use the letter of an option")
         return answer
 
     def yes_or_no(self) -> str:
-        """Returns an answer that must be Yes or No."""
+        """Return an answer that must be Yes or No."""
         answer = self.need("answer").strip().capitalize()
-        if answer and answer not in ("Yes", "No"):
-            self.note("answer", f"found '{answer[:60]}'", "Give Yes or No")
-        return answer
+        return self.choose("answer", ("Yes", "No"), value=answer)
 
     def answers(self) -> tuple[str, ...]:
-        """Returns the answers of a cell that is a list, or one answer."""
+        """Return the answers of a cell that is a list, or a single answer."""
         cell = self.need("answer")
-        listed = list_cell(cell)
-        if listed is not None and not listed:
-            self.note("answer", "the list is empty", "Give at least one answer")
-        return (cell,) if listed is None else tuple(listed)
+        items = list_cell(cell)
+        if items is not None and not items:
+            self.note("answer", "the list is empty", "Use at least one answer")
+        return (cell,) if items is None else tuple(items)
+
+    def sample(self, **fields: Any) -> Sample:
+        """Build a sample with the row's id, question and images; rows with equal images cluster."""
+        usual = {"question": self.get("question"), "cluster": self.image_key, "images": self.images}
+        return Sample(id=self.id, where=self.where, **usual | fields)
 
 
 def list_cell(cell: str) -> list[str] | None:
-    """Returns the items of a cell that is a Python list literal; None for any other text.
+    """Return the items of a cell that is a Python list literal; `None` for any other text.
 
-    Words in brackets without quotes are no literal and stay one text. Nothing is evaluated.
+    Words in brackets without quotes are not a literal. Nothing is evaluated.
     """
     if not cell.strip().startswith("["):
         return None
@@ -122,36 +123,36 @@ def list_cell(cell: str) -> list[str] | None:
     return [str(item) for item in value] if isinstance(value, list) else None
 
 
-def read_tsv(
+def table_reader(
+    build: Callable[[TableRow], Sample], *columns: str
+) -> Callable[[Path, bool], Dataset]:
+    """Return a function (path, with_images) that reads a table with some required columns."""
+    return lambda path, with_images: read_table(path, build, columns, with_images=with_images)
+
+
+def read_table(
     path: Path,
-    build: Callable[[TsvRow], Sample],
+    build: Callable[[TableRow], Sample],
+    columns: Sequence[str],
     *,
-    needs: Sequence[str],
-    pictures: bool = False,
-) -> DataSet:
-    """Returns the samples of a table.
+    with_images: bool = False,
+) -> Dataset:
+    """Read the samples of a table.
 
-    Rows without picture are left out where the table has an image column, as in VLMEvalKit.
+    If the table has an image column, rows without an image are skipped, as in VLMEvalKit.
 
-    Args:
-        path: The table.
-        build: Makes a sample of a row, and notes problems in it.
-        needs: Columns that have to be there beside `index`.
-        pictures: Keep the pictures; otherwise only what tells them apart.
-
-    Raises:
-        DataError: With every problem of every row.
+    `build` notes problems in the row; without `with_images` samples have keys of images only.
     """
     problems: list[Problem] = []
-    rows = list(_rows(path, ("index", *needs), problems))
-    shown = _pictures(rows, problems, keep=pictures)
-    has_pictures = any("image" in cells for _, cells in rows)
+    rows = list(_rows(path, ("index", *columns), problems))
+    images = _images(rows, problems, keep=with_images)
+    has_images = any("image" in cells for _, cells in rows)
     samples, dropped, like_missing = [], [], 0
     for where, cells in rows:
-        if has_pictures and "image" not in cells:
+        if has_images and "image" not in cells:
             dropped.append(cells.get("index", ""))
             continue
-        row = TsvRow(where, cells, shown.get(where, ()))
+        row = TableRow(where, cells, images.get(where, ()))
         row.need("index")
         sample = build(row)
         problems += row.problems
@@ -159,13 +160,13 @@ def read_tsv(
         like_missing += sum(text.lower() in MISSING for text in sample.options.values())
     notes = []
     if dropped:
-        notes.append(f"{len(dropped)} rows without picture are left out")
+        notes.append(f"skipped {len(dropped)} rows without an image")
     if like_missing:
         notes.append(
-            f"{like_missing} options read None, NA, N/A, null or nan: VLMEvalKit drops them, here "
-            "they stay"
+            f"{like_missing} options are called None, NA, N/A, null or nan: VLMEvalKit drops them, "
+            "here they stay"
         )
-    return data_set(
+    return build_dataset(
         path,
         samples,
         files=[path],
@@ -176,63 +177,59 @@ def read_tsv(
     )
 
 
-def _rows(
-    path: Path, needs: Sequence[str], problems: list[Problem]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields where each row is and its cells that are not empty."""
+def _rows(path: Path, columns: Sequence[str], problems: list[Problem]) -> Rows:
+    is_table = path.suffix.lower() == ".tsv"
     try:
-        if path.suffix.lower() == ".tsv":
-            yield from _of_table(path, needs, problems)
-        else:
-            yield from _of_records(path, needs, problems)
+        yield from (_table_rows if is_table else _record_rows)(path, columns, problems)
     except UnicodeDecodeError as error:
-        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), found, "Write the file as UTF-8")) from error
+        raise DataError(not_utf8(path, error)) from error
     except OSError as error:
-        found = f"the file cannot be read ({error})"
-        raise DataError(Problem(str(path), found, "Repair the path")) from error
+        raise DataError(
+            Problem(str(path), f"cannot read the file ({error})", "Fix the path")
+        ) from error
 
 
-def _of_table(
-    path: Path, needs: Sequence[str], problems: list[Problem]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    csv.field_size_limit(LARGEST_CELL)
+def not_utf8(path: Path, error: UnicodeDecodeError) -> Problem:
+    """Return the problem of a file that is not valid UTF-8."""
+    text = f"the file is not valid UTF-8 ({error.reason} at byte {error.start})"
+    return Problem(str(path), text, "Save the file as UTF-8")
+
+
+def _table_rows(path: Path, columns: Sequence[str], problems: list[Problem]) -> Rows:
+    csv.field_size_limit(MAX_CELL)
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter="\t", strict=True)
             header = next(reader, [])
-            _check_header(path, header, needs)
+            _check_header(path, header, columns)
             for number, cells in enumerate(reader, start=1):
                 where = f"{path} row {number}"
                 if not cells:  # an empty line
                     continue
                 if len(cells) != len(header):
-                    found = f"it has {len(cells)} cells and the header {len(header)}"
-                    remedy = "Quote cells that hold tabs or line breaks"
-                    problems.append(Problem(where, found, remedy))
+                    text = f"the row has {len(cells)} cells, the header {len(header)}"
+                    remedy = "Quote cells that contain tabs or line breaks"
+                    problems.append(Problem(where, text, remedy))
                     continue
                 yield where, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
     except csv.Error as error:
-        found = f"the quotes do not match ({error})"
-        problems.append(Problem(f"{path} row {number + 1}", found, "Double quotes inside of cells"))
+        text = f"unbalanced quotes ({error})"
+        problems.append(Problem(f"{path} row {number + 1}", text, "Double the quotes in cells"))
 
 
-def _of_records(
-    path: Path, needs: Sequence[str], problems: list[Problem]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields the rows of a file of objects with the columns of a table."""
-    rows = records_of([path], problems)
-    known = dict.fromkeys(name for row in rows for name in row.record)
+def _record_rows(path: Path, columns: Sequence[str], problems: list[Problem]) -> Rows:
+    rows = read_records([path], problems)
     if rows:
-        _check_header(path, list(known), needs)
+        names = dict.fromkeys(str(name) for row in rows for name in row.record)
+        _check_header(path, list(names), columns)
     for row in rows:
         cells = {str(name): _cell(value) for name, value in row.record.items()}
         yield row.where, {name: cell for name, cell in cells.items() if cell}
 
 
 def _cell(value: Any) -> str:
-    """Returns a value as a table would have it: pictures in base64, lists as literals."""
+    """Return a value as a table has it: images in base64, lists as literals."""
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
         value = value["bytes"]
     if isinstance(value, bytes):
@@ -240,58 +237,57 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _check_header(path: Path, header: Sequence[str], needs: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     problems = []
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        found = f"the columns {', '.join(twice)} are there twice"
-        problems.append(Problem(str(path), found, "Give each column its own name"))
-    absent = [name for name in needs if name not in header]
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
+        text = f"duplicate columns {', '.join(duplicates)}"
+        problems.append(Problem(str(path), text, "Use unique column names"))
+    absent = [name for name in columns if name not in header]
     if absent:
-        found = f"there is no column {', '.join(absent)} among {', '.join(header) or 'none'}"
-        remedy = "Give a tab-separated table with a header"
-        problems.append(Problem(str(path), found, remedy))
+        text = f"missing column {', '.join(absent)}; the columns are {', '.join(header) or 'none'}"
+        problems.append(Problem(str(path), text, "Use a tab-separated table with a header"))
     if problems:
         raise DataError(problems)
 
 
-def _pictures(
+def _images(
     rows: Sequence[tuple[str, Mapping[str, str]]], problems: list[Problem], *, keep: bool
-) -> dict[str, tuple[Picture, ...]]:
-    """Returns the pictures of each row; references are followed one step."""
+) -> dict[str, tuple[Image, ...]]:
+    """Return the images of each row; references are followed one step."""
     cells = {row["index"]: row["image"] for _, row in rows if "index" in row and "image" in row}
-    made: dict[str, tuple[Picture, ...]] = {}
-    found = {}
+    by_key: dict[str, tuple[Image, ...]] = {}
+    images = {}
     for where, row in rows:
         cell = row.get("image", "")
         if cell and _is_reference(cell):
             target = cells.get(cell, "")
             if not target or _is_reference(target):
-                why = "has no picture of its own" if target else "is not there"
-                text = f"it refers to the picture of row '{cell}', which {why}"
-                remedy = "Give the picture, or the index of a row that holds it"
+                reason = "has no image of its own" if target else "does not exist"
+                text = f"refers to the image of row '{cell}', which {reason}"
+                remedy = "Use the image itself, or the index of a row that contains it"
                 problems.append(Problem(f"{where}, column 'image'", text, remedy))
                 continue
             cell = target
         if cell:
-            found[where] = made.setdefault(_key(cell), _of_cell(cell, keep=keep))
-    return found
+            images[where] = by_key.setdefault(_key(cell), _cell_images(cell, keep=keep))
+    return images
 
 
 def _is_reference(cell: str) -> bool:
-    return len(cell) <= REFERENCE
+    return len(cell) <= MAX_REFERENCE
 
 
-def _of_cell(cell: str, *, keep: bool) -> tuple[Picture, ...]:
-    listed = list_cell(cell)
+def _cell_images(cell: str, *, keep: bool) -> tuple[Image, ...]:
+    items = list_cell(cell)
     return tuple(
-        Picture(_key(one), _content(one) if keep else None)
-        for one in ([cell] if listed is None else listed)
+        Image(_key(item), _content(item) if keep else None)
+        for item in ([cell] if items is None else items)
     )
 
 
 def _content(cell: str) -> bytes | str:
-    """Returns the picture in base64 as bytes; text that is none stays, and opening it says so."""
+    """Decode base64; other text stays, and opening the image reports it."""
     try:
         return base64.b64decode(cell, validate=True)
     except ValueError:

@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ..prefs.flow import run_preferences, shown_metrics
+from ..prefs.evaluation import pair_table_metrics, run_preferences
 from ..report.page import comparison_page
-from ..report.tables import as_json
+from ..report.tables import comparison_json
 from ..report.text import print_comparison
 from ..results.comparison import Comparison, compare
 from ..run.flow import run_plan
-from ..run.plan import Plan
+from ..run.plan import EvalPlan
 from .captions import MAX_NEW_TOKENS
 
 __all__ = ["Compared", "compare_models", "print_compared"]
@@ -49,7 +49,7 @@ class Compared:
     def content(self) -> dict[str, Any]:
         """Returns every number, for the summary."""
         both = {"captions": self.captions, "pairs": self.pairs}
-        return {name: json.loads(as_json(found)) for name, found in both.items()}
+        return {name: json.loads(comparison_json(found)) for name, found in both.items()}
 
 
 def compare_models(
@@ -73,25 +73,22 @@ def compare_models(
         ([after], [CONTROL], seed),
     )
     for checkpoints, names, shuffled in asked:
-        plan = Plan.of(
+        plan = EvalPlan.build(
             [str(one) for one in checkpoints],
             data=pictures,
-            out=out,
+            output=out,
             benchmarks=[BENCHMARK],
-            suite=None,
             protocol="official",
             names=names,
-            subset=None,
         )
         results += run_plan(
             plan,
             dtype=dtype,
-            check=0,
             console=quiet,
             prompt="plain",
             batch_size=TOGETHER,
             max_new_tokens=MAX_NEW_TOKENS,
-            shuffle_pictures=shuffled,
+            shuffle_images=shuffled,
             overwrite=True,
         )
     captions = compare(results)
@@ -100,17 +97,14 @@ def compare_models(
     preferred = run_preferences(
         [str(before), str(after)],
         data=pairs,
-        out=out,
-        benchmark="preferences",
-        images=None,
-        reference="none",
+        output=out,
         names=[BEFORE, AFTER],
         dtype=dtype,
         batch_size=TOGETHER,
         overwrite=True,
         console=quiet,
     )
-    how = f"--dtype {dtype} --batch-size {TOGETHER} --out {out}"
+    how = f"--dtype {dtype} --batch-size {TOGETHER} --output {out}"
     ask = f"--data {pictures} -b {BENCHMARK} --protocol official --prompt plain {how}"
     limit = f"--max-new-tokens {MAX_NEW_TOKENS}"
     return Compared(
@@ -118,7 +112,7 @@ def compare_models(
         pairs=compare(preferred),
         commands=(
             f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {ask} {limit}",
-            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-pictures {seed} {ask} {limit}",
+            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} {ask} {limit}",
             f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
             f"{how}",
         ),
@@ -130,7 +124,7 @@ def print_compared(found: Compared, console: Console) -> None:
     """Prints both comparisons, and the commands that give them."""
     print_comparison(found.captions, SHOWN, console)
     console.print()
-    print_comparison(found.pairs, shown_metrics(found.pairs), console)
+    print_comparison(found.pairs, pair_table_metrics(found.pairs), console)
     console.print("\nThe same by hand:")
     for command in found.commands:
         console.print(f"  {command}", soft_wrap=True, style="dim")

@@ -1,1 +1,1 @@
-"""models of the evaluation package."""
+"""Models that generate responses: checkpoints in this process, and servers."""

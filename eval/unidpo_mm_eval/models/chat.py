@@ -1,11 +1,11 @@
-"""One chat request to an OpenAI-compatible server: retried where that helps, failures by kind."""
+"""Client of an OpenAI-compatible server: retries temporary failures and classifies the others."""
 
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -14,91 +14,70 @@ from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.plugins import suggestion
 from unidpo_mm.secrets import mask_secrets, mask_url
 
-__all__ = ["SERVERS", "ChatClient", "Failure", "Kind", "Message", "Said"]
-
-Kind = Literal["timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"]
-Message = Mapping[str, Any]
+FailureKind = Literal[
+    "timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"
+]
+ChatMessage = Mapping[str, Any]
 Answer = TypeVar("Answer")
-USUAL_KEY = "OPENAI_API_KEY"
+DEFAULT_KEY = "OPENAI_API_KEY"
 REASONING = ("reasoning_content", "reasoning")
-"""Fields of a message in which servers return the reasoning apart from the answer."""
+"""Fields of a message in which servers return the reasoning separately from the answer."""
 EXTENDED = ("vllm", "sglang")
-"""Servers that take more fields of a request than OpenAI's; others refuse unknown fields."""
+"""Servers that support more request fields than OpenAI's; others refuse unknown fields."""
 SERVERS = (*EXTENDED, "openai", "auto")
-"""Kinds of servers; ``auto`` reads ``owned_by`` of the server's list of models."""
-PASSING = frozenset({429, 500, 502, 503, 504})
-"""Status codes of a server that may answer later."""
-LONGEST_WAIT = 60.0
-"""Seconds between two attempts at most, whatever a server asks for."""
+"""Kinds of servers; ``auto`` reads ``owned_by`` in the server's list of models."""
+TEMPORARY = frozenset({429, 500, 502, 503, 504})
+"""Status codes after which a retry may succeed."""
+MAX_WAIT = 60.0
+"""Maximum number of seconds between two attempts, whatever a server asks for."""
 
 
-class Failure(Exception):
-    """A request that was not answered.
+class ChatFailure(Exception):
+    """A request without a usable reply."""
 
-    Args:
-        kind: What went wrong.
-        found: What the server said, or did.
-    """
-
-    def __init__(self, kind: Kind, found: str) -> None:
-        found = mask_secrets(found)  # a server may repeat what it was sent
-        super().__init__(f"{kind}: {found}")
-        self.kind, self.found = kind, found
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        message = mask_secrets(message)  # a server may echo the request
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.message = kind, message
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer.
+class ChatReply:
+    """A reply."""
 
-    Attributes:
-        text: As the server gave it.
-        finish_reason: ``length`` where the limit of new tokens ended it.
-        new_tokens: How many it has; None where the server does not say.
-    """
-
-    text: str
-    finish_reason: str | None
-    new_tokens: int | None = None
+    text: str  # As the server returned it
+    finish_reason: str | None  # ``length`` if it hit the token limit
+    new_tokens: int | None = None  # Its number of tokens; `None` if the server does not report it
 
 
 @dataclass
 class ChatClient:
-    """A model behind an address.
+    """A model behind a URL."""
 
-    Attributes:
-        base_url: Up to ``/v1``.
-        model: What the server calls the model.
-        key_name: Variable of the environment that holds the key; None for `OPENAI_API_KEY`, which
-            an address of https gets where it is set.
-        server: One of `SERVERS`.
-        timeout: Seconds that one answer may take.
-        attempts: Requests for one answer before it counts as failed.
-        wait: Seconds before the second attempt; doubled each time.
-        sleep: Waits; tests pass their own.
-    """
-
-    base_url: str = field(repr=False)
-    model: str
+    base_url: str = field(repr=False)  # Up to ``/v1``
+    model: str  # The server's name of the model
+    # Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent to https
+    # URLs only
     key_name: str | None = None
-    server: str = "auto"
-    timeout: float = 120.0
-    attempts: int = 6
-    wait: float = 1.0
-    sleep: Callable[[float], None] = time.sleep
+    server: str = "auto"  # One of `SERVERS`
+    timeout: float = 120.0  # Seconds to wait for a reply
+    attempts: int = 6  # Maximum number of attempts per request
+    wait: float = 1.0  # Seconds before the second attempt; doubled each time
+    sleep: Callable[[float], None] = time.sleep  # Replaced in tests
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _kind: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.base_url = self.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
-            found = f"'{self.address}' is no address of a server"
-            raise RecipeError(Problem("address", found, "Give one such as http://host:8000/v1"))
+            text = f"'{self.address}' is not the URL of a server"
+            raise RecipeError(Problem("URL", text, "Use a URL such as http://host:8000/v1"))
         if self.server not in SERVERS:
-            found = f"unknown kind of server '{self.server}'{suggestion(self.server, SERVERS)}"
-            raise RecipeError(Problem("--server", found, f"Choose one of {', '.join(SERVERS)}"))
+            text = f"unknown kind of server '{self.server}'{suggestion(self.server, SERVERS)}"
+            raise RecipeError(Problem("--server", text, f"Choose one of {', '.join(SERVERS)}"))
         if self.key_name is not None and not os.environ.get(self.key_name):
-            found = f"the environment has no key '{self.key_name}'"
-            raise RecipeError(Problem("key", found, f"Set {self.key_name}, or name another"))
+            text = f"the environment variable {self.key_name} is not set"
+            raise RecipeError(Problem("API key", text, f"Set {self.key_name} to the key"))
 
     @property
     def address(self) -> str:
@@ -107,146 +86,126 @@ class ChatClient:
 
     @property
     def extended(self) -> bool:
-        """Whether the server takes fields that OpenAI's own does not know, as ``top_k``."""
+        """Whether the server supports fields beyond OpenAI's, such as ``top_k``."""
         return self.kind() in EXTENDED
 
     def kind(self) -> str:
-        """Return the kind of the server: one of `SERVERS`, or ``unknown``.
-
-        Raises:
-            Failure: If it has to be asked and does not answer.
-        """
+        """Return the kind of the server: one of `SERVERS`, or ``unknown``."""
         if self.server != "auto":
             return self.server
         if self._kind is None:
-            self._kind = self._retried(self._listed_kind)
+            self._kind = self._retry(self._listed_kind)
         return self._kind
 
     def remember_kind(self, kind: str) -> None:
-        """Use a kind that the server stated earlier instead of asking it."""
+        """Use a kind that the server reported earlier instead of asking it."""
         self._kind = kind
 
-    def chat(self, messages: Sequence[Message], **settings: Any) -> Said:
-        """Returns the answer to a conversation.
+    def chat(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReply:
+        """Return the reply to messages in OpenAI's format, or raise the last `ChatFailure`."""
+        request = {"model": self.model, "messages": list(messages), **parameters}
+        return self._retry(lambda: self._post(request))
 
-        Args:
-            messages: In OpenAI's layout.
-            settings: Further fields of the request, for example ``max_tokens``.
-
-        Raises:
-            Failure: If no attempt was answered.
-        """
-        request = {"model": self.model, "messages": list(messages), **settings}
-        return self._retried(lambda: self._once(request))
-
-    def _retried(self, attempted: Callable[[], Answer]) -> Answer:
-        """Return what an attempt returns, tried again while that helps."""
-        for attempt in range(1, self.attempts + 1):
+    def _retry(self, attempt: Callable[[], Answer]) -> Answer:
+        """Return the result of an attempt, repeated after temporary failures."""
+        for number in range(1, self.attempts + 1):
             try:
-                return attempted()
-            except _Retry as again:
-                if attempt == self.attempts:
-                    raise again.failure from again
-                delay = max(self.wait * 2 ** (attempt - 1), again.after)
-                self.sleep(min(delay, LONGEST_WAIT))
+                return attempt()
+            except _TemporaryFailure as temporary:
+                if number == self.attempts:
+                    raise temporary.failure from temporary
+                delay = max(self.wait * 2 ** (number - 1), temporary.retry_after)
+                self.sleep(min(delay, MAX_WAIT))
         raise AssertionError  # at least one attempt is made
 
     def _url(self, path: str) -> str:
-        """Return the URL of an endpoint; parameters of the base URL stay behind the path."""
+        """Return the URL of an endpoint; query parameters of the base URL stay at the end."""
         parts = urlsplit(self.base_url)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
 
-    def _listed_kind(self) -> str:
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
         try:
-            answer = self._session().get(self._url("models"), timeout=self.timeout)
-            if answer.status_code in PASSING:
-                raise _Retry("server_error", f"status {answer.status_code}", after=_after(answer))
-            models = answer.json()["data"] if answer.ok else []
+            return self._session().request(method, self._url(path), timeout=self.timeout, **options)
         except requests.Timeout as error:
-            raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
-        except requests.JSONDecodeError:
-            models = []
+            raise _TemporaryFailure("timeout", f"no reply in {self.timeout:g} s") from error
         except requests.RequestException as error:
-            raise _Retry("unreachable", _why(error)) from error
-        except (KeyError, TypeError):
+            # the beginning of the message describes objects of the library
+            reason = str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
+            raise _TemporaryFailure("unreachable", reason) from error
+
+    def _listed_kind(self) -> str:
+        response = self._request("GET", "models")
+        if response.status_code in TEMPORARY:
+            text = f"status {response.status_code}"
+            raise _TemporaryFailure("server_error", text, retry_after=_retry_after(response))
+        try:
+            models = response.json()["data"] if response.ok else []
+        except (requests.JSONDecodeError, KeyError, TypeError):
             models = []
         listed = [model for model in models or () if isinstance(model, Mapping)]
-        ours = [model for model in listed if model.get("id") == self.model] or listed
-        owners = [str(model.get("owned_by", "")).lower() for model in ours]
+        matching = [model for model in listed if model.get("id") == self.model] or listed
+        owners = [str(model.get("owned_by", "")).lower() for model in matching]
         return next(
             (kind for kind in SERVERS for owner in owners if owner.startswith(kind)), "unknown"
         )
 
-    def _once(self, request: Mapping[str, Any]) -> Said:
-        try:
-            answer = self._session().post(
-                self._url("chat/completions"), json=request, timeout=self.timeout
-            )
-        except requests.Timeout as error:
-            raise _Retry("timeout", f"no answer in {self.timeout:g} s") from error
-        except requests.RequestException as error:
-            raise _Retry("unreachable", _why(error)) from error
-        status = answer.status_code
+    def _post(self, request: Mapping[str, Any]) -> ChatReply:
+        response = self._request("POST", "chat/completions", json=request)
+        status, text = response.status_code, response.text[:200]
         if status == 429:
-            raise _Retry("rate_limited", answer.text[:200], after=_after(answer))
+            raise _TemporaryFailure("rate_limited", text, retry_after=_retry_after(response))
         if status >= 500:
-            raise _Retry("server_error", f"status {status}: {answer.text[:200]}")
+            raise _TemporaryFailure("server_error", f"status {status}: {text}")
         if status in (401, 403):
-            what = "refuses the key" if self._key() else "wants a key, and there is none"
-            found = f"the server {what} (status {status})"
-            remedy = "Name the variable of the environment that holds the right one"
-            raise RecipeError(Problem("key", found, remedy))
+            reason = "rejects the API key" if self._key() else "requires an API key"
+            problem = f"the server {reason} (status {status})"
+            remedy = "Name the environment variable with the right key"
+            raise RecipeError(Problem("API key", problem, remedy))
         if status >= 400:
-            raise Failure("refused", f"status {status}: {answer.text[:200]}")
-        return _said(answer)
+            raise ChatFailure("refused", f"status {status}: {text}")
+        return _reply(response)
 
     def _session(self) -> requests.Session:
-        """Returns the session of this thread."""
+        """Return the session of this thread."""
         if not hasattr(self._local, "session"):
             session = requests.Session()
             session.trust_env = not self.base_url.startswith(("http://127.", "http://localhost"))
             if key := self._key():
                 session.headers["Authorization"] = f"Bearer {key}"
             self._local.session = session
-        found: requests.Session = self._local.session
-        return found
+        return cast(requests.Session, self._local.session)
 
     def _key(self) -> str | None:
-        """Returns the key; the usual one is sent nowhere but over an encrypted connection."""
+        """Return the key; the default one is sent over encrypted connections only."""
         if self.key_name is None and not self.base_url.startswith("https://"):
             return None
-        return os.environ.get(self.key_name or USUAL_KEY)
+        return os.environ.get(self.key_name or DEFAULT_KEY)
 
 
-class _Retry(Exception):
-    def __init__(self, kind: Kind, found: str, *, after: float = 0.0) -> None:
-        super().__init__(found)
-        self.failure, self.after = Failure(kind, found), after
+class _TemporaryFailure(Exception):
+    def __init__(self, kind: FailureKind, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.failure, self.retry_after = ChatFailure(kind, message), retry_after
 
 
-def _why(error: Exception) -> str:
-    """Returns the end of what the library says: its beginning is about its own objects."""
-    return str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
-
-
-def _after(answer: requests.Response) -> float:
+def _retry_after(response: requests.Response) -> float:
     try:
-        return float(answer.headers.get("Retry-After", 0))
+        return float(response.headers.get("Retry-After", 0))
     except ValueError:  # a date
         return 0.0
 
 
-def _said(answer: requests.Response) -> Said:
+def _reply(response: requests.Response) -> ChatReply:
     try:
-        content = answer.json()
+        content = response.json()
         choice = content["choices"][0]
         message = choice["message"]
         text = message["content"]
-        if text is None and any(isinstance(message.get(name), str) for name in REASONING):
-            text = ""  # it was cut before the answer began
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise _Retry("malformed", f"no answer in {answer.text[:200]!r}") from error
+        raise _TemporaryFailure("malformed", f"no reply in {response.text[:200]!r}") from error
+    if text is None and any(isinstance(message.get(name), str) for name in REASONING):
+        text = ""  # truncated before the answer began
     if not isinstance(text, str):
-        raise _Retry("malformed", f"the answer is {type(text).__name__}")
+        raise _TemporaryFailure("malformed", f"the reply is {type(text).__name__}")
     usage = content.get("usage") or {}
-    return Said(text, choice.get("finish_reason"), usage.get("completion_tokens"))
+    return ChatReply(text, choice.get("finish_reason"), usage.get("completion_tokens"))

@@ -3,13 +3,11 @@
 import torch
 from accelerate import PartialState
 
-__all__ = ["processes"]
-
 
 def processes() -> PartialState:
-    """Returns the number of this process, of how many, and its device.
+    """Return the rank of this process, the number of processes, and the device.
 
-    Without an accelerator it has to be told so: accelerate would else take each of several
-    processes on a CPU for the only one.
+    Without an accelerator, accelerate has to be told to use the CPU; otherwise it treats each of
+    several processes as the only one.
     """
     return PartialState(cpu=not torch.accelerator.is_available())

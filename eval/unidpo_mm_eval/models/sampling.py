@@ -1,7 +1,7 @@
-"""The sampling parameters of a request: all of them, so that a server fills in none by itself.
+"""The sampling parameters of a request: all of them, so that a server adds none.
 
-vLLM takes every parameter that a request leaves out from the model's ``generation_config.json``,
-which may hold ``top_k: 1`` or a repetition penalty. A greedy answer then is not greedy.
+vLLM takes every parameter that a request omits from the model's ``generation_config.json``, which
+may contain ``top_k: 1`` or a repetition penalty. A greedy response then is not greedy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,17 @@ from unidpo_mm.errors import Problem, RecipeError
 
 from .chat import ChatClient
 
-__all__ = ["SEED", "greedy_sampling"]
-
-SEED = 0
 NEUTRAL: Mapping[str, Any] = {
     "temperature": 0,
     "top_p": 1,
     "frequency_penalty": 0,
     "presence_penalty": 0,
-    "seed": SEED,
+    "seed": 0,
 }
 EXTENSIONS: Mapping[str, Any] = {"top_k": -1, "min_p": 0}
-"""Neutral values of parameters that OpenAI's own server does not know."""
-MOST_STOPS = 4
-"""OpenAI's server takes so many stop strings."""
+"""Neutral values of parameters that OpenAI's own server does not support."""
+MAX_STOPS = 4
+"""Maximum number of stop strings for OpenAI's server."""
 
 
 def greedy_sampling(
@@ -35,39 +32,32 @@ def greedy_sampling(
     stop: Sequence[str] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of a request for a greedy answer.
-
-    Args:
-        client: The server; it gets the fields that it understands.
-        max_tokens: Maximum number of new tokens.
-        repetition_penalty: 1 for none.
-        stop: Strings that end an answer.
-        chat_template_kwargs: Variables for the chat template.
+    """Return the fields of a request for a greedy response.
 
     Raises:
-        RecipeError: If the server does not say that it understands a field that is needed.
-        Failure: If the server does not answer at all.
+        RecipeError: If the server does not state that it supports a required field.
+        ChatFailure: If the server does not reply.
     """
     fields: dict[str, Any] = {**NEUTRAL, "max_tokens": max_tokens}
     if stop:
-        fields["stop"] = list(stop) if client.extended else list(stop)[:MOST_STOPS]
+        fields["stop"] = list(stop) if client.extended else list(stop)[:MAX_STOPS]
     if client.extended:
         fields |= {**EXTENSIONS, "repetition_penalty": repetition_penalty}
         if chat_template_kwargs:
             fields["chat_template_kwargs"] = dict(chat_template_kwargs)
         return fields
-    needed = {
+    required = {
         "repetition_penalty": repetition_penalty != 1.0,
         "chat_template_kwargs": bool(chat_template_kwargs),
     }
     problems = [
         Problem(
             client.address,
-            f"the server does not say that it is vLLM or SGLang, which understand '{name}'",
+            f"the server does not state that it is vLLM or SGLang, which support '{name}'",
             "Use --server vllm or --server sglang if it is one",
         )
-        for name, is_needed in needed.items()
-        if is_needed
+        for name, is_required in required.items()
+        if is_required
     ]
     if problems:
         raise RecipeError(problems)

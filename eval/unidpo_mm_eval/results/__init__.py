@@ -1,1 +1,1 @@
-"""results of the evaluation package."""
+"""Results: grading of predictions, result files, and comparisons of several results."""

@@ -1,4 +1,4 @@
-"""Compares results on the same samples: differences with intervals, tests, who is right where."""
+"""Comparison of results on the same samples: differences with intervals, and paired tests."""
 
 import json
 from collections.abc import Sequence
@@ -6,31 +6,22 @@ from dataclasses import dataclass
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmarks import load_benchmark
-from ..data.samples import ScoredSample
+from ..benchmarks import Scorer, load_benchmark
 from ..models.template_variables import VARIABLES
-from ..stats.intervals import DRAWS, Interval, bootstrap, bootstrap_gaps
+from ..stats.intervals import RESAMPLES, Interval, bootstrap, bootstrap_differences
 from ..stats.metrics import Metrics
-from ..stats.paired import Paired, holm, paired_test
+from ..stats.paired import PairedTest, holm, paired_test
 from .result import Result
 
-__all__ = ["Comparison", "Contrast", "Measured", "compare", "measured"]
-
-LEVEL = 0.95
 HASH = 64
-"""Characters of a hash."""
-MADE = {"overrides": "way of asking", "reference": "reference", "beta": "beta"}
-"""What two manifests have to agree on, where both have it, and what it is called."""
+"""Number of characters of a hash."""
+SETTINGS = {"overrides": "way of prompting", "reference": "reference", "beta": "beta"}
+"""Manifest keys that have to be equal if both results have them, and their description."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A result with an interval of every metric.
-
-    Attributes:
-        result: The result.
-        intervals: Metric -> 95 % interval, clusters drawn again.
-    """
+class ResultWithIntervals:
+    """A result with a 95 % interval of every metric, over clusters."""
 
     result: Result
     intervals: dict[str, Interval]
@@ -38,36 +29,24 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A result beside the first one.
+    """The difference of a result from the first one."""
 
-    Attributes:
-        name: Of the result.
-        differences: Metric -> its value minus the first result's.
-        intervals: Metric -> 95 % interval of that, the same clusters drawn for both.
-        paired: The test on the units' scores.
-        p_corrected: Its p after Holm's correction for all contrasts.
-    """
-
-    name: str
-    differences: dict[str, float]
+    name: str  # Name of the result
+    differences: dict[str, float]  # Metric -> its value minus the first result's
+    # Metric -> 95 % interval of the difference, from the same resamples for both
     intervals: dict[str, Interval]
-    paired: Paired
-    p_corrected: float
+    paired: PairedTest  # The test on the units' scores
+    p_corrected: float  # Its p-value after Holm's correction for all contrasts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Results on the same samples.
+    """Results on the same samples."""
 
-    Attributes:
-        names: Of the results, each its own.
-        results: The results with intervals; the others are compared with the first.
-        contrasts: One for each but the first.
-    """
-
-    names: tuple[str, ...]
-    results: tuple[Measured, ...]
-    contrasts: tuple[Contrast, ...]
+    names: tuple[str, ...]  # Unique names of the results
+    # The results with intervals; the others are compared with the first
+    results: tuple[ResultWithIntervals, ...]
+    contrasts: tuple[Contrast, ...]  # One for each result except the first
 
     @property
     def first(self) -> Result:
@@ -75,61 +54,53 @@ class Comparison:
         return self.results[0].result
 
 
-def measured(result: Result, *, count: int = DRAWS) -> Measured:
-    """Return a result with the intervals of its metrics.
-
-    Raises:
-        DataError: If the rules of an earlier version gave it its headline.
-    """
-    intervals = bootstrap(_metrics(result), level=LEVEL, count=count)
+def with_intervals(result: Result, *, count: int = RESAMPLES) -> ResultWithIntervals:
+    """Compute the intervals of a result's metrics."""
+    intervals = bootstrap(_metrics(result), count=count)
     if result.headline not in intervals:
-        text = f"its samples give no '{result.headline}': an earlier version scored it"
+        text = f"its samples have no metric '{result.headline}': an earlier version scored it"
         raise DataError(Problem(f"result '{result.name}'", text, "Score the predictions again"))
-    return Measured(result, intervals)
+    return ResultWithIntervals(result, intervals)
 
 
-def compare(results: Sequence[Result], *, count: int = DRAWS) -> Comparison:
-    """Returns how results differ from the first one.
-
-    Args:
-        results: Two or more, of one benchmark, one protocol and the same data.
-        count: Resamples of an interval.
+def compare(results: Sequence[Result], *, count: int = RESAMPLES) -> Comparison:
+    """Compare two or more results with the first, using `count` resamples.
 
     Raises:
         DataError: If they are not of the same benchmark, protocol version and data.
     """
-    _refuse_mixed(results)
+    _check_comparable(results)
     names = _names(results)
-    whole = [_metrics(result) for result in results]
-    values = [metrics.values() for metrics in whole]
-    tests = [_test(results[0], one) for one in results[1:]]
+    metrics = [_metrics(result) for result in results]
+    values = [measured.values() for measured in metrics]
+    tests = [_test(results[0], result) for result in results[1:]]
     corrected = holm([test.p for test in tests])
-    contrasts = []
-    for number, (test, p) in enumerate(zip(tests, corrected, strict=True), start=1):
-        shared = [name for name in values[0] if name in values[number]]
-        contrasts.append(
-            Contrast(
-                name=names[number],
-                differences={name: values[number][name] - values[0][name] for name in shared},
-                intervals=bootstrap_gaps(whole[0], whole[number], level=LEVEL, count=count),
-                paired=test,
-                p_corrected=p,
-            )
+    contrasts = [
+        Contrast(
+            name=names[n],
+            differences={k: values[n][k] - values[0][k] for k in values[0] if k in values[n]},
+            intervals=bootstrap_differences(metrics[0], metrics[n], count=count),
+            paired=test,
+            p_corrected=p,
         )
+        for n, (test, p) in enumerate(zip(tests, corrected, strict=True), start=1)
+    ]
     return Comparison(
         names=names,
-        results=tuple(measured(result, count=count) for result in results),
+        results=tuple(with_intervals(result, count=count) for result in results),
         contrasts=tuple(contrasts),
     )
 
 
-def _refuse_mixed(results: Sequence[Result]) -> None:
-    first, problems = results[0], []
-    for result in results:
-        if not result.per_sample:
-            remedy = "Score the predictions again"
-            problems.append(Problem(f"result '{result.name}'", "it holds no sample", remedy))
+def _check_comparable(results: Sequence[Result]) -> None:
+    first = results[0]
+    problems = [
+        Problem(f"result '{result.name}'", "no samples", "Score the predictions again")
+        for result in results
+        if not result.per_sample
+    ]
     for number, result in enumerate(results[1:], start=2):
+        where = f"result {number}, '{result.name}'"
         sides = (
             ("benchmark", first.benchmark, result.benchmark),
             ("protocol", first.protocol.label, result.protocol.label),
@@ -137,57 +108,59 @@ def _refuse_mixed(results: Sequence[Result]) -> None:
             ("judge", _judge(first), _judge(result)),
             ("sampling", *_samplings(first, result)),
             *(
-                (MADE[what], first.manifest[what], result.manifest[what])
-                for what in MADE
-                if what in first.manifest and what in result.manifest
+                (text, first.manifest[key], result.manifest[key])
+                for key, text in SETTINGS.items()
+                if key in first.manifest and key in result.manifest
             ),
         )
-        for what, one, other in sides:
-            if one != other:
-                mine, theirs = _short(str(other)), _short(str(one))
-                found = f"its {what} is {mine}, that of '{first.name}' {theirs}"
+        for setting, left, right in sides:
+            if left != right:
+                text = f"its {setting} is {_short(str(right))}, that of '{first.name}' is "
                 remedy = "Score both again with the same data and protocol"
-                problems.append(Problem(f"result {number}, '{result.name}'", found, remedy))
-        if [one.id for one in first.per_sample] != [one.id for one in result.per_sample]:
-            found = f"its samples are not those of '{first.name}'"
-            problems.append(Problem(f"result '{result.name}'", found, "Score both again"))
+                problems.append(Problem(where, text + _short(str(left)), remedy))
+        if [s.id for s in first.per_sample] != [s.id for s in result.per_sample]:
+            text = f"its samples differ from those of '{first.name}'"
+            problems.append(Problem(where, text, "Score both again"))
     if problems:
         raise DataError(problems)
 
 
 def _samplings(first: Result, second: Result) -> tuple[str, str]:
-    """Return the sampling parameters that requests to both have; equal if one is not served."""
+    """Return the sampling parameters that both requests have; equal unless both are served."""
     manifests = first.manifest, second.manifest
-    if not all(str(record.get("backend", "")).startswith("endpoint ") for record in manifests):
+    if not all(str(manifest.get("backend", "")).startswith("endpoint ") for manifest in manifests):
         return "", ""
-    mine, other = (record.get("sampling") for record in manifests)
-    if not mine or not other:
-        unknown = "not recorded: an earlier version left parameters to the server"
-        return ("recorded" if mine else unknown), ("recorded" if other else unknown)
-    shared = sorted({*mine} & {*other} - {VARIABLES})
-    texts = [json.dumps({name: record[name] for name in shared}) for record in (mine, other)]
+    left, right = (manifest.get("sampling") for manifest in manifests)
+    if not left or not right:
+        unknown = "not recorded (an earlier version left parameters to the server)"
+        return ("recorded" if left else unknown), ("recorded" if right else unknown)
+    shared = sorted({*left} & {*right} - {VARIABLES})
+    texts = [json.dumps({name: record[name] for name in shared}) for record in (left, right)]
     return texts[0], texts[1]
 
 
 def _judge(result: Result) -> str:
     if result.judge is None:
         return "none"
-    return result.judge.name + (", errors left out" if result.judge.errors_left_out else "")
+    return result.judge.name + (", errors skipped" if result.judge.errors_left_out else "")
 
 
 def _short(text: str) -> str:
-    """Returns a name; of a hash its beginning, and which part of the data was scored."""
+    """Return a name; for a hash its beginning, and which part of the data was scored."""
     beginning, _, part = text.partition("-")
     if len(beginning) < HASH:
         return text
     clusters, _, seed = part.partition("-")
-    return beginning[:12] + (f" ({clusters} clusters, drawn by seed {seed})" if part else "")
+    return beginning[:12] + (f" ({clusters} clusters, seed {seed})" if part else "")
 
 
 def _names(results: Sequence[Result]) -> tuple[str, ...]:
-    """Returns a name for each result; equal ones get their number."""
+    """Return a name for each result; equal names are numbered."""
     names = [
-        result.name + (", shuffled pictures" if _is_control(result) else "") for result in results
+        f"{result.name}, shuffled images"
+        if result.manifest.get("shuffled_pictures") is not None and "shuffled" not in result.name
+        else result.name
+        for result in results
     ]
     return tuple(
         name if names.count(name) == 1 else f"{name} ({number})"
@@ -195,43 +168,31 @@ def _names(results: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
-def _is_control(result: Result) -> bool:
-    """Says whether pictures were shuffled, and the model has no name that says so."""
-    seed = result.manifest.get("shuffled_pictures")
-    return seed is not None and "shuffled" not in result.name
+def _scorer(result: Result) -> Scorer:
+    return load_benchmark(result.benchmark).scorer(result.protocol.scoring)
 
 
 def _metrics(result: Result) -> Metrics:
-    """Returns the metrics; clusters are those of all samples, whatever a benchmark counts."""
-    rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
-    found = rules.measured(result.per_sample, result.judge)
-    for one in result.per_sample:
-        found.sums.touch(one.cluster)
-    return found
+    """Return the metrics over the clusters of all samples, even those that do not count."""
+    metrics = _scorer(result).measure(result.per_sample, result.judge)
+    for sample in result.per_sample:
+        metrics.sums.include(sample.cluster)
+    return metrics
 
 
-def _test(first: Result, second: Result) -> Paired:
-    """Returns the test on the units that both results have."""
-    mine, other = _units(first), _units(second)
-    shared = [unit for unit in mine if unit in other]
-    return paired_test(
-        {unit: mine[unit] for unit in shared},
-        {unit: other[unit] for unit in shared},
-        _clusters(first),
-    )
+def _test(first: Result, second: Result) -> PairedTest:
+    """Test two results on the units that both have."""
+    left, right = _unit_scores(first), _unit_scores(second)
+    units = [unit for unit in left if unit in right]
+    clusters: dict[str, str] = {}
+    for sample in first.per_sample:
+        clusters.setdefault(sample.id, sample.cluster)
+        clusters.setdefault(sample.unit, sample.cluster)
+    return paired_test({u: left[u] for u in units}, {u: right[u] for u in units}, clusters)
 
 
-def _units(result: Result) -> dict[str, float]:
-    rules = load_benchmark(result.benchmark).rules(result.protocol.scoring)
-    if rules.unit_scores is not None:
-        return rules.unit_scores(result.per_sample)
-    return {one.id: one.score for one in result.per_sample}
-
-
-def _clusters(result: Result) -> dict[str, str]:
-    by_unit: dict[str, str] = {}
-    samples: Sequence[ScoredSample] = result.per_sample
-    for one in samples:
-        by_unit.setdefault(one.id, one.cluster)
-        by_unit.setdefault(one.unit, one.cluster)
-    return by_unit
+def _unit_scores(result: Result) -> dict[str, float]:
+    scorer = _scorer(result)
+    if scorer.unit_scores is not None:
+        return scorer.unit_scores(result.per_sample)
+    return {sample.id: sample.score for sample in result.per_sample}

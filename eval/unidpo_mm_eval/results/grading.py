@@ -1,281 +1,149 @@
-"""Scores predictions: samples and responses joined by id, judged one by one, metrics over all."""
+"""Grading of predictions: samples and responses are joined by id, scored, and summarized."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.reasoning import strip_reasoning
 
-from ..benchmarks import JUDGE_ERROR, Benchmark, Rules, Verdicts
-from ..data.dataset import DataSet
+from ..benchmarks import JUDGE_ERROR, Benchmark, JudgeInfo, Scorer
+from ..data.dataset import Dataset
 from ..data.predictions import OPENED, Predictions
-from ..data.samples import Judged, Prediction, Sample, ScoredSample
-from ..models.template_variables import different_variables
+from ..data.samples import Grade, GradedSample, Prediction, Sample
+from ..judge.judges import Judge
+from ..models.template_variables import variables_warning
 from ..protocols import Protocol, load_protocol, protocol_names
 from ..scorers.reasoning import DESCRIPTIONS, scored_text
 from .result import Reasoning, Result, Source
 
-if TYPE_CHECKING:
-    from ..judge.judges import Judge
-
-__all__ = ["score"]
-
-SHOWN = 5
-"""Ids that a warning names."""
-MOST = 50.0
-"""Percent of responses in the expected format below which something is probably wrong."""
+MAX_EXAMPLES = 5
+"""Maximum number of ids in a warning."""
+MAJORITY = 50.0
+"""Percentage of odd responses from which the numbers probably mean nothing."""
 CLOSED = frozenset({"yes_no", "options"})
 """Kinds of questions with few possible answers."""
-CONSTANT = 10
-"""Minimum number of understood answers for the warning that all of them are the same."""
-CUT = "length"
-"""The finish reason of a response that met the limit of new tokens."""
+MIN_CONSTANT = 10
+"""Minimum number of parsed answers for the warning that all of them are equal."""
 
 
-def score(
+def grade_predictions(
     benchmark: Benchmark,
-    data: DataSet,
+    data: Dataset,
     predictions: Predictions,
     protocol: Protocol,
     *,
     model: str | None = None,
-    judge: "Judge | None" = None,
-    leave_out_errors: bool = False,
+    judge: Judge | None = None,
+    skip_judge_errors: bool = False,
 ) -> Result:
-    """Returns what the predictions score.
+    """Grade predictions.
 
-    A sample without prediction is wrong and counted. Predictions of ids that the data do not have
-    are told, and never scored.
-
-    Args:
-        benchmark: The benchmark.
-        data: Its samples.
-        predictions: Responses by id.
-        protocol: Names the rules.
-        model: What the model is called.
-        judge: Who says what responses are worth, where rules do not.
-        leave_out_errors: Samples that the judge did not judge do not count; else they are wrong.
-
-    Raises:
-        DataError: If no prediction is one of the data's.
-        RecipeError: If there is no judge where one is needed.
+    A sample without a prediction is wrong and counted, and so is one without a verdict unless
+    `skip_judge_errors`. Predictions for unknown ids are reported and not graded.
     """
-    rules = benchmark.rules(protocol.scoring)
-    if rules.by_judge and judge is None:
-        found = f"{benchmark.title} is scored by a judge"
-        raise RecipeError(Problem("--judge", found, "Name its address, or local:CHECKPOINT"))
-    who = Verdicts(judge.name, leave_out_errors) if rules.by_judge and judge else None
-    warnings = [*data.notes, *_unmatched(data, predictions, rules), *_odd(predictions)]
-    said = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
-    opened = bool(predictions.manifest.get(OPENED))
-    texts = {one.id: _text(one, protocol, opened=opened) for _, one in said if one}
-    asked = [(sample, texts[one.id].scored) for sample, one in said if one and one.error is None]
-    judged = iter(rules.judged(asked, {**protocol.options, "judge": judge}))
-    scored = [
-        _scored(
-            sample,
-            one,
-            next(judged) if one and one.error is None else Judged(0.0, None),
-            texts[one.id] if one else None,
-        )
-        for sample, one in said
-    ]
-    metrics = rules.measured(scored, who).values() | rates(scored, benchmark)
-    headline = rules.headline if rules.headline_of is None else rules.headline_of(scored)
-    if who is not None:
-        headline = f"{headline}[judge={who.name}]"
-        metrics["judge_error_rate"] = _judge_errors(scored)
-        if metrics["judge_error_rate"]:
-            how = "are left out" if leave_out_errors else "count as wrong"
-            first = next(one for one in scored if one.note.startswith(JUDGE_ERROR))
-            text = (
-                f"responses that the judge did not judge {how}: {metrics['judge_error_rate']:.1f} %"
-            )
-            warnings.append(f"{text}, as of '{first.id}': {first.note}")
-    if rules.once is not None:
-        metrics |= rules.once(scored)
-    reasoning = _reasoning(scored, protocol)
-    warnings += [
-        *_about_reasoning(benchmark, reasoning, protocol),
-        *_out_of_form(benchmark, metrics),
-        *_meaningless(benchmark, protocol, scored, metrics),
-    ]
+    scorer = benchmark.scorer(protocol.scoring)
+    if scorer.uses_judge and judge is None:
+        text = f"{benchmark.title} is scored by a judge"
+        raise RecipeError(Problem("--judge", text, "Use its URL, or local:CHECKPOINT"))
+    info = JudgeInfo(judge.name, skip_judge_errors) if scorer.uses_judge and judge else None
+    warnings = [*data.notes, *_unmatched(data, predictions, scorer)]
+    warnings += _manifest_warnings(predictions)
+    samples = _grade(scorer, data, predictions, protocol, judge)
+    metrics = scorer.measure(samples, info).values() | rates(samples, benchmark)
+    headline = scorer.headline if scorer.headline_of is None else scorer.headline_of(samples)
+    if info is not None:
+        headline = f"{headline}[judge={info.name}]"
+        metrics["judge_error_rate"], texts = _judge_errors(samples, info)
+        warnings += texts
+    if scorer.extra_metrics is not None:
+        metrics |= scorer.extra_metrics(samples)
+    reasoning = Reasoning(
+        rule=protocol.reasoning,
+        description=DESCRIPTIONS[protocol.reasoning],
+        responses=sum(sample.reasoning for sample in samples),
+        removed=sum(sample.scored is not None for sample in samples),
+        unclosed=sum(sample.unclosed for sample in samples),
+    )
+    warnings += _reasoning_warnings(benchmark, reasoning, protocol)
+    warnings += _response_warnings(benchmark, protocol, samples, metrics)
     return Result(
         benchmark=benchmark.name,
         title=benchmark.title,
         protocol=protocol,
         headline=headline,
         metrics=metrics,
-        per_sample=tuple(scored),
+        per_sample=tuple(samples),
         data=Source(str(data.path), data.sha256, len(data.samples), len(data.dropped)),
         predictions=Source(str(predictions.path), predictions.sha256, len(predictions.by_id)),
         model=model,
         manifest=predictions.manifest,
         warnings=tuple(warnings),
-        judge=who,
-        libraries={name: version(name) for name in rules.libraries},
+        judge=info,
+        libraries={name: version(name) for name in scorer.libraries},
         reasoning=reasoning,
     )
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A response, and the part of it that is scored."""
+def rates(samples: Sequence[GradedSample], benchmark: Benchmark | None = None) -> dict[str, float]:
+    """Return what every result reports: counts, and rates in percent of all samples.
 
-    scored: str
-    reasoning: bool
-    unclosed: bool
-
-
-def _text(prediction: Prediction, protocol: Protocol, *, opened: bool) -> _Text:
-    stripped = strip_reasoning(prediction.response, opened=opened)
-    text = scored_text(prediction.response, protocol.reasoning, opened=opened)
-    return _Text(text, stripped.has_reasoning, stripped.unclosed)
-
-
-def _reasoning(scored: Sequence[ScoredSample], protocol: Protocol) -> Reasoning:
-    return Reasoning(
-        rule=protocol.reasoning,
-        description=DESCRIPTIONS[protocol.reasoning],
-        responses=sum(sample.reasoning for sample in scored),
-        removed=sum(sample.scored is not None for sample in scored),
-        unclosed=sum(sample.unclosed for sample in scored),
-    )
-
-
-def rates(scored: Sequence[ScoredSample], benchmark: Benchmark) -> dict[str, float]:
-    """Returns what is reported of every benchmark: counts, and shares in percent of all samples.
-
-    Responses whose finish reason nobody wrote down count as not truncated. The share in the
-    expected format is one of the responses, where the benchmark asks for a format.
+    Responses with an unknown finish reason count as not truncated. The rate of the expected format
+    is relative to the responses, and omitted for benchmarks without one.
     """
-    share = 100 / max(len(scored), 1)
-    found = {
-        "n": len(scored),
-        "n_clusters": len({one.cluster for one in scored}),
-        "unparsed_rate": share * sum(one.unparsed for one in scored),
-        "truncated_rate": share * sum(bool(one.truncated) for one in scored),
-        "empty_rate": share * sum(one.empty for one in scored),
-        "error_rate": share * sum(one.error is not None for one in scored),
-        "missing": sum(one.missing for one in scored),
+
+    def rate(test: Callable[[GradedSample], object]) -> float:
+        return 100 / max(len(samples), 1) * sum(bool(test(sample)) for sample in samples)
+
+    metrics = {
+        "n": len(samples),
+        "n_clusters": len({sample.cluster for sample in samples}),
+        "unparsed_rate": rate(lambda sample: sample.unparsed),
+        "truncated_rate": rate(lambda sample: sample.truncated),
+        "empty_rate": rate(lambda sample: sample.empty),
+        "error_rate": rate(lambda sample: sample.error is not None),
+        "missing": sum(sample.missing for sample in samples),
     }
-    form = benchmark.form
-    said = [one for one in scored if one.response is not None and one.error is None]
-    if form is not None and said:
-        in_form = sum(form.has(one, _scored_part(one)) for one in said)
-        found["expected_format_rate"] = 100 * in_form / len(said)
-    return found
+    expected = benchmark.response_format if benchmark else None
+    responses = [s for s in samples if s.response is not None and s.error is None]
+    if expected is not None and responses:
+        matches = sum(expected.matches(sample, sample.scored_text) for sample in responses)
+        metrics["expected_format_rate"] = 100 * matches / len(responses)
+    return metrics
 
 
-def _scored_part(sample: ScoredSample) -> str:
-    return (sample.response or "") if sample.scored is None else sample.scored
-
-
-def _odd(predictions: Predictions) -> list[str]:
-    """Returns what is to be said of how predictions were made."""
-    told = []
-    seed = predictions.manifest.get("shuffled_pictures")
-    if seed is not None:
-        told.append(f"the control: every picture is that of another, shuffled by seed {seed}")
-    if (other := different_variables(predictions.manifest)) is not None:
-        told.append(other)
-    failed = [one for one in predictions.by_id.values() if one.error]
-    if failed:
-        first = f"'{failed[0].id}': {failed[0].error}"
-        told.append(f"predictions that are errors, which count as wrong: {len(failed)}, {first}")
-    return told
-
-
-def _judge_errors(scored: Sequence[ScoredSample]) -> float:
-    """Returns the percent of samples that the judge did not judge."""
-    found = sum(one.note.startswith(JUDGE_ERROR) for one in scored)
-    return 100 * found / max(len(scored), 1)
-
-
-def _out_of_form(benchmark: Benchmark, metrics: Mapping[str, float]) -> list[str]:
-    """Returns a warning where most responses do not look as they should."""
-    rate = metrics.get("expected_format_rate", 100.0)
-    if benchmark.form is None or rate >= MOST:
-        return []
-    text = f"only {rate:.1f} % of the responses are {benchmark.form.name}"
-    return [f"{text}: a wrong chat template shows there first"]
-
-
-def _about_reasoning(benchmark: Benchmark, reasoning: Reasoning, protocol: Protocol) -> list[str]:
-    """Return warnings about thoughts that are scored as answers, or that have no end."""
-    warnings = []
-    if reasoning.responses and protocol.reasoning == "none":
-        others = [
-            name
-            for name, sample in ((name, load_protocol(name)) for name in protocol_names())
-            if sample.reasoning != "none" and sample.scoring in benchmark.families
-        ]
-        remedy = f": to score the answers alone, use {' or '.join(others)}" if others else ""
-        warnings.append(
-            f"{reasoning.responses} responses contain reasoning, and '{protocol.label}' scores "
-            f"them whole, as its rules do by default{remedy}"
+def _grade(
+    scorer: Scorer, data: Dataset, predictions: Predictions, protocol: Protocol, judge: Judge | None
+) -> list[GradedSample]:
+    opened = bool(predictions.manifest.get(OPENED))
+    pairs = [(sample, predictions.by_id.get(sample.id)) for sample in data.samples]
+    texts = {
+        prediction.id: scored_text(prediction.response, protocol.reasoning, opened=opened)
+        for _, prediction in pairs
+        if prediction
+    }
+    responses = [(sample, texts[p.id]) for sample, p in pairs if p and p.error is None]
+    grades = iter(scorer.grade_responses(responses, {**protocol.options, "judge": judge}))
+    return [
+        _graded_sample(
+            sample,
+            prediction,
+            next(grades) if prediction and prediction.error is None else Grade(0.0, None),
+            texts.get(sample.id),
+            opened=opened,
         )
-    if reasoning.unclosed:
-        how = {
-            "clean": "their reasoning is no answer",
-            "none": "their reasoning is scored as the answer",
-        }.get(protocol.reasoning, "an unclosed block is scored as the answer, as the toolkit does")
-        warnings.append(
-            f"{reasoning.unclosed} responses end inside a reasoning block, and {how}: "
-            "raise the maximum number of new tokens"
-        )
-    return warnings
+        for sample, prediction in pairs
+    ]
 
 
-def _meaningless(
-    benchmark: Benchmark,
-    protocol: Protocol,
-    scored: Sequence[ScoredSample],
-    metrics: Mapping[str, float],
-) -> list[str]:
-    """Return warnings where the numbers describe the format of the responses, not the model."""
-    warnings = []
-    if metrics["unparsed_rate"] >= MOST:
-        text = (
-            f"'{protocol.label}' finds no answer in {metrics['unparsed_rate']:.1f} % of the "
-            "responses: the metrics describe their format, not the model"
-        )
-        if metrics.get("expected_format_rate", 0.0) >= MOST:
-            text += (
-                f". {metrics['expected_format_rate']:.1f} % of them do look like "
-                f"{benchmark.form.name if benchmark.form else 'an answer'}, so this protocol is "
-                "stricter than the prompt"
-            )
-            if protocol.scoring != "clean" and "clean" in benchmark.families:
-                text += "; compare with --protocol clean"
-        warnings.append(text)
-    for rate, what in (("empty_rate", "empty"), ("truncated_rate", "cut at the token limit")):
-        if metrics[rate] >= MOST:
-            warnings.append(f"{metrics[rate]:.1f} % of the responses are {what}")
-    answers = Counter(sample.answer for sample in scored if sample.answer is not None)
-    correct = {sample.answers[:1] for sample in scored}
-    closed = benchmark.form is not None and benchmark.form.kind in CLOSED
-    if closed and len(answers) == 1 and answers.total() >= CONSTANT and len(correct) > 1:
-        (answer,) = answers
-        warnings.append(
-            f"all {answers.total()} understood answers are {answer!r}: the metrics are those of a "
-            "constant answer"
-        )
-    return warnings
-
-
-def _scored(
-    sample: Sample, prediction: Prediction | None, judged: Judged, text: _Text | None
-) -> ScoredSample:
-    answered = prediction is not None and prediction.error is None
+def _graded_sample(
+    sample: Sample, prediction: Prediction | None, grade: Grade, text: str | None, *, opened: bool
+) -> GradedSample:
+    response = prediction.response if prediction else None
+    has_response = prediction is not None and prediction.error is None
     reason = prediction.finish_reason if prediction else None
-    shortened = None
-    if prediction is not None and text is not None and text.scored != prediction.response:
-        shortened = text.scored
-    return ScoredSample(
+    stripped = strip_reasoning(response or "", opened=opened)
+    return GradedSample(
         id=sample.id,
         question=sample.question,
         answers=sample.answers,
@@ -284,37 +152,132 @@ def _scored(
         cluster=sample.cluster,
         unit=sample.unit,
         extras=sample.extras,
-        response=prediction.response if prediction else None,
-        score=judged.score,
-        answer=judged.answer,
-        unparsed=answered and judged.answer is None and not judged.note.startswith(JUDGE_ERROR),
-        truncated=None if reason is None else reason == CUT,
-        empty=prediction is not None and answered and not prediction.response.strip(),
+        response=response,
+        score=grade.score,
+        answer=grade.answer,
+        unparsed=has_response and grade.answer is None and not grade.note.startswith(JUDGE_ERROR),
+        truncated=None if reason is None else reason == "length",
+        empty=has_response and not (response or "").strip(),
         missing=prediction is None,
         error=prediction.error if prediction else None,
-        note=judged.note,
-        details=judged.details,
-        reasoning=text is not None and text.reasoning,
-        unclosed=text is not None and text.unclosed,
-        scored=shortened,
+        note=grade.note,
+        details=grade.details,
+        reasoning=prediction is not None and stripped.has_reasoning,
+        unclosed=prediction is not None and stripped.unclosed,
+        scored=None if text == response else text,
     )
 
 
-def _unmatched(data: DataSet, predictions: Predictions, rules: Rules) -> list[str]:
-    """Returns what is to be said of ids that stand in one of the two files only."""
-    known = {sample.id for sample in data.samples} | set(data.dropped)
-    extra = [one for own, one in predictions.by_id.items() if own not in known]
+def _judge_errors(samples: Sequence[GradedSample], judge: JudgeInfo) -> tuple[float, list[str]]:
+    """Return the percentage of samples without a verdict, and a warning if there are some."""
+    failed = [sample for sample in samples if sample.note.startswith(JUDGE_ERROR)]
+    rate = 100 * len(failed) / max(len(samples), 1)
+    effect = "are skipped" if judge.errors_left_out else "count as wrong"
+    text = f"responses without a verdict {effect}: {rate:.1f} %"
+    return rate, [f"{text}, for example '{s.id}': {s.note}" for s in failed[:1]]
+
+
+def _manifest_warnings(predictions: Predictions) -> list[str]:
+    """Return warnings about how predictions were made."""
+    warnings = []
+    seed = predictions.manifest.get("shuffled_pictures")
+    if seed is not None:
+        warnings.append(f"control: every image was replaced by another one, with seed {seed}")
+    warnings += variables_warning(predictions.manifest)
+    failed = [prediction for prediction in predictions.by_id.values() if prediction.error]
+    if failed:
+        example = f"for example '{failed[0].id}': {failed[0].error}"
+        warnings.append(f"predictions with errors count as wrong: {len(failed)}, {example}")
+    return warnings
+
+
+def _reasoning_warnings(
+    benchmark: Benchmark, reasoning: Reasoning, protocol: Protocol
+) -> list[str]:
+    """Return warnings about reasoning that is scored as an answer, or that has no end."""
+    warnings = []
+    if reasoning.responses and protocol.reasoning == "none":
+        others = [
+            other.id
+            for other in map(load_protocol, protocol_names())
+            if other.reasoning != "none" and other.scoring in benchmark.scorers
+        ]
+        remedy = f": to score only the answers, use {' or '.join(others)}" if others else ""
+        warnings.append(
+            f"{reasoning.responses} responses contain reasoning, and '{protocol.label}' scores the "
+            f"complete responses, which is the default of its rules{remedy}"
+        )
+    if reasoning.unclosed:
+        effect = {
+            "clean": "their reasoning is not an answer",
+            "none": "their reasoning is scored as the answer",
+        }.get(protocol.reasoning, "an unclosed block is scored as the answer, as in the toolkit")
+        warnings.append(
+            f"{reasoning.unclosed} responses end inside a reasoning block, and {effect}: "
+            "increase the maximum number of new tokens"
+        )
+    return warnings
+
+
+def _response_warnings(
+    benchmark: Benchmark,
+    protocol: Protocol,
+    samples: Sequence[GradedSample],
+    metrics: Mapping[str, float],
+) -> list[str]:
+    """Return warnings if the numbers describe the format of the responses, not the model."""
+    warnings = []
+    expected = benchmark.response_format
+    description = expected.description if expected else "an answer"
+    format_rate = metrics.get("expected_format_rate", 100.0 if expected is None else 0.0)
+    if "expected_format_rate" in metrics and format_rate < MAJORITY:
+        text = f"only {format_rate:.1f} % of the responses are {description}"
+        warnings.append(f"{text}: the chat template may be wrong")
+    if metrics["unparsed_rate"] >= MAJORITY:
+        text = (
+            f"'{protocol.label}' finds no answer in {metrics['unparsed_rate']:.1f} % of the "
+            "responses: the metrics describe their format, not the model"
+        )
+        if "expected_format_rate" in metrics and format_rate >= MAJORITY:
+            text += (
+                f". But {format_rate:.1f} % of them are {description}, so this protocol is "
+                "stricter than the prompt"
+            )
+            if protocol.scoring != "clean" and "clean" in benchmark.scorers:
+                text += "; compare with --protocol clean"
+        warnings.append(text)
+    for rate, state in (("empty_rate", "empty"), ("truncated_rate", "truncated")):
+        if metrics[rate] >= MAJORITY:
+            warnings.append(f"{metrics[rate]:.1f} % of the responses are {state}")
+    answers = Counter(sample.answer for sample in samples if sample.answer is not None)
+    correct = {sample.answers[:1] for sample in samples}
+    is_closed = expected is not None and expected.kind in CLOSED
+    if is_closed and len(answers) == 1 and answers.total() >= MIN_CONSTANT and len(correct) > 1:
+        (answer,) = answers
+        warnings.append(
+            f"all {answers.total()} parsed answers are {answer!r}: the metrics are those of a "
+            "constant answer"
+        )
+    return warnings
+
+
+def _unmatched(data: Dataset, predictions: Predictions, scorer: Scorer) -> list[str]:
+    """Return warnings about ids that occur in only one of the two files."""
+    sample_ids = {sample.id for sample in data.samples} | set(data.dropped)
+    extra = [p for sample_id, p in predictions.by_id.items() if sample_id not in sample_ids]
     missing = [sample for sample in data.samples if sample.id not in predictions.by_id]
     if len(missing) == len(data.samples):
-        example, own = next(iter(predictions.by_id)), data.samples[0].id
-        found = f"no prediction has an id of the data: '{example}' here, '{own}' there"
-        raise DataError(Problem(str(predictions.path), found, "Write the ids of the data"))
-    told = []
-    if missing:
-        rows = ", ".join(f"{one.where} (id '{one.id}')" for one in missing[:SHOWN])
-        how = "count as wrong" if rules.missing_are_wrong else "count for nothing"
-        told.append(f"samples without prediction, which {how}: {len(missing)}, {rows}")
-    if extra:
-        rows = ", ".join(f"{one.where} (id '{one.id}')" for one in extra[:SHOWN])
-        told.append(f"predictions without sample, which are not scored: {len(extra)}, {rows}")
-    return [text + (" ..." if text.count("(id '") == SHOWN else "") for text in told]
+        example, expected = next(iter(predictions.by_id)), data.samples[0].id
+        text = f"no prediction has an id of the data: got '{example}', expected '{expected}'"
+        raise DataError(Problem(str(predictions.path), text, "Use the ids of the data"))
+    effect = "count as wrong" if scorer.missing_is_wrong else "are ignored"
+    warnings = []
+    for text, rows in (
+        (f"samples without a prediction, which {effect}", missing),
+        ("predictions without a sample, which are ignored", extra),
+    ):
+        if rows:
+            examples = ", ".join(f"{row.where} (id '{row.id}')" for row in rows[:MAX_EXAMPLES])
+            ellipsis = " ..." if len(rows) > MAX_EXAMPLES else ""
+            warnings.append(f"{text}: {len(rows)}, {examples}{ellipsis}")
+    return warnings

@@ -1,4 +1,4 @@
-"""A result: what predictions scored, as one JSON file that a comparison or a report reads back."""
+"""A result: the metrics of predictions, as one JSON file for comparisons and reports."""
 
 import json
 import re
@@ -12,29 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from unidpo_mm import __version__
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmarks import Verdicts
-from ..data.samples import ScoredSample
+from ..benchmarks import JudgeInfo
+from ..data.samples import GradedSample
 from ..protocols import Protocol
 
-__all__ = ["Reasoning", "Result", "Source", "read_result", "write_result"]
-
 GENERIC = "predictions?|preds?|responses?|answers?|outputs?"
-"""Words of a file name that name no model."""
+"""Words of a file name that are not part of a model's name."""
 WORD = r"(?:^|[-_.]+)(?:{})(?=$|[-_.])"
 FORMAT = 1
-"""Version of the file's layout."""
+"""Version of the file format."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that a result was made of.
-
-    Attributes:
-        path: Where it was.
-        sha256: Of its content.
-        rows: How many it has.
-        dropped: Rows left out.
-    """
+    """An input file of a result."""
 
     path: str
     sha256: str
@@ -44,74 +35,53 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Reasoning:
-    """How the reasoning in responses was handled.
+    """How reasoning in responses was handled."""
 
-    Attributes:
-        rule: The protocol's rule, see `extract/reasoning.py`.
-        description: The rule in words.
-        responses: Number of responses with reasoning, in any notation.
-        removed: Number of responses that the rule shortened.
-        unclosed: Number of responses that end inside a reasoning block.
-    """
-
-    rule: str = "none"
-    description: str = ""
-    responses: int = 0
-    removed: int = 0
-    unclosed: int = 0
+    rule: str = "none"  # The protocol's rule, see `scorers/reasoning.py`
+    description: str = ""  # The rule in words
+    responses: int = 0  # Number of responses with reasoning, in any notation
+    removed: int = 0  # Number of responses that the rule shortened
+    unclosed: int = 0  # Number of responses that end inside a reasoning block
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What predictions scored on a benchmark.
+    """The result of a model on a benchmark."""
 
-    Attributes:
-        benchmark, title: Of the benchmark.
-        protocol: The rules.
-        headline: The metric that stands for the benchmark.
-        metrics: By the names of `docs/evaluation.md`; rates and accuracies from 0 to 100.
-        per_sample: Every sample, in the order of the data.
-        data, predictions: What it was made of.
-        model: What the model is called; None for what the file of predictions says.
-        manifest: How the predictions were made, where their file says so.
-        warnings: What should be known.
-        judge: Whose verdicts it is made of; None for rules alone.
-        libraries: Versions of what the scores depend on beside our code.
-        reasoning: How reasoning was handled, and how many responses have some.
-        format, version: Of the file's layout, and of unidpo-mm.
-    """
-
-    benchmark: str
+    benchmark: str  # Of the benchmark
     title: str
     protocol: Protocol
-    headline: str
+    headline: str  # Name of the metric that represents the benchmark
+    # By the names in `docs/evaluation.md`; rates and accuracies from 0 to 100
     metrics: Mapping[str, float]
-    per_sample: tuple[ScoredSample, ...]
-    data: Source
+    per_sample: tuple[GradedSample, ...]  # All samples in the order of the data
+    data: Source  # The input files
     predictions: Source
-    model: str | None = None
+    model: str | None = None  # Name of the model; `None` for the name in the prediction file
+    # How the predictions were made, if their file states it
     manifest: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    judge: Verdicts | None = None
+    judge: JudgeInfo | None = None  # The judge; `None` for rule-based scorers
+    # Versions of other distributions that affect the scores
     libraries: Mapping[str, str] = field(default_factory=dict)
-    reasoning: Reasoning = Reasoning()
-    format: int = FORMAT
+    reasoning: Reasoning = Reasoning()  # How reasoning was handled
+    format: int = FORMAT  # Of the file format, and of unidpo-mm
     version: str = __version__
 
     @property
     def name(self) -> str:
-        """What the result is called in tables: the model.
+        """Name of the model in tables.
 
-        If nothing names the model, the file of predictions does: `pope.jsonl` and `mme.jsonl` of
-        one directory are of the model that the directory is named for, and so are
-        `tuned_pope.jsonl` and `tuned_mme.jsonl` of the model `tuned`.
+        If it is not recorded, the path of the predictions gives it: `pope.jsonl` and `mme.jsonl` in
+        one directory belong to the model of the directory's name, and `tuned_pope.jsonl` and
+        `tuned_mme.jsonl` to the model `tuned`.
         """
         model = self.model or self.manifest.get("model")
         return str(model or _model_of(Path(self.predictions.path), self.benchmark))
 
 
 def _model_of(path: Path, benchmark: str) -> str:
-    """Return the model that a file of predictions is named for."""
+    """Return the model that a prediction file is named after."""
     rest = re.sub(WORD.format(re.escape(benchmark)), "", path.stem, flags=re.IGNORECASE)
     name = re.sub(WORD.format(GENERIC), "", rest, flags=re.IGNORECASE).strip("-_.")
     if not name:
@@ -123,27 +93,23 @@ RESULT = TypeAdapter(Result)
 
 
 def write_result(result: Result, path: Path) -> None:
-    """Writes a result as JSON, unrounded."""
+    """Write a result as JSON, unrounded and atomically."""
     content = RESULT.dump_python(result, mode="json")
-    whole = path.with_name(f"{path.name}.part")  # a write that fails leaves no half of a result
-    whole.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    whole.replace(path)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_result(path: Path) -> Result:
-    """Returns a result of a file.
-
-    Raises:
-        DataError: If there is none that can be read.
-    """
-    remedy = "Give a file that `unidpo-mm eval score` wrote"
+    """Read a result."""
+    remedy = "Use a file written by `unidpo-mm eval score`"
     try:
         return RESULT.validate_json(path.read_bytes())
     except OSError as error:
-        found = f"the file cannot be read ({error.strerror or error})"
-        raise DataError(Problem(str(path), found, remedy)) from error
+        text = f"the file cannot be read ({error.strerror or error})"
+        raise DataError(Problem(str(path), text, remedy)) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        found = f"it is no result: {place}: {first['msg']}"
-        raise DataError(Problem(str(path), found, remedy)) from error
+        text = f"not a result: {place}: {first['msg']}"
+        raise DataError(Problem(str(path), text, remedy)) from error

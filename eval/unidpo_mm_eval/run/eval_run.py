@@ -1,297 +1,188 @@
-"""The flow of `eval run`: a checkpoint answers benchmarks, and what it said is scored."""
+"""One model on one benchmark: prompts, predictions and their score."""
 
-import hashlib
-import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.plugins import suggestion
 from unidpo_mm.reasoning import opens_reasoning
-from unidpo_mm.records import EncodedGroup
 
 from ..benchmarks import Benchmark
-from ..data.dataset import DataSet
+from ..data.dataset import Dataset
 from ..data.predictions import OPENED, read_predictions
 from ..models.checkpoint import LoadedCheckpoint
+from ..models.local import LocalModel, adapter_options, prompt_style
 from ..models.processes import processes
-from ..models.template_variables import variables_of
-from ..prompts import PromptProfile, load_prompts
-from ..protocols import Protocol
-from ..results.grading import score
+from ..protocols import Decoding, PromptProfile, Protocol, load_prompts
+from ..results.grading import grade_predictions
 from ..results.result import Result, write_result
-from .generate import Local, answer_all, one_by_one
-from .progress import Told
-from .prompts import Question, questions_of, shuffled_pictures
+from .generate import first_prompt, generate_all, generate_individually
+from .progress import ProgressCallback, no_progress
+from .prompts import Prompt, build_prompts, shuffle_images
 from .store import PredictionStore
 
-__all__ = [
-    "PACKAGES",
-    "Asking",
-    "Settings",
-    "Style",
-    "answer_benchmark",
-    "asking",
-    "check_batches",
-    "first_prompt",
-    "processor_hash",
-    "score_run",
-    "style_of",
-]
-
-STYLES = ("auto", "chat", "raw")
-Style = Literal["chat", "raw"]
 PACKAGES = ("unidpo-mm", "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What holds for all benchmarks of a run.
+class RunSettings:
+    """Settings of all benchmarks of a run."""
 
-    Attributes:
-        protocol: Prompts, decoding, limits of pictures, and the rules.
-        prompt: Name of a prompt profile in place of the protocol's.
-        style: ``chat`` uses the chat template, ``raw`` does not, ``auto`` where there is one.
-        batch_size: Most questions of a batch.
-        max_new_tokens: In place of the protocol's.
-        images: Folder of pictures that data name.
-        shuffle_pictures: Seed of the control in which every picture is another's; None for none.
-        chat_template_kwargs: Variables for the chat template, as ``enable_thinking``.
-        overwrite: Whatever is there is removed first.
-    """
-
-    protocol: Protocol
-    prompt: str | None = None
+    protocol: Protocol  # Prompts, decoding, image size limits, and the scorer
+    prompt: str | None = None  # Name of a prompt profile that replaces the protocol's
+    # ``chat`` uses the chat template, ``raw`` does not, ``auto`` if there is one
     style: str = "auto"
-    batch_size: int = 8
-    max_new_tokens: int | None = None
-    images: Path | None = None
-    shuffle_pictures: int | None = None
+    batch_size: int = 8  # Maximum number of prompts per batch
+    max_new_tokens: int | None = None  # Replaces the protocol's
+    images: Path | None = None  # Directory of image files
+    # Seed of the control with shuffled images; `None` for no control
+    shuffle_images: int | None = None
+    # Variables for the chat template, such as ``enable_thinking``
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
+    overwrite: bool = False  # Remove existing predictions
 
-    def overrides(self) -> dict[str, Any]:
-        """Returns what is not as the protocol says; results that differ in it are not compared.
+    def decoding(self, benchmark: Benchmark) -> Decoding:
+        """Return how responses to a benchmark are generated."""
+        decoding = self.protocol.decoding_of(benchmark.name)
+        if self.max_new_tokens is None:
+            return decoding
+        return Decoding(**asdict(decoding) | {"max_new_tokens": self.max_new_tokens})
 
-        Of a prompt profile that the protocol has for another family it knows.
+    def prompts(
+        self, benchmark: Benchmark, data: Dataset, family: str, *, raw: bool = False
+    ) -> tuple[PromptProfile, list[Prompt]]:
+        """Return the prompt profile for a model family, and the prompts of a benchmark."""
+        profile = load_prompts(self.prompt or self.protocol.prompt_of(family))
+        if self.shuffle_images is not None:
+            data = shuffle_images(data, self.shuffle_images)
+        return profile, build_prompts(benchmark, data, profile, images=self.images, raw=raw)
+
+    def manifest(
+        self, benchmark: Benchmark, data: Dataset, profile: PromptProfile, style: str
+    ) -> dict[str, Any]:
+        """Return what predictions record of the settings.
+
+        Results that differ in the overrides are not compared. A profile that the protocol uses for
+        another family is not an override.
         """
-        own = self.prompt is None or self.prompt in self.protocol.prompt.values()
+        profiles = self.protocol.prompt.values()
         return {
-            "prompt": None if own else self.prompt,
-            "style": self.style,
-            "max_new_tokens": self.max_new_tokens,
+            "protocol": self.protocol.label,
+            "prompt": profile.label,
+            "style": style,
+            "overrides": {
+                "prompt": None if self.prompt in (None, *profiles) else self.prompt,
+                "style": self.style,
+                "max_new_tokens": self.max_new_tokens,
+            },
+            "benchmark": benchmark.name,
+            "data_sha256": data.sha256,
+            "rows": len(data.samples),
+            "shuffled_pictures": self.shuffle_images,
+            "decoding": asdict(self.decoding(benchmark)),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
-    """A model and the questions of one benchmark.
-
-    Attributes:
-        benchmark, data: The benchmark.
-        local: The model with its adapter and decoding, or the server.
-        questions: In the order of the data.
-        manifest: How the predictions are made.
-    """
+class EvalRun:
+    """A model and the prompts of one benchmark."""
 
     benchmark: Benchmark
-    data: DataSet
-    local: Any
-    questions: Sequence[Question]
-    manifest: Mapping[str, Any]
+    data: Dataset
+    model: Any  # A `LocalModel` or `served.ServedModel`
+    prompts: Sequence[Prompt]  # In the order of the data
+    manifest: Mapping[str, Any]  # How the predictions are made
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all samples."""
+        return [prompt.id for prompt in self.prompts]
 
 
-def asking(
-    loaded: LoadedCheckpoint, benchmark: Benchmark, data: DataSet, settings: Settings
-) -> Asking:
-    """Returns a model and the questions of a benchmark, with the fingerprint of its answers.
-
-    Args:
-        loaded: The model.
-        benchmark: The benchmark.
-        data: Its samples, with pictures.
-        settings: What holds for the run.
-    """
-    protocol, family = settings.protocol, loaded.family.name
-    profile = load_prompts(settings.prompt or protocol.prompt_of(family))
-    decoding = protocol.decoding_of(benchmark.name)
-    if settings.max_new_tokens is not None:
-        decoding = type(decoding)(**asdict(decoding) | {"max_new_tokens": settings.max_new_tokens})
-    pixels = protocol.pixels_of(family, benchmark.name)
-    style = style_of(loaded.processor, settings.style)
-    adapter = loaded.adapter(
-        AdapterOptions(
-            prompt_style=style,
-            image_min_pixels=pixels.min_pixels,
-            image_max_pixels=pixels.max_pixels,
-            chat_template_kwargs=settings.chat_template_kwargs,
-        )
-    )
-    asked = data
-    if settings.shuffle_pictures is not None:
-        asked = shuffled_pictures(data, settings.shuffle_pictures)
-    questions = questions_of(benchmark, asked, profile, images=settings.images, raw=style == "raw")
-    local = Local(loaded.model, adapter, decoding, loaded.device)
-    manifest = _manifest(loaded, benchmark, data, settings, profile, style)
-    manifest |= {"decoding": asdict(decoding), "pixels": asdict(pixels)}
-    manifest["first_prompt"] = first_prompt(local, questions)
-    if opens_reasoning(manifest["first_prompt"].get("text", "")):
+def prepare_run(
+    loaded: LoadedCheckpoint, benchmark: Benchmark, data: Dataset, settings: RunSettings
+) -> EvalRun:
+    """Build the prompts of a benchmark for a model; the manifest describes the settings only."""
+    style = prompt_style(loaded.processor, settings.style)
+    pixels = settings.protocol.pixels_of(loaded.family.name, benchmark.name)
+    adapter = loaded.adapter(adapter_options(style, pixels, settings.chat_template_kwargs))
+    raw = style == "raw"
+    profile, prompts = settings.prompts(benchmark, data, loaded.family.name, raw=raw)
+    model = LocalModel(loaded.model, adapter, settings.decoding(benchmark), loaded.device)
+    first = first_prompt(model, prompts)
+    manifest = {
+        **settings.manifest(benchmark, data, profile, style),
+        "pixels": asdict(pixels),
+        "batch_size": settings.batch_size,
+        "images": None if settings.images is None else str(settings.images),
+        "first_prompt": first,
+    }
+    if opens_reasoning(first.get("text", "")):
         manifest[OPENED] = True
-    manifest |= variables_of(loaded.checkpoint, settings.chat_template_kwargs)
-    return Asking(
-        benchmark=benchmark, data=data, local=local, questions=questions, manifest=manifest
-    )
+    return EvalRun(benchmark=benchmark, data=data, model=model, prompts=prompts, manifest=manifest)
 
 
-def answer_benchmark(
-    asked: Asking, path: Path, settings: Settings, told: Told = lambda name, more, whole: None
-) -> Path:
-    """Answers what is not answered yet and returns the file of predictions, merged.
+def checkpoint_run(
+    loaded: LoadedCheckpoint, benchmark: Benchmark, data: Dataset, settings: RunSettings
+) -> EvalRun:
+    """Build the prompts of a benchmark for a checkpoint, with the complete manifest."""
+    run = prepare_run(loaded, benchmark, data, settings)
+    manifest = {
+        **loaded.manifest(settings.chat_template_kwargs),
+        "backend": f"transformers {version('transformers')}",
+        **run.manifest,
+        "versions": versions(),
+    }
+    return replace(run, manifest=manifest)
 
-    Args:
-        asked: The model and the questions.
-        path: Where the file goes.
-        settings: What holds for the run.
-        told: Is told how far it is.
-    """
-    state = processes()
-    store = PredictionStore(
-        path, asked.manifest, rank=state.process_index, overwrite=settings.overwrite
-    )
-    state.wait_for_everyone()  # what is removed is removed before anybody reads
-    store.open()
-    whole = len(asked.questions)
-    if store.finished:
-        told(f"{asked.benchmark.name}, answered before", whole, whole)
-    else:
-        answer_all(
-            asked.local,
-            asked.questions,
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of some packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def generate_predictions(
+    run: EvalRun, path: Path, settings: RunSettings, on_progress: ProgressCallback = no_progress
+) -> None:
+    """Generate the predictions of a checkpoint that do not exist yet, and merge all into a file."""
+    state, name, total = processes(), run.benchmark.name, len(run.prompts)
+    rank, world_size = state.process_index, state.num_processes
+    store = PredictionStore(path, run.manifest, rank=rank, overwrite=settings.overwrite)
+
+    def work() -> None:
+        generate_all(
+            run.model,
+            run.prompts,
             store,
             batch_size=settings.batch_size,
-            rank=state.process_index,
-            world=state.num_processes,
-            told=lambda more: told(asked.benchmark.name, more * state.num_processes, whole),
+            rank=rank,
+            world_size=world_size,
+            on_progress=lambda count: on_progress(name, count * world_size, total),
         )
-    state.wait_for_everyone()
-    if state.is_main_process and not store.finished:
-        store.merge([one.id for one in asked.questions])
-    state.wait_for_everyone()
-    return path
+
+    store.complete(run.ids, work)
+    on_progress(name, total, total)
 
 
-def score_run(asked: Asking, path: Path, protocol: Protocol) -> Result:
-    """Scores a file of predictions and writes the result beside it."""
-    result = score(asked.benchmark, asked.data, read_predictions(path), protocol)
+def score_predictions(run: EvalRun, path: Path, protocol: Protocol) -> Result:
+    """Score a file of predictions and write the result next to it."""
+    result = grade_predictions(run.benchmark, run.data, read_predictions(path), protocol)
     write_result(result, path.with_suffix(".json"))
     return result
 
 
-def check_batches(asked: Asking, path: Path, count: int) -> tuple[int, list[str]]:
-    """Asks some questions alone; returns how many, and the ids with another answer than before.
+def verify_batching(run: EvalRun, path: Path, count: int) -> tuple[int, list[str]]:
+    """Regenerate some responses individually.
 
-    Args:
-        asked: The model and the questions.
-        path: The file of predictions.
-        count: How many to ask, spread over the data.
+    The `count` responses are spread over the data.
+
+    Returns:
+        The number of responses, and the ids of those that differ.
     """
-    said = read_predictions(path).by_id
-    good = [one for one in asked.questions if one.row is not None and not said[one.id].error]
-    step = max(len(good) // max(count, 1), 1)
-    alone = one_by_one(asked.local, good[::step][:count])
-    return len(alone), [own for own, text in alone.items() if said[own].response != text]
-
-
-def _manifest(
-    loaded: LoadedCheckpoint,
-    benchmark: Benchmark,
-    data: DataSet,
-    settings: Settings,
-    profile: PromptProfile,
-    style: str,
-) -> dict[str, Any]:
-    checkpoint = loaded.checkpoint
-    return {
-        "model": checkpoint.name,
-        "weights": checkpoint.weights,
-        "family": loaded.family.name,
-        "processor": processor_hash(loaded.processor),
-        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
-        "backend": f"transformers {version('transformers')}",
-        "device": str(loaded.device).partition(":")[0],
-        "protocol": settings.protocol.label,
-        "prompt": profile.label,
-        "style": style,
-        "overrides": settings.overrides(),
-        "batch_size": settings.batch_size,
-        "benchmark": benchmark.name,
-        "data_sha256": data.sha256,
-        "rows": len(data.samples),
-        "shuffled_pictures": settings.shuffle_pictures,
-        "images": None if settings.images is None else str(settings.images),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-    }
-
-
-def style_of(processor: Any, style: str) -> Style:
-    """Returns ``chat`` or ``raw``; of ``auto`` by whether there is a chat template.
-
-    Raises:
-        RecipeError: If there is no such style.
-    """
-    if style not in STYLES:
-        found = f"there is no style '{style}'{suggestion(style, STYLES)}"
-        raise RecipeError(Problem("--style", found, f"Choose one of {', '.join(STYLES)}"))
-    if style == "chat":
-        return "chat"
-    if style == "raw":
-        return "raw"
-    tokenizer = getattr(processor, "tokenizer", processor)
-    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
-    return "chat" if template else "raw"
-
-
-def processor_hash(processor: Any) -> str:
-    """Returns a hash of how a processor cuts pictures and renders conversations."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    pictures = getattr(processor, "image_processor", None)
-    said = {
-        "class": type(processor).__name__,
-        "vocabulary": len(tokenizer),
-        "template": getattr(processor, "chat_template", None) or tokenizer.chat_template,
-        "pictures": None if pictures is None else pictures.to_dict(),
-    }
-    whole = json.dumps(said, sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-
-def first_prompt(local: Local, questions: Sequence[Question]) -> dict[str, Any]:
-    """Returns the first prompt that can be asked: as text with its special tokens, and as ids."""
-    tokenizer = getattr(local.adapter.processor, "tokenizer", local.adapter.processor)
-    for question in questions:
-        encoded = local.encode(question)
-        if isinstance(encoded, EncodedGroup):
-            ids = encoded.prompt_ids.tolist()
-            return {
-                "id": question.id,
-                "text": _shown(tokenizer.decode(ids), encoded, tokenizer),
-                "ids": ids,
-            }
-    return {}
-
-
-def _shown(text: str, encoded: EncodedGroup, tokenizer: Any) -> str:
-    """Returns the text with the many tokens of a picture written as one and their number."""
-    if encoded.image_token_id is None:
-        return text
-    token = re.escape(str(tokenizer.decode([encoded.image_token_id])))
-    return re.sub(rf"(?:{token}\s?)+", f"[{encoded.image_tokens} tokens of pictures]", text)
+    predictions = read_predictions(path).by_id
+    valid = [p for p in run.prompts if p.row is not None and not predictions[p.id].error]
+    step = max(len(valid) // max(count, 1), 1)
+    single = generate_individually(run.model, valid[::step][:count])
+    return len(single), [key for key, text in single.items() if predictions[key].response != text]

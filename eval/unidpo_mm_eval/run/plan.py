@@ -1,4 +1,4 @@
-"""Which checkpoints answer which benchmarks; all is looked for before a model is loaded."""
+"""The plan of a run: which models evaluate which benchmarks, checked before a model is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,184 +7,139 @@ from pathlib import Path
 from unidpo_mm.errors import DataError, Problem, RecipeError
 
 from ..benchmarks import Benchmark, load_benchmark
-from ..data.dataset import DataSet
-from ..data.images import picture_folder, picture_reference
-from ..data.subset import subset as part_of
+from ..data.dataset import Dataset, draw_clusters
+from ..data.images import image_folder, image_reference
 from ..models.checkpoint import Checkpoint, find_checkpoints
 from ..protocols import Protocol, load_protocol
 from ..suites import Suite, load_suite
-from .data_check import place
+from .data_check import find_data
 
-__all__ = ["Plan", "Subject"]
-
-TRIED = 20
-"""Pictures that are looked at before a model is loaded."""
+PROBES = 20
+"""Maximum number of images that are tried before a model is loaded."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A benchmark and its data, which are read when they are asked about: pictures are many.
-
-    Attributes:
-        benchmark: The benchmark.
-        path: Its file or folder.
-        clusters: How many of its clusters are asked about; None for all.
-    """
+class BenchmarkSource:
+    """A benchmark and its data, which are read when they are needed because images are large."""
 
     benchmark: Benchmark
     path: Path
-    clusters: int | None = None
+    limit: int | None = None
 
-    def read(self, *, pictures: bool = True) -> DataSet:
-        """Returns the samples.
-
-        Raises:
-            DataError: With every problem of every row.
-        """
-        data = self.benchmark.read(self.path, pictures)
-        return part_of(data, self.clusters) if self.clusters else data
+    def read(self) -> Dataset:
+        """Read the samples, with images."""
+        data = self.benchmark.read(self.path, True)
+        return draw_clusters(data, self.limit) if self.limit else data
 
     def check(self, images: Path | None) -> None:
-        """Reads everything and opens some pictures.
-
-        Args:
-            images: Folder of pictures that the data name.
-
-        Raises:
-            DataError: With every problem of every row, or if not one of the pictures is there.
-        """
+        """Read everything and open an image; `images` is the directory of image files."""
         data = self.read()
-        shown = [(one.pictures[0], one.where) for one in data.samples if one.pictures]
-        tried = shown[:: max(len(shown) // TRIED, 1)][:TRIED]
-        folder, failed = picture_folder(data.path, images), []
-        for picture, where in tried:
+        with_images = [(s.images[0], s.where) for s in data.samples if s.images]
+        probes = with_images[:: max(len(with_images) // PROBES, 1)][:PROBES]
+        folder, failures = image_folder(data.path, images), []
+        for image, where in probes:
             try:
-                picture_reference(picture, folder, where).open()
+                image_reference(image, folder, where).open()
                 return
             except DataError as error:
-                failed.append(error.problems[0])
-        if failed:
-            found = f"of {len(tried)} pictures not one can be opened; the first: {failed[0].found}"
-            remedy = "Name the folder of the pictures by --images, or repair them"
-            raise DataError(Problem(failed[0].where, found, remedy))
+                failures.append(error.problems[0])
+        if failures:
+            first = failures[0].found
+            text = f"none of {len(probes)} images can be opened; the first: {first}"
+            remedy = "Use --images for the directory of the images, or fix them"
+            raise DataError(Problem(failures[0].where, text, remedy))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which checkpoints answer which benchmarks.
-
-    Attributes:
-        checkpoints: In order; the others are compared with the first.
-        benchmarks: What is asked, and where its data are.
-        protocol: Prompts and rules of all.
-        suite: What the benchmarks are, where they are a suite.
-        data, out: Where data are and results go.
-    """
+class EvalPlan:
+    """Which models evaluate which benchmarks."""
 
     checkpoints: Sequence[Checkpoint]
-    benchmarks: Sequence[Subject]
+    benchmarks: Sequence[BenchmarkSource]
     protocol: Protocol
     suite: Suite | None
-    data: Path
-    out: Path
+    output: Path
 
     def path(self, name: str, benchmark: Benchmark) -> Path:
-        """Returns the file of a model's predictions on a benchmark."""
-        return self.out / name / f"{benchmark.name}.jsonl"
+        """Return the file of a model's predictions on a benchmark."""
+        return self.output / name / f"{benchmark.name}.jsonl"
 
     @classmethod
-    def of(
+    def build(
         cls,
-        checkpoints: Sequence[str],
+        checkpoints: Sequence[str] = (),
         *,
         data: Path,
-        out: Path,
-        benchmarks: Sequence[str],
-        suite: str | None,
-        protocol: str | None,
-        names: Sequence[str],
-        subset: int | None,
-        judged: bool = True,
+        output: Path,
+        benchmarks: Sequence[str] = (),
+        suite: str | None = None,
+        protocol: str | None = None,
+        names: Sequence[str] = (),
+        limit: int | None = None,
+        allow_judge: bool = True,
         images: Path | None = None,
-    ) -> "Plan":
-        """Returns a plan of the words of a command line; everything is looked for at once.
+    ) -> "EvalPlan":
+        """Build a plan and check everything that it needs.
 
-        Args:
-            checkpoints: Folders or hub names.
-            data: A file, or the folder of a suite.
-            out: Where results go.
-            benchmarks: Names; empty for those of a suite.
-            suite: Its name; None for the benchmarks named.
-            protocol: Its name; None for the usual one.
-            names: What checkpoints are called; empty for their folders' names.
-            subset: Clusters that are asked about; None for the suite's number, or all.
-            judged: Benchmarks that need a judge may be among them.
-            images: Folder of pictures that the data name; None for that of the data.
-
-        Raises:
-            RecipeError: If options contradict each other.
-            DataError: If data are not there or cannot be read; with all that is wrong of all.
+        By default names, protocols, limits and images are those of the checkpoints, suite
+        and data.
         """
         if bool(benchmarks) == (suite is not None):
-            found = "it has to know what to ask"
-            raise RecipeError(Problem("eval run", found, "Name --benchmark or --suite"))
-        whole = None if suite is None else load_suite(suite)
-        wanted = [load_benchmark(name) for name in (whole.benchmarks if whole else benchmarks)]
-        usual = whole.protocol if whole else next(iter(wanted[0].families))
-        rules = load_protocol(protocol or usual)
-        clusters = subset if subset is not None or whole is None else whole.subset
+            text = "expected either --benchmark or --suite"
+            raise RecipeError(Problem("eval run", text, "Use one of them"))
+        members = None if suite is None else load_suite(suite)
+        loaded = [load_benchmark(name) for name in (members.benchmarks if members else benchmarks)]
+        default = members.protocol if members else next(iter(loaded[0].scorers))
+        rules = load_protocol(protocol or default)
+        limit = limit if limit is not None or members is None else members.limit
         problems: list[Problem] = []
-        subjects = []
-        for one in wanted:
-            refuse_pairs(one)
-            if one.rules(rules.scoring).by_judge and not judged:
-                found = f"{one.title} is scored by a judge"
-                raise RecipeError(Problem("--benchmark", found, "Ask it by `eval run`, then score"))
+        sources = []
+        for benchmark in loaded:
+            _check_kind(benchmark, rules, allow_judge=allow_judge)
             try:
-                subject = Subject(one, _place(one, data, alone=len(wanted) == 1), clusters)
-                subject.check(images)  # a mistake shows before a model is loaded
-                subjects.append(subject)
+                place = _find_path(benchmark, data, alone=len(loaded) == 1)
+                source = BenchmarkSource(benchmark, place, limit)
+                source.check(images)
+                sources.append(source)
             except DataError as error:
                 problems += error.problems
-        if problems and whole is not None:
-            there = [subject.benchmark.name for subject in subjects]
-            found = f"of its {len(wanted)} benchmarks {len(there)} are there: {', '.join(there)}"
-            remedy = "Put the others there, or ask those alone, each by --benchmark"
-            problems.append(Problem(f"suite '{whole.id}'", found, remedy))
+        if problems and members is not None:
+            available = ", ".join(source.benchmark.name for source in sources) or "none"
+            text = f"{len(sources)} of its {len(loaded)} benchmarks are available: {available}"
+            remedy = "Add the others, or use --benchmark for the available ones"
+            problems.append(Problem(f"suite '{members.id}'", text, remedy))
         if problems:
             raise DataError(problems)
         return cls(
             checkpoints=find_checkpoints(checkpoints, names),
-            benchmarks=subjects,
+            benchmarks=sources,
             protocol=rules,
-            suite=whole,
-            data=data,
-            out=out,
+            suite=members,
+            output=output,
         )
 
 
-def refuse_pairs(benchmark: Benchmark) -> None:
-    """Refuses sets of pairs, which are not asked but scored.
-
-    Raises:
-        RecipeError: If it is one.
-    """
+def _check_kind(benchmark: Benchmark, protocol: Protocol, *, allow_judge: bool) -> None:
+    """Refuse preference pairs, and if required benchmarks that need a judge."""
+    text, remedy = "", "Use `unidpo-mm eval prefs`"
     if benchmark.pairs is not None:
-        found = f"{benchmark.title}: pairs, which a model scores by their log-probabilities"
-        raise RecipeError(Problem("--benchmark", found, "Use `unidpo-mm eval prefs`"))
+        text = f"{benchmark.title} consists of preference pairs, which are scored by log-probs"
+    elif benchmark.scorer(protocol.scoring).uses_judge and not allow_judge:
+        text = f"{benchmark.title} is scored by a judge"
+        remedy = "Use `eval run`, then `eval score` with --judge"
+    if text:
+        raise RecipeError(Problem("--benchmark", text, remedy))
 
 
-def _place(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
-    """Returns where the data of a benchmark are: the file named, or its usual file in a folder.
+def _find_path(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
+    """Return the file of a benchmark: the path itself, or its usual file in a directory.
 
-    A folder that holds none of that name is taken for the benchmark's own, where it can be one and
-    no other benchmark's data are looked for in it.
+    A directory without such a file is the benchmark's own directory if it can have one and there is
+    no other benchmark.
     """
-    found = place(benchmark, path) if path.is_dir() else path
-    if found is not None and found.exists():
-        return found
-    if alone and path.is_dir() and any("folder" in layout for layout in benchmark.layouts):
+    place = find_data(benchmark, path) if path.is_dir() else path
+    if place is not None and place.exists():
+        return place
+    if alone and path.is_dir() and any("directory" in layout for layout in benchmark.layouts):
         return path
-    remedy = f"Put it there as {benchmark.files[0]} ({'; '.join(benchmark.layouts)})"
-    text = f"there is no file {', '.join(benchmark.files)} of {benchmark.title}"
-    raise DataError(Problem(str(path), text, remedy))
+    raise DataError(Problem(str(path), *benchmark.missing_file))

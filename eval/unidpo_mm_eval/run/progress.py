@@ -1,31 +1,32 @@
-"""How far a run is, on the error stream: done, of how many, and the time left."""
+"""Progress of a run on stderr, and a clean end after a signal."""
 
+import contextlib
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .stopping import stoppable
+from unidpo_mm.signals import SIGNALS, exit_code_of
 
-__all__ = ["Told", "progress"]
-
-Told = Callable[[str, int, int], None]
-"""Is told a benchmark, how many more of its questions were answered, and how many there are."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with a benchmark, the number of newly finished samples, and their total number."""
 
 
-@contextmanager
-def progress(*, shown: bool, speaks: bool | None = None) -> Iterator[Told]:
-    """Show a line for each benchmark, and say how to resume if a signal ends the run.
+def no_progress(name: str, count: int, total: int) -> None:
+    """Ignore progress."""
 
-    Args:
-        shown: Whether the line is shown.
-        speaks: Whether this process answers a signal; None for whether it shows the line.
+
+@contextlib.contextmanager
+def progress(*, visible: bool) -> Iterator[ProgressCallback]:
+    """Show a line per benchmark, and say how to resume if a signal ends the run.
 
     Yields:
-        A function that is told how far the run is.
+        The callback that receives the progress.
     """
-    speaks = shown if speaks is None else speaks
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,11 +34,55 @@ def progress(*, shown: bool, speaks: bool | None = None) -> Iterator[Told]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with stoppable(speaks=speaks), Progress(*columns, console=console, disable=not shown) as bar:
+    bar = Progress(*columns, console=console, disable=not visible)
+    with stop_on_signal(verbose=visible), bar:
         task = bar.add_task("", total=None)
 
-        def told(benchmark: str, more: int, whole: int) -> None:
-            done = min(bar.tasks[task].completed + more, whole)  # shares differ by a batch
-            bar.update(task, description=benchmark, total=whole, completed=done)
+        def on_progress(benchmark: str, count: int, total: int) -> None:
+            done = min(bar.tasks[task].completed + count, total)  # shares differ by a batch
+            bar.update(task, description=benchmark, total=total, completed=done)
 
-        yield told
+        yield on_progress
+
+
+class StoppedBySignal(SystemExit):
+    """A signal ended the evaluation; all responses up to then are stored."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(exit_code_of(number))
+
+
+@contextlib.contextmanager
+def stop_on_signal(*, verbose: bool = True) -> Iterator[None]:
+    """Turn the first signal into `StoppedBySignal`; later signals act as before.
+
+    Signals reach the main thread only; in another thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    owner = os.getpid()
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        restore()
+        if os.getpid() != owner:  # a forked process ends as usual
+            os.kill(os.getpid(), number)
+            return
+        if verbose:  # not print(), which the signal may have interrupted
+            name = signal.Signals(number).name
+            text = f"\nReceived {name}: all responses so far are stored. Run the same command again"
+            os.write(2, f"{text} to resume\n".encode())
+        raise StoppedBySignal(number)
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

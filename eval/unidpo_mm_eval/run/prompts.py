@@ -1,4 +1,4 @@
-"""Samples of a benchmark as prompts of a model family: words, pictures, and how large they are."""
+"""Samples of a benchmark as prompts: text, images, and their size."""
 
 import hashlib
 import io
@@ -13,162 +13,126 @@ from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
-from ..data.dataset import DataSet
-from ..data.images import picture_folder, picture_reference
-from ..data.samples import Sample
-from ..prompts import PromptProfile, worded
-
-__all__ = ["Question", "by_size", "questions_of", "shuffled_pictures"]
+from ..data.dataset import Dataset
+from ..data.images import image_folder, image_reference
+from ..protocols import PromptProfile, render_question
 
 MARK = re.compile(r"<image (\d+)>")
 CAPTION = "caption"
-"""Kind of question where a benchmark asks for no form."""
+"""Kind of the questions of a benchmark without a response format."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question as a model is asked it.
-
-    Attributes:
-        id: Of the sample.
-        row: The prompt; None where it cannot be asked.
-        error: Why not.
-        area: Pixels of its pictures, as far as their headers say.
-        length: Characters of its words.
-    """
+class Prompt:
+    """The prompt of one sample."""
 
     id: str
-    row: PreferenceRow | None = None
-    error: str | None = None
-    area: int = 0
-    length: int = 0
+    row: PreferenceRow | None = None  # The prompt; `None` if it cannot be built
+    error: str | None = None  # Why not
+    area: int = 0  # Number of pixels of its images according to their headers
+    length: int = 0  # Number of characters of its text
 
-    def prompt_hash(self) -> str:
-        """Returns a hash of the words and of where pictures stand."""
-        return _hash(repr(self.row.messages).encode()) if self.row else ""
+    def record(self) -> dict[str, str]:
+        """Return hashes of the text with the image positions, and of the images' contents."""
+        if self.row is None:
+            return {"prompt": ""}
+        record = {"prompt": _hash(repr(self.row.messages))}
+        if self.row.images:
+            record["pictures"] = _hash(" ".join(image.key() for image in self.row.images))
+        return record
 
-    def pictures_hash(self) -> str:
-        """Returns a hash of the pictures' contents; empty without pictures."""
-        if self.row is None or not self.row.images:
-            return ""
-        return _hash(" ".join(image.key() for image in self.row.images).encode())
 
-
-def questions_of(
+def build_prompts(
     benchmark: Benchmark,
-    data: DataSet,
+    data: Dataset,
     profile: PromptProfile,
     *,
     images: Path | None = None,
     raw: bool = False,
-) -> list[Question]:
-    """Returns the questions of a benchmark, in the order of its data.
-
-    Args:
-        benchmark: The benchmark.
-        data: Its samples, with pictures.
-        profile: How they are put.
-        images: Folder of the pictures, where the data name files; None for that of the data.
-        raw: Prompts are rendered without a chat template.
-    """
-    kind = benchmark.form.kind if benchmark.form else CAPTION
-    framing = profile.framing(benchmark.name, kind)
-    folder = picture_folder(data.path, images)
-    made = []
+) -> list[Prompt]:
+    """Build the prompts of a benchmark in the order of its data."""
+    kind = benchmark.response_format.kind if benchmark.response_format else CAPTION
+    template = profile.template(benchmark.name, kind)
+    placement = template.images or profile.images
+    system = f"{profile.system or ''}" + ("\n\n" if raw else "")  # nothing else separates turns
+    first = (Message("system", (system,)),) if profile.system else ()
+    folder = image_folder(data.path, images)
+    prompts = []
     for sample in data.samples:
         try:
-            text, place = worded(sample, framing), framing.pictures or profile.pictures
-            row = _row(sample, text, place, profile.system, benchmark, folder, raw=raw)
-            area = sum(_area(image) for image in row.images)
+            text = render_question(sample, template)
+            references = [image_reference(i, folder, sample.where) for i in sample.images]
         except DataError as error:
-            made.append(Question(id=sample.id, error=str(error)))
+            prompts.append(Prompt(id=sample.id, error=str(error)))
             continue
+        parts, order = _parts(text, len(references), placement)
+        row = PreferenceRow(
+            id=sample.id,
+            domain="multimodal" if references else "text",
+            source=benchmark.name,
+            where=sample.where,
+            messages=(*first, Message("user", parts)),
+            images=tuple(references[number] for number in order),
+            responses=(Response("(none yet)"),),  # a row needs one; prompts do not contain it
+            raw=True,
+        )
         length = sum(len(message.text) for message in row.messages)
-        made.append(Question(id=sample.id, row=row, area=area, length=length))
-    return made
+        area = sum(map(_area, row.images))
+        prompts.append(Prompt(id=sample.id, row=row, area=area, length=length))
+    return prompts
 
 
-def shuffled_pictures(data: DataSet, seed: int) -> DataSet:
-    """Returns the data with another picture in place of each one: the control.
+def shuffle_images(data: Dataset, seed: int) -> Dataset:
+    """Replace each image by another one, equal images alike: a control.
 
-    Equal pictures are replaced alike. Whatever a model still gets right it does not get from its
-    pictures.
-
-    Raises:
-        DataError: If there are no two different pictures.
+    Whatever a model still gets right does not depend on its images.
     """
-    known = {picture.key: picture for one in data.samples for picture in one.pictures}
-    names = sorted(known)
-    if len(names) < 2:
-        found = f"there are {len(names)} different pictures, and two at least can be shuffled"
-        raise DataError(Problem(str(data.path), found, "Leave --shuffle-pictures out"))
-    random.Random(f"pictures-{seed}").shuffle(names)
-    other = dict(zip(names, [*names[1:], *names[:1]], strict=True))
+    by_key = {image.key: image for sample in data.samples for image in sample.images}
+    keys = sorted(by_key)
+    if len(keys) < 2:
+        text = f"the data contain {len(keys)} different images; at least two can be shuffled"
+        raise DataError(Problem(str(data.path), text, "Remove --shuffle-images"))
+    random.Random(f"pictures-{seed}").shuffle(keys)
+    other = dict(zip(keys, [*keys[1:], *keys[:1]], strict=True))
     samples = (
-        replace(one, pictures=tuple(known[other[picture.key]] for picture in one.pictures))
-        for one in data.samples
+        replace(sample, images=tuple(by_key[other[image.key]] for image in sample.images))
+        for sample in data.samples
     )
     return replace(data, samples=tuple(samples))
 
 
-def _row(
-    sample: Sample,
-    text: str,
-    place: str,
-    system: str | None,
-    benchmark: Benchmark,
-    folder: Path,
-    *,
-    raw: bool,
-) -> PreferenceRow:
-    end = "\n\n" if raw else ""  # without a template nothing else parts the turns
-    first = [Message("system", (f"{system}{end}",))] if system else []
-    images = tuple(picture_reference(one, folder, sample.where) for one in sample.pictures)
-    parts, order = _parts(text, len(images), place)
-    return PreferenceRow(
-        id=sample.id,
-        domain="multimodal" if images else "text",
-        source=benchmark.name,
-        where=sample.where,
-        messages=(*first, Message("user", parts)),
-        images=tuple(images[number] for number in order),
-        responses=(Response("(asked)"),),  # a row has one; a prompt alone leaves it out
-        raw=True,
-    )
+def largest_first(prompts: Sequence[Prompt]) -> list[int]:
+    """Return the indices of the valid prompts, the largest first."""
+    valid = [n for n, prompt in enumerate(prompts) if prompt.row is not None]
+    return sorted(valid, key=lambda n: (-prompts[n].area, -prompts[n].length, n))
 
 
 def _parts(
-    text: str, pictures: int, place: str
+    text: str, images: int, placement: str
 ) -> tuple[tuple[str | ImageSlot, ...], tuple[int, ...]]:
-    """Returns words and places of pictures in reading order, and which picture stands where."""
+    """Return text and image slots in reading order, and the image of each slot."""
     marks = [int(mark) - 1 for mark in MARK.findall(text)]
-    if place == "marked" and marks and all(0 <= mark < pictures for mark in marks):
-        unmarked = [number for number in range(pictures) if number not in marks]
-        found: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
+    if placement == "marked" and marks and all(0 <= mark < images for mark in marks):
+        unmarked = [number for number in range(images) if number not in marks]
+        parts: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
         for number, piece in enumerate(MARK.split(text)[::2]):
-            found += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
-        return tuple(found), (*unmarked, *marks)
-    slots = (ImageSlot(),) * pictures
-    return (text, *slots) if place == "last" else (*slots, text), tuple(range(pictures))
+            parts += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+        return tuple(parts), (*unmarked, *marks)
+    slots = (ImageSlot(),) * images
+    return (text, *slots) if placement == "last" else (*slots, text), tuple(range(images))
 
 
 def _area(image: Any) -> int:
-    """Returns the pixels that a picture's header tells; 0 where it tells none."""
+    """Return the number of pixels according to an image's header; 0 if that cannot be read."""
     from PIL import Image
 
     source: Any = getattr(image, "path", None) or getattr(image, "content", None)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             return int(opened.width * opened.height)
-    except Exception:  # decoders raise what they like; the picture is told of when it is needed
+    except Exception:  # decoders raise any exception; opening the image later reports it
         return 0
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def by_size(questions: Sequence[Question]) -> list[int]:
-    """Returns the numbers of the questions that can be asked, the largest first."""
-    asked = [number for number, one in enumerate(questions) if one.row is not None]
-    return sorted(asked, key=lambda n: (-questions[n].area, -questions[n].length, n))
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,61 +1,55 @@
-"""The forms that answers are asked for in: what share of responses has it shows a wrong template.
+"""The response formats that prompts ask for; a low share of matches reveals a wrong chat template.
 
-No score depends on them. A model whose chat template is wrong goes on talking, and the first number
-that falls is the share of answers in the form that was asked for.
+No score depends on them. A model with a wrong chat template does not stop after its answer, and the
+share of responses in the expected format drops first.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..data.samples import Sample, ScoredSample
-from .boxed import boxed
+from ..data.samples import GradedSample, Sample
+from .boxed import find_boxes
 
-__all__ = ["BOX", "LETTER", "SHORT", "YES_NO", "Form"]
+AnySample = Sample | GradedSample
 
-Asked = Sample | ScoredSample
-
-WORDS = 10
-"""Of a short answer, at most."""
+MAX_WORDS = 10
+"""Maximum number of words of a short answer."""
 AROUND = " \t\n.,:;!*()[]{}\"'"
 
 
 @dataclass(frozen=True)
-class Form:
-    """The form of an answer.
+class ResponseFormat:
+    """The format that a prompt asks for."""
 
-    Attributes:
-        kind: Of the questions that ask for it.
-        name: In a sentence.
-        has: (sample, response) -> whether the response has it.
-    """
-
-    kind: str
-    name: str
-    has: Callable[[Asked, str], bool]
+    kind: str  # The kind of question, which selects the prompt template
+    description: str  # The format in words
+    # (sample, response) -> whether the response has the format
+    matches: Callable[[AnySample, str], bool]
 
 
-def _is_yes_or_no(sample: Asked, response: str) -> bool:
+def _is_yes_or_no(sample: AnySample, response: str) -> bool:
     words = response.strip(AROUND).lower().split()
     return bool(words) and words[0].strip(AROUND) in ("yes", "no")
 
 
-def _is_letter(sample: Asked, response: str) -> bool:
-    bare = response.strip(AROUND)
-    first = re.match(r"([A-Z])(?:$|[.):,]|\s*\n)", bare)
-    return first is not None and first[1] in sample.options
+def _is_letter(sample: AnySample, response: str) -> bool:
+    match = re.match(r"([A-Z])(?:$|[.):,]|\s*\n)", response.strip(AROUND))
+    return match is not None and match[1] in sample.options
 
 
-def _is_short(sample: Asked, response: str) -> bool:
-    bare = response.strip()
-    return bool(bare) and "\n" not in bare and len(bare.split()) <= WORDS
+def _is_letter_or_short(sample: AnySample, response: str) -> bool:
+    if sample.options:
+        return _is_letter(sample, response)
+    text = response.strip()
+    return bool(text) and "\n" not in text and len(text.split()) <= MAX_WORDS
 
 
-def _is_letter_or_short(sample: Asked, response: str) -> bool:
-    return (_is_letter if sample.options else _is_short)(sample, response)
-
-
-YES_NO = Form("yes_no", "yes or no", _is_yes_or_no)
-LETTER = Form("options", "the letter of an option", _is_letter)
-SHORT = Form("short", f"a letter, or one line of {WORDS} words at most", _is_letter_or_short)
-BOX = Form("math", r"an answer in \boxed{}", lambda sample, response: bool(boxed(response)))
+YES_NO = ResponseFormat("yes_no", "yes or no", _is_yes_or_no)
+LETTER = ResponseFormat("options", "the letter of an option", _is_letter)
+SHORT = ResponseFormat(
+    "short", f"a letter, or one line of at most {MAX_WORDS} words", _is_letter_or_short
+)
+BOX = ResponseFormat(
+    "math", r"an answer in \boxed{}", lambda sample, response: bool(find_boxes(response))
+)

@@ -1,7 +1,7 @@
-"""Which part of a response a protocol scores if the response holds reasoning.
+"""Which part of a response a protocol scores if the response contains reasoning.
 
-Every protocol names one of these rules in its field ``reasoning``; `score` applies it before
-anything else reads a response.
+Every protocol names one of these rules in its field ``reasoning``; it is applied before any other
+rule reads the response.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,29 +9,25 @@ from typing import Literal
 
 from unidpo_mm.reasoning import strip_reasoning
 
-__all__ = ["DESCRIPTIONS", "ReasoningRule", "scored_text", "split_think", "without_lmms_tags"]
-
 ReasoningRule = Literal["none", "lmms", "split_think", "clean"]
-
 DESCRIPTIONS: Mapping[ReasoningRule, str] = {
-    "none": "responses are scored whole, reasoning included",
+    "none": "responses are scored completely, including reasoning",
     "lmms": "lmms-eval's default: <think> and <analysis> blocks are removed; unclosed ones stay",
     "split_think": "VLMEvalKit with SPLIT_THINK: the text after the last </think> is scored",
-    "clean": "reasoning blocks in any notation are removed; an unclosed block is no answer",
+    "clean": "reasoning blocks in any notation are removed; an unclosed block is not an answer",
 }
-
 LMMS_TAGS = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 """Default of lmms-eval's option ``--reasoning_tags``; case matters, attributes are not allowed."""
 THINK_END = "</think>"
 
 
-def without_lmms_tags(response: str) -> str:
+def strip_lmms_tags(response: str) -> str:
     """Return a response as lmms-eval scores it by default.
 
-    Blocks are removed pair by pair, from the first opening tag to the first closing tag behind it.
-    If closing tags remain and no opening tag does, the text after the last one counts: the chat
-    template has put the opening tag into the prompt. A block without an end stays. A response
-    without tags is unchanged, so that its blanks count for rules that do not ignore them.
+    Blocks are removed pair by pair, from the first opening tag to the next closing tag. If closing
+    tags remain and no opening tag does, the text after the last one counts, because the chat
+    template put the opening tag into the prompt. An unclosed block stays. A response without tags
+    is unchanged, so its whitespace still counts for rules that do not ignore it.
     """
     text = response
     for opening, closing in LMMS_TAGS:
@@ -53,7 +49,7 @@ def split_think(response: str) -> str:
 
 RULES: Mapping[ReasoningRule, Callable[[str], str]] = {
     "none": lambda response: response,
-    "lmms": without_lmms_tags,
+    "lmms": strip_lmms_tags,
     "split_think": split_think,
 }
 
@@ -61,11 +57,8 @@ RULES: Mapping[ReasoningRule, Callable[[str], str]] = {
 def scored_text(response: str, rule: ReasoningRule, *, opened: bool = False) -> str:
     """Return the part of a response that is scored.
 
-    Args:
-        response: The response.
-        rule: How the protocol handles reasoning.
-        opened: The prompt ends with an opening tag. Only ``clean`` uses it; the toolkits do not
-            know their prompts when they score.
+    `opened` means that the prompt ends with an opening tag. Only ``clean`` uses it; the
+    toolkits do not know their prompts when they score.
     """
     if rule == "clean":
         return strip_reasoning(response, opened=opened).text

@@ -1,9 +1,9 @@
 """Metrics as formulas over sums, so that a point estimate and a bootstrap are one computation.
 
-A benchmark adds up what its metrics are made of, cluster by cluster: right answers, questions,
-images with both answers right. A metric is a formula over these sums. Drawing clusters again with
-replacement weighs their sums; the same formula then gives the metric of the resample, composite
-metrics included.
+A benchmark sums the components of its metrics per cluster: correct answers, questions, images with
+both answers correct. A metric is a formula over these sums. Resampling clusters with replacement
+re-weights their sums; the same formula then gives the metric of the resample, including composite
+metrics such as F1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Formula", "Metrics", "Sums", "mean_metrics", "ratio", "share"]
+from ..data.samples import GradedSample
 
 Array = Any
-"""A numpy array of floats; its last axis is gone where it has been summed."""
-
+"""A numpy array of floats; its last axis is gone after summation."""
 Formula = Callable[["Totals"], Array]
+MetricRow = tuple[str, float, Mapping[str, str]]
+"""(cluster, score from 0 to 1, label -> value)."""
 
 
 class Sums:
@@ -34,17 +35,17 @@ class Sums:
         self._cells: dict[tuple[int, int], float] = {}
 
     def add(self, cluster: str, name: str, value: float = 1.0) -> None:
-        """Adds a value to one sum of one cluster."""
-        row = self.clusters.setdefault(cluster, len(self.clusters))
-        column = self.names.setdefault(name, len(self.names))
-        self._cells[row, column] = self._cells.get((row, column), 0.0) + value
+        """Add a value to one sum of one cluster."""
+        self.include(cluster)
+        key = self.clusters[cluster], self.names.setdefault(name, len(self.names))
+        self._cells[key] = self._cells.get(key, 0.0) + value
 
-    def touch(self, cluster: str) -> None:
-        """Makes a cluster one of those that are drawn, also where nothing is added to it."""
+    def include(self, cluster: str) -> None:
+        """Make a cluster part of the resampling even if nothing is added to it."""
         self.clusters.setdefault(cluster, len(self.clusters))
 
     def matrix(self) -> Array:
-        """Returns the sums as [clusters, names], clusters in the order of their names."""
+        """Return the sums as [clusters, names], clusters sorted by name."""
         matrix = np.zeros((len(self.clusters), len(self.names)))
         for (row, column), value in self._cells.items():
             matrix[row, column] = value
@@ -53,15 +54,10 @@ class Sums:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over clusters, looked up by name; of a name that nothing was added to it is 0.
+    """Sums over clusters, looked up by name; 0 for an unknown name."""
 
-    Attributes:
-        values: [..., names].
-        names: Name -> its column.
-    """
-
-    values: Array
-    names: Mapping[str, int]
+    values: Array  # [..., names]
+    names: Mapping[str, int]  # Name -> its column
 
     def __getitem__(self, name: str) -> Array:
         column = self.names.get(name)
@@ -70,72 +66,78 @@ class Totals:
 
 @dataclass
 class Metrics:
-    """The metrics of a benchmark.
+    """The metrics of a benchmark."""
 
-    Attributes:
-        sums: What they are made of.
-        formulas: Name of a metric -> its formula.
-        plain: Shares of independent samples that are right or wrong: name -> (right, n).
-    """
-
-    sums: Sums = field(default_factory=Sums)
-    formulas: dict[str, Formula] = field(default_factory=dict)
+    sums: Sums = field(default_factory=Sums)  # The sums that the formulas use
+    formulas: dict[str, Formula] = field(default_factory=dict)  # Name of a metric -> its formula
+    # Proportions of independent binary samples: name -> (correct, n)
     plain: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """Returns the names of all metrics: those of all samples first, those of groups sorted."""
-        whole = [name for name in self.formulas if "/" not in name]
-        return whole + sorted(name for name in self.formulas if "/" in name)
+        """Return the names of all metrics: first those of all samples, then those of groups."""
+        overall = [name for name in self.formulas if "/" not in name]
+        return overall + sorted(name for name in self.formulas if "/" in name)
 
     def values(self) -> dict[str, float]:
-        """Returns every metric."""
+        """Return every metric."""
         totals = self.totals(self.sums.matrix().sum(axis=0))
         return {name: float(np.nan_to_num(self.formulas[name](totals))) for name in self.names()}
 
     def renamed(self, suffix: str) -> "Metrics":
-        """Returns the same metrics with something behind their names."""
+        """Return the same metrics with a suffix on their names."""
         return Metrics(
             self.sums,
             {f"{name}{suffix}": formula for name, formula in self.formulas.items()},
-            {f"{name}{suffix}": known for name, known in self.plain.items()},
+            {f"{name}{suffix}": counts for name, counts in self.plain.items()},
         )
 
     def totals(self, values: Array) -> Totals:
-        """Returns sums, [..., names], that can be looked up by name."""
+        """Return sums, [..., names], that can be looked up by name."""
         return Totals(values, self.sums.names)
 
 
-def ratio(part: str, whole: str, *, scale: float = 100.0) -> Formula:
-    """Returns the formula scale * part / whole, which is 0 where the whole is 0."""
-    return lambda totals: scale * divided(totals[part], totals[whole])
+def ratio(part: str, total: str, *, scale: float = 100.0) -> Formula:
+    """Return the formula scale * part / total, which is 0 if the total is 0."""
+    return lambda totals: scale * divide(totals[part], totals[total])
 
 
 def share(part: str, count: str, *, scale: float = 100.0) -> Formula:
-    """Returns the formula scale * part / count of a group.
+    """Return the formula scale * part / count of a group.
 
-    A draw without the group has no value of it: NaN there, and never 0.
+    A resample without the group has no value for it: NaN, not 0.
     """
-    return lambda totals: scale * divided(totals[part], totals[count], empty=np.nan)
+    return lambda totals: scale * divide(totals[part], totals[count], empty=np.nan)
 
 
-def divided(part: Array, whole: Array, *, empty: float = 0.0) -> Array:
-    """Returns part / whole, and another value where the whole is 0."""
-    part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
-    return np.divide(part, whole, out=np.full_like(part, empty), where=whole != 0)
+def divide(part: Array, total: Array, *, empty: float = 0.0) -> Array:
+    """Return part / total, and `empty` where the total is 0."""
+    part, total = np.asarray(part, dtype=float), np.asarray(total, dtype=float)
+    return np.divide(part, total, out=np.full_like(part, empty), where=total != 0)
+
+
+def mean_of(formulas: Sequence[Formula]) -> Formula:
+    """Return the unweighted mean of some formulas."""
+    return lambda totals: sum(formula(totals) for formula in formulas) / max(len(formulas), 1)
+
+
+def mean_score(
+    name: str,
+    samples: Sequence[GradedSample],
+    *,
+    metrics: Metrics | None = None,
+    by_label: bool = True,
+) -> Metrics:
+    """Add the mean score of samples, and by default that of each label; see `mean_metrics`."""
+    rows = [(s.cluster, s.score, s.labels if by_label else {}) for s in samples]
+    return mean_metrics(name, rows, metrics=metrics)
 
 
 def mean_metrics(
-    name: str,
-    rows: Sequence[tuple[str, float, Mapping[str, str]]],
-    *,
-    metrics: Metrics | None = None,
+    name: str, rows: Sequence[MetricRow], *, metrics: Metrics | None = None
 ) -> Metrics:
-    """Returns the mean of a score over all rows, and over those of each label.
+    """Add the mean of a score over all rows, and over the rows of each label.
 
-    Args:
-        name: Of the metric, as in ``accuracy``; by labels it is ``accuracy/category/<value>``.
-        rows: (cluster, score from 0 to 1, label -> value).
-        metrics: What to add them to.
+    Per label, ``accuracy`` becomes ``accuracy/category/<value>``.
     """
     metrics = metrics or Metrics()
     members: dict[str, list[tuple[str, float]]] = {}
@@ -147,8 +149,8 @@ def mean_metrics(
             metrics.formulas.setdefault(part, share(f"{part}:score", f"{part}:n"))
             members.setdefault(part, []).append((cluster, score))
     metrics.formulas.setdefault(name, share(f"{name}:score", f"{name}:n"))
-    for part, found in members.items():
-        alone = len({cluster for cluster, _ in found}) == len(found)
-        if alone and {score for _, score in found} <= {0.0, 1.0}:
-            metrics.plain[part] = (sum(score for _, score in found), len(found))
+    for part, scores in members.items():
+        independent = len({cluster for cluster, _ in scores}) == len(scores)
+        if independent and {score for _, score in scores} <= {0.0, 1.0}:
+            metrics.plain[part] = (sum(score for _, score in scores), len(scores))
     return metrics

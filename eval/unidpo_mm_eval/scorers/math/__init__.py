@@ -1,1 +1,1 @@
-"""scorers/math of the evaluation package."""
+"""Grading of math answers, in worker processes that are killed when an answer takes too long."""

@@ -1,6 +1,6 @@
-r"""Two profiles on the library math-verify: as it is, and after a cleaning of ours.
+r"""Two profiles based on the library math-verify: unmodified, and after additional cleaning.
 
-The verdict depends on the version of the library and of its parser's runtime, which results hold.
+The outcome depends on the versions of the library and its parser runtime, which results record.
 """
 
 import logging
@@ -8,11 +8,9 @@ import re
 
 from math_verify import parse, verify
 
-from ..boxed import boxed
+from ..boxed import find_boxes
 
-__all__ = ["clean", "plain"]
-
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # time limits are the pool's, not its own
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # the pool enforces time limits instead
 
 THIN_SPACE = re.compile(r"(?<=\d)(?:\\[,;:!]|[\u00a0\u2009\u202f])(?=\d)")
 TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
@@ -20,38 +18,25 @@ WORDS = re.compile(r"[A-Za-z]{3,}(?:[ '-][A-Za-z]+)*")
 ANNOUNCED = re.compile(r"answer\s*(?:is|:)\s*([^\n.]*)", re.IGNORECASE)
 
 
-def plain(gold: str, response: str) -> tuple[float, str | None]:
-    """Returns 1 where the library finds the gold answer in a response, and what it found there.
-
-    Args:
-        gold: The right answer, without a box.
-        response: What the model said, whole.
-    """
-    wanted = parse(rf"\boxed{{{gold}}}", parsing_timeout=None)
-    found = parse(response, parsing_timeout=None)
-    right = verify(
-        wanted, found, timeout_seconds=None
-    )  # not symmetric: the gold answer comes first
-    return float(right), str(found[-1]) if found else None
+def grade(gold: str, response: str) -> tuple[float, str | None]:
+    """Return 1 if the library finds the gold answer in a response, and the answer it extracted."""
+    target = parse(rf"\boxed{{{gold}}}", parsing_timeout=None)
+    answer = parse(response, parsing_timeout=None)
+    correct = verify(target, answer, timeout_seconds=None)  # not symmetric: gold comes first
+    return float(correct), str(answer[-1]) if answer else None
 
 
-def clean(gold: str, response: str) -> tuple[float, str | None]:
-    """Returns the same without thin spaces between digits, and words compared as text.
+def grade_cleaned(gold: str, response: str) -> tuple[float, str | None]:
+    """Grade without thin spaces between digits, and compare words as text.
 
-    The library takes a word for a product of symbols, so that anagrams would be equal.
+    The library parses a word as a product of symbols, so that anagrams would be equal.
     """
     gold, response = THIN_SPACE.sub("", gold), THIN_SPACE.sub("", response)
-    word = _word(gold)
-    if word is None:
-        return plain(gold, response)
-    boxes, announced = boxed(response), ANNOUNCED.findall(response)
-    said = _bare((boxes or announced or [response])[-1])
-    return float(said == word), said or None
-
-
-def _word(text: str) -> str | None:
-    bare = TEXT.sub(r"\1", text).strip(" .$")
-    return _bare(text) if WORDS.fullmatch(bare) else None
+    if not WORDS.fullmatch(TEXT.sub(r"\1", gold).strip(" .$")):
+        return grade(gold, response)
+    boxes, announced = find_boxes(response), ANNOUNCED.findall(response)
+    answer = _bare((boxes or announced or [response])[-1])
+    return float(answer == _bare(gold)), answer or None
 
 
 def _bare(text: str) -> str:

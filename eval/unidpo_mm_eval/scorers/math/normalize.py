@@ -1,18 +1,16 @@
-r"""Spells an answer in one way: fractions, roots, units, signs and words for numbers.
+r"""Normalization of a math answer: fractions, roots, units, symbols and number words.
 
-The rules, their order and their oddities are those of the graders that the paper's math results
-come from, since an oddity moves scores as much as a rule: units are taken out wherever they stand
-between signs, the unit "a" or "m" too, so that x+a becomes x+.
+The rules, their order and their quirks are those of the graders behind the paper's math results,
+since a quirk changes scores as much as a rule does: units are removed wherever they are delimited
+by non-word characters, including the units "a" and "m", so that x+a becomes x+.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
-from .number_words import in_digits
+from .number_words import words_to_digits
 
-__all__ = ["spelt"]
-
-WRITTEN_TWO_WAYS = (
+NOTATIONS = (
     (r"\!", ""),
     (r"\ ", ""),
     (r"\\", "\\"),
@@ -29,15 +27,8 @@ WRITTEN_TWO_WAYS = (
     (r"\{", "{"),
     (r"\}", "}"),
 )
-"""(what is written, what it becomes), in order: text as it is, patterns as patterns."""
-SIGNS = (
-    (r"^{\circ}", ""),
-    (r"^\circ", ""),
-    (r"\$", ""),
-    ("$", ""),
-    (r"\(", ""),
-    (r"\)", ""),
-)
+"""(text or pattern, replacement), in order."""
+SYMBOLS = ((r"^{\circ}", ""), (r"^\circ", ""), (r"\$", ""), ("$", ""), (r"\(", ""), (r"\)", ""))
 NAMES_AND_SETS = (
     (re.compile(r"\\text\{(.*?)\}"), r"\1"),
     *((name, "") for name in ("x=", "y=", "z=", r"x\in", r"y\in", r"z\in")),
@@ -45,21 +36,14 @@ NAMES_AND_SETS = (
     (r"\emptyset", "{}"),
     (r"(-\infty,\infty)", r"\mathbb{R}"),
     (r"\%", ""),
-    (r"\%", ""),  # one may have come about by taking out another
+    (r"\%", ""),  # the removal of one may create another
     ("%", ""),
     (" .", " 0."),
     ("{.", "{0."),
     ("infinity", r"\infty"),
 )
-WORDS = (
-    ("and", ""),
-    (r"\mathbf", ""),
-    (re.compile(r"\\mbox{.*?}"), ""),
-)
-ZEROS = (
-    (re.compile(r"(\d+)\.0*([^\d])"), r"\1\2"),
-    (re.compile(r"(\d+)\.0*$"), r"\1"),
-)
+WORDS = (("and", ""), (r"\mathbf", ""), (re.compile(r"\\mbox{.*?}"), ""))
+ZEROS = ((re.compile(r"(\d+)\.0*([^\d])"), r"\1\2"), (re.compile(r"(\d+)\.0*$"), r"\1"))
 UNITS = tuple(
     unit.strip("|")
     for unit in """
@@ -74,57 +58,52 @@ mm;apple;liter;loss;yard;pure;year;increase;decrease;d;less;Surface;litre;pi sq 
 s .;metre;meter;inch
 """.replace("\n", "").split(";")
 )
-"""Units of that grader, in its order, since they overlap; a dot stands for any character there."""
-BETWEEN_SIGNS = tuple(
+"""Units of that grader in its order, since they overlap; a dot matches any character."""
+DELIMITED_UNITS = tuple(
     re.compile(rf"(^|\W){unit}($|\W)") for unit in (*UNITS, *(f"{unit}s" for unit in UNITS))
 )
 
 Pairs = Sequence[tuple["str | re.Pattern[str]", str]]
 
 
-def spelt(text: str, *, units: bool = False) -> str:
-    """Returns an answer as the grader compares it.
-
-    Args:
-        text: The answer.
-        units: Leaves units where they are, as for the problems of Minerva.
-    """
-    text = _replaced(text.strip().replace("\n", "").rstrip("."), WRITTEN_TWO_WAYS)
+def normalize_answer(text: str, *, units: bool = False) -> str:
+    """Return an answer as the grader compares it; `units` keeps the units, as for Minerva."""
+    text = _replace(text.strip().replace("\n", "").rstrip("."), NOTATIONS)
     text = re.sub(r"\\text{.*?}$", "", text).strip() or text
     if not units:
         text = _without_units(text)
-    text = in_digits(_replaced(text, SIGNS))
+    text = words_to_digits(_replace(text, SYMBOLS))
     for step in LAST_STEPS:
         text = step(text)
     return text
 
 
-def _replaced(text: str, pairs: Pairs) -> str:
-    for written, meant in pairs:
-        if isinstance(written, str):
-            text = text.replace(written, meant)
+def _replace(text: str, pairs: Pairs) -> str:
+    for pattern, replacement in pairs:
+        if isinstance(pattern, str):
+            text = text.replace(pattern, replacement)
         else:
-            text = written.sub(meant, text)
+            text = pattern.sub(replacement, text)
     return text
 
 
 def _without_units(text: str) -> str:
     for _ in range(2):  # as in "square feet"
-        for unit in BETWEEN_SIGNS:
+        for unit in DELIMITED_UNITS:
             text = unit.sub(r"\1\2", text) or text
     return text
 
 
 def _names_and_sets(text: str) -> str:
-    text = _replaced(text, NAMES_AND_SETS)
+    text = _replace(text, NAMES_AND_SETS)
     if r"\infty" not in text:
         text = text.replace("inf", r"\infty")
-    text = _replaced(text, WORDS)
+    text = _replace(text, WORDS)
     return text.replace("j", "i") if "i" not in text else text
 
 
 def _decimals(text: str) -> str:
-    text = _replaced(text, ZEROS)
+    text = _replace(text, ZEROS)
     return f"0{text}" if text.startswith(".") else text
 
 
@@ -134,7 +113,7 @@ def _without_name(text: str) -> str:
 
 
 def _braced(text: str) -> str:
-    r"""Writes \sqrt2 as \sqrt{2}, \frac12 as \frac{1}{2}, and a whole a/b as \frac{a}{b}."""
+    r"""Write \sqrt2 as \sqrt{2}, \frac12 as \frac{1}{2}, and a complete a/b as \frac{a}{b}."""
     text = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", text).replace(" ", "")
     return _slash(_fractions(text))
 
@@ -155,18 +134,13 @@ def _numerator(part: str) -> str:
 
 def _slash(text: str) -> str:
     above, slash, below = text.partition("/")
-    if not slash or "/" in below or not all(_is_whole(one) for one in (above, below)):
+    if not slash or "/" in below or not all(map(_is_integer, (above, below))):
         return text
     return rf"\frac{{{above}}}{{{below}}}"
 
 
-def _is_whole(text: str) -> bool:
+def _is_integer(text: str) -> bool:
     return "sqrt" in text or re.fullmatch(r"0|-?[1-9]\d*", text) is not None
 
 
-LAST_STEPS: tuple[Callable[[str], str], ...] = (
-    _names_and_sets,
-    _decimals,
-    _without_name,
-    _braced,
-)
+LAST_STEPS: tuple[Callable[[str], str], ...] = (_names_and_sets, _decimals, _without_name, _braced)

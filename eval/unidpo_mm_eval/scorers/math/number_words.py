@@ -1,12 +1,10 @@
 """Numbers in English words, read as the graders of the paper's math results read them.
 
-They use a small library whose habits show in scores: words that name no number are passed over, so
-that "five apples" is 5, and a text that holds nothing but the word "point" is 0.
+They use a small library whose quirks affect scores: words that are not part of a number are
+ignored, so "five apples" is 5, and a text whose only number word is "point" is 0.
 """
 
 from collections.abc import Sequence
-
-__all__ = ["in_digits"]
 
 ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
 fifteen sixteen seventeen eighteen nineteen""".split()
@@ -22,31 +20,28 @@ POINT = "point"
 DIGITS = ONES[:10]
 
 
-def in_digits(text: str) -> str:
-    """Returns the number that a text names in words, in digits; the text where it names none."""
+def words_to_digits(text: str) -> str:
+    """Return the number that a text spells out, in digits; the text itself if there is none."""
     lowered = text.replace("-", " ").lower()
     if lowered.isdecimal():
         return str(int(lowered))
     words = [word for word in lowered.split() if word in VALUES or word == POINT]
-    once = (*SCALES, POINT)
-    if not words or any(words.count(word) > 1 for word in once):
+    if not words or any(words.count(word) > 1 for word in (*SCALES, POINT)):
         return text
     decimals: list[str] = []
     if POINT in words:
         at = words.index(POINT)
         words, decimals = words[:at], words[at + 1 :]
-    whole = _whole(words)
-    if whole is None:
+    integer = _integer(words)
+    if integer is None:
         return text
-    if not decimals:
-        return str(whole)
-    if any(word not in DIGITS for word in decimals):
-        return str(whole + 0)
-    return str(whole + float(f"0.{''.join(str(VALUES[word]) for word in decimals)}"))
+    if not decimals or any(word not in DIGITS for word in decimals):
+        return str(integer)
+    return str(integer + float(f"0.{''.join(str(VALUES[word]) for word in decimals)}"))
 
 
-def _whole(words: Sequence[str]) -> int | None:
-    """Returns the whole number, 0 for no word; None where it is put together wrongly."""
+def _integer(words: Sequence[str]) -> int | None:
+    """Return the integer that words spell, 0 for no words; `None` if they are out of order."""
     if len(words) <= 1:
         return VALUES[words[0]] if words else 0
     places = [words.index(name) for name in SCALES if name in words]
@@ -59,7 +54,7 @@ def _whole(words: Sequence[str]) -> int | None:
             return None
         total += factor * VALUES[words[place]]
         start = place + 1
-    # a scale that ends the text is passed over, and what follows the one before is added once more
+    # quirk: a scale at the end is ignored, and the words after the previous one are added again
     follows = [place + 1 for place in places if place + 1 < len(words)]
     if places and not follows:
         return total
@@ -68,15 +63,14 @@ def _whole(words: Sequence[str]) -> int | None:
 
 
 def _below_thousand(words: Sequence[str]) -> int | None:
-    values = [VALUES[word] for word in words]
-    if not values:
-        return None
-    match values:
+    match [VALUES[word] for word in words]:
+        case []:
+            return None
         case [hundreds, hundred, tens, ones]:
             return hundreds * hundred + tens + ones
         case [hundreds, hundred, rest]:
             return hundreds * hundred + rest
-        case [one, other]:
-            return one * other if 100 in values else one + other
-        case _:
+        case [left, right]:
+            return left * right if 100 in (left, right) else left + right
+        case values:
             return values[0]

@@ -1,4 +1,4 @@
-"""Worker processes that grade: as many as there are cores, each killed when it takes too long."""
+"""A pool of grading processes, one per core, each killed when an answer takes too long."""
 
 import json
 import os
@@ -11,14 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from unidpo_mm.errors import UniDPOError
 
-from ...data.samples import Judged
-
-__all__ = ["grade_all"]
+from ...data.samples import Grade
 
 SECONDS = 10.0
-"""What one answer may take; more counts as wrong."""
-START = 120.0
-"""Seconds that a process may take to load its libraries."""
+"""Time limit per answer; a slower answer counts as wrong."""
+START_SECONDS = 120.0
+"""Time limit for loading the libraries of a process."""
 TIMEOUT = "timeout"
 DIED = "the grader died"
 
@@ -30,23 +28,15 @@ def grade_all(
     units: bool = False,
     seconds: float = SECONDS,
     workers: int | None = None,
-) -> list[Judged]:
-    """Returns what each response scores.
+) -> list[Grade]:
+    """Grade each (gold, response) pair.
 
-    Args:
-        profile: Name of the rules.
-        answers: (gold, response) of each.
-        units: Units of an answer stay where the rules would take them out.
-        seconds: What one may take.
-        workers: Processes; None for one a core, at most one an answer.
-
-    Raises:
-        UniDPOError: If a process cannot be started.
+    `seconds` is the time limit per answer; `workers` is by default one per core.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(answers)):
         todo.put(number)
-    found: list[Judged | None] = [None] * len(answers)
+    grades: list[Grade | None] = [None] * len(answers)
 
     def work() -> None:
         with _Worker(profile, units) as worker:
@@ -55,17 +45,17 @@ def grade_all(
                     number = todo.get_nowait()
                 except queue.Empty:
                     return
-                found[number] = worker.grade(*answers[number], seconds)
+                grades[number] = worker.grade(*answers[number], seconds)
 
     count = min(workers or os.cpu_count() or 1, max(len(answers), 1))
     with ThreadPoolExecutor(count) as threads:
         for running in [threads.submit(work) for _ in range(count)]:
             running.result()
-    return [one for one in found if one is not None]
+    return [grade for grade in grades if grade is not None]
 
 
 class _Worker:
-    """One process, started when it is needed."""
+    """One process, started on first use."""
 
     def __init__(self, profile: str, units: bool) -> None:
         self.arguments = (profile, "units") if units else (profile,)
@@ -77,7 +67,7 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def grade(self, gold: str, response: str, seconds: float) -> Judged:
+    def grade(self, gold: str, response: str, seconds: float) -> Grade:
         process = self.process or self._start()
         assert process.stdin is not None
         try:
@@ -88,9 +78,9 @@ class _Worker:
             line = ""
         if not line:
             self._stop()
-            return Judged(0.0, None, note=TIMEOUT if line is None else DIED)
-        found = json.loads(line)
-        return Judged(found["score"], found["answer"], note=found.get("note", ""))
+            return Grade(0.0, None, note=TIMEOUT if line is None else DIED)
+        result = json.loads(line)
+        return Grade(result["score"], result["answer"], note=result.get("note", ""))
 
     def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "unidpo_mm_eval.scorers.math.worker", *self.arguments]
@@ -98,11 +88,10 @@ class _Worker:
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
         )
-        if not _line(self.process, START):
+        if not _line(self.process, START_SECONDS):
             self._stop()
-            raise UniDPOError(
-                f"the grader '{self.arguments[0]}' does not start; `{' '.join(command)}` says why"
-            )
+            text = f"the grader '{self.arguments[0]}' does not start"
+            raise UniDPOError(f"{text}. Run `{' '.join(command)}` for the reason")
         return self.process
 
     def _stop(self) -> None:
@@ -113,9 +102,9 @@ class _Worker:
 
 
 def _line(process: "subprocess.Popen[str]", seconds: float) -> str | None:
-    """Returns the next line that a process writes, nothing if it ended, None if it takes longer.
+    """Return the next line of a process, an empty string if it ended, `None` after a timeout.
 
-    A process writes one line for each that it reads, so that no line waits in the buffer.
+    A process writes one line per line that it reads, so no line is left in the buffer.
     """
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], seconds)
