@@ -245,7 +245,7 @@ def test_reward_benchmarks_are_read(tmp_path: Path) -> None:
 def test_questions_and_pairs_are_distinguished(pairs: Path, tmp_path: Path) -> None:
     requests = run("prefs", tmp_path, "--data", pairs, "--output", tmp_path, "-b", "pope")
     assert "POPE consists of questions, not of pairs. Use `unidpo-mm eval run`" in text_of(requests)
-    replies = tmp_path / "said.jsonl"
+    replies = tmp_path / "mine.jsonl"
     replies.write_text('{"id": "pairs:1", "response": "x"}\n')
     scored = run("score", "-b", "preferences", "--data", pairs, "--predictions", replies)
     assert "Use `unidpo-mm eval prefs`" in text_of(scored)

@@ -165,7 +165,7 @@ def test_options_that_would_be_ignored_are_refused(checkpoint: Path, tmp_path: P
     served = ("run", "--endpoint", "http://127.0.0.1:9/v1", "--served-model", "x", "-b", "ai2d",
               "--data", data, "--output", tmp_path / "out", "--style", "raw")  # fmt: skip
     assert "the server renders prompts" in unwrapped(run(*served))
-    predictions_file = tmp_path / "said.jsonl"
+    predictions_file = tmp_path / "mine.jsonl"
     predictions_file.write_text('{"id": "0", "response": "A"}\n')
     judged = (
         "score",

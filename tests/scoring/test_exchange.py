@@ -80,7 +80,7 @@ def test_a_submission_holds_every_row_and_no_score(
 
 @pytest.mark.parametrize("tool", ["lmms_eval", "lm_eval"])
 def test_logged_samples_are_read(tool: str, tmp_path: Path) -> None:
-    samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
+    samples, out = tmp_path / "samples.jsonl", tmp_path / "mine.jsonl"
     rows = [
         {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["B"]},
         {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["again"]},
@@ -107,7 +107,7 @@ def logged(path: Path, *rows: dict[str, Any]) -> Path:
 def test_row_numbers_become_ids_if_questions_are_equal(tmp_path: Path) -> None:
     data = tmp_path / "d.tsv"
     data.write_text("index\tquestion\tanswer\nq5\tIs it red?\tYes\nq9\tIs it blue?\tNo\n")
-    samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
+    samples, out = tmp_path / "samples.jsonl", tmp_path / "mine.jsonl"
     words = ("import", "lmms_eval", samples, "--output", out)
     second = {"doc_id": 1, "target": "No", "resps": [["No"]], "input": "Is it blue?\nOne word."}
     logged(samples, second, {"doc_id": 0, "target": "yes", "resps": [["Yes"]]})

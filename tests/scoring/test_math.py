@@ -50,7 +50,7 @@ def test_gold_answers_are_read_where_they_stand(name: str, tmp_path: Path) -> No
 def test_rows_without_correct_answer_are_reported(
     name: str, row: dict[str, Any], actual: str, tmp_path: Path
 ) -> None:
-    data, responses = tmp_path / "test.jsonl", tmp_path / "said.jsonl"
+    data, responses = tmp_path / "test.jsonl", tmp_path / "mine.jsonl"
     data.write_text(json.dumps(row) + "\n")
     responses.write_text('{"id": 0, "response": "1"}\n')
     output = text_of(run("score", "-b", name, "--data", data, "--predictions", responses))

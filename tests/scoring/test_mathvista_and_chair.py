@@ -53,7 +53,7 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
 
 
 def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
-    responses, out = coco / "said.jsonl", coco / "result.json"
+    responses, out = coco / "mine.jsonl", coco / "result.json"
     # picture 1 shows a person and a table, picture 2 a dog; there is no caption of picture 3
     lines = [{"id": 1, "response": "Two women and a puppy at a desk."},
              {"id": 2, "response": "Dogs, a dog."}]  # fmt: skip
@@ -88,7 +88,7 @@ def test_objects_are_extracted_from_captions(coco: Path, caption: str, objects: 
 
 
 def test_missing_files_of_chair_are_reported(tmp_path: Path) -> None:
-    responses = tmp_path / "said.jsonl"
+    responses = tmp_path / "mine.jsonl"
     responses.write_text('{"id": 1, "response": "A dog."}\n')
     output = text_of(run("score", "-b", "chair", "--data", tmp_path, "--predictions", responses))
     assert all(name in output for name in ("instances_*.json", "captions_*.json", "synonyms.txt"))

@@ -72,7 +72,7 @@ def test_a_prompt_that_opens_a_block() -> None:
 
 
 def pope(folder: Path, responses: Any = RESPONSES, **manifest: Any) -> tuple[Path, Path]:
-    data, response_file = folder / "POPE.tsv", folder / "said.jsonl"
+    data, response_file = folder / "POPE.tsv", folder / "mine.jsonl"
     rows = [f"{n}\tIs there a cat?\tYes\trandom\t{image_cell(n)}" for n in range(len(responses))]
     data.write_text("\n".join(["index\tquestion\tanswer\tcategory\timage", *rows]) + "\n")
     lines: list[Any] = [{"manifest": manifest}] if manifest else []

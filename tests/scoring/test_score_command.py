@@ -38,7 +38,7 @@ def test_missing_and_extra_predictions_are_reported_and_joined_by_id(
     assert "without a prediction, which count as wrong: 1" in done.output
     assert "data.tsv row 1 (id '1')" in done.output
     assert "without a sample, which are ignored: 1" in done.output
-    assert "said.jsonl row 1 (id '9')" in done.output
+    assert "mine.jsonl row 1 (id '9')" in done.output
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert (metrics["accuracy"], metrics["missing"], metrics["n"]) == (50.0, 1, 2)
 
@@ -212,7 +212,7 @@ def test_a_comparison_says_who_is_better_and_how_surely(
         "--markdown", outputs[0], "--csv", outputs[1], "--html", outputs[2],
     )  # fmt: skip
     assert done.exit_code == 0, text_of(done)
-    assert "better against said" in done.output
+    assert "better against mine" in done.output
     assert "sign-flip p = 0.0001" in done.output
     assert "| accuracy | better |" in outputs[0].read_text()
     assert "ai2d,vlmevalkit@1,accuracy,better" in outputs[1].read_text()

@@ -159,7 +159,7 @@ def test_unknown_categories_are_reported(
 def test_binary_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "OCR").mkdir()
     (tmp_path / "OCR" / "1.txt").write_bytes("Is it \xe9?\tYes\n".encode("latin-1"))
-    responses = tmp_path / "said.jsonl"
+    responses = tmp_path / "mine.jsonl"
     responses.write_text('{"id": 1, "response": "Yes"}\n')
     output = text_of(run("score", "-b", "mme", "--data", tmp_path, "--predictions", responses))
     assert "1.txt: the file is not valid UTF-8" in output

@@ -34,7 +34,7 @@ class AdversarialSet:
         writer = csv.DictWriter(text, columns, delimiter="\t", restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        data, predictions = folder / "data.tsv", folder / "said.jsonl"
+        data, predictions = folder / "data.tsv", folder / "mine.jsonl"
         data.write_text(text.getvalue(), encoding="utf-8")
         lines = [
             json.dumps({"id": key, "response": replies}) for key, replies in self.responses.items()

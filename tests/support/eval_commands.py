@@ -21,7 +21,7 @@ def run(*words: str | Path) -> Any:
 def score(
     folder: Path, table: str, predictions: Any, benchmark: str = "ai2d", **options: str
 ) -> Any:
-    data, responses = folder / "data.tsv", folder / "said.jsonl"
+    data, responses = folder / "data.tsv", folder / "mine.jsonl"
     data.write_text(table, encoding="utf-8")
     if not isinstance(predictions, str):
         lines = ({"id": key, "response": text} for key, text in predictions.items())
@@ -46,7 +46,7 @@ def unwrapped(result: Any) -> str:
 def score_rows(
     folder: Path, benchmark: str, rows: list[dict[str, str]], responses: list[str], protocol: str
 ) -> dict[str, Any]:
-    data, file = folder / "data.tsv", folder / "said.jsonl"
+    data, file = folder / "data.tsv", folder / "mine.jsonl"
     with data.open("w", newline="", encoding="utf-8") as table:
         writer = csv.DictWriter(
             table, list(dict.fromkeys(n for r in rows for n in r)), delimiter="\t"

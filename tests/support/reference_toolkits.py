@@ -99,7 +99,7 @@ def rated(data: pd.DataFrame, rating: str) -> pd.DataFrame:
     from vlmeval.dataset.utils import yorn
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "said.pkl"
+        path = Path(folder) / "mine.pkl"
         data.reset_index(drop=True).to_pickle(path)
         return getattr(yorn, rating)(str(path))
 
@@ -317,7 +317,7 @@ def ocrbench(made: AdversarialSet) -> Outcome:
 
     def score(data: pd.DataFrame) -> Mapping[str, float]:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "said.xlsx"
+            path = Path(folder) / "mine.xlsx"
             data.to_pickle(path.with_suffix(".pkl"))
             with contextlib.redirect_stderr(io.StringIO()):
                 return OCRBench.evaluate(str(path.with_suffix(".pkl")))

@@ -20,7 +20,7 @@ from .result import Reasoning, Result, Source
 MAX_EXAMPLES = 5
 """Maximum number of ids in a warning."""
 MAJORITY = 50.0
-"""Percentage of odd responses from which the numbers probably mean nothing."""
+"""Percentage of unusual responses from which the numbers probably mean nothing."""
 CLOSED = frozenset({"yes_no", "options"})
 """Kinds of questions with few possible answers."""
 MIN_CONSTANT = 10
