@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-parity test-kits test-browser test-compat bench check format clean
+.PHONY: help demo test faults test-slow test-parity test-toolkits test-browser test-compat bench check format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -35,8 +35,8 @@ test-slow: $(READY) ## the slow tests, offline
 test-parity: $(VENV)/parity/.ready ## the comparison with TRL, step by step
 	PYTHONPATH=$(CURDIR)/$(VENV)/parity $(BIN)/python -m pytest -m parity $(ARGS)
 
-test-kits: $(VENV)/kits/.ready ## the comparison of scores with VLMEvalKit's and lmms-eval's functions
-	PYTHONPATH=$(CURDIR)/$(VENV)/kits $(BIN)/python -m pytest -m kits $(ARGS)
+test-toolkits: $(VENV)/toolkits/.ready ## compare scores with the functions of VLMEvalKit and lmms-eval
+	PYTHONPATH=$(CURDIR)/$(VENV)/toolkits $(BIN)/python -m pytest -m toolkits $(ARGS)
 
 faults: $(READY) ## kills, damage, full disks, signals, NaN, workers, bad recipes, as a table
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/faults $(ARGS)

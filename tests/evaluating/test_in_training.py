@@ -1,4 +1,4 @@
-"""Benchmarks while a model trains: logged beside the usual metrics, and training is unmoved."""
+"""Benchmarks during training: logged with the other metrics, without an effect on training."""
 
 import json
 import logging
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from asking import option_table, talking_checkpoint
 from builders import mixed_rows
-from scores import run, told
+from support.eval_commands import run, text_of
+from support.small_benchmarks import option_table, varied_checkpoint
 from trainers import config, make_trainer, state_of
 from transformers import TrainerCallback
-from unidpo_mm_eval.in_training import BenchmarkCallback, from_recipe
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.run.callback import BenchmarkCallback, from_recipe
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import RecipeError
@@ -24,13 +24,13 @@ from unidpo_mm.training.run import trainer_for
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return talking_checkpoint(tmp_path_factory.mktemp("model") / "llava", "llava")
+    return varied_checkpoint(tmp_path_factory.mktemp("model") / "llava", "llava")
 
 
-def callback(folder: Path, **more: Any) -> BenchmarkCallback:
+def callback(folder: Path, **extra: Any) -> BenchmarkCallback:
     data = option_table(folder)
     settings: dict[str, Any] = {"every": 2, "clusters": 5, "max_new_tokens": 4}
-    return BenchmarkCallback(data=data, benchmarks=("ai2d",), **(settings | more))
+    return BenchmarkCallback(data=data, benchmarks=("ai2d",), **(settings | extra))
 
 
 def trained(folder: Path, checkpoint: Path, *callbacks: Any) -> Any:
@@ -43,13 +43,13 @@ def trained(folder: Path, checkpoint: Path, *callbacks: Any) -> Any:
 def test_benchmarks_are_logged_and_training_is_unmoved(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
-    asked = trained(tmp_path / "with", checkpoint, callback(tmp_path / "with"))
+    requests = trained(tmp_path / "with", checkpoint, callback(tmp_path / "with"))
     plain = trained(tmp_path / "without", checkpoint)
     for name, tensor in state_of(plain).items():
-        assert torch.equal(tensor, state_of(asked)[name]), name
+        assert torch.equal(tensor, state_of(requests)[name]), name
     logged = [
         (log["step"], log["benchmarks/ai2d/accuracy"])
-        for log in asked.state.log_history
+        for log in requests.state.log_history
         if "benchmarks/ai2d/accuracy" in log
     ]
     assert [step for step, _ in logged] == [0, 2, 3]
@@ -59,11 +59,11 @@ def test_benchmarks_are_logged_and_training_is_unmoved(checkpoint: Path, tmp_pat
         assert result.metrics["accuracy"] == value
         assert result.metrics["n_clusters"] == 5
     done = run("compare", folder / "step-0" / "ai2d.json", folder / "step-3" / "ai2d.json")
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     assert "step-3 against step-0" in done.output
 
 
-def test_losses_and_benchmarks_of_one_step_are_both_logged_and_printed(
+def test_losses_and_benchmarks_of_a_step_are_both_logged_and_printed(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Tracker(TrainerCallback):
@@ -88,19 +88,19 @@ def test_losses_and_benchmarks_of_one_step_are_both_logged_and_printed(
     for name in ("loss", "benchmarks/ai2d/accuracy"):
         steps = [step for step, names in tracker.logged if name in names]
         assert steps == ([1, 2, 3] if name == "loss" else [0, 1, 2, 3]), name
-    shown = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for step in (1, 2, 3):
-        assert f"step {step}/3" in shown
-        assert f"step {step}  AI2D test: accuracy " in shown
+        assert f"step {step}/3" in printed
+        assert f"step {step}  AI2D test: accuracy " in printed
 
 
 def test_a_run_that_a_signal_ends_is_not_evaluated(checkpoint: Path, tmp_path: Path) -> None:
     rows, args = mixed_rows(images=True), config(tmp_path / "out", max_steps=2)
-    asked = callback(tmp_path, every=1, at_start=False)
-    trainer = make_trainer(checkpoint, rows, args, callbacks=[asked])
+    requests = callback(tmp_path, every=1, at_start=False)
+    trainer = make_trainer(checkpoint, rows, args, callbacks=[requests])
     trainer.interruption = SimpleNamespace(received=15)
-    asked.on_step_end(args, SimpleNamespace(global_step=1, max_steps=2), trainer.control)
-    asked.on_train_end(args, SimpleNamespace(global_step=2, max_steps=2), trainer.control)
+    requests.on_step_end(args, SimpleNamespace(global_step=1, max_steps=2), trainer.control)
+    requests.on_train_end(args, SimpleNamespace(global_step=2, max_steps=2), trainer.control)
     assert not (tmp_path / "out" / "benchmarks").exists()
 
 
@@ -108,34 +108,35 @@ def test_the_variables_of_the_run_are_used(checkpoint: Path, tmp_path: Path) -> 
     off = {"enable_thinking": False}
     for name, settings, expected in (("run", {}, off), ("own", {"chat_template_kwargs": {}}, {})):
         (tmp_path / name).mkdir()
-        asked = callback(tmp_path / name, **settings)
+        requests = callback(tmp_path / name, **settings)
         options = AdapterOptions(chat_template_kwargs=off)
         adapter = SimpleNamespace(options=options)
         trainer: Any = SimpleNamespace(parts=SimpleNamespace(adapter=adapter))
-        assert asked._variables(trainer) == expected
+        assert requests._run_settings(trainer).chat_template_kwargs == expected
 
 
-def test_a_look_says_what_eval_run_says(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_callback_gives_the_result_of_eval_run(checkpoint: Path, tmp_path: Path) -> None:
     trainer = trained(tmp_path, checkpoint, callback(tmp_path, every=100, clusters=100))
     trainer.save_model()
     out = tmp_path / "asked"
-    done = run("run", tmp_path / "out", "-b", "ai2d", "--data", tmp_path / "AI2D_TEST.tsv", "--out",
-               out, "--max-new-tokens", 4, "--name", "tuned", "--dtype", "float32")  # fmt: skip
-    assert done.exit_code == 0, told(done)
+    done = run("run", tmp_path / "out", "-b", "ai2d", "--data", tmp_path / "AI2D_TEST.tsv",
+               "--output", out, "--max-new-tokens", 4, "--name", "tuned",
+               "--dtype", "float32")  # fmt: skip
+    assert done.exit_code == 0, text_of(done)
     after = read_result(out / "tuned" / "ai2d.json").per_sample
     looked = read_result(tmp_path / "out" / "benchmarks" / "step-3" / "ai2d.json").per_sample
-    assert [one.response for one in looked] == [one.response for one in after]
+    assert [item.response for item in looked] == [item.response for item in after]
 
 
 def test_a_model_that_does_not_answer_in_form_is_warned_of(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.in_training"):
+    with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.run.callback"):
         trained(tmp_path, checkpoint, callback(tmp_path))
     text = " ".join(record.getMessage() for record in caplog.records)
-    assert "AI2D test: before training only 0 % of the answers are in the form" in text
-    assert "is the chat template the model's own?" in text
-    assert "100 % of the answers were cut" in text
+    assert "AI2D test: before training, only 0 % of the responses have the expected format" in text
+    assert "Check that the chat template is the model's own" in text
+    assert "100 % of the responses are truncated" in text
 
 
 def test_a_recipe_names_it(checkpoint: Path, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ run:
         trainer_for(load_recipe(recipe, ["run.callbacks={benchmark: {}}"]))
 
 
-def test_settings_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_immediately(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         from_recipe({"data": str(tmp_path), "every": "often", "clusterz": 3})
     text = str(refused.value)

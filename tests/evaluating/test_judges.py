@@ -1,4 +1,4 @@
-"""Judges: verdicts read strictly, failures by kind, both orders, answers kept, a local judge."""
+"""Judges: strict verdicts, kinds of failures, both orders, cached replies, a local judge."""
 
 import csv
 import io
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import in_base64, option_table, talking_checkpoint
-from scores import run, told
-from served import server, words_of
-from unidpo_mm_eval.judge import client as client_module
-from unidpo_mm_eval.judge.client import Failure
+from support.eval_commands import run, text_of
+from support.small_benchmarks import image_base64, option_table, varied_checkpoint
+from support.stub_server import prompt_text, server
 from unidpo_mm_eval.judge.verdicts import choice, first_line_numbers, fractions, rating
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.models import chat as client_module
+from unidpo_mm_eval.models.chat import ChatFailure
+from unidpo_mm_eval.results.result import read_result
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(client_module, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(client_module, "MAX_WAIT", 0.001)
 
 
 def table(folder: Path, rows: Sequence[Mapping[str, str]]) -> Path:
@@ -34,22 +34,22 @@ def table(folder: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     return path
 
 
-def said(folder: Path, responses: Mapping[str, str], name: str = "mine") -> Path:
+def response_file(folder: Path, responses: Mapping[str, str], name: str = "mine") -> Path:
     path = folder / f"{name}.jsonl"
-    lines = [json.dumps({"id": own, "response": text}) for own, text in responses.items()]
+    lines = [json.dumps({"id": key, "response": text}) for key, text in responses.items()]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def judged(
-    benchmark: str, data: Path, predictions: Path, url: str, *more: Any, model: str = "J"
+    benchmark: str, data: Path, predictions: Path, url: str, *options: Any, model: str = "J"
 ) -> Any:
     out = predictions.with_suffix(".result.json")
     done = run(
         "score", "-b", benchmark, "--data", data, "--predictions", predictions, "--output", out,
-        "--judge", url, "--judge-model", model, *more,
+        "--judge", url, "--judge-model", model, *options,
     )  # fmt: skip
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     return read_result(out)
 
 
@@ -68,7 +68,7 @@ def test_verdicts_are_read_strictly() -> None:
         lambda: fractions("component 1: 5/4", "component", [4]),
         lambda: fractions("component 1: 3/4", "component", [4, 6]),
     ):
-        with pytest.raises(Failure, match="malformed"):
+        with pytest.raises(ChatFailure, match="malformed"):
             wrong()
 
 
@@ -87,16 +87,16 @@ def test_mmhal_is_rated_and_failures_are_named(tmp_path: Path) -> None:
     ratings = {"0": "rating: 6", "1": "so\nrating: 2", "2": "I cannot", "3": "rating: 4"}
 
     def speak(request: Any, before: int) -> str:
-        return ratings[re.findall(r"What is (\d)", words_of(request))[0]]
+        return ratings[re.findall(r"What is (\d)", prompt_text(request))[0]]
 
     data = mmhal(tmp_path)
     ids = [f"i{n}/What is {n}?" for n in range(4)]
-    mine = said(tmp_path, dict.fromkeys(ids, "A dog on a mat."))
+    predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog on a mat."))
     with server(speak) as stub:
-        result = judged("mmhal", data, mine, stub.url)
-        assert "dog, mat" in words_of(stub.requests[0])
+        result = judged("mmhal", data, predictions_file, stub.url)
+        assert "dog, mat" in prompt_text(stub.requests[0])
         assert stub.requests[0]["temperature"] == 0
-        left = judged("mmhal", data, mine, stub.url, "--leave-out-judge-errors")
+        left = judged("mmhal", data, predictions_file, stub.url, "--skip-judge-errors")
     assert result.headline == "rating[judge=J]"
     assert result.metrics["rating[judge=J]"] == pytest.approx(12 / 4)
     assert result.metrics["hallucination_rate[judge=J]"] == 50.0
@@ -109,50 +109,61 @@ def test_mmhal_is_rated_and_failures_are_named(tmp_path: Path) -> None:
 
 def test_a_judge_that_does_not_answer_is_an_error_by_kind(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
-    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
+    predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog."))
 
     def speak(request: Any, before: int) -> Any:
-        return "rating: 6" if "What is 0" in words_of(request) else 429
+        return "rating: 6" if "What is 0" in prompt_text(request) else 429
 
     with server(speak) as stub:
-        result = judged("mmhal", data, mine, stub.url)
-    kinds = [one.note.split(":")[1].strip() for one in result.per_sample if one.note]
+        result = judged("mmhal", data, predictions_file, stub.url)
+    kinds = [item.note.split(":")[1].strip() for item in result.per_sample if item.note]
     assert kinds == ["rate_limited"] * 3
     assert result.metrics["judge_error_rate"] == 75.0
     assert result.metrics["unparsed_rate"] == 0.0
-    (warning,) = [one for one in result.warnings if "did not judge" in one]
+    (warning,) = [item for item in result.warnings if "without a verdict" in item]
     assert (
-        "did not judge count as wrong: 75.0 %, as of 'i1/What is 1?': judge_error: rate" in warning
+        "without a verdict count as wrong: 75.0 %, for example 'i1/What is 1?': judge_error: rate"
+        in warning
     )
 
 
 def test_a_judge_that_answers_nothing_gives_no_number(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
-    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
-    words = ("score", "-b", "mmhal", "--data", data, "--predictions", mine, "--judge-model", "J")
+    predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog."))
+    words = (
+        "score",
+        "-b",
+        "mmhal",
+        "--data",
+        data,
+        "--predictions",
+        predictions_file,
+        "--judge-model",
+        "J",
+    )
     with server(lambda request, before: 500) as stub:
-        text = told(run(*words, "--judge", stub.url))
-    assert "the judge J gave no verdict to any of 4 requests (server_error)" in text
+        text = text_of(run(*words, "--judge", stub.url))
+    assert "the judge J gave no verdict on any of 4 requests (server_error)" in text
 
 
-def test_answers_are_kept_and_asked_once(tmp_path: Path) -> None:
+def test_replies_are_cached_and_requested_once(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
-    mine = said(tmp_path, dict.fromkeys(ids, "A dog."))
+    predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog."))
     cache = tmp_path / "answers" / "cache.sqlite"
     state = {"alive": True}
     with server(lambda request, before: "rating: 3" if state["alive"] else 500) as stub:
-        first = judged("mmhal", data, mine, stub.url, "--judge-cache", cache)
+        first = judged("mmhal", data, predictions_file, stub.url, "--judge-cache", cache)
         state["alive"] = False
-        again = judged("mmhal", data, mine, stub.url, "--judge-cache", cache)
+        again = judged("mmhal", data, predictions_file, stub.url, "--judge-cache", cache)
         assert len(stub.requests) == 4
         assert again.metrics == first.metrics
-        words = ("score", "-b", "mmhal", "--data", data, "--predictions", mine)
+        words = ("score", "-b", "mmhal", "--data", data, "--predictions", predictions_file)
         other = run(*words, "--judge", stub.url, "--judge-model", "K", "--judge-cache", cache)
-        assert "the judge K gave no verdict" in told(other)  # another judge is asked anew
+        assert "the judge K gave no verdict" in text_of(other)  # another judge is asked anew
     notes = tmp_path / "notes.txt"
     notes.write_text("no answers " * 99)
     broken = run(*words, "--judge", stub.url, "--judge-model", "J", "--judge-cache", notes)
-    assert "notes.txt: it is no file of answers" in told(broken)
+    assert "notes.txt: the file is not a cache of replies" in text_of(broken)
 
 
 def test_results_of_two_judges_are_not_compared(tmp_path: Path) -> None:
@@ -160,31 +171,31 @@ def test_results_of_two_judges_are_not_compared(tmp_path: Path) -> None:
     paths = []
     with server(lambda request, before: "rating: 3") as stub:
         for name, judge in (("a", "J"), ("b", "K"), ("c", "J")):
-            mine = said(tmp_path, dict.fromkeys(ids, f"A dog {name}."), name)
-            judged("mmhal", data, mine, stub.url, model=judge)
-            paths.append(mine.with_suffix(".result.json"))
-    assert "its judge is" in told(run("compare", paths[0], paths[1]))
+            predictions_file = response_file(tmp_path, dict.fromkeys(ids, f"A dog {name}."), name)
+            judged("mmhal", data, predictions_file, stub.url, model=judge)
+            paths.append(predictions_file.with_suffix(".result.json"))
+    assert "its judge is" in text_of(run("compare", paths[0], paths[1]))
     done = run("compare", paths[0], paths[2])
     assert "rating[judge=J]" in done.output
     assert "not judged 0.0 %" in done.output
     without = run("score", "-b", "mmhal", "--data", data, "--predictions", tmp_path / "a.jsonl")
-    assert "MMHal-Bench is scored by a judge. Name its address" in told(without)
+    assert "MMHal-Bench is scored by a judge. Use its URL" in text_of(without)
 
 
 def test_mm_vet_counts_by_capability(tmp_path: Path) -> None:
     rows = [
-        {"index": str(n), "question": f"Q{n}", "answer": "a <AND> b", "image": in_base64(n),
+        {"index": str(n), "question": f"Q{n}", "answer": "a <AND> b", "image": image_base64(n),
          "category": skills}
         for n, skills in enumerate(("rec,ocr", "ocr", "math"))
     ]  # fmt: skip
     grades = {"Q0": "correctness: 1.0", "Q1": "correctness: 0.5", "Q2": "correctness: 0"}
 
     def speak(request: Any, before: int) -> str:
-        return grades[re.findall(r"Q\d", words_of(request))[0]]
+        return grades[re.findall(r"Q\d", prompt_text(request))[0]]
 
     with server(speak) as stub:
-        mine = said(tmp_path, {str(n): "x" for n in range(3)})
-        result = judged("mm_vet", table(tmp_path, rows), mine, stub.url)
+        predictions_file = response_file(tmp_path, {str(n): "x" for n in range(3)})
+        result = judged("mm_vet", table(tmp_path, rows), predictions_file, stub.url)
     assert result.metrics["score[judge=J]"] == pytest.approx(50.0)
     assert result.metrics["score/capability/ocr[judge=J]"] == 75.0
     assert result.metrics["score/capability/rec[judge=J]"] == 100.0
@@ -193,12 +204,12 @@ def test_mm_vet_counts_by_capability(tmp_path: Path) -> None:
 def test_llava_wild_is_relative_and_raw(tmp_path: Path) -> None:
     rows = [
         {"index": str(n), "question": f"Q{n}", "gpt4_ans": "ref", "caption": "cap",
-         "category": ("conv", "detail")[n], "image": in_base64(n)}
+         "category": ("conv", "detail")[n], "image": image_base64(n)}
         for n in range(2)
     ]  # fmt: skip
-    with server(lambda r, _: "8 4\nwhy" if "Q0" in words_of(r) else "10 7\nwhy") as stub:
-        mine = said(tmp_path, {"0": "x", "1": "y"})
-        result = judged("llava_wild", table(tmp_path, rows), mine, stub.url)
+    with server(lambda r, _: "8 4\nwhy" if "Q0" in prompt_text(r) else "10 7\nwhy") as stub:
+        predictions_file = response_file(tmp_path, {"0": "x", "1": "y"})
+        result = judged("llava_wild", table(tmp_path, rows), predictions_file, stub.url)
     assert result.metrics["relative[judge=J]"] == pytest.approx(100 * 11 / 18)
     assert result.metrics["raw[judge=J]"] == pytest.approx(55.0)
     assert result.metrics["relative/category/conv[judge=J]"] == 50.0
@@ -206,19 +217,19 @@ def test_llava_wild_is_relative_and_raw(tmp_path: Path) -> None:
 
 def test_wildvision_is_judged_in_both_orders(tmp_path: Path) -> None:
     rows = [
-        {"index": str(n), "question": f"Q{n}", "answer": "reference", "image": in_base64(n)}
+        {"index": str(n), "question": f"Q{n}", "answer": "reference", "image": image_base64(n)}
         for n in range(2)
     ]
 
     def speak(request: Any, before: int) -> str:
-        words = words_of(request)
+        words = prompt_text(request)
         if "Q0" in words:  # the model's answer wins from both places
             return "[[B>>A]]" if words.index("mine") > words.index("reference") else "[[A>B]]"
         return "[[A>B]]"  # whoever stands first
 
     with server(speak) as stub:
-        mine = said(tmp_path, {"0": "mine", "1": "mine"})
-        result = judged("wildvision", table(tmp_path, rows), mine, stub.url)
+        predictions_file = response_file(tmp_path, {"0": "mine", "1": "mine"})
+        result = judged("wildvision", table(tmp_path, rows), predictions_file, stub.url)
         assert len(stub.requests) == 4
         assert stub.requests[0]["messages"][0]["content"][0]["type"] == "image_url"
     assert result.metrics["reward[judge=J]"] == pytest.approx(((100 + 50) / 2 + 0) / 2)
@@ -229,18 +240,18 @@ def test_wildvision_is_judged_in_both_orders(tmp_path: Path) -> None:
 def test_mia_bench_counts_points(tmp_path: Path) -> None:
     rows = [
         {"index": str(n), "question": f"Q{n}", "components": "['one', 'two']",
-         "component_weight": "[4, 6]", "type": "['describe']", "image": in_base64(n)}
+         "component_weight": "[4, 6]", "type": "['describe']", "image": image_base64(n)}
         for n in range(2)
     ]  # fmt: skip
     replies = {"Q0": "component 1: 4/4\ncomponent 2: 3/6", "Q1": "component 1: 4/4"}
 
     def speak(request: Any, before: int) -> str:
-        return replies[re.findall(r"Q\d", words_of(request))[0]]
+        return replies[re.findall(r"Q\d", prompt_text(request))[0]]
 
     with server(speak) as stub:
-        mine = said(tmp_path, {"0": "x", "1": "y"})
-        result = judged("mia_bench", table(tmp_path, rows), mine, stub.url)
-        assert "1. one (worth 4)" in words_of(stub.requests[0])
+        predictions_file = response_file(tmp_path, {"0": "x", "1": "y"})
+        result = judged("mia_bench", table(tmp_path, rows), predictions_file, stub.url)
+        assert "1. one (worth 4)" in prompt_text(stub.requests[0])
     assert result.per_sample[0].score == 0.7
     assert result.metrics["judge_error_rate"] == 50.0
     assert result.metrics["score/type/describe[judge=J]"] == 35.0
@@ -248,11 +259,11 @@ def test_mia_bench_counts_points(tmp_path: Path) -> None:
 
 def test_two_models_before_a_judge(tmp_path: Path) -> None:
     data = option_table(tmp_path, rows=6)
-    first = said(tmp_path, {str(n): f"old {n}" for n in range(6)}, "old")
-    second = said(tmp_path, {str(n): f"new {n}" for n in range(5)}, "new")
+    first = response_file(tmp_path, {str(n): f"old {n}" for n in range(6)}, "old")
+    second = response_file(tmp_path, {str(n): f"new {n}" for n in range(5)}, "new")
 
     def speak(request: Any, before: int) -> str:
-        words = words_of(request)
+        words = prompt_text(request)
         number = int(re.findall(r"Which is (\d)", words)[0])
         ahead = words.index(f"new {number}") < words.index(f"old {number}")
         if number < 2:  # the new answer wins from both places
@@ -265,38 +276,41 @@ def test_two_models_before_a_judge(tmp_path: Path) -> None:
     with server(speak) as stub:
         done = run("duel", first, second, "-b", "ai2d", "--data", data, "--judge", stub.url,
                    "--judge-model", "J", "--output", out)  # fmt: skip
-    assert done.exit_code == 0, told(done)
-    found = json.loads(out.read_text())
-    assert found["outcomes"] == {"0": "win", "1": "win", "2": "loss", "3": "tie", "4": "error"}
-    assert found["metrics"]["score"] == pytest.approx(100 * 2.5 / 4)
-    assert found["metrics"]["judge_error_rate"] == 20.0
-    assert found["consistent_rate"] == 75.0
-    assert "malformed" in found["bouts"][4]["error"]
-    assert "questions that one of the two did not answer: 1" in done.output
+    assert done.exit_code == 0, text_of(done)
+    actual = json.loads(out.read_text())
+    assert actual["outcomes"] == {"0": "win", "1": "win", "2": "loss", "3": "tie", "4": "error"}
+    assert actual["metrics"]["score"] == pytest.approx(100 * 2.5 / 4)
+    assert actual["metrics"]["judge_error_rate"] == 20.0
+    assert actual["consistent_rate"] == 75.0
+    assert "malformed" in actual["matchups"][4]["error"]
+    assert "samples without a response in both files: 1" in done.output
 
 
-def test_one_of_our_models_can_judge(tmp_path: Path) -> None:
-    """It says nothing sensible, so that there is no verdict, and none is guessed."""
-    checkpoint = talking_checkpoint(tmp_path / "llava", "llava")
+def test_a_local_model_can_judge(tmp_path: Path) -> None:
+    """Its replies make no sense: there is no verdict, and none is guessed."""
+    checkpoint = varied_checkpoint(tmp_path / "llava", "llava")
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
-    mine, out = said(tmp_path, dict.fromkeys(ids, "A dog.")), tmp_path / "r.json"
+    predictions_file, out = (
+        response_file(tmp_path, dict.fromkeys(ids, "A dog.")),
+        tmp_path / "r.json",
+    )
     from unidpo_mm_eval.judge import judges
 
-    limit, judges.MOST_TOKENS = judges.MOST_TOKENS, 8
+    limit, judges.MAX_TOKENS = judges.MAX_TOKENS, 8
     try:
-        done = run("score", "-b", "mmhal", "--data", data, "--predictions", mine, "--output", out,
-                   "--judge", f"local:{checkpoint}")  # fmt: skip
+        done = run("score", "-b", "mmhal", "--data", data, "--predictions", predictions_file,
+                   "--output", out, "--judge", f"local:{checkpoint}")  # fmt: skip
     finally:
-        judges.MOST_TOKENS = limit
-    assert "the judge llava gave no verdict to any of 4 requests (malformed)" in told(done)
+        judges.MAX_TOKENS = limit
+    assert "the judge llava gave no verdict on any of 4 requests (malformed)" in text_of(done)
     assert not out.exists()
 
 
-def test_a_judge_sees_images_also_in_this_process(tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge.judges import find_judge, question_to
+def test_a_local_judge_gets_images(tmp_path: Path) -> None:
+    from unidpo_mm_eval.judge.judges import load_judge, user_message
 
-    checkpoint = talking_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
-    judge = find_judge(f"local:{checkpoint}", dtype="float32")
-    addresses = [f"data:image/png;base64,{in_base64(n)}" for n in (1, 2)]
-    answers = {judge.ask(question_to("Which?", [one])) for one in addresses}
+    checkpoint = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
+    judge = load_judge(f"local:{checkpoint}", dtype="float32")
+    addresses = [f"data:image/png;base64,{image_base64(n)}" for n in (1, 2)]
+    answers = {judge.ask(user_message("Which?", [item])) for item in addresses}
     assert len(answers) == 2

@@ -1,17 +1,22 @@
-"""Questions are put word by word as the kits put them."""
+"""Prompts equal those of the toolkits, word by word."""
 
 import base64
 from pathlib import Path
 
 import pytest
-from nasty import drawn
-from unidpo_mm_eval.benchmark import benchmark_names, load_benchmark
-from unidpo_mm_eval.engine.questions import questions_of, shuffled_images
-from unidpo_mm_eval.prompts import load_prompts, prompt_names, worded
-from unidpo_mm_eval.protocols import load_protocol, protocol_names
-from unidpo_mm_eval.reading.data_set import DataSet
-from unidpo_mm_eval.reading.images import image_reference
-from unidpo_mm_eval.samples import Image, Sample
+from support.adversarial_responses import red_image
+from unidpo_mm_eval.benchmarks import benchmark_names, load_benchmark
+from unidpo_mm_eval.data.dataset import Dataset
+from unidpo_mm_eval.data.images import image_reference
+from unidpo_mm_eval.data.samples import Image, Sample
+from unidpo_mm_eval.protocols import (
+    load_prompts,
+    load_protocol,
+    prompt_names,
+    protocol_names,
+    render_question,
+)
+from unidpo_mm_eval.run.prompts import build_prompts, shuffle_images
 
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot
@@ -64,20 +69,20 @@ CASES = [
 def test_questions_are_put_word_by_word(
     profile: str, benchmark: str, kind: str, sample: Sample, text: str
 ) -> None:
-    assert worded(sample, load_prompts(profile).framing(benchmark, kind)) == text
+    assert render_question(sample, load_prompts(profile).template(benchmark, kind)) == text
 
 
 def parts(question: str, images: int, profile: str, benchmark: str = "mmmu") -> list[str]:
-    shown = tuple(Image(str(n), b"image") for n in range(images))
-    sample = Sample(id="1", where="row 1", question=question, images=shown, options=PAIR)
-    data = DataSet(path=Path("x.tsv"), sha256="", samples=(sample,))
-    (made,) = questions_of(load_benchmark(benchmark), data, load_prompts(profile))
+    output = tuple(Image(str(n), b"image") for n in range(images))
+    sample = Sample(id="1", where="row 1", question=question, images=output, options=PAIR)
+    data = Dataset(path=Path("x.tsv"), sha256="", samples=(sample,))
+    (made,) = build_prompts(load_benchmark(benchmark), data, load_prompts(profile))
     assert made.row is not None
-    found = made.row.messages[-1].parts
-    return ["[image]" if isinstance(part, ImageSlot) else part for part in found]
+    actual = made.row.messages[-1].parts
+    return ["[image]" if isinstance(part, ImageSlot) else part for part in actual]
 
 
-def test_images_stand_where_the_profile_puts_them() -> None:
+def test_images_are_placed_by_the_profile() -> None:
     marked = "See <image 1> and <image 2>?"
     first = parts(marked, 2, "vlmevalkit-qwen2vl")
     assert first[:2] == ["[image]"] * 2
@@ -93,42 +98,42 @@ def test_images_stand_where_the_profile_puts_them() -> None:
     assert parts("Which?", 1, "vlmevalkit-default", "wildvision")[-1] == "[image]"
 
 
-def test_a_mark_means_its_image(tmp_path: Path) -> None:
-    shown = tuple(Image(str(n), drawn_bytes(n)) for n in range(3))
-    sample = Sample(id="1", where="row 1", question="<image 3> or <image 1>?", images=shown)
-    data = DataSet(path=tmp_path / "x.tsv", sha256="", samples=(sample,))
-    (made,) = questions_of(load_benchmark("mmmu"), data, load_prompts("vlmevalkit-default"))
+def test_a_mark_refers_to_its_image(tmp_path: Path) -> None:
+    output = tuple(Image(str(n), drawn_bytes(n)) for n in range(3))
+    sample = Sample(id="1", where="row 1", question="<image 3> or <image 1>?", images=output)
+    data = Dataset(path=tmp_path / "x.tsv", sha256="", samples=(sample,))
+    (made,) = build_prompts(load_benchmark("mmmu"), data, load_prompts("vlmevalkit-default"))
     assert made.row is not None
     keys = [image.key() for image in made.row.images]
-    wanted = [image_reference(shown[n], tmp_path, "row 1").key() for n in (1, 2, 0)]
-    assert keys == wanted  # the one without a mark comes first
+    expected = [image_reference(output[n], tmp_path, "row 1").key() for n in (1, 2, 0)]
+    assert keys == expected  # the one without a mark comes first
 
 
 def drawn_bytes(colour: int) -> bytes:
-    return base64.b64decode(drawn(colour))
+    return base64.b64decode(red_image(colour))
 
 
-def test_the_control_gives_every_image_another() -> None:
+def test_the_control_replaces_every_image() -> None:
     samples = tuple(
         Sample(id=str(n), where="", cluster=f"c{n}", images=(Image(f"p{n // 2}", b""),))
         for n in range(8)
     )
-    data = DataSet(path=Path("x"), sha256="", samples=samples)
+    data = Dataset(path=Path("x"), sha256="", samples=samples)
     for seed in range(5):
-        moved = shuffled_images(data, seed).samples
+        moved = shuffle_images(data, seed).samples
         assert all(a.images != b.images for a, b in zip(samples, moved, strict=True))
         assert moved[0].images == moved[1].images
-    alone = DataSet(path=Path("x"), sha256="", samples=samples[:2])
-    with pytest.raises(DataError, match="two at least can be shuffled"):
-        shuffled_images(alone, 0)
+    alone = Dataset(path=Path("x"), sha256="", samples=samples[:2])
+    with pytest.raises(DataError, match="at least two can be shuffled"):
+        shuffle_images(alone, 0)
 
 
 def test_every_protocol_names_profiles_that_exist() -> None:
     for name in protocol_names():
         protocol = load_protocol(name)
         assert set(protocol.prompt.values()) <= set(prompt_names())
-        known = set(benchmark_names()) | {"*"}
-        assert set(protocol.decoding) <= known
-        assert all(set(own) <= known for own in protocol.pixels.values())
+        existing = set(benchmark_names()) | {"*"}
+        assert set(protocol.decoding) <= existing
+        assert all(set(sample_id) <= existing for sample_id in protocol.pixels.values())
     for name in prompt_names():
         assert set(load_prompts(name).benchmarks) <= set(benchmark_names())

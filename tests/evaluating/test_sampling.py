@@ -1,4 +1,4 @@
-"""What a server is sent: every sampling parameter that it understands, and what files say of it."""
+"""Requests contain every sampling parameter that a server supports, and files record them."""
 
 import base64
 import json
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import option_table
-from scores import run, told
-from served import server
-from unidpo_mm_eval.judge.cache import AnswerCache
-from unidpo_mm_eval.judge.client import ChatClient, Failure
+from support.eval_commands import run, text_of
+from support.small_benchmarks import option_table
+from support.stub_server import server
+from unidpo_mm_eval.judge.cache import ReplyCache
 from unidpo_mm_eval.judge.judges import EndpointJudge
-from unidpo_mm_eval.judge.sampling import greedy_sampling
+from unidpo_mm_eval.models.chat import ChatClient, ChatFailure
+from unidpo_mm_eval.models.sampling import greedy_sampling
 
 from unidpo_mm.errors import RecipeError, UniDPOError
 
@@ -32,10 +32,10 @@ def data(tmp_path: Path) -> Path:
     return option_table(tmp_path, rows=3)
 
 
-def ask(url: str, data: Path, out: Path, *more: Any) -> Any:
+def ask(url: str, data: Path, out: Path, *options: Any) -> Any:
     return run(
         "run", "--endpoint", url, "--served-model", "org/served", "-b", "ai2d", "--data", data,
-        "--out", out, "--timeout", 5, "--max-new-tokens", 9, *more,
+        "--output", out, "--timeout", 5, "--max-new-tokens", 9, *options,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def manifest_of(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("owner", "more", "kind", "fields"),
+    ("owner", "options", "kind", "fields"),
     [
         (None, (), "unknown", PLAIN),
         ("organization-owner", (), "unknown", PLAIN),
@@ -61,12 +61,12 @@ def manifest_of(out: Path) -> dict[str, Any]:
     ],
 )
 def test_every_parameter_is_sent_and_recorded(
-    owner: str | None, more: Any, kind: str, fields: Any, data: Path, tmp_path: Path
+    owner: str | None, options: Any, kind: str, fields: Any, data: Path, tmp_path: Path
 ) -> None:
     with server(lambda request, before: "A") as stub:
         stub.owner = owner
-        done = ask(stub.url, data, tmp_path / "out", *more)
-        assert done.exit_code == 0, told(done)
+        done = ask(stub.url, data, tmp_path / "out", *options)
+        assert done.exit_code == 0, text_of(done)
         assert len(stub.requests) == 3
         for request in stub.requests:
             assert sent(request) == fields | {"max_tokens": 9}
@@ -84,8 +84,8 @@ def test_a_judge_is_sent_every_parameter() -> None:
             assert stub.paths.count("/v1/models") == 1
 
 
-def test_answers_of_a_judge_that_was_asked_otherwise_are_asked_anew(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path / "answers.sqlite")
+def test_cached_replies_to_other_requests_are_not_used(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "answers.sqlite")
     with server(lambda request, before: "new") as stub:
         stub.owner = "vllm"
         before = {"address": stub.url, "model": "J", "temperature": 0, "max_tokens": 1024}
@@ -93,16 +93,16 @@ def test_answers_of_a_judge_that_was_asked_otherwise_are_asked_anew(tmp_path: Pa
         assert EndpointJudge(ChatClient(stub.url, "J"), cache).ask(ASK) == "new"
     dead = ChatClient(stub.url, "J", attempts=1)  # the server no longer runs
     assert EndpointJudge(dead, cache).ask(ASK) == "new"
-    with pytest.raises(Failure, match="unreachable"):
+    with pytest.raises(ChatFailure, match="unreachable"):
         EndpointJudge(ChatClient(stub.url, "J", attempts=1)).ask(ASK)
 
 
-def test_a_server_that_does_not_answer_is_asked_for_its_kind_once() -> None:
+def test_the_kind_of_an_unreachable_server_is_requested_once() -> None:
     waits: list[float] = []
     client = ChatClient("http://127.0.0.1:9/v1", "x", attempts=3, sleep=waits.append)
     judge = EndpointJudge(client)
     for _ in range(4):
-        with pytest.raises(Failure, match="unreachable"):
+        with pytest.raises(ChatFailure, match="unreachable"):
             judge.ask(ASK)
     assert len(waits) == 2
 
@@ -110,7 +110,7 @@ def test_a_server_that_does_not_answer_is_asked_for_its_kind_once() -> None:
 def test_fields_that_a_server_may_not_know_are_not_left_out_silently() -> None:
     with server(lambda request, before: "A") as stub:
         client = ChatClient(stub.url, "x")
-        with pytest.raises(RecipeError, match="which understand 'repetition_penalty'"):
+        with pytest.raises(RecipeError, match="which support 'repetition_penalty'"):
             greedy_sampling(client, max_tokens=9, repetition_penalty=1.05)
         stub.owner = "vllm"
         fields = greedy_sampling(ChatClient(stub.url, "x"), max_tokens=9, repetition_penalty=1.05)
@@ -119,23 +119,23 @@ def test_fields_that_a_server_may_not_know_are_not_left_out_silently() -> None:
 
 def test_a_kind_of_server_that_does_not_exist_is_refused(data: Path, tmp_path: Path) -> None:
     done = ask("http://127.0.0.1:9/v1", data, tmp_path, "--server", "vlm")
-    assert "unknown kind of server 'vlm', did you mean 'vllm'?" in told(done)
+    assert "unknown kind of server 'vlm', did you mean 'vllm'?" in text_of(done)
 
 
-def test_a_server_that_is_not_there_is_told_at_once(data: Path, tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge import client
+def test_an_unreachable_server_is_reported_immediately(data: Path, tmp_path: Path) -> None:
+    from unidpo_mm_eval.models import chat as client
 
-    before, client.LONGEST_WAIT = client.LONGEST_WAIT, 0.001
+    before, client.MAX_WAIT = client.MAX_WAIT, 0.001
     try:
         done = ask("http://127.0.0.1:9/v1", data, tmp_path)
     finally:
-        client.LONGEST_WAIT = before
+        client.MAX_WAIT = before
     assert isinstance(done.exception, UniDPOError)
-    assert "Check the address and whether the server runs" in told(done)
+    assert "Check the URL and whether the server is running" in text_of(done)
 
 
 def rewritten(out: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Rewrite the manifest of a file of predictions."""
+    """Change the manifest of a file of predictions."""
     path = out / "org--served" / "ai2d.jsonl"
     first, *others = path.read_text(encoding="utf-8").splitlines()
     header = json.loads(first)
@@ -153,13 +153,13 @@ def test_files_of_earlier_versions_are_refused_with_the_reason(data: Path, tmp_p
         results.append(new.rename(tmp_path / "new.json"))
         rewritten(out, lambda manifest: manifest.pop("sampling"))
         done = ask(stub.url, data, out)
-        assert "sampling: it was not recorded: earlier versions left parameters out" in told(done)
-        assert "generation_config.json" in told(done)
+        assert "sampling: not recorded: earlier versions omitted parameters" in text_of(done)
+        assert "generation_config.json" in text_of(done)
     words = ("-b", "ai2d", "--data", data, "--predictions", out / "org--served" / "ai2d.jsonl")
     assert run("score", *words, "--output", tmp_path / "old.json").exit_code == 0
     done = run("compare", tmp_path / "old.json", *results)
-    assert "its sampling is recorded" in told(done)
-    assert "an earlier version left parameters to the server" in told(done)
+    assert "its sampling is recorded" in text_of(done)
+    assert "an earlier version left parameters to the server" in text_of(done)
 
 
 def test_a_new_version_of_the_rules_asks_nothing_again(data: Path, tmp_path: Path) -> None:
@@ -167,22 +167,22 @@ def test_a_new_version_of_the_rules_asks_nothing_again(data: Path, tmp_path: Pat
         assert ask(stub.url, data, tmp_path, "--protocol", "clean").exit_code == 0
         rewritten(tmp_path, lambda manifest: manifest.update(protocol="clean@1"))
         done = ask(stub.url, data, tmp_path, "--protocol", "clean")
-        assert done.exit_code == 0, told(done)
+        assert done.exit_code == 0, text_of(done)
         assert len(stub.requests) == 3
 
 
 def test_template_variables_are_sent_to_servers_that_take_them(data: Path, tmp_path: Path) -> None:
-    more = ("--chat-template-kwargs", '{"enable_thinking": false}')
+    options = ("--chat-template-kwargs", '{"enable_thinking": false}')
     with server(lambda request, before: "A") as stub:
-        done = ask(stub.url, data, tmp_path / "out", *more)
-        assert "which understand 'chat_template_kwargs'" in told(done)
+        done = ask(stub.url, data, tmp_path / "out", *options)
+        assert "which support 'chat_template_kwargs'" in text_of(done)
         assert not stub.requests
         stub.owner = "vllm"
-        done = ask(stub.url, data, tmp_path / "out", *more)
-        assert done.exit_code == 0, told(done)
+        done = ask(stub.url, data, tmp_path / "out", *options)
+        assert done.exit_code == 0, text_of(done)
         assert stub.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
         other = ask(stub.url, data, tmp_path / "out")
-        assert "it holds predictions that were made otherwise" in told(other)
+        assert "predictions were made with different settings" in text_of(other)
     assert manifest_of(tmp_path / "out")["chat_template_kwargs"] == {"enable_thinking": False}
 
 
@@ -197,7 +197,7 @@ def test_passwords_and_keys_of_an_address_are_in_no_file_and_no_message(
     with server(flaky) as stub:
         address = stub.url.replace("http://", "http://me:hunter2@") + "?api_key=hunter3"
         done = ask(address, data, out)
-        assert done.exit_code == 0, told(done)
+        assert done.exit_code == 0, text_of(done)
         assert set(stub.paths) == {
             "/v1/models?api_key=hunter3", "/v1/chat/completions?api_key=hunter3"
         }  # fmt: skip
@@ -208,7 +208,7 @@ def test_passwords_and_keys_of_an_address_are_in_no_file_and_no_message(
     assert not any("hunter" in text for text in texts)
     assert "http://***@127.0.0.1" in manifest_of(out)["backend"]
     client = ChatClient(address, "x", attempts=1, timeout=1)  # nobody listens any more
-    with pytest.raises(Failure) as failed:
+    with pytest.raises(ChatFailure) as failed:
         client.chat(ASK)
     assert "hunter" not in str(failed.value) + repr(client)
     with pytest.raises(RecipeError) as refused:
@@ -221,5 +221,5 @@ def test_reasoning_that_was_cut_is_an_empty_answer(name: str) -> None:
     message = {"content": None, name: "is it 4? or 5"}
     body = {"choices": [{"message": message, "finish_reason": "length"}]}
     with server(lambda request, before: json.dumps(body).encode()) as stub:
-        said = ChatClient(stub.url, "x").chat(ASK)
-    assert (said.text, said.finish_reason) == ("", "length")
+        responses = ChatClient(stub.url, "x").chat(ASK)
+    assert (responses.text, responses.finish_reason) == ("", "length")

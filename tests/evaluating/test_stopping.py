@@ -1,4 +1,4 @@
-"""A signal ends a run with a message and a code, and what was answered is kept."""
+"""A signal ends a run with a message and an exit code; its responses are stored."""
 
 import os
 import signal
@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import option_table, said
 from click import BadParameter
-from scores import run, told
-from served import server, words_of
-from unidpo_mm_eval.cli import printed_once as printing
-from unidpo_mm_eval.engine.stopping import EXIT_CODE, Stopped, stoppable
+from support.eval_commands import run, text_of
+from support.small_benchmarks import option_table, responses_of
+from support.stub_server import prompt_text, server
+from unidpo_mm_eval.cli import options as printing
+from unidpo_mm_eval.run.progress import StoppedBySignal, stop_on_signal
 
 from unidpo_mm.errors import UniDPOError
+from unidpo_mm.signals import EXIT_CODE
 
 
-def signalled(number: int, *, speaks: bool = True) -> None:
-    with stoppable(speaks=speaks):
+def signalled(number: int, *, verbose: bool = True) -> None:
+    with stop_on_signal(verbose=verbose):
         os.kill(os.getpid(), number)
         time.sleep(5)
 
@@ -30,54 +31,54 @@ def signalled(number: int, *, speaks: bool = True) -> None:
 )  # fmt: skip
 def test_signals_end_a_run(number: int, code: int, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(StoppedBySignal) as stopped:
         signalled(number)
     assert stopped.value.code == code
     assert signal.getsignal(number) is before
-    shown = capfd.readouterr().err
-    assert f"Received {signal.Signals(number).name}: all answers so far are kept" in shown
-    assert "To resume, run the same command" in shown
+    output = capfd.readouterr().err
+    assert f"Received {signal.Signals(number).name}: all responses so far are stored" in output
+    assert "Run the same command again to resume" in output
 
 
 def test_only_the_first_process_speaks(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Stopped):
-        signalled(signal.SIGTERM, speaks=False)
+    with pytest.raises(StoppedBySignal):
+        signalled(signal.SIGTERM, verbose=False)
     assert not capfd.readouterr().err
 
 
-def test_answers_of_a_server_are_kept_and_the_rest_is_asked_later(
+def test_replies_are_stored_and_the_rest_is_requested_later(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data, out = option_table(tmp_path), tmp_path / "out"
-    words = ("run", "--served-model", "x", "-b", "ai2d", "--data", data, "--out", out,
+    words = ("run", "--served-model", "x", "-b", "ai2d", "--data", data, "--output", out,
              "--server", "openai")  # fmt: skip
-    answered: list[str] = []
+    replies: list[str] = []
 
     def speak(request: Any, before: int) -> str:
-        answered.append(words_of(request))
-        if len(answered) == 5:
+        replies.append(prompt_text(request))
+        if len(replies) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.05 * (len(answered) > 4))
+        time.sleep(0.05 * (len(replies) > 4))
         return "A"
 
-    from unidpo_mm_eval.engine import endpoint
+    from unidpo_mm_eval.run import served
 
-    ask = endpoint.answer_by_endpoint.__kwdefaults__
-    ask["concurrent"], before = 2, ask["concurrent"]
+    ask = served.request_predictions.__kwdefaults__
+    ask["concurrency"], before = 2, ask["concurrency"]
     try:
         with server(speak) as stub:
             done = run(*words, "--endpoint", stub.url)
-            assert done.exit_code == EXIT_CODE, told(done)
-            kept = said(out / "x" / "ai2d.parts" / "0.jsonl")
-            first = len(answered)
+            assert done.exit_code == EXIT_CODE, text_of(done)
+            kept = responses_of(out / "x" / "ai2d.parts" / "0.jsonl")
+            first = len(replies)
             assert 4 <= first <= 7  # of 11: what was on its way is waited for
             assert len(kept) == first
-            assert "all answers so far are kept" in capfd.readouterr().err
+            assert "all responses so far are stored" in capfd.readouterr().err
             done = run(*words, "--endpoint", stub.url)
-            assert done.exit_code == 0, told(done)
-            assert len(answered) == 11
+            assert done.exit_code == 0, text_of(done)
+            assert len(replies) == 11
     finally:
-        ask["concurrent"] = before
+        ask["concurrency"] = before
 
 
 def test_a_process_that_is_not_the_first_waits_before_it_prints_an_error(
@@ -88,6 +89,6 @@ def test_a_process_that_is_not_the_first_waits_before_it_prints_an_error(
     for error in (UniDPOError("wrong"), BadParameter("wrong")):
         for rank in ("0", "1"):
             monkeypatch.setenv("LOCAL_RANK", rank)
-            with pytest.raises(type(error)), printing.printed_once():
+            with pytest.raises(type(error)), printing.errors_once():
                 raise error
     assert waits == [printing.GRACE] * 2

@@ -1,15 +1,15 @@
-"""Variables for the chat template: read, handed on, recorded, and compared with the training's."""
+"""Variables for the chat template: parsed, passed on, recorded, compared with the training's."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import option_table, talking_checkpoint, words
-from scores import run, told
-from unidpo_mm_eval.engine.checkpoint import LoadedCheckpoint
-from unidpo_mm_eval.engine.template_variables import parse_variables
-from unidpo_mm_eval.results import read_result
+from support.eval_commands import run, text_of, unwrapped
+from support.small_benchmarks import option_table, run_arguments, varied_checkpoint
+from unidpo_mm_eval.models.checkpoint import LoadedCheckpoint
+from unidpo_mm_eval.models.template_variables import parse_variables
+from unidpo_mm_eval.results.result import read_result
 
 from unidpo_mm.errors import RecipeError
 
@@ -32,20 +32,20 @@ def test_they_are_read(values: list[str], variables: dict[str, Any]) -> None:
     assert parse_variables(values) == variables
 
 
-def test_what_cannot_be_read_is_told_at_once() -> None:
+def test_invalid_variables_are_reported_immediately() -> None:
     with pytest.raises(RecipeError) as refused:
         parse_variables(['{"a": }', "enable_thinking", "a b=1", "[1]", "x={"])
     assert len(refused.value.problems) == 5
-    assert "--chat-template-kwargs: cannot read 'enable_thinking'" in str(refused.value)
+    assert "--chat-template-kwargs: cannot parse 'enable_thinking'" in str(refused.value)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return talking_checkpoint(tmp_path_factory.mktemp("trained") / "llava", "llava")
+    return varied_checkpoint(tmp_path_factory.mktemp("trained") / "llava", "llava")
 
 
 def record(checkpoint: Path, variables: Any) -> None:
-    """Write what the trainer records, beside the directory of checkpoints."""
+    """Write the trainer's record next to the directory of checkpoints."""
     content = {"prompts": {"style": "chat", "chat_template_kwargs": variables}}
     (checkpoint.parent / "run.json").write_text(json.dumps(content))
 
@@ -62,16 +62,16 @@ def test_they_reach_the_adapter_and_are_recorded(
 
     monkeypatch.setattr(LoadedCheckpoint, "adapter", adapter)
     data, out = option_table(tmp_path, rows=3), tmp_path / "out"
-    done = run(*words(checkpoint, data, out, "ai2d", *OPTION))
-    assert done.exit_code == 0, told(done)
+    done = run(*run_arguments(checkpoint, data, out, "ai2d", *OPTION))
+    assert done.exit_code == 0, text_of(done)
     result = read_result(out / "llava" / "ai2d.json")
     assert result.manifest["chat_template_kwargs"] == OFF
-    other = run(*words(checkpoint, data, out, "ai2d"))
-    assert "chat_template_kwargs was" in told(other)
+    other = run(*run_arguments(checkpoint, data, out, "ai2d"))
+    assert "chat_template_kwargs was" in text_of(other)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "Hello?", "chosen": "The answer.", "rejected": "Eight"}\n')
-    done = run("prefs", checkpoint, "--data", pairs, "--out", tmp_path / "prefs", *OPTION)
-    assert done.exit_code == 0, told(done)
+    done = run("prefs", checkpoint, "--data", pairs, "--output", tmp_path / "prefs", *OPTION)
+    assert done.exit_code == 0, text_of(done)
     assert used == [OFF, {}, OFF]
     assert (
         read_result(tmp_path / "prefs" / "llava" / "preferences.json").manifest[
@@ -87,17 +87,17 @@ def test_a_checkpoint_that_was_trained_otherwise_is_warned_of(
     data = option_table(tmp_path, rows=3)
     warned = {}
     try:
-        for name, variables, more in (
+        for name, variables, extra in (
             ("same", OFF, OPTION),
             ("other", OFF, ()),
             ("none", {}, OPTION),
             ("default", {}, ()),
         ):
             record(checkpoint, variables)
-            done = run(*words(checkpoint, data, tmp_path / name, "ai2d", *more))
-            assert done.exit_code == 0, told(done)
+            done = run(*run_arguments(checkpoint, data, tmp_path / name, "ai2d", *extra))
+            assert done.exit_code == 0, text_of(done)
             result = read_result(tmp_path / name / "llava" / "ai2d.json")
-            warned[name] = [one for one in result.warnings if "was trained with" in one]
+            warned[name] = [item for item in result.warnings if "was trained with" in item]
     finally:
         (checkpoint.parent / "run.json").unlink()
     assert [name for name, texts in warned.items() if texts] == ["other", "none"]
@@ -106,5 +106,5 @@ def test_a_checkpoint_that_was_trained_otherwise_is_warned_of(
 
 def test_prompts_without_a_template_take_none(checkpoint: Path, tmp_path: Path) -> None:
     data = option_table(tmp_path, rows=3)
-    done = run(*words(checkpoint, data, tmp_path, "ai2d", "--style", "raw", *OPTION))
-    assert "raw prompts have no chat template" in " ".join(done.output.split())
+    done = run(*run_arguments(checkpoint, data, tmp_path, "ai2d", "--style", "raw", *OPTION))
+    assert "do not use a chat template" in unwrapped(done)

@@ -1,4 +1,4 @@
-"""`eval text` says what lm-eval says when it is called by hand, on tasks of a local folder."""
+"""`eval text` equals a direct call of lm-eval, on tasks in a local directory."""
 
 import functools
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import talking_checkpoint
-from scores import run, told
+from support.eval_commands import run, text_of
+from support.small_benchmarks import varied_checkpoint
 
 CHOICES = """
 task: local_choice
@@ -67,13 +67,13 @@ def by_hand(checkpoint: Path, tasks: Path, *, chat: bool) -> dict[str, Any]:
     from lm_eval.tasks import TaskManager
 
     model = HFLM(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=1)
-    found = simple_evaluate(
+    actual = simple_evaluate(
         model=model, tasks=TASKS, task_manager=TaskManager(include_path=str(tasks)),
         apply_chat_template=chat, random_seed=0, numpy_random_seed=0, torch_random_seed=0,
         fewshot_random_seed=0,
     )  # fmt: skip
-    assert found is not None
-    return dict(found)
+    assert actual is not None
+    return dict(actual)
 
 
 @pytest.mark.parametrize("style", ["chat", "raw"])
@@ -81,12 +81,12 @@ def test_results_are_those_of_lm_eval_by_hand(
     style: str, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
+    checkpoint = varied_checkpoint(tmp_path / "llama", "llama")
     done = run(
         "text", checkpoint, "--tasks", ",".join(TASKS), "--include", tasks, "--style", style,
-        "--out", tmp_path / "out", "--dtype", "float32", "--batch-size", 4,
+        "--output", tmp_path / "out", "--dtype", "float32", "--batch-size", 4,
     )  # fmt: skip
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     ours = json.loads((tmp_path / "out" / "llama" / "text.json").read_text())
     theirs = by_hand(checkpoint, tasks, chat=style == "chat")
     for task in TASKS:
@@ -95,13 +95,13 @@ def test_results_are_those_of_lm_eval_by_hand(
                 pytest.approx(value, abs=1e-9) if isinstance(value, float) else value
             )
         lines = (tmp_path / "out" / "llama" / f"samples_{task}.jsonl").read_text().splitlines()
-        mine = [json.loads(line) for line in lines]
-        for one, other in zip(mine, theirs["samples"][task], strict=True):
-            assert one["target"] == str(other["target"]) or one["target"] == other["target"]
+        predictions_file = [json.loads(line) for line in lines]
+        for item, other in zip(predictions_file, theirs["samples"][task], strict=True):
+            assert item["target"] == str(other["target"]) or item["target"] == other["target"]
             if task == "local_written":
-                assert one["resps"] == other["resps"]
+                assert item["resps"] == other["resps"]
             else:
-                values = [float(answer[0][0]) for answer in one["resps"]]
+                values = [float(answer[0][0]) for answer in item["resps"]]
                 assert values == pytest.approx(
                     [answer[0][0] for answer in other["resps"]], abs=1e-4
                 )
@@ -113,48 +113,48 @@ def test_a_vision_language_model_answers_text_too(
     tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    checkpoint = talking_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
-    done = run("text", checkpoint, "--tasks", "local_choice", "--include", tasks, "--out",
+    checkpoint = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
+    done = run("text", checkpoint, "--tasks", "local_choice", "--include", tasks, "--output",
                tmp_path / "out", "--limit", 3)  # fmt: skip
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
 
 
-def test_instructions_are_answered_and_exported_for_their_judges(tmp_path: Path) -> None:
-    checkpoint, out = talking_checkpoint(tmp_path / "llama", "llama"), tmp_path / "out"
+def test_responses_to_instructions_are_exported_for_other_judges(tmp_path: Path) -> None:
+    checkpoint, out = varied_checkpoint(tmp_path / "llama", "llama"), tmp_path / "out"
     alpaca, arena = tmp_path / "alpaca_eval.json", tmp_path / "question.jsonl"
     alpaca.write_text(json.dumps([{"instruction": f"Do {n}", "dataset": "x"} for n in range(3)]))
     rows = [{"question_id": "q1", "turns": [{"content": "Why?"}], "cluster": "c"},
             {"uid": "q2", "prompt": "How?"}]  # fmt: skip
     arena.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for name, data in (("alpaca_eval", alpaca), ("arena_hard", arena)):
-        line = ("run", checkpoint, "-b", name, "--data", data, "--out", out)
+        line = ("run", checkpoint, "-b", name, "--data", data, "--output", out)
         done = run(*line, "--max-new-tokens", 5, "--dtype", "float32")
-        assert done.exit_code == 0, told(done)
+        assert done.exit_code == 0, text_of(done)
         assert f"unidpo-mm eval export {name}" in done.output
-        said, written = out / "llama" / f"{name}.jsonl", tmp_path / f"{name}_out{data.suffix}"
-        done = run("export", name, "--data", data, "--predictions", said, "--out", written)
-        assert done.exit_code == 0, told(done)
+        responses, written = out / "llama" / f"{name}.jsonl", tmp_path / f"{name}_out{data.suffix}"
+        done = run("export", name, "--data", data, "--predictions", responses, "--output", written)
+        assert done.exit_code == 0, text_of(done)
     answers = json.loads((tmp_path / "alpaca_eval_out.json").read_text())
-    assert [one["instruction"] for one in answers] == ["Do 0", "Do 1", "Do 2"]
-    assert {one["generator"] for one in answers} == {"llama"}
+    assert [item["instruction"] for item in answers] == ["Do 0", "Do 1", "Do 2"]
+    assert {item["generator"] for item in answers} == {"llama"}
     first = json.loads((tmp_path / "arena_hard_out.jsonl").read_text().splitlines()[0])
     assert first["question_id"] == "q1"
     judged = run("score", "-b", "alpaca_eval", "--data", alpaca, "--predictions",
                  out / "llama" / "alpaca_eval.jsonl", "--judge", "http://127.0.0.1:9/v1",
                  "--judge-model", "J")  # fmt: skip
-    assert "`unidpo-mm eval export alpaca_eval`" in told(judged)
+    assert "`unidpo-mm eval export alpaca_eval`" in text_of(judged)
 
 
-def test_tasks_that_do_not_exist_are_told(tasks: Path, tmp_path: Path) -> None:
-    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
-    words = ("text", checkpoint, "--include", tasks, "--out", tmp_path / "out")
-    assert "lm-eval has no task nothing_such" in told(run(*words, "--tasks", "nothing_such"))
+def test_unknown_tasks_are_reported(tasks: Path, tmp_path: Path) -> None:
+    checkpoint = varied_checkpoint(tmp_path / "llama", "llama")
+    words = ("text", checkpoint, "--include", tasks, "--output", tmp_path / "out")
+    assert "lm-eval has no task nothing_such" in text_of(run(*words, "--tasks", "nothing_such"))
 
 
 def test_without_the_library_it_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = talking_checkpoint(tmp_path / "llama", "llama")
+    checkpoint = varied_checkpoint(tmp_path / "llama", "llama")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    done = run("text", checkpoint, "--tasks", "x", "--out", tmp_path / "out")
-    assert "pip install 'unidpo-mm[lm-eval]'" in told(done)
+    done = run("text", checkpoint, "--tasks", "x", "--output", tmp_path / "out")
+    assert "pip install 'unidpo-mm[lm-eval]'" in text_of(done)

@@ -1293,7 +1293,7 @@ COMMANDS = [
     command("eval run without data", "eval run WORLD/model", "--data", "for help"),
     command(
         "eval run unknown benchmark",
-        "eval run WORLD/model --data WORLD --out HERE/o -b poope",
+        "eval run WORLD/model --data WORLD --output HERE/o -b poope",
         "poope",
     ),
     command(

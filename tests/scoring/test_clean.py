@@ -1,7 +1,7 @@
-"""The lenient rules: what a response wraps its answer in does not count, and nothing is guessed."""
+"""The lenient rules: text around an answer is ignored, and nothing is guessed."""
 
 import pytest
-from unidpo_mm_eval.extract.clean import clean_match, clean_option, clean_yes_no, cleaned
+from unidpo_mm_eval.scorers.clean import clean_match, clean_option, clean_yes_no, strip_wrapping
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from unidpo_mm_eval.extract.clean import clean_match, clean_option, clean_yes_no
     ],
 )
 def test_answers_are_unwrapped(response: str, answer: str) -> None:
-    assert cleaned(response) == answer
+    assert strip_wrapping(response) == answer
 
 
 @pytest.mark.parametrize(
-    ("response", "said"),
+    ("response", "responses"),
     [
         ("**Yes**", "Yes"),
         ("yes:", "Yes"),
@@ -34,8 +34,8 @@ def test_answers_are_unwrapped(response: str, answer: str) -> None:
         ("", None),
     ],
 )
-def test_yes_and_no_are_found_whatever_surrounds_them(response: str, said: str | None) -> None:
-    assert clean_yes_no(response) == said
+def test_yes_and_no_are_extracted_from_any_context(response: str, responses: str | None) -> None:
+    assert clean_yes_no(response) == responses
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_yes_and_no_are_found_whatever_surrounds_them(response: str, said: str |
         ("no idea", None),
     ],
 )
-def test_options_are_found(response: str, letter: str | None) -> None:
+def test_options_are_extracted(response: str, letter: str | None) -> None:
     options = {"A": "cat", "B": "dog", "C": "bird"}
     assert clean_option(response, options).letter == letter
 

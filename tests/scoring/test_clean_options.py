@@ -1,13 +1,13 @@
 # ruff: noqa: RUF001, the texts are odd on purpose
-"""Option letters: an article is no choice, two letters are none, one in any dress is."""
+"""Option letters: an article is no choice, and neither are two letters."""
 
 import pytest
-from unidpo_mm_eval.extract.clean import clean_option
+from unidpo_mm_eval.scorers.clean import clean_option
 
 ANIMALS = dict(zip("ABCD", ("cat", "dog", "bird", "fish"), strict=True))
 WITH_ARTICLES = {"A": "a dog", "B": "a cat", "C": "an apple", "D": "the bus"}
 NESTED = {"A": "red", "B": "dark red", "C": "none of the above", "D": "3", "E": "3.5"}
-MANY = {letter: f"thing {number}" for number, letter in enumerate("ABCDEFGHI")}
+MULTIPLE = {letter: f"thing {number}" for number, letter in enumerate("ABCDEFGHI")}
 CASES = {
     "animals": (
         ("A dog", "B"),
@@ -163,7 +163,7 @@ CASES = {
         ("I would say C", "C"),
     ),
 }
-OPTIONS = {"animals": ANIMALS, "articles": WITH_ARTICLES, "nested": NESTED, "many": MANY}
+OPTIONS = {"animals": ANIMALS, "articles": WITH_ARTICLES, "nested": NESTED, "many": MULTIPLE}
 
 
 @pytest.mark.parametrize(

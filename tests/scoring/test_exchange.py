@@ -1,25 +1,27 @@
-"""Files of other tools: what is written, what is read back, and what is refused."""
+"""Files of other tools: export, import, and errors."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import SETS
-from scores import run, told
+from support.adversarial_responses import SETS
+from support.eval_commands import run, text_of
 from unidpo_mm_eval.bridges import bridge_names, load_bridge
-from unidpo_mm_eval.reading.predictions import read_predictions
-from unidpo_mm_eval.reading.tables import read_table
+from unidpo_mm_eval.bridges._files import read_table
+from unidpo_mm_eval.data.predictions import read_predictions
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a table of circular questions and predictions."""
+    """Return a table of circular questions, and predictions."""
     return SETS["mmbench"]().write(tmp_path)
 
 
-def export(tool: str, files: tuple[Path, Path], out: Path, *more: str) -> Any:
-    return run("export", tool, "--data", files[0], "--predictions", files[1], "--out", out, *more)
+def export(tool: str, files: tuple[Path, Path], out: Path, *options: str) -> Any:
+    return run(
+        "export", tool, "--data", files[0], "--predictions", files[1], "--output", out, *options
+    )
 
 
 @pytest.mark.parametrize("ending", [".xlsx", ".tsv", ".json"])
@@ -28,13 +30,13 @@ def test_a_table_goes_to_vlmevalkit_and_back(
 ) -> None:
     out, back = tmp_path / f"model_MMBench{ending}", tmp_path / "back.jsonl"
     done = export("vlmevalkit", files, out)
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     assert "image" not in read_table(out)[0]
-    done = run("import", "vlmevalkit", out, "--out", back, "--model", "mine")
-    assert done.exit_code == 0, told(done)
+    done = run("import", "vlmevalkit", out, "--output", back, "--name", "mine")
+    assert done.exit_code == 0, text_of(done)
     before, after = read_predictions(files[1]), read_predictions(back)
-    said = {own: one.response for own, one in before.by_id.items()}
-    assert {own: one.response for own, one in after.by_id.items()} == said
+    responses = {key: item.response for key, item in before.by_id.items()}
+    assert {key: item.response for key, item in after.by_id.items()} == responses
     assert after.manifest == {"model": "mine", "backend": "VLMEvalKit", "protocol": "foreign"}
 
 
@@ -43,11 +45,11 @@ def test_a_table_scores_the_same_after_the_journey(
 ) -> None:
     out, back = tmp_path / "m.tsv", tmp_path / "back.jsonl"
     export("vlmevalkit", files, out)
-    run("import", "vlmevalkit", out, "--out", back)
+    run("import", "vlmevalkit", out, "--output", back)
     results = []
-    for said in (files[1], back):
-        result = tmp_path / f"{said.stem}.json"
-        words = ("-b", "mmbench", "--data", files[0], "--predictions", said)
+    for responses in (files[1], back):
+        result = tmp_path / f"{responses.stem}.json"
+        words = ("-b", "mmbench", "--data", files[0], "--predictions", responses)
         run("score", *words, "--output", result)
         results.append(json.loads(result.read_text())["metrics"])
     assert results[0] == results[1]
@@ -58,27 +60,27 @@ def test_a_submission_holds_every_row_and_no_score(
 ) -> None:
     out = tmp_path / "submission.xlsx"
     done = export("mmbench_submission", files, out)
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     rows = read_table(out)
     lines = files[1].read_text().splitlines()
     assert len(rows) == len(lines)
     assert list(rows[0]) == ["index", "question", "A", "B", "C", "D", "prediction", "split",
                              "category", "l2-category"]  # fmt: skip
     files[1].write_text("\n".join(lines[1:]) + "\n")
-    assert "1 rows have no prediction" in told(export("mmbench_submission", files, out))
+    assert "1 rows have no prediction" in text_of(export("mmbench_submission", files, out))
     scores = tmp_path / "scores.tsv"
     scores.write_text("index\tquestion\thit\n1\t?\t1\n")
-    said = tmp_path / "one.jsonl"
-    said.write_text('{"id": 1, "response": "A"}\n')
-    assert "the columns hit of a table of scores" in told(
-        export("mmbench_submission", (scores, said), out)
+    responses = tmp_path / "one.jsonl"
+    responses.write_text('{"id": 1, "response": "A"}\n')
+    assert "the columns hit are those of a table of scores" in text_of(
+        export("mmbench_submission", (scores, responses), out)
     )
     assert "MMBench's server reads .xlsx" in export("mmbench_submission", files, scores).output
 
 
 @pytest.mark.parametrize("tool", ["lmms_eval", "lm_eval"])
 def test_logged_samples_are_read(tool: str, tmp_path: Path) -> None:
-    samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
+    samples, out = tmp_path / "samples.jsonl", tmp_path / "mine.jsonl"
     rows = [
         {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["B"]},
         {"doc_id": 0, "target": "A", "resps": [["raw"]], "filtered_resps": ["again"]},
@@ -86,15 +88,15 @@ def test_logged_samples_are_read(tool: str, tmp_path: Path) -> None:
         {"doc_id": 2, "doc": {"question_id": "q7"}, "resps": [["D"]]},
     ]
     samples.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert run("import", tool, samples, "--out", out).exit_code == 0
-    said = read_predictions(out).by_id
-    assert {own: one.response for own, one in said.items()} == {
+    assert run("import", tool, samples, "--output", out).exit_code == 0
+    responses = read_predictions(out).by_id
+    assert {key: item.response for key, item in responses.items()} == {
         "0": "raw", "1": "C", "q7": "D",  # once for all filters, under the document's own id
     }  # fmt: skip
     samples.write_text('{"doc_id": 0}\n{"filtered_resps": ["B"]}\n')
-    problems = told(run("import", tool, samples, "--out", out))
+    problems = text_of(run("import", tool, samples, "--output", out))
     assert "row 1, field 'resps': there is no response" in problems
-    assert "row 2, field 'doc_id': it is not there" in problems
+    assert "row 2, field 'doc_id': missing" in problems
 
 
 def logged(path: Path, *rows: dict[str, Any]) -> Path:
@@ -102,25 +104,25 @@ def logged(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_numbers_of_rows_become_ids_where_the_same_question_was_asked(tmp_path: Path) -> None:
+def test_row_numbers_become_ids_if_questions_are_equal(tmp_path: Path) -> None:
     data = tmp_path / "d.tsv"
     data.write_text("index\tquestion\tanswer\nq5\tIs it red?\tYes\nq9\tIs it blue?\tNo\n")
-    samples, out = tmp_path / "samples.jsonl", tmp_path / "said.jsonl"
-    words = ("import", "lmms_eval", samples, "--out", out)
+    samples, out = tmp_path / "samples.jsonl", tmp_path / "mine.jsonl"
+    words = ("import", "lmms_eval", samples, "--output", out)
     second = {"doc_id": 1, "target": "No", "resps": [["No"]], "input": "Is it blue?\nOne word."}
     logged(samples, second, {"doc_id": 0, "target": "yes", "resps": [["Yes"]]})
-    assert "ids are numbers of rows" in run(*words).output
-    more = ("--data", data, "--tool-version", "0.7.3", "--protocol", "lmms")
-    done = run(*words, *more)
-    assert done.exit_code == 0, told(done)
-    found = read_predictions(out)
-    assert {own: one.response for own, one in found.by_id.items()} == {"q9": "No", "q5": "Yes"}
-    assert found.manifest["backend"] == "lmms-eval 0.7.3"
-    assert found.manifest["protocol"] == "lmms"
+    assert "the ids are row numbers" in run(*words).output
+    options = ("--data", data, "--tool-version", "0.7.3", "--protocol", "lmms")
+    done = run(*words, *options)
+    assert done.exit_code == 0, text_of(done)
+    actual = read_predictions(out)
+    assert {key: item.response for key, item in actual.by_id.items()} == {"q9": "No", "q5": "Yes"}
+    assert actual.manifest["backend"] == "lmms-eval 0.7.3"
+    assert actual.manifest["protocol"] == "lmms"
     logged(samples, second | {"doc_id": 0}, {"doc_id": 7, "resps": [["?"]]})
-    problems = told(run(*words, "--data", data))
-    assert "row 1: it answers another question than row number 0 of the data asks" in problems
-    assert "row 2: the data have no row number 7, they have 2" in problems
+    problems = text_of(run(*words, "--data", data))
+    assert "row 1: the question differs from that of row number 0 of the data" in problems
+    assert "row 2: row number 7, but the data contain 2 rows" in problems
 
 
 def test_imported_ids_have_to_be_those_of_the_data(
@@ -128,82 +130,84 @@ def test_imported_ids_have_to_be_those_of_the_data(
 ) -> None:
     out, back = tmp_path / "m.tsv", tmp_path / "back.jsonl"
     export("vlmevalkit", files, out)
-    assert run("import", "vlmevalkit", out, "--out", back, "--data", files[0]).exit_code == 0
+    assert run("import", "vlmevalkit", out, "--output", back, "--data", files[0]).exit_code == 0
     other = tmp_path / "other.tsv"
     other.write_text("index\tquestion\tanswer\nnot\t?\tA\n")
-    said = told(run("import", "vlmevalkit", out, "--out", back, "--data", other))
-    assert "the data have no row" in said
+    responses = text_of(run("import", "vlmevalkit", out, "--output", back, "--data", other))
+    assert "the data contain no row" in responses
 
 
-def test_lmms_eval_replays_what_is_written(files: tuple[Path, Path], tmp_path: Path) -> None:
-    """Read the log as its `from_log` model does: by task and number of the document."""
+def test_lmms_eval_replays_exported_files(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Read the log like its `from_log` model: by task and number of the document."""
     out = tmp_path / "log.json"
-    assert "--task: lmms-eval looks responses up by task" in told(export("lmms_eval", files, out))
+    assert "--task: lmms-eval looks responses up by task" in text_of(
+        export("lmms_eval", files, out)
+    )
     done = export("lmms_eval", files, out, "--task", "mmbench_en_dev")
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     log = json.loads(out.read_text())
     assert (log["model_configs"]["task"], log["args"]["limit"]) == ("mmbench_en_dev", None)
-    replayed = {one["doc_id"]: one["resps"][0][0] for one in log["logs"]}
-    rows, said = read_table(files[0]), read_predictions(files[1]).by_id
-    assert replayed == {n: said[row["index"]].response for n, row in enumerate(rows)}
+    replayed = {item["doc_id"]: item["resps"][0][0] for item in log["logs"]}
+    rows, responses = read_table(files[0]), read_predictions(files[1]).by_id
+    assert replayed == {n: responses[row["index"]].response for n, row in enumerate(rows)}
     files[1].write_text('{"id": "0", "response": "A"}\n')
-    assert "rows have no prediction" in told(export("lmms_eval", files, out, "--task", "x"))
+    assert "rows have no prediction" in text_of(export("lmms_eval", files, out, "--task", "x"))
 
 
-def test_data_go_to_vlmevalkit_under_a_name_of_ones_own(
+def test_data_are_exported_to_vlmevalkit_under_a_new_name(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "Mine.tsv"
-    done = run("export", "vlmevalkit_data", "--data", files[0], "--out", out)
+    done = run("export", "vlmevalkit_data", "--data", files[0], "--output", out)
     assert "which it scores" in done.output
     assert read_table(out) == read_table(files[0])
     files[1].write_text('{"id": "0", "response": "A"}\n')
     assert export("vlmevalkit_data", files, out).exit_code == 0
     assert [row["index"] for row in read_table(out)] == ["0"]
-    own = run("export", "vlmevalkit_data", "--data", files[0], "--out", tmp_path / "POPE.tsv")
-    assert "a name of its own" in told(own)
-    bare = run("export", "vlmevalkit", "--data", files[0], "--out", out)
+    key = run("export", "vlmevalkit_data", "--data", files[0], "--output", tmp_path / "POPE.tsv")
+    assert "would download its own" in text_of(key)
+    bare = run("export", "vlmevalkit", "--data", files[0], "--output", out)
     assert "VLMEvalKit reads predictions" in bare.output
 
 
 def test_answers_are_written_for_the_arenas(tmp_path: Path) -> None:
-    data, said = tmp_path / "questions.jsonl", tmp_path / "mine.jsonl"
+    data, responses = tmp_path / "questions.jsonl", tmp_path / "mine.jsonl"
     rows = [{"question_id": f"q{n}", "instruction": f"Do {n}", "dataset": "x"} for n in range(2)]
     data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    said.write_text('{"id": "q1", "response": "two words"}\n{"id": "q0", "response": "one"}\n')
+    responses.write_text('{"id": "q1", "response": "two words"}\n{"id": "q0", "response": "one"}\n')
     alpaca, arena = tmp_path / "out.json", tmp_path / "out.jsonl"
-    assert export("alpaca_eval", (data, said), alpaca, "--model", "M").exit_code == 0
+    assert export("alpaca_eval", (data, responses), alpaca, "--name", "M").exit_code == 0
     assert json.loads(alpaca.read_text())[1] == {
         "dataset": "x", "instruction": "Do 1", "output": "two words", "generator": "M",
     }  # fmt: skip
-    assert export("arena_hard", (data, said), arena).exit_code == 0
+    assert export("arena_hard", (data, responses), arena).exit_code == 0
     first = json.loads(arena.read_text().splitlines()[0])
     assert (first["question_id"], first["model_id"]) == ("q0", "mine")
     assert first["choices"][0]["turns"] == [{"content": "one", "token_len": 1}]
     thoughts = "<think>one or two?</think>one"
     lines = [{"id": "q0", "response": thoughts}, {"id": "q1", "response": "<think>one"}]
-    said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    done = export("arena_hard", (data, said), arena)
-    assert "reasoning is removed from 2 responses, of which 1 end inside it" in done.output
+    responses.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = export("arena_hard", (data, responses), arena)
+    assert "removed reasoning from 2 responses, of which 1 end inside it" in done.output
     turns = [json.loads(line)["choices"][0]["turns"][0] for line in arena.read_text().splitlines()]
     assert [turn["content"] for turn in turns] == ["one", ""]
     assert turns[0]["token_len"] == 1
-    said.write_text('{"id": "q1", "response": "two words"}\n')
+    responses.write_text('{"id": "q1", "response": "two words"}\n')
     for tool, out in (("alpaca_eval", alpaca), ("arena_hard", arena)):
-        assert "no prediction" in told(export(tool, (data, said), out))
+        assert "no prediction" in text_of(export(tool, (data, responses), out))
 
 
-def test_what_cannot_be_done_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
-    assert "did you mean 'vlmevalkit'" in told(export("vlmevalkt", files, tmp_path / "a.tsv"))
-    assert "nothing is written for lm-eval" in export("lm_eval", files, tmp_path / "a").output
+def test_impossible_exchanges_are_reported(files: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "did you mean 'vlmevalkit'" in text_of(export("vlmevalkt", files, tmp_path / "a.tsv"))
+    assert "no export to lm-eval" in export("lm_eval", files, tmp_path / "a").output
     assert (
-        "nothing is read of AlpacaEval"
-        in run("import", "alpaca_eval", files[0], "--out", tmp_path / "a").output
+        "no import from AlpacaEval"
+        in run("import", "alpaca_eval", files[0], "--output", tmp_path / "a").output
     )
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    said = told(run("import", "vlmevalkit", broken, "--out", tmp_path / "a"))
-    assert "the table cannot be read" in said
+    responses = text_of(run("import", "vlmevalkit", broken, "--output", tmp_path / "a"))
+    assert "cannot read the table" in responses
 
 
 @pytest.mark.parametrize("name", bridge_names())
@@ -217,18 +221,22 @@ def test_every_bridge_does_something(name: str) -> None:
 def test_a_cell_of_xlsx_is_never_a_formula_and_never_cut(tmp_path: Path) -> None:
     import openpyxl
 
-    table, said, out = tmp_path / "d.tsv", tmp_path / "s.jsonl", tmp_path / "o.xlsx"
+    table, responses, out = tmp_path / "d.tsv", tmp_path / "s.jsonl", tmp_path / "o.xlsx"
     table.write_text("index\tquestion\tanswer\n7\t?\tA\n")
-    said.write_text('{"id": 7, "response": "=1+1"}\n')
-    assert export("vlmevalkit", (table, said), out).exit_code == 0
+    responses.write_text('{"id": 7, "response": "=1+1"}\n')
+    assert export("vlmevalkit", (table, responses), out).exit_code == 0
     sheet = openpyxl.load_workbook(out, data_only=True).active
     assert [cell.value for cell in sheet[2]] == [7, "?", "A", "=1+1"]
-    said.write_text(json.dumps({"id": 7, "response": "x" * 40_000}) + "\n")
-    assert "a cell holds 32,767" in told(export("vlmevalkit", (table, said), out))
-    said.write_text('{"id": 8, "response": "A"}\n')
-    assert "no prediction has an id of the data" in told(export("vlmevalkit", (table, said), out))
+    responses.write_text(json.dumps({"id": 7, "response": "x" * 40_000}) + "\n")
+    assert "a cell holds at most 32,767" in text_of(export("vlmevalkit", (table, responses), out))
+    responses.write_text('{"id": 8, "response": "A"}\n')
+    assert "no prediction has an id of the data" in text_of(
+        export("vlmevalkit", (table, responses), out)
+    )
     table.write_text("index\tquestion\n7\t?\textra\n")
-    assert "row 1 has more or fewer cells" in told(export("vlmevalkit", (table, said), out))
+    assert "row 1 has more or fewer cells" in text_of(export("vlmevalkit", (table, responses), out))
     broken = tmp_path / "broken.xlsx"
     broken.write_text("no table")
-    assert "cannot be read" in told(run("import", "vlmevalkit", broken, "--out", tmp_path / "a"))
+    assert "cannot read the table" in text_of(
+        run("import", "vlmevalkit", broken, "--output", tmp_path / "a")
+    )

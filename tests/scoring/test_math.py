@@ -1,16 +1,16 @@
-"""Math: gold answers of each data set, three ways to grade, answers that hang or kill a grader."""
+"""Math: correct answers of each data set, three graders, answers that hang or kill a grader."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scores import run, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.extract.boxed import boxed
-from unidpo_mm_eval.grading.pool import DIED, TIMEOUT, grade_all
-from unidpo_mm_eval.grading.simplerl import extracted
-from unidpo_mm_eval.grading.spelling import spelt
+from support.eval_commands import run, text_of
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.scorers.boxed import find_boxes
+from unidpo_mm_eval.scorers.math.normalize import normalize_answer
+from unidpo_mm_eval.scorers.math.pool import DIED, TIMEOUT, grade_all
+from unidpo_mm_eval.scorers.math.simplerl import extract_answer
 
 GOLD = {
     "gsm8k": ({"question": "?", "answer": "5 + 5 = <<5+5=10>>10\n#### 1,010"}, "1,010"),
@@ -25,7 +25,7 @@ GOLD = {
     "gaokao2023en": ({"question": "?", "answer": "$[1,2)$"}, "[1,2)"),
     "collegemath": ({"question": "?", "answer": "$x=2$"}, "x=2"),
 }
-"""Benchmark -> a row as its file has it, and its gold answer."""
+"""Benchmark -> a row of its file, and the correct answer."""
 
 
 @pytest.mark.parametrize("name", GOLD)
@@ -39,27 +39,27 @@ def test_gold_answers_are_read_where_they_stand(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "found"),
+    ("name", "row", "actual"),
     [
-        ("math500", {"problem": "?", "solution": "no box"}, r"it holds no \boxed"),
-        ("olympiadbench", {"question": "?", "final_answer": []}, "field 'final_answer': found []"),
-        ("aime24", {"problem": "?"}, "field 'answer': it is not there"),
-        ("gsm8k", {"question": "?", "answer": "####"}, "field 'answer': it is empty"),
+        ("math500", {"problem": "?", "solution": "no box"}, r"there is no \boxed"),
+        ("olympiadbench", {"question": "?", "final_answer": []}, "field 'final_answer': got []"),
+        ("aime24", {"problem": "?"}, "field 'answer': missing"),
+        ("gsm8k", {"question": "?", "answer": "####"}, "field 'answer': the answer is empty"),
     ],
 )
-def test_rows_without_gold_answer_are_told(
-    name: str, row: dict[str, Any], found: str, tmp_path: Path
+def test_rows_without_correct_answer_are_reported(
+    name: str, row: dict[str, Any], actual: str, tmp_path: Path
 ) -> None:
-    data, said = tmp_path / "test.jsonl", tmp_path / "said.jsonl"
+    data, responses = tmp_path / "test.jsonl", tmp_path / "mine.jsonl"
     data.write_text(json.dumps(row) + "\n")
-    said.write_text('{"id": 0, "response": "1"}\n')
-    output = told(run("score", "-b", name, "--data", data, "--predictions", said))
+    responses.write_text('{"id": 0, "response": "1"}\n')
+    output = text_of(run("score", "-b", name, "--data", data, "--predictions", responses))
     assert "test.jsonl row 1" in output
-    assert found in output
+    assert actual in output
 
 
 CASES = [
-    # gold, response, math-verify, cleaned, the paper's grader
+    # gold, response, math-verify, strip_wrapping, the paper's grader
     (r"\frac{1}{2}", r"so \boxed{0.5}", 1, 1, 1),
     ("12", "first 5, then the answer is $12$.", 1, 1, 1),
     ("2\\sqrt{3}", r"\boxed{\sqrt{12}}", 1, 1, 1),
@@ -80,64 +80,68 @@ CASES = [
     ("profile", "column"), [("math-verify", 2), ("math-verify-clean", 3), ("official-simplerl", 4)]
 )
 def test_profiles_grade_as_they_say(profile: str, column: int) -> None:
-    found = grade_all(profile, [(case[0], case[1]) for case in CASES], workers=1)
-    assert [one.score for one in found] == [case[column] for case in CASES]
+    actual = grade_all(profile, [(case[0], case[1]) for case in CASES], workers=1)
+    assert [item.score for item in actual] == [case[column] for case in CASES]
 
 
 def test_the_plain_profile_is_the_library_called_by_hand() -> None:
     from math_verify import parse, verify
 
     answers = [(case[0], case[1]) for case in CASES]
-    theirs = [float(verify(parse(rf"\boxed{{{gold}}}"), parse(said))) for gold, said in answers]
-    assert [one.score for one in grade_all("math-verify", answers, workers=1)] == theirs
+    theirs = [
+        float(verify(parse(rf"\boxed{{{gold}}}"), parse(responses))) for gold, responses in answers
+    ]
+    assert [item.score for item in grade_all("math-verify", answers, workers=1)] == theirs
 
 
 AUTHORS = json.loads((Path(__file__).parent / "golden" / "paper_math.json").read_text("utf-8"))
-"""What the functions of the paper's released code say of odd answers."""
+"""Scores of the paper's released code on difficult answers."""
 
 
 @pytest.mark.parametrize("units", [False, True])
-def test_the_papers_grader_says_what_the_authors_functions_say(units: bool) -> None:
+def test_the_papers_grader_equals_the_authors_functions(units: bool) -> None:
     cases = [case for case in AUTHORS["cases"] if case[2] is units]
     answers = [(case[0], case[1]) for case in cases]
-    found = grade_all("official-simplerl", answers, units=units, workers=1)
+    actual = grade_all("official-simplerl", answers, units=units, workers=1)
     theirs = [(score, answer or None) for _, _, _, score, answer in cases]
-    assert [(one.score, one.answer) for one in found] == theirs
+    assert [(item.score, item.answer) for item in actual] == theirs
     assert 0.2 < sum(score for score, _ in theirs) / len(theirs) < 0.8
 
 
 def test_math_verify_grades_the_same_odd_answers_as_the_library_called_by_hand() -> None:
     from math_verify import parse, verify
 
-    answers = [(gold, said) for gold, said, *_ in AUTHORS["cases"][:100]]
-    theirs = [float(verify(parse(rf"\boxed{{{gold}}}"), parse(said))) for gold, said in answers]
-    assert [one.score for one in grade_all("math-verify", answers, workers=1)] == theirs
+    answers = [(gold, responses) for gold, responses, *_ in AUTHORS["cases"][:100]]
+    theirs = [
+        float(verify(parse(rf"\boxed{{{gold}}}"), parse(responses))) for gold, responses in answers
+    ]
+    assert [item.score for item in grade_all("math-verify", answers, workers=1)] == theirs
 
 
 def test_an_answer_that_hangs_is_killed_and_the_others_are_graded() -> None:
     hang = ("3", r"\boxed{9^{9^{9^{9}}}}")
     fine = ("2", r"\boxed{2}")
-    found = grade_all("math-verify", [fine, hang, fine, hang, fine], seconds=3.0, workers=2)
-    assert [one.score for one in found] == [1, 0, 1, 0, 1]
-    assert [one.note for one in found] == ["", TIMEOUT, "", TIMEOUT, ""]
+    actual = grade_all("math-verify", [fine, hang, fine, hang, fine], seconds=3.0, workers=2)
+    assert [item.score for item in actual] == [1, 0, 1, 0, 1]
+    assert [item.note for item in actual] == ["", TIMEOUT, "", TIMEOUT, ""]
 
 
 def test_a_grader_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unidpo_mm_eval.grading import pool
+    from unidpo_mm_eval.scorers.math import pool
 
-    real, seen = pool._line, []
+    real, observed = pool._line, []
 
     def once(process: Any, seconds: float) -> str | None:
-        seen.append(seconds)
-        if len(seen) == 2:  # the first is the process's word that it is ready
+        observed.append(seconds)
+        if len(observed) == 2:  # the first is the process's word that it is ready
             process.kill()
             process.wait()
         return real(process, seconds)
 
     monkeypatch.setattr(pool, "_line", once)
-    found = grade_all("math-verify", [("2", r"\boxed{2}")] * 3, workers=1)
-    assert [one.score for one in found] == [0, 1, 1]
-    assert found[0].note == DIED
+    actual = grade_all("math-verify", [("2", r"\boxed{2}")] * 3, workers=1)
+    assert [item.score for item in actual] == [0, 1, 1]
+    assert actual[0].note == DIED
 
 
 @pytest.mark.parametrize(
@@ -149,8 +153,8 @@ def test_a_grader_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) ->
         ("boxed{1}", []),
     ],
 )
-def test_boxes_are_found_with_their_braces(text: str, boxes: list[str]) -> None:
-    assert boxed(text) == boxes
+def test_boxes_are_extracted_with_nested_braces(text: str, boxes: list[str]) -> None:
+    assert find_boxes(text) == boxes
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_boxes_are_found_with_their_braces(text: str, boxes: list[str]) -> None:
     ],
 )
 def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
-    assert extracted(response) == answer
+    assert extract_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -188,4 +192,4 @@ def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
     ],
 )
 def test_answers_are_spelt_alike(text: str, alike: str) -> None:
-    assert spelt(text) == alike
+    assert normalize_answer(text) == alike

@@ -1,10 +1,10 @@
-"""MathVista and MathVerse by rules, and objects that captions make up."""
+"""MathVista and MathVerse by rules, and hallucinated objects in captions."""
 
 import json
 from pathlib import Path
 
 import pytest
-from scores import coco, question, run, scored, told
+from support.eval_commands import coco, question, run, score_rows, text_of
 from unidpo_mm_eval.benchmarks.chair import mentioned
 
 __all__ = ["coco"]  # a fixture
@@ -30,8 +30,8 @@ CASES = [
 @pytest.mark.parametrize(("protocol", "column"), [("vlmevalkit", 3), ("official", 4)])
 def test_mathvista_is_scored_by_rules(tmp_path: Path, protocol: str, column: int) -> None:
     rows = [question(n, case[0], case[1]) for n, case in enumerate(CASES)]
-    result = scored(tmp_path, "mathvista", rows, [case[2] for case in CASES], protocol)
-    assert [one["score"] for one in result["per_sample"]] == [case[column] for case in CASES]
+    result = score_rows(tmp_path, "mathvista", rows, [case[2] for case in CASES], protocol)
+    assert [item["score"] for item in result["per_sample"]] == [case[column] for case in CASES]
     metrics = result["metrics"]
     assert metrics["accuracy"] == metrics["accuracy/task/geometry"]
     assert metrics["accuracy/skill/algebra"] == metrics["accuracy/skill/geometry"]
@@ -44,8 +44,8 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
          "problem_index": str(n // 2), "metadata": "{'subject': 'Plane', 'subfield': 'Area'}"}
         for n in range(4)
     ]  # fmt: skip
-    said = ["C", "C ", "The answer is C", "c"]
-    metrics = scored(tmp_path, "mathverse", rows, said, "vlmevalkit")["metrics"]
+    responses = ["C", "C ", "The answer is C", "c"]
+    metrics = score_rows(tmp_path, "mathverse", rows, responses, "vlmevalkit")["metrics"]
     assert metrics["accuracy"] == 50.0
     assert metrics["accuracy/problem_version/Text Lite"] == 50.0
     assert metrics["accuracy/subject/Plane"] == 50.0
@@ -53,13 +53,13 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
 
 
 def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
-    said, out = coco / "said.jsonl", coco / "result.json"
+    responses, out = coco / "mine.jsonl", coco / "result.json"
     # image 1 shows a person and a table, image 2 a dog; there is no caption of image 3
     lines = [{"id": 1, "response": "Two women and a puppy at a desk."},
              {"id": 2, "response": "Dogs, a dog."}]  # fmt: skip
-    said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    done = run("score", "-b", "chair", "--data", coco, "--predictions", said, "--output", out)
-    assert done.exit_code == 0, told(done)
+    responses.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = run("score", "-b", "chair", "--data", coco, "--predictions", responses, "--output", out)
+    assert done.exit_code == 0, text_of(done)
     result = json.loads(out.read_text())
     metrics = result["metrics"]
     assert metrics["chair_s"] == 50.0  # one caption of two
@@ -81,14 +81,14 @@ def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> 
         ("", []),
     ],
 )
-def test_names_are_found_in_captions(coco: Path, caption: str, objects: list[str]) -> None:
+def test_objects_are_extracted_from_captions(coco: Path, caption: str, objects: list[str]) -> None:
     from unidpo_mm_eval.benchmarks.chair import _classes
 
     assert mentioned(caption, _classes(coco / "synonyms.txt")) == objects
 
 
-def test_what_chair_needs_is_told(tmp_path: Path) -> None:
-    said = tmp_path / "said.jsonl"
-    said.write_text('{"id": 1, "response": "A dog."}\n')
-    output = told(run("score", "-b", "chair", "--data", tmp_path, "--predictions", said))
+def test_missing_files_of_chair_are_reported(tmp_path: Path) -> None:
+    responses = tmp_path / "mine.jsonl"
+    responses.write_text('{"id": 1, "response": "A dog."}\n')
+    output = text_of(run("score", "-b", "chair", "--data", tmp_path, "--predictions", responses))
     assert all(name in output for name in ("instances_*.json", "captions_*.json", "synonyms.txt"))

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import make_image
-from scores import run, told
-from unidpo_mm_eval.extract.reasoning import scored_text, split_think, without_lmms_tags
-from unidpo_mm_eval.judge.client import Failure
+from support.adversarial_responses import image_cell
+from support.eval_commands import run, text_of
 from unidpo_mm_eval.judge.judges import ask_all
-from unidpo_mm_eval.results import read_result
+from unidpo_mm_eval.models.chat import ChatFailure
+from unidpo_mm_eval.results.result import read_result
+from unidpo_mm_eval.scorers.reasoning import scored_text, split_think, strip_lmms_tags
 
-SAID = (
+RESPONSES = (
     "<think>ok, is there a cat? no</think>Yes",
     "<think>\n\n</think>\n\nYes",
     "it is one, so </think> Yes",
@@ -25,11 +25,11 @@ SAID = (
 @pytest.mark.parametrize(
     ("response", "text"),
     [
-        (SAID[0], "Yes"),
-        (SAID[1], "Yes"),
-        (SAID[2], "Yes"),
-        (SAID[3], SAID[3]),
-        (SAID[4], SAID[4]),
+        (RESPONSES[0], "Yes"),
+        (RESPONSES[1], "Yes"),
+        (RESPONSES[2], "Yes"),
+        (RESPONSES[3], RESPONSES[3]),
+        (RESPONSES[4], RESPONSES[4]),
         (" Yes ", " Yes "),
         ("<analysis>a</analysis> Yes", "Yes"),
         ("<think>a</think>b<think>c</think>d", "bd"),
@@ -39,17 +39,17 @@ SAID = (
         ("<think>a<think>b</think>c</think>Yes", "Yes"),
     ],
 )
-def test_what_lmms_eval_scores(response: str, text: str) -> None:
-    assert without_lmms_tags(response) == text
+def test_text_scored_by_lmms_eval(response: str, text: str) -> None:
+    assert strip_lmms_tags(response) == text
 
 
-@pytest.mark.kits
-def test_it_is_the_toolkits_own_function_on_random_texts() -> None:
+@pytest.mark.toolkits
+def test_it_equals_the_toolkits_function_on_random_texts() -> None:
     import random
 
-    from kits import import_kits
+    from support.reference_toolkits import import_toolkits
 
-    import_kits()
+    import_toolkits()
     from lmms_eval.api.reasoning import strip_reasoning_tags
 
     rng = random.Random(5)
@@ -57,13 +57,13 @@ def test_it_is_the_toolkits_own_function_on_random_texts() -> None:
     tags = [["<think>", "</think>"], ["<analysis>", "</analysis>"]]
     for _ in range(5000):
         text = "".join(rng.choices(pieces, k=rng.randint(0, 8)))
-        assert without_lmms_tags(text).strip() == strip_reasoning_tags(text, tags), text
+        assert strip_lmms_tags(text).strip() == strip_reasoning_tags(text, tags), text
 
 
-def test_what_vlmevalkit_scores_with_split_think() -> None:
-    assert split_think(SAID[0]) == split_think(SAID[2]) == "Yes"
-    assert split_think(SAID[3]) == SAID[3]
-    assert split_think(SAID[4]) == SAID[4]
+def test_text_scored_by_vlmevalkit_with_split_think() -> None:
+    assert split_think(RESPONSES[0]) == split_think(RESPONSES[2]) == "Yes"
+    assert split_think(RESPONSES[3]) == RESPONSES[3]
+    assert split_think(RESPONSES[4]) == RESPONSES[4]
 
 
 def test_a_prompt_that_opens_a_block() -> None:
@@ -71,63 +71,71 @@ def test_a_prompt_that_opens_a_block() -> None:
     assert scored_text("is it A? or B", "lmms", opened=True) == "is it A? or B"
 
 
-def pope(folder: Path, responses: Any = SAID, **manifest: Any) -> tuple[Path, Path]:
-    data, said = folder / "POPE.tsv", folder / "said.jsonl"
-    rows = [f"{n}\tIs there a cat?\tYes\trandom\t{make_image(n)}" for n in range(len(responses))]
+def pope(folder: Path, responses: Any = RESPONSES, **manifest: Any) -> tuple[Path, Path]:
+    data, response_file = folder / "POPE.tsv", folder / "mine.jsonl"
+    rows = [f"{n}\tIs there a cat?\tYes\trandom\t{image_cell(n)}" for n in range(len(responses))]
     data.write_text("\n".join(["index\tquestion\tanswer\tcategory\timage", *rows]) + "\n")
     lines: list[Any] = [{"manifest": manifest}] if manifest else []
-    lines += [{"id": str(n), "response": one} for n, one in enumerate(responses)]
-    said.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return data, said
+    lines += [{"id": str(n), "response": item} for n, item in enumerate(responses)]
+    response_file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return data, response_file
 
 
 @pytest.mark.parametrize(
     ("protocol", "accuracy", "rule", "removed", "warning"),
     [
         ("lmms", 400 / 6, "lmms", 3, "an unclosed block is scored as the answer"),
-        ("clean", 500 / 6, "clean", 5, "their reasoning is no answer"),
+        ("clean", 500 / 6, "clean", 5, "their reasoning is not an answer"),
         ("vlmevalkit-split-think", 400 / 6, "split_think", 3, "an unclosed block is scored"),
-        ("vlmevalkit", 300 / 6, "none", 0, "scores them whole, as its rules do by default"),
+        (
+            "vlmevalkit",
+            300 / 6,
+            "none",
+            0,
+            "scores the complete responses",
+        ),
     ],
 )
-def test_results_record_what_was_removed(
+def test_results_record_removed_reasoning(
     protocol: str, accuracy: float, rule: str, removed: int, warning: str, tmp_path: Path
 ) -> None:
-    data, said = pope(tmp_path)
+    data, response_file = pope(tmp_path)
     out = tmp_path / "result.json"
-    words = ("-b", "pope", "--data", data, "--predictions", said, "--protocol", protocol)
+    words = ("-b", "pope", "--data", data, "--predictions", response_file, "--protocol", protocol)
     done = run("score", *words, "--output", out)
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     result = read_result(out)
     assert result.metrics["accuracy"] == pytest.approx(accuracy)
-    found = result.reasoning
-    assert (found.rule, found.responses, found.removed, found.unclosed) == (rule, 4, removed, 1)
-    assert any(warning in one for one in result.warnings), result.warnings
+    actual = result.reasoning
+    assert (actual.rule, actual.responses, actual.removed, actual.unclosed) == (rule, 4, removed, 1)
+    assert any(warning in item for item in result.warnings), result.warnings
     assert "reasoning: in 4 responses, unclosed in 1" in done.output
-    assert result.per_sample[0].response == SAID[0]
+    assert result.per_sample[0].response == RESPONSES[0]
     assert result.per_sample[0].scored == (None if rule == "none" else "Yes")
 
 
 def test_the_warning_names_protocols_that_remove_reasoning(tmp_path: Path) -> None:
-    data, said = pope(tmp_path)
-    done = run("score", "-b", "pope", "--data", data, "--predictions", said)
+    data, response_file = pope(tmp_path)
+    done = run("score", "-b", "pope", "--data", data, "--predictions", response_file)
     assert "use clean or lmms or vlmevalkit-split-think" in done.output
 
 
 def test_an_unclosed_block_that_the_prompt_opened_is_no_answer(tmp_path: Path) -> None:
-    data, said = pope(tmp_path, ("is it a cat? yes", "yes</think>No"), prompt_opens_reasoning=True)
+    data, response_file = pope(
+        tmp_path, ("is it a cat? yes", "yes</think>No"), prompt_opens_reasoning=True
+    )
     out = tmp_path / "result.json"
-    words = ("-b", "pope", "--data", data, "--predictions", said, "--protocol", "clean")
+    words = ("-b", "pope", "--data", data, "--predictions", response_file, "--protocol", "clean")
     run("score", *words, "--output", out)
     result = read_result(out)
-    assert [one.answer for one in result.per_sample] == [None, "No"]
+    assert [item.answer for item in result.per_sample] == [None, "No"]
     assert (result.reasoning.responses, result.reasoning.unclosed) == (2, 1)
 
 
 class Thinker:
-    """A judge that thinks before it speaks."""
+    """A judge whose replies contain reasoning."""
 
-    name, concurrent = "thinker", 1
+    name, concurrency = "thinker", 1
 
     def __init__(self, *replies: str) -> None:
         self.replies = iter(replies)
@@ -142,9 +150,9 @@ def test_a_judges_reasoning_is_no_verdict() -> None:
     from unidpo_mm_eval.judge.verdicts import first_line_numbers, rating
 
     two = partial(first_line_numbers, count=2, low=1, high=10)
-    one = partial(rating, name="rating", low=0, high=6)
-    requests = [(two, list), (one, list), (one, list)]
-    said = ask_all(
+    item = partial(rating, name="rating", low=0, high=6)
+    requests = [(two, list), (item, list), (item, list)]
+    response_file = ask_all(
         Thinker(
             "<think>8 or 9</think>\n8 9\nsince",
             "<think>rating: 6? no",
@@ -152,6 +160,6 @@ def test_a_judges_reasoning_is_no_verdict() -> None:
         ),
         requests,
     )
-    assert said[0] == [8, 9]
-    assert isinstance(said[1], Failure)
-    assert said[2] == 2
+    assert response_file[0] == [8, 9]
+    assert isinstance(response_file[1], ChatFailure)
+    assert response_file[2] == 2

@@ -1,4 +1,4 @@
-"""Reports over benchmarks, parts of data, and what is said of data that are there or not."""
+"""Reports over several benchmarks, parts of data, and the data check."""
 
 import base64
 import json
@@ -6,34 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nasty import SETS, drawn
 from PIL import Image
-from scores import run, told
-from unidpo_mm_eval.benchmark import load_benchmark
-from unidpo_mm_eval.reading.subset import subset
-from unidpo_mm_eval.reading.tsv import list_cell
+from support.adversarial_responses import SETS, red_image
+from support.eval_commands import run, text_of
+from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.data.dataset import draw_clusters
+from unidpo_mm_eval.data.tables import list_cell
 from unidpo_mm_eval.suites import load_suite, suite_names
 
 NAMES = ("pope", "ocrbench", "chartqa")
 
 
 def scored(folder: Path, name: str, model: str, right: int, protocol: str = "vlmevalkit") -> Path:
-    """Score a set on which every `right`-th response is the answer."""
+    """Score a set of which every `right`-th response is correct."""
     made = SETS[name]()
     place = folder / name
     place.mkdir(exist_ok=True)
     data, _ = made.write(place)
-    said, result = place / f"{model}.jsonl", place / f"{model}-{protocol}.json"
+    replies, result = place / f"{model}.jsonl", place / f"{model}-{protocol}.json"
     lines = []
     for row in made.rows:
-        own = row["index"]
+        key = row["index"]
         gold = (list_cell(row["answer"]) or [row["answer"]])[0]
-        text = gold if int(own) % right == 0 else made.responses[own]
-        lines.append(json.dumps({"id": own, "response": text}) + "\n")
-    said.write_text("".join(lines), encoding="utf-8")
-    words = ("-b", name, "--data", data, "--predictions", said, "--protocol", protocol)
+        text = gold if int(key) % right == 0 else made.responses[key]
+        lines.append(json.dumps({"id": key, "response": text}) + "\n")
+    replies.write_text("".join(lines), encoding="utf-8")
+    words = ("-b", name, "--data", data, "--predictions", replies, "--protocol", protocol)
     done = run("score", *words, "--output", result)
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     return result
 
 
@@ -54,18 +54,18 @@ def test_a_report_puts_checkpoints_beside_published_values(
         "--markdown", outputs["md"], "--csv", outputs["csv"], "--html", outputs["html"],
         "--json", outputs["json"],
     )  # fmt: skip
-    assert done.exit_code == 0, told(done)
+    assert done.exit_code == 0, text_of(done)
     text = outputs["md"].read_text()
     head = text.splitlines()[2]
     numbers = json.loads(outputs["json"].read_text())
-    (cell,) = [one for one in numbers["rows"][1]["cells"] if one["benchmark"] == "pope"]
+    (cell,) = [item for item in numbers["rows"][1]["cells"] if item["benchmark"] == "pope"]
     assert cell["difference"] == cell["value"] - numbers["rows"][0]["cells"][2]["value"]
     assert cell["interval"]["low"] < cell["value"] < cell["interval"]["high"]
     assert [row["published"] for row in numbers["rows"][:2]] == [False, False]
     assert head == "|  | ocrbench score | chartqa relaxed_accuracy | pope f1 |"  # the suite's order
     assert "Uni-DPO, as published (Qwen2-VL-2B) | 709.0 | 13.8 | 86.0 |" in text
     assert "the published value is presumably F1" in text
-    assert "there is no result of textvqa" in text
+    assert "without a result: textvqa" in text
     assert text.count("against the first, corrected p = ") == 3
     lines = outputs["csv"].read_text().splitlines()
     assert len(lines) == 1 + 3 * 3
@@ -76,33 +76,35 @@ def test_a_report_puts_checkpoints_beside_published_values(
 
 
 def test_p_values_are_corrected_over_all_benchmarks(results: dict[str, list[Path]]) -> None:
-    from unidpo_mm_eval.results import read_result
+    from unidpo_mm_eval.results.result import read_result
+    from unidpo_mm_eval.results.summary import summarize
     from unidpo_mm_eval.stats.paired import holm
-    from unidpo_mm_eval.summary import summarise
 
-    found = summarise([read_result(one) for one in results["base"] + results["tuned"]], count=200)
-    cells = [cell for cell in found.rows[1].cells.values() if cell.contrast]
+    actual = summarize(
+        [read_result(item) for item in results["base"] + results["tuned"]], count=200
+    )
+    cells = [cell for cell in actual.rows[1].cells.values() if cell.contrast]
     assert len(cells) == 3
     raw = [cell.contrast.paired.p for cell in cells if cell.contrast]
     assert [cell.p_corrected for cell in cells] == pytest.approx(holm(raw))
 
 
-def test_what_does_not_belong_into_a_report_is_told(
+def test_results_that_do_not_fit_a_report_are_refused(
     results: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
-    said = told(run("report", *results["base"], lmms, "--suite", "paper_multimodal"))
-    assert "scored by lmms@2, the suite's is vlmevalkit" in said
-    assert "the suite 'paper_math' has no such benchmark" in told(
+    replies = text_of(run("report", *results["base"], lmms, "--suite", "paper_multimodal"))
+    assert "scored by lmms@2, but the suite's protocol is vlmevalkit" in replies
+    assert "not a benchmark of the suite 'paper_math'" in text_of(
         run("report", *results["base"], "--suite", "paper_math")
     )
-    assert "2 results of 'base' by vlmevalkit@1 are given" in told(
+    assert "got 2 results of 'base' by vlmevalkit@1" in text_of(
         run("report", *results["base"], results["base"][0])
     )
     changed = json.loads(results["tuned"][0].read_text())
     changed["data"]["sha256"] = "0" * 64
     results["tuned"][0].write_text(json.dumps(changed))
-    assert "were scored on different data" in told(
+    assert "were scored on different data" in text_of(
         run("report", results["base"][0], results["tuned"][0])
     )
 
@@ -120,7 +122,7 @@ def test_every_suite_names_benchmarks_that_have_its_rules(name: str) -> None:
 
     suite = load_suite(name)
     family = load_protocol(suite.protocol).scoring
-    assert all(family in load_benchmark(one).families for one in suite.benchmarks)
+    assert all(family in load_benchmark(item).scorers for item in suite.benchmarks)
     for row in suite.published:
         assert set(row.values) <= set(suite.benchmarks)
 
@@ -133,15 +135,15 @@ def test_an_average_is_that_of_rounded_values(tmp_path: Path) -> None:
         place.mkdir()
         gold = {"answer": "2", "final_answer": ["2"], "solution": r"\boxed{2}"}
         rows = [{"question": "?", "id": str(n), **gold} for n in range(3)]
-        said = [{"id": str(n), "response": str(2 + (n < number % 3))} for n in range(3)]
-        for file, content in (("test.jsonl", rows), ("model.jsonl", said)):
-            (place / file).write_text("".join(f"{json.dumps(one)}\n" for one in content))
+        replies = [{"id": str(n), "response": str(2 + (n < number % 3))} for n in range(3)]
+        for file, content in (("test.jsonl", rows), ("model.jsonl", replies)):
+            (place / file).write_text("".join(f"{json.dumps(item)}\n" for item in content))
         results.append(place / "result.json")
         done = run(
             "score", "-b", name, "--data", place, "--predictions", place / "model.jsonl",
             "--protocol", "official-simplerl", "--output", results[-1],
         )  # fmt: skip
-        assert done.exit_code == 0, told(done)
+        assert done.exit_code == 0, text_of(done)
     text = tmp_path / "report.md"
     run("report", *results, "--suite", "paper_math", "--markdown", text)
     shares = [100.0, 66.7, 33.3] * 2 + [100.0, 66.7]
@@ -149,27 +151,27 @@ def test_an_average_is_that_of_rounded_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mme", "mmbench", "hallusionbench"])
-def test_a_part_of_the_data_keeps_clusters_whole(name: str, tmp_path: Path) -> None:
+def test_a_part_of_the_data_keeps_clusters_complete(name: str, tmp_path: Path) -> None:
     data, _ = SETS[name]().write(tmp_path)
-    whole = load_benchmark(name).read(data, False)
-    part = subset(whole, 5)
+    full = load_benchmark(name).read(data, False)
+    part = draw_clusters(full, 5)
     kept = {sample.cluster for sample in part.samples}
     assert len(kept) == 5
-    assert [one for one in whole.samples if one.cluster in kept] == list(part.samples)
-    assert subset(whole, 5).samples == part.samples != subset(whole, 5, seed=1).samples
-    assert part.sha256 != whole.sha256
-    assert subset(whole, 10_000) is whole
+    assert [item for item in full.samples if item.cluster in kept] == list(part.samples)
+    assert draw_clusters(full, 5).samples == part.samples != draw_clusters(full, 5, seed=1).samples
+    assert part.sha256 != full.sha256
+    assert draw_clusters(full, 10_000) is full
 
 
-def test_a_part_is_never_compared_with_the_whole(tmp_path: Path) -> None:
-    data, said = SETS["ai2d"]().write(tmp_path)
-    words = ("score", "-b", "ai2d", "--data", data, "--predictions", said)
-    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
-    run(*words, "--output", whole)
-    done = run(*words, "--output", part, "--subset", 10)
-    assert "10 of 44 clusters, drawn by seed 0: not comparable with all" in done.output
-    assert "without sample" not in done.output
-    assert "its data is" in told(run("compare", whole, part))
+def test_a_part_is_never_compared_with_the_full_data(tmp_path: Path) -> None:
+    data, replies = SETS["ai2d"]().write(tmp_path)
+    words = ("score", "-b", "ai2d", "--data", data, "--predictions", replies)
+    full, part = tmp_path / "whole.json", tmp_path / "part.json"
+    run(*words, "--output", full)
+    done = run(*words, "--output", part, "--limit", 10)
+    assert "10 of 44 clusters (seed 0): not comparable with the full data" in done.output
+    assert "without a sample" not in done.output
+    assert "its data is" in text_of(run("compare", full, part))
 
 
 # ---- what is there ----
@@ -179,15 +181,15 @@ def check(*words: Any) -> Any:
     return run("data", "check", *words)
 
 
-def test_data_that_are_there_are_shown_with_what_they_lack(tmp_path: Path) -> None:
+def test_existing_data_are_listed_with_missing_parts(tmp_path: Path) -> None:
     SETS["mmbench"]().write(tmp_path)
     (tmp_path / "data.tsv").rename(tmp_path / "MMBench_DEV_EN.tsv")
     done = check("--suite", "paper_multimodal", "--data", tmp_path)
     assert done.exit_code == 1
     flat = " ".join(done.output.split())
-    assert "there is no file POPE.tsv, coco_pope*.json* of POPE. Put it there as POPE.tsv" in flat
-    assert "mmbench: 149 rows, and a whole file has 4329" in flat
-    assert "mmbench: 40 questions, and a whole file has 1164" in flat
+    assert "no file POPE.tsv, coco_pope*.json* of POPE. Save it there as POPE.tsv" in flat
+    assert "mmbench: 149 rows; the complete file has 4329" in flat
+    assert "mmbench: 40 questions; the complete file has 1164" in flat
     assert "mmbench, l2-category: group 0 74, group 1 75" in flat
 
 
@@ -195,7 +197,7 @@ def test_images_are_opened_and_references_counted(tmp_path: Path) -> None:
     table = tmp_path / "AI2D_TEST.tsv"
     head = "index\tquestion\timage\tA\tanswer\n"
     broken = base64.b64encode(b"no image " * 9).decode("ascii")
-    rows = f"1\t?\t{drawn(1)}\ta\tA\n2\t?\t1\ta\tA\n3\t?\t{drawn(2)}\ta\tA\n"
+    rows = f"1\t?\t{red_image(1)}\ta\tA\n2\t?\t1\ta\tA\n3\t?\t{red_image(2)}\ta\tA\n"
     table.write_text(head + rows, encoding="utf-8")
     done = check("-b", "ai2d", "--data", table)
     assert done.exit_code == 0, done.output
@@ -204,33 +206,33 @@ def test_images_are_opened_and_references_counted(tmp_path: Path) -> None:
     done = check("-b", "ai2d", "--data", table)
     assert done.exit_code == 1
     assert "AI2D_TEST.tsv row 4: " in " ".join(done.output.split())
-    assert check("-b", "ai2d", "--data", table, "--no-images").exit_code == 0
+    assert check("-b", "ai2d", "--data", table, "--no-open-images").exit_code == 0
 
 
-def test_images_that_files_name_are_looked_for_in_their_folder(tmp_path: Path) -> None:
+def test_image_files_are_searched_in_their_directory(tmp_path: Path) -> None:
     lines = [OFFICIAL, OFFICIAL | {"question_id": 2, "image": "COCO_2.jpg"}]
     data = tmp_path / "coco_pope_random.json"
     data.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     done = check("-b", "pope", "--data", data)
     assert done.exit_code == 0  # scoring needs none
     assert "none of the 2 images is in" in " ".join(done.output.split())
-    shown = tmp_path / "val2014"
-    shown.mkdir()
-    Image.new("RGB", (4, 4)).save(shown / "COCO_1.jpg")
-    done = check("-b", "pope", "--data", data, "--images", shown)
+    printed = tmp_path / "val2014"
+    printed.mkdir()
+    Image.new("RGB", (4, 4)).save(printed / "COCO_1.jpg")
+    done = check("-b", "pope", "--data", data, "--images", printed)
     assert done.exit_code == 1
     assert "row 2: the image" in " ".join(done.output.split())
 
 
-def test_data_that_are_broken_are_told_row_by_row(tmp_path: Path) -> None:
+def test_broken_data_are_reported_per_row(tmp_path: Path) -> None:
     table = tmp_path / "AI2D_TEST.tsv"
     table.write_text("index\tquestion\tA\tanswer\n1\t?\ta\tA\n1\t?\ta\tQ\n", encoding="utf-8")
     done = check("-b", "ai2d", "--data", table)
     assert done.exit_code == 1
     flat = " ".join(done.output.split())
-    assert "row 2: the id '1' is taken by" in flat
-    assert "the answer is 'Q' and the options are A" in flat
-    assert "it does not exist" in check("-b", "ai2d", "--data", tmp_path / "none").output
+    assert "row 2: duplicate id '1', already used by" in flat
+    assert "the answer is 'Q' but the options are A" in flat
+    assert "does not exist" in check("-b", "ai2d", "--data", tmp_path / "none").output
     assert check("--data", tmp_path).exit_code == 2
 
 
@@ -245,10 +247,10 @@ def test_official_files_are_read(tmp_path: Path) -> None:
         line = json.dumps(OFFICIAL)
         (pope / f"coco_pope_{split}.json").write_text(f"{line}\n", encoding="utf-8")
     samples = load_benchmark("pope").read(pope, False).samples
-    assert [one.id for one in samples] == ["adversarial/1", "popular/1", "random/1"]
-    assert {one.cluster for one in samples} == {"COCO_1.jpg"}
+    assert [item.id for item in samples] == ["adversarial/1", "popular/1", "random/1"]
+    assert {item.cluster for item in samples} == {"COCO_1.jpg"}
     alone = load_benchmark("pope").read(pope / "coco_pope_random.json", False).samples
-    assert [one.id for one in alone] == ["1"]
+    assert [item.id for item in alone] == ["1"]
 
     mme = tmp_path / "mme"
     (mme / "OCR").mkdir(parents=True)
@@ -256,15 +258,15 @@ def test_official_files_are_read(tmp_path: Path) -> None:
     text = "Is it? Please answer yes or no.\tYes\nIs it not?\tNo\n"
     (mme / "OCR" / "0001.txt").write_text(text)
     (mme / "count" / "questions_answers_YN" / "0001.txt").write_text(text)
-    found = load_benchmark("mme").read(mme, False).samples
-    assert [one.id for one in found] == MME_IDS
+    actual = load_benchmark("mme").read(mme, False).samples
+    assert [item.id for item in actual] == MME_IDS
 
     hallusion = tmp_path / "HallusionBench.json"
     place = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0"}
     row = {**place, "figure_id": "1", "question_id": "2", "question": "?", "gt_answer": "1"}
     hallusion.write_text(json.dumps([row]))
-    (one,) = load_benchmark("hallusionbench").read(hallusion, False).samples
-    assert (one.answers, one.cluster) == (("Yes",), "VD/ocr/0")
+    (item,) = load_benchmark("hallusionbench").read(hallusion, False).samples
+    assert (item.answers, item.cluster) == (("Yes",), "VD/ocr/0")
 
     amber = tmp_path / "amber" / "query"
     amber.mkdir(parents=True)
@@ -272,8 +274,8 @@ def test_official_files_are_read(tmp_path: Path) -> None:
     (amber / "query_discriminative.json").write_text(json.dumps([query]))
     truth = {"id": 1005, "type": "discriminative-attribute-state", "truth": "no"}
     (tmp_path / "amber" / "annotations.json").write_text(json.dumps([truth]))
-    (one,) = load_benchmark("amber").read(tmp_path / "amber", False).samples
-    assert (one.id, one.answers, one.labels["dimension"]) == ("1005", ("No",), "Attribute")
+    (item,) = load_benchmark("amber").read(tmp_path / "amber", False).samples
+    assert (item.id, item.answers, item.labels["dimension"]) == ("1005", ("No",), "Attribute")
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
@@ -281,7 +283,7 @@ def test_the_columns_of_a_table_are_read_from_other_files(tmp_path: Path, ending
     from datasets import Dataset
 
     made = SETS["textvqa"]()
-    data, said = made.write(tmp_path)
+    data, replies = made.write(tmp_path)
     other = tmp_path / f"data{ending}"
     rows = [row | {"answer": eval(row["answer"])} for row in made.rows]  # lists as they are
     if ending == ".parquet":
@@ -293,7 +295,9 @@ def test_the_columns_of_a_table_are_read_from_other_files(tmp_path: Path, ending
     metrics = []
     for file in (data, other):
         out = tmp_path / "result.json"
-        done = run("score", "-b", "textvqa", "--data", file, "--predictions", said, "--output", out)
-        assert done.exit_code == 0, told(done)
+        done = run(
+            "score", "-b", "textvqa", "--data", file, "--predictions", replies, "--output", out
+        )
+        assert done.exit_code == 0, text_of(done)
         metrics.append(json.loads(out.read_text())["metrics"])
     assert metrics[0] == metrics[1]

@@ -1,4 +1,4 @@
-"""Intervals cover, tests agree with scipy, and composite metrics are computed anew in each draw."""
+"""Intervals cover, tests agree with scipy, and composite metrics are computed per resample."""
 
 import functools
 import math
@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from unidpo_mm_eval.metrics import Metrics, mean_metrics, ratio
 from unidpo_mm_eval.stats import intervals
-from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_gaps, draws, wilson
+from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_differences, resample, wilson
+from unidpo_mm_eval.stats.metrics import Metrics, mean_metrics, ratio
 from unidpo_mm_eval.stats.paired import holm, mcnemar, paired_test, sign_flips
 
 RUNS = 1000
 GAMMA_RATIO = math.gamma(3.5) * math.gamma(5) / (math.gamma(3) * math.gamma(5.5))
-"""The mean of the square root of a number drawn from Beta(3, 2)."""
+"""The mean of the square root of a number from Beta(3, 2)."""
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def means(scores: np.ndarray, size: int) -> Metrics:
 @pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize(("size", "kind"), [(1, "bca"), (4, "bca"), (4, "percentile")])
 def test_intervals_hold_the_truth_as_often_as_they_say(size: int, kind: str) -> None:
-    """Within 93 to 97 of 100, also where the samples of a cluster are alike."""
+    """Between 93 and 97 %, also if the samples of a cluster are similar."""
     rng = np.random.default_rng(5)
     clusters, held = 120, 0
     for _ in range(RUNS):
-        own = rng.beta(3, 2, size=clusters)  # mean 0.6
-        scores = (rng.random((clusters, size)) < own[:, None]).astype(float)
-        found = bootstrap(means(scores.ravel(), size), kind=kind, count=300, seed=1)["accuracy"]
-        held += found.low <= 60 <= found.high
+        key = rng.beta(3, 2, size=clusters)  # mean 0.6
+        scores = (rng.random((clusters, size)) < key[:, None]).astype(float)
+        actual = bootstrap(means(scores.ravel(), size), kind=kind, count=300, seed=1)["accuracy"]
+        held += actual.low <= 60 <= actual.high
     assert 0.93 <= held / RUNS <= 0.97
 
 
@@ -54,8 +54,8 @@ def test_intervals_that_ignore_clusters_do_not_hold() -> None:
     held = 0
     for _ in range(200):
         scores = np.repeat(rng.random(60) < 0.6, 8).astype(float)  # copies of 60 samples
-        found = bootstrap(means(scores, 1), count=300)["accuracy"]
-        held += found.low <= 60 <= found.high
+        actual = bootstrap(means(scores, 1), count=300)["accuracy"]
+        held += actual.low <= 60 <= actual.high
     assert held / 200 < 0.7
 
 
@@ -67,14 +67,14 @@ def test_the_interval_of_a_composite_metric_holds() -> None:
     held = 0
     for _ in range(300):
         yes = rng.random(300) < 0.5
-        said = rng.random(300) < np.where(yes, 0.7, 0.2)
+        responses = rng.random(300) < np.where(yes, 0.7, 0.2)
         metrics = Metrics()
         for n in range(300):
-            metrics.sums.add(str(n), "both", 2 * (yes[n] and said[n]))
-            metrics.sums.add(str(n), "either", int(yes[n]) + int(said[n]))
+            metrics.sums.add(str(n), "both", 2 * (yes[n] and responses[n]))
+            metrics.sums.add(str(n), "either", int(yes[n]) + int(responses[n]))
         metrics.formulas["f1"] = ratio("both", "either")
-        found = bootstrap(metrics, count=400)["f1"]
-        held += found.low <= truth <= found.high
+        actual = bootstrap(metrics, count=400)["f1"]
+        held += actual.low <= truth <= actual.high
     assert 0.92 <= held / 300 <= 0.98
 
 
@@ -93,7 +93,7 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
     rng = np.random.default_rng(18)
     first, second = rng.beta(2, 5, size=80), rng.beta(3, 3, size=80)
     pair = means(first, 1), means(second, 1)
-    ours = bootstrap_gaps(*pair, kind=method, count=20_000)["accuracy"]
+    ours = bootstrap_differences(*pair, kind=method, count=20_000)["accuracy"]
     theirs = scipy_stats.bootstrap(
         (100 * (second - first),), np.mean, n_resamples=20_000, method=method,
         rng=np.random.default_rng(1),
@@ -105,21 +105,21 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
 def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     rng, held = np.random.default_rng(19), 0
     for _ in range(RUNS):
-        own = rng.beta(3, 2, size=(100, 1))  # images that are hard for both
+        key = rng.beta(3, 2, size=(100, 1))  # images that are hard for both
         draw = rng.random((2, 100, 3))
-        first, second = (draw[0] < own).astype(float), (draw[1] < own**0.5).astype(float)
+        first, second = (draw[0] < key).astype(float), (draw[1] < key**0.5).astype(float)
         truth = 100 * (GAMMA_RATIO - 0.6)
         pair = means(first.ravel(), 3), means(second.ravel(), 3)
-        found = bootstrap_gaps(*pair, count=300, seed=1)["accuracy"]
-        held += found.low <= truth <= found.high
+        actual = bootstrap_differences(*pair, count=300, seed=1)["accuracy"]
+        held += actual.low <= truth <= actual.high
     assert 0.93 <= held / RUNS <= 0.97
 
 
 def test_a_draw_is_the_metric_of_the_samples_drawn() -> None:
     scores = np.array([1.0, 0.0, 0.5, 1.0])
     weights = np.array([[2, 0, 1, 1], [0, 4, 0, 0]])
-    found = draws(means(scores, 1), count=2, weights=weights)["accuracy"]
-    assert found == pytest.approx([100 * 3.5 / 4, 0.0])
+    actual = resample(means(scores, 1), count=2, weights=weights)["accuracy"]
+    assert actual == pytest.approx([100 * 3.5 / 4, 0.0])
 
 
 def test_wilson_is_that_of_scipy() -> None:
@@ -132,10 +132,10 @@ def test_wilson_is_that_of_scipy() -> None:
 def test_mcnemar_is_the_binomial_test_on_units_that_differ() -> None:
     first = {str(n): float(n < 60) for n in range(100)}
     second = {str(n): float(n < 45 or n >= 95) for n in range(100)}
-    found = paired_test(first, second, {name: name for name in first})
-    assert (found.test, found.only_first, found.only_second) == ("mcnemar", 15, 5)
-    assert found.p == pytest.approx(scipy_stats.binomtest(5, 20, 0.5).pvalue)
-    assert found.difference == pytest.approx(-10.0)
+    actual = paired_test(first, second, {name: name for name in first})
+    assert (actual.test, actual.only_first, actual.only_second) == ("mcnemar", 15, 5)
+    assert actual.p == pytest.approx(scipy_stats.binomtest(5, 20, 0.5).pvalue)
+    assert actual.difference == pytest.approx(-10.0)
     assert mcnemar(0, 0) == 1.0
 
 
@@ -150,7 +150,7 @@ def test_sign_flips_are_those_of_scipy(count: int) -> None:
     assert sign_flips([0.0, 0.0]) == 1.0
 
 
-def test_samples_of_one_cluster_do_not_count_as_independent() -> None:
+def test_samples_of_a_cluster_do_not_count_as_independent() -> None:
     first = {str(n): 0.0 for n in range(40)}
     second = {str(n): float(n < 20) for n in range(40)}
     apart = paired_test(first, second, {name: name for name in first})
@@ -166,7 +166,7 @@ def test_holm_is_the_step_down_correction() -> None:
     assert holm([]) == []
 
 
-def test_the_smallest_detectable_difference_is_found_four_times_in_five() -> None:
+def test_the_smallest_detectable_difference_is_detected_with_80_percent_power() -> None:
     rng = np.random.default_rng(10)
     names = [str(n) for n in range(400)]
     clusters = {name: name for name in names}
@@ -178,5 +178,5 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five() -> Non
         gaps = np.array([other[name] - zero[name] for name in names])
         hits += scipy_stats.ttest_1samp(gaps, 0).pvalue < 0.05
     assert 0.7 < hits / 200 < 0.9
-    one = paired_test({"a": 0.0}, {"a": 1.0}, {"a": "a"})
-    assert math.isinf(one.detectable)
+    item = paired_test({"a": 0.0}, {"a": 1.0}, {"a": "a"})
+    assert math.isinf(item.detectable)

@@ -1,4 +1,4 @@
-"""Shared by sets of instructions whose answers another tool judges."""
+"""Shared by instruction benchmarks whose responses are scored by another tool's own command."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,51 +6,40 @@ from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
-from ..benchmark import Benchmark, Rules
-from ..metrics import Metrics
-from ..reading.data_set import DataSet
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["exported_benchmark"]
+from ..data.dataset import Dataset
+from ..data.samples import Grade, Sample
+from ..stats.metrics import Metrics
+from . import Benchmark, Scorer
 
 
 def exported_benchmark(
     name: str,
     title: str,
-    read: Callable[[Path, bool], DataSet],
+    read: Callable[[Path, bool], Dataset],
     *,
     rows: int,
-    files: tuple[str, ...],
+    file: str,
     layout: str,
 ) -> Benchmark:
-    """Returns a set of instructions; its answers are exported by the bridge of the same name.
+    """Build an instruction benchmark whose responses the bridge of the same name exports."""
 
-    Args:
-        name: Of its file, and of the bridge.
-        title: As people call it.
-        read: Reads the instructions.
-        rows: How many a whole file has.
-        files: What it is called where it is downloaded.
-        layout: For messages.
-    """
+    def refuse(
+        responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
+    ) -> Sequence[Grade]:
+        text = f"responses to {title} are judged by its own command"
+        remedy = f"Export them with `unidpo-mm eval export {name}`"
+        raise RecipeError(Problem("--benchmark", text, remedy))
 
-    def refuse(asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]) -> Sequence[Judged]:
-        found = f"answers to {title} are judged by its own command"
-        remedy = f"Write them for it: `unidpo-mm eval export {name}`"
-        raise RecipeError(Problem("--benchmark", found, remedy))
-
-    rules = Rules(judge_all=refuse, metrics=_none, headline="score", by_judge=True)
+    scorer = Scorer(
+        grade_all=refuse, metrics=lambda samples: Metrics(), headline="score", uses_judge=True
+    )
     return Benchmark(
         name=name,
         title=title,
         read=read,
-        families={"judge": rules},
+        scorers={"judge": scorer},
         expected={"rows": rows},
-        files=files,
+        files=(file,),
         layouts=(layout,),
         bridge=name,
     )
-
-
-def _none(scored: Sequence[ScoredSample]) -> Metrics:
-    return Metrics()

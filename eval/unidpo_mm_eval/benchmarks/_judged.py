@@ -1,68 +1,58 @@
-"""Shared by benchmarks that a judge scores: what it is asked, and what becomes of its verdicts."""
+"""Shared by benchmarks that an LLM judge scores: its prompts, and the grades from its verdicts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..benchmark import JUDGE_ERROR, Rules
-from ..judge.client import Failure, Message
-from ..judge.judges import ask_all
-from ..metrics import Metrics
-from ..reading.pictures import data_address, picture_reference
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["judge_rules", "pictures_of"]
+from ..data.images import data_url, image_reference
+from ..data.samples import Grade, GradedSample, Sample
+from ..judge.judges import ask_all, user_message
+from ..models.chat import ChatFailure
+from ..stats.metrics import Metrics
+from . import JUDGE_ERROR, Scorer
 
 Verdict = TypeVar("Verdict")
 
 
-def judge_rules(
+def judge_scorer(
     *,
-    ask: Callable[[Sample, str, int], Sequence[Message]],
-    read: Callable[[Sample], Callable[[str], Verdict]],
-    settle: Callable[[Sample, Sequence[Verdict]], Judged],
-    metrics: Callable[[Sequence[ScoredSample]], Metrics],
+    prompt: Callable[[Sample, str, int], str],  # (sample, response, round) -> the prompt
+    read: Callable[[Sample, str], Verdict],  # reads a reply, or raises `ChatFailure`
+    grade: Callable[[Sample, Sequence[Verdict]], Grade],  # of the verdicts of all rounds
+    metrics: Callable[[Sequence[GradedSample]], Metrics],
     headline: str,
-    times: int = 1,
-) -> Rules:
-    """Returns rules by a judge.
+    rounds: int = 1,  # how often the judge is asked about one response
+    with_images: bool = False,
+) -> Scorer:
+    """Build a scorer that asks an LLM judge."""
 
-    Args:
-        ask: (sample, response, which time) -> what the judge is asked.
-        read: Sample -> what reads a verdict of an answer; it raises `Failure` where there is none.
-        settle: (sample, verdicts) -> what they come to.
-        metrics: Scored samples -> metrics.
-        headline: The metric that stands for the benchmark.
-        times: How often it is asked about one response.
-    """
+    def messages(sample: Sample, response: str, number: int) -> Sequence[Mapping[str, Any]]:
+        references = (image_reference(image, Path(), sample.where) for image in sample.images)
+        images = [data_url(reference) for reference in references] if with_images else []
+        return user_message(prompt(sample, response, number), images)
 
-    def judge_all(
-        asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
-    ) -> Sequence[Judged]:
-        flat = [(number, turn) for number in range(len(asked)) for turn in range(times)]
+    def grade_all(
+        responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any]
+    ) -> Sequence[Grade]:
         requests = [
-            (read(asked[number][0]), partial(ask, *asked[number], turn)) for number, turn in flat
+            (partial(read, sample), partial(messages, sample, response, number))
+            for sample, response in responses
+            for number in range(rounds)
         ]
-        verdicts: list[list[Any]] = [[] for _ in asked]
-        for (number, _), answer in zip(flat, ask_all(options["judge"], requests), strict=True):
-            verdicts[number].append(answer)
-        both = zip(asked, verdicts, strict=True)
-        return [_settled(sample, own, settle) for (sample, _), own in both]
+        verdicts = ask_all(options["judge"], requests)
+        return [
+            _grade(sample, verdicts[rounds * number : rounds * (number + 1)], grade)
+            for number, (sample, _) in enumerate(responses)
+        ]
 
-    return Rules(judge_all=judge_all, metrics=metrics, headline=headline, by_judge=True)
-
-
-def pictures_of(question: Sample) -> list[str]:
-    """Returns the pictures of a question from a table, as data addresses."""
-    found = (picture_reference(one, Path(), question.where) for one in question.pictures)
-    return [data_address(one) for one in found]
+    return Scorer(grade_all=grade_all, metrics=metrics, headline=headline, uses_judge=True)
 
 
-def _settled(
-    sample: Sample, verdicts: Sequence[Any], settle: Callable[[Sample, Sequence[Any]], Judged]
-) -> Judged:
-    failures = [one for one in verdicts if isinstance(one, Failure)]
+def _grade(
+    sample: Sample, verdicts: Sequence[Any], grade: Callable[[Sample, Sequence[Any]], Grade]
+) -> Grade:
+    failures = [verdict for verdict in verdicts if isinstance(verdict, ChatFailure)]
     if failures:
-        return Judged(0.0, None, note=f"{JUDGE_ERROR}: {failures[0]}")
-    return settle(sample, verdicts)
+        return Grade(0.0, None, note=f"{JUDGE_ERROR}: {failures[0]}")
+    return grade(sample, verdicts)

@@ -1,20 +1,19 @@
-"""Shared by benchmarks of math problems: files of JSON lines, three ways to grade."""
+"""Shared by math benchmarks: JSON lines, graded by three profiles."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.boxed import boxed
-from ..extract.forms import BOX
-from ..grading.pool import TIMEOUT, grade_all
-from ..grading.worker import PROFILES
-from ..metrics import Metrics, mean_metrics, ratio
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["after_marks", "field_of", "last_box", "math_benchmark"]
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import Grade, GradedSample, Sample
+from ..scorers.boxed import find_boxes
+from ..scorers.formats import BOX
+from ..scorers.math.pool import TIMEOUT, grade_all
+from ..scorers.math.worker import PROFILES
+from ..stats.metrics import Metrics, mean_score, ratio
+from . import Benchmark, Scorer
 
 Gold = Callable[[JsonRow], str]
 LABELS = ("subject", "level")
@@ -22,44 +21,39 @@ QUESTIONS = ("question", "problem", "Question", "input")
 IDS = ("id", "idx", "unique_id")
 
 
-def field_of(name: str) -> Gold:
-    """Returns what reads the gold answer of a field, dollar signs taken off."""
-    return lambda row: row.text(name).replace("$", "").strip()
+def answer_field(row: JsonRow) -> str:
+    """Return the field `answer` of a row without dollar signs."""
+    return row.text("answer").replace("$", "").strip()
 
 
 def last_box(row: JsonRow) -> str:
-    """Returns the last boxed answer of a row's solution; its answer where there is no box."""
-    found = boxed(row.text("solution", optional=True))
-    if not found and row.record.get("answer") is None:
-        row.note("solution", r"it holds no \boxed{...}", "Box the answer, or give it as 'answer'")
+    """Return the last boxed answer of a row's solution, or its answer if there is no box."""
+    boxes = find_boxes(row.text("solution", optional=True))
+    if not boxes and row.record.get("answer") is None:
+        row.note("solution", r"there is no \boxed{...}", "Box the answer, or add a field 'answer'")
         return ""
-    return found[-1] if found else row.text("answer")
+    return boxes[-1] if boxes else row.text("answer")
 
 
 def after_marks(row: JsonRow) -> str:
-    """Returns what stands behind the #### of a row's answer; all of it where there are none."""
+    """Return the text after #### in a row's answer, or all of it."""
     return row.text("answer").rpartition("####")[2].strip()
 
 
 def math_benchmark(
-    name: str, title: str, rows: int, gold: Gold, *, units: bool = False
+    name: str, title: str, rows: int, gold: Gold = answer_field, *, units: bool = False
 ) -> Benchmark:
-    """Returns a benchmark of math problems.
+    """Build a math benchmark.
 
-    Args:
-        name: Of its file.
-        title: As people call it.
-        rows: How many a whole file has.
-        gold: Reads the right answer of a row.
-        units: The paper's grader leaves units in answers.
+    `units` keeps the units of answers in the paper's grader.
     """
     return Benchmark(
         name=name,
         title=title,
         read=partial(_read, gold=gold),
-        families={
-            profile: Rules(
-                judge_all=partial(_judge_all, profile=profile, units=units),
+        scorers={
+            profile: Scorer(
+                grade_all=partial(_grade_all, profile=profile, units=units),
                 metrics=_metrics,
                 headline="accuracy",
                 libraries=("math-verify", "antlr4-python3-runtime", "sympy"),
@@ -68,48 +62,46 @@ def math_benchmark(
         },
         expected={"rows": rows},
         files=(f"{name}/test.jsonl",),
-        layouts=("test.jsonl, or its folder",),
-        form=BOX,
+        layouts=("test.jsonl, or its directory",),
+        response_format=BOX,
     )
 
 
-def _read(path: Path, pictures: bool, *, gold: Gold) -> DataSet:
+def _read(path: Path, with_images: bool, *, gold: Gold) -> Dataset:
     file = path / "test.jsonl" if path.is_dir() else path
-    numbers = iter(range(1 << 62))
+    numbers = count()
 
     def sample(row: JsonRow) -> Sample:
-        number = str(next(numbers))  # where rows have no id, as the official code counts them
-        own = next((row.text(name) for name in IDS if row.record.get(name) is not None), number)
+        number = str(next(numbers))  # the id of rows without one, as the official code counts
+        sample_id = next((row.text(n) for n in IDS if row.record.get(n) is not None), number)
         question = next((name for name in QUESTIONS if name in row.record), QUESTIONS[0])
         answer = gold(row)
         if not answer and not row.problems:
-            row.note("answer", "it is empty", "Give the right answer")
+            row.note("answer", "the answer is empty", "Add the correct answer")
         return Sample(
-            id=own,
+            id=sample_id,
             where=row.where,
             question=row.text(question),
             answers=(answer,),
-            labels={
-                label: row.text(label) for label in LABELS if row.record.get(label) is not None
-            },
+            labels={n: row.text(n) for n in LABELS if row.record.get(n) is not None},
         )
 
-    return read_lines(file, sample, pattern="test.jsonl")
+    return read_json_files(file, sample, pattern="test.jsonl")
 
 
-def _judge_all(
-    asked: Sequence[tuple[Sample, str]], options: object, *, profile: str, units: bool
-) -> list[Judged]:
-    answers = [(sample.answers[0], response) for sample, response in asked]
+def _grade_all(
+    responses: Sequence[tuple[Sample, str]], options: object, *, profile: str, units: bool
+) -> list[Grade]:
+    answers = [(sample.answers[0], response) for sample, response in responses]
     return grade_all(profile, answers, units=units)
 
 
-def _metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy, whole and by label, and what to know of the responses."""
-    found = mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
-    for one in scored:
-        found.sums.add(one.cluster, "several", len(boxed(one.response or "")) > 1)
-        found.sums.add(one.cluster, "late", one.note == TIMEOUT)
-    found.formulas["several_boxes_rate"] = ratio("several", "accuracy:n")
-    found.formulas["timeout_rate"] = ratio("late", "accuracy:n")
-    return found
+def _metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy, also per label, and properties of the responses."""
+    metrics = mean_score("accuracy", samples)
+    for sample in samples:
+        metrics.sums.add(sample.cluster, "several", len(find_boxes(sample.response or "")) > 1)
+        metrics.sums.add(sample.cluster, "late", sample.note == TIMEOUT)
+    metrics.formulas["several_boxes_rate"] = ratio("several", "accuracy:n")
+    metrics.formulas["timeout_rate"] = ratio("late", "accuracy:n")
+    return metrics

@@ -1,87 +1,65 @@
-"""Shared by benchmarks of questions with lettered options."""
+"""Shared by benchmarks whose questions have lettered options."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_option
-from ..extract.forms import LETTER
-from ..extract.options import chosen_option
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["accuracy", "judge_option", "option_benchmark", "option_sample", "read_options"]
+from ..data.samples import Grade, Sample
+from ..data.tables import TableRow, table_reader
+from ..scorers.clean import clean_option
+from ..scorers.formats import LETTER
+from ..scorers.options import Choice, chosen_option
+from . import Benchmark, GradeFunction, Scorer
 
 
-def option_sample(row: TsvRow) -> Sample:
-    """Returns a question with options from a row of VLMEvalKit's table."""
+def option_sample(row: TableRow) -> Sample:
+    """Build a question with options from a row of VLMEvalKit's table."""
     options, answer = row.options(), row.letter()
     if not options:
-        row.note("A", "the question has no option", "Give at least one")
+        row.note("A", "the question has no options", "Add at least one")
     elif answer and answer not in options:
-        found = f"the answer is '{answer}' and the options are {', '.join(options)}"
-        row.note("answer", found, "Give the letter of an option")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
-        hint=row.get("hint"),
-        options=options,
-        answers=(answer,),
-        labels=row.labels(),
-        cluster=row.picture,
-        pictures=row.pictures,
-    )
+        text = f"the answer is '{answer}' but the options are {', '.join(options)}"
+        row.note("answer", text, "Use the letter of an option")
+    return row.sample(hint=row.get("hint"), options=options, answers=(answer,), labels=row.labels())
 
 
-def read_options(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    return read_tsv(path, option_sample, needs=("question", "A", "answer"), pictures=pictures)
+read_options = table_reader(option_sample, "question", "A", "answer")
 
 
-def judge_option(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the response chooses the right letter: VLMEvalKit's rule without judge."""
-    choice = chosen_option(response, sample.options, rule=protocol.get("mcq", "mcq-v1"))
-    right = choice.letter is not None and choice.letter == sample.answers[0]
-    return Judged(float(right), choice.letter, note="refused" if choice.refused else "")
+def option_scorers(**fields: Any) -> dict[str, Scorer]:
+    """Return VLMEvalKit's scorer without judge and the lenient one, with some fields of both."""
 
+    def vlmevalkit(sample: Sample, response: str, options: Mapping[str, Any]) -> Choice:
+        return chosen_option(response, sample.options, rule=options.get("mcq", "mcq-v1"))
 
-def judge_clean(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where a lenient search finds the right letter."""
-    choice = clean_option(response, sample.options)
-    right = choice.letter is not None and choice.letter == sample.answers[0]
-    return Judged(float(right), choice.letter, note="refused" if choice.refused else "")
+    def clean(sample: Sample, response: str, options: Mapping[str, Any]) -> Choice:
+        return clean_option(response, sample.options)
 
-
-def accuracy(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy over all questions, and by label."""
-    return mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
-
-
-def option_benchmark(name: str, title: str, file: str, rows: int, **families: Rules) -> Benchmark:
-    """Returns a benchmark of questions with options and no circular copies.
-
-    Args:
-        name: Of its file.
-        title: As people call it.
-        file: What its table is called.
-        rows: How many a whole file has.
-        families: Rules beside VLMEvalKit's.
-    """
-    rules = {
-        family: Rules(judge=judge, metrics=accuracy, headline="accuracy")
-        for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
+    return {
+        "vlmevalkit": Scorer(grade=_grade_choice(vlmevalkit), **fields),
+        "clean": Scorer(grade=_grade_choice(clean), **fields),
     }
+
+
+def _grade_choice(choose: Callable[[Sample, str, Mapping[str, Any]], Choice]) -> GradeFunction:
+    def grade(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+        choice = choose(sample, response, options)
+        correct = choice.letter is not None and choice.letter == sample.answers[0]
+        return Grade(float(correct), choice.letter, note="refused" if choice.refused else "")
+
+    return grade
+
+
+def option_benchmark(name: str, title: str, file: str, rows: int, **scorers: Scorer) -> Benchmark:
+    """Build a benchmark of questions with options and without circular copies.
+
+    `scorers` are additional to those of `option_scorers`.
+    """
     return Benchmark(
         name=name,
         title=title,
         read=read_options,
-        families=rules | families,
+        scorers=option_scorers() | scorers,
         expected={"rows": rows},
         files=(file,),
-        layouts=(TABLE,),
-        form=LETTER,
+        response_format=LETTER,
     )

@@ -1,62 +1,62 @@
-"""Shared by benchmarks whose answers are a list of short texts."""
+"""Shared by benchmarks whose answers are lists of short texts."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.anls import anls
-from ..extract.clean import cleaned
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["anls_benchmark", "read_short_answers"]
+from ..data.samples import Grade, Sample
+from ..data.tables import TableRow, table_reader
+from ..scorers.clean import strip_wrapping
+from ..scorers.formats import SHORT
+from ..scorers.short_answers import anls
+from ..stats.metrics import mean_score
+from . import Benchmark, GradeFunction, Scorer
 
 
-def read_short_answers(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table whose answer is a list, or one text."""
-    return read_tsv(path, _sample, needs=("question", "answer"), pictures=pictures)
+def _sample(row: TableRow) -> Sample:
+    cell = row.get("answer")  # unparsed, as lmms-eval compares it
+    return row.sample(answers=row.answers(), labels=row.labels("split"), extras={"cell": cell})
 
 
-def _sample(row: TsvRow) -> Sample:
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
-        answers=row.answers(),
-        labels=row.labels("split"),
-        cluster=row.picture,
-        pictures=row.pictures,
-        extras={"cell": row.get("answer")},  # as it stands, which one family compares with
-    )
+read_short_answers = table_reader(_sample, "question", "answer")
 
 
-def anls_benchmark(name: str, title: str, file: str, rows: int) -> Benchmark:
-    """Returns a benchmark that is scored by similarity; both kits have one rule for it."""
-    rules = Rules(judge=_judge, metrics=_metrics, headline="anls")
-    clean = Rules(judge=_judge_clean, metrics=_metrics, headline="anls")
+def short_benchmark(
+    name: str,
+    title: str,
+    metric: str,
+    file: str,
+    rows: int,
+    *,
+    by_label: bool = True,
+    **grades: GradeFunction,
+) -> Benchmark:
+    """Build a benchmark of short answers whose only metric is a mean score.
+
+    `grades` maps names of scorers to their grade functions.
+    """
+    metrics = partial(mean_score, metric, by_label=by_label)
     return Benchmark(
         name=name,
         title=title,
         read=read_short_answers,
-        families={"vlmevalkit": rules, "lmms": rules, "clean": clean},
+        scorers={n: Scorer(grade=g, metrics=metrics, headline=metric) for n, g in grades.items()},
         expected={"rows": rows},
         files=(file,),
-        layouts=(TABLE,),
-        form=SHORT,
+        response_format=SHORT,
     )
 
 
-def _judge(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    return Judged(anls(response, sample.answers), response.strip())
+def anls_benchmark(name: str, title: str, file: str, rows: int) -> Benchmark:
+    """Build a benchmark scored by similarity; both reference toolkits use the same rule."""
+    return short_benchmark(
+        name, title, "anls", file, rows, vlmevalkit=_grade, lmms=_grade, clean=_grade_clean
+    )
 
 
-def _judge_clean(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    return _judge(sample, cleaned(response), protocol)
+def _grade(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    return Grade(anls(response, sample.answers), response.strip())
 
 
-def _metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    return mean_metrics("anls", [(one.cluster, one.score, one.labels) for one in scored])
+def _grade_clean(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    return _grade(sample, strip_wrapping(response), options)

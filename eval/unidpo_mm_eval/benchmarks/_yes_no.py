@@ -1,21 +1,18 @@
-"""Shared by benchmarks of questions that yes or no answers."""
+"""Shared by benchmarks of yes-or-no questions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..extract.yes_no import YesNo
-from ..samples import Judged, Sample
+from ..data.samples import Grade, Sample
+from ..scorers.yes_no import YesNo
+from . import GradeFunction
 
-__all__ = ["judge_yes_no"]
 
+def grade_yes_no(extract: Callable[[str], YesNo | None]) -> GradeFunction:
+    """Return a grade function: 1 if the extracted word is the answer."""
 
-def judge_yes_no(
-    extract: Callable[[str], YesNo | None],
-) -> Callable[[Sample, str, Mapping[str, Any]], Judged]:
-    """Returns what scores 1 where the word that a rule finds in a response is the answer."""
+    def grade(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+        answer = extract(response)
+        return Grade(float(answer == sample.answers[0]), answer)
 
-    def judge(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-        said = extract(response)
-        return Judged(float(said == sample.answers[0]), said)
-
-    return judge
+    return grade

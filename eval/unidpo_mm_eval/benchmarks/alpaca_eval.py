@@ -1,18 +1,17 @@
-"""AlpacaEval: instructions; its own command compares answers with those of a baseline."""
+"""AlpacaEval: instructions; its own command compares responses with those of a baseline."""
 
+from itertools import count
 from pathlib import Path
 
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Sample
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import Sample
 from ._exported import exported_benchmark
 
-__all__ = ["BENCHMARK"]
 
-
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the instructions; their ids are their numbers, as in the export."""
-    numbers = iter(range(1 << 62))
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read the instructions; their ids are row numbers, as in the export."""
+    numbers = count()
 
     def sample(row: JsonRow) -> Sample:
         return Sample(
@@ -22,7 +21,7 @@ def read(path: Path, pictures: bool) -> DataSet:
             labels={"dataset": row.text("dataset", optional=True)},
         )
 
-    return read_lines(path, sample, pattern="alpaca_eval.json")
+    return read_json_files(path, sample, pattern="alpaca_eval.json")
 
 
 BENCHMARK = exported_benchmark(
@@ -30,6 +29,6 @@ BENCHMARK = exported_benchmark(
     "AlpacaEval",
     read,
     rows=805,
-    files=("alpaca_eval.json",),
+    file="alpaca_eval.json",
     layout="its alpaca_eval.json: instruction, dataset",
 )

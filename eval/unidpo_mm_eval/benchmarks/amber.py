@@ -1,4 +1,4 @@
-"""AMBER, the discriminative part: does it exist, what is it like, how do things relate?"""
+"""AMBER, the discriminative part: existence, attributes and relations of objects."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,18 +6,16 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import yes_or_no
-from ..metrics import Array, Formula, Metrics, Totals, mean_metrics
-from ..reading.data_set import DataSet, data_set
-from ..reading.lines import JsonRow, records_of
-from ..reading.tsv import TsvRow, read_tsv
-from ..samples import Judged, Picture, Sample, ScoredSample
-from ._yes_no import judge_yes_no
-
-__all__ = ["BENCHMARK"]
+from ..data.dataset import Dataset, build_dataset
+from ..data.json_files import JsonRow, read_records
+from ..data.samples import Grade, GradedSample, Image, Sample
+from ..data.tables import TableRow, read_table
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import yes_or_no
+from ..stats.metrics import Array, Formula, Metrics, Totals, mean_of, mean_score
+from . import Benchmark, Scorer
+from ._yes_no import grade_yes_no
 
 DIMENSIONS = {
     "discriminative-attribute-state": "Attribute",
@@ -27,119 +25,110 @@ DIMENSIONS = {
     "discriminative-relation": "Relation",
     "relation": "Relation",
 }
-"""Type of a question -> what is reported."""
+"""Type of a question -> the reported dimension."""
 ANNOTATIONS = "annotations.json"
 START, SMOOTHED = 0.001, 0.0001
-"""What the official script starts its denominators with, and adds to that of F1."""
+"""Initial value of the official script's denominators, and the constant added to that of F1."""
 
 
-def from_table(row: TsvRow) -> Sample:
-    """Returns the question of a row of VLMEvalKit's table."""
-    category = row.need("category")
-    if category and category not in DIMENSIONS:
-        row.note("category", f"found '{category[:60]}'", f"Give one of {', '.join(DIMENSIONS)}")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
+def from_table(row: TableRow) -> Sample:
+    """Build the question of a row of VLMEvalKit's table."""
+    category = row.choose("category", tuple(DIMENSIONS))
+    return row.sample(
         answers=(row.yes_or_no(),),
         labels={"dimension": DIMENSIONS.get(category, category), "type": category},
-        cluster=row.get("image_path") or row.picture,
-        pictures=row.pictures,
+        cluster=row.get("image_path") or row.image_key,
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table, or of the official folder: queries and annotations."""
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read a table, or the official directory of queries and annotations."""
     if path.suffix.lower() == ".tsv":
-        needs = ("question", "answer", "category")
-        return read_tsv(path, from_table, needs=needs, pictures=pictures)
+        columns = ("question", "answer", "category")
+        return read_table(path, from_table, columns, with_images=with_images)
     folder = path if path.is_dir() else path.parent
     queries = sorted(folder.rglob("query_discriminative*.json")) if path.is_dir() else [path]
-    queries = [one for one in queries if one.stem == "query_discriminative"] or queries
-    beside = [folder / ANNOTATIONS, folder.parent / ANNOTATIONS, *folder.rglob(ANNOTATIONS)]
-    annotations = next((one for one in beside if one.is_file()), None)
+    queries = [file for file in queries if file.stem == "query_discriminative"] or queries
+    places = [folder / ANNOTATIONS, folder.parent / ANNOTATIONS, *folder.rglob(ANNOTATIONS)]
+    annotations = next((file for file in places if file.is_file()), None)
     if not queries or annotations is None:
-        what = ANNOTATIONS if queries else "query_discriminative.json"
-        raise DataError(Problem(str(path), f"there is no {what}", "Name the folder with both"))
+        name = ANNOTATIONS if queries else "query_discriminative.json"
+        raise DataError(Problem(str(path), f"no {name}", "Use the directory with both files"))
     problems: list[Problem] = []
     truths: dict[str, JsonRow] = {}
-    for row in records_of([annotations], problems):
-        before = truths.setdefault(row.text("id"), row)
-        if before is not row:
-            row.note("id", f"it is taken by {before.where}", "Keep one annotation for each id")
+    for row in read_records([annotations], problems):
+        first = truths.setdefault(row.text("id"), row)
+        if first is not row:
+            row.note("id", f"duplicate id, already used by {first.where}", "Keep one per id")
         problems += row.problems
     samples = []
-    for row in records_of(queries, problems):
+    for row in read_records(queries, problems):
         samples.append(_from_query(row, truths))
         problems += row.problems
-    return data_set(path, samples, files=[*queries, annotations], problems=problems)
+    return build_dataset(path, samples, files=[*queries, annotations], problems=problems)
 
 
 def _from_query(row: JsonRow, truths: Mapping[str, JsonRow]) -> Sample:
-    own, picture = row.text("id"), row.text("image")
-    truth = truths.get(own)
+    sample_id, image = row.text("id"), row.text("image")
+    truth = truths.get(sample_id)
     if truth is None:
-        row.note("id", f"no annotation has the id '{own}'", "Add it to the annotations")
+        row.note("id", f"no annotation has the id '{sample_id}'", "Add it to the annotations")
     category = truth.text("type") if truth else ""
     answer = truth.text("truth").capitalize() if truth else ""
     if truth and answer not in ("Yes", "No"):
-        row.note("id", f"its annotation says '{answer[:60]}'", "Write yes or no")
+        row.note("id", f"its annotation is '{answer[:60]}'", "Use yes or no")
     return Sample(
-        id=own,
+        id=sample_id,
         where=row.where,
         question=row.text("query"),
         answers=(answer,),
         labels={"dimension": DIMENSIONS.get(category, category), "type": category},
-        cluster=picture,
-        pictures=(Picture(picture, picture),),
+        cluster=image,
+        images=(Image(image, image),),
     )
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy of each dimension, and their unweighted mean as the headline."""
-    found = mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
-    dimensions = sorted({one.labels["dimension"] for one in scored})
-    formulas = [found.formulas[f"accuracy/dimension/{name}"] for name in dimensions]
-
-    def mean(totals: Totals) -> Array:
-        return sum(formula(totals) for formula in formulas) / len(formulas)
-
-    found.formulas["mean_accuracy"] = mean
-    return found
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy of each dimension, and their unweighted mean as the headline."""
+    result = mean_score("accuracy", samples)
+    dimensions = sorted({sample.labels["dimension"] for sample in samples})
+    result.formulas["mean_accuracy"] = mean_of(
+        [result.formulas[f"accuracy/dimension/{name}"] for name in dimensions]
+    )
+    return result
 
 
-def judge_official(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the first word, Yes or No, is right."""
+def grade_official(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the first word, Yes or No, is correct."""
     words = response.replace(".", " ").replace(",", " ").split()
-    said = words[0] if words and words[0] in ("Yes", "No") else None
-    return Judged(float(said == question.answers[0]), said)
+    answer = words[0] if words and words[0] in ("Yes", "No") else None
+    return Grade(float(answer == sample.answers[0]), answer)
 
 
-def metrics_official(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns accuracy, and precision, recall and F1 of No, with the official small constants."""
-    found = Metrics()
-    for one in scored:
-        dimension, kind = one.labels["dimension"], one.labels["type"].rpartition("-")[2]
+def metrics_official(samples: Sequence[GradedSample]) -> Metrics:
+    """Return accuracy, and precision, recall and F1 of No, with the official constants."""
+    result = Metrics()
+    for sample in samples:
+        dimension, kind = sample.labels["dimension"], sample.labels["type"].rpartition("-")[2]
         parts = ["", f"/dimension/{dimension}"]
         parts += [f"/type/{kind}"] if dimension == "Attribute" else []
-        no, said_no = one.answers[0] == "No", one.answer == "No"
+        no, predicted_no = sample.answers[0] == "No", sample.answer == "No"
         for part in parts:
-            found.sums.add(one.cluster, f"n{part}")
-            found.sums.add(one.cluster, f"right{part}", one.score)
-            found.sums.add(one.cluster, f"no{part}", no)
-            found.sums.add(one.cluster, f"said_no{part}", said_no)
-            found.sums.add(one.cluster, f"hit{part}", no and said_no)
+            result.sums.add(sample.cluster, f"n{part}")
+            result.sums.add(sample.cluster, f"right{part}", sample.score)
+            result.sums.add(sample.cluster, f"no{part}", no)
+            result.sums.add(sample.cluster, f"predicted_no{part}", predicted_no)
+            result.sums.add(sample.cluster, f"hit{part}", no and predicted_no)
             for name, formula in _formulas(part).items():
-                found.formulas.setdefault(f"{name}{part}", formula)
-    return found
+                result.formulas.setdefault(f"{name}{part}", formula)
+    return result
 
 
 def _formulas(part: str) -> dict[str, Formula]:
-    def share(hits: str, whole: str) -> Formula:
-        return lambda totals: 100 * totals[f"{hits}{part}"] / (totals[f"{whole}{part}"] + START)
+    def share(hits: str, total: str) -> Formula:
+        return lambda totals: 100 * totals[f"{hits}{part}"] / (totals[f"{total}{part}"] + START)
 
-    precision, recall = share("hit", "said_no"), share("hit", "no")
+    precision, recall = share("hit", "predicted_no"), share("hit", "no")
 
     def f1(totals: Totals) -> Array:
         p, r = precision(totals) / 100, recall(totals) / 100
@@ -152,15 +141,17 @@ BENCHMARK = Benchmark(
     name="amber",
     title="AMBER, discriminative",
     read=read,
-    families={
-        "vlmevalkit": Rules(
-            judge=judge_yes_no(yes_or_no), metrics=metrics, headline="mean_accuracy"
+    scorers={
+        "vlmevalkit": Scorer(
+            grade=grade_yes_no(yes_or_no), metrics=metrics, headline="mean_accuracy"
         ),
-        "clean": Rules(judge=judge_yes_no(clean_yes_no), metrics=metrics, headline="mean_accuracy"),
-        "official": Rules(judge=judge_official, metrics=metrics_official, headline="f1"),
+        "clean": Scorer(
+            grade=grade_yes_no(clean_yes_no), metrics=metrics, headline="mean_accuracy"
+        ),
+        "official": Scorer(grade=grade_official, metrics=metrics_official, headline="f1"),
     },
     expected={"rows": 14216},
     files=("AMBER.tsv", "query_discriminative.json"),
-    layouts=("VLMEvalKit's .tsv", "the official folder with queries and annotations"),
-    form=YES_NO,
+    layouts=("VLMEvalKit's .tsv", "the official directory with queries and annotations"),
+    response_format=YES_NO,
 )

@@ -1,19 +1,17 @@
-"""Arena-Hard: hard instructions; its own command compares answers with those of a baseline."""
+"""Arena-Hard: hard instructions; its own command compares responses with those of a baseline."""
 
 from pathlib import Path
 
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Sample
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import Sample
 from ._exported import exported_benchmark
-
-__all__ = ["BENCHMARK"]
 
 IDS = ("question_id", "uid")
 
 
 def sample(row: JsonRow) -> Sample:
-    """Returns the instruction of a record: a prompt, or the first of its turns."""
+    """Build the instruction of a record: its prompt, or the first of its turns."""
     turns = row.record.get("turns")
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         question = str(turns[0].get("content", ""))
@@ -28,9 +26,9 @@ def sample(row: JsonRow) -> Sample:
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the instructions of its file."""
-    return read_lines(path, sample, pattern="question.jsonl")
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read the instructions of its file."""
+    return read_json_files(path, sample, pattern="question.jsonl")
 
 
 BENCHMARK = exported_benchmark(
@@ -38,6 +36,6 @@ BENCHMARK = exported_benchmark(
     "Arena-Hard",
     read,
     rows=500,
-    files=("question.jsonl",),
+    file="question.jsonl",
     layout="its question.jsonl: question_id and turns, or uid and prompt",
 )

@@ -1,9 +1,9 @@
-"""CHAIR: objects that captions mention and pictures do not show.
+"""CHAIR: objects that captions mention although they are not in the image.
 
-The data are a folder with COCO's instances_*.json and captions_*.json and the list of synonyms,
-synonyms.txt: one line for each of the 80 classes, its names with commas, the class first. Plurals
-become singulars of words on that list; double words ("hot dog") come before single ones. Values
-depend on the prompt and on how long captions may be.
+The data are a directory with COCO's instances_*.json and captions_*.json and the list of synonyms,
+synonyms.txt: one line per class with its comma-separated names, the class first. Plurals become
+singulars of words on that list; double words ("hot dog") have priority over single ones. The
+metrics depend on the prompt and on the maximum length of captions.
 """
 
 import json
@@ -15,12 +15,11 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..metrics import Metrics, ratio
-from ..reading.data_set import DataSet, data_set
-from ..samples import Judged, Picture, Sample, ScoredSample
-
-__all__ = ["BENCHMARK"]
+from ..data.dataset import Dataset, build_dataset
+from ..data.samples import Grade, GradedSample, Image, Sample
+from ..data.tables import not_utf8
+from ..stats.metrics import Metrics, ratio
+from . import Benchmark, Scorer
 
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 IRREGULAR = {
@@ -29,153 +28,145 @@ IRREGULAR = {
     "teeth": "tooth", "policemen": "policeman", "servicemen": "serviceman",
 }  # fmt: skip
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
-"""Of plurals, and of their singulars; the first that gives a word of the list counts."""
-LONGEST = 2
-"""Words of the longest name."""
+"""(plural, singular); the first that gives a word of the list counts."""
+MAX_WORDS = 2
+"""Number of words of the longest name."""
 PHRASES = {"toilet seat": "toilet", "train track": "", "bow tie": "tie"}
 """Double words that mean another class than their parts, or none."""
-NOT_OF_CLASSES = ("animal", "vehicle")
-"""In front of these a word such as "baby" or "passenger" is no person of its own."""
+NOT_CLASSES = ("animal", "vehicle")
+"""A word such as "baby" or "passenger" in front of these is not a person."""
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns one sample for each picture, with the classes that it shows.
-
-    A picture shows what its instances are, and what people's captions of it mention.
-    """
+def read(path: Path, with_images: bool) -> Dataset:
+    """Build a sample per image, with the classes of its instances and its reference captions."""
     folder = path if path.is_dir() else path.parent
     instances, captions = (
         sorted(folder.glob(f"{name}*.json")) for name in ("instances", "captions")
     )
     synonyms = folder / "synonyms.txt"
     problems = [
-        Problem(str(folder), f"there is no {name}", "Put it there; see `eval list`")
-        for name, there in (
+        Problem(str(folder), f"no file {name}", "Save it there; see `eval list`")
+        for name, exists in (
             ("instances_*.json", instances),
             ("captions_*.json", captions),
             (synonyms.name, synonyms.is_file()),
         )
-        if not there
+        if not exists
     ]
     if problems:
         raise DataError(problems)
     classes = _classes(synonyms)
-    shown: dict[str, set[str]] = defaultdict(set)
+    objects: dict[str, set[str]] = defaultdict(set)
     names: dict[str, str] = {}
     for file in instances:
         content = _json(file, "images", "annotations", "categories")
-        own = {one["id"]: one["name"] for one in content["categories"]}
-        names |= {str(one["id"]): str(one.get("file_name", "")) for one in content["images"]}
-        for one in content["annotations"]:
-            name = own[one["category_id"]]
-            shown[str(one["image_id"])].add(classes.get(name, name))
+        categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+        names |= {str(entry["id"]): str(entry.get("file_name", "")) for entry in content["images"]}
+        for entry in content["annotations"]:
+            name = categories[entry["category_id"]]
+            objects[str(entry["image_id"])].add(classes.get(name, name))
     for file in captions:
         content = _json(file, "images", "annotations")
-        names |= {str(one["id"]): str(one.get("file_name", "")) for one in content["images"]}
-        for one in content["annotations"]:
-            shown[str(one["image_id"])].update(mentioned(one["caption"], classes))
+        names |= {str(entry["id"]): str(entry.get("file_name", "")) for entry in content["images"]}
+        for entry in content["annotations"]:
+            objects[str(entry["image_id"])].update(mentioned(entry["caption"], classes))
     samples = [
         Sample(
-            id=image,
-            where=f"{folder}, picture {image}",
-            question="Describe the picture.",
-            answers=tuple(sorted(shown[image])),
-            pictures=(Picture(name, Path(name)),) if name else (),
+            id=image_id,
+            where=f"{folder}, image {image_id}",
+            question="Describe the image.",
+            answers=tuple(sorted(objects[image_id])),
+            images=(Image(name, Path(name)),) if name else (),
             extras={"synonyms": str(synonyms)},
         )
-        for image, name in sorted(names.items())
+        for image_id, name in sorted(names.items())
     ]
-    return data_set(path, samples, files=[*instances, *captions, synonyms])
+    return build_dataset(path, samples, files=[*instances, *captions, synonyms])
 
 
 def mentioned(caption: str, classes: Mapping[str, str]) -> list[str]:
-    """Returns the classes that a caption mentions, once for each mention.
-
-    Args:
-        caption: What is said of a picture.
-        classes: Name -> its class.
-    """
+    """Return the class (name -> class in `classes`) of each mention in a caption."""
     words = [_singular(word, classes) for word in WORD.findall(caption.lower())]
-    found, at = [], 0
+    mentions, at = [], 0
     while at < len(words):
-        double = " ".join(words[at : at + LONGEST])
+        double = " ".join(words[at : at + MAX_WORDS])
         if double in PHRASES or double in classes:
             name = PHRASES.get(double, classes.get(double, ""))
-            found += [classes.get(name, name)] if name else []
-            at += LONGEST
+            mentions += [classes.get(name, name)] if name else []
+            at += MAX_WORDS
             continue
         following = words[at + 1] if at + 1 < len(words) else ""
-        if words[at] in classes and following not in NOT_OF_CLASSES:
-            found.append(classes[words[at]])
+        if words[at] in classes and following not in NOT_CLASSES:
+            mentions.append(classes[words[at]])
         at += 1
-    return found
+    return mentions
 
 
-def judge_all(asked: Sequence[tuple[Sample, str]], options: Mapping[str, Any]) -> list[Judged]:
-    """Returns 1 for captions without a hallucinated object, and what they mention."""
-    classes = _classes(Path(asked[0][0].extras["synonyms"])) if asked else {}
-    judged = []
-    for sample, response in asked:
+def grade_all(responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any]) -> list[Grade]:
+    """Return 1 for captions without a hallucinated object, and counts of their objects."""
+    classes = _classes(Path(responses[0][0].extras["synonyms"])) if responses else {}
+    grades = []
+    for sample, response in responses:
         objects = mentioned(response, classes)
         wrong = [name for name in objects if name not in sample.answers]
-        judged.append(
-            Judged(
-                float(not wrong),
-                ", ".join(dict.fromkeys(objects)) or "no object",
-                note=f"hallucinated: {', '.join(dict.fromkeys(wrong))}" if wrong else "",
-                details={
-                    "mentions": len(objects),
-                    "hallucinated": len(wrong),
-                    "recalled": len(set(objects) & set(sample.answers)),
-                    "shown": len(sample.answers),
-                },
-            )
-        )
-    return judged
+        details = {
+            "mentions": len(objects),
+            "hallucinated": len(wrong),
+            "recalled": len(set(objects) & set(sample.answers)),
+            "shown": len(sample.answers),
+        }
+        answer = ", ".join(dict.fromkeys(objects)) or "no object"
+        note = f"hallucinated: {', '.join(dict.fromkeys(wrong))}" if wrong else ""
+        grades.append(Grade(float(not wrong), answer, note=note, details=details))
+    return grades
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the share of captions and of mentions that are hallucinated, and recall.
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the share of captions and of mentions that are hallucinated, and recall.
 
-    Only pictures with a caption count, as captions of a part of COCO are the rule.
+    Only images with a caption count, since usually only a part of COCO is captioned.
     """
-    found = Metrics()
-    for one in scored:
-        if one.missing:
+    result = Metrics()
+    for sample in samples:
+        if sample.missing:
             continue
-        found.sums.add(one.cluster, "captions")
-        found.sums.add(one.cluster, "wrong", 1 - one.score)
-        for name, value in one.details.items():
-            found.sums.add(one.cluster, name, value)
-    found.formulas = {
+        result.sums.add(sample.cluster, "captions")
+        result.sums.add(sample.cluster, "wrong", 1 - sample.score)
+        for name, value in sample.details.items():
+            result.sums.add(sample.cluster, name, value)
+    result.formulas = {
         "chair_s": ratio("wrong", "captions"),
         "chair_i": ratio("hallucinated", "mentions"),
         "recall": ratio("recalled", "shown"),
         "captions": lambda totals: totals["captions"],
         "mentions_each": ratio("mentions", "captions", scale=1.0),
     }
-    return found
+    return result
+
+
+def captioned(samples: Sequence[GradedSample]) -> dict[str, float]:
+    """Return image -> score of the images with a caption."""
+    return {sample.id: sample.score for sample in samples if not sample.missing}
 
 
 def _classes(path: Path) -> dict[str, str]:
-    """Returns name -> class of a list of synonyms."""
-    found: dict[str, str] = {}
+    """Return name -> class from a list of synonyms."""
+    classes: dict[str, str] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        text = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), text, "Write the file as UTF-8")) from error
+        raise DataError(not_utf8(path, error)) from error
     for line in lines:
         names = [name.strip().lower() for name in line.split(",") if name.strip()]
-        found |= {name: names[0] for name in names if name not in found}
-    return found
+        classes |= {name: names[0] for name in names if name not in classes}
+    return classes
 
 
 def _singular(word: str, classes: Mapping[str, str]) -> str:
-    if word in classes and word not in IRREGULAR:
-        return word
     if word in IRREGULAR:
         return IRREGULAR[word]
+    if word in classes:
+        return word
     for plural, singular in ENDINGS:
         bare = word.removesuffix(plural) + singular
         if word.endswith(plural) and bare in classes:
@@ -183,38 +174,33 @@ def _singular(word: str, classes: Mapping[str, str]) -> str:
     return word.removesuffix("s") if word.endswith("s") and not word.endswith("ss") else word
 
 
-def _json(path: Path, *needs: str) -> Any:
+def _json(path: Path, *keys: str) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        found = f"the file cannot be read as JSON ({error})"
-        raise DataError(Problem(str(path), found, "Download it again")) from error
-    absent = [name for name in needs if not isinstance(content, dict) or name not in content]
+        text = f"the file is not valid JSON ({error})"
+        raise DataError(Problem(str(path), text, "Download it again")) from error
+    absent = [name for name in keys if not isinstance(content, dict) or name not in content]
     if absent:
-        found = f"there is no {', '.join(absent)} in it"
-        raise DataError(Problem(str(path), found, "Give COCO's annotations as they are published"))
+        text = f"missing {', '.join(absent)}"
+        raise DataError(Problem(str(path), text, "Use COCO's annotations as published"))
     return content
-
-
-def captioned(scored: Sequence[ScoredSample]) -> dict[str, float]:
-    """Returns picture -> score of those that have a caption."""
-    return {one.id: one.score for one in scored if not one.missing}
 
 
 BENCHMARK = Benchmark(
     name="chair",
     title="CHAIR on COCO captions",
     read=read,
-    families={
-        "official": Rules(
-            judge_all=judge_all,
+    scorers={
+        "official": Scorer(
+            grade_all=grade_all,
             metrics=metrics,
             headline="chair_s",
             unit_scores=captioned,
-            missing_are_wrong=False,
-        ),
+            missing_is_wrong=False,
+        )
     },
     expected={},
     files=("instances_val2014.json",),
-    layouts=("a folder with COCO's instances_*.json, captions_*.json and synonyms.txt",),
+    layouts=("a directory with COCO's instances_*.json, captions_*.json and synonyms.txt",),
 )

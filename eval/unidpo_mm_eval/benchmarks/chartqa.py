@@ -1,54 +1,36 @@
-"""ChartQA test: questions on charts, numbers within five percent."""
+"""ChartQA test: questions about charts; numbers may differ by five percent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_match, cleaned
-from ..extract.forms import SHORT
-from ..extract.relaxed import relaxed_match
-from ..metrics import Metrics, mean_metrics
-from ..reading.tsv import TABLE
-from ..samples import Judged, Sample, ScoredSample
-from ._short_answers import read_short_answers
-
-__all__ = ["BENCHMARK"]
-
-HEADLINE = "relaxed_accuracy"
+from ..data.samples import Grade, Sample
+from ..scorers.clean import clean_match, strip_wrapping
+from ..scorers.short_answers import relaxed_match
+from ._short_answers import short_benchmark
 
 
-def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the stripped response matches one of the answers."""
-    return Judged(float(relaxed_match(response, question.answers)), response.strip())
+def grade(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the stripped response matches one of the answers."""
+    return Grade(float(relaxed_match(response, sample.answers)), response.strip())
 
 
-def judge_lmms(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the response as it stands matches the cell as it stands."""
-    right = relaxed_match(response, (question.extras["cell"],), strip=False)
-    return Judged(float(right), response)
+def grade_lmms(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the unmodified response matches the unparsed cell."""
+    return Grade(float(relaxed_match(response, (sample.extras["cell"],), strip=False)), response)
 
 
-def judge_clean(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the answer is right without what it is wrapped in, units and separators."""
-    return Judged(float(clean_match(response, question.answers)), cleaned(response))
+def grade_clean(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the answer matches apart from wrapping, units and separators."""
+    return Grade(float(clean_match(response, sample.answers)), strip_wrapping(response))
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the mean over all questions, which is not that of both halves, and each half's."""
-    return mean_metrics(HEADLINE, [(one.cluster, one.score, one.labels) for one in scored])
-
-
-BENCHMARK = Benchmark(
-    name="chartqa",
-    title="ChartQA test",
-    read=read_short_answers,
-    families={
-        "vlmevalkit": Rules(judge=judge, metrics=metrics, headline=HEADLINE),
-        "lmms": Rules(judge=judge_lmms, metrics=metrics, headline=HEADLINE),
-        "clean": Rules(judge=judge_clean, metrics=metrics, headline=HEADLINE),
-    },
-    expected={"rows": 2500},
-    files=("ChartQA_TEST.tsv",),
-    layouts=(TABLE,),
-    form=SHORT,
+BENCHMARK = short_benchmark(
+    "chartqa",
+    "ChartQA test",
+    "relaxed_accuracy",  # over all questions, which differs from the mean of both halves
+    "ChartQA_TEST.tsv",
+    2500,
+    vlmevalkit=grade,
+    lmms=grade_lmms,
+    clean=grade_clean,
 )

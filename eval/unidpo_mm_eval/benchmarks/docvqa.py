@@ -2,6 +2,4 @@
 
 from ._short_answers import anls_benchmark
 
-__all__ = ["BENCHMARK"]
-
 BENCHMARK = anls_benchmark("docvqa", "DocVQA validation", file="DocVQA_VAL.tsv", rows=5349)

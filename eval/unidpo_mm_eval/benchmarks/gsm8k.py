@@ -2,6 +2,4 @@
 
 from ._math import after_marks, math_benchmark
 
-__all__ = ["BENCHMARK"]
-
 BENCHMARK = math_benchmark("gsm8k", "GSM8K test", rows=1319, gold=after_marks)

@@ -1,57 +1,49 @@
-"""HallusionBench: yes-or-no questions on figures and on their altered copies."""
+"""HallusionBench: yes-or-no questions about figures and their altered copies."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import yes_or_no
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..reading.tsv import TsvRow, read_tsv
-from ..samples import Picture, Sample, ScoredSample
-from ._yes_no import judge_yes_no
-
-__all__ = ["BENCHMARK"]
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import GradedSample, Image, Sample
+from ..data.tables import TableRow, read_table
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import yes_or_no
+from ..stats.metrics import MetricRow, Metrics, mean_metrics, mean_score
+from . import Benchmark, Scorer
+from ._yes_no import grade_yes_no
 
 FIELDS = 6
-"""Of an index: x_category_subcategory_set_figure_question."""
+"""Number of fields of an index: x_category_subcategory_set_figure_question."""
 LABELS = ("category", "l2-category")
 
 
-def from_table(row: TsvRow) -> Sample:
-    """Returns the question of a row of VLMEvalKit's table."""
+def from_table(row: TableRow) -> Sample:
+    """Build the question of a row of VLMEvalKit's table."""
     fields = row.id.split("_")
     if len(fields) < FIELDS:
-        remedy = "Write it as x_category_subcategory_set_figure_question"
-        row.note("index", f"found '{row.id[:60]}'", remedy)
+        remedy = "Use x_category_subcategory_set_figure_question"
+        row.note("index", f"got '{row.id[:60]}'", remedy)
         fields = [*fields, *[""] * FIELDS]
-    category, subcategory = row.get("category"), row.get("l2-category")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
+    return row.sample(
         answers=(row.yes_or_no(),),
         labels=row.labels(*LABELS),
-        cluster="/".join((category, subcategory, fields[3])),
-        pictures=row.pictures,
+        cluster="/".join((*map(row.get, LABELS), fields[3])),
         extras=dict(zip(("set", "figure", "question"), fields[3:6], strict=True)),
     )
 
 
 def from_record(row: JsonRow) -> Sample:
-    """Returns the question of an object of the official file."""
+    """Build the question of an object of the official file."""
     names = ("category", "subcategory", "set_id", "figure_id", "question_id")
     category, subcategory, set_, figure, question = (row.text(name) for name in names)
     answer = row.text("gt_answer")
     if answer not in ("", "0", "1"):
-        row.note("gt_answer", f"found '{answer[:60]}'", "Give 0 or 1")
+        row.note("gt_answer", f"got '{answer[:60]}'", "Use 0 or 1")
     visual = row.text("visual_input", optional=True) or "0"
-    shown = visual != "0"
     name = row.text("filename", optional=True) or f"{category}/{subcategory}/{set_}_{figure}"
     return Sample(
         id="_".join((visual, category, subcategory, set_, figure, question)),
@@ -60,68 +52,64 @@ def from_record(row: JsonRow) -> Sample:
         answers=("Yes" if answer == "1" else "No",),
         labels={"category": category, "l2-category": subcategory},
         cluster=f"{category}/{subcategory}/{set_}",
-        pictures=(Picture(name, name),) if shown else (),
+        images=(Image(name, name),) if visual != "0" else (),
         extras={"set": set_, "figure": figure, "question": question},
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table or of the official file."""
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read a table or the official file."""
     if path.suffix.lower() == ".tsv":
-        needs = ("question", "answer", *LABELS)
-        return read_tsv(path, from_table, needs=needs, pictures=pictures)
-    found = read_lines(path, from_record, pattern="*allusion*.json")
-    without = [one.id for one in found.samples if not one.pictures]
+        columns = ("question", "answer", *LABELS)
+        return read_table(path, from_table, columns, with_images=with_images)
+    data = read_json_files(path, from_record, pattern="*allusion*.json")
+    without = tuple(sample.id for sample in data.samples if not sample.images)
     if not without:
-        return found
-    note = f"{len(without)} rows without picture are left out"
-    kept = tuple(one for one in found.samples if one.pictures)
-    return replace(found, samples=kept, dropped=tuple(without), notes=(*found.notes, note))
+        return data
+    note = f"skipped {len(without)} rows without an image"
+    samples = tuple(sample for sample in data.samples if sample.images)
+    return replace(data, samples=samples, dropped=without, notes=(*data.notes, note))
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns accuracy by question, by figure and by question over all figures; whole, by label.
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy per question, per figure and per question over all figures; by label.
 
-    The keys of figures and questions hold no category, as in VLMEvalKit: a subcategory that both
-    categories have is merged, but not inside of one category.
+    As in VLMEvalKit, the keys of figures and questions do not contain the category: a subcategory
+    that occurs in both categories is merged, except in the metrics of one category.
     """
-    found = Metrics()
-    parts: Mapping[str, list[ScoredSample]] = defaultdict(list)
-    for one in scored:
-        parts[""].append(one)
+    result = Metrics()
+    parts: Mapping[str, list[GradedSample]] = defaultdict(list)
+    for sample in samples:
+        parts[""].append(sample)
         for label in LABELS:
-            if label in one.labels:
-                parts[f"/{label}/{one.labels[label]}"].append(one)
+            if label in sample.labels:
+                parts[f"/{label}/{sample.labels[label]}"].append(sample)
     for part, members in parts.items():
-        mean_metrics(
-            f"aAcc{part}", [(one.cluster, one.score, {}) for one in members], metrics=found
-        )
+        mean_score(f"aAcc{part}", members, by_label=False, metrics=result)
         for name, key in (("fAcc", "figure"), ("qAcc", "question")):
-            mean_metrics(f"{name}{part}", _whole(members, key), metrics=found)
-    return found
+            mean_metrics(f"{name}{part}", _all_correct(members, key), metrics=result)
+    return result
 
 
-def _whole(scored: Sequence[ScoredSample], key: str) -> list[tuple[str, float, Mapping[str, str]]]:
-    """Returns one row for each figure, or each question: 1 where all of it is right."""
-    groups: Mapping[tuple[str, ...], list[ScoredSample]] = defaultdict(list)
-    for one in scored:
-        own = (one.labels.get("l2-category", ""), one.extras["set"], one.extras[key])
-        groups[own].append(one)
-    return [
-        (members[0].cluster, min(one.score for one in members), {}) for members in groups.values()
-    ]
+def _all_correct(samples: Sequence[GradedSample], key: str) -> list[MetricRow]:
+    """Return a row per figure, or per question: 1 if all its samples are correct."""
+    groups: Mapping[tuple[str, ...], list[GradedSample]] = defaultdict(list)
+    for sample in samples:
+        group = (sample.labels.get("l2-category", ""), sample.extras["set"], sample.extras[key])
+        groups[group].append(sample)
+    return [(members[0].cluster, min(s.score for s in members), {}) for members in groups.values()]
 
 
 BENCHMARK = Benchmark(
     name="hallusionbench",
     title="HallusionBench",
     read=read,
-    families={
-        family: Rules(judge=judge_yes_no(extract), metrics=metrics, headline="aAcc")
-        for family, extract in (("vlmevalkit", yes_or_no), ("clean", clean_yes_no))
+    scorers={
+        name: Scorer(grade=grade_yes_no(extract), metrics=metrics, headline="aAcc")
+        for name, extract in (("vlmevalkit", yes_or_no), ("clean", clean_yes_no))
     },
     expected={"rows": 951},
     files=("HallusionBench.tsv", "HallusionBench.json"),
     layouts=("VLMEvalKit's .tsv", "the official HallusionBench.json"),
-    form=YES_NO,
+    response_format=YES_NO,
 )

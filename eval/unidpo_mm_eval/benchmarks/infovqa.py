@@ -2,6 +2,4 @@
 
 from ._short_answers import anls_benchmark
 
-__all__ = ["BENCHMARK"]
-
 BENCHMARK = anls_benchmark("infovqa", "InfoVQA validation", file="InfoVQA_VAL.tsv", rows=2801)

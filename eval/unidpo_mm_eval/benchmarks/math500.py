@@ -2,6 +2,4 @@
 
 from ._math import last_box, math_benchmark
 
-__all__ = ["BENCHMARK"]
-
 BENCHMARK = math_benchmark("math500", "MATH-500", rows=500, gold=last_box)

@@ -1,73 +1,51 @@
-"""MathVerse mini, the part without a language model: the response has to be the answer itself."""
+"""MathVerse mini without a language model: the response has to be the answer itself."""
 
 import ast
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["BENCHMARK"]
+from ..data.samples import Grade, Sample
+from ..data.tables import TableRow, table_reader
+from ..scorers.formats import SHORT
+from . import Benchmark, Scorer
 
 
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row."""
-    labels = row.labels("problem_version")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
+def sample(row: TableRow) -> Sample:
+    """Build the question of a row."""
+    return row.sample(
         answers=(row.need("answer"),),
-        labels=labels | _metadata(row),
-        cluster=row.get("problem_index") or row.picture,  # one problem comes in several versions
-        pictures=row.pictures,
+        labels=row.labels("problem_version") | _metadata(row),
+        cluster=row.get("problem_index") or row.image_key,  # a problem has several versions
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    needs = ("question", "answer", "problem_version")
-    return read_tsv(path, sample, needs=needs, pictures=pictures)
+def grade(question: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the stripped response is the answer."""
+    answer = response.strip()
+    return Grade(float(answer == question.answers[0].strip()), answer or None)
 
 
-def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the stripped response is the answer."""
-    said = response.strip()
-    return Judged(float(said == question.answers[0].strip()), said or None)
-
-
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy, whole, by version of the problem, subject and subfield."""
-    return mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
-
-
-def _metadata(row: TsvRow) -> dict[str, str]:
-    """Returns subject and subfield of a cell that is a Python or JSON object."""
+def _metadata(row: TableRow) -> dict[str, str]:
+    """Return subject and subfield from a cell that is a Python or JSON object."""
     cell = row.get("metadata")
     if not cell:
         return {}
     try:
-        found = ast.literal_eval(cell)
+        metadata = ast.literal_eval(cell)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        row.note("metadata", f"found '{cell[:60]}'", "Write {'subject': ..., 'subfield': ...}")
+        metadata = None
+    if not isinstance(metadata, dict):
+        row.note("metadata", f"got '{cell[:60]}'", "Use {'subject': ..., 'subfield': ...}")
         return {}
-    return {name: str(found[name]) for name in ("subject", "subfield") if name in found}
+    return {name: str(metadata[name]) for name in ("subject", "subfield") if name in metadata}
 
 
 BENCHMARK = Benchmark(
     name="mathverse",
     title="MathVerse mini, equal texts",
-    read=read,
-    families={"vlmevalkit": Rules(judge=judge, metrics=metrics, headline="accuracy")},
+    read=table_reader(sample, "question", "answer", "problem_version"),
+    scorers={"vlmevalkit": Scorer(grade=grade)},
     expected={"rows": 3940},
     files=("MathVerse_MINI.tsv",),
-    layouts=(TABLE,),
-    form=SHORT,
+    response_format=SHORT,
 )

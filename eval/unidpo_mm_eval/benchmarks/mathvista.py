@@ -1,26 +1,22 @@
-"""MathVista mini, the part that rules can score: options, whole numbers, decimals, equal texts.
+"""MathVista mini, scored by rules: options, integers, decimals and equal texts.
 
-The kits ask a language model to find the answer in a response first. Without one a response has to
-be the answer, or to choose an option; what else it says is not understood.
+The reference toolkits first ask a language model to extract the answer from a response. Without one
+a response has to be the answer, or to choose an option.
 """
 
 import math
 import re
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.anls import levenshtein
-from ..extract.forms import SHORT
-from ..extract.options import chosen_option
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, list_cell, read_tsv
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["BENCHMARK"]
+from ..data.samples import Grade, GradedSample, Sample
+from ..data.tables import TableRow, list_cell, table_reader
+from ..scorers.formats import SHORT
+from ..scorers.options import chosen_option
+from ..scorers.short_answers import levenshtein
+from ..stats.metrics import Metrics, mean_score
+from . import Benchmark, Scorer
 
 CHOICE = "multi_choice"
 KINDS = (CHOICE, "free_form")
@@ -28,27 +24,20 @@ NUMBERS = {"integer": int, "float": float}
 LETTER = re.compile(r"\(([a-zA-Z])\)")
 
 
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row."""
-    kind, answer = row.need("question_type"), row.need("answer")
-    if kind and kind not in KINDS:
-        row.note("question_type", f"found '{kind[:60]}'", f"Give {' or '.join(KINDS)}")
+def sample(row: TableRow) -> Sample:
+    """Build the question of a row."""
+    kind, answer = row.choose("question_type", KINDS), row.need("answer")
     options: dict[str, str] = {}
     if kind == CHOICE:
         choices = list_cell(row.need("choices")) or []
         options = dict(zip(string.ascii_uppercase, choices, strict=False))
         if answer not in options.values():
-            row.note("choices", f"the answer '{answer[:60]}' is none of them", "Repair the row")
+            row.note("choices", f"the answer '{answer[:60]}' is not among them", "Fix the row")
     skills = row.get("skills")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
+    return row.sample(
         options=options,
         answers=(answer,),
         labels=row.labels("task"),
-        cluster=row.picture,
-        pictures=row.pictures,
         extras={
             "answer_type": row.get("answer_type"),
             "precision": _precision(row),
@@ -57,63 +46,55 @@ def sample(row: TsvRow) -> Sample:
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    needs = ("question", "answer", "question_type", "answer_type", "choices")
-    return read_tsv(path, sample, needs=needs, pictures=pictures)
-
-
-def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where a response chooses the option, or is the answer as a number or a text."""
+def grade(question: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if a response chooses the option, or equals the answer as a number or text."""
     answer = question.answers[0]
     if question.options:
         letter = chosen_option(response, question.options).letter
-        return Judged(float(letter is not None and question.options[letter] == answer), letter)
+        return Grade(float(letter is not None and question.options[letter] == answer), letter)
     number = NUMBERS.get(question.extras["answer_type"])
     if number is None:
-        return Judged(float(response.strip() == answer.strip()), response.strip() or None)
-    said, wanted = _number(number, response), _number(number, answer)
-    return Judged(float(said is not None and said == wanted), None if said is None else str(said))
+        return Grade(float(response.strip() == answer.strip()), response.strip() or None)
+    value, target = _number(number, response), _number(number, answer)
+    return Grade(
+        float(value is not None and value == target), None if value is None else str(value)
+    )
 
 
-def judge_official(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the response, brought into the form of the answer, equals it.
+def grade_official(question: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the response, converted to the form of the answer, equals it.
 
-    Of options the nearest text counts where no letter is found, so that nothing is unparsed.
+    If no option letter is found, the most similar option counts, so that every response is parsed.
     """
-    said: str | None = response.strip()
+    answer: str | None = response.strip()
     kind = question.extras["answer_type"]
     if question.options:
-        said = _nearest_option(response.strip(), question.options)
+        answer = _nearest_option(response.strip(), question.options)
     elif kind == "integer":
         value = _number(float, response)
-        said = str(int(value)) if value is not None and math.isfinite(value) else None
+        answer = str(int(value)) if value is not None and math.isfinite(value) else None
     elif kind == "float":
         value = _number(float, response)
         digits = int(question.extras["precision"])
-        said = None if value is None else str(round(value, digits))
-    return Judged(float(said is not None and said == question.answers[0].strip()), said)
+        answer = None if value is None else str(round(value, digits))
+    return Grade(float(answer is not None and answer == question.answers[0].strip()), answer)
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy, whole, by task and by each of a question's skills."""
-    found = mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in scored])
-    for skill in sorted({skill for one in scored for skill in _skills(one)}):
-        name = f"accuracy/skill/{skill}"
-        having = [one for one in scored if skill in _skills(one)]
-        mean_metrics(name, [(one.cluster, one.score, {}) for one in having], metrics=found)
-    return found
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy, also by task and by each of a question's skills."""
+    result = mean_score("accuracy", samples)
+    skills = {s.id: [name for name in s.extras["skills"].split("\n") if name] for s in samples}
+    for skill in sorted({name for names in skills.values() for name in names}):
+        members = [s for s in samples if skill in skills[s.id]]
+        mean_score(f"accuracy/skill/{skill}", members, by_label=False, metrics=result)
+    return result
 
 
-def _skills(one: ScoredSample) -> list[str]:
-    return [skill for skill in one.extras["skills"].split("\n") if skill]
-
-
-def _precision(row: TsvRow) -> str:
-    """Returns the digits behind the point as a whole number."""
+def _precision(row: TableRow) -> str:
+    """Return the number of decimals as an integer."""
     value = _number(float, row.get("precision") or "0")
     if value is None or not value.is_integer():
-        row.note("precision", f"found '{row.get('precision')[:60]}'", "Give a whole number")
+        row.note("precision", f"got '{row.get('precision')[:60]}'", "Use an integer")
         return "0"
     return str(int(value))
 
@@ -126,8 +107,8 @@ def _number(kind: Any, text: str) -> Any:
 
 
 def _nearest_option(text: str, options: Mapping[str, str]) -> str:
-    found = LETTER.search(text)
-    letter = found[1].upper() if found else text
+    match = LETTER.search(text)
+    letter = match[1].upper() if match else text
     if letter in options:
         return options[letter]
     return min(options.values(), key=lambda option: levenshtein(letter, option))
@@ -136,13 +117,12 @@ def _nearest_option(text: str, options: Mapping[str, str]) -> str:
 BENCHMARK = Benchmark(
     name="mathvista",
     title="MathVista mini, by rules",
-    read=read,
-    families={
-        "vlmevalkit": Rules(judge=judge, metrics=metrics, headline="accuracy"),
-        "official": Rules(judge=judge_official, metrics=metrics, headline="accuracy"),
+    read=table_reader(sample, "question", "answer", "question_type", "answer_type", "choices"),
+    scorers={
+        "vlmevalkit": Scorer(grade=grade, metrics=metrics, headline="accuracy"),
+        "official": Scorer(grade=grade_official, metrics=metrics, headline="accuracy"),
     },
     expected={"rows": 1000},
     files=("MathVista_MINI.tsv",),
-    layouts=(TABLE,),
-    form=SHORT,
+    response_format=SHORT,
 )

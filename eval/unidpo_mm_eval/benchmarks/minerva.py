@@ -2,6 +2,4 @@
 
 from ._math import last_box, math_benchmark
 
-__all__ = ["BENCHMARK"]
-
 BENCHMARK = math_benchmark("minerva", "Minerva Math", rows=272, gold=last_box, units=True)

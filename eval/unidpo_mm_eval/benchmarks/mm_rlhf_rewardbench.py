@@ -1,41 +1,32 @@
-"""MM-RLHF-RewardBench: pairs on pictures, several to an id, which count together as Acc+."""
+"""MM-RLHF-RewardBench: pairs about images; Acc+ counts ids whose pairs are all correct."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from ..prefs.pairs import PairSet, reward_pairs
-from ..reading.lines import JsonRow
-from ._pairs import pair_benchmark
-
-__all__ = ["BENCHMARK"]
+from ..data.json_files import JsonRow
+from ._pairs import pair_benchmark, reward_pairs
 
 GROUPS = ("mcq", "long", "short", "safety", "video")
-"""Told by the path of the picture."""
+"""Part of the path of the image."""
 
 
 def pair(row: JsonRow) -> Mapping[str, Any] | None:
-    """Returns the pair of a record; None for one with a video, which no adapter takes."""
+    """Build the pair of a record; `None` for a video, which no model family supports."""
     path = row.text("image", optional=True) or row.text("video", optional=True)
     if not path:
-        row.note("image", "it is not there", "Give the path of the picture")
-    made = {name: row.text(name) for name in ("prompt", "chosen", "rejected")}
+        row.note("image", "missing", "Add the path of the image")
+    texts = {name: row.text(name) for name in ("prompt", "chosen", "rejected")}
     if row.record.get("video") and not row.record.get("image"):
         return None
     group = next((name for name in GROUPS if name in path.lower()), "other")
-    return {**made, "images": [path], "group": group, "unit": row.text("id")}
-
-
-def pairs(path: Path, images: Path | None) -> PairSet:
-    """Returns the pairs of the file."""
-    return reward_pairs(path, images, pair, left_out="they have a video")
+    return {**texts, "images": [path], "group": group, "unit": row.text("id")}
 
 
 BENCHMARK = pair_benchmark(
     "mm_rlhf_rewardbench",
     "MM-RLHF-RewardBench",
-    pairs,
-    rows=None,
+    partial(reward_pairs, read=pair, skip_reason="they have a video"),
     files=("mm_reward_bench*.jsonl",),
     layout="its .jsonl: id, image, prompt, chosen, rejected",
 )

@@ -1,129 +1,109 @@
-"""MMBench DEV, English and Chinese: a question counts where all its circular copies are right."""
+"""MMBench DEV, English and Chinese: a question counts if all its circular copies are correct."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import LETTER
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Sample, ScoredSample
-from ._options import judge_clean, judge_option, option_sample
-
-__all__ = ["BENCHMARK"]
+from ..data.dataset import Dataset
+from ..data.samples import GradedSample, Sample
+from ..data.tables import TableRow, read_table
+from ..scorers.formats import LETTER
+from ..stats.metrics import Metrics, mean_metrics, mean_score
+from . import Benchmark
+from ._options import option_sample, option_scorers
 
 CIRCULAR, PLAIN = "accuracy", "vanilla_accuracy_base"
 COPIES = 1_000_000
-"""A copy's index is that of its question plus a multiple of this."""
+"""The index of a copy is that of its question plus a multiple of this."""
 
 
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row, of one unit and one cluster with its copies."""
-    made = option_sample(row)
+def sample(row: TableRow) -> Sample:
+    """Build the question of a row, in one unit and one cluster with its copies."""
+    question = option_sample(row)
     if not row.id.isdecimal():
-        row.note("index", f"found '{row.id[:60]}'", "Give a whole number")
-        return made
-    question = str(int(row.id) % COPIES)
-    return replace(made, unit=question, cluster=question)
+        row.note("index", f"got '{row.id[:60]}'", "Use an integer")
+        return question
+    unit = str(int(row.id) % COPIES)
+    return replace(question, unit=unit, cluster=unit)
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table and their copies; copies without question are told."""
-    found = read_tsv(path, sample, needs=("question", "A", "answer"), pictures=pictures)
-    questions = {one.unit for one in found.samples if _is_question(one.id)}
-    notes = list(found.notes)
-    alone = [one for one in found.samples if one.unit not in questions]
-    if alone:
-        first = f"{alone[0].where} is a copy of row {alone[0].unit}, which is not there"
-        note = f"copies without their question, which count for no circular accuracy: {len(alone)}"
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read the questions of a table and their copies; report incomplete sets of copies."""
+    data = read_table(path, sample, ("question", "A", "answer"), with_images=with_images)
+    questions = [s for s in data.samples if _is_question(s.id)]
+    units, copies = {s.unit for s in questions}, Counter(s.unit for s in data.samples)
+    notes = list(data.notes)
+    orphans = [s for s in data.samples if s.unit not in units]
+    if orphans:
+        first = f"{orphans[0].where} is a copy of row {orphans[0].unit}, which does not exist"
+        note = f"copies without their question, excluded from circular accuracy: {len(orphans)}"
         notes.append(f"{note}; {first}")
-    copies = Counter(one.unit for one in found.samples)
-    asked = [one for one in found.samples if _is_question(one.id)]
-    short = [one for one in asked if copies[one.unit] < len(one.options)]
+    short = [s for s in questions if copies[s.unit] < len(s.options)]
     if short:
         first = f"{short[0].where} has {copies[short[0].unit]} for {len(short[0].options)} options"
-        effect = "they are wrong in the circular accuracy"
-        if len(short) == len(asked):
+        effect = "they count as wrong in the circular accuracy"
+        if len(short) == len(questions):
             effect = f"there is no circular accuracy, and the headline is {PLAIN}"
-        text = f"questions without one copy for each option: {len(short)}; {effect}; {first}"
-        notes.append(text)
-    return replace(found, notes=tuple(notes))
+        notes.append(f"questions without a copy per option: {len(short)}; {effect}; {first}")
+    return replace(data, notes=tuple(notes))
 
 
-def circular(scored: Sequence[ScoredSample]) -> dict[str, float]:
-    """Return question -> 1 if it and all its circular copies are right.
+def circular(samples: Sequence[GradedSample]) -> dict[str, float]:
+    """Return question -> 1 if it and all its circular copies are correct.
 
     A question without a copy for each of its options is wrong. If no question has its copies, the
-    data cannot give a circular accuracy, and each question stands for itself.
+    data cannot give a circular accuracy, and each question counts on its own.
     """
     scores: Mapping[str, list[float]] = defaultdict(list)
-    for sample in scored:
-        scores[sample.unit].append(sample.score)
-    questions = [sample for sample in scored if _is_question(sample.id)]
-    if not _has_copies(scored):
-        return {sample.unit: sample.score for sample in questions}
+    for item in samples:
+        scores[item.unit].append(item.score)
+    questions = [item for item in samples if _is_question(item.id)]
+    if not _has_copies(samples):
+        return {item.unit: item.score for item in questions}
     return {
-        sample.unit: min(scores[sample.unit])
-        if len(scores[sample.unit]) >= len(sample.options)
-        else 0.0
-        for sample in questions
+        item.unit: min(scores[item.unit]) if len(scores[item.unit]) >= len(item.options) else 0.0
+        for item in questions
     }
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
     """Return the circular accuracy over questions and by label, and both plain accuracies.
 
     Data without copies have plain accuracies only.
     """
-    right = circular(scored)
-    questions = [sample for sample in scored if _is_question(sample.id)]
-    rows = [(sample.cluster, right[sample.unit], sample.labels) for sample in questions]
-    measured = mean_metrics(headline(scored), rows)
-    plain = [("all", scored), ("base", questions)]
-    for name, members in plain if _has_copies(scored) else plain[:1]:
-        rows = [(sample.cluster, sample.score, {}) for sample in members]
-        mean_metrics(f"vanilla_accuracy_{name}", rows, metrics=measured)
-    return measured
+    correct = circular(samples)
+    questions = [item for item in samples if _is_question(item.id)]
+    rows = [(item.cluster, correct[item.unit], item.labels) for item in questions]
+    result = mean_metrics(headline(samples), rows)
+    plain = [("all", samples), ("base", questions)]
+    for name, members in plain if _has_copies(samples) else plain[:1]:
+        mean_score(f"vanilla_accuracy_{name}", members, by_label=False, metrics=result)
+    return result
 
 
-def headline(scored: Sequence[ScoredSample]) -> str:
-    """Return the circular accuracy, or the plain one of data without copies."""
-    return CIRCULAR if _has_copies(scored) else PLAIN
+def headline(samples: Sequence[GradedSample]) -> str:
+    """Return the name of the circular accuracy, or of the plain one for data without copies."""
+    return CIRCULAR if _has_copies(samples) else PLAIN
 
 
-def _has_copies(scored: Sequence[ScoredSample]) -> bool:
+def _has_copies(samples: Sequence[GradedSample]) -> bool:
     """Return whether at least one question has a copy for each of its options."""
-    copies = Counter(sample.unit for sample in scored)
-    return any(
-        copies[sample.unit] >= max(len(sample.options), 2)
-        for sample in scored
-        if _is_question(sample.id)
-    )
+    copies = Counter(item.unit for item in samples)
+    questions = (item for item in samples if _is_question(item.id))
+    return any(copies[item.unit] >= max(len(item.options), 2) for item in questions)
 
 
-def _is_question(own: str) -> bool:
-    return int(own) < COPIES
+def _is_question(sample_id: str) -> bool:
+    return int(sample_id) < COPIES
 
 
 BENCHMARK = Benchmark(
     name="mmbench",
     title="MMBench DEV",
     read=read,
-    families={
-        family: Rules(
-            judge=judge,
-            metrics=metrics,
-            headline=CIRCULAR,
-            headline_of=headline,
-            unit_scores=circular,
-        )
-        for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
-    },
+    scorers=option_scorers(metrics=metrics, headline_of=headline, unit_scores=circular),
     expected={"rows": 4329, "questions": 1164},
     files=("MMBench_DEV_EN.tsv", "MMBench_DEV_CN.tsv"),
-    layouts=(TABLE,),
-    form=LETTER,
+    response_format=LETTER,
 )

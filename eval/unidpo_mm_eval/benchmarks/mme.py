@@ -1,4 +1,4 @@
-"""MME: two yes-or-no questions a picture, in fourteen subtasks."""
+"""MME: two yes-or-no questions per image, in fourteen subtasks."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,180 +6,159 @@ from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import clean_yes_no
-from ..extract.forms import YES_NO
-from ..extract.yes_no import YesNo, first_letters_yes_no, yes_or_no
-from ..metrics import Formula, Metrics, Totals, share
-from ..reading.data_set import DataSet, data_set
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Picture, Sample, ScoredSample
-from ._yes_no import judge_yes_no
-
-__all__ = ["BENCHMARK"]
+from ..data.dataset import Dataset, build_dataset
+from ..data.samples import GradedSample, Image, Sample
+from ..data.tables import TABLE, TableRow, not_utf8, read_table
+from ..scorers.clean import clean_yes_no
+from ..scorers.formats import YES_NO
+from ..scorers.yes_no import YesNo, first_letters_yes_no, yes_or_no
+from ..stats.metrics import Formula, Metrics, share
+from . import Benchmark, Scorer
+from ._yes_no import grade_yes_no
 
 PERCEPTION = "OCR artwork celebrity color count existence landmark position posters scene".split()
 COGNITION = "code_reasoning commonsense_reasoning numerical_calculation text_translation".split()
+SUBTASKS = (*PERCEPTION, *COGNITION)
 ENDINGS = (".jpg", ".png", ".jpeg")
 QUESTIONS = 2
-"""Of each picture: the score counts pictures with both of them right."""
+"""Number of questions per image: the score counts images with both correct."""
 
 
-def from_table(row: TsvRow) -> Sample:
-    """Returns the question of a row; equal file names in two subtasks are two pictures."""
-    subtask = row.need("category")
-    if subtask and subtask not in (*PERCEPTION, *COGNITION):
-        known = ", ".join((*PERCEPTION, *COGNITION))
-        row.note("category", f"found '{subtask[:60]}'", f"Give one of {known}")
-    picture = row.get("image_path") or row.picture
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
+def from_table(row: TableRow) -> Sample:
+    """Build the question of a row; equal file names in two subtasks are different images."""
+    subtask = row.choose("category", SUBTASKS)
+    return row.sample(
         answers=(row.yes_or_no(),),
         labels={"category": subtask},
-        cluster=f"{subtask}/{picture}",
-        pictures=row.pictures,
+        cluster=f"{subtask}/{row.get('image_path') or row.image_key}",
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table, or of the official folders.
-
-    Raises:
-        DataError: Also for every picture that has not exactly two questions.
-    """
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read a table, or the official directories."""
     if path.is_dir():
-        found = _folders(path)
+        data = _read_folders(path)
     else:
-        needs = ("question", "answer", "category")
-        found = read_tsv(path, from_table, needs=needs, pictures=pictures)
-    asked = Counter(sample.cluster for sample in found.samples)
+        columns = ("question", "answer", "category")
+        data = read_table(path, from_table, columns, with_images=with_images)
+    counts = Counter(sample.cluster for sample in data.samples)
     problems = [
         Problem(
             sample.where,
-            f"the picture '{sample.cluster}' has {asked[sample.cluster]} questions",
-            f"Give exactly {QUESTIONS} questions for each picture of a subtask",
+            f"the image '{sample.cluster}' has {counts[sample.cluster]} questions",
+            f"Use exactly {QUESTIONS} questions per image of a subtask",
         )
-        for sample in {sample.cluster: sample for sample in found.samples}.values()
-        if asked[sample.cluster] != QUESTIONS
+        for sample in {sample.cluster: sample for sample in data.samples}.values()
+        if counts[sample.cluster] != QUESTIONS
     ]
     if problems:
         raise DataError(problems)
-    return found
+    return data
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the scores: of a subtask 100 for questions and 100 for pictures, summed up."""
-    found = Metrics()
-    right: Counter[str] = Counter()
-    for one in scored:
-        right[one.cluster] += one.score == 1.0
-    for one in scored:
-        subtask = one.labels["category"]
-        found.sums.add(one.cluster, f"questions/{subtask}")
-        found.sums.add(one.cluster, f"right/{subtask}", one.score)
-        # both questions of a picture say so: each of them for a half
-        found.sums.add(one.cluster, f"pictures/{subtask}", 1 / QUESTIONS)
-        both = right[one.cluster] == QUESTIONS
-        found.sums.add(one.cluster, f"both/{subtask}", both / QUESTIONS)
-    subtasks = sorted({one.labels["category"] for one in scored})
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the scores: per subtask 100 for questions and 100 for images, summed up."""
+    result = Metrics()
+    correct: Counter[str] = Counter()
+    for sample in samples:
+        correct[sample.cluster] += sample.score == 1.0
+    for sample in samples:
+        cluster, subtask = sample.cluster, sample.labels["category"]
+        result.sums.add(cluster, f"questions/{subtask}")
+        result.sums.add(cluster, f"right/{subtask}", sample.score)
+        # both questions add their half of the image
+        result.sums.add(cluster, f"images/{subtask}", 1 / QUESTIONS)
+        both = correct[cluster] == QUESTIONS
+        result.sums.add(cluster, f"both/{subtask}", both / QUESTIONS)
+    subtasks = sorted({sample.labels["category"] for sample in samples})
     score = {subtask: _score(subtask) for subtask in subtasks}
-    found.formulas = {f"score/{subtask}": formula for subtask, formula in score.items()}
+    result.formulas = {f"score/{subtask}": formula for subtask, formula in score.items()}
     for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
-        found.formulas[name] = _total([score[one] for one in subtasks if one in members])
-    found.formulas["total"] = _total(list(score.values()))
-    found.formulas["subtasks_present"] = _constant(len(subtasks))
-    return found
+        result.formulas[name] = _total([score[name] for name in subtasks if name in members])
+    result.formulas["total"] = _total(list(score.values()))
+    result.formulas["subtasks_present"] = _total([], len(subtasks))
+    return result
 
 
 def _score(subtask: str) -> Formula:
     questions = share(f"right/{subtask}", f"questions/{subtask}")
-    pictures = share(f"both/{subtask}", f"pictures/{subtask}")
-    return lambda totals: questions(totals) + pictures(totals)
+    images = share(f"both/{subtask}", f"images/{subtask}")
+    return lambda totals: questions(totals) + images(totals)
 
 
-def _total(formulas: Sequence[Formula]) -> Formula:
-    def total(totals: Totals) -> float:
-        return sum((formula(totals) for formula in formulas), start=0.0 * totals.values[..., 0])
-
-    return total
-
-
-def _constant(value: float) -> Formula:
-    return lambda totals: value + 0.0 * totals.values[..., 0]
+def _total(formulas: Sequence[Formula], constant: float = 0.0) -> Formula:
+    return lambda totals: sum(
+        (formula(totals) for formula in formulas), start=constant + 0.0 * totals.values[..., 0]
+    )
 
 
-def _folders(path: Path) -> DataSet:
-    """Reads <subtask>/*.txt beside the pictures, or <subtask>/questions_answers_YN/*.txt."""
+def _read_folders(path: Path) -> Dataset:
+    """Read <subtask>/*.txt next to the images, or <subtask>/questions_answers_YN/*.txt."""
     samples, files = [], []
     problems: list[Problem] = []
-    for subtask in (*PERCEPTION, *COGNITION):
+    for subtask in SUBTASKS:
         folder = path / subtask
         texts = sorted(folder.glob("*.txt")) or sorted(folder.glob("questions_answers_YN/*.txt"))
         files += texts
         for text in texts:
-            picture = _picture_of(text)
-            for number, line in enumerate(_lines(text, problems), start=1):
-                if not line.strip():
-                    continue
-                where = f"{text} row {number}"
-                question, tab, answer = line.rpartition("\t")
-                answer = answer.strip().capitalize()
-                if not tab or answer not in ("Yes", "No"):
-                    remedy = "Write the question, a tab, and Yes or No"
-                    problems.append(Problem(where, f"found '{line[-60:]}'", remedy))
-                    continue
-                name = f"{subtask}/{text.stem}"
-                own = (Picture(name, picture),) if picture else ()
-                samples.append(
-                    Sample(
-                        id=f"{name}/{number}",
-                        where=where,
-                        question=question,
-                        answers=(answer,),
-                        labels={"category": subtask},
-                        cluster=name,
-                        pictures=own,
-                    )
-                )
+            samples += _read_text(text, subtask, problems)
     if not files:
-        found = "it holds none of the folders of the subtasks"
-        remedy = f"Name the folder that holds {', '.join(PERCEPTION[:3])} and the others"
-        raise DataError(Problem(str(path), found, remedy))
-    return data_set(path, samples, files=files, problems=problems)
+        remedy = f"Use the directory that contains {', '.join(PERCEPTION[:3])} and the others"
+        raise DataError(Problem(str(path), "no directory of a subtask", remedy))
+    return build_dataset(path, samples, files=files, problems=problems)
 
 
-def _lines(text: Path, problems: list[Problem]) -> list[str]:
+def _read_text(text: Path, subtask: str, problems: list[Problem]) -> list[Sample]:
+    """Read the questions about one image."""
     try:
-        return text.read_text("utf-8-sig").splitlines()
+        lines = text.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        found = f"the file is no UTF-8 ({error.reason} at byte {error.start})"
-        problems.append(Problem(str(text), found, "Write the file as UTF-8"))
+        problems.append(not_utf8(text, error))
         return []
-
-
-def _picture_of(text: Path) -> Path | None:
     folders = (text.parent, text.parent.parent / "images")
-    found = (folder / f"{text.stem}{ending}" for folder in folders for ending in ENDINGS)
-    return next((path for path in found if path.is_file()), None)
+    places = (folder / f"{text.stem}{ending}" for folder in folders for ending in ENDINGS)
+    image = next((place for place in places if place.is_file()), None)
+    name = f"{subtask}/{text.stem}"
+    samples = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{text} row {number}"
+        question, tab, answer = line.rpartition("\t")
+        answer = answer.strip().capitalize()
+        if not tab or answer not in ("Yes", "No"):
+            remedy = "Write the question, a tab, and Yes or No"
+            problems.append(Problem(where, f"got '{line[-60:]}'", remedy))
+            continue
+        samples.append(
+            Sample(
+                id=f"{name}/{number}",
+                where=where,
+                question=question,
+                answers=(answer,),
+                labels={"category": subtask},
+                cluster=name,
+                images=(Image(name, image),) if image else (),
+            )
+        )
+    return samples
 
 
-def _rules(extract: Callable[[str], YesNo | None]) -> Rules:
-    return Rules(judge=judge_yes_no(extract), metrics=metrics, headline="total")
+def _scorer(extract: Callable[[str], YesNo | None]) -> Scorer:
+    return Scorer(grade=grade_yes_no(extract), metrics=metrics, headline="total")
 
 
 BENCHMARK = Benchmark(
     name="mme",
     title="MME",
     read=read,
-    families={
-        "vlmevalkit": _rules(yes_or_no),
-        "lmms": _rules(first_letters_yes_no),
-        "clean": _rules(clean_yes_no),
+    scorers={
+        "vlmevalkit": _scorer(yes_or_no),
+        "lmms": _scorer(first_letters_yes_no),
+        "clean": _scorer(clean_yes_no),
     },
     expected={"rows": 2374, "subtasks": 14},
     files=("MME.tsv", "MME_Benchmark*"),
-    layouts=(TABLE, "a folder with one folder for each subtask"),
-    form=YES_NO,
+    layouts=(TABLE, "a directory with one directory per subtask"),
+    response_format=YES_NO,
 )

@@ -1,115 +1,94 @@
-"""MMHal-Bench: open questions on pictures; a judge rates answers from 0 to 6 by what is shown."""
+"""MMHal-Bench: open questions about images; a judge rates responses from 0 to 6."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark
-from ..judge.client import Message
-from ..judge.judges import question_to
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import Grade, GradedSample, Image, Sample
 from ..judge.verdicts import rating
-from ..metrics import Metrics, mean_metrics, share
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Picture, Sample, ScoredSample
-from ._judged import judge_rules
-
-__all__ = ["BENCHMARK"]
+from ..protocols import judge_prompt
+from ..stats.metrics import Metrics, mean_score, share
+from . import Benchmark
+from ._judged import judge_scorer
 
 BEST, HALLUCINATED = 6, 3
-"""The best rating; below the other an answer counts as hallucinated."""
-ASKED = """You compare what an assistant says of a picture with what is known of it.
-
-Shown in the picture: {content}
-Question: {question}
-An answer that is right: {gold}
-The assistant's answer: {response}
-
-An answer hallucinates if it states something that neither the list of what is shown nor the right
-answer supports. Rate it:
-6 - very informative, analyses well, no hallucination
-5 - very informative, no hallucination
-4 - somewhat informative, no hallucination
-3 - not informative, no hallucination
-2 - very informative, with hallucination
-1 - somewhat informative, with hallucination
-0 - not informative, with hallucination
-Give your reasons in a few sentences. End with one line: rating: N"""
+"""The best rating, and the one below which a response counts as hallucinated."""
 
 
 def sample(row: JsonRow) -> Sample:
-    """Returns the question of a record."""
-    shown, own = row.record.get("image_content"), row.text("image_id", optional=True)
-    picture = row.text("image_path", optional=True) or row.text("image_src", optional=True)
-    name = f"{own}.jpg" if own else picture.rpartition("/")[2]
-    if not own and not picture:
-        row.note("image_id", "no field names its picture", "Give image_id or image_src")
-    content = ", ".join(map(str, shown)) if isinstance(shown, list) else str(shown or "")
+    """Build the question of a record."""
+    objects, image_id = row.record.get("image_content"), row.text("image_id", optional=True)
+    source = row.text("image_path", optional=True) or row.text("image_src", optional=True)
+    name = f"{image_id}.jpg" if image_id else source.rpartition("/")[2]
+    if not image_id and not source:
+        row.note("image_id", "no field contains the image", "Add image_id or image_src")
+    content = ", ".join(map(str, objects)) if isinstance(objects, list) else str(objects or "")
     return Sample(
-        id=row.text("id", optional=True) or f"{own or name}/{row.text('question')}",
+        id=row.text("id", optional=True) or f"{image_id or name}/{row.text('question')}",
         where=row.where,
         question=row.text("question"),
         answers=(row.text("gt_answer"),),
         labels={"type": row.text("question_type")},
-        cluster=own or name,
-        pictures=(Picture(name, Path(name)),) if name else (),
+        cluster=image_id or name,
+        images=(Image(name, Path(name)),) if name else (),
         extras={"content": content},
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of the official file."""
-    return read_lines(path, sample, pattern="response_template.json")
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read the questions of the official file."""
+    return read_json_files(path, sample, pattern="response_template.json")
 
 
-def ask(question: Sample, response: str, turn: int) -> Sequence[Message]:
-    """Returns what the judge is asked."""
-    text = ASKED.format(
+def prompt(question: Sample, response: str, number: int) -> str:
+    """Return the prompt for the judge."""
+    return judge_prompt("mmhal").format(
         content=question.extras["content"],
         question=question.question,
         gold=question.answers[0],
         response=response,
     )
-    return question_to(text)
 
 
-def settle(question: Sample, verdicts: Sequence[float]) -> Judged:
-    """Returns what a rating comes to."""
-    (given,) = verdicts
-    details = {"rating": given, "hallucinated": float(given < HALLUCINATED)}
-    return Judged(given / BEST, f"{given:g}", details=details)
+def grade(question: Sample, verdicts: Sequence[float]) -> Grade:
+    """Return the rating as a grade."""
+    (value,) = verdicts
+    details = {"rating": value, "hallucinated": float(value < HALLUCINATED)}
+    return Grade(value / BEST, f"{value:g}", details=details)
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the mean rating, whole and by type, and the share of hallucinated answers.
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the mean rating, also by type, and the share of hallucinated responses.
 
-    What was not answered or not judged has rating 0 and counts as hallucinated.
+    A sample without response or verdict has rating 0 and counts as hallucinated.
     """
-    found = mean_metrics("score", [(one.cluster, one.score, one.labels) for one in scored])
-    found.formulas["rating"] = share("rating", "n", scale=1.0)
-    for one in scored:
-        for part in ("", f"/type/{one.labels['type']}"):
-            found.sums.add(one.cluster, f"n{part}")
-            found.sums.add(one.cluster, f"rating{part}", one.details.get("rating", 0.0))
-            found.sums.add(one.cluster, f"bad{part}", one.details.get("hallucinated", 1.0))
-            found.formulas[f"rating{part}"] = share(f"rating{part}", f"n{part}", scale=1.0)
-            found.formulas[f"hallucination_rate{part}"] = share(f"bad{part}", f"n{part}")
-    return found
+    result = mean_score("score", samples)
+    result.formulas["rating"] = share("rating", "n", scale=1.0)
+    for item in samples:
+        for part in ("", f"/type/{item.labels['type']}"):
+            result.sums.add(item.cluster, f"n{part}")
+            result.sums.add(item.cluster, f"rating{part}", item.details.get("rating", 0.0))
+            result.sums.add(item.cluster, f"bad{part}", item.details.get("hallucinated", 1.0))
+            result.formulas[f"rating{part}"] = share(f"rating{part}", f"n{part}", scale=1.0)
+            result.formulas[f"hallucination_rate{part}"] = share(f"bad{part}", f"n{part}")
+    return result
 
 
 BENCHMARK = Benchmark(
     name="mmhal",
     title="MMHal-Bench",
     read=read,
-    families={
-        "judge": judge_rules(
-            ask=ask,
-            read=lambda question: lambda text: rating(text, "rating", 0, BEST, whole=True),
-            settle=settle,
+    scorers={
+        "judge": judge_scorer(
+            prompt=prompt,
+            read=lambda question, reply: rating(reply, "rating", 0, BEST, integer=True),
+            grade=grade,
             metrics=metrics,
             headline="rating",
         )
     },
     expected={"rows": 96},
     files=("response_template.json",),
-    layouts=("the official response_template.json, pictures beside it or in --images",),
+    layouts=("the official response_template.json, images next to it or in --images",),
 )

@@ -1,68 +1,50 @@
-"""MMMU, validation: college questions with several pictures.
+"""MMMU, validation: college questions with several images.
 
 Open questions become options, A the answer and B "Other Answers", as in VLMEvalKit. The official
-parser and lmms-eval's choose at random where they find nothing; that is never done here.
+parser and lmms-eval's choose at random if they find nothing; that is never done here.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import LETTER
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Sample, ScoredSample
-from ._options import judge_clean, judge_option, option_sample
-
-__all__ = ["BENCHMARK"]
+from ..data.samples import GradedSample, Sample
+from ..data.tables import TableRow, table_reader
+from ..scorers.formats import LETTER
+from ..stats.metrics import Metrics, mean_score
+from . import Benchmark
+from ._options import option_sample, option_scorers
 
 OTHER = "Other Answers"
 VALIDATION = "validation"
 
 
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row; an open one has its answer as option A."""
+def sample(row: TableRow) -> Sample:
+    """Build the question of a row; the answer of an open question becomes option A."""
     if row.options():
         return option_sample(row)
     options = {"A": row.need("answer"), "B": OTHER}
-    return replace(
-        option_sample(replace(row, cells={**row.cells, **options, "answer": "A"})), options=options
-    )
+    row = replace(row, cells={**row.cells, **options, "answer": "A"})
+    return replace(option_sample(row), options=options)
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    return read_tsv(path, sample, needs=("question", "answer"), pictures=pictures)
-
-
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the accuracy on the validation rows where a table says which they are, and by label.
-
-    A table without splits counts whole.
-    """
-    split = any(one.labels.get("split") == VALIDATION for one in scored)
-    counted = [one for one in scored if not split or one.labels.get("split") == VALIDATION]
-    found = mean_metrics("accuracy", [(one.cluster, one.score, one.labels) for one in counted])
-    others = [one for one in scored if split and one.labels.get("split") != VALIDATION]
-    for name in sorted({one.labels.get("split", "none") for one in others}):
-        rows = [one for one in others if one.labels.get("split", "none") == name]
-        own = f"accuracy/split/{name}"
-        mean_metrics(own, [(one.cluster, one.score, {}) for one in rows], metrics=found)
-    return found
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy on the validation split, and by label; without splits, on all rows."""
+    splits: dict[str, list[GradedSample]] = {}
+    for item in samples:
+        splits.setdefault(item.labels.get("split", "none"), []).append(item)
+    result = mean_score("accuracy", splits.get(VALIDATION, samples))
+    if VALIDATION in splits:
+        for name in sorted(splits.keys() - {VALIDATION}):
+            mean_score(f"accuracy/split/{name}", splits[name], by_label=False, metrics=result)
+    return result
 
 
 BENCHMARK = Benchmark(
     name="mmmu",
     title="MMMU validation",
-    read=read,
-    families={
-        family: Rules(judge=judge, metrics=metrics, headline="accuracy")
-        for family, judge in (("vlmevalkit", judge_option), ("clean", judge_clean))
-    },
+    read=table_reader(sample, "question", "answer"),
+    scorers=option_scorers(metrics=metrics),
     expected={"rows": 900, "rows with dev": 1050},
     files=("MMMU_DEV_VAL.tsv",),
-    layouts=(TABLE,),
-    form=LETTER,
+    response_format=LETTER,
 )

@@ -1,42 +1,36 @@
-"""MMStar: questions that cannot be answered without the picture, in 6 and 18 categories."""
+"""MMStar: questions that cannot be answered without the image, in 6 and 18 categories."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..benchmark import Rules
-from ..extract.option_phrases import phrased_option
-from ..metrics import Metrics, Totals
-from ..samples import Judged, Sample, ScoredSample
-from ._options import accuracy, option_benchmark
-
-__all__ = ["BENCHMARK"]
-
-
-def judge_lmms(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where lmms-eval's search for a letter finds the right one."""
-    letter = phrased_option(response)
-    return Judged(float(letter == sample.answers[0]), letter)
-
-
-def metrics_lmms(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns accuracies, and as `average` the mean over the narrow categories of their means."""
-    found = accuracy(scored)
-    narrow = [found.formulas[name] for name in found.formulas if name.startswith(NARROW)]
-
-    def average(totals: Totals) -> Any:
-        return sum(formula(totals) for formula in narrow) / len(narrow)
-
-    if narrow:
-        found.formulas["average"] = average
-    return found
-
+from ..data.samples import Grade, GradedSample, Sample
+from ..scorers.options import phrased_option
+from ..stats.metrics import Metrics, mean_of, mean_score
+from . import Scorer
+from ._options import option_benchmark
 
 NARROW = "accuracy/l2-category/"
+
+
+def grade_lmms(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if lmms-eval's search for a letter finds the correct one."""
+    letter = phrased_option(response)
+    return Grade(float(letter == sample.answers[0]), letter)
+
+
+def metrics_lmms(samples: Sequence[GradedSample]) -> Metrics:
+    """Return accuracies, and as `average` the unweighted mean over the 18 categories."""
+    result = mean_score("accuracy", samples)
+    narrow = [result.formulas[name] for name in result.formulas if name.startswith(NARROW)]
+    if narrow:
+        result.formulas["average"] = mean_of(narrow)
+    return result
+
 
 BENCHMARK = option_benchmark(
     "mmstar",
     "MMStar",
     file="MMStar.tsv",
     rows=1500,
-    lmms=Rules(judge=judge_lmms, metrics=metrics_lmms, headline="average"),
+    lmms=Scorer(grade=grade_lmms, metrics=metrics_lmms, headline="average"),
 )

@@ -1,26 +1,23 @@
-"""Multimodal RewardBench: two outputs to a text with a picture, one of them better."""
+"""Multimodal RewardBench: two outputs for a text with an image, one of them better."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from ..prefs.pairs import PairSet, reward_pairs
-from ..reading.lines import JsonRow
-from ._pairs import pair_benchmark
-
-__all__ = ["BENCHMARK"]
+from ..data.json_files import JsonRow
+from ._pairs import pair_benchmark, reward_pairs
 
 OUTPUTS = ("Output1", "Output2")
 
 
 def pair(row: JsonRow) -> Mapping[str, Any]:
-    """Returns the pair of a record."""
+    """Build the pair of a record."""
     outputs, better = [row.text(name) for name in OUTPUTS], row.text("Better")
     if better and better not in OUTPUTS:
-        row.note("Better", f"found '{better[:60]}'", f"Give {' or '.join(OUTPUTS)}")
+        row.note("Better", f"got '{better[:60]}'", f"Use {' or '.join(OUTPUTS)}")
     image = row.record.get("Image")
     if not image:
-        row.note("Image", "it is not there", "Give the picture or its path")
+        row.note("Image", "missing", "Add the image or its path")
     first = better == OUTPUTS[0]
     return {
         "prompt": row.text("Text"),
@@ -31,15 +28,10 @@ def pair(row: JsonRow) -> Mapping[str, Any]:
     }
 
 
-def pairs(path: Path, images: Path | None) -> PairSet:
-    """Returns the pairs of the file."""
-    return reward_pairs(path, images, pair)
-
-
 BENCHMARK = pair_benchmark(
     "multimodal_rewardbench",
     "Multimodal RewardBench",
-    pairs,
+    partial(reward_pairs, read=pair),
     rows=5211,
     files=("multimodal_rewardbench*.json*", "all_data.json"),
     layout="its .json or .jsonl: Text, Output1, Output2, Better, Category, Image",

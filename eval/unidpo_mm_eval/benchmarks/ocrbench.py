@@ -1,18 +1,15 @@
-"""OCRBench: reading text of ten kinds; an answer counts where it stands inside of the response."""
+"""OCRBench: reading ten kinds of text; an answer counts if it occurs in the response."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from operator import itemgetter
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics
-from ..reading.data_set import DataSet
-from ..reading.tsv import TABLE, TsvRow, read_tsv
-from ..samples import Judged, Sample, ScoredSample
-
-__all__ = ["BENCHMARK"]
+from ..data.samples import Grade, GradedSample, Sample
+from ..data.tables import TableRow, table_reader
+from ..scorers.formats import SHORT
+from ..stats.metrics import Metrics, mean_score
+from . import Benchmark, Scorer
 
 FORMULAS = "Handwritten Mathematical Expression Recognition"
 RECOGNITION = "Text Recognition"
@@ -28,88 +25,59 @@ GROUPS = {
     "Key Information Extraction": "Key Information Extraction",
     FORMULAS: FORMULAS,
 }
-"""Category of a row -> group that is reported."""
+"""Category of a row -> reported group."""
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
-"""Full-width ASCII -> ASCII."""
+"""Full-width characters -> ASCII."""
 
 
-def sample(row: TsvRow) -> Sample:
-    """Returns the question of a row."""
-    category, answers = row.need("category"), row.answers()
-    if category and category not in GROUPS:
-        row.note("category", f"found '{category[:60]}'", f"Give one of {', '.join(GROUPS)}")
+def sample(row: TableRow) -> Sample:
+    """Build the question of a row."""
+    category, answers = row.choose("category", tuple(GROUPS)), row.answers()
     if any(not answer.strip() for answer in answers) and row.get("answer"):
-        row.note("answer", "an answer is empty, it would match everything", "Remove it")
-    return Sample(
-        id=row.id,
-        where=row.where,
-        question=row.get("question"),
-        answers=answers,
-        labels={"category": category},
-        cluster=row.picture,
-        pictures=row.pictures,
-    )
+        row.note("answer", "an answer is empty and would match everything", "Remove it")
+    return row.sample(answers=answers, labels={"category": category})
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of a table."""
-    return read_tsv(path, sample, needs=("question", "answer", "category"), pictures=pictures)
+def grade(
+    question: Sample, response: str, options: Mapping[str, Any], *, fold: bool = False
+) -> Grade:
+    """Return 1 if one of the answers is part of the response.
 
-
-def judge(
-    question: Sample, response: str, protocol: Mapping[str, Any], *, fold: bool = False
-) -> Judged:
-    """Returns 1 where one of the answers is a part of the response.
-
-    Args:
-        question: The question.
-        response: What the model said.
-        protocol: Not used.
-        fold: Full-width characters become plain ones first, but not in formulas, as in lmms-eval.
+    With `fold`, full-width characters become ASCII first except in formulas, as in lmms-eval.
     """
-    plain = _formula if question.labels["category"] == FORMULAS else _folded if fold else _text
-    said, *answers = map(plain, (response, *question.answers))
-    return Judged(float(any(answer in said for answer in answers)), said)
+    is_formula = question.labels["category"] == FORMULAS
+
+    def normalize(text: str) -> str:
+        if is_formula:
+            return text.strip().replace("\n", " ").replace(" ", "")
+        text = text.translate(FULL_WIDTH) if fold else text
+        return text.lower().strip().replace("\n", " ")
+
+    text, *answers = map(normalize, (response, *question.answers))
+    return Grade(float(any(answer in text for answer in answers)), text)
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns how many rows are right, of 1,000, and by group; and the share of them."""
-    found = mean_metrics("accuracy", [(one.cluster, one.score, {}) for one in scored])
-    for one in scored:
-        group = GROUPS[one.labels["category"]]
-        found.sums.add(one.cluster, f"score/{group}", one.score)
-        found.formulas[f"score/{group}"] = _sum_of(f"score/{group}")
-    found.formulas["score"] = _sum_of("accuracy:score")
-    found.formulas["score_norm"] = lambda totals: totals["accuracy:score"] / 10
-    return found
-
-
-def _sum_of(name: str) -> Any:
-    return lambda totals: totals[name]
-
-
-def _text(text: str) -> str:
-    return text.lower().strip().replace("\n", " ")
-
-
-def _folded(text: str) -> str:
-    return _text(text.translate(FULL_WIDTH))
-
-
-def _formula(text: str) -> str:
-    return text.strip().replace("\n", " ").replace(" ", "")
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the number of correct rows (of 1,000), also by group, and the accuracy."""
+    result = mean_score("accuracy", samples, by_label=False)
+    for item in samples:
+        name = f"score/{GROUPS[item.labels['category']]}"
+        result.sums.add(item.cluster, name, item.score)
+        result.formulas[name] = itemgetter(name)
+    result.formulas["score"] = itemgetter("accuracy:score")
+    result.formulas["score_norm"] = lambda totals: totals["accuracy:score"] / 10
+    return result
 
 
 BENCHMARK = Benchmark(
     name="ocrbench",
     title="OCRBench",
-    read=read,
-    families={
-        "vlmevalkit": Rules(judge=judge, metrics=metrics, headline="score"),
-        "lmms": Rules(judge=partial(judge, fold=True), metrics=metrics, headline="score"),
+    read=table_reader(sample, "question", "answer", "category"),
+    scorers={
+        "vlmevalkit": Scorer(grade=grade, metrics=metrics, headline="score"),
+        "lmms": Scorer(grade=partial(grade, fold=True), metrics=metrics, headline="score"),
     },
     expected={"rows": 1000},
     files=("OCRBench.tsv",),
-    layouts=(TABLE,),
-    form=SHORT,
+    response_format=SHORT,
 )

@@ -1,15 +1,11 @@
-"""Held-out pairs in any layout that the trainer reads."""
+"""Held-out pairs in any format that the trainer reads."""
 
-from ..prefs.pairs import training_pairs
-from ._pairs import pair_benchmark
-
-__all__ = ["BENCHMARK"]
+from ._pairs import pair_benchmark, training_pairs
 
 BENCHMARK = pair_benchmark(
     "preferences",
     "Held-out pairs",
     training_pairs,
-    rows=None,
     files=("heldout_pairs.jsonl", "pairs.jsonl"),
-    layout="any layout of preference data that the trainer reads",
+    layout="any format of preference data that the trainer reads",
 )

@@ -1,81 +1,80 @@
-"""The quick-start's pictures: which kinds of things does a caption name, and are they there?"""
+"""The quick-start's images: which kinds of objects does a caption name, and are they there?"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
+from ..data.dataset import Dataset
+from ..data.json_files import JsonRow, read_json_files
+from ..data.samples import Grade, GradedSample, Image, Sample
 from ..demo.kinds import named_kinds
-from ..extract.forms import SHORT
-from ..metrics import Metrics, mean_metrics, share
-from ..reading.data_set import DataSet
-from ..reading.lines import JsonRow, read_lines
-from ..samples import Judged, Picture, Sample, ScoredSample
-
-__all__ = ["BENCHMARK"]
+from ..scorers.formats import SHORT
+from ..stats.metrics import MetricRow, Metrics, mean_metrics, mean_score, share
+from . import Benchmark, Scorer
 
 
 def sample(row: JsonRow) -> Sample:
-    """Returns the question about a picture, with the kinds that it shows."""
+    """Build the question about an image, with the kinds that it shows."""
     kinds = row.record.get("kinds")
     if not isinstance(kinds, list) or not kinds:
-        row.note("kinds", f"found {str(kinds)[:60]!r}", "Give the list of kinds that it shows")
+        row.note("kinds", f"got {str(kinds)[:60]!r}", "Use the list of kinds in the image")
         kinds = []
-    picture = row.text("image")
+    image = row.text("image")
     return Sample(
         id=row.text("id"),
         where=row.where,
         question=row.text("question"),
         answers=tuple(map(str, kinds)),
         labels={"objects": str(len(kinds))},
-        pictures=(Picture(picture, picture),),
+        images=(Image(image, image),),
         extras={"caption": row.text("caption")},
     )
 
 
-def read(path: Path, pictures: bool) -> DataSet:
-    """Returns the questions of the quick-start's file."""
-    return read_lines(path, sample, pattern="test_pictures.jsonl")
+def read(path: Path, with_images: bool) -> Dataset:
+    """Read the questions of the quick-start's file."""
+    return read_json_files(path, sample, pattern="test_images.jsonl")
 
 
-def judge(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the first kind that a caption names is in the picture."""
+def grade(question: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the first kind that a caption names is in the image."""
     named = named_kinds(response)
-    right = bool(named) and named[0] in question.answers
     details = {
         "named": len(named),
         "recalled": len(set(named) & set(question.answers)),
         "words": len(response.split()),
         "exact": float(response == question.extras["caption"]),
     }
-    return Judged(float(right), ", ".join(named) or None, details=details)
+    correct = bool(named) and named[0] in question.answers
+    return Grade(float(correct), ", ".join(named) or None, details=details)
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns how often the first kind is right, a second one is made up, and what is left out."""
-    none: Mapping[str, str] = {}
-    found = mean_metrics("accuracy", [(one.cluster, one.score, none) for one in scored])
-    single = [one for one in scored if len(one.answers) == 1]
-    made_up = [(one.cluster, float(one.details.get("named", 0) > 1), none) for one in single]
-    mean_metrics("hallucination_rate", made_up, metrics=found)
-    for one in scored:
-        found.sums.add(one.cluster, "pictures")
-        found.sums.add(one.cluster, "objects", len(one.answers))
+def metrics(samples: Sequence[GradedSample]) -> Metrics:
+    """Return the accuracy of the first kind, the rate of invented second kinds, and recall."""
+    result = mean_score("accuracy", samples, by_label=False)
+    single = [item for item in samples if len(item.answers) == 1]
+    invented: list[MetricRow] = [
+        (item.cluster, float(item.details.get("named", 0) > 1), {}) for item in single
+    ]
+    mean_metrics("hallucination_rate", invented, metrics=result)
+    for item in samples:
+        result.sums.add(item.cluster, "images")
+        result.sums.add(item.cluster, "objects", len(item.answers))
         for name in ("recalled", "words", "exact"):
-            found.sums.add(one.cluster, name, one.details.get(name, 0.0))
-    found.formulas["object_recall"] = share("recalled", "objects")
-    found.formulas["exact"] = share("exact", "pictures")
-    found.formulas["caption_words"] = share("words", "pictures", scale=1.0)
-    return found
+            result.sums.add(item.cluster, name, item.details.get(name, 0.0))
+    result.formulas["object_recall"] = share("recalled", "objects")
+    result.formulas["exact"] = share("exact", "images")
+    result.formulas["caption_words"] = share("words", "images", scale=1.0)
+    return result
 
 
 BENCHMARK = Benchmark(
     name="quickstart",
-    title="The quick-start's unseen pictures",
+    title="The quick-start's unseen images",
     read=read,
-    families={"official": Rules(judge=judge, metrics=metrics, headline="accuracy")},
+    scorers={"official": Scorer(grade=grade, metrics=metrics, headline="accuracy")},
     expected={"rows": 200},
-    files=("test_pictures.jsonl",),
+    files=("test_images.jsonl",),
     layouts=("the file that `unidpo-mm demo` writes",),
-    form=SHORT,
+    response_format=SHORT,
 )

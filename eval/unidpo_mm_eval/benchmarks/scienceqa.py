@@ -1,30 +1,29 @@
-"""ScienceQA test, the questions with a picture."""
+"""ScienceQA test, the questions with an image."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ..benchmark import Rules
-from ..samples import Judged, Sample
-from ._options import accuracy, option_benchmark
+from ..data.samples import Grade, Sample
+from ..stats.metrics import mean_score
+from . import Scorer
+from ._options import option_benchmark
 
-__all__ = ["BENCHMARK"]
 
-
-def judge_lmms(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the response is the right letter, or begins with it and a period."""
-    said, answer = response.strip(), sample.answers[0]
-    if said.upper() == answer:
-        return Judged(1.0, answer)
-    if said[:1].isupper() and said[1:2] == ".":
-        return Judged(float(said[0] == answer), said[0] if said[0] in sample.options else None)
-    whole = said.upper()
-    return Judged(0.0, whole if whole in sample.options else None)
+def grade_lmms(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the response is the correct letter, or begins with it and a period."""
+    text, answer = response.strip(), sample.answers[0]
+    if text.upper() == answer:
+        return Grade(1.0, answer)
+    if text[:1].isupper() and text[1:2] == ".":
+        return Grade(float(text[0] == answer), text[0] if text[0] in sample.options else None)
+    return Grade(0.0, text.upper() if text.upper() in sample.options else None)
 
 
 BENCHMARK = option_benchmark(
     "scienceqa",
-    "ScienceQA test, with pictures",
+    "ScienceQA test, with images",
     file="ScienceQA_TEST.tsv",
     rows=2017,
-    lmms=Rules(judge=judge_lmms, metrics=accuracy, headline="accuracy"),
+    lmms=Scorer(grade=grade_lmms, metrics=partial(mean_score, "accuracy"), headline="accuracy"),
 )

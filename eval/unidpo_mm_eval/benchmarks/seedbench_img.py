@@ -1,20 +1,20 @@
-"""SEED-Bench, the questions on pictures."""
+"""SEED-Bench, the questions about images."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ..benchmark import Rules
-from ..samples import Judged, Sample
-from ._options import accuracy, option_benchmark
+from ..data.samples import Grade, Sample
+from ..stats.metrics import mean_score
+from . import Scorer
+from ._options import option_benchmark
 
-__all__ = ["BENCHMARK"]
 
-
-def judge_lmms(sample: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns 1 where the first character is the right letter, of either case."""
+def grade_lmms(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return 1 if the first character is the correct letter in upper or lower case."""
     first = response.strip()[:1]
     letter = first.upper() if first.upper() in sample.options else None
-    return Judged(float(first.lower() == sample.answers[0].lower()), letter)
+    return Grade(float(first.lower() == sample.answers[0].lower()), letter)
 
 
 BENCHMARK = option_benchmark(
@@ -22,5 +22,5 @@ BENCHMARK = option_benchmark(
     "SEEDBench-IMG",
     file="SEEDBench_IMG.tsv",
     rows=14232,
-    lmms=Rules(judge=judge_lmms, metrics=accuracy, headline="accuracy"),
+    lmms=Scorer(grade=grade_lmms, metrics=partial(mean_score, "accuracy"), headline="accuracy"),
 )

@@ -1,53 +1,34 @@
-"""TextVQA validation: text in photographs, ten answers a question."""
+"""TextVQA validation: text in photographs, ten answers per question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..benchmark import Benchmark, Rules
-from ..extract.clean import cleaned
-from ..extract.forms import SHORT
-from ..extract.vqa import VqaRule, normalised, vqa_accuracy
-from ..metrics import Metrics, mean_metrics
-from ..reading.tsv import TABLE
-from ..samples import Judged, Sample, ScoredSample
-from ._short_answers import read_short_answers
-
-__all__ = ["BENCHMARK"]
-
-HEADLINE = "vqa_accuracy"
+from ..data.samples import Grade, Sample
+from ..scorers.clean import strip_wrapping
+from ..scorers.short_answers import VqaRule, normalize_vqa, vqa_accuracy
+from ._short_answers import short_benchmark
 
 
-def judge(question: Sample, response: str, protocol: Mapping[str, Any], *, rule: VqaRule) -> Judged:
-    """Returns the share of people that a response agrees with, one left out at a time."""
-    score = vqa_accuracy(response, question.answers, rule=rule)
-    return Judged(score, normalised(response, rule=rule))
+def grade(sample: Sample, response: str, options: Mapping[str, Any], *, rule: VqaRule) -> Grade:
+    """Return the agreement with the annotators, leaving one out at a time."""
+    score = vqa_accuracy(response, sample.answers, rule=rule)
+    return Grade(score, normalize_vqa(response, rule=rule))
 
 
-def judge_clean(question: Sample, response: str, protocol: Mapping[str, Any]) -> Judged:
-    """Returns the same for the answer without what it is wrapped in."""
-    return judge(question, cleaned(response), protocol, rule="vlmevalkit")
+def grade_clean(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
+    """Return the same for the answer without its wrapping."""
+    return grade(sample, strip_wrapping(response), options, rule="vlmevalkit")
 
 
-def metrics(scored: Sequence[ScoredSample]) -> Metrics:
-    """Returns the mean over all questions."""
-    return mean_metrics(HEADLINE, [(one.cluster, one.score, {}) for one in scored])
-
-
-BENCHMARK = Benchmark(
-    name="textvqa",
-    title="TextVQA validation",
-    read=read_short_answers,
-    families={
-        family: Rules(judge=judged, metrics=metrics, headline=HEADLINE)
-        for family, judged in (
-            ("vlmevalkit", partial(judge, rule="vlmevalkit")),
-            ("lmms", partial(judge, rule="lmms")),
-            ("clean", judge_clean),
-        )
-    },
-    expected={"rows": 5000},
-    files=("TextVQA_VAL.tsv",),
-    layouts=(TABLE,),
-    form=SHORT,
+BENCHMARK = short_benchmark(
+    "textvqa",
+    "TextVQA validation",
+    "vqa_accuracy",
+    "TextVQA_VAL.tsv",
+    5000,
+    by_label=False,
+    vlmevalkit=partial(grade, rule="vlmevalkit"),
+    lmms=partial(grade, rule="lmms"),
+    clean=grade_clean,
 )

@@ -1,60 +1,50 @@
 """VL-RewardBench: general questions, hallucination, reasoning; accuracy by group and their mean."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from ..prefs.pairs import PairSet, reward_pairs
-from ..reading.lines import JsonRow
-from ._pairs import pair_benchmark
-
-__all__ = ["BENCHMARK"]
+from ..data.json_files import JsonRow
+from ._pairs import pair_benchmark, reward_pairs
 
 GROUPS = {
     "reasoning": ("mathverse", "mmmu", "math"),
     "hallucination": ("rlaif", "rlhf", "povid", "hallu"),
 }
-"""Group -> what the source of its questions is called; all others are general."""
+"""Group -> parts of the name of a question's source; all others are general."""
+RANKS = "human_ranking"
 
 
 def pair(row: JsonRow) -> Mapping[str, Any]:
-    """Returns the pair of a record: the response with the lower rank is the better one."""
-    query, answers, ranks = row.text("query"), row.record.get("response"), row.record.get(RANKS)
-    if not (isinstance(answers, list) and len(answers) == 2):
-        row.note("response", f"found {str(answers)[:60]!r}", "Give a list of two answers")
+    """Build the pair of a record: the response with the lower rank is better."""
+    query, responses, ranks = row.text("query"), row.record.get("response"), row.record.get(RANKS)
+    if not (isinstance(responses, list) and len(responses) == 2):
+        row.note("response", f"got {str(responses)[:60]!r}", "Use a list of two responses")
     if not (isinstance(ranks, list) and sorted(map(str, ranks)) == ["0", "1"]):
-        row.note(RANKS, f"found {str(ranks)[:60]!r}", "Give [0, 1] or [1, 0], the better first")
+        row.note(RANKS, f"got {str(ranks)[:60]!r}", "Use [0, 1] or [1, 0], 0 for the better")
     image = row.record.get("image")
     if not image:
-        row.note("image", "it is not there", "Give the picture or its path")
+        row.note("image", "missing", "Add the image or its path")
     if row.problems:
         return {}
-    assert isinstance(answers, list)
+    assert isinstance(responses, list)
     assert isinstance(ranks, list)
     better = 0 if int(ranks[0]) == 0 else 1
     source = (row.text("query_source", optional=True) or row.text("id", optional=True)).lower()
     group = next((g for g, names in GROUPS.items() if any(n in source for n in names)), "general")
     return {
         "prompt": query,
-        "chosen": answers[better],
-        "rejected": answers[1 - better],
+        "chosen": responses[better],
+        "rejected": responses[1 - better],
         "images": [image],
         "group": row.text("group", optional=True) or group,
     }
 
 
-RANKS = "human_ranking"
-
-
-def pairs(path: Path, images: Path | None) -> PairSet:
-    """Returns the pairs of the file."""
-    return reward_pairs(path, images, pair)
-
-
 BENCHMARK = pair_benchmark(
     "vl_rewardbench",
     "VL-RewardBench",
-    pairs,
+    partial(reward_pairs, read=pair),
     rows=1250,
     files=("vl_rewardbench*.json*", "VL-RewardBench*.parquet"),
     layout=".jsonl, .json or .parquet: query, response, human_ranking, image",

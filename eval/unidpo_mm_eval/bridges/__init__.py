@@ -1,6 +1,6 @@
-"""Exchange of files with other tools: one file each, none of them is ever imported.
+"""Exchange of files with other tools, one module per tool; no tool is ever imported.
 
-A new file here that exports BRIDGE is a new bridge; its name is the bridge's.
+A new module that exports `BRIDGE` is a new bridge of that name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,83 +8,77 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..samples import Prediction
-from ..shipped import load_module, module_names
+from unidpo_mm.errors import DataError, Problem
 
-__all__ = ["Asked", "Bridge", "Imported", "bridge_names", "load_bridge"]
+from ..data.samples import Prediction
+from ..discovery import load_module, module_names
 
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What an export is made of.
-
-    Attributes:
-        model: What the model is called.
-        records: The rows of the data, as they are in the file, in its order.
-        ids: Their ids.
-        responses: Id -> response.
-        out: The file to write.
-        task: What the tool calls the benchmark.
-    """
-
-    model: str
-    records: Sequence[Mapping[str, Any]]
-    ids: Sequence[str]
-    responses: Mapping[str, str]
-    out: Path
-    task: str = ""
+__all__ = ["Bridge", "ExportJob", "ImportedResponse", "bridge_names", "load_bridge"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """A response that a tool wrote down.
+class ExportJob:
+    """The input of an export."""
 
-    Attributes:
-        prediction: The response; its id is the number of a row where `by_row`.
-        by_row: The tool names no id, only the number of a row, from 0.
-        question: What it logged of the question: the prompt, or the document's question.
-        target: What it logged as right.
-    """
+    model: str  # Name of the model
+    records: Sequence[Mapping[str, Any]]  # The rows of the data in the order of their file
+    ids: Sequence[str]  # Their ids
+    responses: Mapping[str, str]  # Id -> response
+    output: Path  # The file to write
+    task: str = ""  # The tool's name of the benchmark
 
-    prediction: Prediction
-    by_row: bool = False
-    question: str = ""
-    target: str = ""
+    def missing(self, *, allow_empty: bool = True) -> list[Problem]:
+        """Return a problem if rows have no prediction, which most tools cannot handle."""
+        missing = [
+            row_id
+            for row_id in self.ids
+            if row_id not in self.responses or not (allow_empty or self.responses[row_id].strip())
+        ]
+        if not missing:
+            return []
+        text = f"{len(missing)} rows have no prediction, the first of them '{missing[0]}'"
+        return [Problem("--predictions", text, "Use predictions for every row")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedResponse:
+    """A response from a file of another tool."""
+
+    prediction: Prediction  # The response; its id is a row number if `by_row`
+    by_row: bool = False  # The tool records only row numbers, from 0
+    question: str = ""  # The prompt or question that the tool logged
+    target: str = ""  # The correct answer that the tool logged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge:
-    """How files are exchanged with one tool.
+    """How files are exchanged with one tool."""
 
-    Attributes:
-        name: That of its file.
-        title: As people call it.
-        endings: Of the files that it writes; the first is the usual one.
-        export: Writes a file; None where there is nothing to write. Returns what should be known.
-        read: Reads a file of the tool; None where there is nothing to read.
-        of_data: What is written are the data; predictions are not needed.
-        answers_only: The tool judges what it reads and counts its length: reasoning is removed.
-    """
-
-    name: str
-    title: str
+    name: str  # Name of its module
+    title: str  # Name of the tool
+    # Suffixes of the files that it writes; the first is the usual one
     endings: tuple[str, ...] = ()
-    export: Callable[[Asked], Sequence[str]] | None = None
-    read: Callable[[Path], Sequence[Imported]] | None = None
-    of_data: bool = False
+    # Writes a file and returns notes; `None` if there is no export
+    export: Callable[[ExportJob], Sequence[str]] | None = None
+    # Reads a file of the tool; `None` if there is no import
+    read: Callable[[Path], Sequence[ImportedResponse]] | None = None
+    of_data: bool = False  # The export contains the data; predictions are optional
+    # The tool judges responses and counts their length: reasoning is removed
     answers_only: bool = False
 
 
+def raise_if(problems: Sequence[Problem]) -> None:
+    """Raise all problems, if any."""
+    if problems:
+        raise DataError(problems)
+
+
 def bridge_names() -> tuple[str, ...]:
-    """Returns the names of all bridges, without importing any of them."""
+    """Return the names of all bridges, without importing any of them."""
     return module_names(__name__)
 
 
 def load_bridge(name: str) -> Bridge:
-    """Returns the bridge of one file.
-
-    Raises:
-        RecipeError: If no file has that name; lists what exists.
-    """
-    found: Bridge = load_module(__name__, name, "BRIDGE", "TOOL")
-    return found
+    """Load a bridge."""
+    bridge: Bridge = load_module(__name__, name, "BRIDGE", "TOOL")
+    return bridge

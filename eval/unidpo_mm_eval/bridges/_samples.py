@@ -1,58 +1,54 @@
-"""Shared by bridges that read logged samples of lm-eval and lmms-eval: one object a line."""
+"""Shared by bridges that read logged samples of lm-eval and lmms-eval: one object per line."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import Problem
 
-from ..reading.lines import records_of
-from ..samples import Prediction
-from . import Imported
-
-__all__ = ["read_samples"]
+from ..data.json_files import read_records
+from ..data.samples import Prediction
+from . import ImportedResponse, raise_if
 
 RESPONSES = ("resps", "filtered_resps")
-"""Where a response stands; as the model gave it first."""
+"""Fields with the response, the unmodified one first."""
 IDS = ("id", "question_id", "index", "idx")
-"""Where a logged document has its own id."""
+"""Fields of a logged document with its id."""
 
 
-def read_samples(path: Path) -> Sequence[Imported]:
-    """Returns the responses of a file of samples.
+def read_samples(path: Path) -> Sequence[ImportedResponse]:
+    """Read the responses of a file of samples.
 
-    Ids are those of the logged documents, else `doc_id`, which is the number of a row. A document
-    that is logged once for each filter is taken once.
+    Ids are those of the logged documents, or else `doc_id`, which is a row number. If a document is
+    logged once per filter, the first is used.
     """
     problems: list[Problem] = []
-    found: dict[str, Imported] = {}
-    for row in records_of([path], problems):
+    responses: dict[str, ImportedResponse] = {}
+    for row in read_records([path], problems):
         document = row.record.get("doc")
         document = document if isinstance(document, dict) else {}
         named = next((document[name] for name in IDS if document.get(name) is not None), None)
-        own = row.text("doc_id") if named is None else str(named)
+        sample_id = row.text("doc_id") if named is None else str(named)
         name = next((name for name in RESPONSES if name in row.record), RESPONSES[0])
         response = _first(row.record.get(name))
         if response is None:
-            row.note(name, "there is no response", "Give a file of logged samples")
+            row.note(name, "there is no response", "Use a file of logged samples")
         problems += row.problems
-        one = Prediction(id=own, response=response or "", where=row.where)
-        found.setdefault(
-            own,
-            Imported(
-                prediction=one,
+        responses.setdefault(
+            sample_id,
+            ImportedResponse(
+                prediction=Prediction(id=sample_id, response=response or "", where=row.where),
                 by_row=named is None,
                 question=str(document.get("question") or _first(row.record.get("input")) or ""),
                 target=str(row.record.get("target") or ""),
             ),
         )
-    if problems:
-        raise DataError(problems)
-    return list(found.values())
+    raise_if(problems)
+    return list(responses.values())
 
 
 def _first(value: Any) -> str | None:
-    """Returns the first text of nested lists."""
+    """Return the first string of nested lists."""
     while isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, str) else None

@@ -1,43 +1,34 @@
-"""Arena-Hard: a model's answers, one object a line, as its command for judgments reads them."""
+"""Arena-Hard: a model's answers, one object per line, as its command for judgments reads them."""
 
 import hashlib
 import json
 import time
 from collections.abc import Sequence
 
-from unidpo_mm.errors import DataError, Problem
-
-from . import Asked, Bridge
-
-__all__ = ["BRIDGE"]
+from . import Bridge, ExportJob, raise_if
 
 
-def export(asked: Asked) -> Sequence[str]:
-    """Writes one answer for each question; all of them have to be answered."""
-    missing = [own for own in asked.ids if own not in asked.responses]
-    if missing:
-        found = f"{len(missing)} questions have no prediction, the first of them '{missing[0]}'"
-        raise DataError(Problem("--predictions", found, "Answer every question"))
+def export(job: ExportJob) -> Sequence[str]:
+    """Write an answer per question."""
+    raise_if(job.missing())
     now = time.time()
     lines = []
-    for own in asked.ids:
-        content = asked.responses[own]
-        answer = hashlib.sha256(f"{asked.model}\n{own}\n{content}".encode()).hexdigest()[:22]
+    for row_id in job.ids:
+        content = job.responses[row_id]
+        answer_id = hashlib.sha256(f"{job.model}\n{row_id}\n{content}".encode()).hexdigest()[:22]
         turn = {"content": content, "token_len": len(content.split())}
-        choices = [{"index": 0, "turns": [turn]}]
-        lines.append(
-            {"question_id": own, "answer_id": answer, "model_id": asked.model, "choices": choices}
-            | {"tstamp": now}
-        )
-    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    asked.out.write_text(text, encoding="utf-8")
-    return ["token_len counts words: the file of predictions does not say tokens"]
+        line = {
+            "question_id": row_id,
+            "answer_id": answer_id,
+            "model_id": job.model,
+            "choices": [{"index": 0, "turns": [turn]}],
+            "tstamp": now,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    job.output.write_text("".join(lines), encoding="utf-8")
+    return ["token_len counts words, because predictions do not contain the number of tokens"]
 
 
 BRIDGE = Bridge(
-    name="arena_hard",
-    title="Arena-Hard",
-    endings=(".jsonl",),
-    export=export,
-    answers_only=True,
+    name="arena_hard", title="Arena-Hard", endings=(".jsonl",), export=export, answers_only=True
 )

@@ -3,6 +3,4 @@
 from . import Bridge
 from ._samples import read_samples
 
-__all__ = ["BRIDGE"]
-
 BRIDGE = Bridge(name="lm_eval", title="lm-eval", read=read_samples)

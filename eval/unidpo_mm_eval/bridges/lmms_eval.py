@@ -1,45 +1,34 @@
-"""lmms-eval: its logged samples, `*_samples_<task>.jsonl`, and the log that it replays.
+"""lmms-eval: its logged samples, `*_samples_<task>.jsonl`, and a log that it can replay.
 
-`--model from_log --model_args logs=FOLDER` reads every .json of a folder: responses by number of
-the document, from 0, in the order of the task's data. It then scores them by its own rules.
+`--model from_log --model_args logs=FOLDER` reads every .json file of a directory: responses by
+document number, from 0, in the order of the task's data. It scores them by its own rules.
 """
 
 import json
 import time
 from collections.abc import Sequence
 
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import Problem
 
-from . import Asked, Bridge
+from . import Bridge, ExportJob, raise_if
 from ._samples import read_samples
 
-__all__ = ["BRIDGE"]
 
-
-def export(asked: Asked) -> Sequence[str]:
-    """Writes a log to be replayed; every row has to be answered, since it has no other way."""
-    problems = []
-    if not asked.task:
+def export(job: ExportJob) -> Sequence[str]:
+    """Write a log that can be replayed; every row needs a response."""
+    problems = job.missing()
+    if not job.task:
         text = "lmms-eval looks responses up by task"
-        problems.append(Problem("--task", text, "Name it, as in --task pope"))
-    missing = [own for own in asked.ids if own not in asked.responses]
-    if missing:
-        found = f"{len(missing)} rows have no prediction, the first of them '{missing[0]}'"
-        problems.append(Problem("--predictions", found, "Answer every row"))
-    if problems:
-        raise DataError(problems)
-    logs = [
-        {"doc_id": number, "resps": [[asked.responses[own]]]}
-        for number, own in enumerate(asked.ids)
-    ]
+        problems.append(Problem("--task", text, "Use its name, for example --task pope"))
+    raise_if(problems)
     content = {
-        "args": {"model": asked.model, "model_args": "", "limit": None},
-        "model_configs": {"task": asked.task},
-        "logs": logs,
+        "args": {"model": job.model, "model_args": "", "limit": None},
+        "model_configs": {"task": job.task},
+        "logs": [{"doc_id": n, "resps": [[job.responses[i]]]} for n, i in enumerate(job.ids)],
         "time": time.strftime("%m%d_%H%M"),
     }
-    asked.out.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    return [f"responses by number of the row: its data have to be these {len(logs)}, in this order"]
+    job.output.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return [f"responses by row number: its data have to be these {len(job.ids)} rows in this order"]
 
 
 BRIDGE = Bridge(

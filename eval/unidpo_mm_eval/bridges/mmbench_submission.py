@@ -1,62 +1,33 @@
-"""MMBench's test split: the table that its server scores. It is no table of scores."""
+"""MMBench's test split: the table for its server, which must not contain scores."""
 
 from collections.abc import Sequence
 
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import Problem
 
-from ..reading.tables import write_table
-from . import Asked, Bridge
+from . import Bridge, ExportJob, raise_if
+from ._files import write_table
 
-__all__ = ["BRIDGE"]
-
-COLUMNS = (
-    "index",
-    "question",
-    "A",
-    "B",
-    "C",
-    "D",
-    "prediction",
-    "split",
-    "category",
-    "l2-category",
-)
+COLUMNS = "index question A B C D prediction split category l2-category".split()
 SCORES = frozenset({"hit", "score", "log", "opt"})
-"""Columns of a table of scores, which is uploaded by mistake."""
+"""Columns of a table of scores, which is sometimes uploaded by mistake."""
 
 
-def export(asked: Asked) -> Sequence[str]:
-    """Writes every row of the split with its prediction.
-
-    Raises:
-        DataError: If a row has no prediction, or the data are scores.
-    """
-    problems = []
-    scores = sorted(SCORES & {name for record in asked.records for name in record})
+def export(job: ExportJob) -> Sequence[str]:
+    """Write every row of the split with its prediction."""
+    problems = job.missing(allow_empty=False)
+    scores = sorted(SCORES & {name for record in job.records for name in record})
     if scores:
-        found = f"it has the columns {', '.join(scores)} of a table of scores"
-        problems.append(Problem("--data", found, "Name the data of the test split"))
-    missing = [own for own in asked.ids if not asked.responses.get(own, "").strip()]
-    if missing:
-        found = f"{len(missing)} rows have no prediction, the first of them '{missing[0]}'"
-        problems.append(Problem("--predictions", found, "Answer every row, copies included"))
-    if problems:
-        raise DataError(problems)
-    rows = [
-        {
-            name: asked.responses[own] if name == "prediction" else record.get(name, "")
-            for name in COLUMNS
-            if name == "prediction" or name in record
-        }
-        for own, record in zip(asked.ids, asked.records, strict=True)
-    ]
-    write_table(asked.out, rows)
+        text = f"the columns {', '.join(scores)} are those of a table of scores"
+        problems.append(Problem("--data", text, "Use the data of the test split"))
+    raise_if(problems)
+    rows = []
+    for row_id, record in zip(job.ids, job.records, strict=True):
+        row = {**record, "prediction": job.responses[row_id]}
+        rows.append({name: row[name] for name in COLUMNS if name in row})
+    write_table(job.output, rows)
     return [f"rows for the server: {len(rows)}"]
 
 
 BRIDGE = Bridge(
-    name="mmbench_submission",
-    title="MMBench's server",
-    endings=(".xlsx",),
-    export=export,
+    name="mmbench_submission", title="MMBench's server", endings=(".xlsx",), export=export
 )

@@ -1,54 +1,50 @@
-"""VLMEvalKit: its table without pictures and with a column `prediction`, one file a model.
+"""VLMEvalKit: its table without images and with a column `prediction`, one file per model.
 
-It scores such a file by its own command. A file called as one of its own data sets makes it
-download that data set where the content is another; call a part of one differently.
+It scores such a file by its own command. If the file is named like one of its data sets but has
+other content, it downloads that data set; use another name for a part of one.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import Problem
 
-from ..reading.tables import TABLES, read_table, write_table
-from ..samples import Prediction
-from . import Asked, Bridge, Imported
-
-__all__ = ["BRIDGE"]
+from ..data.samples import Prediction
+from . import Bridge, ExportJob, ImportedResponse, raise_if
+from ._files import TABLES, read_table, write_table
 
 
-def export(asked: Asked) -> Sequence[str]:
-    """Writes the rows that have a prediction."""
-    rows, empty = [], 0
-    for own, record in zip(asked.ids, asked.records, strict=True):
-        if own not in asked.responses:
-            continue
-        response = asked.responses[own]
-        empty += not response
-        rows.append({n: v for n, v in record.items() if n != "image"} | {"prediction": response})
+def export(job: ExportJob) -> Sequence[str]:
+    """Write the rows that have a prediction."""
+    rows = [
+        {name: value for name, value in record.items() if name != "image"}
+        | {"prediction": job.responses[row_id]}
+        for row_id, record in zip(job.ids, job.records, strict=True)
+        if row_id in job.responses
+    ]
     if not rows:
-        found = "no prediction has an id of the data"
-        raise DataError(Problem("--predictions", found, "Write the ids of the data"))
-    write_table(asked.out, rows)
-    told = [f"rows without a prediction, left out: {len(asked.ids) - len(rows)}"]
-    return told + ([f"empty predictions, which it reads as 'nan': {empty}"] if empty else [])
+        text = "no prediction has an id of the data"
+        raise_if([Problem("--predictions", text, "Use the ids of the data")])
+    write_table(job.output, rows)
+    notes = [f"rows without a prediction, skipped: {len(job.ids) - len(rows)}"]
+    empty = sum(not row["prediction"] for row in rows)
+    return notes + ([f"empty predictions, which it reads as 'nan': {empty}"] if empty else [])
 
 
-def read(path: Path) -> Sequence[Imported]:
-    """Returns the predictions of a table that it wrote."""
-    found, problems = [], []
+def read(path: Path) -> Sequence[ImportedResponse]:
+    """Read the predictions of a table that it wrote."""
+    responses, problems = [], []
     for number, row in enumerate(read_table(path), start=1):
         where = f"{path} row {number}"
         if "index" not in row:
-            problems.append(Problem(where, "there is no index", "Give a table of predictions"))
+            problems.append(Problem(where, "there is no index", "Use a table of predictions"))
             continue
-        own = row["index"]
-        said = row.get("prediction", "")
-        one = Prediction(id=own.removesuffix(".0"), response=said, where=where)
+        sample_id, text = row["index"].removesuffix(".0"), row.get("prediction", "")
+        prediction = Prediction(id=sample_id, response=text, where=where)
         question, target = row.get("question", ""), row.get("answer", "")
-        found.append(Imported(prediction=one, question=question, target=target))
-    if problems:
-        raise DataError(problems)
-    return found
+        responses.append(ImportedResponse(prediction=prediction, question=question, target=target))
+    raise_if(problems)
+    return responses
 
 
 BRIDGE = Bridge(name="vlmevalkit", title="VLMEvalKit", endings=TABLES, export=export, read=read)

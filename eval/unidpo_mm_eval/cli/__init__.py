@@ -1,1 +1,1 @@
-"""`unidpo-mm eval`: one file a command."""
+"""The commands of `unidpo-mm eval`."""

@@ -1,4 +1,4 @@
-"""`unidpo-mm eval export` and `import`: files of other tools."""
+"""Files of other tools: `unidpo-mm eval export` and `import`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,118 +6,112 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["export_predictions", "import_predictions"]
+from . import options as opt
 
 Tool = Annotated[str, typer.Argument(help="The tool; see `eval list`.", metavar="TOOL")]
 
 
-def export_predictions(
+def run_export(
     tool: Tool,
-    data: Annotated[Path, typer.Option(help="The benchmark's data.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSONL with one {"id": ..., "response": ...} a line.', show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="What the model is called; the file of predictions if left out."),
-    ] = None,
-    task: Annotated[
-        str, typer.Option(help="What lmms-eval calls the benchmark.", show_default=False)
-    ] = "",
+    data: opt.Data,
+    output: Annotated[Path, typer.Option(help="The file to write.")],
+    predictions: Annotated[Path | None, opt.option(opt.PREDICTIONS)] = None,
+    name: opt.Name = None,
+    task: Annotated[str, opt.option("lmms-eval's name of the benchmark.")] = "",
 ) -> None:
-    """Write predictions as another tool reads them."""
+    """Write predictions in the format of another tool.
+
+    Example: `unidpo-mm eval export vlmevalkit --data MME.tsv --predictions mme.jsonl
+    --output mine_MME.xlsx`
+    """
     from unidpo_mm.cli.outputs import check_writable
 
-    from ..bridges import Asked, load_bridge
-    from ..reading.predictions import OPENED, read_predictions
-    from ..reading.rows import read_data
+    from ..bridges import ExportJob, load_bridge
+    from ..bridges._files import read_data
+    from ..data.predictions import OPENED, read_predictions
 
     bridge = load_bridge(tool)
     if bridge.export is None:
-        raise typer.BadParameter(f"nothing is written for {bridge.title}", param_hint="TOOL")
-    if out.suffix not in bridge.endings:
-        endings = " or ".join(bridge.endings)
-        raise typer.BadParameter(f"{bridge.title} reads {endings}", param_hint="--out")
+        raise typer.BadParameter(f"no export to {bridge.title}", param_hint="TOOL")
+    if output.suffix not in bridge.endings:
+        text = f"{bridge.title} reads {' or '.join(bridge.endings)}"
+        raise typer.BadParameter(text, param_hint="--output")
     if predictions is None and not bridge.of_data:
-        text = f"{bridge.title} reads predictions: name the file"
+        text = f"{bridge.title} reads predictions: use --predictions for their file"
         raise typer.BadParameter(text, param_hint="--predictions")
-    check_writable(out, "--out", make=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(output, "--output", make=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     ids, records = read_data(data)
-    said = None if predictions is None else read_predictions(predictions)
-    responses = (
-        {own: one.response for own, one in said.by_id.items() if not one.error} if said else {}
+    source = None if predictions is None else read_predictions(predictions)
+    responses = {i: p.response for i, p in source.by_id.items() if not p.error} if source else {}
+    if bridge.answers_only and source is not None:
+        responses = _without_reasoning(responses, opened=bool(source.manifest.get(OPENED)))
+    job = ExportJob(
+        model=name or str((source and source.manifest.get("model")) or (predictions or data).stem),
+        records=records,
+        ids=ids,
+        responses=responses,
+        output=output,
+        task=task,
     )
-    if bridge.answers_only and said is not None:
-        responses, note = _answers(responses, opened=bool(said.manifest.get(OPENED)))
-        if note:
-            typer.echo(note)
-    name = model or str((said and said.manifest.get("model")) or (predictions or data).stem)
-    asked = Asked(model=name, records=records, ids=ids, responses=responses, out=out, task=task)
-    for text in bridge.export(asked):
+    for text in bridge.export(job):
         typer.echo(text)
-    known = set(ids)
-    unknown = [own for own in responses if own not in known]
+    unknown = sorted(responses.keys() - set(ids))
     if unknown:
-        typer.echo(f"predictions of no row, left out: {len(unknown)}, as of '{unknown[0]}'")
+        typer.echo(
+            f"predictions without a row, skipped: {len(unknown)}, for example '{unknown[0]}'"
+        )
 
 
-def _answers(responses: Mapping[str, str], *, opened: bool) -> tuple[dict[str, str], str]:
-    """Return the responses without reasoning, and a note if there is some."""
+def _without_reasoning(responses: Mapping[str, str], *, opened: bool) -> dict[str, str]:
+    """Return the responses without reasoning; print how many contain some."""
     from unidpo_mm.reasoning import strip_reasoning
 
-    stripped = {
-        sample_id: strip_reasoning(text, opened=opened) for sample_id, text in responses.items()
-    }
-    some = sum(answer.has_reasoning for answer in stripped.values())
-    cut = sum(answer.unclosed for answer in stripped.values())
-    note = f"reasoning is removed from {some} responses, of which {cut} end inside it"
-    return {sample_id: answer.text for sample_id, answer in stripped.items()}, note if some else ""
+    stripped = {i: strip_reasoning(text, opened=opened) for i, text in responses.items()}
+    count = sum(answer.has_reasoning for answer in stripped.values())
+    unclosed = sum(answer.unclosed for answer in stripped.values())
+    if count:
+        typer.echo(f"removed reasoning from {count} responses, of which {unclosed} end inside it")
+    return {i: answer.text for i, answer in stripped.items()}
 
 
-def import_predictions(  # noqa: PLR0917, one parameter an option
+def run_import(  # noqa: PLR0917 - one parameter per option
     tool: Tool,
     file: Annotated[Path, typer.Argument(help="A file of its predictions.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="JSONL to write.")],
+    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="The data they were made of: questions are compared, row numbers become ids.",
-            show_default=False,
-        ),
+        opt.option("The data of the predictions: compare questions, replace row numbers by ids."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="What the model is called.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, opt.option("Name of the model [default: that of FILE].")] = None,
     tool_version: Annotated[
-        str | None, typer.Option(help="Version of the tool, kept with them.", show_default=False)
+        str | None, opt.option("Version of the tool, which is recorded.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="By which prompts and settings they were made.")
+        str, typer.Option(help="Prompts and settings of the predictions, which are recorded.")
     ] = "foreign",
 ) -> None:
-    """Read predictions of another tool, to score them here."""
+    """Read predictions of another tool, in order to score them here.
+
+    Example: `unidpo-mm eval import lmms_eval samples.jsonl --data POPE.tsv --output pope.jsonl`
+    """
     from unidpo_mm.cli.outputs import check_writable
 
     from ..bridges import load_bridge
-    from ..bridges._matching import matched
-    from ..reading.rows import read_data, write_predictions
+    from ..bridges._files import match_ids, read_data, write_predictions
 
     bridge = load_bridge(tool)
     if bridge.read is None:
-        raise typer.BadParameter(f"nothing is read of {bridge.title}", param_hint="TOOL")
-    check_writable(out, "--out", make=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = bridge.read(file)
-    kept = [one.prediction for one in found]
+        raise typer.BadParameter(f"no import from {bridge.title}", param_hint="TOOL")
+    check_writable(output, "--output", make=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    responses = bridge.read(file)
+    predictions = [response.prediction for response in responses]
     if data is not None:
-        kept = matched(found, *read_data(data))
-    elif any(one.by_row for one in found):
-        typer.echo("ids are numbers of rows, from 0: name the --data to get its ids")
+        predictions = match_ids(responses, *read_data(data))
+    elif any(response.by_row for response in responses):
+        typer.echo("the ids are row numbers, from 0: use --data to replace them by the data's ids")
     backend = f"{bridge.title} {tool_version}" if tool_version else bridge.title
-    write_predictions(kept, out, backend=backend, model=model or file.stem, protocol=protocol)
-    typer.echo(f"predictions: {len(kept)}")
+    model = name or file.stem
+    write_predictions(predictions, output, backend=backend, model=model, protocol=protocol)
+    typer.echo(f"predictions: {len(predictions)}")

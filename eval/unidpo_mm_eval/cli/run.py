@@ -1,131 +1,298 @@
-"""`unidpo-mm eval run`: checkpoints answer benchmarks, and what they said is scored."""
+"""Commands that run models: `unidpo-mm eval run`, `prefs`, `text` and `parity`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import (
-    BatchSize,
-    DType,
-    Images,
-    Key,
-    MaxNewTokens,
-    Names,
-    Overwrite,
-    ProtocolName,
-    Server,
-    Style,
-    TemplateVariables,
-)
-from .printed_once import printed_once
+from . import options as opt
 
-__all__ = ["run_checkpoints"]
+if TYPE_CHECKING:
+    from ..run.flow import Parity
+
+DIFFERENT = 1
+"""Exit code of `parity` if scores differ."""
 
 
-@printed_once()
-def run_checkpoints(  # noqa: PLR0913, PLR0917, one parameter an option
-    data: Annotated[Path, typer.Option(help="The benchmark's data, or a folder with a suite's.")],
-    out: Annotated[Path, typer.Option(help="Folder of predictions and results.")],
+@opt.errors_once()
+def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
+    data: opt.Data,
+    output: opt.Output,
     checkpoints: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Folders of models or of LoRA matrices, or hub names.", metavar="CHECKPOINT..."
-        ),
+        list[str] | None, typer.Argument(help=opt.CHECKPOINTS, metavar="CHECKPOINT...")
     ] = None,
     benchmark: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", "-b", help="One or more; see `eval list`.", show_default=False),
+        opt.option("Name of a benchmark, repeatable; see `eval list`.", "--benchmark", "-b"),
     ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="All benchmarks of a suite.", show_default=False)
-    ] = None,
-    protocol: ProtocolName = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="A prompt profile in place of the protocol's.", show_default=False),
-    ] = None,
-    style: Style = "auto",
-    chat_template_kwargs: TemplateVariables = None,
-    name: Names = None,
-    images: Images = None,
-    batch_size: BatchSize = 8,
-    dtype: DType = "auto",
-    max_new_tokens: MaxNewTokens = None,
-    subset: Annotated[
+    suite: Annotated[str | None, opt.option("All benchmarks of a suite.")] = None,
+    protocol: opt.ProtocolName = None,
+    prompt: Annotated[str | None, opt.option("Prompt profile [default: the protocol's].")] = None,
+    style: opt.Style = "auto",
+    chat_template_kwargs: opt.TemplateVariables = None,
+    name: opt.Names = None,
+    images: opt.Images = None,
+    batch_size: opt.BatchSize = 8,
+    dtype: opt.DType = "auto",
+    max_new_tokens: opt.MaxNewTokens = None,
+    limit: opt.Limit = None,
+    shuffle_images: Annotated[
         int | None,
-        typer.Option(help="Clusters to ask, drawn by a fixed seed.", min=1, show_default=False),
+        opt.option("Control: give every sample the image of another one, with this seed."),
     ] = None,
-    shuffle_pictures: Annotated[
-        int | None,
+    verify_batching: Annotated[
+        int,
         typer.Option(
-            help="The control: every question gets another's picture, drawn by this seed.",
-            show_default=False,
+            help="Regenerate this many responses individually and report differences.", min=0
         ),
-    ] = None,
-    check: Annotated[
-        int, typer.Option(help="Ask so many again, alone, and say what differs.", min=0)
     ] = 0,
-    overwrite: Overwrite = False,
+    overwrite: opt.Overwrite = False,
     endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask a served model in place of checkpoints: an OpenAI-compatible address.",
-            show_default=False,
-        ),
+        str | None, opt.option("URL of an OpenAI-compatible server that replaces checkpoints.")
     ] = None,
-    served_model: Annotated[
-        str | None, typer.Option(help="What the server calls it.", show_default=False)
-    ] = None,
-    server: Server = "auto",
-    key: Key = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for one answer of a server.")] = 300.0,
+    served_model: Annotated[str | None, opt.option("The server's name of the model.")] = None,
+    server: opt.Server = "auto",
+    key: opt.Key = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a server's reply.")] = 300.0,
 ) -> None:
-    """Let checkpoints answer benchmarks, score what they said, and compare them.
+    """Evaluate checkpoints or a server on benchmarks, and compare them.
 
     An interrupted run resumes with the same command. `accelerate launch -m unidpo_mm eval run ...`
-    shares the questions between processes.
+    shares the samples between processes.
     """
-    from ..engine.flow import run_endpoint, run_plan
-    from ..engine.plan import Plan
-    from ..engine.template_variables import parse_variables
+    from ..models.template_variables import parse_variables
+    from ..run.flow import run_plan, run_served
+    from ..run.plan import EvalPlan
 
-    variables = parse_variables(chat_template_kwargs or ())
+    variables = parse_variables(chat_template_kwargs)
     if variables and style == "raw":
-        text = "raw prompts have no chat template"
+        text = "prompts with --style raw do not use a chat template"
         raise typer.BadParameter(text, param_hint="--chat-template-kwargs")
     if bool(checkpoints) == (endpoint is not None):
-        raise typer.BadParameter("name checkpoints, or --endpoint", param_hint="CHECKPOINT...")
+        text = "expected either checkpoints or --endpoint"
+        raise typer.BadParameter(text, param_hint="CHECKPOINT...")
     if endpoint is None and (served_model or key or server != "auto"):
-        raise typer.BadParameter("these are of a server: name it", param_hint="--endpoint")
-    if endpoint is not None and (style == "raw" or check or dtype != "auto"):
-        text = "a server renders prompts and holds weights by itself, and is not asked twice"
-        raise typer.BadParameter(text, param_hint="--style raw, --check, --dtype")
-    plan = Plan.of(
+        text = "--served-model, --key and --server require --endpoint"
+        raise typer.BadParameter(text, param_hint="--endpoint")
+    if endpoint is not None and (style == "raw" or verify_batching or dtype != "auto"):
+        text = "not supported with --endpoint, where the server renders prompts and holds weights"
+        raise typer.BadParameter(text, param_hint="--style raw, --verify-batching, --dtype")
+    plan = EvalPlan.build(
         checkpoints or (),
         data=data,
-        out=out,
+        output=output,
         benchmarks=benchmark or (),
         suite=suite,
         protocol=protocol,
         names=name or (),
-        subset=subset,
+        limit=limit,
         images=images,
     )
     settings: dict[str, Any] = {
         "prompt": prompt,
         "images": images,
         "max_new_tokens": max_new_tokens,
-        "shuffle_pictures": shuffle_pictures,
+        "shuffle_images": shuffle_images,
         "chat_template_kwargs": variables,
         "overwrite": overwrite,
     }
     if endpoint is None:
-        run_plan(plan, dtype=dtype, check=check, style=style, batch_size=batch_size, **settings)
+        settings |= {"style": style, "batch_size": batch_size}
+        run_plan(plan, dtype=dtype, verify=verify_batching, **settings)
         return
     if served_model is None:
-        raise typer.BadParameter("a server has many models: name one", param_hint="--served-model")
-    from ..judge.client import ChatClient
+        text = "--endpoint requires the name of a model"
+        raise typer.BadParameter(text, param_hint="--served-model")
+    from ..models.chat import ChatClient
 
     client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
-    run_endpoint(plan, client, **settings)
+    run_served(plan, client, **settings)
+
+
+@opt.errors_once()
+def run_prefs(  # noqa: PLR0917 - one parameter per option
+    checkpoints: opt.Checkpoints,
+    data: Annotated[Path, typer.Option(help="The file of pairs.")],
+    output: opt.Output,
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="preferences, mm_rlhf_rewardbench, vl_rewardbench or multimodal_rewardbench.",
+        ),
+    ] = "preferences",
+    images: opt.Images = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="Baseline of rewards: none (log-prob per token), lora_off (the model without its "
+            "LoRA adapter), or a checkpoint."
+        ),
+    ] = "none",
+    beta: Annotated[float, typer.Option(help="Scale of rewards with a reference.")] = 0.1,
+    name: opt.Names = None,
+    batch_size: opt.BatchSize = 8,
+    dtype: opt.DType = "auto",
+    style: opt.Style = "auto",
+    chat_template_kwargs: opt.TemplateVariables = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Evaluate checkpoints on preference pairs by log-probs: accuracy, margins, effect of length.
+
+    Example: `unidpo-mm eval prefs before/ after/ --data heldout.jsonl --output results/`
+    """
+    from ..models.template_variables import parse_variables
+    from ..prefs.evaluation import run_preferences
+
+    run_preferences(
+        checkpoints,
+        data=data,
+        output=output,
+        benchmark=benchmark,
+        images=images,
+        reference=reference,
+        beta=beta,
+        names=name or (),
+        batch_size=batch_size,
+        dtype=dtype,
+        style=style,
+        chat_template_kwargs=parse_variables(chat_template_kwargs),
+        overwrite=overwrite,
+    )
+
+
+def run_text(  # noqa: PLR0917 - one parameter per option
+    checkpoints: opt.Checkpoints,
+    tasks: Annotated[str, typer.Option(help="Comma-separated names of lm-eval's tasks.")],
+    output: Annotated[Path, typer.Option(help="Directory of results and logged samples.")],
+    include: Annotated[Path | None, opt.option("Directory of your own task files.")] = None,
+    num_fewshot: Annotated[
+        int | None, opt.option("Number of examples in the prompt [default: the task's].", min=0)
+    ] = None,
+    limit: Annotated[int | None, opt.option("Maximum number of samples per task.", min=1)] = None,
+    name: opt.Names = None,
+    batch_size: opt.BatchSize = 8,
+    dtype: opt.DType = "auto",
+    style: opt.Style = "auto",
+    chat_template_kwargs: opt.TemplateVariables = None,
+    think_end_token: Annotated[
+        str | None,
+        opt.option("End of the reasoning, such as </think>; the text after it is scored."),
+    ] = None,
+    nltk_data: Annotated[
+        Path | None, opt.option("Directory of NLTK's data, for tasks that need it.")
+    ] = None,
+) -> None:
+    """Evaluate checkpoints on text benchmarks with lm-eval.
+
+    It is not installed by default: pip install 'unidpo-mm[lm-eval]'.
+
+    Example: `unidpo-mm eval text after/ --tasks ifeval,gsm8k --output results/`
+    """
+    from rich.console import Console
+
+    from ..models.checkpoint import find_checkpoints, load_checkpoint
+    from ..models.processes import processes
+    from ..models.template_variables import parse_variables
+    from ..run.text_tasks import TextTasks, print_text_results, run_text_tasks, write_text_results
+
+    if processes().num_processes > 1:
+        text = "lm-eval runs in a single process"
+        raise typer.BadParameter(text, param_hint="accelerate launch")
+    options = TextTasks(
+        tasks=[task.strip() for task in tasks.split(",") if task.strip()],
+        include=include,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        batch_size=batch_size,
+        style=style,
+        nltk_data=nltk_data,
+        chat_template_kwargs=parse_variables(chat_template_kwargs),
+        think_end_token=think_end_token,
+    )
+    results = []
+    for checkpoint in find_checkpoints(checkpoints, name or ()):
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
+        results.append(run_text_tasks(loaded, options))
+        del loaded
+        write_text_results(results[-1], output / checkpoint.name)
+    print_text_results(results, Console())
+
+
+def run_parity(  # noqa: PLR0913, PLR0917 - one parameter per option
+    checkpoint: Annotated[str, typer.Argument(help="A directory or hub name.")],
+    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible server.")],
+    served_model: Annotated[str, typer.Option(help="The server's name of the model.")],
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-b", help="Name of a benchmark, repeatable.")
+    ],
+    data: opt.Data,
+    output: opt.Output,
+    protocol: opt.ProtocolName = None,
+    limit: Annotated[
+        int, typer.Option(help="Maximum number of clusters per benchmark.", min=1)
+    ] = 50,
+    images: opt.Images = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    chat_template_kwargs: opt.TemplateVariables = None,
+    server: opt.Server = "auto",
+    dtype: opt.DType = "auto",
+    key: opt.Key = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Compare a checkpoint in this process with a server of the same model.
+
+    The exit code is 0 if all scores are equal, otherwise 1.
+
+    Example: `unidpo-mm eval parity after/ --endpoint http://host:8000/v1 --served-model NAME
+    -b pope --data POPE.tsv --output parity/`
+    """
+    from ..models.chat import ChatClient
+    from ..models.template_variables import parse_variables
+    from ..run.flow import compare_backends
+    from ..run.plan import EvalPlan
+
+    plan = EvalPlan.build(
+        data=data,
+        output=output,
+        benchmarks=benchmark,
+        protocol=protocol,
+        limit=limit,
+        allow_judge=False,
+        images=images,
+    )
+    comparisons = compare_backends(
+        checkpoint,
+        ChatClient(endpoint, served_model, key_name=key, server=server),
+        plan,
+        dtype=dtype,
+        images=images,
+        max_new_tokens=max_new_tokens,
+        chat_template_kwargs=parse_variables(chat_template_kwargs),
+        overwrite=overwrite,
+    )
+    _print_parity(comparisons)
+    if any(parity.equal_scores < parity.n for parity in comparisons):
+        raise typer.Exit(DIFFERENT)
+
+
+def _print_parity(comparisons: "Sequence[Parity]") -> None:
+    from rich.console import Console
+
+    from ..report.text import print_notes, print_table
+
+    rows, notes = [], []
+    for parity in comparisons:
+        values = [f"{result.metrics[result.headline]:.2f}" for result in parity.results]
+        counts = (parity.n, parity.equal_responses, parity.equal_scores)
+        rows.append([parity.benchmark, *map(str, counts), *values])
+        if parity.difference is not None:
+            key, here, there = parity.difference
+            notes.append(
+                f"{parity.benchmark}, '{key}': {here[:200]!r} here, {there[:200]!r} served"
+            )
+    header = ("benchmark", "n", "equal responses", "equal scores", "here", "served")
+    print_table(Console(), header, rows)
+    print_notes(Console(), notes, style="yellow")

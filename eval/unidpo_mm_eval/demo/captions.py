@@ -1,4 +1,4 @@
-"""What a model says of pictures, and the figures made of it."""
+"""What a model says of images, and the figures made of it."""
 
 import math
 import random
@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from .images import Canvas
 from .kinds import named_kinds
 from .number_format import compute_dtype
-from .pictures import Canvas
 from .training_rows import QUESTION, prompt
 
 __all__ = [
@@ -42,8 +42,8 @@ class Figures:
     """What greedy captions show.
 
     Attributes:
-        accuracy: The first kind named is in the picture.
-        hallucination_rate: The caption of a one-object picture names a second kind, so that at
+        accuracy: The first kind named is in the image.
+        hallucination_rate: The caption of a one-object image names a second kind, so that at
             least one of them is not there.
         object_recall: Share of the objects present that are named.
         caption_words: Words in a caption.
@@ -61,25 +61,25 @@ class Figures:
 def greedy_captions(
     model: Any, processor: Any, canvases: Sequence[Canvas], *, question: str = QUESTION
 ) -> list[str]:
-    """Returns the model's greedy answers to one question about each picture.
+    """Return the model's greedy answers to one question about each image.
 
     Args:
         model: A model with `generate`, in evaluation mode.
         processor: Its processor.
-        canvases: The pictures.
+        canvases: The images.
         question: What to ask.
     """
     from PIL import Image
 
     text = processor.apply_chat_template(
-        prompt(question, picture=True), tokenize=False, add_generation_prompt=True
+        prompt(question, image=True), tokenize=False, add_generation_prompt=True
     )
     dtype = compute_dtype()
     captions: list[str] = []
     for start in range(0, len(canvases), BATCH):
-        pictures = [Image.open(c.file).convert("RGB") for c in canvases[start : start + BATCH]]
+        images = [Image.open(c.file).convert("RGB") for c in canvases[start : start + BATCH]]
         inputs = processor(
-            text=[text] * len(pictures), images=pictures, return_tensors="pt", padding=True
+            text=[text] * len(images), images=images, return_tensors="pt", padding=True
         )
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
             generated = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
@@ -91,7 +91,7 @@ def greedy_captions(
 
 
 def figures(captions: Sequence[str], canvases: Sequence[Canvas]) -> Figures:
-    """Returns the figures of captions; `canvases` say what the truth is."""
+    """Return the figures of captions; `canvases` say what the truth is."""
     named = [named_kinds(caption) for caption in captions]
     pairs = list(zip(named, canvases, strict=True))
     words = [float(len(caption.split())) for caption in captions]
@@ -107,7 +107,7 @@ def figures(captions: Sequence[str], canvases: Sequence[Canvas]) -> Figures:
 
 
 def rate(values: Sequence[float]) -> Rate:
-    """Returns the mean of values, true counting 1, with its standard error."""
+    """Return the mean of values, true counting 1, with its standard error."""
     n = len(values)
     mean = sum(values) / n
     variance = sum((value - mean) ** 2 for value in values) / max(n - 1, 1)
@@ -115,16 +115,16 @@ def rate(values: Sequence[float]) -> Rate:
 
 
 def majority_rate(canvases: Sequence[Canvas]) -> float:
-    """Returns the accuracy of always naming the most frequent kind."""
+    """Return the accuracy of always naming the most frequent kind."""
     counts = Counter(kind for canvas in canvases for kind in canvas.kinds)
     return counts.most_common(1)[0][1] / len(canvases)
 
 
 def shuffle(captions: Sequence[str], *, seed: int) -> list[str]:
-    """Returns each caption at the place of another picture's.
+    """Return each caption at the place of another image's.
 
-    A model's greedy answer depends on picture and question alone, so asking about permuted
-    pictures gives permuted answers: no second pass is needed.
+    A model's greedy answer depends on image and question alone, so asking about permuted
+    images gives permuted answers: no second pass is needed.
     """
     order = list(range(len(captions)))
     random.Random(f"shuffle-{seed}").shuffle(order)

@@ -17,7 +17,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of data, models, figures and summary.")] = OUT,
     seed: Annotated[int, typer.Option(help="Seed of data order, LoRA and training.")] = 0,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled pictures.")
+        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled images.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of --compare, with commas.")] = "0,1,2",
     split: Annotated[Split, typer.Option(help="Unseen concepts to measure on.")] = "heldout",
@@ -42,7 +42,7 @@ def demo(
 
 
 def run_comparison(out: Path, seeds: str, split: str) -> None:
-    """Runs the sweep `configs/quickstart/comparison.yaml` and prints its table."""
+    """Run the sweep `configs/quickstart/comparison.yaml` and prints its table."""
     from unidpo_mm.recipe.shipped import shipped_recipe
     from unidpo_mm.sweep.command import run_and_show
 
@@ -54,7 +54,7 @@ def run_comparison(out: Path, seeds: str, split: str) -> None:
 
 
 def hush_libraries() -> None:
-    """Keeps the report readable.
+    """Keep the report readable.
 
     Models of this size load at once, and PEFT's own use of a deprecated name of transformers is
     nothing that the reader could change.

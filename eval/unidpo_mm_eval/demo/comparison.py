@@ -1,7 +1,7 @@
 """The quick-start's last stage: the model before and after tuning, by the commands of `eval`.
 
-Captions of unseen pictures by `eval run`, once with their own pictures and once, as the control,
-with those of others; pairs of pictures, math and text by `eval prefs`. Everything is written as the
+Captions of unseen images by `eval run`, once with their own images and once, as the control,
+with those of others; pairs of images, math and text by `eval prefs`. Everything is written as the
 commands write it, so that any of it can be looked at again.
 """
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ..compare import Comparison, compare
-from ..engine.flow import run_plan
-from ..engine.plan import Plan
-from ..prefs.flow import run_preferences, shown_metrics
+from ..prefs.evaluation import pair_table_metrics, run_preferences
 from ..report.page import comparison_page
-from ..report.tables import as_json
+from ..report.tables import comparison_json
 from ..report.text import print_comparison
+from ..results.comparison import Comparison, compare
+from ..run.flow import run_plan
+from ..run.plan import EvalPlan
 from .captions import MAX_NEW_TOKENS
 
 __all__ = ["Compared", "compare_models", "print_compared"]
@@ -35,10 +35,10 @@ class Compared:
     """The model before and after, and the control.
 
     Attributes:
-        captions: Of unseen pictures: before, after, and after with the pictures of others.
+        captions: Of unseen images: before, after, and after with the images of others.
         pairs: Held-out pairs: before and after.
         commands: What gives the same by hand.
-        page: Every caption with its picture.
+        page: Every caption with its image.
     """
 
     captions: Comparison
@@ -47,78 +47,72 @@ class Compared:
     page: Path
 
     def content(self) -> dict[str, Any]:
-        """Returns every number, for the summary."""
+        """Return every number, for the summary."""
         both = {"captions": self.captions, "pairs": self.pairs}
-        return {name: json.loads(as_json(found)) for name, found in both.items()}
+        return {name: json.loads(comparison_json(found)) for name, found in both.items()}
 
 
 def compare_models(
     before: Path, after: Path, data: Path, out: Path, *, seed: int, dtype: str
 ) -> Compared:
-    """Returns how a model does before and after tuning.
+    """Return how a model does before and after tuning.
 
     Args:
         before: The warmed-up checkpoint.
         after: The tuned one.
         data: Folder of the demo's data.
         out: Where predictions and results go.
-        seed: Draws the pictures of the control.
+        seed: Draws the images of the control.
         dtype: Number format of the weights.
     """
     quiet = Console(quiet=True)
-    pictures, pairs = data / "test_pictures.jsonl", data / "heldout_pairs.jsonl"
+    images, pairs = data / "test_images.jsonl", data / "heldout_pairs.jsonl"
     results = []
     asked: tuple[tuple[list[Path], list[str], int | None], ...] = (
         ([before, after], [BEFORE, AFTER], None),
         ([after], [CONTROL], seed),
     )
     for checkpoints, names, shuffled in asked:
-        plan = Plan.of(
+        plan = EvalPlan.build(
             [str(one) for one in checkpoints],
-            data=pictures,
-            out=out,
+            data=images,
+            output=out,
             benchmarks=[BENCHMARK],
-            suite=None,
             protocol="official",
             names=names,
-            subset=None,
         )
         results += run_plan(
             plan,
             dtype=dtype,
-            check=0,
             console=quiet,
             prompt="plain",
             batch_size=TOGETHER,
             max_new_tokens=MAX_NEW_TOKENS,
-            shuffle_pictures=shuffled,
+            shuffle_images=shuffled,
             overwrite=True,
         )
     captions = compare(results)
     page = out / f"{BENCHMARK}.html"
-    page.write_text(comparison_page(captions, SHOWN, data=pictures), encoding="utf-8")
+    page.write_text(comparison_page(captions, SHOWN, data=images), encoding="utf-8")
     preferred = run_preferences(
         [str(before), str(after)],
         data=pairs,
-        out=out,
-        benchmark="preferences",
-        images=None,
-        reference="none",
+        output=out,
         names=[BEFORE, AFTER],
         dtype=dtype,
         batch_size=TOGETHER,
         overwrite=True,
         console=quiet,
     )
-    how = f"--dtype {dtype} --batch-size {TOGETHER} --out {out}"
-    ask = f"--data {pictures} -b {BENCHMARK} --protocol official --prompt plain {how}"
+    how = f"--dtype {dtype} --batch-size {TOGETHER} --output {out}"
+    ask = f"--data {images} -b {BENCHMARK} --protocol official --prompt plain {how}"
     limit = f"--max-new-tokens {MAX_NEW_TOKENS}"
     return Compared(
         captions=captions,
         pairs=compare(preferred),
         commands=(
             f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {ask} {limit}",
-            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-pictures {seed} {ask} {limit}",
+            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} {ask} {limit}",
             f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
             f"{how}",
         ),
@@ -127,11 +121,11 @@ def compare_models(
 
 
 def print_compared(found: Compared, console: Console) -> None:
-    """Prints both comparisons, and the commands that give them."""
+    """Print both comparisons, and the commands that give them."""
     print_comparison(found.captions, SHOWN, console)
     console.print()
-    print_comparison(found.pairs, shown_metrics(found.pairs), console)
+    print_comparison(found.pairs, pair_table_metrics(found.pairs), console)
     console.print("\nThe same by hand:")
     for command in found.commands:
         console.print(f"  {command}", soft_wrap=True, style="dim")
-    console.print(f"Every caption with its picture: {found.page}", soft_wrap=True)
+    console.print(f"Every caption with its image: {found.page}", soft_wrap=True)

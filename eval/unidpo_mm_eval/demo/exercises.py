@@ -59,7 +59,7 @@ WORDS = tuple(
 
 
 def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
-    """Returns sums with a right and a wrong answer, or a right one in the wrong form.
+    """Return sums with a right and a wrong answer, or a right one in the wrong form.
 
     Args:
         split: ``train``, ``validation`` or ``heldout``: no sum is in two of them.
@@ -87,7 +87,7 @@ def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
 
 
 def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
-    """Returns words to be written in some way, with a right answer and one of another way.
+    """Return words to be written in some way, with a right answer and one of another way.
 
     Args:
         split: ``train``, ``validation`` or ``heldout``: no word is in two of them.
@@ -117,7 +117,7 @@ def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
 
 
 def balance(tasks: Sequence[Task]) -> dict[str, int]:
-    """Returns how often the better answer is the shorter one, the longer one, or as long."""
+    """Return how often the better answer is the shorter one, the longer one, or as long."""
     counts = {"shorter": 0, "longer": 0, "equal": 0}
     for task in tasks:
         difference = len(task.chosen) - len(task.rejected)
@@ -149,5 +149,5 @@ def _sentence(number: int) -> str:
 
 
 def _bucket(number: int) -> int:
-    """Puts a number into train (0), validation (1) or held-out (2), 5 to 2 to 3."""
+    """Put a number into train (0), validation (1) or held-out (2), 5 to 2 to 3."""
     return (0, 2, 0, 1, 0, 2, 0, 1, 0, 2)[number * 7919 % 10]

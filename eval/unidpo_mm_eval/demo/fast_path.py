@@ -24,21 +24,21 @@ class Saving:
     shared_seconds: float
 
     def line(self) -> str:
-        """Returns the saving as a sentence."""
+        """Return the saving as a sentence."""
         return (
-            "Fast path: prompt and pictures run once for both answers, so that a pass over "
+            "Fast path: prompt and images run once for both answers, so that a pass over "
             f"{self.pairs} pairs takes {self.shared_seconds:.1f} s instead of "
             f"{self.plain_seconds:.1f} s ({self.shared_tokens} tokens instead of "
             f"{self.plain_tokens})"
         )
 
     def figures(self) -> dict[str, float]:
-        """Returns the numbers by name."""
+        """Return the numbers by name."""
         return asdict(self)
 
 
 def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
-    """Runs a few pairs in both layouts; None where the run's is the plain one. No weight changes.
+    """Run a few pairs in both layouts; None where the run's is the plain one. No weight changes.
 
     The run's layout goes first, so that whatever is done but once counts against it.
     """
@@ -54,7 +54,7 @@ def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
             groups,
             pad_token_id=trainer.parts.adapter.pad_token_id,
             layout=layout,
-            pictures_once=layout != "plain",
+            images_once=layout != "plain",
         )
         began = time.perf_counter()
         with trainer.accelerator.autocast():

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from unidpo_mm.training.loss_settings import make_loss_settings
 
+from unidpo_mm.training.configured_loss import configure_loss
 from unidpo_mm.training.step import preference_step
 from unidpo_mm.training.trainer import UniDPOTrainer
 
@@ -28,8 +28,8 @@ class PairResult:
 
 @torch.no_grad()
 def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
-    """Returns {row id: result} of the held-out pairs, by the policy alone."""
-    settings = make_loss_settings("sft", {})  # any loss will do: only log-probabilities are read
+    """Return {row id: result} of the held-out pairs, by the policy alone."""
+    settings = configure_loss("sft", {})  # any loss will do: only log-probabilities are read
     trainer.model.eval()
     results: dict[str, PairResult] = {}
     for item in trainer.get_eval_dataloader():
@@ -55,7 +55,7 @@ def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
 def preference_accuracy(
     before: Mapping[str, PairResult], after: Mapping[str, PairResult]
 ) -> dict[str, dict[str, float]]:
-    """Returns accuracy before and after by domain, and the paired standard error of the change."""
+    """Return accuracy before and after by domain, and the paired standard error of the change."""
     result = {}
     for domain in (*DOMAINS, "all"):
         rows = [r for r, found in before.items() if domain in (found.domain, "all")]

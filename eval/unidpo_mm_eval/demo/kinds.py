@@ -1,4 +1,4 @@
-"""The ten kinds of things that the demo's pictures show, and which of them a caption names."""
+"""The ten kinds of things that the demo's images show, and which of them a caption names."""
 
 import re
 
@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def named_kinds(caption: str) -> list[str]:
-    """Returns the kinds that a caption names, in order, each once; plurals count."""
+    """Return the kinds that a caption names, in order, each once; plurals count."""
     words = re.findall(r"[a-z]+", caption.lower())
     found = [w if w in KINDS else w.removesuffix("s") for w in words]
     return list(dict.fromkeys(word for word in found if word in KINDS))

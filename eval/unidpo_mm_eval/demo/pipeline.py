@@ -46,7 +46,7 @@ __all__ = [
 
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
-SHOWN_PICTURES = 12
+SHOWN_IMAGES = 12
 Shape = Literal["llava", "qwen_vl"]
 
 console = Console(stderr=True)
@@ -63,7 +63,7 @@ class Start:
     untrained: Figures
     warmup: Figures
     warmup_captions: tuple[str, ...]
-    """Greedy captions of the test pictures after the warm-up."""
+    """Greedy captions of the test images after the warm-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ class Outcome:
 def run_demo(
     out: Path, seed: int, *, split: str = "heldout", shape: Shape = "llava"
 ) -> dict[str, Any]:
-    """Runs the quick-start once and writes `summary.json`, `curves.png` and `answers.png`.
+    """Run the quick-start once and writes `summary.json`, `curves.png` and `answers.png`.
 
     Args:
         out: Folder of everything.
-        seed: Of pictures, data order and LoRA.
+        seed: Of images, data order and LoRA.
         split: Unseen concepts to measure on, ``heldout`` or ``validation``.
         shape: Of the model; see `prepare`.
 
@@ -125,7 +125,7 @@ def run_demo(
 
 
 def prepare(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> Start:
-    """Assembles the model, writes the data, aligns the projector and runs the warm-up.
+    """Assemble the model, writes the data, aligns the projector and runs the warm-up.
 
     Args:
         folder: Where the data and the models of this seed go.
@@ -178,7 +178,7 @@ def align(assembled: Path, data: DemoData, folder: Path, *, seed: int) -> None:
 
 
 def warm_up(begin: Path, folder: Path, data: DemoData, seed: int) -> Path:
-    """Runs the warm-up recipe and returns the folder of the model with its LoRA merged in."""
+    """Run the warm-up recipe and returns the folder of the model with its LoRA merged in."""
     overrides = [
         f"model.name_or_path={begin}",
         f"data.sources=[{{path: {data.file('warmup')}}}]",
@@ -201,7 +201,7 @@ def tune(
     overrides: Sequence[str] = (),
     before: Mapping[str, PairResult] | None = None,
 ) -> Outcome:
-    """Runs the preference stage and measures the result.
+    """Run the preference stage and measures the result.
 
     Args:
         start: The warmed-up model and the data.
@@ -215,10 +215,10 @@ def tune(
         trainer = trainer_for(loaded)
         before = before or pair_results(trainer)
     saving = measure_saving(trainer)
-    with stage(f"{loaded.loss.name} on pictures, math and text"):
+    with stage(f"{loaded.loss.name} on images, math and text"):
         trainer.train()
         trainer.save_model()
-    with stage("held-out pairs and pictures after"):
+    with stage("held-out pairs and images after"):
         after = pair_results(trainer)
         model: Any = trainer.model.model
         captions = greedy_captions(model.eval(), trainer.parts.adapter.processor, start.data.test)
@@ -236,7 +236,7 @@ def tune(
 def preference_recipe(
     start: Start, folder: Path, *, recipe: Path | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Returns the recipe of the preference stage of a seed; see `tune` for the arguments."""
+    """Return the recipe of the preference stage of a seed; see `tune` for the arguments."""
     scale = "scores: {scale: [0, 10], judge: rules}"
     sources = ", ".join(
         f"{{path: {start.data.file(domain)}, name: {domain}, domain: {domain}, {scale}}}"
@@ -256,13 +256,13 @@ def preference_recipe(
 
 
 def pairs_at_start(start: Start) -> dict[str, PairResult]:
-    """Returns the held-out pairs under the warmed-up model."""
+    """Return the held-out pairs under the warmed-up model."""
     with stage("held-out pairs before"):
         return pair_results(trainer_for(preference_recipe(start, start.folder / "start")))
 
 
 def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, Any]:
-    """Returns the summary of one run; rates are between 0 and 1."""
+    """Return the summary of one run; rates are between 0 and 1."""
     stages = {"warmup": start.warmup, "tuned": outcome.figures}
     all_stages = {"untrained": start.untrained, **stages, "shuffled": outcome.shuffled}
 
@@ -289,7 +289,7 @@ def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, An
         "all": {"preference_accuracy": preferences["all"]},
         "fast_path": None if outcome.saving is None else outcome.saving.figures(),
         "standard_errors": {name: values(name, of, "error") for name, of in wanted.items()},
-        "pictures_answered": len(start.data.test),
+        "images_answered": len(start.data.test),
         "seconds": seconds,
         "seed": start.seed,
         "dtype": str(compute_dtype()).removeprefix("torch."),
@@ -298,22 +298,22 @@ def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, An
 
 
 def gallery(start: Start, outcome: Outcome) -> list[GalleryItem]:
-    """Returns the first test pictures with the answers before and after; nothing is picked."""
+    """Return the first test images with the answers before and after; nothing is picked."""
     rows = zip(start.data.test, start.warmup_captions, outcome.captions, strict=True)
     return [
-        GalleryItem(picture=canvas.file, truth=canvas.caption, before=before, after=after)
-        for canvas, before, after in list(rows)[:SHOWN_PICTURES]
+        GalleryItem(image=canvas.file, truth=canvas.caption, before=before, after=after)
+        for canvas, before, after in list(rows)[:SHOWN_IMAGES]
     ]
 
 
 def captions_of(folder: Path, data: DemoData) -> list[str]:
-    """Returns the greedy captions of a checkpoint for the test pictures."""
+    """Return the greedy captions of a checkpoint for the test images."""
     model, processor = load(folder, dtype=compute_dtype())
     return greedy_captions(model, processor, data.test)
 
 
 def load(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Loads a checkpoint of the demo as transformers does it."""
+    """Load a checkpoint of the demo as transformers does it."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
@@ -321,7 +321,7 @@ def load(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def fixed(seed: int) -> list[str]:
-    """Returns the overrides that set every seed, start anew, and compute in a fast format."""
+    """Return the overrides that set every seed, start anew, and compute in a fast format."""
     seeds = [f"train.seed={seed}", f"data.seed={seed}"]
     return [*seeds, "run.resume=never", *recipe_keys(compute_dtype())]
 

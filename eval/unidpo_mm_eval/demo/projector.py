@@ -2,7 +2,7 @@
 
 Two steps, both on frozen features. `whiten_projector` chooses a start whose inputs are white and
 whose outputs are as large as word embeddings; Hugging Face's projector has no norm layer, so both
-are folded into its two linear layers. `fit_projector` then turns pictures towards the embeddings
+are folded into its two linear layers. `fit_projector` then turns images towards the embeddings
 of the words that name them, which takes seconds since no language model is run.
 """
 
@@ -17,25 +17,25 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 BATCH = 64
-"""Pictures per pass of the tower, and per step of the alignment."""
+"""Images per pass of the tower, and per step of the alignment."""
 RIDGE = 1e-2
 """Added to the features' variances, as a share of their mean: weak directions stay weak."""
 
 
 @torch.no_grad()
 def tower_features(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, pictures: Sequence[Path]
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, images: Sequence[Path]
 ) -> Tensor:
     """What the tower hands to the projector.
 
     Returns:
-        [N, L, D]: N pictures, L image tokens, D the tower's width.
+        [N, L, D]: N images, L image tokens, D the tower's width.
     """
     layer = model.config.vision_feature_layer
     features = []
-    for start in range(0, len(pictures), BATCH):
-        images = [Image.open(file).convert("RGB") for file in pictures[start : start + BATCH]]
-        pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+    for start in range(0, len(images), BATCH):
+        opened = [Image.open(file).convert("RGB") for file in images[start : start + BATCH]]
+        pixels = processor.image_processor(images=opened, return_tensors="pt")["pixel_values"]
         hidden = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
         features.append(hidden[layer])
     return torch.cat(features)
@@ -45,19 +45,19 @@ def tower_features(
 def whiten_projector(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     *,
     seed: int = 0,
 ) -> None:
-    """Re-initialises the projector in place so that it starts in a healthy range.
+    """Re-initialize the projector in place so that it starts in a healthy range.
 
     Args:
         model: the assembled model; only its projector changes.
-        processor: gives the pictures their pixels.
-        pictures: training pictures, whose features are measured.
+        processor: gives the images their pixels.
+        images: training images, whose features are measured.
         seed: of the random directions.
     """
-    features_ND = tower_features(model, processor, pictures).flatten(0, 1)
+    features_ND = tower_features(model, processor, images).flatten(0, 1)
     first, second = projector_layers(model)
     generator = torch.Generator().manual_seed(seed)
     mean_D = features_ND.mean(0)
@@ -87,15 +87,15 @@ def fit_projector(
     temperature: float = 0.05,
     seed: int = 0,
 ) -> list[float]:
-    """Aligns the projector, in place, with the embeddings of K candidate words.
+    """Align the projector, in place, with the embeddings of K candidate words.
 
-    The mean projected token of a picture is compared with every candidate by cosine, and the
-    cross-entropy of these similarities against the picture's words is minimised.
+    The mean projected token of an image is compared with every candidate by cosine, and the
+    cross-entropy of these similarities against the image's words is minimised.
 
     Args:
         model: the model; only its projector changes.
-        features_NLD: what the tower gave for N pictures.
-        targets_NK: the share of each word in each picture's content, rows summing to one.
+        features_NLD: what the tower gave for N images.
+        targets_NK: the share of each word in each image's content, rows summing to one.
         words: token ids of the K candidates.
         steps: optimizer steps of one batch each.
         learning_rate: AdamW's peak rate, decayed linearly.

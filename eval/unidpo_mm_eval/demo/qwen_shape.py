@@ -1,7 +1,7 @@
 """The quick-start's language model in the shape of a Qwen2-VL.
 
 SmolLM2's weights fit Qwen2's decoder with biases of zero, and M-RoPE is plain RoPE where a text has
-no picture, so text alone gives SmolLM2's logits. The vision tower is small and random: nothing that
+no image, so text alone gives SmolLM2's logits. The vision tower is small and random: nothing that
 could be installed fits its shape. So a run of it shows that the family trains, not that it sees.
 """
 
@@ -33,7 +33,7 @@ TOWER = {"depth": 2, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4}
 
 
 def assemble_qwen_vl(assets: Assets, *, seed: int = 0, cache: Path | None = None) -> Path:
-    """Builds the checkpoint folder, or returns the one built before from the same inputs.
+    """Build the checkpoint folder, or returns the one built before from the same inputs.
 
     Args:
         assets: The unpacked parts; only the language model is used.
@@ -53,7 +53,7 @@ def assemble_qwen_vl(assets: Assets, *, seed: int = 0, cache: Path | None = None
 def build_qwen_vl(
     assets: Assets, *, seed: int
 ) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
-    """Puts SmolLM2's weights into a new Qwen2-VL with a random tower."""
+    """Put SmolLM2's weights into a new Qwen2-VL with a random tower."""
     language_model, tokenizer = load_language_model(assets.language_model)
     processor = _processor(tokenizer)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Shows the demo's result: a table in the terminal and two pictures beside the summary."""
+"""Shows the demo's result: a table in the terminal and two images beside the summary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ PANELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryItem:
-    """One unseen picture with what the model said of it before and after."""
+    """One unseen image with what the model said of it before and after."""
 
-    picture: Path
+    image: Path
     truth: str
     before: str
     after: str
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Returns the figures of `summary.json` as a table, in per cent with standard errors."""
-    pictures, errors = summary["multimodal"], summary["standard_errors"]
+    """Return the figures of `summary.json` as a table, in per cent with standard errors."""
+    images, errors = summary["multimodal"], summary["standard_errors"]
     table = Table(title="Unseen concepts, generated answers", box=SIMPLE_HEAD, title_justify="left")
     for heading in ("", "untrained", "warm-up", "Uni-DPO", "shuffled"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -44,14 +44,14 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         "words a caption": ("caption_words", ("", "warmup", "tuned")),
     }
     for text, (name, stages) in lines.items():
-        cells = [_cell(pictures[name], errors[name], stage, name) for stage in stages]
+        cells = [_cell(images[name], errors[name], stage, name) for stage in stages]
         table.add_row(text, *cells)
-    table.add_row("majority rate", "", "", "", f"{100 * pictures['majority']:.0f} %")
+    table.add_row("majority rate", "", "", "", f"{100 * images['majority']:.0f} %")
     return table
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draws loss, margins and weights over the steps, a line for each domain.
+    """Draw loss, margins and weights over the steps, a line for each domain.
 
     Args:
         history: The trainer's log history.
@@ -83,12 +83,12 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) -> None:
-    """Draws unseen pictures with the answers before and after.
+    """Draw unseen images with the answers before and after.
 
     Args:
         items: What to show.
         path: Where the PNG goes.
-        columns: Pictures in a line.
+        columns: Images in a line.
     """
     import matplotlib as mpl
 
@@ -103,8 +103,8 @@ def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) 
     for axis in axes.flat:
         axis.axis("off")
     for axis, item in zip(axes.flat, items, strict=False):
-        with Image.open(item.picture) as picture:
-            axis.imshow(picture.convert("RGB"))
+        with Image.open(item.image) as image:
+            axis.imshow(image.convert("RGB"))
         wrong = item.after != item.truth
         axis.set_title(
             f"is: {item.truth}\nwarm-up: {item.before}\nUni-DPO: {item.after}",
@@ -118,7 +118,7 @@ def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) 
 
 
 def running_mean(values: Sequence[float], width: int = 5) -> list[float]:
-    """Returns the mean of each value with its neighbours, fewer of them at the ends."""
+    """Return the mean of each value with its neighbours, fewer of them at the ends."""
     half = width // 2
     windows = [values[max(n - half, 0) : n + half + 1] for n in range(len(values))]
     return [sum(window) / len(window) for window in windows]

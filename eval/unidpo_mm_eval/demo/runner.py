@@ -45,7 +45,7 @@ class DemoRunner:
         "exact": Metric(title="caption exactly right %", percent=True),
         "caption_words": Metric(title="words a caption"),
         "pairs_all": Metric(title="pairs, all %", percent=True),
-        "pairs_multimodal": Metric(title="pairs, pictures %", percent=True),
+        "pairs_multimodal": Metric(title="pairs, images %", percent=True),
         "pairs_math": Metric(title="pairs, math %", percent=True),
         "pairs_text": Metric(title="pairs, text %", percent=True),
         "chosen_logp": Metric(title="better answer's log-prob a token"),
@@ -63,28 +63,28 @@ class DemoRunner:
         return {"split": self.split, "threads": torch.get_num_threads(), "dtype": dtype}
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Returns nothing: the files are made for each seed."""
+        """Return nothing: the files are made for each seed."""
         return []
 
     def prepare(self, folder: Path, seed: int) -> DemoStart:
-        """Assembles, aligns and warms up the model of one seed, and measures it."""
+        """Assemble, aligns and warms up the model of one seed, and measures it."""
         start = prepare(folder, seed, split=self.split)
         return DemoStart(start=start, pairs=pairs_at_start(start))
 
     def start_values(self, start: DemoStart) -> Mapping[str, float]:
-        """Returns the figures of the warmed-up model."""
+        """Return the figures of the warmed-up model."""
         return values_of(start.start.warmup, start.pairs)
 
     def run(
         self, start: DemoStart, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
-        """Trains one arm and returns its figures."""
+        """Train one arm and returns its figures."""
         outcome = tune(start.start, folder, recipe=recipe, overrides=overrides, before=start.pairs)
         return values_of(outcome.figures, outcome.after)
 
 
 def values_of(figures: Figures, pairs: Mapping[str, PairResult]) -> dict[str, float]:
-    """Returns the figures of one model by the names of `DemoRunner.metrics`."""
+    """Return the figures of one model by the names of `DemoRunner.metrics`."""
     generated = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
     values = {name: getattr(figures, name).value for name in generated}
     for domain in ("all", *DOMAINS):

@@ -34,7 +34,7 @@ def tower_config() -> Dinov2Config:
 
 
 def load_tower(onnx_file: Path) -> Dinov2Model:
-    """Builds the tower in float32, eval mode.
+    """Build the tower in float32, eval mode.
 
     Args:
         onnx_file: the graph; its decoder (a saliency head) is not used.
@@ -61,7 +61,7 @@ def load_tower(onnx_file: Path) -> Dinov2Model:
 
 
 def read_state(graph_file: "ModelProto") -> list[tuple[str, np.ndarray]]:
-    """Names every array of the backbone as `Dinov2Model` does."""
+    """Name every array of the backbone as `Dinov2Model` does."""
     from onnx import numpy_helper
 
     graph = graph_file.graph
@@ -88,7 +88,7 @@ def read_state(graph_file: "ModelProto") -> list[tuple[str, np.ndarray]]:
 
 
 def position_table(arrays: Arrays) -> np.ndarray:
-    """Joins the class token's row and the 37 x 37 patch rows, [1, 1370, 384]."""
+    """Join the class token's row and the 37 x 37 patch rows, [1, 1370, 384]."""
     anonymous = {
         array.shape: array for name, array in arrays.items() if not name.startswith(PREFIX)
     }

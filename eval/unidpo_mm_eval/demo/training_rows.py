@@ -1,11 +1,11 @@
-"""Writes the demo's training and held-out files: pictures, math and text as rows with scores.
+"""Writes the demo's training and held-out files: images, math and text as rows with scores.
 
 **The planted fault.** As in noisy caption data, a share of the warm-up captions of one-object
-pictures names a second object that is not there; the share is fixed here, in advance. The
+images names a second object that is not there; the share is fixed here, in advance. The
 preference pairs prefer the true caption. They are balanced: as many true captions are shorter than
 the rejected one (an absent object added) as longer (one left out), the others are as long (a wrong
 object, a wrong second object). So neither "shorter" nor "longer" is a shortcut, and half of the
-pictures hold two objects.
+images hold two objects.
 """
 
 import itertools
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .exercises import Task, math_tasks, text_tasks
+from .images import Canvas, caption, draw_canvases, load_emoji, split_emoji
 from .kinds import KINDS
-from .pictures import Canvas, caption, draw_canvases, load_emoji, split_emoji
 
 __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
@@ -39,92 +39,90 @@ EQUAL_LENGTH_SHARE = 6
 class Sizes:
     """How many rows of each kind."""
 
-    train_pictures: int = 440
-    picture_pairs: int = 336
+    train_images: int = 440
+    image_pairs: int = 336
     math_pairs: int = 72
     text_pairs: int = 72
-    test_pictures: int = 200
-    test_picture_pairs: int = 160
+    test_images: int = 200
+    test_image_pairs: int = 160
     test_math_pairs: int = 80
     test_text_pairs: int = 80
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Where the files are, and the pictures in them."""
+    """Where the files are, and the images in them."""
 
     folder: Path
     train: tuple[Canvas, ...]
     test: tuple[Canvas, ...]
 
     def file(self, name: str) -> Path:
-        """Returns the path of a data file, ``warmup``, ``multimodal``, ``math``, ... ."""
+        """Return the path of a data file, ``warmup``, ``multimodal``, ``math``, ... ."""
         return self.folder / f"{name}.jsonl"
 
 
 def write_data(
     emoji_folder: Path, folder: Path, *, seed: int, split: str, sizes: Sizes | None = None
 ) -> DemoData:
-    """Draws the pictures and writes all rows of one run.
+    """Draw the images and writes all rows of one run.
 
     Args:
         emoji_folder: The unpacked Twemoji files.
-        folder: Where pictures and JSONL files go.
-        seed: Of pictures, planted captions and tasks.
+        folder: Where images and JSONL files go.
+        seed: Of images, planted captions and tasks.
         split: What to measure on, ``heldout`` or ``validation``.
         sizes: How many rows.
     """
     sizes = sizes or Sizes()
     parts = split_emoji(load_emoji(emoji_folder))
-    pictures = folder / "pictures"
-    train = draw_canvases(parts["train"], pictures, sizes.train_pictures, name="train", seed=seed)
-    test = draw_canvases(parts[split], pictures, sizes.test_pictures, name=split, seed=seed)
+    images = folder / "images"
+    train = draw_canvases(parts["train"], images, sizes.train_images, name="train", seed=seed)
+    test = draw_canvases(parts[split], images, sizes.test_images, name=split, seed=seed)
     data = DemoData(folder=folder, train=tuple(train), test=tuple(test))
     generator = random.Random(f"rows-{seed}")
     write_jsonl(data.file("warmup"), (warmup_row(canvas, generator) for canvas in train))
-    pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.picture_pairs])]
+    pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.image_pairs])]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
     several = random.Random(f"several-{seed}")
-    fewer = [caption_pairs(canvas, several) for canvas in train[: sizes.picture_pairs // 3]]
+    fewer = [caption_pairs(canvas, several) for canvas in train[: sizes.image_pairs // 3]]
     write_jsonl(data.file("multimodal_several"), itertools.chain(*fewer))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
     write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
-    write_jsonl(data.file("test_pictures"), map(test_row, test))
-    held_out = [
-        caption_pair(c, n, generator) for n, c in enumerate(test[: sizes.test_picture_pairs])
-    ]
+    write_jsonl(data.file("test_images"), map(test_row, test))
+    held_out = [caption_pair(c, n, generator) for n, c in enumerate(test[: sizes.test_image_pairs])]
     held_out += map(task_row, math_tasks(split, sizes.test_math_pairs, seed=seed))
     held_out += map(task_row, text_tasks(split, sizes.test_text_pairs, seed=seed))
     write_jsonl(data.file("heldout_pairs"), held_out)
     return data
 
 
-def prompt(text: str, *, picture: bool) -> list[dict[str, Any]]:
-    """Returns a prompt as messages."""
-    parts: list[dict[str, Any]] = [{"type": "image"}] if picture else []
+def prompt(text: str, *, image: bool) -> list[dict[str, Any]]:
+    """Return a prompt as messages."""
+    parts: list[dict[str, Any]] = [{"type": "image"}] if image else []
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
-    """Returns a picture with one caption, which may carry the planted fault."""
+    """Return an image with one caption, which may carry the planted fault."""
     named = list(canvas.kinds)
     if len(named) == 1 and generator.random() < PLANTED_SHARE:
         named.append(other_kind(named, generator))
     return {
         "id": f"warmup-{canvas.id}",
         "domain": "multimodal",
-        "prompt": prompt(QUESTION, picture=True),
-        "images": [f"pictures/{canvas.file.name}"],
+        "prompt": prompt(QUESTION, image=True),
+        "images": [f"images/{canvas.file.name}"],
         "responses": [{"text": caption(named)}],
     }
 
 
 def test_row(canvas: Canvas) -> dict[str, Any]:
-    """Returns the question about an unseen picture, as the benchmark `quickstart` reads it."""
+    """Return the question about an unseen image, as the benchmark `quickstart` reads it."""
     return {
         "id": canvas.id,
-        "image": f"pictures/{canvas.file.name}",
+        "image": f"images/{canvas.file.name}",
         "question": QUESTION,
         "kinds": list(canvas.kinds),
         "caption": canvas.caption,
@@ -132,7 +130,7 @@ def test_row(canvas: Canvas) -> dict[str, Any]:
 
 
 def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[str, Any]:
-    """Returns the preference pair of one picture; `number` deals out the kinds of faults."""
+    """Return the preference pair of one image; `number` deals out the kinds of faults."""
     equal = number // 2 % EQUAL_LENGTH_SHARE == EQUAL_LENGTH_SHARE - 1
     other = other_kind(canvas.kinds, generator)
     if len(canvas.kinds) == 1:
@@ -145,7 +143,7 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
 
 
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
-    """Returns three pairs of one picture; their faults are as common as in `caption_pair`."""
+    """Return three pairs of one image; their faults are as common as in `caption_pair`."""
     absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
     first, *second = canvas.kinds
     if second:
@@ -158,12 +156,12 @@ def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, An
 
 
 def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, Any]:
-    """Returns the pair of a picture's true caption and one that names other kinds."""
+    """Return the pair of an image's true caption and one that names other kinds."""
     return {
         "id": canvas.id,
         "domain": "multimodal",
-        "prompt": prompt(QUESTION, picture=True),
-        "images": [f"pictures/{canvas.file.name}"],
+        "prompt": prompt(QUESTION, image=True),
+        "images": [f"images/{canvas.file.name}"],
         "chosen": caption(canvas.kinds),
         "rejected": caption(rejected),
         "score_chosen": TRUE_SCORE,
@@ -173,11 +171,11 @@ def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, A
 
 
 def task_row(task: Task) -> dict[str, Any]:
-    """Returns the row of a text or math task."""
+    """Return the row of a text or math task."""
     return {
         "id": task.id,
         "domain": task.id.partition("-")[0],
-        "prompt": prompt(task.prompt, picture=False),
+        "prompt": prompt(task.prompt, image=False),
         "chosen": task.chosen,
         "rejected": task.rejected,
         "score_chosen": task.score_chosen,
@@ -187,19 +185,19 @@ def task_row(task: Task) -> dict[str, Any]:
 
 
 def shuffled(rows: Sequence[Mapping[str, Any]], generator: random.Random) -> list[dict[str, Any]]:
-    """Returns the rows with the pictures of others, as a control: text and scores stay."""
+    """Return the rows with the images of others, as a control: text and scores stay."""
     order = list(range(len(rows)))
     generator.shuffle(order)
-    # one step round a random circle: no row keeps its own picture
+    # one step round a random circle: no row keeps its own image
     source = dict(zip(order, order[1:] + order[:1], strict=True))
     return [{**row, "images": rows[source[number]]["images"]} for number, row in enumerate(rows)]
 
 
 def other_kind(kinds: Sequence[str], generator: random.Random) -> str:
-    """Returns a kind that is not among `kinds`."""
+    """Return a kind that is not among `kinds`."""
     return generator.choice([kind for kind in KINDS if kind not in kinds])
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line."""
+    """Write one JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

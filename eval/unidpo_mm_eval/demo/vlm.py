@@ -4,7 +4,7 @@ SmolLM2-135M-Instruct (Q4_1, de-quantised) reads, a DINOv2-small tower sees, and
 `LlavaForConditionalGeneration` joins them through a projector that is new. The result is an
 ordinary local checkpoint: `AutoProcessor` and `AutoModelForImageTextToText` load it without a hub.
 
-Assembled, the model knows nothing about pictures yet; `projector` and the warm-up teach it.
+Assembled, the model knows nothing about images yet; `projector` and the warm-up teach it.
 """
 
 import hashlib
@@ -62,17 +62,17 @@ CHAT_TEMPLATE = """\
 
 def assemble_vlm(
     assets: Assets,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     *,
     image_size: int = IMAGE_SIZE,
     seed: int = 0,
     cache: Path | None = None,
 ) -> Path:
-    """Builds the checkpoint folder, or returns the one built before from the same inputs.
+    """Build the checkpoint folder, or returns the one built before from the same inputs.
 
     Args:
         assets: the unpacked parts.
-        pictures: training pictures; the projector is scaled to the features they give.
+        images: training images; the projector is scaled to the features they give.
         image_size: side of the tower's input in pixels, a multiple of the patch size.
         seed: of the projector's random directions.
         cache: the cache folder; see `cache_directory` for the default.
@@ -84,16 +84,16 @@ def assemble_vlm(
 
     def build(folder: Path) -> None:
         model, processor = build_vlm(assets, image_size=image_size)
-        whiten_projector(model, processor, pictures, seed=seed)
+        whiten_projector(model, processor, images, seed=seed)
         save_vlm(model, processor, folder)
 
-    return build_once("assembled", [*inputs, *file_hashes(pictures)], build, cache=cache)
+    return build_once("assembled", [*inputs, *file_hashes(images)], build, cache=cache)
 
 
 def build_vlm(
     assets: Assets, *, image_size: int = IMAGE_SIZE
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Joins tower and language model; the projector is left as it was initialised."""
+    """Join tower and language model; the projector is left as it was initialised."""
     tower = load_tower(assets.vision_tower)
     language_model, tokenizer = load_language_model(assets.language_model)
     processor = build_processor(tokenizer, image_size=image_size)
@@ -101,7 +101,7 @@ def build_vlm(
 
 
 def load_language_model(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """De-quantises the GGUF file to float32."""
+    """Dequantize the GGUF file to float32."""
     where: dict[str, Any] = {
         "pretrained_model_name_or_path": gguf_file.parent,
         "gguf_file": gguf_file.name,
@@ -134,7 +134,7 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_size: int) -> L
 def join(
     tower: Dinov2Model, language_model: PreTrainedModel, processor: LlavaProcessor
 ) -> LlavaForConditionalGeneration:
-    """Copies both models' weights into a new LLaVA whose vocabulary has the image token."""
+    """Copy both models' weights into a new LLaVA whose vocabulary has the image token."""
     image_token_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     settings = language_model.config.to_dict()
     settings.pop("quantization_config", None)  # the weights are plain now; it would block saving
@@ -165,7 +165,7 @@ def join(
 
 
 def save_vlm(model: PreTrainedModel, processor: LlavaProcessor, folder: Path) -> None:
-    """Writes a checkpoint folder that the Auto classes load."""
+    """Write a checkpoint folder that the Auto classes load."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -177,7 +177,7 @@ def build_once(
     *,
     cache: Path | None = None,
 ) -> Path:
-    """Runs `build` into a cache folder named by the content hash of its inputs and of this code.
+    """Run `build` into a cache folder named by the content hash of its inputs and of this code.
 
     Args:
         name: readable first part of the folder's name.

@@ -1,4 +1,4 @@
-"""Answers of a judge, kept in one file of SQLite by a hash of the whole request."""
+"""A judge's replies in a SQLite file, by a hash of the complete request."""
 
 import hashlib
 import json
@@ -10,49 +10,36 @@ from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
 
-__all__ = ["AnswerCache"]
 
-
-class AnswerCache:
-    """Answers by request.
-
-    Args:
-        path: The file; its folder is made.
-
-    Raises:
-        RecipeError: If the file is none of answers.
-    """
+class ReplyCache:
+    """Replies by request."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = threading.Lock()
         self.file = sqlite3.connect(path, check_same_thread=False)
+        create = "CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT)"
         try:
-            self.file.execute("PRAGMA schema_version")
+            with self.lock, self.file:
+                self.file.execute(create)
         except sqlite3.DatabaseError as error:
-            found = f"it is no file of answers ({error})"
-            raise RecipeError(Problem(str(path), found, "Name another file")) from error
-        with self.lock, self.file:
-            self.file.execute(
-                "CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT)"
-            )
+            text = f"the file is not a cache of replies ({error})"
+            raise RecipeError(Problem(str(path), text, "Use another file")) from error
 
     def get(self, request: Mapping[str, Any]) -> str | None:
-        """Returns the answer to a request, None where it was not asked."""
+        """Return the reply to a request; `None` for a new one."""
+        query = "SELECT answer FROM answers WHERE request = ?"
         with self.lock:
-            found = self.file.execute(
-                "SELECT answer FROM answers WHERE request = ?", (_key(request),)
-            ).fetchone()
-        return None if found is None else str(found[0])
+            row = self.file.execute(query, (_key(request),)).fetchone()
+        return None if row is None else str(row[0])
 
-    def put(self, request: Mapping[str, Any], answer: str) -> None:
-        """Keeps an answer."""
+    def put(self, request: Mapping[str, Any], reply: str) -> None:
+        """Store a reply."""
+        query = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
         with self.lock, self.file:
-            self.file.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(request), answer)
-            )
+            self.file.execute(query, (_key(request), reply))
 
 
 def _key(request: Mapping[str, Any]) -> str:
-    whole = json.dumps(request, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    text = json.dumps(request, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

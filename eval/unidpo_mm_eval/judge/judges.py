@@ -1,97 +1,90 @@
-"""Judges: a model at an address, or one of our own in this process; many requests at once."""
+"""Judges: a model behind a URL or in this process, asked many requests at once."""
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
 from unidpo_mm.reasoning import strip_reasoning
 
-from .cache import AnswerCache
-from .client import ChatClient, Failure, Message
-from .sampling import greedy_sampling
-
-if TYPE_CHECKING:
-    from ..engine.answering import Local
-
-__all__ = ["EndpointJudge", "Judge", "LocalJudge", "ask_all", "find_judge", "question_to"]
+from ..models.chat import ChatClient, ChatFailure, ChatMessage
+from ..models.sampling import greedy_sampling
+from .cache import ReplyCache
 
 LOCAL = "local:"
-CONCURRENT = 8
-MOST_TOKENS = 1024
-"""Of a verdict with its reasons."""
-Answer = TypeVar("Answer")
+CONCURRENCY = 8
+MAX_TOKENS = 1024
+"""Maximum length of a reply with its reasons."""
+Verdict = TypeVar("Verdict")
+Request = tuple[Callable[[str], Verdict], Callable[[], Sequence[ChatMessage]]]
+"""(reads a reply, builds the messages); the latter run late because images are large."""
 
 
 class Judge(Protocol):
-    """Who judges.
+    """A judge."""
 
-    Attributes:
-        concurrent: Requests at once.
-    """
-
-    concurrent: int
+    concurrency: int  # Maximum number of simultaneous requests
 
     @property
     def name(self) -> str:
-        """Part of the name of every metric that comes of its verdicts."""
+        """Part of the name of every metric that results from its verdicts."""
         ...
 
-    def ask(self, messages: Sequence[Message]) -> str:
-        """Returns what the judge says; raises `Failure`."""
+    def ask(self, messages: Sequence[ChatMessage]) -> str:
+        """Return the reply to some messages; raises `ChatFailure`."""
         ...
 
 
 @dataclass
 class EndpointJudge:
-    """A model at an address; what was asked before is not asked again."""
+    """A model behind a URL; cached replies are not requested again."""
 
     client: ChatClient
-    cache: AnswerCache | None = None
-    concurrent: int = CONCURRENT
+    cache: ReplyCache | None = None
+    concurrency: int = CONCURRENCY
     sampling: dict[str, Any] | None = field(default=None, repr=False)
-    failure: Failure | None = field(default=None, repr=False)
+    failure: ChatFailure | None = field(default=None, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def name(self) -> str:
-        """What the server calls it."""
+        """The server's name of the model."""
         return self.client.model
 
-    def ask(self, messages: Sequence[Message]) -> str:
-        """Returns what the judge says; raises `Failure`."""
-        settings = self._sampling()
-        request = {"address": self.client.address, "model": self.client.model, **settings}
+    def ask(self, messages: Sequence[ChatMessage]) -> str:
+        """Return the reply to some messages; raises `ChatFailure`."""
+        parameters = self._sampling()
+        request = {"address": self.client.address, "model": self.client.model, **parameters}
         request["messages"] = list(messages)
-        if self.cache is not None and (known := self.cache.get(request)) is not None:
-            return known
-        said = self.client.chat(messages, **settings).text
+        if self.cache is not None and (cached := self.cache.get(request)) is not None:
+            return cached
+        reply = self.client.chat(messages, **parameters).text
         if self.cache is not None:
-            self.cache.put(request, said)
-        return said
+            self.cache.put(request, reply)
+        return reply
 
     def _sampling(self) -> dict[str, Any]:
-        """Return the sampling parameters, which are a part of an answer's key in the cache.
+        """Return the sampling parameters, which are part of the cache key.
 
-        The kind of the server decides which there are, so it is kept beside the answers: those of a
-        server that no longer runs are still found.
+        They depend on the kind of server, so the cache also stores the kind: replies of a server
+        that is no longer running are still usable.
         """
         with self.lock:
-            if self.failure is not None:  # asked once, not again for every request
+            if self.failure is not None:  # the server is asked once, not again per request
                 raise self.failure
             if self.sampling is None:
-                self._settle_kind()
-                self.sampling = greedy_sampling(self.client, max_tokens=MOST_TOKENS)
+                self._find_kind()
+                self.sampling = greedy_sampling(self.client, max_tokens=MAX_TOKENS)
             return self.sampling
 
-    def _settle_kind(self) -> None:
+    def _find_kind(self) -> None:
         server = {"kind of server": self.client.address}
         try:
             kind = self.client.kind()
-        except Failure as failure:
+        except ChatFailure as failure:
             stored = None if self.cache is None else self.cache.get(server)
             if stored is None:
                 self.failure = failure
@@ -104,29 +97,24 @@ class EndpointJudge:
 
 @dataclass
 class LocalJudge:
-    """One of our own models, in this process."""
+    """A model of ours in this process."""
 
     name: str
-    local: "Local"
-    concurrent: int = 1
+    model: Any
+    concurrency: int = 1
 
-    def ask(self, messages: Sequence[Message]) -> str:
-        """Returns what the judge says; raises `Failure`."""
-        from unidpo_mm.records import EncodedGroup
-
-        from ..engine.questions import Question
-
-        row = _row(messages)
-        encoded = self.local.encode(Question(id="judged", row=row))
-        if not isinstance(encoded, EncodedGroup):
-            raise Failure("refused", encoded)
-        (answer,) = self.local.answers([encoded])
-        if isinstance(answer, str):
-            raise Failure("server_error", answer)
-        return answer.text
+    def ask(self, messages: Sequence[ChatMessage]) -> str:
+        """Return the reply to some messages; raises `ChatFailure`."""
+        encoded = self.model.encode(_row(messages))
+        if isinstance(encoded, str):
+            raise ChatFailure("refused", encoded)
+        (reply,) = self.model.generate([encoded])
+        if isinstance(reply, str):
+            raise ChatFailure("server_error", reply)
+        return str(reply.text)
 
 
-def find_judge(
+def load_judge(
     place: str,
     *,
     model: str | None = None,
@@ -135,123 +123,104 @@ def find_judge(
     dtype: str = "auto",
     server: str = "auto",
 ) -> Judge:
-    """Returns a judge.
+    """Build a judge.
 
-    Args:
-        place: An address of an OpenAI-compatible server, or ``local:CHECKPOINT``.
-        model: What the server calls the model.
-        key_name: Variable of the environment that holds the key.
-        cache: File of answers; None for none; of a local judge none are kept.
-        dtype: Number format of a local one.
-        server: Kind of the server, see `client.SERVERS`.
-
-    Raises:
-        RecipeError: If the model is not named, or the key is not there.
+    `place` is a URL, or ``local:CHECKPOINT``, whose replies are not cached.
     """
     if place.startswith(LOCAL):
         if cache is not None or key_name is not None:
-            text = "a judge in this process has neither a key nor a file of answers"
-            raise RecipeError(Problem("--judge", text, "Leave --judge-key and --judge-cache out"))
+            text = "a judge in this process has no key and no cache"
+            raise RecipeError(Problem("--judge", text, "Remove --judge-key and --judge-cache"))
 
         from unidpo_mm.adapter import AdapterOptions
 
-        from ..engine.answering import Local
-        from ..engine.checkpoint import find_checkpoint, load_checkpoint
-        from ..engine.processes import processes
+        from ..models.checkpoint import find_checkpoint, load_checkpoint
+        from ..models.local import LocalModel
+        from ..models.processes import processes
         from ..protocols import Decoding
 
-        found = find_checkpoint(place.removeprefix(LOCAL), model)
-        loaded = load_checkpoint(found, dtype=dtype, device=processes().device)
-        decoding = Decoding(max_new_tokens=MOST_TOKENS)
+        checkpoint = find_checkpoint(place.removeprefix(LOCAL), model)
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
+        decoding = Decoding(max_new_tokens=MAX_TOKENS)
         adapter = loaded.adapter(AdapterOptions())
-        return LocalJudge(found.name, Local(loaded.model, adapter, decoding, loaded.device))
+        local = LocalModel(loaded.model, adapter, decoding, loaded.device)
+        return LocalJudge(checkpoint.name, local)
     if model is None:
-        text = "a server has many models"
-        raise RecipeError(Problem("--judge-model", text, "Name the one that judges"))
+        text = "a server may offer several models"
+        raise RecipeError(Problem("--judge-model", text, "Name the model that judges"))
     client = ChatClient(place, model, key_name=key_name, server=server)
-    return EndpointJudge(client, None if cache is None else AnswerCache(cache))
+    return EndpointJudge(client, None if cache is None else ReplyCache(cache))
 
 
-def question_to(text: str, images: Sequence[str] = ()) -> list[Message]:
-    """Returns one turn of a user; pictures, as data addresses, stand before the words."""
+def user_message(text: str, images: Sequence[str] = ()) -> list[ChatMessage]:
+    """Return one message of a user; images, as data URLs, precede the text."""
     if not images:
         return [{"role": "user", "content": text}]
-    shown = [{"type": "image_url", "image_url": {"url": address}} for address in images]
-    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
-def ask_all(
-    judge: Judge,
-    requests: Sequence[tuple[Callable[[str], Answer], Callable[[], Sequence[Message]]]],
-) -> list[Answer | Failure]:
-    """Returns what each answer says, in order, or why there is none.
-
-    Args:
-        judge: Who judges.
-        requests: What reads a verdict, and raises `Failure` of kind ``malformed`` where there is
-            none; and what puts the conversation together when its turn comes, since pictures in
-            it are large.
+def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict | ChatFailure]:
+    """Return the verdict of each request in order, or why there is none.
 
     Raises:
-        UniDPOError: If not one was answered.
+        UniDPOError: If no request gets a verdict.
     """
 
-    def one(
-        request: tuple[Callable[[str], Answer], Callable[[], Sequence[Message]]],
-    ) -> Answer | Failure:
-        read, put = request
+    def ask(request: Request[Verdict]) -> Verdict | ChatFailure:
+        read, messages = request
         try:
-            return read(_verdict(judge.ask(put())))
-        except Failure as failure:
+            return read(_without_reasoning(judge.ask(messages())))
+        except ChatFailure as failure:
             return failure
-        except DataError as error:  # of a picture
-            return Failure("refused", str(error))
+        except DataError as error:  # an image cannot be read
+            return ChatFailure("refused", str(error))
 
-    with ThreadPoolExecutor(judge.concurrent) as threads:
-        found = list(threads.map(one, requests))
-    failures = [answer for answer in found if isinstance(answer, Failure)]
-    if found and len(failures) == len(found):
-        kinds = ", ".join(sorted({one.kind for one in failures}))
-        text = f"the judge {judge.name} gave no verdict to any of {len(found)} requests ({kinds})"
-        raise UniDPOError(f"{text}; the first: {failures[0].found}")
-    return found
+    with ThreadPoolExecutor(judge.concurrency) as threads:
+        verdicts = list(threads.map(ask, requests))
+    failures = [verdict for verdict in verdicts if isinstance(verdict, ChatFailure)]
+    if verdicts and len(failures) == len(verdicts):
+        kinds = ", ".join(sorted({failure.kind for failure in failures}))
+        text = (
+            f"the judge {judge.name} gave no verdict on any of {len(verdicts)} requests ({kinds})"
+        )
+        raise UniDPOError(f"{text}. The first: {failures[0].message}")
+    return verdicts
 
 
-def _verdict(reply: str) -> str:
-    """Return what a judge says behind its reasoning; raises `Failure` if that has no end."""
+def _without_reasoning(reply: str) -> str:
+    """Return a reply without its reasoning; raises `ChatFailure` if the reasoning has no end."""
     stripped = strip_reasoning(reply)
     if stripped.unclosed and not stripped.text:
-        raise Failure("malformed", f"the judge's reasoning was cut: {reply[-120:]!r}")
+        raise ChatFailure("malformed", f"the judge's reasoning was truncated: {reply[-120:]!r}")
     return stripped.text
 
 
-def _row(messages: Sequence[Message]) -> Any:
-    """Returns a conversation in OpenAI's layout as a row of ours."""
-    from unidpo_mm.data.images import PictureRules, image_refs
-    from unidpo_mm.records import ImageSlot, PreferenceRow, Response
-    from unidpo_mm.records import Message as Turn
+def _row(messages: Sequence[ChatMessage]) -> Any:
+    """Return messages in OpenAI's format as a row of the core."""
+    from unidpo_mm.data.images import ImageRules, image_refs
+    from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
 
-    turns: list[Turn] = []
+    turns: list[Message] = []
     images: list[Any] = []
     for message in messages:
         content: Any = message["content"]
         parts: list[str | ImageSlot] = []
-        listed: list[Any] = [{"type": "text", "text": content}]
-        for part in listed if isinstance(content, str) else content:
-            if part["type"] == "text":
+        listed: Any = [{"text": content}] if isinstance(content, str) else content
+        for part in listed:
+            if "text" in part:
                 parts.append(part["text"])
             else:
-                images += image_refs(
-                    part["image_url"]["url"], PictureRules(), "the judge's picture"
-                )
+                url = part["image_url"]["url"]
+                images += image_refs(url, ImageRules(), "the judge's image")
                 parts.append(ImageSlot())
-        turns.append(Turn(message["role"], tuple(parts)))
+        turns.append(Message(message["role"], tuple(parts)))
     return PreferenceRow(
         id="judged",
         domain="multimodal" if images else "text",
         source="judge",
-        where="what the judge is asked",
+        where="prompt for the judge",
         messages=tuple(turns),
         images=tuple(images),
-        responses=(Response("(asked)"),),
+        responses=(Response("(none yet)"),),  # a row needs a response; prompts do not contain it
     )

@@ -1,75 +1,62 @@
-"""What the answer of a judge says. An answer that says nothing of the kind is an error."""
+"""Reading of a judge's reply: without a verdict it raises `ChatFailure`, and never guesses."""
 
 import re
 from collections.abc import Sequence
 
-from .client import Failure
-
-__all__ = ["choice", "first_line_numbers", "fractions", "rating"]
+from ..models.chat import ChatFailure
+from ..protocols import judge_prompt
 
 NUMBER = r"\d+(?:\.\d+)?"
+POINTS = {"A>>B": 2, "A>B": 1, "A=B": 0, "B>A": -1, "B>>A": -2}
+"""Verdict of a comparison -> points for A."""
 
 
-def rating(text: str, name: str, low: float, high: float, *, whole: bool = False) -> float:
-    """Returns the number behind the last ``name:``.
+def comparison_prompt(question: str, first: str, second: str, *, has_images: bool) -> str:
+    """Return the prompt that asks a judge to compare two responses."""
+    subject = " about this image" if has_images else ""
+    return judge_prompt("comparison").format(
+        shown=subject, question=question, first=first, second=second
+    )
 
-    Args:
-        text: What the judge said.
-        name: What stands before the number.
-        low: The least it may be.
-        high: The most.
-        whole: It has to be a whole number.
 
-    Raises:
-        Failure: If there is none, or it is out of range.
-    """
-    found = re.findall(rf"\b{re.escape(name)}\W*?:\W*?({NUMBER})", text, re.IGNORECASE)
-    value = float(found[-1]) if found else -1.0
-    if not low <= value <= high or (whole and not value.is_integer()):
-        raise Failure("malformed", f"no '{name}:' from {low:g} to {high:g} in {text[-120:]!r}")
+def rating(text: str, name: str, low: float, high: float, *, integer: bool = False) -> float:
+    """Return the number after the last ``name:``."""
+    numbers = re.findall(rf"\b{re.escape(name)}\W*?:\W*?({NUMBER})", text, re.IGNORECASE)
+    value = float(numbers[-1]) if numbers else -1.0
+    if not low <= value <= high or (integer and not value.is_integer()):
+        raise ChatFailure("malformed", f"no '{name}:' from {low:g} to {high:g} in {text[-120:]!r}")
     return value
 
 
 def first_line_numbers(text: str, count: int, low: float, high: float) -> list[float]:
-    """Returns the numbers that the first line holds, and nothing but them.
-
-    Raises:
-        Failure: If there are more or fewer, or one is out of range.
-    """
+    """Return the numbers of a first line that contains nothing else."""
     line = text.strip().partition("\n")[0]
     words = re.split(r"[\s,;]+", line.strip())
     if len(words) == count and all(re.fullmatch(NUMBER, word) for word in words):
         numbers = [float(word) for word in words]
         if all(low <= number <= high for number in numbers):
             return numbers
-    raise Failure("malformed", f"the first line is not {count} numbers: {line[:120]!r}")
+    raise ChatFailure("malformed", f"the first line is not {count} numbers: {line[:120]!r}")
 
 
-def choice(text: str, known: Sequence[str]) -> str:
-    """Returns the last of some verdicts in double brackets, as in ``[[A>>B]]``.
-
-    Raises:
-        Failure: If there is none.
-    """
-    found = [one.strip() for one in re.findall(r"\[\[([^\[\]]+)\]\]", text)]
-    verdicts = [one for one in found if one in known]
-    if not verdicts:
-        raise Failure("malformed", f"none of {', '.join(known)} in {text[-120:]!r}")
-    return verdicts[-1]
+def choice(text: str, verdicts: Sequence[str]) -> str:
+    """Return the last of some verdicts in double brackets, as in ``[[A>>B]]``."""
+    bracketed = [match.strip() for match in re.findall(r"\[\[([^\[\]]+)\]\]", text)]
+    matches = [match for match in bracketed if match in verdicts]
+    if not matches:
+        raise ChatFailure("malformed", f"none of {', '.join(verdicts)} in {text[-120:]!r}")
+    return matches[-1]
 
 
-def fractions(text: str, name: str, wholes: Sequence[float]) -> list[float]:
-    """Returns the parts of ``name 1: part/whole``, one for each whole, in order.
-
-    Raises:
-        Failure: If one is not there, is more than its whole, or has another whole.
-    """
-    parts = []
-    for number, whole in enumerate(wholes, start=1):
-        found = re.findall(
+def fractions(text: str, name: str, totals: Sequence[float]) -> list[float]:
+    """Return the numerators of ``name 1: points/total``, one per total, in order."""
+    points = []
+    for number, total in enumerate(totals, start=1):
+        matches = re.findall(
             rf"\b{name}\s*{number}\s*:\s*({NUMBER})\s*/\s*({NUMBER})", text, re.IGNORECASE
         )
-        if not found or float(found[-1][1]) != whole or float(found[-1][0]) > whole:
-            raise Failure("malformed", f"no '{name} {number}: .../{whole:g}' in {text[-120:]!r}")
-        parts.append(float(found[-1][0]))
-    return parts
+        if not matches or float(matches[-1][1]) != total or float(matches[-1][0]) > total:
+            where = f"'{name} {number}: .../{total:g}' in {text[-120:]!r}"
+            raise ChatFailure("malformed", f"no {where}")
+        points.append(float(matches[-1][0]))
+    return points

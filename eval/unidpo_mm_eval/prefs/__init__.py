@@ -1,7 +1,5 @@
-"""Preferences without a judge: does a model find the better answer likelier?
+"""Preferences without a judge: does a model assign the better response a higher probability?
 
-pairs.py     files of pairs become rows of the core, with the groups they are reported by
-rewards.py   log-probabilities of both answers, prompt and pictures once for both
-metrics.py   accuracy, margins, AUC, what length does to them
-run.py       the flow: score pairs, merge, write a result that `eval compare` reads
+logps.py       log-probs of both responses; the prompt and its images run once for both
+evaluation.py  `eval prefs`: compute log-probs, write a result that `eval compare` reads
 """

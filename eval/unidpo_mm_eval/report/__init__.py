@@ -1,1 +1,1 @@
-"""Results as people read them: in the terminal, as Markdown, CSV and one HTML page."""
+"""Results for people: in the terminal, as Markdown, CSV, JSON and HTML pages."""

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that works from the file system: table, and every sample."""
+"""A comparison as one self-contained HTML page: the table and every sample."""
 
 import base64
 import io
@@ -9,142 +9,136 @@ from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
 
-from ..benchmark import load_benchmark
-from ..compare import Comparison
-from ..reading.pictures import picture_folder, picture_reference
-from ..samples import Picture
-from ..summary import Summary
-from .summary_tables import details, headings, summary_rows
-from .tables import COLUMNS, comparison_rows, notes
-
-__all__ = ["comparison_page", "summary_page"]
+from ..benchmarks import load_benchmark
+from ..data.images import image_folder, image_reference
+from ..data.samples import GradedSample, Image
+from ..results.comparison import Comparison
+from ..results.summary import Summary
+from . import tables
 
 HERE = Path(__file__).parent
 SIDE = 360
-"""Pixels of the longer side of a picture on the page."""
-PICTURES = 500
-"""Pictures on the page; samples on which the results differ come first."""
+"""Maximum width and height of an image on the page, in pixels."""
+MAX_IMAGES = 500
 
 
 def comparison_page(
-    found: Comparison, metrics: Sequence[str], *, data: Path | None, pictures: int = PICTURES
+    comparison: Comparison,
+    metrics: Sequence[str],
+    *,
+    data: Path | None,
+    max_images: int = MAX_IMAGES,
 ) -> str:
-    """Returns the page.
+    """Render a comparison as a page.
 
-    Args:
-        found: The comparison.
-        metrics: Those of the table.
-        data: The benchmark's data, for the pictures; None for a page without.
-        pictures: Most pictures on it.
+    With `data` the page has images; samples on which the results differ come first.
     """
-    samples = _samples(found)
-    shown = _pictures(found, samples, data, pictures)
+    samples = _samples(comparison)
+    images = _images(comparison, samples, data, max_images)
     for sample in samples:
-        sample["pictures"] = shown.get(sample["id"], [])
-    return _rendered(
+        sample["images"] = images.get(sample["id"], [])
+    return _render(
         "compare.html.jinja",
-        title=f"{found.first.title}: {' and '.join(found.names)}",
-        protocol=f"{found.first.protocol.title} ({found.first.protocol.label})",
-        columns=COLUMNS,
-        rows=comparison_rows(found, metrics),
-        notes=notes(found),
-        names=found.names,
-        samples=_for_script({"names": found.names, "samples": samples}),
+        title=f"{comparison.first.title}: {' and '.join(comparison.names)}",
+        protocol=f"{comparison.first.protocol.title} ({comparison.first.protocol.label})",
+        columns=tables.COLUMNS,
+        rows=tables.comparison_rows(comparison, metrics),
+        notes=tables.comparison_notes(comparison),
+        names=comparison.names,
+        samples=_for_script({"names": comparison.names, "samples": samples}),
     )
 
 
-def summary_page(found: Summary) -> str:
-    """Returns a summary as one page."""
-    return _rendered(
+def summary_page(summary: Summary) -> str:
+    """Render a summary as a page."""
+    return _render(
         "summary.html.jinja",
-        title=found.title,
-        headings=headings(found),
-        rows=summary_rows(found),
-        details=details(found),
-        warnings=found.warnings,
+        title=summary.title,
+        headings=tables.summary_header(summary),
+        rows=tables.summary_rows(summary),
+        details=tables.summary_notes(summary),
+        warnings=summary.warnings,
     )
 
 
-def _rendered(template: str, **values: Any) -> str:
+def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # ours, nothing to escape
+    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # trusted, not escaped
     text = (HERE / template).read_text(encoding="utf-8")
     return environment.from_string(text).render(style=style, **values)
 
 
-def _samples(found: Comparison) -> list[dict[str, Any]]:
-    """Returns each sample with what every result has of it."""
-    rows = []
-    for same in zip(*(one.result.per_sample for one in found.results), strict=True):
-        first = same[0]
-        rows.append(
-            {
-                "id": first.id,
-                "question": first.question,
-                "options": [f"{letter}. {text}" for letter, text in first.options.items()],
-                "answers": list(first.answers),
-                "labels": dict(first.labels),
-                "said": [
-                    {
-                        "response": one.response,
-                        "scored": one.scored,
-                        "answer": one.answer,
-                        "score": one.score,
-                        "state": _state(one),
-                    }
-                    for one in same
-                ],
-            }
-        )
-    return rows
+def _samples(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return each sample with the response of every result."""
+    columns = (measured.result.per_sample for measured in comparison.results)
+    return [
+        {
+            "id": same[0].id,
+            "question": same[0].question,
+            "options": [f"{letter}. {text}" for letter, text in same[0].options.items()],
+            "answers": list(same[0].answers),
+            "labels": dict(same[0].labels),
+            "responses": [
+                {
+                    "response": sample.response,
+                    "scored": sample.scored,
+                    "answer": sample.answer,
+                    "score": sample.score,
+                    "state": _state(sample),
+                }
+                for sample in same
+            ],
+        }
+        for same in zip(*columns, strict=True)
+    ]
 
 
-def _state(one: Any) -> str:
+def _state(sample: GradedSample) -> str:
     states = {
-        "missing": one.missing,
-        "error": one.error is not None,
-        "empty": one.empty,
-        "truncated": bool(one.truncated),
-        "unparsed": one.unparsed,
-        "unclosed reasoning": one.unclosed,
+        "missing": sample.missing,
+        "error": sample.error is not None,
+        "empty": sample.empty,
+        "truncated": bool(sample.truncated),
+        "unparsed": sample.unparsed,
+        "unclosed reasoning": sample.unclosed,
     }
     return ", ".join(name for name, holds in states.items() if holds)
 
 
-def _pictures(
-    found: Comparison, samples: Sequence[Mapping[str, Any]], data: Path | None, most: int
+def _images(
+    comparison: Comparison, samples: Sequence[Mapping[str, Any]], data: Path | None, maximum: int
 ) -> dict[str, list[str]]:
-    """Returns id -> small pictures, of samples on which the results differ first."""
-    if data is None or most <= 0:
+    """Return id -> thumbnails, first of the samples on which the results differ."""
+    if data is None or maximum <= 0:
         return {}
-    read = load_benchmark(found.first.benchmark).read(data, True)
-    if read.sha256 != found.first.data.sha256.partition("-")[0]:
-        text = "it is not the file that the results were scored on"
-        raise DataError(Problem(str(data), text, "Name that file, or leave --data out"))
-    by_id = {sample.id: sample.pictures for sample in read.samples}
-    differing = sorted(samples, key=lambda one: len({said["score"] for said in one["said"]}) == 1)
-    shown: dict[str, list[str]] = {}
-    small: dict[str, str] = {}
-    for sample in differing:
-        for picture in by_id.get(sample["id"], ()):
-            if picture.key not in small:
-                if len(small) >= most:
-                    return shown
-                small[picture.key] = _small(picture, data)
-            if small[picture.key]:
-                shown.setdefault(sample["id"], []).append(small[picture.key])
-    return shown
+    dataset = load_benchmark(comparison.first.benchmark).read(data, True)
+    if dataset.sha256 != comparison.first.data.sha256.partition("-")[0]:
+        text = "not the file on which the results were scored"
+        raise DataError(Problem(str(data), text, "Use that file, or remove --data"))
+    by_id = {sample.id: sample.images for sample in dataset.samples}
+    different_first = sorted(samples, key=lambda s: len({r["score"] for r in s["responses"]}) == 1)
+    images: dict[str, list[str]] = {}
+    thumbnails: dict[str, str] = {}
+    for sample in different_first:
+        for image in by_id.get(sample["id"], ()):
+            if image.key not in thumbnails:
+                if len(thumbnails) >= maximum:
+                    return images
+                thumbnails[image.key] = _thumbnail(image, data)
+            if thumbnails[image.key]:
+                images.setdefault(sample["id"], []).append(thumbnails[image.key])
+    return images
 
 
-def _small(picture: Picture, data: Path) -> str:
-    """Returns a small copy as a data address; nothing where the picture cannot be read."""
+def _thumbnail(image: Image, data: Path) -> str:
+    """Return a small copy as a data URL; an empty string if the image cannot be read."""
     try:
-        opened = picture_reference(picture, picture_folder(data), str(data)).open()
+        opened = image_reference(image, image_folder(data), str(data)).open()
     except DataError:
         return ""
     opened.thumbnail((SIDE, SIDE))
@@ -154,10 +148,10 @@ def _small(picture: Picture, data: Path) -> str:
 
 
 def _for_script(value: Any) -> str:
-    """Returns JSON that may stand in a script element: nothing in it ends the element."""
+    """Return JSON that is safe in a script element: nothing in it ends the element."""
     from markupsafe import Markup
 
     text = json.dumps(value, ensure_ascii=False)
     for mark, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(mark, escaped)
-    return Markup(text)  # escaped right above
+    return Markup(text)  # escaped above

@@ -1,1 +1,1 @@
-"""How sure a number is, and whether two checkpoints differ: intervals and paired tests."""
+"""Metrics as formulas over sums, their confidence intervals, and paired tests of two results."""

@@ -1,4 +1,4 @@
-"""Intervals: clusters drawn again with replacement, every metric computed anew in each draw."""
+"""Confidence intervals: clusters are resampled and every metric is recomputed in each resample."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,126 +7,95 @@ from typing import Literal
 import numpy as np
 from scipy.stats import norm
 
-from ..metrics import Array, Metrics
+from .metrics import Array, Metrics
 
-__all__ = ["DRAWS", "Interval", "bootstrap", "bootstrap_gaps", "draws", "wilson"]
-
-DRAWS = 2000
-"""Resamples of an interval."""
+RESAMPLES = 2000
 CHUNK = 256
-"""Resamples in memory at once."""
+"""Maximum number of resamples in memory at once."""
+LEVEL = 0.95
 Kind = Literal["percentile", "bca"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval of a metric.
-
-    Attributes:
-        low, high: Its ends.
-    """
+    """A confidence interval of a metric."""
 
     low: float
     high: float
 
 
 def bootstrap(
-    metrics: Metrics,
-    *,
-    level: float = 0.95,
-    kind: Kind = "bca",
-    count: int = DRAWS,
-    seed: int = 0,
+    metrics: Metrics, *, kind: Kind = "bca", count: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Returns an interval of every metric.
+    """Return a 95 % interval of every metric.
 
-    Shares of independent samples that are right or wrong get Wilson's, which is no point where all
-    of them are right.
+    Proportions of independent binary samples get Wilson intervals, which are not a single point
+    if all samples are correct.
 
-    Args:
-        metrics: The metrics with their sums by cluster.
-        level: How often an interval should hold the true value.
-        kind: Quantiles of the draws, or corrected for bias and skewness (BCa), which falls back to
-            the quantiles where a metric does not vary.
-        count: Draws.
-        seed: Of the draws.
+    They are percentiles of the resamples, or corrected for bias and skewness (BCa), which falls
+    back to percentiles if a metric does not vary.
     """
-    drawn = draws(metrics, count=count, seed=seed)
-    left_out, point = _left_out(metrics), metrics.values()
-    found = {}
-    for name in metrics.names():
-        if name in metrics.plain:
-            found[name] = wilson(*metrics.plain[name], level=level)
-        else:
-            found[name] = _interval(drawn[name], point[name], left_out[name], level, kind)
-    return found
-
-
-def bootstrap_gaps(
-    first: Metrics,
-    second: Metrics,
-    *,
-    level: float = 0.95,
-    kind: Kind = "bca",
-    count: int = DRAWS,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Returns an interval of every metric's difference, second minus first.
-
-    Both take the same draws of the same clusters.
-
-    Args:
-        first: The metrics that are subtracted.
-        second: Those that they are subtracted from, of the same clusters.
-        level: How often an interval should hold the true difference.
-        kind: As for `bootstrap`.
-        count: Draws.
-        seed: Of the draws.
-    """
-    one, other = (draws(metrics, count=count, seed=seed) for metrics in (first, second))
-    without = [_left_out(metrics) for metrics in (first, second)]
-    points = [metrics.values() for metrics in (first, second)]
+    resampled = resample(metrics, count=count, seed=seed)
+    without, point = _jackknife(metrics), metrics.values()
     return {
-        name: _interval(
-            other[name] - one[name],
-            points[1][name] - points[0][name],
-            without[1][name] - without[0][name],
-            level,
-            kind,
-        )
-        for name in first.names()
-        if name in other
+        name: wilson(*metrics.plain[name])
+        if name in metrics.plain
+        else _interval(resampled[name], point[name], without[name], kind)
+        for name in metrics.names()
     }
 
 
-def _left_out(metrics: Metrics) -> dict[str, Array]:
-    """Returns the values of every metric, [clusters], each without one of the clusters."""
+def bootstrap_differences(
+    first: Metrics, second: Metrics, *, kind: Kind = "bca", count: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """Return a 95 % interval of the difference, second minus first, of every shared metric.
+
+    Both use the same resamples of the same clusters.
+    """
+    pair = (first, second)
+    resampled = [resample(metrics, count=count, seed=seed) for metrics in pair]
+    without = [_jackknife(metrics) for metrics in pair]
+    points = [metrics.values() for metrics in pair]
+    return {
+        name: _interval(
+            resampled[1][name] - resampled[0][name],
+            points[1][name] - points[0][name],
+            without[1][name] - without[0][name],
+            kind,
+        )
+        for name in first.names()
+        if name in resampled[1]
+    }
+
+
+def _jackknife(metrics: Metrics) -> dict[str, Array]:
+    """Return the values of every metric, [clusters], each with one of the clusters removed."""
     matrix = metrics.sums.matrix()
     totals = metrics.totals(matrix.sum(axis=0) - matrix)
     return {n: np.broadcast_to(f(totals), len(matrix)) for n, f in metrics.formulas.items()}
 
 
-def _interval(values: Array, point: float, left_out: Array, level: float, kind: Kind) -> Interval:
-    """Returns the interval of one metric from its draws; those that lack its group are left out."""
-    values, left_out = values[np.isfinite(values)], left_out[np.isfinite(left_out)]
+def _interval(values: Array, point: float, jackknife: Array, kind: Kind) -> Interval:
+    """Return the interval of one metric; resamples that lack its group are skipped."""
+    values, jackknife = values[np.isfinite(values)], jackknife[np.isfinite(jackknife)]
     if not len(values):
         return Interval(point, point)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    quantiles = _corrected(tails, values, point, left_out) if kind == "bca" else tails
+    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    quantiles = _corrected(tails, values, point, jackknife) if kind == "bca" else tails
     low, high = np.quantile(values, quantiles)
     return Interval(float(low), float(high))
 
 
-def draws(
-    metrics: Metrics, *, count: int = DRAWS, seed: int = 0, weights: Array | None = None
+def resample(
+    metrics: Metrics, *, count: int = RESAMPLES, seed: int = 0, weights: Array | None = None
 ) -> dict[str, Array]:
-    """Returns the values of every metric, [count], over clusters drawn with replacement.
+    """Return the values of every metric, [count], over clusters drawn with replacement.
 
     Args:
         metrics: The metrics.
-        count: Draws.
-        seed: Of the draws; the same seed draws the same clusters, in the order of their names.
-        weights: How often each draw has each cluster, [count, clusters]; None to draw.
+        count: Number of resamples.
+        seed: Equal seeds draw the same clusters, in the order of their names.
+        weights: How often each resample contains each cluster, [count, clusters]; `None` draws.
     """
     matrix = metrics.sums.matrix()
     if weights is None:
@@ -160,7 +129,7 @@ def resamples(clusters: int, count: int, seed: int) -> Iterator[Array]:
 
 
 def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> Array:
-    """Returns the quantiles to take instead of the tails (Efron 1987)."""
+    """Return the quantiles that BCa uses in place of the tails (Efron 1987)."""
     below = (np.mean(values < point) + np.mean(values <= point)) / 2
     spread = jackknife.mean() - jackknife if len(jackknife) else jackknife
     if not 0 < below < 1 or not np.any(np.abs(spread) > 1e-12):
@@ -171,18 +140,12 @@ def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> A
     return norm.cdf(bias + shifted / (1 - skewness * shifted))
 
 
-def wilson(right: float, n: int, *, level: float = 0.95) -> Interval:
-    """Returns Wilson's interval of a share, in percent, of n independent samples.
-
-    Args:
-        right: How many of them are right.
-        n: How many there are.
-        level: As for `bootstrap`.
-    """
+def wilson(correct: float, n: int) -> Interval:
+    """Return Wilson's 95 % interval, in percent, of a proportion of n independent samples."""
     if n == 0:
         return Interval(0.0, 100.0)
-    z = norm.ppf((1 + level) / 2)
-    share = right / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(100 * float(max(middle - half, 0.0)), 100 * float(min(middle + half, 1.0)))
+    z = norm.ppf((1 + LEVEL) / 2)
+    p = correct / n
+    center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return Interval(100 * float(max(center - half, 0.0)), 100 * float(min(center + half, 1.0)))

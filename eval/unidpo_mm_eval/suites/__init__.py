@@ -1,68 +1,46 @@
-"""Suites: benchmarks that are reported together, one YAML file each."""
+"""Suites: benchmarks that are reported together, in one YAML file each."""
 
 from collections.abc import Mapping
 from functools import cache
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
-from ..shipped import load_shipped, shipped_names
-
-__all__ = ["Published", "Suite", "load_suite", "suite_names"]
+from ..discovery import read_yaml, yaml_names
 
 STRICT = ConfigDict(extra="forbid")
 
 
 @validated(frozen=True, config=STRICT)
 class Published:
-    """Values that somebody published, as a row beside one's own.
+    """Published values, reported as a row next to one's own."""
 
-    Attributes:
-        name: Whose.
-        values: Benchmark -> value of its headline.
-    """
-
-    name: str
-    values: Mapping[str, float]
+    name: str  # Name of the row
+    values: Mapping[str, float]  # Benchmark -> value of its headline metric
 
 
 @validated(frozen=True, config=STRICT)
 class Suite:
-    """Benchmarks that are reported together.
+    """Benchmarks that are reported together."""
 
-    Attributes:
-        id: Name of its file.
-        title: As people call it.
-        protocol: The rules that all are scored by.
-        benchmarks: In the order of the report.
-        published: Rows of others.
-        warnings: What has to be known beside the published values.
-        average: Decimals that headlines are rounded to before their mean; None for no mean.
-        subset: Clusters of each benchmark that are scored; None for all.
-        seed: Draws them.
-    """
-
-    id: str
-    title: str
-    protocol: str
-    benchmarks: tuple[str, ...]
-    published: tuple[Published, ...] = ()
-    warnings: tuple[str, ...] = ()
+    id: str  # Name of its file
+    title: str  # Name in tables
+    protocol: str  # Name of the protocol of all its benchmarks
+    benchmarks: tuple[str, ...]  # In the order of the report
+    published: tuple[Published, ...] = ()  # Rows with published values
+    warnings: tuple[str, ...] = ()  # Caveats of the published values
+    # Decimals to which headline metrics are rounded before averaging; `None` for no average
     average: int | None = None
-    subset: int | None = None
-    seed: int = 0
+    limit: int | None = None  # Maximum number of clusters per benchmark; `None` for all
+    seed: int = 0  # Seed with which these clusters are drawn
 
 
 def suite_names() -> tuple[str, ...]:
-    """Returns the names of all suites."""
-    return shipped_names(__name__)
+    """Return the names of all suites."""
+    return yaml_names(__name__)
 
 
 @cache
 def load_suite(name: str) -> Suite:
-    """Returns the suite of one file.
-
-    Raises:
-        RecipeError: If no file has that name; lists what exists.
-    """
-    return load_shipped(__name__, name, Suite, "--suite")
+    """Load a suite."""
+    return TypeAdapter(Suite).validate_python(read_yaml(__name__, name, "--suite"))

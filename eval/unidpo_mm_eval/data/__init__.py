@@ -1,0 +1,1 @@
+"""Benchmark data and predictions: the records, and readers that report every problem at once."""

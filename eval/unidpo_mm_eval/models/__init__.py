@@ -1,0 +1,1 @@
+"""Models that generate responses: checkpoints in this process, and servers."""

@@ -1,0 +1,211 @@
+"""Client of an OpenAI-compatible server: retries temporary failures and classifies the others."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+
+from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import suggestion
+from unidpo_mm.secrets import mask_secrets, mask_url
+
+FailureKind = Literal[
+    "timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"
+]
+ChatMessage = Mapping[str, Any]
+Answer = TypeVar("Answer")
+DEFAULT_KEY = "OPENAI_API_KEY"
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message in which servers return the reasoning separately from the answer."""
+EXTENDED = ("vllm", "sglang")
+"""Servers that support more request fields than OpenAI's; others refuse unknown fields."""
+SERVERS = (*EXTENDED, "openai", "auto")
+"""Kinds of servers; ``auto`` reads ``owned_by`` in the server's list of models."""
+TEMPORARY = frozenset({429, 500, 502, 503, 504})
+"""Status codes after which a retry may succeed."""
+MAX_WAIT = 60.0
+"""Maximum number of seconds between two attempts, whatever a server asks for."""
+
+
+class ChatFailure(Exception):
+    """A request without a usable reply."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        message = mask_secrets(message)  # a server may echo the request
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.message = kind, message
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """A reply."""
+
+    text: str  # As the server returned it
+    finish_reason: str | None  # ``length`` if it hit the token limit
+    new_tokens: int | None = None  # Its number of tokens; `None` if the server does not report it
+
+
+@dataclass
+class ChatClient:
+    """A model behind a URL."""
+
+    base_url: str = field(repr=False)  # Up to ``/v1``
+    model: str  # The server's name of the model
+    # Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent to https
+    # URLs only
+    key_name: str | None = None
+    server: str = "auto"  # One of `SERVERS`
+    timeout: float = 120.0  # Seconds to wait for a reply
+    attempts: int = 6  # Maximum number of attempts per request
+    wait: float = 1.0  # Seconds before the second attempt; doubled each time
+    sleep: Callable[[float], None] = time.sleep  # Replaced in tests
+    _local: threading.local = field(default_factory=threading.local, repr=False)
+    _kind: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.base_url = self.base_url.rstrip("/")
+        if not self.base_url.startswith(("http://", "https://")):
+            text = f"'{self.address}' is not the URL of a server"
+            raise RecipeError(Problem("URL", text, "Use a URL such as http://host:8000/v1"))
+        if self.server not in SERVERS:
+            text = f"unknown kind of server '{self.server}'{suggestion(self.server, SERVERS)}"
+            raise RecipeError(Problem("--server", text, f"Choose one of {', '.join(SERVERS)}"))
+        if self.key_name is not None and not os.environ.get(self.key_name):
+            text = f"the environment variable {self.key_name} is not set"
+            raise RecipeError(Problem("API key", text, f"Set {self.key_name} to the key"))
+
+    @property
+    def address(self) -> str:
+        """The URL without passwords and keys, for messages and files."""
+        return mask_url(self.base_url)
+
+    @property
+    def extended(self) -> bool:
+        """Whether the server supports fields beyond OpenAI's, such as ``top_k``."""
+        return self.kind() in EXTENDED
+
+    def kind(self) -> str:
+        """Return the kind of the server: one of `SERVERS`, or ``unknown``."""
+        if self.server != "auto":
+            return self.server
+        if self._kind is None:
+            self._kind = self._retry(self._listed_kind)
+        return self._kind
+
+    def remember_kind(self, kind: str) -> None:
+        """Use a kind that the server reported earlier instead of asking it."""
+        self._kind = kind
+
+    def chat(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReply:
+        """Return the reply to messages in OpenAI's format, or raise the last `ChatFailure`."""
+        request = {"model": self.model, "messages": list(messages), **parameters}
+        return self._retry(lambda: self._post(request))
+
+    def _retry(self, attempt: Callable[[], Answer]) -> Answer:
+        """Return the result of an attempt, repeated after temporary failures."""
+        for number in range(1, self.attempts + 1):
+            try:
+                return attempt()
+            except _TemporaryFailure as temporary:
+                if number == self.attempts:
+                    raise temporary.failure from temporary
+                delay = max(self.wait * 2 ** (number - 1), temporary.retry_after)
+                self.sleep(min(delay, MAX_WAIT))
+        raise AssertionError  # at least one attempt is made
+
+    def _url(self, path: str) -> str:
+        """Return the URL of an endpoint; query parameters of the base URL stay at the end."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
+
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            return self._session().request(method, self._url(path), timeout=self.timeout, **options)
+        except requests.Timeout as error:
+            raise _TemporaryFailure("timeout", f"no reply in {self.timeout:g} s") from error
+        except requests.RequestException as error:
+            # the beginning of the message describes objects of the library
+            reason = str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
+            raise _TemporaryFailure("unreachable", reason) from error
+
+    def _listed_kind(self) -> str:
+        response = self._request("GET", "models")
+        if response.status_code in TEMPORARY:
+            text = f"status {response.status_code}"
+            raise _TemporaryFailure("server_error", text, retry_after=_retry_after(response))
+        try:
+            models = response.json()["data"] if response.ok else []
+        except (requests.JSONDecodeError, KeyError, TypeError):
+            models = []
+        listed = [model for model in models or () if isinstance(model, Mapping)]
+        matching = [model for model in listed if model.get("id") == self.model] or listed
+        owners = [str(model.get("owned_by", "")).lower() for model in matching]
+        return next(
+            (kind for kind in SERVERS for owner in owners if owner.startswith(kind)), "unknown"
+        )
+
+    def _post(self, request: Mapping[str, Any]) -> ChatReply:
+        response = self._request("POST", "chat/completions", json=request)
+        status, text = response.status_code, response.text[:200]
+        if status == 429:
+            raise _TemporaryFailure("rate_limited", text, retry_after=_retry_after(response))
+        if status >= 500:
+            raise _TemporaryFailure("server_error", f"status {status}: {text}")
+        if status in (401, 403):
+            reason = "rejects the API key" if self._key() else "requires an API key"
+            problem = f"the server {reason} (status {status})"
+            remedy = "Name the environment variable with the right key"
+            raise RecipeError(Problem("API key", problem, remedy))
+        if status >= 400:
+            raise ChatFailure("refused", f"status {status}: {text}")
+        return _reply(response)
+
+    def _session(self) -> requests.Session:
+        """Return the session of this thread."""
+        if not hasattr(self._local, "session"):
+            session = requests.Session()
+            session.trust_env = not self.base_url.startswith(("http://127.", "http://localhost"))
+            if key := self._key():
+                session.headers["Authorization"] = f"Bearer {key}"
+            self._local.session = session
+        return cast(requests.Session, self._local.session)
+
+    def _key(self) -> str | None:
+        """Return the key; the default one is sent over encrypted connections only."""
+        if self.key_name is None and not self.base_url.startswith("https://"):
+            return None
+        return os.environ.get(self.key_name or DEFAULT_KEY)
+
+
+class _TemporaryFailure(Exception):
+    def __init__(self, kind: FailureKind, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.failure, self.retry_after = ChatFailure(kind, message), retry_after
+
+
+def _retry_after(response: requests.Response) -> float:
+    try:
+        return float(response.headers.get("Retry-After", 0))
+    except ValueError:  # a date
+        return 0.0
+
+
+def _reply(response: requests.Response) -> ChatReply:
+    try:
+        content = response.json()
+        choice = content["choices"][0]
+        message = choice["message"]
+        text = message["content"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _TemporaryFailure("malformed", f"no reply in {response.text[:200]!r}") from error
+    if text is None and any(isinstance(message.get(name), str) for name in REASONING):
+        text = ""  # truncated before the answer began
+    if not isinstance(text, str):
+        raise _TemporaryFailure("malformed", f"the reply is {type(text).__name__}")
+    usage = content.get("usage") or {}
+    return ChatReply(text, choice.get("finish_reason"), usage.get("completion_tokens"))

@@ -1,0 +1,169 @@
+"""Checkpoints: full models, or LoRA adapters with the name of their base model."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.adapter import Adapter, AdapterFamily, AdapterOptions
+from unidpo_mm.errors import ModelError, Problem
+from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from unidpo_mm.modeling.lora_directory import (
+    ADAPTER_CONFIG,
+    base_of,
+    is_adapter_directory,
+    processor_directory,
+)
+
+from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Location of a model."""
+
+    name: str  # Name in tables and of directories
+    base: str  # Directory or hub name of the full model
+    lora: Path | None  # Directory of a LoRA adapter for it; `None` for none
+    processor: str  # Directory or hub name of its processor
+    weights: str  # Hash of all weight files; the revision of a model on the hub
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory, in evaluation mode."""
+
+    checkpoint: Checkpoint
+    model: Any
+    family: AdapterFamily
+    config: Any
+    processor: Any
+    device: Any
+
+    def adapter(self, options: AdapterOptions) -> Adapter:
+        """Build an adapter with other options for the same weights."""
+        return self.family.create(self.processor, self.config, options)
+
+    def manifest(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what predictions record of the model and the chat template's variables.
+
+        If the trainer recorded different variables, these are recorded, too.
+        """
+        record: dict[str, Any] = {VARIABLES: dict(variables)} if variables else {}
+        trained = trained_variables(self.checkpoint.lora or Path(self.checkpoint.base))
+        if trained is not None and trained != dict(variables):
+            record[TRAINED_WITH] = trained
+        return record | {
+            "model": self.checkpoint.name,
+            "weights": self.checkpoint.weights,
+            "family": self.family.name,
+            "processor": processor_hash(self.processor),
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "device": str(self.device).partition(":")[0],
+        }
+
+
+def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
+    """Return a checkpoint without loading its weights."""
+    folder = Path(path)
+    name = name or _last_part(folder)
+    if not is_adapter_directory(folder):
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            text = f"the directory contains neither config.json nor {ADAPTER_CONFIG}"
+            remedy = "Use a directory written by save_pretrained or the trainer"
+            raise ModelError(Problem(path, text, remedy))
+        return Checkpoint(name=name, base=path, lora=None, processor=path, weights=_weights(path))
+    base = base_of(folder)
+    needs = family_for(load_config(ModelSource(name_or_path=base))).needs_processor
+    return Checkpoint(
+        name=name,
+        base=base,
+        lora=folder,
+        processor=processor_directory(folder, base, needs_processor=needs),
+        weights=f"{_weights(base)}+{_weights(path)}",
+    )
+
+
+def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Checkpoint]:
+    """Return several checkpoints without loading their weights; see `find_checkpoint`."""
+    if names and len(names) != len(paths):
+        text = f"got {len(names)} names for {len(paths)} checkpoints"
+        raise ModelError(Problem("--name", text, "Use one per checkpoint, in order"))
+    checkpoints = [
+        find_checkpoint(path, names[n] if names else None) for n, path in enumerate(paths)
+    ]
+    used = [checkpoint.name for checkpoint in checkpoints]
+    duplicates = sorted({name for name in used if used.count(name) > 1})
+    if duplicates:
+        text = f"several checkpoints have the name {', '.join(duplicates)}"
+        raise ModelError(Problem("CHECKPOINT", text, "Use --name once per checkpoint"))
+    return checkpoints
+
+
+def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> LoadedCheckpoint:
+    """Load a checkpoint in a number format (see `ModelSource`) onto a device."""
+    lora, base = checkpoint.lora, checkpoint.base
+    source = ModelSource(
+        name_or_path=base if lora is None else str(lora),
+        dtype=dtype,
+        base_name_or_path=None if lora is None else base,
+        base_key=None,
+    )
+    config = load_config(source)
+    family = family_for(config)
+    model: Any = load_weights(source, family, is_trainable=False)
+    processor = ModelSource(name_or_path=checkpoint.processor)
+    adapter = load_adapter(processor, AdapterOptions(), config=config, family=family)
+    model = model.to(device).eval()
+    return LoadedCheckpoint(checkpoint, model, family, config, adapter.processor, device)
+
+
+def processor_hash(processor: Any) -> str:
+    """Return a hash of how a processor encodes images and renders conversations."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    images = getattr(processor, "image_processor", None)
+    content = {
+        "class": type(processor).__name__,
+        "vocabulary": len(tokenizer),
+        "template": getattr(processor, "chat_template", None) or tokenizer.chat_template,
+        "images": None if images is None else images.to_dict(),
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _last_part(folder: Path) -> str:
+    """Return the name of a directory; for `checkpoint-100`, with that of its parent."""
+    resolved = folder.resolve() if folder.is_dir() else folder
+    name = resolved.name or "model"
+    generic = name.startswith("checkpoint-") or name in ("merged", "final", "model")
+    return f"{resolved.parent.name}-{name}" if generic and resolved.parent.name else name
+
+
+def _weights(path: str) -> str:
+    """Return a hash of a directory's weights and configuration, or a hub model's revision."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return _revision(path)
+    weights = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
+    configs = (folder / "config.json", folder / ADAPTER_CONFIG)
+    digest = hashlib.sha256()
+    for file in (*weights, *(config for config in configs if config.is_file())):
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _revision(name: str) -> str:
+    try:
+        config = load_config(ModelSource(name_or_path=name))
+    except ModelError as error:
+        problem = error.problems[0]
+        where = f"checkpoint '{name}'"
+        raise ModelError(Problem(where, problem.message, problem.remedy)) from error
+    return f"{name}@{getattr(config, '_commit_hash', None)}"

@@ -1,0 +1,73 @@
+"""Variables for the chat template in evaluation, and those with which a checkpoint was trained."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unidpo_mm.errors import Problem, RecipeError
+
+OPTION = "--chat-template-kwargs"
+RECORD = "run.json"
+"""File of the trainer next to a checkpoint, or next to the directory of several."""
+VARIABLES = "chat_template_kwargs"
+"""Key of a manifest, and of the prompts in the trainer's record."""
+TRAINED_WITH = "trained_with_chat_template_kwargs"
+"""Key of a manifest whose checkpoint was trained with different variables."""
+
+
+def parse_variables(values: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the variables of a command line: JSON objects, or NAME=VALUE."""
+    variables: dict[str, Any] = {}
+    problems = []
+    for text in values or ():
+        try:
+            variables |= _parse(text)
+        except ValueError:
+            remedy = "Use a JSON object such as '{\"enable_thinking\": false}', or NAME=VALUE"
+            problems.append(Problem(OPTION, f"cannot parse '{text}'", remedy))
+    if problems:
+        raise RecipeError(problems)
+    return variables
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError
+        return content
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip().isidentifier():
+        raise ValueError
+    try:
+        parsed = yaml.safe_load(value)
+        json.dumps(parsed)
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError from error
+    return {name.strip(): parsed}
+
+
+def variables_warning(manifest: Mapping[str, Any]) -> list[str]:
+    """Return a warning if a checkpoint was trained with other variables than in evaluation."""
+    if TRAINED_WITH not in manifest:
+        return []
+    used, trained = manifest.get(VARIABLES) or {}, json.dumps(manifest[TRAINED_WITH])
+    return [
+        f"the checkpoint was trained with {VARIABLES} {trained} and is evaluated with "
+        f"{json.dumps(used)}: use {OPTION} '{trained}' for the prompts of its training"
+    ]
+
+
+def trained_variables(directory: Path) -> dict[str, Any] | None:
+    """Return the variables in the trainer's record of a checkpoint; `None` if not recorded."""
+    for place in (directory, directory.parent):
+        try:
+            content = json.loads((place / RECORD).read_text(encoding="utf-8"))
+            variables = content["prompts"][VARIABLES]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return dict(variables) if isinstance(variables, dict) else {}
+    return None

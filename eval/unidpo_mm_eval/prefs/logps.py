@@ -1,0 +1,150 @@
+"""Log-probs of both responses of every pair, under a model and optionally a reference."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unidpo_mm.adapter import Adapter, AdapterOptions
+from unidpo_mm.data.collate import collate
+from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.kernels.logprobs import sequence_logps
+from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling.logp_model import LogpModel, compute_logps, unwrap_peft
+from unidpo_mm.modeling.references.kinds import LoraOff, Reference
+from unidpo_mm.modeling.vision import ImageFeatures
+from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
+
+from ..models.checkpoint import LoadedCheckpoint
+from ..models.local import Style
+from ..run.store import PredictionStore
+
+IMAGE_LENGTH = 4000
+"""Assumed length of an image in characters, for sorting rows by size."""
+
+
+@dataclass(frozen=True)
+class PairModel:
+    """A model that computes log-probs of responses."""
+
+    model: LogpModel  # The module that computes log-probs
+    adapter: Adapter  # Of the model's family
+    layout: Layout  # ``packed`` runs prompt and images once for all responses of a row
+    reference: Reference | None  # Baseline of rewards; `None` for the model alone
+    device: Any  # Device of the model
+
+    @classmethod
+    def build(
+        cls,
+        loaded: LoadedCheckpoint,
+        *,
+        style: Style,
+        reference: LoadedCheckpoint | str | None,
+        variables: Mapping[str, Any],
+    ) -> "PairModel":
+        """Build the model from a checkpoint."""
+        options = AdapterOptions(prompt_style=style, chat_template_kwargs=variables)
+        adapter = loaded.adapter(options)
+        model = LogpModel(loaded.model).eval()
+        packs = enable_packing(unwrap_peft(loaded.model)) is None
+        baseline: Reference | None = None
+        if isinstance(reference, LoadedCheckpoint):
+            _check_vocabulary(loaded, reference)
+            packs = packs and enable_packing(unwrap_peft(reference.model)) is None
+            baseline = _OtherModel(LogpModel(reference.model).eval(), adapter)
+        elif reference is not None:
+            baseline = LoraOff(model, adapter)
+        return cls(model, adapter, "packed" if packs else "plain", baseline, loaded.device)
+
+    @torch.no_grad()
+    def logps(self, groups: Sequence[EncodedGroup]) -> tuple[SequenceLogps, SequenceLogps | None]:
+        """Return the log-probs of the responses of some rows, and those of the reference."""
+        pad = self.adapter.pad_token_id
+        batch = collate(groups, pad_token_id=pad, layout=self.layout).to(self.device)
+        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch)
+        if self.reference is None:
+            return policy, None
+        return policy, sequence_logps(self.reference.token_logps(self.model, batch), batch)
+
+
+def _check_vocabulary(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
+    """Refuse a reference with another vocabulary, whose log-probs would be meaningless."""
+    first, second = (getattr(x.processor, "tokenizer", x.processor) for x in (loaded, reference))
+    if loaded.family is not reference.family or first.get_vocab() != second.get_vocab():
+        text = f"'{reference.checkpoint.name}' is of another family, or has another vocabulary"
+        raise ModelError(Problem("--reference", text, "Use a model of the same kind"))
+
+
+class _OtherModel:
+    """Another model as the reference."""
+
+    def __init__(self, model: LogpModel, adapter: Adapter) -> None:
+        self.model, self.adapter = model, adapter
+
+    def token_logps(
+        self, policy: Any, batch: GroupBatch, images: ImageFeatures | None = None
+    ) -> torch.Tensor:
+        """Return the log-probs of the target tokens, [M]."""
+        return compute_logps(self.model, self.adapter, batch)
+
+
+def compute_pair_logps(
+    model: PairModel,
+    rows: Sequence[PreferenceRow],
+    store: PredictionStore,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Compute the log-probs of rows that are not stored yet, and store one record per row."""
+    order = sorted(range(len(rows)), key=lambda n: (-_size(rows[n]), n))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in batches[rank::world_size]:
+        if any(rows[n].id not in store.done for n in batch):
+            records = _records(model, [rows[n] for n in batch])
+            store.add([record for record in records if record["id"] not in store.done])
+        on_progress(len(batch))
+
+
+def _records(model: PairModel, rows: Sequence[PreferenceRow]) -> list[dict[str, Any]]:
+    encoded, records = [], []
+    for row in rows:
+        try:
+            encoded.append(model.adapter.encode(row))
+        except DataError as error:
+            records.append({"id": row.id, "error": str(error)})
+    return [*records, *(_logp_records(model, encoded) if encoded else [])]
+
+
+def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict[str, Any]]:
+    """Return the records of some rows; if memory runs out, from halves."""
+    try:
+        policy, reference = model.logps(groups)
+    except (torch.OutOfMemoryError, MemoryError):
+        policy = None
+    if policy is None:  # outside of the handler, which keeps the tensors alive
+        if len(groups) == 1:
+            return [{"id": groups[0].row_id, "error": "out of memory for a single row"}]
+        half = len(groups) // 2
+        return [*_logp_records(model, groups[:half]), *_logp_records(model, groups[half:])]
+    records, start = [], 0
+    for group in groups:
+        end = start + len(group.response_ids)
+        record = {
+            "id": group.row_id,
+            "logps": policy.sum[start:end].tolist(),
+            "tokens": [int(n) for n in policy.length[start:end].tolist()],
+        }
+        if reference is not None:
+            record["reference"] = reference.sum[start:end].tolist()
+        records.append(record)
+        start = end
+    return records
+
+
+def _size(row: PreferenceRow) -> int:
+    length = sum(len(message.text) for message in row.messages)
+    return length + sum(len(r.text) for r in row.responses) + IMAGE_LENGTH * len(row.images)

@@ -1,0 +1,1 @@
+"""Results: grading of predictions, result files, and comparisons of several results."""

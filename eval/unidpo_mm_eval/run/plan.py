@@ -1,0 +1,145 @@
+"""The plan of a run: which models evaluate which benchmarks, checked before a model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unidpo_mm.errors import DataError, Problem, RecipeError
+
+from ..benchmarks import Benchmark, load_benchmark
+from ..data.dataset import Dataset, draw_clusters
+from ..data.images import image_folder, image_reference
+from ..models.checkpoint import Checkpoint, find_checkpoints
+from ..protocols import Protocol, load_protocol
+from ..suites import Suite, load_suite
+from .data_check import find_data
+
+PROBES = 20
+"""Maximum number of images that are tried before a model is loaded."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSource:
+    """A benchmark and its data, which are read when they are needed because images are large."""
+
+    benchmark: Benchmark
+    path: Path
+    limit: int | None = None
+
+    def read(self) -> Dataset:
+        """Read the samples, with images."""
+        data = self.benchmark.read(self.path, True)
+        return draw_clusters(data, self.limit) if self.limit else data
+
+    def check(self, images: Path | None) -> None:
+        """Read everything and open an image; `images` is the directory of image files."""
+        data = self.read()
+        with_images = [(s.images[0], s.where) for s in data.samples if s.images]
+        probes = with_images[:: max(len(with_images) // PROBES, 1)][:PROBES]
+        folder, failures = image_folder(data.path, images), []
+        for image, where in probes:
+            try:
+                image_reference(image, folder, where).open()
+                return
+            except DataError as error:
+                failures.append(error.problems[0])
+        if failures:
+            first = failures[0].message
+            text = f"none of {len(probes)} images can be opened; the first: {first}"
+            remedy = "Use --images for the directory of the images, or fix them"
+            raise DataError(Problem(failures[0].where, text, remedy))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPlan:
+    """Which models evaluate which benchmarks."""
+
+    checkpoints: Sequence[Checkpoint]
+    benchmarks: Sequence[BenchmarkSource]
+    protocol: Protocol
+    suite: Suite | None
+    output: Path
+
+    def path(self, name: str, benchmark: Benchmark) -> Path:
+        """Return the file of a model's predictions on a benchmark."""
+        return self.output / name / f"{benchmark.name}.jsonl"
+
+    @classmethod
+    def build(
+        cls,
+        checkpoints: Sequence[str] = (),
+        *,
+        data: Path,
+        output: Path,
+        benchmarks: Sequence[str] = (),
+        suite: str | None = None,
+        protocol: str | None = None,
+        names: Sequence[str] = (),
+        limit: int | None = None,
+        allow_judge: bool = True,
+        images: Path | None = None,
+    ) -> "EvalPlan":
+        """Build a plan and check everything that it needs.
+
+        By default names, protocols, limits and images are those of the checkpoints, suite
+        and data.
+        """
+        if bool(benchmarks) == (suite is not None):
+            text = "expected either --benchmark or --suite"
+            raise RecipeError(Problem("eval run", text, "Use one of them"))
+        members = None if suite is None else load_suite(suite)
+        loaded = [load_benchmark(name) for name in (members.benchmarks if members else benchmarks)]
+        default = members.protocol if members else next(iter(loaded[0].scorers))
+        rules = load_protocol(protocol or default)
+        limit = limit if limit is not None or members is None else members.limit
+        problems: list[Problem] = []
+        sources = []
+        for benchmark in loaded:
+            _check_kind(benchmark, rules, allow_judge=allow_judge)
+            try:
+                place = _find_path(benchmark, data, alone=len(loaded) == 1)
+                source = BenchmarkSource(benchmark, place, limit)
+                source.check(images)
+                sources.append(source)
+            except DataError as error:
+                problems += error.problems
+        if problems and members is not None:
+            available = ", ".join(source.benchmark.name for source in sources) or "none"
+            text = f"{len(sources)} of its {len(loaded)} benchmarks are available: {available}"
+            remedy = "Add the others, or use --benchmark for the available ones"
+            problems.append(Problem(f"suite '{members.id}'", text, remedy))
+        if problems:
+            raise DataError(problems)
+        return cls(
+            checkpoints=find_checkpoints(checkpoints, names),
+            benchmarks=sources,
+            protocol=rules,
+            suite=members,
+            output=output,
+        )
+
+
+def _check_kind(benchmark: Benchmark, protocol: Protocol, *, allow_judge: bool) -> None:
+    """Refuse preference pairs, and if required benchmarks that need a judge."""
+    text, remedy = "", "Use `unidpo-mm eval prefs`"
+    if benchmark.pairs is not None:
+        text = f"{benchmark.title} consists of preference pairs, which are scored by log-probs"
+    elif benchmark.scorer(protocol.scoring).uses_judge and not allow_judge:
+        text = f"{benchmark.title} is scored by a judge"
+        remedy = "Use `eval run`, then `eval score` with --judge"
+    if text:
+        raise RecipeError(Problem("--benchmark", text, remedy))
+
+
+def _find_path(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
+    """Return the file of a benchmark: the path itself, or its usual file in a directory.
+
+    A directory without such a file is the benchmark's own directory if it can have one and there is
+    no other benchmark.
+    """
+    place = find_data(benchmark, path) if path.is_dir() else path
+    if place is not None and place.exists():
+        return place
+    if alone and path.is_dir() and any("directory" in layout for layout in benchmark.layouts):
+        return path
+    raise DataError(Problem(str(path), *benchmark.missing_file))

@@ -1,0 +1,88 @@
+"""Progress of a run on stderr, and a clean end after a signal."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unidpo_mm.signals import SIGNALS, exit_code_of
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with a benchmark, the number of newly finished samples, and their total number."""
+
+
+def no_progress(name: str, count: int, total: int) -> None:
+    """Ignore progress."""
+
+
+@contextlib.contextmanager
+def progress(*, visible: bool) -> Iterator[ProgressCallback]:
+    """Show a line per benchmark, and say how to resume if a signal ends the run.
+
+    Yields:
+        The callback that receives the progress.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, disable=not visible)
+    with stop_on_signal(verbose=visible), bar:
+        task = bar.add_task("", total=None)
+
+        def on_progress(benchmark: str, count: int, total: int) -> None:
+            done = min(bar.tasks[task].completed + count, total)  # shares differ by a batch
+            bar.update(task, description=benchmark, total=total, completed=done)
+
+        yield on_progress
+
+
+class StoppedBySignal(SystemExit):
+    """A signal ended the evaluation; all responses up to then are stored."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(exit_code_of(number))
+
+
+@contextlib.contextmanager
+def stop_on_signal(*, verbose: bool = True) -> Iterator[None]:
+    """Turn the first signal into `StoppedBySignal`; later signals act as before.
+
+    Signals reach the main thread only; in another thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    owner = os.getpid()
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        restore()
+        if os.getpid() != owner:  # a forked process ends as usual
+            os.kill(os.getpid(), number)
+            return
+        if verbose:  # not print(), which the signal may have interrupted
+            name = signal.Signals(number).name
+            text = f"\nReceived {name}: all responses so far are stored. Run the same command again"
+            os.write(2, f"{text} to resume\n".encode())
+        raise StoppedBySignal(number)
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

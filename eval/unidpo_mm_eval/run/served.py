@@ -1,0 +1,194 @@
+"""A server evaluates a benchmark with the prompts of a local run.
+
+Responses are stored as they arrive, so a server that fails during a run loses none of them. The
+next run repeats the missing samples.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from unidpo_mm.errors import DataError, UniDPOError
+from unidpo_mm.records import ImageSlot
+
+from ..benchmarks import Benchmark
+from ..data.dataset import Dataset
+from ..data.images import data_url
+from ..models.chat import ChatClient, ChatFailure, ChatMessage
+from ..models.processes import processes
+from ..models.sampling import greedy_sampling
+from ..models.template_variables import VARIABLES
+from ..protocols import ANY
+from .eval_run import PACKAGES, EvalRun, RunSettings, versions
+from .progress import ProgressCallback, no_progress
+from .prompts import Prompt
+from .store import PredictionStore
+
+SERVED = "served"
+"""Stands for the model family, which a server does not report."""
+
+
+class ServedModel:
+    """A model behind a URL, with the sampling parameters of every request."""
+
+    def __init__(self, client: ChatClient, sampling: Mapping[str, Any]) -> None:
+        self.client, self.sampling = client, sampling
+
+    def record(self, prompt: Prompt) -> dict[str, Any]:
+        """Return the response to a prompt as a record of the predictions; raises `ChatFailure`."""
+        record: dict[str, Any] = {"id": prompt.id, "response": ""}
+        try:
+            reply = self.client.chat(messages(prompt), **self.sampling)
+        except DataError as error:  # an image cannot be read
+            return {**record, "error": str(error)}
+        except ChatFailure as failure:
+            if failure.kind != "refused":
+                raise
+            return {**record, "error": str(failure)}
+        record |= {"response": reply.text, "finish_reason": reply.finish_reason}
+        return record | {"new_tokens": reply.new_tokens, **prompt.record()}
+
+
+def served_run(
+    client: ChatClient, name: str, benchmark: Benchmark, data: Dataset, settings: RunSettings
+) -> EvalRun:
+    """Build the prompts of a benchmark for a server; `name` is the name of the model."""
+    profile, prompts = settings.prompts(benchmark, data, ANY)
+    decoding = settings.decoding(benchmark)
+    try:
+        sampling = greedy_sampling(
+            client,
+            max_tokens=decoding.max_new_tokens,
+            repetition_penalty=decoding.repetition_penalty,
+            stop=decoding.stop,
+            chat_template_kwargs=settings.chat_template_kwargs,
+        )
+    except ChatFailure as failure:
+        text = f"no reply from {client.address} ({failure})"
+        raise UniDPOError(f"{text}. Check the URL and whether the server is running") from failure
+    first = next((prompt for prompt in prompts if prompt.row is not None), None)
+    manifest = {
+        "model": name,
+        "weights": f"{client.model} at {client.address}",
+        "family": SERVED,
+        "backend": f"endpoint {client.address}",
+        "server": client.kind(),
+        "sampling": sampling,
+        **settings.manifest(benchmark, data, profile, "chat"),
+        "pixels": "the server's",
+        "dtype": "the server's",
+        "versions": versions(PACKAGES[:1]),
+        "first_prompt": {"id": first.id, "text": _text(first), "ids": []} if first else {},
+    }
+    if settings.chat_template_kwargs:
+        manifest[VARIABLES] = dict(settings.chat_template_kwargs)
+    return EvalRun(
+        benchmark=benchmark,
+        data=data,
+        model=ServedModel(client, sampling),
+        prompts=prompts,
+        manifest=manifest,
+    )
+
+
+def request_predictions(
+    run: EvalRun,
+    path: Path,
+    settings: RunSettings,
+    *,
+    concurrency: int = 16,
+    on_progress: ProgressCallback = no_progress,
+) -> None:
+    """Request the predictions of a server that do not exist yet, and merge all into a file.
+
+    Raises:
+        UniDPOError: If some requests fail; the other responses are stored.
+    """
+    if processes().num_processes > 1:
+        text = "a single process sends all requests to a server, many at once"
+        raise UniDPOError(f"{text}. Start it without `accelerate launch`")
+    model: ServedModel = run.model
+    store = PredictionStore(path, run.manifest, overwrite=settings.overwrite)
+    store.open()
+    name, total = run.benchmark.name, len(run.prompts)
+    if store.finished:
+        return
+    for prompt in run.prompts:
+        if prompt.row is None and prompt.id not in store.done:
+            store.add([{"id": prompt.id, "response": "", "error": prompt.error}])
+    todo = [prompt for prompt in run.prompts if prompt.id not in store.done]
+    on_progress(name, total - len(todo), total)
+    failures = _request_all(model, todo, store, concurrency, lambda: on_progress(name, 1, total))
+    if failures:
+        raise UniDPOError(_describe(failures, len(todo), model.client.address))
+    errors = [record["error"] for record in store.done.values() if "error" in record]
+    if len(errors) == total:
+        text = f"all {total} requests were refused; the first: {errors[0]}"
+        raise UniDPOError(f"{text}. Check the model name and the images")
+    store.merge(run.ids)
+
+
+def _request_all(
+    model: ServedModel,
+    prompts: Sequence[Prompt],
+    store: PredictionStore,
+    concurrency: int,
+    on_reply: Callable[[], None],
+) -> list[ChatFailure]:
+    """Send requests, store the replies as they arrive, and return the failures."""
+    failures: list[ChatFailure] = []
+    with ThreadPoolExecutor(concurrency) as threads:
+        futures = [threads.submit(model.record, prompt) for prompt in prompts]
+        try:
+            for future in as_completed(futures):
+                try:
+                    store.add([future.result()])
+                except ChatFailure as failure:
+                    failures.append(failure)
+                on_reply()
+        except BaseException:  # a signal, or a wrong key: send no further requests
+            running = [future for future in futures if not future.cancel()]
+            for future in as_completed(running):
+                if not future.exception() and future.result()["id"] not in store.done:
+                    store.add([future.result()])
+            raise
+    return failures
+
+
+def messages(prompt: Prompt) -> list[ChatMessage]:
+    """Return a prompt in OpenAI's format: the same text and images in the same order."""
+    assert prompt.row is not None
+    images = iter(prompt.row.images)
+    turns: list[ChatMessage] = []
+    for message in prompt.row.messages:
+        parts = [
+            {"type": "image_url", "image_url": {"url": data_url(next(images))}}
+            if isinstance(part, ImageSlot)
+            else {"type": "text", "text": part}
+            for part in message.parts
+        ]
+        plain = len(parts) == 1 and isinstance(message.parts[0], str)
+        turns.append({"role": message.role, "content": message.parts[0] if plain else parts})
+    return turns
+
+
+def _text(prompt: Prompt) -> str:
+    """Return a prompt as readable text."""
+    lines = []
+    for turn in prompt.row.messages if prompt.row else ():
+        parts = ("[image]" if isinstance(part, ImageSlot) else part for part in turn.parts)
+        lines.append(f"{turn.role}: {''.join(parts)}")
+    return "\n".join(lines)
+
+
+def _describe(failures: Sequence[ChatFailure], total: int, address: str) -> str:
+    counts = sorted(Counter(failure.kind for failure in failures).items())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts)
+    text = f"{len(failures)} of {total} requests to {address} failed ({kinds}). "
+    if len(failures) == total:
+        text += "Check the URL and whether the server is running"
+    else:
+        text += "The other responses are stored: run the same command again to resume"
+    return f"{text}. The first failure: {failures[0].message}"

@@ -1,0 +1,1 @@
+"""Grading of math answers, in worker processes that are killed when an answer takes too long."""
