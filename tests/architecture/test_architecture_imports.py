@@ -12,6 +12,7 @@ PACKAGES = {
     "unidpo_mm": ROOT / "unidpo_mm",
     "model_adapters": ROOT / "model_adapters",
     "unidpo_mm_eval": ROOT / "eval" / "unidpo_mm_eval",
+    "unidpo_mm_quickstart": ROOT / "quickstart" / "unidpo_mm_quickstart",
 }
 FAMILY_WORDS = (
     "llava|qwen|llama|internvl|internlm|gemma|pixtral|idefics|minicpm|mistral|deepseek|smolvlm|"

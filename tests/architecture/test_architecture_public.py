@@ -18,7 +18,12 @@ LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LAUNCHERS))
 SWEEPS = [path for path in CONFIGS if "\narms:" in path.read_text(encoding="utf-8")]
 RECIPES = [path for path in CONFIGS if path not in SWEEPS]
-PACKAGES = ["unidpo_mm", "model_adapters", "eval/unidpo_mm_eval"]
+PACKAGES = [
+    "unidpo_mm",
+    "model_adapters",
+    "eval/unidpo_mm_eval",
+    "quickstart/unidpo_mm_quickstart",
+]
 UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
 """Files of every package, which the tree omits."""
 

@@ -1,5 +1,9 @@
-"""The quick-start's images: which kinds of objects does a caption name, and are they there?"""
+"""The quick-start's images: does a caption name the kinds of objects that an image shows?
 
+The quick-start draws its images from the same kinds, so it imports them from here.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +11,33 @@ from typing import Any
 from ..data.dataset import Dataset
 from ..data.json_files import JsonRow, read_json_files
 from ..data.samples import Grade, GradedSample, Image, Sample
-from ..demo.kinds import named_kinds
 from ..scorers.formats import SHORT
 from ..stats.metrics import MetricRow, Metrics, mean_metrics, mean_score, share
 from . import Benchmark, Scorer
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "animal": ("animal-",),
+    "building": ("place-building", "place-religious"),
+    "face": ("face-",),
+    "flag": ("country-flag",),
+    "food": ("food-",),
+    "hand": ("hand-", "hands"),
+    "heart": ("heart",),
+    "person": ("person-role", "person-fantasy"),
+    "plant": ("plant-",),
+    "vehicle": ("transport-ground", "transport-air", "transport-water"),
+}
+"""Kind -> prefixes of the subcategories of the emoji list that belong to it."""
+
+
+def named_kinds(caption: str) -> list[str]:
+    """Return the kinds that a caption names, in order and without repetition.
+
+    Plurals count.
+    """
+    words = re.findall(r"[a-z]+", caption.lower())
+    singulars = [word if word in KINDS else word.removesuffix("s") for word in words]
+    return list(dict.fromkeys(word for word in singulars if word in KINDS))
 
 
 def sample(row: JsonRow) -> Sample:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from builders import mixed_rows
 from trainers import config, make_trainer, state_of
-from unidpo_mm_eval.demo.fast_path import measure_saving
+from unidpo_mm_quickstart.fast_path import measure_saving
 
 
 def test_the_saving_is_measured_on_both_layouts(

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unidpo_mm_eval.benchmarks.quickstart import KINDS
+
 from .exercises import Task, math_tasks, text_tasks
 from .images import Canvas, caption, draw_canvases, load_emoji, split_emoji
-from .kinds import KINDS
 
 __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unidpo_mm_eval.demo.images import CANVAS, Emoji, draw_canvases, is_usable, kind_of
-from unidpo_mm_eval.demo.kinds import KINDS
+from unidpo_mm_eval.benchmarks.quickstart import KINDS
+from unidpo_mm_quickstart.images import CANVAS, Emoji, draw_canvases, is_usable, kind_of
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.captions import figures, majority_rate, rate, shuffle
-from unidpo_mm_eval.demo.images import Canvas
-from unidpo_mm_eval.demo.kinds import named_kinds
-from unidpo_mm_eval.demo.pipeline import PairResult
-from unidpo_mm_eval.demo.runner import DemoRunner, values_of
+from unidpo_mm_eval.benchmarks.quickstart import named_kinds
+from unidpo_mm_quickstart.captions import figures, majority_rate, rate, shuffle
+from unidpo_mm_quickstart.images import Canvas
+from unidpo_mm_quickstart.pipeline import PairResult
+from unidpo_mm_quickstart.runner import DemoRunner, values_of
 
 
 def canvas(*kinds: str) -> Canvas:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from PIL import Image
-
-from .kinds import KINDS
+from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from unidpo_mm_eval.benchmarks.quickstart import named_kinds
 
 from .images import Canvas
-from .kinds import named_kinds
 from .number_format import compute_dtype
 from .training_rows import QUESTION, prompt
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from unidpo_mm_eval.prefs.evaluation import pair_table_metrics, run_preferences
+from unidpo_mm_eval.report.page import comparison_page
+from unidpo_mm_eval.report.tables import comparison_json
+from unidpo_mm_eval.report.text import print_comparison
+from unidpo_mm_eval.results.comparison import Comparison, compare
+from unidpo_mm_eval.run.flow import run_plan
+from unidpo_mm_eval.run.plan import EvalPlan
 
-from ..prefs.evaluation import pair_table_metrics, run_preferences
-from ..report.page import comparison_page
-from ..report.tables import comparison_json
-from ..report.text import print_comparison
-from ..results.comparison import Comparison, compare
-from ..run.flow import run_plan
-from ..run.plan import EvalPlan
 from .captions import MAX_NEW_TOKENS
 
 __all__ = ["Compared", "compare_models", "print_compared"]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 from unidpo_mm.recipe import Recipe, load_recipe
 from unidpo_mm.recipe.shipped import shipped_recipe
@@ -26,7 +27,6 @@ from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
 from .comparison import compare_models, print_compared
 from .fast_path import Saving, measure_saving
 from .held_out_pairs import DOMAINS, PairResult, pair_results, preference_accuracy
-from .kinds import KINDS
 from .number_format import compute_dtype, recipe_keys
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl

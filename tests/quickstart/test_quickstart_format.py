@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from unidpo_mm_eval.demo.number_format import recipe_keys
+from unidpo_mm_quickstart.number_format import recipe_keys
 
 from unidpo_mm.training import number_format
 

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.assets import (
+from unidpo_mm_quickstart.assets import (
     CACHE_VARIABLE,
     WHEELS,
     AssetError,

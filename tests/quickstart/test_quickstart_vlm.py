@@ -9,14 +9,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def parts():
-    from unidpo_mm_eval.demo.assets import fetch_assets
+    from unidpo_mm_quickstart.assets import fetch_assets
 
     return fetch_assets()
 
 
 @pytest.fixture(scope="module")
 def canvases(parts, tmp_path_factory):
-    from unidpo_mm_eval.demo.images import draw_canvases, load_emoji, split_emoji
+    from unidpo_mm_quickstart.images import draw_canvases, load_emoji, split_emoji
 
     train = split_emoji(load_emoji(parts.emoji))["train"]
     return draw_canvases(train, tmp_path_factory.mktemp("images"), 64, name="train")
@@ -24,7 +24,7 @@ def canvases(parts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(parts, canvases) -> Path:
-    from unidpo_mm_eval.demo.vlm import assemble_vlm
+    from unidpo_mm_quickstart.vlm import assemble_vlm
 
     return assemble_vlm(parts, [canvas.file for canvas in canvases])
 
@@ -32,7 +32,7 @@ def folder(parts, canvases) -> Path:
 def test_text_only_logits_are_the_language_models(parts, folder):
     import torch
     from transformers import AutoModelForImageTextToText
-    from unidpo_mm_eval.demo.vlm import load_language_model
+    from unidpo_mm_quickstart.vlm import load_language_model
 
     joined = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     alone, tokenizer = load_language_model(parts.language_model)
@@ -45,8 +45,8 @@ def test_text_only_logits_are_the_language_models(parts, folder):
 def test_text_only_logits_of_the_qwen_shape_are_the_language_models_too(parts):
     import torch
     from transformers import AutoModelForImageTextToText
-    from unidpo_mm_eval.demo.qwen_shape import assemble_qwen_vl
-    from unidpo_mm_eval.demo.vlm import load_language_model
+    from unidpo_mm_quickstart.qwen_shape import assemble_qwen_vl
+    from unidpo_mm_quickstart.vlm import load_language_model
 
     folder = assemble_qwen_vl(parts)
     joined = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
@@ -73,7 +73,7 @@ def test_the_processor_writes_one_token_per_feature(folder, canvases):
 
 
 def test_a_second_call_returns_the_same_folder_at_once(parts, canvases, folder):
-    from unidpo_mm_eval.demo.vlm import assemble_vlm
+    from unidpo_mm_quickstart.vlm import assemble_vlm
 
     written = (folder / "config.json").stat().st_mtime_ns
     assert assemble_vlm(parts, [canvas.file for canvas in canvases]) == folder
@@ -83,7 +83,7 @@ def test_a_second_call_returns_the_same_folder_at_once(parts, canvases, folder):
 def test_projected_tokens_are_as_large_as_word_embeddings(folder, canvases):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    from unidpo_mm_eval.demo.projector import tower_features
+    from unidpo_mm_quickstart.projector import tower_features
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)

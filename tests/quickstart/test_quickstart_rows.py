@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from unidpo_mm_eval.demo.exercises import balance, math_tasks, text_tasks
-from unidpo_mm_eval.demo.images import SHARES, Canvas, Emoji, split_emoji
-from unidpo_mm_eval.demo.kinds import KINDS
-from unidpo_mm_eval.demo.training_rows import (
+from unidpo_mm_eval.benchmarks.quickstart import KINDS
+from unidpo_mm_quickstart.exercises import balance, math_tasks, text_tasks
+from unidpo_mm_quickstart.images import SHARES, Canvas, Emoji, split_emoji
+from unidpo_mm_quickstart.training_rows import (
     PLANTED_SHARE,
     caption_pair,
     caption_pairs,
