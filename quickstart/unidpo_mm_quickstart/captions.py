@@ -1,4 +1,4 @@
-"""What a model says of images, and the figures made of it."""
+"""Greedy captions of images, and their metrics."""
 
 import math
 import random
@@ -15,9 +15,9 @@ from .number_format import compute_dtype
 from .training_rows import QUESTION, prompt
 
 __all__ = [
-    "Figures",
+    "CaptionMetrics",
     "Rate",
-    "figures",
+    "caption_metrics",
     "greedy_captions",
     "majority_rate",
     "shuffle",
@@ -25,12 +25,12 @@ __all__ = [
 
 BATCH = 50
 MAX_NEW_TOKENS = 8
-"""The longest true caption has five tokens; a rambling answer is cut, not waited for."""
+"""The longest correct caption has five tokens; longer responses are truncated."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A mean over n cases with its standard error."""
+    """A mean of n values with its standard error."""
 
     value: float
     error: float
@@ -38,16 +38,16 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What greedy captions show.
+class CaptionMetrics:
+    """The metrics of captions.
 
     Attributes:
-        accuracy: The first kind named is in the image.
-        hallucination_rate: The caption of a one-object image names a second kind, so that at
-            least one of them is not there.
-        object_recall: Share of the objects present that are named.
-        caption_words: Words in a caption.
-        exact: The caption is the true one.
+        accuracy: Fraction of captions whose first kind is in the image.
+        hallucination_rate: Fraction of the images with one object whose caption names a second
+            kind, so that at least one of the two is absent.
+        object_recall: Fraction of the objects that are named.
+        caption_words: Words per caption.
+        exact: Fraction of captions that equal the correct one.
     """
 
     accuracy: Rate
@@ -61,17 +61,17 @@ class Figures:
 def greedy_captions(
     model: Any, processor: Any, canvases: Sequence[Canvas], *, question: str = QUESTION
 ) -> list[str]:
-    """Return the model's greedy answers to one question about each image.
+    """Return the model's greedy responses to the same question about each image.
 
     Args:
         model: A model with `generate`, in evaluation mode.
         processor: Its processor.
         canvases: The images.
-        question: What to ask.
+        question: The question.
     """
     from PIL import Image
 
-    text = processor.apply_chat_template(
+    prompt_text = processor.apply_chat_template(
         prompt(question, image=True), tokenize=False, add_generation_prompt=True
     )
     dtype = compute_dtype()
@@ -79,35 +79,33 @@ def greedy_captions(
     for start in range(0, len(canvases), BATCH):
         images = [Image.open(c.file).convert("RGB") for c in canvases[start : start + BATCH]]
         inputs = processor(
-            text=[text] * len(images), images=images, return_tensors="pt", padding=True
+            text=[prompt_text] * len(images), images=images, return_tensors="pt", padding=True
         )
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
             generated = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        new = generated[:, inputs["input_ids"].shape[1] :]
-        captions += [
-            answer.strip() for answer in processor.batch_decode(new, skip_special_tokens=True)
-        ]
+        responses = generated[:, inputs["input_ids"].shape[1] :]
+        texts = processor.batch_decode(responses, skip_special_tokens=True)
+        captions += [text.strip() for text in texts]
     return captions
 
 
-def figures(captions: Sequence[str], canvases: Sequence[Canvas]) -> Figures:
-    """Return the figures of captions; `canvases` say what the truth is."""
-    named = [named_kinds(caption) for caption in captions]
-    pairs = list(zip(named, canvases, strict=True))
+def caption_metrics(captions: Sequence[str], canvases: Sequence[Canvas]) -> CaptionMetrics:
+    """Compare captions with the content of their images."""
+    pairs = [(named_kinds(text), canvas) for text, canvas in zip(captions, canvases, strict=True)]
     words = [float(len(caption.split())) for caption in captions]
-    return Figures(
-        accuracy=rate([bool(found) and found[0] in canvas.kinds for found, canvas in pairs]),
+    return CaptionMetrics(
+        accuracy=rate([bool(kinds) and kinds[0] in canvas.kinds for kinds, canvas in pairs]),
         hallucination_rate=rate(
-            [len(found) > 1 for found, canvas in pairs if len(canvas.kinds) == 1]
+            [len(kinds) > 1 for kinds, canvas in pairs if len(canvas.kinds) == 1]
         ),
-        object_recall=rate([kind in found for found, canvas in pairs for kind in canvas.kinds]),
+        object_recall=rate([kind in kinds for kinds, canvas in pairs for kind in canvas.kinds]),
         caption_words=rate(words),
         exact=rate([caption == c.caption for caption, c in zip(captions, canvases, strict=True)]),
     )
 
 
 def rate(values: Sequence[float]) -> Rate:
-    """Return the mean of values, true counting 1, with its standard error."""
+    """Return the mean of values with its standard error; true counts as 1."""
     n = len(values)
     mean = sum(values) / n
     variance = sum((value - mean) ** 2 for value in values) / max(n - 1, 1)
@@ -115,16 +113,16 @@ def rate(values: Sequence[float]) -> Rate:
 
 
 def majority_rate(canvases: Sequence[Canvas]) -> float:
-    """Return the accuracy of always naming the most frequent kind."""
+    """Return the accuracy of a model that always names the most frequent kind."""
     counts = Counter(kind for canvas in canvases for kind in canvas.kinds)
     return counts.most_common(1)[0][1] / len(canvases)
 
 
 def shuffle(captions: Sequence[str], *, seed: int) -> list[str]:
-    """Return each caption at the place of another image's.
+    """Return the captions in an order in which every image has the caption of another one.
 
-    A model's greedy answer depends on image and question alone, so asking about permuted
-    images gives permuted answers: no second pass is needed.
+    A greedy response depends on image and question only. So generating with permuted images would
+    return the same captions, permuted, and no second pass is necessary.
     """
     order = list(range(len(captions)))
     random.Random(f"shuffle-{seed}").shuffle(order)

@@ -1,4 +1,4 @@
-"""`unidpo-mm demo`: the quick-start as one command."""
+"""`unidpo-mm demo`: the quick-start as a command."""
 
 import warnings
 from pathlib import Path
@@ -14,25 +14,27 @@ Split = Literal["heldout", "validation"]
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of data, models, figures and summary.")] = OUT,
+    out: Annotated[
+        Path, typer.Option(help="Directory for data, models, charts and summary.")
+    ] = OUT,
     seed: Annotated[int, typer.Option(help="Seed of data order, LoRA and training.")] = 0,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled images.")
+        bool, typer.Option("--compare", help="Compare with DPO, SimPO, more SFT and shuffled images.")
     ] = False,
-    seeds: Annotated[str, typer.Option(help="Seeds of --compare, with commas.")] = "0,1,2",
-    split: Annotated[Split, typer.Option(help="Unseen concepts to measure on.")] = "heldout",
+    seeds: Annotated[str, typer.Option(help="Seeds of --compare, separated by commas.")] = "0,1,2",
+    split: Annotated[Split, typer.Option(help="Split of unseen concepts to evaluate on.")] = "heldout",
     shape: Annotated[
         Shape,
-        typer.Option(help="Of the model; qwen_vl has a random tower: it trains and cannot see."),
+        typer.Option(help="Model architecture; the vision tower of qwen_vl is random, so it cannot see."),
     ] = "llava",
 ) -> None:
-    """Put a small vision-language model together, tune it on three domains, show what changed.
+    """Assemble a small vision-language model, tune it on three domains and report the change.
 
     Example: unidpo-mm demo --out runs/demo --seed 1
     """
     if compare and (shape != "llava" or seed):
-        raise typer.BadParameter("--compare takes --seeds and --split, not --seed or --shape")
-    hush_libraries()
+        raise typer.BadParameter("--compare accepts --seeds and --split, not --seed or --shape")
+    silence_libraries()
     if compare:
         run_comparison(out, seeds, split)
         return
@@ -42,7 +44,7 @@ def demo(
 
 
 def run_comparison(out: Path, seeds: str, split: str) -> None:
-    """Run the sweep `configs/quickstart/comparison.yaml` and prints its table."""
+    """Run the sweep `configs/quickstart/comparison.yaml` and print its table."""
     from unidpo_mm.recipe.shipped import shipped_recipe
     from unidpo_mm.sweep.command import run_and_show
 
@@ -53,11 +55,11 @@ def run_comparison(out: Path, seeds: str, split: str) -> None:
     )
 
 
-def hush_libraries() -> None:
-    """Keep the report readable.
+def silence_libraries() -> None:
+    """Suppress output that would clutter the report.
 
-    Models of this size load at once, and PEFT's own use of a deprecated name of transformers is
-    nothing that the reader could change.
+    Models of this size load instantly, so a progress bar is of no use, and users cannot change that
+    PEFT uses a deprecated name of transformers.
     """
     from transformers.utils import logging
 

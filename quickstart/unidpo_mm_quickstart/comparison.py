@@ -1,8 +1,8 @@
-"""The quick-start's last stage: the model before and after tuning, by the commands of `eval`.
+"""Compare the model before and after tuning as the commands of `unidpo-mm eval` do.
 
-Captions of unseen images by `eval run`, once with their own images and once, as the control,
-with those of others; pairs of images, math and text by `eval prefs`. Everything is written as the
-commands write it, so that any of it can be looked at again.
+`eval run` generates captions of unseen images and, as a control, captions for which the images were
+shuffled; `eval prefs` evaluates pairs of images, math and text. The files are those that the
+commands write, so they can be inspected and compared again.
 """
 
 import json
@@ -21,24 +21,23 @@ from unidpo_mm_eval.run.plan import EvalPlan
 
 from .captions import MAX_NEW_TOKENS
 
-__all__ = ["Compared", "compare_models", "print_compared"]
+__all__ = ["TuningComparison", "compare_models", "print_tuning_comparison"]
 
 BENCHMARK = "quickstart"
 BEFORE, AFTER, CONTROL = "warm-up", "Uni-DPO", "shuffled"
-TOGETHER = 50
-"""Questions, or rows, at once."""
-SHOWN = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
+BATCH_SIZE = 50
+METRICS = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """The model before and after, and the control.
+class TuningComparison:
+    """The results of the model before and after tuning, and of the control.
 
     Attributes:
-        captions: Of unseen images: before, after, and after with the images of others.
-        pairs: Held-out pairs: before and after.
-        commands: What gives the same by hand.
-        page: Every caption with its image.
+        captions: Comparison on unseen images: before, after, and after with shuffled images.
+        pairs: Comparison on held-out pairs: before and after.
+        commands: Commands that produce the same results.
+        page: HTML page with every caption and its image.
     """
 
     captions: Comparison
@@ -47,34 +46,34 @@ class Compared:
     page: Path
 
     def content(self) -> dict[str, Any]:
-        """Return every number, for the summary."""
-        both = {"captions": self.captions, "pairs": self.pairs}
-        return {name: json.loads(comparison_json(found)) for name, found in both.items()}
+        """Return all values, for the summary."""
+        comparisons = {"captions": self.captions, "pairs": self.pairs}
+        return {name: json.loads(comparison_json(item)) for name, item in comparisons.items()}
 
 
 def compare_models(
     before: Path, after: Path, data: Path, out: Path, *, seed: int, dtype: str
-) -> Compared:
-    """Return how a model does before and after tuning.
+) -> TuningComparison:
+    """Evaluate a model before and after tuning.
 
     Args:
         before: The warmed-up checkpoint.
-        after: The tuned one.
-        data: Folder of the demo's data.
-        out: Where predictions and results go.
-        seed: Draws the images of the control.
+        after: The tuned checkpoint.
+        data: Directory of the quick-start's data.
+        out: Directory for predictions and results.
+        seed: Seed of the shuffled images.
         dtype: Number format of the weights.
     """
     quiet = Console(quiet=True)
     images, pairs = data / "test_images.jsonl", data / "heldout_pairs.jsonl"
     results = []
-    asked: tuple[tuple[list[Path], list[str], int | None], ...] = (
+    runs: tuple[tuple[list[Path], list[str], int | None], ...] = (
         ([before, after], [BEFORE, AFTER], None),
         ([after], [CONTROL], seed),
     )
-    for checkpoints, names, shuffled in asked:
+    for checkpoints, names, shuffle_seed in runs:
         plan = EvalPlan.build(
-            [str(one) for one in checkpoints],
+            list(map(str, checkpoints)),
             data=images,
             output=out,
             benchmarks=[BENCHMARK],
@@ -86,46 +85,46 @@ def compare_models(
             dtype=dtype,
             console=quiet,
             prompt="plain",
-            batch_size=TOGETHER,
+            batch_size=BATCH_SIZE,
             max_new_tokens=MAX_NEW_TOKENS,
-            shuffle_images=shuffled,
+            shuffle_images=shuffle_seed,
             overwrite=True,
         )
     captions = compare(results)
     page = out / f"{BENCHMARK}.html"
-    page.write_text(comparison_page(captions, SHOWN, data=images), encoding="utf-8")
-    preferred = run_preferences(
+    page.write_text(comparison_page(captions, METRICS, data=images), encoding="utf-8")
+    pair_results = run_preferences(
         [str(before), str(after)],
         data=pairs,
         output=out,
         names=[BEFORE, AFTER],
         dtype=dtype,
-        batch_size=TOGETHER,
+        batch_size=BATCH_SIZE,
         overwrite=True,
         console=quiet,
     )
-    how = f"--dtype {dtype} --batch-size {TOGETHER} --output {out}"
-    ask = f"--data {images} -b {BENCHMARK} --protocol official --prompt plain {how}"
+    common = f"--dtype {dtype} --batch-size {BATCH_SIZE} --output {out}"
+    options = f"--data {images} -b {BENCHMARK} --protocol official --prompt plain {common}"
     limit = f"--max-new-tokens {MAX_NEW_TOKENS}"
-    return Compared(
+    return TuningComparison(
         captions=captions,
-        pairs=compare(preferred),
+        pairs=compare(pair_results),
         commands=(
-            f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {ask} {limit}",
-            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} {ask} {limit}",
+            f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {options} {limit}",
+            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} {options} {limit}",
             f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
-            f"{how}",
+            f"{common}",
         ),
         page=page,
     )
 
 
-def print_compared(found: Compared, console: Console) -> None:
-    """Print both comparisons, and the commands that give them."""
-    print_comparison(found.captions, SHOWN, console)
+def print_tuning_comparison(comparison: TuningComparison, console: Console) -> None:
+    """Print both comparisons, and the commands that produce them."""
+    print_comparison(comparison.captions, METRICS, console)
     console.print()
-    print_comparison(found.pairs, pair_table_metrics(found.pairs), console)
-    console.print("\nThe same by hand:")
-    for command in found.commands:
+    print_comparison(comparison.pairs, pair_table_metrics(comparison.pairs), console)
+    console.print("\nCommands that produce these results:")
+    for command in comparison.commands:
         console.print(f"  {command}", soft_wrap=True, style="dim")
-    console.print(f"Every caption with its image: {found.page}", soft_wrap=True)
+    console.print(f"Every caption with its image: {comparison.page}", soft_wrap=True)

@@ -1,10 +1,10 @@
-"""Text and math tasks whose better answer can be checked, made from rules and a seed.
+"""Generate text and math pairs whose better response is known, from rules and a seed.
 
-What is taught is stated plainly. **Math**: sums of three numbers; the prompt asks for the number
-alone or for a sentence, and a good answer has the right number in the form that was asked for.
-**Text**: a word is to be written in one of six ways; a good answer does what was asked and nothing
-else. In both every form is as often the better answer as the worse one, so neither length nor form
-by itself tells them apart. Splits never share a sum or a word.
+**Math**: sums of three numbers. The prompt asks for the number only or for a sentence; a good
+response has the correct number in the requested form. **Text**: the prompt asks for a word, written
+in one of six styles; a good response follows it exactly. Every form and style is chosen as often as
+it is rejected, so neither length nor form alone predicts the better response. No sum or word is in
+two splits.
 """
 
 import random
@@ -18,7 +18,7 @@ SPLITS = ("train", "validation", "heldout")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One pair: a prompt, a better and a worse answer, and their scores on a scale of 0 to 10."""
+    """A prompt, a better and a worse response, and their scores on a scale of 0 to 10."""
 
     id: str
     prompt: str
@@ -27,12 +27,12 @@ class Task:
     score_chosen: float
     score_rejected: float
     fault: str
-    """What is wrong with the worse answer."""
+    """The error in the worse response."""
 
 
 NUMBER, SENTENCE = "Answer with the number only.", "Answer in a sentence."
 
-WAYS: dict[str, Callable[[str], str]] = {
+STYLES: dict[str, Callable[[str], str]] = {
     "in capital letters": str.upper,
     "twice": lambda word: f"{word} {word}",
     "three times": lambda word: f"{word} {word} {word}",
@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[str], str]] = {
     "with a capital first letter": str.capitalize,
     "spelled letter by letter": lambda word: "-".join(word),
 }
-"""What a prompt can ask to be done with a word."""
+"""Style, as prompts name it, and the function that writes a word in it."""
 
 WORDS = tuple(
     """
@@ -55,22 +55,22 @@ WORDS = tuple(
     dollar minute second hour week
     """.split()
 )
-"""Words to write; each belongs to one split."""
+"""The words of text tasks; each belongs to one split."""
 
 
 def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
-    """Return sums with a right and a wrong answer, or a right one in the wrong form.
+    """Return sums whose worse response has a wrong number, a wrong form, or both.
 
     Args:
-        split: ``train``, ``validation`` or ``heldout``: no sum is in two of them.
-        count: How many.
-        seed: Chooses them.
+        split: ``train``, ``validation`` or ``heldout``; no sum is in two of them.
+        count: Number of tasks.
+        seed: Seed of the choice.
     """
     generator = random.Random(f"math-{split}-{seed}")
     tasks: dict[str, Task] = {}
     while len(tasks) < count:
         numbers = [generator.randint(1, 20) for _ in range(3)]
-        # the same three numbers in another order are the same sum
+        # Sorted, because the order of the numbers does not make it another sum
         if SPLITS[_bucket(sum(n * 23**k for k, n in enumerate(sorted(numbers))))] != split:
             continue
         sign = generator.choice((1, -1))
@@ -87,37 +87,44 @@ def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
 
 
 def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
-    """Return words to be written in some way, with a right answer and one of another way.
+    """Return words to write in a style; the worse response uses another style.
 
     Args:
-        split: ``train``, ``validation`` or ``heldout``: no word is in two of them.
-        count: How many; at most 6 x 5 for each word of the split.
-        seed: Chooses them.
+        split: ``train``, ``validation`` or ``heldout``; no word is in two of them.
+        count: Number of tasks, at most 6 x 5 per word of the split.
+        seed: Seed of the choice.
+
+    Raises:
+        ValueError: If the split has fewer tasks.
     """
     generator = random.Random(f"text-{split}-{seed}")
     words = [word for number, word in enumerate(WORDS) if SPLITS[_bucket(number)] == split]
     choices = [
-        (word, asked, done) for word in words for asked in WAYS for done in WAYS if asked != done
+        (word, style, other)
+        for word in words
+        for style in STYLES
+        for other in STYLES
+        if style != other
     ]
     generator.shuffle(choices)
     if count > len(choices):
-        raise ValueError(f"{split} has {len(choices)} text tasks, {count} were asked for")
+        raise ValueError(f"the split {split} has {len(choices)} text tasks, not {count}")
     return [
         Task(
             id=f"text-{split}-{number:04d}",
-            prompt=f"Write the word {word} {asked}.",
-            chosen=WAYS[asked](word),
-            rejected=WAYS[done](word),
+            prompt=f"Write the word {word} {style}.",
+            chosen=STYLES[style](word),
+            rejected=STYLES[other](word),
             score_chosen=9.0,
-            score_rejected=4.0 if {"twice", "three times"} == {asked, done} else 1.0,
-            fault=f"written {done}",
+            score_rejected=4.0 if {"twice", "three times"} == {style, other} else 1.0,
+            fault=f"written {other}",
         )
-        for number, (word, asked, done) in enumerate(choices[:count])
+        for number, (word, style, other) in enumerate(choices[:count])
     ]
 
 
 def balance(tasks: Sequence[Task]) -> dict[str, int]:
-    """Return how often the better answer is the shorter one, the longer one, or as long."""
+    """Count the tasks whose better response is shorter than, longer than or as long as the other."""
     counts = {"shorter": 0, "longer": 0, "equal": 0}
     for task in tasks:
         difference = len(task.chosen) - len(task.rejected)
@@ -127,16 +134,16 @@ def balance(tasks: Sequence[Task]) -> dict[str, int]:
 
 def _sum_task(name: str, prompt: str, result: int, fault: str, generator: random.Random) -> Task:
     wrong = result + generator.choice((-10, -3, -2, -1, 1, 2, 3, 10))
-    asked, other = (str, _sentence) if prompt.endswith(NUMBER) else (_sentence, str)
+    requested, other = (str, _sentence) if prompt.endswith(NUMBER) else (_sentence, str)
     rejected, score = {
-        "wrong number": (asked(wrong), 2.0),
+        "wrong number": (requested(wrong), 2.0),
         "wrong form": (other(result), 5.0),
         "both": (other(wrong), 0.0),
     }[fault]
     return Task(
         id=name,
         prompt=prompt,
-        chosen=asked(result),
+        chosen=requested(result),
         rejected=rejected,
         score_chosen=9.0,
         score_rejected=score,
@@ -149,5 +156,5 @@ def _sentence(number: int) -> str:
 
 
 def _bucket(number: int) -> int:
-    """Put a number into train (0), validation (1) or held-out (2), 5 to 2 to 3."""
+    """Assign a number to train (0), validation (1) or held-out (2), in the ratio 5 : 2 : 3."""
     return (0, 2, 0, 1, 0, 2, 0, 1, 0, 2)[number * 7919 % 10]

@@ -1,4 +1,4 @@
-"""What sharing saves on the rows of a run: one of its micro-batches in both layouts."""
+"""Measure how much time a run saves by processing shared prompts and images once."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from unidpo_mm.training.trainer import UniDPOTrainer
 
 __all__ = ["Saving", "measure_saving"]
 
-ROWS = 6
-"""Rows measured, from all over the data."""
+GROUPS = 6
+"""Number of groups in the measured batch, evenly spaced in the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """One forward and backward pass over the same pairs in both layouts."""
+    """Tokens and seconds of a forward and backward pass over the same pairs in two layouts."""
 
     pairs: int
     plain_tokens: int
@@ -26,26 +26,30 @@ class Saving:
     def line(self) -> str:
         """Return the saving as a sentence."""
         return (
-            "Fast path: prompt and images run once for both answers, so that a pass over "
+            "Fast path: prompt and images are processed once for both responses, so a pass over "
             f"{self.pairs} pairs takes {self.shared_seconds:.1f} s instead of "
             f"{self.plain_seconds:.1f} s ({self.shared_tokens} tokens instead of "
             f"{self.plain_tokens})"
         )
 
-    def figures(self) -> dict[str, float]:
-        """Return the numbers by name."""
+    def values(self) -> dict[str, float]:
+        """Return the values by name."""
         return asdict(self)
 
 
 def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
-    """Run a few pairs in both layouts; None where the run's is the plain one. No weight changes.
+    """Compare the trainer's layout with the plain one on a few pairs, without changing weights.
 
-    The run's layout goes first, so that whatever is done but once counts against it.
+    The trainer's layout comes first, so one-time costs such as warming up the allocator count
+    against it.
+
+    Returns:
+        The measurement; `None` if the trainer uses the plain layout.
     """
     if trainer.layout.layout == "plain":
         return None
     data = trainer.train_dataset
-    groups = [data[number * len(data) // ROWS] for number in range(ROWS)]
+    groups = [data[number * len(data) // GROUPS] for number in range(GROUPS)]
     tokens: dict[Layout, int] = {}
     seconds: dict[Layout, float] = {}
     layouts: tuple[Layout, Layout] = (trainer.layout.layout, "plain")
@@ -56,10 +60,10 @@ def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
             layout=layout,
             images_once=layout != "plain",
         )
-        began = time.perf_counter()
+        start = time.perf_counter()
         with trainer.accelerator.autocast():
             trainer.preference_step(trainer.model.train(), batch).loss_sum.backward()
-        seconds[layout] = time.perf_counter() - began
+        seconds[layout] = time.perf_counter() - start
         tokens[layout] = batch.token_inputs["input_ids"].numel()
         trainer.model.zero_grad()
     return Saving(

@@ -1,4 +1,4 @@
-"""Preference accuracy on held-out pairs, by domain, before and after."""
+"""Preference accuracy on held-out pairs before and after tuning, by domain."""
 
 import math
 from collections.abc import Mapping
@@ -17,19 +17,23 @@ DOMAINS = ("multimodal", "math", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """One held-out pair under one model."""
+    """A model's log-probs of a held-out pair.
+
+    Attributes:
+        domain: Domain of the pair.
+        correct: Whether the chosen response has the higher log-prob per token; a tie is wrong.
+        chosen_logp: Log-prob per token of the chosen response.
+    """
 
     domain: str
     correct: bool
-    """The better answer has the higher log-probability a token; a tie is wrong."""
     chosen_logp: float
-    """Log-probability a token of the better answer."""
 
 
 @torch.no_grad()
 def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
-    """Return {row id: result} of the held-out pairs, by the policy alone."""
-    settings = configure_loss("sft", {})  # any loss will do: only log-probabilities are read
+    """Return the results of the held-out pairs by row id; only the policy runs."""
+    settings = configure_loss("sft", {})  # only log-probs are used, so any loss will do
     trainer.model.eval()
     results: dict[str, PairResult] = {}
     for item in trainer.get_eval_dataloader():
@@ -58,16 +62,16 @@ def preference_accuracy(
     """Return accuracy before and after by domain, and the paired standard error of the change."""
     result = {}
     for domain in (*DOMAINS, "all"):
-        rows = [r for r, found in before.items() if domain in (found.domain, "all")]
-        changes = [after[r].correct - before[r].correct for r in rows]
+        rows = [row for row, pair in before.items() if domain in (pair.domain, "all")]
+        changes = [after[row].correct - before[row].correct for row in rows]
         mean = sum(changes) / len(rows)
         spread = sum((change - mean) ** 2 for change in changes) / max(len(rows) - 1, 1)
         result[domain] = {
-            "before": sum(before[r].correct for r in rows) / len(rows),
-            "tuned": sum(after[r].correct for r in rows) / len(rows),
+            "before": sum(before[row].correct for row in rows) / len(rows),
+            "tuned": sum(after[row].correct for row in rows) / len(rows),
             "change_error": math.sqrt(spread / len(rows)),
-            "chosen_logp_before": sum(before[r].chosen_logp for r in rows) / len(rows),
-            "chosen_logp_tuned": sum(after[r].chosen_logp for r in rows) / len(rows),
+            "chosen_logp_before": sum(before[row].chosen_logp for row in rows) / len(rows),
+            "chosen_logp_tuned": sum(after[row].chosen_logp for row in rows) / len(rows),
             "n": len(rows),
         }
     return result

