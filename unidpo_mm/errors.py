@@ -107,8 +107,8 @@ def counted(number: float, noun: str, plural: str | None = None) -> str:
         noun: The noun in the singular, for example ``pair``, or with its verb, ``pair has``.
         plural: The plural, if it is not the noun with an s, for example ``pairs have``.
     """
-    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
-    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {noun if number == 1 else plural or noun + 's'}"
 
 
 def counted_problems(number: int) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from unidpo_mm_eval.benchmarks.quickstart import named_kinds
 
+from unidpo_mm.training.number_format import fastest_dtype
+
 from .images import Canvas
-from .number_format import compute_dtype
 from .training_rows import QUESTION, prompt
 
 __all__ = [
@@ -74,7 +75,7 @@ def greedy_captions(
     prompt_text = processor.apply_chat_template(
         prompt(question, image=True), tokenize=False, add_generation_prompt=True
     )
-    dtype = compute_dtype()
+    dtype = fastest_dtype()
     captions: list[str] = []
     for start in range(0, len(canvases), BATCH):
         images = [Image.open(c.file).convert("RGB") for c in canvases[start : start + BATCH]]

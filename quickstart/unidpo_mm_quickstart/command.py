@@ -19,13 +19,13 @@ def demo(
     ] = OUT,
     seed: Annotated[int, typer.Option(help="Seed of data order, LoRA and training.")] = 0,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Compare with DPO, SimPO, more SFT and shuffled images.")
+        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled images.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of --compare, separated by commas.")] = "0,1,2",
-    split: Annotated[Split, typer.Option(help="Split of unseen concepts to evaluate on.")] = "heldout",
+    split: Annotated[Split, typer.Option(help="Unseen concepts to evaluate on.")] = "heldout",
     shape: Annotated[
         Shape,
-        typer.Option(help="Model architecture; the vision tower of qwen_vl is random, so it cannot see."),
+        typer.Option(help="Model architecture; qwen_vl has a random vision tower and cannot see."),
     ] = "llava",
 ) -> None:
     """Assemble a small vision-language model, tune it on three domains and report the change.

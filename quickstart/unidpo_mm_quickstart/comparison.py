@@ -111,7 +111,8 @@ def compare_models(
         pairs=compare(pair_results),
         commands=(
             f"unidpo-mm eval run {before} {after} --name {BEFORE} --name {AFTER} {options} {limit}",
-            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} {options} {limit}",
+            f"unidpo-mm eval run {after} --name {CONTROL} --shuffle-images {seed} "
+            f"{options} {limit}",
             f"unidpo-mm eval prefs {before} {after} --name {BEFORE} --name {AFTER} --data {pairs} "
             f"{common}",
         ),

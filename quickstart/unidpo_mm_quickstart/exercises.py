@@ -124,7 +124,7 @@ def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
 
 
 def balance(tasks: Sequence[Task]) -> dict[str, int]:
-    """Count the tasks whose better response is shorter than, longer than or as long as the other."""
+    """Count the tasks whose better response is the shorter one, the longer one or equally long."""
     counts = {"shorter": 0, "longer": 0, "equal": 0}
     for task in tasks:
         difference = len(task.chosen) - len(task.rejected)

@@ -47,7 +47,7 @@ SPLIT_SEED = 0
 
 CANVAS = 112
 EMOJI = 64
-"""Side lengths in pixels. In the tower's input of 56 px an emoji is 32 px wide, over two patches."""
+"""Side lengths in pixels. At 56 px, the tower's input, an emoji covers over four patches."""
 CENTER, FIRST, SECOND = (CANVAS - EMOJI) // 2, 0, CANVAS - EMOJI
 """Offsets from the top left corner in both directions, so that two emoji are on the diagonal."""
 

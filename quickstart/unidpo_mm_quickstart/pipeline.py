@@ -1,7 +1,7 @@
-"""The quick-start from parts to figures: assemble, align, warm up, tune by preferences, measure.
+"""Run the stages of the quick-start: assemble, align, warm up, tune on preferences, evaluate.
 
-Both training stages are ordinary recipes, `configs/quickstart/warmup.yaml` and `uni_dpo.yaml`; this
-module only names their files and looks at what comes out.
+Both training stages are ordinary recipes, `configs/quickstart/warmup.yaml` and `uni_dpo.yaml`. This
+module sets their paths and seeds and evaluates the models.
 """
 
 import json
@@ -20,17 +20,17 @@ from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 from unidpo_mm.recipe import Recipe, load_recipe
 from unidpo_mm.recipe.shipped import shipped_recipe
+from unidpo_mm.training.number_format import fastest_dtype
 from unidpo_mm.training.run import train_from_recipe, trainer_for
 
 from .assets import fetch_assets
-from .captions import Figures, figures, greedy_captions, majority_rate, shuffle
-from .comparison import compare_models, print_compared
+from .captions import CaptionMetrics, caption_metrics, greedy_captions, majority_rate, shuffle
+from .comparison import compare_models, print_tuning_comparison
 from .fast_path import Saving, measure_saving
 from .held_out_pairs import DOMAINS, PairResult, pair_results, preference_accuracy
-from .number_format import compute_dtype, recipe_keys
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
-from .report import GalleryItem, draw_answers, draw_curves, result_table
+from .report import GalleryItem, draw_curves, draw_responses, result_table
 from .training_rows import DemoData, write_data
 from .vlm import assemble_vlm, save_vlm
 
@@ -40,13 +40,13 @@ __all__ = [
     "pairs_at_start",
     "prepare",
     "run_demo",
-    "summarise",
+    "summarize",
     "tune",
 ]
 
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 ALIGNMENT_STEPS = 300
-SHOWN_IMAGES = 12
+GALLERY_SIZE = 12
 Shape = Literal["llava", "qwen_vl"]
 
 console = Console(stderr=True)
@@ -54,85 +54,101 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where the preference stage begins: data, the warmed-up model, what was measured so far."""
+    """The starting point of the preference stage.
+
+    Attributes:
+        folder: Directory of the seed's files.
+        seed: Seed of everything.
+        data: The data files and images.
+        model: Directory of the warmed-up model.
+        untrained: Metrics of the assembled model.
+        warmup: Metrics of the warmed-up model.
+        warmup_captions: Its greedy captions of the test images.
+    """
 
     folder: Path
     seed: int
     data: DemoData
     model: Path
-    untrained: Figures
-    warmup: Figures
+    untrained: CaptionMetrics
+    warmup: CaptionMetrics
     warmup_captions: tuple[str, ...]
-    """Greedy captions of the test images after the warm-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the preference stage made of the warmed-up model."""
+    """The results of the preference stage.
+
+    Attributes:
+        captions: Greedy captions of the test images.
+        metrics: Their metrics.
+        shuffled: Their metrics on shuffled images.
+        before: Held-out pairs under the warmed-up model, by row id.
+        after: Held-out pairs under the tuned model, by row id.
+        saving: Time saved by the trainer's layout; `None` if it is the plain one.
+        history: Log history of the trainer.
+    """
 
     captions: tuple[str, ...]
-    figures: Figures
-    shuffled: Figures
+    metrics: CaptionMetrics
+    shuffled: CaptionMetrics
     before: Mapping[str, PairResult]
     after: Mapping[str, PairResult]
     saving: Saving | None
-    """What the packed layout saves; None where rows stayed plain."""
     history: Sequence[Mapping[str, float]] = field(repr=False)
-    """The trainer's log."""
 
 
 def run_demo(
     out: Path, seed: int, *, split: str = "heldout", shape: Shape = "llava"
 ) -> dict[str, Any]:
-    """Run the quick-start once and writes `summary.json`, `curves.png` and `answers.png`.
+    """Run the quick-start once and write `summary.json`, `curves.png` and `responses.png`.
 
     Args:
-        out: Folder of everything.
-        seed: Of images, data order and LoRA.
-        split: Unseen concepts to measure on, ``heldout`` or ``validation``.
-        shape: Of the model; see `prepare`.
+        out: Directory for all files.
+        seed: Seed of images, data order and LoRA.
+        split: Unseen concepts to evaluate on, ``heldout`` or ``validation``.
+        shape: Architecture of the model; see `prepare`.
 
     Returns:
         The summary, as written.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     start = prepare(out / f"seed-{seed}", seed, split=split, shape=shape)
     tuned = start.folder / "uni_dpo"
     outcome = tune(start, tuned)
-    with stage("before and after, by the commands of eval"):
-        compared = compare_models(
+    with stage("comparison of both models"):
+        comparison = compare_models(
             start.model,
             tuned,
             start.data.folder,
             out / "eval",
             seed=seed,
-            dtype=str(compute_dtype()).removeprefix("torch."),
+            dtype=str(fastest_dtype()).removeprefix("torch."),
         )
-    summary = summarise(start, outcome, seconds=time.perf_counter() - began)
-    summary |= {"split": split, "shape": shape, "compared": compared.content()}
+    summary = summarize(start, outcome, seconds=time.perf_counter() - start_time)
+    summary |= {"split": split, "shape": shape, "compared": comparison.content()}
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     draw_curves(outcome.history, out / "curves.png")
-    draw_answers(gallery(start, outcome), out / "answers.png")
-    shown = Console()
-    shown.print(result_table(summary))
-    print_compared(compared, shown)
+    draw_responses(gallery(start, outcome), out / "responses.png")
+    output = Console()
+    output.print(result_table(summary))
+    print_tuning_comparison(comparison, output)
     if outcome.saving is not None:
-        shown.print(outcome.saving.line())
-    shown.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")
-    shown.print(f"{out / 'curves.png'}, {out / 'answers.png'}")
+        output.print(outcome.saving.line())
+    output.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")
+    output.print(f"{out / 'curves.png'}, {out / 'answers.png'}")
     return summary
 
 
 def prepare(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> Start:
-    """Assemble the model, writes the data, aligns the projector and runs the warm-up.
+    """Assemble the model, write the data, align the projector and run the warm-up.
 
     Args:
-        folder: Where the data and the models of this seed go.
-        seed: Of everything.
-        split: Unseen concepts to measure on.
-        shape: ``llava``, whose tower sees, or ``qwen_vl``, whose tower is random and is therefore
-            not aligned.
+        folder: Directory for the data and models of this seed.
+        seed: Seed of everything.
+        split: Unseen concepts to evaluate on.
+        shape: ``llava``, or ``qwen_vl``, whose vision tower is random and therefore not aligned.
     """
     with stage("parts and data"):
         assets = fetch_assets()
@@ -141,16 +157,16 @@ def prepare(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> S
             assembled = assemble_vlm(assets, [canvas.file for canvas in data.train], seed=seed)
         else:
             assembled = assemble_qwen_vl(assets, seed=seed)
-    with stage("untrained model answers"):
-        untrained = figures(captions_of(assembled, data), data.test)
-    begin = assembled
+    with stage("captions of the untrained model"):
+        untrained = caption_metrics(captions_of(assembled, data), data.test)
+    initial = assembled
     if shape == "llava":
-        begin = folder / "aligned"
+        initial = folder / "aligned"
         with stage("projector alignment"):
-            align(assembled, data, begin, seed=seed)
+            align(assembled, data, initial, seed=seed)
     with stage("warm-up (sft)"):
-        model = warm_up(begin, folder / "warmup", data, seed)
-    with stage("warmed-up model answers"):
+        model = warm_up(initial, folder / "warmup", data, seed)
+    with stage("captions of the warmed-up model"):
         captions = captions_of(model, data)
     return Start(
         folder=folder,
@@ -158,13 +174,13 @@ def prepare(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> S
         data=data,
         model=model,
         untrained=untrained,
-        warmup=figures(captions, data.test),
+        warmup=caption_metrics(captions, data.test),
         warmup_captions=tuple(captions),
     )
 
 
 def align(assembled: Path, data: DemoData, folder: Path, *, seed: int) -> None:
-    """Fits the projector alone to the embeddings of the kinds' names; the language model rests."""
+    """Fit the projector to the embeddings of the kinds' names, without the language model."""
     model, processor = load(assembled, dtype=torch.float32)
     features = tower_features(model, processor, [canvas.file for canvas in data.train])
     kinds = list(KINDS)
@@ -177,18 +193,18 @@ def align(assembled: Path, data: DemoData, folder: Path, *, seed: int) -> None:
     save_vlm(model, processor, folder)
 
 
-def warm_up(begin: Path, folder: Path, data: DemoData, seed: int) -> Path:
-    """Run the warm-up recipe and returns the folder of the model with its LoRA merged in."""
+def warm_up(initial: Path, folder: Path, data: DemoData, seed: int) -> Path:
+    """Run the warm-up recipe; return the directory of the model with its LoRA adapter merged."""
     overrides = [
-        f"model.name_or_path={begin}",
+        f"model.name_or_path={initial}",
         f"data.sources=[{{path: {data.file('warmup')}}}]",
         f"train.output_dir={folder}",
-        *fixed(seed),
+        *seed_overrides(seed),
     ]
     trainer = train_from_recipe(load_recipe(shipped_recipe("quickstart/warmup.yaml"), overrides))
     merged = folder / "merged"
     model: Any = trainer.model.model
-    model.merge_and_unload().to(compute_dtype()).save_pretrained(merged)
+    model.merge_and_unload().to(fastest_dtype()).save_pretrained(merged)
     trainer.parts.adapter.processor.save_pretrained(merged)
     return merged
 
@@ -201,14 +217,14 @@ def tune(
     overrides: Sequence[str] = (),
     before: Mapping[str, PairResult] | None = None,
 ) -> Outcome:
-    """Run the preference stage and measures the result.
+    """Run the preference stage and evaluate the model.
 
     Args:
         start: The warmed-up model and the data.
-        folder: Where the trained model goes.
-        recipe: The recipe; None for `configs/quickstart/uni_dpo.yaml`.
-        overrides: Keys of the recipe to set; `$DATA` stands for the folder of the data.
-        before: The held-out pairs under the warmed-up model, where they are known already.
+        folder: Directory for the tuned model.
+        recipe: The recipe; `None` for `configs/quickstart/uni_dpo.yaml`.
+        overrides: Overrides of recipe keys, in which `$DATA` is replaced by the data directory.
+        before: The held-out pairs under the warmed-up model; `None` to evaluate them.
     """
     loaded = preference_recipe(start, folder, recipe=recipe, overrides=overrides)
     with stage("held-out pairs before"):
@@ -224,8 +240,8 @@ def tune(
         captions = greedy_captions(model.eval(), trainer.parts.adapter.processor, start.data.test)
     return Outcome(
         captions=tuple(captions),
-        figures=figures(captions, start.data.test),
-        shuffled=figures(shuffle(captions, seed=start.seed), start.data.test),
+        metrics=caption_metrics(captions, start.data.test),
+        shuffled=caption_metrics(shuffle(captions, seed=start.seed), start.data.test),
         before=before,
         after=after,
         saving=saving,
@@ -236,7 +252,7 @@ def tune(
 def preference_recipe(
     start: Start, folder: Path, *, recipe: Path | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Return the recipe of the preference stage of a seed; see `tune` for the arguments."""
+    """Load the recipe of the preference stage; see `tune` for the arguments."""
     scale = "scores: {scale: [0, 10], judge: rules}"
     sources = ", ".join(
         f"{{path: {start.data.file(domain)}, name: {domain}, domain: {domain}, {scale}}}"
@@ -249,34 +265,36 @@ def preference_recipe(
             f"data.sources=[{sources}]",
             f"data.eval_sources=[{{path: {start.data.file('heldout_pairs')}, {scale}}}]",
             f"train.output_dir={folder}",
-            *fixed(start.seed),
-            *(written.replace("$DATA", str(start.data.folder)) for written in overrides),
+            *seed_overrides(start.seed),
+            *(override.replace("$DATA", str(start.data.folder)) for override in overrides),
         ],
     )
 
 
 def pairs_at_start(start: Start) -> dict[str, PairResult]:
-    """Return the held-out pairs under the warmed-up model."""
+    """Evaluate the held-out pairs under the warmed-up model."""
     with stage("held-out pairs before"):
         return pair_results(trainer_for(preference_recipe(start, start.folder / "start")))
 
 
-def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, Any]:
+def summarize(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, Any]:
     """Return the summary of one run; rates are between 0 and 1."""
-    stages = {"warmup": start.warmup, "tuned": outcome.figures}
+    stages = {"warmup": start.warmup, "tuned": outcome.metrics}
     all_stages = {"untrained": start.untrained, **stages, "shuffled": outcome.shuffled}
 
-    def values(name: str, of: Mapping[str, Figures], what: str) -> dict[str, float]:
-        return {stage: getattr(getattr(found, name), what) for stage, found in of.items()}
+    def values(
+        name: str, metrics: Mapping[str, CaptionMetrics], attribute: str
+    ) -> dict[str, float]:
+        return {stage: getattr(getattr(m, name), attribute) for stage, m in metrics.items()}
 
-    wanted = {
+    reported = {
         "accuracy": all_stages,
         "hallucination_rate": stages,
         "object_recall": stages,
         "caption_words": stages,
         "exact": stages,
     }
-    multimodal = {name: values(name, of, "value") for name, of in wanted.items()}
+    multimodal = {name: values(name, metrics, "value") for name, metrics in reported.items()}
     preferences = preference_accuracy(outcome.before, outcome.after)
     return {
         "multimodal": {
@@ -287,49 +305,57 @@ def summarise(start: Start, outcome: Outcome, *, seconds: float) -> dict[str, An
         "math": {"preference_accuracy": preferences["math"]},
         "text": {"preference_accuracy": preferences["text"]},
         "all": {"preference_accuracy": preferences["all"]},
-        "fast_path": None if outcome.saving is None else outcome.saving.figures(),
-        "standard_errors": {name: values(name, of, "error") for name, of in wanted.items()},
+        "fast_path": None if outcome.saving is None else outcome.saving.values(),
+        "standard_errors": {
+            name: values(name, metrics, "error") for name, metrics in reported.items()
+        },
         "images_answered": len(start.data.test),
         "seconds": seconds,
         "seed": start.seed,
-        "dtype": str(compute_dtype()).removeprefix("torch."),
+        "dtype": str(fastest_dtype()).removeprefix("torch."),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
 
 
 def gallery(start: Start, outcome: Outcome) -> list[GalleryItem]:
-    """Return the first test images with the answers before and after; nothing is picked."""
+    """Return the first test images with the responses before and after, not a selection."""
     rows = zip(start.data.test, start.warmup_captions, outcome.captions, strict=True)
     return [
         GalleryItem(image=canvas.file, truth=canvas.caption, before=before, after=after)
-        for canvas, before, after in list(rows)[:SHOWN_IMAGES]
+        for canvas, before, after in list(rows)[:GALLERY_SIZE]
     ]
 
 
 def captions_of(folder: Path, data: DemoData) -> list[str]:
-    """Return the greedy captions of a checkpoint for the test images."""
-    model, processor = load(folder, dtype=compute_dtype())
+    """Generate the greedy captions of a checkpoint for the test images."""
+    model, processor = load(folder, dtype=fastest_dtype())
     return greedy_captions(model, processor, data.test)
 
 
 def load(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Load a checkpoint of the demo as transformers does it."""
+    """Load a checkpoint of the quick-start with transformers."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
-def fixed(seed: int) -> list[str]:
-    """Return the overrides that set every seed, start anew, and compute in a fast format."""
+def seed_overrides(seed: int) -> list[str]:
+    """Return the overrides that set every seed, never resume, and use the fastest dtype."""
     seeds = [f"train.seed={seed}", f"data.seed={seed}"]
-    return [*seeds, "run.resume=never", *recipe_keys(compute_dtype())]
+    return [*seeds, "run.resume=never", *dtype_overrides(fastest_dtype())]
+
+
+def dtype_overrides(dtype: torch.dtype) -> list[str]:
+    """Return the overrides that make a recipe compute in `dtype`."""
+    name = str(dtype).removeprefix("torch.")
+    return [f"model.dtype={name}", f"train.bf16={str(dtype is torch.bfloat16).lower()}"]
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Says what is going on and how long it took."""
-    began = time.perf_counter()
+    """Print the name of a stage and its duration."""
+    start_time = time.perf_counter()
     console.print(f"[bold]{name}[/bold] ...")
     yield
-    console.print(f"  {time.perf_counter() - began:.1f} s", style="dim")
+    console.print(f"  {time.perf_counter() - start_time:.1f} s", style="dim")

@@ -1,9 +1,10 @@
-"""Prepares the projector: the only new weights of the model, and cheap to teach without the LM.
+"""Initialize and align the projector, which has the only new weights of the model.
 
-Two steps, both on frozen features. `whiten_projector` chooses a start whose inputs are white and
-whose outputs are as large as word embeddings; Hugging Face's projector has no norm layer, so both
-are folded into its two linear layers. `fit_projector` then turns images towards the embeddings
-of the words that name them, which takes seconds since no language model is run.
+Both steps use frozen features of the vision tower. `whiten_projector` initializes the projector so
+that it whitens its inputs and its outputs have the scale of word embeddings. Hugging Face's
+projector has no normalization layer, so both are folded into its two linear layers. `fit_projector`
+then moves the outputs for an image towards the embeddings of the words that name its content. This
+takes seconds, because the language model is not run.
 """
 
 from collections.abc import Sequence
@@ -17,19 +18,19 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 BATCH = 64
-"""Images per pass of the tower, and per step of the alignment."""
+"""Images per forward pass of the tower, and per step of the alignment."""
 RIDGE = 1e-2
-"""Added to the features' variances, as a share of their mean: weak directions stay weak."""
+"""Added to the variances, as a fraction of their mean, so that noise is not amplified."""
 
 
 @torch.no_grad()
 def tower_features(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, images: Sequence[Path]
 ) -> Tensor:
-    """What the tower hands to the projector.
+    """Compute the features that the tower passes to the projector.
 
     Returns:
-        [N, L, D]: N images, L image tokens, D the tower's width.
+        Tensor [N, L, D] for N images, L image tokens and the tower's hidden size D.
     """
     layer = model.config.vision_feature_layer
     features = []
@@ -49,13 +50,13 @@ def whiten_projector(
     *,
     seed: int = 0,
 ) -> None:
-    """Re-initialize the projector in place so that it starts in a healthy range.
+    """Initialize the projector in place, with whitened inputs and outputs as large as embeddings.
 
     Args:
-        model: the assembled model; only its projector changes.
-        processor: gives the images their pixels.
-        images: training images, whose features are measured.
-        seed: of the random directions.
+        model: The assembled model; only its projector changes.
+        processor: Its processor.
+        images: Training images, from whose features mean and covariance are estimated.
+        seed: Seed of the random directions.
     """
     features_ND = tower_features(model, processor, images).flatten(0, 1)
     first, second = projector_layers(model)
@@ -89,18 +90,18 @@ def fit_projector(
 ) -> list[float]:
     """Align the projector, in place, with the embeddings of K candidate words.
 
-    The mean projected token of an image is compared with every candidate by cosine, and the
-    cross-entropy of these similarities against the image's words is minimised.
+    The loss is the cross-entropy between the words of an image and the cosine similarities of its
+    mean projected token with all candidates.
 
     Args:
-        model: the model; only its projector changes.
-        features_NLD: what the tower gave for N images.
-        targets_NK: the share of each word in each image's content, rows summing to one.
-        words: token ids of the K candidates.
-        steps: optimizer steps of one batch each.
-        learning_rate: AdamW's peak rate, decayed linearly.
-        temperature: divides the cosines.
-        seed: of the batches' order.
+        model: The model; only its projector changes.
+        features_NLD: Features of N images, from `tower_features`.
+        targets_NK: Fraction of each word in the content of each image; each row sums to 1.
+        words: Token ids of the K candidates.
+        steps: Number of optimizer steps, with one batch each.
+        learning_rate: Initial learning rate of AdamW, which decays linearly.
+        temperature: Divisor of the cosine similarities.
+        seed: Seed of the batches.
 
     Returns:
         The loss of each step.
@@ -113,10 +114,10 @@ def fit_projector(
     generator = torch.Generator().manual_seed(seed)
     losses = []
     for _ in range(steps):
-        chosen = torch.randint(len(features_NLD), (BATCH,), generator=generator)
-        means_NH = projector(features_NLD[chosen]).mean(1)
+        indices = torch.randint(len(features_NLD), (BATCH,), generator=generator)
+        means_NH = projector(features_NLD[indices]).mean(1)
         cosines_NK = functional.normalize(means_NH, dim=1) @ words_KH.T
-        loss = functional.cross_entropy(cosines_NK / temperature, targets_NK[chosen])
+        loss = functional.cross_entropy(cosines_NK / temperature, targets_NK[indices])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,6 +129,6 @@ def fit_projector(
 def projector_layers(
     model: LlavaForConditionalGeneration,
 ) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    """The two linear layers of the projector."""
+    """Return the two linear layers of the projector."""
     projector = model.model.multi_modal_projector
     return projector.linear_1, projector.linear_2

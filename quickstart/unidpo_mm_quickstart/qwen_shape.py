@@ -1,8 +1,9 @@
-"""The quick-start's language model in the shape of a Qwen2-VL.
+"""Assemble a model with the architecture of Qwen2-VL and the weights of SmolLM2.
 
-SmolLM2's weights fit Qwen2's decoder with biases of zero, and M-RoPE is plain RoPE where a text has
-no image, so text alone gives SmolLM2's logits. The vision tower is small and random: nothing that
-could be installed fits its shape. So a run of it shows that the family trains, not that it sees.
+With biases of zero, Qwen2's decoder computes the same function as SmolLM2, and for text without
+images M-RoPE equals plain RoPE, so the logits of text equal those of SmolLM2. The vision tower is
+small and random, because no package on PyPI contains suitable weights. A run therefore shows that
+this family trains, not that it sees.
 """
 
 from pathlib import Path
@@ -28,17 +29,17 @@ __all__ = ["assemble_qwen_vl"]
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 TEMPLATE = CHAT_TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
 MROPE_SECTION = [8, 12, 12]
-"""Shares of time, height and width in the 32 rotations of a head of 64 dimensions."""
+"""Number of rotations for time, height and width, of the 32 of a head with 64 dimensions."""
 TOWER = {"depth": 2, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4}
 
 
 def assemble_qwen_vl(assets: Assets, *, seed: int = 0, cache: Path | None = None) -> Path:
-    """Build the checkpoint folder, or returns the one built before from the same inputs.
+    """Return the checkpoint directory; build it unless it exists for the same inputs.
 
     Args:
         assets: The unpacked parts; only the language model is used.
-        seed: Of the random tower.
-        cache: The cache folder; see `cache_directory` for the default.
+        seed: Seed of the random tower.
+        cache: The cache directory; see `cache_directory` for the default.
     """
 
     def build(folder: Path) -> None:
@@ -53,18 +54,20 @@ def assemble_qwen_vl(assets: Assets, *, seed: int = 0, cache: Path | None = None
 def build_qwen_vl(
     assets: Assets, *, seed: int
 ) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
-    """Put SmolLM2's weights into a new Qwen2-VL with a random tower."""
+    """Copy SmolLM2's weights into a new Qwen2-VL with a random tower."""
     language_model, tokenizer = load_language_model(assets.language_model)
     processor = _processor(tokenizer)
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(_config(language_model, tokenizer)).eval()
     weights = language_model.model.state_dict()
-    own = model.model.language_model.state_dict()
+    initial = model.model.language_model.state_dict()
     table = weights["embed_tokens.weight"]
-    added = own["embed_tokens.weight"].shape[0] - table.shape[0]
-    new_rows = table.mean(0, keepdim=True).repeat(added, 1)  # unlikely answers, never read
+    added = initial["embed_tokens.weight"].shape[0] - table.shape[0]
+    new_rows = table.mean(0, keepdim=True).repeat(added, 1)  # tokens that are never predicted
     weights["embed_tokens.weight"] = torch.cat([table, new_rows])
-    biases = {name: torch.zeros_like(own[name]) for name in own if name.endswith("_proj.bias")}
+    biases = {
+        name: torch.zeros_like(initial[name]) for name in initial if name.endswith("_proj.bias")
+    }
     model.model.language_model.load_state_dict({**weights, **biases})
     model.tie_weights()
     model.generation_config = GenerationConfig(
@@ -86,7 +89,7 @@ def _processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2VLProcessor:
 
 
 def _config(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConfig:
-    given: Any = language_model.config
+    config: Any = language_model.config
     shared = (
         "hidden_size",
         "intermediate_size",
@@ -96,12 +99,12 @@ def _config(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         "max_position_embeddings",
         "rms_norm_eps",
     )
-    rope = {**given.rope_parameters, "mrope_section": MROPE_SECTION}
+    rope = {**config.rope_parameters, "mrope_section": MROPE_SECTION}
     ids: Any = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     token = dict(zip(VISION_TOKENS, ids, strict=True))
     return Qwen2VLConfig(
         text_config={
-            **{name: getattr(given, name) for name in shared},
+            **{name: getattr(config, name) for name in shared},
             "vocab_size": max(token.values()) + 1,
             "rope_parameters": rope,
             "bos_token_id": tokenizer.bos_token_id,
@@ -109,7 +112,7 @@ def _config(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
             "pad_token_id": tokenizer.pad_token_id,
             "tie_word_embeddings": True,
         },
-        vision_config={**TOWER, "hidden_size": given.hidden_size},
+        vision_config={**TOWER, "hidden_size": config.hidden_size},
         image_token_id=token["<|image_pad|>"],
         video_token_id=token["<|video_pad|>"],
         vision_start_token_id=token["<|vision_start|>"],

@@ -1,4 +1,4 @@
-"""Shows the demo's result: a table in the terminal and two images beside the summary."""
+"""Present the results of a run: a table in the terminal and two charts next to the summary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-__all__ = ["GalleryItem", "draw_answers", "draw_curves", "result_table"]
+__all__ = ["GalleryItem", "draw_curves", "draw_responses", "result_table"]
 
 DOMAINS = ("multimodal", "math", "text")
-COLOURS = {"multimodal": "#3b6fb6", "math": "#c2571a", "text": "#3d8b4f"}
+COLORS = {"multimodal": "#3b6fb6", "math": "#c2571a", "text": "#3d8b4f"}
 PANELS = {
     "loss": "loss",
     "rewards/margins": "reward margin",
     "w_qual": "quality weight w_qual",
     "w_perf": "performance weight w_perf",
 }
-"""Logged metrics that are drawn, with their titles."""
+"""Logged metric and the title of its chart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryItem:
-    """One unseen image with what the model said of it before and after."""
+    """An unseen image with the model's captions before and after tuning."""
 
     image: Path
     truth: str
@@ -32,16 +32,18 @@ class GalleryItem:
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Return the figures of `summary.json` as a table, in per cent with standard errors."""
+    """Return the metrics of `summary.json` as a table, in percent with standard errors."""
     images, errors = summary["multimodal"], summary["standard_errors"]
-    table = Table(title="Unseen concepts, generated answers", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title="Unseen concepts, generated captions", box=SIMPLE_HEAD, title_justify="left"
+    )
     for heading in ("", "untrained", "warm-up", "Uni-DPO", "shuffled"):
         table.add_column(heading, justify="left" if not heading else "right")
     lines = {
         "right kind named first": ("accuracy", ("untrained", "warmup", "tuned", "shuffled")),
         "second kind named, one object": ("hallucination_rate", ("", "warmup", "tuned")),
         "object recall": ("object_recall", ("", "warmup", "tuned")),
-        "words a caption": ("caption_words", ("", "warmup", "tuned")),
+        "words per caption": ("caption_words", ("", "warmup", "tuned")),
     }
     for text, (name, stages) in lines.items():
         cells = [_cell(images[name], errors[name], stage, name) for stage in stages]
@@ -51,11 +53,11 @@ def result_table(summary: Mapping[str, Any]) -> Table:
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss, margins and weights over the steps, a line for each domain.
+    """Draw loss, margins and weights over the steps, one line per domain.
 
     Args:
-        history: The trainer's log history.
-        path: Where the PNG goes.
+        history: Log history of the trainer.
+        path: Path of the PNG file.
     """
     import matplotlib as mpl
 
@@ -71,9 +73,9 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
             ]
             if points:
                 steps, values = zip(*points, strict=True)
-                axis.plot(steps, values, color=COLOURS[domain], alpha=0.25, linewidth=1)
+                axis.plot(steps, values, color=COLORS[domain], alpha=0.25, linewidth=1)
                 smooth = running_mean(values)
-                axis.plot(steps, smooth, color=COLOURS[domain], label=domain, linewidth=2)
+                axis.plot(steps, smooth, color=COLORS[domain], label=domain, linewidth=2)
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("optimizer step")
         axis.spines[["top", "right"]].set_visible(False)
@@ -82,13 +84,13 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     plt.close(figure)
 
 
-def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) -> None:
-    """Draw unseen images with the answers before and after.
+def draw_responses(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) -> None:
+    """Draw unseen images with the captions before and after tuning.
 
     Args:
-        items: What to show.
-        path: Where the PNG goes.
-        columns: Images in a line.
+        items: The images.
+        path: Path of the PNG file.
+        columns: Images per row.
     """
     import matplotlib as mpl
 
@@ -96,9 +98,9 @@ def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) 
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    lines = -(-len(items) // columns)
+    rows = -(-len(items) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.1 * columns, 3.3 * lines), constrained_layout=True, squeeze=False
+        rows, columns, figsize=(3.1 * columns, 3.3 * rows), constrained_layout=True, squeeze=False
     )
     for axis in axes.flat:
         axis.axis("off")
@@ -112,13 +114,13 @@ def draw_answers(items: Sequence[GalleryItem], path: Path, *, columns: int = 4) 
             loc="left",
             color="#8a1c1c" if wrong else "#1d5c2e",
         )
-    figure.suptitle("Unseen concepts; green where the tuned model is exactly right", fontsize=11)
+    figure.suptitle("Unseen concepts; green: exactly right after tuning", fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def running_mean(values: Sequence[float], width: int = 5) -> list[float]:
-    """Return the mean of each value with its neighbours, fewer of them at the ends."""
+    """Return the centered moving average; windows are shorter at the ends."""
     half = width // 2
     windows = [values[max(n - half, 0) : n + half + 1] for n in range(len(values))]
     return [sum(window) / len(window) for window in windows]

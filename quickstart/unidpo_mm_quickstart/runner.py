@@ -1,7 +1,7 @@
-"""The quick-start as a runner of sweeps: every arm starts from the same warmed-up model of a seed.
+"""Run the quick-start in sweeps: the arms of a seed start from the same warmed-up model.
 
-`configs/quickstart/comparison.yaml` and `ablations.yaml` are sweeps of it. An override may write
-`$DATA` for the folder of the seed's data.
+`configs/quickstart/comparison.yaml` and `ablations.yaml` are such sweeps. In their overrides,
+`$DATA` is replaced by the data directory of the seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ import torch
 from unidpo_mm.errors import Problem
 from unidpo_mm.recipe import Recipe
 from unidpo_mm.sweep.runner import Metric
+from unidpo_mm.training.number_format import fastest_dtype
 
-from .captions import Figures
+from .captions import CaptionMetrics
 from .held_out_pairs import DOMAINS, PairResult
-from .number_format import compute_dtype
 from .pipeline import Start, pairs_at_start, prepare, tune
 
 __all__ = ["DemoRunner", "DemoStart", "values_of"]
@@ -25,17 +25,17 @@ __all__ = ["DemoRunner", "DemoStart", "values_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStart:
-    """The warmed-up model of a seed, and the held-out pairs under it."""
+    """The warmed-up model of a seed, with its results on held-out pairs."""
 
     start: Start
     pairs: Mapping[str, PairResult]
 
 
 class DemoRunner:
-    """Runs the quick-start's preference stage and measures it on unseen concepts.
+    """The runner of the quick-start's preference stage, evaluated on unseen concepts.
 
     Args:
-        split: Unseen concepts to measure on, ``heldout`` or ``validation``.
+        split: Unseen concepts to evaluate on, ``heldout`` or ``validation``.
     """
 
     metrics: Mapping[str, Metric] = {
@@ -43,12 +43,12 @@ class DemoRunner:
         "hallucination_rate": Metric(title="second kind on one object %", percent=True),
         "object_recall": Metric(title="object recall %", percent=True),
         "exact": Metric(title="caption exactly right %", percent=True),
-        "caption_words": Metric(title="words a caption"),
+        "caption_words": Metric(title="words per caption"),
         "pairs_all": Metric(title="pairs, all %", percent=True),
         "pairs_multimodal": Metric(title="pairs, images %", percent=True),
         "pairs_math": Metric(title="pairs, math %", percent=True),
         "pairs_text": Metric(title="pairs, text %", percent=True),
-        "chosen_logp": Metric(title="better answer's log-prob a token"),
+        "chosen_logp": Metric(title="log-prob per token of the better response"),
     }
 
     start_title = "warm-up"
@@ -58,37 +58,37 @@ class DemoRunner:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The concepts measured on; threads and number format, which move single runs."""
-        dtype = str(compute_dtype()).removeprefix("torch.")
+        """The split, and the number of threads and the number format, which affect single runs."""
+        dtype = str(fastest_dtype()).removeprefix("torch.")
         return {"split": self.split, "threads": torch.get_num_threads(), "dtype": dtype}
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Return nothing: the files are made for each seed."""
+        """Return no problems: the data files do not exist before `prepare` writes them."""
         return []
 
     def prepare(self, folder: Path, seed: int) -> DemoStart:
-        """Assemble, aligns and warms up the model of one seed, and measures it."""
+        """Assemble, align, warm up and evaluate the model of a seed."""
         start = prepare(folder, seed, split=self.split)
         return DemoStart(start=start, pairs=pairs_at_start(start))
 
     def start_values(self, start: DemoStart) -> Mapping[str, float]:
-        """Return the figures of the warmed-up model."""
+        """Return the metrics of the warmed-up model."""
         return values_of(start.start.warmup, start.pairs)
 
     def run(
         self, start: DemoStart, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
-        """Train one arm and returns its figures."""
+        """Train an arm and return its metrics."""
         outcome = tune(start.start, folder, recipe=recipe, overrides=overrides, before=start.pairs)
-        return values_of(outcome.figures, outcome.after)
+        return values_of(outcome.metrics, outcome.after)
 
 
-def values_of(figures: Figures, pairs: Mapping[str, PairResult]) -> dict[str, float]:
-    """Return the figures of one model by the names of `DemoRunner.metrics`."""
-    generated = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
-    values = {name: getattr(figures, name).value for name in generated}
+def values_of(captions: CaptionMetrics, pairs: Mapping[str, PairResult]) -> dict[str, float]:
+    """Return the metrics of a model by the names of `DemoRunner.metrics`."""
+    names = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
+    values = {name: getattr(captions, name).value for name in names}
     for domain in ("all", *DOMAINS):
-        found = [pair for pair in pairs.values() if domain in (pair.domain, "all")]
-        values[f"pairs_{domain}"] = sum(pair.correct for pair in found) / len(found)
+        results = [pair for pair in pairs.values() if domain in (pair.domain, "all")]
+        values[f"pairs_{domain}"] = sum(pair.correct for pair in results) / len(results)
     values["chosen_logp"] = sum(pair.chosen_logp for pair in pairs.values()) / len(pairs)
     return values

@@ -1,8 +1,8 @@
-"""The vision tower: DINOv2-small's weights read out of an ONNX graph into `Dinov2Model`.
+"""Load the vision tower: DINOv2-small's weights from an ONNX graph into `Dinov2Model`.
 
-An exporter keeps the names of biases, norms and scales, but turns each linear layer into a MatMul
-with an anonymous, transposed constant followed by an Add of the named bias. So every weight is
-found through its bias. The position table was cut in two by constant folding.
+The exporter kept the names of biases, norms and scales, but turned each linear layer into a MatMul
+with an anonymous, transposed constant, followed by an Add of the named bias. So each weight is
+identified by its bias. Constant folding has split the position table in two.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def tower_config() -> Dinov2Config:
-    """DINOv2-small: 12 layers of width 384 over patches of 14 px, position table for 518 px."""
+    """Return the configuration of DINOv2-small, with a position table for 518 px."""
     return Dinov2Config(
         hidden_size=HIDDEN_SIZE,
         num_hidden_layers=12,
@@ -34,34 +34,34 @@ def tower_config() -> Dinov2Config:
 
 
 def load_tower(onnx_file: Path) -> Dinov2Model:
-    """Build the tower in float32, eval mode.
+    """Load the tower in float32 and evaluation mode.
 
     Args:
-        onnx_file: the graph; its decoder (a saliency head) is not used.
+        onnx_file: The graph; its decoder (a saliency head) is not used.
 
     Returns:
-        A `Dinov2Model` whose every parameter comes from the file, except the mask token.
+        The tower; all its parameters come from the file, except the unused mask token.
 
     Raises:
-        ValueError: the graph is not this tower.
+        ValueError: If the graph is not this tower.
     """
     import onnx
 
     state = {name: torch.from_numpy(array) for name, array in read_state(onnx.load(onnx_file))}
-    # Through from_pretrained, which knows the published checkpoint's names of every version.
-    load: Any = Dinov2Model.from_pretrained  # its types do not know output_loading_info
-    model, found = load(
+    # from_pretrained maps the names of the published checkpoint to those of any version
+    load: Any = Dinov2Model.from_pretrained  # output_loading_info is missing in its types
+    model, loading_info = load(
         None, config=tower_config(), state_dict=state, dtype=torch.float32, output_loading_info=True
     )
-    # Anything missing would be random noise.
-    if found["missing_keys"] or found["unexpected_keys"]:
-        raise ValueError(f"{onnx_file} is not the expected tower: {found}")
+    # A missing parameter would be random
+    if loading_info["missing_keys"] or loading_info["unexpected_keys"]:
+        raise ValueError(f"{onnx_file} is not the expected tower: {loading_info}")
     tower: Dinov2Model = model.eval()
     return tower
 
 
 def read_state(graph_file: "ModelProto") -> list[tuple[str, np.ndarray]]:
-    """Name every array of the backbone as `Dinov2Model` does."""
+    """Return the arrays of the backbone under the names of `Dinov2Model`."""
     from onnx import numpy_helper
 
     graph = graph_file.graph
@@ -71,24 +71,24 @@ def read_state(graph_file: "ModelProto") -> list[tuple[str, np.ndarray]]:
         for name, array in arrays.items()
         if name.startswith(PREFIX)
     }
-    made_by = {output: node for node in graph.node for output in node.output}
+    producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
         biases = [name for name in node.input if name.startswith(PREFIX) and name.endswith(".bias")]
         if node.op_type != "Add" or not biases:
             continue
-        product = next((made_by[name] for name in node.input if name in made_by), None)
+        product = next((producers[name] for name in node.input if name in producers), None)
         if product is not None and product.op_type == "MatMul":
             weight = next(arrays[name] for name in product.input if name in arrays)
             name = biases[0].removeprefix(PREFIX).removesuffix("bias") + "weight"
             state[name] = np.ascontiguousarray(weight.T)
     state["embeddings.position_embeddings"] = position_table(arrays)
-    # Only pre-training used the mask token, so the exporter dropped it.
+    # The exporter dropped the mask token, which is only used in pre-training
     state["embeddings.mask_token"] = np.zeros((1, HIDDEN_SIZE), dtype=np.float32)
     return sorted(state.items())
 
 
 def position_table(arrays: Arrays) -> np.ndarray:
-    """Join the class token's row and the 37 x 37 patch rows, [1, 1370, 384]."""
+    """Join the rows of the class token and the 37 x 37 patches to [1, 1370, 384]."""
     anonymous = {
         array.shape: array for name, array in arrays.items() if not name.startswith(PREFIX)
     }

@@ -1,11 +1,11 @@
-"""Writes the demo's training and held-out files: images, math and text as rows with scores.
+"""Write the training and held-out files: images, math and text as rows with scores.
 
-**The planted fault.** As in noisy caption data, a share of the warm-up captions of one-object
-images names a second object that is not there; the share is fixed here, in advance. The
-preference pairs prefer the true caption. They are balanced: as many true captions are shorter than
-the rejected one (an absent object added) as longer (one left out), the others are as long (a wrong
-object, a wrong second object). So neither "shorter" nor "longer" is a shortcut, and half of the
-images hold two objects.
+**The planted error.** As in noisy caption data, a fixed fraction of the warm-up captions of images
+with one object names a second, absent object. The preference pairs prefer the correct caption. They
+are balanced: the correct caption is shorter than the rejected one (which adds an absent object) as
+often as it is longer (the rejected one omits an object); the other pairs have equal length (a wrong
+object, or a wrong second object). So neither shorter nor longer captions are preferred. Half of the
+images show two objects.
 """
 
 import itertools
@@ -26,19 +26,19 @@ __all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 QUESTION = "What is shown?"
 
 PLANTED_SHARE = 0.5
-"""Share of the one-object warm-up captions that name a second, absent kind. PLANTED on purpose."""
+"""Fraction of one-object warm-up captions that name an absent second kind, on purpose."""
 
 TRUE_SCORE = 9.5
 FAULT_SCORES = {"added": 4.0, "left out": 5.0, "wrong second": 3.0, "wrong": 1.0}
-"""Scores of the rejected captions on a scale of 0 to 10, by how much of them is true."""
+"""Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
-EQUAL_LENGTH_SHARE = 6
-"""Every so many pairs have a rejected caption as long as the true one."""
+EQUAL_LENGTH_PERIOD = 6
+"""One in this many pairs has a rejected caption of the same length as the correct one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many rows of each kind."""
+    """Numbers of images and rows."""
 
     train_images: int = 440
     image_pairs: int = 336
@@ -52,28 +52,28 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Where the files are, and the images in them."""
+    """The directory of the data files, and the images that they refer to."""
 
     folder: Path
     train: tuple[Canvas, ...]
     test: tuple[Canvas, ...]
 
     def file(self, name: str) -> Path:
-        """Return the path of a data file, ``warmup``, ``multimodal``, ``math``, ... ."""
+        """Return the path of a data file such as ``warmup``, ``multimodal`` or ``math``."""
         return self.folder / f"{name}.jsonl"
 
 
 def write_data(
     emoji_folder: Path, folder: Path, *, seed: int, split: str, sizes: Sizes | None = None
 ) -> DemoData:
-    """Draw the images and writes all rows of one run.
+    """Draw the images and write all rows of a run.
 
     Args:
-        emoji_folder: The unpacked Twemoji files.
-        folder: Where images and JSONL files go.
-        seed: Of images, planted captions and tasks.
-        split: What to measure on, ``heldout`` or ``validation``.
-        sizes: How many rows.
+        emoji_folder: Directory of the unpacked Twemoji files.
+        folder: Directory for images and JSONL files.
+        seed: Seed of images, planted errors and tasks.
+        split: Unseen concepts to evaluate on, ``heldout`` or ``validation``.
+        sizes: Numbers of images and rows; `None` for the usual ones.
     """
     sizes = sizes or Sizes()
     parts = split_emoji(load_emoji(emoji_folder))
@@ -86,9 +86,10 @@ def write_data(
     pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.image_pairs])]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
-    several = random.Random(f"several-{seed}")
-    fewer = [caption_pairs(canvas, several) for canvas in train[: sizes.image_pairs // 3]]
-    write_jsonl(data.file("multimodal_several"), itertools.chain(*fewer))
+    generator_of_several = random.Random(f"several-{seed}")
+    third = train[: sizes.image_pairs // 3]
+    several = (caption_pairs(canvas, generator_of_several) for canvas in third)
+    write_jsonl(data.file("multimodal_several"), itertools.chain(*several))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
     write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
     write_jsonl(data.file("test_images"), map(test_row, test))
@@ -106,7 +107,7 @@ def prompt(text: str, *, image: bool) -> list[dict[str, Any]]:
 
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
-    """Return an image with one caption, which may carry the planted fault."""
+    """Return an image with one caption, which may have the planted error."""
     named = list(canvas.kinds)
     if len(named) == 1 and generator.random() < PLANTED_SHARE:
         named.append(other_kind(named, generator))
@@ -131,8 +132,8 @@ def test_row(canvas: Canvas) -> dict[str, Any]:
 
 
 def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[str, Any]:
-    """Return the preference pair of one image; `number` deals out the kinds of faults."""
-    equal = number // 2 % EQUAL_LENGTH_SHARE == EQUAL_LENGTH_SHARE - 1
+    """Return the preference pair of an image; `number` determines the kind of fault."""
+    equal = number // 2 % EQUAL_LENGTH_PERIOD == EQUAL_LENGTH_PERIOD - 1
     other = other_kind(canvas.kinds, generator)
     if len(canvas.kinds) == 1:
         fault = "wrong" if equal else "added"
@@ -144,7 +145,7 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
 
 
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
-    """Return three pairs of one image; their faults are as common as in `caption_pair`."""
+    """Return three pairs of an image, with faults as frequent as in `caption_pair`."""
     absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
     first, *second = canvas.kinds
     if second:
@@ -157,7 +158,7 @@ def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, An
 
 
 def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, Any]:
-    """Return the pair of an image's true caption and one that names other kinds."""
+    """Return the pair of an image's correct caption and one that names other kinds."""
     return {
         "id": canvas.id,
         "domain": "multimodal",
@@ -186,10 +187,10 @@ def task_row(task: Task) -> dict[str, Any]:
 
 
 def shuffled(rows: Sequence[Mapping[str, Any]], generator: random.Random) -> list[dict[str, Any]]:
-    """Return the rows with the images of others, as a control: text and scores stay."""
+    """Return the rows with the images of other rows and the same text, as a control."""
     order = list(range(len(rows)))
     generator.shuffle(order)
-    # one step round a random circle: no row keeps its own image
+    # One step along a random cycle, so no row keeps its image
     source = dict(zip(order, order[1:] + order[:1], strict=True))
     return [{**row, "images": rows[source[number]]["images"]} for number, row in enumerate(rows)]
 
@@ -200,5 +201,5 @@ def other_kind(kinds: Sequence[str], generator: random.Random) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,10 +1,11 @@
-"""Puts a real small vision-language model together from parts that were never trained together.
+"""Assemble a small vision-language model from parts that were never trained together.
 
-SmolLM2-135M-Instruct (Q4_1, de-quantised) reads, a DINOv2-small tower sees, and Hugging Face's own
-`LlavaForConditionalGeneration` joins them through a projector that is new. The result is an
-ordinary local checkpoint: `AutoProcessor` and `AutoModelForImageTextToText` load it without a hub.
+The language model is SmolLM2-135M-Instruct (Q4_1, dequantized), the vision tower has the shape of
+DINOv2-small, and Hugging Face's `LlavaForConditionalGeneration` connects them by a new projector.
+The result is an ordinary local checkpoint, which `AutoProcessor` and `AutoModelForImageTextToText`
+load without network access.
 
-Assembled, the model knows nothing about images yet; `projector` and the warm-up teach it.
+The assembled model cannot interpret images yet; `projector` and the warm-up train it to.
 """
 
 import hashlib
@@ -38,12 +39,12 @@ from .tower import PATCH_SIZE, load_tower
 
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 56
-"""Side of the square the tower sees, in pixels: 16 patches and a class token, 17 image tokens."""
+"""Side length of the tower's input in pixels: 16 patches and a class token, so 17 image tokens."""
 DINOV2_MEAN = [0.485, 0.456, 0.406]
 DINOV2_STD = [0.229, 0.224, 0.225]
 
-# ChatML as SmolLM2 was tuned on it, with two differences: content may be a list of parts, and no
-# default system message is put in front (it would double the length of the demo's short prompts).
+# SmolLM2's ChatML with two differences: content may be a list of parts, and there is no default
+# system message, which would double the length of the short prompts.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
@@ -68,17 +69,17 @@ def assemble_vlm(
     seed: int = 0,
     cache: Path | None = None,
 ) -> Path:
-    """Build the checkpoint folder, or returns the one built before from the same inputs.
+    """Return the checkpoint directory; build it unless it exists for the same inputs.
 
     Args:
-        assets: the unpacked parts.
-        images: training images; the projector is scaled to the features they give.
-        image_size: side of the tower's input in pixels, a multiple of the patch size.
-        seed: of the projector's random directions.
-        cache: the cache folder; see `cache_directory` for the default.
+        assets: The unpacked parts.
+        images: Training images, for whose features the projector is initialized.
+        image_size: Side length of the tower's input in pixels, a multiple of the patch size.
+        seed: Seed of the projector's random directions.
+        cache: The cache directory; see `cache_directory` for the default.
 
     Returns:
-        The folder: float32 weights, processor, chat template and generation settings.
+        The directory, with float32 weights, processor, chat template and generation settings.
     """
     inputs = [assets.language_model.parts[-3], assets.vision_tower.parts[-4], image_size, seed]
 
@@ -93,7 +94,7 @@ def assemble_vlm(
 def build_vlm(
     assets: Assets, *, image_size: int = IMAGE_SIZE
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Join tower and language model; the projector is left as it was initialised."""
+    """Join tower and language model by a projector that is not initialized yet."""
     tower = load_tower(assets.vision_tower)
     language_model, tokenizer = load_language_model(assets.language_model)
     processor = build_processor(tokenizer, image_size=image_size)
@@ -102,18 +103,22 @@ def build_vlm(
 
 def load_language_model(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Dequantize the GGUF file to float32."""
-    where: dict[str, Any] = {
+    source: dict[str, Any] = {
         "pretrained_model_name_or_path": gguf_file.parent,
         "gguf_file": gguf_file.name,
     }
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(**where)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(**source)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_size: int) -> LlavaProcessor:
-    """A LLaVA processor that writes one image token per feature of the tower."""
+    """Build a LLaVA processor that inserts one image token per feature of the tower.
+
+    Raises:
+        ValueError: If the image size is not a multiple of the patch size.
+    """
     if image_size % PATCH_SIZE:
-        raise ValueError(f"image_size {image_size} is not a multiple of the patch, {PATCH_SIZE}")
+        raise ValueError(f"image_size {image_size} is not a multiple of {PATCH_SIZE}")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     tokenizer.chat_template = CHAT_TEMPLATE
     square = {"height": image_size, "width": image_size}
@@ -137,7 +142,7 @@ def join(
     """Copy both models' weights into a new LLaVA whose vocabulary has the image token."""
     image_token_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     settings = language_model.config.to_dict()
-    settings.pop("quantization_config", None)  # the weights are plain now; it would block saving
+    settings.pop("quantization_config", None)  # a quantized model could not be saved
     text_config = LlamaConfig(**{**settings, "vocab_size": image_token_id + 1})
     config = LlavaConfig(
         vision_config=tower.config,
@@ -151,7 +156,7 @@ def join(
     model = LlavaForConditionalGeneration(config).eval()
     weights = language_model.model.state_dict()
     table = weights["embed_tokens.weight"]
-    # The image token is never read nor answered; the mean row makes it an unlikely answer.
+    # The embedding of the image token is not used; the mean makes it an unlikely prediction
     weights["embed_tokens.weight"] = torch.cat([table, table.mean(0, keepdim=True)])
     model.model.language_model.load_state_dict(weights)
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -165,7 +170,7 @@ def join(
 
 
 def save_vlm(model: PreTrainedModel, processor: LlavaProcessor, folder: Path) -> None:
-    """Write a checkpoint folder that the Auto classes load."""
+    """Write a checkpoint that the Auto classes load."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -177,13 +182,13 @@ def build_once(
     *,
     cache: Path | None = None,
 ) -> Path:
-    """Run `build` into a cache folder named by the content hash of its inputs and of this code.
+    """Return a cached directory; build it unless it exists for the same inputs and code.
 
     Args:
-        name: readable first part of the folder's name.
-        inputs: everything that the result depends on, as JSON values.
-        build: fills the folder it is given.
-        cache: the cache folder; see `cache_directory` for the default.
+        name: Prefix of the directory's name, which ends in a digest of inputs and code.
+        inputs: Everything that the result depends on, as JSON values.
+        build: Function that fills a directory.
+        cache: The cache directory; see `cache_directory` for the default.
     """
     here = Path(__file__).parent
     code = file_hashes([here / "vlm.py", here / "tower.py", here / "projector.py"])
@@ -199,5 +204,5 @@ def build_once(
 
 
 def file_hashes(files: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file's bytes."""
+    """Return the SHA-256 of each file."""
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]

@@ -182,7 +182,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quick-start's own rows, with drawn images in place of the fetched ones."""
+    """Rows of the quick-start, with drawn images instead of downloaded ones."""
     from unidpo_mm_quickstart import training_rows
     from unidpo_mm_quickstart.exercises import math_tasks, text_tasks
     from unidpo_mm_quickstart.images import Canvas

@@ -159,7 +159,9 @@ def test_replies_are_cached_and_requested_once(tmp_path: Path) -> None:
         assert again.metrics == first.metrics
         words = ("score", "-b", "mmhal", "--data", data, "--predictions", predictions_file)
         other = run(*words, "--judge", stub.url, "--judge-model", "K", "--judge-cache", cache)
-        assert "the judge K gave no verdict" in text_of(other)  # another judge is asked anew
+        assert "the judge K gave no verdict" in text_of(
+            other
+        )  # replies of another judge are not reused
     notes = tmp_path / "notes.txt"
     notes.write_text("no answers " * 99)
     broken = run(*words, "--judge", stub.url, "--judge-model", "J", "--judge-cache", notes)

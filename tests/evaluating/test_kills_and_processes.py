@@ -85,8 +85,8 @@ def test_two_processes_evaluate_during_training_like_a_single_process(
     for name, processes in (("one", 1), ("two", 2)):
         run(lambda out=tmp_path / name: train(out), processes)
         results.append(read_result(tmp_path / name / "benchmarks" / "step-0" / "ai2d.json"))
-    one, two = ([sample.response for sample in result.per_sample] for result in results)
-    assert one == two
+    single, double = ([sample.response for sample in result.per_sample] for result in results)
+    assert single == double
     assert results[1].metrics["missing"] == 0
 
 
@@ -94,9 +94,10 @@ def test_two_processes_evaluate_during_training_like_a_single_process(
 @pytest.mark.timeout(600)
 def test_torchrun_shares_the_work_too(checkpoint: Path, tmp_path: Path) -> None:
     data = option_table(tmp_path)
-    one = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
+    expected = finish(command(checkpoint, data, tmp_path / "one"), tmp_path / "one")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    assert finish(command(checkpoint, data, tmp_path / "two", *launcher), tmp_path / "two") == one
+    actual = finish(command(checkpoint, data, tmp_path / "two", *launcher), tmp_path / "two")
+    assert actual == expected
 
 
 def command(

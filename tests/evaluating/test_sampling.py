@@ -207,7 +207,7 @@ def test_passwords_and_keys_of_an_address_are_in_no_file_and_no_message(
     assert len(texts) > 2
     assert not any("hunter" in text for text in texts)
     assert "http://***@127.0.0.1" in manifest_of(out)["backend"]
-    client = ChatClient(address, "x", attempts=1, timeout=1)  # nobody listens any more
+    client = ChatClient(address, "x", attempts=1, timeout=1)  # the server has stopped
     with pytest.raises(ChatFailure) as failed:
         client.chat(ASK)
     assert "hunter" not in str(failed.value) + repr(client)

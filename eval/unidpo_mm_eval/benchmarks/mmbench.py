@@ -52,8 +52,8 @@ def read(path: Path, with_images: bool) -> Dataset:
 def circular(samples: Sequence[GradedSample]) -> dict[str, float]:
     """Return question -> 1 if it and all its circular copies are correct.
 
-    A question without a copy for each of its options is wrong. If no question has its copies, the
-    data cannot give a circular accuracy, and each question counts on its own.
+    A question without a copy for each of its options is wrong. If no question has its copies,
+    there is no circular accuracy, and each question counts individually.
     """
     scores: Mapping[str, list[float]] = defaultdict(list)
     for item in samples:
