@@ -137,7 +137,7 @@ def run_demo(
     if outcome.saving is not None:
         output.print(outcome.saving.line())
     output.print(f"{summary['seconds']:.0f} seconds. Written: {out / 'summary.json'}, ", end="")
-    output.print(f"{out / 'curves.png'}, {out / 'answers.png'}")
+    output.print(f"{out / 'curves.png'}, {out / 'responses.png'}")
     return summary
 
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = str | int | bytes | float | None
-"""A reply; an error status; a complete body; seconds of delay; or `None` to close the connection."""
+"""A reply; an error status; a body; seconds of delay; or `None` to close the connection."""
 Speak = Callable[[Mapping[str, Any], int], Reply]
 """(request, number of equal requests before it) -> the reply."""
 
