@@ -142,7 +142,7 @@ def all_runs(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the result of each run."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     import torch
-    import transformers  # noqa: F401
+    import transformers  # noqa: F401 - the forked runs find it imported
 
     torch.set_num_threads(1)
     for model in MODELS:
