@@ -106,7 +106,7 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
     logp_model, adapter = _load_policy(folder / "model", content, device)
     loss = dict(content["loss"])
     name, by_source = loss.pop("name"), loss.pop("by_source")
-    settings = configure_loss(content["loss_path"] or name, loss, by_source)
+    settings = configure_loss(content.get("loss_path") or name, loss, by_source)
     restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):
