@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ def signalled(number: int, *, speaks: bool = True) -> None:
     with stoppable(speaks=speaks):
         os.kill(os.getpid(), number)
         time.sleep(5)
+
+
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Restore default handlers: tests that `nohup` starts inherit signals that are ignored."""
+    defaults = dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP), signal.SIG_DFL)
+    handlers = {signal.SIGINT: signal.default_int_handler, **defaults}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
