@@ -199,8 +199,8 @@ def check_adapter_trains(model: Any) -> None:
     else:
         problem = f"no weight of the PEFT model is trainable (active adapter: {names})"
         remedy = (
-            "Load it with PeftModel.from_pretrained(..., is_trainable=True), and after loading another "
-            "adapter call model.set_adapter"
+            "Load it with PeftModel.from_pretrained(..., is_trainable=True), and call "
+            "model.set_adapter after loading another adapter"
         )
     raise ModelError(Problem("model", problem, remedy))
 
