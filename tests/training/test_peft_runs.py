@@ -222,6 +222,7 @@ def test_an_adapter_with_a_name_of_its_own_is_saved_where_it_is_looked_for(
     def model() -> Any:
         loaded = PeftModel.from_pretrained(base_of(base), sft, "mine", is_trainable=True)
         loaded.load_adapter(sft, "theirs")
+        loaded.set_adapter("mine")  # PEFT 0.20 freezes all weights when it loads an adapter
         return loaded
 
     kwargs = {"processing_class": processor_of(base)}
@@ -245,6 +246,7 @@ def test_adapters_are_named_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     sft = trained_adapter(base, tmp_path / "sft")
     model = PeftModel.from_pretrained(base_of(base), sft, "tuned", is_trainable=True)
     model.load_adapter(sft, "ref")
+    model.set_adapter("tuned")  # PEFT 0.20 freezes all weights when it loads an adapter
     kwargs = {"processing_class": processor_of(base)}
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (
