@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from bad_input import BAD, PAIR, Bad, encoded, write_surroundings
 from support.commands import run_command
+from unidpo_mm.training.examine import part_problems
+from unidpo_mm.training.recipe_arguments import arguments_of
 
 from unidpo_mm.check import CheckReport, check_data
 from unidpo_mm.cli.data import _read_recipe
+from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training import run as training_run
 from unidpo_mm.training import setup
-from unidpo_mm.training.examine import part_problems
-from unidpo_mm.training.recipe_arguments import arguments_of
 from unidpo_mm.training.run import rows_of
 from unidpo_mm.training.setup import prepare_data
 

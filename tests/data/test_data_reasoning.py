@@ -123,10 +123,10 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_settings_reach_rows_prompts_and_the_record_of_a_run(tmp_path: Path) -> None:
     import reasoning_templates as templates
     from transformers import AutoTokenizer
-
-    from unidpo_mm.plugins import load_family
-    from unidpo_mm.recipe import load_recipe
     from unidpo_mm.training.recipe_arguments import arguments_of
+
+    from unidpo_mm.config import load_recipe
+    from unidpo_mm.plugins import load_family
     from unidpo_mm.training.run import train_from_recipe
 
     folder = load_family("text").tiny(tmp_path / "model")

@@ -12,16 +12,16 @@ import pytest
 from builders import make_image
 from PIL import Image
 from support.commands import run_command as run
+from unidpo_mm.training.recipe_arguments import arguments_of
 
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.groups import group_by_prompt
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
 from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import ImageError, Problem, RecipeError, UniDPOError
-from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.config import UniDPOConfig
-from unidpo_mm.training.recipe_arguments import arguments_of
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from migrations import migrate_text
 
+from unidpo_mm.config import Recipe
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.recipe import Recipe
 
 FILE = """
 # trl dpo --config this.yaml

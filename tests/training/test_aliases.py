@@ -7,9 +7,9 @@ import pytest
 from trainers import config
 
 from unidpo_mm import UniDPOConfig
+from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES
 from unidpo_mm.data.load import read_records
 from unidpo_mm.errors import DataError, RecipeError
-from unidpo_mm.training.aliases import OFFICIAL_NAMES
 
 
 def settings_of(tmp_path: Path, **options: Any) -> Any:

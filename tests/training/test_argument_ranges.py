@@ -5,17 +5,17 @@ import math
 
 import pytest
 from torch import nn
+from unidpo_mm.training.examine import scale_problems
 
+from unidpo_mm.config.checks.argument_ranges import loss_range_problems, range_problems
+from unidpo_mm.config.checks.optimizer import optimizer_problems
+from unidpo_mm.config.checks.python_arguments import check_steps
+from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.modeling.lora_targets import PYTHON_KEYS, RECIPE_KEYS, check_rank
 from unidpo_mm.records import Message, PreferenceRow, Response
-from unidpo_mm.training.argument_ranges import loss_range_problems, range_problems
-from unidpo_mm.training.config import UniDPOConfig
-from unidpo_mm.training.config_checks import check_steps
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.examine import scale_problems
 from unidpo_mm.training.memory_policy import parse_memory
-from unidpo_mm.training.optimizer_checks import optimizer_problems
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from builders import pairs_of, row
 from trainers import config, make_trainer
+from unidpo_mm.training.recipe_arguments import loss_of
 
+from unidpo_mm.config import ScoresSection, SourceSection
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
-from unidpo_mm.recipe import ScoresSection, SourceSection
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.recipe_arguments import loss_of
 from unidpo_mm.training.score_warnings import score_warnings
 
 Checkpoint = Callable[[str], Path]

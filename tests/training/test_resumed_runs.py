@@ -13,8 +13,8 @@ from builders import mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import ModelError, RecipeError
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
 from unidpo_mm.training.run import finished_run, train_from_recipe
 from unidpo_mm.training.run_lock import exclusive

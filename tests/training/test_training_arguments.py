@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from unidpo_mm import UniDPOConfig
-from unidpo_mm.errors import RecipeError
-from unidpo_mm.training import config_checks
-from unidpo_mm.training.arguments_page import training_arguments_page
-from unidpo_mm.training.launch_checks import folder_problem, launch_problems
-from unidpo_mm.training.training_arguments import (
+from unidpo_mm.config.arguments_page import training_arguments_page
+from unidpo_mm.config.checks.launch import folder_problem, launch_problems
+from unidpo_mm.config.training_arguments import (
     ARGUMENTS,
     REMOVED,
     refused_values,
     training_arguments,
 )
+from unidpo_mm.errors import RecipeError
+from unidpo_mm.training import config_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ def test_the_table_covers_every_argument_of_the_installed_transformers():
 
 def test_the_page_is_up_to_date():
     page = (ROOT / "docs" / "training_arguments.md").read_text(encoding="utf-8")
-    command = "python -m unidpo_mm.training.arguments_page > docs/training_arguments.md"
+    command = "python -m unidpo_mm.config.arguments_page > docs/training_arguments.md"
     assert page == training_arguments_page(), f"run {command}"
 
 
