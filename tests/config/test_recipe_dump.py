@@ -43,7 +43,10 @@ texts = st.one_of(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
 )
 numbers = st.one_of(
-    st.integers(-(10**12), 10**12), st.floats(allow_nan=False), st.booleans(), st.none()
+    st.integers(-(10**12), 10**12),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
 )
 values = st.recursive(
     numbers | texts,

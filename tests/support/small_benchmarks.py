@@ -38,7 +38,11 @@ def option_table(folder: Path, rows: int = 11) -> Path:
 def math_lines(folder: Path, rows: int = 7) -> Path:
     folder = folder / "gsm8k"
     folder.mkdir(exist_ok=True)
-    lines = [{"question": f"What is {n} + 4?", "answer": f"#### {n + 4}"} for n in range(rows)]
+    # of different lengths, so that even a tiny model answers them differently
+    lines = [
+        {"question": f"{'Red and blue. ' * n}What is {n} + 4?", "answer": f"#### {n + 4}"}
+        for n in range(rows)
+    ]
     path = folder / "test.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return path

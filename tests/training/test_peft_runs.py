@@ -224,6 +224,7 @@ def test_an_adapter_with_another_name_is_saved_where_peft_loads_it(
     def model() -> Any:
         loaded = PeftModel.from_pretrained(base_of(base), sft, "mine", is_trainable=True)
         loaded.load_adapter(sft, "theirs")
+        loaded.set_adapter("mine")  # PEFT 0.20 freezes all weights when it loads an adapter
         return loaded
 
     kwargs = {"processing_class": processor_of(base)}
@@ -247,6 +248,7 @@ def test_adapter_names_work_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     sft = trained_adapter(base, tmp_path / "sft")
     model = PeftModel.from_pretrained(base_of(base), sft, "tuned", is_trainable=True)
     model.load_adapter(sft, "ref")
+    model.set_adapter("tuned")  # PEFT 0.20 freezes all weights when it loads an adapter
     kwargs = {"processing_class": processor_of(base)}
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (

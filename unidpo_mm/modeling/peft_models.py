@@ -198,7 +198,10 @@ def check_adapter_trains(model: Any) -> None:
         remedy = f"Call model.set_adapter('{other}')"
     else:
         problem = f"no weight of the PEFT model is trainable (active adapter: {names})"
-        remedy = "Load it with PeftModel.from_pretrained(..., is_trainable=True)"
+        remedy = (
+            "Load it with PeftModel.from_pretrained(..., is_trainable=True), and call "
+            "model.set_adapter after loading another adapter"
+        )
     raise ModelError(Problem("model", problem, remedy))
 
 

@@ -59,7 +59,7 @@ def check_data(
 
     The exit code is 0 if everything can be scored, and 1 if something is missing or broken.
 
-    Example: `unidpo-mm eval data check --suite paper_multimodal --data benchmarks/`
+    Example: unidpo-mm eval data check --suite paper_multimodal --data benchmarks/
     """
     from rich.console import Console
 
