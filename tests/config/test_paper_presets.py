@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from unidpo_mm.training.recipe_arguments import arguments_of
 
 from unidpo_mm.config import Recipe, load_recipe
 from unidpo_mm.config.checks.recipe import check_loss, check_train
+from unidpo_mm.config.from_recipe import config_of
 from unidpo_mm.config.yaml_loader import parse_yaml
+from unidpo_mm.training.configured_loss import configured_loss
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -240,9 +241,9 @@ def test_a_baseline_states_its_author_in_its_first_line(name: str):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_trainer_accepts_every_setting(name: str):
-    args = arguments_of(loaded(name, "train.use_cpu=true"))
+    args = config_of(loaded(name, "train.use_cpu=true"))
     assert args.get_warmup_steps(1000) == 1000 * float(row_of(name)["warm"])
-    assert args.configured_loss().loss.name == row_of(name).get("loss", "uni_dpo")
+    assert configured_loss(args).loss.name == row_of(name).get("loss", "uni_dpo")
     assert args.report_to == []
 
 

@@ -5,14 +5,14 @@ from pydantic import BaseModel
 from unidpo_mm.config import (
     DataSection,
     ImagesSection,
-    LoraSection,
+    LoraOptions,
     LossSection,
     ModelSection,
     Recipe,
     RunSection,
-    ScoresSection,
+    ScoreOptions,
     SourceLoss,
-    SourceSection,
+    SourceOptions,
     TrainSection,
 )
 
@@ -33,7 +33,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "trust_remote_code": False,
         "init_kwargs": {},
     },
-    LoraSection: {
+    LoraOptions: {
         "r": 16,
         "alpha": 32,
         "dropout": 0.0,
@@ -55,7 +55,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "preflight": True,
         "worker_timeout": 600.0,
     },
-    SourceSection: {
+    SourceOptions: {
         "path": ...,
         "format": None,
         "columns": {},
@@ -70,7 +70,7 @@ FORMAT: dict[type[BaseModel], dict[str, object]] = {
         "reasoning": None,
         "loss": {},
     },
-    ScoresSection: {
+    ScoreOptions: {
         "scale": None,
         "judge": None,
         "missing": "error",

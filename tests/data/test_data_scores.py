@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from builders import row
 
-from unidpo_mm.data.load import SourceFile, read_records
-from unidpo_mm.data.scores import PairCounts, ScoreOptions, select_pairs
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.load import read_records
+from unidpo_mm.data.scores import PairCounts, select_pairs
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
 
@@ -81,7 +82,7 @@ def test_pairs_without_scores_are_counted_and_kept() -> None:
 
 def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:
     answers = [{"text": t, "score": s} for t, s in (("a", 5), ("b", 4.5), ("c", 1))]
-    source = SourceFile(path="data", scores=ScoreOptions(min_margin=1.0))
+    source = SourceOptions(path="data", scores=ScoreOptions(min_margin=1.0))
     loaded = read_records([{"prompt": "?", "responses": answers}], source)
     assert set(loaded.rows[0].pairs) == {Pair(0, 2), Pair(1, 2)}
     (report,) = loaded.reports
@@ -98,7 +99,9 @@ def test_a_ranked_row_weighs_all_its_pairs_alike() -> None:
 
 def test_columns_have_other_names_where_the_source_says_so() -> None:
     """Messages name the columns of the file, not ours."""
-    source = SourceFile(path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})
+    source = SourceOptions(
+        path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"}
+    )
     loaded = read_records(
         [{"ask": "?", "good": "a", "bad": "b"}, {"ask": "?", "good": 5, "bad": ""}], source
     )

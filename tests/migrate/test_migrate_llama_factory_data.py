@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from builders import make_image
 from migrations import migrate_text
-from unidpo_mm.training.recipe_arguments import source_file
 
+from unidpo_mm.config.from_recipe import source_file
 from unidpo_mm.data.load import load_rows
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.migrate import migrate

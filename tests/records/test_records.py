@@ -9,9 +9,9 @@ import pytest
 import torch
 from builders import make_image
 
+from unidpo_mm.config import ScoreOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.groups import group_by_prompt, join_single_responses
-from unidpo_mm.data.scores import ScoreOptions
 from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.records import (
     EncodedGroup,

@@ -10,10 +10,11 @@ from unidpo_mm import UniDPOConfig
 from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES
 from unidpo_mm.data.load import read_records
 from unidpo_mm.errors import DataError, RecipeError
+from unidpo_mm.training.configured_loss import configured_loss
 
 
 def settings_of(tmp_path: Path, **options: Any) -> Any:
-    return config(tmp_path, **options).configured_loss()
+    return configured_loss(config(tmp_path, **options))
 
 
 def test_official_names_reach_the_loss(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_settings_can_be_parsed_from_a_command_line_as_in_trl() -> None:
 
     words = "--output_dir out --use_cpu True --loss_type hinge --beta 0.2 --length_norm true"
     (args,) = HfArgumentParser(UniDPOConfig).parse_args_into_dataclasses(words.split())
-    loss = args.configured_loss()
+    loss = configured_loss(args)
     assert (loss.loss.name, loss.config.beta, loss.config.length_norm) == ("hinge", 0.2, True)
 
 

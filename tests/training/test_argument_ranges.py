@@ -5,7 +5,6 @@ import math
 
 import pytest
 from torch import nn
-from unidpo_mm.training.examine import scale_problems
 
 from unidpo_mm.config.checks.argument_ranges import loss_range_problems, range_problems
 from unidpo_mm.config.checks.optimizer import optimizer_problems
@@ -15,7 +14,7 @@ from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.modeling.lora_targets import PYTHON_KEYS, RECIPE_KEYS, check_rank
 from unidpo_mm.records import Message, PreferenceRow, Response
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.memory_policy import parse_memory
+from unidpo_mm.training.prepare import _scale_problems
 
 
 @pytest.mark.parametrize(
@@ -84,8 +83,8 @@ def test_loss_parameters_must_fit_float32():
 
 @pytest.mark.parametrize("memory", ["1e-9", "1e-10"])
 def test_zero_memory_does_not_mean_auto(memory: str):
-    with pytest.raises(RecipeError, match=r"train\.memory"):
-        parse_memory(memory)
+    with pytest.raises(RecipeError, match="memory: .*Use auto, or gigabytes"):
+        UniDPOConfig(output_dir="out", memory=memory)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +138,6 @@ def test_a_score_scale_without_any_score_inside_is_refused():
         )
 
     rows = [row("a", 3.0, 8.0), row("b", 50.0, 150.0), row("c", None, None)]
-    assert not scale_problems(rows, None)
-    (problem,) = scale_problems(rows, (100.0, 200.0))
+    assert not _scale_problems(rows, None, "data.score_scale")
+    (problem,) = _scale_problems(rows, (100.0, 200.0), "data.score_scale")
     assert problem.message == "no score of source 'a' lies in [100, 200]: they run from 3 to 8"

@@ -348,14 +348,10 @@ def _read_recipe(
     recipe = load_recipe(path, overrides, checks=ALL_CHECKS if as_a_run else (check_loss,))
 
     from ..config.from_recipe import config_of  # torch, so after the checks
-    from ..data.load import DataFiles
-    from ..training.run import checked_settings
+    from ..training.run import checked_settings, data_files
 
     args = checked_settings(recipe)[0] if as_a_run else config_of(recipe, data_only=True)
-    files = [
-        DataFiles(sources=sources, images=recipe.data.images)
-        for sources in (recipe.data.sources, recipe.data.eval_sources)
-    ]
+    files = data_files(recipe)
     model = recipe.model
     return (
         files[0],

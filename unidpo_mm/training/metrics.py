@@ -18,6 +18,8 @@ from .step import StepOutput
 __all__ = ["MetricSums", "pair_values", "policy_only_change"]
 
 ALL = "all"
+
+
 class MetricSums:
     """Sums and counts of a fixed set of metrics, the same on every process.
 

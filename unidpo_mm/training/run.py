@@ -39,6 +39,7 @@ from .trainer import UniDPOTrainer
 __all__ = [
     "check_from_recipe",
     "checked_settings",
+    "data_files",
     "finished_run",
     "train_from_recipe",
     "trainer_for",
@@ -208,17 +209,26 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
         UniDPOError: If data, settings or model have problems; lists those of all data files.
     """
     args, callbacks = checked_settings(recipe)
-    data = recipe.data
+    training, evaluation = data_files(recipe)
     trainer = UniDPOTrainer(
         recipe.model.name_or_path,
         args,
-        train_dataset=DataFiles(sources=data.sources, images=data.images),
-        eval_dataset=DataFiles(sources=data.eval_sources, images=data.images),
+        train_dataset=training,
+        eval_dataset=evaluation,
         peft_config=recipe.model.lora,
         callbacks=callbacks,
     )
     trainer.option_names = _option_names(args)
     return trainer
+
+
+def data_files(recipe: Recipe) -> tuple[DataFiles, DataFiles]:
+    """Return the sources of training and of evaluation."""
+    data = recipe.data
+    return (
+        DataFiles(sources=data.sources, images=data.images),
+        DataFiles(sources=data.eval_sources, images=data.images),
+    )
 
 
 def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
