@@ -168,7 +168,7 @@ def test_a_run_trains_as_tabled(name: str):
     assert stated["per_device_train_batch_size"] == int(row["per"])
     assert stated["gradient_accumulation_steps"] == int(row["acc"])
     assert "max_steps" not in stated
-    assert recipe.train.learning_rates == {}
+    assert recipe.train.learning_rates is None
     assert recipe.train.output_dir == f"runs/{name}"
     assert recipe.run.resume == "auto"
     assert recipe.data.max_length == int(row["length"])

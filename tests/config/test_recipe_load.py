@@ -87,7 +87,7 @@ def test_each_mistake_has_a_place_a_message_and_a_remedy(tmp_path: Path, line: s
         ("model.name_or_path=null", "key 'model.name_or_path': found null. Use text"),
         ("data.score_scale=[5, 1]", "the lower end 5.0 of a scale must be below its upper end"),
         ("data.score_scale=[5]", "found the list [5]. Use two numbers"),
-        ("data.score_scale=[0, 5, 9]", "found the list [0, 5, 9]. Use a list of 2"),
+        ("data.score_scale=[0, 5, 9]", "found the list [0, 5, 9]. Use two numbers"),
         (
             "data.score_scale=[0, .inf]",
             "key 'data.score_scale.1': found .inf, which is not a finite number",

@@ -28,15 +28,32 @@ from unidpo_mm.training.prepare import _scale_problems
         ("num_train_epochs", 1e9, 1000),
         ("max_steps", 10**12, 10**6),
         ("gradient_accumulation_steps", 10**9, 512),
-        ("worker_timeout", 1e-9, 1),
-        ("feature_cache_gb", 1e-9, 0.5),
-        ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, wrong: object, right: object):
     (problem,) = range_problems({name: wrong}, {}, prefix="train.")
     assert problem.where.startswith(f"train.{name}")
     assert not range_problems({name: right}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "message"),
+    [
+        ("worker_timeout", 1e-9, 1, "Use 0, or at least 1 second"),
+        ("feature_cache_gb", 1e-9, 0.5, "Use 0, or at least 1e-06 gigabytes"),
+        ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}, "less than or equal to 100"),
+        ("layout", "pakced", "packed", "did you mean 'packed'"),
+        ("freeze", "vision_tower", ["vision_tower"], "Use a list"),
+        ("score_scale", [0, 5, 9], (0, 5), "Use two numbers"),
+        ("scores", {"scael": [0, 5]}, {"scale": [0, 5]}, "did you mean 'scale'"),
+        ("logps_chunk_size", 0, 64, "greater than or equal to 1"),
+    ],
+)
+def test_options_are_validated_in_python(name: str, wrong: object, right: object, message: str):
+    with pytest.raises(RecipeError, match=message) as refused:
+        UniDPOConfig(output_dir="out", report_to="none", **{name: wrong})
+    assert refused.value.problems[0].where.startswith(name)
+    UniDPOConfig(output_dir="out", report_to="none", **{name: right})
 
 
 def test_weight_decay_times_learning_rate_stays_below_one():
@@ -83,7 +100,7 @@ def test_loss_parameters_must_fit_float32():
 
 @pytest.mark.parametrize("memory", ["1e-9", "1e-10"])
 def test_zero_memory_does_not_mean_auto(memory: str):
-    with pytest.raises(RecipeError, match="memory: .*Use auto, or gigabytes"):
+    with pytest.raises(RecipeError, match=r"memory: .*Use auto, or gigabytes"):
         UniDPOConfig(output_dir="out", memory=memory)
 
 

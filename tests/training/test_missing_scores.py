@@ -10,7 +10,7 @@ from builders import pairs_of, row
 from trainers import config, make_trainer
 
 from unidpo_mm.config import ScoreOptions, SourceOptions
-from unidpo_mm.config.from_recipe import loss_of
+from unidpo_mm.config.from_recipe import _loss_of
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
 from unidpo_mm.training.configured_loss import configure_loss
@@ -108,10 +108,10 @@ def test_a_loss_without_scores_causes_no_warning() -> None:
 )
 def test_a_recipe_passes_the_weight_to_losses_that_have_one(loss: str, parameters: dict) -> None:
     source = SourceOptions(path="a.jsonl", scores=ScoreOptions(missing=0.5))
-    assert loss_of(source, loss) == parameters
+    assert _loss_of(source, loss) == parameters
 
 
 def test_a_loss_that_needs_every_score_is_refused() -> None:
     source = SourceOptions(path="a.jsonl", scores=ScoreOptions(missing=0.5))
-    with pytest.raises(RecipeError, match=r"'a.jsonl', scores.missing: the loss 'mm_dpo' needs"):
-        loss_of(source, "mm_dpo")
+    with pytest.raises(RecipeError, match=r"'a', scores.missing: the loss 'mm_dpo' needs"):
+        _loss_of(source, "mm_dpo")

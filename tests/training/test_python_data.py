@@ -136,7 +136,7 @@ def test_a_dict_of_evaluation_sets_keeps_its_names(adapter: Adapter, tmp_path: P
 
 def test_one_evaluation_set_has_no_name(adapter: Adapter, tmp_path: Path) -> None:
     data = prepared(adapter, tmp_path, [PAIR], [PAIR])
-    assert data.eval_sets == {}
+    assert list(data.eval_sets) == [""]
     assert len(data.eval_rows) == 1
     split = prepared(
         adapter,
@@ -144,7 +144,7 @@ def test_one_evaluation_set_has_no_name(adapter: Adapter, tmp_path: Path) -> Non
         [{**PAIR, "prompt": f"{number}?"} for number in range(10)],
         eval_fraction=0.3,
     )
-    assert split.eval_sets == {}
+    assert list(split.eval_sets) == [""]
     assert len(split.eval_rows) == 3
 
 

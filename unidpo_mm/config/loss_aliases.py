@@ -50,7 +50,7 @@ TRL's default is 0, which makes it DPO.
 class LossAliases:
     """Other names for `loss` and its parameters; `None` if they are not used."""
 
-    loss_type: str | list[str] | None = None
+    loss_type: list[str] | str | None = None
     """TRL's name for the name in `loss`; a list is a mixture."""
     loss_weights: list[float] | None = None
     """Weights of the losses if `loss_type` is a list, as in TRL."""
@@ -136,6 +136,8 @@ def weights_missing_scores(loss: str) -> bool:
 
 def _declared(loss: Any) -> tuple[str, dict[str, Any], list[Problem]]:
     """Return the name and the parameters that `loss` declares."""
+    if loss is None:
+        return DEFAULT, {}, []
     if isinstance(loss, str) and loss:
         return loss, {}, []
     if isinstance(loss, Mapping):

@@ -174,9 +174,10 @@ class RunOptions:
 class PythonOptions:
     """Options that a recipe does not have, or has elsewhere, such as in its sources."""
 
-    loss: Any = "uni_dpo"
+    loss: Any | str | None = None
     """The loss: a name (`unidpo-mm list losses`), a mapping such as ``{"name": "uni_dpo", "beta":
-    1.0}``, the configuration of a loss, a `Loss`, or the path of a Python file with one."""
+    1.0}``, the configuration of a loss, a `Loss`, or the path of a Python file with one; `None` for
+    uni_dpo."""
     loss_by_source: dict[str, dict[str, Any]] | None = None
     """Source -> parameters of the loss that differ there."""
     model_init_kwargs: Annotated[dict[str, Any] | None, HARMLESS] = None

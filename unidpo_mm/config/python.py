@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .checks.python_arguments import check_arguments, check_processes, use_cpu_without_gpus
-from .loss_aliases import LossAliases, register_losses, resolve_loss
+from .loss_aliases import LossAliases, register_losses
 from .options import Options
 from .secrets import is_secret_key, mask_secrets
 from .sections import ScoreOptions
@@ -42,7 +42,6 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
             self.reference, self.precompute_ref_log_probs = "cached", False
         register_losses(self)
         check_arguments(self)
-        resolve_loss(self)  # raises errors now
         if self.accelerator_config is None or isinstance(self.accelerator_config, dict):
             options = self.accelerator_config or {}
             # The sampler adds fillers of weight 0, so that all processes have as many batches.

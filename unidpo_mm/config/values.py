@@ -47,12 +47,18 @@ def _memory(value: Any) -> Any:
     return gigabytes
 
 
-def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _as_bounds(scale: list[float]) -> tuple[float, float]:
+    if len(scale) != 2:
+        raise ValueError("Use two numbers, for example [0, 10]")
     if not scale[0] < scale[1]:
         raise ValueError(f"the lower end {scale[0]} of a scale must be below its upper end")
     if scale[1] - scale[0] == float("inf"):
         raise ValueError(f"the scale from {scale[0]} to {scale[1]} is too wide for numbers")
-    return scale
+    return scale[0], scale[1]
 
 
 def _zero_or_at_least(minimum: float, unit: str) -> AfterValidator:
@@ -65,14 +71,15 @@ def _zero_or_at_least(minimum: float, unit: str) -> AfterValidator:
 
 
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple)]
+# A command line, such as that of HfArgumentParser, can only parse lists; records are immutable.
+Names = Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(tuple)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Scale = Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple), AfterValidator(_ascending)]
+Scale = Annotated[list[Finite], BeforeValidator(_as_list), AfterValidator(_as_bounds)]
 LearningRate = Annotated[float, Field(gt=0, le=MAX_RATE)]
 Gigabytes = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes")]
 Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second")]

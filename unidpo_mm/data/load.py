@@ -51,7 +51,7 @@ class ReadOptions:
         private_downloads: Whether image URLs may lead to this machine or the local network.
     """
 
-    score_scale: tuple[float, float] | None = None
+    score_scale: Sequence[float] | None = None
     needs_scores: Callable[[str], bool] = field(default=lambda source: False)
     max_pixels: int = MAX_PIXELS
     private_downloads: bool = False

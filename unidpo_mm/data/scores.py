@@ -20,7 +20,7 @@ __all__ = ["PairCounts", "form_pairs", "mapping_to", "select_pairs", "zero_weigh
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
 
-def mapping_to(run: tuple[float, float] | None, options: ScoreOptions) -> Callable[[float], float]:
+def mapping_to(run: Sequence[float] | None, options: ScoreOptions) -> Callable[[float], float]:
     """Return a function that maps scores of a source to the scale of the run.
 
     It raises `ValueError` for a score outside of the declared scale.

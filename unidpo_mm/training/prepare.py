@@ -226,7 +226,7 @@ def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
 
 
 def _scale_problems(
-    rows: Sequence[PreferenceRow], score_scale: tuple[float, float] | None, key: str
+    rows: Sequence[PreferenceRow], score_scale: Sequence[float] | None, key: str
 ) -> list[Problem]:
     """Return a problem for each source whose scores are all outside the scale of the run."""
     if score_scale is None:

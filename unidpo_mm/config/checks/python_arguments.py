@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import ConfigDict, ValidationError
 
 from ...errors import Problem, RecipeError, counted
 from ...number_format import bfloat16_slowdown
+from ..loss_aliases import resolve_loss
 from ..numbers import unusable_numbers
 from ..options import Options, option_types
 from ..problems import explain
@@ -36,8 +37,9 @@ def check_arguments(args: Any) -> None:
         RecipeError: If some do not; lists all of them.
     """
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
-    problems = [*refused_values(values), *range_problems(values, {}), *_option_problems(args)]
+    problems = [*refused_values(values), *range_problems(values, {})]
     problems += _unsupported(args)
+    problems += _option_problems(args) or _loss_problems(args)
     wrong = {problem.where for problem in problems}
     for path, problem in unusable_numbers(values):
         where = ".".join(map(str, path))
@@ -70,6 +72,14 @@ def _option_problems(args: Any) -> list[Problem]:
     for name in values.keys() - {"scores"}:
         setattr(args, name, getattr(validated, name))
     return []
+
+
+def _loss_problems(args: Any) -> Sequence[Problem]:
+    try:
+        resolve_loss(args)
+    except RecipeError as error:
+        return error.problems
+    return ()
 
 
 def _unsupported(args: Any) -> Iterator[Problem]:
