@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.decoding import MAX_PIXELS
 from unidpo_mm.data.detect import formats
 from unidpo_mm.data.load import Loaded, ReadOptions, read_records, read_sources
 from unidpo_mm.errors import DataError, Problem
@@ -19,11 +20,20 @@ SCORE_OPTIONS = ("scale", "misordered", "ties", "min_margin", "missing")
 
 
 def source_of(bad: Bad, path: str, folder: Path) -> SourceOptions:
-    options = {k: v for k, v in bad.source.items() if k not in SCORE_OPTIONS}
+    options = {k: v for k, v in bad.source.items() if k in SourceOptions.model_fields}
     if "images" in options:
         options["images"] = str(folder)
     score_options = ScoreOptions(**{k: v for k, v in bad.source.items() if k in SCORE_OPTIONS})
     return SourceOptions(path=path, scores=score_options, **options)
+
+
+def read_options_of(bad: Bad) -> ReadOptions:
+    private = bad.source.get("fetch_private_addresses", False)
+    return ReadOptions(
+        needs_scores=lambda source: bad.source.get("needs_scores", False),
+        private_downloads=private,
+        max_pixels=bad.source.get("max_pixels", MAX_PIXELS),
+    )
 
 
 def problems_of(loaded: Loaded) -> list[Problem]:
@@ -50,11 +60,11 @@ def test_bad_input_is_reported_with_its_place(
         path = tmp_path / name
         if not name.endswith("/") and name != "-":
             path.write_bytes(content)
-        loaded = read_sources([source_of(bad, str(path), tmp_path)])
+        loaded = read_sources([source_of(bad, str(path), tmp_path)], read_options_of(bad))
         where = str(path)
     else:
         monkeypatch.chdir(tmp_path)
-        loaded = read_records(bad.records, source_of(bad, "data", tmp_path))
+        loaded = read_records(bad.records, source_of(bad, "data", tmp_path), read_options_of(bad))
         where = f"data set 'data' row {len(bad.records)}"
     if bad.outcome == "skipped":
         (report,) = loaded.reports

@@ -14,7 +14,7 @@ from builders import make_image
 import unidpo_mm.data.download as download_module
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.download import PrivateAddressError, download
-from unidpo_mm.data.load import read_records
+from unidpo_mm.data.load import ReadOptions, read_records
 from unidpo_mm.errors import ImageError
 
 Serve = Callable[[BaseHTTPRequestHandler], None]
@@ -189,6 +189,6 @@ def test_a_row_names_the_key_that_allows_private_addresses(
     (row,) = read_records([record], SourceOptions(path="data", fetch_images=True)).rows
     with pytest.raises(ImageError, match="fetch_private_addresses"):
         row.images[0].open()
-    allowed = SourceOptions(path="data", fetch_images=True, fetch_private_addresses=True)
-    (row,) = read_records([record], allowed).rows
+    source = SourceOptions(path="data", fetch_images=True)
+    (row,) = read_records([record], source, ReadOptions(private_downloads=True)).rows
     assert row.images[0].open().size == make_image().size

@@ -7,7 +7,7 @@ from builders import row
 
 from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.load import read_records
-from unidpo_mm.data.scores import PairCounts, select_pairs
+from unidpo_mm.data.scores import PairCounts, form_pairs, select_pairs
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
 
@@ -24,17 +24,16 @@ ANSWERS = [Response(f"answer {n}", score) for n, score in enumerate(SCORES)]
     ],
 )
 def test_pairs_of_scored_responses_follow_the_option(pairs: Any, expected: Any) -> None:
-    result = ScoreOptions(pairs=pairs).pairing(ANSWERS)
+    result = form_pairs(ANSWERS, pairs)
     assert set(result) == expected
     assert len(result) == len(expected)
 
 
 @pytest.mark.parametrize("pairs", ["all", "best_vs_worst", "adjacent"])
 def test_equal_scores_and_missing_responses_form_no_pair(pairs: Any) -> None:
-    policy = ScoreOptions(pairs=pairs)
-    assert policy.pairing([Response("a", 2.0), Response("b", 2.0)]) == []
-    assert policy.pairing([Response("a", None), Response("b", None)]) == []
-    assert policy.pairing([]) == []
+    assert form_pairs([Response("a", 2.0), Response("b", 2.0)], pairs) == []
+    assert form_pairs([Response("a", None), Response("b", None)], pairs) == []
+    assert form_pairs([], pairs) == []
 
 
 def settled(policy: ScoreOptions, *scores: float | None) -> tuple[Any, PairCounts]:

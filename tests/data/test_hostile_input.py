@@ -20,6 +20,7 @@ from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.groups import group_by_prompt
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import Loaded, load_rows, read_records, read_sources
+from unidpo_mm.data.scores import mapping_to
 from unidpo_mm.errors import ImageError, Problem, RecipeError, UniDPOError
 from unidpo_mm.training.configured_loss import configured_loss
 
@@ -261,7 +262,7 @@ def test_a_margin_counts_whichever_response_is_better(
 
 
 def test_scores_are_exact_without_a_target_scale() -> None:
-    scale = ScoreOptions(scale=(1, 10)).to_scale(None)
+    scale = mapping_to(None, ScoreOptions(scale=(1, 10)))
     assert scale(2.9) == 2.9
 
 
