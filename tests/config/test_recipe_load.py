@@ -68,7 +68,7 @@ def test_other_keys_of_loss_and_train_are_kept(tmp_path: Path):
             "train: {reference: frozen}",
             "found the text 'frozen', did you mean 'frozen_copy'? Use",
         ),
-        ("train: {learning_rates: {a: 0}}", "key 'train.learning_rates.a': found the number 0."),
+        ("train: {learning_rates: {a: -1}}", "key 'train.learning_rates.a': found the number -1"),
         ("train: {learning_rates: 1}", "found the number 1. Use a section with keys"),
     ],
 )

@@ -92,5 +92,5 @@ def test_the_measured_bytes_are_those_that_autograd_keeps(
 def test_invalid_memory_budgets_are_refused(
     checkpoint: Checkpoint, tmp_path: Path, memory: str
 ) -> None:
-    with pytest.raises(RecipeError, match=r"train.memory: found .* Use auto, or gigabytes"):
+    with pytest.raises(RecipeError, match=r"memory: found .* Use auto, or gigabytes"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path, memory=memory))
