@@ -137,5 +137,5 @@ class Recipe(Section):
 
 def keys_of(section: type[Section]) -> list[str]:
     """Return the keys of a section, first those that only recipes have."""
-    own = [name for name in section.__annotations__ if name in section.model_fields]
-    return list(dict.fromkeys([*own, *section.model_fields]))
+    recipe_only = [name for name in section.__annotations__ if name in section.model_fields]
+    return list(dict.fromkeys([*recipe_only, *section.model_fields]))
