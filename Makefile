@@ -57,12 +57,13 @@ $(VENV)/%/.ready: tests/versions/%.txt $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/$* -r tests/versions/$*.txt
 	@touch $@
 
-check: $(READY) ## lint, format, types, spelling and import rules
+check: $(READY) ## lint, format, types, spelling, language and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/support/language.py
 
 format: $(READY) ## format the code and repair what ruff can repair
 	$(BIN)/ruff format .

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from unidpo_mm.config import Recipe, load_recipe
+from unidpo_mm.config.checks.recipe import check_loss, check_train
 from unidpo_mm.migrate import migrate
-from unidpo_mm.recipe import Recipe, load_recipe
-from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 
 def migrate_text(

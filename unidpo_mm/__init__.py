@@ -7,7 +7,7 @@ importing torch takes seconds.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .training.config import UniDPOConfig
+    from .config.python import UniDPOConfig
     from .training.trainer import UniDPOTrainer
 
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ __all__ = ["UniDPOConfig", "UniDPOTrainer", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "UniDPOConfig":
-        from .training.config import UniDPOConfig
+        from .config.python import UniDPOConfig
 
         return UniDPOConfig
     if name == "UniDPOTrainer":

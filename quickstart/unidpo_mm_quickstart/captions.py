@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from unidpo_mm_eval.benchmarks.quickstart import named_kinds
 
-from unidpo_mm.training.number_format import fastest_dtype
+from unidpo_mm.number_format import fastest_dtype
 
 from .images import Canvas
 from .training_rows import QUESTION, prompt

@@ -45,7 +45,7 @@ def demo(
 
 def run_comparison(out: Path, seeds: str, split: str) -> None:
     """Run the sweep `configs/quickstart/comparison.yaml` and print its table."""
-    from unidpo_mm.recipe.shipped import shipped_recipe
+    from unidpo_mm.config.shipped import shipped_recipe
     from unidpo_mm.sweep.command import run_and_show
 
     from .runner import DemoRunner

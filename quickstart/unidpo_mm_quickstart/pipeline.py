@@ -18,9 +18,9 @@ import torch
 from rich.console import Console
 from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
-from unidpo_mm.recipe import Recipe, load_recipe
-from unidpo_mm.recipe.shipped import shipped_recipe
-from unidpo_mm.training.number_format import fastest_dtype
+from unidpo_mm.config import Recipe, load_recipe
+from unidpo_mm.config.shipped import shipped_recipe
+from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.training.run import train_from_recipe, trainer_for
 
 from .assets import fetch_assets

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from unidpo_mm.config import Recipe
 from unidpo_mm.errors import Problem
-from unidpo_mm.recipe import Recipe
+from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.sweep.runner import Metric
-from unidpo_mm.training.number_format import fastest_dtype
 
 from .captions import CaptionMetrics
 from .held_out_pairs import DOMAINS, PairResult

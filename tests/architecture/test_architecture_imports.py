@@ -137,7 +137,7 @@ def test_importing_the_package_is_light_and_has_no_side_effects():
     code = """
 import os, sys, warnings
 environment, filters = dict(os.environ), list(warnings.filters)
-import unidpo_mm, unidpo_mm.recipe, unidpo_mm.plugins, unidpo_mm.cli.main
+import unidpo_mm, unidpo_mm.config, unidpo_mm.plugins, unidpo_mm.cli.main
 heavy = {"torch", "transformers", "datasets", "peft", "accelerate", "PIL"} & set(sys.modules)
 assert not heavy, heavy
 assert dict(os.environ) == environment

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import unidpo_mm
-from unidpo_mm.recipe import load_recipe
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.checks.recipe import check_loss, check_train
 from unidpo_mm.sweep.plan import check_arms, read_sweep
 from unidpo_mm.sweep.runner import load_runner
-from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))

@@ -13,10 +13,10 @@ from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOConfig, authoring, plugins
 from unidpo_mm.cli import main as cli
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.checks.recipe import check_loss
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.plugins import LOSSES, load_loss, plugin_names
-from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.recipe_checks import check_loss
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```python\n(# my_loss\.py.*?)```", PAGE, re.DOTALL)[0]

@@ -11,7 +11,7 @@ from builders import IMAGE_TYPES, mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm.cache.feature_store import FeatureStore
-from unidpo_mm.modeling.parts import LoraSettings
+from unidpo_mm.config import LoraOptions
 
 Checkpoint = Callable[[str], Path]
 
@@ -87,7 +87,7 @@ def test_cached_features_do_not_change_a_run(
             checkpoint(model_type),
             mixed_rows(images=True),
             args,
-            peft_config=LoraSettings(r=4),
+            peft_config=LoraOptions(r=4),
         )
         run_calls: list[int] = []
         count_calls_of_tower(trainer, run_calls)

@@ -11,7 +11,8 @@ import torch
 from builders import make_image
 from support.commands import run_command as run
 
-from unidpo_mm.check import CheckSettings, check_data
+from unidpo_mm import UniDPOConfig
+from unidpo_mm.check import CheckOptions, check_data
 from unidpo_mm.check.numbers import (
     effective_share,
     histogram,
@@ -20,8 +21,8 @@ from unidpo_mm.check.numbers import (
     summarize,
 )
 from unidpo_mm.check.page import page
-from unidpo_mm.data.load import SourceFile
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.load import DataFiles
 
 Checkpoint = Callable[[str], Path]
 
@@ -38,6 +39,10 @@ def pair(question: str, chosen: str, rejected: str, **fields: Any) -> dict[str, 
 
 def scored(question: str, chosen: str, rejected: str, better: float, worse: float, **fields: Any):
     return pair(question, chosen, rejected, score_chosen=better, score_rejected=worse, **fields)
+
+
+def run_options(**options: Any) -> UniDPOConfig:
+    return UniDPOConfig(output_dir="unused", report_to="none", **options)
 
 
 @pytest.fixture
@@ -58,7 +63,9 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 def test_rows_prompts_pairs_and_images_are_counted(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
+    report = check_data(
+        DataFiles(sources=[SourceOptions(path=write(tmp_path, "rows.jsonl", rows))])
+    )
     assert not report.problems
     assert (report.rows, report.pairs, report.responses) == (6, 6, 12)
     assert report.prompts == 4  # equal images in two files are one
@@ -76,10 +83,13 @@ def test_rows_prompts_pairs_and_images_are_counted(
 def test_scores_and_first_weights_are_those_of_the_formula(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    source = SourceFile(
+    source = SourceOptions(
         path=write(tmp_path, "rows.jsonl", rows), scores=ScoreOptions(scale=(0.0, 5.0))
     )
-    report = check_data([source], CheckSettings(score_scale=(0.0, 10.0)))
+    report = check_data(
+        DataFiles(sources=[source]),
+        CheckOptions(args=run_options(score_scale=(0.0, 10.0)), any_loss=True),
+    )
     (scores,) = report.scores
     margins = torch.tensor([6.0, 6.0, 0.0, 10.0, 10.0, -6.0], dtype=torch.float64)
     weights = torch.sigmoid(0.7 * margins)
@@ -98,7 +108,9 @@ def test_lengths_report_how_often_the_longer_response_is_chosen(tmp_path: Path) 
     records = [
         scored(f"Question {n}", "a long answer " * (n + 1), "short", n + 2, 1) for n in range(8)
     ]
-    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", records))])
+    report = check_data(
+        DataFiles(sources=[SourceOptions(path=write(tmp_path, "rows.jsonl", records))])
+    )
     assert report.lengths is not None
     assert report.lengths.unit == "characters"
     assert report.lengths.chosen_longer == 1.0
@@ -118,8 +130,8 @@ def test_held_out_rows_that_are_trained_on_are_reported(
         scored("Where?", "here", "there", 5, 1),
     ]
     report = check_data(
-        [SourceFile(path=write(tmp_path, "rows.jsonl", rows))],
-        held_out=[SourceFile(path=write(tmp_path, "held.jsonl", held_out))],
+        DataFiles(sources=[SourceOptions(path=write(tmp_path, "rows.jsonl", rows))]),
+        held_out=DataFiles(sources=[SourceOptions(path=write(tmp_path, "held.jsonl", held_out))]),
     )
     assert (report.overlap.shared_prompts, report.overlap.shared_images) == (1, 1)
     assert [where.split(" ")[-1] for where in report.overlap.first_shared] == ["1", "2"]
@@ -129,11 +141,13 @@ def test_held_out_rows_that_are_trained_on_are_reported(
 def test_with_a_model_lengths_are_tokens_and_pairs_have_first_weights(
     tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
 ) -> None:
-    source = SourceFile(path=write(tmp_path, "rows.jsonl", rows))
-    settings = CheckSettings(
-        model=str(checkpoint("llava")), arguments={"max_length": 30, "length_policy": "drop"}
+    source = SourceOptions(path=write(tmp_path, "rows.jsonl", rows))
+    settings = CheckOptions(
+        model=str(checkpoint("llava")),
+        args=run_options(max_length=30, length_policy="drop"),
+        any_loss=True,
     )
-    report = check_data([source], settings)
+    report = check_data(DataFiles(sources=[source]), settings)
     assert report.lengths is not None
     assert report.weights is not None
     assert report.lengths.unit == "tokens"
@@ -205,10 +219,13 @@ def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_data_of_the_quick_start_pass(quick_start: Path) -> None:
-    source = SourceFile(
+    source = SourceOptions(
         path=str(quick_start / "rows.jsonl"), scores=ScoreOptions(scale=(0.0, 10.0))
     )
-    report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
+    report = check_data(
+        DataFiles(sources=[source]),
+        CheckOptions(args=run_options(score_scale=(0.0, 5.0)), any_loss=True),
+    )
     assert not report.problems
     assert report.rows == 72
 
@@ -220,8 +237,11 @@ def test_thirty_planted_faults_are_all_named(quick_start: Path) -> None:
         base = good[number % 24]  # rows with images
         records[2 * number] = {**base, "id": f"fault {number}", **fault}
     path = write(quick_start, "faulty.jsonl", records)
-    source = SourceFile(path=path, scores=ScoreOptions(scale=(0.0, 10.0)), needs_scores=True)
-    report = check_data([source], CheckSettings(score_scale=(0.0, 5.0)))
+    source = SourceOptions(path=path, scores=ScoreOptions(scale=(0.0, 10.0)))
+    report = check_data(
+        DataFiles(sources=[source]),
+        CheckOptions(args=run_options(score_scale=(0.0, 5.0)), any_loss=True),
+    )
     named = {problem.where for problem in report.problems}
     expected = {
         f"{path} row {2 * number + 1}, field '{name}'" for number, (name, _) in enumerate(FAULTS)
@@ -279,7 +299,9 @@ def test_a_recipe_says_what_to_check_against(
 
 def test_nothing_of_a_row_becomes_a_tag_on_the_page(tmp_path: Path) -> None:
     record = pair("<script>alert(1)</script>", "<b>a</b>", "b", id="<i>")
-    report = check_data([SourceFile(path=write(tmp_path, "<rows>.jsonl", [record]))])
+    report = check_data(
+        DataFiles(sources=[SourceOptions(path=write(tmp_path, "<rows>.jsonl", [record]))])
+    )
     text = page(report, title="<title>")
     assert "<script>alert" not in text
     assert "<b>a</b>" not in text
@@ -384,10 +406,12 @@ def test_held_out_rows_are_encoded_too(tmp_path: Path, checkpoint: Checkpoint) -
 
 def test_rows_that_all_are_too_long_are_counted(tmp_path: Path, checkpoint: Checkpoint) -> None:
     path = write(tmp_path, "rows.jsonl", [scored("word " * 90, "a", "b", 3, 1)])
-    settings = CheckSettings(
-        model=str(checkpoint("llama")), arguments={"max_length": 40, "length_policy": "drop"}
+    settings = CheckOptions(
+        model=str(checkpoint("llama")),
+        args=run_options(max_length=40, length_policy="drop"),
+        any_loss=True,
     )
-    report = check_data([SourceFile(path=path)], settings)
+    report = check_data(DataFiles(sources=[SourceOptions(path=path)]), settings)
     assert "1 row would be dropped: longer than max_length" in report.warnings
     assert report.problems[-1].message == "every row is skipped (1 longer than max_length)"
 
@@ -407,7 +431,9 @@ def test_sources_without_scores_are_a_problem_only_if_the_loss_needs_them(tmp_pa
 
 def test_pairs_that_contradict_each_other_are_reported(tmp_path: Path) -> None:
     rows = [scored("?", "a", "b", 4, 1), scored("?", "b", "a", 4, 1)]
-    report = check_data([SourceFile(path=write(tmp_path, "rows.jsonl", rows))])
+    report = check_data(
+        DataFiles(sources=[SourceOptions(path=write(tmp_path, "rows.jsonl", rows))])
+    )
     assert (report.overlap.duplicates, report.overlap.contradictions) == (0, 2)
     assert any("2 pairs contradict another pair" in text for text in report.warnings)
 

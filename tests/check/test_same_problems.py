@@ -10,16 +10,16 @@ import pytest
 from bad_input import BAD, PAIR, Bad, encoded, write_surroundings
 from support.commands import run_command
 
+from unidpo_mm import UniDPOConfig
 from unidpo_mm.check import CheckReport, check_data
 from unidpo_mm.cli.data import _read_recipe
+from unidpo_mm.config import Recipe, load_recipe
+from unidpo_mm.config.from_recipe import config_of
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training import run as training_run
 from unidpo_mm.training import setup
-from unidpo_mm.training.examine import part_problems
-from unidpo_mm.training.recipe_arguments import arguments_of
-from unidpo_mm.training.run import rows_of
-from unidpo_mm.training.setup import prepare_data
+from unidpo_mm.training.configured_loss import configured_loss
+from unidpo_mm.training.prepare import Prepared, check_part_names, prepare
 
 OF_SCORES = ("scale", "misordered", "ties", "min_margin", "missing")
 OF_IMAGES = ("fetch_private_addresses", "max_pixels")
@@ -58,7 +58,7 @@ def one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
             KEPT[key] = load(name, args, processing_class)
         return KEPT[key]
 
-    for module in ("unidpo_mm.training.run", "unidpo_mm.check.run"):
+    for module in ("unidpo_mm.training.setup", "unidpo_mm.check.run"):
         monkeypatch.setattr(f"{module}.load_family_and_adapter", once)
 
 
@@ -96,14 +96,18 @@ def of_check(path: Path) -> set[str]:
 def of_run(path: Path) -> set[str]:
     """Return the problems of a run, up to where the weights of the model are read."""
     recipe = load_recipe(path)
-    args = arguments_of(recipe)
+    args = config_of(recipe)
     try:
-        train_rows, eval_rows = rows_of(recipe)
-        _, adapter = training_run.load_family_and_adapter(recipe.model.name_or_path, args)
-        prepare_data(train_rows, eval_rows, args, args.configured_loss(), adapter)
+        return {str(problem) for problem in prepared_run(recipe, args).problems}
     except UniDPOError as error:
         return {str(problem) for problem in error.problems}
-    return set()
+
+
+def prepared_run(recipe: Recipe, args: UniDPOConfig) -> Prepared:
+    def load_adapter() -> Any:
+        return setup.load_family_and_adapter(recipe.model.name_or_path, args)
+
+    return prepare(*training_run.data_files(recipe), args, configured_loss(args), load_adapter)
 
 
 def written(bad: Bad, folder: Path) -> dict[str, Any]:
@@ -211,9 +215,8 @@ def test_distinct_prompts_are_those_of_the_dry_run(tmp_path: Path, model: Path) 
     (tmp_path / "held.jsonl").write_text(json.dumps({**PAIR, "prompt": "Where?"}))
     path = recipe_of(tmp_path, model, source, eval_sources=[{"path": str(tmp_path / "held.jsonl")}])
     recipe = load_recipe(path)
-    args = arguments_of(recipe)
-    _, adapter = training_run.load_family_and_adapter(str(model), args)
-    prepared = prepare_data(*rows_of(recipe), args, args.configured_loss(), adapter)
+    args = config_of(recipe)
+    prepared = prepared_run(recipe, args)
     assert prepared.preflight is not None
     assert prepared.preflight.prompts == checked(path).prompts == 4
 
@@ -246,8 +249,10 @@ def test_parts_that_a_model_lacks_are_problems_of_both(tmp_path: Path, model: Pa
     path = recipe_of(tmp_path, model, rows(tmp_path, GOOD))
     recipe = load_recipe(path, ["model.freeze=[towr]", "train.learning_rates.projektor=0.1"])
     args, _ = training_run.checked_settings(recipe)
-    family, _ = training_run.load_family_and_adapter(str(model), args)
-    problems = part_problems(args, None, family)
+    family, _ = setup.load_family_and_adapter(str(model), args)
+    with pytest.raises(RecipeError) as refused:
+        check_part_names(args, None, family)
+    problems = refused.value.problems
     assert [problem.where for problem in problems] == [
         "train.learning_rates.projektor",
         "model.freeze",

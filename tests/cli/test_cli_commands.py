@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from unidpo_mm.cli import main as cli
 from unidpo_mm.cli.summaries import first_line
+from unidpo_mm.config import Recipe
 from unidpo_mm.errors import RecipeError, UniDPOError
 from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
-from unidpo_mm.recipe import Recipe
 
 COMMANDS = {
     "train": {"--check", "--help"},

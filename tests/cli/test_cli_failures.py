@@ -54,7 +54,7 @@ def test_errors_of_disk_and_memory_have_a_remedy(monkeypatch, capsys):
 
 
 def test_the_innermost_activity_is_reported():
-    from unidpo_mm.recipe import load_recipe
+    from unidpo_mm.config import load_recipe
 
     def check(recipe):
         raise KeyError("x")

@@ -9,21 +9,31 @@ from bad_input import BAD, Bad, table, write_surroundings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.decoding import MAX_PIXELS
 from unidpo_mm.data.detect import formats
-from unidpo_mm.data.load import Loaded, SourceFile, read_records, read_sources
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.data.load import Loaded, ReadOptions, read_records, read_sources
 from unidpo_mm.errors import DataError, Problem
 
 ALL = [case for cases in BAD.values() for case in cases]
 SCORE_OPTIONS = ("scale", "misordered", "ties", "min_margin", "missing")
 
 
-def source_of(bad: Bad, path: str, folder: Path) -> SourceFile:
-    options = {k: v for k, v in bad.source.items() if k not in SCORE_OPTIONS}
+def source_of(bad: Bad, path: str, folder: Path) -> SourceOptions:
+    options = {k: v for k, v in bad.source.items() if k in SourceOptions.model_fields}
     if "images" in options:
         options["images"] = str(folder)
     score_options = ScoreOptions(**{k: v for k, v in bad.source.items() if k in SCORE_OPTIONS})
-    return SourceFile(path=path, scores=score_options, **options)
+    return SourceOptions(path=path, scores=score_options, **options)
+
+
+def read_options_of(bad: Bad) -> ReadOptions:
+    private = bad.source.get("fetch_private_addresses", False)
+    return ReadOptions(
+        needs_scores=lambda source: bad.source.get("needs_scores", False),
+        private_downloads=private,
+        max_pixels=bad.source.get("max_pixels", MAX_PIXELS),
+    )
 
 
 def problems_of(loaded: Loaded) -> list[Problem]:
@@ -50,11 +60,11 @@ def test_bad_input_is_reported_with_its_place(
         path = tmp_path / name
         if not name.endswith("/") and name != "-":
             path.write_bytes(content)
-        loaded = read_sources([source_of(bad, str(path), tmp_path)])
+        loaded = read_sources([source_of(bad, str(path), tmp_path)], read_options_of(bad))
         where = str(path)
     else:
         monkeypatch.chdir(tmp_path)
-        loaded = read_records(bad.records, source_of(bad, "data", tmp_path))
+        loaded = read_records(bad.records, source_of(bad, "data", tmp_path), read_options_of(bad))
         where = f"data set 'data' row {len(bad.records)}"
     if bad.outcome == "skipped":
         (report,) = loaded.reports
@@ -115,9 +125,8 @@ def test_random_records_raise_only_data_errors(
     score_options = ScoreOptions(
         scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep"
     )
-    loaded = read_records(
-        records, SourceFile(path="data", scores=score_options, needs_scores=needs)
-    )
+    source = SourceOptions(path="data", scores=score_options)
+    loaded = read_records(records, source, ReadOptions(needs_scores=lambda name: needs))
     for problem in problems_of(loaded):
         assert problem.where.startswith("data set 'data' row")
         assert problem.message
@@ -133,7 +142,7 @@ def test_random_bytes_raise_only_data_errors(
 ) -> None:
     path = tmp_path_factory.mktemp("bytes") / f"rows{suffix}"
     path.write_bytes(content)
-    loaded = read_sources([SourceFile(path=str(path))])
+    loaded = read_sources([SourceOptions(path=str(path))])
     assert loaded.problems  # no bytes as random as these are a row
 
 
@@ -144,4 +153,4 @@ def test_random_registries_raise_only_data_errors(
 ) -> None:
     path = tmp_path_factory.mktemp("registry") / "dataset_info.json"
     path.write_text(json.dumps({"a": registry}))
-    assert read_sources([SourceFile(path=str(path), subset="a")]).problems
+    assert read_sources([SourceOptions(path=str(path), subset="a")]).problems

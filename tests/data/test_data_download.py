@@ -12,8 +12,9 @@ import pytest
 from builders import make_image
 
 import unidpo_mm.data.download as download_module
+from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.download import PrivateAddressError, download
-from unidpo_mm.data.load import SourceFile, read_records
+from unidpo_mm.data.load import ReadOptions, read_records
 from unidpo_mm.errors import ImageError
 
 Serve = Callable[[BaseHTTPRequestHandler], None]
@@ -185,9 +186,9 @@ def test_a_row_names_the_key_that_allows_private_addresses(
     url, answers, _ = served
     answers["/a.png"] = sent(png())
     record = {"prompt": "?", "chosen": "a", "rejected": "b", "images": [f"{url}/a.png"]}
-    (row,) = read_records([record], SourceFile(path="data", fetch_images=True)).rows
+    (row,) = read_records([record], SourceOptions(path="data", fetch_images=True)).rows
     with pytest.raises(ImageError, match="fetch_private_addresses"):
         row.images[0].open()
-    allowed = SourceFile(path="data", fetch_images=True, fetch_private_addresses=True)
-    (row,) = read_records([record], allowed).rows
+    source = SourceOptions(path="data", fetch_images=True)
+    (row,) = read_records([record], source, ReadOptions(private_downloads=True)).rows
     assert row.images[0].open().size == make_image().size

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from builders import make_image
 
-from unidpo_mm.data.load import SourceFile, load_rows, read_sources
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.load import ReadOptions, load_rows, read_sources
 from unidpo_mm.errors import DataError
 
 RECORDS: list[dict[str, Any]] = [
@@ -52,11 +52,11 @@ def write(folder: Path, kind: str, records: list[dict[str, Any]]) -> Path:
 def load(path: Path, **settings: Any) -> Any:
     scale = settings.pop("score_scale", None)
     scores = ScoreOptions(scale=settings.pop("scale", None))
-    source = SourceFile(path=str(path), scores=scores, **settings)
-    return load_rows([source], score_scale=scale)
+    source = SourceOptions(path=str(path), scores=scores, **settings)
+    return load_rows([source], ReadOptions(score_scale=scale))
 
 
-def problems_of(*sources: SourceFile) -> list[str]:
+def problems_of(*sources: SourceOptions) -> list[str]:
     with pytest.raises(DataError) as error:
         load_rows(list(sources))
     return [str(problem) for problem in error.value.problems]
@@ -167,7 +167,7 @@ def test_scores_outside_their_declared_scale_are_refused_with_row_and_field(
     ]
     path = write(tmp_path, "jsonl", records)
     path.write_text(path.read_text().replace("\n\n", "\n"))
-    result = problems_of(SourceFile(path=str(path), scores=ScoreOptions(scale=(0.0, 5.0))))
+    result = problems_of(SourceOptions(path=str(path), scores=ScoreOptions(scale=(0.0, 5.0))))
     assert [text.split(":")[0] for text in result] == [
         f"{path} row 1, field 'score_chosen'",
         f"{path} row 1, field 'score_rejected'",
@@ -189,9 +189,9 @@ def test_all_mistakes_of_all_files_are_reported_together(tmp_path: Path) -> None
     two = tmp_path / "two.json"
     two.write_text(json.dumps([good, {**good, "score_chosen": "high"}]), encoding="utf-8")
     result = problems_of(
-        SourceFile(path=str(item)),
-        SourceFile(path=str(two)),
-        SourceFile(path=str(tmp_path / "x.csv")),
+        SourceOptions(path=str(item)),
+        SourceOptions(path=str(two)),
+        SourceOptions(path=str(tmp_path / "x.csv")),
     )
     assert result[0].startswith(f"{item} row 2: the line is not valid JSON (")
     assert result[1].startswith(f"{item} row 3, field 'chosen': the response is empty.")
@@ -202,7 +202,7 @@ def test_all_mistakes_of_all_files_are_reported_together(tmp_path: Path) -> None
 def test_invalid_utf8_is_reported_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "?", "chosen": "y", "rejected": "n"}\n{"prompt": "\xff"}\n')
-    (result,) = problems_of(SourceFile(path=str(path)))
+    (result,) = problems_of(SourceOptions(path=str(path)))
     assert result.startswith(f"{path} row 2: the line is not valid UTF-8")
 
 
@@ -222,18 +222,18 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    (result,) = problems_of(SourceFile(path=str(tmp_path / name)))
+    (result,) = problems_of(SourceOptions(path=str(tmp_path / name)))
     assert result.startswith(str(tmp_path / name))
     assert message in result
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    (result,) = problems_of(SourceFile(path=str(tmp_path / "nothing.jsonl")))
+    (result,) = problems_of(SourceOptions(path=str(tmp_path / "nothing.jsonl")))
     assert result.startswith(f"{tmp_path / 'nothing.jsonl'}: neither a local file nor a data set")
 
 
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
-    (result,) = problems_of(SourceFile(path=str(tmp_path)))
+    (result,) = problems_of(SourceOptions(path=str(tmp_path)))
     assert "the directory contains no Parquet, JSONL, JSON or Arrow file" in result
 
 
@@ -242,7 +242,8 @@ def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("one.json", "two.json"):
         (tmp_path / name).write_text(json.dumps([record]), encoding="utf-8")
     (result,) = problems_of(
-        SourceFile(path=str(tmp_path / "one.json")), SourceFile(path=str(tmp_path / "two.json"))
+        SourceOptions(path=str(tmp_path / "one.json")),
+        SourceOptions(path=str(tmp_path / "two.json")),
     )
     assert f"{tmp_path / 'two.json'} row 1, field 'id': duplicate id 'same', also used by" in result
     assert "one.json row 1" in result
@@ -253,10 +254,10 @@ def test_a_split_of_a_file_is_refused_since_a_file_has_none(tmp_path: Path, spli
     """Otherwise a migrated recipe would evaluate on its training rows."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}')
-    loaded = read_sources([SourceFile(path=str(path), split=split)])
+    loaded = read_sources([SourceOptions(path=str(path), split=split)])
     assert [problem.message for problem in loaded.problems] == [
         f"split '{split}' was requested, but a file has no splits"
     ]
-    loaded = read_sources([SourceFile(path=str(path), split="train")])
+    loaded = read_sources([SourceOptions(path=str(path), split="train")])
     assert len(loaded.rows) == 1
     assert not loaded.problems

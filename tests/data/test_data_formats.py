@@ -9,13 +9,16 @@ import pytest
 from builders import make_image
 from PIL import Image
 
-from unidpo_mm.data.load import SourceFile, read_records, rows_from_records
+from unidpo_mm.config import SourceOptions
+from unidpo_mm.data.load import ReadOptions, read_records, rows_from_records
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
 
 SLOT = ImageSlot()
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1.5}
+
+SCORED_LOSS = ReadOptions(needs_scores=lambda source: True)
 
 
 def parsed(record: dict[str, Any]) -> PreferenceRow:
@@ -325,16 +328,16 @@ def test_all_mistakes_of_one_row_are_reported_together(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
     """What the row as a whole finds, a lacking score and a lost image too; nothing made up."""
-    source = SourceFile(path="data", images=str(tmp_path), needs_scores=True)
-    problems = read_records([{**SCORED, **changed}], source).problems
+    source = SourceOptions(path="data", images=str(tmp_path))
+    problems = read_records([{**SCORED, **changed}], source, SCORED_LOSS).problems
     assert {p.where.split("'")[-2] for p in problems} == fields
     assert len(problems) == len(fields)
 
 
 def test_all_mistakes_of_one_ranked_row_are_reported_together() -> None:
     answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
-    source = SourceFile(path="data", needs_scores=True)
-    problems = read_records([{"prompt": "", "responses": answers}], source).problems
+    source = SourceOptions(path="data")
+    problems = read_records([{"prompt": "", "responses": answers}], source, SCORED_LOSS).problems
     assert [p.where.split("'")[-2] for p in problems] == [
         "prompt",
         "responses[1].text",

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from unidpo_mm.config import SourceOptions
 from unidpo_mm.data import files
-from unidpo_mm.data.load import SourceFile, read_records, read_sources
+from unidpo_mm.data.load import read_records, read_sources
 
 PAIR = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 LINE = json.dumps(PAIR).encode() + b"\n"
@@ -22,7 +23,7 @@ def test_a_line_that_is_too_long_is_reported_with_its_number(
     content = LINE + b'{"prompt": "' + b"a" * 3_000_000 + b'"}\n' + LINE
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    loaded = read_sources([SourceFile(path=str(path))])
+    loaded = read_sources([SourceOptions(path=str(path))])
     (problem,) = loaded.problems
     assert problem.where == f"{path} row 2"
     assert problem.message == "the line is longer than 1 MiB"
@@ -33,7 +34,7 @@ def test_a_line_that_is_too_long_is_reported_with_its_number(
 def test_a_long_line_within_the_limit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({**PAIR, "note": "a" * 2_000_000}))
-    assert len(read_sources([SourceFile(path=str(path))]).rows) == 1
+    assert len(read_sources([SourceOptions(path=str(path))]).rows) == 1
 
 
 def test_a_json_file_that_unpacks_to_too_much_is_refused(
@@ -42,15 +43,15 @@ def test_a_json_file_that_unpacks_to_too_much_is_refused(
     path = tmp_path / "rows.json.gz"
     path.write_bytes(gzip.compress(b"[" + b" " * 20_000_000 + b"]"))
     monkeypatch.setattr(files, "FREE_BYTES", 1_000_000)
-    (problem,) = read_sources([SourceFile(path=str(path))]).problems
+    (problem,) = read_sources([SourceOptions(path=str(path))]).problems
     assert problem.where == str(path)
     assert problem.message.startswith("the file contains more than")
     path.write_bytes(gzip.compress(json.dumps([PAIR]).encode()))
-    assert len(read_sources([SourceFile(path=str(path))]).rows) == 1
+    assert len(read_sources([SourceOptions(path=str(path))]).rows) == 1
     monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
     plain = tmp_path / "rows.json"
     plain.write_text(json.dumps([PAIR]))
-    (problem,) = read_sources([SourceFile(path=str(plain))]).problems
+    (problem,) = read_sources([SourceOptions(path=str(plain))]).problems
     assert problem.message.startswith("the file contains more than")
 
 
@@ -79,7 +80,7 @@ def test_json_beyond_what_python_reads_is_reported_with_its_line(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(LINE + b'{"prompt": ' + value.encode() + b"}\n")
-    (problem,) = read_sources([SourceFile(path=str(path))]).problems
+    (problem,) = read_sources([SourceOptions(path=str(path))]).problems
     assert problem.where == f"{path} row 2"
     assert "the line is not valid JSON" in problem.message
 

@@ -9,7 +9,8 @@ import torch
 from builders import make_image
 from PIL import Image
 
-from unidpo_mm.data.load import SourceFile, read_records
+from unidpo_mm.config import SourceOptions
+from unidpo_mm.data.load import read_records
 from unidpo_mm.records import PreferenceRow
 
 PIXELS = np.asarray(make_image(3), dtype=np.uint8)
@@ -135,7 +136,7 @@ def test_paths_and_file_urls_name_files(tmp_path: Path) -> None:
     ],
 )
 def test_file_urls_that_lead_nowhere_are_refused(url: str, result: str, tmp_path: Path) -> None:
-    source = SourceFile(path="data", images=str(tmp_path))
+    source = SourceOptions(path="data", images=str(tmp_path))
     (problem,) = read_records([{**PAIR, "images": [url]}], source).problems
     assert result in problem.message
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from builders import row
 
+from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.groups import group_by_prompt
-from unidpo_mm.data.load import SourceFile, read_records, read_sources
+from unidpo_mm.data.load import read_records, read_sources
 from unidpo_mm.errors import DataError
 
 THOUGHTS = {
@@ -19,8 +20,8 @@ THOUGHTS = {
 PLAIN = {"prompt": "3 + 5?", "chosen": "Eight", "rejected": "Nine"}
 
 
-def source(reasoning: Any) -> SourceFile:
-    return SourceFile(path="data", reasoning=reasoning)
+def source(reasoning: Any) -> SourceOptions:
+    return SourceOptions(path="data", reasoning=reasoning)
 
 
 def texts(rows: Any) -> list[list[str]]:
@@ -106,7 +107,7 @@ def test_the_option_of_a_source_affects_only_its_rows(tmp_path: Path) -> None:
     for number, reasoning in enumerate((None, "keep", "strip")):
         path = tmp_path / f"{number}.jsonl"
         path.write_text(json.dumps(THOUGHTS))
-        files.append(SourceFile(path=str(path), reasoning=reasoning))
+        files.append(SourceOptions(path=str(path), reasoning=reasoning))
     loaded = read_sources(files)
     assert [item.reasoning for item in loaded.rows] == [None, "keep", "strip"]
     assert [report.stripped for report in loaded.reports] == [0, 0, 2]
@@ -116,7 +117,9 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     from unidpo_mm import UniDPOConfig
     from unidpo_mm.errors import RecipeError
 
-    with pytest.raises(RecipeError, match=r"reasoning: found 'kep'. Use one of keep, strip"):
+    with pytest.raises(
+        RecipeError, match="reasoning: found the text 'kep', did you mean"
+    ):
         UniDPOConfig(output_dir=str(tmp_path), report_to="none", reasoning="kep")  # type: ignore[arg-type]
 
 
@@ -124,9 +127,9 @@ def test_settings_reach_rows_prompts_and_the_record_of_a_run(tmp_path: Path) -> 
     import reasoning_templates as templates
     from transformers import AutoTokenizer
 
+    from unidpo_mm.config import load_recipe
+    from unidpo_mm.config.from_recipe import config_of
     from unidpo_mm.plugins import load_family
-    from unidpo_mm.recipe import load_recipe
-    from unidpo_mm.training.recipe_arguments import arguments_of
     from unidpo_mm.training.run import train_from_recipe
 
     folder = load_family("text").tiny(tmp_path / "model")
@@ -150,7 +153,7 @@ train: {{output_dir: out, max_steps: 1, use_cpu: true, report_to: none, disable_
         train_from_recipe(recipe("null"))
     for reasoning, scored in (("keep", THOUGHTS["chosen"]), ("strip", "Seven")):
         settings = recipe(reasoning)
-        assert arguments_of(settings).chat_template_kwargs == {"enable_thinking": False}
+        assert config_of(settings).chat_template_kwargs == {"enable_thinking": False}
         train = settings.train.model_copy(update={"output_dir": str(tmp_path / reasoning)})
         trainer = train_from_recipe(settings.model_copy(update={"train": train}))
         adapter, first = trainer.parts.adapter, trainer.parts.train_rows[0]

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from builders import row
 
-from unidpo_mm.data.load import SourceFile, read_records
-from unidpo_mm.data.scores import PairCounts, ScoreOptions, select_pairs
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.data.load import read_records
+from unidpo_mm.data.scores import PairCounts, form_pairs, select_pairs
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
 
@@ -23,17 +24,16 @@ ANSWERS = [Response(f"answer {n}", score) for n, score in enumerate(SCORES)]
     ],
 )
 def test_pairs_of_scored_responses_follow_the_option(pairs: Any, expected: Any) -> None:
-    result = ScoreOptions(pairs=pairs).pairing(ANSWERS)
+    result = form_pairs(ANSWERS, pairs)
     assert set(result) == expected
     assert len(result) == len(expected)
 
 
 @pytest.mark.parametrize("pairs", ["all", "best_vs_worst", "adjacent"])
 def test_equal_scores_and_missing_responses_form_no_pair(pairs: Any) -> None:
-    policy = ScoreOptions(pairs=pairs)
-    assert policy.pairing([Response("a", 2.0), Response("b", 2.0)]) == []
-    assert policy.pairing([Response("a", None), Response("b", None)]) == []
-    assert policy.pairing([]) == []
+    assert form_pairs([Response("a", 2.0), Response("b", 2.0)], pairs) == []
+    assert form_pairs([Response("a", None), Response("b", None)], pairs) == []
+    assert form_pairs([], pairs) == []
 
 
 def settled(policy: ScoreOptions, *scores: float | None) -> tuple[Any, PairCounts]:
@@ -81,7 +81,7 @@ def test_pairs_without_scores_are_counted_and_kept() -> None:
 
 def test_a_row_that_loses_some_of_its_pairs_keeps_the_others() -> None:
     answers = [{"text": t, "score": s} for t, s in (("a", 5), ("b", 4.5), ("c", 1))]
-    source = SourceFile(path="data", scores=ScoreOptions(min_margin=1.0))
+    source = SourceOptions(path="data", scores=ScoreOptions(min_margin=1.0))
     loaded = read_records([{"prompt": "?", "responses": answers}], source)
     assert set(loaded.rows[0].pairs) == {Pair(0, 2), Pair(1, 2)}
     (report,) = loaded.reports
@@ -98,7 +98,9 @@ def test_a_ranked_row_weighs_all_its_pairs_alike() -> None:
 
 def test_columns_have_other_names_where_the_source_says_so() -> None:
     """Messages name the columns of the file, not ours."""
-    source = SourceFile(path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})
+    source = SourceOptions(
+        path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"}
+    )
     loaded = read_records(
         [{"ask": "?", "good": "a", "bad": "b"}, {"ask": "?", "good": 5, "bad": ""}], source
     )

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 from builders import make_image
 
+from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.detect import formats
-from unidpo_mm.data.load import SourceFile, SourceReport, load_rows, read_sources
+from unidpo_mm.data.load import SourceReport, load_rows, read_sources
 from unidpo_mm.records import ImageSlot, PreferenceRow
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -145,7 +146,7 @@ def fixture(name: str) -> Path:
 
 
 def read(path: Path, images: Path) -> tuple[list[PreferenceRow], SourceReport]:
-    loaded = read_sources([SourceFile(path=str(path), images=str(images))])
+    loaded = read_sources([SourceOptions(path=str(path), images=str(images))])
     assert not loaded.problems
     (report,) = loaded.reports
     return loaded.rows, report
@@ -181,7 +182,7 @@ def test_a_data_set_written_in_our_format_reads_the_same(
 ) -> None:
     rows, _ = read(fixture(name), images)
     assert write_rows(rows, tmp_path / "rows.jsonl", "native") == len(rows)
-    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    again = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
     assert [alike(row) for row in again] == [alike(row) for row in rows]
 
 
@@ -191,7 +192,7 @@ def test_a_data_set_written_for_trl_has_the_same_pairs(
 ) -> None:
     rows, _ = read(fixture(name), images)
     lines = write_rows(rows, tmp_path / "rows.jsonl", "trl")
-    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    again = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
     assert lines == len(again) == sum(len(row.pairs) for row in rows)
     written = [pair for row in rows for pair in trl_records(row)]
     assert [pair for row in again for pair in trl_records(row)] == written
@@ -206,7 +207,7 @@ def test_images_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> 
     ]
     write_rows(rows_from_records(records), tmp_path / "rows.jsonl", "native")
     assert len(list((tmp_path / "rows_images").iterdir())) == 2  # each once
-    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    again = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
     for row in again:
         assert [i.open().tobytes() for i in row.images] == [make_image(n).tobytes() for n in (1, 2)]
 

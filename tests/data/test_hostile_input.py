@@ -13,15 +13,16 @@ from builders import make_image
 from PIL import Image
 from support.commands import run_command as run
 
+from unidpo_mm.config import ScoreOptions, SourceOptions, load_recipe
+from unidpo_mm.config.from_recipe import config_of
+from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.groups import group_by_prompt
 from unidpo_mm.data.images import MemoryImage
-from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.data.load import Loaded, load_rows, read_records, read_sources
+from unidpo_mm.data.scores import mapping_to
 from unidpo_mm.errors import ImageError, Problem, RecipeError, UniDPOError
-from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.config import UniDPOConfig
-from unidpo_mm.training.recipe_arguments import arguments_of
+from unidpo_mm.training.configured_loss import configured_loss
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1}
@@ -38,7 +39,7 @@ def requests(number: int) -> dict[str, Any]:
 
 
 def read(path: Path, **settings: Any) -> Loaded:
-    return read_sources([SourceFile(path=str(path), **settings)])
+    return read_sources([SourceOptions(path=str(path), **settings)])
 
 
 def result(loaded: Loaded) -> list[str]:
@@ -173,7 +174,7 @@ def test_a_row_that_is_nested_too_deeply_is_reported() -> None:
 
 
 def test_a_column_that_another_one_is_read_for_is_named() -> None:
-    source = SourceFile(path="data", columns={"prompt": "question"})
+    source = SourceOptions(path="data", columns={"prompt": "question"})
     loaded = read_records([{**PAIR, "question": "Why?"}], source)
     assert "prompt (1)" in loaded.reports[0].sentences()[0]
 
@@ -207,7 +208,7 @@ def test_images_that_differ_only_in_palette_or_orientation_are_distinct(tmp_path
     assert len(keys) == 4
     rows = read_records([{**PAIR, "id": str(n), "image": p} for n, p in enumerate(images)]).rows
     write_rows(rows, tmp_path / "rows.jsonl", "native")
-    again = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    again = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
     assert [row.images[0].open().getpixel((0, 0)) for row in again] == [(255, 0, 0), (0, 0, 255)]
 
 
@@ -229,7 +230,7 @@ def test_unrated_responses_make_no_pair_and_are_counted(tmp_path: Path) -> None:
     assert [(pair.chosen, pair.rejected) for pair in row.pairs] == [(0, 2)]
     assert any("1 response has no score" in text for text in loaded.reports[0].sentences())
     write_rows([row], tmp_path / "rows.jsonl", "native")
-    (again,) = load_rows([SourceFile(path=str(tmp_path / "rows.jsonl"))])
+    (again,) = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
     assert (again.responses, again.pairs) != ((), ())
     assert [r.score for r in again.responses] == [r.score for r in row.responses]
     assert again.pairs == row.pairs
@@ -253,7 +254,7 @@ def test_a_margin_counts_whichever_response_is_better(
     scores: tuple[float, float], margin: float, kept: bool
 ) -> None:
     record = {**PAIR, "score_chosen": scores[0], "score_rejected": scores[1]}
-    source = SourceFile(path="data", scores=ScoreOptions(min_margin=margin))
+    source = SourceOptions(path="data", scores=ScoreOptions(min_margin=margin))
     loaded = read_records([record], source)
     assert len(loaded.rows) == kept
     report_text = " ".join(loaded.reports[0].sentences())
@@ -261,7 +262,7 @@ def test_a_margin_counts_whichever_response_is_better(
 
 
 def test_scores_are_exact_without_a_target_scale() -> None:
-    scale = ScoreOptions(scale=(1, 10)).to_scale(None)
+    scale = mapping_to(None, ScoreOptions(scale=(1, 10)))
     assert scale(2.9) == 2.9
 
 
@@ -386,7 +387,7 @@ def test_options_of_the_trainer_are_checked_as_those_of_a_recipe(
 
 def test_the_weight_of_missing_scores_reaches_the_loss(tmp_path: Path) -> None:
     config = UniDPOConfig(output_dir=str(tmp_path), scores={"missing": 0.5})
-    assert config.configured_loss().config.missing_quality == 0.5
+    assert configured_loss(config).config.missing_quality == 0.5
 
 
 def recipe(folder: Path, text: str) -> Path:
@@ -402,7 +403,7 @@ def test_two_sources_of_one_name_cannot_have_two_settings(tmp_path: Path) -> Non
     ]
     path = recipe(tmp_path, f"data: {{sources: [{', '.join(sources)}]}}\n")
     with pytest.raises(RecipeError, match="two sources have this name"):
-        arguments_of(load_recipe(path))
+        config_of(load_recipe(path))
 
 
 # ---- commands ----

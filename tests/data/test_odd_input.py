@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from builders import make_image
 
+from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.images import FileImage, ImageRules, MemoryImage, image_refs
-from unidpo_mm.data.load import Loaded, SourceFile, load_rows, read_records, read_sources
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.data.load import Loaded, load_rows, read_records, read_sources
 from unidpo_mm.errors import DataError
 
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "good a", "rejected": "bad b"}
@@ -162,7 +162,7 @@ def test_a_data_set_of_arrays_is_read_as_numbers_and_lists() -> None:
 
 def test_images_in_two_places_are_a_problem(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "a.png")
-    source = SourceFile(path="data", images=str(tmp_path))
+    source = SourceOptions(path="data", images=str(tmp_path))
     inside = [{"role": "user", "content": [{"type": "image", "image": "b.png"}]}]
     for record in (
         {**PAIR, "images": ["a.png"], "image": "b.png"},
@@ -174,7 +174,7 @@ def test_images_in_two_places_are_a_problem(tmp_path: Path) -> None:
 def test_images_inside_the_prompt_are_its_images(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "a.png")
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
-    source = SourceFile(path="data", images=str(tmp_path))
+    source = SourceOptions(path="data", images=str(tmp_path))
     (row,) = read_records([{**PAIR, "prompt": [{"role": "user", "content": parts}]}], source).rows
     assert row.images[0].open().size == (40, 30)
 
@@ -240,7 +240,7 @@ def test_the_root_of_all_paths_is_a_folder_like_others(tmp_path: Path) -> None:
 
 def test_files_of_one_name_have_rows_of_different_names(tmp_path: Path) -> None:
     paths = [write(tmp_path / folder / "train.jsonl", PAIR, PAIR) for folder in "ab"]
-    loaded = read_sources([SourceFile(path=str(path)) for path in paths])
+    loaded = read_sources([SourceOptions(path=str(path)) for path in paths])
     assert not loaded.problems
     assert len({row.id for row in loaded.rows}) == 4
     assert [report.rows for report in loaded.reports] == [2, 2]
@@ -249,7 +249,7 @@ def test_files_of_one_name_have_rows_of_different_names(tmp_path: Path) -> None:
 def test_a_bad_row_of_a_folder_is_named_with_its_file(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", PAIR)
     write(tmp_path / "b.jsonl", PAIR, {**PAIR, "chosen": ""})
-    loaded = read_sources([SourceFile(path=str(tmp_path))])
+    loaded = read_sources([SourceOptions(path=str(tmp_path))])
     assert len(loaded.rows) == 2
     assert result(loaded)[0].startswith(f"{tmp_path / 'b.jsonl'} row 2, field 'chosen'")
 
@@ -259,7 +259,7 @@ def test_a_folder_of_several_kinds_of_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("[]")
     assert (
         "files of several kinds (.json, .jsonl)"
-        in result(read_sources([SourceFile(path=str(tmp_path))]))[0]
+        in result(read_sources([SourceOptions(path=str(tmp_path))]))[0]
     )
 
 
@@ -273,7 +273,7 @@ def test_a_folder_of_splits_gives_the_split_asked_for(tmp_path: Path, inside: st
         name = f"{split}-00000-of-00001.parquet"
         Dataset.from_list([PAIR] * rows).to_parquet(folder / name)
     for split, rows in ((None, 3), ("train", 3), ("test", 2)):
-        loaded = read_sources([SourceFile(path=str(tmp_path / "set"), split=split)])
+        loaded = read_sources([SourceOptions(path=str(tmp_path / "set"), split=split)])
         assert (len(loaded.rows), result(loaded)) == (rows, [])
 
 
@@ -290,8 +290,8 @@ def test_a_saved_data_set_and_an_arrow_file_are_read(tmp_path: Path) -> None:
         (tmp_path / "dict", None, 2),
         (tmp_path / "dict", "test", 1),
     ):
-        assert len(load_rows([SourceFile(path=str(path), split=split)])) == rows
-    loaded = read_sources([SourceFile(path=str(tmp_path / "dict"), split="dev")])
+        assert len(load_rows([SourceOptions(path=str(path), split=split)])) == rows
+    loaded = read_sources([SourceOptions(path=str(tmp_path / "dict"), split="dev")])
     assert "there is no split 'dev' among train, test" in result(loaded)[0]
 
 
@@ -305,14 +305,14 @@ def test_a_file_that_breaks_off_still_tells_what_was_read(tmp_path: Path) -> Non
     middle = len(content) // 2
     content[middle : middle + 3000] = bytes(3000)
     path.write_bytes(content)
-    loaded = read_sources([SourceFile(path=str(path))])
+    loaded = read_sources([SourceOptions(path=str(path))])
     assert any("row 1, field 'chosen'" in text for text in result(loaded))
     assert any("not a valid Parquet file" in text for text in result(loaded))
     assert loaded.rows
 
 
 def test_columns_that_no_row_has_are_a_problem() -> None:
-    source = SourceFile(path="data", columns={"score_chosen": "sc"})
+    source = SourceOptions(path="data", columns={"score_chosen": "sc"})
     assert (
         "columns.score_chosen: no row has a column 'sc'" in result(read_records([PAIR], source))[0]
     )
@@ -330,7 +330,7 @@ def test_a_registry_with_odd_entries_is_refused(tmp_path: Path, entry: dict[str,
     (tmp_path / "rows.json").write_text("[]")
     complete = {"file_name": "rows.json", "ranking": True, "formatting": "sharegpt", **entry}
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": complete}))
-    loaded = read_sources([SourceFile(path=str(tmp_path / "dataset_info.json"), subset="a")])
+    loaded = read_sources([SourceOptions(path=str(tmp_path / "dataset_info.json"), subset="a")])
     assert "Write an object" in result(loaded)[0]
 
 
@@ -348,7 +348,7 @@ def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
                  "assistant_tag": "bot"},
     }  # fmt: skip
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
-    source = SourceFile(path=str(tmp_path / "dataset_info.json"), subset="a")
+    source = SourceOptions(path=str(tmp_path / "dataset_info.json"), subset="a")
     rows = load_rows([source])
     assert len(rows) == 2
     assert (rows[0].source, rows[0].messages[0].role) == ("a", "user")
@@ -358,7 +358,7 @@ def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
 def test_rows_without_a_pair_are_dropped_with_ties() -> None:
     ties = {"prompt": "?", "responses": [{"text": t, "score": 5} for t in "ab"]}
     alone = {"prompt": "?", "response": "a", "helpfulness": 3}
-    source = SourceFile(path="data", scores=ScoreOptions(ties="drop"))
+    source = SourceOptions(path="data", scores=ScoreOptions(ties="drop"))
     loaded = read_records([ties, alone], source)
     assert not loaded.rows
     assert loaded.reports[0].pairs.rows_dropped == 2

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from unidpo_mm.data.load import SourceFile, read_records, read_sources
+from unidpo_mm.config import SourceOptions
+from unidpo_mm.data.load import read_records, read_sources
 from unidpo_mm.records import PreferenceRow
 
 ARGUMENTS = {"city": "X", "unit": None, "days": [1, {"from": None}]}
@@ -105,7 +106,7 @@ def test_arrow_adds_nulls_that_are_dropped_and_those_in_json_text_stay(tmp_path:
 
     rows = [record(tool_calls=[call({"city": "X"})]), record(tool_calls=[call({"day": 3})])]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    of_file = read_sources([SourceFile(path=str(tmp_path / "rows.parquet"))]).rows
+    of_file = read_sources([SourceOptions(path=str(tmp_path / "rows.parquet"))]).rows
     of_memory = read_records(Dataset.from_list(rows)).rows
     for result in (of_file, of_memory):
         assert [calls(row)["tool_calls"][0]["function"]["arguments"] for row in result] == [
@@ -122,6 +123,6 @@ def test_arrow_adds_nulls_that_are_dropped_and_those_in_json_text_stay(tmp_path:
 def test_jsonl_keeps_nulls(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({**record(tool_calls=[call(ARGUMENTS)]), "tools": [TOOL]}))
-    (row,) = read_sources([SourceFile(path=str(path))]).rows
+    (row,) = read_sources([SourceOptions(path=str(path))]).rows
     assert calls(row) == {"tool_calls": [call(ARGUMENTS)]}
     assert json.loads(row.tools) == [TOOL]

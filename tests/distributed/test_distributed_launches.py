@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.runs import largest_difference, launch, sabotage, weights, write_run
 
-from unidpo_mm.recipe import load_recipe
+from unidpo_mm.config import load_recipe
 from unidpo_mm.training.run import train_from_recipe
 
 Checkpoint = Callable[[str], Path]

@@ -10,10 +10,10 @@ import torch
 import yaml
 from support.forked_runs import preload, run_ranks, unidpo_mm
 
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.checks.recipe import check_loss, check_train
 from unidpo_mm.plugins import load_family
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.records import PairLogps, SequenceLogps
-from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ from unidpo_mm_eval.results.result import read_result
 from unidpo_mm_eval.run.callback import BenchmarkCallback, from_recipe
 
 from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.run import trainer_for
 
 

@@ -18,7 +18,8 @@ from unidpo_mm_eval.data.samples import GradedSample
 from unidpo_mm_eval.results.comparison import with_intervals
 from unidpo_mm_eval.results.result import read_result
 
-from unidpo_mm.data.load import SourceFile, load_rows
+from unidpo_mm.config import SourceOptions
+from unidpo_mm.data.load import load_rows
 
 ANSWERS = ("The answer is 7.", "Eight", "A red square!", "Hello, world! " * 4, "two circle", "12")
 
@@ -52,7 +53,7 @@ def individually(folder: Path, pairs: Path) -> dict[str, tuple[list[float], list
     loaded = load_tiny(folder)
     model: Any = loaded.model.eval()
     actual = {}
-    for row in load_rows([SourceFile(path=str(pairs))]):
+    for row in load_rows([SourceOptions(path=str(pairs))]):
         group = loaded.adapter.encode(row)
         sums = []
         for number, ids in enumerate(group.response_ids):

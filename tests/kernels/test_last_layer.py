@@ -9,13 +9,14 @@ import torch
 from builders import encoded, load_tiny, logp_model_of, mixed_rows, relative_difference
 from torch import Tensor
 
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.kernels import last_layer
 from unidpo_mm.kernels.branch_attention import GroupSpan
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.parts import LoraSettings, add_lora
+from unidpo_mm.modeling.parts import add_lora
 from unidpo_mm.records import GroupBatch
 
 Checkpoint = Callable[[str], Path]
@@ -62,7 +63,7 @@ def test_only_keys_and_values_are_computed_for_prompts(
 
 def test_a_lora_adapter_runs_for_the_used_positions(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    model = add_lora(loaded.model, loaded.family, LoraSettings(r=2))
+    model = add_lora(loaded.model, loaded.family, LoraOptions(r=2))
     enable_packing(loaded.model)
     batch = packed(loaded, images=False)
     positions = positions_run(loaded, batch, LogpModel(model))

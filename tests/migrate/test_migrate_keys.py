@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from unidpo_mm.config import Recipe
+from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES
+from unidpo_mm.config.training_arguments import training_arguments
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.migrate import Migration, migrate, trainer_arguments
 from unidpo_mm.migrate.losses import UNI_DPO_KEYS
 from unidpo_mm.migrate.migration import FRAMEWORKS
-from unidpo_mm.recipe import Recipe
-from unidpo_mm.training.aliases import OFFICIAL_NAMES
-from unidpo_mm.training.training_arguments import training_arguments
 
 Run = Callable[[Mapping[str, Any]], Migration]
 MINIMAL: dict[str, dict[str, Any]] = {

@@ -167,7 +167,7 @@ def test_lora_targets_follow_the_trained_parts(directory: Path, lines: str, targ
         ("true", {"enable_thinking": True}, "LLaMA-Factory starts those without reasoning"),
         ("false", {"enable_thinking": False}, "set `reasoning: strip` in the sources"),
         ("no", {"enable_thinking": False}, "set `reasoning: strip` in the sources"),
-        ("null", {}, "set `chat_template_kwargs` in the rows"),
+        ("null", None, "set `chat_template_kwargs` in the rows"),
     ],
 )
 def test_thinking_becomes_a_variable_of_the_chat_template(
@@ -181,7 +181,7 @@ def test_thinking_becomes_a_variable_of_the_chat_template(
 
 def test_thinking_has_no_effect_without_a_template(directory: Path) -> None:
     recipe, notes = migrated(directory, SHORT + "template: empty\nenable_thinking: false\n")
-    assert recipe.model.chat_template_kwargs == {}
+    assert recipe.model.chat_template_kwargs is None
     assert "no effect" in notes["enable_thinking"]
 
 

@@ -11,7 +11,6 @@ from migrations import migrate_text
 from unidpo_mm.data.load import load_rows
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.migrate import migrate
-from unidpo_mm.training.recipe_arguments import source_file
 
 REGISTRY = {
     "street_signs": {
@@ -77,7 +76,7 @@ def test_registered_data_sets_are_read_by_their_entries(directory: Path) -> None
     make_image(1).save(directory / "data" / "signs" / "p.png")
     recipe, _ = migrated(directory, SHORT.replace("pairs", "street_signs"))
     (source,) = recipe.data.sources
-    (row,) = load_rows([source_file(source, recipe.data)])
+    (row,) = load_rows([source])
     assert (row.source, row.messages[0].image_slots) == ("street_signs", 1)
     assert [r.score for r in row.responses] == [4.0, 1.0]
     assert row.images[0].open().size == (40, 30)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from migrations import migrate_text
 
-from unidpo_mm.recipe import load_recipe
+from unidpo_mm.config import load_recipe
 
 SHORT = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\n"
 

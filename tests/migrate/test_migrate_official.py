@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from migrations import migrate_text
 
+from unidpo_mm.config import Recipe, load_recipe
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.recipe import Recipe, load_recipe
 
 TEXT = """
 model_name_or_path: Qwen/Qwen2.5-7B

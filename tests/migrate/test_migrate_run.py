@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.checks.recipe import check_files, check_loss, check_train
 from unidpo_mm.migrate import migrate
-from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.recipe_checks import check_files, check_loss, check_train
 from unidpo_mm.training.run import train_from_recipe
 
 Checkpoint = Callable[[str], Path]

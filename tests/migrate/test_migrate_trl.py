@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from migrations import migrate_text
 
+from unidpo_mm.config import Recipe
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.recipe import Recipe
 
 FILE = """
 # trl dpo --config this.yaml
@@ -220,7 +220,7 @@ def test_mixture_of_data_sets(directory: Path) -> None:
     assert "beside `datasets`" in notes["dataset_name"]
 
 
-def test_arguments_of_from_pretrained(directory: Path) -> None:
+def test_config_of_from_pretrained(directory: Path) -> None:
     kwargs = {"dtype": "bfloat16", "attn_implementation": "eager", "variant": "x"}
     recipe, _ = short(directory, model_init_kwargs=kwargs)
     assert recipe.model.dtype == "bfloat16"

@@ -11,17 +11,12 @@ from builders import build_reference, load_tiny
 from peft import IA3Config, LoraConfig
 from torch import nn
 
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.lora_targets import part_of
-from unidpo_mm.modeling.parts import (
-    LoraSettings,
-    add_lora,
-    add_peft,
-    check_lora_parts,
-    count_parameters,
-)
+from unidpo_mm.modeling.parts import add_lora, add_peft, check_lora_parts, count_parameters
 
 Checkpoint = Callable[[str], Path]
 
@@ -73,7 +68,7 @@ def test_a_lora_adapter_does_not_change_frozen_parts(
     loaded: Any, model_type: str, targets: Any, freeze: Any, expected: set[str]
 ) -> None:
     tiny = loaded(model_type)
-    model = add_lora(tiny.model, tiny.family, LoraSettings(r=2, targets=targets), freeze)
+    model = add_lora(tiny.model, tiny.family, LoraOptions(r=2, targets=targets), freeze)
     assert parts_that_train(model, tiny) == expected
     injected = [name for name, _ in model.named_parameters() if ".lora_A." in name]
     assert {part_of(name, tiny.family.parts) for name in injected} == expected
@@ -144,7 +139,7 @@ def test_targets_that_cannot_be_adapted_are_refused(
 ) -> None:
     tiny = loaded("llava")
     with pytest.raises(ModelError, match=rf"model.lora.targets: .*{message}"):
-        add_lora(tiny.model, tiny.family, LoraSettings(targets=targets), freeze)
+        add_lora(tiny.model, tiny.family, LoraOptions(targets=targets), freeze)
 
 
 def test_all_wrong_names_are_reported_together(loaded: Any) -> None:
@@ -161,17 +156,17 @@ def test_all_wrong_names_are_reported_together(loaded: Any) -> None:
 
 def test_parts_are_checked_before_weights_are_loaded(loaded: Any) -> None:
     family = loaded("llava").family
-    check_lora_parts(LoraSettings(modules_to_save=["projector"]), family, None)
+    check_lora_parts(LoraOptions(modules_to_save=["projector"]), family, None)
     with pytest.raises(ModelError, match=r"model.lora.modules_to_save: 'projector' is adapted"):
-        check_lora_parts(LoraSettings(modules_to_save=["projector"]), family, VISION)
+        check_lora_parts(LoraOptions(modules_to_save=["projector"]), family, VISION)
     with pytest.raises(ModelError, match=r"no part 'vision', did you mean 'vision_tower'\?"):
-        check_lora_parts(LoraSettings(), family, ["vision"])
+        check_lora_parts(LoraOptions(), family, ["vision"])
 
 
 def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> None:
     tiny = loaded("llava")
     plain = {count.part: count.total for count in count_parameters(tiny.model, tiny.family)}
-    settings = LoraSettings(r=2, modules_to_save=["projector"])
+    settings = LoraOptions(r=2, modules_to_save=["projector"])
     model = add_lora(tiny.model, tiny.family, settings)
     added = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
     for _ in range(2):

@@ -10,12 +10,12 @@ import torch
 from builders import IMAGE_TYPES, MODEL_TYPES, batch_of, family_name, load_tiny, mixed_rows
 from torch import nn
 
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import AdapterError, ModelError
 from unidpo_mm.modeling.activation_memory import enable_checkpointing
 from unidpo_mm.modeling.load import ModelSource, family_for, load_model
 from unidpo_mm.modeling.logp_model import LogpModel, base_and_head, compute_logps
 from unidpo_mm.modeling.parts import (
-    LoraSettings,
     add_lora,
     count_parameters,
     disable_dropout,
@@ -149,7 +149,7 @@ def test_a_lora_adapter_on_a_part_adapts_its_linear_layers_but_not_the_head(
         for name, module in loaded.model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith("model.language_model.")
     ]
-    model = add_lora(loaded.model, loaded.family, LoraSettings(r=4, alpha=8))
+    model = add_lora(loaded.model, loaded.family, LoraOptions(r=4, alpha=8))
     names = trainable(model)
     assert len(names) == 2 * len(linear) > 0
     assert all(".lora_" in name and "language_model" in name for name in names)
@@ -159,7 +159,7 @@ def test_a_lora_adapter_on_a_part_adapts_its_linear_layers_but_not_the_head(
 
 def test_a_lora_adapter_accepts_module_names_as_peft_does(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
-    model = add_lora(loaded.model, loaded.family, LoraSettings(targets=["q_proj", "v_proj"]))
+    model = add_lora(loaded.model, loaded.family, LoraOptions(targets=["q_proj", "v_proj"]))
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in trainable(model)} == {
         "q_proj",
         "v_proj",
@@ -168,7 +168,7 @@ def test_a_lora_adapter_accepts_module_names_as_peft_does(checkpoint: Checkpoint
 
 def test_modules_to_save_train_in_full(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
-    settings = LoraSettings(modules_to_save=["projector"])
+    settings = LoraOptions(modules_to_save=["projector"])
     model = add_lora(loaded.model, loaded.family, settings)
     saved = [name for name in trainable(model) if ".lora_" not in name]
     assert saved
@@ -182,7 +182,7 @@ def test_a_new_lora_adapter_changes_nothing(checkpoint: Checkpoint) -> None:
     batch = batch_of(loaded, mixed_rows(images=True))
     with torch.no_grad():
         before = compute_logps(LogpModel(loaded.model).eval(), loaded.adapter, batch)
-        model = add_lora(loaded.model, loaded.family, LoraSettings())
+        model = add_lora(loaded.model, loaded.family, LoraOptions())
         after = compute_logps(LogpModel(model).eval(), loaded.adapter, batch)
     assert torch.equal(before, after)
 
@@ -284,7 +284,7 @@ def prepared(folder: Path, kind: str) -> Any:
     """Return (loaded, model) with a frozen tower, with or without a LoRA adapter."""
     loaded = load_tiny(folder)
     if kind == "lora":
-        return loaded, add_lora(loaded.model, loaded.family, LoraSettings(r=2))
+        return loaded, add_lora(loaded.model, loaded.family, LoraOptions(r=2))
     freeze_parts(loaded.model, loaded.family, ["vision_tower"] if kind == "tower" else None)
     return loaded, loaded.model
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from builders import batch_of, build_reference, load_tiny, logp_model_of, mixed_rows
 
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.parts import LoraSettings, add_lora, freeze_parts
+from unidpo_mm.modeling.parts import add_lora, freeze_parts
 from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
 from unidpo_mm.plugins import load_family
 
@@ -20,7 +21,7 @@ Checkpoint = Callable[[str], Path]
 
 def with_lora(folder: Path, **settings: Any) -> tuple[LoadedModel, LogpModel]:
     loaded = load_tiny(folder)
-    model = add_lora(loaded.model, loaded.family, LoraSettings(r=4, **settings))
+    model = add_lora(loaded.model, loaded.family, LoraOptions(r=4, **settings))
     return loaded, LogpModel(model)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from unidpo_mm_quickstart.pipeline import dtype_overrides
 
-from unidpo_mm.training import number_format
+from unidpo_mm import number_format
 
 
 @pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])

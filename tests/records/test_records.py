@@ -1,6 +1,7 @@
 """Each record checks its own invariants and says which row broke one."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from builders import make_image
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.groups import group_by_prompt, join_single_responses
-from unidpo_mm.data.scores import ScoreOptions
+from unidpo_mm.data.scores import form_pairs
 from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.records import (
     EncodedGroup,
@@ -378,7 +379,7 @@ def test_pair_ids_of_single_responses_name_the_rows_of_both() -> None:
         rows = [
             make_row(id=name, responses=(Response(name, scores[name]),), pairs=()) for name in names
         ]
-        pairing = ScoreOptions().pairing
+        pairing = functools.partial(form_pairs, rule="all")
         return set(pair_ids(join_single_responses(rows, pairing, [])))
 
     assert ids("b", "a") == ids("a", "b")

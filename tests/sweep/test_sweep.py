@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from unidpo_mm.config.checks.recipe import check_loss, check_train
 from unidpo_mm.errors import Problem, RecipeError
 from unidpo_mm.sweep.command import run_and_show
 from unidpo_mm.sweep.plan import Sweep, check_arms, read_sweep
 from unidpo_mm.sweep.run import run_sweep
 from unidpo_mm.sweep.runner import Metric, load_runner
 from unidpo_mm.sweep.table import as_markdown, cell
-from unidpo_mm.training.recipe_checks import check_loss, check_train
 
 RECIPE = """
 model: {name_or_path: MODEL, dtype: float32}

@@ -1,5 +1,6 @@
 """Names of TRL and of the official code set the right fields."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 from trainers import config
 
 from unidpo_mm import UniDPOConfig
+from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES, resolve_loss
 from unidpo_mm.data.load import read_records
 from unidpo_mm.errors import DataError, RecipeError
-from unidpo_mm.training.aliases import OFFICIAL_NAMES
+from unidpo_mm.losses.dpo import DPOLossConfig
+from unidpo_mm.training.configured_loss import configured_loss
 
 
 def settings_of(tmp_path: Path, **options: Any) -> Any:
-    return config(tmp_path, **options).configured_loss()
+    return configured_loss(config(tmp_path, **options))
 
 
 def test_official_names_reach_the_loss(tmp_path: Path) -> None:
@@ -32,12 +35,39 @@ def test_official_names_reach_the_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alias", sorted(OFFICIAL_NAMES))
-def test_every_alias_is_a_field_and_resolved_once(tmp_path: Path, alias: str) -> None:
+def test_every_alias_sets_its_parameter_also_after_a_copy(tmp_path: Path, alias: str) -> None:
     value = False if OFFICIAL_NAMES[alias] == "length_norm" else 1.5
     args = config(tmp_path, **{alias: value})
-    assert getattr(args, OFFICIAL_NAMES[alias]) == value
-    again = UniDPOConfig(**{k: v for k, v in args.to_dict().items() if k in ("output_dir", alias)})
-    assert getattr(again, alias) is None
+    for same in (args, dataclasses.replace(args, learning_rate=1e-4)):
+        assert resolve_loss(same) == ("uni_dpo", {OFFICIAL_NAMES[alias]: value})
+
+
+def test_one_loss_has_several_spellings(tmp_path: Path) -> None:
+    spellings: list[dict[str, Any]] = [
+        {"loss": {"name": "dpo", "beta": 0.3}},
+        {"loss": "dpo", "beta": 0.3},
+        {"loss": DPOLossConfig(beta=0.3)},
+        {"loss_type": "sigmoid", "loss_kwargs": {"beta": 0.3}},
+    ]
+    losses = [settings_of(tmp_path, **options) for options in spellings]
+    assert all(item.loss.name == "dpo" and item.config == losses[0].config for item in losses)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"loss": {"name": "dpo", "beta": 0.3}, "beta": 0.2}, "beta"),
+        ({"loss": "dpo", "loss_type": "hinge"}, "loss_type"),
+        ({"loss": 7}, "loss"),
+        ({"loss_weights": [1.0]}, "loss_weights"),
+    ],
+)
+def test_contradictory_losses_are_refused(
+    tmp_path: Path, options: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(RecipeError) as refused:
+        config(tmp_path, **options)
+    assert refused.value.problems[0].where == where
 
 
 def test_conflicting_names_and_aliases_are_reported_together(tmp_path: Path) -> None:
@@ -57,7 +87,7 @@ def test_precompute_ref_log_probs_means_a_cached_reference(tmp_path: Path) -> No
 
 
 def test_a_name_and_its_alias_may_agree(tmp_path: Path) -> None:
-    assert config(tmp_path, eta=0.5, uni_dpo_qual_eta=0.5).eta == 0.5
+    assert settings_of(tmp_path, eta=0.5, uni_dpo_qual_eta=0.5).config.eta == 0.5
 
 
 @pytest.mark.parametrize(
@@ -105,10 +135,9 @@ def test_a_weighted_list_is_a_mixture_with_one_beta(tmp_path: Path) -> None:
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weight for 2 losses"),
         ({"loss_type": ["sigmoid", "sigmoid_norm"]}, "duplicate loss in"),
         ({"loss_type": "sigmoid", "loss_weights": [1.0, 2.0]}, "2 weights for 1 loss"),
-        ({"loss_type": None}, "it is empty"),
         ({"loss_type": []}, "it is empty"),
     ],
-    ids=["weights", "twice", "weights of one", "none", "empty"],
+    ids=["weights", "twice", "weights of one", "empty"],
 )
 def test_invalid_lists_of_losses_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
@@ -138,7 +167,7 @@ def test_settings_can_be_parsed_from_a_command_line_as_in_trl() -> None:
 
     words = "--output_dir out --use_cpu True --loss_type hinge --beta 0.2 --length_norm true"
     (args,) = HfArgumentParser(UniDPOConfig).parse_args_into_dataclasses(words.split())
-    loss = args.configured_loss()
+    loss = configured_loss(args)
     assert (loss.loss.name, loss.config.beta, loss.config.length_norm) == ("hinge", 0.2, True)
 
 

@@ -6,16 +6,15 @@ import math
 import pytest
 from torch import nn
 
+from unidpo_mm.config.checks.argument_ranges import loss_range_problems, range_problems
+from unidpo_mm.config.checks.optimizer import optimizer_problems
+from unidpo_mm.config.checks.python_arguments import check_steps
+from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.modeling.lora_targets import PYTHON_KEYS, RECIPE_KEYS, check_rank
 from unidpo_mm.records import Message, PreferenceRow, Response
-from unidpo_mm.training.argument_ranges import loss_range_problems, range_problems
-from unidpo_mm.training.config import UniDPOConfig
-from unidpo_mm.training.config_checks import check_steps
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.examine import scale_problems
-from unidpo_mm.training.memory_policy import parse_memory
-from unidpo_mm.training.optimizer_checks import optimizer_problems
+from unidpo_mm.training.prepare import _scale_problems
 
 
 @pytest.mark.parametrize(
@@ -29,15 +28,32 @@ from unidpo_mm.training.optimizer_checks import optimizer_problems
         ("num_train_epochs", 1e9, 1000),
         ("max_steps", 10**12, 10**6),
         ("gradient_accumulation_steps", 10**9, 512),
-        ("worker_timeout", 1e-9, 1),
-        ("feature_cache_gb", 1e-9, 0.5),
-        ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, wrong: object, right: object):
     (problem,) = range_problems({name: wrong}, {}, prefix="train.")
     assert problem.where.startswith(f"train.{name}")
     assert not range_problems({name: right}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "message"),
+    [
+        ("worker_timeout", 1e-9, 1, "Use 0, or at least 1 second"),
+        ("feature_cache_gb", 1e-9, 0.5, "Use 0, or at least 1e-06 gigabytes"),
+        ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}, "less than or equal to 100"),
+        ("layout", "pakced", "packed", "did you mean 'packed'"),
+        ("freeze", "vision_tower", ["vision_tower"], "Use a list"),
+        ("score_scale", [0, 5, 9], (0, 5), "Use two numbers"),
+        ("scores", {"scael": [0, 5]}, {"scale": [0, 5]}, "did you mean 'scale'"),
+        ("logps_chunk_size", 0, 64, "greater than or equal to 1"),
+    ],
+)
+def test_options_are_validated_in_python(name: str, wrong: object, right: object, message: str):
+    with pytest.raises(RecipeError, match=message) as refused:
+        UniDPOConfig(output_dir="out", report_to="none", **{name: wrong})
+    assert refused.value.problems[0].where.startswith(name)
+    UniDPOConfig(output_dir="out", report_to="none", **{name: right})
 
 
 def test_weight_decay_times_learning_rate_stays_below_one():
@@ -84,8 +100,8 @@ def test_loss_parameters_must_fit_float32():
 
 @pytest.mark.parametrize("memory", ["1e-9", "1e-10"])
 def test_zero_memory_does_not_mean_auto(memory: str):
-    with pytest.raises(RecipeError, match=r"train\.memory"):
-        parse_memory(memory)
+    with pytest.raises(RecipeError, match=r"memory: .*Use auto, or gigabytes"):
+        UniDPOConfig(output_dir="out", memory=memory)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +155,6 @@ def test_a_score_scale_without_any_score_inside_is_refused():
         )
 
     rows = [row("a", 3.0, 8.0), row("b", 50.0, 150.0), row("c", None, None)]
-    assert not scale_problems(rows, None)
-    (problem,) = scale_problems(rows, (100.0, 200.0))
+    assert not _scale_problems(rows, None, "data.score_scale")
+    (problem,) = _scale_problems(rows, (100.0, 200.0), "data.score_scale")
     assert problem.message == "no score of source 'a' lies in [100, 200]: they run from 3 to 8"

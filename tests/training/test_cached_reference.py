@@ -12,14 +12,14 @@ from PIL import Image
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError, UniDPOError
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.modeling.references.cached import CachedReference, InitialPolicy
 
 Checkpoint = Callable[[str], Path]
 MODES = {
     "full": {},
-    "lora": {"peft_config": LoraSettings(r=4)},
+    "lora": {"peft_config": LoraOptions(r=4)},
 }
 
 

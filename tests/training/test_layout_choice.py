@@ -9,9 +9,9 @@ import torch
 from builders import mixed_rows, row
 from trainers import config, make_trainer, state_of
 
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
 from unidpo_mm.kernels import packing
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.startup_report import layout_line
 
 Checkpoint = Callable[[str], Path]
@@ -55,7 +55,7 @@ def test_layouts_are_compared_in_the_precision_of_training_steps(
         checkpoint("llava"),
         mixed_rows(images=True),
         config(tmp_path, bf16=True, model_init_kwargs={"dtype": "bfloat16"}, max_steps=1),
-        peft_config=LoraSettings(r=4, modules_to_save=["projector"]),
+        peft_config=LoraOptions(r=4, modules_to_save=["projector"]),
     )
     assert trainer.layout.layout == "joined"
     trainer.train()

@@ -9,9 +9,9 @@ from builders import mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.modeling.activation_memory import LayerMemory
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.training.memory_policy import max_tokens, measure_first_batch
 
 Checkpoint = Callable[[str], Path]
@@ -36,7 +36,7 @@ def test_as_few_first_layers_as_possible_are_checkpointed() -> None:
 def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> float:
     """Return the bytes that just suffice if the first half of the layers is checkpointed."""
     args = config(folder, layout="joined")
-    trainer = make_trainer(model, rows, args, peft_config=LoraSettings(r=4) if lora else None)
+    trainer = make_trainer(model, rows, args, peft_config=LoraOptions(r=4) if lora else None)
     trainer.model_wrapped = trainer.model
     trainer.model.train()
     measured = measure_first_batch(trainer)
@@ -58,7 +58,7 @@ def test_the_budget_determines_the_layers_and_does_not_change_results(
             checkpoint(model_type),
             rows,
             config(tmp_path, memory=memory, optim="sgd", layout="joined"),
-            peft_config=LoraSettings(r=4) if lora else None,
+            peft_config=LoraOptions(r=4) if lora else None,
         )
         trainer.train()
         weights.append(state_of(trainer))
@@ -92,5 +92,5 @@ def test_the_measured_bytes_are_those_that_autograd_keeps(
 def test_invalid_memory_budgets_are_refused(
     checkpoint: Checkpoint, tmp_path: Path, memory: str
 ) -> None:
-    with pytest.raises(RecipeError, match=r"train.memory: found .* Use auto, or gigabytes"):
+    with pytest.raises(RecipeError, match=r"memory: found .* Use auto, or gigabytes"):
         make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path, memory=memory))

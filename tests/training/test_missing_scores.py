@@ -9,11 +9,11 @@ import torch
 from builders import pairs_of, row
 from trainers import config, make_trainer
 
+from unidpo_mm.config import ScoreOptions, SourceOptions
+from unidpo_mm.config.from_recipe import _loss_of
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
-from unidpo_mm.recipe import ScoresSection, SourceSection
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.recipe_arguments import loss_of
 from unidpo_mm.training.score_warnings import score_warnings
 
 Checkpoint = Callable[[str], Path]
@@ -107,11 +107,11 @@ def test_a_loss_without_scores_causes_no_warning() -> None:
     ("loss", "parameters"), [("uni_dpo", {"missing_quality": 0.5}), ("dpo", {}), ("sft", {})]
 )
 def test_a_recipe_passes_the_weight_to_losses_that_have_one(loss: str, parameters: dict) -> None:
-    source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
-    assert loss_of(source, loss) == parameters
+    source = SourceOptions(path="a.jsonl", scores=ScoreOptions(missing=0.5))
+    assert _loss_of(source, loss) == parameters
 
 
 def test_a_loss_that_needs_every_score_is_refused() -> None:
-    source = SourceSection(path="a.jsonl", scores=ScoresSection(missing=0.5))
-    with pytest.raises(RecipeError, match=r"'a.jsonl', scores.missing: the loss 'mm_dpo' needs"):
-        loss_of(source, "mm_dpo")
+    source = SourceOptions(path="a.jsonl", scores=ScoreOptions(missing=0.5))
+    with pytest.raises(RecipeError, match=r"'a', scores.missing: the loss 'mm_dpo' needs"):
+        _loss_of(source, "mm_dpo")

@@ -13,10 +13,10 @@ from torch import nn
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.losses.base import implicit_rewards
 from unidpo_mm.losses.dpo import LOSS as DPO
 from unidpo_mm.losses.dpo import DPOLossConfig
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.records import GroupBatch, LossOutput, PairLogps
 from unidpo_mm.training.numerical_watch import NonFiniteError, NumericalWatch
 from unidpo_mm.training.replay import replay, same_number
@@ -63,7 +63,7 @@ def build(checkpoint: Checkpoint, output: Path, *, lora: bool = False, **setting
         },
     )
     rows = mixed_rows(images=True)
-    lora_settings = LoraSettings(r=2, dropout=0.1) if lora else None
+    lora_settings = LoraOptions(r=2, dropout=0.1) if lora else None
     model = checkpoint("llava")
     return make_trainer(model, rows, args, cls=Poisoned, peft_config=lora_settings)
 

@@ -13,8 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError, RecipeError
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.modeling.references.cached import CachedReference
 from unidpo_mm.modeling.references.kinds import FrozenCopy, FrozenLora, LoraOff
 
@@ -334,7 +334,7 @@ def test_a_lora_adapter_on_the_vision_tower_trains_with_its_reference(
         {"prompt": "<image>What?", "images": [make_image(n)], "chosen": "a b c", "rejected": "b"}
         for n in range(2)
     ]
-    lora = LoraSettings(r=2, targets=["vision_tower"])
+    lora = LoraOptions(r=2, targets=["vision_tower"])
     args = dpo(tmp_path, save_strategy="no", max_steps=1)
     trainer = make_trainer(checkpoint("llava"), rows, args, peft_config=lora)
     before = state_of(trainer)
@@ -369,14 +369,14 @@ def test_a_new_adapter_on_an_adapter_directory_is_refused(
 ) -> None:
     sft = trained_adapter(checkpoint("llama"), tmp_path / "sft")
     with pytest.raises(ModelError, match=r"already has an adapter.*unidpo-mm merge"):
-        make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraSettings(r=2))
+        make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraOptions(r=2))
 
 
 def test_contradictions_are_reported_before_the_data_are_read(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = dpo(tmp_path, freeze=["vision_tower"])
-    lora = LoraSettings(targets="vision_tower")
+    lora = LoraOptions(targets="vision_tower")
     with pytest.raises(RecipeError, match="is adapted here and frozen by"):
         make_trainer(checkpoint("llava"), [{"nonsense": 1}], args, peft_config=lora)
     with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):

@@ -12,7 +12,8 @@ from trainers import config
 
 from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError, Problem
-from unidpo_mm.training.setup import PreparedData, prepare_data
+from unidpo_mm.training.configured_loss import configured_loss
+from unidpo_mm.training.prepare import Prepared, prepare
 
 IN_MEMORY = [case for title, cases in BAD.items() if title != "Files" for case in cases]
 RECIPE_WORDS = re.compile(r"source's|data\.[a-z]|columns: |'images_outside'|'fetch_images'|recipe")
@@ -26,9 +27,12 @@ def adapter(checkpoint: Callable[[str], Path]) -> Adapter:
 
 def prepared(
     adapter: Adapter, folder: Path, train: Any, held_out: Any = None, **settings: Any
-) -> PreparedData:
+) -> Prepared:
     args = config(folder / "out", **{"loss_type": "dpo", **settings})
-    return prepare_data(train, held_out, args, args.configured_loss(), adapter)
+    family: Any = None
+    result = prepare(train, held_out, args, configured_loss(args), lambda: (family, adapter))
+    result.raise_problems()
+    return result
 
 
 def problems_of(*arguments: Any, **settings: Any) -> list[Problem]:
@@ -132,7 +136,7 @@ def test_a_dict_of_evaluation_sets_keeps_its_names(adapter: Adapter, tmp_path: P
 
 def test_one_evaluation_set_has_no_name(adapter: Adapter, tmp_path: Path) -> None:
     data = prepared(adapter, tmp_path, [PAIR], [PAIR])
-    assert data.eval_sets == {}
+    assert list(data.eval_sets) == [""]
     assert len(data.eval_rows) == 1
     split = prepared(
         adapter,
@@ -140,7 +144,7 @@ def test_one_evaluation_set_has_no_name(adapter: Adapter, tmp_path: Path) -> Non
         [{**PAIR, "prompt": f"{number}?"} for number in range(10)],
         eval_fraction=0.3,
     )
-    assert split.eval_sets == {}
+    assert list(split.eval_sets) == [""]
     assert len(split.eval_rows) == 3
 
 

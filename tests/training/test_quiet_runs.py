@@ -8,7 +8,7 @@ import pytest
 from builders import mixed_rows
 from trainers import config, make_trainer
 
-from unidpo_mm.modeling.parts import LoraSettings
+from unidpo_mm.config import LoraOptions
 
 
 def test_a_run_without_a_bar_prints_its_log_and_resumes_without_a_warning(
@@ -19,7 +19,7 @@ def test_a_run_without_a_bar_prints_its_log_and_resumes_without_a_warning(
 ) -> None:
     rows = mixed_rows(images=False)
     options = {"disable_tqdm": True, "save_strategy": "steps", "logging_steps": 1}
-    peft = LoraSettings(r=2)
+    peft = LoraOptions(r=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         args = config(tmp_path, **options, save_steps=1, max_steps=1)

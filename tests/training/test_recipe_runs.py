@@ -8,9 +8,9 @@ import pytest
 import transformers
 from PIL import Image
 
+from unidpo_mm.config import load_recipe
+from unidpo_mm.config.checks.recipe import check_files, check_loss, check_train
 from unidpo_mm.errors import DataError, RecipeError
-from unidpo_mm.recipe import load_recipe
-from unidpo_mm.training.recipe_checks import check_files, check_loss, check_train
 from unidpo_mm.training.run import check_from_recipe, train_from_recipe
 
 Checkpoint = Callable[[str], Path]

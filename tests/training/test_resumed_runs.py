@@ -13,8 +13,8 @@ from builders import mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import ModelError, RecipeError
-from unidpo_mm.recipe import load_recipe
 from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
 from unidpo_mm.training.run import finished_run, train_from_recipe
 from unidpo_mm.training.run_lock import exclusive
@@ -67,7 +67,7 @@ def test_every_option_is_classified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"beta": 0.7}, "beta not set -> 0.7"),
+        ({"beta": 0.7}, "loss.beta not set -> 0.7"),
         ({"seed": 7}, "seed 42 -> 7"),
         ({"per_device_train_batch_size": 1}, "per_device_train_batch_size 2 -> 1"),
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 1 -> 2"),
@@ -82,7 +82,7 @@ def test_a_change_of_the_run_is_refused_by_name(
     trainer = started(**change)
     with pytest.raises(RecipeError) as caught:
         trainer.train(resume_from_checkpoint=True)
-    name = next(iter(change))
+    name = next(iter(change)).replace("beta", "loss")
     assert words in str(caught.value)
     assert f"allow_changes=[{name}" in str(caught.value)
 

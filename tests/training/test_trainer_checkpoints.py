@@ -10,8 +10,8 @@ from builders import IMAGE_TYPES, batch_of, load_tiny, mixed_rows
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.parts import LoraSettings
 
 Checkpoint = Callable[[str], Path]
 
@@ -40,7 +40,7 @@ def build(
     folder: Path, args: UniDPOConfig, *, lora: bool = False, model_type: str = "llava"
 ) -> UniDPOTrainer:
     rows = mixed_rows(images=model_type in IMAGE_TYPES)
-    settings = LoraSettings(r=4, dropout=0.2, modules_to_save=["projector"]) if lora else None
+    settings = LoraOptions(r=4, dropout=0.2, modules_to_save=["projector"]) if lora else None
     return make_trainer(folder, rows, args, peft_config=settings, eval_dataset=rows[:2])
 
 

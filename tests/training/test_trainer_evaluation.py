@@ -12,9 +12,9 @@ from builders import make_image, mixed_rows, row
 from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.modeling.parts import LoraSettings
 from unidpo_mm.records import Pair, PreferenceRow
 from unidpo_mm.training.evaluation import evaluate_pairs
 from unidpo_mm.training.metrics import PAIR_METRICS
@@ -155,7 +155,7 @@ def test_evaluation_disables_dropout_and_restores_training_mode(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     rows = mixed_rows(images=False)
-    lora = LoraSettings(r=4, dropout=0.5)
+    lora = LoraOptions(r=4, dropout=0.5)
     args = config(tmp_path, disable_dropout=False)
     trainer = make_trainer(checkpoint("llama"), rows, args, eval_dataset=rows, peft_config=lora)
     torch.manual_seed(3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 from unidpo_mm.records import Pair, PreferenceRow
 from unidpo_mm.training.numerical_watch import NonFiniteError
 
@@ -213,7 +214,6 @@ def test_a_pair_of_weight_two_counts_as_two_pairs(checkpoint: Checkpoint, tmp_pa
 def test_a_tiny_batch_is_memorized(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
-    from unidpo_mm.modeling.parts import LoraSettings
 
     rows = EQUAL if model_type == "llava" else [EQUAL[0], EQUAL[1], EQUAL[3]]
     args = config(
@@ -224,7 +224,7 @@ def test_a_tiny_batch_is_memorized(
         optim="adamw_torch",
     )
     trainer = make_trainer(
-        checkpoint(model_type), rows, args, peft_config=LoraSettings(r=8) if lora else None
+        checkpoint(model_type), rows, args, peft_config=LoraOptions(r=8) if lora else None
     )
     trainer.train()
     losses, accuracies = logged(trainer), logged(trainer, "rewards/accuracies")

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from unidpo_mm import UniDPOConfig
-from unidpo_mm.errors import RecipeError
-from unidpo_mm.training import config_checks
-from unidpo_mm.training.arguments_page import training_arguments_page
-from unidpo_mm.training.launch_checks import folder_problem, launch_problems
-from unidpo_mm.training.training_arguments import (
+from unidpo_mm.config.arguments_page import training_arguments_page
+from unidpo_mm.config.checks import python_arguments
+from unidpo_mm.config.checks.launch import folder_problem, launch_problems
+from unidpo_mm.config.training_arguments import (
     ARGUMENTS,
     REMOVED,
     refused_values,
     training_arguments,
 )
+from unidpo_mm.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ def test_the_table_covers_every_argument_of_the_installed_transformers():
 
 def test_the_page_is_up_to_date():
     page = (ROOT / "docs" / "training_arguments.md").read_text(encoding="utf-8")
-    command = "python -m unidpo_mm.training.arguments_page > docs/training_arguments.md"
+    command = "python -m unidpo_mm.config.arguments_page > docs/training_arguments.md"
     assert page == training_arguments_page(), f"run {command}"
 
 
@@ -94,7 +94,7 @@ def test_python_refuses_an_environment_that_starts_other_processes(monkeypatch):
 
 
 def test_python_refuses_sharding_on_a_cpu_that_only_the_environment_requests(monkeypatch):
-    monkeypatch.setattr(config_checks, "FSDP_AT_START", "true")
+    monkeypatch.setattr(python_arguments, "FSDP_AT_START", "true")
     with pytest.raises(RecipeError, match="ACCELERATE_USE_FSDP: FSDP is requested, and the run"):
         UniDPOConfig(output_dir="out", use_cpu=True)
 
@@ -123,7 +123,7 @@ def test_checking_a_writable_directory_does_not_change_it(tmp_path: Path):
 
 
 def test_slow_bfloat16_on_a_cpu_causes_a_warning_with_its_factor(monkeypatch, caplog):
-    monkeypatch.setattr(config_checks, "bfloat16_slowdown", lambda: 6.46)
+    monkeypatch.setattr(python_arguments, "bfloat16_slowdown", lambda: 6.46)
     UniDPOConfig(output_dir="out", use_cpu=True, bf16=True)
     (message,) = caplog.messages
     assert message.startswith(
@@ -131,7 +131,7 @@ def test_slow_bfloat16_on_a_cpu_causes_a_warning_with_its_factor(monkeypatch, ca
     )
     caplog.clear()
     UniDPOConfig(output_dir="out", use_cpu=True)
-    monkeypatch.setattr(config_checks, "bfloat16_slowdown", lambda: 0.3)
+    monkeypatch.setattr(python_arguments, "bfloat16_slowdown", lambda: 0.3)
     UniDPOConfig(output_dir="out", use_cpu=True, bf16=True)
     assert caplog.messages == []
 
@@ -140,10 +140,10 @@ def test_several_processes_without_a_gpu_use_the_cpu(monkeypatch):
     args = UniDPOConfig(output_dir="out", use_cpu=True)
     args.use_cpu = False
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    config_checks.use_cpu_without_gpus(args)
+    python_arguments.use_cpu_without_gpus(args)
     assert args.use_cpu is False
     monkeypatch.setenv("WORLD_SIZE", "2")
-    config_checks.use_cpu_without_gpus(args)
+    python_arguments.use_cpu_without_gpus(args)
     assert args.use_cpu is True
     with pytest.raises(RecipeError, match="2 processes were started and this one would train in 1"):
-        config_checks.check_processes(args)
+        python_arguments.check_processes(args)

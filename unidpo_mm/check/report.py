@@ -59,7 +59,7 @@ class SourceSummary:
     name: str
     path: str
     judge: str | None
-    scale: tuple[float, float] | None
+    scale: Sequence[float] | None
     records: int
     rows: int
     problems: int

@@ -1,21 +1,21 @@
 """Check data: read sources, encode and inspect their rows, and build the report."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..adapter import Adapter, AdapterFamily
+from ..config import LoraOptions, SourceOptions
+from ..config.python import UniDPOConfig
 from ..data.groups import prompt_key
-from ..data.load import Loaded, SourceFile
+from ..data.load import DataFiles, SourceReport
 from ..data.measure import MeasuredRow
-from ..data.scores import zero_weight_problems
-from ..errors import Problem, RecipeError, UniDPOError, counted
+from ..errors import Problem, counted
 from ..records import PreferenceRow
-from ..training.config import UniDPOConfig
-from ..training.configured_loss import ConfiguredLoss, configure_loss
-from ..training.examine import NO_ROW, look_at_rows, loss_problems, read_run_files, usual_problems
+from ..training.configured_loss import ConfiguredLoss, configured_loss
+from ..training.prepare import check_part_names, prepare
 from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
@@ -36,7 +36,7 @@ from .report import (
 from .scores import score_reports
 from .weights import sampled, start_weights
 
-__all__ = ["CheckSettings", "check_data"]
+__all__ = ["CheckOptions", "check_data"]
 
 MAX_POINTS = 1500
 """Maximum number of pairs in the chart of margins by length."""
@@ -44,86 +44,90 @@ BALANCED = (0.35, 0.65)
 """Range of the share of longer chosen responses, outside of which there is a warning."""
 
 
+def _default_args() -> UniDPOConfig:
+    return UniDPOConfig(output_dir="unused", report_to="none")
+
+
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings:
+class CheckOptions:
     """Options of a data check.
 
     Attributes:
-        score_scale: Scale of all scores.
-        loss, loss_parameters, loss_by_source: As in a recipe.
-        explicit_loss: Whether the user has chosen the loss; if so, missing scores are problems.
-        max_skipped_fraction: Maximum share of rows skipped because of their images.
+        args: Options of the run that the data are for.
+        any_loss: Whether no loss was chosen; otherwise missing scores are problems.
         model: Name of a model; `None` to skip the initial weights.
         processor: Name of a model whose processor and chat template encode the rows; `None` for
             `model`. Without either, rows are not encoded and lengths are in characters.
-        part_check: Returns the problems of the parts that a recipe names; `None` to skip.
-        arguments: Arguments of `UniDPOConfig` for rendering rows, such as max_length.
+        lora: Options of a new LoRA adapter, whose parts are checked; `None` if there is none.
         sample: Number of rows on which the model is run; 0 to skip.
         examples: Number of example rows in the report.
     """
 
-    score_scale: tuple[float, float] | None = None
-    loss: str = "uni_dpo"
-    loss_parameters: dict[str, Any] = field(default_factory=dict)
-    loss_by_source: dict[str, dict[str, Any]] = field(default_factory=dict)
-    explicit_loss: bool = False
-    max_skipped_fraction: float = 0.0
+    args: UniDPOConfig = field(default_factory=_default_args)
+    any_loss: bool = False
     model: str | None = None
     processor: str | None = None
-    part_check: Callable[[AdapterFamily], list[Problem]] | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    lora: LoraOptions | None = None
     sample: int = 64
     examples: int = 12
 
 
 def check_data(
-    sources: Sequence[SourceFile],
-    settings: CheckSettings | None = None,
+    training: DataFiles,
+    options: CheckOptions | None = None,
     *,
-    held_out: Sequence[SourceFile] = (),
+    held_out: DataFiles | None = None,
 ) -> CheckReport:
     """Check data and return the report.
 
     Args:
-        sources: Sources of training data.
-        settings: Options of the check.
+        training: Sources of training data.
+        options: Options of the check.
         held_out: Sources of evaluation data.
     """
-    check = _Check(settings or CheckSettings(), list(sources), list(held_out))
-    return check.report()
+    return _Check(options or CheckOptions(any_loss=True), training, held_out).report()
 
 
 class _Check:
-    """A check in progress: its rows, problems and warnings."""
+    """A check in progress: the rows that `prepare` returns, and notes about them."""
 
     def __init__(
-        self, settings: CheckSettings, sources: list[SourceFile], held_out: list[SourceFile]
+        self, options: CheckOptions, training: DataFiles, held_out: DataFiles | None
     ) -> None:
-        self.settings = settings
-        self.files = {False: sources, True: held_out}
-        self.loss = configure_loss(settings.loss, settings.loss_parameters, settings.loss_by_source)
-        training, evaluation = read_run_files(
-            sources, held_out, self.loss if settings.explicit_loss else None, settings.score_scale
+        self.options, self.args = options, options.args
+        self.held_out = held_out or DataFiles(sources=())
+        self.files = {False: training.sources, True: self.held_out.sources}
+        self.loss = configured_loss(self.args)
+        name = options.model or options.processor
+        self.prepared = prepare(
+            training,
+            self.held_out,
+            self.args,
+            self.loss,
+            None if name is None else functools.partial(self._load_adapter, name),
+            any_loss=options.any_loss,
+            measure=True,
         )
-        self.loaded: dict[bool, Loaded] = {False: training, True: evaluation}
-        self.rows, self.eval_rows = training.rows, evaluation.rows
-        self.problems = [*training.problems, *evaluation.problems]
+        self.rows, self.eval_rows = self.prepared.training.rows, self.prepared.read_eval_rows
+        self.problems = self.prepared.problems
         self.notes: list[str] = []
-        self.prompts: int | None = None
-        self.arguments: UniDPOConfig | None = None
-        self.family: AdapterFamily | None = None
-        self.adapter: Adapter | None = None
+
+    def _load_adapter(self, name: str) -> tuple[AdapterFamily, Adapter]:
+        family, adapter = load_family_and_adapter(name, self.args)
+        check_part_names(self.args, self.options.lora, family)
+        return family, adapter
 
     def report(self) -> CheckReport:
         all_rows = [*self.rows, *self.eval_rows]
-        if not self.problems and not self.rows:
-            self.problems.append(NO_ROW)
-        else:
-            self.problems += self._load_adapter() or self._row_problems()
+        if self.options.any_loss:
+            self._note_unscored(all_rows)
         inspection = inspect_images(all_rows)
-        measured = self._measured() if self.adapter is not None else None
-        if measured is None:
+        counts = self.prepared.preflight
+        measured = None if counts is None else counts.measured
+        if counts is None:
             self._note_images(inspection, len(all_rows))
+        elif counts.unreadable and not self.problems:
+            self._note_skipped(len(counts.skipped) - counts.too_long, counts.unreadable[0])
         intact = [n for n in range(len(self.rows)) if n not in inspection.broken]
         rows = [self.rows[n] for n in intact]
         lengths = self._lengths(rows, None if measured is None else [measured[n] for n in intact])
@@ -138,7 +142,7 @@ class _Check:
             rows=len(self.rows),
             pairs=sum(len(row.pairs) for row in self.rows),
             responses=sum(len(row.responses) for row in self.rows),
-            prompts=len(set(keys)) if self.prompts is None else self.prompts,
+            prompts=len(set(keys)) if counts is None else counts.prompts,
             pairs_per_prompt=_pairs_per_prompt(rows, keys),
             lengths=length_summary,
             scores=scores,
@@ -152,76 +156,24 @@ class _Check:
                 *_policy_warnings(lengths),
             ],
             problems=tuple(dict.fromkeys(self.problems)),
-            model=self.settings.model,
-            examples=example_rows(rows, self.settings.examples),
+            model=self.options.model,
+            examples=example_rows(rows, self.options.examples),
         )
 
-    def _row_problems(self) -> list[Problem]:
-        """Return the problems of rows for the loss.
-
-        If the user has chosen no loss, sources without scores are noted instead, because losses
-        other than the default do not need them.
-        """
-        if self.settings.explicit_loss:
-            return loss_problems(self.rows, self.eval_rows, self.loss)
-        rows = [*self.rows, *self.eval_rows]
+    def _note_unscored(self, rows: Sequence[PreferenceRow]) -> None:
+        """Note sources without scores: losses other than the default do not need them."""
         unscored = {row.source for row in rows} - {row.source for row in rows if _scored(row)}
         self.notes += [
             f"source '{name}': there are no scores; set scores.missing for uni_dpo, or use a loss "
             "without scores such as dpo or simpo"
             for name in sorted(unscored)
         ]
-        return [*usual_problems(rows, self.loss), *zero_weight_problems(self.rows)]
-
-    def _load_adapter(self) -> list[Problem]:
-        """Load the processor that encodes the rows, if one is set.
-
-        Returns:
-            The problems of loading it, if some rows could not be read either; both are reported.
-
-        Raises:
-            UniDPOError: If it cannot be loaded, or the model does not have the parts of a recipe.
-        """
-        name = self.settings.model or self.settings.processor
-        if name is None:
-            return []
-        options = {
-            "max_skipped_fraction": self.settings.max_skipped_fraction,
-            **self.settings.arguments,
-        }
-        arguments = UniDPOConfig(output_dir="unused", report_to="none", **options)
-        try:
-            self.family, self.adapter = load_family_and_adapter(name, arguments)
-        except UniDPOError as error:
-            if not self.problems:
-                raise
-            return list(error.problems)
-        self.arguments = arguments
-        if self.settings.part_check is not None and not self.problems:
-            problems = self.settings.part_check(self.family)
-            if problems:
-                raise RecipeError(problems)
-        return []
-
-    def _measured(self) -> list[MeasuredRow]:
-        """Encode all rows as a run does, and collect the rows that it would refuse or skip."""
-        assert self.adapter is not None
-        assert self.arguments is not None
-        looked = look_at_rows(self.rows, self.eval_rows, self.arguments, self.adapter, keep=True)
-        self.problems += looked.problems
-        counts = looked.preflight
-        assert counts is not None  # keep=True
-        self.prompts = counts.prompts
-        if counts.unreadable and not looked.problems:
-            number = len(counts.skipped) - counts.too_long
-            self._note_skipped(number, counts.unreadable[0])
-        return counts.measured
 
     def _note_images(self, inspection: ImageInspection, rows: int) -> None:
         """Note images that cannot be opened, if rows were not encoded."""
         if not inspection.broken:
             return
-        if len(inspection.broken) > self.settings.max_skipped_fraction * rows:
+        if len(inspection.broken) > self.args.max_skipped_fraction * rows:
             self.problems += inspection.problems
         else:
             self._note_skipped(len(inspection.broken), inspection.problems[0])
@@ -233,25 +185,25 @@ class _Check:
     def _lengths(
         self, rows: Sequence[PreferenceRow], measured: Sequence[MeasuredRow] | None
     ) -> Lengths:
-        if measured is None or self.arguments is None:
+        if measured is None:
             return character_lengths(rows)
         return token_lengths(
             measured,
-            limited=self.arguments.max_length is not None,
-            drop=self.arguments.length_policy == "drop",
+            limited=self.args.max_length is not None,
+            drop=self.args.length_policy == "drop",
         )
 
     def _weights(self, rows: Sequence[PreferenceRow], lengths: Lengths) -> StartWeights | None:
         """Return the initial weights under the model, if one is set."""
-        model = self.settings.model
-        if model is None or self.family is None or self.adapter is None or self.arguments is None:
+        model, family, adapter = self.options.model, self.prepared.family, self.prepared.adapter
+        if model is None or family is None or adapter is None:
             return None
         fitting = [r for r, responses in zip(rows, lengths.responses, strict=True) if responses]
-        sample = sampled(fitting, self.settings.sample)
+        sample = sampled(fitting, self.options.sample)
         if not sample or not hasattr(self.loss.config, "tau_ref"):
             return None
-        source = loading_source(model, self.arguments)
-        return start_weights(sample, source, self.family, self.adapter, self._resolved())
+        source = loading_source(model, self.args)
+        return start_weights(sample, source, family, adapter, self._resolved())
 
     def _resolved(self) -> ConfiguredLoss:
         return self.loss.with_medians(self.rows, lenient=True)
@@ -277,12 +229,16 @@ class _Check:
                 evaluation=evaluation,
             )
             for evaluation, files in self.files.items()
-            for file, report in zip(files, self.loaded[evaluation].reports, strict=True)
+            for file, report in zip(files, self._reports(evaluation), strict=True)
         ]
+
+    def _reports(self, evaluation: bool) -> Sequence[SourceReport]:
+        loaded = self.prepared.evaluation[""] if evaluation else self.prepared.training
+        return loaded.reports
 
     def _warnings(self, lengths: LengthReport | None, repeated: OverlapReport) -> list[str]:
         files = self.files[False]
-        scale = self.settings.score_scale
+        scale = self.args.score_scale
         declared = {
             file.source_name: scale or file.scores.scale for file in files if file.scores.scale
         }
@@ -341,7 +297,7 @@ def _scored(row: PreferenceRow) -> bool:
     return any(response.score is not None for response in row.responses)
 
 
-def _is_of(problem: Problem, file: SourceFile) -> bool:
+def _is_of(problem: Problem, file: SourceOptions) -> bool:
     """Return whether a problem is one of a file, whose path may be a prefix of another."""
     rest = problem.where.removeprefix(file.path)
     return rest != problem.where and rest[:1] in ("", " ", ",", "/")

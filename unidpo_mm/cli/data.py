@@ -1,7 +1,6 @@
 """`unidpo-mm data`: check preference data, preview rows, convert formats."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from .data_values import bounds_of, columns_of, plain_report
 from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
-    from ..check import CheckSettings
-    from ..data.load import Loaded, SourceFile
+    from ..check import CheckOptions
+    from ..data.load import DataFiles, Loaded
 
 __all__ = ["data"]
 
@@ -134,12 +133,13 @@ def check(  # noqa: PLR0917, one parameter per option
     if json_file is not None and json_file == html:
         raise typer.BadParameter(f"'{html}' is also the file of --json", param_hint="--html")
     source_options = _SourceOptions(images, format_name, split, subset, columns, scale, loss)
-    files, eval_files, settings = _read(sources, held_out or [], source_options, as_a_run=True)
+    files, eval_files, options = _read(sources, held_out or [], source_options, as_a_run=True)
+    paths = [source.path for source in (*files.sources, *eval_files.sources)]
     for path, option in outputs:
-        keep_sources(path, option, [*sources, *(file.path for file in (*files, *eval_files))])
-    settings = _with_length(settings, max_length)
+        keep_sources(path, option, [*sources, *paths])
+    options = _with_length(options, max_length)
     report = check_data(
-        files, dataclasses.replace(settings, model=model, sample=sample), held_out=eval_files
+        files, dataclasses.replace(options, model=model, sample=sample), held_out=eval_files
     )
     console = Console()
     print_report(report, console if console.width > 120 else Console(width=120))
@@ -174,19 +174,17 @@ def preview(  # noqa: PLR0917, one parameter per option
 
     from ..check.preview import preview as preview_row
     from ..data.load import load_rows
-    from ..training.config import UniDPOConfig
+    from ..training.prepare import read_options
     from ..training.setup import load_family_and_adapter
 
     source_options = _SourceOptions(images, format_name, split, subset, columns)
-    files, _, settings = _read(sources, [], source_options)
-    all_rows = load_rows(files, score_scale=settings.score_scale)
+    files, _, options = _read(sources, [], source_options)
+    all_rows = load_rows(files.sources, read_options(files, options.args))
     if start > len(all_rows):
         verb = "is" if len(all_rows) == 1 else "are"
         text = f"there {verb} only {counted(len(all_rows), 'row')}"
         raise typer.BadParameter(text, param_hint="--start")
-    options = _with_length(settings, max_length).arguments
-    arguments = UniDPOConfig(output_dir="unused", report_to="none", **options)
-    _, adapter = load_family_and_adapter(model, arguments)
+    _, adapter = load_family_and_adapter(model, _with_length(options, max_length).args)
     console = Console()
     for row in all_rows[start - 1 : start - 1 + limit]:
         for line in preview_row(row, adapter):
@@ -214,19 +212,21 @@ def convert(  # noqa: PLR0917, one parameter per option
 ) -> None:
     """Convert preference data to the native format or to that of TRL."""
     from ..check.writable import writable_rows
+    from ..config.loss_aliases import resolve_loss
     from ..data.convert import write_rows
     from ..data.load import read_sources
     from ..data.scores import zero_weight_problems
     from ..errors import DataError, Problem, grouped
+    from ..training.prepare import read_options
 
     check_writable(output, "--output", make=True)
     if output.exists():  # it may be one of the sources, in a directory, recipe or registry
         text = f"'{output}' already exists: choose another file or delete it"
         raise typer.BadParameter(text, param_hint="--output")
     source_options = _SourceOptions(images, format_name, split, subset, columns, scale)
-    files, _, settings = _read(sources, [], source_options)
-    loaded = read_sources(files, score_scale=settings.score_scale)
-    rows, refused, missing = writable_rows(loaded.rows, settings)
+    files, _, options = _read(sources, [], source_options)
+    loaded = read_sources(files.sources, read_options(files, options.args))
+    rows, refused, missing = writable_rows(loaded.rows, options)
     problems = [*loaded.problems, *refused]
     if loaded.source_problems or (problems and not skip_invalid):
         raise DataError([*problems, *zero_weight_problems(loaded.rows)])
@@ -244,7 +244,8 @@ def convert(  # noqa: PLR0917, one parameter per option
     for line, _ in grouped(problems):
         typer.echo(f"skipped: {line}", err=True)
     for problem in list(missing.values())[:1]:
-        text = f"a run with the loss '{settings.loss}' would refuse {len(missing):,} of the rows"
+        loss, _ = resolve_loss(options.args)
+        text = f"a run with the loss '{loss}' would refuse {len(missing):,} of the rows"
         typer.echo(f"{text}, which --skip-invalid skips, for example {problem[0]}", err=True)
     lines = write_rows(rows, output, to.value)
     _print_skipped(loaded, len(loaded.rows) - len(rows))
@@ -285,8 +286,8 @@ class _SourceOptions:
 
 def _read(
     sources: list[str], held_out: list[str], options: _SourceOptions, *, as_a_run: bool = False
-) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
-    """Return sources, held-out sources and settings from a recipe or from the command line.
+) -> "tuple[DataFiles, DataFiles, CheckOptions]":
+    """Return sources, held-out sources and options from a recipe or from the command line.
 
     Args:
         sources: Files, or a recipe and overrides of its keys.
@@ -294,9 +295,10 @@ def _read(
         options: Options of the command line.
         as_a_run: Whether a recipe is checked as a run checks it.
     """
-    from ..check import CheckSettings
-    from ..data.load import SourceFile
-    from ..data.scores import ScoreOptions
+    from ..check import CheckOptions
+    from ..config import ScoreOptions, SourceOptions
+    from ..config.python import UniDPOConfig
+    from ..data.load import DataFiles
 
     if not all(source.strip() for source in (*sources, *held_out)):
         raise typer.BadParameter("the name of a source is empty", param_hint="SOURCE")
@@ -319,9 +321,12 @@ def _read(
         "columns": columns_of(options.columns or []),
         "scores": ScoreOptions(scale=bounds_of(options.scale)),
     }
-    files = [[SourceFile(path=path, **common) for path in paths] for paths in (sources, held_out)]
-    settings = CheckSettings(loss=options.loss or "uni_dpo", explicit_loss=options.loss is not None)
-    return files[0], files[1], settings
+    args = UniDPOConfig(output_dir="unused", report_to="none", loss=options.loss or "uni_dpo")
+    files = [
+        DataFiles(sources=[SourceOptions(path=path, **common) for path in paths])
+        for paths in (sources, held_out)
+    ]
+    return files[0], files[1], CheckOptions(args=args, any_loss=options.loss is None)
 
 
 def _is_override(word: str) -> bool:
@@ -333,56 +338,31 @@ def _is_override(word: str) -> bool:
 
 def _read_recipe(
     path: Path, overrides: Sequence[str] = (), *, as_a_run: bool = True
-) -> "tuple[list[SourceFile], list[SourceFile], CheckSettings]":
-    from ..check import CheckSettings
-    from ..recipe import load_recipe
-    from ..recipe.shipped import shipped_recipe
-    from ..training.recipe_checks import ALL_CHECKS, check_loss
+) -> "tuple[DataFiles, DataFiles, CheckOptions]":
+    from ..check import CheckOptions
+    from ..config import load_recipe
+    from ..config.checks.recipe import ALL_CHECKS, check_loss
+    from ..config.shipped import shipped_recipe
 
     path = path if path.exists() else shipped_recipe(str(path))
     recipe = load_recipe(path, overrides, checks=ALL_CHECKS if as_a_run else (check_loss,))
 
-    from ..training.examine import part_problems  # torch, so after the checks
-    from ..training.recipe_arguments import loss_by_source, source_file
-    from ..training.run import checked_settings, lora_settings
+    from ..config.from_recipe import config_of  # torch, so after the checks
+    from ..training.run import checked_settings, data_files
 
-    part_check = None
-    if as_a_run:
-        arguments, _ = checked_settings(recipe)
-        part_check = functools.partial(part_problems, arguments, lora_settings(recipe))
-    section = recipe.data
-    files = [
-        [source_file(source, section) for source in sources]
-        for sources in (section.sources, section.eval_sources)
-    ]
-    settings = CheckSettings(
-        score_scale=section.score_scale,
-        loss=recipe.loss.name,
-        loss_parameters=recipe.loss.parameters,
-        loss_by_source=loss_by_source(recipe),
-        explicit_loss=True,
-        max_skipped_fraction=section.images.max_skipped_fraction,
-        processor=recipe.model.name_or_path,
-        part_check=part_check,
-        arguments={
-            "adapter": recipe.model.adapter,
-            "base_name_or_path": recipe.model.base_name_or_path,
-            "model_init_kwargs": {
-                "trust_remote_code": recipe.model.trust_remote_code,
-                **recipe.model.init_kwargs,
-            },
-            "preflight": section.preflight,
-            "max_length": section.max_length,
-            "length_policy": section.length_policy,
-            "prompt_style": recipe.model.prompt_style,
-            "chat_template_kwargs": recipe.model.chat_template_kwargs or None,
-            "image_min_pixels": recipe.model.image_min_pixels,
-            "image_max_pixels": recipe.model.image_max_pixels,
-        },
+    args = checked_settings(recipe)[0] if as_a_run else config_of(recipe, data_only=True)
+    files = data_files(recipe)
+    model = recipe.model
+    return (
+        files[0],
+        files[1],
+        CheckOptions(args=args, processor=model.name_or_path, lora=model.lora),
     )
-    return files[0], files[1], settings
 
 
-def _with_length(settings: "CheckSettings", max_length: int | None) -> "CheckSettings":
-    length = {} if max_length is None else {"max_length": max_length}
-    return dataclasses.replace(settings, arguments={**settings.arguments, **length})
+def _with_length(options: "CheckOptions", max_length: int | None) -> "CheckOptions":
+    if max_length is None:
+        return options
+    return dataclasses.replace(
+        options, args=dataclasses.replace(options.args, max_length=max_length)
+    )

@@ -25,7 +25,7 @@ def columns_of(pairs: list[str]) -> dict[str, str]:
     return columns
 
 
-def bounds_of(scale: str | None) -> tuple[float, float] | None:
+def bounds_of(scale: str | None) -> list[float] | None:
     """Return the bounds of a scale such as ``--scale 0,10``."""
     if scale is None:
         return None
@@ -37,7 +37,7 @@ def bounds_of(scale: str | None) -> tuple[float, float] | None:
         raise typer.BadParameter(
             f"'{scale}': expected LOW,HIGH, for example 0,10", param_hint="--scale"
         )
-    return low, high
+    return [low, high]
 
 
 def plain_report(report: Any) -> dict[str, Any]:

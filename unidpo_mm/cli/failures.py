@@ -10,8 +10,8 @@ import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..config.secrets import mask_text
 from ..errors import CONTROL, UniDPOError
-from ..recipe.secrets import mask_text
 from .ranks import print_once
 
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
@@ -23,11 +23,11 @@ CRASHED = 1
 """Exit code of an unexpected error."""
 
 ACTIVITIES = {
-    ("recipe/load.py", "load_recipe"): "reading the recipe",
-    ("training/recipe_checks.py", "check_machine"): "checking the training arguments",
-    ("training/run.py", "rows_of"): "reading the data",
-    ("training/recipe_arguments.py", "arguments_of"): "checking the training arguments",
-    ("training/setup.py", "prepare_data"): "checking the data",
+    ("config/load.py", "load_recipe"): "reading the recipe",
+    ("config/checks/recipe.py", "check_machine"): "checking the training arguments",
+    ("data/load.py", "read_sources"): "reading the data",
+    ("config/from_recipe.py", "config_of"): "checking the training arguments",
+    ("training/prepare.py", "prepare"): "checking the data",
     ("training/setup.py", "load_family_and_adapter"): "loading the processor of the model",
     ("modeling/load.py", "load_weights"): "loading the weights of the model",
     ("training/setup.py", "prepare_model"): "preparing the model",

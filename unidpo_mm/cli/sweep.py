@@ -38,7 +38,7 @@ def sweep(
 
     The same command resumes an interrupted sweep; finished runs are not repeated.
     """
-    from ..recipe.shipped import shipped_recipe
+    from ..config.shipped import shipped_recipe
 
     path = file if file.is_file() else shipped_recipe(str(file), kind="sweep")
 

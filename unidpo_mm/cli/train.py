@@ -35,9 +35,9 @@ def train(
     Several processes: torchrun --nproc_per_node N -m unidpo_mm train RECIPE, or accelerate
     launch --config_file configs/accelerate/ddp.yaml -m unidpo_mm train RECIPE
     """
-    from ..recipe import load_recipe
-    from ..recipe.shipped import shipped_recipe
-    from ..training.recipe_checks import ALL_CHECKS
+    from ..config import load_recipe
+    from ..config.checks.recipe import ALL_CHECKS
+    from ..config.shipped import shipped_recipe
     from .ranks import is_first_process
 
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))

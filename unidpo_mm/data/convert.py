@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import DataError, Problem
 from ..records import ImageRef, ImageSlot, Message, Pair, PreferenceRow
 from .images import FileImage, MemoryImage, UrlImage
-from .scores import ScoreOptions
+from .scores import form_pairs
 
 __all__ = ["native", "trl", "write_rows"]
 
@@ -64,7 +64,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
 def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
     """Return a row as a record of the format `ranked`; reading it returns the same row."""
     responses = [{"text": response.text, "score": response.score} for response in row.responses]
-    default_pairs = {Pair(*pair) for pair in ScoreOptions().pairing(row.responses)}
+    default_pairs = {Pair(*pair) for pair in form_pairs(row.responses, "all")}
     unscored = len(responses) > 1 and any(r.score is None for r in row.responses)
     needs_pairs = unscored or default_pairs != set(row.pairs)
     record = {

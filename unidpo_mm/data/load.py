@@ -1,5 +1,6 @@
 """Read data sources into rows, and report all problems of all sources."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config import ImagesSection, ScoreOptions, SourceOptions
 from ..errors import DataError, Problem, counted
-from ..records import Domain, PreferenceRow, Reasoning
+from ..records import PreferenceRow
 from .decoding import MAX_PIXELS
 from .detect import detect_format, format_named
 from .discovery import WHOLE_FILE, list_source
@@ -19,11 +21,12 @@ from .hf_datasets import arrow_records, record_list_problem
 from .images import ImageRules
 from .locations import SourceListing, SourceLocation
 from .rendering import TEMPLATE_COLUMN, template_kwargs_of, with_reasoning
-from .scores import PairCounts, ScoreOptions, select_pairs
+from .scores import PairCounts, form_pairs, mapping_to, select_pairs
 
 __all__ = [
+    "DataFiles",
     "Loaded",
-    "SourceFile",
+    "ReadOptions",
     "SourceReport",
     "load_rows",
     "log_reports",
@@ -37,58 +40,37 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """One source of data.
+class ReadOptions:
+    """Options for reading that all sources of a run share.
 
     Attributes:
-        path, split, subset: See `data.locations.SourceLocation`.
-        format: Name of the format; `None` to detect it from the columns of each row.
-        columns: Column of the format -> its name in the file, if it has another one.
-        images: Directory of the images; `None` for the directory of the file.
-        images_outside: Whether image paths may lead outside of that directory.
-        fetch_images: Whether images at URLs may be downloaded.
-        fetch_private_addresses: Whether URLs may lead to this machine or the local network.
+        score_scale: The scale of `eta` and `tau_good` of the loss. Scores of a source with a
+            declared scale are mapped to it; scales are never inferred from the scores.
+        needs_scores: Whether the loss needs a score for every response of a pair of a source.
         max_pixels: The maximum number of pixels of an image.
-        name: Name of the source; `None` for the name of the file.
-        domain: Domain of all its rows; `None` to determine it for each row.
-        scores: The scale of the scores, and how pairs are selected.
-        needs_scores: Whether the loss needs a score for every response of a pair.
-        reasoning: ``keep`` trains on responses exactly as they are written, ``strip`` removes their
-            reasoning; `None` refuses a response that the chat template would change.
+        private_downloads: Whether image URLs may lead to this machine or the local network.
     """
 
-    path: str
-    split: str | None = None
-    subset: str | None = None
-    format: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    images: str | None = None
-    images_outside: bool = False
-    fetch_images: bool = False
-    fetch_private_addresses: bool = False
+    score_scale: Sequence[float] | None = None
+    needs_scores: Callable[[str], bool] = field(default=lambda source: False)
     max_pixels: int = MAX_PIXELS
-    name: str | None = None
-    domain: Domain | None = None
-    scores: ScoreOptions = field(default_factory=ScoreOptions)
-    needs_scores: bool = False
-    reasoning: Reasoning | None = None
+    private_downloads: bool = False
 
-    @property
-    def source_name(self) -> str:
-        """The name of the source in messages and settings."""
-        return self.name or self.subset or Path(self.path).stem
 
-    def image_rules(self, folder: Path | None = None) -> ImageRules:
-        """Return the rules for its images; `folder` is their default directory."""
-        default = folder or Path(self.path).parent
-        return ImageRules(
-            folder=default if self.images is None else Path(self.images),
-            explicit=self.images is not None,
-            allow_outside=self.images_outside,
-            download=self.fetch_images,
-            download_private=self.fetch_private_addresses,
-            max_pixels=self.max_pixels,
-        )
+DEFAULTS = ReadOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """Data sets in files, to be passed where a data set in memory could be.
+
+    Attributes:
+        sources: The sources.
+        images: Limits on their images.
+    """
+
+    sources: Sequence[SourceOptions]
+    images: ImagesSection = field(default_factory=ImagesSection)
 
 
 @dataclass
@@ -154,27 +136,20 @@ def log_reports(reports: Iterable[SourceReport]) -> None:
 
 
 def load_rows(
-    sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
+    sources: Sequence[SourceOptions], options: ReadOptions = DEFAULTS
 ) -> list[PreferenceRow]:
-    """Return the rows of all sources.
-
-    Args:
-        sources: The sources, in order.
-        score_scale: The scale of `eta` and `tau_good` of the loss. Scores of a source with a
-            declared scale are mapped to it; scales are never inferred from the scores.
+    """Return the rows of all sources, in order.
 
     Raises:
         DataError: With all problems of all sources.
     """
-    loaded = read_sources(sources, score_scale=score_scale)
+    loaded = read_sources(sources, options)
     if loaded.problems:
         raise DataError(loaded.problems)
     return loaded.rows
 
 
-def read_sources(
-    sources: Sequence[SourceFile], *, score_scale: tuple[float, float] | None = None
-) -> Loaded:
+def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAULTS) -> Loaded:
     """Return the rows that could be read, and the problems of the others; see `load_rows`."""
     loaded = Loaded()
     names = Counter(source.source_name for source in sources)
@@ -184,7 +159,7 @@ def read_sources(
         try:
             location = SourceLocation(path=source.path, split=source.split, subset=source.subset)
             listing = list_source(location)
-            reader = _Reader(source, listing, score_scale, path=source.path, prefix=prefix)
+            reader = _Reader(source, listing, options, path=source.path, prefix=prefix)
         except DataError as error:
             loaded.problems += error.problems
             loaded.source_problems += error.problems
@@ -213,7 +188,7 @@ def rows_from_records(
         DataError: With all problems of all records.
     """
     loaded = read_records(
-        records, SourceFile(path=source, images=None if images is None else str(images))
+        records, SourceOptions(path=source, images=None if images is None else str(images))
     )
     if loaded.problems:
         raise DataError(loaded.problems)
@@ -222,18 +197,17 @@ def rows_from_records(
 
 def read_records(
     records: Iterable[Any],
-    source: SourceFile | None = None,
-    *,
-    score_scale: tuple[float, float] | None = None,
+    source: SourceOptions | None = None,
+    options: ReadOptions = DEFAULTS,
 ) -> Loaded:
     """Return the rows of records in memory that could be read, and the problems of the others.
 
     Args:
         records: Dicts, or rows, which are kept as they are.
         source: Options of their source; its path is their name.
-        score_scale: As for `load_rows`.
+        options: Options that all sources share.
     """
-    source = source or SourceFile(path="data")
+    source = source or SourceOptions(path="data")
     path = f"data set '{source.path}'"
     problem = record_list_problem(records, path)
     if problem is not None:
@@ -243,7 +217,7 @@ def read_records(
     listing = SourceListing(
         (path, number, record) for number, record in enumerate(records, start=1)
     )
-    reader = _Reader(source, listing, score_scale, path=path, prefix=source.source_name)
+    reader = _Reader(source, listing, options, path=path, prefix=source.source_name)
     reader.read(listing.records)
     source_problems = [*reader.source_problems, *_duplicate_ids(reader.rows)]
     problems = [*reader.problems, *source_problems]
@@ -255,20 +229,22 @@ class _Reader:
 
     def __init__(
         self,
-        source: SourceFile,
+        source: SourceOptions,
         listing: SourceListing,
-        score_scale: tuple[float, float] | None,
+        options: ReadOptions,
         *,
         path: str,
         prefix: str,
     ) -> None:
         self.source, self.path, self.prefix = source, path, prefix
+        self.needs_scores = options.needs_scores(source.source_name)
+        self.pairing = functools.partial(form_pairs, rule=source.scores.pairs)
         self.columns = {**listing.columns, **source.columns}
         self.unmapped = listing.unmapped - source.columns.keys()
         name = source.format or listing.format
         self.format = None if name is None else format_named(name, f"{path}, format")
-        self.image_rules = source.image_rules(listing.folder)
-        self.scale: Callable[[float], float] = source.scores.to_scale(score_scale)
+        self.image_rules = _image_rules(source, options, listing.folder)
+        self.scale: Callable[[float], float] = mapping_to(options.score_scale, source.scores)
         self.report = SourceReport(source.source_name, score_options=source.scores)
         self.rows: list[PreferenceRow] = []
         self.problems: list[Problem] = []
@@ -365,16 +341,15 @@ class _Reader:
             images=self.image_rules,
             domain=self.source.domain,
             scale=self.scale,
-            pairing=self.source.scores.pairing,
-            needs_scores=self.source.needs_scores,
+            pairing=self.pairing,
+            needs_scores=self.needs_scores,
             columns=self.columns,
             arrow=arrow,
         )
 
     def _join(self, single_responses: Sequence[PreferenceRow]) -> None:
         before = len(self.problems)
-        pairing = self.source.scores.pairing
-        for row in join_single_responses(single_responses, pairing, self.problems):
+        for row in join_single_responses(single_responses, self.pairing, self.problems):
             self._select_pairs(row)
         self.report.refused += len({problem.where for problem in self.problems[before:]})
 
@@ -382,6 +357,19 @@ class _Reader:
         selected = select_pairs(row, self.source.scores, self.report.pairs)
         if selected is not None:
             self.rows.append(selected)
+
+
+def _image_rules(source: SourceOptions, options: ReadOptions, folder: Path | None) -> ImageRules:
+    """Return the rules for the images of a source; `folder` is their default directory."""
+    default = folder or Path(source.path).parent
+    return ImageRules(
+        folder=default if source.images is None else Path(source.images),
+        explicit=source.images is not None,
+        allow_outside=source.images_outside,
+        download=source.fetch_images,
+        download_private=options.private_downloads,
+        max_pixels=options.max_pixels,
+    )
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:

@@ -11,76 +11,58 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
+from ..config import ScoreOptions
 from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
 
-__all__ = ["PairCounts", "ScoreOptions", "select_pairs", "zero_weight_problems"]
+__all__ = ["PairCounts", "form_pairs", "mapping_to", "select_pairs", "zero_weight_problems"]
 
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
-    """The scale of the scores of a source, and options for selecting its pairs.
+def mapping_to(run: Sequence[float] | None, options: ScoreOptions) -> Callable[[float], float]:
+    """Return a function that maps scores of a source to the scale of the run.
 
-    Attributes:
-        scale: Declared bounds; `None` if undeclared. They are never inferred from the scores.
-        judge: Name of the judge, for reports.
-        missing: ``error``, or the quality weight of pairs without a score, which also do not use
-            the calibrated NLL.
-        misordered: Whether to keep, swap or drop pairs whose rejected response has a higher score.
-        ties: Whether to keep or drop pairs with equal scores.
-        pairs: Which of several scored responses form pairs: all with different scores, the best and
-            the worst, or neighbors in the order of their scores.
-        min_margin: Minimum difference of the scores of a pair, on the scale of the run.
+    It raises `ValueError` for a score outside of the declared scale.
     """
+    if options.scale is None:
+        return lambda score: score
+    low, high = options.scale
+    to_low, to_high = run or options.scale
 
-    scale: tuple[float, float] | None = None
-    judge: str | None = None
-    missing: Literal["error"] | float = "error"
-    misordered: Literal["keep", "swap", "drop"] = "keep"
-    ties: Literal["keep", "drop"] = "keep"
-    pairs: Pairing = "all"
-    min_margin: float = 0.0
+    def mapped(score: float) -> float:
+        if not low <= score <= high:
+            problem = f"the score {score} is outside of the declared scale [{low}, {high}]"
+            raise ValueError(problem)
+        if (to_low, to_high) == (low, high):
+            return score  # exactly, because it may equal tau_good
+        return to_low + (score - low) * (to_high - to_low) / (high - low)
 
-    def to_scale(self, run: tuple[float, float] | None) -> Callable[[float], float]:
-        """Return a function that maps scores from the declared scale to that of the run.
+    return mapped
 
-        It raises `ValueError` for a score outside of the declared scale.
-        """
-        if self.scale is None:
-            return lambda score: score
-        low, high = self.scale
-        to_low, to_high = run or self.scale
 
-        def mapped(score: float) -> float:
-            if not low <= score <= high:
-                problem = f"the score {score} is outside of the declared scale [{low}, {high}]"
-                raise ValueError(problem)
-            if (to_low, to_high) == (low, high):
-                return score  # exactly, because it may equal tau_good
-            return to_low + (score - low) * (to_high - to_low) / (high - low)
+def form_pairs(responses: Sequence[Response], rule: Pairing) -> list[tuple[int, int]]:
+    """Return the pairs (chosen, rejected) of the scored responses of a row.
 
-        return mapped
+    Responses with equal texts or equal scores form no pair.
 
-    def pairing(self, responses: Sequence[Response]) -> list[tuple[int, int]]:
-        """Return the pairs (chosen, rejected) of the scored responses of a row.
-
-        Responses with equal texts or equal scores form no pair.
-        """
-        scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
-        falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores
-        if self.pairs == "best_vs_worst":
-            candidates = [(falling[0], falling[-1])] if falling else []
-        elif self.pairs == "adjacent":
-            candidates = list(pairwise(falling))
-        else:
-            candidates = list(combinations(falling, 2))
-        return [
-            (n, m)
-            for (higher, n), (lower, m) in candidates
-            if higher != lower and responses[n].text != responses[m].text
-        ]
+    Args:
+        responses: The responses.
+        rule: Which of them form pairs, see `ScoreOptions.pairs`.
+    """
+    scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
+    falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores
+    if rule == "best_vs_worst":
+        candidates = [(falling[0], falling[-1])] if falling else []
+    elif rule == "adjacent":
+        candidates = list(pairwise(falling))
+    else:
+        candidates = list(combinations(falling, 2))
+    return [
+        (n, m)
+        for (higher, n), (lower, m) in candidates
+        if higher != lower and responses[n].text != responses[m].text
+    ]
 
 
 @dataclass

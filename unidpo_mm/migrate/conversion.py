@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.problems import describe
+from ..config.yaml_loader import Document
 from ..errors import Problem
-from ..recipe.problems import describe
-from ..recipe.yaml_loader import Document
 from .table import UNSET, Key
 
 __all__ = ["Conversion", "Converter", "Framework", "Note"]

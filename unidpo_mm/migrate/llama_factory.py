@@ -1,6 +1,6 @@
 """LLaMA-Factory: `stage: dpo`, with the keys that the official multimodal code adds to it."""
 
-from ..recipe.problems import describe
+from ..config.problems import describe
 from .conversion import Conversion, Framework
 from .llama_factory_data import convert_data
 from .llama_factory_model import convert_image_size, convert_parts, convert_precision

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..config import Recipe
+from ..config.problems import explain
+from ..config.training_arguments import ARGUMENTS, refused_values, training_arguments
+from ..config.yaml_loader import Document, KeyPath, parse_yaml
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
-from ..recipe import Recipe
-from ..recipe.problems import explain
-from ..recipe.yaml_loader import Document, KeyPath, parse_yaml
-from ..training.training_arguments import ARGUMENTS, refused_values, training_arguments
 from . import llama_factory, official, trainer_arguments, trl
 from .conversion import Conversion, Framework, Note
 from .table import UNSET, Key
@@ -201,7 +201,7 @@ def _require_model_and_data(conversion: Conversion, framework: Framework) -> Non
 
 def _check(conversion: Conversion) -> list[Problem]:
     """Return the problems that a check of the recipe finds, at their places in the old file."""
-    from ..training.recipe_checks import check_loss, check_train
+    from ..config.checks.recipe import check_loss, check_train
 
     recipe, problems = _validate(conversion)
     if recipe is not None:

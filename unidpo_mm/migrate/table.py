@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from ..config.problems import describe
+from ..config.yaml_loader import parse_yaml
 from ..errors import Problem, RecipeError
-from ..recipe.problems import describe
-from ..recipe.yaml_loader import parse_yaml
 
 __all__ = ["UNSET", "Key", "as_list", "load_table"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..training.aliases import TRL_LOSSES
+from ..config.loss_aliases import TRL_LOSSES
 from .conversion import Conversion, Framework
 from .lora import convert_lora
 from .losses import LossRule, loss_rule, note_unused, parameters_of, set_loss

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..recipe.yaml_loader import parse_yaml
+from ..config.yaml_loader import parse_yaml
 
 __all__ = ["write_recipe"]
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
+from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from ..plugins import FAMILIES, load_family, plugin_names
-from .lora_directory import base_of, is_adapter_directory, processor_directory
 from .peft_models import check_supported, deprecated_name_ignored
 
 __all__ = [

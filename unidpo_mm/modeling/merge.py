@@ -15,8 +15,8 @@ from torch import nn
 from ..adapter import AdapterFamily
 from ..atomic import umask
 from ..errors import ModelError, Problem
+from ..lora_directory import is_adapter_directory
 from .load import ModelSource, family_for, load_config, load_processor, load_weights
-from .lora_directory import is_adapter_directory
 from .peft_models import adapter_tensors, is_peft_model
 
 __all__ = ["MergedModel", "check_output", "merge_adapter"]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..adapter import AdapterFamily, Part
+from ..config import LoraOptions
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 from .logp_model import base_and_head
@@ -14,7 +15,6 @@ from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, check_rank, part_of, r
 from .peft_models import adapter_tensors, deprecated_name_ignored, is_peft_model
 
 __all__ = [
-    "LoraSettings",
     "PartCount",
     "add_lora",
     "add_peft",
@@ -27,27 +27,6 @@ __all__ = [
     "keep_in_float32",
     "part_of",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """The settings of a LoRA adapter.
-
-    Attributes:
-        r: Rank.
-        alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout on the LoRA branch; 0 keeps policy and reference comparable.
-        targets: Parts, of which all linear layers are adapted, or names of modules as PEFT takes
-            them; modules of frozen parts are excluded.
-        modules_to_save: Parts or modules that train in full in addition to the LoRA adapter; the
-            reference keeps their initial weights.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: str | Sequence[str] = "language_model"
-    modules_to_save: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +84,7 @@ def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterab
 
 
 def check_lora_parts(
-    settings: LoraSettings, family: AdapterFamily, freeze: Iterable[Part] | None
+    settings: LoraOptions, family: AdapterFamily, freeze: Iterable[Part] | None
 ) -> None:
     """Check settings against each other, before weights are loaded.
 
@@ -136,7 +115,7 @@ def check_lora_parts(
 def add_lora(
     model: nn.Module,
     family: AdapterFamily,
-    settings: LoraSettings,
+    settings: LoraOptions,
     freeze: Iterable[Part] | None = None,
 ) -> Any:
     """Return the model with a LoRA adapter; only the adapter and `modules_to_save` train.

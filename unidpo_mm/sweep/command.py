@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..config.checks.recipe import check_loss, check_train
 from ..errors import Problem, RecipeError
-from ..training.recipe_checks import check_loss, check_train
 from .plan import check_arms, read_sweep
 from .run import list_runs, run_sweep
 from .runner import Runner, load_runner

@@ -13,12 +13,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from ..config import Check, load_recipe
+from ..config.problems import explain_settings
+from ..config.sections import Section
+from ..config.shipped import shipped_recipe
+from ..config.values import Name, Names
+from ..config.yaml_loader import Document, parse_yaml
 from ..errors import Problem, RecipeError
-from ..recipe import Check, load_recipe
-from ..recipe.problems import explain_settings
-from ..recipe.sections import Name, Names, Section
-from ..recipe.shipped import shipped_recipe
-from ..recipe.yaml_loader import Document, parse_yaml
 
 __all__ = ["Sweep", "check_arms", "read_sweep"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..recipe import load_recipe
+from ..config import load_recipe
 from .plan import Sweep
 from .runner import Runner
 

@@ -9,9 +9,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..config import Recipe, load_recipe
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
-from ..recipe import Recipe, load_recipe
 
 __all__ = ["Metric", "RecipeRunner", "Runner", "load_runner"]
 
@@ -83,7 +83,7 @@ class RecipeRunner:
 
     def check(self, recipe: Recipe) -> list[Problem]:
         """Return why `train` would refuse the recipe, or why there is nothing to evaluate on."""
-        from ..training.recipe_checks import check_environment, check_files, check_machine
+        from ..config.checks.recipe import check_environment, check_files, check_machine
 
         problems = [*check_environment(recipe), *check_files(recipe), *check_machine(recipe)]
         if not (recipe.data.eval_sources or recipe.data.eval_fraction):

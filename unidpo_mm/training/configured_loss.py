@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import SourceLoss
+from ..config.checks.argument_ranges import loss_range_problems
+from ..config.loss_aliases import resolve_loss
+from ..config.problems import explain_settings
+from ..config.python import UniDPOConfig
 from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
-from ..recipe.problems import explain_settings
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
-from .argument_ranges import loss_range_problems
 
-__all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "weights_missing_scores"]
+__all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "configured_loss"]
 
-SOURCE_PARAMETERS = ("beta", "eta", "gamma", "tau_ref", "nll_lambda", "tau_good")
+SOURCE_PARAMETERS = tuple(SourceLoss.__annotations__)
 """Parameters that may differ by source, as in the released text, math and image settings."""
 
 BY_SOURCE = {*SOURCE_PARAMETERS, "missing_quality"}
@@ -170,9 +173,16 @@ class ConfiguredLoss:
         }
 
 
-def weights_missing_scores(loss: str) -> bool:
-    """Return whether a loss has a fixed quality weight for pairs without scores."""
-    return "missing_quality" in {field.name for field in dataclasses.fields(load_loss(loss).config)}
+def configured_loss(args: UniDPOConfig) -> ConfiguredLoss:
+    """Return the loss of a run with its parameters.
+
+    Raises:
+        RecipeError: If the loss does not have a parameter, or a value is invalid.
+    """
+    name, parameters = resolve_loss(args)
+    if isinstance(parameters.get("length_norm"), list):
+        parameters["length_norm"] = tuple(parameters["length_norm"])
+    return configure_loss(name, parameters, args.loss_by_source)
 
 
 def configure_loss(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerState
 
-from .config import UniDPOConfig
+from ..config.python import UniDPOConfig
 from .interruption import Interruption
 from .metrics import MetricSums
 from .numerical_watch import NumericalWatch

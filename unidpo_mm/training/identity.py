@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..cache.keys import weights_fingerprint
+from ..config.loss_aliases import LossAliases, resolve_loss
+from ..config.options import OnResume, options_with
+from ..config.python import UniDPOConfig
 from ..data.digest import DataDigest, difference
 from ..modeling.peft_models import REFERENCE_ADAPTER
-from .config import UniDPOConfig
 
 __all__ = [
     "ALLOW_ALL",
@@ -35,25 +37,22 @@ __all__ = [
 
 HARMLESS = frozenset(
     """
-    allow_changes auto_find_batch_size average_tokens_across_devices base_name_or_path
-    batch_eval_metrics bf16_full_eval dataloader_in_order dataloader_multiprocessing_context
-    dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
-    dataloader_prefetch_factor ddp_timeout debug disable_tqdm do_eval do_predict do_train
-    enable_jit_checkpoint eval_accumulation_steps eval_delay eval_do_concat_batches eval_fraction
-    eval_generations eval_max_new_tokens eval_on_start eval_steps eval_strategy
-    eval_use_gather_object feature_cache_gb fp16_full_eval greater_is_better hub_always_push
-    hub_model_id hub_private_repo hub_revision hub_strategy hub_token images include_for_metrics
-    include_num_input_tokens_seen label_names length_column_name load_best_model_at_end local_rank
-    log_level log_level_replica log_on_each_node logging_first_step logging_nan_inf_filter
-    logging_steps logging_strategy max_skipped_fraction metric_for_best_model model_init_kwargs
-    on_nonfinite output_dir per_device_eval_batch_size prediction_loss_only preflight project
-    push_to_hub reference_build remove_unused_columns report_to
-    restore_callback_states_from_checkpoint resume_from_checkpoint run_name save_on_each_node
-    save_only_model save_steps save_strategy save_total_limit score_scale scores skip_memory_metrics
-    torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id use_cache
-    worker_timeout
+    auto_find_batch_size average_tokens_across_devices batch_eval_metrics bf16_full_eval
+    dataloader_in_order dataloader_multiprocessing_context dataloader_num_workers
+    dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor ddp_timeout debug
+    disable_tqdm do_eval do_predict do_train enable_jit_checkpoint eval_accumulation_steps
+    eval_delay eval_do_concat_batches eval_on_start eval_steps eval_strategy eval_use_gather_object
+    fp16_full_eval greater_is_better hub_always_push hub_model_id hub_private_repo hub_revision
+    hub_strategy hub_token include_for_metrics include_num_input_tokens_seen label_names
+    length_column_name load_best_model_at_end local_rank log_level log_level_replica
+    log_on_each_node logging_first_step logging_nan_inf_filter logging_steps logging_strategy
+    metric_for_best_model output_dir per_device_eval_batch_size prediction_loss_only project
+    push_to_hub remove_unused_columns report_to restore_callback_states_from_checkpoint
+    resume_from_checkpoint run_name save_on_each_node save_only_model save_steps save_strategy
+    save_total_limit skip_memory_metrics torch_empty_cache_steps trackio_bucket_id trackio_space_id
+    trackio_static_space_id use_cache
     """.split()
-)
+) | options_with(OnResume.HARMLESS)
 """Options that do not affect the trained weights, or only through the rows and the model, whose
 contents are compared instead."""
 
@@ -61,11 +60,10 @@ HONORED = frozenset(
     """
     activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
     ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph
-    gradient_checkpointing gradient_checkpointing_kwargs layout learning_rate learning_rates
-    logps_chunk_size max_grad_norm max_steps memory num_train_epochs padding_side reference
-    torch_compile torch_compile_backend torch_compile_mode use_cpu weight_decay
+    gradient_checkpointing gradient_checkpointing_kwargs learning_rate max_grad_norm max_steps
+    num_train_epochs torch_compile torch_compile_backend torch_compile_mode use_cpu weight_decay
     """.split()
-)
+) | options_with(OnResume.HONORED)
 """Options whose new value is used from the next step on."""
 
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
@@ -93,12 +91,18 @@ class Change:
 
 
 def recorded_options(args: UniDPOConfig) -> dict[str, Any]:
-    """Return the options that may affect the trained weights, as JSON values."""
-    return {
+    """Return the options that may affect the trained weights, as JSON values.
+
+    The loss is recorded once, under whichever of its names it was set.
+    """
+    aliases = {field.name for field in dataclasses.fields(LossAliases)}
+    recorded = {
         field.name: _as_json(getattr(args, field.name))
         for field in dataclasses.fields(args)
-        if field.init and field.name not in HARMLESS
+        if field.init and field.name not in HARMLESS | aliases
     }
+    name, parameters = resolve_loss(args)
+    return {**recorded, "loss": _as_json({"name": name, **parameters})}
 
 
 def describe_model(model: nn.Module, adapter: Adapter) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ..config.python import UniDPOConfig
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
 from ..data.workers import explained_failures, protect_worker
 from ..modeling.references.cached import CachedReference
 from ..records import Layout
-from .config import UniDPOConfig
 from .run_parts import RunParts
 
 __all__ = ["collator_of", "prepared_loader", "workers_explained"]

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..data.workers import batch_of
 from ..distributed import maximum
-from ..errors import Problem, RecipeError, counted
+from ..errors import counted
 from ..modeling.activation_memory import (
     LayerMemory,
     checkpoint_first,
@@ -23,10 +23,9 @@ from ..modeling.activation_memory import (
 )
 from ..modeling.logp_model import compute_logps
 from ..records import Layout
-from .argument_ranges import MIN_GIGABYTES
 from .context import TrainingContext
 
-__all__ = ["ActivationMemoryBudget", "max_tokens", "measure_first_batch", "parse_memory"]
+__all__ = ["ActivationMemoryBudget", "max_tokens", "measure_first_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,24 +33,6 @@ USABLE_SHARE = 0.8
 """Share of the free memory that is used; the rest is for buffers that are not estimated."""
 
 GIGABYTE = 10**9
-
-
-def parse_memory(memory: str | None) -> int | None:
-    """Return the bytes that `memory` allows for activations; `None` if it is ``auto`` or not set.
-
-    Raises:
-        RecipeError: If it is neither ``auto`` nor a number of gigabytes.
-    """
-    if memory in (None, "auto"):
-        return None
-    try:
-        gigabytes = float(str(memory))
-    except ValueError:
-        gigabytes = -1.0
-    if not MIN_GIGABYTES <= gigabytes < float("inf"):
-        remedy = "Use auto, or gigabytes for the activations of a micro-batch, for example 8"
-        raise RecipeError(Problem("train.memory", f"found {memory!r}", remedy))
-    return int(gigabytes * GIGABYTE)
 
 
 class ActivationMemoryBudget(TrainerCallback):
@@ -68,7 +49,8 @@ class ActivationMemoryBudget(TrainerCallback):
             return
         trainer = self.trainer
         measured = measure_first_batch(trainer)
-        budget = parse_memory(args.memory) or _free_memory(trainer)
+        automatic = args.memory == "auto"
+        budget = _free_memory(trainer) if automatic else int(args.memory * GIGABYTE)
         largest_batch = max(max_tokens(trainer), measured.tokens)
         count = measured.layers_to_checkpoint(budget, tokens=largest_batch)
         (count,) = maximum([count])

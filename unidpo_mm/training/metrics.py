@@ -11,26 +11,13 @@ from torch import Tensor
 
 from ..distributed import sum_in_place
 from ..losses.base import Loss
+from ..metric_names import PAIR_METRICS
 from ..records import DOMAINS, GroupBatch
 from .step import StepOutput
 
-__all__ = ["MetricSums", "metric_names", "pair_values", "policy_only_change"]
+__all__ = ["MetricSums", "pair_values", "policy_only_change"]
 
 ALL = "all"
-PAIR_METRICS = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "unweighted_loss",
-    "logps/chosen",
-    "logps/rejected",
-    "logps/accuracies",
-    "logps/chosen_change",
-    "weight",
-    "weight_squared",
-)
-"""Metrics of pairs that do not depend on the loss; `Loss.terms` are added to them."""
 
 
 class MetricSums:
@@ -100,14 +87,6 @@ class MetricSums:
             mask = torch.tensor(inside, dtype=torch.bool, device=weight.device)
             self.table[number, column, 0] += values[mask].sum().to(self.table)
             self.table[number, column, 1] += weight[mask].sum().to(self.table)
-
-
-def metric_names(loss: Loss) -> list[str]:
-    """Return the names of the metrics of an evaluation, without the prefix ``eval_``."""
-    hidden = ("weight", "weight_squared")
-    names = ["loss", *(name for name in PAIR_METRICS if name not in hidden)]
-    names += ["effective_sample_size", *loss.terms]
-    return [*names, *(f"{domain}/{name}" for domain in DOMAINS for name in names)]
 
 
 def pair_values(output: StepOutput) -> Mapping[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config.loss_aliases import resolve_loss
 from ..distributed import barrier, gather_objects
 from ..errors import Problem, counted
 from ..kernels.packing import PREFIX
@@ -105,13 +106,14 @@ def _description(trainer: TrainingContext, step: int) -> dict[str, Any]:
     parts, args, watch = trainer.parts, trainer.args, trainer.watch
     plain: Any = parts.logp_model.model
     norm = None if watch.grad_norm is None else float(watch.grad_norm)
+    name, _ = resolve_loss(args)
     return {
         "format": FORMAT_VERSION,
         "step": step,
         "processes": args.world_size,
         "units": float(trainer.units),
         "loss": parts.settings.describe(),
-        "loss_path": args.loss_type if is_path(str(args.loss_type)) else None,
+        "loss_path": name if is_path(name) else None,
         "loss_state": loss_state(parts.settings),
         "family": parts.family.name,
         "autocast": _name(compute_dtype(args, parts.logp_model))

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
+from ..config.python import UniDPOConfig
 from ..data.workers import batch_of
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import ModelSource, load_weights
@@ -29,7 +30,6 @@ from ..modeling.references.kinds import (
     trains_adapter_only,
 )
 from ..plugins import suggestion
-from .config import UniDPOConfig
 from .configured_loss import ConfiguredLoss
 from .context import TrainingContext
 from .optimizer import check_optimizer

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,17 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..atomic import write_text
-from ..data.load import log_reports
+from ..config import Recipe, dump_recipe
+from ..config.checks.python_arguments import check_steps
+from ..config.from_recipe import config_of
+from ..config.page import option_names
+from ..config.python import UniDPOConfig
+from ..data.load import DataFiles
 from ..distributed import errors_shared
-from ..errors import DataError, Problem, RecipeError, UniDPOError
-from ..modeling.parts import LoraSettings
+from ..errors import Problem, RecipeError, UniDPOError
 from ..plugins import CALLBACKS, load, suggestion
-from ..recipe import Recipe, dump_recipe
-from ..recipe.page import option_names
-from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
-from .config import UniDPOConfig
-from .config_checks import check_steps
-from .examine import NO_ROW, examine_rows, read_run_files
 from .identity import ALLOW_ALL, compare_options, recorded_options
-from .recipe_arguments import arguments_of, source_file
 from .resume import refuse_changes
 from .run_lock import exclusive
 from .run_record import (
@@ -38,15 +34,13 @@ from .run_record import (
     same_data_files,
     same_sections,
 )
-from .setup import load_family_and_adapter
 from .trainer import UniDPOTrainer
 
 __all__ = [
     "check_from_recipe",
     "checked_settings",
+    "data_files",
     "finished_run",
-    "lora_settings",
-    "rows_of",
     "train_from_recipe",
     "trainer_for",
 ]
@@ -70,7 +64,7 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
         UniDPOError: If the recipe, a row or the model cannot be used; raised before training
             starts.
     """
-    args = arguments_of(recipe)
+    args = config_of(recipe)
     check_allowed_names(recipe, args)
     output_dir = Path(recipe.train.output_dir)
     with contextlib.ExitStack() as stack:
@@ -100,7 +94,7 @@ def finished_run(recipe: Recipe) -> str | None:
             return None  # training reads the data and reports which rows differ
     except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
         return None
-    current = recorded_options(arguments_of(recipe))
+    current = recorded_options(config_of(recipe))
     changes = compare_options(recorded, current, processes=(1, 1))
     if any(not change.honored or change.name in LENGTH_OPTIONS for change in changes):
         return None
@@ -134,7 +128,7 @@ def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
             continue
         changes = compare_options(recorded, recorded_options(args), processes=(1, 1))
         refuse_changes(
-            changes, recipe.run.allow_changes, checkpoint=path, names=_option_names(args)
+            changes, (recipe.run.allow_changes or ()), checkpoint=path, names=_option_names(args)
         )
         return
 
@@ -152,7 +146,7 @@ def check_allowed_names(recipe: Recipe, args: UniDPOConfig) -> None:
             f"unknown name '{name}'{suggestion(name, names)}",
             f"Use data, model, processes, {ALLOW_ALL} or a key of the recipe",
         )
-        for name in recipe.run.allow_changes
+        for name in (recipe.run.allow_changes or ())
         if name not in names
     ]
     if problems:
@@ -215,17 +209,26 @@ def trainer_for(recipe: Recipe) -> UniDPOTrainer:
         UniDPOError: If data, settings or model have problems; lists those of all data files.
     """
     args, callbacks = checked_settings(recipe)
-    train_rows, eval_rows = rows_of(recipe)
+    training, evaluation = data_files(recipe)
     trainer = UniDPOTrainer(
         recipe.model.name_or_path,
         args,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows or None,
-        peft_config=lora_settings(recipe),
+        train_dataset=training,
+        eval_dataset=evaluation,
+        peft_config=recipe.model.lora,
         callbacks=callbacks,
     )
     trainer.option_names = _option_names(args)
     return trainer
+
+
+def data_files(recipe: Recipe) -> tuple[DataFiles, DataFiles]:
+    """Return the sources of training and of evaluation."""
+    data = recipe.data
+    return (
+        DataFiles(sources=data.sources, images=data.images),
+        DataFiles(sources=data.eval_sources, images=data.images),
+    )
 
 
 def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
@@ -234,7 +237,7 @@ def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback
     Raises:
         RecipeError: If a training argument, a callback or an allowed change is invalid.
     """
-    args = arguments_of(recipe)
+    args = config_of(recipe)
     check_allowed_names(recipe, args)
     problems: list[Problem] = []
     callbacks = []
@@ -248,46 +251,6 @@ def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback
     if problems:
         raise RecipeError(problems)
     return args, callbacks
-
-
-def lora_settings(recipe: Recipe) -> LoraSettings | None:
-    """Return the settings of a new LoRA adapter; `None` if the recipe has none."""
-    lora = recipe.model.lora
-    return None if lora is None else LoraSettings(**lora.model_dump())
-
-
-def rows_of(recipe: Recipe) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
-    """Return the training rows and the evaluation rows of all sources.
-
-    Raises:
-        DataError: If rows have problems; lists the problems of all rows, readable or not.
-    """
-    data = recipe.data
-    training, held_out = read_run_files(
-        [source_file(source, data) for source in data.sources],
-        [source_file(source, data) for source in data.eval_sources],
-        arguments_of(recipe).configured_loss(),
-        data.score_scale,
-    )
-    log_reports([*training.reports, *held_out.reports])
-    problems = [*training.problems, *held_out.problems]
-    if problems:
-        raise DataError([*problems, *_problems_of_read_rows(recipe, training.rows, held_out.rows)])
-    if not training.rows:
-        raise DataError(NO_ROW)
-    return training.rows, held_out.rows
-
-
-def _problems_of_read_rows(
-    recipe: Recipe, train_rows: list[PreferenceRow], eval_rows: list[PreferenceRow]
-) -> Sequence[Problem]:
-    """Return the problems of the rows that could be read, to report them with the others."""
-    args = arguments_of(recipe)
-    try:
-        _, adapter = load_family_and_adapter(recipe.model.name_or_path, args)
-    except UniDPOError as error:
-        return error.problems
-    return examine_rows(train_rows, eval_rows, args, args.configured_loss(), adapter).problems
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
@@ -304,9 +267,9 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
-            source_file(source, recipe.data).source_name: source.scores.judge
+            source.source_name: source.scores.judge
             for source in recipe.data.sources
-            if source.scores is not None
+            if source.scores.judge is not None
         },
         "data_files": file_stamps(recipe),
         "processes": trainer.args.world_size,
@@ -319,7 +282,5 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
 def _reasoning(recipe: Recipe) -> dict[str, str]:
     sources = (*recipe.data.sources, *recipe.data.eval_sources)
     return {
-        source_file(source, recipe.data).source_name: source.reasoning
-        for source in sources
-        if source.reasoning is not None
+        source.source_name: source.reasoning for source in sources if source.reasoning is not None
     }

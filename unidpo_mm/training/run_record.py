@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import Recipe, dump_recipe
+from ..config.yaml_loader import parse_yaml
 from ..errors import Problem, RecipeError
-from ..recipe import Recipe, dump_recipe
-from ..recipe.yaml_loader import parse_yaml
 
 __all__ = [
     "RECIPE_FILE",

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..config.python import UniDPOConfig
 from ..data.digest import data_digest
 from ..distributed import barrier, errors_shared, gather_objects
 from ..errors import ModelError, Problem
@@ -35,7 +36,6 @@ from .checkpoints import (
     staging_directory,
     write_manifest,
 )
-from .config import UniDPOConfig
 from .identity import describe_model, recorded_options
 from .interruption import Interruption
 from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights

@@ -28,7 +28,7 @@ MIN_USED_SHARE = 0.2
 def score_warnings(
     rows: Sequence[PreferenceRow],
     settings: ConfiguredLoss,
-    declared: Mapping[str, tuple[float, float]] | None = None,
+    declared: Mapping[str, Sequence[float]] | None = None,
 ) -> list[str]:
     """Return a warning for each way in which the scores of a source do not fit the loss.
 
@@ -103,7 +103,7 @@ def _tau_good_warnings(source: str, chosen: Tensor, settings: ConfiguredLoss) ->
     return []
 
 
-def _scale_warnings(source: str, scores: Tensor, scale: tuple[float, float] | None) -> list[str]:
+def _scale_warnings(source: str, scores: Tensor, scale: Sequence[float] | None) -> list[str]:
     if scale is None:
         return []
     low, high = float(scores.min()), float(scores.max())

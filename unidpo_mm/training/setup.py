@@ -1,8 +1,7 @@
 """Prepare the parts of a run: data, model, family adapter, reference and loss."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,16 +11,14 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
-from ..data.groups import group_by_prompt, weight_by_group
-from ..data.load import SourceFile, log_reports, read_records
-from ..data.preflight import Preflight
-from ..data.split import split_rows
-from ..errors import DataError, ModelError, Problem, RecipeError
+from ..config import LoraOptions
+from ..config.python import UniDPOConfig
+from ..data.load import log_reports
+from ..errors import ModelError, Problem
 from ..kernels.packing import enable_packing
 from ..modeling.load import family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import (
-    LoraSettings,
     add_lora,
     add_peft,
     count_parameters,
@@ -42,38 +39,17 @@ from ..modeling.references.kinds import FrozenCopy, Reference
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
-from .config import UniDPOConfig
-from .configured_loss import ConfiguredLoss
-from .data_options import score_options
-from .examine import examine_rows, part_problems, scale_problems
-from .memory_policy import parse_memory
-from .python_names import in_python
+from .configured_loss import configured_loss
+from .prepare import check_part_names, prepare
 from .references import build_run_reference, compute_dtype, loading_source
 from .run_parts import RunParts
 from .score_warnings import score_warnings
 
-__all__ = ["PreparedData", "prepare_data", "prepare_model", "prepare_run"]
+__all__ = ["load_family_and_adapter", "prepare_model", "prepare_run"]
 
 logger = logging.getLogger(__name__)
 
 HALF = (torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedData:
-    """The rows of a run.
-
-    Attributes:
-        train_rows: The training rows.
-        eval_rows: The rows of all evaluation sets.
-        eval_sets: Name of an evaluation set -> its rows; empty unless several sets were passed.
-        preflight: Counts from the check of all rows; `None` if the check is off.
-    """
-
-    train_rows: list[PreferenceRow]
-    eval_rows: list[PreferenceRow]
-    eval_sets: dict[str, list[PreferenceRow]]
-    preflight: Preflight | None
 
 
 def prepare_run(
@@ -91,13 +67,20 @@ def prepare_run(
     Raises:
         UniDPOError: If a setting, a row or the model cannot be used.
     """
-    settings = args.configured_loss()
-    parse_memory(args.memory)
-    family, adapter = load_family_and_adapter(model, args, processing_class)
-    if problems := part_problems(args, peft_config, family):
-        raise RecipeError(problems)
+    settings = configured_loss(args)
+
+    def load_adapter() -> tuple[AdapterFamily, Adapter]:
+        family, adapter = load_family_and_adapter(model, args, processing_class)
+        check_part_names(args, peft_config, family)
+        return family, adapter
+
     # Weights are loaded last, so that errors in the data are reported before reading gigabytes.
-    data = prepare_data(train_dataset, eval_dataset, args, settings, adapter)
+    data = prepare(train_dataset, eval_dataset, args, settings, load_adapter)
+    log_reports(data.reports)
+    data.raise_problems()
+    family, adapter = data.family, data.adapter
+    assert family is not None
+    assert adapter is not None
     train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
@@ -121,7 +104,7 @@ def prepare_run(
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
-        eval_sets=data.eval_sets,
+        eval_sets={name: rows for name, rows in data.eval_sets.items() if name},
         preflight=data.preflight,
     )
 
@@ -166,7 +149,7 @@ def prepare_model(
         raise ModelError(Problem("model_adapter_name", problem, "Remove it"))
     elif peft_config is None:
         freeze_parts(model, family, args.freeze)
-    elif isinstance(peft_config, LoraSettings):
+    elif isinstance(peft_config, LoraOptions):
         model = add_lora(model, family, peft_config, args.freeze)
     else:
         _check_peft_config(peft_config)
@@ -240,108 +223,6 @@ def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRo
         problem = "only weights that process images are trainable, and no row has an image"
         remedy = "Train the language model as well, or add rows with images"
         raise ModelError(Problem("model.freeze", problem, remedy))
-
-
-def prepare_data(
-    train_dataset: Any,
-    eval_dataset: Any,
-    args: UniDPOConfig,
-    settings: ConfiguredLoss,
-    adapter: Adapter,
-) -> PreparedData:
-    """Read, examine and group the rows of a run.
-
-    Args:
-        train_dataset: The training data.
-        eval_dataset: The evaluation data, or a dict of several data sets by name.
-        args: Settings of the run.
-        settings: The loss.
-        adapter: Encodes rows.
-
-    Raises:
-        DataError: If rows have problems; lists all problems of all rows.
-    """
-    train_rows, problems = _read(train_dataset, "data", args, settings)
-    sets = {}
-    for name, dataset in _named_sets(eval_dataset).items():
-        label = f"evaluation data {name}".rstrip()
-        sets[name], read_problems = _read(dataset, label, args, settings)
-        problems += read_problems
-    eval_rows = [row for rows in sets.values() for row in rows]
-    examined = examine_rows(train_rows, eval_rows, args, settings, adapter)
-    problems += examined.problems
-    if problems:
-        raise DataError(map(in_python, problems))
-    preflight = examined.preflight
-    if preflight is not None:
-        first = len(train_rows)
-        for name, rows in sets.items():
-            sets[name] = preflight.kept(rows, first=first)
-            first += len(rows)
-        train_rows = preflight.kept(train_rows)
-    if args.eval_fraction > 0 and not eval_rows:
-        seed = args.seed if args.data_seed is None else args.data_seed
-        train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
-    if settings.loss.unit == "response":
-        train_rows = [row.for_responses() for row in train_rows if row.targets()]
-    elif args.group_by_prompt:
-        train_rows = group_by_prompt(train_rows, max_pairs=args.per_device_train_batch_size)
-        for name, rows in sets.items():
-            sets[name] = group_by_prompt(rows, max_pairs=args.per_device_eval_batch_size)
-    if args.pair_weighting == "group":
-        train_rows = weight_by_group(train_rows)
-    return PreparedData(
-        train_rows=train_rows,
-        eval_rows=[row for rows in sets.values() for row in rows],
-        eval_sets={name: rows for name, rows in sets.items() if name},
-        preflight=preflight,
-    )
-
-
-def _named_sets(eval_dataset: Any) -> dict[str, Any]:
-    """Return evaluation sets by name; a single one has the empty name.
-
-    Raises:
-        DataError: If a name cannot be part of a metric's name, or a set is `None`.
-    """
-    if not isinstance(eval_dataset, Mapping):
-        return {"": eval_dataset}
-    problems = []
-    for name, dataset in eval_dataset.items():
-        where = f"eval_dataset[{name!r}]"
-        if not isinstance(name, str) or not name.strip():
-            problems.append(
-                Problem(where, "the name is empty or not text", "Use a name such as 'val'")
-            )
-        elif dataset is None:
-            problems.append(Problem(where, "there is no data set", "Remove the name"))
-    if not eval_dataset:
-        problems.append(Problem("eval_dataset", "the dict is empty", "Pass None, or a data set"))
-    if problems:
-        raise DataError(problems)
-    return dict(eval_dataset)
-
-
-def _read(
-    dataset: Any, source: str, args: UniDPOConfig, settings: ConfiguredLoss
-) -> tuple[list[PreferenceRow], list[Problem]]:
-    """Convert a data set in memory to rows; rows of a recipe's files stay as they are."""
-    scale = args.score_scale
-    declared = SourceFile(
-        path=source,
-        name=source,
-        images=None if args.images is None else str(args.images),
-        scores=score_options(args),
-        needs_scores=settings.needs_scores(source),
-        reasoning=args.reasoning,
-    )
-    loaded = read_records(
-        () if dataset is None else dataset,
-        declared,
-        score_scale=None if scale is None else (scale[0], scale[1]),
-    )
-    log_reports(loaded.reports)
-    return loaded.rows, [*loaded.problems, *scale_problems(loaded.rows, scale, key="score_scale")]
 
 
 def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..config.python import UniDPOConfig
 from ..data.collate import collate
 from ..errors import DataError, ModelError, Problem
 from ..kernels.packing import masks_built
 from ..modeling.logp_model import LogpModel, compute_logps
 from ..records import EncodedGroup, Layout, Message, Pair, PreferenceRow, Response
-from .config import UniDPOConfig
 from .references import compute_dtype
 from .run_parts import LayoutChoice, RunParts
 

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..config.checks.python_arguments import check_steps
+from ..config.python import UniDPOConfig
 from ..errors import counted
 from ..modeling.parts import PartCount, count_parameters
-from .config import UniDPOConfig
-from .config_checks import check_steps
 from .context import TrainingContext
 from .run_parts import LayoutChoice, RunParts
 

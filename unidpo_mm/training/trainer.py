@@ -20,13 +20,13 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
+from ..config.python import UniDPOConfig
 from ..data.batches import GroupDataset
 from ..data.load import rows_from_records
 from ..data.workers import batch_of
 from ..errors import DataError, ModelError, Problem
 from ..modeling.logp_model import LogpModel
 from ..records import GroupBatch
-from .config import UniDPOConfig
 from .console import ConsoleProgress
 from .evaluation import (
     SAMPLES_FILE,

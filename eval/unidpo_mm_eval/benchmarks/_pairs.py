@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.images import identity
-from unidpo_mm.data.load import SourceFile, load_rows, read_records
+from unidpo_mm.data.load import load_rows, read_records
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import PreferenceRow
 
@@ -61,7 +62,7 @@ RecordReader = Callable[[JsonRow], Mapping[str, Any] | None]
 def training_pairs(path: Path, images: Path | None) -> PairSet:
     """Read the pairs of a file in any format that the trainer reads."""
     folder = None if images is None else str(images)
-    source = SourceFile(path=str(path), images=folder, images_outside=True)
+    source = SourceOptions(path=str(path), images=folder, images_outside=True)
     rows = [row for row in load_rows([source]) if row.pairs]
     if not rows:
         raise DataError(Problem(str(path), "no row has a pair", "Use rows with two responses"))
@@ -90,7 +91,7 @@ def reward_pairs(
         groups[row_id] = {"group": str(pair["group"])}
         units[row_id] = str(pair.get("unit", row_id))
     folder = str(images or path.parent)
-    source = SourceFile(path=str(path), images=folder, images_outside=True)
+    source = SourceOptions(path=str(path), images=folder, images_outside=True)
     loaded = read_records(records, source)
     problems += loaded.problems
     if not records and not problems:

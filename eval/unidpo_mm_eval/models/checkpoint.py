@@ -9,13 +9,13 @@ from typing import Any
 
 from unidpo_mm.adapter import Adapter, AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
-from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
-from unidpo_mm.modeling.lora_directory import (
+from unidpo_mm.lora_directory import (
     ADAPTER_CONFIG,
     base_of,
     is_adapter_directory,
     processor_directory,
 )
+from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
 

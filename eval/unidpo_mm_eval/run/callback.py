@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from unidpo_mm.config.problems import explain_settings
 from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.recipe.problems import explain_settings
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset

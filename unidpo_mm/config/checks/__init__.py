@@ -1,0 +1,1 @@
+"""Checks of a run before data and model are read: arguments, launcher, packages, files."""

@@ -1,0 +1,338 @@
+"""Check a recipe against losses, training arguments, the disk and the machine.
+
+Each check takes a typed recipe and returns problems whose `where` is a key path; `load_recipe` adds
+file and line and reports all of them together.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from ...errors import ModelError, Problem, RecipeError
+from ...lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
+from ...plugins import load_loss, suggestion
+from .. import Recipe
+from ..problems import describe, explain_settings, remedy_for
+from ..training_arguments import REMOVED, refused_values, training_arguments
+from .argument_ranges import loss_range_problems, range_problems
+from .launch import as_only_process, check_environment
+from .packages import check_output, check_packages, check_secrets
+
+__all__ = [
+    "ALL_CHECKS",
+    "check_environment",
+    "check_files",
+    "check_loss",
+    "check_machine",
+    "check_train",
+]
+
+HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+"""``organisation/name``, the form of names on a hub."""
+
+OTHER_KEYS = {
+    "resume_from_checkpoint": "Use run.resume instead",
+    "data_seed": "Use data.seed instead",
+}
+"""Training arguments that a recipe sets elsewhere."""
+
+
+def check_loss(recipe: Recipe) -> list[Problem]:
+    """Check that the loss exists and has the parameters of the recipe and of each source."""
+    try:
+        config = load_loss(recipe.loss.name).config
+    except RecipeError as error:
+        return list(error.problems)
+    hints = get_type_hints(config)
+    common = recipe.loss.parameters
+    problems = _check_parameters("loss", recipe.loss.name, config, hints, common)
+    for group, sources in (
+        ("sources", recipe.data.sources),
+        ("eval_sources", recipe.data.eval_sources),
+    ):
+        for number, source in enumerate(sources):
+            where, values = f"data.{group}.{number}.loss", dict(source.loss)
+            problems += _check_parameters(where, recipe.loss.name, config, hints, values)
+    return problems
+
+
+def check_train(recipe: Recipe) -> list[Problem]:
+    """Check the keys of `train`: names, types, ranges and unsupported arguments."""
+    arguments = recipe.train.arguments
+    hints = _training_arguments()
+    problems = []
+    values = {}
+    for name, value in arguments.items():
+        if name in OTHER_KEYS:
+            problems.append(Problem(f"train.{name}", "this is not set here", OTHER_KEYS[name]))
+        elif name not in hints:
+            problems.append(_unknown_argument(recipe, name, hints))
+        elif wrong := _check_type(f"train.{name}", value, hints[name]):
+            problems += wrong
+        else:
+            values[name] = value
+    defaults = {**training_arguments(), "learning_rates": recipe.train.learning_rates}
+    problems += refused_values(values, prefix="train.")
+    problems += range_problems(values, defaults, prefix="train.")
+    return [*problems, *_held_out(recipe, arguments)]
+
+
+def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
+    where = f"train.{name}"
+    if name in REMOVED:
+        return Problem(where, f"transformers no longer has an argument '{name}'", REMOVED[name])
+    fields = [field for field in type(recipe.train).model_fields if field != "output_dir"]
+    text = f"unknown training argument '{name}'{suggestion(name, [*hints, *fields])}"
+    remedy = f"Use one of {', '.join(fields)}, or an argument of transformers.TrainingArguments"
+    return Problem(where, text, remedy)
+
+
+def _held_out(recipe: Recipe, arguments: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each argument that evaluates, if no row is held out."""
+    if recipe.data.eval_fraction > 0 or recipe.data.eval_sources:
+        return []
+    evaluating = [
+        name
+        for name, off in (("eval_strategy", "no"), ("eval_on_start", False))
+        if arguments.get(name, off) != off
+    ]
+    remedy = "Set data.eval_fraction or data.eval_sources, or remove it"
+    return [Problem(f"train.{name}", "no row is held out", remedy) for name in evaluating]
+
+
+def check_machine(recipe: Recipe) -> list[Problem]:
+    """Check whether transformers accepts the arguments together and on this machine."""
+    arguments = recipe.train.arguments
+    if check_train(recipe) or check_environment(recipe):
+        return []
+    problems = check_packages(recipe)
+    if problems or not arguments:
+        return problems
+    text = _refusal_by_transformers(arguments)
+    if not text:
+        return []
+    mentioned = {name: re.search(rf"\b{name}\b", text) for name in arguments}
+    places = {name: match.start() for name, match in mentioned.items() if match}
+    names = sorted(places, key=lambda name: places[name])
+    for name in (*names, *arguments):  # blame the argument without which there is no error
+        others = {other: value for other, value in arguments.items() if other != name}
+        if not _refusal_by_transformers(others):
+            return [Problem(f"train.{name}", text, f"Change train.{name}")]
+    where = f"train.{names[0]}" if names else "train"
+    return [Problem(where, text, "Change the arguments that cause it")]
+
+
+def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
+    """Return why transformers refuses training arguments; empty if it accepts them."""
+    from transformers import TrainingArguments
+
+    try:
+        with warnings.catch_warnings(), as_only_process():  # the run itself shows the warnings
+            warnings.simplefilter("ignore")
+            TrainingArguments(output_dir="unused", **arguments)
+    except Exception as error:  # transformers, accelerate and torch raise errors of any kind
+        return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    return ""
+
+
+def check_files(recipe: Recipe) -> list[Problem]:
+    """Check that model directory, data files and image directories exist and are readable."""
+    problems = [*_check_model(recipe), *check_output(recipe)]
+    for group in ("sources", "eval_sources"):
+        for number, source in enumerate(getattr(recipe.data, group)):
+            where = f"data.{group}.{number}"
+            problems += _check_source(f"{where}.path", source.path)
+            images = None if source.images is None else Path(source.images)
+            if images is not None and not images.is_dir():
+                state = "is not a directory" if images.exists() else "does not exist"
+                problem = f"'{images}' {state}"
+                remedy = "Use the directory of the images, absolute or relative to the recipe"
+                problems.append(Problem(f"{where}.images", problem, remedy))
+    return problems
+
+
+ALL_CHECKS = (
+    check_environment,
+    check_files,
+    check_secrets,
+    check_loss,
+    check_machine,
+    check_train,
+)
+"""All checks of a recipe that run before data are read and a model is loaded."""
+
+
+def _check_parameters(
+    where: str,
+    loss: str,
+    config: type[Any],
+    hints: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> list[Problem]:
+    names = [field.name for field in dataclasses.fields(config)]
+    has = f"'{loss}' has {', '.join(names)}" if names else f"'{loss}' has none"
+    problems: list[Problem] = []
+    typed = {}
+    for name, value in parameters.items():
+        if name not in names:
+            text = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
+            problems.append(Problem(f"{where}.{name}", text, f"Choose another; {has}"))
+        elif wrong := _check_type(f"{where}.{name}", value, hints[name]):
+            problems += wrong
+        else:
+            typed[name] = _validated(value, hints[name])
+    problems += _check_ranges(where, config, typed)
+    refused = {problem.where for problem in problems}
+    beyond = loss_range_problems(typed, where=where)
+    return problems + [problem for problem in beyond if problem.where not in refused]
+
+
+def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
+    """Build the config from all parameters; if that fails, from each alone to find the cause."""
+    reason = _refusal(config, typed)
+    if reason is None:
+        return []
+    problems = []
+    for name, value in typed.items():
+        alone = _refusal(config, {name: value})
+        if alone is not None:
+            problems.append(Problem(f"{where}.{name}", alone, "Correct the value"))
+    return problems or [Problem(where, reason, "Change one of these values")]
+
+
+def _refusal(config: type[Any], values: Mapping[str, Any]) -> str | None:
+    try:
+        config(**values)
+    except (TypeError, ValueError) as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
+    choices = _enum_values(hint)
+    if isinstance(value, str) and choices and value not in choices:
+        return [_not_a_choice(where, value, choices)]
+    try:
+        _validated(value, hint)
+    except PydanticSchemaGenerationError:  # a type of a library, which checks the value itself
+        return []
+    except ValidationError as error:
+        only_words = choices and not isinstance(value, dict | list)
+        return [
+            _not_a_choice(where, value, choices) if only_words else _wrong_type(where, value, error)
+        ]
+    return []
+
+
+def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
+    errors = error.errors(include_url=False)
+    expected = [str(e["ctx"]["expected"]) for e in errors if e["type"] == "literal_error"]
+    if expected:
+        return _not_a_choice(where, value, re.findall(r"'([^']*)'", " ".join(expected)))
+    kinds = [
+        kind for kind, _, what in (e["type"].rpartition("_") for e in errors) if what == "type"
+    ]
+    if kinds:
+        return Problem(where, f"found {describe(value)}", remedy_for(value, kinds))
+    (_, problem), *_ = explain_settings(error, value, ())
+    return Problem(where, f"found {describe(value)}", problem.remedy)
+
+
+def _not_a_choice(where: str, value: Any, choices: Sequence[str]) -> Problem:
+    near = suggestion(value, choices) if isinstance(value, str) else ""
+    return Problem(where, f"found {describe(value)}{near}", f"Use one of {', '.join(choices)}")
+
+
+def _enum_values(hint: Any) -> list[str]:
+    """Return the values of the enumerations in a type hint, which transformers reads from text."""
+    kinds = (hint, *get_args(hint))
+    members = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    return [str(item.value) for member in members for item in member]
+
+
+def _validated(value: Any, hint: Any) -> Any:
+    """Validate as JSON: strict about numbers and text, but a list is accepted for a tuple."""
+    return _adapter(hint).validate_json(json.dumps(value), strict=True)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+@cache
+def _training_arguments() -> dict[str, Any]:
+    from transformers import TrainingArguments  # importing it takes seconds
+
+    hints = get_type_hints(TrainingArguments)
+    return {
+        field.name: hints[field.name]
+        for field in dataclasses.fields(TrainingArguments)
+        if field.init and field.name != "output_dir"
+    }
+
+
+def _check_model(recipe: Recipe) -> Iterable[Problem]:
+    model = recipe.model
+    where, path = "model.name_or_path", Path(model.name_or_path)
+    if path.is_dir():
+        if is_adapter_directory(path):
+            yield from _check_adapter(recipe)
+        elif not (path / "config.json").is_file():
+            problem = f"the directory '{path}' has no config.json and no {ADAPTER_CONFIG}"
+            remedy = "Use a directory that save_pretrained wrote for a model or a LoRA adapter"
+            yield Problem(where, problem, remedy)
+    elif path.exists():
+        yield Problem(where, f"'{path}' is a file", "Use the directory that contains it")
+    elif not _may_be_on_a_hub(model.name_or_path):
+        problem = f"the directory '{model.name_or_path}' does not exist"
+        remedy = "Use a directory, absolute or relative to the recipe, or a hub name like org/name"
+        yield Problem(where, problem, remedy)
+    if model.base_name_or_path is not None and not is_adapter_directory(path):
+        problem = f"it is set, and '{path}' is not a LoRA adapter directory"
+        yield Problem("model.base_name_or_path", problem, "Remove it")
+
+
+def _check_adapter(recipe: Recipe) -> Iterable[Problem]:
+    """Check a LoRA adapter directory that training starts from."""
+    model, key = recipe.model, "model.base_name_or_path"
+    if model.lora is not None:
+        problem = f"'{model.name_or_path}' already is a LoRA adapter, and a new one is configured"
+        remedy = (
+            "Remove model.lora to train the existing adapter, or merge it first: unidpo-mm "
+            f"merge {model.name_or_path} --output DIRECTORY"
+        )
+        yield Problem("model.lora", problem, remedy)
+    try:
+        base_of(model.name_or_path, model.base_name_or_path, key=key)
+    except ModelError as error:
+        yield from error.problems
+
+
+def _check_source(where: str, written: str) -> Iterable[Problem]:
+    path = Path(written)
+    if path.exists():
+        if not os.access(path, os.R_OK):
+            yield Problem(where, f"'{written}' is not readable", "Change its permissions")
+        elif path.is_dir() and not any(path.iterdir()):
+            problem = f"the directory '{written}' is empty"
+            yield Problem(where, problem, "Use a directory with data files")
+    elif not _may_be_on_a_hub(written):
+        remedy = "Use a file, absolute or relative to the recipe, or a hub name like org/name"
+        yield Problem(where, f"the file '{written}' does not exist", remedy)
+
+
+def _may_be_on_a_hub(written: str) -> bool:
+    """Return whether a name has the form ``org/name`` and does not look like a data file."""
+    suffixes = (".json", ".jsonl", ".parquet", ".csv", ".arrow", ".yaml", ".yml")
+    return bool(HUB_NAME.match(written)) and not written.lower().endswith(suffixes)

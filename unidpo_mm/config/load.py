@@ -1,0 +1,142 @@
+"""Load a recipe: read the file, apply overrides, validate the sections and run further checks."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import Problem, RecipeError
+from .aliases import rename_former_keys
+from .loss_switch import drop_other_parameters, loss_name
+from .numbers import refuse_numbers
+from .overrides import apply_overrides
+from .paths import resolve_paths
+from .problems import explain
+from .recipe import Recipe
+from .yaml_loader import Document, KeyPath, key_name, parse_yaml
+
+__all__ = ["Check", "load_recipe"]
+
+Check = Callable[[Recipe], list[Problem]]
+"""A check of a validated recipe; the `where` of its problems is a key path, ``loss.beta``."""
+
+PLACEHOLDERS: dict[str, Any] = {
+    "model": {"name_or_path": "?"},
+    "data": {"sources": [{"path": "?"}]},
+    "name_or_path": "?",
+    "sources": [{"path": "?"}],
+    "path": "?",
+}
+"""Values for missing or invalid required keys, so that the other keys can still be checked."""
+
+
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, checks: Sequence[Check] = ()
+) -> Recipe:
+    """Return the recipe of a YAML file.
+
+    Relative paths of models, data and images are looked up in the directory of the recipe, then in
+    the current directory. Paths that exist become absolute, all others stay as they are.
+
+    Args:
+        path: The file.
+        overrides: ``section.key=value``, see `overrides`.
+        checks: Functions called with the validated recipe, see
+            `unidpo_mm.config.checks.recipe`.
+
+    Raises:
+        RecipeError: With all problems of the file, the overrides, the sections and the checks.
+    """
+    path = Path(path)
+    document = parse_yaml(_read(path), path.name)
+    readable = document.data is not None or not document.problems
+    file_loss = loss_name(document)
+    apply_overrides(document, overrides)
+    if not readable:  # the values are unknown after a syntax error
+        raise RecipeError(document.problems)
+    if document.data is None:
+        document.data = {}
+    if not isinstance(document.data, dict):
+        problem = "the file is not a mapping with sections"
+        raise RecipeError(Problem(document.where(()), problem, "Start with 'model:' and 'data:'"))
+    rename_former_keys(document)
+    drop_other_parameters(document, file_loss, path.parent)
+    recipe, invalid = _validate(document)
+    if recipe is not None:
+        recipe = resolve_paths(recipe, path.parent)
+        document.problems.extend(_check(recipe, checks, document, invalid))
+    if recipe is None or document.problems:
+        raise RecipeError(document.problems)
+    return recipe
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not valid UTF-8"
+        remedy = "Use the path of a recipe, a YAML file"
+        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
+
+
+def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
+    """Return the recipe without its invalid values, and the paths of these values.
+
+    A recipe with invalid values is never used for a run: it lets the checks find other problems.
+    """
+    data, invalid = document.data, set[KeyPath]()
+    for path in refuse_numbers(document):
+        invalid.add(_innermost_key(path))
+        data = copy.deepcopy(data)
+        _remove(data, _innermost_key(path))
+    for _ in range(4):  # removing a value may reveal a problem one level above
+        try:
+            return Recipe.model_validate(data), invalid
+        except ValidationError as error:
+            data = copy.deepcopy(data)
+            for path, problem in explain(error, data):
+                if not any(path[: len(parent)] == parent for parent in invalid):
+                    document.problems.append(replace(problem, where=document.where(path)))
+                    invalid.add(path)
+                _remove(data, path)
+    return None, invalid
+
+
+def _innermost_key(path: KeyPath) -> KeyPath:
+    """Return the path without list indices at its end: a list of numbers is removed as a whole."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    return path
+
+
+def _remove(data: Any, path: KeyPath) -> None:
+    """Remove a value, or replace it with a placeholder if it is required."""
+    target = data
+    for part in path[:-1]:
+        target = target[part]
+    if path and (isinstance(target, list) or path[-1] in PLACEHOLDERS):
+        target[path[-1]] = PLACEHOLDERS.get(str(path[-1]), PLACEHOLDERS["path"])
+    elif path:
+        target.pop(path[-1], None)
+
+
+def _check(
+    recipe: Recipe, checks: Sequence[Check], document: Document, invalid: set[KeyPath]
+) -> Iterable[Problem]:
+    """Yield the problems that the checks find in valid values."""
+    prefixes = tuple(f"{key_name(path)}." for path in invalid)
+    for check in checks:
+        for problem in check(recipe):
+            if not f"{problem.where}.".startswith(prefixes):
+                yield replace(problem, where=_locate(document, problem.where))
+
+
+def _locate(document: Document, where: str) -> str:
+    """Add file and line to a `where` that is a key path; return any other unchanged."""
+    parts = where.split(".")
+    if parts[0] not in Recipe.model_fields:
+        return where
+    return document.where(tuple(int(part) if part.isdigit() else part for part in parts))

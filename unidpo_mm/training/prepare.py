@@ -1,0 +1,319 @@
+"""Prepare the rows of a run: read, check, encode once, split and group.
+
+`prepare` is the only path from data to rows: training, `data check`, sweeps and evaluation on pairs
+call it, so that they accept the same rows and report the same problems in the same words.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapter import Adapter, AdapterFamily
+from ..config import LoraOptions, SourceOptions
+from ..config.python import UniDPOConfig
+from ..config.python_remedies import in_python
+from ..data.groups import group_by_prompt, weight_by_group
+from ..data.load import DataFiles, Loaded, ReadOptions, SourceReport, read_records, read_sources
+from ..data.preflight import Preflight, survey
+from ..data.scores import zero_weight_problems
+from ..data.split import split_rows
+from ..errors import DataError, Problem, RecipeError, UniDPOError
+from ..modeling.lora_targets import RECIPE_KEYS
+from ..modeling.parts import check_lora_parts, check_parts
+from ..records import PreferenceRow
+from .configured_loss import ConfiguredLoss
+from .optimizer import check_learning_rates
+
+__all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
+
+LoadAdapter = Callable[[], tuple[AdapterFamily, Adapter]]
+"""Loads what encodes the rows; it may raise any error of this package."""
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """The rows of a run.
+
+    Attributes:
+        training: The training rows as they were read, and the reports of their sources.
+        evaluation: Name of an evaluation set -> the same for its rows; a single one has the empty
+            name.
+        family, adapter: What encodes the rows; `None` if it was not requested or cannot be loaded.
+        preflight: Counts from encoding all rows; `None` if that is off.
+        problems: All problems for which the run is refused.
+        train_rows: The rows to train on; empty if there are problems.
+        eval_sets: Name of an evaluation set -> the rows to evaluate on; likewise.
+    """
+
+    training: Loaded
+    evaluation: dict[str, Loaded]
+    family: AdapterFamily | None = None
+    adapter: Adapter | None = None
+    preflight: Preflight | None = None
+    problems: list[Problem]
+    train_rows: list[PreferenceRow]
+    eval_sets: dict[str, list[PreferenceRow]]
+
+    @property
+    def read_eval_rows(self) -> list[PreferenceRow]:
+        """The rows of all evaluation sets as they were read."""
+        return [row for loaded in self.evaluation.values() for row in loaded.rows]
+
+    @property
+    def eval_rows(self) -> list[PreferenceRow]:
+        """The rows of all evaluation sets to evaluate on."""
+        return [row for rows in self.eval_sets.values() for row in rows]
+
+    @property
+    def reports(self) -> list[SourceReport]:
+        """The reports of all sources."""
+        return [
+            report
+            for loaded in (self.training, *self.evaluation.values())
+            for report in loaded.reports
+        ]
+
+    def raise_problems(self) -> None:
+        """Raise `DataError` with all problems, if there are any."""
+        if self.problems:
+            raise DataError(map(in_python, self.problems))
+
+
+def prepare(
+    train_dataset: Any,
+    eval_dataset: Any,
+    args: UniDPOConfig,
+    loss: ConfiguredLoss,
+    load_adapter: LoadAdapter | None,
+    *,
+    any_loss: bool = False,
+    measure: bool = False,
+) -> Prepared:
+    """Read and check the rows of a run, and split and group those of a valid one.
+
+    Args:
+        train_dataset: `DataFiles`, or a data set in memory.
+        eval_dataset: The same for evaluation, a dict of several by name, or `None`.
+        args: Options of the run.
+        loss: The loss.
+        load_adapter: Loads what encodes the rows; `None` to check the rows without encoding them.
+        any_loss: Whether no loss was chosen: sources without scores are accepted, because losses
+            other than the default can use them.
+        measure: Whether to encode the rows even if `args.preflight` is off, and to keep the
+            measurements of each row in `Preflight.measured`.
+
+    Raises:
+        UniDPOError: If the adapter cannot be loaded and the rows have no problems, or the names of
+            evaluation sets are invalid. Problems of rows are returned.
+    """
+    named_sets = _named_sets(eval_dataset)
+    needs_scores = (lambda source: False) if any_loss else loss.needs_scores
+    training = _read(train_dataset, "data", args, needs_scores)
+    evaluation = {
+        name: _read(dataset, f"evaluation data {name}".rstrip(), args, needs_scores)
+        for name, dataset in named_sets.items()
+    }
+    prepared = Prepared(
+        training=training, evaluation=evaluation, problems=[], train_rows=[], eval_sets={}
+    )
+    problems = prepared.problems
+    for loaded in (training, *evaluation.values()):
+        problems += loaded.problems
+    if not problems and not training.rows and isinstance(train_dataset, DataFiles):
+        text = "there is no row to train on"
+        problems.append(Problem("data.sources", text, "Use rows that make pairs"))
+        return prepared
+    if load_adapter is not None:
+        try:
+            prepared.family, prepared.adapter = load_adapter()
+        except UniDPOError as error:
+            if not problems:
+                raise
+            problems += error.problems
+            return prepared
+    problems += _loss_problems(training.rows, prepared.read_eval_rows, loss, any_loss=any_loss)
+    if prepared.adapter is not None:
+        _encode(prepared, prepared.adapter, args, measure=measure)
+    if not problems:
+        _split_and_group(prepared, args, loss)
+    return prepared
+
+
+def check_part_names(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> None:
+    """Check the settings with names of parts that the model's family may not have.
+
+    Args:
+        args: Options of the run.
+        lora: Options of a new LoRA adapter, or `None`.
+        family: The model family, which has the parts.
+
+    Raises:
+        RecipeError: With all problems.
+    """
+    problems: list[Problem] = []
+    checks: list[Callable[[], None]] = [
+        lambda: check_learning_rates(args.learning_rates or {}, family),
+        lambda: check_parts(args.freeze or (), family, RECIPE_KEYS.freeze),
+    ]
+    if isinstance(lora, LoraOptions):
+        checks.append(lambda: check_lora_parts(lora, family, args.freeze))
+    for check in checks:
+        try:
+            check()
+        except UniDPOError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _named_sets(eval_dataset: Any) -> dict[str, Any]:
+    """Return evaluation sets by name; a single one has the empty name.
+
+    Raises:
+        DataError: If a name cannot be part of a metric's name, or a set is `None`.
+    """
+    if eval_dataset is None:
+        return {}
+    if not isinstance(eval_dataset, Mapping):
+        return {"": eval_dataset}
+    problems = []
+    for name, dataset in eval_dataset.items():
+        where = f"eval_dataset[{name!r}]"
+        if not isinstance(name, str) or not name.strip():
+            problems.append(
+                Problem(where, "the name is empty or not text", "Use a name such as 'val'")
+            )
+        elif dataset is None:
+            problems.append(Problem(where, "there is no data set", "Remove the name"))
+    if not eval_dataset:
+        problems.append(Problem("eval_dataset", "the dict is empty", "Pass None, or a data set"))
+    if problems:
+        raise DataError(problems)
+    return dict(eval_dataset)
+
+
+def _read(
+    dataset: Any, name: str, args: UniDPOConfig, needs_scores: Callable[[str], bool]
+) -> Loaded:
+    """Read files, or convert a data set in memory; rows stay as they are."""
+    options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
+    key = "data.score_scale" if isinstance(dataset, DataFiles) else "score_scale"
+    if isinstance(dataset, DataFiles):
+        loaded = read_sources(dataset.sources, options)
+    else:
+        source = SourceOptions(
+            path=name,
+            name=name,
+            images=None if args.images is None else str(args.images),
+            scores=args.score_options,
+            reasoning=args.reasoning,
+        )
+        loaded = read_records(() if dataset is None else dataset, source, options)
+    loaded.problems += _scale_problems(loaded.rows, args.score_scale, key)
+    return loaded
+
+
+def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
+    """Return the options with which a data set is read, as if its loss needed no scores."""
+    if not isinstance(dataset, DataFiles):
+        return ReadOptions(score_scale=args.score_scale)
+    return ReadOptions(
+        score_scale=args.score_scale,
+        max_pixels=dataset.images.max_pixels,
+        private_downloads=dataset.images.fetch_private_addresses,
+    )
+
+
+def _scale_problems(
+    rows: Sequence[PreferenceRow], score_scale: Sequence[float] | None, key: str
+) -> list[Problem]:
+    """Return a problem for each source whose scores are all outside the scale of the run."""
+    if score_scale is None:
+        return []
+    low, high = score_scale
+    by_source: dict[str, list[float]] = {}
+    for row in rows:
+        scores = [item.score for item in row.responses if item.score is not None]
+        by_source.setdefault(row.source, []).extend(scores)
+    problems = []
+    for source, scores in by_source.items():
+        if scores and not any(low <= score <= high for score in scores):
+            text = (
+                f"no score of source '{source}' lies in [{low:g}, {high:g}]: they run from "
+                f"{min(scores):g} to {max(scores):g}"
+            )
+            remedy = "Correct it, or set scores.scale of that source, from which scores are mapped"
+            problems.append(Problem(key, text, remedy))
+    return problems
+
+
+def _loss_problems(
+    train_rows: Sequence[PreferenceRow],
+    eval_rows: Sequence[PreferenceRow],
+    loss: ConfiguredLoss,
+    *,
+    any_loss: bool,
+) -> list[Problem]:
+    """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
+    rows = [*train_rows, *eval_rows]
+    if any_loss:
+        scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
+        problems = loss.check_rows([row for row in rows if row.source in scored])
+        return [*problems, *zero_weight_problems(train_rows)]
+    problems = loss.check_sources(rows)
+    problems += [*loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
+    if loss.loss.unit == "pair":
+        problems += loss.check_rows(eval_rows)
+    return problems
+
+
+def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure: bool) -> None:
+    """Encode every row and open every image once."""
+    rows, problems = prepared.training.rows, prepared.problems
+    drop_long = args.length_policy == "drop"
+    if not args.preflight:
+        if drop_long or args.max_skipped_fraction > 0:
+            text = "rows can only be skipped if all rows are checked before training"
+            problems.append(Problem("data.preflight", text, "Set it to true (preflight=True)"))
+        if not measure:
+            return
+    prepared.preflight, row_problems = survey(
+        [*rows, *prepared.read_eval_rows],
+        adapter,
+        training=len(rows),
+        workers=max(args.dataloader_num_workers, 0),
+        drop_long=drop_long,
+        max_skipped_fraction=args.max_skipped_fraction,
+        keep=measure,
+    )
+    problems += row_problems
+    skipped = sum(number < len(rows) for number in prepared.preflight.skipped)
+    if not row_problems and rows and skipped == len(rows):
+        remedy = "Raise max_length, or correct the images"
+        text = f"every row is skipped ({prepared.preflight.reasons()})"
+        problems.append(Problem("data", text, remedy))
+
+
+def _split_and_group(prepared: Prepared, args: UniDPOConfig, loss: ConfiguredLoss) -> None:
+    """Set the rows of a valid run: without skipped rows, split, grouped and weighted."""
+    train_rows = prepared.training.rows
+    sets = {name: loaded.rows for name, loaded in prepared.evaluation.items()}
+    if prepared.preflight is not None:
+        first = len(train_rows)
+        for name, rows in sets.items():
+            sets[name] = prepared.preflight.kept(rows, first=first)
+            first += len(rows)
+        train_rows = prepared.preflight.kept(train_rows)
+    if args.eval_fraction > 0 and not any(sets.values()):
+        seed = args.seed if args.data_seed is None else args.data_seed
+        train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
+    if loss.loss.unit == "response":
+        train_rows = [row.for_responses() for row in train_rows if row.targets()]
+    elif args.group_by_prompt:
+        train_rows = group_by_prompt(train_rows, max_pairs=args.per_device_train_batch_size)
+        for name, rows in sets.items():
+            sets[name] = group_by_prompt(rows, max_pairs=args.per_device_eval_batch_size)
+    if args.pair_weighting == "group":
+        train_rows = weight_by_group(train_rows)
+    prepared.train_rows, prepared.eval_sets = train_rows, sets
