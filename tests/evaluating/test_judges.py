@@ -13,9 +13,10 @@ from support.eval_commands import run, text_of
 from support.small_benchmarks import image_base64, option_table, varied_checkpoint
 from support.stub_server import prompt_text, server
 from unidpo_mm_eval.judge.verdicts import choice, first_line_numbers, fractions, rating
-from unidpo_mm_eval.models import chat as client_module
-from unidpo_mm_eval.models.chat import ChatFailure
 from unidpo_mm_eval.results.result import read_result
+
+from unidpo_mm.inference import endpoint as client_module
+from unidpo_mm.inference.endpoint import ChatFailure
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,8 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     An interrupted run resumes with the same command. `accelerate launch -m unidpo_mm eval run ...`
     shares the samples between processes.
     """
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.flow import run_plan, run_served
     from ..run.plan import EvalPlan
 
@@ -104,7 +105,7 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     if served_model is None:
         text = "--endpoint requires the name of a model"
         raise typer.BadParameter(text, param_hint="--served-model")
-    from ..models.chat import ChatClient
+    from unidpo_mm.inference.endpoint import ChatClient
 
     client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
     run_served(plan, client, **settings)
@@ -143,7 +144,8 @@ def run_prefs(  # noqa: PLR0917 - one parameter per option
 
     Example: `unidpo-mm eval prefs before/ after/ --data heldout.jsonl --output results/`
     """
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..prefs.evaluation import run_preferences
 
     run_preferences(
@@ -193,9 +195,10 @@ def run_text(  # noqa: PLR0917 - one parameter per option
     """
     from rich.console import Console
 
-    from ..models.checkpoint import find_checkpoints, load_checkpoint
-    from ..models.processes import processes
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.distributed.processes import processes
+    from unidpo_mm.inference.checkpoint import find_checkpoints, load_checkpoint
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.text_tasks import TextTasks, print_text_results, run_text_tasks, write_text_results
 
     if processes().num_processes > 1:
@@ -249,8 +252,9 @@ def run_parity(  # noqa: PLR0913, PLR0917 - one parameter per option
     Example: `unidpo-mm eval parity after/ --endpoint http://host:8000/v1 --served-model NAME
     -b pope --data POPE.tsv --output parity/`
     """
-    from ..models.chat import ChatClient
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.inference.endpoint import ChatClient
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.flow import compare_backends
     from ..run.plan import EvalPlan
 

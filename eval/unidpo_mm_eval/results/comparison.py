@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.inference.template_variables import VARIABLES
 
 from ..benchmarks import Scorer, load_benchmark
-from ..models.template_variables import VARIABLES
 from ..stats.intervals import RESAMPLES, Interval, bootstrap, bootstrap_differences
 from ..stats.metrics import Metrics
 from ..stats.paired import PairedTest, holm, paired_test

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem, RecipeError
+from unidpo_mm.inference.checkpoint import Checkpoint, find_checkpoints
 
 from ..benchmarks import Benchmark, load_benchmark
 from ..data.dataset import Dataset, draw_clusters
 from ..data.images import image_folder, image_reference
-from ..models.checkpoint import Checkpoint, find_checkpoints
 from ..protocols import Protocol, load_protocol
 from ..suites import Suite, load_suite
 from .data_check import find_data
