@@ -21,6 +21,7 @@ NAME_WIDTH = 26
 
 KINDS = {
     "benchmark": "Benchmarks",
+    "scorer": "Scorers of installed packages",
     "protocol": "Protocols",
     "prompt": "Prompt profiles",
     "suite": "Suites",
@@ -36,7 +37,9 @@ def run_list(
         str | None,
         typer.Argument(help="Part of a name or title.", metavar="NAME", show_default=False),
     ] = None,
-    kind: Annotated[str | None, opt.option("benchmark, protocol, prompt, suite or tool.")] = None,
+    kind: Annotated[
+        str | None, opt.option("benchmark, scorer, protocol, prompt, suite or tool.")
+    ] = None,
 ) -> None:
     """List benchmarks with their protocols and files, protocols, prompts, suites and tools.
 
@@ -149,10 +152,15 @@ def print_catalog(names: Mapping[str, Sequence[Entry]], console: "Console") -> N
     from rich.markup import escape
     from rich.table import Table
 
-    for number, (kind, entries) in enumerate(names.items()):
+    kinds = [kind for kind, entries in names.items() if entries or len(names) == 1]
+    for number, kind in enumerate(kinds):
+        entries = names[kind]
         if number:
             console.print()
         console.print(f"[bold]{KINDS[kind]}[/bold]")
+        if not entries:
+            console.print("none")
+            continue
         width = max(len(entry.name) for entry in entries)
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
         table.add_column(min_width=min(width, NAME_WIDTH), overflow="fold")
@@ -165,8 +173,11 @@ def print_catalog(names: Mapping[str, Sequence[Entry]], console: "Console") -> N
 
 def _entries(kind: str) -> list[Entry]:
     """Return the names of one of `KINDS`."""
+    from unidpo_mm.plugins import plugin_names, summary
+
     from ..benchmarks import benchmark_names, load_benchmark
     from ..bridges import bridge_names, load_bridge
+    from ..plugins import SCORERS
     from ..protocols import load_prompts, load_protocol, prompt_names, protocol_names
     from ..suites import load_suite, suite_names
 
@@ -177,6 +188,8 @@ def _entries(kind: str) -> list[Entry]:
             ways += ["import"] if bridge.read else []
             entries.append(Entry(bridge.name, bridge.title, (", ".join(ways),)))
         return entries
+    if kind == "scorer":
+        return [Entry(name, summary(module)) for name, module in plugin_names(SCORERS).items()]
     if kind == "suite":
         suites = map(load_suite, suite_names())
         return [Entry(s.id, s.title, (_list("benchmarks", s.benchmarks),)) for s in suites]

@@ -20,11 +20,12 @@ def option(text: str, *names: str, **settings: Any) -> Any:
 
 CHECKPOINTS = "Directories of models or LoRA adapters, or hub names."
 PREDICTIONS = 'JSONL with one {"id": ..., "response": ...} per line.'
+BENCHMARK = "Name of a benchmark, or a Python file, repeatable; see `eval list`."
 JUDGE = "URL of an OpenAI-compatible server, or local:CHECKPOINT."
 
 Checkpoints = Annotated[list[str], typer.Argument(help=CHECKPOINTS, metavar="CHECKPOINT...")]
 BenchmarkName = Annotated[
-    str, option("Name of the benchmark; see `eval list`.", "--benchmark", "-b")
+    str, option("Name of a benchmark, or a Python file; see `eval list`.", "--benchmark", "-b")
 ]
 Data = Annotated[Path, option("The benchmark's data: a file or directory.")]
 Output = Annotated[Path, option("Directory of predictions and results.")]
@@ -37,6 +38,10 @@ BatchSize = Annotated[
 Style = Annotated[str, typer.Option(help="chat, raw, or auto: chat if there is a chat template.")]
 ProtocolName = Annotated[
     str | None, option("Prompts and rules [default: the suite's, or the benchmark's first].")
+]
+ScorerName = Annotated[
+    str | None,
+    option("Name of a scorer, or a Python file with one [default: the protocol's]."),
 ]
 MaxNewTokens = Annotated[
     int | None, option("Maximum length of a response [default: the protocol's].", min=1)

@@ -14,6 +14,7 @@ def run_score(  # noqa: PLR0917 - one parameter per option
     predictions: Annotated[Path, opt.option(opt.PREDICTIONS)],
     output: Annotated[Path | None, opt.option("Write the result as JSON.")] = None,
     protocol: opt.ProtocolName = None,
+    scorer: opt.ScorerName = None,
     name: opt.Name = None,
     limit: opt.Limit = None,
     judge: opt.Judge = None,
@@ -33,7 +34,7 @@ def run_score(  # noqa: PLR0917 - one parameter per option
 
     from unidpo_mm.cli.outputs import check_writable
 
-    from ..benchmarks import load_benchmark
+    from ..benchmarks import load_benchmark, with_scorer
     from ..data.dataset import draw_clusters
     from ..data.predictions import read_predictions
     from ..judge.judges import load_judge
@@ -45,6 +46,8 @@ def run_score(  # noqa: PLR0917 - one parameter per option
     check_writable(output, "--output")
     kind = load_benchmark(benchmark)
     rules = load_protocol(protocol or next(iter(kind.scorers)))
+    if scorer is not None:
+        rules = with_scorer(rules, kind, scorer)
     uses_judge = kind.scorer(rules.scoring).uses_judge
     samples = kind.read(data, uses_judge)
     if limit is not None:

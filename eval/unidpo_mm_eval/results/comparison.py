@@ -169,7 +169,7 @@ def _names(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _scorer(result: Result) -> Scorer:
-    return load_benchmark(result.benchmark).scorer(result.protocol.scoring)
+    return load_benchmark(result.benchmark_file or result.benchmark).scorer(result.protocol.scoring)
 
 
 def _metrics(result: Result) -> Metrics:

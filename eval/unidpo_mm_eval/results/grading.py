@@ -69,6 +69,7 @@ def grade_predictions(
     return Result(
         benchmark=benchmark.name,
         title=benchmark.title,
+        benchmark_file=benchmark.file,
         protocol=protocol,
         headline=headline,
         metrics=metrics,

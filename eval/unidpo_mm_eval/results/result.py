@@ -66,6 +66,8 @@ class Result:
     # Versions of other distributions that affect the scores
     libraries: Mapping[str, str] = field(default_factory=dict)
     reasoning: Reasoning = Reasoning()  # How reasoning was handled
+    # The user's file that defines the benchmark; not written for other benchmarks
+    benchmark_file: str | None = None
     format: int = FORMAT  # Of the file format, and of unidpo-mm
     version: str = __version__
 
@@ -96,6 +98,8 @@ RESULT = TypeAdapter(Result)
 def write_result(result: Result, path: Path) -> None:
     """Write a result as JSON, unrounded and atomically."""
     content = RESULT.dump_python(result, mode="json")
+    if result.benchmark_file is None:
+        del content["benchmark_file"]
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 

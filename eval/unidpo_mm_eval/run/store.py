@@ -17,8 +17,8 @@ class PredictionStore(ResponseStore):
     }
 
     def stable(self, name: str, value: Any) -> Any:
-        """Return what has to be equal: of a protocol its name, as its rules affect no prediction.
+        """Return what has to be equal: of a protocol its name; its rules affect no prediction.
 
         Prompt, decoding and image limits, which a new version may change, are recorded separately.
         """
-        return str(value).partition("@")[0] if name == "protocol" else value
+        return str(value).partition("@")[0].partition("+")[0] if name == "protocol" else value
