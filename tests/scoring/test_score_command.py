@@ -81,7 +81,7 @@ PNG = image_cell(1)
         (TABLE, '{"id": 1}\n', "row 1, field 'response': missing"),
         (TABLE, '{"id": 1, "response": 5}\n', "row 1, field 'response': got int ('5')"),
         (TABLE, '{"response": "A"}\n', "row 1, field 'id': missing"),
-        (TABLE, "no json\n", "row 1: line is not valid JSON"),
+        (TABLE, "no json\n", "row 1: the line is not valid JSON"),
         (TABLE, "[1]\n", "row 1: expected an object, got list"),
         (TABLE, "", "the file contains no predictions"),
     ],

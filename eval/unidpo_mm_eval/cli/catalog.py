@@ -38,31 +38,37 @@ def run_list(
         typer.Argument(help="Part of a name or title.", metavar="NAME", show_default=False),
     ] = None,
     kind: Annotated[
-        str | None, opt.option("benchmark, scorer, protocol, prompt, suite or tool.")
+        str | None, opt.option("Kind to list: benchmark, scorer, protocol, prompt, suite or tool.")
     ] = None,
 ) -> None:
-    """List benchmarks with their protocols and files, protocols, prompts, suites and tools.
-
-    Examples: `unidpo-mm eval list pope`, `unidpo-mm eval list --kind protocol`
-    """
+    """List benchmarks with their protocols and files, protocols, prompts, suites and tools."""
     from rich.console import Console
 
     print_catalog(catalog(name, kind), Console())
 
 
-@data_commands.command("check")
+@data_commands.command(
+    "check",
+    epilog="Example: unidpo-mm eval data check --suite paper_multimodal --data benchmarks/",
+)
 def check_data(
-    data: Annotated[Path, typer.Option(help="A file, or the directory of a benchmark or suite.")],
-    benchmark: Annotated[str | None, opt.option("A benchmark.", "--benchmark", "-b")] = None,
-    suite: Annotated[str | None, opt.option("A suite, whose files are in the directory.")] = None,
+    data: Annotated[
+        Path,
+        typer.Option(help="Data of the benchmark: a file or directory; of a suite: a directory."),
+    ],
+    benchmark: Annotated[
+        str | None,
+        opt.option("Name of a benchmark, or a Python file; see `eval list`.", "--benchmark", "-b"),
+    ] = None,
+    suite: Annotated[
+        str | None, opt.option("Name of a suite, whose files are in the directory.")
+    ] = None,
     images: opt.Images = None,
     open_images: Annotated[bool, typer.Option(help="Open every image.")] = True,
 ) -> None:
     """Report which data exist, their format, completeness and hash.
 
     The exit code is 0 if everything can be scored, and 1 if something is missing or broken.
-
-    Example: `unidpo-mm eval data check --suite paper_multimodal --data benchmarks/`
     """
     from rich.console import Console
 
