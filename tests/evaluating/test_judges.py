@@ -310,7 +310,9 @@ def test_a_local_model_can_judge(tmp_path: Path) -> None:
 
 
 def test_a_local_judge_gets_images(tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge.judges import load_judge, user_message
+    from unidpo_mm_eval.judge.judges import load_judge
+
+    from unidpo_mm.inference.messages import user_message
 
     checkpoint = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
     judge = load_judge(f"local:{checkpoint}", dtype="float32")

@@ -81,10 +81,13 @@ def test_a_scorer_in_a_file_changes_the_grades_and_the_protocol(command: Command
     responses("It is red.", "Blue.")
     assert score(command, "own.json") == 0
     assert score(command, "other.json", "--scorer", "./my_scorer.py") == 0
-    own, other = (json.loads(Path(name).read_text()) for name in ("own.json", "other.json"))
-    assert (own["metrics"]["accuracy"], other["metrics"]["accuracy"]) == (50.0, 100.0)
-    assert (own["protocol"]["id"], other["protocol"]["id"]) == ("official", "official+my_scorer")
-    assert own["benchmark_file"] == str(Path("my_benchmark.py").absolute())
+    benchmark, other = (json.loads(Path(name).read_text()) for name in ("own.json", "other.json"))
+    assert (benchmark["metrics"]["accuracy"], other["metrics"]["accuracy"]) == (50.0, 100.0)
+    assert (benchmark["protocol"]["id"], other["protocol"]["id"]) == (
+        "official",
+        "official+my_scorer",
+    )
+    assert benchmark["benchmark_file"] == str(Path("my_benchmark.py").absolute())
 
 
 @pytest.mark.parametrize(
