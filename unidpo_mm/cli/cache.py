@@ -28,7 +28,7 @@ def _existing(directory: Path | None) -> Path | None:
 Directory = Annotated[
     Path | None,
     typer.Option(
-        help="Cache directory; by default $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm.",
+        help="Cache directory. [default: $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm]",
         show_default=False,
         callback=_existing,
     ),
@@ -55,7 +55,7 @@ def info(directory: Directory = None) -> None:
 def verify(
     directory: Directory = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report damage without repairing anything.")
+        bool, typer.Option("--dry-run", help="Report damage only, without repairing it.")
     ] = False,
 ) -> None:
     """Check every entry; repair or remove damaged stores."""
@@ -76,7 +76,7 @@ def prune(
         typer.Option(help="Remove stores not used for this number of days; 0 for all.", min=0),
     ] = 30,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the stores to remove without removing them.")
+        bool, typer.Option("--dry-run", help="List the stores only, without removing them.")
     ] = False,
 ) -> None:
     """Remove stores that have not been used recently or cannot be read."""
