@@ -62,10 +62,11 @@ class PairModel:
         """Return the log-probs of the responses of some rows, and those of the reference."""
         pad = self.adapter.pad_token_id
         batch = collate(groups, pad_token_id=pad, layout=self.layout).to(self.device)
-        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch)
+        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch.targets)
         if self.reference is None:
             return policy, None
-        return policy, sequence_logps(self.reference.token_logps(self.model, batch), batch)
+        token_logps = self.reference.token_logps(self.model, batch)
+        return policy, sequence_logps(token_logps, batch.targets)
 
 
 def _check_vocabulary(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
@@ -127,14 +128,14 @@ def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict
         policy = None
     if policy is None:  # outside of the handler, which keeps the tensors alive
         if len(groups) == 1:
-            return [{"id": groups[0].row_id, "error": "out of memory for a single row"}]
+            return [{"id": groups[0].row.id, "error": "out of memory for a single row"}]
         half = len(groups) // 2
         return [*_logp_records(model, groups[:half]), *_logp_records(model, groups[half:])]
     records, start = [], 0
     for group in groups:
         end = start + len(group.response_ids)
         record = {
-            "id": group.row_id,
+            "id": group.row.id,
             "logps": policy.sum[start:end].tolist(),
             "tokens": [int(n) for n in policy.length[start:end].tolist()],
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
-from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
@@ -36,7 +36,9 @@ class Prompt:
         """Return hashes of the text with the image positions, and of the images' contents."""
         if self.row is None:
             return {"prompt": ""}
-        record = {"prompt": _hash(repr(self.row.messages))}
+        # the hashes of earlier versions contain the former name of an image slot
+        text = repr(self.row.messages).replace("MediaSlot(kind='image')", "ImageSlot()")
+        record = {"prompt": _hash(text)}
         if self.row.images:
             record["images"] = _hash(" ".join(image.key() for image in self.row.images))
         return record
@@ -109,16 +111,16 @@ def largest_first(prompts: Sequence[Prompt]) -> list[int]:
 
 def _parts(
     text: str, images: int, placement: str
-) -> tuple[tuple[str | ImageSlot, ...], tuple[int, ...]]:
+) -> tuple[tuple[str | MediaSlot, ...], tuple[int, ...]]:
     """Return text and image slots in reading order, and the image of each slot."""
     marks = [int(mark) - 1 for mark in MARK.findall(text)]
     if placement == "marked" and marks and all(0 <= mark < images for mark in marks):
         unmarked = [number for number in range(images) if number not in marks]
-        parts: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
+        parts: list[str | MediaSlot] = [MediaSlot("image")] * len(unmarked)
         for number, piece in enumerate(MARK.split(text)[::2]):
-            parts += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+            parts += [MediaSlot("image")] * (number > 0) + ([piece] if piece else [])
         return tuple(parts), (*unmarked, *marks)
-    slots = (ImageSlot(),) * images
+    slots = (MediaSlot("image"),) * images
     return (text, *slots) if placement == "last" else (*slots, text), tuple(range(images))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm.errors import DataError, UniDPOError
-from unidpo_mm.records import ImageSlot
+from unidpo_mm.records import MediaSlot
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
@@ -165,7 +165,7 @@ def messages(prompt: Prompt) -> list[ChatMessage]:
     for message in prompt.row.messages:
         parts = [
             {"type": "image_url", "image_url": {"url": data_url(next(images))}}
-            if isinstance(part, ImageSlot)
+            if isinstance(part, MediaSlot)
             else {"type": "text", "text": part}
             for part in message.parts
         ]
@@ -178,7 +178,7 @@ def _text(prompt: Prompt) -> str:
     """Return a prompt as readable text."""
     lines = []
     for turn in prompt.row.messages if prompt.row else ():
-        parts = ("[image]" if isinstance(part, ImageSlot) else part for part in turn.parts)
+        parts = ("[image]" if isinstance(part, MediaSlot) else part for part in turn.parts)
         lines.append(f"{turn.role}: {''.join(parts)}")
     return "\n".join(lines)
 
