@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import DataError
-from ..records import ImageRef, ImageSlot, PreferenceRow
+from ..records import ImageRef, MediaSlot, PreferenceRow
 from .images import FileImage, MemoryImage, identity
 
 __all__ = ["DataDigest", "SourceDigest", "data_digest", "difference", "row_digests"]
@@ -244,8 +244,8 @@ def _plain(value: Any, image_keys: Mapping[str, str]) -> Any:
         return value
     if isinstance(value, tuple):
         return [_plain(item, image_keys) for item in value]
-    if isinstance(value, ImageSlot):
-        return {"image": True}
+    if isinstance(value, MediaSlot):
+        return {value.kind: True}
     if hasattr(value, "open"):
         return {"image": image_keys[_image_name(value)]}
     return [

@@ -9,13 +9,13 @@ from typing import Any
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem
-from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 from ..lora_directory import (
     ADAPTER_CONFIG,
     base_of,
     is_adapter_directory,
     processor_directory,
 )
+from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
 
 __all__ = [

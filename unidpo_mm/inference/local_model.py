@@ -52,9 +52,9 @@ class LocalModel:
         tokenizer = getattr(self.adapter.processor, "tokenizer", self.adapter.processor)
         ids = prompt.prompt_ids.tolist()
         text = tokenizer.decode(ids)
-        if prompt.image_token_id is not None:  # one number in place of the repeated token
-            token = re.escape(str(tokenizer.decode([prompt.image_token_id])))
-            text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.image_tokens} image tokens]", text)
+        if prompt.images.token_id is not None:  # one number in place of the repeated token
+            token = re.escape(str(tokenizer.decode([prompt.images.token_id])))
+            text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.images.tokens} image tokens]", text)
         return {"id": row_id, "text": text, "ids": ids}
 
     def _generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:

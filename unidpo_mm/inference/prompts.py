@@ -36,7 +36,9 @@ class Prompt:
         """Return hashes of the text with the image positions, and of the images' contents."""
         if self.row is None:
             return {"prompt": ""}
-        record = {"prompt": _hash(repr(self.row.messages))}
+        # hashes that earlier versions stored contain the former name of an image slot
+        text = repr(self.row.messages).replace("MediaSlot(kind='image')", "ImageSlot()")
+        record = {"prompt": _hash(text)}
         if self.row.images:
             record["images"] = _hash(" ".join(image.key() for image in self.row.images))
         return record

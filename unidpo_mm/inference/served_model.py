@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from ..errors import DataError
-from ..records import ImageSlot, PreferenceRow
+from ..records import MediaSlot, PreferenceRow
 from .endpoint import ChatClient, ChatFailure, ChatMessage
 from .messages import data_url, image_part
 from .prompts import Prompt
@@ -78,7 +78,7 @@ def messages_of(row: PreferenceRow) -> list[ChatMessage]:
     for message in row.messages:
         parts = [
             image_part(data_url(next(images)))
-            if isinstance(part, ImageSlot)
+            if isinstance(part, MediaSlot)
             else {"type": "text", "text": part}
             for part in message.parts
         ]

@@ -191,13 +191,13 @@ def _row(messages: Sequence[ChatMessage]) -> Any:
     """Return messages in OpenAI's format as a row of the core."""
     from unidpo_mm.data.images import ImageRules, image_refs
     from unidpo_mm.inference.prompts import NO_RESPONSE
-    from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+    from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
     turns: list[Message] = []
     images: list[Any] = []
     for message in messages:
         content: Any = message["content"]
-        parts: list[str | ImageSlot] = []
+        parts: list[str | MediaSlot] = []
         listed: Any = [{"text": content}] if isinstance(content, str) else content
         for part in listed:
             if "text" in part:
@@ -205,7 +205,7 @@ def _row(messages: Sequence[ChatMessage]) -> Any:
             else:
                 url = part["image_url"]["url"]
                 images += image_refs(url, ImageRules(), "the judge's image")
-                parts.append(ImageSlot())
+                parts.append(MediaSlot("image"))
         turns.append(Message(message["role"], tuple(parts)))
     return PreferenceRow(
         id="judged",

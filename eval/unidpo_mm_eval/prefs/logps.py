@@ -64,10 +64,11 @@ class PairModel:
         """Return the log-probs of the responses of some rows, and those of the reference."""
         pad = self.adapter.pad_token_id
         batch = collate(groups, pad_token_id=pad, layout=self.layout).to(self.device)
-        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch)
+        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch.targets)
         if self.reference is None:
             return policy, None
-        return policy, sequence_logps(self.reference.token_logps(self.model, batch), batch)
+        token_logps = self.reference.token_logps(self.model, batch)
+        return policy, sequence_logps(token_logps, batch.targets)
 
 
 def _check_vocabulary(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
@@ -122,7 +123,7 @@ def _records(model: PairModel, rows: Sequence[PreferenceRow]) -> list[dict[str, 
         records += run_in_parts(
             partial(_logp_records, model),
             encoded,
-            lambda group: {"id": group.row_id, "error": "out of memory for a single row"},
+            lambda group: {"id": group.row.id, "error": "out of memory for a single row"},
         )
     return records
 
@@ -135,7 +136,7 @@ def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict
     for group in groups:
         end = start + len(group.response_ids)
         record = {
-            "id": group.row_id,
+            "id": group.row.id,
             "logps": policy.sum[start:end].tolist(),
             "tokens": [int(n) for n in policy.length[start:end].tolist()],
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.inference.prompts import NO_RESPONSE, Prompt, prompt_of
-from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
@@ -78,14 +78,14 @@ def shuffle_images(data: Dataset, seed: int) -> Dataset:
 
 def _parts(
     text: str, images: int, placement: str
-) -> tuple[tuple[str | ImageSlot, ...], tuple[int, ...]]:
+) -> tuple[tuple[str | MediaSlot, ...], tuple[int, ...]]:
     """Return text and image slots in reading order, and the image of each slot."""
     marks = [int(mark) - 1 for mark in MARK.findall(text)]
     if placement == "marked" and marks and all(0 <= mark < images for mark in marks):
         unmarked = [number for number in range(images) if number not in marks]
-        parts: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
+        parts: list[str | MediaSlot] = [MediaSlot("image")] * len(unmarked)
         for number, piece in enumerate(MARK.split(text)[::2]):
-            parts += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+            parts += [MediaSlot("image")] * (number > 0) + ([piece] if piece else [])
         return tuple(parts), (*unmarked, *marks)
-    slots = (ImageSlot(),) * images
+    slots = (MediaSlot("image"),) * images
     return (text, *slots) if placement == "last" else (*slots, text), tuple(range(images))

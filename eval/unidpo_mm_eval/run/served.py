@@ -15,7 +15,7 @@ from unidpo_mm.inference.prompts import Prompt
 from unidpo_mm.inference.sampling import greedy_sampling
 from unidpo_mm.inference.served_model import ServedModel, request_all
 from unidpo_mm.inference.template_variables import VARIABLES
-from unidpo_mm.records import ImageSlot
+from unidpo_mm.records import MediaSlot
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
@@ -117,7 +117,7 @@ def _text(prompt: Prompt) -> str:
     """Return a prompt as readable text."""
     lines = []
     for turn in prompt.row.messages if prompt.row else ():
-        parts = ("[image]" if isinstance(part, ImageSlot) else part for part in turn.parts)
+        parts = ("[image]" if isinstance(part, MediaSlot) else part for part in turn.parts)
         lines.append(f"{turn.role}: {''.join(parts)}")
     return "\n".join(lines)
 
