@@ -7,7 +7,7 @@ from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
 from unidpo_mm.errors import DataError, ModelError, Problem
-from unidpo_mm.records import ImageSlot, Message, PreferenceRow
+from unidpo_mm.records import MediaSlot, Message, PreferenceRow
 
 from ._notices import Notices
 
@@ -190,7 +190,7 @@ def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
     if not as_parts:
         return {"role": message.role, "content": message.text, **extras}
     parts = [
-        {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
+        {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
     return {"role": message.role, "content": parts, **extras}

@@ -13,7 +13,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
-from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ._chat_template import Dialogue, template_of
 from ._notices import Notices
@@ -304,7 +304,7 @@ def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices)
 
 def _raw_text(message: Message, placeholder: str | None) -> str:
     return "".join(
-        (placeholder or "") if isinstance(part, ImageSlot) else part for part in message.parts
+        (placeholder or "") if isinstance(part, MediaSlot) else part for part in message.parts
     )
 
 

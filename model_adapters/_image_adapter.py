@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
-from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
+from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, Response
 
 from ._conversation import fit_responses, longest_row, render
 from ._groups import as_filler, filler_row, group_of
@@ -107,10 +107,10 @@ class ImageAdapter:
         """Return a short group of weight 0 with a blank image, which runs every part."""
         return as_filler(self.encode(filler_row(images=(BlankImage(),))))
 
-    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return ids, mask, images and, if the model accepts them, positions and token types."""
-        positions = {"position_ids": batch.row_position} if self.traits.sends_positions else {}
-        return {**batch.token_inputs, **batch.image_inputs, **positions}
+        positions = {"position_ids": inputs.row_position} if self.traits.sends_positions else {}
+        return {**inputs.tensors, **positions}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids."""
@@ -129,25 +129,23 @@ class ImageAdapter:
         )
         self._check_placeholders(row, rendered)
         written = split_ids(rendered, tokenizer)
-        span, image_extras, shrunk = self._with_images(row, rendered, written)
-        image_tokens = span.prompt_ids.count(self.image_token_id)
+        span, tensors, shrunk = self._with_images(row, rendered, written)
+        images = Media(
+            inputs=tensors,
+            entries=len(row.images),
+            tokens=span.prompt_ids.count(self.image_token_id),
+            token_id=self.image_token_id,
+            shrunk=shrunk,
+        )
         span, cut = fit_responses(
             row,
             span,
             self.options,
-            image_tokens=image_tokens,
+            image_tokens=images.tokens,
             resizable=self.traits.resizable,
         )
-        return group_of(
-            row,
-            span,
-            cut=cut,
-            shrunk=shrunk,
-            token_extras=self._token_types(span),
-            image_extras=image_extras,
-            image_tokens=image_tokens,
-            image_token_id=self.image_token_id,
-        )
+        token_types = self._token_types(span)
+        return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
 
     def _with_images(
         self, row: PreferenceRow, rendered: Rendered, written: Span

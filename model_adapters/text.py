@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import DataError, Problem
-from unidpo_mm.records import EncodedGroup, GroupBatch, PreferenceRow, Response
+from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow, Response
 
 from ._conversation import fit_responses, render
 from ._groups import as_filler, filler_row, group_of
@@ -59,9 +59,9 @@ class TextAdapter:
         """Return a short group of weight 0."""
         return as_filler(self.encode(filler_row(images=())))
 
-    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return ids, mask and positions."""
-        return {**batch.token_inputs, "position_ids": batch.row_position}
+        return {**inputs.tokens, "position_ids": inputs.row_position}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids."""

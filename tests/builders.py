@@ -1,5 +1,6 @@
 """Builders of small rows, images, models and batches for tests."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from unidpo_mm.plugins import load_family
 from unidpo_mm.records import (
     EncodedGroup,
     GroupBatch,
-    ImageSlot,
+    MediaSlot,
     Message,
     Pair,
     PairLogps,
@@ -94,7 +95,9 @@ def row(
 ) -> PreferenceRow:
     """Return a row; images come before a plain prompt, a conversation has its own slots."""
     if isinstance(prompt, str):
-        messages: tuple[Message, ...] = (Message("user", (*(ImageSlot() for _ in images), prompt)),)
+        messages: tuple[Message, ...] = (
+            Message("user", (*(MediaSlot("image") for _ in images), prompt)),
+        )
     else:
         messages = tuple(prompt)
     settings: dict[str, Any] = {
@@ -156,6 +159,11 @@ def batch_of(
         pad_token_id=loaded.adapter.pad_token_id,
         padding_side=padding_side,
     )
+
+
+def with_inputs(batch: GroupBatch, **changed: Any) -> GroupBatch:
+    """Return a batch with other model inputs."""
+    return dataclasses.replace(batch, inputs=dataclasses.replace(batch.inputs, **changed))
 
 
 def side(means: Any, lengths: Any | None = None) -> SequenceLogps:

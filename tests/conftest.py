@@ -75,6 +75,12 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a cache directory of its own: rows are indexed there."""
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
 def seed() -> None:
     """Start every test from the same random numbers, whatever ran before it."""
     random.seed(0)

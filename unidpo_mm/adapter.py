@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from .errors import ModelError, Problem
-from .records import EncodedGroup, GroupBatch, PreferenceRow
+from .records import EncodedGroup, ModelInputs, PreferenceRow
 
 __all__ = [
     "Adapter",
@@ -168,7 +168,7 @@ class Adapter(Protocol):
         """Return a short group of weight 0 that runs every part of the model."""
         ...
 
-    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return the keyword arguments for the forward pass of the base model."""
         ...
 

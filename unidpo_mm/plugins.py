@@ -45,6 +45,7 @@ __all__ = [
     "register",
     "suggestion",
     "summary",
+    "unknown_name",
     "user_commands",
 ]
 
@@ -71,6 +72,7 @@ class Kind:
             package whose public modules are plugins.
         unsupported: Names that users of other tools may expect, with the reason they do not exist.
         error: The exception to raise.
+        base: What relative paths are relative to, for messages.
     """
 
     noun: str
@@ -84,6 +86,7 @@ class Kind:
     group: str
     unsupported: Mapping[str, str] = field(default_factory=dict)
     error: type[UniDPOError] = RecipeError
+    base: str = "the recipe"
 
 
 UNPAIRED = "learns from single responses labeled good or bad, which is not supported"
@@ -214,6 +217,14 @@ def register(kind: Kind, plugin: Any, where: str) -> str:
 _registered: dict[tuple[Kind, str], Any] = {}
 
 
+def unknown_name(kind: Kind, name: str, where: str, choices: Iterable[str]) -> Problem:
+    """Return the problem that a name is none of the choices, with the most similar one."""
+    choices = list(choices)
+    problem = f"unknown {kind.noun} '{name}'{suggestion(name, choices)}"
+    listed = f"Choose one of {', '.join(choices)}, or" if choices else "Use"
+    return Problem(where, problem, f"{listed} the path of a Python file")
+
+
 def suggestion(name: str, choices: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the most similar choice, or an empty string."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
@@ -273,9 +284,7 @@ def _load(kind: Kind, name: str, where: str) -> Any:
         return plugin
     modules = plugin_names(kind)
     if name not in modules:
-        choices = ", ".join([*modules, "or the path of a Python file"])
-        problem = f"unknown {kind.noun} '{name}'{suggestion(name, modules)}"
-        raise kind.error(Problem(where, problem, f"Choose one of {choices}"))
+        raise kind.error(unknown_name(kind, name, where, modules))
     try:
         plugin = EntryPoint(name, modules[name], kind.group).load()
     except Exception as error:  # code of another package
@@ -298,7 +307,7 @@ def _import_file(kind: Kind, path: Path, where: str) -> ModuleType:
     if not path.is_file():
         state = "is a directory" if path.is_dir() else "does not exist"
         remedy = (
-            f"Use a path relative to the recipe, an absolute path, or the name of a {kind.noun}"
+            f"Use a path relative to {kind.base}, an absolute path, or the name of a {kind.noun}"
         )
         raise kind.error(Problem(where, f"the file '{path}' {state}", remedy))
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]

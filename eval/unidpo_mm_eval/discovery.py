@@ -1,7 +1,5 @@
-"""Discovery by file name: the YAML files and the modules of a package."""
+"""Find the YAML files of a package by name: protocols, prompts and suites."""
 
-import importlib
-import pkgutil
 from importlib.resources import files
 from typing import Any
 
@@ -22,19 +20,6 @@ def read_yaml(package: str, name: str, option: str) -> dict[str, Any]:
     check_name(name, yaml_names(package), option)
     content = yaml.safe_load((files(package) / f"{name}.yaml").read_text("utf-8"))
     return {"id": name, **content}
-
-
-def module_names(package: str) -> tuple[str, ...]:
-    """Return the names of the public modules of a package, without importing any of them."""
-    paths = importlib.import_module(package).__path__
-    names = (module.name for module in pkgutil.iter_modules(paths))
-    return tuple(sorted(name for name in names if not name.startswith("_")))
-
-
-def load_module(package: str, name: str, exported: str, option: str) -> Any:
-    """Return an object that one module of a package exports."""
-    check_name(name, module_names(package), option)
-    return getattr(importlib.import_module(f"{package}.{name}"), exported)
 
 
 def check_name(name: str, names: tuple[str, ...], option: str) -> None:

@@ -8,21 +8,22 @@ import typer
 
 __all__ = ["demo"]
 
-OUT = Path("runs/demo")
+OUTPUT = Path("runs/demo")
 Shape = Literal["llava", "qwen_vl"]
 Split = Literal["heldout", "validation"]
 
 
 def demo(
-    out: Annotated[
+    output: Annotated[
         Path, typer.Option(help="Directory for data, models, charts and summary.")
-    ] = OUT,
+    ] = OUTPUT,
     seed: Annotated[int, typer.Option(help="Seed of data order, LoRA and training.")] = 0,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Add DPO, SimPO, more SFT and shuffled images.")
+        bool,
+        typer.Option("--compare", help="Compare DPO, SimPO, more SFT and shuffled images, too."),
     ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of --compare, separated by commas.")] = "0,1,2",
-    split: Annotated[Split, typer.Option(help="Unseen concepts to evaluate on.")] = "heldout",
+    concepts: Annotated[Split, typer.Option(help="Unseen concepts to evaluate on.")] = "heldout",
     shape: Annotated[
         Shape,
         typer.Option(help="Model architecture; qwen_vl has a random vision tower and cannot see."),
@@ -30,20 +31,20 @@ def demo(
 ) -> None:
     """Assemble a small vision-language model, tune it on three domains and report the change.
 
-    Example: unidpo-mm demo --out runs/demo --seed 1
+    Example: unidpo-mm demo --output runs/demo --seed 1
     """
     if compare and (shape != "llava" or seed):
-        raise typer.BadParameter("--compare accepts --seeds and --split, not --seed or --shape")
+        raise typer.BadParameter("--compare accepts --seeds and --concepts, not --seed or --shape")
     silence_libraries()
     if compare:
-        run_comparison(out, seeds, split)
+        run_comparison(output, seeds, concepts)
         return
     from .pipeline import run_demo
 
-    run_demo(out, seed, split=split, shape=shape)
+    run_demo(output, seed, split=concepts, shape=shape)
 
 
-def run_comparison(out: Path, seeds: str, split: str) -> None:
+def run_comparison(output: Path, seeds: str, split: str) -> None:
     """Run the sweep `configs/quickstart/comparison.yaml` and print its table."""
     from unidpo_mm.config.shipped import shipped_recipe
     from unidpo_mm.sweep.command import run_and_show
@@ -51,7 +52,7 @@ def run_comparison(out: Path, seeds: str, split: str) -> None:
     from .runner import DemoRunner
 
     run_and_show(
-        shipped_recipe("quickstart/comparison.yaml"), out, seeds, runner=DemoRunner(split=split)
+        shipped_recipe("quickstart/comparison.yaml"), output, seeds, runner=DemoRunner(split=split)
     )
 
 

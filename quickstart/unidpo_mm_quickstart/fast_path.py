@@ -64,10 +64,10 @@ def measure_saving(trainer: UniDPOTrainer) -> Saving | None:
         with trainer.accelerator.autocast():
             trainer.preference_step(trainer.model.train(), batch).loss_sum.backward()
         seconds[layout] = time.perf_counter() - start
-        tokens[layout] = batch.token_inputs["input_ids"].numel()
+        tokens[layout] = batch.inputs.tokens["input_ids"].numel()
         trainer.model.zero_grad()
     return Saving(
-        pairs=sum(len(group.pairs) for group in groups),
+        pairs=sum(len(group.preferences.pairs) for group in groups),
         plain_tokens=tokens["plain"],
         shared_tokens=tokens[layouts[0]],
         plain_seconds=seconds["plain"],

@@ -47,9 +47,9 @@ def pair_results(trainer: UniDPOTrainer) -> dict[str, PairResult]:
                 reference=None,
             )
         chosen, rejected = output.pairs.policy_chosen.mean, output.pairs.policy_rejected.mean
-        for number, row in enumerate(batch.pair_rows):
+        for number, row in enumerate(batch.pairs.row_ids):
             results[row] = PairResult(
-                domain=batch.pair_domains[number],
+                domain=batch.pairs.domains[number],
                 correct=bool(chosen[number] > rejected[number]),
                 chosen_logp=float(chosen[number]),
             )

@@ -22,10 +22,10 @@ from unidpo_mm.adapter import Adapter
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.records import EncodedGroup, ImageSlot, Message, Pair, PreferenceRow
+from unidpo_mm.records import EncodedGroup, MediaSlot, Message, Pair, PreferenceRow
 
 Checkpoint = Callable[[str], Path]
-SLOT = ImageSlot()
+SLOT = MediaSlot("image")
 
 CONVERSATIONS: dict[str, list[Message]] = {
     "single": [Message("user", ("What is 3 + 4?",))],
@@ -137,8 +137,8 @@ def test_ids_and_pixels_equal_those_of_the_processor(
         expected = processed(adapter, example, response)
         assert ids == expected["input_ids"][0].tolist()
         token_keys = {"input_ids", "attention_mask", "token_type_ids", *group.token_extras}
-        assert set(group.image_extras) == set(expected) - token_keys
-        for key, tensor in group.image_extras.items():
+        assert set(group.images.inputs) == set(expected) - token_keys
+        for key, tensor in group.images.inputs.items():
             assert torch.equal(tensor, expected[key]), key
         for key, parts in group.token_extras.items():
             marks = torch.cat([parts[0], parts[1 + number]])
@@ -161,7 +161,7 @@ def test_the_prompt_equals_the_generation_prompt_of_the_processor(
     group = adapter.encode_prompt(example)
     assert group.prompt_ids.tolist() == processed(adapter, example, None)["input_ids"][0].tolist()
     assert group.response_ids == ()
-    assert group.pairs == ()
+    assert group.preferences.pairs == ()
     assert torch.equal(group.prompt_ids, adapter.encode(example).prompt_ids)
 
 
@@ -173,9 +173,9 @@ def test_there_are_as_many_image_tokens_as_features(
     loaded = load_tiny(checkpoint(model_type))
     group = loaded.adapter.encode(row_for(WITH_IMAGES[name]))
     model: Any = loaded.model
-    features = model.model.get_image_features(**group.image_extras).pooler_output
-    assert group.image_tokens == sum(part.shape[0] for part in features) > 0
-    assert int((group.prompt_ids == group.image_token_id).sum()) == group.image_tokens
+    features = model.model.get_image_features(**group.images.inputs).pooler_output
+    assert group.images.tokens == sum(part.shape[0] for part in features) > 0
+    assert int((group.prompt_ids == group.images.token_id).sum()) == group.images.tokens
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -191,10 +191,12 @@ def test_the_targets_are_exactly_the_response_and_the_end_of_its_turn(
         assert tokenizer.decode(ids) == f"{response}<|im_end|>\n"
         assert loaded.adapter.decode(ids.tolist()) == response
     batch = batch_of(loaded, [example])
-    scored = batch.token_inputs["input_ids"][batch.segment == 1]
+    scored = batch.inputs.tokens["input_ids"][batch.inputs.segment == 1]
     assert torch.equal(scored, torch.cat(group.response_ids))
-    assert torch.equal(batch.target_ids, torch.cat(group.response_ids))
-    assert torch.equal(batch.token_inputs["input_ids"][batch.row, batch.position + 1], scored)
+    assert torch.equal(batch.targets.ids, torch.cat(group.response_ids))
+    assert torch.equal(
+        batch.inputs.tokens["input_ids"][batch.targets.row, batch.targets.position + 1], scored
+    )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -205,11 +207,11 @@ def test_the_model_accepts_all_forward_inputs(checkpoint: Checkpoint, model_type
         rows.append(row_for(WITH_IMAGES["three images over two turns"]))
     batch = batch_of(loaded, rows)
     family_input = "mm_token_type_ids" if model_type in QWEN_TYPES else "position_ids"
-    allowed = {"input_ids", "attention_mask", family_input, *batch.image_inputs}
-    assert set(loaded.adapter.forward_inputs(batch)) == allowed
+    allowed = {"input_ids", "attention_mask", family_input, *batch.inputs.images.inputs}
+    assert set(loaded.adapter.forward_inputs(batch.inputs)) == allowed
     with torch.no_grad():
         logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
-    assert logps.shape == batch.target_ids.shape
+    assert logps.shape == batch.targets.ids.shape
     assert (logps < 0).all()
 
 
@@ -225,11 +227,11 @@ def test_a_filler_has_weight_zero_and_runs_every_part(
     loaded = load_tiny(checkpoint(model_type))
     group = loaded.adapter.filler()
     assert group.weight == 0
-    assert bool(group.image_extras) == (model_type in IMAGE_TYPES)
+    assert bool(group.images.inputs) == (model_type in IMAGE_TYPES)
     batch = collate([group], pad_token_id=loaded.adapter.pad_token_id)
-    assert batch.num_pairs == 1
-    assert batch.pair_weight.tolist() == [0.0]
-    assert batch.target_weight.tolist() == [0.0]
+    assert len(batch.pairs) == 1
+    assert batch.pairs.weight.tolist() == [0.0]
+    assert batch.responses.weight.tolist() == [0.0]
     compute_logps(logp_model_of(loaded), loaded.adapter, batch).sum().backward()
     base: Any = loaded.model
     for part, prefixes in loaded.family.parts.items():
@@ -345,7 +347,7 @@ def test_raw_prompts_keep_the_positions_of_their_images(checkpoint: Checkpoint) 
     processor: Any = loaded.adapter.processor
     expected = processor(text="<image>What?", images=[make_image(1)], return_tensors="pt")
     assert group.prompt_ids.tolist() == expected["input_ids"][0].tolist()
-    assert torch.equal(group.image_extras["pixel_values"], expected["pixel_values"])
+    assert torch.equal(group.images.inputs["pixel_values"], expected["pixel_values"])
 
 
 def test_a_conversation_without_a_template_is_refused(checkpoint: Checkpoint) -> None:
@@ -436,7 +438,7 @@ def test_max_length_cuts_only_responses_and_counts_them(
     cut = load_tiny(checkpoint(model_type), max_length=limit).adapter.encode(example)
     assert cut.cut_responses == 1
     assert torch.equal(cut.prompt_ids, uncut.prompt_ids)
-    assert cut.image_tokens == uncut.image_tokens
+    assert cut.images.tokens == uncut.images.tokens
     for short, ids in zip(cut.response_ids, uncut.response_ids, strict=True):
         assert torch.equal(short, ids[: lengths[1]])
     tight = load_tiny(checkpoint(model_type), max_length=prompt + 1).adapter.encode(example)
@@ -456,7 +458,7 @@ def test_the_error_of_a_prompt_without_room_for_a_response_has_the_necessary_len
         adapter.encode(example)
     message = str(error.value)
     assert message.startswith("data.jsonl row r1, field 'prompt'")
-    assert f"{prompt} tokens, {uncut.image_tokens} of them image tokens" in message
+    assert f"{prompt} tokens, {uncut.images.tokens} of them image tokens" in message
     assert f"max_length to {total} or more" in message
 
 
@@ -472,7 +474,7 @@ def test_a_placeholder_in_the_text_of_a_prompt_is_refused(checkpoint: Checkpoint
 
 def test_a_placeholder_in_a_response_is_refused(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llava")).adapter
-    with pytest.raises(DataError, match=r"row r1.*a response contains an image token"):
+    with pytest.raises(DataError, match=r"row r1.*a response contains image tokens"):
         adapter.encode(row_for(WITH_IMAGES["one image"], ("a <image>", "b")))
 
 
@@ -487,9 +489,11 @@ def test_a_group_has_scores_pairs_and_targets(checkpoint: Checkpoint) -> None:
     adapter = load_tiny(checkpoint("llama")).adapter
     example = row("r", "x", ("a", "b", "c"), (1.0, None, 3.0), pairs=[Pair(2, 0, 0.5)])
     group = adapter.encode(example)
-    assert group.scores.dtype == torch.float64
-    assert group.scores[[0, 2]].tolist() == [1.0, 3.0]
-    assert group.scores[1].isnan()
-    assert group.pairs == (Pair(2, 0, 0.5),)
-    assert group.targets == (2,)
-    assert (group.row_id, group.domain, group.source) == ("r", "text", "data")
+    preferences = group.preferences
+    assert preferences.scores.dtype == torch.float64
+    assert preferences.scores[[0, 2]].tolist() == [1.0, 3.0]
+    assert preferences.scores[1].isnan()
+    assert preferences.pairs == (Pair(2, 0, 0.5),)
+    assert preferences.pair_ids == (example.pair_id(example.pairs[0]),)
+    assert preferences.response_units == (2,)
+    assert (group.row.id, group.row.domain, group.row.source) == ("r", "text", "data")

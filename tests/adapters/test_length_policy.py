@@ -31,7 +31,7 @@ def test_a_row_that_fits_does_not_change(qwen: Path, policy: str) -> None:
     uncut = adapter_of(qwen, None, "error").encode(LONG)
     group = adapter_of(qwen, longest(uncut), policy).encode(LONG)
     assert group.prompt_ids.tolist() == uncut.prompt_ids.tolist()
-    assert (group.cut_responses, group.shrunk_images) == (0, 0)
+    assert (group.cut_responses, group.images.shrunk) == (0, 0)
 
 
 @pytest.mark.parametrize("policy", ["error", "drop"])
@@ -49,8 +49,8 @@ def test_responses_are_cut_and_images_are_not(qwen: Path) -> None:
     group = adapter_of(qwen, longest(uncut) - 5, "truncate_response").encode(LONG)
     assert longest(group) == longest(uncut) - 5
     assert group.cut_responses == 1
-    assert group.image_tokens == uncut.image_tokens
-    assert group.image_extras["pixel_values"].equal(uncut.image_extras["pixel_values"])
+    assert group.images.tokens == uncut.images.tokens
+    assert group.images.inputs["pixel_values"].equal(uncut.images.inputs["pixel_values"])
 
 
 def test_responses_that_are_equal_after_a_cut_are_counted(qwen: Path) -> None:
@@ -80,8 +80,8 @@ def test_images_are_made_smaller_until_the_row_fits(qwen: Path, fewer: int) -> N
     uncut = adapter_of(qwen, None, "error").encode(LONG)
     group = adapter_of(qwen, longest(uncut) - fewer, "shrink_image").encode(LONG)
     assert longest(group) <= longest(uncut) - fewer
-    assert 0 < group.image_tokens < uncut.image_tokens
-    assert (group.shrunk_images, group.cut_responses) == (1, 0)
+    assert 0 < group.images.tokens < uncut.images.tokens
+    assert (group.images.shrunk, group.cut_responses) == (1, 0)
     assert [ids.tolist() for ids in group.response_ids] == [
         ids.tolist() for ids in uncut.response_ids
     ]

@@ -10,7 +10,7 @@ from builders import QWEN_TYPES, batch_of, load_tiny, logp_model_of, make_image,
 
 from unidpo_mm.errors import DataError, ModelError
 from unidpo_mm.modeling.logp_model import compute_logps
-from unidpo_mm.records import ImageSlot, Message
+from unidpo_mm.records import MediaSlot, Message
 
 Checkpoint = Callable[[str], Path]
 
@@ -19,9 +19,9 @@ every_type = pytest.mark.parametrize("model_type", QWEN_TYPES)
 
 def patches(adapter: Any, size: tuple[int, int]) -> int:
     group = adapter.encode(row("a", "What is it?", images=[make_image(1, size)]))
-    grid = group.image_extras["image_grid_thw"]
-    assert group.image_extras["pixel_values"].shape[0] == int(grid.prod())
-    assert group.image_tokens == int(grid.prod()) // 4  # a token per 2 x 2 patches
+    grid = group.images.inputs["image_grid_thw"]
+    assert group.images.inputs["pixel_values"].shape[0] == int(grid.prod())
+    assert group.images.tokens == int(grid.prod()) // 4  # a token per 2 x 2 patches
     return int(grid.prod())
 
 
@@ -111,9 +111,9 @@ def test_positions_distinguish_height_and_width(
         "mm_token_type_ids": torch.cat(
             [group.token_extras["mm_token_type_ids"][n] for n in (0, 1)]
         )[None],
-        "pixel_values": group.image_extras["pixel_values"],
+        "pixel_values": group.images.inputs["pixel_values"],
     }
-    grid = group.image_extras["image_grid_thw"]
+    grid = group.images.inputs["image_grid_thw"]
     model: Any = loaded.model.eval()
     with torch.no_grad():
         features = model.model.get_image_features(inputs["pixel_values"], grid, return_dict=True)
@@ -184,7 +184,7 @@ def test_raw_prompts_of_a_base_model_have_vision_markers(checkpoint: Checkpoint)
 
 def test_interleaved_images_keep_their_order(checkpoint: Checkpoint) -> None:
     adapter: Any = load_tiny(checkpoint("qwen2_vl")).adapter
-    slot = ImageSlot()
+    slot = MediaSlot("image")
     messages = [Message("user", ("First ", slot, " then ", slot))]
     small, large = make_image(1, (28, 28)), make_image(2, (56, 56))
     for images, grids in (
@@ -192,4 +192,4 @@ def test_interleaved_images_keep_their_order(checkpoint: Checkpoint) -> None:
         ((large, small), [[1, 4, 4], [1, 2, 2]]),
     ):
         group = adapter.encode(row("a", messages, images=images))
-        assert group.image_extras["image_grid_thw"].tolist() == grids
+        assert group.images.inputs["image_grid_thw"].tolist() == grids

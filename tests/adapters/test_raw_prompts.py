@@ -64,7 +64,7 @@ def test_a_raw_prompt_has_each_first_token_once_and_no_last_token(
             f" Hello{EOS}",
             f" No{EOS}",
         ]
-    assert bool(images) == bool(group.image_tokens)
+    assert bool(images) == bool(group.images.tokens)
 
 
 def test_a_response_tokenized_separately_gets_no_extra_space(checkpoint: Checkpoint) -> None:

@@ -399,7 +399,7 @@ def test_held_out_rows_are_encoded_too(tmp_path: Path, checkpoint: Checkpoint) -
     path = write(tmp_path, "rows.jsonl", [scored("?", "a", "b", 3, 1)])
     held = write(tmp_path, "held.jsonl", [scored("word " * 90, "a", "b", 3, 1)])
     model = str(checkpoint("llama"))
-    result = run("data", "check", path, "--eval", held, "--model", model, "--max-length", "40")
+    result = run("data", "check", path, "--held-out", held, "--model", model, "--max-length", "40")
     assert result.exit_code == 2
     assert "held.jsonl row 1, field 'prompt': the prompt has" in result.output
 

@@ -16,7 +16,7 @@ from unidpo_mm.errors import RecipeError, UniDPOError
 from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
 
 COMMANDS = {
-    "train": {"--check", "--help"},
+    "train": {"--dry-run", "--check", "--help"},
     "list": {"--help"},
     "sweep": {"--output", "--seeds", "--dry-run", "--help"},
     "migrate": {"--output", "--help"},
@@ -78,7 +78,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
     return calls
 
 
-@pytest.mark.parametrize(("flags", "verb"), [((), "train"), (("--check",), "check")])
+@pytest.mark.parametrize(("flags", "verb"), [((), "train"), (("--dry-run",), "check")])
 def test_train_passes_the_recipe_on(tmp_path: Path, called, flags, verb):
     path = tmp_path / "r.yaml"
     path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
@@ -87,6 +87,15 @@ def test_train_passes_the_recipe_on(tmp_path: Path, called, flags, verb):
     ((function, recipe),) = called
     assert function == verb
     assert recipe.loss.parameters == {"beta": 0.5}
+
+
+def test_the_former_name_of_the_dry_run_works_and_warns_once(tmp_path: Path, called):
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {name_or_path: a/b}\ndata: {sources: [{path: c/d}]}\n")
+    result = invoke("train", str(path), "loss.name=dpo", "--check")
+    assert [verb for verb, _ in called] == ["check"]
+    assert result.stderr.count("--check is deprecated, use --dry-run") == 1
+    assert "--check" not in invoke("train", "--help").output
 
 
 def test_a_wrong_recipe_is_not_trained(tmp_path: Path, called):

@@ -64,7 +64,7 @@ def test_version():
 def test_a_wrong_recipe_is_an_error_without_traceback(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("model: {name_or_pth: x}\ndata: {sources: [{path: absent.jsonl}]}\n")
-    result = run("train", str(recipe), "data.seed=x", "--check")
+    result = run("train", str(recipe), "data.seed=x", "--dry-run")
     assert result.returncode == 2
     assert result.stdout == ""
     assert "Traceback" not in result.stderr

@@ -97,6 +97,6 @@ def test_the_index_of_the_filler_gives_a_group_of_weight_zero(
     adapter = load_tiny(checkpoint(model_type)).adapter
     dataset = GroupDataset([row("a")], adapter)
     assert len(dataset) == 1
-    assert dataset[0].row_id == "a"
+    assert dataset[0].row.id == "a"
     assert dataset[0].weight == 1
     assert dataset[FILLER].weight == 0

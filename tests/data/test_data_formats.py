@@ -12,9 +12,9 @@ from PIL import Image
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.load import ReadOptions, read_records, rows_from_records
 from unidpo_mm.errors import DataError
-from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
+from unidpo_mm.records import MediaSlot, Message, Pair, PreferenceRow, Response
 
-SLOT = ImageSlot()
+SLOT = MediaSlot("image")
 PAIR: dict[str, Any] = {"prompt": "What?", "chosen": "yes", "rejected": "no"}
 SCORED = {**PAIR, "score_chosen": 4, "score_rejected": 1.5}
 

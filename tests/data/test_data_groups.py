@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import make_image
+from builders import batch_of, load_tiny, make_image
 from trainers import config, make_trainer
 
 from unidpo_mm.data.groups import group_by_prompt, weight_by_group
@@ -50,6 +50,20 @@ def test_rows_of_one_prompt_are_joined() -> None:
 def test_a_group_stays_within_a_micro_batch(most: int, sizes: list[int]) -> None:
     joined = group_by_prompt(rows_from_records(RECORDS), max_pairs=most)
     assert sorted((len(row.pairs) for row in joined), reverse=True) == sizes
+
+
+def test_a_batch_has_the_ids_of_its_pairs_also_after_joining(checkpoint: Any) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    rows = rows_from_records(RECORDS)
+    ids = {row.pair_id(pair) for row in rows for pair in row.pairs}
+    assert len(ids) == len(RECORDS)
+    for joined in (rows, group_by_prompt(rows, max_pairs=8)):
+        batch = batch_of(loaded, joined)
+        assert sorted(batch.pairs.ids) == sorted(ids)
+        scores = dict(zip(batch.pairs.ids, batch.scores[batch.pairs.indices].tolist(), strict=True))
+        for row in rows:
+            expected = [response.score for response in row.responses]
+            assert scores[row.pair_id(row.pairs[0])] == expected
 
 
 def test_the_same_prompt_with_another_image_is_another_prompt() -> None:

@@ -20,7 +20,7 @@ from unidpo_mm.data.images import (
 )
 from unidpo_mm.data.invalid_value import InvalidValue
 from unidpo_mm.errors import DataError
-from unidpo_mm.records import ImageSlot, Message, Pair, PreferenceRow, Response
+from unidpo_mm.records import MediaSlot, Message, Pair, PreferenceRow, Response
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
@@ -102,7 +102,7 @@ def row_with(image: Any, name: str) -> PreferenceRow:
         domain="multimodal",
         source="s",
         where=f"rows row {name}",
-        messages=(Message("user", (ImageSlot(), "What?")),),
+        messages=(Message("user", (MediaSlot("image"), "What?")),),
         images=(image,),
         responses=(Response("a", 1.0), Response("b", 0.0)),
         pairs=(Pair(0, 1),),
@@ -273,4 +273,4 @@ def test_the_model_gets_what_its_own_processor_makes_of_the_file(
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     row_key = processor(text=[text], images=[[Image.open(tmp_path / "p.png")]], return_tensors="pt")
-    assert row_key["pixel_values"].equal(group.image_extras["pixel_values"])
+    assert row_key["pixel_values"].equal(group.images.inputs["pixel_values"])

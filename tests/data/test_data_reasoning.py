@@ -117,9 +117,7 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     from unidpo_mm import UniDPOConfig
     from unidpo_mm.errors import RecipeError
 
-    with pytest.raises(
-        RecipeError, match="reasoning: found the text 'kep', did you mean"
-    ):
+    with pytest.raises(RecipeError, match="reasoning: found the text 'kep', did you mean"):
         UniDPOConfig(output_dir=str(tmp_path), report_to="none", reasoning="kep")  # type: ignore[arg-type]
 
 

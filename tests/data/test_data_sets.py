@@ -12,7 +12,7 @@ from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.detect import formats
 from unidpo_mm.data.load import SourceReport, load_rows, read_sources
-from unidpo_mm.records import ImageSlot, PreferenceRow
+from unidpo_mm.records import MediaSlot, PreferenceRow
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -235,7 +235,7 @@ def slot_free(row: PreferenceRow) -> Any:
     """Return the prompt as one message that holds everything that was said of it."""
     text = json.dumps(
         [
-            [m.role, ["<>" if isinstance(p, ImageSlot) else p for p in m.parts], m.extras]
+            [m.role, ["<>" if isinstance(p, MediaSlot) else p for p in m.parts], m.extras]
             for m in row.messages
         ]
     )

@@ -158,9 +158,7 @@ run:
     trainer.train()
     steps = [log["step"] for log in trainer.state.log_history if "benchmarks/ai2d/accuracy" in log]
     assert steps == [0, 1, 2]
-    with pytest.raises(
-        RecipeError, match="unknown callback 'benchmark', did you mean 'benchmarks'"
-    ):
+    with pytest.raises(RecipeError, match="unknown callback 'benchmark', did you mean"):
         trainer_for(load_recipe(recipe, ["run.callbacks={benchmark: {}}"]))
 
 

@@ -13,9 +13,10 @@ from support.eval_commands import run, text_of
 from support.small_benchmarks import image_base64, option_table, varied_checkpoint
 from support.stub_server import prompt_text, server
 from unidpo_mm_eval.judge.verdicts import choice, first_line_numbers, fractions, rating
-from unidpo_mm_eval.models import chat as client_module
-from unidpo_mm_eval.models.chat import ChatFailure
 from unidpo_mm_eval.results.result import read_result
+
+from unidpo_mm.inference import endpoint as client_module
+from unidpo_mm.inference.endpoint import ChatFailure
 
 
 @pytest.fixture(autouse=True)
@@ -309,7 +310,9 @@ def test_a_local_model_can_judge(tmp_path: Path) -> None:
 
 
 def test_a_local_judge_gets_images(tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge.judges import load_judge, user_message
+    from unidpo_mm_eval.judge.judges import load_judge
+
+    from unidpo_mm.inference.messages import user_message
 
     checkpoint = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
     judge = load_judge(f"local:{checkpoint}", dtype="float32")

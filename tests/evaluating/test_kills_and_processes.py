@@ -14,9 +14,10 @@ from builders import mixed_rows
 from support.forked_runs import run_ranks, unidpo_mm
 from support.small_benchmarks import option_table, run_arguments, varied_checkpoint
 from trainers import config, make_trainer
-from unidpo_mm_eval.models import local
 from unidpo_mm_eval.results.result import read_result
 from unidpo_mm_eval.run.callback import BenchmarkCallback
+
+from unidpo_mm.inference import local_model
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -41,13 +42,13 @@ def evaluate(
 
     def count_prompts() -> None:
         sizes: list[int] = []
-        greedy_answers = local.greedy_answers
+        generate_responses = local_model.generate_responses
 
-        def counted(model: Any, adapter: Any, prompts: Any, **options: Any) -> Any:
+        def counted(model: Any, adapter: Any, prompts: Any, *options: Any, **place: Any) -> Any:
             sizes.append(len(prompts))
-            return greedy_answers(model, adapter, prompts, **options)
+            return generate_responses(model, adapter, prompts, *options, **place)
 
-        local.greedy_answers = counted
+        local_model.generate_responses = counted
         try:
             unidpo_mm("eval", *arguments)()
         finally:

@@ -62,7 +62,7 @@ def individually(folder: Path, pairs: Path) -> dict[str, tuple[list[float], list
                 name: torch.cat([parts[0], parts[1 + number]]).unsqueeze(0)
                 for name, parts in group.token_extras.items()
             }
-            logits = model(input_ids=full, **extras, **group.image_extras).logits[0].double()
+            logits = model(input_ids=full, **extras, **group.images.inputs).logits[0].double()
             key = logits[len(group.prompt_ids) - 1 : -1].log_softmax(-1)
             sums.append(float(key.gather(1, ids.unsqueeze(1)).sum()))
         actual[row.id] = (sums, [len(ids) for ids in group.response_ids])

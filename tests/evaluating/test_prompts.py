@@ -19,7 +19,7 @@ from unidpo_mm_eval.protocols import (
 from unidpo_mm_eval.run.prompts import build_prompts, shuffle_images
 
 from unidpo_mm.errors import DataError
-from unidpo_mm.records import ImageSlot
+from unidpo_mm.records import MediaSlot
 
 PAIR = {"A": "cat", "B": "dog"}
 CHOICE = Sample(id="1", where="row 1", question="Which?", options=PAIR, hint="Look.")
@@ -79,7 +79,7 @@ def parts(question: str, images: int, profile: str, benchmark: str = "mmmu") -> 
     (made,) = build_prompts(load_benchmark(benchmark), data, load_prompts(profile))
     assert made.row is not None
     actual = made.row.messages[-1].parts
-    return ["[image]" if isinstance(part, ImageSlot) else part for part in actual]
+    return ["[image]" if isinstance(part, MediaSlot) else part for part in actual]
 
 
 def test_images_are_placed_by_the_profile() -> None:

@@ -101,8 +101,6 @@ def test_cut_at_any_byte_a_run_goes_on_to_the_same_file(checkpoints: Any, tmp_pa
 def test_responses_of_other_processes_are_not_generated_again(
     checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unidpo_mm_eval.models import local
-
     checkpoint = checkpoints("llava")
     full = requests(checkpoint, tmp_path, "ai2d", "--batch-size", 4)
     content = full.read_bytes()
@@ -115,7 +113,10 @@ def test_responses_of_other_processes_are_not_generated_again(
         (parts / f"{rank}.jsonl").write_bytes(lines[0] + b"".join(predictions_file))
     with (parts / "1.jsonl").open("ab") as file:
         file.write(b'{"id": "10", "resp')
-    monkeypatch.setattr(local, "greedy_answers", lambda *_, **__: pytest.fail("asked again"))
+    from unidpo_mm.inference import local_model
+
+    again = lambda *_, **__: pytest.fail("asked again")  # noqa: E731
+    monkeypatch.setattr(local_model, "generate_responses", again)
     assert requests(checkpoint, tmp_path, "ai2d", "--batch-size", 4).read_bytes() == content
 
 
@@ -150,19 +151,20 @@ def test_memory_that_runs_out_halves_the_batch(
     checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from unidpo_mm_eval.models import local
+
+    from unidpo_mm.inference import local_model
 
     checkpoint = checkpoints("llava")
     full = responses_of(requests(checkpoint, tmp_path, "ai2d"))
-    real, sizes = local.greedy_answers, []
+    real, sizes = local_model.generate_responses, []
 
-    def small(model: Any, adapter: Any, prompts: Any, **options: Any) -> Any:
+    def small(model: Any, adapter: Any, prompts: Any, *options: Any, **place: Any) -> Any:
         sizes.append(len(prompts))
         if len(prompts) > 2:
             raise torch.OutOfMemoryError("full")
-        return real(model, adapter, prompts, **options)
+        return real(model, adapter, prompts, *options, **place)
 
-    monkeypatch.setattr(local, "greedy_answers", small)
+    monkeypatch.setattr(local_model, "generate_responses", small)
     path = requests(checkpoint, tmp_path, "ai2d", "--overwrite")
     assert responses_of(path) == full
     assert sizes[:3] == [8, 4, 2]

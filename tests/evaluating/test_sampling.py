@@ -12,10 +12,10 @@ from support.small_benchmarks import option_table
 from support.stub_server import server
 from unidpo_mm_eval.judge.cache import ReplyCache
 from unidpo_mm_eval.judge.judges import EndpointJudge
-from unidpo_mm_eval.models.chat import ChatClient, ChatFailure
-from unidpo_mm_eval.models.sampling import greedy_sampling
 
 from unidpo_mm.errors import RecipeError, UniDPOError
+from unidpo_mm.inference.endpoint import ChatClient, ChatFailure
+from unidpo_mm.inference.sampling import greedy_sampling
 
 ASK = [{"role": "user", "content": "2 + 2?"}]
 PLAIN = {"temperature": 0, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "seed": 0}
@@ -123,7 +123,7 @@ def test_a_kind_of_server_that_does_not_exist_is_refused(data: Path, tmp_path: P
 
 
 def test_an_unreachable_server_is_reported_immediately(data: Path, tmp_path: Path) -> None:
-    from unidpo_mm_eval.models import chat as client
+    from unidpo_mm.inference import endpoint as client
 
     before, client.MAX_WAIT = client.MAX_WAIT, 0.001
     try:

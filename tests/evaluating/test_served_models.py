@@ -17,10 +17,10 @@ from support.small_benchmarks import (
     varied_checkpoint,
 )
 from support.stub_server import StubServer, prompt_text, server
-from unidpo_mm_eval.models import chat as client_module
-from unidpo_mm_eval.models.chat import ChatClient, ChatFailure
 
 from unidpo_mm.errors import RecipeError, UniDPOError
+from unidpo_mm.inference import endpoint as client_module
+from unidpo_mm.inference.endpoint import ChatClient, ChatFailure
 
 ASK = [{"role": "user", "content": "2 + 2?"}]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from support.eval_commands import run, text_of, unwrapped
 from support.small_benchmarks import option_table, run_arguments, varied_checkpoint
-from unidpo_mm_eval.models.checkpoint import LoadedCheckpoint
-from unidpo_mm_eval.models.template_variables import parse_variables
 from unidpo_mm_eval.results.result import read_result
 
 from unidpo_mm.errors import RecipeError
+from unidpo_mm.inference.checkpoint import LoadedCheckpoint
+from unidpo_mm.inference.template_variables import parse_variables
 
 OFF = {"enable_thinking": False}
 OPTION = ("--chat-template-kwargs", '{"enable_thinking": false}')

@@ -31,7 +31,7 @@ def wrong_inputs(section: Section, *, verbose: bool) -> None:
 
 
 def two_commands(section: Section) -> None:
-    """Run `data check` and `train --check` on every invalid recipe, which must report the same."""
+    """Run `data check` and `train --dry-run` on all invalid recipes; both must report the same."""
     number, different = bad_inputs.compare_all()
     section.cases += number
     section.counts["compared"] = number

@@ -100,7 +100,7 @@ class Case:
 
     @property
     def in_both_commands(self) -> bool:
-        """Whether `data check` and `train --check` must report the same problems."""
+        """Whether `data check` and `train --dry-run` must report the same problems."""
         return self.arguments[0] == "train" and self.kind != "command" and not self.trains
 
 
@@ -1234,7 +1234,10 @@ COMMANDS = [
         "input file",
     ),
     command(
-        "data check sample negative", "data check WORLD/pairs.jsonl --sample -1", "--sample", "0"
+        "data check rows negative",
+        "data check WORLD/pairs.jsonl --weight-rows -1",
+        "--weight-rows",
+        "0",
     ),
     command(
         "data preview without a model", "data preview WORLD/pairs.jsonl", "--model", "for help"
@@ -1563,16 +1566,16 @@ def verdict_of(case: Case, done: Finished) -> str:
 
 
 def compare_commands(case: Case, world: Path) -> str:
-    """Return ``ok`` if `data check` and `train --check` report the same, or the difference."""
+    """Return ``ok`` if `data check` and `train --dry-run` report the same, or the difference."""
     recipe, *overrides = case.arguments[1:]
     by_check = replace(case, arguments=("data", "check", recipe, *overrides))
-    by_train = replace(case, arguments=("train", recipe, *overrides, "--check"))
+    by_train = replace(case, arguments=("train", recipe, *overrides, "--dry-run"))
     done, other = run_case(by_check, world), run_case(by_train, world)
     if done.code != other.code:
-        return f"data check exits with {done.code}, train --check with {other.code}"
+        return f"data check exits with {done.code}, train --dry-run with {other.code}"
     problems, others = problems_of(done, case), problems_of(other, case)
     if problems != others or not problems:
-        return f"data check: {sorted(problems)}; train --check: {sorted(others)}"
+        return f"data check: {sorted(problems)}; train --dry-run: {sorted(others)}"
     return "ok"
 
 
@@ -1594,7 +1597,7 @@ def run_all(cases: Sequence[Case] = CASES) -> tuple[list[Row], list[Row]]:
 
 
 def compare_all(cases: Sequence[Case] = CASES) -> tuple[int, dict[str, str]]:
-    """Compare `data check` and `train --check` on the recipes among some cases.
+    """Compare `data check` and `train --dry-run` on the recipes among some cases.
 
     Returns:
         The number of compared recipes, and name -> difference for those that differ.

@@ -54,8 +54,10 @@ def test_only_keys_and_values_are_computed_for_prompts(
     enable_packing(loaded.model)
     batch = packed(loaded, images=model_type != "llama", side=side)
     positions = positions_run(loaded, batch, logp_model_of(loaded))
-    total = batch.token_inputs["input_ids"].numel()
-    used = int((batch.segment > 0).sum()) + len(batch.segment)  # the last token of every prompt
+    total = batch.inputs.tokens["input_ids"].numel()
+    used = int((batch.inputs.segment > 0).sum()) + len(
+        batch.inputs.segment
+    )  # the last token of every prompt
     assert used < total / 2
     for name, count in positions.items():
         assert count == (total if name.endswith(("k_proj", "v_proj")) else used), name
@@ -67,7 +69,7 @@ def test_a_lora_adapter_runs_for_the_used_positions(checkpoint: Checkpoint) -> N
     enable_packing(loaded.model)
     batch = packed(loaded, images=False)
     positions = positions_run(loaded, batch, LogpModel(model))
-    used = int((batch.segment > 0).sum()) + len(batch.segment)
+    used = int((batch.inputs.segment > 0).sum()) + len(batch.inputs.segment)
     assert positions["self_attn.q_proj.lora_A.default"] == used
     assert positions["mlp.down_proj.lora_B.default"] == used
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unidpo_mm.kernels.logprobs import LogitTransform, sequence_logps, token_logps
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.records import EncodedGroup, GroupBatch
+from unidpo_mm.records import EncodedGroup, GroupBatch, Preferences, RowInfo
 
 Checkpoint = Callable[[str], Path]
 
@@ -44,7 +44,7 @@ def naive_logps(loaded: LoadedModel, group: EncodedGroup, *, shift: int = 1) -> 
         row_ids = torch.cat([group.prompt_ids, ids]).unsqueeze(0)
         images = {
             name: tensor.double() if tensor.is_floating_point() else tensor
-            for name, tensor in group.image_extras.items()
+            for name, tensor in group.images.inputs.items()
         }
         types = {
             name: torch.cat([parts[0], torch.zeros_like(ids)]).unsqueeze(0)
@@ -100,7 +100,7 @@ def test_sums_and_lengths_cover_the_response_only(checkpoint: Checkpoint) -> Non
     batch = batch_of(loaded, rows)
     with torch.no_grad():
         sequences = sequence_logps(
-            compute_logps(logp_model_of(loaded), loaded.adapter, batch), batch
+            compute_logps(logp_model_of(loaded), loaded.adapter, batch), batch.targets
         )
     groups = encoded(loaded, rows)
     expected = [part for group in groups for part in naive_logps(loaded, group)]
@@ -117,7 +117,7 @@ def test_sums_and_lengths_cover_the_response_only(checkpoint: Checkpoint) -> Non
 def test_sums_are_more_exact_than_float32_sums() -> None:
     tokens = torch.full((3000,), 0.1) * -1
     batch = single_response_batch(3000)
-    assert float(sequence_logps(tokens, batch).sum) == pytest.approx(
+    assert float(sequence_logps(tokens, batch.targets).sum) == pytest.approx(
         3000 * float(tokens[0]), rel=1e-12
     )
 
@@ -126,15 +126,10 @@ def single_response_batch(length: int) -> GroupBatch:
     from unidpo_mm.data.collate import collate
 
     group = EncodedGroup(
-        row_id="r",
-        domain="text",
-        source="s",
-        where="here",
+        row=RowInfo(id="r", domain="text", source="s", where="here"),
         prompt_ids=torch.tensor([1]),
         response_ids=(torch.ones(length, dtype=torch.int64),),
-        scores=torch.tensor([1.0], dtype=torch.float64),
-        pairs=(),
-        targets=(0,),
+        preferences=Preferences(scores=torch.tensor([1.0], dtype=torch.float64)),
     )
     return collate([group], pad_token_id=0)
 
@@ -180,7 +175,7 @@ def test_logits_exist_for_one_chunk_of_response_positions_at_a_time(
     rows = sum(shape[0] for shape in shapes)
     probe = int(grad)  # one position shows whether the head trains
     recomputed = grad and head_trains
-    assert rows == batch.target_ids.numel() * (1 + recomputed) + probe  # responses, no prompts
+    assert rows == batch.targets.ids.numel() * (1 + recomputed) + probe  # responses, no prompts
 
 
 @pytest.mark.parametrize("chunk_size", [3, 1000])

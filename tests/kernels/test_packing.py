@@ -1,6 +1,5 @@
 """Packed and joined rows equal plain rows in log-probs and gradients."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from builders import (
     logp_model_of,
     mixed_rows,
     relative_difference,
+    with_inputs,
 )
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.plugins import load_family
-from unidpo_mm.records import GroupBatch
+from unidpo_mm.records import GroupBatch, MediaInputs
 
 Checkpoint = Callable[[str], Path]
 
@@ -75,13 +75,14 @@ def test_shared_prompts_change_nothing(
     enable_packing(loaded.model)
     rows = mixed_rows(images=model_type in IMAGE_TYPES)
     plain, packed = batches(loaded, rows, side=side, layout=layout)
-    assert packed.token_inputs["input_ids"].shape[0] < plain.token_inputs["input_ids"].shape[0]
+    assert packed.inputs.tokens["input_ids"].shape[0] < plain.inputs.tokens["input_ids"].shape[0]
     plain_logps, grads = logps_and_gradients(loaded, plain)
     packed_logps, packed_grads = logps_and_gradients(loaded, packed)
     torch.testing.assert_close(packed_logps, plain_logps, rtol=0, atol=1e-5)
     assert relative_difference(grads, packed_grads) < 2e-5
-    sums = sequence_logps(plain_logps, plain).sum
-    torch.testing.assert_close(sequence_logps(packed_logps, packed).sum, sums, rtol=0, atol=1e-4)
+    sums = sequence_logps(plain_logps, plain.targets).sum
+    packed_sums = sequence_logps(packed_logps, packed.targets).sum
+    torch.testing.assert_close(packed_sums, sums, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["packed", "joined"])
@@ -113,13 +114,13 @@ def test_sums_in_double_precision_agree_to_ten_digits(
         for batch in batches(loaded, rows, layout=layout):
             pixels = {
                 name: tensor.double() if tensor.is_floating_point() else tensor
-                for name, tensor in batch.image_inputs.items()
+                for name, tensor in batch.inputs.images.inputs.items()
             }
-            batch = dataclasses.replace(batch, image_inputs=pixels)
+            batch = with_inputs(batch, media={"image": MediaInputs(pixels)})
             with torch.no_grad():
                 logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
             assert logps.dtype == torch.float64
-            sums.append(sequence_logps(logps, batch).sum)
+            sums.append(sequence_logps(logps, batch.targets).sum)
         torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-10)
 
 
@@ -129,18 +130,18 @@ def test_joined_rows_have_no_padding(checkpoint: Checkpoint) -> None:
     _, joined = batches(loaded, rows, layout="joined")
     groups = encoded(loaded, rows)
     tokens = sum(g.prompt_ids.numel() + sum(map(len, g.response_ids)) for g in groups)
-    assert joined.segment.shape == (1, tokens)
-    assert int(joined.token_inputs["attention_mask"].sum()) == tokens
+    assert joined.inputs.segment.shape == (1, tokens)
+    assert int(joined.inputs.tokens["attention_mask"].sum()) == tokens
 
 
 def test_images_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     rows = mixed_rows(images=True)
     plain, packed = batches(loaded, rows)
-    assert packed.image_inputs["pixel_values"].shape[0] == 3
-    assert plain.image_inputs["pixel_values"].shape[0] == 6
+    assert packed.inputs.images.inputs["pixel_values"].shape[0] == 3
+    assert plain.inputs.images.inputs["pixel_values"].shape[0] == 6
     prompts = sum(group.prompt_ids.numel() for group in encoded(loaded, rows))
-    assert int((packed.segment == 0).sum()) == prompts
+    assert int((packed.inputs.segment == 0).sum()) == prompts
 
 
 def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
@@ -175,8 +176,8 @@ def test_a_mistake_in_the_layout_is_detected(
         spans = packing.group_spans
         monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
     else:
-        width = packed.row_position.shape[1]
-        packed.row_position.copy_(torch.arange(width).expand_as(packed.row_position))
+        position = packed.inputs.row_position
+        position.copy_(torch.arange(position.shape[1]).expand_as(position))
     with torch.no_grad():
         right, wrong = (
             compute_logps(logp_model_of(loaded), loaded.adapter, b) for b in (plain, packed)
@@ -187,7 +188,7 @@ def test_a_mistake_in_the_layout_is_detected(
 def test_plain_rows_and_generation_do_not_change(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llama"))
     plain, _ = batches(loaded, mixed_rows(images=False))
-    ids = plain.token_inputs["input_ids"][:1, :5]
+    ids = plain.inputs.tokens["input_ids"][:1, :5]
     with torch.no_grad():
         before = compute_logps(logp_model_of(loaded), loaded.adapter, plain)
         generated = loaded.model.generate(ids, max_new_tokens=4, do_sample=False)

@@ -17,7 +17,7 @@ from unidpo_mm.data.collate import collate
 from unidpo_mm.kernels.logprobs import sequence_logps
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.records import EncodedGroup, GroupBatch, Pair
+from unidpo_mm.records import EncodedGroup, Media, ModelInputs, Pair, Preferences, RowInfo
 
 IMAGE = 3
 """Id of the image token."""
@@ -117,11 +117,11 @@ class ForwardAdapter:
 
     pixels: Callable[[Tensor], Tensor]
 
-    def forward_inputs(self, batch: GroupBatch) -> Mapping[str, Tensor]:
-        inputs = {**batch.token_inputs, "position_ids": batch.row_position}
-        if batch.image_inputs:
-            inputs["pixel_values"] = self.pixels(batch.image_inputs["pixel_values"])
-        return inputs
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        tensors = {**inputs.tensors, "position_ids": inputs.row_position}
+        if "pixel_values" in tensors:
+            tensors["pixel_values"] = self.pixels(tensors["pixel_values"])
+        return tensors
 
 
 def group(number: int, *, images: int) -> EncodedGroup:
@@ -136,23 +136,26 @@ def group(number: int, *, images: int) -> EncodedGroup:
     types = {"token_type_ids": (prompt == IMAGE).long()}
     pixels = torch.randn(images, 3, 16, 16, generator=draw)
     return EncodedGroup(
-        row_id=str(number),
-        domain="multimodal",
-        source="data",
-        where=f"row {number}",
+        row=RowInfo(id=str(number), domain="multimodal", source="data", where=f"row {number}"),
         prompt_ids=prompt,
         response_ids=responses,
         token_extras={
             name: (part, *(torch.zeros_like(ids) for ids in responses))
             for name, part in types.items()
         },
-        image_extras={"pixel_values": pixels} if images else {},
-        num_images=images,
-        image_tokens=len(image_ids),
-        image_token_id=IMAGE,
-        scores=torch.zeros(len(responses), dtype=torch.float64),
-        pairs=(Pair(0, 1),),
-        targets=(0,),
+        media={
+            "image": Media(
+                inputs={"pixel_values": pixels} if images else {},
+                entries=images,
+                tokens=len(image_ids),
+                token_id=IMAGE,
+            )
+        },
+        preferences=Preferences(
+            scores=torch.zeros(len(responses), dtype=torch.float64),
+            pairs=(Pair(0, 1),),
+            pair_ids=(f"{number}:0:1",),
+        ),
     )
 
 
@@ -172,7 +175,7 @@ def assert_packed_equals_plain(model: Any, adapter: Any, side: Any, *, images: b
         logps = compute_logps(logp_model, adapter, batch)
         (logps * torch.linspace(-1, 2, logps.numel())).sum().backward()
         grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        results[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch).sum
+        results[layout] = logps.detach(), grads, sequence_logps(logps.detach(), batch.targets).sum
     plain, packed = results["plain"], results["packed"]
     torch.testing.assert_close(packed[0], plain[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(packed[2], plain[2], rtol=0, atol=1e-4)

@@ -14,6 +14,7 @@ from builders import (
     load_tiny,
     logp_model_of,
     mixed_rows,
+    with_inputs,
 )
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.references.cached import gate_margin
 from unidpo_mm.modeling.references.kinds import FrozenCopy
-from unidpo_mm.records import GroupBatch, PreferenceRow
+from unidpo_mm.records import GroupBatch, MediaInputs, PreferenceRow
 from unidpo_mm.training.configured_loss import ConfiguredLoss, configure_loss
 from unidpo_mm.training.step import preference_step
 
@@ -61,7 +62,7 @@ class Bench:
                 reference=self.reference,
             )
             output.loss_sum.backward()
-            for name, loss in zip(batch.pair_rows, output.loss.per_unit.detach(), strict=True):
+            for name, loss in zip(batch.pairs.row_ids, output.loss.per_unit.detach(), strict=True):
                 losses.setdefault(name, []).append(loss)
         grads = [p.grad.flatten() for p in self.logp_model.parameters() if p.grad is not None]
         return losses, torch.cat(grads)
@@ -132,38 +133,33 @@ def test_the_order_of_rows_and_their_images_does_not_matter(
 
 
 def test_the_comparison_detects_a_wrong_image(bench: Callable[[str], Bench]) -> None:
-    import dataclasses
-
     it = bench("llava")
     batch = batch_of(it.loaded, mixed_rows(images=True))
-    pixels = batch.image_inputs["pixel_values"].roll(1, 0)
-    wrong = dataclasses.replace(batch, image_inputs={"pixel_values": pixels})
+    pixels = batch.inputs.images.inputs["pixel_values"].roll(1, 0)
+    wrong = with_inputs(batch, media={"image": MediaInputs({"pixel_values": pixels})})
     with pytest.raises(AssertionError):
         assert_same(it.run([batch]), it.run([wrong]))
 
 
 def test_the_comparison_detects_wrong_positions(bench: Callable[[str], Bench]) -> None:
-    import dataclasses
-
     it = bench("llama")
     batch = batch_of(it.loaded, mixed_rows(images=False), padding_side="left")
-    columns = torch.arange(batch.row_position.shape[1])
-    doubled = dataclasses.replace(batch, row_position=columns.expand_as(batch.row_position) * 2)
+    position = batch.inputs.row_position
+    columns = torch.arange(position.shape[1])
+    doubled = with_inputs(batch, row_position=columns.expand_as(position) * 2)
     with pytest.raises(AssertionError):
         assert_same(it.run([batch]), it.run([doubled]))
 
 
 def test_the_comparison_detects_attention_to_padding(bench: Callable[[str], Bench]) -> None:
-    import dataclasses
-
     it = bench("llama")
     batch = batch_of(it.loaded, mixed_rows(images=False), padding_side="left")
     inputs = {
-        **batch.token_inputs,
-        "attention_mask": torch.ones_like(batch.token_inputs["attention_mask"]),
+        **batch.inputs.tokens,
+        "attention_mask": torch.ones_like(batch.inputs.tokens["attention_mask"]),
     }
     with pytest.raises(AssertionError):
-        assert_same(it.run([batch]), it.run([dataclasses.replace(batch, token_inputs=inputs)]))
+        assert_same(it.run([batch]), it.run([with_inputs(batch, tokens=inputs)]))
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo"])
@@ -196,7 +192,7 @@ def test_the_gate_is_closed_for_every_pair_before_the_first_step(
         settings=settings_of(tau_good=-100.0).with_gate_margin(margin),
         reference=reference,
     )
-    assert output.loss.terms["nll_gate"].tolist() == [0.0] * batch.num_pairs
+    assert output.loss.terms["nll_gate"].tolist() == [0.0] * len(batch.pairs)
     assert output.loss.chosen_rewards is not None
     assert output.loss.chosen_rewards.abs().max() <= 2 * margin  # beta is 2
 

@@ -62,7 +62,7 @@ def test_a_merged_model_equals_its_base_with_the_adapter(
     assert f"{auto_of(base).__name__}.from_pretrained" in result.output
     loaded = load_tiny(base)
     batch = batch_of(loaded, mixed_rows(images=model_type in IMAGE_TYPES))
-    inputs = dict(loaded.adapter.forward_inputs(batch))
+    inputs = dict(loaded.adapter.forward_inputs(batch.inputs))
     merged, info = auto_of(base).from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

@@ -239,16 +239,18 @@ def test_inputs_that_a_model_would_silently_ignore_are_refused(
 ) -> None:
     loaded = load_tiny(checkpoint("llama"))
     batch = batch_of(loaded, mixed_rows(images=False))
-    inputs = {**loaded.adapter.forward_inputs(batch), "pixel_values": torch.zeros(1)}
+    inputs = {**loaded.adapter.forward_inputs(batch.inputs), "pixel_values": torch.zeros(1)}
     with pytest.raises(AdapterError, match=r"passes pixel_values, which .*forward\(\) does"):
-        LogpModel(loaded.model)(inputs, batch.row, batch.position, batch.target_ids)
+        LogpModel(loaded.model)(
+            inputs, batch.targets.row, batch.targets.position, batch.targets.ids
+        )
 
 
 def test_positions_are_not_passed_to_models_without_them(tmp_path: Path) -> None:
     load_family("text").tiny(tmp_path, model_type="bloom")
     loaded = load_tiny(tmp_path)
     batch = batch_of(loaded, mixed_rows(images=False))
-    assert "position_ids" in loaded.adapter.forward_inputs(batch)
+    assert "position_ids" in loaded.adapter.forward_inputs(batch.inputs)
     logps = compute_logps(LogpModel(loaded.model).eval(), loaded.adapter, batch)
     assert logps.isfinite().all()
 

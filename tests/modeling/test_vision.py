@@ -60,7 +60,7 @@ def test_plain_rows_share_the_images_of_their_group(
         logps = compute_logps(logp_model, loaded.adapter, once)
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
     assert tower.calls == [(3, False)]
-    assert len(once.image_order) == 6
+    assert len(once.inputs.images.order) == 6
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])

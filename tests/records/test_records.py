@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,14 +18,20 @@ from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.records import (
     EncodedGroup,
     GroupBatch,
-    ImageSlot,
     LossOutput,
+    Media,
+    MediaSlot,
     Message,
+    ModelInputs,
     Pair,
     PairLogps,
     PreferenceRow,
+    Preferences,
     Response,
+    RowInfo,
     SequenceLogps,
+    Targets,
+    Units,
 )
 
 
@@ -65,7 +72,11 @@ THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
         ({"messages": (Message("user", (" ",)),)}, [("prompt", "the prompt is empty")]),
         ({"messages": (Message("bot", ("x",)),)}, [("prompt", "a message has the role 'bot'")]),
         (
-            {"messages": (Message("user", (ImageSlot(), "x")),)},
+            {"messages": (Message("user", (MediaSlot("video"), "x")),)},
+            [("prompt", "videos are not supported yet")],
+        ),
+        (
+            {"messages": (Message("user", (MediaSlot("image"), "x")),)},
             [("images", "0 image(s) for 1 image placeholder(s)")],
         ),
         ({"images": (Image(),)}, [("images", "1 image(s) for 0 image placeholder(s)")]),
@@ -114,7 +125,7 @@ def test_a_row_that_breaks_an_invariant_is_refused_with_its_fields(
 def test_all_problems_of_a_row_are_reported_together() -> None:
     with pytest.raises(DataError) as error:
         make_row(
-            messages=(Message("bot", ("x", ImageSlot())),),
+            messages=(Message("bot", ("x", MediaSlot("image"))),),
             responses=(Response("", math.nan), Response("b")),
             pairs=(Pair(0, 1, -1.0),),
         )
@@ -131,7 +142,7 @@ def test_a_long_response_is_shortened_in_its_message() -> None:
 
 
 def test_a_prompt_may_be_only_an_image() -> None:
-    row = make_row(messages=(Message("user", (ImageSlot(),)),), images=(Image(),))
+    row = make_row(messages=(Message("user", (MediaSlot("image"),)),), images=(Image(),))
     assert row.messages[0].image_slots == 1
     assert row.messages[0].text == ""
 
@@ -179,15 +190,16 @@ def test_rows_cannot_be_changed() -> None:
 
 def make_group(**changed: Any) -> EncodedGroup:
     fields: dict[str, Any] = {
-        "row_id": "r7",
-        "domain": "text",
-        "source": "s",
-        "where": "rows.jsonl row 7",
+        "row": RowInfo(id="r7", domain="text", source="s", where="rows.jsonl row 7"),
         "prompt_ids": torch.tensor([5, 5, 1]),
         "response_ids": (torch.tensor([2, 3]), torch.tensor([4])),
-        "scores": torch.tensor([4.0, 1.0], dtype=torch.float64),
-        "pairs": (Pair(0, 1),),
-        "targets": (0,),
+        "preferences": Preferences(
+            scores=torch.tensor([4.0, 1.0], dtype=torch.float64),
+            pairs=(Pair(0, 1),),
+            pair_ids=("r7:a:b",),
+            response_units=(0,),
+            response_unit_ids=("r7:a",),
+        ),
         **changed,
     }
     return EncodedGroup(**fields)
@@ -210,11 +222,12 @@ EMPTY = torch.tensor([], dtype=torch.int64)
             "'types' has lengths [3, 2], the ids [3, 2, 1]",
         ),
         (
-            {"image_token_id": 5, "image_tokens": 3},
+            {"media": {"image": Media(token_id=5, tokens=3)}},
             "2 image tokens for 3 image features",
         ),
-        ({"image_token_id": 5, "image_tokens": 0}, "2 image tokens for 0 image features"),
-        ({"image_token_id": 3, "image_tokens": 0}, "a response contains an image token"),
+        ({"media": {"video": Media(token_id=5, tokens=3)}}, "2 video tokens for 3 video features"),
+        ({"media": {"image": Media(token_id=5)}}, "2 image tokens for 0 image features"),
+        ({"media": {"image": Media(token_id=3)}}, "a response contains image tokens"),
     ],
 )
 def test_a_group_that_breaks_an_invariant_names_row_and_id(
@@ -240,44 +253,94 @@ def make_batch() -> GroupBatch:
 
 
 def test_targets_that_do_not_cover_a_response_are_refused_with_its_row() -> None:
-    batch = make_batch()
+    targets = make_batch().targets
     with pytest.raises(
         DataError, match="batch with rows r7, r7: targets do not cover the responses"
     ):
-        dataclasses.replace(batch, response=batch.response.clone().fill_(0))
+        dataclasses.replace(targets, response=targets.response.clone().fill_(0))
     with pytest.raises(DataError, match="targets do not cover"):
-        dataclasses.replace(batch, lengths=batch.lengths + 1)
+        dataclasses.replace(targets, lengths=targets.lengths + 1)
 
 
 def test_tensors_that_are_padded_differently_are_refused() -> None:
-    batch = make_batch()
-    wrong = {**batch.token_inputs, "types": torch.zeros(2, 3)}
+    inputs = make_batch().inputs
+    wrong = {**inputs.tokens, "types": torch.zeros(2, 3)}
     with pytest.raises(DataError, match=r"'types' has shape \(2, 3\) beside ids \(2, 5\)"):
-        dataclasses.replace(batch, token_inputs=wrong)
+        dataclasses.replace(inputs, tokens=wrong)
     with pytest.raises(DataError, match="'segment' has shape"):
-        dataclasses.replace(batch, segment=batch.segment[:, 1:])
+        dataclasses.replace(inputs, segment=inputs.segment[:, 1:])
+
+
+def test_units_with_missing_entries_are_refused() -> None:
+    pairs = make_batch().pairs
+    with pytest.raises(ValueError, match=r"different numbers of entries.*'weight': 0"):
+        dataclasses.replace(pairs, weight=pairs.weight[:0])
+
+
+def leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the values of a record and of the records in it, by their path."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [leaves(item, f"{name}.{key}") for key, item in value.items()]
+    return {path: leaf for part in parts for path, leaf in part.items()}
+
+
+def with_image() -> EncodedGroup:
+    images = Media(inputs={"pixel_values": torch.ones(1, 2)}, entries=1, tokens=2, token_id=5)
+    return make_group(media={"image": images})
 
 
 def test_a_batch_moves_with_every_tensor_and_keeps_the_rest() -> None:
-    group = make_group(image_extras={"pixel_values": torch.ones(1, 2)})
-    batch = collate([group], pad_token_id=0)
-    moved = batch.to("cpu")
-    for field in dataclasses.fields(batch):
-        item, other = getattr(batch, field.name), getattr(moved, field.name)
-        if isinstance(item, torch.Tensor):
-            assert torch.equal(item, other)
-        elif isinstance(item, dict):
-            assert item.keys() == other.keys()
+    batch = collate([with_image()], pad_token_id=0, images_once=True, keyed=True)
+    moved = batch.to("meta")
+    assert type(moved) is GroupBatch
+    before, after = leaves(batch), leaves(moved)
+    assert before.keys() == after.keys()
+    for path, value in before.items():
+        if isinstance(value, torch.Tensor):
+            assert after[path].device.type == "meta", path
+            assert (after[path].shape, after[path].dtype) == (value.shape, value.dtype)
         else:
-            assert item == other
+            assert after[path] == value
+
+
+def test_a_batch_checks_itself_when_it_is_built_and_never_when_it_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks: list[str] = []
+    for record in (ModelInputs, Targets, Units):
+
+        def counting(self: Any, check: Any = record.__post_init__) -> None:
+            checks.append(type(self).__name__)
+            check(self)
+
+        monkeypatch.setattr(record, "__post_init__", counting)
+    batch = make_batch()
+    assert sorted(checks) == ["ModelInputs", "Targets", "Units", "Units"]
+    # tensors on the device "meta" have no values, so a check of values would raise an error
+    batch.to("meta").to("meta")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    pinned = batch.pin_memory()
+    pickle.loads(pickle.dumps(pinned))
+    assert len(checks) == 4
+    with pytest.raises(DataError, match="targets do not cover"):  # the counted check still works
+        dataclasses.replace(batch.targets, lengths=batch.targets.lengths + 1)
+    assert len(checks) == 5
 
 
 def test_units_of_a_batch_are_its_pairs_or_its_responses() -> None:
     batch = make_batch()
-    assert batch.unit_weight("pair") is batch.pair_weight
-    assert batch.unit_weight("response") is batch.target_weight
-    assert batch.unit_domains("pair") == ("text",)
-    assert (batch.num_pairs, batch.num_responses) == (1, 2)
+    assert batch.units("pair") is batch.pairs
+    assert batch.units("response") is batch.responses
+    assert batch.units("pair").domains == ("text",)
+    assert (len(batch.pairs), len(batch.scores)) == (1, 2)
+
+
+@pytest.mark.parametrize("record", [EncodedGroup, GroupBatch, ModelInputs, Targets, Units, Media])
+def test_records_of_groups_and_batches_stay_small(record: Any) -> None:
+    assert len(dataclasses.fields(record)) <= 10
 
 
 # ---- log-probabilities ----

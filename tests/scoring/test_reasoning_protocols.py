@@ -8,9 +8,10 @@ import pytest
 from support.adversarial_responses import image_cell
 from support.eval_commands import run, text_of
 from unidpo_mm_eval.judge.judges import ask_all
-from unidpo_mm_eval.models.chat import ChatFailure
 from unidpo_mm_eval.results.result import read_result
 from unidpo_mm_eval.scorers.reasoning import scored_text, split_think, strip_lmms_tags
+
+from unidpo_mm.inference.endpoint import ChatFailure
 
 RESPONSES = (
     "<think>ok, is there a cat? no</think>Yes",

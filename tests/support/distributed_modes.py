@@ -60,7 +60,7 @@ def use_sharding() -> None:
 
 def local_units(trainer, epoch_iterator, num_batches, device):
     samples = [next(epoch_iterator) for _ in range(num_batches)]
-    units = sum(item["batch"].pair_weight.sum() for item in samples)
+    units = sum(item["batch"].pairs.weight.sum() for item in samples)
     return samples, units * trainer.accelerator.num_processes
 
 

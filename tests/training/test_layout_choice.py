@@ -44,7 +44,7 @@ def test_auto_joins_rows_if_possible_and_reports_it(checkpoint: Checkpoint, tmp_
     assert trainer.layout.layout == "joined"
     assert "once for all responses, without padding" in layout_line(trainer.layout, trainer.parts)
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
-    assert batch.layout == "joined"
+    assert batch.inputs.layout == "joined"
 
 
 def test_layouts_are_compared_in_the_precision_of_training_steps(

@@ -140,7 +140,7 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
         return LossOutput(per_unit=pairs.policy_chosen.mean.mean())
 
     wrong = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, compute=mean))
-    lengths = batch.lengths.double()
+    lengths = batch.targets.lengths.double()
     policy = SequenceLogps(-lengths, lengths)
     pairs = pair_up(policy, None, batch)
     assert settings.compute(policy, pairs, batch).per_unit.shape == (2,)

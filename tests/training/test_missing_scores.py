@@ -45,7 +45,7 @@ def test_sources_with_and_without_scores_train_in_one_batch(
     assert trainer.parts.settings.by_source["bare"]["tau_good"] == float("inf")
     batch = next(iter(trainer.get_train_dataloader()))["batch"]
     output = trainer.preference_step(trainer.model, batch)
-    bare = batch.pair_source == batch.sources.index("bare")
+    bare = batch.pairs.source == batch.sources.index("bare")
     assert output.loss.terms["w_qual"][bare].tolist() == pytest.approx([0.25])
     assert torch.isfinite(output.loss_sum)
     with pytest.raises(DataError, match="the score is missing"):

@@ -1,6 +1,7 @@
 """Losses, gradients and weights that are not finite are reported, and their step is replayed."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,10 @@ class Poisoned(UniDPOTrainer):
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         output = super().preference_step(model, batch)
-        if self.state.global_step < 1 or POISON not in batch.pair_rows:
+        if self.state.global_step < 1 or POISON not in batch.pairs.row_ids:
             return output
         poison = torch.tensor(
-            [float("nan") if row == POISON else 1.0 for row in batch.pair_rows],
+            [float("nan") if row == POISON else 1.0 for row in batch.pairs.row_ids],
         )
         loss = dataclasses.replace(output.loss, per_unit=output.loss.per_unit * poison)
         return dataclasses.replace(output, loss=loss)
@@ -156,6 +157,57 @@ def test_a_dump_of_finite_losses_is_reproduced_exactly_and_a_change_is_detected(
     weights = {name: value * 1.01 for name, value in weights.items()}
     save_file(weights, dump / "model" / "model.safetensors", metadata={"format": "pt"})
     assert not replay(dump).reproduced
+
+
+def test_a_dump_of_version_1_is_replayed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    trainer = build(checkpoint, tmp_path / "out", loss_type=ROOT_LOSS)
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    (dump,) = (tmp_path / "out").glob("nonfinite-step-*")
+    expected = replay(dump)
+    saved = torch.load(dump / "batches-0.pt", weights_only=True)
+    for entry in saved["batches"]:
+        entry["batch"] = _without_parts(entry["batch"])
+    torch.save(saved, dump / "batches-0.pt")
+    description = json.loads((dump / "dump.json").read_text())
+    (dump / "dump.json").write_text(json.dumps({**description, "format": 1}))
+    assert replay(dump).units == expected.units
+
+
+def _without_parts(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch as version 1 wrote it."""
+    inputs, targets, pairs, units = (
+        batch[name] for name in ("inputs", "targets", "pairs", "responses")
+    )
+    images = inputs["media"].get("image", {"inputs": {}, "order": None})
+    return {
+        "layout": inputs["layout"],
+        "token_inputs": inputs["tokens"],
+        "image_inputs": images["inputs"],
+        "image_order": images["order"],
+        "segment": inputs["segment"],
+        "row_position": inputs["row_position"],
+        "row": targets["row"],
+        "position": targets["position"],
+        "target_ids": targets["ids"],
+        "response": targets["response"],
+        "lengths": targets["lengths"],
+        "scores": batch["scores"],
+        "chosen": pairs["indices"][:, 0],
+        "rejected": pairs["indices"][:, 1],
+        "pair_weight": pairs["weight"],
+        "pair_source": pairs["source"],
+        "targets": units["indices"][:, 0],
+        "target_weight": units["weight"],
+        "sources": batch["sources"],
+        "pair_rows": pairs["row_ids"],
+        "target_rows": units["row_ids"],
+        "pair_domains": pairs["domains"],
+        "target_domains": units["domains"],
+        "response_rows": targets["row_ids"],
+        "response_keys": batch["cache_keys"]["responses"],
+        "image_digests": batch["cache_keys"]["images"],
+    }
 
 
 def test_weights_that_are_not_finite_are_not_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_lora_checkpoint_loads_with_peft_alone(checkpoint: Checkpoint, tmp_pat
     model = PeftModel.from_pretrained(base, tmp_path / "checkpoint-3").eval()
     loaded = load_tiny(folder)
     batch = batch_of(loaded, mixed_rows(images=True))
-    inputs = dict(loaded.adapter.forward_inputs(batch))
+    inputs = dict(loaded.adapter.forward_inputs(batch.inputs))
     with torch.no_grad():
         expected = trainer.model.model.eval()(**inputs).logits
         logits = model(**inputs).logits

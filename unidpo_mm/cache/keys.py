@@ -16,17 +16,17 @@ from torch import Tensor
 
 from ..records import EncodedGroup
 
-__all__ = ["images_key", "response_keys", "weights_fingerprint"]
+__all__ = ["media_key", "response_keys", "weights_fingerprint"]
 
 
-def response_keys(group: EncodedGroup, images: str) -> tuple[str, ...]:
+def response_keys(group: EncodedGroup, media: str) -> tuple[str, ...]:
     """Return a key for each response of a group, from everything that a model sees of it.
 
     Args:
         group: The group.
-        images: Its `images_key`.
+        media: Its `media_key`.
     """
-    prompt = hashlib.sha256(images.encode())
+    prompt = hashlib.sha256(media.encode())
     _update(prompt, "prompt_ids", group.prompt_ids)
     for name, parts in sorted(group.token_extras.items()):
         _update(prompt, name, parts[0])
@@ -40,12 +40,13 @@ def response_keys(group: EncodedGroup, images: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def images_key(group: EncodedGroup) -> str:
-    """Return a key for all images of a group, as the model sees them."""
-    images = hashlib.sha256()
-    for name, tensor in sorted(group.image_extras.items()):
-        _update(images, name, tensor)
-    return images.hexdigest()
+def media_key(group: EncodedGroup) -> str:
+    """Return a key for all images and videos of a group, as the model sees them."""
+    digest = hashlib.sha256()
+    for _, media in sorted(group.media.items()):
+        for name, tensor in sorted(media.inputs.items()):
+            _update(digest, name, tensor)
+    return digest.hexdigest()
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]], settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What can be said about a store on disk, of reference log-probs or of image features."""
+"""What can be said about a store on disk: reference log-probs, image features or row indexes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ class StoreInfo:
 
     Attributes:
         path: Its file or directory.
-        kind: What it stores: ``references`` has an entry per response, ``features`` per prompt.
+        kind: What it stores: ``references`` has an entry per response, ``features`` per prompt,
+            ``rows`` per row.
         entries: Number of entries; None if the store cannot be read.
         size: Size on disk in bytes.
         used: Time of the last use in seconds since the epoch.
@@ -23,7 +24,7 @@ class StoreInfo:
     """
 
     path: Path
-    kind: Literal["references", "features"]
+    kind: Literal["references", "features", "rows"]
     entries: int | None
     size: int
     used: float
@@ -47,7 +48,7 @@ class StoreCheck:
     """
 
     path: Path
-    kind: Literal["references", "features"]
+    kind: Literal["references", "features", "rows"]
     intact: int | None
     damaged: int | None
     action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]

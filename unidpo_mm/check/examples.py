@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 from ..errors import DataError
-from ..records import ImageRef, ImageSlot, PreferenceRow
+from ..records import ImageRef, MediaSlot, PreferenceRow
 from .report import ExampleRow
 
 __all__ = ["example_rows"]
@@ -25,7 +25,7 @@ def _example(row: PreferenceRow) -> ExampleRow:
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     prompt = "\n".join(
         f"{message.role}: "
-        + "".join("[image] " if isinstance(part, ImageSlot) else part for part in message.parts)
+        + "".join("[image] " if isinstance(part, MediaSlot) else part for part in message.parts)
         for message in row.messages
     )
     scored = chosen.score is not None and rejected.score is not None

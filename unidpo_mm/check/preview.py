@@ -15,23 +15,24 @@ STYLES = {"prompt": "cyan", "image": "black on yellow", "response": "green", "re
 def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
     """Yield the lines of a row: its place, the legend of the colors with counts, and its tokens."""
     group = adapter.encode(row)
+    preferences = group.preferences
     lengths = ", ".join(str(ids.numel()) for ids in group.response_ids)
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
     line = Text.assemble(
         ("prompt", STYLES["prompt"]),
-        f" {group.prompt_ids.numel() - group.image_tokens} tokens, ",
+        f" {group.prompt_ids.numel() - group.images.tokens} tokens, ",
         ("images", STYLES["image"]),
-        f" {group.image_tokens} tokens of {group.num_images}, ",
+        f" {group.images.tokens} tokens of {len(row.images)}, ",
         ("responses", STYLES["response"]),
         f" {lengths} tokens (trained on)",
     )
     yield line
     yield _prompt(group, adapter)
-    chosen = {pair.chosen for pair in group.pairs}
+    chosen = {pair.chosen for pair in preferences.pairs}
     for number, ids in enumerate(group.response_ids):
-        score = float(group.scores[number])
+        score = float(preferences.scores[number])
         suffix = "" if score != score else f", score {score:g}"
-        style = STYLES["response" if number in chosen or not group.pairs else "rejected"]
+        style = STYLES["response" if number in chosen or not preferences.pairs else "rejected"]
         yield Text.assemble(
             (f"response {number}{suffix}: ", "dim"), (_decoded(adapter, ids.tolist()), style)
         )
@@ -41,7 +42,7 @@ def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
     """Return the prompt with the number of tokens in place of consecutive image tokens."""
     text, run, images = Text(), list[int](), 0
     for token in [*group.prompt_ids.tolist(), None]:
-        if token is not None and token == group.image_token_id:
+        if token is not None and token == group.images.token_id:
             if run:
                 text.append(_decoded(adapter, run), style=STYLES["prompt"])
                 run = []

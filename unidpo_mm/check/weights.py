@@ -55,7 +55,7 @@ def start_weights(
         group = adapter.encode(row)
         for name, values in _group_weights(group, logp_model, adapter, settings, device).items():
             values_by_name[name] += values
-        domains += [row.domain] * len(group.pairs)
+        domains += [row.domain] * len(group.preferences.pairs)
     if not domains:
         return None
     w_perf = torch.tensor(values_by_name["w_perf"], dtype=torch.float64)
@@ -78,18 +78,18 @@ def _group_weights(
     device: Any,
 ) -> dict[str, list[float]]:
     batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
-    means = sequence_logps(compute_logps(logp_model, adapter, batch), batch).mean
+    means = sequence_logps(compute_logps(logp_model, adapter, batch), batch.targets).mean
     config = settings.config_for(batch)
-    margin = config.beta * (means[batch.chosen] - means[batch.rejected])
+    chosen, rejected = batch.pairs.chosen, batch.pairs.rejected
+    margin = config.beta * (means[chosen] - means[rejected])
     w_perf = performance_weight(margin, gamma=config.gamma, tau_ref=config.tau_ref)
-    scores = batch.scores
     missing = 0.5 if config.missing_quality is None else config.missing_quality
     w_qual = quality_weight(
-        scores[batch.chosen], scores[batch.rejected], eta=config.eta, missing=missing
+        batch.scores[chosen], batch.scores[rejected], eta=config.eta, missing=missing
     )
     longest = [
         float(max(group.response_ids[p.chosen].numel(), group.response_ids[p.rejected].numel()))
-        for p in group.pairs
+        for p in group.preferences.pairs
     ]
     return {"w_perf": w_perf.tolist(), "w_qual": w_qual.tolist(), "length": longest}
 

@@ -28,14 +28,14 @@ def _existing(directory: Path | None) -> Path | None:
 Directory = Annotated[
     Path | None,
     typer.Option(
-        help="Cache directory; by default $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm.",
+        help="Cache directory. [default: $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm]",
         show_default=False,
         callback=_existing,
     ),
 ]
 
 cache = typer.Typer(
-    help="List, verify or remove cached reference log-probs and image features.",
+    help="List, verify or remove cached reference log-probs, image features and row lengths.",
     no_args_is_help=True,
 )
 
@@ -55,14 +55,15 @@ def info(directory: Directory = None) -> None:
 def verify(
     directory: Directory = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report damage without repairing anything.")
+        bool, typer.Option("--dry-run", help="Report damage only, without repairing it.")
     ] = False,
 ) -> None:
     """Check every entry; repair or remove damaged stores."""
     from ..cache.feature_store import verify_features
     from ..cache.reference_store import verify_references
+    from ..cache.row_index import verify_row_indexes
 
-    for verify_kind in (verify_references, verify_features):
+    for verify_kind in (verify_references, verify_features, verify_row_indexes):
         for result in verify_kind(directory, dry_run=dry_run):
             typer.echo(f"  {result.path.name[:12]}  {_outcome(result)}")
 
@@ -75,13 +76,15 @@ def prune(
         typer.Option(help="Remove stores not used for this number of days; 0 for all.", min=0),
     ] = 30,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the stores to remove without removing them.")
+        bool, typer.Option("--dry-run", help="List the stores only, without removing them.")
     ] = False,
 ) -> None:
     """Remove stores that have not been used recently or cannot be read."""
     from ..cache.feature_store import remove_features
     from ..cache.reference_store import remove_store
+    from ..cache.row_index import remove_row_index
 
+    remove = {"references": remove_store, "features": remove_features, "rows": remove_row_index}
     oldest = datetime.now(UTC) - timedelta(days=days)
     stores = _stores(directory)
     removed = [
@@ -92,7 +95,7 @@ def prune(
     for store in removed:
         typer.echo(_line(store))
         if not dry_run:
-            (remove_store if store.kind == "references" else remove_features)(store.path)
+            remove[store.kind](store.path)
     verb = "to remove" if dry_run else "removed"
     remaining = len(stores) - len(removed)
     typer.echo(f"{_count(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")
@@ -101,8 +104,13 @@ def prune(
 def _stores(directory: Path | None) -> "list[StoreInfo]":
     from ..cache.feature_store import list_features
     from ..cache.reference_store import list_references
+    from ..cache.row_index import list_row_indexes
 
-    return [*list_references(directory), *list_features(directory)]
+    return [
+        *list_references(directory),
+        *list_features(directory),
+        *list_row_indexes(directory),
+    ]
 
 
 def _line(store: "StoreInfo") -> str:
@@ -110,6 +118,8 @@ def _line(store: "StoreInfo") -> str:
     if store.entries is None:
         return f"  {name}  cannot be read; unidpo-mm cache verify repairs or removes it"
     content = f"image features of {_count(store.entries, 'prompt')}"
+    if store.kind == "rows":
+        content = f"lengths of {_count(store.entries, 'row')}"
     if store.kind == "references":
         compute = store.settings.get("compute", "?")
         content = f"{store.model or '(unnamed)'}, {compute}: {_count(store.entries, 'response')}"

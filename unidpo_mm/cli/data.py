@@ -41,11 +41,13 @@ Sources = Annotated[
     typer.Argument(
         help="Files, directories, data sets on a hub, or one recipe (.yaml), which overrides "
         "may follow, for example data.max_length=2048.",
-        metavar="SOURCE...",
+        metavar="SOURCE",
         show_default=False,
     ),
 ]
-Images = Annotated[str | None, typer.Option(help="Directory of the images.", show_default=False)]
+Images = Annotated[
+    str | None, typer.Option(help="Directory of the image files.", show_default=False)
+]
 FormatName = Annotated[
     str | None,
     typer.Option("--format", help="Format of the sources. [default: detected from the columns]"),
@@ -80,7 +82,10 @@ LossName = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Model for lengths in tokens and initial weights.", show_default=False),
+    typer.Option(
+        help="Model (path or hub name) for lengths in tokens and initial weights.",
+        show_default=False,
+    ),
 ]
 MaxLength = Annotated[
     int | None,
@@ -93,7 +98,11 @@ def check(  # noqa: PLR0917, one parameter per option
     sources: Sources,
     held_out: Annotated[
         list[str] | None,
-        typer.Option("--eval", help="Held-out data, to check for overlap.", show_default=False),
+        typer.Option(
+            "--held-out",
+            help="Held-out data, to check for overlap; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     images: Images = None,
     format_name: FormatName = None,
@@ -105,15 +114,20 @@ def check(  # noqa: PLR0917, one parameter per option
     model: Model = None,
     max_length: MaxLength = None,
     sample: Annotated[
-        int, typer.Option(help="Number of rows for the initial weights; 0 to skip.", min=0)
+        int,
+        typer.Option(
+            "--weight-rows",
+            help="Number of rows for which --model computes initial weights; 0 for none.",
+            min=0,
+        ),
     ] = 64,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write all results as JSON to this file.", show_default=False),
+        typer.Option("--json", help="File for all results as JSON.", show_default=False),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write an HTML page with charts to this file.", show_default=False),
+        typer.Option(help="File for an HTML page with charts.", show_default=False),
     ] = None,
 ) -> None:
     """Read all rows and images, and report problems, warnings and statistics.
@@ -159,8 +173,11 @@ def check(  # noqa: PLR0917, one parameter per option
 )
 def preview(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    model: Annotated[str, typer.Option(help="Model whose tokens are shown.", show_default=False)],
-    limit: Annotated[int, typer.Option(help="Number of rows.", min=1)] = 3,
+    model: Annotated[
+        str,
+        typer.Option(help="Model (path or hub name) whose tokens are shown.", show_default=False),
+    ],
+    limit: Annotated[int, typer.Option(help="Maximum number of rows.", min=1)] = 3,
     start: Annotated[int, typer.Option(help="First row, from 1.", min=1)] = 1,
     images: Images = None,
     format_name: FormatName = None,
@@ -197,8 +214,8 @@ def preview(  # noqa: PLR0917, one parameter per option
 )
 def convert(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    output: Annotated[Path, typer.Option(help="The .jsonl file to write.", show_default=False)],
-    to: Annotated[Layout, typer.Option(help="Native format, or that of TRL.")] = Layout.NATIVE,
+    output: Annotated[Path, typer.Option(help="File to write, .jsonl.", show_default=False)],
+    to: Annotated[Layout, typer.Option(help="Format to write.")] = Layout.NATIVE,
     images: Images = None,
     format_name: FormatName = None,
     split: Split = None,
@@ -304,7 +321,7 @@ def _read(
         raise typer.BadParameter("the name of a source is empty", param_hint="SOURCE")
     recipes = [source for source in sources if Path(source).suffix in (".yaml", ".yml")]
     if recipes:
-        conflicts = [*options.used, *(["--eval"] if held_out else [])]
+        conflicts = [*options.used, *(["--held-out"] if held_out else [])]
         others = [source for source in sources[1:] if not _is_override(source)]
         if sources[0] not in recipes or others or conflicts:
             text = (

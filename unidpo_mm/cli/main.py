@@ -31,7 +31,7 @@ __all__ = ["EXIT_CODE", "build_app", "main"]
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --check"),
+    "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --dry-run"),
     "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
@@ -68,7 +68,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     """
     app = typer.Typer(
         help="Preference tuning of vision-language models with Uni-DPO.",
-        epilog="Example: unidpo-mm train quickstart/uni_dpo.yaml --check",
+        epilog="Example: unidpo-mm train quickstart/uni_dpo.yaml --dry-run",
         no_args_is_help=True,
         rich_markup_mode=None,  # its tables truncate option names at 80 columns
         add_completion=False,

@@ -25,12 +25,13 @@ def merge(
     ],
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        typer.Option(help="Precision of the weights; auto uses the base model's."),
+        typer.Option(help="Number format of the weights; auto for that of the base model."),
     ] = "auto",
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base model, instead of the one in adapter_config.json.", show_default=False
+            help="Base model (path or hub name). [default: the one in adapter_config.json]",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -20,7 +20,7 @@ def migrate(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File for the recipe, which must not exist; by default it is printed.",
+            help="File for the recipe, which must not exist. [default: the recipe is printed]",
             show_default=False,
         ),
     ] = None,
@@ -52,4 +52,4 @@ def migrate(
     for note in result.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), str(note)))
     if output is not None:
-        console.print(Text(f"Written: {output}. Check it with: unidpo-mm train {output} --check"))
+        console.print(Text(f"Written: {output}. Check it with: unidpo-mm train {output} --dry-run"))

@@ -20,18 +20,16 @@ def sweep(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Directory of the runs and the table; runs/sweeps/NAME by default.",
+            help="Directory of the runs and the table. [default: runs/sweeps/NAME]",
             show_default=False,
         ),
     ] = None,
     seeds: Annotated[
         str,
-        typer.Option(
-            help="Seeds to use instead of the file's, separated by commas.", show_default=False
-        ),
+        typer.Option(help="Seeds, separated by commas. [default: the file's]", show_default=False),
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the sweep and list its runs, then stop.")
+        bool, typer.Option("--dry-run", help="Check the sweep and list its runs only.")
     ] = False,
 ) -> None:
     """Train the arms of a sweep with several seeds and compare them in a table.

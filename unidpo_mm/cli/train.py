@@ -25,9 +25,12 @@ def train(
             show_default=False,
         ),
     ] = None,
-    check: Annotated[
+    dry_run: Annotated[
         bool,
-        typer.Option("--check", help="Check recipe, data and model, print the plan, and exit."),
+        typer.Option("--dry-run", help="Check recipe, data and model and print the plan only."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Deprecated name of --dry-run.", hidden=True)
     ] = False,
 ) -> None:
     """Train a model from a recipe; the same command resumes an interrupted run.
@@ -35,10 +38,14 @@ def train(
     Several processes: torchrun --nproc_per_node N -m unidpo_mm train RECIPE, or accelerate
     launch --config_file configs/accelerate/ddp.yaml -m unidpo_mm train RECIPE
     """
+    from .ranks import is_first_process
+
+    if check and is_first_process():
+        typer.echo("--check is deprecated, use --dry-run", err=True)
+
     from ..config import load_recipe
     from ..config.checks.recipe import ALL_CHECKS
     from ..config.shipped import shipped_recipe
-    from .ranks import is_first_process
 
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
@@ -50,7 +57,7 @@ def train(
     )
     from ..training.run_record import keep_recipe
 
-    if check:
+    if dry_run or check:
         check_from_recipe(loaded)
         return
     keep_recipe(path, loaded)

@@ -20,9 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.keys import images_key, response_keys
+from ..cache.keys import media_key, response_keys
 from ..errors import DataError, Problem
-from ..records import EncodedGroup, GroupBatch, Layout
+from ..records import (
+    CacheKeys,
+    EncodedGroup,
+    GroupBatch,
+    Layout,
+    MediaInputs,
+    MediaKind,
+    ModelInputs,
+    Targets,
+    Unit,
+    Units,
+)
 from .workers import error_of
 
 __all__ = ["GroupCollator", "collate", "collate_prompts"]
@@ -61,7 +72,7 @@ class GroupCollator:
         error = error_of(groups)
         if error is not None:
             return {"error": error}
-        if self.filler is not None and not any(group.image_extras for group in groups):
+        if self.filler is not None and not any(group.has_media for group in groups):
             groups.append(self.filler)
         batch = collate(
             groups,
@@ -101,19 +112,21 @@ def collate(
         raise DataError(Problem("batch", "there is no group", "Use at least one group"))
     rows = _rows(groups, layout)
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
-    sources = tuple(dict.fromkeys(group.source for group in groups))
+    sources = tuple(dict.fromkeys(group.row.source for group in groups))
     return GroupBatch(
-        layout=layout,
-        token_inputs=_token_inputs(rows, grid, pad_token_id),
-        **_images(groups, rows, once=images_once),
-        segment=grid.place([row.segment for row in rows], PADDING),
-        row_position=grid.place([row.row_position for row in rows], 0),
-        **_targets(rows, grid),
-        scores=torch.cat([group.scores for group in groups]),
-        **_units(groups, sources),
+        inputs=ModelInputs(
+            layout=layout,
+            tokens=_token_inputs(rows, grid, pad_token_id),
+            media=_media(groups, rows, once=images_once),
+            segment=grid.place([row.segment for row in rows], PADDING),
+            row_position=grid.place([row.row_position for row in rows], 0),
+        ),
+        targets=_targets(rows, grid),
+        scores=torch.cat([group.preferences.scores for group in groups]),
+        pairs=_units(groups, "pair", sources),
+        responses=_units(groups, "response", sources),
         sources=sources,
-        response_rows=tuple(row.group.row_id for row in rows for _ in row.numbers),
-        **(_keys(groups) if keyed else {}),
+        cache_keys=_cache_keys(groups) if keyed else CacheKeys(),
     )
 
 
@@ -126,7 +139,10 @@ def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> di
     """
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
-    return {**_token_inputs(rows, grid, pad_token_id), **_image_inputs(prompts)}
+    inputs = _token_inputs(rows, grid, pad_token_id)
+    for media in _media(prompts, rows, once=False).values():
+        inputs |= media.inputs
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -224,37 +240,49 @@ def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[
     return inputs
 
 
-def _keys(groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-    keys = [(group, images_key(group)) for group in groups]
-    return {
-        "response_keys": tuple(
-            key for group, images in keys for key in response_keys(group, images)
+def _cache_keys(groups: Sequence[EncodedGroup]) -> CacheKeys:
+    keys = [(group, media_key(group)) for group in groups]
+    return CacheKeys(
+        responses=tuple(key for group, media in keys for key in response_keys(group, media)),
+        images=tuple(
+            (media, group.images.entries) for group, media in keys if group.images.entries
         ),
-        "image_digests": tuple(
-            (images, group.num_images) for group, images in keys if group.num_images
-        ),
-    }
+    )
 
 
-def _images(groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool) -> dict[str, Any]:
-    """Return the image-aligned tensors, and the order in which the rows need the images."""
+def _media(
+    groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool
+) -> dict[MediaKind, MediaInputs]:
+    """Return the media of all rows, or those of all groups and the order that rows need."""
+    kinds = dict.fromkeys(
+        kind for group in groups for kind, media in group.media.items() if media.inputs
+    )
     if not once or len(rows) == len(groups):
-        return {"image_inputs": _image_inputs([row.group for row in rows])}
-    starts = accumulate((group.num_images for group in groups[:-1]), initial=0)
-    first = {id(group): start for group, start in zip(groups, starts, strict=True)}
-    numbers = ((first[id(row.group)], row.group.num_images) for row in rows)
+        return {kind: MediaInputs(_media_inputs([r.group for r in rows], kind)) for kind in kinds}
     return {
-        "image_inputs": _image_inputs(groups),
-        "image_order": tuple(start + n for start, count in numbers for n in range(count)),
+        kind: MediaInputs(_media_inputs(groups, kind), _order(groups, rows, kind)) for kind in kinds
     }
 
 
-def _image_inputs(groups: Sequence[EncodedGroup]) -> dict[str, Tensor]:
-    """Concatenate the image-aligned tensors along their first dimension."""
-    names = dict.fromkeys(name for group in groups for name in group.image_extras)
+def _order(
+    groups: Sequence[EncodedGroup], rows: Sequence[_Row], kind: MediaKind
+) -> tuple[int, ...]:
+    """Return the indices of the feature entries that the rows need, in the order of the rows."""
+    counts = [group.media[kind].entries if kind in group.media else 0 for group in groups]
+    starts = accumulate(counts, initial=0)
+    entries = {
+        id(group): range(start, start + count)
+        for group, start, count in zip(groups, starts, counts, strict=False)
+    }
+    return tuple(number for row in rows for number in entries[id(row.group)])
+
+
+def _media_inputs(groups: Sequence[EncodedGroup], kind: MediaKind) -> dict[str, Tensor]:
+    """Concatenate the tensors of a kind of media along their first dimension."""
+    media = [group.media[kind].inputs for group in groups if kind in group.media]
+    names = dict.fromkeys(name for inputs in media for name in inputs)
     return {
-        name: _stack_ragged([g.image_extras[name] for g in groups if name in g.image_extras])
-        for name in names
+        name: _stack_ragged([inputs[name] for inputs in media if name in inputs]) for name in names
     }
 
 
@@ -269,8 +297,7 @@ def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([padded(tensor) for tensor in tensors])
 
 
-def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
-    """Return row, position, id and response of each target, and the lengths of the responses."""
+def _targets(rows: Sequence[_Row], grid: _Grid) -> Targets:
     row, position, responses = [], [], []
     for batch_row, (number, start) in zip(rows, grid.starts, strict=True):
         for predictors, ids in zip(batch_row.predictors(), batch_row.responses, strict=True):
@@ -278,35 +305,32 @@ def _targets(rows: Sequence[_Row], grid: _Grid) -> dict[str, Any]:
             position.append(start + predictors)
             responses.append(ids)
     lengths = torch.tensor([ids.numel() for ids in responses])
-    return {
-        "row": torch.cat(row),
-        "position": torch.cat(position),
-        "response": torch.arange(len(responses)).repeat_interleave(lengths),
-        "target_ids": torch.cat(responses),
-        "lengths": lengths,
-    }
+    return Targets(
+        row=torch.cat(row),
+        position=torch.cat(position),
+        ids=torch.cat(responses),
+        response=torch.arange(len(responses)).repeat_interleave(lengths),
+        lengths=lengths,
+        row_ids=tuple(batch_row.group.row.id for batch_row in rows for _ in batch_row.numbers),
+    )
 
 
-def _units(groups: Sequence[EncodedGroup], sources: tuple[str, ...]) -> dict[str, Any]:
-    """Return pairs and targets, as indices into the responses of the batch, with their weights."""
-    pairs, targets, first = [], [], 0
+def _units(groups: Sequence[EncodedGroup], unit: Unit, sources: Sequence[str]) -> Units:
+    """Return the units of a loss, with indices into the responses of the batch."""
+    indices, weights, ids, rows, first = [], [], [], [], 0
     for group in groups:
-        pairs += [(group, first + p.chosen, first + p.rejected, p.weight) for p in group.pairs]
-        targets += [(group, first + number) for number in group.targets]
+        for numbers, weight, unit_id in group.preferences.units(unit):
+            indices.append([first + number for number in numbers])
+            weights.append(group.weight * weight)
+            ids.append(unit_id)
+            rows.append(group.row)
         first += len(group.response_ids)
-    return {
-        "chosen": torch.tensor([chosen for _, chosen, _, _ in pairs], dtype=torch.int64),
-        "rejected": torch.tensor([rejected for _, _, rejected, _ in pairs], dtype=torch.int64),
-        "pair_weight": torch.tensor(
-            [group.weight * weight for group, _, _, weight in pairs], dtype=torch.float64
-        ),
-        "pair_source": torch.tensor(
-            [sources.index(group.source) for group, *_ in pairs], dtype=torch.int64
-        ),
-        "targets": torch.tensor([number for _, number in targets], dtype=torch.int64),
-        "target_weight": torch.tensor([group.weight for group, _ in targets], dtype=torch.float64),
-        "pair_rows": tuple(group.row_id for group, *_ in pairs),
-        "target_rows": tuple(group.row_id for group, _ in targets),
-        "pair_domains": tuple(group.domain for group, *_ in pairs),
-        "target_domains": tuple(group.domain for group, _ in targets),
-    }
+    width = 2 if unit == "pair" else 1
+    return Units(
+        indices=torch.tensor(indices, dtype=torch.int64).reshape(-1, width),
+        weight=torch.tensor(weights, dtype=torch.float64),
+        source=torch.tensor([sources.index(row.source) for row in rows], dtype=torch.int64),
+        ids=tuple(ids),
+        row_ids=tuple(row.id for row in rows),
+        domains=tuple(row.domain for row in rows),
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError, Problem
-from ..records import ImageRef, ImageSlot, Message, Pair, PreferenceRow
+from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow
 from .images import FileImage, MemoryImage, UrlImage
 from .scores import form_pairs
 
@@ -117,17 +117,17 @@ def _prompt(row: PreferenceRow) -> Any:
     if not row.raw:
         return [_turn(message) for message in row.messages]
     (message,) = row.messages
-    leading = list(itertools.takewhile(lambda part: isinstance(part, ImageSlot), message.parts))
+    leading = list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
     rest = message.parts[len(leading) :]
     # the line break after leading placeholders is dropped when the string is read
     return "<image>\n" * len(leading) + "".join(
-        "<image>" if isinstance(part, ImageSlot) else part for part in rest
+        "<image>" if isinstance(part, MediaSlot) else part for part in rest
     )
 
 
 def _turn(message: Message) -> dict[str, Any]:
     parts: Any = [
-        {"type": "image"} if isinstance(part, ImageSlot) else {"type": "text", "text": part}
+        {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
     extras = json.loads(message.extras) if message.extras else {}

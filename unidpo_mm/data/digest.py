@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import DataError
-from ..records import ImageRef, ImageSlot, PreferenceRow
+from ..records import ImageRef, MediaSlot, PreferenceRow
 from .images import FileImage, MemoryImage, identity
 
-__all__ = ["DataDigest", "SourceDigest", "data_digest", "difference"]
+__all__ = ["DataDigest", "SourceDigest", "data_digest", "difference", "row_digests"]
 
 SHORT = 8
 """Bytes kept per row to identify changed rows; 100,000 rows take 1.1 MB as base64."""
@@ -127,6 +127,12 @@ def data_digest(rows: Iterable[PreferenceRow]) -> DataDigest:
         by_source.setdefault(row.source, []).append((value, row.where))
     sources = tuple(_source_digest(name, entries) for name, entries in by_source.items())
     return DataDigest(ordered=overall.hexdigest(), sources=sources)
+
+
+def row_digests(rows: Sequence[PreferenceRow]) -> list[bytes]:
+    """Return the SHA-256 of each row, see `data_digest`."""
+    image_keys = _image_keys(rows)
+    return [_row_digest(row, image_keys) for row in rows]
 
 
 def difference(old: DataDigest, new: DataDigest) -> list[str]:
@@ -238,8 +244,8 @@ def _plain(value: Any, image_keys: Mapping[str, str]) -> Any:
         return value
     if isinstance(value, tuple):
         return [_plain(item, image_keys) for item in value]
-    if isinstance(value, ImageSlot):
-        return {"image": True}
+    if isinstance(value, MediaSlot):
+        return {value.kind: True}
     if hasattr(value, "open"):
         return {"image": image_keys[_image_name(value)]}
     return [

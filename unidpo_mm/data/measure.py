@@ -85,11 +85,11 @@ class _Encoding(Dataset[MeasuredRow]):
         return MeasuredRow(
             prompt=group.prompt_ids.numel(),
             responses=tuple(ids.numel() for ids in group.response_ids),
-            images=group.image_tokens,
-            pairs=len(group.pairs),
+            images=group.images.tokens,
+            pairs=len(group.preferences.pairs),
             truncated=group.cut_responses,
-            shrunk=group.shrunk_images,
-            identical=sum(_identical(group, pair) for pair in group.pairs),
+            shrunk=group.images.shrunk,
+            identical=sum(_identical(group, pair) for pair in group.preferences.pairs),
         )
 
 

@@ -9,7 +9,8 @@ from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
 from .images import ImageKeys
-from .measure import MeasuredRow, measure_rows
+from .measure import MeasuredRow
+from .row_index import measure_with_index
 
 __all__ = ["Preflight", "survey"]
 
@@ -108,7 +109,7 @@ def survey(
     unreadable: list[Problem] = []
     keys = ImageKeys()
     training = len(rows) if training is None else training
-    measured_rows = measure_rows(rows, adapter, workers=workers)
+    measured_rows = measure_with_index(rows, adapter, workers=workers)
     for number, (row, measured) in enumerate(zip(rows, measured_rows, strict=True)):
         if keep:
             result.measured.append(measured)

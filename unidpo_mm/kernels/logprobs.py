@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from ..records import GroupBatch, SequenceLogps
+from ..records import SequenceLogps, Targets
 
 __all__ = ["LogitTransform", "sequence_logps", "token_logps"]
 
@@ -127,17 +127,17 @@ class _FrozenHeadLogps(torch.autograd.Function):
         return None, (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None
 
 
-def sequence_logps(token_logps_M: Tensor, batch: GroupBatch) -> SequenceLogps:
+def sequence_logps(token_logps_M: Tensor, targets: Targets) -> SequenceLogps:
     """Sum token log-probs per response.
 
     The sums are in float64, because a float32 sum over hundreds of tokens moves the loss in its
     fourth digit; they are in float32 only on devices without float64.
 
     Args:
-        token_logps_M: [M], in the order of the batch's targets.
-        batch: The batch they belong to.
+        token_logps_M: [M], in the order of the targets.
+        targets: The targets of the batch.
     """
     dtype = torch.float32 if token_logps_M.device.type == "mps" else torch.float64
-    sums = torch.zeros(batch.num_responses, dtype=dtype, device=token_logps_M.device)
-    sums = sums.index_add(0, batch.response, token_logps_M.to(dtype))
-    return SequenceLogps(sums, batch.lengths.to(dtype), batch.response_rows)
+    sums = torch.zeros(len(targets.lengths), dtype=dtype, device=token_logps_M.device)
+    sums = sums.index_add(0, targets.response, token_logps_M.to(dtype))
+    return SequenceLogps(sums, targets.lengths.to(dtype), targets.row_ids)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..records import LossOutput, PairLogps
+from ..records import LossOutput, PairLogps, Unit
 
 __all__ = [
     "Loss",
@@ -24,7 +24,6 @@ __all__ = [
     "require_positive",
 ]
 
-Unit = Literal["pair", "response"]
 
 Value = float | Tensor
 """A parameter: a number, or a tensor [P] with the value of each pair's data source."""

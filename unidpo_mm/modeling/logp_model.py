@@ -63,7 +63,7 @@ class LogpModel(nn.Module):
             target_ids: [M], the targets.
             packing: The layout of packed rows; `None` for plain rows.
             images: Image features of the batch, filled by the first pass over it.
-            image_order: The order of the images in the rows, see `GroupBatch.image_order`.
+            image_order: The order of the images in the rows, see `MediaInputs.order`.
 
         Returns:
             [M], float32.
@@ -151,15 +151,16 @@ def compute_logps(
         batch: A batch on the device of the model.
         images: Its image features, filled by the first pass over it.
     """
-    packing = None if batch.layout == "plain" else Packing(batch.segment, batch.row_position)
+    inputs, targets = batch.inputs, batch.targets
+    packing = None if inputs.layout == "plain" else Packing(inputs.segment, inputs.row_position)
     logps: Tensor = logp_model(
-        adapter.forward_inputs(batch),
-        batch.row,
-        batch.position,
-        batch.target_ids,
+        adapter.forward_inputs(inputs),
+        targets.row,
+        targets.position,
+        targets.ids,
         packing=packing,
         images=images,
-        image_order=batch.image_order,
+        image_order=inputs.images.order,
     )
     return logps
 

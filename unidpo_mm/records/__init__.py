@@ -1,14 +1,15 @@
 """The records that data passes through; each is frozen and checks its own invariants.
 
     PreferenceRow -> EncodedGroup -> GroupBatch -> SequenceLogps -> PairLogps -> LossOutput
-        rows.py               batches.py                      logps.py
+        rows.py       groups.py      batches.py               logps.py
 
 Letters in shapes: B rows of a batch, T positions, K responses of a group, N responses of a batch,
-M response tokens of a batch, P pairs, U units of a response loss. Error messages name the id of the
+M response tokens of a batch, P pairs, U units of a loss. Error messages name the id of the
 row. This package imports torch and nothing heavier.
 """
 
-from .batches import EncodedGroup, GroupBatch, Layout
+from .batches import CacheKeys, GroupBatch, Layout, MediaInputs, ModelInputs, Targets, Units
+from .groups import EncodedGroup, Media, Preferences, RowInfo
 from .logps import LossOutput, PairLogps, SequenceLogps
 from .rows import (
     DOMAINS,
@@ -16,30 +17,42 @@ from .rows import (
     SCORE_MISSING,
     Domain,
     ImageRef,
-    ImageSlot,
+    MediaKind,
+    MediaSlot,
     Message,
     Pair,
     PreferenceRow,
     Reasoning,
     Response,
+    Unit,
 )
 
 __all__ = [
     "DOMAINS",
     "ROLES",
     "SCORE_MISSING",
+    "CacheKeys",
     "Domain",
     "EncodedGroup",
     "GroupBatch",
     "ImageRef",
-    "ImageSlot",
     "Layout",
     "LossOutput",
+    "Media",
+    "MediaInputs",
+    "MediaKind",
+    "MediaSlot",
     "Message",
+    "ModelInputs",
     "Pair",
     "PairLogps",
     "PreferenceRow",
+    "Preferences",
     "Reasoning",
     "Response",
+    "RowInfo",
     "SequenceLogps",
+    "Targets",
+    "Unit",
+    "Units",
 ]

@@ -15,20 +15,26 @@ __all__ = [
     "SCORE_MISSING",
     "Domain",
     "ImageRef",
-    "ImageSlot",
+    "MediaKind",
+    "MediaSlot",
     "Message",
     "Pair",
     "PreferenceRow",
     "Reasoning",
     "Response",
+    "Unit",
 ]
 
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
+MediaKind = Literal["image", "video"]
+"""Kinds of media in a prompt; rows with videos are not supported yet."""
+Unit = Literal["pair", "response"]
+"""What a loss averages over."""
 Reasoning = Literal["keep", "strip"]
 """How to treat a response that a chat template would change, see `PreferenceRow`."""
-PAIR_DIGEST = 16
-"""Hexadecimal digits of the SHA-256 of a response in the id of a pair."""
+RESPONSE_DIGEST = 16
+"""Hexadecimal digits of the SHA-256 of a response in the id of a pair or response."""
 ROLES = ("system", "user", "assistant", "tool")
 SCORE_MISSING = (
     "the score is missing",
@@ -55,8 +61,10 @@ class ImageRef(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSlot:
-    """The place of one image inside a message; images fill the slots in order."""
+class MediaSlot:
+    """The place of one image or video inside a message; images fill their slots in order."""
+
+    kind: MediaKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +73,13 @@ class Message:
 
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``.
-        parts: Text and image slots in reading order.
+        parts: Text and media slots in reading order.
         extras: Further keys of the turn for the chat template, such as `tool_calls`, as a JSON
             object; empty if there are none.
     """
 
     role: str
-    parts: tuple[str | ImageSlot, ...]
+    parts: tuple[str | MediaSlot, ...]
     extras: str = ""
 
     @property
@@ -82,7 +90,7 @@ class Message:
     @property
     def image_slots(self) -> int:
         """The number of images in this message."""
-        return sum(isinstance(part, ImageSlot) for part in self.parts)
+        return self.parts.count(MediaSlot("image"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,9 @@ class PreferenceRow:
             if message.role not in ROLES:
                 problem = f"a message has the role '{message.role}'"
                 problems.append(self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}"))
+        if any(MediaSlot("video") in message.parts for message in self.messages):
+            problem, remedy = "videos are not supported yet", "Use images, or remove the row"
+            problems.append(self._problem("prompt", problem, remedy))
         if slots != len(self.images):
             problem = f"{len(self.images)} image(s) for {slots} image placeholder(s)"
             remedy = "Use exactly one image per placeholder, in the same order"
@@ -267,12 +278,16 @@ class PreferenceRow:
         The id stays the same if rows are joined or reordered, or if the row gets other responses.
         Pairs of one row whose texts are equal have the same id.
         """
-        texts = (self.responses[pair.chosen].text, self.responses[pair.rejected].text)
-        chosen, rejected = (
-            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:PAIR_DIGEST]
-            for text in texts
-        )
+        chosen, rejected = self._digest(pair.chosen), self._digest(pair.rejected)
         return f"{pair.row_id or self.id}:{chosen}:{rejected}"
+
+    def response_id(self, number: int) -> str:
+        """Return the id of a response: the id of this row and a digest of the response."""
+        return f"{self.id}:{self._digest(number)}"
+
+    def _digest(self, number: int) -> str:
+        text = self.responses[number].text.encode("utf-8", "surrogatepass")
+        return hashlib.sha256(text).hexdigest()[:RESPONSE_DIGEST]
 
     def targets(self) -> tuple[int, ...]:
         """Return the indices of the responses that a loss with unit ``response`` trains on.

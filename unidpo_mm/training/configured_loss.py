@@ -48,15 +48,15 @@ class ConfiguredLoss:
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
         """Return the loss of each unit of a batch."""
         if self.loss.unit == "response":
-            output = self.loss.compute(policy.select(batch.targets), self.config)
+            output = self.loss.compute(policy.select(batch.responses.indices[:, 0]), self.config)
         else:
             state = () if self.state is None else (self.state,)
             output = self.loss.compute(pairs, self.config_for(batch), *state)
-        units = batch.unit_weight(self.loss.unit)
-        if output.per_unit.shape != units.shape:  # a mean would silently broadcast to all units
+        units = batch.units(self.loss.unit)
+        if output.per_unit.shape != units.weight.shape:  # a mean would silently broadcast
             raise ValueError(
                 f"the loss '{self.loss.name}' returns {tuple(output.per_unit.shape)} for "
-                f"{units.numel()} {self.loss.unit}s: per_unit must have an entry for each"
+                f"{len(units)} {self.loss.unit}s: per_unit must have an entry for each"
             )
         return output
 
@@ -74,7 +74,7 @@ class ConfiguredLoss:
         values = [self.by_source.get(source, {}).get(name, common) for source in batch.sources]
         values = [math.nan if value is None else value for value in values]
         table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
-        return table[batch.pair_source]
+        return table[batch.pairs.source]
 
     def with_medians(
         self, rows: Sequence[PreferenceRow], *, lenient: bool = False

@@ -13,10 +13,11 @@ from ..adapter import Adapter
 from ..atomic import write_text
 from ..cache.feature_store import FeatureStore
 from ..data.workers import batch_of
+from ..inference.decoding import Decoding
+from ..inference.generation import generate_responses
 from ..modeling.references.kinds import Reference
 from ..records import GroupBatch, PreferenceRow
 from .configured_loss import ConfiguredLoss
-from .generation import greedy_answers
 from .metrics import MetricSums
 from .step import preference_step
 
@@ -108,17 +109,13 @@ def generate_samples(
         device: The device of the model.
     """
     model.eval()  # the trainer sets training mode again before its next step
+    decoding = Decoding(max_new_tokens=max_new_tokens)
     samples = []
     for row in rows:
-        (answer,) = greedy_answers(
-            model,
-            adapter,
-            [adapter.encode_prompt(row)],
-            max_new_tokens=max_new_tokens,
-            device=device,
-        )
+        prompts = [adapter.encode_prompt(row)]
+        (response,) = generate_responses(model, adapter, prompts, decoding, device=device)
         best = row.responses[row.targets()[0]].text
-        samples.append(Sample(row.id, row.domain, row.messages[-1].text, answer.text, best))
+        samples.append(Sample(row.id, row.domain, row.messages[-1].text, response.text, best))
     return samples
 
 

@@ -257,7 +257,7 @@ def _encoding(adapter: Adapter) -> str:
         "template": str(getattr(processor, "chat_template", None) or tokenizer.chat_template),
         "tokens": len(tokenizer),
         "ids": [ids.tolist() for ids in (group.prompt_ids, *group.response_ids)],
-        "images": {name: list(t.shape) for name, t in sorted(group.image_extras.items())},
+        "images": {name: list(t.shape) for name, t in sorted(group.images.inputs.items())},
     }
     return _digest(content)
 

@@ -33,7 +33,7 @@ def collator_of(
         layout=layout,
         images_once=parts.logp_model.takes_features,
         keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
-        filler=filler if filler is not None and filler.image_extras else None,
+        filler=filler if filler is not None and filler.has_media else None,
     )
 
 

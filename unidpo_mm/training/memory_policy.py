@@ -85,7 +85,7 @@ def measure_first_batch(trainer: TrainingContext) -> LayerMemory:
         return measure_layers(
             model,
             lambda: compute_logps(wrapped, trainer.parts.adapter, batch),
-            batch.token_inputs["input_ids"].numel(),
+            batch.inputs.tokens["input_ids"].numel(),
         )
 
 

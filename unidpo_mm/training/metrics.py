@@ -43,9 +43,9 @@ class MetricSums:
     def add(self, output: StepOutput, batch: GroupBatch) -> None:
         """Add one batch."""
         unit = self.loss.unit
-        self._add("loss", output.loss.per_unit, output.weight, batch.unit_domains(unit))
+        self._add("loss", output.loss.per_unit, output.weight, batch.units(unit).domains)
         for name, values in pair_values(output).items():
-            self._add(name, values, batch.pair_weight, batch.pair_domains)
+            self._add(name, values, batch.pairs.weight, batch.pairs.domains)
 
     def reduce(self) -> None:
         """Sum over all processes; every process calls it."""

@@ -4,24 +4,21 @@ The dump contains the model before the step and all inputs of the step, so that 
 can compute it again, in one process and without the data or the reference.
 """
 
-import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..config.loss_aliases import resolve_loss
 from ..distributed import barrier, gather_objects
 from ..errors import Problem, counted
 from ..kernels.packing import PREFIX
 from ..plugins import is_path
-from ..records import GroupBatch
 from .context import TrainingContext
+from .dumped_batch import FORMAT_VERSION, batch_to_plain
 from .numerical_watch import NonFiniteError
 from .pinned_settings import loss_state
 from .references import compute_dtype
@@ -31,7 +28,6 @@ __all__ = ["DUMP_FILE", "handle_non_finite", "rank_file"]
 logger = logging.getLogger(__name__)
 
 DUMP_FILE = "dump.json"
-FORMAT_VERSION = 1
 
 MAX_SKIPPED = 10
 """Maximum number of consecutive skipped steps; the next one stops the run."""
@@ -142,26 +138,13 @@ def _batches(trainer: TrainingContext) -> dict[str, Any]:
                 logps = reference.token_logps(trainer.model_wrapped, watched.batch).cpu()
         content.append(
             {
-                "batch": _plain(watched.batch),
+                "batch": batch_to_plain(watched.batch),
                 "per_unit": watched.per_unit.cpu(),
                 "reference": logps,
                 "rows": list(watched.rows),
             }
         )
     return {"batches": content, "rng_state": trainer.watch.rng_state}
-
-
-def _plain(batch: GroupBatch) -> dict[str, Any]:
-    """Convert a batch to types that `torch.load` reads without running code."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.cpu()
-        if isinstance(value, Mapping):
-            return {name: plain(item) for name, item in value.items()}
-        return value
-
-    return {field.name: plain(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
 
 
 def _rows_of_all(trainer: TrainingContext) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UniDPOError
-from ..records import GroupBatch
+from ..records import GroupBatch, Unit
 from .step import StepOutput
 
 __all__ = [
@@ -63,7 +63,7 @@ class NumericalWatch:
         rng_state: State of the CPU random generator at the beginning of the step.
     """
 
-    def __init__(self, unit: Literal["pair", "response"], device: torch.device) -> None:
+    def __init__(self, unit: Unit, device: torch.device) -> None:
         self.unit = unit
         self.device = device
         self.batches: list[WatchedBatch] = []
@@ -83,7 +83,7 @@ class NumericalWatch:
     def add(self, output: StepOutput, batch: GroupBatch) -> None:
         """Check the loss of a micro-batch, without waiting for the device."""
         per_unit = output.loss.per_unit.detach()
-        rows = batch.pair_rows if self.unit == "pair" else batch.target_rows
+        rows = batch.units(self.unit).row_ids
         self.batches.append(WatchedBatch(batch, per_unit, output.weight > 0, rows))
         self._finite = self._finite & torch.isfinite(output.loss_sum.detach())
 

@@ -18,6 +18,7 @@ from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch
 from .configured_loss import ConfiguredLoss, configure_loss
+from .dumped_batch import batch_from_plain
 from .nonfinite import DUMP_FILE, rank_file
 from .pinned_settings import restore_loss_state
 from .step import preference_step
@@ -110,10 +111,10 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
     restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):
-        saved = torch.load(folder / rank_file(rank), map_location=device, weights_only=True)
-        torch.set_rng_state(saved["rng_state"].cpu())
+        saved = torch.load(folder / rank_file(rank), map_location="cpu", weights_only=True)
+        torch.set_rng_state(saved["rng_state"])
         for entry in saved["batches"]:
-            units += _step(logp_model, adapter, settings, entry, content)
+            units += _step(logp_model, adapter, settings, entry, content, device)
     gradients = [(n, p.grad) for n, p in logp_model.model.named_parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
     return Replay(
@@ -131,12 +132,13 @@ def _step(
     settings: ConfiguredLoss,
     entry: Mapping[str, Any],
     content: Mapping[str, Any],
+    device: torch.device | str,
 ) -> list[ReplayedUnit]:
-    batch = GroupBatch(**entry["batch"])
-    device = batch.row.device.type
+    batch = batch_from_plain(entry["batch"], content["format"]).to(device)
     dtype = getattr(torch, content["autocast"]) if content["autocast"] else None
-    reference = None if entry["reference"] is None else _RecordedReference(entry["reference"])
-    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+    logps = entry["reference"]
+    reference = None if logps is None else _RecordedReference(logps.to(device))
+    with torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype is not None):
         output = preference_step(
             logp_model, batch, adapter=adapter, settings=settings, reference=reference
         )

@@ -108,10 +108,11 @@ def check_logp_model(
     logp_model.eval()
     logps = compute_logps(logp_model, adapter, batch).float()
     logits = logp_model.model(
-        **logp_model.checked(adapter.forward_inputs(batch)), use_cache=False
+        **logp_model.checked(adapter.forward_inputs(batch.inputs)), use_cache=False
     ).logits
     logp_model.train(training)
-    expected = logits.float().log_softmax(-1)[batch.row, batch.position, batch.target_ids]
+    targets = batch.targets
+    expected = logits.float().log_softmax(-1)[targets.row, targets.position, targets.ids]
     difference = float((logps - expected).abs().max())
     if not difference <= TOLERANCE.get(logits.dtype, LOW_PRECISION_TOLERANCE):
         raise ModelError(
@@ -214,10 +215,11 @@ class _Trial:
         another order of sums may round a logit to its neighbor.
         """
         batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
-        inputs = self.logp_model.checked(self.adapter.forward_inputs(batch))
+        inputs = self.logp_model.checked(self.adapter.forward_inputs(batch.inputs))
         model: Any = self.logp_model.model
         training = model.training
-        logits = model.eval()(**inputs, use_cache=False).logits[batch.row, batch.position]
+        targets = batch.targets
+        logits = model.eval()(**inputs, use_cache=False).logits[targets.row, targets.position]
         model.train(training)
         steps = torch.finfo(self.dtype).eps * float(logits.abs().max())
         return max(LOW_PRECISION_TOLERANCE, steps)

@@ -64,24 +64,26 @@ def preference_step(
         reference: The reference; `None` if the loss uses none.
         features: Cache of image features across batches; `None` to compute them each time.
     """
-    reference_logps, images = None, ImageFeatures(features, batch.image_digests)
+    reference_logps, images = None, ImageFeatures(features, batch.cache_keys.images)
     if reference is not None:
-        reference_logps = sequence_logps(reference.token_logps(policy, batch, images), batch)
-    policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch)
+        token_logps = reference.token_logps(policy, batch, images)
+        reference_logps = sequence_logps(token_logps, batch.targets)
+    policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch.targets)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
-    return StepOutput(output, batch.unit_weight(settings.loss.unit), pairs)
+    return StepOutput(output, batch.units(settings.loss.unit).weight, pairs)
 
 
 def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:
     """Return the pairs of a batch from the log-probs of its responses."""
+    chosen, rejected, scores = batch.pairs.chosen, batch.pairs.rejected, batch.scores
     return PairLogps(
-        policy_chosen=policy.select(batch.chosen),
-        policy_rejected=policy.select(batch.rejected),
-        reference_chosen=None if reference is None else reference.select(batch.chosen),
-        reference_rejected=None if reference is None else reference.select(batch.rejected),
-        score_chosen=batch.scores[batch.chosen],
-        score_rejected=batch.scores[batch.rejected],
-        weight=batch.pair_weight,
-        chosen_pairs=torch.bincount(batch.chosen, minlength=batch.num_responses)[batch.chosen],
+        policy_chosen=policy.select(chosen),
+        policy_rejected=policy.select(rejected),
+        reference_chosen=None if reference is None else reference.select(chosen),
+        reference_rejected=None if reference is None else reference.select(rejected),
+        score_chosen=scores[chosen],
+        score_rejected=scores[rejected],
+        weight=batch.pairs.weight,
+        chosen_pairs=torch.bincount(chosen, minlength=len(scores))[chosen],
     )

@@ -197,7 +197,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.throughput.start_step(self.state.global_step)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         unit = self.parts.settings.loss.unit
-        weights = [batch_of(item).unit_weight(unit).sum() for item in samples]
+        weights = [batch_of(item).units(unit).weight.sum() for item in samples]
         local_units = sum(weights, torch.zeros(()))
         self.watch.start_step()
         if self.args.on_nonfinite == "skip":

@@ -1,21 +1,23 @@
 """Benchmarks, one module each: how data are read, how responses are scored, and the metrics.
 
-A new module that exports `BENCHMARK` is a new benchmark of that name. Modules that begin with an
-underscore are shared.
+A new module that exports `BENCHMARK` is a new benchmark of that name; so is a user's file, by its
+path. Modules that begin with an underscore are shared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.plugins import is_path, load, plugin_names, unknown_name
 
 from ..data.dataset import Dataset
 from ..data.samples import Grade, GradedSample, Sample
 from ..data.tables import TABLE
-from ..discovery import load_module, module_names
+from ..plugins import BENCHMARKS, SCORERS
+from ..protocols import Protocol
 from ..scorers.formats import ResponseFormat
 from ..stats.metrics import Metrics, mean_score
 
@@ -97,10 +99,15 @@ class Benchmark:
     # (file, image directory) -> its preference pairs, a `benchmarks._pairs.PairSet`, for benchmarks
     # of `eval prefs`
     pairs: Callable[[Path, Path | None], Any] | None = None
+    # The user's file that defines it; `None` for a benchmark that is found by its name
+    file: str | None = None
 
     def scorer(self, name: str) -> Scorer:
-        """Return a scorer by its name."""
+        """Return one of its scorers by name, or another one by name or path."""
         if name not in self.scorers:
+            if is_path(name) or name in plugin_names(SCORERS):
+                scorer: Scorer = load(SCORERS, name)
+                return scorer
             text = f"{self.title} has no scorer '{name}'"
             remedy = f"Choose a protocol that uses {', '.join(self.scorers)}"
             raise RecipeError(Problem("--protocol", text, remedy))
@@ -115,11 +122,36 @@ class Benchmark:
 
 def benchmark_names() -> tuple[str, ...]:
     """Return the names of all benchmarks, without importing any of them."""
-    return module_names(__name__)
+    return tuple(plugin_names(BENCHMARKS))
 
 
-@cache
 def load_benchmark(name: str) -> Benchmark:
-    """Load a benchmark."""
-    benchmark: Benchmark = load_module(__name__, name, "BENCHMARK", "--benchmark")
-    return benchmark
+    """Load a benchmark by its name, or by the path of a Python file."""
+    benchmark: Benchmark = load(BENCHMARKS, name)
+    if not is_path(name):
+        return benchmark
+    if benchmark.name in plugin_names(BENCHMARKS):
+        text = f"'{benchmark.name}' is the name of another benchmark"
+        raise RecipeError(Problem(name, text, "Change BENCHMARK.name"))
+    return replace(benchmark, file=_absolute(name))
+
+
+def with_scorer(protocol: Protocol, benchmark: Benchmark, name: str) -> Protocol:
+    """Return a protocol with another scorer, which becomes part of its id.
+
+    `name` is that of a scorer of the benchmark or of an installed package, or a path.
+    """
+    installed = plugin_names(SCORERS)
+    if is_path(name):
+        name = _absolute(name)
+    elif name not in (*benchmark.scorers, *installed):
+        choices = [*benchmark.scorers, *installed]
+        raise RecipeError(unknown_name(SCORERS, name, SCORERS.where, choices))
+    benchmark.scorer(name)  # refuse an invalid one before anything is computed
+    label = Path(name).stem
+    title = f"{protocol.title}, scorer {label}"
+    return replace(protocol, id=f"{protocol.id}+{label}", title=title, scoring=name)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

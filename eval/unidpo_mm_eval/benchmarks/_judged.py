@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..data.images import data_url, image_reference
+from unidpo_mm.inference.endpoint import ChatFailure
+from unidpo_mm.inference.messages import data_url, user_message
+
+from ..data.images import image_reference
 from ..data.samples import Grade, GradedSample, Sample
-from ..judge.judges import ask_all, user_message
-from ..models.chat import ChatFailure
+from ..judge.judges import ask_all
 from ..stats.metrics import Metrics
 from . import JUDGE_ERROR, Scorer
 

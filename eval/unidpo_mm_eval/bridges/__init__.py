@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.plugins import load, plugin_names
 
 from ..data.samples import Prediction
-from ..discovery import load_module, module_names
+from ..plugins import BRIDGES
 
 __all__ = ["Bridge", "ExportJob", "ImportedResponse", "bridge_names", "load_bridge"]
 
@@ -75,10 +76,10 @@ def raise_if(problems: Sequence[Problem]) -> None:
 
 def bridge_names() -> tuple[str, ...]:
     """Return the names of all bridges, without importing any of them."""
-    return module_names(__name__)
+    return tuple(plugin_names(BRIDGES))
 
 
 def load_bridge(name: str) -> Bridge:
     """Load a bridge."""
-    bridge: Bridge = load_module(__name__, name, "BRIDGE", "TOOL")
+    bridge: Bridge = load(BRIDGES, name)
     return bridge

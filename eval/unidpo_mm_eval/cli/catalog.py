@@ -21,6 +21,7 @@ NAME_WIDTH = 26
 
 KINDS = {
     "benchmark": "Benchmarks",
+    "scorer": "Scorers of installed packages",
     "protocol": "Protocols",
     "prompt": "Prompt profiles",
     "suite": "Suites",
@@ -36,30 +37,38 @@ def run_list(
         str | None,
         typer.Argument(help="Part of a name or title.", metavar="NAME", show_default=False),
     ] = None,
-    kind: Annotated[str | None, opt.option("benchmark, protocol, prompt, suite or tool.")] = None,
+    kind: Annotated[
+        str | None, opt.option("Kind to list: benchmark, scorer, protocol, prompt, suite or tool.")
+    ] = None,
 ) -> None:
-    """List benchmarks with their protocols and files, protocols, prompts, suites and tools.
-
-    Examples: `unidpo-mm eval list pope`, `unidpo-mm eval list --kind protocol`
-    """
+    """List benchmarks with their protocols and files, protocols, prompts, suites and tools."""
     from rich.console import Console
 
     print_catalog(catalog(name, kind), Console())
 
 
-@data_commands.command("check")
+@data_commands.command(
+    "check",
+    epilog="Example: unidpo-mm eval data check --suite paper_multimodal --data benchmarks/",
+)
 def check_data(
-    data: Annotated[Path, typer.Option(help="A file, or the directory of a benchmark or suite.")],
-    benchmark: Annotated[str | None, opt.option("A benchmark.", "--benchmark", "-b")] = None,
-    suite: Annotated[str | None, opt.option("A suite, whose files are in the directory.")] = None,
+    data: Annotated[
+        Path,
+        typer.Option(help="Data of the benchmark: a file or directory; of a suite: a directory."),
+    ],
+    benchmark: Annotated[
+        str | None,
+        opt.option("Name of a benchmark, or a Python file; see `eval list`.", "--benchmark", "-b"),
+    ] = None,
+    suite: Annotated[
+        str | None, opt.option("Name of a suite, whose files are in the directory.")
+    ] = None,
     images: opt.Images = None,
     open_images: Annotated[bool, typer.Option(help="Open every image.")] = True,
 ) -> None:
     """Report which data exist, their format, completeness and hash.
 
     The exit code is 0 if everything can be scored, and 1 if something is missing or broken.
-
-    Example: unidpo-mm eval data check --suite paper_multimodal --data benchmarks/
     """
     from rich.console import Console
 
@@ -149,10 +158,15 @@ def print_catalog(names: Mapping[str, Sequence[Entry]], console: "Console") -> N
     from rich.markup import escape
     from rich.table import Table
 
-    for number, (kind, entries) in enumerate(names.items()):
+    kinds = [kind for kind, entries in names.items() if entries or len(names) == 1]
+    for number, kind in enumerate(kinds):
+        entries = names[kind]
         if number:
             console.print()
         console.print(f"[bold]{KINDS[kind]}[/bold]")
+        if not entries:
+            console.print("none")
+            continue
         width = max(len(entry.name) for entry in entries)
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
         table.add_column(min_width=min(width, NAME_WIDTH), overflow="fold")
@@ -165,8 +179,11 @@ def print_catalog(names: Mapping[str, Sequence[Entry]], console: "Console") -> N
 
 def _entries(kind: str) -> list[Entry]:
     """Return the names of one of `KINDS`."""
+    from unidpo_mm.plugins import plugin_names, summary
+
     from ..benchmarks import benchmark_names, load_benchmark
     from ..bridges import bridge_names, load_bridge
+    from ..plugins import SCORERS
     from ..protocols import load_prompts, load_protocol, prompt_names, protocol_names
     from ..suites import load_suite, suite_names
 
@@ -177,6 +194,8 @@ def _entries(kind: str) -> list[Entry]:
             ways += ["import"] if bridge.read else []
             entries.append(Entry(bridge.name, bridge.title, (", ".join(ways),)))
         return entries
+    if kind == "scorer":
+        return [Entry(name, summary(module)) for name, module in plugin_names(SCORERS).items()]
     if kind == "suite":
         suites = map(load_suite, suite_names())
         return [Entry(s.id, s.title, (_list("benchmarks", s.benchmarks),)) for s in suites]

@@ -14,16 +14,12 @@ Tool = Annotated[str, typer.Argument(help="The tool; see `eval list`.", metavar=
 def run_export(
     tool: Tool,
     data: opt.Data,
-    output: Annotated[Path, typer.Option(help="The file to write.")],
+    output: Annotated[Path, typer.Option(help="File to write.")],
     predictions: Annotated[Path | None, opt.option(opt.PREDICTIONS)] = None,
     name: opt.Name = None,
-    task: Annotated[str, opt.option("lmms-eval's name of the benchmark.")] = "",
+    task: Annotated[str, opt.option("Name of the benchmark in lmms-eval.")] = "",
 ) -> None:
-    """Write predictions in the format of another tool.
-
-    Example: `unidpo-mm eval export vlmevalkit --data MME.tsv --predictions mme.jsonl
-    --output mine_MME.xlsx`
-    """
+    """Write predictions in the format of another tool."""
     from unidpo_mm.cli.outputs import check_writable
 
     from ..bridges import ExportJob, load_bridge
@@ -78,23 +74,22 @@ def _without_reasoning(responses: Mapping[str, str], *, opened: bool) -> dict[st
 def run_import(  # noqa: PLR0917 - one parameter per option
     tool: Tool,
     file: Annotated[Path, typer.Argument(help="A file of its predictions.", metavar="FILE")],
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    output: Annotated[Path, typer.Option(help="File to write, .jsonl.")],
     data: Annotated[
         Path | None,
-        opt.option("The data of the predictions: compare questions, replace row numbers by ids."),
+        opt.option("Data of the benchmark, to compare questions and replace row numbers by ids."),
     ] = None,
-    name: Annotated[str | None, opt.option("Name of the model [default: that of FILE].")] = None,
+    name: Annotated[
+        str | None, opt.option("Name of the model in tables and files. [default: that of FILE]")
+    ] = None,
     tool_version: Annotated[
         str | None, opt.option("Version of the tool, which is recorded.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="Prompts and settings of the predictions, which are recorded.")
+        str, typer.Option(help="Prompts and rules of the predictions, which are recorded.")
     ] = "foreign",
 ) -> None:
-    """Read predictions of another tool, in order to score them here.
-
-    Example: `unidpo-mm eval import lmms_eval samples.jsonl --data POPE.tsv --output pope.jsonl`
-    """
+    """Read predictions of another tool, in order to score them here."""
     from unidpo_mm.cli.outputs import check_writable
 
     from ..bridges import load_bridge

@@ -19,56 +19,82 @@ def option(text: str, *names: str, **settings: Any) -> Any:
 
 
 CHECKPOINTS = "Directories of models or LoRA adapters, or hub names."
-PREDICTIONS = 'JSONL with one {"id": ..., "response": ...} per line.'
-JUDGE = "URL of an OpenAI-compatible server, or local:CHECKPOINT."
+PREDICTIONS = 'File of predictions, one {"id": ..., "response": ...} per line.'
+SERVED = "Name by which the server knows the model."
+BENCHMARK = "Name of a benchmark, or a Python file; see `eval list`; repeatable."
+JUDGE = "Judge: URL of an OpenAI-compatible server, or local:CHECKPOINT."
 
-Checkpoints = Annotated[list[str], typer.Argument(help=CHECKPOINTS, metavar="CHECKPOINT...")]
+Checkpoints = Annotated[list[str], typer.Argument(help=CHECKPOINTS, metavar="CHECKPOINT")]
 BenchmarkName = Annotated[
-    str, option("Name of the benchmark; see `eval list`.", "--benchmark", "-b")
+    str, option("Name of a benchmark, or a Python file; see `eval list`.", "--benchmark", "-b")
 ]
-Data = Annotated[Path, option("The benchmark's data: a file or directory.")]
+Data = Annotated[Path, option("Data of the benchmark: a file or directory.")]
 Output = Annotated[Path, option("Directory of predictions and results.")]
-Names = Annotated[list[str] | None, option("Name of each checkpoint, in order.", "--name")]
-Name = Annotated[str | None, option("Name of the model [default: from the predictions].")]
-DType = Annotated[str, typer.Option(help="auto (as saved), bfloat16, float16 or float32.")]
+Names = Annotated[
+    list[str] | None,
+    option("Name of the model in tables and files, once per checkpoint.", "--name"),
+]
+Name = Annotated[
+    str | None, option("Name of the model in tables and files. [default: that of the predictions]")
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        help="Number format of the weights: auto (as saved), bfloat16, float16 or float32."
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option(help="Maximum batch size; halved if memory runs out.", min=1)
 ]
-Style = Annotated[str, typer.Option(help="chat, raw, or auto: chat if there is a chat template.")]
+Style = Annotated[
+    str,
+    typer.Option(help="Style of prompts: chat, raw, or auto (chat if there is a chat template)."),
+]
 ProtocolName = Annotated[
-    str | None, option("Prompts and rules [default: the suite's, or the benchmark's first].")
+    str | None,
+    option("Prompts and rules. [default: those of the suite, or the first of the benchmark]"),
+]
+ScorerName = Annotated[
+    str | None,
+    option("Name of a scorer, or a Python file. [default: that of the protocol]"),
 ]
 MaxNewTokens = Annotated[
-    int | None, option("Maximum length of a response [default: the protocol's].", min=1)
+    int | None,
+    option("Maximum number of tokens of a response. [default: that of the protocol]", min=1),
 ]
 Limit = Annotated[
     int | None, option("Maximum number of clusters per benchmark, drawn with a fixed seed.", min=1)
 ]
-Images = Annotated[Path | None, option("Directory of image files.")]
+Images = Annotated[Path | None, option("Directory of the image files.")]
 TemplateVariables = Annotated[
     list[str] | None,
     option(
-        "Variables for the chat template: a JSON object, or NAME=VALUE, repeatable.",
+        "Variables for the chat template: a JSON object, or NAME=VALUE; repeatable.",
         "--chat-template-kwargs",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option(help="Remove existing predictions first.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove existing predictions first.")]
 Server = Annotated[
-    str, typer.Option(help="vllm, sglang, openai, or auto: as the server's model list states.")
+    str, typer.Option(help="Kind of server: vllm, sglang, openai, or auto (asks the server).")
 ]
-Key = Annotated[str | None, option("Environment variable with the API key.")]
+Key = Annotated[
+    str | None,
+    option("Environment variable with the API key. [default: OPENAI_API_KEY, for https only]"),
+]
 Judge = Annotated[str | None, option(JUDGE)]
-JudgeModel = Annotated[str | None, option("The server's name of the judge.")]
+JudgeModel = Annotated[str | None, option("Name by which the server knows the judge.")]
 JudgeKey = Annotated[
     str | None,
-    option("Environment variable with the API key [default: OPENAI_API_KEY, for https only]."),
+    option("Environment variable with the API key. [default: OPENAI_API_KEY, for https only]"),
 ]
 JudgeCache = Annotated[Path | None, option("File in which replies are cached.")]
-JudgeServer = Annotated[str, typer.Option(help="The judge's: vllm, sglang, openai or auto.")]
-Html = Annotated[Path | None, option("Write an HTML page.")]
-Markdown = Annotated[Path | None, option("Write the table as Markdown.")]
-Csv = Annotated[Path | None, option("Write the numbers as CSV.")]
-Json = Annotated[Path | None, option("Write the numbers as JSON.", "--json")]
+JudgeServer = Annotated[
+    str, typer.Option(help="Kind of the judge's server: vllm, sglang, openai, or auto.")
+]
+Html = Annotated[Path | None, option("File for an HTML page.")]
+Markdown = Annotated[Path | None, option("File for the table as Markdown.")]
+Csv = Annotated[Path | None, option("File for the numbers as CSV.")]
+Json = Annotated[Path | None, option("File for the numbers as JSON.", "--json")]
 
 GRACE = 10.0
 """Seconds that a process waits for the first one to print the same error."""

@@ -17,13 +17,15 @@ def run_compare(  # noqa: PLR0917 - one parameter per option
         list[Path],
         typer.Argument(
             help="Results of one benchmark; the others are compared with the first.",
-            metavar="A B...",
+            metavar="RESULT",
         ),
     ],
     every: Annotated[
         bool, typer.Option("--all", help="Show every metric, not only the headline.")
     ] = False,
-    data: Annotated[Path | None, opt.option("The benchmark's data, for images.")] = None,
+    data: Annotated[
+        Path | None, opt.option("Data of the benchmark, for images on the page.")
+    ] = None,
     html: opt.Html = None,
     markdown: opt.Markdown = None,
     csv: opt.Csv = None,
@@ -32,10 +34,7 @@ def run_compare(  # noqa: PLR0917 - one parameter per option
         int, typer.Option(help="Maximum number of images on the page.", min=0)
     ] = 500,
 ) -> None:
-    """Compare results on the same samples: intervals, tests, and every sample side by side.
-
-    Example: `unidpo-mm eval compare before.json after.json --data POPE.tsv --html compare.html`
-    """
+    """Compare results on the same samples: intervals, tests, and every sample side by side."""
     from rich.console import Console
 
     from ..report.page import comparison_page
@@ -45,7 +44,7 @@ def run_compare(  # noqa: PLR0917 - one parameter per option
     from ..results.result import read_result
 
     if len(results) < 2:
-        raise typer.BadParameter("expected at least two results", param_hint="A B...")
+        raise typer.BadParameter("expected at least two results", param_hint="RESULT")
     outputs: Outputs = {
         "--html": (
             html,
@@ -65,18 +64,17 @@ def run_compare(  # noqa: PLR0917 - one parameter per option
 
 def run_report(
     results: Annotated[
-        list[Path], typer.Argument(help="Results, or directories of results.", metavar="RESULT...")
+        list[Path], typer.Argument(help="Results, or directories of results.", metavar="RESULT")
     ],
-    suite: Annotated[str | None, opt.option("Suite with the columns and published values.")] = None,
+    suite: Annotated[
+        str | None, opt.option("Name of a suite with the columns and published values.")
+    ] = None,
     html: opt.Html = None,
     markdown: opt.Markdown = None,
     csv: opt.Csv = None,
     json: opt.Json = None,
 ) -> None:
-    """Show results of several models and benchmarks in one table, with published values.
-
-    Example: `unidpo-mm eval report results/ --suite paper_multimodal --markdown table.md`
-    """
+    """Show results of several models and benchmarks in one table, with published values."""
     from rich.console import Console
 
     from ..report.page import summary_page

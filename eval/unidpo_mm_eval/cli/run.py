@@ -20,15 +20,20 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     data: opt.Data,
     output: opt.Output,
     checkpoints: Annotated[
-        list[str] | None, typer.Argument(help=opt.CHECKPOINTS, metavar="CHECKPOINT...")
+        list[str] | None, typer.Argument(help=opt.CHECKPOINTS, metavar="CHECKPOINT")
     ] = None,
     benchmark: Annotated[
         list[str] | None,
-        opt.option("Name of a benchmark, repeatable; see `eval list`.", "--benchmark", "-b"),
+        opt.option(opt.BENCHMARK, "--benchmark", "-b"),
     ] = None,
-    suite: Annotated[str | None, opt.option("All benchmarks of a suite.")] = None,
+    suite: Annotated[
+        str | None, opt.option("Name of a suite, whose benchmarks are evaluated.")
+    ] = None,
     protocol: opt.ProtocolName = None,
-    prompt: Annotated[str | None, opt.option("Prompt profile [default: the protocol's].")] = None,
+    scorer: opt.ScorerName = None,
+    prompt: Annotated[
+        str | None, opt.option("Prompt profile. [default: that of the protocol]")
+    ] = None,
     style: opt.Style = "auto",
     chat_template_kwargs: opt.TemplateVariables = None,
     name: opt.Names = None,
@@ -49,9 +54,9 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = 0,
     overwrite: opt.Overwrite = False,
     endpoint: Annotated[
-        str | None, opt.option("URL of an OpenAI-compatible server that replaces checkpoints.")
+        str | None, opt.option("URL of an OpenAI-compatible server, in place of checkpoints.")
     ] = None,
-    served_model: Annotated[str | None, opt.option("The server's name of the model.")] = None,
+    served_model: Annotated[str | None, opt.option(opt.SERVED)] = None,
     server: opt.Server = "auto",
     key: opt.Key = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a server's reply.")] = 300.0,
@@ -61,7 +66,8 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     An interrupted run resumes with the same command. `accelerate launch -m unidpo_mm eval run ...`
     shares the samples between processes.
     """
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.flow import run_plan, run_served
     from ..run.plan import EvalPlan
 
@@ -71,7 +77,7 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise typer.BadParameter(text, param_hint="--chat-template-kwargs")
     if bool(checkpoints) == (endpoint is not None):
         text = "expected either checkpoints or --endpoint"
-        raise typer.BadParameter(text, param_hint="CHECKPOINT...")
+        raise typer.BadParameter(text, param_hint="CHECKPOINT")
     if endpoint is None and (served_model or key or server != "auto"):
         text = "--served-model, --key and --server require --endpoint"
         raise typer.BadParameter(text, param_hint="--endpoint")
@@ -85,6 +91,7 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
         benchmarks=benchmark or (),
         suite=suite,
         protocol=protocol,
+        scorer=scorer,
         names=name or (),
         limit=limit,
         images=images,
@@ -104,7 +111,7 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
     if served_model is None:
         text = "--endpoint requires the name of a model"
         raise typer.BadParameter(text, param_hint="--served-model")
-    from ..models.chat import ChatClient
+    from unidpo_mm.inference.endpoint import ChatClient
 
     client = ChatClient(endpoint, served_model, key_name=key, timeout=timeout, server=server)
     run_served(plan, client, **settings)
@@ -113,14 +120,14 @@ def run_benchmarks(  # noqa: PLR0913, PLR0917 - one parameter per option
 @opt.errors_once()
 def run_prefs(  # noqa: PLR0917 - one parameter per option
     checkpoints: opt.Checkpoints,
-    data: Annotated[Path, typer.Option(help="The file of pairs.")],
+    data: Annotated[Path, typer.Option(help="Data of the benchmark: a file of pairs.")],
     output: opt.Output,
     benchmark: Annotated[
         str,
         typer.Option(
             "--benchmark",
             "-b",
-            help="preferences, mm_rlhf_rewardbench, vl_rewardbench or multimodal_rewardbench.",
+            help="Name of a benchmark of pairs, or a Python file; see `eval list`.",
         ),
     ] = "preferences",
     images: opt.Images = None,
@@ -139,11 +146,9 @@ def run_prefs(  # noqa: PLR0917 - one parameter per option
     chat_template_kwargs: opt.TemplateVariables = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Evaluate checkpoints on preference pairs by log-probs: accuracy, margins, effect of length.
+    """Evaluate checkpoints on preference pairs: accuracy, margins, effect of length."""
+    from unidpo_mm.inference.template_variables import parse_variables
 
-    Example: `unidpo-mm eval prefs before/ after/ --data heldout.jsonl --output results/`
-    """
-    from ..models.template_variables import parse_variables
     from ..prefs.evaluation import run_preferences
 
     run_preferences(
@@ -169,7 +174,8 @@ def run_text(  # noqa: PLR0917 - one parameter per option
     output: Annotated[Path, typer.Option(help="Directory of results and logged samples.")],
     include: Annotated[Path | None, opt.option("Directory of your own task files.")] = None,
     num_fewshot: Annotated[
-        int | None, opt.option("Number of examples in the prompt [default: the task's].", min=0)
+        int | None,
+        opt.option("Number of examples in the prompt. [default: that of the task]", min=0),
     ] = None,
     limit: Annotated[int | None, opt.option("Maximum number of samples per task.", min=1)] = None,
     name: opt.Names = None,
@@ -188,14 +194,13 @@ def run_text(  # noqa: PLR0917 - one parameter per option
     """Evaluate checkpoints on text benchmarks with lm-eval.
 
     It is not installed by default: pip install 'unidpo-mm[lm-eval]'.
-
-    Example: `unidpo-mm eval text after/ --tasks ifeval,gsm8k --output results/`
     """
     from rich.console import Console
 
-    from ..models.checkpoint import find_checkpoints, load_checkpoint
-    from ..models.processes import processes
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.distributed.processes import processes
+    from unidpo_mm.inference.checkpoint import find_checkpoints, load_checkpoint
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.text_tasks import TextTasks, print_text_results, run_text_tasks, write_text_results
 
     if processes().num_processes > 1:
@@ -222,12 +227,15 @@ def run_text(  # noqa: PLR0917 - one parameter per option
 
 
 def run_parity(  # noqa: PLR0913, PLR0917 - one parameter per option
-    checkpoint: Annotated[str, typer.Argument(help="A directory or hub name.")],
-    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible server.")],
-    served_model: Annotated[str, typer.Option(help="The server's name of the model.")],
-    benchmark: Annotated[
-        list[str], typer.Option("--benchmark", "-b", help="Name of a benchmark, repeatable.")
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="Directory of a model or LoRA adapter, or hub name.", metavar="CHECKPOINT"
+        ),
     ],
+    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible server.")],
+    served_model: Annotated[str, typer.Option(help=opt.SERVED)],
+    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help=opt.BENCHMARK)],
     data: opt.Data,
     output: opt.Output,
     protocol: opt.ProtocolName = None,
@@ -245,12 +253,10 @@ def run_parity(  # noqa: PLR0913, PLR0917 - one parameter per option
     """Compare a checkpoint in this process with a server of the same model.
 
     The exit code is 0 if all scores are equal, otherwise 1.
-
-    Example: `unidpo-mm eval parity after/ --endpoint http://host:8000/v1 --served-model NAME
-    -b pope --data POPE.tsv --output parity/`
     """
-    from ..models.chat import ChatClient
-    from ..models.template_variables import parse_variables
+    from unidpo_mm.inference.endpoint import ChatClient
+    from unidpo_mm.inference.template_variables import parse_variables
+
     from ..run.flow import compare_backends
     from ..run.plan import EvalPlan
 

@@ -12,8 +12,9 @@ def run_score(  # noqa: PLR0917 - one parameter per option
     benchmark: opt.BenchmarkName,
     data: opt.Data,
     predictions: Annotated[Path, opt.option(opt.PREDICTIONS)],
-    output: Annotated[Path | None, opt.option("Write the result as JSON.")] = None,
+    output: Annotated[Path | None, opt.option("File for the result as JSON.")] = None,
     protocol: opt.ProtocolName = None,
+    scorer: opt.ScorerName = None,
     name: opt.Name = None,
     limit: opt.Limit = None,
     judge: opt.Judge = None,
@@ -22,18 +23,19 @@ def run_score(  # noqa: PLR0917 - one parameter per option
     judge_cache: opt.JudgeCache = None,
     judge_server: opt.JudgeServer = "auto",
     skip_judge_errors: Annotated[
-        bool, typer.Option(help="Skip samples without a verdict; otherwise they count as wrong.")
+        bool,
+        typer.Option(
+            "--skip-judge-errors",
+            help="Skip samples without a verdict; otherwise they count as wrong.",
+        ),
     ] = False,
 ) -> None:
-    """Score a file of predictions, without a model and reproducibly.
-
-    Example: `unidpo-mm eval score -b pope --data POPE.tsv --predictions pope.jsonl`
-    """
+    """Score a file of predictions, without a model and reproducibly."""
     from rich.console import Console
 
     from unidpo_mm.cli.outputs import check_writable
 
-    from ..benchmarks import load_benchmark
+    from ..benchmarks import load_benchmark, with_scorer
     from ..data.dataset import draw_clusters
     from ..data.predictions import read_predictions
     from ..judge.judges import load_judge
@@ -45,6 +47,8 @@ def run_score(  # noqa: PLR0917 - one parameter per option
     check_writable(output, "--output")
     kind = load_benchmark(benchmark)
     rules = load_protocol(protocol or next(iter(kind.scorers)))
+    if scorer is not None:
+        rules = with_scorer(rules, kind, scorer)
     uses_judge = kind.scorer(rules.scoring).uses_judge
     samples = kind.read(data, uses_judge)
     if limit is not None:
@@ -78,13 +82,9 @@ def run_duel(  # noqa: PLR0917 - one parameter per option
     judge_cache: opt.JudgeCache = None,
     judge_server: opt.JudgeServer = "auto",
     images: opt.Images = None,
-    output: Annotated[Path | None, opt.option("Write every verdict as JSON.")] = None,
+    output: Annotated[Path | None, opt.option("File for every verdict as JSON.")] = None,
 ) -> None:
-    """Let a judge compare two models' responses, each pair in both orders.
-
-    Example: `unidpo-mm eval duel before.jsonl after.jsonl -b wildvision --data WildVision.tsv
-    --judge local:CHECKPOINT`
-    """
+    """Let a judge compare two models' responses, each pair in both orders."""
     import json
     from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """Image references of samples: base64 in a table, or files next to the data."""
 
-import base64
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +14,6 @@ if TYPE_CHECKING:
 def image_folder(data: Path, images: Path | None = None) -> Path:
     """Return the directory that image file names are relative to; by default that of the data."""
     return images or (data if data.is_dir() else data.parent)
-
-
-def data_url(image: "ImageRef") -> str:
-    """Return an image, upright and in RGB, as a lossless data URL."""
-    stream = io.BytesIO()
-    image.open().save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def image_reference(image: Image, folder: Path, where: str) -> "ImageRef":

@@ -1,5 +1,6 @@
 """Prediction files: one ``{"id": ..., "response": ...}`` per line, in any order."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any
 
 from unidpo_mm.data.files import read_file
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.inference.store import MANIFEST
+from unidpo_mm.inference.template_variables import OPTION, TRAINED_WITH, VARIABLES
 
 from .dataset import file_hash
 from .samples import Prediction
 
-MANIFEST = "manifest"
-"""Key of the record that describes how the predictions were made."""
 OPENED = "prompt_opens_reasoning"
 """Manifest key: the prompts end with an opening reasoning tag."""
 EXAMPLE = '{"id": ..., "response": ...}'
@@ -51,6 +52,17 @@ def read_predictions(path: Path) -> Predictions:
     if problems:
         raise DataError(problems)
     return Predictions(path, file_hash([path]), predictions, manifest)
+
+
+def variables_warning(manifest: Mapping[str, Any]) -> list[str]:
+    """Return a warning if a checkpoint was trained with other variables than in evaluation."""
+    if TRAINED_WITH not in manifest:
+        return []
+    used, trained = manifest.get(VARIABLES) or {}, json.dumps(manifest[TRAINED_WITH])
+    return [
+        f"the checkpoint was trained with {VARIABLES} {trained} and is evaluated with "
+        f"{json.dumps(used)}: use {OPTION} '{trained}' for the prompts of its training"
+    ]
 
 
 def _add(

@@ -6,16 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.inference.endpoint import ChatFailure, ChatMessage
+from unidpo_mm.inference.messages import data_url, user_message
 from unidpo_mm.reasoning import strip_reasoning
 
 from ..data.dataset import Dataset
-from ..data.images import data_url, image_folder, image_reference
+from ..data.images import image_folder, image_reference
 from ..data.predictions import OPENED, Predictions
 from ..data.samples import Sample
-from ..models.chat import ChatFailure, ChatMessage
 from ..stats.intervals import Interval, bootstrap
 from ..stats.metrics import Metrics, share
-from .judges import Judge, ask_all, user_message
+from .judges import Judge, ask_all
 from .verdicts import POINTS, choice, comparison_prompt
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
+from unidpo_mm.inference.endpoint import ChatClient, ChatFailure, ChatMessage
+from unidpo_mm.inference.sampling import greedy_sampling
 from unidpo_mm.reasoning import strip_reasoning
 
-from ..models.chat import ChatClient, ChatFailure, ChatMessage
-from ..models.sampling import greedy_sampling
 from .cache import ReplyCache
 
 LOCAL = "local:"
@@ -133,11 +133,10 @@ def load_judge(
             raise RecipeError(Problem("--judge", text, "Remove --judge-key and --judge-cache"))
 
         from unidpo_mm.adapter import AdapterOptions
-
-        from ..models.checkpoint import find_checkpoint, load_checkpoint
-        from ..models.local import LocalModel
-        from ..models.processes import processes
-        from ..protocols import Decoding
+        from unidpo_mm.distributed.processes import processes
+        from unidpo_mm.inference.checkpoint import find_checkpoint, load_checkpoint
+        from unidpo_mm.inference.decoding import Decoding
+        from unidpo_mm.inference.local_model import LocalModel
 
         checkpoint = find_checkpoint(place.removeprefix(LOCAL), model)
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
@@ -150,14 +149,6 @@ def load_judge(
         raise RecipeError(Problem("--judge-model", text, "Name the model that judges"))
     client = ChatClient(place, model, key_name=key_name, server=server)
     return EndpointJudge(client, None if cache is None else ReplyCache(cache))
-
-
-def user_message(text: str, images: Sequence[str] = ()) -> list[ChatMessage]:
-    """Return one message of a user; images, as data URLs, precede the text."""
-    if not images:
-        return [{"role": "user", "content": text}]
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
 def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict | ChatFailure]:
@@ -199,13 +190,14 @@ def _without_reasoning(reply: str) -> str:
 def _row(messages: Sequence[ChatMessage]) -> Any:
     """Return messages in OpenAI's format as a row of the core."""
     from unidpo_mm.data.images import ImageRules, image_refs
-    from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+    from unidpo_mm.inference.prompts import NO_RESPONSE
+    from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
     turns: list[Message] = []
     images: list[Any] = []
     for message in messages:
         content: Any = message["content"]
-        parts: list[str | ImageSlot] = []
+        parts: list[str | MediaSlot] = []
         listed: Any = [{"text": content}] if isinstance(content, str) else content
         for part in listed:
             if "text" in part:
@@ -213,7 +205,7 @@ def _row(messages: Sequence[ChatMessage]) -> Any:
             else:
                 url = part["image_url"]["url"]
                 images += image_refs(url, ImageRules(), "the judge's image")
-                parts.append(ImageSlot())
+                parts.append(MediaSlot("image"))
         turns.append(Message(message["role"], tuple(parts)))
     return PreferenceRow(
         id="judged",
@@ -222,5 +214,5 @@ def _row(messages: Sequence[ChatMessage]) -> Any:
         where="prompt for the judge",
         messages=tuple(turns),
         images=tuple(images),
-        responses=(Response("(none yet)"),),  # a row needs a response; prompts do not contain it
+        responses=(Response(NO_RESPONSE),),
     )

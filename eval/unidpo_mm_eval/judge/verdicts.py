@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from ..models.chat import ChatFailure
+from unidpo_mm.inference.endpoint import ChatFailure
+
 from ..protocols import judge_prompt
 
 NUMBER = r"\d+(?:\.\d+)?"

@@ -10,17 +10,22 @@ from typing import Any
 from accelerate.utils import release_memory
 from rich.console import Console
 
+from unidpo_mm.distributed.processes import processes
 from unidpo_mm.errors import ModelError, Problem, RecipeError
+from unidpo_mm.inference.checkpoint import (
+    LoadedCheckpoint,
+    find_checkpoint,
+    find_checkpoints,
+    load_checkpoint,
+)
+from unidpo_mm.inference.local_model import prompt_style
 from unidpo_mm.records import Pair, PreferenceRow
 
 from ..benchmarks import Benchmark, load_benchmark
 from ..benchmarks._pairs import PAIR_SCORER, PairSet, extra_pair_metrics, pair_ids
 from ..data.dataset import file_hash
+from ..data.predictions import variables_warning
 from ..data.samples import GradedSample
-from ..models.checkpoint import LoadedCheckpoint, find_checkpoint, find_checkpoints, load_checkpoint
-from ..models.local import prompt_style
-from ..models.processes import processes
-from ..models.template_variables import variables_warning
 from ..protocols import load_protocol
 from ..report.page import comparison_page
 from ..report.text import print_comparison, print_result

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ import torch
 from unidpo_mm.adapter import Adapter, AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.inference.checkpoint import LoadedCheckpoint
+from unidpo_mm.inference.local_model import Style
+from unidpo_mm.inference.memory import run_in_parts
 from unidpo_mm.kernels.logprobs import sequence_logps
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps, unwrap_peft
@@ -16,8 +20,6 @@ from unidpo_mm.modeling.references.kinds import LoraOff, Reference
 from unidpo_mm.modeling.vision import ImageFeatures
 from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
 
-from ..models.checkpoint import LoadedCheckpoint
-from ..models.local import Style
 from ..run.store import PredictionStore
 
 IMAGE_LENGTH = 4000
@@ -62,10 +64,11 @@ class PairModel:
         """Return the log-probs of the responses of some rows, and those of the reference."""
         pad = self.adapter.pad_token_id
         batch = collate(groups, pad_token_id=pad, layout=self.layout).to(self.device)
-        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch)
+        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch.targets)
         if self.reference is None:
             return policy, None
-        return policy, sequence_logps(self.reference.token_logps(self.model, batch), batch)
+        token_logps = self.reference.token_logps(self.model, batch)
+        return policy, sequence_logps(token_logps, batch.targets)
 
 
 def _check_vocabulary(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
@@ -116,25 +119,24 @@ def _records(model: PairModel, rows: Sequence[PreferenceRow]) -> list[dict[str, 
             encoded.append(model.adapter.encode(row))
         except DataError as error:
             records.append({"id": row.id, "error": str(error)})
-    return [*records, *(_logp_records(model, encoded) if encoded else [])]
+    if encoded:
+        records += run_in_parts(
+            partial(_logp_records, model),
+            encoded,
+            lambda group: {"id": group.row.id, "error": "out of memory for a single row"},
+        )
+    return records
 
 
 def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict[str, Any]]:
-    """Return the records of some rows; if memory runs out, from halves."""
-    try:
-        policy, reference = model.logps(groups)
-    except (torch.OutOfMemoryError, MemoryError):
-        policy = None
-    if policy is None:  # outside of the handler, which keeps the tensors alive
-        if len(groups) == 1:
-            return [{"id": groups[0].row_id, "error": "out of memory for a single row"}]
-        half = len(groups) // 2
-        return [*_logp_records(model, groups[:half]), *_logp_records(model, groups[half:])]
-    records, start = [], 0
+    """Return the records of some rows."""
+    policy, reference = model.logps(groups)
+    records: list[dict[str, Any]] = []
+    start = 0
     for group in groups:
         end = start + len(group.response_ids)
         record = {
-            "id": group.row_id,
+            "id": group.row.id,
             "logps": policy.sum[start:end].tolist(),
             "tokens": [int(n) for n in policy.length[start:end].tolist()],
         }

@@ -14,13 +14,14 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
+from unidpo_mm.inference.decoding import Decoding
+
 from ..discovery import check_name, read_yaml, yaml_names
 from ..scorers.reasoning import ReasoningRule
 from .prompts import PromptProfile, PromptTemplate, render_question
 
 __all__ = [
     "ANY",
-    "Decoding",
     "Pixels",
     "PromptProfile",
     "PromptTemplate",
@@ -36,16 +37,6 @@ __all__ = [
 STRICT = ConfigDict(extra="forbid")
 ANY = "*"
 """Stands for every family or benchmark without an entry of its own."""
-
-
-@validated(frozen=True, config=STRICT)
-class Decoding:
-    """How a response is generated; decoding is greedy."""
-
-    max_new_tokens: int = 2048  # Maximum number of tokens of a response
-    repetition_penalty: float = 1.0  # As in transformers; 1 for none
-    # Strings that end a response, in addition to the model's own end token
-    stop: tuple[str, ...] = ()
 
 
 @validated(frozen=True, config=STRICT)

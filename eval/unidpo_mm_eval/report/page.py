@@ -116,7 +116,8 @@ def _images(
     """Return id -> thumbnails, first of the samples on which the results differ."""
     if data is None or maximum <= 0:
         return {}
-    dataset = load_benchmark(comparison.first.benchmark).read(data, True)
+    first = comparison.first
+    dataset = load_benchmark(first.benchmark_file or first.benchmark).read(data, True)
     if dataset.sha256 != comparison.first.data.sha256.partition("-")[0]:
         text = "not the file on which the results were scored"
         raise DataError(Problem(str(data), text, "Use that file, or remove --data"))

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..models.template_variables import VARIABLES
+from unidpo_mm.inference.template_variables import VARIABLES
+
 from ..results.comparison import Comparison, Contrast, ResultWithIntervals
 from ..results.summary import Cell, Column, Summary
 from ..stats.intervals import Interval

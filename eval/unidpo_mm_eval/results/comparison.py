@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.inference.template_variables import VARIABLES
 
 from ..benchmarks import Scorer, load_benchmark
-from ..models.template_variables import VARIABLES
 from ..stats.intervals import RESAMPLES, Interval, bootstrap, bootstrap_differences
 from ..stats.metrics import Metrics
 from ..stats.paired import PairedTest, holm, paired_test
@@ -169,7 +169,7 @@ def _names(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _scorer(result: Result) -> Scorer:
-    return load_benchmark(result.benchmark).scorer(result.protocol.scoring)
+    return load_benchmark(result.benchmark_file or result.benchmark).scorer(result.protocol.scoring)
 
 
 def _metrics(result: Result) -> Metrics:

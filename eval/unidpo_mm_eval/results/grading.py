@@ -9,10 +9,9 @@ from unidpo_mm.reasoning import strip_reasoning
 
 from ..benchmarks import JUDGE_ERROR, Benchmark, JudgeInfo, Scorer
 from ..data.dataset import Dataset
-from ..data.predictions import OPENED, Predictions
+from ..data.predictions import OPENED, Predictions, variables_warning
 from ..data.samples import Grade, GradedSample, Prediction, Sample
 from ..judge.judges import Judge
-from ..models.template_variables import variables_warning
 from ..protocols import Protocol, load_protocol, protocol_names
 from ..scorers.reasoning import DESCRIPTIONS, scored_text
 from .result import Reasoning, Result, Source
@@ -70,6 +69,7 @@ def grade_predictions(
     return Result(
         benchmark=benchmark.name,
         title=benchmark.title,
+        benchmark_file=benchmark.file,
         protocol=protocol,
         headline=headline,
         metrics=metrics,

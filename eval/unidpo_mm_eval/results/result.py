@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from unidpo_mm import __version__
+from unidpo_mm.atomic import write_text
 from unidpo_mm.errors import DataError, Problem
 
 from ..benchmarks import JudgeInfo
@@ -65,6 +66,8 @@ class Result:
     # Versions of other distributions that affect the scores
     libraries: Mapping[str, str] = field(default_factory=dict)
     reasoning: Reasoning = Reasoning()  # How reasoning was handled
+    # The user's file that defines the benchmark; not written for other benchmarks
+    benchmark_file: str | None = None
     format: int = FORMAT  # Of the file format, and of unidpo-mm
     version: str = __version__
 
@@ -95,9 +98,9 @@ RESULT = TypeAdapter(Result)
 def write_result(result: Result, path: Path) -> None:
     """Write a result as JSON, unrounded and atomically."""
     content = RESULT.dump_python(result, mode="json")
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    if result.benchmark_file is None:
+        del content["benchmark_file"]
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def read_result(path: Path) -> Result:

@@ -22,16 +22,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unidpo_mm.config.problems import explain_settings
 from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.inference.batches import generate_all
+from unidpo_mm.inference.checkpoint import Checkpoint, LoadedCheckpoint
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
 from ..data.predictions import OPENED, Predictions
 from ..data.samples import Prediction
-from ..models.checkpoint import Checkpoint, LoadedCheckpoint
 from ..results.grading import grade_predictions
 from ..results.result import Result, write_result
 from .eval_run import RunSettings, prepare_run
-from .generate import generate_all
 from .plan import EvalPlan
 
 if TYPE_CHECKING:

@@ -7,20 +7,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.distributed.processes import processes
+from unidpo_mm.inference.batches import first_prompt, generate_all, generate_individually
+from unidpo_mm.inference.checkpoint import LoadedCheckpoint
+from unidpo_mm.inference.decoding import Decoding
+from unidpo_mm.inference.local_model import LocalModel, prompt_style
+from unidpo_mm.inference.prompts import Prompt
 from unidpo_mm.reasoning import opens_reasoning
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
 from ..data.predictions import OPENED, read_predictions
-from ..models.checkpoint import LoadedCheckpoint
-from ..models.local import LocalModel, adapter_options, prompt_style
-from ..models.processes import processes
-from ..protocols import Decoding, PromptProfile, Protocol, load_prompts
+from ..protocols import PromptProfile, Protocol, load_prompts
 from ..results.grading import grade_predictions
 from ..results.result import Result, write_result
-from .generate import first_prompt, generate_all, generate_individually
 from .progress import ProgressCallback, no_progress
-from .prompts import Prompt, build_prompts, shuffle_images
+from .prompts import build_prompts, shuffle_images
 from .store import PredictionStore
 
 PACKAGES = ("unidpo-mm", "torch", "transformers")
@@ -107,10 +110,16 @@ def prepare_run(
     """Build the prompts of a benchmark for a model; the manifest describes the settings only."""
     style = prompt_style(loaded.processor, settings.style)
     pixels = settings.protocol.pixels_of(loaded.family.name, benchmark.name)
-    adapter = loaded.adapter(adapter_options(style, pixels, settings.chat_template_kwargs))
+    options = AdapterOptions(
+        prompt_style=style,
+        image_min_pixels=pixels.min_pixels,
+        image_max_pixels=pixels.max_pixels,
+        chat_template_kwargs=settings.chat_template_kwargs,
+    )
     raw = style == "raw"
     profile, prompts = settings.prompts(benchmark, data, loaded.family.name, raw=raw)
-    model = LocalModel(loaded.model, adapter, settings.decoding(benchmark), loaded.device)
+    decoding = settings.decoding(benchmark)
+    model = LocalModel(loaded.model, loaded.adapter(options), decoding, loaded.device)
     first = first_prompt(model, prompts)
     manifest = {
         **settings.manifest(benchmark, data, profile, style),

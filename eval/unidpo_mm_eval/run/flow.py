@@ -9,11 +9,11 @@ from accelerate.utils import release_memory
 from rich.console import Console
 from rich.markup import escape
 
-from ..data.predictions import read_predictions
-from ..models.chat import ChatClient
-from ..models.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from ..models.processes import processes
-from ..models.template_variables import variables_warning
+from unidpo_mm.distributed.processes import processes
+from unidpo_mm.inference.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from unidpo_mm.inference.endpoint import ChatClient
+
+from ..data.predictions import read_predictions, variables_warning
 from ..protocols import Protocol
 from ..report.page import comparison_page
 from ..report.tables import summary_markdown

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem, RecipeError
+from unidpo_mm.inference.checkpoint import Checkpoint, find_checkpoints
 
-from ..benchmarks import Benchmark, load_benchmark
+from ..benchmarks import Benchmark, load_benchmark, with_scorer
 from ..data.dataset import Dataset, draw_clusters
 from ..data.images import image_folder, image_reference
-from ..models.checkpoint import Checkpoint, find_checkpoints
 from ..protocols import Protocol, load_protocol
 from ..suites import Suite, load_suite
 from .data_check import find_data
@@ -74,6 +74,7 @@ class EvalPlan:
         benchmarks: Sequence[str] = (),
         suite: str | None = None,
         protocol: str | None = None,
+        scorer: str | None = None,
         names: Sequence[str] = (),
         limit: int | None = None,
         allow_judge: bool = True,
@@ -91,6 +92,11 @@ class EvalPlan:
         loaded = [load_benchmark(name) for name in (members.benchmarks if members else benchmarks)]
         default = members.protocol if members else next(iter(loaded[0].scorers))
         rules = load_protocol(protocol or default)
+        if scorer is not None and members is not None:
+            text = "the benchmarks of a suite have the scorers of its protocol"
+            raise RecipeError(Problem("--scorer", text, "Use --benchmark"))
+        if scorer is not None:
+            rules, *_ = [with_scorer(rules, benchmark, scorer) for benchmark in loaded]
         limit = limit if limit is not None or members is None else members.limit
         problems: list[Problem] = []
         sources = []

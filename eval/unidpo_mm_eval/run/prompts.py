@@ -1,16 +1,13 @@
-"""Samples of a benchmark as prompts: text, images, and their size."""
+"""Samples of a benchmark as prompts."""
 
-import hashlib
-import io
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from unidpo_mm.errors import DataError, Problem
-from unidpo_mm.records import ImageSlot, Message, PreferenceRow, Response
+from unidpo_mm.inference.prompts import NO_RESPONSE, Prompt, prompt_of
+from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
@@ -20,26 +17,6 @@ from ..protocols import PromptProfile, render_question
 MARK = re.compile(r"<image (\d+)>")
 CAPTION = "caption"
 """Kind of the questions of a benchmark without a response format."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """The prompt of one sample."""
-
-    id: str
-    row: PreferenceRow | None = None  # The prompt; `None` if it cannot be built
-    error: str | None = None  # Why not
-    area: int = 0  # Number of pixels of its images according to their headers
-    length: int = 0  # Number of characters of its text
-
-    def record(self) -> dict[str, str]:
-        """Return hashes of the text with the image positions, and of the images' contents."""
-        if self.row is None:
-            return {"prompt": ""}
-        record = {"prompt": _hash(repr(self.row.messages))}
-        if self.row.images:
-            record["images"] = _hash(" ".join(image.key() for image in self.row.images))
-        return record
 
 
 def build_prompts(
@@ -73,12 +50,10 @@ def build_prompts(
             where=sample.where,
             messages=(*first, Message("user", parts)),
             images=tuple(references[number] for number in order),
-            responses=(Response("(none yet)"),),  # a row needs one; prompts do not contain it
+            responses=(Response(NO_RESPONSE),),
             raw=True,
         )
-        length = sum(len(message.text) for message in row.messages)
-        area = sum(map(_area, row.images))
-        prompts.append(Prompt(id=sample.id, row=row, area=area, length=length))
+        prompts.append(prompt_of(row))
     return prompts
 
 
@@ -101,38 +76,16 @@ def shuffle_images(data: Dataset, seed: int) -> Dataset:
     return replace(data, samples=tuple(samples))
 
 
-def largest_first(prompts: Sequence[Prompt]) -> list[int]:
-    """Return the indices of the valid prompts, the largest first."""
-    valid = [n for n, prompt in enumerate(prompts) if prompt.row is not None]
-    return sorted(valid, key=lambda n: (-prompts[n].area, -prompts[n].length, n))
-
-
 def _parts(
     text: str, images: int, placement: str
-) -> tuple[tuple[str | ImageSlot, ...], tuple[int, ...]]:
+) -> tuple[tuple[str | MediaSlot, ...], tuple[int, ...]]:
     """Return text and image slots in reading order, and the image of each slot."""
     marks = [int(mark) - 1 for mark in MARK.findall(text)]
     if placement == "marked" and marks and all(0 <= mark < images for mark in marks):
         unmarked = [number for number in range(images) if number not in marks]
-        parts: list[str | ImageSlot] = [ImageSlot()] * len(unmarked)
+        parts: list[str | MediaSlot] = [MediaSlot("image")] * len(unmarked)
         for number, piece in enumerate(MARK.split(text)[::2]):
-            parts += [ImageSlot()] * (number > 0) + ([piece] if piece else [])
+            parts += [MediaSlot("image")] * (number > 0) + ([piece] if piece else [])
         return tuple(parts), (*unmarked, *marks)
-    slots = (ImageSlot(),) * images
+    slots = (MediaSlot("image"),) * images
     return (text, *slots) if placement == "last" else (*slots, text), tuple(range(images))
-
-
-def _area(image: Any) -> int:
-    """Return the number of pixels according to an image's header; 0 if that cannot be read."""
-    from PIL import Image
-
-    source: Any = getattr(image, "path", None) or getattr(image, "content", None)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            return int(opened.width * opened.height)
-    except Exception:  # decoders raise any exception; opening the image later reports it
-        return 0
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,50 +5,27 @@ next run repeats the missing samples.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from unidpo_mm.errors import DataError, UniDPOError
-from unidpo_mm.records import ImageSlot
+from unidpo_mm.distributed.processes import processes
+from unidpo_mm.errors import UniDPOError
+from unidpo_mm.inference.endpoint import ChatClient, ChatFailure
+from unidpo_mm.inference.prompts import Prompt
+from unidpo_mm.inference.sampling import greedy_sampling
+from unidpo_mm.inference.served_model import ServedModel, request_all
+from unidpo_mm.inference.template_variables import VARIABLES
+from unidpo_mm.records import MediaSlot
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
-from ..data.images import data_url
-from ..models.chat import ChatClient, ChatFailure, ChatMessage
-from ..models.processes import processes
-from ..models.sampling import greedy_sampling
-from ..models.template_variables import VARIABLES
 from ..protocols import ANY
 from .eval_run import PACKAGES, EvalRun, RunSettings, versions
 from .progress import ProgressCallback, no_progress
-from .prompts import Prompt
 from .store import PredictionStore
 
 SERVED = "served"
 """Stands for the model family, which a server does not report."""
-
-
-class ServedModel:
-    """A model behind a URL, with the sampling parameters of every request."""
-
-    def __init__(self, client: ChatClient, sampling: Mapping[str, Any]) -> None:
-        self.client, self.sampling = client, sampling
-
-    def record(self, prompt: Prompt) -> dict[str, Any]:
-        """Return the response to a prompt as a record of the predictions; raises `ChatFailure`."""
-        record: dict[str, Any] = {"id": prompt.id, "response": ""}
-        try:
-            reply = self.client.chat(messages(prompt), **self.sampling)
-        except DataError as error:  # an image cannot be read
-            return {**record, "error": str(error)}
-        except ChatFailure as failure:
-            if failure.kind != "refused":
-                raise
-            return {**record, "error": str(failure)}
-        record |= {"response": reply.text, "finish_reason": reply.finish_reason}
-        return record | {"new_tokens": reply.new_tokens, **prompt.record()}
 
 
 def served_run(
@@ -120,7 +97,13 @@ def request_predictions(
             store.add([{"id": prompt.id, "response": "", "error": prompt.error}])
     todo = [prompt for prompt in run.prompts if prompt.id not in store.done]
     on_progress(name, total - len(todo), total)
-    failures = _request_all(model, todo, store, concurrency, lambda: on_progress(name, 1, total))
+    failures = request_all(
+        model,
+        todo,
+        store,
+        concurrency=concurrency,
+        on_reply=lambda: on_progress(name, 1, total),
+    )
     if failures:
         raise UniDPOError(_describe(failures, len(todo), model.client.address))
     errors = [record["error"] for record in store.done.values() if "error" in record]
@@ -130,55 +113,11 @@ def request_predictions(
     store.merge(run.ids)
 
 
-def _request_all(
-    model: ServedModel,
-    prompts: Sequence[Prompt],
-    store: PredictionStore,
-    concurrency: int,
-    on_reply: Callable[[], None],
-) -> list[ChatFailure]:
-    """Send requests, store the replies as they arrive, and return the failures."""
-    failures: list[ChatFailure] = []
-    with ThreadPoolExecutor(concurrency) as threads:
-        futures = [threads.submit(model.record, prompt) for prompt in prompts]
-        try:
-            for future in as_completed(futures):
-                try:
-                    store.add([future.result()])
-                except ChatFailure as failure:
-                    failures.append(failure)
-                on_reply()
-        except BaseException:  # a signal, or a wrong key: send no further requests
-            running = [future for future in futures if not future.cancel()]
-            for future in as_completed(running):
-                if not future.exception() and future.result()["id"] not in store.done:
-                    store.add([future.result()])
-            raise
-    return failures
-
-
-def messages(prompt: Prompt) -> list[ChatMessage]:
-    """Return a prompt in OpenAI's format: the same text and images in the same order."""
-    assert prompt.row is not None
-    images = iter(prompt.row.images)
-    turns: list[ChatMessage] = []
-    for message in prompt.row.messages:
-        parts = [
-            {"type": "image_url", "image_url": {"url": data_url(next(images))}}
-            if isinstance(part, ImageSlot)
-            else {"type": "text", "text": part}
-            for part in message.parts
-        ]
-        plain = len(parts) == 1 and isinstance(message.parts[0], str)
-        turns.append({"role": message.role, "content": message.parts[0] if plain else parts})
-    return turns
-
-
 def _text(prompt: Prompt) -> str:
     """Return a prompt as readable text."""
     lines = []
     for turn in prompt.row.messages if prompt.row else ():
-        parts = ("[image]" if isinstance(part, ImageSlot) else part for part in turn.parts)
+        parts = ("[image]" if isinstance(part, MediaSlot) else part for part in turn.parts)
         lines.append(f"{turn.role}: {''.join(parts)}")
     return "\n".join(lines)
 

@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from unidpo_mm.errors import Problem, RecipeError, UniDPOError
+from unidpo_mm.inference.checkpoint import LoadedCheckpoint
+from unidpo_mm.inference.local_model import prompt_style
+from unidpo_mm.inference.template_variables import TRAINED_WITH, VARIABLES
 from unidpo_mm.modeling.logp_model import unwrap_peft
 
-from ..models.checkpoint import LoadedCheckpoint
-from ..models.local import prompt_style
-from ..models.template_variables import TRAINED_WITH, VARIABLES, variables_warning
+from ..data.predictions import variables_warning
 from ..report.text import print_notes, print_table
 
 SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")

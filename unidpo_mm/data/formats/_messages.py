@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...records import ImageSlot, Message
+from ...records import MediaSlot, Message
 from ..images import is_missing
 from ..invalid_value import InvalidValue, brief
 
@@ -54,7 +54,7 @@ class Prompt:
             return self
         messages = list(self.messages)
         first = next((n for n, m in enumerate(messages) if m.role == "user"), 0)
-        slots = tuple(ImageSlot() for _ in range(images))
+        slots = tuple(MediaSlot("image") for _ in range(images))
         parts = slots + messages[first].parts
         messages[first] = dataclasses.replace(messages[first], parts=parts)
         return Prompt(tuple(messages), self.raw, self.images)
@@ -283,14 +283,14 @@ def _message(
     raise InvalidValue(f"a message's content is {describe(content)}", remedy)
 
 
-def _part(part: Any, images: list[Any]) -> str | ImageSlot:
+def _part(part: Any, images: list[Any]) -> str | MediaSlot:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("image", "image_url"):
         values = [part.get(name) for name in ("image", "path", "url", "image_url", "base64")]
         image = next((value for value in values if not is_missing(value)), None)
         if image is not None:
             images.append(image["url"] if isinstance(image, Mapping) and "url" in image else image)
-        return ImageSlot()
+        return MediaSlot("image")
     if kind == "text" and isinstance(part.get("text"), str):
         return _checked(part["text"])
     if kind in ("video", "audio"):
@@ -315,17 +315,17 @@ def _checked(text: str) -> str:
     return text
 
 
-def _split(text: str) -> tuple[str | ImageSlot, ...]:
+def _split(text: str) -> tuple[str | MediaSlot, ...]:
     """Split a string at its placeholders.
 
     The line break after the placeholders at the beginning is dropped, because the model's template
     decides how images are separated from the question.
     """
-    pieces: list[str | ImageSlot] = []
+    pieces: list[str | MediaSlot] = []
     for number, piece in enumerate(text.split(PLACEHOLDER)):
         if number:
-            pieces.append(ImageSlot())
-            if all(isinstance(before, ImageSlot) for before in pieces):
+            pieces.append(MediaSlot("image"))
+            if all(isinstance(before, MediaSlot) for before in pieces):
                 piece = LINE_BREAK.sub("", piece, count=1)
         if piece:
             pieces.append(piece)

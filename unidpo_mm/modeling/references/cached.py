@@ -111,25 +111,25 @@ class CachedReference:
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M], from the store if it has every response of the batch."""
-        keys = batch.response_keys
-        if len(keys) != batch.num_responses:
+        keys = batch.cache_keys.responses
+        if len(keys) != len(batch.scores):
             raise ValueError("a cached reference needs batches with keys: collate(keyed=True)")
         entries = self.store.get(keys)
-        lengths = batch.lengths.tolist()
+        lengths = batch.targets.lengths.tolist()
         fits = all(
             key in entries and len(entries[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
-        if not true_everywhere(fits, batch.row.device):  # all run the model or none does
+        if not true_everywhere(fits, batch.targets.row.device):  # all run the model or none does
             return self._compute(policy, batch, images)
-        return torch.cat([entries[key] for key in keys]).to(batch.row.device)
+        return torch.cat([entries[key] for key in keys]).to(batch.targets.row.device)
 
     def _compute(
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None
     ) -> Tensor:
         logps = self.source.token_logps(policy, batch, images)
-        parts = logps.split(batch.lengths.tolist())
-        for entries in gather_entries(dict(zip(batch.response_keys, parts, strict=True))):
+        parts = logps.split(batch.targets.lengths.tolist())
+        for entries in gather_entries(dict(zip(batch.cache_keys.responses, parts, strict=True))):
             self._keep(entries)
         return logps.float()
 

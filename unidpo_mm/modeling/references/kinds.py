@@ -91,7 +91,7 @@ class FrozenCopy:
         self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
     ) -> Tensor:
         """Return the copy's log-probs [M]."""
-        self.logp_model.to(batch.row.device)
+        self.logp_model.to(batch.targets.row.device)
         return compute_logps(
             self.logp_model, self.adapter, batch, None if self.separate_vision else images
         )

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from unidpo_mm.records import EncodedGroup
-from unidpo_mm.training.generation import Answer
-
-from ..models.local import LocalModel
+from ..records import EncodedGroup
+from .generation import GeneratedResponse
+from .local_model import LocalModel
 from .prompts import Prompt, largest_first
+
+__all__ = ["Store", "first_prompt", "generate_all", "generate_individually"]
 
 
 class Store(Protocol):
@@ -71,7 +72,7 @@ def generate_individually(model: LocalModel, prompts: Sequence[Prompt]) -> dict[
         encoded = _encode(model, prompt)
         if isinstance(encoded, EncodedGroup):
             (response,) = model.generate([encoded])
-            if isinstance(response, Answer):
+            if isinstance(response, GeneratedResponse):
                 responses[prompt.id] = response.text
     return responses
 
@@ -108,10 +109,10 @@ def _encode_ahead(
 
 
 def _record(
-    prompt: Prompt, encoded: EncodedGroup | str, response: Answer | str, batch: int
+    prompt: Prompt, encoded: EncodedGroup | str, response: GeneratedResponse | str, batch: int
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"id": prompt.id}
-    if isinstance(response, Answer):
+    if isinstance(response, GeneratedResponse):
         record |= {"response": response.text, "finish_reason": response.finish_reason}
         record["new_tokens"] = response.new_tokens
     else:

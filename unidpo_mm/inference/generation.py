@@ -1,4 +1,4 @@
-"""Generate answers to batches of encoded prompts with greedy decoding."""
+"""Generate responses to batches of encoded prompts with greedy decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,17 @@ import torch
 from ..adapter import Adapter
 from ..data.collate import collate_prompts
 from ..records import EncodedGroup
+from .decoding import Decoding
 
-__all__ = ["Answer", "greedy_answers"]
+__all__ = ["GeneratedResponse", "generate_responses"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A generated answer.
+class GeneratedResponse:
+    """A generated response.
 
     Attributes:
-        text: The answer, without special tokens.
+        text: The response, without special tokens.
         finish_reason: ``length`` if the maximum number of new tokens ended it, else ``stop``.
         new_tokens: The number of its tokens, including the one that ends it.
     """
@@ -29,42 +30,38 @@ class Answer:
 
 
 @torch.no_grad()
-def greedy_answers(
+def generate_responses(
     model: Any,
     adapter: Adapter,
     prompts: Sequence[EncodedGroup],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
-    stop: Sequence[str] = (),
-    repetition_penalty: float = 1.0,
     device: torch.device | str,
-) -> list[Answer]:
-    """Generate the answers to a batch of prompts.
+) -> list[GeneratedResponse]:
+    """Generate the responses to a batch of prompts.
 
     Prompts are padded on the left. With padding on the right, the model would continue after the
-    padding, and answers would depend on the other prompts of the batch.
+    padding, and responses would depend on the other prompts of the batch.
 
     Args:
         model: A model with a `generate` method, in evaluation mode.
         adapter: The adapter of the model's family.
         prompts: Prompts without responses, from `Adapter.encode_prompt`.
-        max_new_tokens: Maximum number of tokens in an answer.
-        stop: Texts that end an answer, in addition to the model's end-of-sequence tokens.
-        repetition_penalty: As in transformers; 1 for none.
+        decoding: How the responses are generated.
         device: The device of the model.
     """
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
-    ends, texts = _ends(model, tokenizer, stop)
+    ends, texts = _ends(model, tokenizer, decoding.stop)
     inputs = {
         name: tensor.to(device)
         for name, tensor in collate_prompts(prompts, pad_token_id=adapter.pad_token_id).items()
     }
     generated = model.generate(
         **inputs,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=decoding.max_new_tokens,
         do_sample=False,
         num_beams=1,
-        repetition_penalty=repetition_penalty,
+        repetition_penalty=decoding.repetition_penalty,
         temperature=None,
         top_p=None,
         top_k=None,
@@ -75,12 +72,13 @@ def greedy_answers(
     )
     width = inputs["input_ids"].shape[1]
     return [
-        _answer(ids, adapter, ends, texts, max_new_tokens) for ids in generated[:, width:].tolist()
+        _response(ids, adapter, ends, texts, decoding.max_new_tokens)
+        for ids in generated[:, width:].tolist()
     ]
 
 
 def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
-    """Return the tokens that end an answer, and the stop texts that are not a single token."""
+    """Return the tokens that end a response, and the stop strings that are not a single token."""
     eos_ids = getattr(model.generation_config, "eos_token_id", None)
     ends = set(eos_ids if isinstance(eos_ids, list) else [eos_ids]) | {tokenizer.eos_token_id}
     texts = []
@@ -93,15 +91,15 @@ def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], li
     return {end for end in ends if end is not None}, texts
 
 
-def _answer(
+def _response(
     ids: list[int], adapter: Adapter, ends: set[int], texts: Sequence[str], limit: int
-) -> Answer:
+) -> GeneratedResponse:
     end = next((position for position, token in enumerate(ids) if token in ends), None)
-    kept = ids if end is None else ids[:end]  # padding follows the end of a short answer
+    kept = ids if end is None else ids[:end]  # padding follows the end of a short response
     text = adapter.decode(kept)
     stops = [text.index(stop) for stop in texts if stop in text]
     if stops:
-        return Answer(text[: min(stops)].rstrip(), "stop", len(kept))
+        return GeneratedResponse(text[: min(stops)].rstrip(), "stop", len(kept))
     if end is not None:
-        return Answer(text, "stop", end + 1)
-    return Answer(text, "length", min(len(ids), limit))
+        return GeneratedResponse(text, "stop", end + 1)
+    return GeneratedResponse(text, "length", min(len(ids), limit))

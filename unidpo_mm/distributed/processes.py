@@ -1,7 +1,9 @@
-"""The processes of a run, and the device of each."""
+"""The processes of a run that trains nothing, and the device of each."""
 
 import torch
 from accelerate import PartialState
+
+__all__ = ["processes"]
 
 
 def processes() -> PartialState:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from support.small_benchmarks import varied_checkpoint
 from transformers import AddedToken, AutoTokenizer
-from unidpo_mm_eval.models.local import ReasoningAdapter
 
+from unidpo_mm.inference.local_model import ReasoningAdapter
 from unidpo_mm.reasoning import is_reasoning_token, strip_reasoning
 
 

@@ -7,9 +7,10 @@ may contain ``top_k: 1`` or a repetition penalty. A greedy response then is not 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unidpo_mm.errors import Problem, RecipeError
+from ..errors import Problem, RecipeError
+from .endpoint import ChatClient
 
-from .chat import ChatClient
+__all__ = ["greedy_sampling"]
 
 NEUTRAL: Mapping[str, Any] = {
     "temperature": 0,

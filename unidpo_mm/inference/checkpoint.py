@@ -7,30 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.adapter import Adapter, AdapterFamily, AdapterOptions
-from unidpo_mm.errors import ModelError, Problem
-from unidpo_mm.lora_directory import (
+from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..errors import ModelError, Problem
+from ..lora_directory import (
     ADAPTER_CONFIG,
     base_of,
     is_adapter_directory,
     processor_directory,
 )
-from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
-
+from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
+
+__all__ = [
+    "Checkpoint",
+    "LoadedCheckpoint",
+    "find_checkpoint",
+    "find_checkpoints",
+    "load_checkpoint",
+    "processor_hash",
+]
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Location of a model."""
+    """Location of a model.
 
-    name: str  # Name in tables and of directories
-    base: str  # Directory or hub name of the full model
-    lora: Path | None  # Directory of a LoRA adapter for it; `None` for none
-    processor: str  # Directory or hub name of its processor
-    weights: str  # Hash of all weight files; the revision of a model on the hub
+    Attributes:
+        name: Name in tables and of directories.
+        base: Directory or hub name of the full model.
+        lora: Directory of a LoRA adapter for it; `None` for none.
+        processor: Directory or hub name of its processor.
+        weights: Hash of all weight files; the revision of a model on the hub.
+    """
+
+    name: str
+    base: str
+    lora: Path | None
+    processor: str
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class LoadedCheckpoint:
         return self.family.create(self.processor, self.config, options)
 
     def manifest(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what predictions record of the model and the chat template's variables.
+        """Return what a file of responses records of the model and the chat template's variables.
 
         If the trainer recorded different variables, these are recorded, too.
         """

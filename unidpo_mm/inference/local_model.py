@@ -1,21 +1,20 @@
 """A model in this process that generates responses, halving a batch when memory runs out."""
 
-import gc
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
+from ..adapter import Adapter
+from ..errors import DataError, Problem, RecipeError
+from ..plugins import suggestion
+from ..reasoning import is_reasoning_token, strip_reasoning
+from ..records import EncodedGroup, PreferenceRow
+from .decoding import Decoding
+from .generation import GeneratedResponse, generate_responses
+from .memory import run_in_parts
 
-from unidpo_mm.adapter import Adapter, AdapterOptions
-from unidpo_mm.errors import DataError, Problem, RecipeError
-from unidpo_mm.plugins import suggestion
-from unidpo_mm.reasoning import is_reasoning_token, strip_reasoning
-from unidpo_mm.records import EncodedGroup, PreferenceRow
-from unidpo_mm.training.generation import Answer, greedy_answers
-
-from ..protocols import Decoding, Pixels
+__all__ = ["STYLES", "LocalModel", "ReasoningAdapter", "Style", "prompt_style"]
 
 STYLES = ("auto", "chat", "raw")
 Style = Literal["chat", "raw"]
@@ -23,7 +22,14 @@ Style = Literal["chat", "raw"]
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model in this process."""
+    """A model in this process.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        adapter: The adapter of its family, which encodes the prompts.
+        decoding: How responses are generated.
+        device: The device of the model.
+    """
 
     model: Any
     adapter: Adapter
@@ -37,44 +43,32 @@ class LocalModel:
         except DataError as error:
             return str(error)
 
-    def generate(self, prompts: Sequence[EncodedGroup]) -> list[Answer | str]:
-        """Generate responses; if memory runs out, from halves; for one prompt, return the error."""
-        try:
-            return list(
-                greedy_answers(
-                    self.model,
-                    ReasoningAdapter(self.adapter),
-                    prompts,
-                    device=self.device,
-                    **asdict(self.decoding),
-                )
-            )
-        except (torch.OutOfMemoryError, MemoryError):
-            pass  # the halves run outside of the handler, which keeps the tensors alive
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(prompts) == 1:
-            return ["out of memory for a single prompt"]
-        half = len(prompts) // 2
-        return [*self.generate(prompts[:half]), *self.generate(prompts[half:])]
+    def generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
+        """Generate responses, from halves if memory runs out; for a single prompt, an error."""
+        return run_in_parts(self._generate, prompts, lambda _: "out of memory for a single prompt")
 
     def describe_prompt(self, row_id: str, prompt: EncodedGroup) -> dict[str, Any]:
         """Return a prompt as text with special tokens, and as token ids."""
         tokenizer = getattr(self.adapter.processor, "tokenizer", self.adapter.processor)
         ids = prompt.prompt_ids.tolist()
         text = tokenizer.decode(ids)
-        if prompt.image_token_id is not None:  # one number in place of the repeated token
-            token = re.escape(str(tokenizer.decode([prompt.image_token_id])))
-            text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.image_tokens} image tokens]", text)
+        if prompt.images.token_id is not None:  # one number in place of the repeated token
+            token = re.escape(str(tokenizer.decode([prompt.images.token_id])))
+            text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.images.tokens} image tokens]", text)
         return {"id": row_id, "text": text, "ids": ids}
+
+    def _generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
+        adapter: Any = ReasoningAdapter(self.adapter)
+        return [
+            *generate_responses(self.model, adapter, prompts, self.decoding, device=self.device)
+        ]
 
 
 class ReasoningAdapter:
     """An adapter that keeps reasoning tags which are special tokens of the tokenizer.
 
     Decoding skips special tokens. If the reasoning tags are special, reasoning and answer become
-    one text that no protocol can separate.
+    one text that nothing can separate later.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -113,13 +107,3 @@ def prompt_style(processor: Any, style: str) -> Style:
         template = getattr(processor, "chat_template", None) or tokenizer.chat_template
         return "chat" if template else "raw"
     return "chat" if style == "chat" else "raw"
-
-
-def adapter_options(style: Style, pixels: Pixels, variables: Any) -> AdapterOptions:
-    """Return the options with which prompts of an evaluation are encoded."""
-    return AdapterOptions(
-        prompt_style=style,
-        image_min_pixels=pixels.min_pixels,
-        image_max_pixels=pixels.max_pixels,
-        chat_template_kwargs=variables,
-    )

@@ -1,13 +1,15 @@
-"""Variables for the chat template in evaluation, and those with which a checkpoint was trained."""
+"""Variables for the chat template, and those with which a checkpoint was trained."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unidpo_mm.errors import Problem, RecipeError
+from ..errors import Problem, RecipeError
+
+__all__ = ["OPTION", "TRAINED_WITH", "VARIABLES", "parse_variables", "trained_variables"]
 
 OPTION = "--chat-template-kwargs"
 RECORD = "run.json"
@@ -48,17 +50,6 @@ def _parse(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, TypeError) as error:
         raise ValueError from error
     return {name.strip(): parsed}
-
-
-def variables_warning(manifest: Mapping[str, Any]) -> list[str]:
-    """Return a warning if a checkpoint was trained with other variables than in evaluation."""
-    if TRAINED_WITH not in manifest:
-        return []
-    used, trained = manifest.get(VARIABLES) or {}, json.dumps(manifest[TRAINED_WITH])
-    return [
-        f"the checkpoint was trained with {VARIABLES} {trained} and is evaluated with "
-        f"{json.dumps(used)}: use {OPTION} '{trained}' for the prompts of its training"
-    ]
 
 
 def trained_variables(directory: Path) -> dict[str, Any] | None:

@@ -10,15 +10,25 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
-from unidpo_mm.errors import Problem, RecipeError
-from unidpo_mm.plugins import suggestion
-from unidpo_mm.secrets import mask_secrets, mask_url
+from ..errors import Problem, RecipeError
+from ..plugins import suggestion
+from ..secrets import mask_secrets, mask_url
+
+__all__ = [
+    "EXTENDED",
+    "SERVERS",
+    "ChatClient",
+    "ChatFailure",
+    "ChatMessage",
+    "ChatReply",
+    "FailureKind",
+]
 
 FailureKind = Literal[
     "timeout", "rate_limited", "server_error", "unreachable", "refused", "malformed"
 ]
 ChatMessage = Mapping[str, Any]
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 DEFAULT_KEY = "OPENAI_API_KEY"
 REASONING = ("reasoning_content", "reasoning")
 """Fields of a message in which servers return the reasoning separately from the answer."""
@@ -43,27 +53,43 @@ class ChatFailure(Exception):
 
 @dataclass(frozen=True)
 class ChatReply:
-    """A reply."""
+    """A reply.
 
-    text: str  # As the server returned it
-    finish_reason: str | None  # ``length`` if it hit the token limit
-    new_tokens: int | None = None  # Its number of tokens; `None` if the server does not report it
+    Attributes:
+        text: As the server returned it.
+        finish_reason: ``length`` if it hit the token limit.
+        new_tokens: Its number of tokens; `None` if the server does not report it.
+    """
+
+    text: str
+    finish_reason: str | None
+    new_tokens: int | None = None
 
 
 @dataclass
 class ChatClient:
-    """A model behind a URL."""
+    """A model behind a URL.
 
-    base_url: str = field(repr=False)  # Up to ``/v1``
-    model: str  # The server's name of the model
-    # Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent to https
-    # URLs only
+    Attributes:
+        base_url: The URL up to ``/v1``.
+        model: The server's name of the model.
+        key_name: Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent
+            to https URLs only.
+        server: One of `SERVERS`.
+        timeout: Seconds to wait for a reply.
+        attempts: Maximum number of attempts per request.
+        wait: Seconds before the second attempt; doubled each time.
+        sleep: Replaced in tests.
+    """
+
+    base_url: str = field(repr=False)
+    model: str
     key_name: str | None = None
-    server: str = "auto"  # One of `SERVERS`
-    timeout: float = 120.0  # Seconds to wait for a reply
-    attempts: int = 6  # Maximum number of attempts per request
-    wait: float = 1.0  # Seconds before the second attempt; doubled each time
-    sleep: Callable[[float], None] = time.sleep  # Replaced in tests
+    server: str = "auto"
+    timeout: float = 120.0
+    attempts: int = 6
+    wait: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _kind: str | None = field(default=None, repr=False)
 
@@ -106,7 +132,7 @@ class ChatClient:
         request = {"model": self.model, "messages": list(messages), **parameters}
         return self._retry(lambda: self._post(request))
 
-    def _retry(self, attempt: Callable[[], Answer]) -> Answer:
+    def _retry(self, attempt: Callable[[], Result]) -> Result:
         """Return the result of an attempt, repeated after temporary failures."""
         for number in range(1, self.attempts + 1):
             try:

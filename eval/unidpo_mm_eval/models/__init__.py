@@ -1,1 +1,0 @@
-"""Models that generate responses: checkpoints in this process, and servers."""

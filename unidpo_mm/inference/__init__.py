@@ -1,0 +1,1 @@
+"""Generate responses, in this process or with a server; for training, evaluation and new data."""

@@ -1,0 +1,72 @@
+"""Prompts to which responses are generated, with what is needed to sort and to identify them."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import PreferenceRow
+
+__all__ = ["NO_RESPONSE", "Prompt", "largest_first", "prompt_of"]
+
+NO_RESPONSE = "(none yet)"
+"""Text of the response of a row that is only a prompt, since a row needs one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt.
+
+    Attributes:
+        id: Its id.
+        row: The prompt; `None` if it cannot be built.
+        error: Why not.
+        area: Number of pixels of its images according to their headers.
+        length: Number of characters of its text.
+    """
+
+    id: str
+    row: PreferenceRow | None = None
+    error: str | None = None
+    area: int = 0
+    length: int = 0
+
+    def record(self) -> dict[str, str]:
+        """Return hashes of the text with the image positions, and of the images' contents."""
+        if self.row is None:
+            return {"prompt": ""}
+        # hashes that earlier versions stored contain the former name of an image slot
+        text = repr(self.row.messages).replace("MediaSlot(kind='image')", "ImageSlot()")
+        record = {"prompt": _hash(text)}
+        if self.row.images:
+            record["images"] = _hash(" ".join(image.key() for image in self.row.images))
+        return record
+
+
+def prompt_of(row: PreferenceRow) -> Prompt:
+    """Return the prompt of a row."""
+    length = sum(len(message.text) for message in row.messages)
+    return Prompt(id=row.id, row=row, area=sum(map(_area, row.images)), length=length)
+
+
+def largest_first(prompts: Sequence[Prompt]) -> list[int]:
+    """Return the indices of the valid prompts, the largest first."""
+    valid = [n for n, prompt in enumerate(prompts) if prompt.row is not None]
+    return sorted(valid, key=lambda n: (-prompts[n].area, -prompts[n].length, n))
+
+
+def _area(image: Any) -> int:
+    """Return the number of pixels according to an image's header; 0 if that cannot be read."""
+    from PIL import Image
+
+    source: Any = getattr(image, "path", None) or getattr(image, "content", None)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            return int(opened.width * opened.height)
+    except Exception:  # decoders raise any exception; opening the image later reports it
+        return 0
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

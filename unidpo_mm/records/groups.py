@@ -1,0 +1,186 @@
+"""Rows encoded for one model family, without padding."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, Problem
+from .rows import Domain, MediaKind, Pair, PreferenceRow, Unit
+
+__all__ = ["EncodedGroup", "Media", "Preferences", "RowInfo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowInfo:
+    """What messages and metrics need to know about a row of the data.
+
+    Attributes:
+        id, domain, source, where: As in the row.
+    """
+
+    id: str
+    domain: Domain
+    source: str
+    where: str
+
+    @classmethod
+    def of(cls, row: PreferenceRow) -> "RowInfo":
+        """Return the information about a row."""
+        return cls(id=row.id, domain=row.domain, source=row.source, where=row.where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """Scores of the K responses of a group, and the units of a loss among them.
+
+    Attributes:
+        scores: [K] float64, NaN if missing.
+        pairs: Preferences among the K responses.
+        pair_ids: The id of each pair, see `PreferenceRow.pair_id`.
+        response_units: Indices of the responses that a loss with unit ``response`` trains on.
+        response_unit_ids: The id of each of them, see `PreferenceRow.response_id`.
+    """
+
+    scores: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    pairs: tuple[Pair, ...] = ()
+    pair_ids: tuple[str, ...] = ()
+    response_units: tuple[int, ...] = ()
+    response_unit_ids: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, row: PreferenceRow) -> "Preferences":
+        """Return the preferences of a row among its responses."""
+        scores = [float("nan") if r.score is None else r.score for r in row.responses]
+        return cls(
+            scores=torch.tensor(scores, dtype=torch.float64),
+            pairs=row.pairs,
+            pair_ids=tuple(row.pair_id(pair) for pair in row.pairs),
+            response_units=row.targets(),
+            response_unit_ids=tuple(row.response_id(number) for number in row.targets()),
+        )
+
+    def units(self, unit: Unit) -> Iterator[tuple[tuple[int, ...], float, str]]:
+        """Yield indices of responses, weight and id of each unit of a loss."""
+        if unit == "pair":
+            for pair, pair_id in zip(self.pairs, self.pair_ids, strict=True):
+                yield (pair.chosen, pair.rejected), pair.weight, pair_id
+        else:
+            for number, name in zip(self.response_units, self.response_unit_ids, strict=True):
+                yield (number,), 1.0, name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """The images (or the videos) of a prompt, as tensors.
+
+    Attributes:
+        inputs: name -> tensor whose first dimension runs over images, or their tiles or patches.
+            These tensors are never cut.
+        entries: The number of parts in which the model returns the features: images, tiles or
+            rows, depending on the family.
+        tokens: The number of placeholder tokens in the prompt, which equals the number of features.
+        token_id: Id of the placeholder token; `None` for families without such media.
+        shrunk: The number of images scaled down to fit `max_length`.
+    """
+
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    entries: int = 0
+    tokens: int = 0
+    token_id: int | None = None
+    shrunk: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedGroup:
+    """A row encoded for one model family: token ids and tensors, without padding.
+
+    Further inputs are of two kinds. *Token-aligned* tensors have one entry per token and are padded
+    and cut with the ids; *media* tensors belong to images or videos and are never cut.
+
+    Attributes:
+        row: Id, domain, source and place of the row.
+        prompt_ids: Prompt tokens [P], placeholders of media expanded.
+        response_ids: K tensors [R_k], the tokens whose log-probs are computed.
+        token_extras: name -> (prompt part [P], K response parts [R_k]).
+        media: Kind -> the media of the prompt. A family with images adds this kind to every group,
+            so that placeholder tokens without an image are refused.
+        preferences: Scores, pairs and other units among the K responses.
+        weight: 1, or 0 for a filler, which no loss or metric counts.
+        cut_responses: The number of responses truncated to fit `max_length`.
+    """
+
+    row: RowInfo
+    prompt_ids: Tensor
+    response_ids: tuple[Tensor, ...]
+    token_extras: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    media: Mapping[MediaKind, Media] = field(default_factory=dict)
+    preferences: Preferences = field(default_factory=Preferences)
+    weight: float = 1.0
+    cut_responses: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [
+            *self._response_problems(),
+            *self._token_extra_problems(),
+            *(problem for kind in self.media for problem in self._media_problems(kind)),
+        ]
+        if problems:
+            raise DataError(problems)
+
+    def _response_problems(self) -> list[Problem]:
+        if self.prompt_ids.numel() == 0:
+            return [self._problem("the prompt has no token", "Write a prompt")]
+        return [
+            self._problem(
+                f"response {number} has no token", "Write a response, or increase max_length"
+            )
+            for number, ids in enumerate(self.response_ids)
+            if ids.numel() == 0
+        ]
+
+    def _token_extra_problems(self) -> list[Problem]:
+        lengths = [self.prompt_ids.numel(), *(ids.numel() for ids in self.response_ids)]
+        return [
+            self._problem(
+                f"'{name}' has lengths {[part.numel() for part in parts]}, the ids {lengths}",
+                "Fix the adapter: token-aligned tensors have one entry per token",
+            )
+            for name, parts in self.token_extras.items()
+            if [part.numel() for part in parts] != lengths
+        ]
+
+    def _media_problems(self, kind: MediaKind) -> list[Problem]:
+        media = self.media[kind]
+        if media.token_id is None:
+            return []
+        placeholders = int((self.prompt_ids == media.token_id).sum())
+        problems = []
+        if placeholders != media.tokens:
+            message = f"{placeholders} {kind} tokens for {media.tokens} {kind} features"
+            remedy = f"Use one {kind} per placeholder; {kind} tokens are never cut"
+            problems.append(self._problem(message, remedy))
+        if any(bool((ids == media.token_id).any()) for ids in self.response_ids):
+            remedy = f"Remove the placeholder from the response: {kind}s belong to the prompt"
+            problems.append(self._problem(f"a response contains {kind} tokens", remedy))
+        return problems
+
+    def _problem(self, message: str, remedy: str) -> Problem:
+        return Problem(f"{self.row.where} (id {self.row.id})", message, remedy)
+
+    @property
+    def images(self) -> Media:
+        """The images of the prompt; empty for families without images."""
+        return self.media.get("image", Media())
+
+    @property
+    def has_media(self) -> bool:
+        """Whether the prompt contains images or videos."""
+        return any(media.inputs for media in self.media.values())
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of the plain rows, which contain the prompt once per response."""
+        lengths = [ids.numel() for ids in self.response_ids]
+        return len(lengths) * self.prompt_ids.numel() + sum(lengths)
