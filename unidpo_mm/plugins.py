@@ -1,4 +1,4 @@
-"""Find plugins by name: losses, model families, data formats, callbacks and commands.
+"""Find plugins by name: losses, model families, formats, callbacks, observers and commands.
 
 A plugin is an object that a module exports under a fixed name, such as `LOSS`. For every kind there
 are the same three ways to provide one:
@@ -35,6 +35,7 @@ __all__ = [
     "FAMILIES",
     "FORMATS",
     "LOSSES",
+    "OBSERVERS",
     "PLUGIN_API",
     "Kind",
     "is_path",
@@ -131,6 +132,14 @@ CALLBACKS = Kind(
     attributes=("__call__",),
     expected="a function of its settings that returns a transformers.TrainerCallback",
     group="unidpo_mm.callbacks",
+)
+OBSERVERS = Kind(
+    noun="observer",
+    where="run.observers",
+    export="OBSERVER",
+    attributes=("__call__",),
+    expected="a function of its settings that returns an unidpo_mm.training.observers.Observer",
+    group="unidpo_mm.observers",
 )
 
 

@@ -1,6 +1,7 @@
 """Plugins in users' own files: every kind is given by a path, with the same errors."""
 
 import json
+import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,9 +11,18 @@ import pytest
 from unidpo_mm import plugins
 from unidpo_mm.cli import main as cli
 from unidpo_mm.errors import UniDPOError
-from unidpo_mm.plugins import CALLBACKS, FAMILIES, FORMATS, LOSSES, Kind, load, plugin_names
+from unidpo_mm.plugins import (
+    CALLBACKS,
+    FAMILIES,
+    FORMATS,
+    LOSSES,
+    OBSERVERS,
+    Kind,
+    load,
+    plugin_names,
+)  # fmt: skip
 
-KINDS = (LOSSES, FAMILIES, FORMATS, CALLBACKS)
+KINDS = (LOSSES, FAMILIES, FORMATS, CALLBACKS, OBSERVERS)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.noun)
 
 FAMILY = '''
@@ -78,12 +88,29 @@ class Count(TrainerCallback):
 
 CALLBACK = Count
 '''
+OBSERVER = '''
+"""Print the pairs of each micro-batch with their quality weights."""
+
+
+class Watcher:
+    def __init__(self, settings):
+        self.word = settings["word"]
+
+    def on_step(self, batch, output):
+        rewards = output.loss.chosen_rewards.detach()
+        print(self.word, sorted(batch.pairs.row_ids), len(set(batch.pairs.ids)), len(rewards))
+
+
+OBSERVER = Watcher
+'''
 
 
 def test_files_of_every_kind_train_together_through_the_command_line(
     tmp_path: Path, checkpoint, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    for name, text in {"family": FAMILY, "format": FORMAT, "loss": LOSS, "call": CALLBACK}.items():
+    for name, text in {
+        "family": FAMILY, "format": FORMAT, "loss": LOSS, "call": CALLBACK, "observer": OBSERVER,
+    }.items():  # fmt: skip
         (tmp_path / f"my_{name}.py").write_text(text)
     rows = [{"q": f"What is {n}?", "good": "Seven" + "x" * n, "bad": "Eight"} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -91,7 +118,8 @@ def test_files_of_every_kind_train_together_through_the_command_line(
         f"model: {{name_or_path: {checkpoint('llama')}, adapter: ./my_family.py}}\n"
         "data: {sources: [{path: rows.jsonl, format: ./my_format.py}]}\n"
         "loss: {name: ./my_loss.py, beta: 0.2}\n"
-        "run: {callbacks: {./my_call.py: {word: counted}}}\n"
+        "run: {callbacks: {./my_call.py: {word: counted}}, "
+        "observers: {./my_observer.py: {word: saw}}}\n"
         f"train: {{output_dir: {tmp_path / 'out'}, max_steps: 2, use_cpu: true, report_to: none, "
         "save_strategy: 'no', disable_tqdm: true}\n"
     )
@@ -105,11 +133,17 @@ def test_files_of_every_kind_train_together_through_the_command_line(
     assert not caught.value.code, output.err
     assert "upper case: SEVENX" in output.out
     assert "counted 2" in output.out
+    assert len(re.findall(r"saw \['rows:\d'.*\] (\d) \1$", output.out, re.M)) == 2, output.out
     assert "renamed_dpo with beta 0.2" in output.err
 
 
 @every_kind
-def test_the_error_of_an_unknown_name_suggests_and_lists(kind: Kind):
+def test_the_error_of_an_unknown_name_suggests_and_lists(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+):
+    if kind is OBSERVERS:  # none is part of this package
+        points = [EntryPoint("ledger", "elsewhere:OBSERVER", kind.group)]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     first = next(iter(plugin_names(kind)))
     with pytest.raises(kind.error) as caught:
         load(kind, f"{first}x")

@@ -248,7 +248,7 @@ def test_a_recipe_takes_the_overrides_of_train(tmp_path: Path, model: Path) -> N
 def test_parts_that_a_model_lacks_are_problems_of_both(tmp_path: Path, model: Path) -> None:
     path = recipe_of(tmp_path, model, rows(tmp_path, GOOD))
     recipe = load_recipe(path, ["model.freeze=[towr]", "train.learning_rates.projektor=0.1"])
-    args, _ = training_run.checked_settings(recipe)
+    args = training_run.run_settings(recipe).args
     family, _ = setup.load_family_and_adapter(str(model), args)
     with pytest.raises(RecipeError) as refused:
         check_part_names(args, None, family)

@@ -13,10 +13,10 @@ from ..data.groups import prompt_key
 from ..data.load import DataFiles, SourceReport
 from ..data.measure import MeasuredRow
 from ..errors import Problem, counted
+from ..modeling.load import ModelSource
 from ..records import PreferenceRow
 from ..training.configured_loss import ConfiguredLoss, configured_loss
 from ..training.prepare import check_part_names, prepare
-from ..training.references import loading_source
 from ..training.score_warnings import score_warnings
 from ..training.setup import load_family_and_adapter
 from .examples import example_rows
@@ -202,7 +202,7 @@ class _Check:
         sample = sampled(fitting, self.options.sample)
         if not sample or not hasattr(self.loss.config, "tau_ref"):
             return None
-        source = loading_source(model, self.args)
+        source = ModelSource.of(model, self.args)
         return start_weights(sample, source, family, adapter, self._resolved())
 
     def _resolved(self) -> ConfiguredLoss:

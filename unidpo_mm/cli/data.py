@@ -365,9 +365,9 @@ def _read_recipe(
     recipe = load_recipe(path, overrides, checks=ALL_CHECKS if as_a_run else (check_loss,))
 
     from ..config.from_recipe import config_of  # torch, so after the checks
-    from ..training.run import checked_settings, data_files
+    from ..training.run import data_files, run_settings
 
-    args = checked_settings(recipe)[0] if as_a_run else config_of(recipe, data_only=True)
+    args = run_settings(recipe).args if as_a_run else config_of(recipe, data_only=True)
     files = data_files(recipe)
     model = recipe.model
     return (

@@ -49,6 +49,7 @@ IN_PYTHON = {
     "train.output_dir": "`output_dir`",
     "run.resume": "`train(resume_from_checkpoint)`",
     "run.callbacks": "`callbacks`",
+    "run.observers": "`observers`",
     **{key: f"`{name}`" for name, key in option_keys().items()},
 }
 """Key -> what it is in Python. Options are listed by themselves, all other keys here."""

@@ -30,8 +30,11 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     update: dict[str, Any] = {"model": _model(recipe.model, folder), "data": data}
     loss = {"name": _resolved_plugin(recipe.loss.name, folder)}
     update["loss"] = recipe.loss.model_copy(update=loss)
-    callbacks = {_resolved_plugin(name, folder): v for name, v in recipe.run.callbacks.items()}
-    update["run"] = recipe.run.model_copy(update={"callbacks": callbacks})
+    plugins = {
+        key: {_resolved_plugin(name, folder): v for name, v in getattr(recipe.run, key).items()}
+        for key in ("callbacks", "observers")
+    }
+    update["run"] = recipe.run.model_copy(update=plugins)
     return recipe.model_copy(update=update)
 
 

@@ -105,6 +105,9 @@ class RunSection(RunOptions, Section):
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Name of a callback of an installed package, or path of a Python file with one -> its
     settings; `benchmarks` evaluates a subset of benchmarks every N steps."""
+    observers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Name of an observer of an installed package, or path of a Python file with one -> its
+    settings; it sees every micro-batch with its log-probs, weights and loss."""
 
 
 class Recipe(Section):

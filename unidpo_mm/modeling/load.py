@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from ..plugins import FAMILIES, load_family, plugin_names
@@ -89,6 +90,21 @@ class ModelSource:
             problem = f"it is set, and '{self.name_or_path}' is not a LoRA adapter directory"
             raise ModelError(Problem(str(self.base_key), problem, "Remove it"))
         return self.name_or_path
+
+    @classmethod
+    def of(cls, model: str | nn.Module, args: UniDPOConfig) -> "ModelSource":
+        """Return the source of a model's files; for a loaded model, that of its processor."""
+        name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
+        init_kwargs = dict(args.model_init_kwargs or {})
+        return cls(
+            name_or_path=name,
+            dtype=str(init_kwargs.pop("dtype", "auto")).removeprefix("torch."),
+            adapter=args.adapter,
+            attn_implementation=init_kwargs.pop("attn_implementation", None),
+            trust_remote_code=init_kwargs.pop("trust_remote_code", False),
+            init_kwargs=init_kwargs,
+            base_name_or_path=args.base_name_or_path,
+        )
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def evaluate_pairs(
             reference=reference,
             features=features,
         )
-        sums.add(output, batch)
+        sums.on_step(batch, output)
     sums.reduce()
     policy.train(was_training)
     return sums

@@ -40,7 +40,7 @@ class MetricSums:
         shape = (len(self.groups), len(self.names), 2)
         self.table = torch.zeros(shape, dtype=_float64(device), device=device)
 
-    def add(self, output: StepOutput, batch: GroupBatch) -> None:
+    def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Add one batch."""
         unit = self.loss.unit
         self._add("loss", output.loss.per_unit, output.weight, batch.units(unit).domains)

@@ -80,7 +80,7 @@ class NumericalWatch:
         self.rng_state = torch.get_rng_state()
         self._finite = torch.ones_like(self._finite)
 
-    def add(self, output: StepOutput, batch: GroupBatch) -> None:
+    def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Check the loss of a micro-batch, without waiting for the device."""
         per_unit = output.loss.per_unit.detach()
         rows = batch.units(self.unit).row_ids

@@ -34,22 +34,7 @@ from .configured_loss import ConfiguredLoss
 from .context import TrainingContext
 from .optimizer import check_optimizer
 
-__all__ = ["PrepareReference", "build_run_reference", "compute_dtype", "loading_source"]
-
-
-def loading_source(model: str | nn.Module, args: UniDPOConfig) -> ModelSource:
-    """Return the source of a model's files; for a loaded model, that of its processor."""
-    name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
-    init_kwargs = dict(args.model_init_kwargs or {})
-    return ModelSource(
-        name_or_path=name,
-        dtype=str(init_kwargs.pop("dtype", "auto")).removeprefix("torch."),
-        adapter=args.adapter,
-        attn_implementation=init_kwargs.pop("attn_implementation", None),
-        trust_remote_code=init_kwargs.pop("trust_remote_code", False),
-        init_kwargs=init_kwargs,
-        base_name_or_path=args.base_name_or_path,
-    )
+__all__ = ["PrepareReference", "build_run_reference", "compute_dtype"]
 
 
 def build_run_reference(
@@ -151,7 +136,7 @@ def _other_model(
         problem = f"ref_model is set and reference is '{args.reference}'"
         raise RecipeError(Problem("reference", problem, "Remove one of the two"))
     if isinstance(ref_model, str):
-        ref_model = load_weights(loading_source(ref_model, args), family)
+        ref_model = load_weights(ModelSource.of(ref_model, args), family)
     shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
     if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
         problem = (

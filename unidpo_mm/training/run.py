@@ -21,9 +21,10 @@ from ..config.python import UniDPOConfig
 from ..data.load import DataFiles
 from ..distributed import errors_shared
 from ..errors import Problem, RecipeError, UniDPOError
-from ..plugins import CALLBACKS, load, suggestion
+from ..plugins import CALLBACKS, OBSERVERS, Kind, load, suggestion
 from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .identity import ALLOW_ALL, compare_options, recorded_options
+from .observers import Observer
 from .resume import refuse_changes
 from .run_lock import exclusive
 from .run_record import (
@@ -38,9 +39,9 @@ from .trainer import UniDPOTrainer
 
 __all__ = [
     "check_from_recipe",
-    "checked_settings",
     "data_files",
     "finished_run",
+    "run_settings",
     "train_from_recipe",
     "trainer_for",
 ]
@@ -54,6 +55,20 @@ LENGTH_OPTIONS = ("max_steps", "num_train_epochs")
 RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a recipe says, apart from data and model.
+
+    Attributes:
+        args: The options of the trainer.
+        callbacks, observers: Those of `run.callbacks` and `run.observers`.
+    """
+
+    args: UniDPOConfig
+    callbacks: list[TrainerCallback]
+    observers: list[Observer]
+
+
 def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
     """Train from a recipe, or resume its run, and return the trainer.
 
@@ -64,15 +79,13 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
         UniDPOError: If the recipe, a row or the model cannot be used; raised before training
             starts.
     """
-    args = config_of(recipe)
-    check_allowed_names(recipe, args)
-    output_dir = Path(recipe.train.output_dir)
+    settings = run_settings(recipe)
     with contextlib.ExitStack() as stack:
         with errors_shared():
-            if args.should_save:
-                stack.enter_context(exclusive(output_dir))
-                check_resumable(recipe, args)
-        trainer = trainer_for(recipe)
+            if settings.args.should_save:
+                stack.enter_context(exclusive(Path(recipe.train.output_dir)))
+                check_resumable(recipe, settings.args)
+        trainer = trainer_for(recipe, settings)
         trainer.add_callback(WriteRecord(recipe, trainer))
         trainer.train(resume_from_checkpoint=_requested(recipe))
         trainer.save_final_model()
@@ -202,23 +215,28 @@ def check_from_recipe(recipe: Recipe) -> None:
     print_startup_report(trainer, max_steps=steps, console=Console())
 
 
-def trainer_for(recipe: Recipe) -> UniDPOTrainer:
+def trainer_for(recipe: Recipe, settings: RunSettings | None = None) -> UniDPOTrainer:
     """Read the data, load the model and build the trainer of a recipe.
+
+    Args:
+        recipe: The recipe.
+        settings: Its `run_settings`, if they have been made before.
 
     Raises:
         UniDPOError: If data, settings or model have problems; lists those of all data files.
     """
-    args, callbacks = checked_settings(recipe)
+    settings = settings or run_settings(recipe)
     training, evaluation = data_files(recipe)
     trainer = UniDPOTrainer(
         recipe.model.name_or_path,
-        args,
+        settings.args,
         train_dataset=training,
         eval_dataset=evaluation,
         peft_config=recipe.model.lora,
-        callbacks=callbacks,
+        callbacks=settings.callbacks,
+        observers=settings.observers,
     )
-    trainer.option_names = _option_names(args)
+    trainer.option_names = _option_names(settings.args)
     return trainer
 
 
@@ -231,26 +249,26 @@ def data_files(recipe: Recipe) -> tuple[DataFiles, DataFiles]:
     )
 
 
-def checked_settings(recipe: Recipe) -> tuple[UniDPOConfig, list[TrainerCallback]]:
-    """Return the trainer's settings and the callbacks of a recipe, before data and model are read.
+def run_settings(recipe: Recipe) -> RunSettings:
+    """Return the options, callbacks and observers of a recipe, before data and model are read.
 
     Raises:
-        RecipeError: If a training argument, a callback or an allowed change is invalid.
+        RecipeError: If an argument, a callback, an observer or an allowed change is invalid.
     """
     args = config_of(recipe)
     check_allowed_names(recipe, args)
     problems: list[Problem] = []
-    callbacks = []
-    for name, settings in recipe.run.callbacks.items():
-        try:
-            callbacks.append(load(CALLBACKS, name)(settings))
-        except UniDPOError as error:
-            problems += error.problems or [
-                Problem(f"run.callbacks.{name}", str(error), "Correct it")
-            ]
+    made: dict[Kind, list[Any]] = {CALLBACKS: [], OBSERVERS: []}
+    for kind, sections in ((CALLBACKS, recipe.run.callbacks), (OBSERVERS, recipe.run.observers)):
+        for name, settings in sections.items():
+            try:
+                made[kind].append(load(kind, name)(settings))
+            except UniDPOError as error:
+                where = f"{kind.where}.{name}"
+                problems += error.problems or [Problem(where, str(error), "Correct it")]
     if problems:
         raise RecipeError(problems)
-    return args, callbacks
+    return RunSettings(args=args, callbacks=made[CALLBACKS], observers=made[OBSERVERS])
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:

@@ -16,7 +16,7 @@ from ..config.python import UniDPOConfig
 from ..data.load import log_reports
 from ..errors import ModelError, Problem
 from ..kernels.packing import enable_packing
-from ..modeling.load import family_for, load_adapter, load_config, load_weights
+from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import (
     add_lora,
@@ -41,7 +41,7 @@ from ..plugins import suggestion
 from ..records import PreferenceRow
 from .configured_loss import configured_loss
 from .prepare import check_part_names, prepare
-from .references import build_run_reference, compute_dtype, loading_source
+from .references import build_run_reference, compute_dtype
 from .run_parts import RunParts
 from .score_warnings import score_warnings
 
@@ -82,7 +82,7 @@ def prepare_run(
     assert family is not None
     assert adapter is not None
     train_rows, eval_rows = data.train_rows, data.eval_rows
-    weights = load_weights(loading_source(model, args), family) if isinstance(model, str) else model
+    weights = load_weights(ModelSource.of(model, args), family) if isinstance(model, str) else model
     policy = prepare_model(weights, family, args, peft_config)
     _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
@@ -113,7 +113,7 @@ def load_family_and_adapter(
     model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
 ) -> tuple[AdapterFamily, Adapter]:
     """Return the family of a model, which is passed by name or as an object, and its adapter."""
-    source = loading_source(model, args)
+    source = ModelSource.of(model, args)
     config: Any = load_config(source) if isinstance(model, str) else model.config
     family = family_for(config, args.adapter)
     options = AdapterOptions(

@@ -39,6 +39,7 @@ from .loaders import collator_of, prepared_loader, workers_explained
 from .memory_policy import ActivationMemoryBudget
 from .metrics import MetricSums, policy_only_change
 from .numerical_watch import NumericalWatch
+from .observers import Observer
 from .optimizer import check_learning_rates, set_learning_rates
 from .progress import Throughput
 from .references import PrepareReference
@@ -65,8 +66,9 @@ class UniDPOTrainer(CheckpointedTrainer):
             metrics are called ``eval_NAME_...``; see also `UniDPOConfig.eval_fraction`.
         processing_class: Processor or tokenizer; `None` to load that of the model.
         ref_model: The reference; `None` for the policy as it is before training.
-        peft_config: A `peft.LoraConfig` or `unidpo_mm.modeling.parts.LoraSettings`.
+        peft_config: A `peft.LoraConfig` or `unidpo_mm.config.LoraOptions`.
         callbacks: As in transformers.
+        observers: See every micro-batch, see `unidpo_mm.training.observers`.
         **kwargs: Further arguments of transformers' Trainer, for example `optimizers`.
 
     Raises:
@@ -93,6 +95,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         ref_model: str | nn.Module | None = None,
         peft_config: Any = None,
         callbacks: list[TrainerCallback] | None = None,
+        observers: Sequence[Observer] = (),
         **kwargs: Any,
     ) -> None:
         args = args or UniDPOConfig(output_dir="out")
@@ -122,6 +125,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.data_collator = self.collator = collator_of(
             parts, args, self.layout.layout, processes=self.accelerator.num_processes
         )
+        self.observers = observers
         self._set_up_measurement(callbacks or ())
 
     def _set_up_measurement(self, callbacks: Sequence[TrainerCallback]) -> None:
@@ -225,8 +229,9 @@ class UniDPOTrainer(CheckpointedTrainer):
         batch = batch_of(inputs).to(self.args.device)
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
-        self.watch.add(output, batch)
-        self.train_sums.add(output, batch)
+        observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
+        for observer in observers:
+            observer.on_step(batch, output)
         units = torch.as_tensor(
             output.weight.sum() if num_items_in_batch is None else num_items_in_batch
         )

@@ -6,13 +6,13 @@ are read and a model is loaded, so that a missing package is reported in seconds
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ...errors import Problem, RecipeError
-from ...plugins import CALLBACKS, load, load_loss, plugin_names, suggestion
+from ...plugins import CALLBACKS, OBSERVERS, Kind, load, load_loss, plugin_names, suggestion
 from .. import Recipe
 from ..secrets import MASK, is_secret_key
 from .launch import folder_problem
@@ -91,7 +91,8 @@ def check_packages(recipe: Recipe) -> list[Problem]:
         *_init_kwargs(recipe),
         *_half_precision(train),
         *_metric(recipe),
-        *_callbacks(recipe),
+        *_plugins(CALLBACKS, recipe.run.callbacks),
+        *_plugins(OBSERVERS, recipe.run.observers),
     ]
     if not problems and train:
         problems += [*optimizer_problems(train), *scheduler_problems(train)]
@@ -227,12 +228,12 @@ def _metric(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train.metric_for_best_model", text, remedy)
 
 
-def _callbacks(recipe: Recipe) -> Iterator[Problem]:
-    installed = plugin_names(CALLBACKS)
-    for name in recipe.run.callbacks:
+def _plugins(kind: Kind, names: Iterable[str]) -> Iterator[Problem]:
+    installed = plugin_names(kind)
+    for name in names:
         if name not in installed:
             try:
-                load(CALLBACKS, name, f"run.callbacks.{name}")
+                load(kind, name, f"{kind.where}.{name}")
             except RecipeError as error:
                 yield from error.problems
 
