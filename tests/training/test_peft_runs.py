@@ -14,7 +14,7 @@ from trainers import config, make_trainer, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
-from unidpo_mm.errors import ModelError, RecipeError
+from unidpo_mm.errors import ModelError, RecipeError, UniDPOError
 from unidpo_mm.modeling.references.cached import CachedReference
 from unidpo_mm.modeling.references.kinds import FrozenCopy, FrozenLora, LoraOff
 
@@ -372,13 +372,16 @@ def test_a_new_adapter_on_an_adapter_directory_is_refused(
         make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraOptions(r=2))
 
 
-def test_contradictions_are_reported_before_the_data_are_read(
+def test_contradictions_are_reported_together_with_the_problems_of_the_data(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     args = dpo(tmp_path, freeze=["vision_tower"])
     lora = LoraOptions(targets="vision_tower")
-    with pytest.raises(RecipeError, match="is adapted here and frozen by"):
+    with pytest.raises(UniDPOError, match="is adapted here and frozen by") as refused:
         make_trainer(checkpoint("llava"), [{"nonsense": 1}], args, peft_config=lora)
+    assert len(refused.value.problems) == 2
+    with pytest.raises(RecipeError, match="is adapted here and frozen by"):
+        make_trainer(checkpoint("llava"), rows_for("llama"), args, peft_config=lora)
     with pytest.raises(RecipeError, match="ref_model is set and reference is 'lora_off'"):
         make_trainer(
             checkpoint("llama"),
