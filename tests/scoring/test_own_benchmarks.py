@@ -93,7 +93,10 @@ def test_a_scorer_in_a_file_changes_the_grades_and_the_protocol(command: Command
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("Benchmark(\n", "Benchmark(\n    nam=1,\n"), "TypeError: .*nam"),
+        (
+            lambda text: text.replace("Benchmark(\n", "Benchmark(\n    title=1,\n"),
+            "TypeError: .*title",
+        ),
         (lambda text: text.replace("def grade(", "def grade("[:-1]), "cannot be imported: line "),
         (lambda text: text.replace("BENCHMARK =", "benchmark ="), "has no BENCHMARK that is an"),
         (lambda text: text.replace('name="colors"', 'name="pope"'), "is the name of another bench"),
@@ -117,7 +120,10 @@ def test_a_broken_benchmark_is_one_message(
     [
         (("--scorer", "./absent.py"), "absent.py' does not exist. Use a path relative to the curr"),
         (("--scorer", "./my_benchmark.py"), "has no SCORER that is an unidpo_mm_eval.authoring.Sc"),
-        (("--scorer", "offical"), "unknown scorer 'offical', did you mean 'official'? Choose one"),
+        (
+            ("--scorer", "officiall"),
+            "unknown scorer 'officiall', did you mean 'official'? Choose one",
+        ),
     ],
 )
 def test_a_wrong_scorer_is_one_message(
