@@ -94,8 +94,8 @@ def test_a_scorer_in_a_file_changes_the_grades_and_the_protocol(command: Command
     ("change", "message"),
     [
         (
-            lambda text: text.replace("Benchmark(\n", "Benchmark(\n    title=1,\n"),
-            "TypeError: .*title",
+            lambda text: text.replace("Benchmark(\n", "Benchmark(\n    subject=1,\n"),
+            "TypeError: .*subject",
         ),
         (lambda text: text.replace("def grade(", "def grade("[:-1]), "cannot be imported: line "),
         (lambda text: text.replace("BENCHMARK =", "benchmark ="), "has no BENCHMARK that is an"),
