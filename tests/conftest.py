@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, a fixed seed, tiny checkpoints."""
+"""Fixtures of all tests: no network, one thread, a fixed seed, tiny checkpoints."""
 
 import gc
 import os
@@ -54,7 +54,7 @@ def freeze_long_lived_objects() -> None:
 
 
 def pytest_report_header() -> str:
-    """Name the versions that the tests run with; `make test-compat` lays others over them."""
+    """Return the versions of the libraries, which `make test-compat` replaces by others."""
     names = ("torch", "transformers", "peft", "accelerate")
     return ", ".join(f"{name} {version(name)}" for name in names)
 

@@ -181,7 +181,7 @@ def load(kind: Kind, name: str, where: str | None = None) -> Any:
     Args:
         kind: Its kind.
         name: Its name, or the path of a Python file that exports one.
-        where: The setting, for messages; `None` for the usual one of the kind.
+        where: The setting, for messages; `None` for `kind.where`.
 
     Raises:
         UniDPOError: Of the class `kind.error`, if there is no such plugin or it is not valid.
@@ -227,7 +227,7 @@ _registered: dict[tuple[Kind, str], Any] = {}
 
 
 def unknown_name(kind: Kind, name: str, where: str, choices: Iterable[str]) -> Problem:
-    """Return the problem that a name is none of the choices, with the most similar one."""
+    """Return the problem of an unknown name, which suggests the most similar choice."""
     choices = list(choices)
     problem = f"unknown {kind.noun} '{name}'{suggestion(name, choices)}"
     listed = f"Choose one of {', '.join(choices)}, or" if choices else "Use"
@@ -338,7 +338,10 @@ def _import_file(kind: Kind, path: Path, where: str) -> ModuleType:
 
 
 def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
-    """Raise an error unless an object has what its kind needs; its class may be a layer above."""
+    """Raise an error unless an object has all attributes of its kind.
+
+    Its class is not checked, because this module must not import the layers that define it.
+    """
 
     def has(attribute: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The command `unidpo-mm eval`."""
+"""Evaluate and compare checkpoints; exchange files with other tools."""
 
 from collections.abc import Callable
 

@@ -29,7 +29,7 @@ PLANTED_SHARE = 0.5
 """Fraction of one-object warm-up captions that name an absent second kind, on purpose."""
 
 TRUE_SCORE = 9.5
-FAULT_SCORES = {"added": 4.0, "left out": 5.0, "wrong second": 3.0, "wrong": 1.0}
+FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "wrong second": 3.0, "wrong": 1.0}
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
 EQUAL_LENGTH_PERIOD = 6
@@ -73,7 +73,7 @@ def write_data(
         folder: Directory for images and JSONL files.
         seed: Seed of images, planted errors and tasks.
         split: Unseen concepts to evaluate on, ``heldout`` or ``validation``.
-        sizes: Numbers of images and rows; `None` for the usual ones.
+        sizes: Numbers of images and rows; `None` for the defaults.
     """
     sizes = sizes or Sizes()
     parts = split_emoji(load_emoji(emoji_folder))
@@ -139,7 +139,7 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
         fault = "wrong" if equal else "added"
         rejected = [other] if equal else [*canvas.kinds, other]
     else:
-        fault = "wrong second" if equal else "left out"
+        fault = "wrong second" if equal else "omitted"
         rejected = [canvas.kinds[0], other] if equal else [canvas.kinds[0]]
     return pair_row(canvas, rejected, fault)
 
@@ -149,7 +149,7 @@ def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, An
     absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
     first, *second = canvas.kinds
     if second:
-        faults = [("left out", [first]), ("left out", second), ("wrong second", [first, absent[0]])]
+        faults = [("omitted", [first]), ("omitted", second), ("wrong second", [first, absent[0]])]
     else:
         added = [("added", [first, kind]) for kind in absent[:2]]
         faults = [*added, ("wrong", absent[2:])]

@@ -19,7 +19,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports_of(name: str, path: Path, names: Mapping[str, Path]) -> Iterator[str]:
-    """Yield the modules of ours that a module imports anywhere in its file.
+    """Yield the modules of this project that a module imports anywhere in its file.
 
     That importing a module also runs its parent packages is left aside: a package may re-export
     what its modules define.

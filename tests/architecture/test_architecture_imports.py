@@ -124,7 +124,7 @@ def test_the_folder_eval_is_never_imported():
     assert not (ROOT / "eval" / "__init__.py").exists()
 
 
-def test_test_folders_hide_no_package_and_file_names_are_unique():
+def test_test_directories_shadow_no_package_and_file_names_are_unique():
     tests = ROOT / "tests"
     folders = {path.name for path in tests.rglob("*") if path.is_dir()}
     assert not folders & {"eval", *PACKAGES}

@@ -1,4 +1,4 @@
-"""The public face: documented names, types, recipes that load, the tree in the README."""
+"""The public interface: documented names, types, recipes that load, the tree in the README."""
 
 import ast
 import re

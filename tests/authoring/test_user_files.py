@@ -1,4 +1,4 @@
-"""Plugins in users' own files: every kind is given by a path, with the same errors."""
+"""Plugins in users' own files: every kind is loaded from a path, with the same errors."""
 
 import json
 import re

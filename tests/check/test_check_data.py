@@ -1,4 +1,4 @@
-"""What `unidpo-mm data check` finds, in numbers that can be counted by hand, and writes."""
+"""The results of `unidpo-mm data check` equal numbers counted by hand, on screen and in files."""
 
 import json
 import random
@@ -279,7 +279,7 @@ def test_a_problem_ends_the_command_with_its_own_code(tmp_path: Path) -> None:
     assert "row 2, field 'chosen': chosen and rejected are the same response" in result.output
 
 
-def test_a_recipe_says_what_to_check_against(
+def test_data_check_uses_the_loss_of_a_recipe(
     tmp_path: Path, rows: list[dict[str, Any]], checkpoint: Checkpoint
 ) -> None:
     path = write(tmp_path, "rows.jsonl", rows)
@@ -365,7 +365,9 @@ def verdict(folder: Path, model: Path, recipe: str) -> Any:
     return run("data", "check", str(path))
 
 
-def test_a_run_without_a_row_is_none(tmp_path: Path, checkpoint: Checkpoint) -> None:
+def test_a_recipe_whose_pairs_are_all_dropped_is_refused(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
     path = write(tmp_path, "rows.jsonl", [scored("?", "a", "b", 1, 3)])
     recipe = f"data: {{sources: [{{path: {path}, scores: {{misordered: drop}}}}]}}\n"
     result = verdict(tmp_path, checkpoint("llama"), recipe)

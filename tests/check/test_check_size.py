@@ -55,5 +55,5 @@ def test_a_large_data_set_is_checked_soon_and_in_little_memory(tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
     assert b"100,000" in done.stdout
     assert b"No problems found." in done.stdout
-    assert min(seconds, used.ru_utime + used.ru_stime) < 120  # a busy machine is no fault of ours
+    assert min(seconds, used.ru_utime + used.ru_stime) < 120  # wall time is long on a busy machine
     assert used.ru_maxrss < 2_000_000  # kilobytes

@@ -1,4 +1,4 @@
-"""What `data convert` writes passes `data check`."""
+"""The output of `data convert` passes `data check`."""
 
 import json
 import threading
@@ -125,7 +125,7 @@ def test_images_of_urls_are_written_beside_the_rows(
     assert run("data", "check", str(out)).exit_code == 0
 
 
-def test_a_wrong_directory_of_images_is_one_line_without_other_statements(tmp_path: Path) -> None:
+def test_a_wrong_image_directory_is_a_single_message(tmp_path: Path) -> None:
     records = [{**SCORED, "images": [f"{number}.png"]} for number in range(30)]
     source = write(tmp_path / "rows.jsonl", *records)
     done = run("data", "check", str(source), "--images", str(tmp_path / "wrong"))
@@ -141,6 +141,6 @@ def test_a_wrong_directory_of_images_is_one_line_without_other_statements(tmp_pa
         assert untrue not in done.output
 
 
-def test_one_problem_is_one_problem(tmp_path: Path) -> None:
+def test_a_single_problem_is_listed_once(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", SCORED, {**SCORED, "chosen": ""})
     assert "1 problem: a run" in run("data", "check", str(source)).output

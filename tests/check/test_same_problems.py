@@ -173,7 +173,7 @@ SAME_TEXT = {**PAIR, "rejected": "yes "}
         ([{"prompt": "?", "responses": [{"text": "a", "score": 1}]}], {}, "no pair"),
     ],
 )
-def test_what_only_a_model_or_a_policy_refuses(
+def test_problems_that_only_a_model_or_a_length_policy_reports(
     tmp_path: Path, model: Path, records: list[Any], data: dict[str, Any], report_text: str
 ) -> None:
     path = recipe_of(tmp_path, model, rows(tmp_path, *records), **data)
@@ -185,7 +185,7 @@ def test_what_only_a_model_or_a_policy_refuses(
         assert of_check(path) == refused
 
 
-def test_held_out_rows_are_examined_alike(tmp_path: Path, model: Path) -> None:
+def test_held_out_rows_are_checked_like_training_rows(tmp_path: Path, model: Path) -> None:
     (tmp_path / "held.jsonl").write_text(json.dumps(REFUSED, default=as_text))
     source = rows(tmp_path, GOOD)
     held_out = [{"path": str(tmp_path / "held.jsonl")}]

@@ -121,7 +121,9 @@ def test_a_help_line_is_read_without_importing(tmp_path: Path, monkeypatch: pyte
     assert first_line(EntryPoint("x", "absent.command:app", "g")) == ""
 
 
-def test_a_broken_source_has_no_help_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_module_with_a_syntax_error_has_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     make_command(tmp_path, "def")
     monkeypatch.syspath_prepend(tmp_path)
     assert first_line(EntryPoint("x", "their_package.command:run", "g")) == ""

@@ -44,7 +44,7 @@ def test_a_parameter_of_another_loss_lists_the_parameters():
     assert "'dpo' has beta, label_smoothing, length_norm" in problem
 
 
-def test_a_misspelt_parameter_hides_no_other_mistake():
+def test_a_misspelt_parameter_does_not_hide_other_problems():
     places = [problem.split(": ")[0] for problem in loss(gama=3, beta=-1, eta="x", gamma=-2)]
     assert places == ["loss.gama", "loss.eta", "loss.beta", "loss.gamma"]
 
@@ -185,7 +185,7 @@ def test_a_lora_adapter_directory_needs_its_base_model(tmp_path: Path):
         return [str(problem) for problem in check_files(built)]
 
     assert checked(str(base)) == []
-    assert checked("../base") == []  # beside the adapter
+    assert checked("../base") == []  # relative to the adapter's directory
     assert checked("org/model") == []
     assert checked("/absent/model", base_name_or_path=str(base)) == []
     (problem,) = checked("/absent/model")

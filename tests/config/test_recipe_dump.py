@@ -1,4 +1,4 @@
-"""Reading what was written gives the same recipe, whatever texts and numbers it holds."""
+"""Reading what was written gives the same recipe, for all texts and numbers."""
 
 import string
 from typing import Any
@@ -53,7 +53,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
-keys = st.text(string.ascii_lowercase, min_size=12, max_size=14)  # longer than any key of ours
+keys = st.text(string.ascii_lowercase, min_size=12, max_size=14)  # longer than any option's name
 finite = st.floats(allow_nan=False, allow_infinity=False)
 paths = texts.map("absent ".__add__)  # a path that exists would be made absolute
 scales = (

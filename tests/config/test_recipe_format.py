@@ -19,7 +19,7 @@ SECTIONS: tuple[type[Section], ...] = (
 )  # fmt: skip
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_has_a_description():
     for section in SECTIONS:
         texts = documentation(section)
         for name in section.model_fields:

@@ -72,7 +72,7 @@ def test_other_keys_of_loss_and_train_are_kept(tmp_path: Path):
         ("train: {learning_rates: 1}", "found the number 1. Use a section with keys"),
     ],
 )
-def test_each_mistake_has_a_place_a_message_and_a_remedy(tmp_path: Path, line: str, message: str):
+def test_each_problem_has_a_place_a_message_and_a_remedy(tmp_path: Path, line: str, message: str):
     assert any(message in problem for problem in problems(tmp_path, GOOD + line + "\n"))
 
 

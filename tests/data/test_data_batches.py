@@ -63,7 +63,7 @@ def test_batches_of_single_pairs_are_as_full_as_can_be() -> None:
     assert len(sampler_of([20, 1, 1], 8)) == 2
 
 
-def test_another_epoch_brings_another_order_and_other_company() -> None:
+def test_epochs_differ_in_order_and_in_the_composition_of_batches() -> None:
     sampler = sampler_of([1] * 40, 4, seed=0)
     first, second, again = epoch_of(sampler, 0), epoch_of(sampler, 1), epoch_of(sampler, 0)
     assert first == again
@@ -72,7 +72,7 @@ def test_another_epoch_brings_another_order_and_other_company() -> None:
     assert company[0] != company[1]
 
 
-def test_another_seed_brings_another_order() -> None:
+def test_seeds_differ_in_order() -> None:
     assert epoch_of(sampler_of([1] * 40, 4, seed=0), 0) != epoch_of(
         sampler_of([1] * 40, 4, seed=1), 0
     )

@@ -103,7 +103,7 @@ def test_left_padding_by_hand() -> None:
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_every_target_stands_one_place_after_the_state_that_predicts_it(padding_side: Any) -> None:
+def test_every_target_is_one_position_after_the_state_that_predicts_it(padding_side: Any) -> None:
     batch = collate([TWO, ONE, TWO], pad_token_id=PAD, padding_side=padding_side)
     following = batch.inputs.tokens["input_ids"][batch.targets.row, batch.targets.position + 1]
     assert torch.equal(following, batch.targets.ids)

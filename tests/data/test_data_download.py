@@ -40,7 +40,7 @@ def sent(body: bytes, *, status: int = 200, length: int | None = None, **headers
 
 
 def dripping(handler: BaseHTTPRequestHandler) -> None:
-    """Send a header of one byte after the other, each well within the timeout of a read."""
+    """Send a header byte by byte, each byte well within the timeout of a read."""
     for byte in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000:
         handler.wfile.write(bytes([byte]))
         handler.wfile.flush()
@@ -51,7 +51,7 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
 def served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, dict[str, Serve], list[str]]]:
-    """A server on this machine: its URL, what it sends by path, and the paths it was asked for."""
+    """A server on this machine: its URL, what it sends by path, and the requested paths."""
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
     answers: dict[str, Serve] = {}
     requests: list[str] = []

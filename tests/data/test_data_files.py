@@ -92,7 +92,7 @@ def test_images_inside_parquet_are_read_as_datasets_writes_them(tmp_path: Path) 
     ]
 
 
-def test_a_data_set_in_memory_gives_its_rows(tmp_path: Path) -> None:
+def test_rows_are_read_from_a_data_set_in_memory(tmp_path: Path) -> None:
     from datasets import Dataset
 
     from unidpo_mm.data.load import rows_from_records

@@ -1,4 +1,4 @@
-"""Records of every layout become the rows they mean; every mistake is told with its field."""
+"""Records of every layout become the rows they mean; every problem is reported with its field."""
 
 import io
 import math
@@ -124,7 +124,7 @@ def test_a_response_that_is_another_conversation_is_refused(turns: Any) -> None:
 # ---- images ----
 
 
-def test_placeholders_stand_where_they_are_written() -> None:
+def test_placeholders_keep_their_positions() -> None:
     row = parsed({**PAIR, "prompt": "<image>\nCompare <image> now", "images": [make_image(1)] * 2})
     assert row.messages == (Message("user", (SLOT, "Compare ", SLOT, " now")),)
     assert row.domain == "multimodal"
@@ -285,7 +285,7 @@ NAN = math.nan
         ({"domain": "maths"}, "domain", "the domain is 'maths'"),
     ],
 )
-def test_a_wrong_field_is_named_with_what_was_found(
+def test_a_wrong_field_is_reported_with_its_value(
     record: dict[str, Any], field: str, result: str
 ) -> None:
     problems = problems_of({**SCORED, **record})
@@ -327,14 +327,14 @@ def test_all_mistakes_of_all_rows_are_reported_together() -> None:
 def test_all_mistakes_of_one_row_are_reported_together(
     changed: dict[str, Any], fields: set[str], tmp_path: Path
 ) -> None:
-    """What the row as a whole finds, a lacking score and a lost image too; nothing made up."""
+    """Problems of fields, scores and images are reported together, without false ones."""
     source = SourceOptions(path="data", images=str(tmp_path))
     problems = read_records([{**SCORED, **changed}], source, SCORED_LOSS).problems
     assert {p.where.split("'")[-2] for p in problems} == fields
     assert len(problems) == len(fields)
 
 
-def test_all_mistakes_of_one_ranked_row_are_reported_together() -> None:
+def test_all_problems_of_a_ranked_row_are_reported_together() -> None:
     answers = [{"text": "", "score": 1}, {"text": 5, "score": "x"}, {"text": "c"}, {"text": "c"}]
     source = SourceOptions(path="data")
     problems = read_records([{"prompt": "", "responses": answers}], source, SCORED_LOSS).problems

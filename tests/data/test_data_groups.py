@@ -1,4 +1,4 @@
-"""Joined rows hold the same answers and pairs, and give the same loss."""
+"""Joined rows have the same responses, pairs and loss."""
 
 import dataclasses
 from pathlib import Path

@@ -36,7 +36,7 @@ def test_every_mode_is_opened_as_rgb(mode: str) -> None:
     assert (result.mode, result.size) == ("RGB", image.size)
 
 
-def test_a_turned_photograph_is_opened_upright(tmp_path: Path) -> None:
+def test_a_rotated_photograph_is_opened_upright(tmp_path: Path) -> None:
     image = make_image(1, (40, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
@@ -245,7 +245,7 @@ def test_image_urls_are_downloaded_once_if_allowed(
             self.wfile.write(PNG)
 
         def log_message(self, *args: Any) -> None:
-            """Says nothing."""
+            """Print nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -263,7 +263,7 @@ def test_image_urls_are_downloaded_once_if_allowed(
 
 @pytest.mark.parametrize("model_type", ["llava", "llava_onevision", "qwen2_vl"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
-def test_the_model_gets_what_its_own_processor_makes_of_the_file(
+def test_the_model_gets_the_pixels_that_its_processor_computes_from_the_file(
     checkpoint: Any, tmp_path: Path, model_type: str, mode: str
 ) -> None:
     make_image(1, (56, 42)).convert(mode).save(tmp_path / "p.png")

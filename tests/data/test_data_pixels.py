@@ -1,4 +1,4 @@
-"""Images as arrays and tensors, nested lists, file URLs, and entries that stand for no image."""
+"""Images as arrays and tensors, nested lists, file URLs, and entries that mean no image."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def test_gray_and_transparent_arrays_are_images() -> None:
     assert set(np.unique(np.asarray(image.open()))) <= {0, 255}
 
 
-def test_where_both_ends_could_be_channels_the_library_decides() -> None:
+def test_pillow_decides_if_the_first_and_the_last_dimension_could_be_channels() -> None:
     assert parsed([np.zeros((3, 9, 3), np.uint8)]).images[0].open().size == (9, 3)
     assert parsed([torch.zeros(3, 9, 3)]).images[0].open().size == (3, 9)
     assert parsed([torch.zeros(3, 9, 3, dtype=torch.bfloat16)]).images[0].open().size == (3, 9)

@@ -1,4 +1,4 @@
-"""What a source and a row say about rendering: reasoning and variables of the chat template."""
+"""Options of sources and rows for rendering: reasoning and variables of the chat template."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_stripped_reasoning_is_counted_and_reported() -> None:
         ("<think>a</think>Nine", "<think>b</think>Nine", "chosen", "chosen and rejected are the s"),
     ],
 )
-def test_a_row_that_is_nothing_without_reasoning_is_refused(
+def test_a_row_that_consists_only_of_reasoning_is_refused(
     chosen: str, rejected: str, field: str, reason: str
 ) -> None:
     records = [{"prompt": "x", "chosen": chosen, "rejected": rejected}, THOUGHTS]
@@ -63,7 +63,7 @@ def test_a_row_that_is_nothing_without_reasoning_is_refused(
     assert len(loaded.rows) == 1
 
 
-def test_rows_in_memory_keep_what_they_say_themselves() -> None:
+def test_rows_in_memory_keep_their_own_values() -> None:
     options = [
         row("own", "x", (THOUGHTS["chosen"], "b"), reasoning="keep"),
         row("none", "x", (THOUGHTS["chosen"], "b")),

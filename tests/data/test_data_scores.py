@@ -1,4 +1,4 @@
-"""Pairs of scored answers, mis-ordered and tied pairs, and what the user is told of them."""
+"""Pairs of scored responses, mis-ordered and tied pairs, and the reports about them."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_a_swapped_pair_is_measured_in_its_new_order() -> None:
     assert counts.below_margin == 0
 
 
-def test_a_good_row_is_the_very_same_row() -> None:
+def test_a_valid_row_is_returned_unchanged() -> None:
     item = row()
     assert select_pairs(item, ScoreOptions(misordered="drop", ties="drop"), PairCounts()) is item
 
@@ -96,7 +96,7 @@ def test_a_ranked_row_weighs_all_its_pairs_alike() -> None:
     assert {pair.weight for pair in loaded.rows[0].pairs} == {0.25}
 
 
-def test_columns_have_other_names_where_the_source_says_so() -> None:
+def test_columns_can_be_mapped_to_other_names() -> None:
     """Messages name the columns of the file, not ours."""
     source = SourceOptions(
         path="data", columns={"prompt": "ask", "chosen": "good", "rejected": "bad"}
@@ -108,14 +108,14 @@ def test_columns_have_other_names_where_the_source_says_so() -> None:
     assert [p.where.split("'")[-2] for p in loaded.problems] == ["good", "bad"]
 
 
-def test_columns_that_nothing_reads_are_counted() -> None:
+def test_unused_columns_are_counted() -> None:
     records = [{"prompt": "?", "chosen": "a", "rejected": "b", "judge": "me", "note": None}] * 2
     (report,) = read_records(records).reports
     assert dict(report.unread) == {"judge": 2}
     assert dict(report.formats) == {"pairs": 2}
 
 
-def test_a_layout_that_is_not_known_is_one_line_for_all_rows() -> None:
+def test_rows_of_an_unknown_format_share_one_message() -> None:
     loaded = read_records([{"question": "?", "answer": "a"}] * 103)
     problem = loaded.problems[0]
     assert len(loaded.problems) == 103

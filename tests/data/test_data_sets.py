@@ -1,4 +1,4 @@
-"""Every public data set is read by the format it fits, and what is written of it reads the same."""
+"""Every public data set is read by the format it fits, and reads the same after conversion."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 class Expected(NamedTuple):
-    """What a fixture is to give: its format and, of its first row, what can be told in a line."""
+    """The expected format of a fixture, and the expected content of its first row."""
 
     format: str
     question: str
@@ -71,7 +71,7 @@ EXPECTED = {
         "alpaca", "How many birds are there?", {"One.": 4.0, "Three.": 1.0}, 1
     ),
     "ultrafeedback_binarized": Expected(
-        "pairs", "Give a synonym of quick.", {"Fast.": 8.0, "Slow.": 3.0}
+        "pairs", "Find a synonym of quick.", {"Fast.": 8.0, "Slow.": 3.0}
     ),
     "ultrafeedback": Expected(
         "ultrafeedback",
@@ -95,7 +95,7 @@ EXPECTED = {
     ),
     "vlfeedback": Expected(
         "vlfeedback",
-        "Describe the picture.",
+        "Describe the image.",
         {"A bird on a branch.": 4.0, "A lake at night.": 4 / 3, "I would rather not say.": None},
         1,
     ),
@@ -152,7 +152,7 @@ def read(path: Path, images: Path) -> tuple[list[PreferenceRow], SourceReport]:
     return loaded.rows, report
 
 
-def test_every_fixture_and_every_format_is_looked_at() -> None:
+def test_every_fixture_and_every_format_is_tested() -> None:
     assert {path.stem for path in FIXTURES.iterdir()} == set(EXPECTED)
     assert {item.format for item in EXPECTED.values()} == set(formats())
 
@@ -213,7 +213,7 @@ def test_images_inside_the_data_are_written_beside_the_lines(tmp_path: Path) -> 
 
 
 def alike(row: PreferenceRow) -> Any:
-    """Return a row without what a file decides: where it lies, and the order of its pairs."""
+    """Return a row without what depends on its file: its place and the order of its pairs."""
     images = [image.key() for image in row.images]
     pairs = frozenset(row.pairs)
     return (
@@ -232,7 +232,7 @@ def alike(row: PreferenceRow) -> Any:
 
 
 def slot_free(row: PreferenceRow) -> Any:
-    """Return the prompt as one message that holds everything that was said of it."""
+    """Return the prompt as one message with all roles, texts and extras as JSON."""
     text = json.dumps(
         [
             [m.role, ["<>" if isinstance(p, MediaSlot) else p for p in m.parts], m.extras]
@@ -243,7 +243,7 @@ def slot_free(row: PreferenceRow) -> Any:
 
 
 def trl_records(row: PreferenceRow) -> list[Any]:
-    """Return the pairs of a row as TRL's columns tell them."""
+    """Return the pairs of a row in the columns of TRL."""
     spoken = [(m.role, [p for p in m.parts if p != ""], m.extras) for m in row.messages]
     images = [image.key() for image in row.images]
     return [

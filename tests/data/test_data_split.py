@@ -14,7 +14,7 @@ from unidpo_mm.records import PreferenceRow
 
 
 class Named:
-    """An image that is nothing but its key."""
+    """An image that consists only of its key."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -88,7 +88,7 @@ def test_a_small_fraction_takes_at_least_one_cluster_of_each_domain() -> None:
     assert len(held_out) == 1 + 3 + 2
 
 
-def test_a_domain_of_one_cluster_only_trains() -> None:
+def test_a_domain_with_a_single_cluster_is_not_held_out() -> None:
     rows = [make_row(n, "What?", ("same",), "multimodal") for n in range(5)]
     assert split_rows(rows, 0.5, seed=0) == (rows, [])
 

@@ -1,6 +1,6 @@
-"""What critical readings of the data layer found: nothing is lost, altered or overwritten unsaid.
+"""Regressions in reading data: no value is silently lost, altered or overwritten.
 
-Each test holds one of the findings; the ordinary kinds of bad input stand in `bad_input.py`.
+`bad_input.py` has the ordinary kinds of bad input.
 """
 
 import gzip
@@ -53,7 +53,7 @@ def questions(loaded: Loaded) -> list[str]:
 # ---- folders ----
 
 
-def test_a_folder_whose_files_are_splits_gives_the_one_asked_for(tmp_path: Path) -> None:
+def test_the_files_of_the_requested_split_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(("train.jsonl", "train-2.jsonl", "val.jsonl")):
         write(tmp_path / name, requests(number))
     assert questions(read(tmp_path)) == ["Question 1", "Question 0"]  # train-2 comes before train.
@@ -62,7 +62,7 @@ def test_a_folder_whose_files_are_splits_gives_the_one_asked_for(tmp_path: Path)
     assert "no split 'test' among train, validation" in result(read(tmp_path, split="test"))[0]
 
 
-def test_a_clone_of_a_data_set_has_its_own_names_of_splits(tmp_path: Path) -> None:
+def test_splits_are_recognized_in_the_file_names_of_a_cloned_data_set(tmp_path: Path) -> None:
     for number, name in enumerate(("train_prefs-00000-of-00001", "test_prefs-00000-of-00001")):
         write(tmp_path / "data" / f"{name}.jsonl", requests(number))
     (tmp_path / "dataset_infos.json").write_text("{}", encoding="utf-8")
@@ -173,7 +173,7 @@ def test_a_row_that_is_nested_too_deeply_is_reported() -> None:
     assert "nested too deeply" in result(loaded)[0]
 
 
-def test_a_column_that_another_one_is_read_for_is_named() -> None:
+def test_a_column_is_reported_as_unused_if_another_is_mapped_to_its_name() -> None:
     source = SourceOptions(path="data", columns={"prompt": "question"})
     loaded = read_records([{**PAIR, "question": "Why?"}], source)
     assert "prompt (1)" in loaded.reports[0].sentences()[0]
@@ -318,7 +318,7 @@ def test_an_entry_in_openai_formatting_is_read(tmp_path: Path) -> None:
     assert [r.text for r in loaded.rows[0].responses] == ["chosen", "rejected"]
 
 
-def test_what_an_entry_does_not_name_it_does_not_mean(tmp_path: Path) -> None:
+def test_columns_missing_in_a_registry_entry_are_not_guessed(tmp_path: Path) -> None:
     extra = {"instruction": "What?", "system": "Shout.", "history": [["a", "b"]]}
     write(tmp_path / "rows.jsonl", {**PAIR, **extra})
     entries = {
@@ -339,7 +339,7 @@ def test_reasoning_beside_the_content_is_refused(name: str) -> None:
     loaded = read_records(
         [{**PAIR, "prompt": [{"role": "user", "content": "?"}], "chosen": [response_text]}]
     )
-    assert f"the response contains '{name}' beside its content" in result(loaded)[0]
+    assert f"the response contains '{name}' in addition to its content" in result(loaded)[0]
 
 
 def test_images_with_non_finite_pixels_are_reported() -> None:
@@ -409,7 +409,7 @@ def test_two_sources_of_one_name_cannot_have_two_settings(tmp_path: Path) -> Non
 # ---- commands ----
 
 
-def test_reports_never_take_the_place_of_data(tmp_path: Path) -> None:
+def test_reports_never_overwrite_an_input_file(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", SCORED)
     before = path.read_bytes()
     for option in ("--json", "--html"):
@@ -425,7 +425,7 @@ def test_reports_never_take_the_place_of_data(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_converted_rows_never_take_the_place_of_a_file(tmp_path: Path) -> None:
+def test_converted_rows_never_overwrite_an_input_file(tmp_path: Path) -> None:
     path = write(tmp_path / "data" / "rows.jsonl", SCORED)
     before = path.read_bytes()
     text = recipe(tmp_path, f"data: {{sources: [{{path: {path}}}]}}\n")

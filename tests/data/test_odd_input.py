@@ -1,4 +1,4 @@
-"""What real files hold that is neither right nor plainly wrong: nothing is lost or made up."""
+"""Unusual values in real files are read correctly or reported; none is lost or made up."""
 
 import base64
 import io
@@ -62,7 +62,7 @@ def test_an_implicit_prompt_ends_with_a_turn_or_a_word(
         assert [prompt + r.text for r in row.responses] == [chosen, rejected]
 
 
-def test_a_transcript_in_one_string_is_turns() -> None:
+def test_a_transcript_in_one_string_is_split_into_turns() -> None:
     requests = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: Is tea hot?\n\nAssistant: Yes"
     (row,) = read_records([{"chosen": requests, "rejected": f"{requests}, and cold"}]).rows
     assert [(m.role, m.text) for m in row.messages] == [
@@ -77,7 +77,7 @@ def test_turns_inside_a_prompt_of_helpsteer_are_turns() -> None:
     assert [m.role for m in row.messages] == ["user", "assistant", "user"]
 
 
-def test_what_else_a_turn_holds_reaches_the_template() -> None:
+def test_additional_keys_of_a_message_reach_the_template() -> None:
     turn = {"role": "tool", "content": "4", "name": "weather", "tool_call_id": "x", "index": None}
     (row,) = read_records([{**PAIR, "prompt": [{"role": "user", "content": "?"}, turn]}]).rows
     assert json.loads(row.messages[1].extras) == {"name": "weather", "tool_call_id": "x"}
@@ -133,13 +133,13 @@ def test_the_weight_of_a_row_counts_beside_those_of_its_pairs() -> None:
     ],
     ids=["score", "weight", "pair", "tools", "text", "column"],
 )
-def test_numbers_and_nesting_beyond_reason_are_problems(record: dict[str, Any]) -> None:
+def test_huge_numbers_and_deep_nesting_are_problems(record: dict[str, Any]) -> None:
     loaded = read_records([record])
     assert not loaded.rows
     assert loaded.problems
 
 
-def test_numbers_of_other_libraries_are_numbers() -> None:
+def test_numpy_and_decimal_numbers_are_accepted() -> None:
     import numpy as np
 
     for item in (np.int64(4), np.float32(4), Decimal("4")):
@@ -197,7 +197,7 @@ def test_base64_of_the_web_is_the_image() -> None:
 @pytest.mark.parametrize(
     "address", ["http://h/a b.png", "http://h/é.png", "http://[::1/a.png", f"http://{'a' * 80}/p"]
 )
-def test_an_address_that_is_none_is_a_problem(
+def test_an_invalid_url_is_a_problem(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path))
@@ -227,7 +227,7 @@ def test_whatever_a_decoder_raises_is_a_problem() -> None:
         MemoryImage(Broken(), "here").open()
 
 
-def test_the_root_of_all_paths_is_a_folder_like_others(tmp_path: Path) -> None:
+def test_the_file_system_root_is_an_ordinary_directory(tmp_path: Path) -> None:
     make_image(1).save(tmp_path / "a.png")
     rules = ImageRules(folder=Path("/"), explicit=True)
     (image,) = image_refs(str(tmp_path / "a.png"), rules, "here")
@@ -264,7 +264,7 @@ def test_a_folder_of_several_kinds_of_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", ["", "data"])
-def test_a_folder_of_splits_gives_the_split_asked_for(tmp_path: Path, inside: str) -> None:
+def test_the_requested_split_of_a_directory_is_read(tmp_path: Path, inside: str) -> None:
     from datasets import Dataset
 
     folder = tmp_path / "set" / inside
@@ -295,7 +295,7 @@ def test_a_saved_data_set_and_an_arrow_file_are_read(tmp_path: Path) -> None:
     assert "there is no split 'dev' among train, test" in result(loaded)[0]
 
 
-def test_a_file_that_breaks_off_still_tells_what_was_read(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_with_the_problems_of_its_readable_rows(tmp_path: Path) -> None:
     from datasets import Dataset
 
     path = tmp_path / "rows.parquet"
@@ -334,7 +334,7 @@ def test_a_registry_with_odd_entries_is_refused(tmp_path: Path, entry: dict[str,
     assert "Write an object" in result(loaded)[0]
 
 
-def test_a_registry_says_how_many_rows_and_who_speaks(tmp_path: Path) -> None:
+def test_options_and_role_names_of_a_registry_entry_are_used(tmp_path: Path) -> None:
     turn = {"speaker": "bot", "words": "a"}
     row = {"talk": [{"speaker": "me", "words": "?"}], "good": turn, "bad": {**turn, "words": "b"}}
     (tmp_path / "rows.json").write_text(json.dumps([row, row, row]))

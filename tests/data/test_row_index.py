@@ -37,7 +37,7 @@ class Counting:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[PreferenceRow]:
-    """Return rows, of which the image of one is a file."""
+    """Return rows; the image of one of them is a file."""
     make_image(1).save(tmp_path / "image.png")
     result = mixed_rows(images=True)
     number = next(n for n, row in enumerate(result) if len(row.images) == 1)

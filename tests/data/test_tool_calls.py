@@ -1,4 +1,4 @@
-"""Tool calls and tool schemas: JSON text is parsed once, nulls that somebody wrote are kept."""
+"""Tool calls and tool schemas: JSON text is parsed once, explicit nulls are kept."""
 
 import json
 from pathlib import Path

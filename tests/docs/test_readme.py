@@ -1,4 +1,4 @@
-"""The blocks of the README work."""
+"""The code blocks of the README work."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a tiny LLaVA and pairs, in place of the model and the data in the README."""
+    """Make a tiny LLaVA and pairs to replace the model and the data of the README."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("readme")

@@ -40,7 +40,7 @@ def trained(folder: Path, checkpoint: Path, *callbacks: Any) -> Any:
     return trainer
 
 
-def test_benchmarks_are_logged_and_training_is_unmoved(checkpoint: Path, tmp_path: Path) -> None:
+def test_benchmarks_are_logged_and_do_not_change_training(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
     requests = trained(tmp_path / "with", checkpoint, callback(tmp_path / "with"))
@@ -67,7 +67,7 @@ def test_losses_and_benchmarks_of_a_step_are_both_logged_and_printed(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Tracker(TrainerCallback):
-        """Takes numbers until training ends, as trackers of experiments do."""
+        """Accept metrics until training ends, as experiment trackers do."""
 
         def __init__(self) -> None:
             self.logged: list[tuple[int, set[str]]] = []
@@ -128,7 +128,7 @@ def test_the_callback_gives_the_result_of_eval_run(checkpoint: Path, tmp_path: P
     assert [item.response for item in looked] == [item.response for item in after]
 
 
-def test_a_model_that_does_not_answer_in_form_is_warned_of(
+def test_responses_in_an_unexpected_format_cause_a_warning(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="unidpo_mm_eval.run.callback"):
@@ -139,7 +139,7 @@ def test_a_model_that_does_not_answer_in_form_is_warned_of(
     assert "100 % of the responses are truncated" in text
 
 
-def test_a_recipe_names_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_recipe_enables_the_callback(checkpoint: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     rows = [{"prompt": f"What is {n}?", "chosen": "The answer.", "rejected": "Eight",
              "score_chosen": 4, "score_rejected": 1} for n in range(4)]  # fmt: skip

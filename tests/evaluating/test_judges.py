@@ -108,7 +108,7 @@ def test_mmhal_is_rated_and_failures_are_named(tmp_path: Path) -> None:
     assert left.metrics["judge_error_rate"] == 25.0
 
 
-def test_a_judge_that_does_not_answer_is_an_error_by_kind(tmp_path: Path) -> None:
+def test_failures_of_a_judge_are_reported_by_kind(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
     predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog."))
 
@@ -128,7 +128,7 @@ def test_a_judge_that_does_not_answer_is_an_error_by_kind(tmp_path: Path) -> Non
     )
 
 
-def test_a_judge_that_answers_nothing_gives_no_number(tmp_path: Path) -> None:
+def test_a_judge_whose_requests_all_fail_yields_no_result(tmp_path: Path) -> None:
     data, ids = mmhal(tmp_path), [f"i{n}/What is {n}?" for n in range(4)]
     predictions_file = response_file(tmp_path, dict.fromkeys(ids, "A dog."))
     words = (
@@ -228,7 +228,7 @@ def test_wildvision_is_judged_in_both_orders(tmp_path: Path) -> None:
         words = prompt_text(request)
         if "Q0" in words:  # the model's answer wins from both places
             return "[[B>>A]]" if words.index("mine") > words.index("reference") else "[[A>B]]"
-        return "[[A>B]]"  # whoever stands first
+        return "[[A>B]]"  # always the first response
 
     with server(speak) as stub:
         predictions_file = response_file(tmp_path, {"0": "mine", "1": "mine"})
@@ -260,7 +260,7 @@ def test_mia_bench_counts_points(tmp_path: Path) -> None:
     assert result.metrics["score/type/describe[judge=J]"] == 35.0
 
 
-def test_two_models_before_a_judge(tmp_path: Path) -> None:
+def test_a_judge_compares_two_models(tmp_path: Path) -> None:
     data = option_table(tmp_path, rows=6)
     first = response_file(tmp_path, {str(n): f"old {n}" for n in range(6)}, "old")
     second = response_file(tmp_path, {str(n): f"new {n}" for n in range(5)}, "new")
@@ -269,11 +269,11 @@ def test_two_models_before_a_judge(tmp_path: Path) -> None:
         words = prompt_text(request)
         number = int(re.findall(r"Which is (\d)", words)[0])
         ahead = words.index(f"new {number}") < words.index(f"old {number}")
-        if number < 2:  # the new answer wins from both places
+        if number < 2:  # the new response wins in both positions
             return "[[A>B]]" if ahead else "[[B>A]]"
         if number == 2:  # the old one does
             return "[[B>>A]]" if ahead else "[[A>>B]]"
-        return "[[A>B]]" if number == 3 else "hm"  # who stands first; no verdict
+        return "[[A>B]]" if number == 3 else "hm"  # always the first response; no verdict
 
     out = tmp_path / "duel.json"
     with server(speak) as stub:

@@ -140,7 +140,7 @@ def test_rewards_are_measured_against_a_reference(pairs: Path, tmp_path: Path) -
     assert "base has no LoRA adapter to disable" in text_of(refused)
 
 
-def test_two_checkpoints_are_compared_and_a_run_goes_on(pairs: Path, tmp_path: Path) -> None:
+def test_two_checkpoints_are_compared_and_a_run_resumes(pairs: Path, tmp_path: Path) -> None:
     first = varied_checkpoint(tmp_path / "llava", "llava")
     second = varied_checkpoint(tmp_path / "llama", "llama")
     out = tmp_path / "out"

@@ -66,7 +66,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("profile", "benchmark", "kind", "sample", "text"), CASES)
-def test_questions_are_put_word_by_word(
+def test_prompts_equal_those_of_the_toolkits(
     profile: str, benchmark: str, kind: str, sample: Sample, text: str
 ) -> None:
     assert render_question(sample, load_prompts(profile).template(benchmark, kind)) == text

@@ -43,7 +43,7 @@ def requests(checkpoint: Path, folder: Path, benchmark: str, *options: Any) -> P
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_answers_do_not_depend_on_the_batch(
+def test_responses_do_not_depend_on_the_batch(
     checkpoints: Any, model_type: str, tmp_path: Path
 ) -> None:
     benchmark = "ai2d" if model_type in IMAGE_TYPES else "gsm8k"
@@ -63,7 +63,7 @@ def test_a_single_question_gets_the_response_of_its_batch(checkpoints: Any, tmp_
     assert "regenerated individually: all 4 responses are equal" in done.output
 
 
-def test_a_file_says_how_its_predictions_were_made(checkpoints: Any, tmp_path: Path) -> None:
+def test_a_prediction_file_records_its_settings(checkpoints: Any, tmp_path: Path) -> None:
     path = requests(checkpoints("qwen2_vl"), tmp_path, "ai2d")
     manifest = json.loads(path.read_text().splitlines()[0])["manifest"]
     assert manifest["prompt"] == "vlmevalkit-qwen2vl@1"
@@ -81,7 +81,9 @@ def test_a_file_says_how_its_predictions_were_made(checkpoints: Any, tmp_path: P
     assert list(predictions(path)) == [str(n) for n in range(11)]  # the order of the data
 
 
-def test_cut_at_any_byte_a_run_goes_on_to_the_same_file(checkpoints: Any, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_byte_resumes_to_the_same_file(
+    checkpoints: Any, tmp_path: Path
+) -> None:
     """A kill leaves a beginning of the file: twenty beginnings, also with incomplete lines."""
     checkpoint = checkpoints("llava")
     full = requests(checkpoint, tmp_path, "ai2d", "--batch-size", 2)
@@ -180,7 +182,9 @@ def test_several_checkpoints_are_compared(checkpoints: Any, tmp_path: Path) -> N
     assert "better than llava" in (out / "ai2d.html").read_text()
 
 
-def test_lora_matrices_answer_as_the_merged_model(checkpoints: Any, tmp_path: Path) -> None:
+def test_lora_adapter_and_merged_model_generate_the_same_responses(
+    checkpoints: Any, tmp_path: Path
+) -> None:
     import torch
     from builders import load_tiny
     from peft import LoraConfig, get_peft_model

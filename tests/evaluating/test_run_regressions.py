@@ -59,7 +59,7 @@ def test_questions_without_image_are_repeated_once_it_exists(
     assert list(second) == ["0", "1", "2"]
 
 
-def test_a_question_that_a_server_refuses_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_request_that_a_server_refuses_does_not_stop_the_others(tmp_path: Path) -> None:
     data, out = option_table(tmp_path), tmp_path / "out"
     state = {"refuses": True}
 
@@ -116,7 +116,7 @@ def test_rewards_of_another_kind_are_not_compared(checkpoint: Path, tmp_path: Pa
     assert read_result(actual["beta"]).manifest["beta"] == 0.5
 
 
-def test_a_reference_has_the_same_words(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_reference_of_another_family_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     other = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "Hello", "chosen": "Eight", "rejected": "Two"}\n')

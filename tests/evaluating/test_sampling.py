@@ -107,7 +107,7 @@ def test_the_kind_of_an_unreachable_server_is_requested_once() -> None:
     assert len(waits) == 2
 
 
-def test_fields_that_a_server_may_not_know_are_not_left_out_silently() -> None:
+def test_fields_that_a_server_may_not_support_are_never_omitted_silently() -> None:
     with server(lambda request, before: "A") as stub:
         client = ChatClient(stub.url, "x")
         with pytest.raises(RecipeError, match="which support 'repetition_penalty'"):
@@ -162,7 +162,7 @@ def test_files_of_earlier_versions_are_refused_with_the_reason(data: Path, tmp_p
     assert "an earlier version left parameters to the server" in text_of(done)
 
 
-def test_a_new_version_of_the_rules_asks_nothing_again(data: Path, tmp_path: Path) -> None:
+def test_a_new_version_of_a_protocol_reuses_cached_replies(data: Path, tmp_path: Path) -> None:
     with server(lambda request, before: "A") as stub:
         assert ask(stub.url, data, tmp_path, "--protocol", "clean").exit_code == 0
         rewritten(tmp_path, lambda manifest: manifest.update(protocol="clean@1"))

@@ -66,7 +66,7 @@ def test_refused_requests_are_not_retried() -> None:
         assert len(stub.requests) == 1
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     waits: list[float] = []
     alone = ChatClient("http://127.0.0.1:9/v1", "x", attempts=3, sleep=waits.append)
     with pytest.raises(ChatFailure, match="unreachable"):
@@ -137,7 +137,7 @@ def test_math_prompts_are_those_of_the_paper(tmp_path: Path) -> None:
     assert result["metrics"]["accuracy"] == pytest.approx(100 / 7)
 
 
-def test_a_server_that_dies_in_mid_run_loses_nothing(
+def test_responses_are_kept_if_a_server_fails_during_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "MAX_WAIT", 0.001)
@@ -171,7 +171,7 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(
     assert sorted(actual.values()) == ["A"] * 5 + ["B"] * 6
 
 
-def test_a_server_that_refuses_everything_gives_no_number(tmp_path: Path) -> None:
+def test_a_server_that_refuses_every_request_yields_no_result(tmp_path: Path) -> None:
     data, out = option_table(tmp_path), tmp_path / "out"
     with server(lambda request, before: 400) as stub:
         text = text_of(run_endpoint(stub, data, out, "ai2d"))
@@ -179,7 +179,7 @@ def test_a_server_that_refuses_everything_gives_no_number(tmp_path: Path) -> Non
     assert not (out / "org--served" / "ai2d.json").exists()
 
 
-def test_parity_says_where_backends_differ(tmp_path: Path) -> None:
+def test_parity_reports_differences_between_backends(tmp_path: Path) -> None:
     data, out = option_table(tmp_path), tmp_path / "out"
     checkpoint = varied_checkpoint(tmp_path / "llava", "llava")
     words = (

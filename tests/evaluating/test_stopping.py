@@ -52,7 +52,7 @@ def test_signals_end_a_run(number: int, code: int, capfd: pytest.CaptureFixture[
     assert "Run the same command again to resume" in output
 
 
-def test_only_the_first_process_speaks(capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_process_prints(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StoppedBySignal):
         signalled(signal.SIGTERM, verbose=False)
     assert not capfd.readouterr().err

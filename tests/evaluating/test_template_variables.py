@@ -28,7 +28,7 @@ OPTION = ("--chat-template-kwargs", '{"enable_thinking": false}')
         (["stop="], {"stop": None}),
     ],
 )  # fmt: skip
-def test_they_are_read(values: list[str], variables: dict[str, Any]) -> None:
+def test_template_variables_are_parsed(values: list[str], variables: dict[str, Any]) -> None:
     assert parse_variables(values) == variables
 
 
@@ -50,7 +50,7 @@ def record(checkpoint: Path, variables: Any) -> None:
     (checkpoint.parent / "run.json").write_text(json.dumps(content))
 
 
-def test_they_reach_the_adapter_and_are_recorded(
+def test_template_variables_reach_the_adapter_and_are_recorded(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[Any] = []
@@ -81,7 +81,7 @@ def test_they_reach_the_adapter_and_are_recorded(
     )
 
 
-def test_a_checkpoint_that_was_trained_otherwise_is_warned_of(
+def test_a_checkpoint_trained_with_other_variables_causes_a_warning(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     data = option_table(tmp_path, rows=3)

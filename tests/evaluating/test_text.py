@@ -109,7 +109,7 @@ def test_results_are_those_of_lm_eval_by_hand(
     assert ours["settings"]["style"] == style
 
 
-def test_a_vision_language_model_answers_text_too(
+def test_a_vision_language_model_responds_to_text_prompts(
     tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -151,7 +151,7 @@ def test_unknown_tasks_are_reported(tasks: Path, tmp_path: Path) -> None:
     assert "lm-eval has no task nothing_such" in text_of(run(*words, "--tasks", "nothing_such"))
 
 
-def test_without_the_library_it_says_how_to_install_it(
+def test_a_missing_library_is_reported_with_its_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = varied_checkpoint(tmp_path / "llama", "llama")

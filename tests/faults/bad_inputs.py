@@ -76,7 +76,7 @@ class Case:
         name: Unique name.
         kind: ``recipe`` (overrides), ``text`` (a recipe file), ``command`` or ``environment``.
         expects: Texts that the message must contain: the key or option, and words of the remedy.
-        arguments: The command line; WORLD and HERE stand for directories.
+        arguments: The command line; WORLD and HERE are placeholders for directories.
         text: Content of `recipe.yaml`, for the kind ``text``.
         env: Changes of the environment.
         prepare: A function that writes further files.

@@ -68,7 +68,7 @@ def logps_and_gradients(loaded: Any, batch: GroupBatch) -> tuple[Tensor, dict[st
     ("layout", "side"), [("packed", "right"), ("packed", "left"), ("joined", "right")]
 )
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_shared_prompts_change_nothing(
+def test_shared_prompts_do_not_change_log_probs(
     checkpoint: Checkpoint, model_type: str, layout: str, side: str
 ) -> None:
     loaded = load_tiny(checkpoint(model_type))
@@ -87,7 +87,7 @@ def test_shared_prompts_change_nothing(
 
 @pytest.mark.parametrize("layout", ["packed", "joined"])
 @pytest.mark.parametrize("model_type", OTHER_TYPES)
-def test_shared_prompts_change_nothing_for_other_decoders(
+def test_shared_prompts_do_not_change_log_probs_of_other_decoders(
     tmp_path: Path, model_type: str, layout: str
 ) -> None:
     sizes = {"sliding_window": 8} if model_type in ("mistral", "gemma3_text", "cohere2") else {}
@@ -134,7 +134,7 @@ def test_joined_rows_have_no_padding(checkpoint: Checkpoint) -> None:
     assert int(joined.inputs.tokens["attention_mask"].sum()) == tokens
 
 
-def test_images_and_prompts_run_once_per_group(checkpoint: Checkpoint) -> None:
+def test_images_and_prompts_are_computed_once_per_group(checkpoint: Checkpoint) -> None:
     loaded = load_tiny(checkpoint("llava"))
     rows = mixed_rows(images=True)
     plain, packed = batches(loaded, rows)

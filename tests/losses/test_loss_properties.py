@@ -136,7 +136,7 @@ def test_swapping_chosen_and_rejected_negates_the_reward_margin(loss: Loss, draw
 @every_pair_loss
 @settings(max_examples=25, deadline=None)
 @given(drawn=PAIRS, constant=st.floats(-5, 5))
-def test_a_constant_on_both_policy_log_probs_leaves_the_margin(
+def test_adding_a_constant_to_both_policy_log_probs_keeps_the_margin(
     loss: Loss, drawn: Drawn, constant: float
 ) -> None:
     columns = tensors_of(drawn)

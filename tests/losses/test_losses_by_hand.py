@@ -1,4 +1,4 @@
-"""Every loss beside Uni-DPO, DPO, SimPO and SFT against one case computed by hand.
+"""Every loss except Uni-DPO, DPO, SimPO and SFT against one case computed by hand.
 
 The common case, responses of 2 and 4 tokens, as sums of log-probs:
 

@@ -126,7 +126,7 @@ def test_broken_registry_is_reported_with_other_problems(directory: Path) -> Non
     assert "there is no loss 'kto_pair'" in message
 
 
-def test_number_of_held_out_rows_has_a_note(directory: Path) -> None:
+def test_a_number_of_held_out_rows_has_a_note(directory: Path) -> None:
     recipe, notes = migrated(directory, SHORT + "val_size: 200\neval_strategy: steps\n")
     assert recipe.data.eval_fraction == 0.0
     assert "200 is a number of rows" in notes["val_size"]

@@ -217,7 +217,7 @@ def test_mixture_of_data_sets(directory: Path) -> None:
     ]
     assert recipe.data.eval_fraction == 0.1
     assert "columns of 'x/y' is ignored" in notes["datasets"]
-    assert "beside `datasets`" in notes["dataset_name"]
+    assert "together with `datasets`" in notes["dataset_name"]
 
 
 def test_config_of_from_pretrained(directory: Path) -> None:

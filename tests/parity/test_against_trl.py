@@ -131,7 +131,7 @@ def test_images_give_trls_losses_too(
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_another_loss_is_told_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_comparison_detects_another_beta(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder, rows = checkpoint("llama"), text_rows(conversational=True)
     theirs = trl_losses(folder, rows, tmp_path)
     ours = our_losses(folder, rows, tmp_path, loss_type="sigmoid", beta=0.11)

@@ -62,7 +62,7 @@ def as_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def one_step(trainer: Any, plain_model: Any) -> Step:
-    """Move the weights, then returns the loss of all pairs and its gradient."""
+    """Change the weights, then return the loss of all pairs and its gradient."""
     batch = next(iter(trainer.get_train_dataloader()))
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():

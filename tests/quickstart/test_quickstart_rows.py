@@ -39,7 +39,7 @@ def test_caption_lengths_are_balanced():
     assert sum(d > 0 for d in words) == sum(d < 0 for d in words)
     assert Counter(p["fault"] for p in pairs) == {
         "added": 110,
-        "left out": 110,
+        "omitted": 110,
         "wrong": 22,
         "wrong second": 22,
     }
@@ -55,7 +55,7 @@ def test_chosen_captions_are_correct_and_rejected_ones_are_not():
 def test_several_pairs_of_an_image_are_balanced_and_differ():
     rows = [row for c in canvases(40) for row in caption_pairs(c, random.Random(c.id))]
     faults = Counter(row["fault"] for row in rows)
-    assert faults == {"added": 40, "left out": 40, "wrong": 20, "wrong second": 20}
+    assert faults == {"added": 40, "omitted": 40, "wrong": 20, "wrong second": 20}
     assert len({(row["images"][0], row["rejected"]) for row in rows}) == len(rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
 

@@ -265,7 +265,7 @@ def test_targets_that_do_not_cover_a_response_are_refused_with_its_row() -> None
 def test_tensors_that_are_padded_differently_are_refused() -> None:
     inputs = make_batch().inputs
     wrong = {**inputs.tokens, "types": torch.zeros(2, 3)}
-    with pytest.raises(DataError, match=r"'types' has shape \(2, 3\) beside ids \(2, 5\)"):
+    with pytest.raises(DataError, match=r"'types' has shape \(2, 3\), but the ids have \(2, 5\)"):
         dataclasses.replace(inputs, tokens=wrong)
     with pytest.raises(DataError, match="'segment' has shape"):
         dataclasses.replace(inputs, segment=inputs.segment[:, 1:])
@@ -387,7 +387,7 @@ def test_per_pair_is_per_unit() -> None:
 # ---- errors ----
 
 
-def test_a_problem_reads_as_place_finding_and_remedy() -> None:
+def test_a_problem_is_printed_as_place_message_and_remedy() -> None:
     assert str(Problem("here", "it is wrong", "Repair it")) == "here: it is wrong. Repair it."
     assert (
         str(Problem("here", "did you mean 'x'?", "Write x")) == "here: did you mean 'x'? Write x."

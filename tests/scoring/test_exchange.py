@@ -40,7 +40,7 @@ def test_a_table_goes_to_vlmevalkit_and_back(
     assert after.manifest == {"model": "mine", "backend": "VLMEvalKit", "protocol": "foreign"}
 
 
-def test_a_table_scores_the_same_after_the_journey(
+def test_a_table_has_the_same_scores_after_export_and_import(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out, back = tmp_path / "m.tsv", tmp_path / "back.jsonl"
@@ -170,7 +170,7 @@ def test_data_are_exported_to_vlmevalkit_under_a_new_name(
     assert "VLMEvalKit reads predictions" in bare.output
 
 
-def test_answers_are_written_for_the_arenas(tmp_path: Path) -> None:
+def test_responses_are_exported_for_arenas(tmp_path: Path) -> None:
     data, responses = tmp_path / "questions.jsonl", tmp_path / "mine.jsonl"
     rows = [{"question_id": f"q{n}", "instruction": f"Do {n}", "dataset": "x"} for n in range(2)]
     data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))

@@ -38,7 +38,7 @@ def test_no_word_is_broken_at_80_columns() -> None:
         (["math-verify", "--kind", "protocol"], {"protocol"}, None),
     ],
 )
-def test_it_is_filtered(words: list[str], kinds: set[str], names: set[str] | None) -> None:
+def test_the_list_is_filtered(words: list[str], kinds: set[str], names: set[str] | None) -> None:
     part = None if words[0] == "--kind" else words[0]
     actual = catalog(part, words[-1] if "--kind" in words else None)
     assert set(actual) == kinds

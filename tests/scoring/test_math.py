@@ -29,7 +29,7 @@ GOLD = {
 
 
 @pytest.mark.parametrize("name", GOLD)
-def test_gold_answers_are_read_where_they_stand(name: str, tmp_path: Path) -> None:
+def test_gold_answers_are_read_from_the_fields_of_each_data_set(name: str, tmp_path: Path) -> None:
     row, gold = GOLD[name]
     (tmp_path / "test.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row | {'id': 'x'})}\n")
     first, second = load_benchmark(name).read(tmp_path, False).samples
@@ -79,7 +79,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("profile", "column"), [("math-verify", 2), ("math-verify-clean", 3), ("official-simplerl", 4)]
 )
-def test_profiles_grade_as_they_say(profile: str, column: int) -> None:
+def test_math_profiles_grade_as_documented(profile: str, column: int) -> None:
     actual = grade_all(profile, [(case[0], case[1]) for case in CASES], workers=1)
     assert [item.score for item in actual] == [case[column] for case in CASES]
 
@@ -169,7 +169,7 @@ def test_boxes_are_extracted_with_nested_braces(text: str, boxes: list[str]) -> 
         ("nothing", ""),
     ],
 )
-def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
+def test_answers_are_searched_in_order(response: str, answer: str) -> None:
     assert extract_answer(response) == answer
 
 
@@ -191,5 +191,5 @@ def test_answers_are_looked_for_in_order(response: str, answer: str) -> None:
         ("50\\%", "50"),
     ],
 )
-def test_answers_are_spelt_alike(text: str, alike: str) -> None:
+def test_answers_are_normalized(text: str, alike: str) -> None:
     assert normalize_answer(text) == alike

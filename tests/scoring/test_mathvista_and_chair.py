@@ -37,7 +37,7 @@ def test_mathvista_is_scored_by_rules(tmp_path: Path, protocol: str, column: int
     assert metrics["accuracy/skill/algebra"] == metrics["accuracy/skill/geometry"]
 
 
-def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
+def test_mathverse_requires_the_exact_answer(tmp_path: Path) -> None:
     versions = ("Text Lite", "Vision Only")
     rows = [
         {"index": str(n), "question": "?", "answer": "C", "problem_version": versions[n % 2],
@@ -52,7 +52,7 @@ def test_mathverse_wants_the_answer_itself(tmp_path: Path) -> None:
     assert metrics["n_clusters"] == 2
 
 
-def test_made_up_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
+def test_hallucinated_objects_are_counted_by_captions_and_by_mentions(coco: Path) -> None:
     responses, out = coco / "mine.jsonl", coco / "result.json"
     # image 1 shows a person and a table, image 2 a dog; there is no caption of image 3
     lines = [{"id": 1, "response": "Two women and a puppy at a desk."},

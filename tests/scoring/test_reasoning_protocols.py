@@ -145,7 +145,7 @@ class Thinker:
         return next(self.replies)
 
 
-def test_a_judges_reasoning_is_no_verdict() -> None:
+def test_verdicts_are_not_read_from_the_reasoning_of_a_judge() -> None:
     from functools import partial
 
     from unidpo_mm_eval.judge.verdicts import first_line_numbers, rating

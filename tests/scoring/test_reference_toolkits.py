@@ -43,7 +43,7 @@ def test_metrics_and_scores_equal_those_of_the_toolkit(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_sets_tell_rules_apart(name: str, recorded: dict[str, Any]) -> None:
+def test_the_adversarial_sets_distinguish_rules(name: str, recorded: dict[str, Any]) -> None:
     """A set with only correct or only wrong responses would prove nothing."""
     scores = list(recorded[name]["per_sample"].values())
     assert len(scores) >= 90

@@ -109,7 +109,9 @@ def test_results_that_do_not_fit_a_report_are_refused(
     )
 
 
-def test_two_protocols_stand_in_two_columns(results: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_two_protocols_have_separate_columns(
+    results: dict[str, list[Path]], tmp_path: Path
+) -> None:
     lmms = scored(tmp_path, "pope", "base", 1000, "lmms")
     output = run("report", results["base"][0], lmms).output
     assert "pope (vlmevalkit@1), base" in output
@@ -187,7 +189,7 @@ def test_existing_data_are_listed_with_missing_parts(tmp_path: Path) -> None:
     done = check("--suite", "paper_multimodal", "--data", tmp_path)
     assert done.exit_code == 1
     flat = " ".join(done.output.split())
-    assert "no file POPE.tsv, coco_pope*.json* of POPE. Save it there as POPE.tsv" in flat
+    assert "no file POPE.tsv or coco_pope*.json* for POPE. Save it there as POPE.tsv" in flat
     assert "mmbench: 149 rows; the complete file has 4329" in flat
     assert "mmbench: 40 questions; the complete file has 1164" in flat
     assert "mmbench, l2-category: group 0 74, group 1 75" in flat

@@ -1,4 +1,4 @@
-"""The rate of the expected format: no score depends on it; it detects wrong chat templates."""
+"""The rate of the expected format, which detects wrong chat templates and changes no score."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ OPEN = Sample(id="1", where="row 1")
         (BOX, OPEN, (r"so \boxed{7}",), ("7", r"\boxed{7")),
     ],
 )
-def test_forms(
+def test_response_formats_match(
     form: ResponseFormat, sample: Sample, right: tuple[str, ...], wrong: tuple[str, ...]
 ) -> None:
     assert [form.matches(sample, text) for text in (*right, *wrong)] == [True] * len(right) + [
@@ -36,7 +36,9 @@ def test_forms(
     ] * len(wrong)
 
 
-def test_a_model_that_does_not_stop_gives_a_warning_and_the_same_score(tmp_path: Path) -> None:
+def test_responses_without_the_expected_format_cause_a_warning_and_do_not_change_the_score(
+    tmp_path: Path,
+) -> None:
     rates = {}
     for name, responses in (("plain", "A"), ("talks", "I see a cat, hence my choice is A")):
         (tmp_path / name).mkdir()
@@ -50,14 +52,14 @@ def test_a_model_that_does_not_stop_gives_a_warning_and_the_same_score(tmp_path:
     assert rates == {"plain": (50.0, 100.0), "talks": (50.0, 0.0)}
 
 
-def test_tables_show_the_share(tmp_path: Path) -> None:
+def test_tables_show_the_rate_of_the_expected_format(tmp_path: Path) -> None:
     score(tmp_path, TABLE, {"1": "A", "2": "it is B, surely"})
     paths = [tmp_path / "result.json"] * 2
     assert "in the expected format 50.0 %" in run("compare", *paths).output
     assert "in the expected format 50.0 %" in run("report", paths[0]).output
 
 
-def test_every_benchmark_that_rules_score_but_captions_asks_for_a_form() -> None:
+def test_every_rule_based_benchmark_except_captions_has_a_response_format() -> None:
     from unidpo_mm_eval.benchmarks import benchmark_names
 
     expected = [load_benchmark(name) for name in benchmark_names()]

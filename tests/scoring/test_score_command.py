@@ -202,7 +202,7 @@ def results(tmp_path: Path) -> tuple[Path, Path, Path]:
     return paths[0], paths[1], data
 
 
-def test_a_comparison_says_who_is_better_and_how_surely(
+def test_a_comparison_reports_the_better_result_with_interval_and_p_value(
     results: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     first, second, data = results

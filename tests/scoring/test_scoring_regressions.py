@@ -47,7 +47,7 @@ def test_captions_of_other_images_do_not_change_a_difference(coco: Path) -> None
     assert "0 of 1 better" in output  # the one image with a caption in both
 
 
-def test_a_draw_without_a_group_says_nothing_of_it() -> None:
+def test_a_resample_without_a_group_is_skipped_for_its_metrics() -> None:
     rows = [
         (str(n), float(n % 3 > 0), {"category": "rare" if n < 2 else "usual"}) for n in range(50)
     ]
@@ -57,7 +57,7 @@ def test_a_draw_without_a_group_says_nothing_of_it() -> None:
     assert actual["accuracy/category/rare"].low == 100.0
 
 
-def test_the_interval_of_a_sum_does_not_lose_its_rare_part() -> None:
+def test_the_interval_of_a_sum_includes_rare_parts() -> None:
     made = load_benchmark("mme")
     from unidpo_mm_eval.data.samples import GradedSample
 
@@ -72,7 +72,7 @@ def test_the_interval_of_a_sum_does_not_lose_its_rare_part() -> None:
     assert actual["total"].low > 350
 
 
-def test_all_right_is_no_certainty() -> None:
+def test_a_perfect_score_has_an_interval_below_100_percent() -> None:
     actual = bootstrap(mean_metrics("accuracy", [(str(n), 1.0, {}) for n in range(10)]))
     assert actual["accuracy"].low == pytest.approx(72.25, abs=0.01)  # Wilson's
     assert actual["accuracy"].high == pytest.approx(100.0)
@@ -86,13 +86,13 @@ def test_integers_are_compared_exactly(responses: str, gold: str, right: bool) -
     assert equal(responses, gold) is right
 
 
-def test_dollar_signs_inside_of_an_answer_are_taken_out(tmp_path: Path) -> None:
+def test_dollar_signs_inside_an_answer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"question": "?", "answer": "$2$ or $3$"}\n')
     (sample,) = load_benchmark("collegemath").read(tmp_path, False).samples
     assert sample.answers == ("2 or 3",)
 
 
-def test_questions_without_figure_are_left_out_of_the_official_file(tmp_path: Path) -> None:
+def test_questions_without_a_figure_are_skipped_and_counted(tmp_path: Path) -> None:
     row = {"category": "VS", "subcategory": "ocr", "visual_input": "1", "set_id": "0",
            "figure_id": "1", "question_id": "0", "question": "?", "gt_answer": "1"}  # fmt: skip
     rows = [row, row | {"visual_input": "0", "figure_id": "0"}]
@@ -115,7 +115,7 @@ def test_missing_circular_copies_are_reported(tmp_path: Path) -> None:
     assert "accuracy" not in result.metrics
     done = run("report", tmp_path / "result.json", "--suite", "paper_multimodal")
     assert "mmbench vanilla_accuracy_base" in " ".join(done.output.split())
-    assert "63.8" not in done.output  # published of the circular accuracy
+    assert "63.8" not in done.output  # the published circular accuracy
     table += "2\tWhich?\tcat\tdog\tB\n1000002\tWhich?\tdog\tcat\tA\n"
     output = score(tmp_path, table, {"1": "A", "2": "B", "1000002": "A"}, "mmbench").output
     assert "they count as wrong in the circular accuracy" in " ".join(output.split())
@@ -125,7 +125,7 @@ def test_missing_circular_copies_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("response", ["inf", "1e400", "nan", "-inf"])
-def test_a_response_beyond_all_numbers_ends_no_run(tmp_path: Path, response: str) -> None:
+def test_a_response_that_is_not_a_finite_number_is_unparsed(tmp_path: Path, response: str) -> None:
     actual = score_rows(
         tmp_path, "mathvista", [question(1, "integer", "3")], [response], "official"
     )
@@ -165,13 +165,13 @@ def test_binary_files_are_reported(tmp_path: Path) -> None:
     assert "1.txt: the file is not valid UTF-8" in output
 
 
-def test_a_model_has_its_name_whatever_its_file_is_called(tmp_path: Path) -> None:
+def test_the_name_option_overrides_the_file_name(tmp_path: Path) -> None:
     table = "index\tquestion\tA\tB\tanswer\n1\t?\tcat\tdog\tA\n"
     score(tmp_path, table, {"1": "A"}, name="tuned")
     assert read_result(tmp_path / "result.json").name == "tuned"
 
 
-def test_images_of_other_data_are_refused(tmp_path: Path) -> None:
+def test_compare_refuses_data_of_other_results(tmp_path: Path) -> None:
     data, responses = SETS["ai2d"]().write(tmp_path)
     out, other = tmp_path / "r.json", tmp_path / "other.tsv"
     run("score", "-b", "ai2d", "--data", data, "--predictions", responses, "--output", out)

@@ -1,4 +1,4 @@
-"""Intervals cover, tests agree with scipy, and composite metrics are computed per resample."""
+"""Intervals have nominal coverage, tests agree with scipy, metrics are computed per resample."""
 
 import functools
 import math
@@ -36,7 +36,7 @@ def means(scores: np.ndarray, size: int) -> Metrics:
 
 @pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize(("size", "kind"), [(1, "bca"), (4, "bca"), (4, "percentile")])
-def test_intervals_hold_the_truth_as_often_as_they_say(size: int, kind: str) -> None:
+def test_intervals_have_their_nominal_coverage(size: int, kind: str) -> None:
     """Between 93 and 97 %, also if the samples of a cluster are similar."""
     rng = np.random.default_rng(5)
     clusters, held = 120, 0
@@ -49,7 +49,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(size: int, kind: str) -> 
 
 
 @pytest.mark.usefixtures("drawn_once")
-def test_intervals_that_ignore_clusters_do_not_hold() -> None:
+def test_intervals_that_ignore_clusters_cover_too_rarely() -> None:
     rng = np.random.default_rng(6)
     held = 0
     for _ in range(200):
@@ -60,7 +60,7 @@ def test_intervals_that_ignore_clusters_do_not_hold() -> None:
 
 
 @pytest.mark.usefixtures("drawn_once")
-def test_the_interval_of_a_composite_metric_holds() -> None:
+def test_the_interval_of_a_composite_metric_has_its_nominal_coverage() -> None:
     """F1 of a classifier that finds 70 % of the positives and says yes to 20 % of the others."""
     rng = np.random.default_rng(7)
     truth = 100 * 2 * 0.35 / (0.35 + 0.10 + 0.5)
@@ -102,7 +102,7 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
 
 
 @pytest.mark.usefixtures("drawn_once")
-def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_of_differences_have_their_nominal_coverage() -> None:
     rng, held = np.random.default_rng(19), 0
     for _ in range(RUNS):
         key = rng.beta(3, 2, size=(100, 1))  # images that are hard for both
@@ -115,7 +115,7 @@ def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.93 <= held / RUNS <= 0.97
 
 
-def test_a_draw_is_the_metric_of_the_samples_drawn() -> None:
+def test_a_resample_has_the_metric_of_the_samples_drawn() -> None:
     scores = np.array([1.0, 0.0, 0.5, 1.0])
     weights = np.array([[2, 0, 1, 1], [0, 4, 0, 0]])
     actual = resample(means(scores, 1), count=2, weights=weights)["accuracy"]

@@ -43,8 +43,8 @@ PHRASES = {
     r"\bstands? (?:in the|in its|twice|beside|for itself)": "is in, appears, next to",
     r"\bnobody\b": "an ordinary subject",
     r"\b(?:log-probs?|log-probabilit\w+) a token|\bone file a \w|\bwords a caption": "per",
-    r"\b[Gg]ive (?:a|an|the|it|one) ": "use, choose, set, pass",
-    r"\b[Pp]ictures?\b": "image",
+    r"\bGive (?:a|an|the|it|one) |[,.:;] give (?:a|an|the|it|one) ": "use, choose, set, pass",
+    r"(?<![\w.])[Pp]ictures?\b(?!:)": "image",
     r"\b[Nn]one for (?:nowhere|one|none)\b": "`None` if ...",
     r"\b(?:[Mm]ost|[Ll]east) (?:pixels|pairs|tokens|rows|questions|images|bytes)\b": "maximum",
     r"\banew\b": "again",
@@ -56,10 +56,21 @@ PHRASES = {
     r"\bComing from elsewhere\b": "Migrating from ...",
     r"\bby what\b|\bof which one\b|\bwhat (?:it|they) said\b": "plain English",
     r"\bmove on\b": "continue",
+    r"\bfor none\b": "if there is none",
+    r"\blikewise\b": "repeat the statement",
+    r"\bbeside\b": "next to, in addition to",
+    r"\bof the shape of\b": "with the architecture of",
+    r"\bof ours\b": "of this project",
+    r"\b(?:is|are) told\b": "reported",
+    r"\bunsaid\b": "silently",
+    r"\bthe usual ones?\b": "the default",
+    r"^# (?:Of|Its) ": "a noun phrase, for example 'Name of the benchmark'",
+    r"^What (?!happens\b)[^?]*\.\s*\Z": "a noun phrase",
 }
 """Patterns of phrases that make a reader stumble, and what to write."""
 
 _PHRASES = {re.compile(pattern): advice for pattern, advice in PHRASES.items()}
+_DELIMITERS = re.compile(r"^[A-Za-z]{0,2}(?:\"\"\"|\"|')|(?:\"\"\"|\"|')$")
 _QUOTED = re.compile(r"`[^`]*`|\"[^\"\n]*\"|https?://\S+")
 
 
@@ -98,14 +109,18 @@ def text_problems(text: str) -> Iterator[tuple[int, str]]:
 
 
 def python_texts(source: str) -> Iterator[tuple[int, str]]:
-    """Yield first line and text of each comment and string literal."""
+    """Yield first line and text of each comment and string literal, without its quotes.
+
+    Strings without a space are skipped: they are keys, names and paths.
+    """
+    kinds = {
+        tokenize.COMMENT,
+        tokenize.STRING,
+        getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING),
+    }
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if (
-            token.type in (tokenize.COMMENT, tokenize.STRING, tokenize.FSTRING_MIDDLE)
-            if hasattr(tokenize, "FSTRING_MIDDLE")
-            else token.type in (tokenize.COMMENT, tokenize.STRING)
-        ):
-            yield token.start[0], token.string
+        if token.type in kinds and " " in token.string:
+            yield token.start[0], _DELIMITERS.sub("", token.string)
 
 
 def file_problems(path: Path) -> Iterator[tuple[int, str]]:

@@ -56,7 +56,7 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return MagicMock(name=spec.name, __path__=[], __spec__=spec, __name__=spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Does nothing: there is nothing to run."""
+        """Do nothing: there is nothing to run."""
 
 
 def import_toolkits() -> None:

@@ -76,7 +76,7 @@ def test_every_option_is_classified(tmp_path: Path) -> None:
         ({"max_length": 60}, "max_length not set -> 60"),
     ],
 )
-def test_a_change_of_the_run_is_refused_by_name(
+def test_a_changed_option_is_refused_with_its_name(
     started: Callable[..., UniDPOTrainer], change: dict[str, Any], words: str
 ) -> None:
     trainer = started(**change)
@@ -188,7 +188,7 @@ def test_an_older_checkpoint_sets_the_newer_ones_aside(
     assert (tmp_path / "out" / "set-aside-1" / "checkpoint-2").is_dir()
 
 
-def test_a_checkpoint_of_the_model_alone_is_not_resumed_from(
+def test_a_checkpoint_without_optimizer_state_cannot_be_resumed(
     started: Callable[..., UniDPOTrainer], tmp_path: Path
 ) -> None:
     started(save_only_model=True, max_steps=1).train()
@@ -232,7 +232,7 @@ def test_processes_may_change_if_an_optimizer_step_stays_the_same() -> None:
     assert changes(1, 4) == [False, False]  # the same number of pairs, in other micro-batches
 
 
-def test_the_recipe_of_a_finished_run_does_nothing(
+def test_a_finished_run_is_recognized_by_recipe_data_and_model(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from support.runs import write_run

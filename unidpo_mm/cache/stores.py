@@ -1,4 +1,4 @@
-"""What can be said about a store on disk: reference log-probs, image features or row indexes."""
+"""Descriptions of stores on disk: reference log-probs, image features or row indexes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -117,7 +117,7 @@ def check(  # noqa: PLR0917, one parameter per option
         int,
         typer.Option(
             "--weight-rows",
-            help="Number of rows for which --model computes initial weights; 0 for none.",
+            help="Number of rows for which --model computes initial weights; 0 skips them.",
             min=0,
         ),
     ] = 64,

@@ -24,7 +24,9 @@ KINDS = {Kind.MODELS: FAMILIES, Kind.LOSSES: LOSSES, Kind.FORMATS: FORMATS}
 
 
 def show_plugins(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="KIND", show_default=False)],
+    kind: Annotated[
+        Kind, typer.Argument(help="Kind of plugins to list.", metavar="KIND", show_default=False)
+    ],
 ) -> None:
     """List the model families, losses or data formats, one per line."""
     modules = plugin_names(KINDS[kind])

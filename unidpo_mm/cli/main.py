@@ -67,7 +67,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         arguments: The arguments of the call; the first that is not an option is the command.
     """
     app = typer.Typer(
-        help="Preference tuning of vision-language models with Uni-DPO.",
+        help="Preference tuning of vision-language and text models with Uni-DPO.",
         epilog="Example: unidpo-mm train quickstart/uni_dpo.yaml --dry-run",
         no_args_is_help=True,
         rich_markup_mode=None,  # its tables truncate option names at 80 columns

@@ -49,7 +49,7 @@ __all__ = [
 
 
 class OnResume(Enum):
-    """What a changed value means for a run that resumes; without a mark, it is refused."""
+    """The effect of a changed value on a run that resumes; without a mark, it is refused."""
 
     HARMLESS = "it has no effect on the trained weights, or only through rows that are compared"
     HONORED = "the new value is used from the next step on"
@@ -125,7 +125,7 @@ class ImageOptions:
     """Options of the section `data.images`."""
 
     max_skipped_fraction: Annotated[Fraction, HARMLESS] = 0.0
-    """Fraction of the rows that may be skipped, and are counted, because an image is missing or
+    """Maximum fraction of the rows that are skipped and counted because their image is missing or
     damaged."""
 
 
@@ -188,11 +188,11 @@ class PythonOptions:
     """As in older TRL: the adapter of a PEFT model that is the reference; `None` for a frozen copy
     of the adapter that is trained."""
     images: Annotated[Path | str | None, HARMLESS] = None
-    """Directory that relative image paths of data sets in memory start from; `None` for the current
+    """Directory to which image paths of data sets in memory are relative; `None` for the current
     directory. If it is set, absolute paths must be inside it as well."""
     scores: Annotated[dict[str, Any] | None, HARMLESS] = None
-    """What the scores of data sets in memory mean: the keys of `data.sources.scores` in a recipe,
-    such as ``{"scale": (0, 5), "misordered": "drop"}``."""
+    """The meaning of the scores of data sets in memory: the keys of `data.sources.scores` in a
+    recipe, such as ``{"scale": (0, 5), "misordered": "drop"}``."""
     reasoning: Literal["keep", "strip"] | None = None
     """As `data.sources.reasoning` in a recipe, for data sets in memory whose rows do not set it."""
     padding_side: Annotated[Literal["left", "right"], HONORED] = "right"

@@ -52,7 +52,7 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
 
     @property
     def score_options(self) -> ScoreOptions:
-        """What the scores of data sets in memory mean."""
+        """The meaning of the scores of data sets in memory."""
         return ScoreOptions.model_validate(self.scores or {})
 
     def __getstate__(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class TrainSection(TrainOptions, Section):
 
 
 class RunSection(RunOptions, Section):
-    """How a run starts, resumes and stops, and its callbacks."""
+    """The section `run`: how a run starts, resumes and stops, and its callbacks and observers."""
 
     resume: Name = "auto"
     """`auto` resumes from the newest complete checkpoint in `output_dir`, if there is one; `never`

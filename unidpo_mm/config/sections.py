@@ -92,8 +92,7 @@ class SourceOptions(Section):
     columns: dict[str, Name] = {}
     """Column of the format -> its name in the file, if they differ."""
     images: Name | None = None
-    """Directory that relative image paths in the rows start from; null: the directory of the
-    file."""
+    """Directory to which image paths in the rows are relative; null: the directory of the file."""
     images_outside: bool = False
     """Whether image paths may lead out of that directory."""
     fetch_images: bool = False

@@ -102,7 +102,7 @@ ARGUMENTS: dict[str, Argument] = {
     **_honored("torch_empty_cache_steps"),
     **_refused(
         "auto_find_batch_size",
-        "a smaller batch size would change how prompt groups are packed in mid-run",
+        "a smaller batch size in mid-run would change how prompt groups are packed",
         "Remove it; train.memory: auto fits activations into the available memory",
     ),
     **_honored("logging_strategy logging_steps logging_first_step log_on_each_node"),

@@ -1,4 +1,4 @@
-"""Write rows in the native format or in TRL's, with their images beside them."""
+"""Write rows in the native format or in TRL's, with their images next to them."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     """Write rows as JSON lines; return the number of lines.
 
     Records refer to image files by path. Images from memory or URLs are written to a directory
-    beside the file, each once.
+    next to the file, each once.
 
     Args:
         rows: The rows.

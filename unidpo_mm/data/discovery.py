@@ -18,7 +18,7 @@ SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}")
 """The name of one of several files of a split, after the name of the split."""
 SPLIT_ALIASES = dict.fromkeys(("valid", "val", "dev", "eval"), "validation")
 METADATA_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "state.json"})
-"""JSON files beside data that do not hold rows."""
+"""JSON files of a data directory that contain no rows."""
 
 WHOLE_FILE = 0
 """Row number of a problem that concerns the whole file."""

@@ -143,7 +143,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; refuse duplicate keys, of which one value would be lost."""
+    """Return an object of JSON; refuse duplicate keys, which would lose all values but the last."""
     unique = dict(pairs)
     if len(unique) < len(pairs):
         names = [name for name, _ in pairs]

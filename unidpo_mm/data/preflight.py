@@ -34,7 +34,8 @@ class Preflight:
         unreadable: Problems of the rows skipped because an image is missing or broken.
         skipped: Indices of all skipped rows.
         tokens: Layout -> tokens of all rows; ``packed`` also for ``joined``.
-        tokens_of_pair: Layout -> maximum number of tokens that a pair adds to a batch, likewise.
+        tokens_of_pair: Layout -> maximum number of tokens that a pair adds to a batch; ``packed``
+            also for ``joined``.
         measured: Measurements of each row, including skipped ones; empty unless requested.
     """
 

@@ -135,7 +135,7 @@ class _EntryReader:
                 self._fail(f"'{key}.{role}' is {type(value).__name__}", "Use a string")
 
     def _inner_location(self) -> SourceLocation:
-        """Return the location of the records: on a hub, else a file beside the registry."""
+        """Return the location of the records: on a hub, else a file relative to the registry."""
         if self.entry.get("hf_hub_url"):  # as in LLaMA-Factory, it has precedence
             return SourceLocation(
                 path=str(self.entry["hf_hub_url"]),

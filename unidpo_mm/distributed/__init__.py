@@ -1,4 +1,4 @@
-"""What the processes of a run agree on; the only module that calls `torch.distributed`.
+"""Communication between the processes of a run; the only caller of `torch.distributed`.
 
 Every function here is collective: all processes call it, in the same order, or the run hangs. In a
 run of one process each returns its argument and communicates nothing.

@@ -37,7 +37,7 @@ class Checkpoint:
     Attributes:
         name: Name in tables and of directories.
         base: Directory or hub name of the full model.
-        lora: Directory of a LoRA adapter for it; `None` for none.
+        lora: Directory of a LoRA adapter for it; `None` if there is none.
         processor: Directory or hub name of its processor.
         weights: Hash of all weight files; the revision of a model on the hub.
     """

@@ -8,11 +8,11 @@ __all__ = ["Decoding"]
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Decoding:
-    """How a response is generated; decoding is greedy.
+    """Parameters of generation; decoding is greedy.
 
     Attributes:
         max_new_tokens: Maximum number of tokens of a response.
-        repetition_penalty: As in transformers; 1 for none.
+        repetition_penalty: As in transformers; 1 disables it.
         stop: Strings that end a response, in addition to the model's own end token.
     """
 

@@ -185,7 +185,7 @@ class ChatClient:
         if status in (401, 403):
             reason = "rejects the API key" if self._key() else "requires an API key"
             problem = f"the server {reason} (status {status})"
-            remedy = "Name the environment variable with the right key"
+            remedy = "Use the environment variable with the right key"
             raise RecipeError(Problem("API key", problem, remedy))
         if status >= 400:
             raise ChatFailure("refused", f"status {status}: {text}")

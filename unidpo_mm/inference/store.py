@@ -29,7 +29,7 @@ class ResponseStore:
     """
 
     noun = "response"
-    """What a record is, for messages."""
+    """Noun for a record, for messages."""
     unstable: frozenset[str] = frozenset()
     """Keys of a manifest that may differ when a run resumes."""
     unrecorded: Mapping[str, str] = {}

@@ -25,7 +25,7 @@ __all__ = ["LogitTransform", "sequence_logps", "token_logps"]
 
 @dataclass(frozen=True)
 class LogitTransform:
-    """What a model does to its logits between output head and softmax.
+    """Transformations of the logits between output head and softmax.
 
     Attributes:
         scale: Factor on the logits.

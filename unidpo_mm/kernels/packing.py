@@ -93,7 +93,7 @@ def packed_rows(packing: Packing | None) -> Iterator[None]:
 
 
 def enable_packing(model: Any) -> str | None:
-    """Let a transformers model accept packed rows beside plain ones.
+    """Let a transformers model accept packed rows as well as plain ones.
 
     The model keeps its attention kernel. Only the mask is replaced, and only inside `packed_rows`.
 

@@ -1,4 +1,4 @@
-"""What every loss declares about itself, so that trainer and step need no loss-specific code."""
+"""The declaration of a loss, by which trainer and step need no loss-specific code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ def quality_weight(
 
     Args:
         score_chosen: [P], in float32 or better, because rounding moves the weight. NaN if missing.
-        score_rejected: [P], likewise.
+        score_rejected: [P], in the same precision; NaN if missing.
         eta: Slope, 1 / score units.
         missing: The weight of pairs without scores; `None` leaves them NaN.
     """

@@ -1,4 +1,4 @@
-"""The conversion of one file: the recipe so far, and an account of every key."""
+"""The conversion of one file: the recipe under construction, and what became of every key."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Conversion:
         defaults: Key -> default, where it is not that of the table.
         recipe: The sections of the recipe.
         comments: Key path in the recipe -> comment on its line.
-        sources: Key path in the recipe -> the stated keys that it is made from; none for a default.
+        sources: Key path in the recipe -> the stated keys that it comes from; empty for a default.
         used_keys: Stated keys that the recipe represents.
         notes: Remarks on keys.
         problems: Reasons why there is no recipe.
@@ -113,11 +113,11 @@ class Conversion:
         self.comments[target] = comment or ("" if sources else f"{self.framework}'s default")
 
     def note(self, key: str, text: str = "") -> None:
-        """Add a note on a key; without a text that of the table."""
+        """Add a note on a key; without `text`, use the note of the framework's table."""
         self.notes.append(Note(key, self.document.where((key,)), text or self.keys[key].note))
 
     def skip(self, key: str, reason: str = "") -> None:
-        """Add a note on a key without a counterpart; if it is disabled, say no more than that."""
+        """Add a note on a key without a counterpart: that it is disabled, or else the reason."""
         disabled = self.values.get(key) in (None, False, 0, *EMPTY)
         self.note(key, "disabled, so there is nothing to migrate" if disabled else reason)
 

@@ -24,9 +24,9 @@ __all__ = ["FRAMEWORKS", "Migration", "migrate"]
 FRAMEWORKS: tuple[Framework, ...] = (llama_factory.FRAMEWORK, official.FRAMEWORK, trl.FRAMEWORK)
 
 NONE = re.compile(r"(:[ \t]+)None(?=[ \t]*(?:#[^\n]*)?$)", re.MULTILINE)
-"""What the released settings of the official text code write for null."""
+"""The value for null in the released settings of the official text code."""
 WORDS = {"yes": True, "on": True, "no": False, "off": False}
-"""What YAML 1.1 reads as a truth value, except in `eval_strategy: no` and the like."""
+"""Words that YAML 1.1 reads as booleans, except in `eval_strategy: no` and the like."""
 
 
 @dataclass(frozen=True, kw_only=True)

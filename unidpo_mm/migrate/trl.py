@@ -60,7 +60,7 @@ def _convert_data(conversion: Conversion) -> None:
         conversion.set("data.sources", sources, "datasets")
         for key in ("dataset_name", "dataset_train_split", "dataset_test_split"):
             if key in values:
-                conversion.note(key, "has no effect beside `datasets`")
+                conversion.note(key, "has no effect together with `datasets`")
         return
     if "datasets" in values:
         conversion.skip("datasets")

@@ -52,7 +52,7 @@ def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: s
 
     Args:
         recipe: The sections.
-        comments: Key path -> comment on its line; an empty text for none.
+        comments: Key path -> comment on its line; an empty text adds no comment.
         head: First line of the file, a comment.
     """
     ordered = {section: recipe[section] for section in SECTIONS if section in recipe}

@@ -82,7 +82,7 @@ class MediaInputs(TensorRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs(TensorRecord):
-    """What a model sees of a batch.
+    """The inputs of a model for a batch.
 
     Attributes:
         layout: ``plain`` (one batch row per response), ``packed`` (one per group) or ``joined``
@@ -103,7 +103,9 @@ class ModelInputs(TensorRecord):
         shape = self.tokens["input_ids"].shape
         for name, tensor in {**self.tokens, "segment": self.segment}.items():
             if tensor.shape != shape:
-                problem = f"'{name}' has shape {tuple(tensor.shape)} beside ids {tuple(shape)}"
+                problem = (
+                    f"'{name}' has shape {tuple(tensor.shape)}, but the ids have {tuple(shape)}"
+                )
                 raise DataError(Problem("batch", problem, "Pad every token-aligned tensor alike"))
 
     @property
@@ -151,7 +153,7 @@ class Targets(TensorRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Units(TensorRecord):
-    """What a loss averages over: the P pairs, or U responses, of a batch.
+    """The units that a loss averages over: the P pairs, or U responses, of a batch.
 
     Attributes:
         indices: [P, 2] chosen and rejected response of each pair, or [U, 1] the response, as

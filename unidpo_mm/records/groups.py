@@ -14,7 +14,7 @@ __all__ = ["EncodedGroup", "Media", "Preferences", "RowInfo"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowInfo:
-    """What messages and metrics need to know about a row of the data.
+    """The properties of a row that messages and metrics need.
 
     Attributes:
         id, domain, source, where: As in the row.

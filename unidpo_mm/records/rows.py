@@ -30,7 +30,7 @@ DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
 MediaKind = Literal["image", "video"]
 """Kinds of media in a prompt; rows with videos are not supported yet."""
 Unit = Literal["pair", "response"]
-"""What a loss averages over."""
+"""The kind of units that a loss averages over."""
 Reasoning = Literal["keep", "strip"]
 """How to treat a response that a chat template would change, see `PreferenceRow`."""
 RESPONSE_DIGEST = 16

@@ -55,7 +55,7 @@ class Sweep(Section):
     recipe: Name
     """Recipe of every arm: a path relative to the sweep file, or the name of a shipped recipe."""
     runner: Name = "recipe"
-    """What a run is: `recipe` trains and evaluates the recipe, `demo` runs the quick-start."""
+    """Name of the runner: `recipe` trains and evaluates, `demo` runs the quick-start."""
     seeds: Annotated[
         tuple[Seed, ...],
         BeforeValidator(_as_tuple),

@@ -1,4 +1,4 @@
-"""What one run of a sweep is: the protocol, and the runner that trains and evaluates a recipe.
+"""Runners of sweeps: their interface, and the one that trains and evaluates a recipe.
 
 Other packages, such as the quick-start, add runners with entry points in `unidpo_mm.runners`.
 """
@@ -32,7 +32,7 @@ class Metric:
 
 
 class Runner(Protocol):
-    """What trains and evaluates the arms of a seed, which have a common start."""
+    """The interface of a runner, which trains and evaluates all arms of a seed."""
 
     metrics: Mapping[str, Metric]
     """Name of a metric -> how the table shows it, in the order of the columns."""

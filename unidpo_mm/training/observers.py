@@ -15,7 +15,7 @@ __all__ = ["Observer"]
 
 
 class Observer(Protocol):
-    """What is called for every micro-batch."""
+    """The interface of an observer, which is called with every micro-batch."""
 
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Look at a micro-batch after its forward pass, before its backward pass.

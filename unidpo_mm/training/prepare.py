@@ -43,7 +43,8 @@ class Prepared:
         preflight: Counts from encoding all rows; `None` if that is off.
         problems: All problems for which the run is refused.
         train_rows: The rows to train on; empty if there are problems.
-        eval_sets: Name of an evaluation set -> the rows to evaluate on; likewise.
+        eval_sets: Name of an evaluation set -> the rows to evaluate on; empty if there are
+            problems.
     """
 
     training: Loaded

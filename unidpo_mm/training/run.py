@@ -57,7 +57,7 @@ RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What a recipe says, apart from data and model.
+    """The options of a recipe, apart from data and model.
 
     Attributes:
         args: The options of the trainer.

@@ -68,7 +68,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         ref_model: The reference; `None` for the policy as it is before training.
         peft_config: A `peft.LoraConfig` or `unidpo_mm.config.LoraOptions`.
         callbacks: As in transformers.
-        observers: See every micro-batch, see `unidpo_mm.training.observers`.
+        observers: Objects that are called with every micro-batch, see
+            `unidpo_mm.training.observers`.
         **kwargs: Further arguments of transformers' Trainer, for example `optimizers`.
 
     Raises:
@@ -309,7 +310,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         return EvalLoopOutput(nothing, nothing, metrics, len(dataset))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with the training metrics since the last log, the pace and the time left."""
+        """Log values; with a loss, also the metrics since the last log, speed and time left."""
         if "loss" in logs:
             self.train_sums.reduce()
             means = self.train_sums.means()

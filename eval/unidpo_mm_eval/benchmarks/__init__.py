@@ -39,7 +39,7 @@ class JudgeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """How a benchmark's responses become grades and metrics."""
+    """The functions that compute grades and metrics from the responses to a benchmark."""
 
     # Graded samples -> the metrics listed in `docs/evaluation.md`
     metrics: Callable[[Sequence[GradedSample]], Metrics] = ACCURACY
@@ -90,7 +90,7 @@ class Benchmark:
     read: Callable[[Path, bool], Dataset]  # (file or directory, with_images) -> its samples
     scorers: Mapping[str, Scorer]  # Name -> scorer; the first is the default
     expected: Mapping[str, int]  # Size of the complete data: ``rows``, and other counts by name
-    # Names of its files where they are published, as glob patterns, the usual one first
+    # Names of its files where they are published, as glob patterns, the most common one first
     files: tuple[str, ...]
     # Descriptions of the files and directories that `read` accepts
     layouts: tuple[str, ...] = (TABLE,)
@@ -116,7 +116,7 @@ class Benchmark:
     @property
     def missing_file(self) -> tuple[str, str]:
         """The problem, and its remedy, of a directory without the benchmark's files."""
-        text = f"no file {', '.join(self.files)} of {self.title}"
+        text = f"no file {' or '.join(self.files)} for {self.title}"
         return text, f"Save it there as {self.files[0]} ({'; '.join(self.layouts)})"
 
 

@@ -19,7 +19,7 @@ COPIES = 1_000_000
 
 
 def sample(row: TableRow) -> Sample:
-    """Build the question of a row, in one unit and one cluster with its copies."""
+    """Build the question of a row; its circular copies share its unit and cluster."""
     question = option_sample(row)
     if not row.id.isdecimal():
         row.note("index", f"got '{row.id[:60]}'", "Use an integer")

@@ -11,13 +11,13 @@ from ._short_answers import short_benchmark
 
 
 def grade(sample: Sample, response: str, options: Mapping[str, Any], *, rule: VqaRule) -> Grade:
-    """Return the agreement with the annotators, leaving one out at a time."""
+    """Return the VQA accuracy, averaged over all ways to omit one annotator."""
     score = vqa_accuracy(response, sample.answers, rule=rule)
     return Grade(score, normalize_vqa(response, rule=rule))
 
 
 def grade_clean(sample: Sample, response: str, options: Mapping[str, Any]) -> Grade:
-    """Return the same for the answer without its wrapping."""
+    """Grade the answer without quotes, boxes and other wrapping."""
     return grade(sample, strip_wrapping(response), options, rule="vlmevalkit")
 
 

@@ -53,11 +53,11 @@ class ImportedResponse:
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge:
-    """How files are exchanged with one tool."""
+    """The import and export of files of one tool."""
 
     name: str  # Name of its module
     title: str  # Name of the tool
-    # Suffixes of the files that it writes; the first is the usual one
+    # Suffixes of the files that it writes; the first is the default
     endings: tuple[str, ...] = ()
     # Writes a file and returns notes; `None` if there is no export
     export: Callable[[ExportJob], Sequence[str]] | None = None

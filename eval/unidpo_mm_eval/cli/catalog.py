@@ -1,4 +1,4 @@
-"""What exists: `unidpo-mm eval list` and `unidpo-mm eval data check`."""
+"""Commands about benchmarks and their data: `unidpo-mm eval list` and `eval data check`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ def run_score(  # noqa: PLR0917 - one parameter per option
         ),
     ] = False,
 ) -> None:
-    """Score a file of predictions, without a model and reproducibly."""
+    """Score a file of predictions; no model is loaded."""
     from rich.console import Console
 
     from unidpo_mm.cli.outputs import check_writable
@@ -73,7 +73,9 @@ def run_score(  # noqa: PLR0917 - one parameter per option
 
 def run_duel(  # noqa: PLR0917 - one parameter per option
     first: Annotated[Path, typer.Argument(help="Predictions of one model.", metavar="A.jsonl")],
-    second: Annotated[Path, typer.Argument(help="Those of the other.", metavar="B.jsonl")],
+    second: Annotated[
+        Path, typer.Argument(help="Predictions of the other model.", metavar="B.jsonl")
+    ],
     benchmark: opt.BenchmarkName,
     data: opt.Data,
     judge: Annotated[str, opt.option(opt.JUDGE)],

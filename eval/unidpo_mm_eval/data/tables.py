@@ -23,7 +23,7 @@ from .json_files import read_records
 from .samples import Image, Sample
 
 TABLE = "VLMEvalKit's .tsv, or its columns as .jsonl, .json or .parquet"
-"""What `read_table` accepts, for error messages."""
+"""The files that `read_table` accepts, for error messages."""
 MAX_REFERENCE = 64
 """Maximum number of characters of an image cell that refers to another row."""
 MAX_CELL = 1 << 30

@@ -1,4 +1,4 @@
-"""Judges: a model behind a URL or in this process, asked many requests at once."""
+"""Judges: a model behind a URL or in this process, which gets many requests at once."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Request = tuple[Callable[[str], Verdict], Callable[[], Sequence[ChatMessage]]]
 
 
 class Judge(Protocol):
-    """A judge."""
+    """The interface of a judge, which replies to prompts with verdicts."""
 
     concurrency: int  # Maximum number of simultaneous requests
 
@@ -97,7 +97,7 @@ class EndpointJudge:
 
 @dataclass
 class LocalJudge:
-    """A model of ours in this process."""
+    """A model that is loaded in this process."""
 
     name: str
     model: Any
@@ -146,13 +146,13 @@ def load_judge(
         return LocalJudge(checkpoint.name, local)
     if model is None:
         text = "a server may offer several models"
-        raise RecipeError(Problem("--judge-model", text, "Name the model that judges"))
+        raise RecipeError(Problem("--judge-model", text, "Set it to the name of the judge's model"))
     client = ChatClient(place, model, key_name=key_name, server=server)
     return EndpointJudge(client, None if cache is None else ReplyCache(cache))
 
 
 def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict | ChatFailure]:
-    """Return the verdict of each request in order, or why there is none.
+    """Return the verdict on each request in order, or the failure if there is none.
 
     Raises:
         UniDPOError: If no request gets a verdict.

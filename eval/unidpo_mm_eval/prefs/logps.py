@@ -31,7 +31,7 @@ class PairModel:
     """A model that computes log-probs of responses."""
 
     model: LogpModel  # The module that computes log-probs
-    adapter: Adapter  # Of the model's family
+    adapter: Adapter  # Adapter of the model's family
     layout: Layout  # ``packed`` runs prompt and images once for all responses of a row
     reference: Reference | None  # Baseline of rewards; `None` for the model alone
     device: Any  # Device of the model

@@ -1,4 +1,4 @@
-"""Protocols: what a number means besides its benchmark, in one YAML file each, with a version.
+"""Protocols: how a benchmark is prompted and scored, in one versioned YAML file each.
 
 A file states the scorer and its options, how reasoning is handled, how responses are generated, and
 which prompt profile each model family gets. Profiles are defined under ``prompts`` in the file of
@@ -49,7 +49,7 @@ class Pixels:
 
 @validated(frozen=True, config=STRICT)
 class Protocol:
-    """How samples become responses, and responses become a number."""
+    """The rules for prompting, generating and scoring on all benchmarks."""
 
     id: str  # Name of its file
     title: str  # Name in tables
@@ -63,7 +63,7 @@ class Protocol:
     prompt: Mapping[str, str] = field(default_factory=lambda: {ANY: "vlmevalkit-default"})
     # Benchmark -> how responses are generated; ``*`` for every other
     decoding: Mapping[str, Decoding] = field(default_factory=dict)
-    # Model family -> benchmark -> image size limits; ``*`` likewise
+    # Model family -> benchmark -> image size limits; ``*`` for every other
     pixels: Mapping[str, Mapping[str, Pixels]] = field(default_factory=dict)
 
     @property

@@ -47,7 +47,7 @@ class PromptProfile:
     kinds: Mapping[str, PromptTemplate]  # Kind of question -> its template
     # Benchmark -> its template, if it differs
     benchmarks: Mapping[str, PromptTemplate] = field(default_factory=dict)
-    system: str | None = None  # Text of the system message; `None` for none
+    system: str | None = None  # Text of the system message; `None` if there is none
     # ``first`` places all images before the text, ``last`` after it, ``marked`` where ``<image 1>``
     # occurs, and unmarked ones first
     images: Placement = "first"

@@ -36,7 +36,7 @@ class Contrast:
     # Metric -> 95 % interval of the difference, from the same resamples for both
     intervals: dict[str, Interval]
     paired: PairedTest  # The test on the units' scores
-    p_corrected: float  # Its p-value after Holm's correction for all contrasts
+    p_corrected: float  # p-value after Holm's correction for all contrasts
 
 
 @dataclass(frozen=True, kw_only=True)

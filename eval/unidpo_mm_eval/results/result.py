@@ -36,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Reasoning:
-    """How reasoning in responses was handled."""
+    """Counts of responses with reasoning, and the rule that was applied to them."""
 
     rule: str = "none"  # The protocol's rule, see `scorers/reasoning.py`
     description: str = ""  # The rule in words
@@ -49,15 +49,15 @@ class Reasoning:
 class Result:
     """The result of a model on a benchmark."""
 
-    benchmark: str  # Of the benchmark
-    title: str
+    benchmark: str  # Name of the benchmark
+    title: str  # Title of the benchmark
     protocol: Protocol
     headline: str  # Name of the metric that represents the benchmark
     # By the names in `docs/evaluation.md`; rates and accuracies from 0 to 100
     metrics: Mapping[str, float]
     per_sample: tuple[GradedSample, ...]  # All samples in the order of the data
-    data: Source  # The input files
-    predictions: Source
+    data: Source  # File or directory of the benchmark data
+    predictions: Source  # File of predictions
     model: str | None = None  # Name of the model; `None` for the name in the prediction file
     # How the predictions were made, if their file states it
     manifest: Mapping[str, Any] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class Result:
     reasoning: Reasoning = Reasoning()  # How reasoning was handled
     # The user's file that defines the benchmark; not written for other benchmarks
     benchmark_file: str | None = None
-    format: int = FORMAT  # Of the file format, and of unidpo-mm
-    version: str = __version__
+    format: int = FORMAT  # Version of the file format
+    version: str = __version__  # Version of unidpo-mm
 
     @property
     def name(self) -> str:

@@ -29,12 +29,12 @@ class Column:
 class Cell:
     """One number of the table."""
 
-    value: float  # Of the headline metric
+    value: float  # Value of the headline metric
     # The result with intervals; `None` for a published value
     measured: ResultWithIntervals | None = None
     # Relative to the first row's result on the same data; `None` if there is none
     contrast: Contrast | None = None
-    p_corrected: float | None = None  # Its p-value, corrected for all contrasts of the table
+    p_corrected: float | None = None  # p-value, corrected for all contrasts of the table
 
 
 @dataclass(frozen=True, kw_only=True)

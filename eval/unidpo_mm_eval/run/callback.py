@@ -47,21 +47,21 @@ MAX_TRUNCATED = 90.0
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BenchmarkSettings:
-    """What is evaluated during training.
+    """Settings of the evaluation during training.
 
     Attributes:
         data: The benchmark's data, or a directory with a suite's.
-        benchmarks: Names; empty for those of the suite.
-        suite: Name of a suite; `None` for `benchmarks`.
+        benchmarks: Names of benchmarks; empty if `suite` is set.
+        suite: Name of a suite; `None` if `benchmarks` is set.
         every: Optimizer steps between two evaluations.
         clusters: Maximum number of clusters per benchmark, drawn with a fixed seed.
-        protocol: Its name; `None` for that of the suite, or of the first benchmark.
+        protocol: Name of the protocol; `None` uses that of the suite or of the first benchmark.
         style: ``chat``, ``raw``, or ``auto``.
         batch_size: Maximum number of prompts per batch.
-        max_new_tokens: Replaces the protocol's; `None` for that.
+        max_new_tokens: Maximum length of a response; `None` uses the protocol's.
         images: Directory of image files.
-        chat_template_kwargs: Variables for the chat template; `None` for the run's.
-        at_start: Also evaluate before the first step.
+        chat_template_kwargs: Variables for the chat template; `None` uses those of the run.
+        at_start: Whether to evaluate before the first step too.
     """
 
     data: Path
@@ -135,7 +135,7 @@ class BenchmarkCallback(TrainerCallback):
         self.last_step = -1
 
     def attach(self, trainer: "UniDPOTrainer") -> None:
-        """Receive the trainer, which holds the model with its adapter, and logs."""
+        """Keep the trainer, which holds the model and receives the metrics."""
         self.trainer = trainer
 
     def on_train_begin(
@@ -164,7 +164,7 @@ class BenchmarkCallback(TrainerCallback):
     def on_train_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Evaluate at the end if nothing did before."""
+        """Evaluate at the end of training unless the last step has been evaluated."""
         self._evaluate_once(state.global_step)
 
     def _evaluate_once(self, step: int) -> None:
@@ -247,7 +247,7 @@ def _loaded(trainer: "UniDPOTrainer") -> LoadedCheckpoint:
 
 
 def _log(trainer: "UniDPOTrainer", results: Sequence[Result]) -> None:
-    """Log to every tracker, and leave it to the trainer to log the loss of the same step.
+    """Log the metrics without suppressing the trainer's own log of the same step.
 
     A log resets `should_log`, which transformers has already set for this step.
     """

@@ -103,12 +103,13 @@ def run_served(plan: EvalPlan, client: ChatClient, **options: Any) -> list[Resul
 class Parity:
     """The agreement of two backends on one benchmark."""
 
-    benchmark: str  # Its title
+    benchmark: str  # Title of the benchmark
     n: int  # Number of samples
     equal_responses: int  # Number of samples with equal responses
     equal_scores: int  # Number of samples with equal scores
     results: tuple[Result, Result]  # Results of both backends
-    # Id of the first sample with different responses, and both; `None` for none
+    # (sample id, response, response) of the first sample with different responses; `None` if all
+    # responses are equal
     difference: tuple[str, str, str] | None
 
 
@@ -155,7 +156,7 @@ def _parity(title: str, paths: Sequence[Path], results: tuple[Result, Result]) -
 
 
 def _score(run: EvalRun, path: Path, protocol: Protocol, console: Console) -> list[Result]:
-    """Score a file of predictions, or print the command that does if a judge is needed."""
+    """Score a file of predictions, or print the command to use if a judge scores the benchmark."""
     benchmark = run.benchmark
     if benchmark.bridge is not None:
         command = f"unidpo-mm eval export {benchmark.bridge} --data {run.data.path}"
@@ -163,7 +164,8 @@ def _score(run: EvalRun, path: Path, protocol: Protocol, console: Console) -> li
         console.print(escape(f"{text} --output ..."), soft_wrap=True)
         return []
     if benchmark.scorer(protocol.scoring).uses_judge:
-        text = f"{benchmark.title} needs a judge: unidpo-mm eval score --judge ... on {path}"
+        command = f"unidpo-mm eval score --judge ... --predictions {path}"
+        text = f"{benchmark.title} needs a judge: {command}"
         console.print(escape(text), soft_wrap=True)
         return []
     result = score_predictions(run, path, protocol)

@@ -52,7 +52,7 @@ class BenchmarkSource:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalPlan:
-    """Which models evaluate which benchmarks."""
+    """The checkpoints and benchmarks of an evaluation."""
 
     checkpoints: Sequence[Checkpoint]
     benchmarks: Sequence[BenchmarkSource]

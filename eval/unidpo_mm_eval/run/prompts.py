@@ -58,7 +58,7 @@ def build_prompts(
 
 
 def shuffle_images(data: Dataset, seed: int) -> Dataset:
-    """Replace each image by another one, equal images alike: a control.
+    """Replace each image by another one, equal images by the same one: a control.
 
     Whatever a model still gets right does not depend on its images.
     """

@@ -1,4 +1,4 @@
-"""Which part of a response a protocol scores if the response contains reasoning.
+"""The part of a response with reasoning that a protocol scores.
 
 Every protocol names one of these rules in its field ``reasoning``; it is applied before any other
 rule reads the response.

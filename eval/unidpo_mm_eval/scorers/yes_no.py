@@ -6,7 +6,7 @@ from .reasoning import strip_lmms_tags
 from .short_answers import remove_punctuation
 
 YesNo = Literal["Yes", "No"]
-"""The answer of a response; `None` stands for neither or both."""
+"""The answer of a response; `None` for neither or both."""
 WORDS: dict[str, YesNo] = {"yes": "Yes", "no": "No"}
 
 

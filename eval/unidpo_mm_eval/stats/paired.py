@@ -25,7 +25,7 @@ class PairedTest:
     only_second: int
     difference: float  # Mean of second minus first, in percentage points
     p: float  # The p-value
-    test: Literal["mcnemar", "sign-flip"]  # Its method
+    test: Literal["mcnemar", "sign-flip"]  # Name of the test
     # The smallest difference, in points, that a test at 5 % would detect with a power of 80 %,
     # given the spread of these scores
     detectable: float

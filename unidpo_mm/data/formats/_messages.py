@@ -30,7 +30,7 @@ __all__ = [
 PLACEHOLDER = "<image>"
 """Placeholder of an image in a string, for all models."""
 REASONING_KEYS = frozenset({"reasoning_content", "reasoning", "thinking"})
-"""Keys of a message that may contain reasoning beside its content."""
+"""Keys of a message that may contain reasoning in addition to its content."""
 LINE_BREAK = re.compile(r"^\r?\n")
 
 
@@ -126,7 +126,7 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
     extras = parse_json(response.extras or "{}")
     for name in REASONING_KEYS & extras.keys():
         remedy = "Move it into the content, in the form of the model's template, or remove it"
-        raise InvalidValue(f"the response contains '{name}' beside its content", remedy)
+        raise InvalidValue(f"the response contains '{name}' in addition to its content", remedy)
     if "tool_calls" in extras:
         remedy = "Write the response as text, with the call in the form of the model's template"
         raise InvalidValue("the response calls a tool, which is not supported yet", remedy)

@@ -279,7 +279,7 @@ class RowReader:
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
         """Return the prompt without its last turn if that is one of the responses.
 
-        Some data sets have complete conversations beside chosen and rejected. After a last
+        Some data sets have complete conversations in addition to chosen and rejected. After a last
         assistant turn that is not a response there would be a second one, which no template allows.
         """
         last = prompt.messages[-1] if prompt.messages else None

@@ -57,7 +57,7 @@ def _pairs(row: RowReader, value: Any) -> list[Pair]:
 
 
 def _numbers(pair: Sequence[Any]) -> bool:
-    # Parquet lists have a single type: beside a weight, indices come as 0.0
+    # Parquet lists have a single type: next to a weight, indices come as 0.0
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in pair)
     return numbers and all(abs(n) < MAX_RESPONSES and n == int(n) for n in pair[:2])
 
