@@ -115,3 +115,13 @@ def test_other_readers_of_yaml_see_the_same_texts(text: str):
         {"model": {"name_or_path": text}, "data": {"sources": [{"path": "x"}]}}
     )
     assert yaml.safe_load(dump_recipe(recipe))["model"]["name_or_path"] == text
+
+
+def test_lists_are_dumped_without_a_warning(recwarn: pytest.WarningsRecorder):
+    model = {"name_or_path": "m", "freeze": ["vision_tower"], "lora": {"targets": ["q_proj"]}}
+    data = {"sources": [{"path": "d", "scores": {"scale": [0, 5]}}], "score_scale": [0, 10]}
+    recipe = Recipe.model_validate({"model": model, "data": data})
+    content = recipe.model_dump()
+    assert content["model"]["freeze"] == ["vision_tower"]
+    assert content["data"]["score_scale"] == [0, 10]
+    assert not recwarn.list

@@ -165,3 +165,10 @@ def test_commands_of_the_page_exist() -> None:
         assert words[0] == "unidpo-mm"
         help_text = invoke(words[1], "--help").output
         assert all(word in help_text for word in words if word.startswith("--"))
+
+
+def test_a_comment_after_a_long_line_stays_a_comment():
+    name = "organization/a-model-with-a-name-of-fifty-characters"
+    text = write_recipe({"model": {"name_or_path": name}}, {"model.name_or_path": "why"}, "head")
+    assert f"{name} # why" in text
+    assert yaml.safe_load(text) == {"model": {"name_or_path": name}}

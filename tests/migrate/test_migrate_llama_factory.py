@@ -76,7 +76,7 @@ def test_configuration_for_images(directory: Path) -> None:
         "name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct",
         "trust_remote_code": True,
         "dtype": "bfloat16",
-        "freeze": ("vision_tower", "projector"),
+        "freeze": ["vision_tower", "projector"],
         "image_max_pixels": 262144,
         "image_min_pixels": 1024,
         "prompt_style": "chat",

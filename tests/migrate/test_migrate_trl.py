@@ -107,7 +107,7 @@ def test_defaults_are_stated(directory: Path) -> None:
     assert recipe.model.model_dump(exclude_defaults=True) == {
         "name_or_path": "a/b",
         "dtype": "float32",
-        "freeze": (),  # TRL trains the vision tower too
+        "freeze": [],  # TRL trains the vision tower too
         "prompt_style": "raw",
     }
     assert recipe.data.max_length == 1024

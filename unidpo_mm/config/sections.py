@@ -40,7 +40,7 @@ class LoraOptions(Section):
     targets: Name | Names = "language_model"
     """Parts of the model whose linear layers are adapted, or names of modules; modules of frozen
     parts are skipped."""
-    modules_to_save: Names = Field(default_factory=list, validate_default=True)
+    modules_to_save: Names = ()  # type: ignore[assignment] # lists become tuples
     """Parts or modules that are trained in full, in addition to the low-rank update."""
 
 

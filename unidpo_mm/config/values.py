@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 __all__ = [
     "ActivationMemory",
@@ -72,14 +72,18 @@ def _zero_or_at_least(minimum: float, unit: str) -> AfterValidator:
 
 Name = Annotated[str, Field(min_length=1)]
 # A command line, such as that of HfArgumentParser, can only parse lists; records are immutable.
-Names = Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(tuple)]
+Names = Annotated[
+    list[Name], BeforeValidator(_as_list), AfterValidator(tuple), PlainSerializer(list)
+]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Scale = Annotated[list[Finite], BeforeValidator(_as_list), AfterValidator(_as_bounds)]
+Scale = Annotated[
+    list[Finite], BeforeValidator(_as_list), AfterValidator(_as_bounds), PlainSerializer(list)
+]
 LearningRate = Annotated[float, Field(ge=0, le=MAX_RATE)]
 Gigabytes = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes")]
 Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second")]

@@ -68,5 +68,5 @@ def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: s
     for path, number in parse_yaml(text, "").lines.items():
         comment = comments.get(".".join(map(str, path)))
         if comment:
-            lines[number - 1] = f"{lines[number - 1]:<{COLUMN}}# {comment}"
+            lines[number - 1] = f"{lines[number - 1]:<{COLUMN - 1}} # {comment}"
     return "\n".join([f"# {head}", *lines]) + "\n"
