@@ -22,12 +22,12 @@ def init(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model to tune: a directory or hub name. [default: an example]",
+            help="Model (path or hub name) to tune. [default: a placeholder]",
             show_default=False,
         ),
     ] = None,
     images: Annotated[
-        str | None, typer.Option(help="Directory of the images.", show_default=False)
+        str | None, typer.Option(help="Directory of the image files.", show_default=False)
     ] = None,
     output: Annotated[Path, typer.Option(help="File for the recipe, which must not exist.")] = Path(
         "recipe.yaml"

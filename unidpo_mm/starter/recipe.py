@@ -27,8 +27,8 @@ from .draft import Starter
 
 __all__ = ["starter_recipe"]
 
-EXAMPLE_MODELS = {True: "Qwen/Qwen2.5-VL-3B-Instruct", False: "Qwen/Qwen2.5-0.5B-Instruct"}
-"""Whether there are images -> a small model to start with."""
+NO_MODEL = "MODEL"
+"""What a recipe names as long as no model is chosen; it is refused by every check."""
 
 
 def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: str) -> Starter:
@@ -36,7 +36,7 @@ def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: st
 
     Args:
         sources: The data sets.
-        model: A directory or hub name; `None` for an example that fits the data.
+        model: A directory or hub name; `None` if the user has to choose one.
         name: Name of the run, the last part of its output directory.
 
     Raises:
@@ -72,9 +72,7 @@ def _describe_data(starter: Starter, loaded: Loaded) -> None:
 def _choose_model(starter: Starter, model: str | None, *, images: bool) -> Any:
     """Set the model and how it is trained; return its adapter if its files are at hand."""
     if model is None:
-        example = EXAMPLE_MODELS[images]
-        starter.set("model.name_or_path", example, "an example: use the model that you tune")
-        starter.notes.append(f"no --model was passed: the recipe names {example} as an example")
+        starter.set("model.name_or_path", NO_MODEL, "to do: the directory or hub name of a model")
     else:
         starter.set("model.name_or_path", model)
     starter.set(
