@@ -18,6 +18,7 @@ from ..plugins import user_commands
 from .cache import cache
 from .data import data
 from .failures import EXIT_CODE, report_crash, report_error
+from .init import init
 from .list import show_plugins
 from .merge import merge
 from .migrate import migrate
@@ -31,6 +32,7 @@ __all__ = ["EXIT_CODE", "build_app", "main"]
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "init": (init, "unidpo-mm init pairs.jsonl --model org/model"),
     "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --dry-run"),
     "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
