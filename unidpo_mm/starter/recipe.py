@@ -28,7 +28,7 @@ from .draft import Starter
 __all__ = ["starter_recipe"]
 
 NO_MODEL = "MODEL"
-"""What a recipe names as long as no model is chosen; it is refused by every check."""
+"""Placeholder for a model that the user has to choose; every check refuses it."""
 
 
 def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: str) -> Starter:
