@@ -20,13 +20,13 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from .errors import DataError, Problem, RecipeError, UniDPOError
 
@@ -38,6 +38,7 @@ __all__ = [
     "OBSERVERS",
     "PLUGIN_API",
     "Kind",
+    "failed_line",
     "is_path",
     "load",
     "load_family",
@@ -52,6 +53,9 @@ __all__ = [
 
 PLUGIN_API = 1
 """Version of the contract; a package of plugins declares the version it was written for."""
+
+MODULE_PREFIX = "unidpo_mm_plugin_"
+"""Start of the module names of users' files."""
 
 COMMAND_GROUP = "unidpo_mm.commands"
 
@@ -320,7 +324,7 @@ def _import_file(kind: Kind, path: Path, where: str) -> ModuleType:
         )
         raise kind.error(Problem(where, f"the file '{path}' {state}", remedy))
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    module_name = f"unidpo_mm_plugin_{digest}"
+    module_name = f"{MODULE_PREFIX}{digest}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -355,9 +359,52 @@ def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
         detail = "" if plugin is None else f" (it lacks {', '.join(missing)})"
         problem = f"{origin} has no {kind.export} that is {kind.expected}{detail}"
         raise kind.error(Problem(where, problem, f"Define {kind.export}, see {kind.guide}"))
+    wrong = _wrong_fields(plugin)
+    if wrong:
+        raise kind.error(
+            Problem(f"{where}: {origin}", f"{kind.export}.{name} {text}", f"See {kind.guide}")
+            for name, text in wrong.items()
+        )
     if "name" in kind.attributes and not (isinstance(plugin.name, str) and plugin.name):
         problem = f"{origin}: {kind.export}.name is empty"
         raise kind.error(Problem(where, problem, f"Set {kind.export}.name"))
+
+
+def _wrong_fields(plugin: Any) -> dict[str, str]:
+    """Return each field of a dataclass whose value does not have the declared type."""
+    if not is_dataclass(plugin) or isinstance(plugin, type):
+        return {}
+    from pydantic import ValidationError
+
+    wrong = {}
+    for name, hint in get_type_hints(type(plugin)).items():
+        value = getattr(plugin, name, None)
+        try:
+            _adapter(hint).validate_python(value, strict=not isinstance(value, set))
+        except ValidationError as error:
+            wrong[name] = f"is {value!r:.80}: {error.errors()[0]['msg'].lower()}"
+    return wrong
+
+
+def _adapter(hint: Any) -> Any:
+    """Return the check of a type; records are only checked to be of their class."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass cannot get a config
+        return TypeAdapter(hint)
+
+
+def failed_line(error: BaseException) -> str:
+    """Return file and line of the innermost frame in a user's plugin file; empty without one."""
+    places = [
+        f"{frame.f_code.co_filename}, line {line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(MODULE_PREFIX)
+    ]
+    return places[-1] if places else ""
 
 
 def _located(error: BaseException) -> str:
@@ -366,5 +413,9 @@ def _located(error: BaseException) -> str:
         return f"line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     line = f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}: " if frames else ""
+    place = failed_line(error)  # rather than the line of a library that the file calls
+    if place:
+        file, _, number = place.rpartition(", line ")
+        line = f"line {number} of {Path(file).name}: "
     text = " ".join(str(error).split())
     return f"{line}{type(error).__name__}: {text}".rstrip(": ")

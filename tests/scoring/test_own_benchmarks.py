@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from support.small_benchmarks import varied_checkpoint
+from unidpo_mm_eval.authoring import Sample, Scorer
 from unidpo_mm_eval.cli.catalog import catalog
 from unidpo_mm_eval.plugins import BENCHMARKS, SCORERS
 
 from unidpo_mm import plugins
 from unidpo_mm.cli import main as cli
 from unidpo_mm.cli.failures import EXIT_CODE
+from unidpo_mm.errors import RecipeError
 
 PAGE = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BENCHMARK, SCORER = (
@@ -160,3 +162,16 @@ def test_entry_points_are_listed_and_loaded(
     for module in ("my_benchmark", "my_scorer"):
         sys.modules.pop(module)
     plugins._load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (Scorer(grade=lambda sample, response, options: True), "returns bool, not a Grade"),
+        (Scorer(), "neither grade nor grade_all"),
+    ],
+    ids=["no grade", "no function"],
+)
+def test_a_scorer_that_cannot_grade_is_explained(scorer: Scorer, message: str):
+    with pytest.raises(RecipeError, match=message):
+        scorer.grade_responses([(Sample(id="1", where="row 1"), "yes")], {})

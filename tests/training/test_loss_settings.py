@@ -144,7 +144,7 @@ def test_a_loss_that_returns_a_mean_is_refused(checkpoint: Checkpoint) -> None:
     policy = SequenceLogps(-lengths, lengths)
     pairs = pair_up(policy, None, batch)
     assert settings.compute(policy, pairs, batch).per_unit.shape == (2,)
-    with pytest.raises(ValueError, match=r"'simpo' returns \(\) for 2 pairs"):
+    with pytest.raises(RecipeError, match=r"simpo': compute returns .* \(\) for 2 pairs"):
         wrong.compute(policy, pairs, batch)
 
 

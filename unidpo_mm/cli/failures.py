@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config.secrets import mask_text
 from ..errors import CONTROL, UniDPOError
+from ..plugins import failed_line
 from .ranks import print_once
 
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
@@ -61,12 +62,17 @@ def report_crash(error: BaseException, arguments: list[str]) -> int:
         arguments: The command line, for the file.
 
     Returns:
-        The exit code.
+        The exit code: `EXIT_CODE` if the error arose in a plugin file of the user.
     """
     text = " ".join(mask_text(CONTROL.sub(" ", str(error))).split())
     line = f"{type(error).__name__} while {activity(error, arguments)}"
     line += f": {text[:500].rstrip('.')}" if text else ""
     path = _write_log(error, arguments)
+    place = "" if _hint(error) else failed_line(error)
+    if place:  # code of the user, who can correct it
+        line = f"{mask_text(place)}: {line}. Correct the file."
+        print_once(line, lambda message: _print(f"{message} The traceback is in {path}"))
+        return EXIT_CODE
     hint = _hint(error)
     hint = f" {hint}." if hint else ""
     print_once(f"{line}.{hint}", lambda message: _print(f"{message} The traceback is in {path}"))

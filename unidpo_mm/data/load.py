@@ -291,6 +291,10 @@ class _Reader:
             format_ = detect_format(renamed, where, self.format)
             arrow = isinstance(record, ArrowRecord)
             row = format_.parse(renamed, self._context(where, arrow=arrow))
+            if not isinstance(row, PreferenceRow):
+                problem = f"parse of the format returns {type(row).__name__}, not a PreferenceRow"
+                remedy = "Return the result of RowReader.pair, ranked or row"
+                raise DataError(Problem(f"{where}, format '{format_.name}'", problem, remedy))
             row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
             row, stripped = with_reasoning(row, self.source.reasoning)
             self.report.stripped += stripped

@@ -52,13 +52,25 @@ class ConfiguredLoss:
         else:
             state = () if self.state is None else (self.state,)
             output = self.loss.compute(pairs, self.config_for(batch), *state)
+        self._check_output(output)
         units = batch.units(self.loss.unit)
         if output.per_unit.shape != units.weight.shape:  # a mean would silently broadcast
-            raise ValueError(
-                f"the loss '{self.loss.name}' returns {tuple(output.per_unit.shape)} for "
-                f"{len(units)} {self.loss.unit}s: per_unit must have an entry for each"
-            )
+            problem = f"compute returns per_unit of shape {tuple(output.per_unit.shape)} for "
+            problem += f"{len(units)} {self.loss.unit}s"
+            remedy = f"Return one entry per {self.loss.unit}"
+            raise RecipeError(Problem(f"the loss '{self.loss.name}'", problem, remedy))
         return output
+
+    def _check_output(self, output: Any) -> None:
+        """Refuse what `compute` of a user's loss must not return."""
+        where = f"the loss '{self.loss.name}'"
+        if not isinstance(output, LossOutput):
+            problem = f"compute returns {type(output).__name__}, not a LossOutput"
+            raise RecipeError(Problem(where, problem, "Return loss_output(...)"))
+        if set(output.terms) != set(self.loss.terms):
+            problem = f"compute returns the terms {sorted(output.terms)}, and LOSS.terms is "
+            problem += f"{sorted(self.loss.terms)}"
+            raise RecipeError(Problem(where, problem, "Use the same names in both places"))
 
     def config_for(self, batch: GroupBatch) -> Any:
         """Return the parameters of a batch: numbers, or tensors [P] if sources differ."""

@@ -76,9 +76,16 @@ class Scorer:
         if self.grade_all is not None:
             return self.grade_all(responses, options)
         if self.grade is None:
-            text = "the benchmark consists of preference pairs, which are scored by their log-probs"
-            raise RecipeError(Problem("--benchmark", text, "Use `unidpo-mm eval prefs`"))
-        return [self.grade(sample, response, options) for sample, response in responses]
+            text = "the scorer has neither grade nor grade_all"
+            remedy = "Set one of them; for preference pairs, use `unidpo-mm eval prefs`"
+            raise RecipeError(Problem("--benchmark or --scorer", text, remedy))
+        grades = [self.grade(sample, response, options) for sample, response in responses]
+        for grade in grades:
+            if not isinstance(grade, Grade):
+                text = f"{self.grade.__name__} returns {type(grade).__name__}, not a Grade"
+                remedy = "Return Grade(score, answer)"
+                raise RecipeError(Problem("--benchmark or --scorer", text, remedy))
+        return grades
 
 
 @dataclass(frozen=True, kw_only=True)
