@@ -319,7 +319,7 @@ OPTIMIZER = [
         "learning_rates negative",
         ["train.learning_rates={language_model: -1}"],
         "train.learning_rates.language_model",
-        "greater than 0",
+        "greater than or equal to 0",
     ),
     recipe("weight_decay negative", "train.weight_decay=-0.1", "train.weight_decay", "from 0"),
     recipe("weight_decay infinite", "train.weight_decay=.inf", "train.weight_decay", "finite"),
@@ -782,7 +782,7 @@ PLACES = [
         "model missing",
         "model.name_or_path=absent",
         "model.name_or_path",
-        "Use an existing directory",
+        "Use a directory",
     ),
     recipe(
         "model is a file",
@@ -817,7 +817,7 @@ PLACES = [
         "model on a hub that cannot be reached",
         "model.name_or_path=org/absent-model",
         "model.name_or_path",
-        "existing folder",
+        "existing directory",
         late=True,
     ),
     recipe(
@@ -933,7 +933,9 @@ MODEL_AND_DATA = [
         "greater than or equal to 0",
     ),
     recipe("length_policy unknown", "data.length_policy=cut", "data.length_policy", "one of"),
-    recipe("pair_weighting unknown", "data.pair_weighting=prompt", "data.pair_weighting", "Write"),
+    recipe(
+        "pair_weighting unknown", "data.pair_weighting=prompt", "data.pair_weighting", "Use one of"
+    ),
     recipe("no sources", "data.sources=[]", "data.sources", "at least 1"),
     recipe(
         "domain unknown",
@@ -950,7 +952,7 @@ MODEL_AND_DATA = [
         **LATE,
     ),
     recipe("memory text", "train.memory=lots", "train.memory", "auto"),
-    recipe("memory negative", "train.memory=-1", "train.memory", "greater than 0"),
+    recipe("memory negative", "train.memory=-1", "train.memory", "Use auto, or gigabytes"),
     recipe(
         "learning_rates unknown part",
         ["train.learning_rates={projektor: 1e-3}"],

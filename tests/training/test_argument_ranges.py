@@ -39,8 +39,8 @@ def test_values_out_of_range_are_refused(name: str, wrong: object, right: object
 @pytest.mark.parametrize(
     ("name", "wrong", "right", "message"),
     [
-        ("worker_timeout", 1e-9, 1, "Use 0, or at least 1 second"),
-        ("feature_cache_gb", 1e-9, 0.5, "Use 0, or at least 1e-06 gigabytes"),
+        ("worker_timeout", 1e-9, 1, "Use 0 for no limit, or at least 1 second"),
+        ("feature_cache_gb", 1e-9, 0.5, "Use 0 for no cache, or at least 1e-06 gigabytes"),
         ("learning_rates", {"projector": 1e38}, {"projector": 1e-3}, "less than or equal to 100"),
         ("layout", "pakced", "packed", "did you mean 'packed'"),
         ("freeze", "vision_tower", ["vision_tower"], "Use a list"),

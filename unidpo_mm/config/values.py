@@ -61,10 +61,10 @@ def _as_bounds(scale: list[float]) -> tuple[float, float]:
     return scale[0], scale[1]
 
 
-def _zero_or_at_least(minimum: float, unit: str) -> AfterValidator:
+def _zero_or_at_least(minimum: float, unit: str, zero: str) -> AfterValidator:
     def check(value: float) -> float:
         if 0 < value < minimum:
-            raise ValueError(f"Use 0, or at least {minimum:g} {unit}")
+            raise ValueError(f"Use 0 for {zero}, or at least {minimum:g} {unit}")
         return value
 
     return AfterValidator(check)
@@ -85,6 +85,8 @@ Scale = Annotated[
     list[Finite], BeforeValidator(_as_list), AfterValidator(_as_bounds), PlainSerializer(list)
 ]
 LearningRate = Annotated[float, Field(ge=0, le=MAX_RATE)]
-Gigabytes = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes")]
-Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second")]
+Gigabytes = Annotated[
+    float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes", "no cache")
+]
+Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second", "no limit")]
 ActivationMemory = Annotated[float | str, BeforeValidator(_memory)]
