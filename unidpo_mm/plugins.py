@@ -18,17 +18,17 @@ import importlib.util
 import os
 import pkgutil
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
 from .errors import DataError, Problem, RecipeError, UniDPOError
+from .plugin_errors import MODULE_PREFIX, located, wrong_fields
 
 __all__ = [
     "CALLBACKS",
@@ -38,7 +38,6 @@ __all__ = [
     "OBSERVERS",
     "PLUGIN_API",
     "Kind",
-    "failed_line",
     "is_path",
     "load",
     "load_family",
@@ -53,9 +52,6 @@ __all__ = [
 
 PLUGIN_API = 1
 """Version of the contract; a package of plugins declares the version it was written for."""
-
-MODULE_PREFIX = "unidpo_mm_plugin_"
-"""Start of the module names of users' files."""
 
 COMMAND_GROUP = "unidpo_mm.commands"
 
@@ -302,7 +298,7 @@ def _load(kind: Kind, name: str, where: str) -> Any:
         plugin = EntryPoint(name, modules[name], kind.group).load()
     except Exception as error:  # code of another package
         problem = f"the {kind.noun} '{name}' cannot be imported from {modules[name]}"
-        problem = f"{problem}: {_located(error)}"
+        problem = f"{problem}: {located(error)}"
         raise kind.error(Problem(where, problem, "Correct or reinstall its package")) from error
     if isinstance(plugin, ModuleType):
         plugin = getattr(plugin, kind.export, None)
@@ -336,7 +332,7 @@ def _import_file(kind: Kind, path: Path, where: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # code of the user
         del sys.modules[module_name]
-        problem = f"'{path}' cannot be imported: {_located(error)}"
+        problem = f"'{path}' cannot be imported: {located(error)}"
         raise kind.error(Problem(where, problem, "Correct the file")) from error
     return module
 
@@ -359,7 +355,7 @@ def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
         detail = "" if plugin is None else f" (it lacks {', '.join(missing)})"
         problem = f"{origin} has no {kind.export} that is {kind.expected}{detail}"
         raise kind.error(Problem(where, problem, f"Define {kind.export}, see {kind.guide}"))
-    wrong = _wrong_fields(plugin)
+    wrong = wrong_fields(plugin)
     if wrong:
         raise kind.error(
             Problem(f"{where}: {origin}", f"{kind.export}.{name} {text}", f"See {kind.guide}")
@@ -368,54 +364,3 @@ def _check(kind: Kind, plugin: Any, origin: str, where: str) -> None:
     if "name" in kind.attributes and not (isinstance(plugin.name, str) and plugin.name):
         problem = f"{origin}: {kind.export}.name is empty"
         raise kind.error(Problem(where, problem, f"Set {kind.export}.name"))
-
-
-def _wrong_fields(plugin: Any) -> dict[str, str]:
-    """Return each field of a dataclass whose value does not have the declared type."""
-    if not is_dataclass(plugin) or isinstance(plugin, type):
-        return {}
-    from pydantic import ValidationError
-
-    wrong = {}
-    for name, hint in get_type_hints(type(plugin)).items():
-        value = getattr(plugin, name, None)
-        try:
-            _adapter(hint).validate_python(value, strict=not isinstance(value, set))
-        except ValidationError as error:
-            wrong[name] = f"is {value!r:.80}: {error.errors()[0]['msg'].lower()}"
-    return wrong
-
-
-def _adapter(hint: Any) -> Any:
-    """Return the check of a type; records are only checked to be of their class."""
-    from pydantic import ConfigDict, TypeAdapter
-    from pydantic.errors import PydanticUserError
-
-    try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a dataclass cannot get a config
-        return TypeAdapter(hint)
-
-
-def failed_line(error: BaseException) -> str:
-    """Return file and line of the innermost frame in a user's plugin file; empty without one."""
-    places = [
-        f"{frame.f_code.co_filename}, line {line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").startswith(MODULE_PREFIX)
-    ]
-    return places[-1] if places else ""
-
-
-def _located(error: BaseException) -> str:
-    """Return an exception as one line, with the line of code that raised it."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    line = f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}: " if frames else ""
-    place = failed_line(error)  # rather than the line of a library that the file calls
-    if place:
-        file, _, number = place.rpartition(", line ")
-        line = f"line {number} of {Path(file).name}: "
-    text = " ".join(str(error).split())
-    return f"{line}{type(error).__name__}: {text}".rstrip(": ")

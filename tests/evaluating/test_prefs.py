@@ -249,7 +249,7 @@ def test_questions_and_pairs_are_distinguished(pairs: Path, tmp_path: Path) -> N
     replies = tmp_path / "mine.jsonl"
     replies.write_text('{"id": "pairs:1", "response": "x"}\n')
     scored = run("score", "-b", "preferences", "--data", pairs, "--predictions", replies)
-    assert "Use `unidpo-mm eval prefs`" in text_of(scored)
+    assert "use `unidpo-mm eval prefs`" in text_of(scored)
 
 
 def test_intervals_of_pairs(pairs: Path, tmp_path: Path) -> None:

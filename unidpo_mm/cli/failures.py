@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config.secrets import mask_text
 from ..errors import CONTROL, UniDPOError
-from ..plugins import failed_line
+from ..plugin_errors import failed_line
 from .ranks import print_once
 
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
