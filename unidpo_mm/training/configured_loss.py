@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..config import SourceLoss
-from ..config.checks.argument_ranges import loss_range_problems
+from ..config.checks.loss import loss_config
 from ..config.loss_aliases import resolve_loss
-from ..config.problems import explain_settings
 from ..config.python import UniDPOConfig
 from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
@@ -192,8 +191,6 @@ def configured_loss(args: UniDPOConfig) -> ConfiguredLoss:
         RecipeError: If the loss does not have a parameter, or a value is invalid.
     """
     name, parameters = resolve_loss(args)
-    if isinstance(parameters.get("length_norm"), list):
-        parameters["length_norm"] = tuple(parameters["length_norm"])
     return configure_loss(name, parameters, args.loss_by_source)
 
 
@@ -215,13 +212,13 @@ def configure_loss(
     """
     loss: Loss = load_loss(name)
     common = {key: value for key, value in parameters.items() if value is not None}
-    config, problems = _configured(loss, common, "loss")
+    config, problems = loss_config(loss, common, "loss")
     if problems:
         common = {}  # otherwise their problems would be repeated for each source
     chosen: dict[str, dict[str, Any]] = {}
     for source, values in (by_source or {}).items():
         changed = {key: value for key, value in values.items() if value is not None}
-        merged, source_problems = _configured(
+        merged, source_problems = loss_config(
             loss, {**common, **changed}, f"data source '{source}', loss"
         )
         problems += [problem for problem in source_problems if problem not in problems]
@@ -236,32 +233,6 @@ def configure_loss(
         raise RecipeError(problems)
     state = None if loss.initial_state is None else loss.initial_state()
     return ConfiguredLoss(loss=loss, config=config, by_source=chosen, state=state)
-
-
-def _configured(loss: Loss, parameters: Mapping[str, Any], where: str) -> tuple[Any, list[Problem]]:
-    """Return the config of a loss built from parameters, and the problems with them."""
-    from pydantic import TypeAdapter, ValidationError
-
-    names = [f.name for f in dataclasses.fields(loss.config)]
-    problems = [
-        Problem(
-            f"{where}.{name}",
-            f"the loss '{loss.name}' has no parameter '{name}'{suggestion(name, names)}",
-            f"Choose from {', '.join(names)}",
-        )
-        for name in parameters
-        if name not in names
-    ]
-    fitting = {name: value for name, value in parameters.items() if name in names}
-    try:
-        config = TypeAdapter(loss.config).validate_python(fitting)
-    except ValidationError as error:
-        for path, problem in explain_settings(error, fitting, names):
-            place = ".".join(map(str, (where, *path)))
-            problems.append(Problem(place, problem.message, problem.remedy))
-        return None, problems
-    problems += loss_range_problems(fitting, where=where)
-    return config, problems
 
 
 def _not_by_source(source: str, name: str) -> Problem:

@@ -5,28 +5,24 @@ file and line and reports all of them together.
 """
 
 import dataclasses
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from typing import Any, get_type_hints
 
 from ...errors import ModelError, Problem, RecipeError
 from ...lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
 from ...plugins import load_loss, suggestion
 from .. import Recipe
-from ..problems import describe, explain_settings, remedy_for
 from ..training_arguments import REMOVED, refused_values, training_arguments
-from .argument_ranges import loss_range_problems, range_problems
+from .argument_ranges import range_problems
 from .launch import as_only_process, check_environment
+from .loss import loss_config
 from .packages import check_output, check_packages, check_secrets
+from .types import type_problems
 
 __all__ = [
     "ALL_CHECKS",
@@ -50,19 +46,16 @@ OTHER_KEYS = {
 def check_loss(recipe: Recipe) -> list[Problem]:
     """Check that the loss exists and has the parameters of the recipe and of each source."""
     try:
-        config = load_loss(recipe.loss.name).config
+        loss = load_loss(recipe.loss.name)
     except RecipeError as error:
         return list(error.problems)
-    hints = get_type_hints(config)
-    common = recipe.loss.parameters
-    problems = _check_parameters("loss", recipe.loss.name, config, hints, common)
+    problems = loss_config(loss, recipe.loss.parameters, "loss")[1]
     for group, sources in (
         ("sources", recipe.data.sources),
         ("eval_sources", recipe.data.eval_sources),
     ):
         for number, source in enumerate(sources):
-            where, values = f"data.{group}.{number}.loss", dict(source.loss)
-            problems += _check_parameters(where, recipe.loss.name, config, hints, values)
+            problems += loss_config(loss, dict(source.loss), f"data.{group}.{number}.loss")[1]
     return problems
 
 
@@ -77,7 +70,7 @@ def check_train(recipe: Recipe) -> list[Problem]:
             problems.append(Problem(f"train.{name}", "this is not set here", OTHER_KEYS[name]))
         elif name not in hints:
             problems.append(_unknown_argument(recipe, name, hints))
-        elif wrong := _check_type(f"train.{name}", value, hints[name]):
+        elif wrong := type_problems(f"train.{name}", value, hints[name]):
             problems += wrong
         else:
             values[name] = value
@@ -174,104 +167,6 @@ ALL_CHECKS = (
     check_train,
 )
 """All checks of a recipe that run before data are read and a model is loaded."""
-
-
-def _check_parameters(
-    where: str,
-    loss: str,
-    config: type[Any],
-    hints: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-) -> list[Problem]:
-    names = [field.name for field in dataclasses.fields(config)]
-    has = f"'{loss}' has {', '.join(names)}" if names else f"'{loss}' has none"
-    problems: list[Problem] = []
-    typed = {}
-    for name, value in parameters.items():
-        if name not in names:
-            text = f"the loss '{loss}' has no parameter '{name}'{suggestion(name, names)}"
-            problems.append(Problem(f"{where}.{name}", text, f"Choose another; {has}"))
-        elif wrong := _check_type(f"{where}.{name}", value, hints[name]):
-            problems += wrong
-        else:
-            typed[name] = _validated(value, hints[name])
-    problems += _check_ranges(where, config, typed)
-    refused = {problem.where for problem in problems}
-    beyond = loss_range_problems(typed, where=where)
-    return problems + [problem for problem in beyond if problem.where not in refused]
-
-
-def _check_ranges(where: str, config: type[Any], typed: Mapping[str, Any]) -> list[Problem]:
-    """Build the config from all parameters; if that fails, from each alone to find the cause."""
-    reason = _refusal(config, typed)
-    if reason is None:
-        return []
-    problems = []
-    for name, value in typed.items():
-        alone = _refusal(config, {name: value})
-        if alone is not None:
-            problems.append(Problem(f"{where}.{name}", alone, "Correct the value"))
-    return problems or [Problem(where, reason, "Change one of these values")]
-
-
-def _refusal(config: type[Any], values: Mapping[str, Any]) -> str | None:
-    try:
-        config(**values)
-    except (TypeError, ValueError) as error:
-        return str(error).rstrip(".")
-    return None
-
-
-def _check_type(where: str, value: Any, hint: Any) -> list[Problem]:
-    choices = _enum_values(hint)
-    if isinstance(value, str) and choices and value not in choices:
-        return [_not_a_choice(where, value, choices)]
-    try:
-        _validated(value, hint)
-    except PydanticSchemaGenerationError:  # a type of a library, which checks the value itself
-        return []
-    except ValidationError as error:
-        only_words = choices and not isinstance(value, dict | list)
-        return [
-            _not_a_choice(where, value, choices) if only_words else _wrong_type(where, value, error)
-        ]
-    return []
-
-
-def _wrong_type(where: str, value: Any, error: ValidationError) -> Problem:
-    errors = error.errors(include_url=False)
-    expected = [str(e["ctx"]["expected"]) for e in errors if e["type"] == "literal_error"]
-    if expected:
-        return _not_a_choice(where, value, re.findall(r"'([^']*)'", " ".join(expected)))
-    kinds = [
-        kind for kind, _, what in (e["type"].rpartition("_") for e in errors) if what == "type"
-    ]
-    if kinds:
-        return Problem(where, f"found {describe(value)}", remedy_for(value, kinds))
-    (_, problem), *_ = explain_settings(error, value, ())
-    return Problem(where, f"found {describe(value)}", problem.remedy)
-
-
-def _not_a_choice(where: str, value: Any, choices: Sequence[str]) -> Problem:
-    near = suggestion(value, choices) if isinstance(value, str) else ""
-    return Problem(where, f"found {describe(value)}{near}", f"Use one of {', '.join(choices)}")
-
-
-def _enum_values(hint: Any) -> list[str]:
-    """Return the values of the enumerations in a type hint, which transformers reads from text."""
-    kinds = (hint, *get_args(hint))
-    members = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
-    return [str(item.value) for member in members for item in member]
-
-
-def _validated(value: Any, hint: Any) -> Any:
-    """Validate as JSON: strict about numbers and text, but a list is accepted for a tuple."""
-    return _adapter(hint).validate_json(json.dumps(value), strict=True)
-
-
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 @cache
