@@ -1,4 +1,4 @@
-"""What is wrong with a plugin: fields of the wrong type, and exceptions raised in users' files."""
+"""Problems of plugins: fields of the wrong type, and exceptions raised in users' files."""
 
 import traceback
 from dataclasses import is_dataclass

@@ -64,7 +64,7 @@ def test_a_difference_is_described() -> None:
 
 
 def replaced(**fields: object) -> Callable[[PreferenceRow], PreferenceRow]:
-    return lambda item: dataclasses.replace(item, **fields)  # type: ignore[arg-type]
+    return lambda item: dataclasses.replace(item, **fields)  # type: ignore[arg-type] # any field
 
 
 SEEN_BY_THE_MODEL = {

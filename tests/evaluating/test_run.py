@@ -117,8 +117,10 @@ def test_responses_of_other_processes_are_not_generated_again(
         file.write(b'{"id": "10", "resp')
     from unidpo_mm.inference import local_model
 
-    again = lambda *_, **__: pytest.fail("asked again")  # noqa: E731
-    monkeypatch.setattr(local_model, "generate_responses", again)
+    def generate(*_: Any, **__: Any) -> None:
+        pytest.fail("a stored response was generated again")
+
+    monkeypatch.setattr(local_model, "generate_responses", generate)
     assert requests(checkpoint, tmp_path, "ai2d", "--batch-size", 4).read_bytes() == content
 
 
