@@ -1,5 +1,6 @@
 """The helper that runs a function in a forked child."""
 
+import importlib
 import os
 import signal
 import sys
@@ -45,9 +46,9 @@ def test_a_signal_and_a_time_limit_are_reported():
     assert late.seconds < 10
 
 
-def test_a_child_killed_with_the_lock_of_progress_bars_does_not_block_others() -> None:
-    from tqdm import tqdm
-
+@pytest.mark.parametrize("module", ["tqdm", "tqdm.auto"])
+def test_a_child_killed_with_the_lock_of_progress_bars_does_not_block_others(module: str) -> None:
+    tqdm = importlib.import_module(module).tqdm
     tqdm.get_lock()
 
     def die_with_the_lock() -> None:
