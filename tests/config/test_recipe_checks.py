@@ -60,7 +60,11 @@ def test_a_misspelt_parameter_does_not_hide_other_problems():
         ("tau_good", "mean", "found the text 'mean'"),
         ("detach_weights", "no", "found the text 'no'. Use false"),
         ("quality_weight", "scores", "did you mean 'score'? Use one of score, none"),
-        ("length_norm", ["margin", "all"], "found the list [margin, all]"),
+        (
+            "length_norm",
+            ["margin", "all"],
+            "length_norm.1: found the text 'all'",
+        ),
     ],
 )
 def test_wrong_values_have_a_remedy(name: str, value: Any, message: str):

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.config import load_recipe
+from unidpo_mm.config.dump import write_recipe
 from unidpo_mm.config.yaml_loader import parse_yaml
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.migrate import migrate
 from unidpo_mm.migrate.page import updated_page
-from unidpo_mm.migrate.writer import write_recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 FILE = "model_name_or_path: a/b\nstage: dpo\ndataset: pairs\ntemplate: default\nhf_hub_token: abc\n"

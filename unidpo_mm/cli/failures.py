@@ -10,9 +10,9 @@ import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..config.secrets import mask_text
 from ..errors import CONTROL, UniDPOError
 from ..plugin_errors import failed_line
+from ..secrets import mask_text
 from .ranks import print_once
 
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]

@@ -43,8 +43,8 @@ def init(
 
     from ..config import SourceOptions, load_recipe
     from ..config.checks.recipe import ALL_CHECKS
+    from ..config.dump import write_recipe
     from ..errors import Problem, RecipeError
-    from ..migrate.writer import write_recipe
     from ..starter import starter_recipe
 
     check_writable(output, "--output")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Problem, counted
-from .secrets import mask_text
+from ..secrets import mask_text
 from .yaml_loader import Document, KeyPath, parse_yaml
 
 __all__ = ["apply_overrides"]

@@ -8,13 +8,14 @@ duplicate keys and a plain `None` are problems, and the line of each key is reco
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import Problem
+from ..errors import Problem, RecipeError
 
-__all__ = ["CORE_TYPES", "NONE_WORD", "Document", "KeyPath", "key_name", "parse_yaml"]
+__all__ = ["Document", "KeyPath", "key_name", "parse_yaml", "read_text"]
 
 MAX_CHARACTERS = 1_000_000
 """Maximum length of a document; recipes have a few thousand characters."""
@@ -99,6 +100,19 @@ class Document:
 def key_name(path: KeyPath) -> str:
     """Return a key path in the form ``data.sources.0.path``."""
     return ".".join(str(part) for part in path)
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """Return the content of a file.
+
+    Raises:
+        RecipeError: If it cannot be read, with the remedy.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not valid UTF-8"
+        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
 
 
 def parse_yaml(text: str, name: str) -> Document:

@@ -14,11 +14,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..config import Check, load_recipe
-from ..config.problems import explain_settings
+from ..config.problems import explain
 from ..config.sections import Section
 from ..config.shipped import shipped_recipe
 from ..config.values import Name, Names
-from ..config.yaml_loader import Document, parse_yaml
+from ..config.yaml_loader import Document, parse_yaml, read_text
 from ..errors import Problem, RecipeError
 
 __all__ = ["Sweep", "check_arms", "read_sweep"]
@@ -73,7 +73,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         RecipeError: With all problems of the file itself.
     """
-    document = parse_yaml(_read(path), path.name)
+    document = parse_yaml(read_text(path, "Use the path of a sweep file"), path.name)
     if document.problems:
         raise RecipeError(document.problems)
     try:
@@ -101,21 +101,12 @@ def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:
         raise RecipeError(list(dict.fromkeys(problems)))
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not valid UTF-8"
-        problem = Problem(str(path), f"cannot be read: {reason}", "Use the path of a sweep file")
-        raise RecipeError(problem) from error
-
-
 def _explain(error: ValidationError, document: Document) -> list[Problem]:
     keys = list(Sweep.model_fields)
     about = f"the keys of a sweep are {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
     return [
         Problem(document.where(path), problem.message, f"{problem.remedy}; {about}")
-        for path, problem in explain_settings(error, document.data, keys)
+        for path, problem in explain(error, document.data, root=Sweep)
     ]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ...errors import Problem, RecipeError
 from ...plugins import CALLBACKS, OBSERVERS, Kind, load, load_loss, plugin_names, suggestion
+from ...secrets import MASK, is_secret_key
 from .. import Recipe
-from ..secrets import MASK, is_secret_key
 from .launch import folder_problem
 from .optimizer import one_line, optimizer_problems, scheduler_problems
 
