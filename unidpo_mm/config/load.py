@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..errors import Problem, RecipeError
 from .aliases import rename_former_keys
 from .loss_switch import drop_other_parameters, loss_name
-from .numbers import refuse_numbers
+from .numbers import unusable_numbers
 from .overrides import apply_overrides
 from .paths import resolve_paths
 from .problems import explain
@@ -65,9 +65,11 @@ def load_recipe(
         raise RecipeError(Problem(document.where(()), problem, "Start with 'model:' and 'data:'"))
     rename_former_keys(document)
     drop_other_parameters(document, file_loss, path.parent)
-    invalid = {_innermost_key(path) for path in refuse_numbers(document)}
+    numbers = list(unusable_numbers(document.data))
+    invalid = {_innermost_key(key) for key, _ in numbers}
     recipe, problems = valid_part(document.data, invalid)
-    document.problems += [replace(item, where=document.where(path)) for path, item in problems]
+    for key, problem in (*numbers, *problems):
+        document.problems.append(replace(problem, where=document.where(key)))
     if recipe is not None:
         recipe = resolve_paths(recipe, path.parent)
         document.problems.extend(_check(recipe, checks, document, invalid))

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Problem
-from .yaml_loader import Document, KeyPath
+from .yaml_loader import KeyPath
 
-__all__ = ["LARGEST", "refuse_numbers", "unusable_numbers"]
+__all__ = ["LARGEST", "unusable_numbers", "written"]
 
 LARGEST = 2**63 - 1
 """The largest integer that tensors and counters can hold."""
@@ -35,16 +35,6 @@ def unusable_numbers(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, 
     elif isinstance(value, int) and abs(value) > LARGEST:
         text = f"found a whole number with {len(str(abs(value)))} digits"
         yield path, Problem("", text, "Use a smaller number, or remove the key to use its default")
-
-
-def refuse_numbers(document: Document) -> set[KeyPath]:
-    """Add a problem to a document for each unusable number; return the paths of the numbers."""
-    paths = set()
-    for path, problem in unusable_numbers(document.data):
-        where = document.where(path)
-        document.problems.append(Problem(where, problem.message, problem.remedy))
-        paths.add(path)
-    return paths
 
 
 def written(value: float) -> str:

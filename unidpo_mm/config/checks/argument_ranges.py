@@ -26,15 +26,9 @@ BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl", "tccl", "ccl"
 """Backends of torch.distributed."""
 
 CHECKPOINTING_OPTIONS = (
-    "use_reentrant",
-    "preserve_rng_state",
-    "determinism_check",
-    "debug",
-    "early_stop",
-    "context_fn",
-    "every_n_layers",
-    "offload",
-)
+    "use_reentrant preserve_rng_state determinism_check debug early_stop context_fn "
+    "every_n_layers offload"
+).split()
 """Options of torch.utils.checkpoint and of transformers' activation checkpointing."""
 
 LOADER_DEFAULTS = {
