@@ -61,8 +61,8 @@ def load_recipe(
     if document.data is None:
         document.data = {}
     if not isinstance(document.data, dict):
-        problem = "the file is not a mapping with sections"
-        raise RecipeError(Problem(document.where(()), problem, "Start with 'model:' and 'data:'"))
+        text = "the file is not a mapping with sections"
+        raise RecipeError(Problem(document.where(()), text, "Start with 'model:' and 'data:'"))
     rename_former_keys(document)
     drop_other_parameters(document, file_loss, path.parent)
     numbers = list(unusable_numbers(document.data))

@@ -7,13 +7,14 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from typing_extensions import is_typeddict
 
 from .options import documentation, option_keys
+from .problems import section_at
 from .python import UniDPOConfig
 from .recipe import Recipe, keys_of
 from .sections import Section
@@ -101,7 +102,9 @@ def _lines(section: type[Section], prefix: str) -> list[str]:
     for name in keys_of(section):
         field = section.model_fields[name]
         key = f"{prefix}{name}"
-        inner = _section_in(field.annotation)
+        inner = section_at((), field.annotation)
+        if is_typeddict(inner):  # the parameters of a loss
+            inner = None
         if prefix or inner is None:
             python = IN_PYTHON.get(key) or next(
                 (text for start, text in INHERITED.items() if key.startswith(start)), FILES_ONLY
@@ -129,16 +132,6 @@ def _written(value: Any) -> str:
         return f"`{str(value).lower()}`"
     value = getattr(value, "value", value)
     return f"`{value!r}`" if value in ("", [], {}) else f"`{value}`"
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    """Return the section that a field has as its value, optional value or items, or None."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    if get_origin(annotation) is tuple or isinstance(annotation, UnionType):
-        sections = map(_section_in, get_args(annotation))
-        return next((section for section in sections if section is not None), None)
-    return None
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {

@@ -17,7 +17,7 @@ from .options import documentation
 from .recipe import Recipe
 from .yaml_loader import KeyPath
 
-__all__ = ["describe", "explain"]
+__all__ = ["describe", "explain", "section_at"]
 
 EXAMPLES = {
     "int": "a whole number, for example 16",
@@ -207,20 +207,20 @@ def _unknown_key(path: KeyPath, root: Any) -> Problem:
 
 def _meaning(path: KeyPath, root: Any) -> str:
     """Return the first sentence about a required key."""
-    text = documentation(_section(path[:-1], root)).get(str(path[-1]), "")
+    text = documentation(section_at(path[:-1], root)).get(str(path[-1]), "")
     text = text.partition(". ")[0].rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def _keys(path: KeyPath, root: Any) -> Mapping[str, Any]:
     """Return the keys of the section at a path, with their types."""
-    section = _section(path, root)
+    section = section_at(path, root)
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
     return get_type_hints(section) if section else {}
 
 
-def _section(path: KeyPath, root: Any) -> Any:
+def section_at(path: KeyPath, root: Any) -> Any:
     """Return the class with the keys of the section at a path, or None if there is none.
 
     The type at the path may also be a union or a list of sections.
@@ -232,4 +232,4 @@ def _section(path: KeyPath, root: Any) -> Any:
         issubclass(root, BaseModel) or is_dataclass(root) or is_typeddict(root)
     ):
         return root
-    return next(filter(None, (_section((), part) for part in get_args(root))), None)
+    return next(filter(None, (section_at((), part) for part in get_args(root))), None)

@@ -85,6 +85,13 @@ class Conversion:
         self.problem(key, f"expected a number, not {describe(value)}", "Write a number")
         return 0
 
+    def flag(self, key: str) -> bool:
+        """Return whether a key is true; add a note if it is stated and is not."""
+        value = self.values.get(key)
+        if key in self.values and value is not True:
+            self.skip(key, "expected true or false, so it is not migrated")
+        return value is True
+
     def get(self, target: str) -> Any:
         """Return the value of a key path in the recipe, or None."""
         value: Any = self.recipe

@@ -19,6 +19,7 @@ from ..training_arguments import REMOVED, refused_values, training_arguments
 from .argument_ranges import range_problems
 from .launch import as_only_process, check_environment
 from .loss import loss_config
+from .optimizer import one_line
 from .packages import check_output, check_packages, check_secrets
 from .types import type_problems
 
@@ -142,7 +143,7 @@ def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
     except Exception as error:  # transformers, accelerate and torch raise errors of any kind
-        return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        return one_line(error)
     return ""
 
 
