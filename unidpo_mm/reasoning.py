@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "TAGS",
     "Stripped",
     "is_reasoning_token",
     "opens_reasoning",
@@ -19,33 +20,34 @@ __all__ = [
 NAMES = "thinking|think|thoughts|thought|reasoning|reason|analysis|reflection|scratchpad"
 """Names of tags that enclose reasoning."""
 
-TAGS = (
-    # <think>...</think>
-    (
+TAGS = {
+    "<think>...</think>": (
         rf"<(?:\w+:)?(?P<name>{NAMES}|antthinking)(?:\s[^<>]*)?/?>",
         rf"</(?:\w+:)?(?P<name>{NAMES}|antthinking)\s*>",
     ),
-    # <|begin_of_thought|>...<|end_of_thought|>
-    (
+    "<|begin_of_thought|>...<|end_of_thought|>": (
         rf"<\|?(?:begin|start)_(?:of_)?(?P<name>{NAMES})\|?>",
         rf"<\|?end_(?:of_)?(?P<name>{NAMES})\|?>",
     ),
-    # <|think|>...<|/think|>
-    (rf"<\|(?P<name>{NAMES})\|>", rf"<\|/(?P<name>{NAMES})\|>"),
-    # [THINK]...[/THINK]
-    (r"\[(?P<name>think|thinking|reasoning)\]", r"\[/(?P<name>think|thinking|reasoning)\]"),
-    # U+25C1 think U+25B7 ... U+25C1 /think U+25B7
-    (r"\u25c1(?P<name>think)\u25b7", r"\u25c1/(?P<name>think)\u25b7"),
-    # <|channel>thought...<channel|>
-    (r"<\|channel>(?:\s*\w+)?", r"<channel\|>"),
-)
-"""Opening and closing tag of each notation; if they have a ``name``, it must be the same.
+    "<|think|>...<|/think|>": (rf"<\|(?P<name>{NAMES})\|>", rf"<\|/(?P<name>{NAMES})\|>"),
+    "[THINK]...[/THINK]": (
+        r"\[(?P<name>think|thinking|reasoning)\]",
+        r"\[/(?P<name>think|thinking|reasoning)\]",
+    ),
+    "\u25c1think\u25b7...\u25c1/think\u25b7": (
+        r"\u25c1(?P<name>think)\u25b7",
+        r"\u25c1/(?P<name>think)\u25b7",
+    ),
+    "<|channel>thought...<channel|>": (r"<\|channel>(?:\s*\w+)?", r"<channel\|>"),
+}
+"""A block in each notation -> its opening and closing tag.
 
-Case, attributes and a namespace are ignored.
+If the tags have a group ``name``, it must be the same. Case, attributes and a namespace are
+ignored.
 """
 OPENING, CLOSING = (
     [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
-    for patterns in zip(*TAGS, strict=True)
+    for patterns in zip(*TAGS.values(), strict=True)
 )
 
 MESSAGE = re.compile(

@@ -329,18 +329,15 @@ def _distributed(values: Mapping[str, Any]) -> ProblemParts:
     backend = values.get("ddp_backend")
     if isinstance(backend, str) and backend not in BACKENDS:
         yield _unknown("ddp_backend", "backend", backend, BACKENDS, ", or null to detect it")
-    config = values.get("deepspeed")
-    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
-        remedy = "Use the path of a DeepSpeed configuration, or a section with its settings"
-        yield "deepspeed", f"the file '{config}' does not exist", remedy
+    for name, file in (("deepspeed", "a DeepSpeed configuration"), ("fsdp_config", "a JSON file")):
+        config = values.get(name)
+        if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
+            remedy = f"Use the path of {file}, or a section with its settings"
+            yield name, f"the file '{config}' does not exist", remedy
     if values.get("deepspeed") and values.get("fsdp"):
         yield "fsdp", "deepspeed and fsdp are both set", "Set one of the two"
-    config = values.get("fsdp_config")
-    if config and not values.get("fsdp"):
+    if values.get("fsdp_config") and not values.get("fsdp"):
         yield "fsdp_config", "it has no effect without fsdp", "Set fsdp, or remove it"
-    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
-        remedy = "Use the path of a JSON file, or a section with its settings"
-        yield "fsdp_config", f"the file '{config}' does not exist", remedy
 
 
 def _word(value: Any) -> str:

@@ -52,7 +52,7 @@ def optimizer_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield the problems of the optimizer and its options."""
     options = train.get("optim_args")
     name = str(train.get("optim") or "adamw_torch_fused")
-    pieces = _pieces(options) if isinstance(options, str) else []
+    pieces = str(options).replace(" ", "").split(",") if options else []
     for piece in pieces:
         if piece.count("=") != 1 or not all(piece.split("=")):
             text = f"'{piece}' is not of the form name=value"
@@ -87,10 +87,6 @@ def _construct(train: Mapping[str, Any]) -> None:
     kind, settings = _optimizer(train)
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
         kind(torch.nn.Linear(2, 2).parameters(), **settings)
-
-
-def _pieces(options: str) -> list[str]:
-    return options.replace(" ", "").split(",") if options else []
 
 
 def _is_beyond(text: str) -> bool:
