@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -207,8 +207,10 @@ def _unknown_key(path: KeyPath, root: Any) -> Problem:
 
 def _meaning(path: KeyPath, root: Any) -> str:
     """Return the first sentence about a required key."""
-    text = documentation(section_at(path[:-1], root)).get(str(path[-1]), "")
-    text = text.partition(". ")[0].rstrip(".")
+    section = section_at(path[:-1], root)
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return ""
+    text = documentation(section).get(str(path[-1]), "").partition(". ")[0].rstrip(".")
     return text[:1].lower() + text[1:]
 
 
@@ -226,7 +228,9 @@ def section_at(path: KeyPath, root: Any) -> Any:
     The type at the path may also be a union or a list of sections.
     """
     for part in path:
-        if isinstance(part, str):
+        if get_origin(root) is dict:
+            root = get_args(root)[1]
+        elif isinstance(part, str):
             root = _keys((), root).get(part)
     if isinstance(root, type) and (
         issubclass(root, BaseModel) or is_dataclass(root) or is_typeddict(root)
