@@ -256,7 +256,8 @@ def _unknown(
     where: str, noun: str, name: str, choices: Sequence[str], alternative: str = ""
 ) -> tuple[str, str, str]:
     text = f"unknown {noun} '{name}'{suggestion(name, choices)}"
-    return where, text, f"Use one of {', '.join(choices)}{alternative}"
+    one_of = "one of " if len(choices) > 1 else ""
+    return where, text, f"Use {one_of}{', '.join(choices)}{alternative}"
 
 
 def _evaluation(values: Mapping[str, Any], stated: set[str]) -> ProblemParts:
