@@ -6,7 +6,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import counted_problems, grouped
+from ..errors import counted, grouped
 from .report import CheckReport, Summary
 
 __all__ = ["print_report"]
@@ -22,7 +22,7 @@ def print_report(report: CheckReport, console: Console) -> None:
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
     if report.problems:
-        number = counted_problems(len(report.problems))
+        number = counted(len(report.problems), "problem")
         hint = (
             "; --json FILE writes all of them"
             if len(grouped(report.problems)) > MAX_PROBLEMS

@@ -84,10 +84,12 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(cache, name="cache")
     called = next((word for word in arguments if not word.startswith("-")), None)
     for name, point in sorted(user_commands().items()):
-        if name == called:
-            _add(app, name, _load(point))
-        else:
+        if name != called:
             app.command(name, help=first_line(point) or f"A command of {point.module}.")(_stub)
+        elif isinstance(command := _load(point), typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 
@@ -106,13 +108,6 @@ def _options(
     ] = False,
 ) -> None:
     """Declare the options before the command."""
-
-
-def _add(app: typer.Typer, name: str, command: Callable[..., Any] | typer.Typer) -> None:
-    if isinstance(command, typer.Typer):
-        app.add_typer(command, name=name)
-    else:
-        app.command(name)(command)
 
 
 def _load(point: EntryPoint) -> Any:

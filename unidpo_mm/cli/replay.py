@@ -15,9 +15,7 @@ def replay(
     dump: Annotated[
         Path,
         typer.Argument(
-            help="A directory nonfinite-step-N in the output directory of a run.",
-            metavar="DUMP",
-            show_default=False,
+            help="A directory nonfinite-step-N in the output directory of a run.", metavar="DUMP"
         ),
     ],
     device: Annotated[

@@ -11,18 +11,13 @@ __all__ = ["train"]
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(
-            help="A recipe (YAML), or the name of a shipped recipe.",
-            metavar="RECIPE",
-            show_default=False,
-        ),
+        typer.Argument(help="A recipe (YAML), or the name of a shipped recipe.", metavar="RECIPE"),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             help="Keys of the recipe to override, for example train.learning_rate=1e-6.",
             metavar="SECTION.KEY=VALUE",
-            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[

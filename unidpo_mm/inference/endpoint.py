@@ -12,7 +12,7 @@ import requests
 
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
-from ..secrets import mask_secrets, mask_url
+from ..secrets import mask_text, mask_url
 
 __all__ = [
     "EXTENDED",
@@ -46,7 +46,7 @@ class ChatFailure(Exception):
     """A request without a usable reply."""
 
     def __init__(self, kind: FailureKind, message: str) -> None:
-        message = mask_secrets(message)  # a server may echo the request
+        message = mask_text(message)  # a server may echo the request
         super().__init__(f"{kind}: {message}")
         self.kind, self.message = kind, message
 

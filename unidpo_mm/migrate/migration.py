@@ -1,23 +1,19 @@
 """Recognize the framework of a file, convert its keys and check the recipe."""
 
-import copy
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..config import Recipe
-from ..config.problems import explain
+from ..config.dump import write_recipe
+from ..config.load import valid_part
 from ..config.training_arguments import ARGUMENTS, refused_values, training_arguments
-from ..config.yaml_loader import Document, KeyPath, parse_yaml
+from ..config.yaml_loader import Document, parse_yaml, read_text
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
 from . import llama_factory, official, trainer_arguments, trl
 from .conversion import Conversion, Framework, Note
 from .table import UNSET, Key
-from .writer import write_recipe
 
 __all__ = ["FRAMEWORKS", "Migration", "migrate"]
 
@@ -82,12 +78,7 @@ def migrate(path: Path) -> Migration:
 
 
 def _read(path: Path) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not valid UTF-8"
-        remedy = "Use the path of a configuration, a YAML or JSON file"
-        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
+    text = read_text(path, "Use the path of a configuration, a YAML or JSON file")
     text = text.expandtabs() if path.suffix == ".json" else NONE.sub(r"\1null", text)
     document = parse_yaml(text, path.name)
     if document.problems:
@@ -203,31 +194,9 @@ def _check(conversion: Conversion) -> list[Problem]:
     """Return the problems that a check of the recipe finds, at their places in the old file."""
     from ..config.checks.recipe import check_loss, check_train
 
-    recipe, problems = _validate(conversion)
+    recipe, invalid = valid_part(conversion.recipe, set())
+    problems = [(".".join(map(str, path)), problem) for path, problem in invalid]
     if recipe is not None:
-        for problem in (*check_loss(recipe), *check_train(recipe)):
-            where = conversion.locate(problem.where.split("."))
-            problems.append(replace(problem, where=where))
-    return problems
-
-
-def _validate(conversion: Conversion) -> tuple[Recipe | None, list[Problem]]:
-    """Return the recipe without its invalid values, and their problems."""
-    data = copy.deepcopy(conversion.recipe)
-    problems: list[Problem] = []
-    for _ in range(2):
-        try:
-            return Recipe.model_validate(data), problems
-        except ValidationError as error:
-            for path, problem in explain(error, data):
-                where = conversion.locate([str(part) for part in path])
-                problems.append(replace(problem, where=where))
-                _remove(data, path)
-    return None, problems
-
-
-def _remove(data: Any, path: KeyPath) -> None:
-    for part in path[:-1]:
-        data = data[part]
-    if isinstance(data, dict):
-        data.pop(path[-1], None)
+        checked = (*check_loss(recipe), *check_train(recipe))
+        problems += [(problem.where, problem) for problem in checked]
+    return [replace(problem, where=conversion.locate(key)) for key, problem in problems]

@@ -16,6 +16,7 @@ from ..modeling.load import VISION, ModelSource, family_for, load_config
 from ..records import PreferenceRow
 from ..training.setup import load_family_and_adapter
 from .choices import (
+    Starter,
     batch_choice,
     device_choice,
     eval_choice,
@@ -23,7 +24,6 @@ from .choices import (
     loss_choice,
     score_facts,
 )
-from .draft import Starter
 
 __all__ = ["starter_recipe"]
 

@@ -16,7 +16,7 @@ from ..atomic import write_text
 from ..config import Recipe, dump_recipe
 from ..config.checks.python_arguments import check_steps
 from ..config.from_recipe import config_of
-from ..config.page import option_names
+from ..config.options import option_names
 from ..config.python import UniDPOConfig
 from ..data.load import DataFiles
 from ..distributed import errors_shared
