@@ -20,12 +20,11 @@ def score_reports(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> li
 
     Args:
         rows: Training rows, with scores on the scale of the run.
-        settings: The loss; `tau_good: median` is resolved here.
+        settings: The loss, with a number for each `tau_good`.
     """
     by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)
-    settings = settings.with_medians(rows, lenient=True)
     reports = (_report(name, source_rows, settings) for name, source_rows in by_source.items())
     return [report for report in reports if report is not None]
 
@@ -35,9 +34,8 @@ def _report(
 ) -> ScoreReport | None:
     pairs = [(row, pair) for row in rows for pair in row.pairs]
     both = [(row.responses[p.chosen].score, row.responses[p.rejected].score) for row, p in pairs]
-    scored = torch.tensor(
-        [scores for scores in both if None not in scores], dtype=torch.float64
-    ).reshape(-1, 2)
+    complete = [scores for scores in both if None not in scores]
+    scored = torch.tensor(complete, dtype=torch.float64).reshape(-1, 2)
     if not len(scored):
         return None
     chosen, rejected = scored.unbind(1)

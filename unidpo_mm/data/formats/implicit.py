@@ -1,7 +1,8 @@
 """A pair whose prompt is the common beginning of both responses, as in TRL and reward data."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from ...records import PreferenceRow
@@ -57,14 +58,9 @@ def _shared(chosen: Any, rejected: Any) -> Any:
         length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
         return chosen[: max(chosen.rfind(" ", 0, length), 0)]
     if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
-        return list(chosen[: _equal_turns(chosen, rejected)])
+        turns = zip(chosen[:-1], rejected[:-1], strict=False)  # the last one is a response
+        return [turn for turn, _ in takewhile(lambda pair: pair[0] == pair[1], turns)]
     return None
-
-
-def _equal_turns(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
-    """Return the number of equal turns at the beginning; the last turn of each is a response."""
-    limit = max(min(len(chosen), len(rejected)) - 1, 0)
-    return next((n for n in range(limit) if chosen[n] != rejected[n]), limit)
 
 
 FORMAT = Format(

@@ -7,22 +7,35 @@ from ...records import PreferenceRow
 from . import Context, Format
 from ._reader import COMMON, SCORES, RowReader
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "pair_format"]
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    row.read_prompt()
-    row.extend_prompt("chosen", "rejected")
-    chosen = row.response("chosen", "score_chosen")
-    return row.pair(chosen, row.response("rejected", "score_rejected"))
+def pair_format(name: str, prompt: str, data_sets: tuple[str, ...]) -> Format:
+    """Return a format of pairs.
+
+    Args:
+        name: Name of the format.
+        prompt: Column of the prompt.
+        data_sets: Public data sets in this format.
+    """
+
+    def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
+        row = RowReader(record, context)
+        row.read_prompt(prompt)
+        row.extend_prompt("chosen", "rejected")
+        chosen = row.response("chosen", "score_chosen")
+        return row.pair(chosen, row.response("rejected", "score_rejected"))
+
+    columns = frozenset({prompt, "chosen", "rejected"})
+    return Format(
+        name=name,
+        required=columns,
+        columns=COMMON | SCORES | columns,
+        parse=parse,
+        data_sets=data_sets,
+    )
 
 
-FORMAT = Format(
-    name="pairs",
-    required=frozenset({"prompt", "chosen", "rejected"}),
-    columns=COMMON | SCORES | {"prompt", "chosen", "rejected"},
-    parse=parse,
-    data_sets=("UltraFeedback binarized", "MM-RLHF", "official Uni-DPO, text and math"),
+FORMAT = pair_format(
+    "pairs", "prompt", ("UltraFeedback binarized", "MM-RLHF", "official Uni-DPO, text and math")
 )
