@@ -2,12 +2,13 @@
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
 from unidpo_mm.errors import DataError, ModelError, Problem
-from unidpo_mm.records import MediaSlot, Message, PreferenceRow
+from unidpo_mm.records import Message, PreferenceRow
 
 from ._notices import Notices
 
@@ -15,6 +16,8 @@ __all__ = ["Dialogue", "template_of", "template_variables"]
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names that transformers gives to the templates of a model that has several."""
+GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+"""The tags of transformers around generated text."""
 
 
 def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | None:
@@ -57,28 +60,12 @@ def template_variables(template: str) -> frozenset[str] | None:
     """Return the names of the variables in a template; `None` if it cannot be parsed."""
     from jinja2 import Environment, TemplateError, meta
 
-    # as in transformers: loop controls, and a block that marks generated text
-    environment = Environment(extensions=["jinja2.ext.loopcontrols", _generation_block()])
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # as in transformers
     try:
-        return frozenset(meta.find_undeclared_variables(environment.parse(template)))
+        parsed = environment.parse(GENERATION.sub("", template))
+        return frozenset(meta.find_undeclared_variables(parsed))
     except TemplateError:
         return None
-
-
-def _generation_block() -> Any:
-    """Return the jinja extension that parses ``generation`` blocks as their content."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-
-    class GenerationBlock(Extension):
-        tags = {"generation"}  # noqa: RUF012 - as jinja declares it
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    return GenerationBlock
 
 
 class Dialogue:
@@ -165,10 +152,8 @@ class Dialogue:
     def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
         """Return the variables for the template that it uses."""
         of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
-        problems = template_kwargs_problems(
-            of_row, f"{self.row.where}, field 'chat_template_kwargs'"
-        )
-        if problems:
+        where = f"{self.row.where}, field 'chat_template_kwargs'"
+        if problems := template_kwargs_problems(of_row, where):
             raise DataError(problems)
         variables = {**options.chat_template_kwargs, **of_row}
         names = template_variables(self._template)
@@ -186,11 +171,5 @@ class Dialogue:
 
 
 def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
-    extras = json.loads(message.extras) if message.extras else {}
-    if not as_parts:
-        return {"role": message.role, "content": message.text, **extras}
-    parts = [
-        {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
-        for part in message.parts
-    ]
-    return {"role": message.role, "content": parts, **extras}
+    turn = message.turn()
+    return turn if as_parts else {**turn, "content": message.text}

@@ -20,7 +20,7 @@ from ._notices import Notices
 from ._templated import warn_of_templated_text
 from ._tokens import Rendered, Span, first_tokens
 
-__all__ = ["fit_responses", "longest_row", "render", "uses_template"]
+__all__ = ["fit_responses", "longest_row", "render"]
 
 PROBE = "unidpo0stands0in0for0a0response"
 """A response that no template changes, which shows the text before and after every response."""
@@ -28,21 +28,6 @@ EXCERPT = 60
 """Maximum characters of a rendered text in messages."""
 LONGEST_TAG = 80
 """Maximum characters of an opening tag of a reasoning block."""
-
-
-def uses_template(row: PreferenceRow, template: str | None, options: AdapterOptions) -> bool:
-    """Return whether a row is rendered by the chat template.
-
-    Raises:
-        DataError: If the row is a conversation and there is no template.
-    """
-    if row.raw and (options.prompt_style == "raw" or template is None):
-        if options.prompt_style == "chat":
-            raise DataError(_no_template(row, "model.prompt_style is 'chat'"))
-        return False
-    if template is None:
-        raise DataError(_no_template(row, "the prompt is a conversation"))
-    return True
 
 
 def render(
@@ -73,8 +58,10 @@ def render(
     """
     template = template_of(renderer, tokenizer, tools=bool(row.tools))
     as_parts = placeholder is not None
-    chat = uses_template(row, template, options)
-    if not chat or template is None:
+    if template is None and (options.prompt_style == "chat" or not row.raw):
+        why = "model.prompt_style is 'chat'" if row.raw else "the prompt is a conversation"
+        raise DataError(_no_template(row, why))
+    if template is None or (row.raw and options.prompt_style == "raw"):
         if row.tools or any(message.extras for message in row.messages):
             raise DataError(_no_template(row, "the row has tools"))
         prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
@@ -136,11 +123,12 @@ class _ResponseTurns:
             rest = conversation[len(self.prompt) :]
             if rest.lstrip().startswith((text, body.strip() or text)):
                 return rest
-        frame = self._frame(field)
-        if frame is None:
+        before, mark, after = self.dialogue.with_response(PROBE, field).rpartition(PROBE)
+        if not mark:
             raise DataError(self._changed(conversation, text, field))
-        before, after = frame
-        lead = self._lead(before)
+        # if the generation prompt alone has, for example, an empty reasoning block, the response
+        # follows it directly
+        lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         for kept in (text, response, response.lstrip(), response.rstrip()):
             if conversation == before + kept + after:
                 self._warn_of_lead(lead, text)
@@ -150,19 +138,6 @@ class _ResponseTurns:
         if lead.strip() and _has_reasoning(text):
             lead = ""  # an empty reasoning block of the template
         return lead + body + after
-
-    def _frame(self, field: str) -> tuple[str, str] | None:
-        """Return what the template renders before and after a response; `None` if ambiguous."""
-        before, mark, after = self.dialogue.with_response(PROBE, field).rpartition(PROBE)
-        return (before, after) if mark else None
-
-    def _lead(self, before: str) -> str:
-        """Return what the template renders between the generation prompt and a response.
-
-        If the two differ, for example by an empty reasoning block in the generation prompt only,
-        the response follows the generation prompt directly.
-        """
-        return before[len(self.prompt) :] if before.startswith(self.prompt) else ""
 
     def _warn_of_lead(self, lead: str, text: str) -> None:
         """Warn if a response would not start where the generation prompt ends."""

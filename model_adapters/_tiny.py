@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["CHATML", "TINY_TEXT", "save_tokenizer", "tiny_tokenizer"]
+__all__ = ["CHATML", "TINY_TEXT", "save_tokenizer", "tiny_text", "tiny_tokenizer"]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -73,3 +73,11 @@ def save_tokenizer(folder: Path, **settings: Any) -> PreTrainedTokenizerFast:
     tokenizer = tiny_tokenizer(**settings)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def tiny_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the settings of a tiny decoder with the ids of a tokenizer."""
+    ids = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
+    return {**TINY_TEXT, "vocab_size": len(tokenizer), **ids}
