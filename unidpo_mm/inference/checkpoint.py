@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +113,8 @@ def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Ch
     checkpoints = [
         find_checkpoint(path, names[n] if names else None) for n, path in enumerate(paths)
     ]
-    used = [checkpoint.name for checkpoint in checkpoints]
-    duplicates = sorted({name for name in used if used.count(name) > 1})
-    if duplicates:
+    used = Counter(checkpoint.name for checkpoint in checkpoints)
+    if duplicates := sorted(name for name, count in used.items() if count > 1):
         text = f"several checkpoints have the name {', '.join(duplicates)}"
         raise ModelError(Problem("CHECKPOINT", text, "Use --name once per checkpoint"))
     return checkpoints
