@@ -46,9 +46,13 @@ class BaseAdapter:
         self, processor: Any, options: AdapterOptions, limits: ModelLimits | None = None
     ) -> None:
         self.processor, self.options = processor, options
-        self.tokenizer = getattr(processor, "tokenizer", processor)
         self.limits = limits or ModelLimits()
         self.notices = Notices()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the processor."""
+        return getattr(self.processor, "tokenizer", self.processor)
 
     @property
     def pad_token_id(self) -> int:

@@ -23,11 +23,6 @@ GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | None:
     """Return the chat template for a row.
 
-    Args:
-        renderer: A processor or a tokenizer.
-        tokenizer: The tokenizer behind it.
-        tools: Whether the row has tools.
-
     Returns:
         The template; `None` if the model has none. Of several named templates, ``tool_use`` for a
         row with tools and ``default`` otherwise.
@@ -70,14 +65,6 @@ def template_variables(template: str) -> frozenset[str] | None:
 
 class Dialogue:
     """A row as rendered by its chat template.
-
-    Args:
-        row: The row.
-        renderer: The processor or tokenizer that has `apply_chat_template`.
-        template: The template.
-        options: The options of the run.
-        as_parts: Whether the content of a message is a list of parts, as for processors.
-        notices: Where warnings go.
 
     Raises:
         DataError: If the template variables of the row cannot be used.

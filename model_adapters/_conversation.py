@@ -16,8 +16,7 @@ from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
 from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ._chat_template import Dialogue, template_of
-from ._notices import Notices
-from ._templated import warn_of_templated_text
+from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
 from ._tokens import Rendered, Span, first_tokens
 
 __all__ = ["fit_responses", "longest_row", "render"]
@@ -81,7 +80,7 @@ def render(
             problems += error.problems
     if problems:
         raise DataError(problems)
-    _warn_of_changed_messages(row, prompt, notices)
+    warn_of_changed_messages(row, prompt, notices)
     warn_of_templated_text(row, prompt, continuations, notices)
     bos = tokenizer.bos_token
     # as in transformers: a tokenizer's template writes all special tokens, a processor's may leave
@@ -91,13 +90,7 @@ def render(
 
 
 class _ResponseTurns:
-    """The continuations of the generation prompt of one row.
-
-    Args:
-        dialogue: The row and its chat template.
-        prompt: Its generation prompt.
-        notices: Where warnings go.
-    """
+    """The continuations of the generation prompt of one row."""
 
     def __init__(self, dialogue: Dialogue, prompt: str, notices: Notices) -> None:
         self.dialogue, self.prompt, self.notices = dialogue, prompt, notices
@@ -108,10 +101,6 @@ class _ResponseTurns:
 
         The template may trim whitespace around a response. An opening reasoning tag at the end of
         the generation prompt is not repeated at the start of the response.
-
-        Args:
-            response: The text of the response.
-            field: Its field, for messages.
 
         Raises:
             DataError: If the template changes the response and the data source does not allow it.
@@ -260,21 +249,6 @@ def _ends_in_reasoning(prompt: str) -> bool:
 
 def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
-
-
-def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:
-    """Warn if the prompt lacks a system or user message."""
-    for message in row.messages:
-        texts = [part.strip() for part in message.parts if isinstance(part, str)]
-        if message.role in ("system", "user") and not all(text in prompt for text in texts):
-            notices.warn(
-                f"{message.role} message",
-                row,
-                "the chat template changes or omits the %s message of %s, so the model sees "
-                "another text than the data",
-                message.role,
-                row.where,
-            )
 
 
 def _raw_text(message: Message, placeholder: str | None) -> str:

@@ -57,14 +57,7 @@ class ImageTraits:
 
 
 class ImageAdapter(BaseAdapter):
-    """An adapter for rows with any number of images.
-
-    Args:
-        processor: The processor of the model.
-        config: Its configuration.
-        traits: The properties of the family.
-        options: The options of the run.
-    """
+    """An adapter for rows with any number of images."""
 
     def __init__(
         self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions

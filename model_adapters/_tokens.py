@@ -95,12 +95,6 @@ def _response_ids(prompt: list[int], text: str, joint_ids: list[int], tokenizer:
     If the ids of both as one text start with those of the prompt, the rest is the response.
     Otherwise a token spans both, and the response is tokenized separately. Some tokenizers mark the
     start of a text with a space, but not after an anchor.
-
-    Args:
-        prompt: The ids of the prompt.
-        text: What follows the prompt.
-        joint_ids: The ids of both, tokenized as one text.
-        tokenizer: The tokenizer.
     """
     if joint_ids[: len(prompt)] == prompt:
         return joint_ids[len(prompt) :]

@@ -124,10 +124,6 @@ def verify_features(cache: Path | None = None, *, dry_run: bool = False) -> Iter
     """Read every entry of every feature store and remove damaged ones.
 
     Also removes files in the place of a store, and incomplete files of killed processes.
-
-    Args:
-        cache: Cache directory; None for the default.
-        dry_run: Whether to remove nothing.
     """
     for path in sorted(_stores(cache).glob("*")):
         if not path.is_dir():

@@ -142,10 +142,6 @@ def verify_store(path: Path, *, dry_run: bool = False) -> StoreCheck:
 
     Afterwards the store can be opened, or does not exist. A store that another process locks for
     longer than `WAIT_S` remains unchanged.
-
-    Args:
-        path: The file.
-        dry_run: Whether to repair and remove nothing.
     """
     if not path.is_file():
         reason = "it is a directory" if path.is_dir() else "it is not a file"

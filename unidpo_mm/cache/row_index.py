@@ -35,12 +35,7 @@ COLUMNS = pa.schema(
 
 
 def index_path(fingerprint: str, cache: Path | None = None) -> Path:
-    """Return the file of an index.
-
-    Args:
-        fingerprint: Digest of everything that decides how rows are encoded.
-        cache: Cache directory; None for the default.
-    """
+    """Return the file of an index."""
     return _folder(cache) / f"{fingerprint}{SUFFIX}"
 
 
@@ -90,12 +85,7 @@ def list_row_indexes(cache: Path | None = None) -> list[StoreInfo]:
 
 
 def verify_row_indexes(cache: Path | None = None, *, dry_run: bool = False) -> Iterator[StoreCheck]:
-    """Read every row index and remove damaged ones.
-
-    Args:
-        cache: Cache directory; None for the default.
-        dry_run: Whether to remove nothing.
-    """
+    """Read every row index and remove damaged ones."""
     for path in sorted(_folder(cache).glob(f"*{SUFFIX}")):
         try:
             intact, reason = len(_read(path)), ""

@@ -25,10 +25,9 @@ from .lengths import character_lengths, length_report, margins_by_length
 from .numbers import evenly_spaced, optional_summary
 from .overlap import overlap
 from .report import CheckReport, LengthReport, OverlapReport, SourceSummary, StartWeights
-from .scores import score_reports
-from .weights import sampled, start_weights
+from .weights import sampled, score_reports, start_weights
 
-__all__ = ["CheckOptions", "check_data"]
+__all__ = ["CheckOptions", "check_data", "writable_rows"]
 
 MAX_POINTS = 1500
 """Maximum number of pairs in the chart of margins by length."""
@@ -76,6 +75,26 @@ def check_data(
         held_out: Sources of evaluation data.
     """
     return _Check(options or CheckOptions(any_loss=True), training, held_out).report()
+
+
+def writable_rows(
+    rows: Sequence[PreferenceRow], options: CheckOptions
+) -> tuple[list[PreferenceRow], list[Problem], dict[int, list[Problem]]]:
+    """Return the rows with valid images, the problems of the others, and missing scores and pairs.
+
+    Whether scores and pairs are missing depends on the loss, as in `data check`. The last value
+    maps the index of a returned row to these problems.
+    """
+    inspection = inspect_images(rows)
+    intact = [row for number, row in enumerate(rows) if number not in inspection.broken]
+    loss = configured_loss(options.args)
+    # the output is a single source: if one row has scores, all rows need them
+    scored = any(response.score is not None for row in intact for response in row.responses)
+    if options.any_loss and not scored:
+        return intact, inspection.problems, {}
+    problems_by_row = {number: loss.check_rows([row]) for number, row in enumerate(intact)}
+    missing = {number: problems for number, problems in problems_by_row.items() if problems}
+    return intact, inspection.problems, missing
 
 
 class _Check:

@@ -131,12 +131,7 @@ def collate(
 
 
 def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Return left-padded prompts [B, T] and their images as inputs for generation.
-
-    Args:
-        prompts: At least one group without responses.
-        pad_token_id: Id of padding.
-    """
+    """Return left-padded prompts [B, T] and their images as inputs for generation."""
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
     inputs = _token_inputs(rows, grid, pad_token_id)

@@ -9,8 +9,7 @@ from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
 from .images import ImageKeys
-from .measure import MeasuredRow
-from .row_index import measure_with_index
+from .measure import MeasuredRow, measure_with_index
 
 __all__ = ["Preflight", "survey"]
 

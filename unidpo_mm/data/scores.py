@@ -45,10 +45,6 @@ def form_pairs(responses: Sequence[Response], rule: Pairing) -> list[tuple[int, 
     """Return the pairs (chosen, rejected) of the scored responses of a row.
 
     Responses with equal texts or equal scores form no pair.
-
-    Args:
-        responses: The responses.
-        rule: Which of them form pairs, see `ScoreOptions.pairs`.
     """
     scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
     falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores

@@ -44,10 +44,6 @@ class Context:
     arrow: bool = False
 
 
-def _any(record: Mapping[str, Any]) -> bool:
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A format of preference data.
@@ -68,6 +64,6 @@ class Format:
     required: frozenset[str]
     columns: frozenset[str]
     parse: Callable[[Mapping[str, Any], Context], PreferenceRow]
-    matches: Callable[[Mapping[str, Any]], bool] = _any
+    matches: Callable[[Mapping[str, Any]], bool] = lambda record: True
     single_response: bool = False
     data_sets: tuple[str, ...] = ()

@@ -24,10 +24,11 @@ from ..invalid_value import InvalidValue, brief
 from . import Context
 from ._messages import Prompt, describe, is_empty, parse_prompt, parse_tools, response_text
 
-__all__ = ["COMMON", "IMAGES", "SCORES", "SCORES_REMEDY", "RowReader"]
+__all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "Parse", "RowReader", "parser"]
 
-IMAGES = frozenset({"images", "image"})
-COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | IMAGES
+Parse = Callable[[Mapping[str, Any], Context], PreferenceRow]
+
+COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image"})
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
@@ -334,6 +335,11 @@ class RowReader:
         except InvalidValue as error:
             self.note(name, error.message, error.remedy)
             return default
+
+
+def parser(read: Callable[[RowReader], PreferenceRow], **options: Any) -> Parse:
+    """Return the `parse` function of a format whose function `read` gets the reader of a record."""
+    return lambda record, context: read(RowReader(record, context, **options))
 
 
 def _has_no_image(value: Any) -> bool:

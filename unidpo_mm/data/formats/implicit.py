@@ -1,13 +1,12 @@
 """A pair whose prompt is the common beginning of both responses, as in TRL and reward data."""
 
 import re
-from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
-from ._reader import COMMON, SCORES, RowReader
+from . import Format
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT"]
 
@@ -25,10 +24,8 @@ PROMPTS = frozenset(
 """Columns that would contain a prompt: if there is one, the format does not fit."""
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    chosen, rejected = (_turns(record.get(name)) for name in ("chosen", "rejected"))
+def _read(row: RowReader) -> PreferenceRow:
+    chosen, rejected = (_turns(row.get(name)) for name in ("chosen", "rejected"))
     shared = _shared(chosen, rejected)
     if not shared:
         row.note("chosen", "chosen and rejected have no common prompt", REMEDY)
@@ -67,7 +64,7 @@ FORMAT = Format(
     name="implicit",
     required=frozenset({"chosen", "rejected"}),
     columns=COMMON | SCORES | {"chosen", "rejected"},
-    parse=parse,
+    parse=parser(_read),
     matches=lambda record: not PROMPTS & record.keys(),
     data_sets=("Skywork-Reward-Preference", "HH-RLHF"),
 )

@@ -1,26 +1,16 @@
 """A pair with prompt, chosen and rejected, as in TRL and the official text and math data."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...records import PreferenceRow
-from . import Context, Format
-from ._reader import COMMON, SCORES, RowReader
+from . import Format
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT", "pair_format"]
 
 
 def pair_format(name: str, prompt: str, data_sets: tuple[str, ...]) -> Format:
-    """Return a format of pairs.
+    """Return a format of pairs whose prompt is in the column `prompt`."""
 
-    Args:
-        name: Name of the format.
-        prompt: Column of the prompt.
-        data_sets: Public data sets in this format.
-    """
-
-    def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-        row = RowReader(record, context)
+    def read(row: RowReader) -> PreferenceRow:
         row.read_prompt(prompt)
         row.extend_prompt("chosen", "rejected")
         chosen = row.response("chosen", "score_chosen")
@@ -31,7 +21,7 @@ def pair_format(name: str, prompt: str, data_sets: tuple[str, ...]) -> Format:
         name=name,
         required=columns,
         columns=COMMON | SCORES | columns,
-        parse=parse,
+        parse=parser(read),
         data_sets=data_sets,
     )
 

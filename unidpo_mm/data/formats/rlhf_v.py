@@ -1,21 +1,18 @@
 """RLHF-V: an image, and a column `text` with question, chosen and rejected as JSON."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._messages import describe, parse_json
-from ._reader import COMMON, RowReader
+from ._reader import COMMON, RowReader, parser
 
 __all__ = ["FORMAT"]
 
 REMEDY = "Write JSON with question, chosen and rejected, or use these as columns"
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
+def _read(row: RowReader) -> PreferenceRow:
     inside = row.get("text")
     try:
         inside = parse_json(inside) if isinstance(inside, str) else inside
@@ -34,6 +31,6 @@ FORMAT = Format(
     name="rlhf_v",
     required=frozenset({"text", "image"}),
     columns=COMMON | {"text"},
-    parse=parse,
+    parse=parser(_read),
     data_sets=("RLHF-V",),
 )
