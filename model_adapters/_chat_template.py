@@ -88,19 +88,11 @@ class Dialogue:
             self._arguments["tools"] = json.loads(row.tools)
 
     def prompt(self) -> str:
-        """Return the generation prompt: the conversation up to the response of the model.
-
-        Raises:
-            DataError: If the template refuses the row.
-        """
+        """Return the generation prompt: the conversation up to the response of the model."""
         return self._render(self._turns, "prompt", generation=True)
 
     def with_response(self, text: str, field: str) -> str:
-        """Return the complete conversation, with a response as its last turn.
-
-        Raises:
-            DataError: If the template refuses the row.
-        """
+        """Return the complete conversation, with a response as its last turn."""
         turn = _turn(Message("assistant", (text,)), as_parts=self.as_parts)
         return self._render([*self._turns, turn], field, generation=False)
 

@@ -13,7 +13,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
-from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
+from unidpo_mm.records import PreferenceRow, Response
 
 from ._chat_template import Dialogue, template_of
 from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
@@ -63,7 +63,8 @@ def render(
     if template is None or (row.raw and options.prompt_style == "raw"):
         if row.tools or any(message.extras for message in row.messages):
             raise DataError(_no_template(row, "the row has tools"))
-        prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
+        parts = [part for message in row.messages for part in message.parts]
+        prompt = "".join(part if isinstance(part, str) else placeholder or "" for part in parts)
         if placeholder and row.images:
             prompt = _with_start_first(prompt, tokenizer, placeholder)
         return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
@@ -249,12 +250,6 @@ def _ends_in_reasoning(prompt: str) -> bool:
 
 def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
-
-
-def _raw_text(message: Message, placeholder: str | None) -> str:
-    return "".join(
-        (placeholder or "") if isinstance(part, MediaSlot) else part for part in message.parts
-    )
 
 
 def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:

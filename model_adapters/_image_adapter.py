@@ -184,11 +184,7 @@ class ImageAdapter(BaseAdapter):
         return {self.traits.token_types: (prompt, *responses)}
 
     def _check_processor(self) -> None:
-        """Refuse a processor that belongs to another model.
-
-        Raises:
-            ModelError: If its image token or its image tensors are not those of the model.
-        """
+        """Refuse a processor that belongs to another model."""
         token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         names = set(self.processor.image_processor.model_input_names)
         reason = None
@@ -203,11 +199,7 @@ class ImageAdapter(BaseAdapter):
             raise ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
-        """Refuse a processor whose image tensors would not reach the model.
-
-        Raises:
-            ModelError: If it returns a tensor that the family does not pass on.
-        """
+        """Refuse a processor whose image tensors would not reach the model."""
         lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
         if lost:
             problem_text = (

@@ -37,12 +37,10 @@ class Notices:
         such as fillers, are ignored.
         """
         worker = get_worker_info()
-        if (kind, row.source) in self._logged or (worker is not None and worker.id != 0):
-            return
-        if row.where == row.source:
-            return
-        self._logged.add((kind, row.source))
-        logger.warning("data source '%s': " + message, row.source, *args)
+        first = (kind, row.source) not in self._logged and (worker is None or worker.id == 0)
+        if first and row.where != row.source:
+            self._logged.add((kind, row.source))
+            logger.warning("data source '%s': " + message, row.source, *args)
 
 
 def warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Rendered", "Span", "first_tokens", "special_token_ids", "split_ids"]
+__all__ = ["Rendered", "Span", "first_tokens", "split_ids"]
 
 ANCHORS = ("", "\n", ".")
 """Texts before a response that is tokenized separately; see `_response_ids`."""
@@ -58,15 +58,6 @@ def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
     if tuple(prompt[: len(first)]) == first:  # the text of the prompt contains BOS already
         first = ()
     return Span([*first, *prompt], responses, first)
-
-
-def special_token_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of all special tokens, with or without a role such as EOS."""
-    added = tokenizer.added_tokens_decoder
-    return {
-        *tokenizer.all_special_ids,
-        *(number for number, token in added.items() if token.special),
-    }
 
 
 def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
@@ -122,6 +113,8 @@ def _ended(ids: list[int], tokenizer: Any) -> list[int]:
     kept = len(ids)
     while kept > 1 and not tokenizer.decode(ids[kept - 1 : kept]).strip():
         kept -= 1  # whitespace that a template puts between turns is not part of the response
-    if ids[kept - 1 : kept] and ids[kept - 1] in special_token_ids(tokenizer):
+    added = tokenizer.added_tokens_decoder  # also special tokens without a role such as EOS
+    special = {*tokenizer.all_special_ids, *(n for n, token in added.items() if token.special)}
+    if not special.isdisjoint(ids[kept - 1 : kept]):
         return ids
     return [*ids[:kept], tokenizer.eos_token_id]

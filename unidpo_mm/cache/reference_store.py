@@ -179,7 +179,8 @@ def remove_store(path: Path) -> Literal["removed", "moved"]:
         try:
             path.rmdir()
         except OSError:  # its content is not from this package
-            path.replace(_unused_name(path.with_name(f"{path.name}.damaged")))
+            names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in itertools.count())
+            path.replace(next(name for name in names if not name.exists()))
             return "moved"
         return "removed"
     for name in (path.name, *(f"{path.name}{suffix}" for suffix in ("-journal", "-wal", "-shm"))):
@@ -264,11 +265,6 @@ def _readable(path: Path) -> tuple[dict[str, tuple[bytes, int]], dict[str, str]]
                 json.loads(value)
                 about[name] = value
     return entries, about
-
-
-def _unused_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}{n or ''}") for n in itertools.count())
-    return next(name for name in names if not name.exists())
 
 
 def _is_intact(value: Any, crc: Any) -> bool:

@@ -44,16 +44,10 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCollator:
-    """The collate function of a data loader; see `collate`.
+    """The collate function of a data loader, with the options of `collate` and a filler.
 
-    Attributes:
-        pad_token_id: Id of padding.
-        padding_side: Side of padding.
-        layout: Layout of the batch.
-        images_once: Whether plain rows share the images of their group.
-        keyed: Whether to add cache keys of responses and images.
-        filler: A group with weight 0 and images that is added to batches without images, so that
-            every process runs every part of the model; `None` if that is not necessary.
+    The filler is a group with weight 0 and images that is added to batches without images, so that
+    every process runs every part of the model; `None` if that is not necessary.
     """
 
     pad_token_id: int

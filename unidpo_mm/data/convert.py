@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, Problem
 from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow
-from .images import FileImage, MemoryImage, UrlImage
+from .images import FileImage, UrlImage
 from .scores import form_pairs
 
 __all__ = ["native", "trl", "write_rows"]
@@ -138,22 +138,18 @@ class _Images:
             path = image.path.absolute()
             inside = path.is_relative_to(self.folder)
             return (path.relative_to(self.folder) if inside else path).as_posix()
-        if isinstance(image, UrlImage):
-            image = MemoryImage(image.content(), image.where, image.max_pixels)
-        return self._written(image).relative_to(self.folder).as_posix()
-
-    def _written(self, image: ImageRef) -> Path:
-        self.inside.mkdir(exist_ok=True)
-        content = image.content if isinstance(image, MemoryImage) else None
+        content = (
+            image.content() if isinstance(image, UrlImage) else getattr(image, "content", None)
+        )
         suffix = _suffix(content) if isinstance(content, bytes) else ".png"
         path = self.inside / f"{image.key()[:32]}{suffix}"
-        if path.exists():
-            return path
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            image.open().save(path)
-        return path
+        if not path.exists():
+            self.inside.mkdir(exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                image.open().save(path)
+        return path.relative_to(self.folder).as_posix()
 
 
 def _suffix(content: bytes) -> str:

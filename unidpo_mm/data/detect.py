@@ -7,7 +7,7 @@ from ..errors import DataError, Problem
 from ..plugins import FORMATS, load, plugin_names
 from .formats import Format
 
-__all__ = ["detect_format", "format_named", "formats"]
+__all__ = ["detect_format", "formats"]
 
 NEAREST = 3
 """Number of formats that a message lists with their columns."""
@@ -16,16 +16,6 @@ NEAREST = 3
 def formats() -> dict[str, Format]:
     """Return every format by name."""
     return {name: load(FORMATS, name) for name in plugin_names(FORMATS)}
-
-
-def format_named(name: str, where: str) -> Format:
-    """Return the format that a source specifies, by name or as the path of a file.
-
-    Raises:
-        DataError: If there is no such format.
-    """
-    data_format: Format = load(FORMATS, name, where)
-    return data_format
 
 
 def detect_format(record: Mapping[str, Any], where: str, required: Format | None = None) -> Format:

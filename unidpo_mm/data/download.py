@@ -74,11 +74,7 @@ def download(url: str, *, private: bool = False) -> bytes:
 
 
 def _check_url(url: str) -> None:
-    """Refuse a URL that is not http or https, or that contains a password.
-
-    Raises:
-        OSError: With the reason.
-    """
+    """Refuse a URL that is not http or https, or that contains a password."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -107,11 +103,7 @@ def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes,
 
 
 def _body(response: Any) -> bytes:
-    """Return the body of an HTTP response.
-
-    Raises:
-        OSError: If it is too large or incomplete.
-    """
+    """Return the body of an HTTP response."""
     announced = response.headers.get("Content-Length")
     pieces, size = [], 0
     while piece := response.read(CHUNK):
@@ -125,11 +117,7 @@ def _body(response: Any) -> bytes:
 
 
 def _check_image(content: bytes, content_type: str) -> None:
-    """Refuse content that cannot be decoded as an image.
-
-    Raises:
-        OSError: With the reason.
-    """
+    """Refuse content that cannot be decoded as an image."""
     from PIL import Image
 
     try:

@@ -109,11 +109,7 @@ def _json(path: Path) -> Iterator[Record]:
 
 
 def _read_limited(file: BinaryIO, path: Path) -> bytes:
-    """Return the content of a JSON file.
-
-    Raises:
-        DataError: If it is too large.
-    """
+    """Return the content of a JSON file that is not too large."""
     limit = MAX_JSON_BYTES
     if path.suffix == ".gz":
         limit = min(limit, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
@@ -127,11 +123,7 @@ def _read_limited(file: BinaryIO, path: Path) -> bytes:
 
 
 def _parsed(content: bytes, subject: str, remedy: str) -> Any:
-    """Return the value of JSON text.
-
-    Raises:
-        InvalidValue: If the `subject`, a line or a file, is not valid JSON.
-    """
+    """Return the value of the JSON text of a `subject`, a line or a file."""
     try:
         return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:

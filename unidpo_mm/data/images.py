@@ -112,13 +112,10 @@ class FileImage:
         """Return the upright image in RGB."""
         if not _is_file(self.path):
             why = "is not a file" if _exists(self.path) else "does not exist"
-            raise ImageError(
-                Problem(
-                    self.where,
-                    f"the image '{_shortened(str(self.path))}' {why}",
-                    "Correct the path, or set the source's 'images' to the directory of the images",
-                )
-            )
+            name = str(self.path)
+            name = name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
+            remedy = "Correct the path, or set the source's 'images' to the directory of the images"
+            raise ImageError(Problem(self.where, f"the image '{name}' {why}", remedy))
         return decode(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
@@ -366,10 +363,6 @@ def _from_base64(text: str) -> bytes:
     except ValueError as error:
         problem = f"an image in base64 cannot be decoded ({error})"
         raise InvalidValue(problem, "Encode the image again") from error
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
 
 
 def _is_file(path: Path) -> bool:

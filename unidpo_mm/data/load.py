@@ -10,9 +10,10 @@ from typing import Any
 
 from ..config import ImagesSection, ScoreOptions, SourceOptions
 from ..errors import DataError, Problem, counted
+from ..plugins import FORMATS, load
 from ..records import PreferenceRow
 from .decoding import MAX_PIXELS
-from .detect import detect_format, format_named
+from .detect import detect_format
 from .discovery import WHOLE_FILE, list_source
 from .files import ArrowRecord, Record
 from .formats import Context
@@ -102,10 +103,9 @@ class SourceReport:
     def sentences(self) -> list[str]:
         """Return what the user should know about the source, as sentences."""
         sentences = self.pairs.sentences(self.score_options)
-        unread = {name: rows for name, rows in self.unread.items() if rows}
+        unread = [f"{name} ({rows:,})" for name, rows in self.unread.items() if rows]
         if unread:
-            columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
-            sentences.append(f"unused columns: {columns}")
+            sentences.append(f"unused columns: {', '.join(unread)}")
         if self.stripped:
             sentences.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
         return sentences
@@ -239,12 +239,20 @@ class _Reader:
         self.columns = {**listing.columns, **source.columns}
         self.unmapped = listing.unmapped - source.columns.keys()
         name = source.format or listing.format
-        self.format = None if name is None else format_named(name, f"{path}, format")
+        self.format = None if name is None else load(FORMATS, name, f"{path}, format")
+        folder = listing.folder or Path(source.path).parent
         self.context = Context(
             source=source.source_name,
             where=path,
             id=prefix,
-            images=_image_rules(source, options, listing.folder),
+            images=ImageRules(
+                folder=folder if source.images is None else Path(source.images),
+                explicit=source.images is not None,
+                allow_outside=source.images_outside,
+                download=source.fetch_images,
+                download_private=options.private_downloads,
+                max_pixels=options.max_pixels,
+            ),
             domain=source.domain,
             scale=mapping_to(options.score_scale, source.scores),
             pairing=functools.partial(form_pairs, rule=source.scores.pairs),
@@ -350,19 +358,6 @@ class _Reader:
         selected = select_pairs(row, self.source.scores, self.report.pairs)
         if selected is not None:
             self.loaded.rows.append(selected)
-
-
-def _image_rules(source: SourceOptions, options: ReadOptions, folder: Path | None) -> ImageRules:
-    """Return the rules for the images of a source; `folder` is their default directory."""
-    default = folder or Path(source.path).parent
-    return ImageRules(
-        folder=default if source.images is None else Path(source.images),
-        explicit=source.images is not None,
-        allow_outside=source.images_outside,
-        download=source.fetch_images,
-        download_private=options.private_downloads,
-        max_pixels=options.max_pixels,
-    )
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:

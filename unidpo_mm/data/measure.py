@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..adapter import Adapter, encode_checked
 from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
 from ..errors import DataError, Problem
-from ..records import EncodedGroup, Pair, PreferenceRow
+from ..records import PreferenceRow
 from .digest import row_digests
 
 __all__ = ["MeasuredRow", "measure_rows", "measure_with_index"]
@@ -164,12 +164,11 @@ class _Encoding(Dataset[MeasuredRow]):
             pairs=len(group.preferences.pairs),
             truncated=group.cut_responses,
             shrunk=group.images.shrunk,
-            identical=sum(_identical(group, pair) for pair in group.preferences.pairs),
+            identical=sum(
+                torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
+                for pair in group.preferences.pairs
+            ),
         )
-
-
-def _identical(group: EncodedGroup, pair: Pair) -> bool:
-    return torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
 
 
 def _unchanged(measured: Any) -> Any:

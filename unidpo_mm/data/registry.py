@@ -77,18 +77,16 @@ class _EntryReader:
         if self.location.split not in (None, "train"):
             problem = f"split '{self.location.split}' was requested, but entries set their own"
             self._fail(problem, "Remove 'split', or use another entry")
-        columns, tags = self._mapping("columns"), self._mapping("tags")
+        defaults = {**DEFAULT_COLUMNS[formatting], **COMMON}
+        columns = self._mapping("columns", {*defaults, *NOT_SUPPORTED, *IGNORED_ROLES})
+        tags = self._mapping("tags", set(TAGS))
         unsupported = [role for role in NOT_SUPPORTED if columns.get(role)]
         if unsupported:
             problem = f"{', '.join(unsupported)} are not supported yet"
             self._fail(problem, "Remove the column from the entry")
-        defaults = {**DEFAULT_COLUMNS[formatting], **COMMON}
-        self._check_names("columns", columns, {*defaults, *NOT_SUPPORTED, *IGNORED_ROLES})
-        self._check_names("tags", tags, set(TAGS))
         maximum = self._max_records()
         records: Iterator[Record] = islice(list_source(self._inner_location()).records, maximum)
-        names = {default: tags.get(tag) or default for tag, default in TAGS.items()}
-        names = {default: name for default, name in names.items() if name != default}
+        names = {TAGS[tag]: name for tag, name in tags.items() if name and name != TAGS[tag]}
         if formatting != "alpaca" and names:
             roles = ("messages", "chosen", "rejected")
             turn_columns = [columns.get(role, defaults[role]) for role in roles]
@@ -118,21 +116,18 @@ class _EntryReader:
             self._fail("the entry is not an object", "Write an object")
         return entry
 
-    def _mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.entry.get(key) or {}
-        if not isinstance(value, Mapping):
-            self._fail(f"'{key}' is {type(value).__name__}", "Write an object")
-        return value
-
-    def _check_names(self, key: str, names: Mapping[str, Any], roles: set[str]) -> None:
+    def _mapping(self, key: str, roles: set[str]) -> Mapping[str, str | None]:
+        names = self.entry.get(key) or {}
+        if not isinstance(names, Mapping):
+            self._fail(f"'{key}' is {type(names).__name__}", "Write an object")
         for role, value in names.items():
             if role not in roles:
                 hint = suggestion(str(role), sorted(roles))
-                self._fail(
-                    f"unknown name '{role}' in '{key}'{hint}", f"Use {', '.join(sorted(roles))}"
-                )
+                remedy = f"Use {', '.join(sorted(roles))}"
+                self._fail(f"unknown name '{role}' in '{key}'{hint}", remedy)
             if not isinstance(value, str | None):
                 self._fail(f"'{key}.{role}' is {type(value).__name__}", "Use a string")
+        return names
 
     def _inner_location(self) -> SourceLocation:
         """Return the location of the records: on a hub, else a file relative to the registry."""

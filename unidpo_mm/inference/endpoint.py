@@ -144,14 +144,11 @@ class ChatClient:
                 self.sleep(min(delay, MAX_WAIT))
         raise AssertionError  # at least one attempt is made
 
-    def _url(self, path: str) -> str:
-        """Return the URL of an endpoint; query parameters of the base URL stay at the end."""
-        parts = urlsplit(self.base_url)
-        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
-
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        parts = urlsplit(self.base_url)  # its query parameters stay at the end
+        url = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
         try:
-            return self._session().request(method, self._url(path), timeout=self.timeout, **options)
+            return self._session().request(method, url, timeout=self.timeout, **options)
         except requests.Timeout as error:
             raise ChatFailure("timeout", f"no reply in {self.timeout:g} s") from error
         except requests.RequestException as error:
