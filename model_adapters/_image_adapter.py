@@ -19,7 +19,7 @@ from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, R
 
 from ._base import BaseAdapter, group_of
 from ._conversation import fit_responses, longest_row
-from ._images import BlankImage, smaller
+from ._images import BlankImage
 from ._limits import ModelLimits
 from ._tokens import Rendered, Span, split_ids
 
@@ -115,7 +115,8 @@ class ImageAdapter(BaseAdapter):
             scale = self._scale(span, len(images))
             if scale is None:
                 return span, tensors, len(images) if attempt else 0
-            images = [smaller(image, scale) for image in images]
+            sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
+            images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
             span, tensors = self._expand(row, rendered, written, images)
         return span, tensors, len(images)
 

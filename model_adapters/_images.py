@@ -6,7 +6,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
-__all__ = ["BlankImage", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
+__all__ = ["BlankImage", "refuse_pixel_limits", "with_pixel_limits"]
 
 
 class BlankImage:
@@ -50,14 +50,6 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
         problems.append(Problem("data.length_policy", problem, remedy))
     if problems:
         raise ModelError(problems)
-
-
-def smaller(image: Any, scale: float) -> Any:
-    """Return an image with scaled sides; a scale of 1 or more does not change it."""
-    if scale >= 1:
-        return image
-    width, height = (max(round(side * scale), 1) for side in image.size)
-    return image.resize((width, height))
 
 
 def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:

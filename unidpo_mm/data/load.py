@@ -313,8 +313,9 @@ class _Reader:
         row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
         row = self._with_reasoning(row)
         self.report.formats[format_.name] += 1
-        unread = renamed.keys() - format_.columns - {TEMPLATE_COLUMN}
-        self.report.unread.update(name for name in unread if renamed[name] is not None)
+        columns = {*format_.columns, TEMPLATE_COLUMN}
+        values = ((name, value) for name, value in renamed.items() if name not in columns)
+        self.report.unread.update(name for name, value in values if value is not None)
         if format_.single_response:
             self.single_responses.append(row)
         else:

@@ -6,6 +6,7 @@ place. Rows with problems are not part of the index: they are encoded at each st
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..adapter import Adapter, encode_checked
 from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
@@ -76,8 +77,9 @@ def measure_rows(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
 ) -> Iterator[MeasuredRow]:
     """Encode rows in worker processes (0: in this one) and yield their measurements in order."""
-    encoding = _Encoding(rows, adapter)
-    return iter(DataLoader(encoding, batch_size=None, num_workers=workers, collate_fn=_unchanged))
+    dataset: Any = rows
+    measure = functools.partial(_measured, adapter)
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=measure))
 
 
 def measure_with_index(
@@ -145,31 +147,20 @@ def _template(processor: Any) -> str:
     return str(getattr(processor, "chat_template", None))
 
 
-class _Encoding(Dataset[MeasuredRow]):
-    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
-        self.rows, self.adapter = rows, adapter
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> MeasuredRow:
-        try:
-            group = encode_checked(self.adapter, self.rows[index])
-        except DataError as error:
-            return MeasuredRow(problems=error.problems, kind=type(error))
-        return MeasuredRow(
-            prompt=group.prompt_ids.numel(),
-            responses=tuple(ids.numel() for ids in group.response_ids),
-            images=group.images.tokens,
-            pairs=len(group.preferences.pairs),
-            truncated=group.cut_responses,
-            shrunk=group.images.shrunk,
-            identical=sum(
-                torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
-                for pair in group.preferences.pairs
-            ),
-        )
-
-
-def _unchanged(measured: Any) -> Any:
-    return measured
+def _measured(adapter: Adapter, row: PreferenceRow) -> MeasuredRow:
+    try:
+        group = encode_checked(adapter, row)
+    except DataError as error:
+        return MeasuredRow(problems=error.problems, kind=type(error))
+    return MeasuredRow(
+        prompt=group.prompt_ids.numel(),
+        responses=tuple(ids.numel() for ids in group.response_ids),
+        images=group.images.tokens,
+        pairs=len(group.preferences.pairs),
+        truncated=group.cut_responses,
+        shrunk=group.images.shrunk,
+        identical=sum(
+            torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
+            for pair in group.preferences.pairs
+        ),
+    )
