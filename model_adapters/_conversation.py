@@ -8,6 +8,7 @@ trained on another text than that in the data.
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions
@@ -152,11 +153,9 @@ class _ResponseTurns:
 
     def _changed(self, conversation: str, text: str, field: str) -> Problem:
         """Return the problem of a response that the template would change."""
-        start = next(
-            (n for n, (a, b) in enumerate(zip(conversation, self.prompt, strict=False)) if a != b),
-            min(len(conversation), len(self.prompt)),
-        )
-        rendered = _excerpt(conversation[start:].strip())
+        pairs = zip(conversation, self.prompt, strict=False)
+        common = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        rendered = _excerpt(conversation[common:].strip())
         problem_text = f"the chat template changes the response {_excerpt(text)}"
         remedy = "Use a chat template that keeps responses unchanged"
         if self.row.reasoning == "keep":

@@ -110,15 +110,16 @@ class ImageAdapter(BaseAdapter):
         if not row.images:
             return written, {}, 0
         images = [image.open() for image in row.images]
-        span, tensors = self._expand(row, rendered, written, images)
-        for attempt in range(SHRINKING_ATTEMPTS):
+        shrunk = 0
+        for _ in range(1 + SHRINKING_ATTEMPTS):
+            span, tensors = self._expand(row, rendered, written, images)
             scale = self._scale(span, len(images))
             if scale is None:
-                return span, tensors, len(images) if attempt else 0
+                break
             sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
             images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
-            span, tensors = self._expand(row, rendered, written, images)
-        return span, tensors, len(images)
+            shrunk = len(images)
+        return span, tensors, shrunk
 
     def _scale(self, span: Span, images: int) -> float | None:
         """Return the factor for the sides of images that makes a row fit; `None` to keep them."""

@@ -9,7 +9,7 @@ import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import get_worker_info
@@ -55,11 +55,9 @@ def batch_of(item: Mapping[str, Any]) -> GroupBatch:
     Raises:
         UniDPOError: The error of a worker.
     """
-    error = item.get("error")
-    if error is not None:
-        raise error
-    batch: GroupBatch = item["batch"]
-    return batch
+    if "error" in item:
+        raise item["error"]
+    return cast(GroupBatch, item["batch"])
 
 
 def error_of(groups: Sequence[Any]) -> UniDPOError | None:

@@ -60,11 +60,7 @@ class Prompt:
 
 
 def parse_prompt(value: Any, *, arrow: bool = False) -> Prompt:
-    """Return the messages of a prompt: a string, or a list of turns.
-
-    Args:
-        value: The prompt.
-        arrow: Whether the record comes from Arrow, see above.
+    """Return the messages of a prompt: a string, or a list of turns; `arrow` as above.
 
     Raises:
         InvalidValue: If it is something else.
@@ -135,11 +131,8 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
 def parse_tools(value: Any, *, arrow: bool = False) -> str:
     """Return the tools of a row as JSON.
 
-    The list of schemas, each schema, and the parameters of a function may be JSON text.
-
-    Args:
-        value: The tools.
-        arrow: Whether the record comes from Arrow, see above.
+    The list of schemas, each schema, and the parameters of a function may be JSON text; `arrow` as
+    above.
 
     Raises:
         InvalidValue: If they are not a list of schemas.
