@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
     ImageRef,
@@ -22,9 +23,10 @@ from unidpo_mm.records import (
     RowInfo,
 )
 
-from ._conversation import render
+from ._chat_template import template_of
+from ._conversation import Conversation, no_template, with_start_first
 from ._limits import ModelLimits
-from ._notices import Notices
+from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
 from ._tokens import Rendered, Span
 
 __all__ = ["BaseAdapter", "group_of"]
@@ -97,15 +99,55 @@ class BaseAdapter:
         raise NotImplementedError
 
     def _render(self, row: PreferenceRow, responses: Sequence[Response]) -> Rendered:
-        return render(
-            row,
-            self.processor,
-            self.tokenizer,
-            self.options,
-            placeholder=self.placeholder,
-            responses=responses,
-            notices=self.notices,
+        """Render a row as text.
+
+        Args:
+            row: The row.
+            responses: Its first responses, or none to render the prompt alone.
+
+        Raises:
+            DataError: If the chat template refuses the row or changes a response; with the problems
+                of all responses.
+        """
+        template = template_of(self.processor, self.tokenizer, tools=bool(row.tools))
+        style = self.options.prompt_style
+        if template is None and (style == "chat" or not row.raw):
+            why = "model.prompt_style is 'chat'" if row.raw else "the prompt is a conversation"
+            raise DataError(no_template(row, why))
+        if template is None or (row.raw and style == "raw"):
+            return self._raw(row, responses)
+        as_parts = self.placeholder is not None
+        conversation = Conversation(
+            row, self.processor, template, self.options, as_parts=as_parts, notices=self.notices
         )
+        continuations: list[str] = []
+        problems: list[Problem] = []
+        for number, response in enumerate(responses):
+            try:
+                text = conversation.continuation(response.text, row.response_field(number))
+                continuations.append(text)
+            except DataError as error:
+                problems += error.problems
+        if problems:
+            raise DataError(problems)
+        prompt, bos = conversation.prompt, self.tokenizer.bos_token
+        warn_of_changed_messages(row, prompt, self.notices)
+        warn_of_templated_text(row, prompt, continuations, self.notices)
+        # as in transformers: a tokenizer's template writes all special tokens, a processor's may
+        # leave the first one to the tokenizer
+        adds_first_tokens = as_parts and not (bos and prompt.startswith(bos))
+        return Rendered(prompt, tuple(continuations), adds_first_tokens)
+
+    def _raw(self, row: PreferenceRow, responses: Sequence[Response]) -> Rendered:
+        """Return a row as text without a chat template."""
+        if row.tools or any(message.extras for message in row.messages):
+            raise DataError(no_template(row, "the row has tools"))
+        image = self.placeholder or ""
+        parts = [part for message in row.messages for part in message.parts]
+        prompt = "".join(part if isinstance(part, str) else image for part in parts)
+        if image and row.images:
+            prompt = with_start_first(prompt, self.tokenizer, image)
+        return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
 
 
 def group_of(

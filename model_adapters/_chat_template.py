@@ -75,16 +75,13 @@ class Dialogue:
         as_parts: bool,
         notices: Notices,
     ) -> None:
-        self.row, self.as_parts = row, as_parts
+        self.row, self.as_parts, self.notices = row, as_parts, notices
         self._renderer, self._template = renderer, template
         self._turns = [_turn(message, as_parts=as_parts) for message in row.messages]
-        self._arguments = self._variables(options, notices)
+        self._arguments = self._variables(options)
         if row.tools:
             self._arguments["tools"] = json.loads(row.tools)
-
-    def prompt(self) -> str:
-        """Return the generation prompt: the conversation up to the response of the model."""
-        return self._render(self._turns, "prompt", generation=True)
+        self.prompt = self._render(self._turns, "prompt", generation=True)
 
     def with_response(self, text: str, field: str) -> str:
         """Return the complete conversation, with a response as its last turn."""
@@ -123,7 +120,7 @@ class Dialogue:
             ", ".join(remedies),
         )
 
-    def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
+    def _variables(self, options: AdapterOptions) -> dict[str, Any]:
         """Return the variables for the template that it uses."""
         of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
         where = f"{self.row.where}, field 'chat_template_kwargs'"
@@ -134,7 +131,7 @@ class Dialogue:
         if names is None:
             return variables
         for name in sorted(variables.keys() - names):
-            notices.warn(
+            self.notices.warn(
                 f"unused variable {name}",
                 self.row,
                 "the chat template has no variable '%s', so chat_template_kwargs does not change "

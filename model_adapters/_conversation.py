@@ -1,4 +1,4 @@
-"""Render a row as text: the generation prompt, and the continuation for each response.
+"""Conversations as text: the generation prompt, and the continuation for each response.
 
 The prompt is exactly the text that generation starts from. A continuation is what the chat template
 renders for a response, and it must contain the response unchanged. A template may add text before
@@ -7,20 +7,18 @@ trained on another text than that in the data.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
-from unidpo_mm.records import PreferenceRow, Response
+from unidpo_mm.records import PreferenceRow
 
-from ._chat_template import Dialogue, template_of
-from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
-from ._tokens import Rendered, Span, first_tokens
+from ._chat_template import Dialogue
+from ._tokens import Span, first_tokens
 
-__all__ = ["fit_responses", "longest_row", "render"]
+__all__ = ["Conversation", "fit_responses", "longest_row", "no_template", "with_start_first"]
 
 PROBE = "unidpo0stands0in0for0a0response"
 """A response that no template changes, which shows the text before and after every response."""
@@ -30,73 +28,8 @@ LONGEST_TAG = 80
 """Maximum characters of an opening tag of a reasoning block."""
 
 
-def render(
-    row: PreferenceRow,
-    renderer: Any,
-    tokenizer: Any,
-    options: AdapterOptions,
-    *,
-    placeholder: str | None,
-    responses: Sequence[Response],
-    notices: Notices,
-) -> Rendered:
-    """Render a group as text.
-
-    Args:
-        row: The row.
-        renderer: The processor or tokenizer that has `apply_chat_template`.
-        tokenizer: The tokenizer behind it.
-        options: The options of the run.
-        placeholder: The text of an image if no template is used; `None` for families without
-            images, whose templates take messages as strings.
-        responses: The responses to render, the first ones of the row; empty for the prompt alone.
-        notices: Where warnings go.
-
-    Raises:
-        DataError: If the chat template refuses the row or changes a response; with the problems
-            of all responses.
-    """
-    template = template_of(renderer, tokenizer, tools=bool(row.tools))
-    as_parts = placeholder is not None
-    if template is None and (options.prompt_style == "chat" or not row.raw):
-        why = "model.prompt_style is 'chat'" if row.raw else "the prompt is a conversation"
-        raise DataError(_no_template(row, why))
-    if template is None or (row.raw and options.prompt_style == "raw"):
-        if row.tools or any(message.extras for message in row.messages):
-            raise DataError(_no_template(row, "the row has tools"))
-        parts = [part for message in row.messages for part in message.parts]
-        prompt = "".join(part if isinstance(part, str) else placeholder or "" for part in parts)
-        if placeholder and row.images:
-            prompt = _with_start_first(prompt, tokenizer, placeholder)
-        return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
-
-    dialogue = Dialogue(row, renderer, template, options, as_parts=as_parts, notices=notices)
-    prompt = dialogue.prompt()
-    turns = _ResponseTurns(dialogue, prompt, notices)
-    continuations: list[str] = []
-    problems: list[Problem] = []
-    for number, response in enumerate(responses):
-        try:
-            continuations.append(turns.continuation(response.text, row.response_field(number)))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    warn_of_changed_messages(row, prompt, notices)
-    warn_of_templated_text(row, prompt, continuations, notices)
-    bos = tokenizer.bos_token
-    # as in transformers: a tokenizer's template writes all special tokens, a processor's may leave
-    # the first one to the tokenizer
-    adds_first_tokens = as_parts and not (bos and prompt.startswith(bos))
-    return Rendered(prompt, tuple(continuations), adds_first_tokens)
-
-
-class _ResponseTurns:
-    """The continuations of the generation prompt of one row."""
-
-    def __init__(self, dialogue: Dialogue, prompt: str, notices: Notices) -> None:
-        self.dialogue, self.prompt, self.notices = dialogue, prompt, notices
-        self.row = dialogue.row
+class Conversation(Dialogue):
+    """A dialogue with its responses, as continuations of its generation prompt."""
 
     def continuation(self, response: str, field: str) -> str:
         """Return what follows the prompt: a response, and the end of its turn.
@@ -107,14 +40,14 @@ class _ResponseTurns:
         Raises:
             DataError: If the template changes the response and the data source does not allow it.
         """
-        conversation = self.dialogue.with_response(response, field)
+        conversation = self.with_response(response, field)
         text = response.strip()
         body = _without_open_tag(self.prompt, text)
         if conversation.startswith(self.prompt):
             rest = conversation[len(self.prompt) :]
             if rest.lstrip().startswith((text, body.strip() or text)):
                 return rest
-        before, mark, after = self.dialogue.with_response(PROBE, field).rpartition(PROBE)
+        before, mark, after = self.with_response(PROBE, field).rpartition(PROBE)
         if not mark:
             raise DataError(self._changed(conversation, text, field))
         # if the generation prompt alone has, for example, an empty reasoning block, the response
@@ -251,7 +184,7 @@ def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
 
 
-def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
+def with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
     """Return a raw prompt with its BOS token moved before its leading images."""
     text = prompt
     while text.startswith(placeholder):
@@ -270,7 +203,7 @@ def _excerpt(text: str) -> str:
     return repr(short.replace("'", '"'))
 
 
-def _no_template(row: PreferenceRow, why: str) -> Problem:
+def no_template(row: PreferenceRow, why: str) -> Problem:
     return Problem(
         f"{row.where}, field 'prompt'",
         f"{why} and this model has no chat template",

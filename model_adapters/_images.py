@@ -35,14 +35,10 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
     Raises:
         ModelError: If a limit is set or images are to be resized.
     """
-    limits = {
-        "image_min_pixels": options.image_min_pixels,
-        "image_max_pixels": options.image_max_pixels,
-    }
     problems = [
         Problem(f"model.{name}", f"it is {value} and {why}", "Remove it")
-        for name, value in limits.items()
-        if value is not None
+        for name in ("image_min_pixels", "image_max_pixels")
+        if (value := getattr(options, name)) is not None
     ]
     if options.length_policy == "shrink_image":
         problem = f"images cannot be resized: {why}"

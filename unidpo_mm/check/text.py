@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..errors import counted_problems, grouped
 from .report import CheckReport, Summary
@@ -43,11 +43,8 @@ def _table(
     show_header: bool = True,
 ) -> Table:
     """Return a table whose last columns, `numbers`, are aligned to the right."""
-    table = Table(title=title, title_justify="left", show_header=show_header)
-    for name in columns:
-        table.add_column(name)
-    for name in numbers:
-        table.add_column(name, justify="right")
+    right = [Column(name, justify="right") for name in numbers]
+    table = Table(*columns, *right, title=title, title_justify="left", show_header=show_header)
     for row in rows:
         table.add_row(*row)
     return table

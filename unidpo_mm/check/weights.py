@@ -22,12 +22,7 @@ __all__ = ["sampled", "score_reports", "start_weights"]
 
 
 def score_reports(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[ScoreReport]:
-    """Return a report for each source with scores.
-
-    Args:
-        rows: Training rows, with scores on the scale of the run.
-        settings: The loss, with a number for each `tau_good`.
-    """
+    """Return a report for each source with scores."""
     by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)

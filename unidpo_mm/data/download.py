@@ -57,8 +57,8 @@ def download(url: str, *, private: bool = False) -> bytes:
     cached = cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
-    _check_url(url)
     try:
+        _check_url(url)
         request = urllib.request.Request(
             url, headers={"User-Agent": "unidpo-mm", "Accept-Encoding": "identity"}
         )
@@ -75,10 +75,7 @@ def download(url: str, *, private: bool = False) -> bytes:
 
 def _check_url(url: str) -> None:
     """Refuse a URL that is not http or https, or that contains a password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise OSError(str(error)) from error
+    parts = urlsplit(url)
     if parts.scheme.lower() not in SCHEMES:
         raise OSError(f"only {' and '.join(SCHEMES)} URLs are downloaded")
     if "@" in parts.netloc:
