@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
@@ -32,6 +33,8 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if template is None or isinstance(template, str):
         return template
+    if not isinstance(template, Mapping):
+        template = {entry["name"]: entry["template"] for entry in template}
     by_name: dict[str, str] = dict(template)
     if tools and TOOL_USE in by_name:
         return by_name[TOOL_USE]

@@ -75,7 +75,7 @@ class ChatClient:
         model: The server's name of the model.
         key_name: Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent
             to https URLs only.
-        server: One of `SERVERS`.
+        server: One of `SERVERS`; ``auto`` becomes the kind that the server reports.
         timeout: Seconds to wait for a reply.
         attempts: Maximum number of attempts per request.
         wait: Seconds before the second attempt; doubled each time.
@@ -91,7 +91,6 @@ class ChatClient:
     wait: float = 1.0
     sleep: Callable[[float], None] = time.sleep
     _local: threading.local = field(default_factory=threading.local, repr=False)
-    _kind: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.base_url = self.base_url.rstrip("/")
@@ -117,15 +116,9 @@ class ChatClient:
 
     def kind(self) -> str:
         """Return the kind of the server: one of `SERVERS`, or ``unknown``."""
-        if self.server != "auto":
-            return self.server
-        if self._kind is None:
-            self._kind = self._retry(self._listed_kind)
-        return self._kind
-
-    def remember_kind(self, kind: str) -> None:
-        """Use a kind that the server reported earlier instead of asking it."""
-        self._kind = kind
+        if self.server == "auto":
+            self.server = self._retry(self._listed_kind)
+        return self.server
 
     def chat(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReply:
         """Return the reply to messages in OpenAI's format, or raise the last `ChatFailure`."""
