@@ -57,7 +57,6 @@ class Format:
         matches: Distinguishes formats with the same columns by their values.
         single_response: Whether each record has a single response, so that records with the same
             prompt are joined.
-        data_sets: Public data sets in this format, for the list of formats.
     """
 
     name: str
@@ -66,4 +65,3 @@ class Format:
     parse: Callable[[Mapping[str, Any], Context], PreferenceRow]
     matches: Callable[[Mapping[str, Any]], bool] = lambda record: True
     single_response: bool = False
-    data_sets: tuple[str, ...] = ()

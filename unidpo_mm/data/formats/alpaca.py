@@ -61,5 +61,4 @@ FORMAT = Format(
     columns=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
     parse=parser(_read),
     matches=_is_ranking,
-    data_sets=("official Uni-DPO, images",),
 )

@@ -24,5 +24,4 @@ FORMAT = Format(
     required=COLUMNS,
     columns=COMMON | COLUMNS,
     parse=parser(_read),
-    data_sets=("HelpSteer2 preferences",),
 )

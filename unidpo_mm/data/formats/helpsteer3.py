@@ -26,5 +26,4 @@ FORMAT = Format(
     required=COLUMNS,
     columns=COMMON | COLUMNS,
     parse=parser(_read),
-    data_sets=("HelpSteer3",),
 )

@@ -22,5 +22,4 @@ FORMAT = Format(
     columns=(COMMON - {"weight"}) | {"prompt", "response", "helpfulness"},
     parse=parser(_read),
     single_response=True,
-    data_sets=("HelpSteer", "HelpSteer2"),
 )

@@ -1,4 +1,4 @@
-"""A pair whose prompt is the common beginning of both responses, as in TRL and reward data."""
+"""A pair whose prompt is the common beginning of both responses, as in TRL, HH-RLHF and Skywork."""
 
 import re
 from itertools import takewhile
@@ -66,5 +66,4 @@ FORMAT = Format(
     columns=COMMON | SCORES | {"chosen", "rejected"},
     parse=parser(_read),
     matches=lambda record: not PROMPTS & record.keys(),
-    data_sets=("Skywork-Reward-Preference", "HH-RLHF"),
 )

@@ -1,4 +1,4 @@
-"""A pair with prompt, chosen and rejected, as in TRL and the official text and math data."""
+"""A pair with prompt, chosen and rejected: TRL, MM-RLHF, the official text and math data."""
 
 from ...records import PreferenceRow
 from . import Format
@@ -7,7 +7,7 @@ from ._reader import COMMON, SCORES, RowReader, parser
 __all__ = ["FORMAT", "pair_format"]
 
 
-def pair_format(name: str, prompt: str, data_sets: tuple[str, ...]) -> Format:
+def pair_format(name: str, prompt: str) -> Format:
     """Return a format of pairs whose prompt is in the column `prompt`."""
 
     def read(row: RowReader) -> PreferenceRow:
@@ -18,14 +18,8 @@ def pair_format(name: str, prompt: str, data_sets: tuple[str, ...]) -> Format:
 
     columns = frozenset({prompt, "chosen", "rejected"})
     return Format(
-        name=name,
-        required=columns,
-        columns=COMMON | SCORES | columns,
-        parse=parser(read),
-        data_sets=data_sets,
+        name=name, required=columns, columns=COMMON | SCORES | columns, parse=parser(read)
     )
 
 
-FORMAT = pair_format(
-    "pairs", "prompt", ("UltraFeedback binarized", "MM-RLHF", "official Uni-DPO, text and math")
-)
+FORMAT = pair_format("pairs", "prompt")

@@ -4,4 +4,4 @@ from .pairs import pair_format
 
 __all__ = ["FORMAT"]
 
-FORMAT = pair_format("rlaif_v", "question", ("RLAIF-V", "SPA-VL", "MMPR"))
+FORMAT = pair_format("rlaif_v", "question")

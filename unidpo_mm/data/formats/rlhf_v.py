@@ -32,5 +32,4 @@ FORMAT = Format(
     required=frozenset({"text", "image"}),
     columns=COMMON | {"text"},
     parse=parser(_read),
-    data_sets=("RLHF-V",),
 )

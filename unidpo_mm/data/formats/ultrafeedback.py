@@ -18,5 +18,4 @@ FORMAT = Format(
     required=frozenset({"instruction", "completions"}),
     columns=COMMON | {"instruction", "completions"},
     parse=parser(_read),
-    data_sets=("UltraFeedback",),
 )

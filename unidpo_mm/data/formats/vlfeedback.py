@@ -43,5 +43,4 @@ FORMAT = Format(
     required=frozenset({"prompt", "completions"}),
     columns=COMMON | {"prompt", "completions", "img_path"},
     parse=parser(_read, images=("images", "image", "img_path")),
-    data_sets=("VLFeedback",),
 )
