@@ -65,7 +65,7 @@ class Dialogue:
     """A row as rendered by its chat template.
 
     Raises:
-        DataError: If the template variables of the row cannot be used.
+        DataError: If the template refuses the row, or its variables cannot be used.
     """
 
     def __init__(
