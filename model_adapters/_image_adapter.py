@@ -17,11 +17,10 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, Response
 
-from ._conversation import fit_responses, longest_row, render
-from ._groups import as_filler, filler_row, group_of
-from ._images import BlankImage, smaller
+from ._base import BaseAdapter, group_of
+from ._conversation import fit_responses, longest_row
+from ._images import BlankImage
 from ._limits import ModelLimits
-from ._notices import Notices
 from ._tokens import Rendered, Span, split_ids
 
 __all__ = ["ImageAdapter", "ImageTraits"]
@@ -57,78 +56,35 @@ class ImageTraits:
     sends_positions: bool = True
 
 
-class ImageAdapter:
-    """An adapter for rows with any number of images.
-
-    Args:
-        processor: The processor of the model.
-        image_token_id: Id of the token that the processor repeats for each feature of an image.
-        traits: The properties of the family.
-        options: The options of the run.
-        limits: The sizes of the model that a row must fit.
-    """
+class ImageAdapter(BaseAdapter):
+    """An adapter for rows with any number of images."""
 
     def __init__(
-        self,
-        processor: Any,
-        *,
-        image_token_id: int,
-        traits: ImageTraits,
-        options: AdapterOptions,
-        limits: ModelLimits | None = None,
+        self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
-        self.processor = processor
-        self.options = options
-        self.traits = traits
-        self.limits = limits or ModelLimits()
-        self.notices = Notices()
+        super().__init__(processor, options, ModelLimits.of(config))
+        self.traits, self.placeholder = traits, traits.placeholder
         self.image_token: str = processor.image_token
-        self.image_token_id = image_token_id
+        self.image_token_id = int(config.image_token_id)
         self._check_processor()
-
-    @property
-    def pad_token_id(self) -> int:
-        """The id of padding, which is masked: any id except the image token."""
-        return self.limits.pad_token_id(self.processor.tokenizer)
-
-    def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Encode a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""
-        return self._encode(row, row.responses)
-
-    def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Encode the prompt and its images without responses, for generation."""
-        return self._encode(row, ())
-
-    def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
-        """Refuse a row that the model cannot take; see `unidpo_mm.adapter.Adapter.check_fit`."""
-        self.limits.check(row, group, self.processor.tokenizer)
 
     def filler(self) -> EncodedGroup:
         """Return a short group of weight 0 with a blank image, which runs every part."""
-        return as_filler(self.encode(filler_row(images=(BlankImage(),))))
+        return self._filler((BlankImage(),))
 
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return ids, mask, images and, if the model accepts them, positions and token types."""
         positions = {"position_ids": inputs.row_position} if self.traits.sends_positions else {}
         return {**inputs.tensors, **positions}
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of generated ids."""
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
-        tokenizer = self.processor.tokenizer
-        rendered = render(
-            row,
-            self.processor,
-            tokenizer,
-            self.options,
-            placeholder=self.traits.placeholder,
-            responses=responses,
-            notices=self.notices,
-        )
-        self._check_placeholders(row, rendered)
-        written = split_ids(rendered, tokenizer)
+        rendered = self._render(row, responses)
+        count = rendered.prompt.count(self.image_token)
+        if count != len(row.images):
+            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
+            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
+            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))
+        written = split_ids(rendered, self.tokenizer)
         span, tensors, shrunk = self._with_images(row, rendered, written)
         images = Media(
             inputs=tensors,
@@ -137,12 +93,9 @@ class ImageAdapter:
             token_id=self.image_token_id,
             shrunk=shrunk,
         )
+        resizable = self.traits.resizable
         span, cut = fit_responses(
-            row,
-            span,
-            self.options,
-            image_tokens=images.tokens,
-            resizable=self.traits.resizable,
+            row, span, self.options, image_tokens=images.tokens, resizable=resizable
         )
         token_types = self._token_types(span)
         return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
@@ -157,14 +110,16 @@ class ImageAdapter:
         if not row.images:
             return written, {}, 0
         images = [image.open() for image in row.images]
-        span, tensors = self._expand(row, rendered, written, images)
-        for attempt in range(SHRINKING_ATTEMPTS):
+        shrunk = 0
+        for _ in range(1 + SHRINKING_ATTEMPTS):
+            span, tensors = self._expand(row, rendered, written, images)
             scale = self._scale(span, len(images))
             if scale is None:
-                return span, tensors, len(images) if attempt else 0
-            images = [smaller(image, scale) for image in images]
-            span, tensors = self._expand(row, rendered, written, images)
-        return span, tensors, len(images)
+                break
+            sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
+            images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
+            shrunk = len(images)
+        return span, tensors, shrunk
 
     def _scale(self, span: Span, images: int) -> float | None:
         """Return the factor for the sides of images that makes a row fit; `None` to keep them."""
@@ -231,12 +186,8 @@ class ImageAdapter:
         return {self.traits.token_types: (prompt, *responses)}
 
     def _check_processor(self) -> None:
-        """Refuse a processor that belongs to another model.
-
-        Raises:
-            ModelError: If its image token or its image tensors are not those of the model.
-        """
-        token_id = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        """Refuse a processor that belongs to another model."""
+        token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         names = set(self.processor.image_processor.model_input_names)
         reason = None
         if token_id != self.image_token_id:
@@ -250,11 +201,7 @@ class ImageAdapter:
             raise ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
-        """Refuse a processor whose image tensors would not reach the model.
-
-        Raises:
-            ModelError: If it returns a tensor that the family does not pass on.
-        """
+        """Refuse a processor whose image tensors would not reach the model."""
         lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
         if lost:
             problem_text = (
@@ -263,10 +210,3 @@ class ImageAdapter:
             )
             remedy = "Choose another family in model.adapter, or null to detect it"
             raise ModelError(Problem("model.adapter", problem_text, remedy))
-
-    def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
-        count = rendered.prompt.count(self.image_token)
-        if count != len(row.images):
-            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
-            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
-            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))

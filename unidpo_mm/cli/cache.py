@@ -1,5 +1,6 @@
 """`unidpo-mm cache`: list, verify and remove what is kept on disk."""
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,11 +81,8 @@ def prune(
     ] = False,
 ) -> None:
     """Remove stores that have not been used recently or cannot be read."""
-    from ..cache.feature_store import remove_features
     from ..cache.reference_store import remove_store
-    from ..cache.row_index import remove_row_index
 
-    remove = {"references": remove_store, "features": remove_features, "rows": remove_row_index}
     oldest = datetime.now(UTC) - timedelta(days=days)
     stores = _stores(directory)
     removed = [
@@ -94,8 +92,10 @@ def prune(
     ]
     for store in removed:
         typer.echo(_line(store))
-        if not dry_run:
-            remove[store.kind](store.path)
+        if not dry_run and store.kind == "features":
+            shutil.rmtree(store.path, ignore_errors=True)
+        elif not dry_run:
+            remove_store(store.path)
     verb = "to remove" if dry_run else "removed"
     remaining = len(stores) - len(removed)
     typer.echo(f"{counted(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")

@@ -196,7 +196,7 @@ def convert(  # noqa: PLR0917, one parameter per option
     ] = False,
 ) -> None:
     """Convert preference data to the native format or to that of TRL."""
-    from ..check.writable import writable_rows
+    from ..check.run import writable_rows
     from ..config.loss_aliases import resolve_loss
     from ..data.convert import write_rows
     from ..data.load import read_sources

@@ -15,8 +15,6 @@ import os
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,11 +53,12 @@ def download(url: str, *, private: bool = False) -> bytes:
         OSError: If the download fails, times out or is incomplete, or if it is too large or not an
             image.
     """
-    cached = _cache_path(url)
+    # earlier releases cached error pages in another directory
+    cached = cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
-    _check_url(url)
     try:
+        _check_url(url)
         request = urllib.request.Request(
             url, headers={"User-Agent": "unidpo-mm", "Accept-Encoding": "identity"}
         )
@@ -74,21 +73,9 @@ def download(url: str, *, private: bool = False) -> bytes:
     return content
 
 
-def _cache_path(url: str) -> Path:
-    # earlier releases cached error pages in another directory
-    return cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
-
-
 def _check_url(url: str) -> None:
-    """Refuse a URL that is not http or https, or that contains a password.
-
-    Raises:
-        OSError: With the reason.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise OSError(str(error)) from error
+    """Refuse a URL that is not http or https, or that contains a password."""
+    parts = urlsplit(url)
     if parts.scheme.lower() not in SCHEMES:
         raise OSError(f"only {' and '.join(SCHEMES)} URLs are downloaded")
     if "@" in parts.netloc:
@@ -97,31 +84,23 @@ def _check_url(url: str) -> None:
 
 def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
     """Return the body and the content type of the HTTP response."""
-    with _watching() as watch:
-        opener = urllib.request.build_opener(
-            _Http(watch, private=private), _Https(watch, private=private), _Redirects
-        )
+    with _Connections(private=private) as connections:
+        opener = urllib.request.build_opener(connections, _Redirects)
         try:
             with opener.open(request, timeout=SECONDS) as response:
                 return _body(response), str(response.headers.get("Content-Type") or "unknown")
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if watch.expired:
-                raise OSError(f"it took longer than {TOTAL_SECONDS} s") from error
             reason = getattr(error, "reason", None)  # urllib wraps the error
             if isinstance(reason, OSError):
                 raise reason from error
             raise
         finally:
-            if watch.expired:  # reading may have ended without an error when the socket was closed
+            if connections.expired:  # reading may also end without an error
                 raise OSError(f"it took longer than {TOTAL_SECONDS} s")
 
 
 def _body(response: Any) -> bytes:
-    """Return the body of an HTTP response.
-
-    Raises:
-        OSError: If it is too large or incomplete.
-    """
+    """Return the body of an HTTP response."""
     announced = response.headers.get("Content-Length")
     pieces, size = [], 0
     while piece := response.read(CHUNK):
@@ -135,57 +114,18 @@ def _body(response: Any) -> bytes:
 
 
 def _check_image(content: bytes, content_type: str) -> None:
-    """Refuse content that cannot be decoded as an image.
-
-    Raises:
-        OSError: With the reason.
-    """
+    """Refuse content that cannot be decoded as an image."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if (
-                image.width * image.height <= MAX_PIXELS
-            ):  # larger images are refused when they are opened
+            if image.width * image.height <= MAX_PIXELS:  # `UrlImage` refuses larger ones
                 image.load()
     except Image.DecompressionBombError:
-        return  # refused when it is opened
+        return  # as above
     except Exception as error:  # decoders raise errors of many kinds
         text = f"the content is not an image: {content_type}, {decoding_error(error)}"
         raise OSError(text) from error
-
-
-class _Watch:
-    """Closes the connections of a download after a timeout."""
-
-    def __init__(self) -> None:
-        self.expired = False
-        self.sockets: list[socket.socket] = []
-        self.timer = threading.Timer(TOTAL_SECONDS, self.expire)
-        self.timer.daemon = True
-
-    def add(self, connection: socket.socket) -> None:
-        self.sockets.append(connection.dup())  # TLS takes over the socket itself
-        if self.expired:
-            self.expire()
-
-    def expire(self) -> None:
-        self.expired = True
-        for connection in self.sockets:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def _watching() -> Iterator[_Watch]:
-    watch = _Watch()
-    watch.timer.start()
-    try:
-        yield watch
-    finally:
-        watch.timer.cancel()
-        for connection in watch.sockets:
-            connection.close()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -198,62 +138,76 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Checked:
-    """Opens connections to allowed addresses, and adds them to the watch."""
+class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens connections to allowed addresses, and closes them after a timeout."""
 
-    def __init__(self, watch: _Watch, *, private: bool) -> None:
+    def __init__(self, *, private: bool) -> None:
         super().__init__()
-        self.watch, self.private = watch, private
+        self.private, self.expired = private, False
+        self.sockets: list[socket.socket] = []
+        self.timer = threading.Timer(TOTAL_SECONDS, self.expire)
+        self.timer.daemon = True
 
-    def connect(self, kind: Any, request: Any) -> Any:
+    def __enter__(self) -> "_Connections":
+        self.timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.timer.cancel()
+        for connection in self.sockets:
+            connection.close()
+
+    def expire(self) -> None:
+        self.expired = True
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def http_open(self, req: Any) -> Any:
+        return self._opened(http.client.HTTPConnection, req)
+
+    def https_open(self, req: Any) -> Any:
+        return self._opened(http.client.HTTPSConnection, req)
+
+    def _opened(self, kind: Any, request: Any) -> Any:
         """Return the response to a request."""
+        private = self.private
         if request.has_proxy():
             # the proxy itself may have a private address; the target may not
             target = urlsplit(request.full_url).hostname or ""
             with contextlib.suppress(socket.gaierror):
-                _addresses(target, None, private=self.private)
-            make = functools.partial(_create, self.watch, True)
-        else:
-            make = functools.partial(_create, self.watch, self.private)
+                _addresses(target, None, private=private)
+            private = True
 
         def connection(host: str, **options: Any) -> Any:
             made = kind(host, **options)
-            made._create_connection = make
+            made._create_connection = functools.partial(self._connect, private)
             return made
 
-        return self.do_open(connection, request)  # type: ignore[attr-defined] # of the handler
+        return self.do_open(connection, request)
 
-
-class _Http(_Checked, urllib.request.HTTPHandler):
-    def http_open(self, req: Any) -> Any:
-        return self.connect(http.client.HTTPConnection, req)
-
-
-class _Https(_Checked, urllib.request.HTTPSHandler):
-    def https_open(self, req: Any) -> Any:
-        return self.connect(http.client.HTTPSConnection, req)
-
-
-def _create(
-    watch: _Watch,
-    private: bool,
-    address: tuple[str, int],
-    timeout: Any = SECONDS,
-    source_address: Any = None,
-) -> socket.socket:
-    """Return a connection to one of the addresses of a host after checking all of them."""
-    host, port = address
-    failure: OSError | None = None
-    for resolved in _addresses(host, port, private=private):
-        # connect to the checked address: the name could resolve to another one next time
-        try:
-            connection = socket.create_connection((resolved, port), timeout, source_address)
-        except OSError as error:
-            failure = error
-            continue
-        watch.add(connection)
-        return connection
-    raise failure or OSError(f"'{host}' has no address")
+    def _connect(
+        self,
+        private: bool,
+        address: tuple[str, int],
+        timeout: Any = SECONDS,
+        source_address: Any = None,
+    ) -> socket.socket:
+        """Return a connection to one of the addresses of a host after checking all of them."""
+        host, port = address
+        failure = OSError(f"'{host}' has no address")
+        for resolved in _addresses(host, port, private=private):
+            # connect to the checked address: the name could resolve to another one next time
+            try:
+                connection = socket.create_connection((resolved, port), timeout, source_address)
+            except OSError as error:
+                failure = error
+                continue
+            self.sockets.append(connection.dup())  # TLS takes over the socket itself
+            if self.expired:
+                self.expire()
+            return connection
+        raise failure
 
 
 def _addresses(host: str, port: int | None, *, private: bool) -> list[str]:

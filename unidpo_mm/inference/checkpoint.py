@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +113,8 @@ def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Ch
     checkpoints = [
         find_checkpoint(path, names[n] if names else None) for n, path in enumerate(paths)
     ]
-    used = [checkpoint.name for checkpoint in checkpoints]
-    duplicates = sorted({name for name in used if used.count(name) > 1})
-    if duplicates:
+    used = Counter(checkpoint.name for checkpoint in checkpoints)
+    if duplicates := sorted(name for name, count in used.items() if count > 1):
         text = f"several checkpoints have the name {', '.join(duplicates)}"
         raise ModelError(Problem("CHECKPOINT", text, "Use --name once per checkpoint"))
     return checkpoints
@@ -164,7 +164,12 @@ def _weights(path: str) -> str:
     """Return a hash of a directory's weights and configuration, or a hub model's revision."""
     folder = Path(path)
     if not folder.is_dir():
-        return _revision(path)
+        try:
+            config = load_config(ModelSource(name_or_path=path))
+        except ModelError as error:
+            problem, where = error.problems[0], f"checkpoint '{path}'"
+            raise ModelError(Problem(where, problem.message, problem.remedy)) from error
+        return f"{path}@{getattr(config, '_commit_hash', None)}"
     weights = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
     configs = (folder / "config.json", folder / ADAPTER_CONFIG)
     digest = hashlib.sha256()
@@ -173,13 +178,3 @@ def _weights(path: str) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:32]
-
-
-def _revision(name: str) -> str:
-    try:
-        config = load_config(ModelSource(name_or_path=name))
-    except ModelError as error:
-        problem = error.problems[0]
-        where = f"checkpoint '{name}'"
-        raise ModelError(Problem(where, problem.message, problem.remedy)) from error
-    return f"{name}@{getattr(config, '_commit_hash', None)}"

@@ -45,7 +45,13 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
         """Generate responses, from halves if memory runs out; for a single prompt, an error."""
-        return run_in_parts(self._generate, prompts, lambda _: "out of memory for a single prompt")
+        adapter: Any = ReasoningAdapter(self.adapter)
+
+        def generate(batch: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
+            model, decoding, device = self.model, self.decoding, self.device
+            return [*generate_responses(model, adapter, batch, decoding, device=device)]
+
+        return run_in_parts(generate, prompts, lambda _: "out of memory for a single prompt")
 
     def describe_prompt(self, row_id: str, prompt: EncodedGroup) -> dict[str, Any]:
         """Return a prompt as text with special tokens, and as token ids."""
@@ -56,12 +62,6 @@ class LocalModel:
             token = re.escape(str(tokenizer.decode([prompt.images.token_id])))
             text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.images.tokens} image tokens]", text)
         return {"id": row_id, "text": text, "ids": ids}
-
-    def _generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
-        adapter: Any = ReasoningAdapter(self.adapter)
-        return [
-            *generate_responses(self.model, adapter, prompts, self.decoding, device=self.device)
-        ]
 
 
 class ReasoningAdapter:

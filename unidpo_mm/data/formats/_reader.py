@@ -5,6 +5,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, NoReturn, cast
 
 from ...errors import DataError, Problem
@@ -23,10 +24,11 @@ from ..invalid_value import InvalidValue, brief
 from . import Context
 from ._messages import Prompt, describe, is_empty, parse_prompt, parse_tools, response_text
 
-__all__ = ["COMMON", "IMAGES", "SCORES", "SCORES_REMEDY", "RowReader"]
+__all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "Parse", "RowReader", "parser"]
 
-IMAGES = frozenset({"images", "image"})
-COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | IMAGES
+Parse = Callable[[Mapping[str, Any], Context], PreferenceRow]
+
+COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image"})
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
@@ -141,16 +143,6 @@ class RowReader:
                 self.prompt = Prompt(messages, False, images)
                 return
 
-    def _score(self, name: str, value: Any = None) -> float | None:
-        """Return a score on the scale of the run; `None` if it is missing or null."""
-        number = self.number(name, value)
-        try:
-            return None if number is None else self.context.scale(number)
-        except ValueError as error:
-            remedy = "Correct the score, or declare the scale that was used"
-            self.note(name, str(error), remedy)
-            return None
-
     def number(self, name: str, value: Any = None) -> float | None:
         """Return a finite number; `None` if it is missing or null."""
         value = self.get(name) if value is None else value
@@ -171,7 +163,14 @@ class RowReader:
         value = self.get(name) if text is None else text
         messages = self.prompt.messages
         text = self._read(name, response_text, value, messages, default=f"(no {name})")
-        number = self._score(score_name, score) if score_name else None
+        number = self.number(score_name, score) if score_name else None
+        try:
+            number = None if number is None else self.context.scale(number)
+        except ValueError as error:
+            self.note(
+                score_name, str(error), "Correct the score, or declare the scale that was used"
+            )
+            number = None
         return Response(text, number, name, score_name)
 
     def note(self, name: str, message: str, remedy: str) -> None:
@@ -204,66 +203,22 @@ class RowReader:
             DataError: With all problems: of fields that cannot be read, of the row, and those that
                 later checks would report of a valid row.
         """
-        images, domain = self._images_and_domain()
-        return self._finished(images, domain, tuple(responses), tuple(pairs))
-
-    def stop(self) -> NoReturn:
-        """Stop reading a record that lacks what a row needs.
-
-        Raises:
-            DataError: With all problems, including those of images and domain.
-        """
-        images, _ = self._images_and_domain()
-        self._read_images(images)
-        raise DataError(self.problems)
-
-    def _images_and_domain(self) -> tuple[tuple[ImageRef, ...], Domain]:
-        """Return images and domain, and refuse columns that are not supported."""
-        images = self._images()
+        images, responses = self._images(), tuple(responses)
         domain = self._domain(images)
-        for name, (message, remedy) in REFUSED.items():
-            if not is_empty(self.get(name)):
-                self.note(name, message, remedy)
-        return images, domain
-
-    def _images(self) -> tuple[ImageRef, ...]:
-        """Return the images of the row, from a column or from the parts of the prompt."""
-        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
-        fields += [self.prompt_field] if self.prompt.images else []
-        self.images_field = fields[0] if fields else self.image_columns[0]
-        if len(fields) > 1:
-            problem = f"there are images in {' and in '.join(fields)}"
-            self.note(self.images_field, problem, "Use only one of them")
-        inside = self.images_field == self.prompt_field
-        value = list(self.prompt.images) if inside else self.get(self.images_field)
-        images: tuple[ImageRef, ...] = self._read(
-            self.images_field,
-            image_refs,
-            value,
-            self.context.images,
-            self.place(self.images_field),
-            default=(),
-        )
-        return images
-
-    def _finished(
-        self,
-        images: tuple[ImageRef, ...],
-        domain: Domain,
-        responses: tuple[Response, ...],
-        pairs: tuple[Pair, ...],
-    ) -> PreferenceRow:
         prompt = self._without_response(self.prompt, responses).with_slots(len(images))
+        row_id = self.get("id")
+        if row_id is not None and not isinstance(row_id, str):
+            row_id = brief(row_id, MAX_ID)
         try:
             row = PreferenceRow(
-                id=self._id(),
+                id=self.context.id if row_id is None else row_id,
                 domain=domain,
                 source=self.context.source,
                 where=self.context.where,
                 messages=prompt.messages,
                 images=images,
                 responses=responses,
-                pairs=pairs,
+                pairs=tuple(pairs),
                 raw=prompt.raw,
                 tools=self.tools,
             )
@@ -272,9 +227,50 @@ class RowReader:
         else:
             if not self.problems:
                 return row
-        self._read_images(images)
-        self._check_scores(responses)
-        raise DataError(self.problems)
+        raise self._error(images, responses)
+
+    def stop(self) -> NoReturn:
+        """Stop reading a record that lacks what a row needs.
+
+        Raises:
+            DataError: With all problems, including those of images and domain.
+        """
+        images = self._images()
+        self._domain(images)
+        raise self._error(images)
+
+    def _error(self, images: Sequence[ImageRef], responses: Sequence[Response] = ()) -> DataError:
+        """Return all problems, with those of unreadable images and missing scores."""
+        for image in images:
+            try:
+                image.open()
+            except DataError as error:
+                self.problems += error.problems
+        for response in responses if self.context.needs_scores else ():
+            name = response.score_field or f"{response.field}.score"
+            if response.score is None and not {name, "responses"} & self.failed:
+                self.problems.append(Problem(self.place(name), *SCORE_MISSING))
+        return DataError(self.problems)
+
+    def _images(self) -> tuple[ImageRef, ...]:
+        """Return the images of the row, from a column or from the parts of the prompt.
+
+        Also refuse columns that are not supported.
+        """
+        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
+        fields += [self.prompt_field] if self.prompt.images else []
+        self.images_field = fields[0] if fields else self.image_columns[0]
+        if len(fields) > 1:
+            problem = f"there are images in {' and in '.join(fields)}"
+            self.note(self.images_field, problem, "Use only one of them")
+        inside = self.images_field == self.prompt_field
+        value = list(self.prompt.images) if inside else self.get(self.images_field)
+        rules, place = self.context.images, self.place(self.images_field)
+        images = self._read(self.images_field, image_refs, value, rules, place, default=())
+        for name, (message, remedy) in REFUSED.items():
+            if not is_empty(self.get(name)):
+                self.note(name, message, remedy)
+        return cast("tuple[ImageRef, ...]", images)
 
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
         """Return the prompt without its last turn if that is one of the responses.
@@ -309,25 +305,6 @@ class RowReader:
                 result.append(Problem(self.place(name), problem.message, problem.remedy))
         return result
 
-    def _read_images(self, images: Sequence[ImageRef]) -> None:
-        for image in images:
-            try:
-                image.open()
-            except DataError as error:
-                self.problems += error.problems
-
-    def _check_scores(self, responses: Sequence[Response]) -> None:
-        for response in responses if self.context.needs_scores else ():
-            name = response.score_field or f"{response.field}.score"
-            if response.score is None and not {name, "responses"} & self.failed:
-                self.problems.append(Problem(self.place(name), *SCORE_MISSING))
-
-    def _id(self) -> str:
-        value = self.get("id")
-        if value is None:
-            return self.context.id
-        return value if isinstance(value, str) else brief(value, MAX_ID)
-
     def weight(self) -> float:
         """Return the weight of the row's pairs."""
         weight = self.number("weight")
@@ -360,6 +337,11 @@ class RowReader:
             return default
 
 
+def parser(read: Callable[[RowReader], PreferenceRow], **options: Any) -> Parse:
+    """Return the `parse` function of a format whose function `read` gets the reader of a record."""
+    return lambda record, context: read(RowReader(record, context, **options))
+
+
 def _has_no_image(value: Any) -> bool:
     """Return whether a column of images is empty or contains only empty entries."""
     if isinstance(value, list | tuple):
@@ -369,13 +351,8 @@ def _has_no_image(value: Any) -> bool:
 
 def _shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
     """Return the first turns that all dialogues share; the last turn of each is a response."""
-    shortest = min(dialogues, key=len)
-    limit = len(shortest) - 1
-    length = next(
-        (n for n in range(limit) if any(dialogue[n] != shortest[n] for dialogue in dialogues)),
-        limit,
-    )
-    return shortest[:length]
+    together = zip(*(dialogue[:-1] for dialogue in dialogues), strict=False)
+    return [turns[0] for turns in takewhile(lambda turns: len(set(turns)) == 1, together)]
 
 
 def _finite(value: Any) -> float | None:
