@@ -17,7 +17,7 @@ from unidpo_mm.training.checkpoints import (
     verify,
     write_manifest,
 )
-from unidpo_mm.training.resume import choose_checkpoint
+from unidpo_mm.training.resuming import choose_checkpoint
 
 
 def stage(output_dir: Path, step: int, *, resumable: bool = True) -> Path:

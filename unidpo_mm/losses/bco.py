@@ -15,14 +15,15 @@ from torch import Tensor
 
 from ..records import LossOutput, PairLogps
 from .base import (
+    FINITE,
     Loss,
     LossConfig,
+    Positive,
     Value,
     always,
     implicit_rewards,
     loss_output,
     require,
-    require_positive,
 )
 
 __all__ = ["LOSS", "BCOLossConfig"]
@@ -32,7 +33,7 @@ __all__ = ["LOSS", "BCOLossConfig"]
 class BCOLossConfig(LossConfig):
     """Parameters of BCO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale, > 0."""
     shift: float | Literal["batch_mean"] = "batch_mean"
     """Reward between good and bad; ``batch_mean``: the mean of all responses in the pairs."""
@@ -40,9 +41,9 @@ class BCOLossConfig(LossConfig):
     """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
+        super().__post_init__()
         if not isinstance(self.shift, str):
-            require("shift", self.shift, lambda value: value.isfinite(), "finite")
+            require("shift", self.shift, FINITE.holds, FINITE.text)
 
 
 def _shift(chosen: Tensor, rejected: Tensor, counted: Tensor, config: BCOLossConfig) -> Value:

@@ -205,11 +205,7 @@ def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and tensor of the weights between pixels and language model.
-
-    Args:
-        model: A transformers model with an output head, without PEFT around it.
-    """
+    """Yield name and tensor of the weights between pixels and language model, without PEFT."""
     decoder = {id(p) for p in model.get_decoder().parameters()}
     decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -7,7 +7,7 @@ not finite, the weights are still those before the step, and the step can be rep
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,7 @@ from ..errors import UniDPOError
 from ..records import GroupBatch, Unit
 from .step import StepOutput
 
-__all__ = [
-    "NonFiniteError",
-    "NonFinitePolicy",
-    "NumericalWatch",
-    "WatchedBatch",
-    "non_finite_weights",
-]
-
-NonFinitePolicy = Literal["stop", "skip"]
+__all__ = ["NonFiniteError", "NumericalWatch", "non_finite_weights"]
 
 
 class NonFiniteError(UniDPOError):
@@ -131,11 +123,6 @@ def non_finite_weights(model: nn.Module) -> list[str]:
     named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         return []
-    local = [_local(tensor) for _, tensor in named]
+    local = [getattr(tensor, "to_local", lambda t=tensor: t)() for _, tensor in named]
     flags = torch.stack([torch.isfinite(tensor).all() for tensor in local]).tolist()
     return [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
-
-
-def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local

@@ -177,12 +177,7 @@ def _adapter_of(source: Reference, model: Any) -> str | None:
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
-    """Return what changes the results of a model besides its weights.
-
-    Args:
-        model: A transformers model, without PEFT around it.
-        compute_dtype: The format that matrix products run in.
-    """
+    """Return what changes the results of a model, without PEFT around it, besides its weights."""
     import transformers
 
     kernel = str(model.config.get_text_config()._attn_implementation)
