@@ -99,12 +99,13 @@ class Loss:
     Attributes:
         name: The name of the module.
         config: A frozen dataclass with the parameters of the loss and their defaults.
-        unit: What the mean of a step is taken over, ``pair`` or ``response``.
+        unit: What the mean of a step is taken over, ``pair`` (the default) or ``response``.
         compute: (`PairLogps`, config) -> `LossOutput` for pairs; (`SequenceLogps`, config) ->
             `LossOutput` for responses. A stateful loss takes its state as third argument.
         terms: Names of the side results in `LossOutput.terms`; `compute` always returns all of
             them.
-        needs_reference: Whether a configuration uses the log-probs of the reference model.
+        needs_reference: Whether a configuration uses the log-probs of the reference model; by
+            default every one does.
         needs_scores: Whether a configuration uses the quality scores of the responses.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
             so that gradient accumulation and the number of processes change the result.
@@ -114,10 +115,10 @@ class Loss:
 
     name: str
     config: type[Any]
-    unit: Unit
+    unit: Unit = "pair"
     compute: Callable[..., LossOutput]
     terms: tuple[str, ...] = ()
-    needs_reference: Callable[[Any], bool]
+    needs_reference: Callable[[Any], bool] = always
     needs_scores: Callable[[Any], bool] = never
     batch_dependent: Callable[[Any], bool] = never
     initial_state: Callable[[], Any] | None = None

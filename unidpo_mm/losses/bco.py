@@ -14,17 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import (
-    FINITE,
-    Loss,
-    LossConfig,
-    Positive,
-    Value,
-    always,
-    implicit_rewards,
-    loss_output,
-    require,
-)
+from .base import FINITE, Loss, LossConfig, Positive, Value, implicit_rewards, loss_output, require
 
 __all__ = ["LOSS", "BCOLossConfig"]
 
@@ -63,8 +53,6 @@ def _compute(pairs: PairLogps, config: BCOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="bco",
     config=BCOLossConfig,
-    unit="pair",
     compute=_compute,
-    needs_reference=always,
     batch_dependent=lambda config: config.shift == "batch_mean",
 )

@@ -105,10 +105,8 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) ->
 LOSS = Loss(
     name="beta_dpo",
     config=BetaDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("beta_scale", "drawn"),
-    needs_reference=always,
     batch_dependent=always,
     initial_state=MarginState,
 )

@@ -14,7 +14,7 @@ from typing import Annotated
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Positive, Value, always, fraction, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Positive, Value, fraction, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "DPOLossConfig"]
 
@@ -40,4 +40,4 @@ def _compute(pairs: PairLogps, config: DPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(name="dpo", config=DPOLossConfig, unit="pair", compute=_compute, needs_reference=always)
+LOSS = Loss(name="dpo", config=DPOLossConfig, compute=_compute)

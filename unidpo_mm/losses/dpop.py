@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Nonnegative, Positive, always, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Nonnegative, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "DPOPLossConfig"]
 
@@ -40,11 +40,4 @@ def _compute(pairs: PairLogps, config: DPOPLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected, lost_logp=lost)
 
 
-LOSS = Loss(
-    name="dpop",
-    config=DPOPLossConfig,
-    unit="pair",
-    compute=_compute,
-    terms=("lost_logp",),
-    needs_reference=always,
-)
+LOSS = Loss(name="dpop", config=DPOPLossConfig, compute=_compute, terms=("lost_logp",))

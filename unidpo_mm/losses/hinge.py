@@ -9,7 +9,7 @@ Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, a
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Positive, always, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "HingeLossConfig"]
 
@@ -30,6 +30,4 @@ def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="hinge", config=HingeLossConfig, unit="pair", compute=_compute, needs_reference=always
-)
+LOSS = Loss(name="hinge", config=HingeLossConfig, compute=_compute)

@@ -10,7 +10,7 @@ does not discuss lengths.
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Positive, always, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "IPOLossConfig"]
 
@@ -32,4 +32,4 @@ def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(name="ipo", config=IPOLossConfig, unit="pair", compute=_compute, needs_reference=always)
+LOSS = Loss(name="ipo", config=IPOLossConfig, compute=_compute)

@@ -45,9 +45,7 @@ def _compute(pairs: PairLogps, config: MMDPOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="mm_dpo",
     config=MMDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("beta_scale",),
-    needs_reference=always,
     needs_scores=always,
 )

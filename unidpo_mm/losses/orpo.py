@@ -48,7 +48,6 @@ def _compute(pairs: PairLogps, config: ORPOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="orpo",
     config=ORPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("log_odds_ratio",),
     needs_reference=never,

@@ -14,7 +14,7 @@ from typing import Annotated
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Positive, Value, always, fraction, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Positive, Value, fraction, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "RobustLossConfig"]
 
@@ -39,6 +39,4 @@ def _compute(pairs: PairLogps, config: RobustLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="robust", config=RobustLossConfig, unit="pair", compute=_compute, needs_reference=always
-)
+LOSS = Loss(name="robust", config=RobustLossConfig, compute=_compute)

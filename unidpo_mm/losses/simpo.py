@@ -35,6 +35,4 @@ def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen_rewards, rejected_rewards)
 
 
-LOSS = Loss(
-    name="simpo", config=SimPOLossConfig, unit="pair", compute=_compute, needs_reference=never
-)
+LOSS = Loss(name="simpo", config=SimPOLossConfig, compute=_compute, needs_reference=never)

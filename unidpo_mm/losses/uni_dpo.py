@@ -28,7 +28,6 @@ from .base import (
     Nonnegative,
     Positive,
     Value,
-    always,
     implicit_rewards,
     loss_output,
     require,
@@ -231,10 +230,8 @@ def _is_batch_dependent(config: UniDPOLossConfig) -> bool:
 LOSS = Loss(
     name="uni_dpo",
     config=UniDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("w_qual", "w_perf", "nll_gate"),
-    needs_reference=always,
     needs_scores=_uses_scores,
     batch_dependent=_is_batch_dependent,
 )

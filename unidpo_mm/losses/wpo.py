@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Positive, always, implicit_rewards, loss_output
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "WPOLossConfig"]
 
@@ -37,11 +37,4 @@ def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected, w_wpo=weight)
 
 
-LOSS = Loss(
-    name="wpo",
-    config=WPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    terms=("w_wpo",),
-    needs_reference=always,
-)
+LOSS = Loss(name="wpo", config=WPOLossConfig, compute=_compute, terms=("w_wpo",))

@@ -11,6 +11,7 @@ reported with the reason. Nothing in this module needs torch or a trainer.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -237,10 +238,8 @@ def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
     paths = list(paths)
     if not paths:
         return None
-    number = 1
-    while (output_dir / f"{ASIDE}-{number}").exists():
-        number += 1
-    aside = output_dir / f"{ASIDE}-{number}"
+    candidates = (output_dir / f"{ASIDE}-{number}" for number in itertools.count(1))
+    aside = next(path for path in candidates if not path.exists())
     aside.mkdir()
     for path in paths:
         path.rename(aside / path.name)

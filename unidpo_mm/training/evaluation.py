@@ -1,5 +1,6 @@
 """Evaluate a model on held-out pairs, and generate responses to a few fixed prompts."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -66,10 +67,8 @@ def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRo
     by_domain: dict[str, list[PreferenceRow]] = {}
     for row in rows:
         by_domain.setdefault(row.domain, []).append(row)
-    picked: list[PreferenceRow] = []
-    for turn in range(max(map(len, by_domain.values()), default=0)):
-        picked += [domain[turn] for domain in by_domain.values() if turn < len(domain)]
-    return picked[:count]
+    turns = itertools.zip_longest(*by_domain.values())
+    return [row for turn in turns for row in turn if row is not None][:count]
 
 
 @torch.no_grad()

@@ -135,17 +135,17 @@ def _batches(trainer: SavingTrainer) -> dict[str, Any]:
     """Return the micro-batches of this process, with the log-probs of the reference."""
     reference = trainer.parts.reference
     content = []
-    for watched in trainer.watch.batches:
+    for batch, per_unit in trainer.watch.batches:
         logps = None
         if reference is not None:
             with torch.no_grad(), trainer.accelerator.autocast():
-                logps = reference.token_logps(trainer.model_wrapped, watched.batch).cpu()
+                logps = reference.token_logps(trainer.model_wrapped, batch).cpu()
         content.append(
             {
-                "batch": _plain(watched.batch),
-                "per_unit": watched.per_unit.cpu(),
+                "batch": _plain(batch),
+                "per_unit": per_unit.cpu(),
                 "reference": logps,
-                "rows": list(watched.rows),
+                "rows": list(batch.units(trainer.watch.unit).row_ids),
             }
         )
     return {"batches": content, "rng_state": trainer.watch.rng_state}

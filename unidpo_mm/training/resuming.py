@@ -43,19 +43,12 @@ HYPERPARAMETERS = ("weight_decay", "betas", "eps")
 """Keys of an optimizer's parameter groups that are options; other keys may be state."""
 
 SCHEDULE = frozenset(
-    {
-        "learning_rate",
-        "learning_rates",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_steps",
-        "num_train_epochs",
-        "optim",
-        "warmup_steps",
-    }
+    """
+    learning_rate learning_rates lr_scheduler_kwargs lr_scheduler_type max_steps num_train_epochs
+    optim warmup_steps
+    """.split()
 )
 """Options that determine the learning rate of a step."""
-
 
 MODEL_ONLY = "it holds the model without optimizer state (save_only_model)"
 
@@ -131,14 +124,14 @@ class CheckpointedTrainer(SavingTrainer):
             self._set_aside(checkpoint_paths(output_dir), "it belongs to an earlier run")
             return None
         if requested is True:
-            choice = choose_checkpoint(output_dir, reads=self.args.should_save)
-            if choice.path is None:
+            newest, ignored = choose_checkpoint(output_dir, reads=self.args.should_save)
+            if newest is None:
                 text = f"there is no complete checkpoint in '{output_dir}'"
-                text += f" ({'; '.join(choice.ignored)})" if choice.ignored else ""
+                text += f" ({'; '.join(ignored)})" if ignored else ""
                 remedy = "Start from scratch, or choose another checkpoint"
                 raise RecipeError(Problem(option, text, remedy))
-            path = choice.path
-            self._warn("ignored ", choice.ignored)
+            path = newest
+            self._warn("ignored ", ignored)
         else:
             path = Path(str(requested))
             with errors_shared():
@@ -292,20 +285,7 @@ class CheckpointedTrainer(SavingTrainer):
         raise TrainingInterrupted(self.interruption.received, text)
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The checkpoint to resume from.
-
-    Attributes:
-        path: The newest complete checkpoint; `None` if there is none.
-        ignored: Newer checkpoints that cannot be used, each with the reason.
-    """
-
-    path: Path | None
-    ignored: tuple[str, ...] = ()
-
-
-def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
+def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, list[str]]:
     """Return the newest checkpoint that is complete on every node.
 
     Every process calls it. Only the newest candidates are read in full, until one is complete.
@@ -313,6 +293,9 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
     Args:
         output_dir: The directory of the checkpoints.
         reads: Whether this process reads the disk; one process per disk does.
+
+    Returns:
+        The checkpoint, `None` if there is none, and newer ones that cannot be used with the reason.
     """
     paths = checkpoint_paths(output_dir) if reads else []
     ignored: list[str] = []
@@ -327,11 +310,11 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> Choice:
             below = max(proposals)
             continue
         if step < 0:
-            return Choice(None, tuple(ignored))
+            return None, ignored
         reason = _why_unusable(candidates[0]) if reads else None
         reasons = [text for text in gather_objects(reason) if text is not None]
         if not reasons:
-            return Choice(checkpoint_path(output_dir, step), tuple(ignored))
+            return checkpoint_path(output_dir, step), ignored
         ignored.append(f"checkpoint-{step}: {reasons[0]}")
         below = step
 

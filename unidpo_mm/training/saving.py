@@ -130,7 +130,7 @@ class SavingTrainer(Trainer):
     def _output_dir(self) -> Path:
         return Path(self.args.output_dir or "trainer_output")
 
-    def _warn(self, prefix: str, texts: tuple[str, ...] | list[str]) -> None:
+    def _warn(self, prefix: str, texts: list[str]) -> None:
         if self.is_world_process_zero():
             for text in texts:
                 logger.warning("%s%s", prefix, text)
