@@ -56,7 +56,7 @@ from ..modeling.references.kinds import (
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
-from .configured_loss import ConfiguredLoss, configured_loss
+from .configured_loss import configured_loss
 from .prepare import prepare
 from .run_parts import RunParts
 from .startup_checks import score_warnings
@@ -97,21 +97,23 @@ def prepare_run(
     policy = prepare_model(weights, family, args, peft_config)
     _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
-    reference = build_run_reference(ref_model, logp_model, family, adapter, args, settings)
+    dtype = compute_dtype(args, logp_model)
+    reference = None
+    if settings.loss.needs_reference(settings.config):
+        reference = build_run_reference(ref_model, logp_model, family, adapter, args, dtype)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
     if reference is not None:
         cached = isinstance(reference, CachedReference)
-        margin = gate_margin(compute_dtype(args, logp_model), cached=cached)
-        settings = settings.with_gate_margin(margin)
+        settings = settings.with_gate_margin(gate_margin(dtype, cached=cached))
     return RunParts(
         logp_model=logp_model,
         reference=reference,
         family=family,
         adapter=adapter,
         settings=settings,
-        features=_features(logp_model, args),
+        features=_features(logp_model, args, dtype),
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -215,7 +217,7 @@ def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRo
         raise ModelError(Problem("model.freeze", problem, remedy))
 
 
-def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:
+def _features(logp_model: LogpModel, args: UniDPOConfig, dtype: torch.dtype) -> FeatureStore | None:
     """Return the cache of image features; `None` if it is off or training changes features."""
     model = unwrap_peft(logp_model.model)
     if args.feature_cache_gb <= 0 or not logp_model.takes_features:
@@ -223,7 +225,7 @@ def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:
     if trains_vision(model):
         logger.warning("image features are not cached: vision tower or projector are trained")
         return None
-    settings = versions_of(model, compute_dtype(args, logp_model))
+    settings = versions_of(model, dtype)
     fingerprint = first_process(lambda: weights_fingerprint(vision_weights(model), settings))
     return FeatureStore(fingerprint, limit_bytes=int(args.feature_cache_gb * 1e9))
 
@@ -245,15 +247,9 @@ def build_run_reference(
     family: AdapterFamily,
     adapter: Adapter,
     args: UniDPOConfig,
-    settings: ConfiguredLoss,
-) -> Reference | None:
-    """Return the reference of a run: the policy before training, or another model.
-
-    Returns:
-        The reference; `None` if the loss uses none.
-    """
-    if not settings.loss.needs_reference(settings.config):
-        return None
+    dtype: torch.dtype,
+) -> Reference:
+    """Return the reference of a run: the policy before training, or another model."""
     cached = args.reference == "cached"
     if args.ref_adapter_name is not None:
         source: Reference = _named_adapter(
@@ -269,7 +265,6 @@ def build_run_reference(
         source = make_reference(kind, logp_model, adapter)
     if not cached:
         return source
-    dtype = compute_dtype(args, logp_model)
     fingerprint, about = first_process(  # the only one that is certain to have all weights
         lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
     )
