@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -26,8 +26,7 @@ PEFT_PREFIX = "base_model.model."
 ALL_LINEAR = "all-linear"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Keys:
+class Keys(NamedTuple):
     """The names of the settings in the interface in use, for messages."""
 
     targets: str
@@ -37,16 +36,10 @@ class Keys:
 
 
 RECIPE_KEYS = Keys(
-    targets="model.lora.targets",
-    rank="model.lora.r",
-    modules_to_save="model.lora.modules_to_save",
-    freeze="model.freeze",
+    "model.lora.targets", "model.lora.r", "model.lora.modules_to_save", "model.freeze"
 )
 PYTHON_KEYS = Keys(
-    targets="peft_config.target_modules",
-    rank="peft_config.r",
-    modules_to_save="peft_config.modules_to_save",
-    freeze="freeze",
+    "peft_config.target_modules", "peft_config.r", "peft_config.modules_to_save", "freeze"
 )
 
 
