@@ -16,9 +16,8 @@ from unidpo_mm import UniDPOConfig, UniDPOTrainer
 from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
+from unidpo_mm.training.output_directory import exclusive, keep_recipe
 from unidpo_mm.training.run import finished_run, train_from_recipe
-from unidpo_mm.training.run_lock import exclusive
-from unidpo_mm.training.run_record import keep_recipe
 
 Checkpoint = Callable[[str], Path]
 

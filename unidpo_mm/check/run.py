@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from ..adapter import Adapter, AdapterFamily
 from ..config import LoraOptions, SourceOptions
 from ..config.python import UniDPOConfig
 from ..data.groups import prompt_key
 from ..data.load import DataFiles
 from ..data.measure import MeasuredRow
 from ..errors import Problem, RowTooLong, counted
-from ..modeling.load import ModelSource
+from ..modeling.load import ModelSource, load_family_and_adapter
 from ..records import PreferenceRow
 from ..training.configured_loss import configured_loss
-from ..training.prepare import check_part_names, prepare
-from ..training.score_warnings import score_warnings
-from ..training.setup import load_family_and_adapter
+from ..training.prepare import prepare
+from ..training.startup_checks import score_warnings
 from .examples import example_rows
 from .images import ImageInspection, inspect_images
 from .lengths import character_lengths, length_report, margins_by_length
@@ -112,7 +110,8 @@ class _Check:
             self.held_out,
             self.args,
             loss,
-            None if name is None else functools.partial(self._load_adapter, name),
+            functools.partial(load_family_and_adapter, name, self.args) if name else None,
+            lora=options.lora,
             any_loss=options.any_loss,
             measure=True,
         )
@@ -120,11 +119,6 @@ class _Check:
         self.loss = loss.with_medians(self.rows, lenient=True)
         self.problems = self.prepared.problems
         self.notes: list[str] = []
-
-    def _load_adapter(self, name: str) -> tuple[AdapterFamily, Adapter]:
-        family, adapter = load_family_and_adapter(name, self.args)
-        check_part_names(self.args, self.options.lora, family)
-        return family, adapter
 
     def report(self) -> CheckReport:
         all_rows = [*self.rows, *self.eval_rows]

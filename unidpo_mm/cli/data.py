@@ -159,8 +159,8 @@ def preview(  # noqa: PLR0917, one parameter per option
 
     from ..check.preview import preview as preview_row
     from ..data.load import load_rows
+    from ..modeling.load import load_family_and_adapter
     from ..training.prepare import read_options
-    from ..training.setup import load_family_and_adapter
 
     named = _source_options(images, format_name, split, subset, columns)
     files, _, options = _read(sources, named)

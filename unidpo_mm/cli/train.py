@@ -45,12 +45,8 @@ def train(
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
 
-    from ..training.run import (  # imports torch
-        check_from_recipe,
-        finished_run,
-        train_from_recipe,
-    )
-    from ..training.run_record import keep_recipe
+    from ..training.output_directory import keep_recipe  # imports torch
+    from ..training.run import check_from_recipe, finished_run, train_from_recipe
 
     if dry_run or check:
         check_from_recipe(loaded)

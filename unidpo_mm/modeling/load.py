@@ -23,6 +23,7 @@ __all__ = [
     "family_for",
     "has_vision",
     "load_adapter",
+    "load_family_and_adapter",
     "load_model",
     "load_processor",
     "reload_weights",
@@ -33,22 +34,11 @@ logger = logging.getLogger(__name__)
 VISION = "vision_tower"
 """The part that only families with images have."""
 VISION_SETTINGS = (
-    "vision_config",
-    "vision_cfg",
-    "vision_tower",
-    "mm_vision_tower",
-    "vit_config",
-    "visual",
-    "vq_config",
-    "img_processor",
-)
+    "vision_config vision_cfg vision_tower mm_vision_tower vit_config visual vq_config "
+    "img_processor"
+).split()
 """Settings that only models with a vision tower have, also those with custom code."""
-DTYPES = {
-    "auto": "auto",
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-}
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +272,27 @@ def load_adapter(
     return family.create(processor, config, options)
 
 
+def load_family_and_adapter(
+    model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
+) -> tuple[AdapterFamily, Adapter]:
+    """Return the family of a model, which is passed by name or as an object, and its adapter."""
+    source = ModelSource.of(model, args)
+    config: Any = load_config(source) if isinstance(model, str) else model.config
+    family = family_for(config, args.adapter)
+    options = AdapterOptions(
+        max_length=args.max_length,
+        length_policy=args.length_policy,
+        prompt_style=args.prompt_style,
+        chat_template_kwargs=args.chat_template_kwargs or {},
+        image_min_pixels=args.image_min_pixels,
+        image_max_pixels=args.image_max_pixels,
+    )
+    adapter = load_adapter(
+        source, options, config=config, family=family, processor=processing_class
+    )
+    return family, adapter
+
+
 def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
     """Return the processor or tokenizer of a checkpoint.
 
@@ -291,8 +302,8 @@ def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
 
     path = source.name_or_path
     if is_adapter_directory(path):
-        base, needs = source.model_name, family.needs_processor
-        path = processor_directory(path, base, needs_processor=needs)
+        needs = family.needs_processor
+        path = processor_directory(path, source.model_name, needs_processor=needs)
     loader = AutoProcessor if family.needs_processor else AutoTokenizer
     try:
         return loader.from_pretrained(path, trust_remote_code=source.trust_remote_code)
@@ -303,19 +314,13 @@ def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
 def load_weights(
     source: ModelSource, family: AdapterFamily, *, is_trainable: bool = True
 ) -> nn.Module:
-    """Return the model with its weights.
-
-    Args:
-        source: The model; a LoRA adapter is loaded on its base model.
-        family: The family, which knows the class of the model.
-        is_trainable: Whether the weights of a LoRA adapter are trainable.
-    """
+    """Return the model with its weights, a LoRA adapter on its base model."""
     import transformers
 
     if source.dtype not in DTYPES:
         problem = f"'{source.dtype}' is not a number format of weights"
         raise ModelError(Problem("model.dtype", problem, f"Choose one of {', '.join(DTYPES)}"))
-    kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
+    kwargs: dict[str, Any] = {"dtype": source.dtype, **source.init_kwargs}
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
@@ -375,8 +380,7 @@ def reload_weights(model: Any, folder: str | Path) -> None:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: sizes differ
         raise _cannot_read(source, error) from error
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-    if wrong:
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
 

@@ -12,9 +12,8 @@ from ..config import SourceOptions
 from ..config.python import UniDPOConfig
 from ..data.load import Loaded, read_sources
 from ..errors import DataError, ModelError, Problem, UniDPOError, counted
-from ..modeling.load import VISION, ModelSource, family_for, load_config
+from ..modeling.load import VISION, ModelSource, family_for, load_config, load_family_and_adapter
 from ..records import PreferenceRow
-from ..training.setup import load_family_and_adapter
 from .choices import (
     Starter,
     batch_choice,

@@ -20,10 +20,9 @@ from ..data.scores import zero_weight_problems
 from ..data.split import split_rows
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.lora_targets import RECIPE_KEYS
-from ..modeling.parts import check_lora_parts, check_parts
+from ..modeling.parts import lora_part_problems, part_problems
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
-from .optimizer import check_learning_rates
 
 __all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
 
@@ -88,6 +87,7 @@ def prepare(
     loss: ConfiguredLoss,
     load_adapter: LoadAdapter | None,
     *,
+    lora: Any = None,
     any_loss: bool = False,
     measure: bool = False,
 ) -> Prepared:
@@ -99,6 +99,7 @@ def prepare(
         args: Options of the run.
         loss: The loss.
         load_adapter: Loads what encodes the rows; `None` to check the rows without encoding them.
+        lora: Options of a new LoRA adapter, whose parts are checked; `None` if there is none.
         any_loss: Whether no loss was chosen: sources without scores are accepted, because losses
             other than the default can use them.
         measure: Whether to encode the rows even if `args.preflight` is off, and to keep the
@@ -128,6 +129,7 @@ def prepare(
     if load_adapter is not None:
         try:
             prepared.family, prepared.adapter = load_adapter()
+            check_part_names(args, lora, prepared.family)
         except UniDPOError as error:
             if not problems:
                 raise
@@ -142,30 +144,19 @@ def prepare(
 
 
 def check_part_names(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> None:
-    """Check the settings with names of parts that the model's family may not have.
-
-    Args:
-        args: Options of the run.
-        lora: Options of a new LoRA adapter, or `None`.
-        family: The model family, which has the parts.
+    """Check the options, also of a new LoRA adapter, that name parts of models of the family.
 
     Raises:
         RecipeError: With all problems.
     """
     problems: list[Problem] = []
-    checks: list[Callable[[], None]] = [
-        lambda: check_learning_rates(args.learning_rates or {}, family),
-        lambda: check_parts(args.freeze or (), family, RECIPE_KEYS.freeze),
-    ]
+    for part in args.learning_rates or {}:
+        problems += part_problems([part], family, f"train.learning_rates.{part}")
+    problems += part_problems(args.freeze or (), family, RECIPE_KEYS.freeze)
     if isinstance(lora, LoraOptions):
-        checks.append(lambda: check_lora_parts(lora, family, args.freeze))
-    for check in checks:
-        try:
-            check()
-        except UniDPOError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+        problems += lora_part_problems(lora, family, args.freeze)
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(list(dict.fromkeys(problems)))
 
 
 def _named_sets(eval_dataset: Any) -> dict[str, Any]:
