@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import UniDPOError
 from ..plugins import user_commands
 from .cache import cache
+from .chat import chat
 from .data import data
 from .failures import EXIT_CODE, report_crash, report_error
 from .init import init
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
     "merge": (merge, "unidpo-mm merge out --output out-merged"),
+    "chat": (chat, "unidpo-mm chat out --image cat.png --before"),
     "list": (show_plugins, "unidpo-mm list losses"),
 }
 """Command -> its function and an example for its help."""
