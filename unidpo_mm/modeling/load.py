@@ -334,7 +334,8 @@ def load_weights(
         raise
     except (*UNREADABLE, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
-    if missing := sorted(report["missing_keys"]):  # transformers would initialize them randomly
+    parameters = dict(model.named_parameters())  # buffers may be computed
+    if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
         text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
         raise _cannot_read(source, ValueError(text))
     if is_adapter_directory(source.name_or_path):
