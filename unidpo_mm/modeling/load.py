@@ -31,6 +31,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""Errors of weights that are damaged or belong to another model, whose sizes differ."""
+
 VISION = "vision_tower"
 """The part that only families with images have."""
 VISION_SETTINGS = (
@@ -50,8 +53,6 @@ DTYPES = {
     "float16": torch.float16,
     "float32": torch.float32,
 }
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
-"""Errors of weights that are damaged or belong to another model, whose sizes differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
