@@ -280,6 +280,28 @@ def test_an_interrupt_stops_the_response_only(checkpoint: Checkpoint) -> None:
     assert notes[1].startswith("stopped after 8 tokens")
 
 
+def test_an_interrupt_before_the_first_token_keeps_the_conversation(checkpoint: Checkpoint) -> None:
+    def interrupt_first_prompt() -> None:
+        from unidpo_mm.inference.conversation import Conversation
+
+        encode, calls = Conversation._encode, []
+
+        def interrupting(self: Conversation, turns: Any) -> Any:
+            calls.append(turns)
+            if len(calls) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return encode(self, turns)
+
+        Conversation._encode = interrupting  # type: ignore[method-assign]
+
+    lines = ["Two?", "Hello?"]
+    done = in_terminal(checkpoint("llama"), *SHORT, lines=lines, before=interrupt_first_prompt)
+    assert done.code == 0, done.output
+    assert "stopped\n" in done.stderr
+    reply = CONTROL.sub("", generated(checkpoint("llama"), [says("user", "Hello?")]))
+    assert done.stdout.rstrip("\n> ") == f"> > {reply}".rstrip()
+
+
 def test_a_long_history_loses_its_oldest_messages(checkpoint: Checkpoint) -> None:
     (model,) = open_chat(str(checkpoint("llama")), ChatOptions(dtype="float32"))
     conversation = dataclasses.replace(model.conversation, max_length=100, system="Two images")

@@ -154,6 +154,8 @@ class ChatTerminal:
                 return
             try:
                 self._handle(line)
+            except KeyboardInterrupt:  # before the first token
+                self._note("stopped")
             except UniDPOError as error:
                 report_error(error)
 
