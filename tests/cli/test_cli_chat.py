@@ -407,6 +407,7 @@ def test_wrong_arguments_are_refused(checkpoint: Checkpoint, image: Path, tmp_pa
         ((folder, "--before"), "does not say which model it was before"),
         ((folder, "--compare", tmp_path / "absent"), "Use an existing directory"),
         ((folder, "--chat-template-kwargs", "quiet"), "cannot parse 'quiet'"),
+        ((folder, "--style", "loud"), "unknown style 'loud'"),
         ((folder, "--style", "raw", "--chat-template-kwargs", "a=1"), "do not use a chat"),
     ):
         code, output, error = chat(*words, "--prompt", "Hello?")

@@ -36,13 +36,16 @@ def chat(  # noqa: PLR0917, one parameter per option
     ] = False,
     compare: Annotated[
         str | None,
-        typer.Option(help="Also show the responses of this checkpoint.", show_default=False),
+        typer.Option(
+            help="Compare with this checkpoint: show its responses as well.", show_default=False
+        ),
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option(help="Maximum number of tokens of a response.", min=1)
     ] = 512,
     temperature: Annotated[
-        float, typer.Option(help="0 for greedy decoding; higher values vary responses.", min=0)
+        float,
+        typer.Option(help="Temperature; 0 decodes greedily, higher values vary responses.", min=0),
     ] = 0.0,
     top_p: Annotated[
         float,
@@ -55,9 +58,11 @@ def chat(  # noqa: PLR0917, one parameter per option
         Literal["auto", "bfloat16", "float16", "float32"],
         typer.Option(help="Number format of the weights; auto as saved."),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="Device, for example cpu or cuda:1.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of the computation, for example cuda:1.")
+    ] = "auto",
     style: Annotated[
-        Literal["auto", "chat", "raw"] | None,
+        str | None,
         typer.Option(
             help="Style of prompts: chat, raw, or auto (chat if there is a chat template). "
             "[default: that of the run, or auto]",
