@@ -323,14 +323,10 @@ def load_weights(
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
+    kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
     model: nn.Module
     try:
-        model, report = auto_class.from_pretrained(
-            source.model_name,
-            trust_remote_code=source.trust_remote_code,
-            output_loading_info=True,
-            **kwargs,
-        )
+        model, report = auto_class.from_pretrained(source.model_name, **kwargs)
     except torch.OutOfMemoryError:
         raise
     except (*UNREADABLE, ImportError, TypeError) as error:
@@ -389,8 +385,7 @@ def reload_weights(model: Any, folder: str | Path) -> None:
         )
     except UNREADABLE as error:
         raise _cannot_read(source, error) from error
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-    if wrong:
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
 
