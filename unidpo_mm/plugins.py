@@ -11,6 +11,7 @@ Nothing is listed by hand, and adding a file needs no reinstall. This is the onl
 imports by name. Other packages define further kinds with `Kind`.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -28,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import DataError, Problem, RecipeError, UniDPOError
+from .extras import missing_package
 from .plugin_errors import MODULE_PREFIX, located, wrong_fields
 
 __all__ = [
@@ -297,6 +299,8 @@ def _load(kind: Kind, name: str, where: str) -> Any:
     try:
         plugin = EntryPoint(name, modules[name], kind.group).load()
     except Exception as error:  # code of another package
+        if missing := missing_package(error):
+            raise kind.error(dataclasses.replace(missing, where=where)) from error
         problem = f"the {kind.noun} '{name}' cannot be imported from {modules[name]}"
         problem = f"{problem}: {located(error)}"
         raise kind.error(Problem(where, problem, "Correct or reinstall its package")) from error

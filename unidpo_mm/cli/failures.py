@@ -41,6 +41,8 @@ ACTIVITIES = {
     ("transformers/trainer.py", "evaluate"): "evaluating",
     ("migrate/migration.py", "migrate"): "converting a configuration",
     ("sweep/run.py", "run_sweep"): "running a sweep",
+    ("inference/chat.py", "open_chat"): "loading the model",
+    ("inference/conversation.py", "respond"): "generating a response",
     ("check/run.py", "check_data"): "checking the data",
 }
 """File and function of a frame -> its activity; the innermost frame that is listed is reported."""

@@ -40,7 +40,7 @@ class Checkpoint:
         base: Directory or hub name of the full model.
         lora: Directory of a LoRA adapter for it; `None` if there is none.
         processor: Directory or hub name of its processor.
-        weights: Hash of all weight files; the revision of a model on the hub.
+        weights: Hash of all weight files; the revision of a model on the hub; empty if unknown.
     """
 
     name: str
@@ -84,16 +84,29 @@ class LoadedCheckpoint:
         }
 
 
-def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
-    """Return a checkpoint without loading its weights."""
+def find_checkpoint(path: str, name: str | None = None, *, with_hash: bool = True) -> Checkpoint:
+    """Return a checkpoint without loading its weights.
+
+    Args:
+        path: Directory of a model or a LoRA adapter, or hub name.
+        name: Name in tables; `None` for the last part of the path.
+        with_hash: Whether to read all weight files for their hash.
+
+    Raises:
+        ModelError: If there is no checkpoint.
+    """
     folder = Path(path)
     name = name or _last_part(folder)
+    weights = _weights if with_hash else _revision_if_remote
     if not is_adapter_directory(folder):
         if folder.is_dir() and not (folder / "config.json").is_file():
             text = f"the directory contains neither config.json nor {ADAPTER_CONFIG}"
             remedy = "Use a directory written by save_pretrained or the trainer"
+            if newest := _newest_checkpoint(folder):
+                text = "the run has not saved its final model yet"
+                remedy = f"Use one of its checkpoints, for example {newest}"
             raise ModelError(Problem(path, text, remedy))
-        return Checkpoint(name=name, base=path, lora=None, processor=path, weights=_weights(path))
+        return Checkpoint(name=name, base=path, lora=None, processor=path, weights=weights(path))
     base = base_of(folder)
     needs = family_for(load_config(ModelSource(name_or_path=base))).needs_processor
     return Checkpoint(
@@ -101,7 +114,7 @@ def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
         base=base,
         lora=folder,
         processor=processor_directory(folder, base, needs_processor=needs),
-        weights=f"{_weights(base)}+{_weights(path)}",
+        weights="+".join(filter(None, (weights(base), weights(path)))),
     )
 
 
@@ -158,6 +171,20 @@ def _last_part(folder: Path) -> str:
     name = resolved.name or "model"
     generic = name.startswith("checkpoint-") or name in ("merged", "final", "model")
     return f"{resolved.parent.name}-{name}" if generic and resolved.parent.name else name
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the highest step in the output directory of a run."""
+    steps = {
+        int(place.name.partition("-")[2]): place
+        for place in folder.glob("checkpoint-*")
+        if place.name.partition("-")[2].isdecimal() and place.is_dir()
+    }
+    return steps[max(steps)] if steps else None
+
+
+def _revision_if_remote(path: str) -> str:
+    return "" if Path(path).is_dir() else _revision(path)
 
 
 def _weights(path: str) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..config.python import UniDPOConfig
-from ..errors import ModelError, Problem
+from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from ..plugins import FAMILIES, load_family, plugin_names
 from .peft_models import check_supported, deprecated_name_ignored
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""Errors of weights that are damaged or belong to another model, whose sizes differ."""
 
 VISION = "vision_tower"
 """The part that only families with images have."""
@@ -307,7 +311,7 @@ def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
     loader = AutoProcessor if family.needs_processor else AutoTokenizer
     try:
         return loader.from_pretrained(path, trust_remote_code=source.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raise `Exception` if a file is damaged
         raise _cannot_read(source, error) from error
 
 
@@ -324,12 +328,18 @@ def load_weights(
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
+    kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
+    model: nn.Module
     try:
-        model: nn.Module = auto_class.from_pretrained(
-            source.model_name, trust_remote_code=source.trust_remote_code, **kwargs
-        )
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        model, report = auto_class.from_pretrained(source.model_name, **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except (*UNREADABLE, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
+    parameters = dict(model.named_parameters())  # buffers may be computed
+    if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
+        text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
+        raise _cannot_read(source, ValueError(text))
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
@@ -355,7 +365,7 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
         places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))
         if sum(".lora_" in key for key in saved) > places:
             raise ValueError("it has weights for layers that the model does not have")
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
+    except (*UNREADABLE, TypeError, UserWarning) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
         remedy = f"Set {source.base_key or 'the base'} to the model that it was trained on"
@@ -378,7 +388,7 @@ def reload_weights(model: Any, folder: str | Path) -> None:
         saved, report = type(model).from_pretrained(
             folder, config=model.config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: sizes differ
+    except UNREADABLE as error:
         raise _cannot_read(source, error) from error
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))

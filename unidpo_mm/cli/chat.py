@@ -1,0 +1,116 @@
+"""`unidpo-mm chat`: talk to a checkpoint in the terminal."""
+
+import math
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["chat"]
+
+
+def chat(  # noqa: PLR0917, one parameter per option
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="Directory of a model, a LoRA adapter or a run, or hub name.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ],
+    image: Annotated[
+        list[str] | None,
+        typer.Option(help="Image for the first message; repeatable.", show_default=False),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the response to this prompt and exit. [default: standard input, unless "
+            "that is a terminal]",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.", show_default=False)] = None,
+    before: Annotated[
+        bool,
+        typer.Option("--before", help="Also show the responses of the model before it was tuned."),
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with this checkpoint: show its responses as well.", show_default=False
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Maximum number of tokens of a response.", min=1)
+    ] = 512,
+    temperature: Annotated[
+        float,
+        typer.Option(help="Temperature; 0 decodes greedily, higher values vary responses.", min=0),
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Draw from the most likely tokens with this total probability."),
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of random responses.", show_default=False, min=0)
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        typer.Option(help="Number format of the weights; auto as saved."),
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of the computation, for example cuda:1.")
+    ] = "auto",
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help="Style of prompts: chat, raw, or auto (chat if there is a chat template). "
+            "[default: that of the run, or auto]",
+            show_default=False,
+        ),
+    ] = None,
+    chat_template_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Variables for the chat template: a JSON object, or NAME=VALUE; repeatable. "
+            "[default: those of the run]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Talk to a checkpoint; /help lists what a line can be other than a message.
+
+    Prompts are rendered as in training and evaluation.
+    """
+    if before and compare is not None:
+        text = "--compare names the other model already"
+        raise typer.BadParameter(text, param_hint="--before")
+    if not math.isfinite(temperature):
+        raise typer.BadParameter(f"{temperature} is not finite", param_hint="--temperature")
+    if not 0 < top_p <= 1:
+        raise typer.BadParameter(f"{top_p} is not in (0, 1]", param_hint="--top-p")
+
+    from .chat_terminal import ChatTerminal, images_of, prompt_of
+
+    question = prompt_of(prompt)
+    images = images_of(image or ())
+
+    from ..inference.chat import ChatOptions, model_before, open_chat  # imports torch
+    from ..inference.decoding import Sampling
+    from ..inference.template_variables import parse_variables
+
+    options = ChatOptions(
+        max_new_tokens=max_new_tokens,
+        dtype=dtype,
+        device=device,
+        style=style,
+        chat_template_kwargs=parse_variables(chat_template_kwargs),
+        system=system or "",
+    )
+    models = open_chat(folder, options, compare=model_before(folder) if before else compare)
+    sampling = Sampling(temperature=temperature, top_p=top_p) if temperature else None
+    terminal = ChatTerminal(models, images, sampling, seed)
+    if question is None:
+        terminal.run()
+    else:
+        terminal.print_response(question)
