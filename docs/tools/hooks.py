@@ -24,6 +24,9 @@ FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
 PLOT = re.compile(r'<img\b[^>]*\bsrc="plots/(?P<name>\w+)\.svg"[^>]*>')
+CELL = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
+NAME = re.compile(r"<code>[^<]*</code>")
+SEPARATOR = re.compile(r"(?<=\w)([._/])(?=\w)")
 ALT = re.compile(r'\balt="([^"]*)"')
 
 
@@ -36,7 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_content(content: str, **_: Any) -> str:
     """Return the content of a page with MathML in place of TeX, and plots inside the page."""
-    return PLOT.sub(_inline_plot, FORMULA.sub(_math, content))
+    content = PLOT.sub(_inline_plot, FORMULA.sub(_math, content))
+    return CELL.sub(_breakable, content)
 
 
 def _math(match: re.Match[str]) -> str:
@@ -44,6 +48,11 @@ def _math(match: re.Match[str]) -> str:
     tex = html.unescape(match["tex"]).strip()
     math = convert(tex, display="block" if block else "inline")
     return f'<div class="formula">{math}</div>' if block else math
+
+
+def _breakable(cell: re.Match[str]) -> str:
+    """Allow line breaks at the separators of long names in a cell of a table."""
+    return NAME.sub(lambda name: SEPARATOR.sub(r"\1<wbr>", name.group()), cell.group())
 
 
 def _inline_plot(match: re.Match[str]) -> str:

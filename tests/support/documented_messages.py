@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 BLOCK = re.compile(
     r"(<!-- message: (?P<name>[^\n]+?) -->\n```text\n)(?P<text>.*?)(?=```)", re.DOTALL
 )
-WIDTH = 100
+WIDTH = 80
 
 RECIPE = """\
 model: {name_or_path: model}
@@ -269,7 +269,7 @@ def write_world(folder: Path) -> Path:
 
 
 def message_of(name: str, world: Path) -> str:
-    """Return the message of a situation, in lines of at most 100 characters.
+    """Return the message of a situation, in lines of at most 80 characters.
 
     Raises:
         RuntimeError: If a command ended with another exit code.

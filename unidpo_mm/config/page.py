@@ -19,7 +19,7 @@ __all__ = ["option_names", "recipe_page"]
 INTRODUCTION = """# Recipe keys
 
 In addition to the keys below, `train` accepts the arguments of `transformers.TrainingArguments`
-that [training_arguments.md](training_arguments.md) lists as honored, and `loss` accepts all
+that [Training arguments](training_arguments.md) lists as honored, and `loss` accepts all
 parameters of the loss (`unidpo-mm list losses` lists the losses). A path is relative to the
 directory of the recipe if it exists there, otherwise to the current directory; `train.output_dir`
 is always relative to the current directory. The last column has the field of `UniDPOConfig`, or
