@@ -1,4 +1,4 @@
-"""The public interface: documented names, types, recipes that load, the tree in docs/architecture.md."""
+"""The public interface: documented names, types, recipes that load, the tree of the repository."""
 
 import ast
 import re
@@ -104,7 +104,8 @@ def on_disk() -> set[str]:
 
 
 def test_the_tree_of_the_page_equals_the_disk():
-    listed, files = tree_of((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")), on_disk()
+    page = ROOT / "docs" / "architecture.md"
+    listed, files = tree_of(page.read_text(encoding="utf-8")), on_disk()
     for folder, names in listed.items():
         below = {
             name.removeprefix(folder).split("/")[0] for name in files if name.startswith(folder)
@@ -113,7 +114,7 @@ def test_the_tree_of_the_page_equals_the_disk():
         if folder == "":  # tool and license files are omitted
             visible = {name for name in visible if (ROOT / name).is_dir()}
             names = [name for name in names if (ROOT / name).is_dir() or name not in below]
-        assert set(names) == visible, f"the tree in docs/architecture.md differs from the disk in '{folder}'"
+        assert set(names) == visible, f"the tree in {page} differs from the disk in '{folder}'"
 
 
 def test_the_tree_is_parsed_as_it_is_drawn():

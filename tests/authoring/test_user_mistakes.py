@@ -10,7 +10,9 @@ import pytest
 from unidpo_mm.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("losses", "formats", "families"))
+PAGES = "".join(
+    (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("losses", "formats", "families")
+)
 FILES = dict(re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", PAGES, re.DOTALL))
 
 MISTAKES = {

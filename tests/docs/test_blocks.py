@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,7 +234,8 @@ def test_python_runs(block: Block, in_folder: Path, request: pytest.FixtureReque
     if "out/" in block.text:
         request.getfixturevalue("trained")
     if block.mark == "source":
-        assert block.text in (ROOT / block.value).read_text(encoding="utf-8")
+        source = (ROOT / block.value).read_text(encoding="utf-8")
+        assert textwrap.indent(block.text, "    ") in source, f"not part of {block.value}"
         return
     if name := FILE.match(block.text):
         _load_file(in_folder / name[1])

@@ -1,4 +1,4 @@
-"""Benchmarks and scorers outside the package: the examples of docs/benchmarks.md, and broken files."""
+"""Benchmarks and scorers outside the package: the examples of the page, and broken files."""
 
 import json
 import re

@@ -8,6 +8,7 @@ eight pairs and a recipe.
 """
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -308,6 +309,7 @@ def _run(command: str, here: Path, situation: Situation) -> Finished:
     def run() -> None:
         from unidpo_mm.cli.main import main
 
+        logging.root.handlers.clear()  # those of pytest would take the warnings
         sys.argv = ["unidpo-mm", *arguments]
         main()
 
@@ -326,10 +328,12 @@ def _documented(done: Finished, situation: Situation, here: Path) -> str:
         lines = lines[starts[0] :] if starts else lines
     text = "\n".join(line.rstrip() for line in lines).replace(f"{here.resolve()}/", "")
     text = text.replace(str(here.resolve()), ".")
-    return "\n".join(
-        textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        for line in text.strip().splitlines()
-    )
+    return "\n".join(_wrapped(line) for line in text.strip().splitlines())
+
+
+def _wrapped(line: str) -> str:
+    indent = "    " if line.startswith("  - ") else "  "
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def updated_page(page: str, world: Path) -> str:
