@@ -109,9 +109,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
-    """Train a model with the command line, into its directory `out`."""
+    """Train a model with the command line, with the observer and the callback of the pages."""
     preload()
-    _run("train recipe.yaml train.max_steps=2", folder)
+    plugins = [
+        "'run.observers={./my_observer.py: {file: weights.jsonl}}'",
+        "'run.callbacks={./my_callback.py: {every: 1}}'",
+    ]
+    options = "train.max_steps=2 train.logging_steps=1 train.save_strategy=no"
+    output = _run(f"train recipe.yaml {options} {' '.join(plugins)}", folder)
+    assert "step 2: reward margin" in output
+    weights = [json.loads(line) for line in (folder / "weights.jsonl").read_text().splitlines()]
+    assert weights
+    assert all(0.5 < w_qual < 1 for _, w_qual, _ in weights)
     return folder
 
 
