@@ -213,6 +213,31 @@ def commands_of_block(block: Block) -> list[list[str]]:
     return commands_of(block.text) if block.language == "bash" and not block.mark else []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "unidpo-mm trian recipe.yaml",
+        "unidpo-mm train recipe.yaml --check-all",
+        "unidpo-mm train recipe.yaml train.learning_rat=1",
+        "unidpo-mm train recipe.yaml loss.gamma=-1",
+        "unidpo-mm eval",
+        "unidpo-mm merge out",
+        "unidpo-mm list losses models",
+        "unidpo-mm eval score -b poope --data x --predictions y",
+        "python -m unidpo_mm.absent",
+        "torchrun --procs 2 -m unidpo_mm train recipe.yaml",
+        "accelerate launch --config_file absent.yaml -m unidpo_mm train recipe.yaml",
+        "make everything",
+        "pip install 'unidpo-mm[absent]'",
+        "wget file",
+    ],
+)
+def test_mistakes_in_commands_are_noticed(command: str, folder: Path) -> None:
+    (words,) = commands_of(command)
+    with pytest.raises((Exception, SystemExit)):  # of click, argparse, recipes, or an assertion
+        check_command(words, folder)
+
+
 @pytest.mark.parametrize("block", blocks("json"))
 def test_json_is_a_row(block: Block) -> None:
     row = json.loads(block.text)

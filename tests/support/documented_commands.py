@@ -74,6 +74,9 @@ def check_command(words: Sequence[str], folder: Path) -> None:
 
 
 def _check_module(rest: Sequence[str], folder: Path) -> None:
+    if rest[0].endswith(".py"):
+        assert (ROOT / rest[0]).is_file(), rest[0]
+        return
     assert rest[0] == "-m", rest
     assert importlib.util.find_spec(rest[1]), rest[1]
     if rest[1] == "unidpo_mm":
@@ -137,7 +140,7 @@ def _check_unidpo_mm(words: Sequence[str], folder: Path) -> None:
 def _check_recipe(name: str, overrides: Sequence[str], folder: Path) -> None:
     path = folder / name
     if path.is_file():
-        load_recipe(path, list(overrides), checks=(check_loss,))
+        load_recipe(path, list(overrides), checks=(check_loss, check_train))
     elif name != "RECIPE":
         load_recipe(shipped_recipe(name), list(overrides), checks=(check_loss, check_train))
 
