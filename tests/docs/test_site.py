@@ -4,13 +4,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+import unidpo_mm_eval.authoring
 import yaml
 from support.markdown_blocks import ROOT, documentation
 
+import unidpo_mm
+from unidpo_mm import authoring
 from unidpo_mm.cli.page import command_page
 from unidpo_mm.losses import weights
 from unidpo_mm.losses.uni_dpo import uni_dpo_loss
@@ -57,6 +61,15 @@ def test_the_navigation_has_every_page() -> None:
 
     listed = pages(yaml.safe_load(text)["nav"])
     assert sorted(listed) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("module", [unidpo_mm, authoring, unidpo_mm_eval.authoring, unidpo_mm_eval])
+def test_the_page_of_the_api_has_every_public_name(module: ModuleType) -> None:
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^::: [\w.]+\.(\w+)$", text, re.MULTILINE))
+    for members in re.findall(r"members: \[([^\]]*)\]", text):
+        listed |= set(members.split(", "))
+    assert set(module.__all__) - {"__version__"} <= listed
 
 
 def test_the_page_of_commands_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
