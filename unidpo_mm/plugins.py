@@ -83,7 +83,7 @@ class Kind:
     export: str
     attributes: tuple[str, ...]
     expected: str
-    guide: str = "CONTRIBUTING.md"
+    guide: str = "docs/extend.md"
     package: str | None = None
     helpers: frozenset[str] = frozenset()
     group: str
@@ -115,6 +115,7 @@ FAMILIES = Kind(
     export="ADAPTER",
     attributes=("name", "model_types", "serves", "auto_class", "parts", "default_freeze", "create"),
     expected="an unidpo_mm.authoring.AdapterFamily",
+    guide="docs/families.md",
     group="unidpo_mm.model_adapters",
 )
 FORMATS = Kind(
@@ -123,6 +124,7 @@ FORMATS = Kind(
     export="FORMAT",
     attributes=("name", "required", "parse"),
     expected="an unidpo_mm.authoring.Format",
+    guide="docs/formats.md",
     package="unidpo_mm.data.formats",
     group="unidpo_mm.formats",
     error=DataError,
@@ -133,6 +135,7 @@ CALLBACKS = Kind(
     export="CALLBACK",
     attributes=("__call__",),
     expected="a function of its settings that returns a transformers.TrainerCallback",
+    guide="docs/observers.md",
     group="unidpo_mm.callbacks",
 )
 OBSERVERS = Kind(
@@ -141,6 +144,7 @@ OBSERVERS = Kind(
     export="OBSERVER",
     attributes=("__call__",),
     expected="a function of its settings that returns an unidpo_mm.training.observers.Observer",
+    guide="docs/observers.md",
     group="unidpo_mm.observers",
 )
 

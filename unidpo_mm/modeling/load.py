@@ -172,7 +172,7 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
             "model.name_or_path",
             f"no model family serves the model type '{config.model_type}'",
             f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
-            "add a family as described in CONTRIBUTING.md",
+            "add a family as described in docs/families.md",
         )
     )
 
