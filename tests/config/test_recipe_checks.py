@@ -43,7 +43,7 @@ def test_an_unknown_loss_lists_the_choices():
 def test_a_parameter_of_another_loss_lists_the_parameters():
     (problem,) = loss(name="dpo", gamma=3.0)
     assert problem.startswith("loss.gamma: the loss 'dpo' has no parameter 'gamma'")
-    assert "'dpo' has beta, label_smoothing, length_norm" in problem
+    assert "Choose from beta, label_smoothing, length_norm" in problem
 
 
 def test_a_misspelt_parameter_does_not_hide_other_problems():

@@ -23,8 +23,8 @@ __all__ = ["check_command", "commands_of"]
 OPTIONAL = re.compile(r"\[((?:--?[\w-]+(?: [^\]]*)?|[\w.]+ \.\.\.))\]")
 """An optional part of a synopsis, such as ``[--html page.html]`` or ``[more.json ...]``."""
 
-OTHER_TOOLS = {"tensorboard": {"--logdir"}}
-"""Command of another package -> its options that pages use."""
+OTHER_TOOLS = {"tensorboard": {"--logdir"}, ".": set()}
+"""Command of another package or of the shell -> its options that pages use."""
 
 
 def commands_of(text: str) -> list[list[str]]:

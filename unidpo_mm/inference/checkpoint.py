@@ -97,7 +97,8 @@ def find_checkpoint(path: str, name: str | None = None, *, with_hash: bool = Tru
     """
     folder = Path(path)
     name = name or _last_part(folder)
-    weights = _weights if with_hash else _revision_if_remote
+    # without a hash, only a name that is no directory is looked up: it must exist on the hub
+    weights = _weights if with_hash else _revision
     if not is_adapter_directory(folder):
         if folder.is_dir() and not (folder / "config.json").is_file():
             text = f"the directory contains neither config.json nor {ADAPTER_CONFIG}"
@@ -183,20 +184,11 @@ def _newest_checkpoint(folder: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def _revision_if_remote(path: str) -> str:
-    return "" if Path(path).is_dir() else _revision(path)
-
-
 def _weights(path: str) -> str:
     """Return a hash of a directory's weights and configuration, or a hub model's revision."""
     folder = Path(path)
     if not folder.is_dir():
-        try:
-            config = load_config(ModelSource(name_or_path=path))
-        except ModelError as error:
-            problem, where = error.problems[0], f"checkpoint '{path}'"
-            raise ModelError(Problem(where, problem.message, problem.remedy)) from error
-        return f"{path}@{getattr(config, '_commit_hash', None)}"
+        return _revision(path)
     weights = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
     configs = (folder / "config.json", folder / ADAPTER_CONFIG)
     digest = hashlib.sha256()
@@ -205,3 +197,15 @@ def _weights(path: str) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+def _revision(path: str) -> str:
+    """Return the revision of a model on the hub; an empty text for a directory."""
+    if Path(path).is_dir():
+        return ""
+    try:
+        config = load_config(ModelSource(name_or_path=path))
+    except ModelError as error:
+        problem, where = error.problems[0], f"checkpoint '{path}'"
+        raise ModelError(Problem(where, problem.message, problem.remedy)) from error
+    return f"{path}@{getattr(config, '_commit_hash', None)}"
