@@ -1,15 +1,24 @@
 """Training and every command's module work without the packages of the extras."""
 
+import ast
+import contextlib
 import json
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import (
+    EntryPoint,
+    PackageNotFoundError,
+    packages_distributions,
+    requires,
+)
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.commands import run_command
 
 from unidpo_mm import extras, plugins
@@ -136,3 +145,44 @@ def test_the_command_line_reports_a_missing_package(
     assert exit_.value.code == UniDPOError.exit_code
     error = capsys.readouterr().err
     assert "error: unidpo-mm eval: the package 'math_verify' is not installed." in error
+
+
+def required_packages() -> set[str]:
+    """Return the packages that an installation without extras has, by normalized name."""
+    found: set[str] = set()
+    missing = [Requirement(text) for text in PROJECT["dependencies"]]
+    while missing:
+        requirement = missing.pop()
+        extras_of = [{"extra": name} for name in requirement.extras] or [{"extra": ""}]
+        name = canonicalize_name(requirement.name)
+        if name in found:
+            continue
+        found.add(name)
+        with contextlib.suppress(PackageNotFoundError):  # not for this platform
+            missing += [
+                inner
+                for inner in map(Requirement, requires(name) or ())
+                if not inner.marker or any(map(inner.marker.evaluate, extras_of))
+            ]
+    return found
+
+
+def imported(module: Path) -> set[str]:
+    """Return the top-level names that a module imports, also inside of functions."""
+    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("package", ["unidpo_mm", "model_adapters"])
+def test_the_core_imports_required_packages_only(package: str) -> None:
+    required, providers = required_packages(), packages_distributions()
+    assert "numpy" in required
+    assert "scipy" not in required
+    for module in (ROOT / package).rglob("*.py"):
+        if module.stem in CLIENTS and module.parent.name == "inference":
+            continue
+        for name in imported(module) - {"unidpo_mm", "model_adapters"}:
+            packages = {canonicalize_name(text) for text in providers.get(name, [])}
+            assert packages & required, f"{module.relative_to(ROOT)} imports {name}"

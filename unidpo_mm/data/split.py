@@ -44,14 +44,14 @@ def split_rows(
 
 def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
     """Return row numbers that belong together, in the order of their first row."""
-    from scipy.cluster.hierarchy import DisjointSet
+    from networkx.utils import UnionFind
 
-    clusters = DisjointSet(range(len(rows)))
+    clusters = UnionFind(range(len(rows)))
     first_with: dict[str, int] = {}
     for number, row in enumerate(rows):
         for key in _keys(row):
-            clusters.merge(number, first_with.setdefault(key, number))
-    return [sorted(cluster) for cluster in clusters.subsets()]
+            clusters.union(number, first_with.setdefault(key, number))
+    return sorted(map(sorted, clusters.to_sets()))
 
 
 def _keys(row: PreferenceRow) -> list[str]:

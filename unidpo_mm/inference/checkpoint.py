@@ -97,7 +97,7 @@ def find_checkpoint(path: str, name: str | None = None, *, with_hash: bool = Tru
     """
     folder = Path(path)
     name = name or _last_part(folder)
-    # without a hash, only a name that is no directory is looked up: it must exist on the hub
+    # without a hash, only a name on the hub is looked up, because it has to exist
     weights = _weights if with_hash else _revision
     if not is_adapter_directory(folder):
         if folder.is_dir() and not (folder / "config.json").is_file():
