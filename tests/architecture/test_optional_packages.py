@@ -149,22 +149,22 @@ def test_the_command_line_reports_a_missing_package(
 
 def required_packages() -> set[str]:
     """Return the packages that an installation without extras has, by normalized name."""
-    found: set[str] = set()
+    packages: set[str] = set()
     missing = [Requirement(text) for text in PROJECT["dependencies"]]
     while missing:
         requirement = missing.pop()
         extras_of = [{"extra": name} for name in requirement.extras] or [{"extra": ""}]
         name = canonicalize_name(requirement.name)
-        if name in found:
+        if name in packages:
             continue
-        found.add(name)
+        packages.add(name)
         with contextlib.suppress(PackageNotFoundError):  # not for this platform
             missing += [
                 inner
                 for inner in map(Requirement, requires(name) or ())
                 if not inner.marker or any(map(inner.marker.evaluate, extras_of))
             ]
-    return found
+    return packages
 
 
 def imported(module: Path) -> set[str]:
