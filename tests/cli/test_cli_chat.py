@@ -250,7 +250,7 @@ def test_mistakes_do_not_end_a_conversation(checkpoint: Checkpoint, image: Path)
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines)
     assert done.code == 0, done.output
     assert "Traceback" not in done.output
-    assert "/image: 'llama0' is a text model" in done.stderr
+    assert f"/image: '{checkpoint('llama').name}' is a text model" in done.stderr
     assert "/image: the image 'b.png' does not exist" in done.stderr
     assert "/imge: unknown command, did you mean '/image'?" in done.stderr
     assert "no system message" in done.stderr

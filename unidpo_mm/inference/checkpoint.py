@@ -16,7 +16,8 @@ from ..lora_directory import (
     is_adapter_directory,
     processor_directory,
 )
-from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from ..modeling.families import family_for
+from ..modeling.load import ModelSource, load_adapter, load_config, load_weights
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
 
 __all__ = [

@@ -12,7 +12,8 @@ from ..config import SourceOptions
 from ..config.python import UniDPOConfig
 from ..data.load import Loaded, read_sources
 from ..errors import DataError, ModelError, Problem, UniDPOError, counted
-from ..modeling.load import VISION, ModelSource, family_for, load_config, load_family_and_adapter
+from ..modeling.families import VISION, family_for
+from ..modeling.load import ModelSource, load_config, load_family_and_adapter
 from ..records import PreferenceRow
 from .choices import (
     Starter,
