@@ -974,7 +974,7 @@ LOSSES = [
     recipe("beta negative", "loss.beta=-1", "loss.beta", "> 0"),
     recipe("beta infinite", "loss.beta=.inf", "loss.beta", "finite"),
     recipe("beta text", "loss.beta=high", "loss.beta", "Use a number"),
-    recipe("parameter of another loss", "loss.gamma=3", "loss.gamma", "'dpo' has beta"),
+    recipe("parameter of another loss", "loss.gamma=3", "loss.gamma", "Choose from beta"),
     recipe(
         "switched loss, own parameter",
         "loss.name=simpo loss.tau_good=3",
