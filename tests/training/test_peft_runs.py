@@ -253,9 +253,9 @@ def test_adapter_names_work_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (
         ({"ref_adapter_name": "refs"}, "no adapter 'refs', did you mean 'ref'"),
-        ({"ref_adapter_name": "tuned"}, "is the adapter that trains"),
+        ({"ref_adapter_name": "tuned"}, "is the adapter that is being trained"),
         ({"model_adapter_name": "tuend"}, "no adapter 'tuend', did you mean 'tuned'"),
-        ({"reference": "lora_off"}, "set together with reference='lora_off'"),
+        ({"reference": "lora_off"}, "cannot be combined with reference='lora_off'"),
     ):
         with pytest.raises(ModelError, match=message):
             make_trainer(model, rows, dpo(tmp_path / "x", **{**names, **wrong}), **kwargs)
