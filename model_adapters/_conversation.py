@@ -2,8 +2,8 @@
 
 The prompt is exactly the text that generation starts from. A continuation is what the chat template
 renders for a response, and it must contain the response unchanged. A template may add text before
-and after a response; but some also remove reasoning from it, and the model would silently be
-trained on another text than that in the data.
+and after a response. But some templates also remove reasoning from it, and the model would silently
+be trained on text that differs from the data.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from ._tokens import Span, first_tokens
 __all__ = ["Conversation", "fit_responses", "longest_row", "no_template", "with_start_first"]
 
 PROBE = "unidpo0stands0in0for0a0response"
-"""A response that no template changes, which shows the text before and after every response."""
+"""A response that no template changes, to find the text before and after every response."""
 EXCERPT = 60
-"""Maximum characters of a rendered text in messages."""
+"""Maximum number of characters of a rendered text in messages."""
 LONGEST_TAG = 80
-"""Maximum characters of an opening tag of a reasoning block."""
+"""Maximum number of characters in the opening tag of a reasoning block."""
 
 
 class Conversation(Dialogue):
     """A dialogue with its responses, as continuations of its generation prompt."""
 
     def continuation(self, response: str, field: str) -> str:
-        """Return what follows the prompt: a response, and the end of its turn.
+        """Return the text that follows the prompt: a response and the end of its turn.
 
         The template may trim whitespace around a response. An opening reasoning tag at the end of
         the generation prompt is not repeated at the start of the response.
@@ -50,38 +50,38 @@ class Conversation(Dialogue):
         before, mark, after = self.with_response(PROBE, field).rpartition(PROBE)
         if not mark:
             raise DataError(self._changed(conversation, text, field))
-        # if the generation prompt alone has, for example, an empty reasoning block, the response
-        # follows it directly
-        lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
+        # if only the generation prompt has, for example, an empty reasoning block, `before` does
+        # not start with the prompt, and the response follows the prompt directly
+        preamble = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         for kept in (text, response, response.lstrip(), response.rstrip()):
             if conversation == before + kept + after:
-                self._warn_of_lead(lead, text)
-                return lead + kept + after
+                self._warn_about_preamble(preamble, text)
+                return preamble + kept + after
         if self.row.reasoning != "keep":
             raise DataError(self._changed(conversation, text, field))
-        if lead.strip() and _has_reasoning(text):
-            lead = ""  # an empty reasoning block of the template
-        return lead + body + after
+        if preamble.strip() and _has_reasoning(text):
+            preamble = ""  # an empty reasoning block of the template
+        return preamble + body + after
 
-    def _warn_of_lead(self, lead: str, text: str) -> None:
+    def _warn_about_preamble(self, preamble: str, text: str) -> None:
         """Warn if a response would not start where the generation prompt ends."""
-        if lead.strip():
+        if preamble.strip():
             self.notices.warn(
-                "lead",
+                "preamble",
                 self.row,
-                "the chat template writes %r between the generation prompt and a response, and it "
+                "the chat template adds %r between the generation prompt and a response, and it "
                 "is trained as part of the response. If it belongs to the prompt, set variables of "
                 "the template in model.chat_template_kwargs, such as enable_thinking: false",
-                lead,
+                preamble,
             )
         elif _ends_in_reasoning(self.prompt) and not _has_reasoning(text):
             self.notices.warn(
                 "open reasoning",
                 self.row,
                 "the generation prompt opens a reasoning block and the responses contain no "
-                "reasoning, so the model learns to give its final answer inside that block. If "
-                "the chat template has a variable for it, set model.chat_template_kwargs, such as "
-                "enable_thinking: false",
+                "reasoning, so the model learns to put its final answer inside that block. If the "
+                "chat template has a variable to disable reasoning, set it in "
+                "model.chat_template_kwargs, such as enable_thinking: false",
             )
 
     def _changed(self, conversation: str, text: str, field: str) -> Problem:
@@ -92,7 +92,7 @@ class Conversation(Dialogue):
         problem_text = f"the chat template changes the response {_excerpt(text)}"
         remedy = "Use a chat template that keeps responses unchanged"
         if self.row.reasoning == "keep":
-            problem_text += ", and even a single word in its place"
+            problem_text += ", and would change even a single word in its place"
         elif _has_reasoning(text):
             problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
             remedy = (
@@ -116,20 +116,20 @@ def fit_responses(
     image_tokens: int = 0,
     resizable: bool = True,
 ) -> tuple[Span, int]:
-    """Cut responses so that every plain row fits `max_length`; the prompt is never cut.
+    """Truncate responses so that prompt and response fit `max_length`; the prompt is kept.
 
     Args:
         row: The row, for messages.
         span: The ids of the group, with expanded image placeholders.
-        options: The options of the run, with `max_length` and the handling of longer rows.
+        options: The options of the run, with `max_length` and `length_policy`.
         image_tokens: Number of image tokens in the prompt, for messages.
         resizable: Whether smaller images have fewer tokens, for messages.
 
     Returns:
-        The span, and the number of responses that were cut.
+        The span, and the number of responses that were truncated.
 
     Raises:
-        RowTooLong: If the row must not be cut, or its prompt leaves no room for a response.
+        RowTooLong: If responses must not be truncated, or the prompt leaves no room for them.
     """
     if options.max_length is None:
         return span, 0
@@ -164,14 +164,14 @@ def longest_row(span: Span) -> int:
 
 
 def _without_open_tag(prompt: str, text: str) -> str:
-    """Return a response without an opening reasoning tag that already ends the prompt."""
+    """Return a response without its opening reasoning tag if the prompt ends with that tag."""
     if not _ends_in_reasoning(prompt):
         return text
-    written = prompt.rstrip()
+    trimmed = prompt.rstrip()
     for length in range(min(len(text), LONGEST_TAG), 0, -1):
         tag = text[:length]
-        if written[-length:].lower() == tag.lower() and opens_reasoning(tag):
-            return text[length:].removeprefix(prompt[len(written) :])
+        if trimmed[-length:].lower() == tag.lower() and opens_reasoning(tag):
+            return text[length:].removeprefix(prompt[len(trimmed) :])
     return text
 
 
@@ -204,6 +204,7 @@ def _excerpt(text: str) -> str:
 
 
 def no_template(row: PreferenceRow, why: str) -> Problem:
+    """Return the problem of a row that needs a chat template, which the model lacks."""
     return Problem(
         f"{row.where}, field 'prompt'",
         f"{why} and this model has no chat template",

@@ -1,7 +1,7 @@
-"""The adapter of all families with images, which encodes rows by the processor of the model.
+"""The adapter of all families with images, which encodes rows with the processor of the model.
 
 The module of a family only declares `ImageTraits`: its image placeholder, the tensors that its
-processor returns for images, and whether the model needs image tokens marked.
+processor returns for images, and whether the model needs token types that mark image tokens.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from ._tokens import Rendered, Span, split_ids
 __all__ = ["ImageAdapter", "ImageTraits"]
 
 SHRINKING_ATTEMPTS = 8
-"""Maximum number of attempts until a row fits: processors round sizes to multiples of patches."""
+"""Maximum number of attempts to make a row fit; processors round sizes to multiples of patches."""
 
 TOKEN_TENSORS = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
@@ -40,10 +40,10 @@ class ImageTraits:
 
     Attributes:
         image_keys: Tensors that the processor returns for images and that the models accept.
-        placeholder: The text of an image in a prompt without chat template; the processor expands
-            the image token in it.
-        token_types: Name of a model input that marks image tokens with 1; `None` if the model
-            detects them.
+        placeholder: The text for an image in a prompt without a chat template; the processor
+            expands the image token in it.
+        token_types: Name of the model input that marks image tokens with 1; `None` if the model
+            detects them itself.
         resizable: Whether smaller images have fewer tokens.
         sends_positions: Whether the model gets one position per token; False for models that
             compute multi-dimensional positions themselves.
@@ -69,7 +69,7 @@ class ImageAdapter(BaseAdapter):
         self._check_processor()
 
     def filler(self) -> EncodedGroup:
-        """Return a short group of weight 0 with a blank image, which runs every part."""
+        """Return a short group of weight 0 with a blank image, to run all parts of the model."""
         return self._filler((BlankImage(),))
 
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
@@ -84,8 +84,8 @@ class ImageAdapter(BaseAdapter):
             message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
             remedy = f"Use '{self.image_token}' only as the placeholder of an image"
             raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))
-        written = split_ids(rendered, self.tokenizer)
-        span, tensors, shrunk = self._with_images(row, rendered, written)
+        text_span = split_ids(rendered, self.tokenizer)
+        span, tensors, shrunk = self._with_images(row, rendered, text_span)
         images = Media(
             inputs=tensors,
             entries=len(row.images),
@@ -101,18 +101,18 @@ class ImageAdapter(BaseAdapter):
         return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
 
     def _with_images(
-        self, row: PreferenceRow, rendered: Rendered, written: Span
+        self, row: PreferenceRow, rendered: Rendered, text_span: Span
     ) -> tuple[Span, Mapping[str, Tensor], int]:
-        """Return the span with expanded placeholders, image tensors, number of resized images.
+        """Return the span with expanded placeholders, image tensors and number of resized images.
 
         With the length policy ``shrink_image``, images are made smaller until the row fits.
         """
         if not row.images:
-            return written, {}, 0
+            return text_span, {}, 0
         images = [image.open() for image in row.images]
         shrunk = 0
         for _ in range(1 + SHRINKING_ATTEMPTS):
-            span, tensors = self._expand(row, rendered, written, images)
+            span, tensors = self._expand(row, rendered, text_span, images)
             scale = self._scale(span, len(images))
             if scale is None:
                 break
@@ -122,7 +122,7 @@ class ImageAdapter(BaseAdapter):
         return span, tensors, shrunk
 
     def _scale(self, span: Span, images: int) -> float | None:
-        """Return the factor for the sides of images that makes a row fit; `None` to keep them."""
+        """Return the factor to scale images by so that a row fits; `None` to keep their sizes."""
         limit = self.options.max_length
         if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
             return None
@@ -131,7 +131,7 @@ class ImageAdapter(BaseAdapter):
         return math.sqrt(target / current) if images <= target < current else None
 
     def _expand(
-        self, row: PreferenceRow, rendered: Rendered, written: Span, images: Sequence[Any]
+        self, row: PreferenceRow, rendered: Rendered, text_span: Span, images: Sequence[Any]
     ) -> tuple[Span, Mapping[str, Tensor]]:
         """Return the span with expanded placeholders, and the tensors of the images."""
         try:
@@ -145,13 +145,14 @@ class ImageAdapter(BaseAdapter):
             raise self._refused(row, images, error) from error
         self._check_tensors(encoded)
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
-        prompt_ids = [*written.first_ids, *encoded["input_ids"][0].tolist()]
-        return dataclasses.replace(written, prompt_ids=prompt_ids), tensors
+        prompt_ids = [*text_span.first_ids, *encoded["input_ids"][0].tolist()]
+        return dataclasses.replace(text_span, prompt_ids=prompt_ids), tensors
 
     def _refused(self, row: PreferenceRow, images: Sequence[Any], error: Exception) -> DataError:
         """Return the error of a row that the processor refuses.
 
-        Each image is tried alone, to find one that is refused, for example for its aspect ratio.
+        Each image is processed alone, to find those that are refused, for example because of their
+        aspect ratio.
         """
         where = f"{row.where}, field 'images'"
         problems = []
@@ -173,12 +174,12 @@ class ImageAdapter(BaseAdapter):
             return ImageError(problems)
         names = ", ".join(image.describe() for image in row.images)
         text = str(error).strip() or type(error).__name__
-        problem = f"the model's processor refuses the row with its images ({names}): {text}"
-        remedy = "Replace the image, remove special tokens from the text, or remove the row"
+        problem = f"the model's processor refuses the row with the images {names}: {text}"
+        remedy = "Replace the images, remove special tokens from the text, or remove the row"
         return DataError(Problem(where, problem, remedy))
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
-        """Return the marks of image tokens; responses have none."""
+        """Return token types: 1 for image tokens, 0 for all others and in responses."""
         if self.traits.token_types is None:
             return {}
         prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()

@@ -1,4 +1,4 @@
-"""Which extra installs a package that a command needs and that training does not."""
+"""Find the extra that installs a missing optional package."""
 
 import re
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ FOR_DEVELOPERS = {"test", "dev", "docs"}
 
 
 def missing_package(error: BaseException, command: str = "") -> Problem | None:
-    """Return the problem of an import that failed because an extra is not installed.
+    """Describe an import error if the package belongs to an extra that is not installed.
 
     Args:
-        error: The error of the import.
-        command: The command that failed; its extra of the same name is preferred.
+        error: The import error.
+        command: The command that failed; an extra of the same name is preferred.
 
     Returns:
         The problem; `None` if no extra contains the package.
@@ -54,5 +54,5 @@ def _extras_with(module: str, requirements: Sequence[str]) -> list[str]:
 
 
 def _module(package: str) -> str:
-    """Return the usual name of the module of a package."""
+    """Return the usual module name of a package."""
     return re.sub(r"[-.]", "_", package).lower()

@@ -1,7 +1,7 @@
-"""Hooks of the site: formulas become MathML and plots become SVG while the pages are built.
+"""Hooks of the site, which turn formulas into MathML and plots into SVG when pages are built.
 
-Nothing here imports torch or the package, and the built pages need neither scripts nor the network
-for formulas and plots.
+This module imports neither torch nor the package. The built pages need neither scripts nor network
+access for formulas and plots.
 """
 
 import html
@@ -25,20 +25,20 @@ FORMULA = re.compile(
 )
 PLOT = re.compile(r'<img\b[^>]*\bsrc="plots/(?P<name>\w+)\.svg"[^>]*>')
 CELL = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
-NAME = re.compile(r"<code>[^<]*</code>")
+CODE = re.compile(r"<code>[^<]*</code>")
 SEPARATOR = re.compile(r"(?<=\w)([._/])(?=\w)")
 ALT = re.compile(r'\balt="([^"]*)"')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the plots, which pages show as images."""
+    """Add the plots as files, because pages refer to them as images."""
     for name in PLOTS:
         files.append(File.generated(config, f"plots/{name}.svg", content=svg_of(name)))
     return files
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Return the content of a page with MathML in place of TeX, and plots inside the page."""
+    """Replace TeX with MathML and images of plots with inline SVG, and let long names wrap."""
     content = PLOT.sub(_inline_plot, FORMULA.sub(_math, content))
     return CELL.sub(_breakable, content)
 
@@ -52,11 +52,11 @@ def _math(match: re.Match[str]) -> str:
 
 def _breakable(cell: re.Match[str]) -> str:
     """Allow line breaks at the separators of long names in a cell of a table."""
-    return NAME.sub(lambda name: SEPARATOR.sub(r"\1<wbr>", name.group()), cell.group())
+    return CODE.sub(lambda name: SEPARATOR.sub(r"\1<wbr>", name.group()), cell.group())
 
 
 def _inline_plot(match: re.Match[str]) -> str:
-    """Return a plot as part of the page, so that it has the colors of the page."""
+    """Return a plot as inline SVG, so that it has the colors of the page."""
     svg = svg_of(match["name"])
     alt = ALT.search(match.group())
     label = alt[1] if alt else ""

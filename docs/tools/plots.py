@@ -1,6 +1,6 @@
-"""The plots of the page about the method, as SVG.
+"""The plots of the page that explains the method, as SVG.
 
-Text and axes use `currentColor`, so that plots inside a page have its colors, light or dark.
+Text and axes use `currentColor`, so that inline plots have the colors of the page, light or dark.
 """
 
 import io
@@ -63,14 +63,14 @@ def _loss(axes: Axes) -> None:
         w_qual = float(quality_weight(np.array(score_margin), eta=0.7))
         loss = pair_loss(margins, margins, w_qual=w_qual, gamma=3.0, tau_ref=2.0)
         axes.plot(margins, loss, label=f"Uni-DPO, score margin {score_margin:g}")
-    axes.set(xlabel="reward margin = policy margin", ylabel="loss of a pair")
+    axes.set(xlabel="reward margin = policy margin", ylabel="loss per pair")
 
 
 def _gate(axes: Axes) -> None:
-    change = np.linspace(-1, 1, 400)
+    changes = np.linspace(-1, 1, 400)
     for score in (4.0, 2.0):
-        gate = nll_gate(change, score, tau_good=3.2)
-        axes.plot(change, gate, label=f"chosen score {score:g} (tau_good = 3.2)")
+        gate = nll_gate(changes, score, tau_good=3.2)
+        axes.plot(changes, gate, label=f"chosen score {score:g} (tau_good = 3.2)")
     axes.set(xlabel="log-prob per token: policy - reference", ylabel="gate", ylim=(-0.04, 1.3))
 
 
@@ -100,12 +100,12 @@ def svg_of(name: str) -> str:
 
 
 def _in_page_colors(svg: str, name: str) -> str:
-    """Replace black by the color of the text and the font by that of the page."""
+    """Replace black with the text color, and the font with that of the page."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace("#000000", "currentColor")
-    svg = re.sub(r"fill: currentColor; ?|", "", svg)
+    svg = re.sub(r"fill: currentColor; ?", "", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", svg)
     svg = svg.replace("<text ", '<text fill="currentColor" ')
-    # ids are unique within a page that shows several plots
+    # a page may contain several plots, so ids must differ
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     return re.sub(r"(url\(#|xlink:href=\"#)", rf"\g<1>{name}-", svg)

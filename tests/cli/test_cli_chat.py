@@ -18,6 +18,7 @@ from support.forked import Finished, run_forked
 from support.forked_runs import preload, unidpo_mm
 from typer.testing import CliRunner
 
+from unidpo_mm.cli.chat_terminal import ChatTerminal
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.errors import CONTROL, UniDPOError
 from unidpo_mm.inference.chat import ChatOptions, open_chat
@@ -246,7 +247,8 @@ def test_a_conversation_in_a_terminal(checkpoint: Checkpoint, image: Path) -> No
 
 
 def test_mistakes_do_not_end_a_conversation(checkpoint: Checkpoint, image: Path) -> None:
-    lines = [f"/image {image}", "/image b.png", "/imge", "/system", "Hello?", "/exit", "Hello?"]
+    mistakes = [f"/image {image}", "/image b.png", "/imge", "/system"]
+    lines = [*mistakes, "Hello?", "/exit now", "Hello?"]
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines)
     assert done.code == 0, done.output
     assert "Traceback" not in done.output
@@ -256,6 +258,22 @@ def test_mistakes_do_not_end_a_conversation(checkpoint: Checkpoint, image: Path)
     assert "no system message" in done.stderr
     reply = generated(checkpoint("llama"), [says("user", "Hello?")])
     assert done.stdout.rstrip("\n> ").endswith(CONTROL.sub("", reply))
+
+
+def test_a_line_that_starts_with_a_space_is_a_message(checkpoint: Checkpoint) -> None:
+    done = in_terminal(checkpoint("llama"), *SHORT, lines=[" /exit"])
+    assert done.code == 0, done.output
+    reply = generated(checkpoint("llama"), [says("user", "/exit")])
+    assert CONTROL.sub("", reply) in done.stdout
+
+
+def test_a_system_message_is_set_for_all_models_or_for_none(checkpoint: Checkpoint) -> None:
+    models = open_chat(str(checkpoint("llama")), ChatOptions(), compare=str(checkpoint("qwen3")))
+    models[1].conversation.style = "raw"
+    terminal = ChatTerminal(models, [], None, None)
+    with pytest.raises(UniDPOError, match="do not use a chat template"):
+        terminal._handle("/system Two images")
+    assert [model.conversation.system for model in models] == ["", ""]
 
 
 def test_an_interrupt_stops_the_response_only(checkpoint: Checkpoint) -> None:
@@ -404,7 +422,7 @@ def test_wrong_arguments_are_refused(checkpoint: Checkpoint, image: Path, tmp_pa
         ((checkpoint("llava"), "--image", broken), "--image: the image"),
         ((folder, "--device", "abacus"), "'abacus' is not a device"),
         ((folder, "--device", "cuda:99"), "this machine has no device 'cuda:99'"),
-        ((folder, "--before"), "does not say which model it was before"),
+        ((folder, "--before"), "does not record which model its training started from"),
         ((folder, "--compare", tmp_path / "absent"), "Use an existing directory"),
         ((folder, "--chat-template-kwargs", "quiet"), "cannot parse 'quiet'"),
         ((folder, "--style", "loud"), "unknown style 'loud'"),

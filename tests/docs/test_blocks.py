@@ -37,7 +37,7 @@ HUB_NAMES = {
     "Qwen/Qwen2-VL-2B-Instruct": "llava",
     "Qwen/Qwen2.5-0.5B-Instruct": "text",
 }
-"""Model on a hub -> directory of a tiny model for text, or for images."""
+"""Hub name on a page -> directory of the tiny model that replaces it."""
 SECTIONS = {"model", "data", "loss", "train", "run"}
 BASE = {
     "model": {"name_or_path": "llava"},
@@ -56,7 +56,7 @@ QUICK: dict[str, Any] = {
 """Arguments added to `UniDPOConfig`, so that a block trains for one step."""
 EXPORTS = {kind.export: kind for kind in (LOSSES, FAMILIES, FORMATS, CALLBACKS, OBSERVERS)}
 GROUPS = {kind.group for kind in EXPORTS.values()}
-CHEAP = [
+COMMANDS_WITHOUT_MODEL = [
     ("list", "losses"),
     ("cache", "info"),
     ("eval", "list"),
@@ -66,7 +66,7 @@ PATH = re.compile(r"(?<![\w./])(?:[\w.]+/)+[\w.]*")
 
 
 def blocks(*languages: str) -> list[Any]:
-    """Return the blocks in some languages that no comment marks as not run, as parameters."""
+    """Return the blocks in these languages as test parameters, except those marked as not run."""
     return [
         pytest.param(block, id=block.place)
         for block in BLOCKS
@@ -76,7 +76,7 @@ def blocks(*languages: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write models, data, and the files that pages define."""
+    """Return a directory with tiny models, data, and the files that pages define."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("pages")
@@ -100,7 +100,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_rows(folder / "pairs.jsonl", pairs)
     _write_rows(folder / "held_out.jsonl", pairs[:4])
     _write_rows(
-        folder / "rows.jsonl", [{"question": "What?", "good": "One", "bad": "Two"} for _ in "ab"]
+        folder / "rows.jsonl",
+        [{"question": "What?", "good": "One", "bad": "Two"} for _ in range(2)],
     )
     table = f"index\timage\tquestion\tanswer\tcategory\n0\t{red_image(9)}\tRed?\tYes\tpopular\n"
     (folder / "POPE.tsv").write_text(table)
@@ -113,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
-    """Train a model with the command line, with the observer and the callback of the pages."""
+    """Train a model on the command line with the observer and callback that pages define."""
     preload()
     plugins = [
         "'run.observers={./my_observer.py: {file: weights.jsonl}}'",
@@ -143,13 +144,14 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run the test in the shared directory, from which it can import modules."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     return folder
 
 
 def test_every_block_has_a_check() -> None:
-    """A block in another language, or with an unknown comment above it, is an error."""
+    """Blocks have a known language, and the comment above them is known."""
     languages = {"bash", "json", "python", "text", "toml", "yaml"}
     assert {block.language for block in BLOCKS if block.mark != "not run"} <= languages
     assert {block.mark for block in BLOCKS} <= {"", "message", "not run", "source", "tree"}
@@ -182,7 +184,7 @@ def test_commands_exist_with_their_options(block: Block, folder: Path) -> None:
 
 
 def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
-    """Data to recipe, check, plan, training, evaluation, merged model."""
+    """The steps lead from data to a recipe, a check, a plan, training, evaluation and a merge."""
     preload()
     page = [block for block in BLOCKS if block.page == "docs/index.md" and block.mark == ""]
     commands = [
@@ -190,7 +192,7 @@ def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
         for block in page
         if block.language == "bash"
         for words in commands_of(block.text)
-        if words[0] == "unidpo-mm" and words[1] != "chat"  # it would wait for messages
+        if words[0] == "unidpo-mm" and words[1] != "chat"  # which waits for messages
     ]
     run = folder / "first"
     run.mkdir()
@@ -205,9 +207,9 @@ def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
     assert (run / "merged" / "config.json").is_file()
 
 
-@pytest.mark.parametrize("command", CHEAP, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS_WITHOUT_MODEL, ids=" ".join)
 def test_commands_without_a_model_run(command: tuple[str, ...], in_folder: Path) -> None:
-    """Commands of the pages that need neither a model nor a network."""
+    """These commands are on a page and need neither a model nor a network."""
     documented = [words for block in BLOCKS for words in commands_of_block(block)]
     assert ["unidpo-mm", *command] in documented
     assert run_command(*command).exit_code == 0
@@ -255,14 +257,14 @@ def test_entry_points_have_existing_groups(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("text"))
-def test_text_is_a_message_or_a_drawing_of_existing_files(block: Block) -> None:
-    """Other tests compare the messages and the tree of the repository."""
+def test_text_is_a_message_or_a_diagram_of_existing_files(block: Block) -> None:
+    """Other tests check the content of messages and of the repository tree."""
     if block.mark == "message":
         assert block.value in SITUATIONS
     if block.mark in ("message", "tree"):
         return
     paths = PATH.findall(block.text)
-    assert paths, "the block is neither a message nor a drawing with files"
+    assert paths, "the block is neither a message nor a diagram with files"
     for path in paths:
         assert (ROOT / path).exists() or (ROOT / "unidpo_mm" / path).exists(), path
 
@@ -319,7 +321,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _names_of(block: Block) -> dict[str, Any]:
-    """Return the names that a block takes from the text around it."""
+    """Return the names that a block uses without importing them."""
     from unidpo_mm import UniDPOConfig, UniDPOTrainer
 
     names: dict[str, Any] = {"QUICK": QUICK}
@@ -329,7 +331,7 @@ def _names_of(block: Block) -> dict[str, Any]:
 
 
 def _offline(code: str) -> str:
-    """Return code with tiny models, and options of a short run on a CPU."""
+    """Return code that uses tiny models and trains briefly on a CPU."""
     if "Qwen/Qwen2.5-0.5B" in code:
         code = code.replace("pairs.jsonl", "text_pairs.jsonl")
     for name, directory in HUB_NAMES.items():

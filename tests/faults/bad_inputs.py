@@ -441,7 +441,7 @@ NUMBERS = [
         "score_scale of other scores",
         "loss.name=uni_dpo data.sources.0.path=scored.jsonl data.score_scale=[100,200]",
         "data.score_scale",
-        "they run from 3 to 8",
+        "they range from 3 to 8",
         prepare=write(
             "scored.jsonl",
             '{"prompt":"a","chosen":"b","rejected":"c","score_chosen":8,"score_rejected":3}\n',

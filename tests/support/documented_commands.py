@@ -1,4 +1,4 @@
-"""Check the commands of bash blocks against the real command line, without running them."""
+"""Check the commands in bash blocks against the real command line, without running them."""
 
 import argparse
 import importlib.util
@@ -24,36 +24,33 @@ OPTIONAL = re.compile(r"\[((?:--?[\w-]+(?: [^\]]*)?|[\w.]+ \.\.\.))\]")
 """An optional part of a synopsis, such as ``[--html page.html]`` or ``[more.json ...]``."""
 
 OTHER_TOOLS = {"tensorboard": {"--logdir"}, ".": set()}
-"""Command of another package or of the shell -> its options that pages use."""
+"""Command of another package or of the shell -> the options that may appear on pages."""
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """Return the words of each command of a bash block, without comments and redirections."""
+    """Return the words of each command in a bash block, without comments and redirections."""
     lines = OPTIONAL.sub(r"\1", text.replace("\\\n", " ")).splitlines()
     commands = [shlex.split(line, comments=True) for line in lines]
-    return [
-        [word for word in _without_redirection(words) if word != "..."]
-        for words in commands
-        if words
-    ]
+    return [list(_without_redirection(words)) for words in commands if words]
 
 
 def _without_redirection(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if word == ">":
             return
-        yield word.removesuffix("...") if not word.startswith("-") else word
+        if word != "...":
+            yield word if word.startswith("-") else word.removesuffix("...")
 
 
 def check_command(words: Sequence[str], folder: Path) -> None:
     """Check one command.
 
     Args:
-        words: Its words.
-        folder: A directory with the recipes that commands name.
+        words: The words of the command.
+        folder: A directory with the recipes that commands use.
 
     Raises:
-        AssertionError: If the command, an option or a file of it does not exist.
+        AssertionError: If the command, one of its options or one of its files does not exist.
     """
     tool, *rest = words
     if tool == "unidpo-mm":
@@ -118,13 +115,13 @@ def _application(name: str) -> Any:
 def _check_unidpo_mm(words: Sequence[str], folder: Path) -> None:
     command, rest = _application(words[0]), list(words)
     while getattr(command, "commands", None):
-        assert rest, f"{words} ends with a group of commands"
+        assert rest, f"{words} lacks a subcommand"
         assert rest[0] in command.commands, f"there is no command {' '.join(words)}"
         command = command.commands[rest.pop(0)]
     if "--help" in rest:
         return
     context = command.context_class(command, info_name=words[0])
-    values, remaining, _ = command.make_parser(context).parse_args(args=rest)  # unknown: raises
+    values, remaining, _ = command.make_parser(context).parse_args(args=rest)  # raises
     assert not remaining, f"{remaining} are not arguments of {words[0]}"
     missing = [
         item.name
@@ -146,7 +143,7 @@ def _check_recipe(name: str, overrides: Sequence[str], folder: Path) -> None:
 
 
 def _check_names(values: dict[str, Any]) -> None:
-    """Check the names of benchmarks and suites."""
+    """Check that benchmarks and suites in the values of options exist."""
     from unidpo_mm_eval.plugins import BENCHMARKS
 
     from unidpo_mm.plugins import is_path, plugin_names

@@ -1,7 +1,8 @@
-"""Check data: read sources, encode and inspect their rows, and build the report."""
+"""Check data: read the sources, encode and inspect their rows, and build a report."""
 
 import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ __all__ = ["CheckOptions", "check_data", "writable_rows"]
 MAX_POINTS = 1500
 """Maximum number of pairs in the chart of margins by length."""
 BALANCED = (0.35, 0.65)
-"""Range of the share of longer chosen responses, outside of which there is a warning."""
+"""Range of the share of pairs whose chosen response is longer that causes no warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,12 @@ class CheckOptions:
     """Options of a data check.
 
     Attributes:
-        args: Options of the run that the data are for.
-        any_loss: Whether no loss was chosen; otherwise missing scores are problems.
-        model: Name of a model; `None` to skip the initial weights.
-        processor: Name of a model whose processor and chat template encode the rows; `None` for
-            `model`. Without either, rows are not encoded and lengths are in characters.
+        args: Options of the run that will use the data.
+        any_loss: Whether no loss was chosen; if one was, missing scores are problems.
+        model: Directory or hub name of a model; `None` to skip the initial weights of pairs.
+        processor: Directory or hub name of a model whose processor and chat template encode the
+            rows; `None` for `model`. Without either, rows are not encoded and lengths are in
+            characters.
         lora: Options of a new LoRA adapter, whose parts are checked; `None` if there is none.
         sample: Number of rows on which the model is run; 0 to skip.
         examples: Number of example rows in the report.
@@ -78,10 +80,11 @@ def check_data(
 def writable_rows(
     rows: Sequence[PreferenceRow], options: CheckOptions
 ) -> tuple[list[PreferenceRow], list[Problem], dict[int, list[Problem]]]:
-    """Return the rows with valid images, the problems of the others, and missing scores and pairs.
+    """Return the rows that can be written: those whose images are valid.
 
-    Whether scores and pairs are missing depends on the loss, as in `data check`. The last value
-    maps the index of a returned row to these problems.
+    Returns:
+        The rows, the problems of all other rows, and index of a returned row -> its problems, such
+        as missing scores or pairs. As in `data check`, these problems depend on the loss.
     """
     inspection = inspect_images(rows)
     intact = [row for number, row in enumerate(rows) if number not in inspection.broken]
@@ -96,7 +99,7 @@ def writable_rows(
 
 
 class _Check:
-    """A check in progress: the rows that `prepare` returns, and notes about them."""
+    """A check in progress, with the rows that `prepare` returned and notes about them."""
 
     def __init__(
         self, options: CheckOptions, training: DataFiles, held_out: DataFiles | None
@@ -115,7 +118,7 @@ class _Check:
             any_loss=options.any_loss,
             measure=True,
         )
-        self.rows, self.eval_rows = self.prepared.training.rows, self.prepared.read_eval_rows
+        self.rows, self.eval_rows = self.prepared.training.rows, self.prepared.loaded_eval_rows
         self.loss = loss.with_medians(self.rows, lenient=True)
         self.problems = self.prepared.problems
         self.notes: list[str] = []
@@ -143,7 +146,7 @@ class _Check:
         summary = length_report(rows, lengths, keys, unit=unit, limited=limited, drop=drop)
         repeated = overlap(self.rows, self.eval_rows, [inspection.keys_of(row) for row in all_rows])
         image_tokens = optional_summary([row.images for row in lengths if row.images])
-        scored = [point for point in margins_by_length(rows, lengths) if point[1] == point[1]]
+        scored = [point for point in margins_by_length(rows, lengths) if not math.isnan(point[1])]
         sources = self._sources()
         return CheckReport(
             sources=sources,
@@ -172,7 +175,7 @@ class _Check:
         )
 
     def _note_unscored(self, rows: Sequence[PreferenceRow]) -> None:
-        """Note sources without scores: losses other than the default do not need them."""
+        """Add a note for each source without scores, which only some losses need."""
         scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
         self.notes += [
             f"source '{name}': there are no scores; set scores.missing for uni_dpo, or use a loss "
@@ -181,7 +184,7 @@ class _Check:
         ]
 
     def _note_images(self, inspection: ImageInspection, rows: int) -> None:
-        """Note images that cannot be opened, if rows were not encoded."""
+        """Report images that cannot be opened, if rows were not encoded."""
         if not inspection.broken:
             return
         if len(inspection.broken) > self.args.max_skipped_fraction * rows:
@@ -191,12 +194,12 @@ class _Check:
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
         text = f"{counted(rows, 'row')} would be skipped because of images that cannot be used"
-        self.notes.append(f"{text}, the first is {first.where}")
+        self.notes.append(f"{text}; the first is {first.where}")
 
     def _weights(
         self, rows: Sequence[PreferenceRow], lengths: Sequence[MeasuredRow]
     ) -> StartWeights | None:
-        """Return the initial weights under the model, if one is set."""
+        """Return the initial weights of pairs according to the model, if there is one."""
         model, family, adapter = self.options.model, self.prepared.family, self.prepared.adapter
         if model is None or family is None or adapter is None:
             return None
@@ -242,7 +245,7 @@ def _overlap_warnings(repeated: OverlapReport) -> list[str]:
     if repeated.duplicates:
         warnings.append(
             f"{counted(repeated.duplicates, 'row has', 'rows have')} the same content as an "
-            f"earlier one, the first is {repeated.first_duplicates[0][0]}"
+            f"earlier one; the first is {repeated.first_duplicates[0][0]}"
         )
     if repeated.contradictions:
         warnings.append(
@@ -252,8 +255,9 @@ def _overlap_warnings(repeated: OverlapReport) -> list[str]:
     if repeated.first_shared:
         warnings.append(
             f"{counted(repeated.shared_prompts, 'held-out row shares', 'held-out rows share')} "
-            f"a prompt with training rows and {repeated.shared_images:,} an image, the first "
-            f"is {repeated.first_shared[0]}"
+            "a prompt with training rows, and "
+            f"{counted(repeated.shared_images, 'shares', 'share')} an image; the first is "
+            f"{repeated.first_shared[0]}"
         )
     return warnings
 
@@ -267,11 +271,13 @@ def _length_warnings(lengths: LengthReport | None) -> list[str]:
         return []
     length = "longer" if share > 0.5 else "shorter"
     percent = 100 * max(share, 1 - share)
-    return [f"the {length} response is chosen in {percent:.0f} % of the pairs of unequal length"]
+    return [
+        f"the {length} response is chosen in {percent:.0f} % of the pairs that differ in length"
+    ]
 
 
 def _policy_warnings(lengths: Sequence[MeasuredRow], *, drop: bool) -> list[str]:
-    """Return what the length policy would do."""
+    """Return warnings about rows that the length policy changes and pairs without effect."""
     identical = sum(row.identical for row in lengths)
     verb = "has" if identical == 1 else "have"
     no_effect = f"{verb} two responses with the same tokens and {verb} no effect"
@@ -286,7 +292,7 @@ def _policy_warnings(lengths: Sequence[MeasuredRow], *, drop: bool) -> list[str]
 
 
 def _is_of(problem: Problem, file: SourceOptions) -> bool:
-    """Return whether a problem is one of a file, whose path may be a prefix of another."""
+    """Return whether a problem is in a file, whose path may be a prefix of another path."""
     rest = problem.where.removeprefix(file.path)
     return rest != problem.where and rest[:1] in ("", " ", ",", "/")
 

@@ -1,4 +1,4 @@
-"""`unidpo-mm chat`: talk to a checkpoint in the terminal."""
+"""`unidpo-mm chat`: chat with a checkpoint in the terminal."""
 
 import math
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ def chat(  # noqa: PLR0917, one parameter per option
     folder: Annotated[
         str,
         typer.Argument(
-            help="Directory of a model, a LoRA adapter or a run, or hub name.",
+            help="Directory of a model, LoRA adapter or run; or a hub name.",
             metavar="FOLDER",
             show_default=False,
         ),
@@ -32,12 +32,12 @@ def chat(  # noqa: PLR0917, one parameter per option
     system: Annotated[str | None, typer.Option(help="System message.", show_default=False)] = None,
     before: Annotated[
         bool,
-        typer.Option("--before", help="Also show the responses of the model before it was tuned."),
+        typer.Option("--before", help="Also show the responses of the model before training."),
     ] = False,
     compare: Annotated[
         str | None,
         typer.Option(
-            help="Compare with this checkpoint: show its responses as well.", show_default=False
+            help="Compare with this checkpoint: also show its responses.", show_default=False
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -45,27 +45,26 @@ def chat(  # noqa: PLR0917, one parameter per option
     ] = 512,
     temperature: Annotated[
         float,
-        typer.Option(help="Temperature; 0 decodes greedily, higher values vary responses.", min=0),
+        typer.Option(help="Temperature of sampling; 0 selects greedy decoding.", min=0),
     ] = 0.0,
     top_p: Annotated[
         float,
-        typer.Option(help="Draw from the most likely tokens with this total probability."),
+        typer.Option(help="Sample from the most likely tokens that have this total probability."),
     ] = 1.0,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of random responses.", show_default=False, min=0)
+        int | None,
+        typer.Option(help="Seed of the random number generator.", show_default=False, min=0),
     ] = None,
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        typer.Option(help="Number format of the weights; auto as saved."),
+        typer.Option(help="Number format of the weights; auto keeps the saved format."),
     ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="Device of the computation, for example cuda:1.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on, for example cuda:1.")] = "auto",
     style: Annotated[
         str | None,
         typer.Option(
             help="Style of prompts: chat, raw, or auto (chat if there is a chat template). "
-            "[default: that of the run, or auto]",
+            "[default: the style of the run, or auto]",
             show_default=False,
         ),
     ] = None,
@@ -73,17 +72,17 @@ def chat(  # noqa: PLR0917, one parameter per option
         list[str] | None,
         typer.Option(
             help="Variables for the chat template: a JSON object, or NAME=VALUE; repeatable. "
-            "[default: those of the run]",
+            "[default: the variables of the run]",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Talk to a checkpoint; /help lists what a line can be other than a message.
+    """Chat with a checkpoint; type /help for the commands of the conversation.
 
     Prompts are rendered as in training and evaluation.
     """
     if before and compare is not None:
-        text = "--compare names the other model already"
+        text = "cannot be combined with --compare"
         raise typer.BadParameter(text, param_hint="--before")
     if not math.isfinite(temperature):
         raise typer.BadParameter(f"{temperature} is not finite", param_hint="--temperature")

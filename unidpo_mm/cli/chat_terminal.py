@@ -1,4 +1,4 @@
-"""The terminal of `unidpo-mm chat`: lines become messages and commands, responses are streamed."""
+"""The terminal interface of `unidpo-mm chat`: read messages and commands, and print responses."""
 
 import sys
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ PROMPT = "> "
 HELP = """/image PATH   send an image with the next message
 /system TEXT  set the system message; without TEXT, remove it
 /reset        forget the conversation
-/exit         exit, as Ctrl-D does
+/exit         exit; Ctrl-D does the same
 Ctrl-C stops a response. A line that starts with a space is always a message."""
 COMMANDS = ("/image", "/system", "/reset", "/help", "/exit")
 
 
 def prompt_of(option: str | None) -> str | None:
-    """Return the prompt of a call that prints one response; `None` for a conversation.
+    """Return the prompt if a single response is requested; `None` for a conversation.
 
     Args:
         option: The option `--prompt`; `None` to read standard input unless it is a terminal.
 
     Raises:
-        DataError: If the prompt is empty, or not text.
+        DataError: If the prompt is empty or is not text.
     """
     where = "--prompt" if option is not None else "standard input"
     try:
@@ -58,7 +58,7 @@ def checked_message(text: str, where: str) -> str:
     """
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # bytes of another encoding
+    except UnicodeEncodeError as error:  # the text contains bytes of another encoding
         raise DataError(_not_text(where)) from error
     if not text.strip():
         remedy = "Write a prompt, or start the command in a terminal without --prompt"
@@ -67,14 +67,14 @@ def checked_message(text: str, where: str) -> str:
 
 
 def images_of(paths: Sequence[str], where: str = "--image") -> "list[ImageRef]":
-    """Return images after opening each once.
+    """Return the images at the given paths, after checking that each can be opened.
 
     Args:
         paths: Paths or URLs.
-        where: The option or command that names them, for messages.
+        where: The option or command that contains the paths, for messages.
 
     Raises:
-        DataError: With the problems of all images that cannot be read.
+        DataError: If images cannot be read; lists all of them.
     """
     rules = ImageRules(allow_outside=True, download=True)
     images: list[ImageRef] = []
@@ -101,13 +101,13 @@ class ChatTerminal:
     """Conversations with one or several models.
 
     Args:
-        models: The models; each gets every message.
+        models: The models; every message is sent to each of them.
         images: Images for the first message.
         sampling: How tokens are drawn; `None` for greedy decoding.
         seed: Seed of each response; `None` for different responses every time.
 
     Raises:
-        DataError: If there are images and a model takes none.
+        DataError: If there are images and a model does not accept images.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class ChatTerminal:
                 raise KeyboardInterrupt
 
     def run(self) -> None:
-        """Read lines and answer them until the end of the input."""
+        """Read lines and respond to them until the input ends."""
         self._import_readline()
         self._introduce()
         while True:
@@ -150,7 +150,7 @@ class ChatTerminal:
             except UnicodeDecodeError:
                 report_error(DataError(_not_text("message")))
                 continue
-            if line.strip() == "/exit":
+            if line.startswith("/") and line.split()[0] == "/exit":
                 return
             try:
                 self._handle(line)
@@ -235,6 +235,7 @@ class ChatTerminal:
             if text and model.conversation.style == "raw":
                 problem = f"the prompts of '{model.conversation.name}' do not use a chat template"
                 raise DataError(Problem("/system", problem, "Restart with --style chat"))
+        for model in self._models:
             model.conversation.system = text
         self._note("system message set" if text else "no system message")
 
@@ -242,18 +243,20 @@ class ChatTerminal:
         for model in self._models:
             name = model.conversation.name
             self._status.print(Text.assemble((name, "bold"), f" ({model.description})"))
-            if model.recorded:
-                items = ", ".join(f"{key}: {value}" for key, value in model.recorded.items())
-                self._note(f"options of its run: {items}")
+            if model.run_options:
+                items = ", ".join(f"{key}: {value}" for key, value in model.run_options.items())
+                self._note(f"options from its training run: {items}")
             if model.conversation.style == "raw":
-                self._note("no chat template: each line is continued as plain text, alone")
-        self._note("/help lists the commands, Ctrl-D exits")
+                self._note(
+                    "no chat template: the model continues each line as plain text, without history"
+                )
+        self._note("/help lists the commands; Ctrl-D exits")
 
     def _note(self, text: str) -> None:
         self._status.print(Text(text, style="dim"))
 
     def _import_readline(self) -> None:
-        """Enable editing and recalling lines, where Python has it."""
+        """Enable line editing and history if this Python has `readline`."""
         try:
             import readline  # noqa: F401
         except ImportError:
@@ -266,7 +269,7 @@ def _write(piece: str) -> None:
 
 
 def _discard(piece: str) -> None:
-    """Ignore a piece of a response that is printed at its end."""
+    """Ignore a piece of a response: the response is printed when it is complete."""
 
 
 def _not_text(where: str) -> Problem:

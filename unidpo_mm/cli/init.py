@@ -36,7 +36,7 @@ def init(
 
     from ..config import SourceOptions, load_recipe
     from ..config.checks.recipe import ALL_CHECKS
-    from ..config.dump import write_recipe
+    from ..config.dump import format_recipe
     from ..errors import RecipeError
     from ..starter import starter_recipe
 
@@ -44,7 +44,7 @@ def init(
     sources = [SourceOptions(path=path, images=images) for path in data]
     starter = starter_recipe(sources, model, output.stem)
     head = "A first recipe, by unidpo-mm init. All keys: docs/recipe.md"
-    write(output, write_recipe(starter.recipe, starter.comments, head), "--output")
+    write(output, format_recipe(starter.recipe, starter.comments, head), "--output")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for note in starter.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), note))

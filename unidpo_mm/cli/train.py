@@ -45,13 +45,13 @@ def train(
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
 
-    from ..training.output_directory import keep_recipe  # imports torch
+    from ..training.output_directory import check_recipe_not_overwritten  # imports torch
     from ..training.run import check_from_recipe, finished_run, train_from_recipe
 
     if dry_run or check:
         check_from_recipe(loaded)
         return
-    keep_recipe(path, loaded)
+    check_recipe_not_overwritten(path, loaded)
     if finished := finished_run(loaded):
         if is_first_process():
             typer.echo(finished)

@@ -1,4 +1,4 @@
-"""Write recipes as YAML: every key of a validated recipe, or sections with comments."""
+"""Convert recipes to YAML: every key of a validated recipe, or sections with comments."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from .recipe import Recipe, keys_of
 from .sections import Section
 from .yaml_loader import parse_yaml
 
-__all__ = ["dump_recipe", "write_recipe"]
+__all__ = ["dump_recipe", "format_recipe"]
 
 COMMENT_COLUMN = 40
-"""Column of comments, if the line is short enough."""
+"""Column in which comments start, if the line is short enough."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's writer, without aliases, for readers of YAML 1.1 and for the one of recipes."""
+    """A YAML dumper without aliases, whose output the recipe reader and YAML 1.1 readers accept."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -30,7 +30,7 @@ class _Dumper(yaml.SafeDumper):
 
 @cache
 def _is_plain(text: str) -> bool:
-    """Return whether the reader of recipes reads a text without quotes as that text."""
+    """Return whether the recipe reader reads the text unchanged if it is not quoted."""
     document = parse_yaml(f"[{text}]", "")
     return text.isprintable() and not document.problems and document.data == [text]
 
@@ -52,18 +52,18 @@ _Dumper.add_representer(list, _represent_list)
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML with every key, so that `load_recipe` reads the same recipe again.
 
-    Access tokens and passwords are masked and have to be set again.
+    Access tokens and passwords are masked, so they have to be set again.
     """
     return _dump(mask_secrets(_ordered(recipe)))
 
 
-def write_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: str) -> str:
+def format_recipe(recipe: Mapping[str, Any], comments: Mapping[str, str], head: str) -> str:
     """Return a recipe as YAML with comments.
 
     Args:
         recipe: The sections.
-        comments: Key path -> comment on its line; an empty text adds no comment.
-        head: First line of the file, a comment.
+        comments: Dotted key path -> comment on its line; an empty text adds no comment.
+        head: Comment on the first line, without ``#``.
     """
     text = _dump({section: recipe[section] for section in Recipe.model_fields if section in recipe})
     lines = text.splitlines()
@@ -86,7 +86,7 @@ def _dump(values: Any) -> str:
 
 
 def _ordered(value: Any) -> Any:
-    """Return a section as a dict, first the keys that only recipes have."""
+    """Return a section as a dict in which the keys that only recipes have come first."""
     if isinstance(value, Section):
         keys = [*keys_of(type(value)), *(value.model_extra or {})]
         return {key: _ordered(getattr(value, key)) for key in keys}

@@ -1,4 +1,4 @@
-"""Write the tables of docs/recipe.md and docs/training_arguments.md from the declarations.
+"""Write the tables of docs/recipe.md and docs/training_arguments.md from the declared options.
 
 Run ``python -m unidpo_mm.config.page docs``.
 """
@@ -43,31 +43,31 @@ IN_PYTHON = {
     "run.observers": "`observers`",
     **{key: f"`{name}`" for name, key in option_keys().items()},
 }
-"""Key -> what it is in Python. Options are listed by themselves, all other keys here."""
+"""Key -> its equivalent in Python. The keys of `Options` are added by the last line."""
 
 INHERITED = {"model.lora.": "`peft_config`", "data.sources.scores.": "`scores`"}
-"""Prefix of keys -> what they correspond to in Python."""
+"""Prefix of keys -> their equivalent in Python."""
 
 FILES_ONLY = "recipes only"
-"""Shown for keys that Python does not need, because rows are passed as objects there."""
+"""Text for keys without an equivalent: in Python, rows are passed as objects."""
 
 
 def updated_page(page: str, tables: Mapping[str, Sequence[str]]) -> str:
-    """Return a page with new tables, which it marks with ``<!-- table: TITLE -->``.
+    """Replace the tables of a page, which are enclosed in ``<!-- table: TITLE -->`` comments.
 
     Args:
         page: The page, as Markdown.
         tables: Title of a table -> its lines.
 
     Raises:
-        ValueError: If the page has no place for one of the tables.
+        ValueError: If the page lacks the comments of one of the tables.
     """
     for title, lines in tables.items():
         start, end = f"<!-- table: {title} -->\n", f"\n<!-- /table: {title} -->"
         before, opening, rest = page.partition(start)
         _, closing, after = rest.partition(end)
         if not opening or not closing:
-            raise ValueError(f"the page has no place for the table '{title}'")
+            raise ValueError(f"the page lacks the comments that enclose the table '{title}'")
         page = "\n".join([f"{before}{start}", *lines, f"{end}{after}"])
     return page
 
@@ -138,7 +138,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "recipe": recipe_table,
     "training_arguments": arguments_table,
 }
-"""Name of a page, and of its table -> the lines of the table."""
+"""Name of a page and of its table -> the function that returns the lines of the table."""
 
 
 if __name__ == "__main__":

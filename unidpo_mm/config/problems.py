@@ -1,4 +1,4 @@
-"""Convert the errors of pydantic to problems with place, message and remedy."""
+"""Convert pydantic's errors to problems with a place, a message and a remedy."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing_extensions import is_typeddict
 from ..errors import Problem, counted
 from ..plugins import suggestion
 from ..secrets import MASK, is_secret_key, mask_text
-from .numbers import written
+from .numbers import LARGEST, written
 from .options import documentation
 from .recipe import Recipe
 from .yaml_loader import KeyPath
@@ -32,10 +32,10 @@ EXAMPLES = {
     "dataclass": "a section with keys of its own, for example {a: 1}",
     "path": "text, the path of a file or directory",
 }
-"""First word of pydantic's name of a type error -> the values that are valid."""
+"""First part of pydantic's name of a type error -> description of the valid values."""
 
 RESUME = {True: "auto", False: "never"}
-"""Values of `run.resume` that mean the same as true and false."""
+"""true or false -> the value of `run.resume` with that meaning."""
 
 PATHS = {
     "name_or_path": "Use the directory or the hub name of a model",
@@ -44,13 +44,13 @@ PATHS = {
     "images": "Use the path of a directory, or null",
     "output_dir": "Use the path of a directory",
 }
-"""Key whose value is a path -> the remedy for true or false, which are not paths."""
+"""Key whose value is a path -> the remedy if it is true or false."""
 
 
 def explain(
     error: ValidationError, data: Any, *, root: Any = Recipe
 ) -> list[tuple[KeyPath, Problem]]:
-    """Return the problems of a validation with their key paths, one per path.
+    """Return the problems of a failed validation with their key paths, one per path.
 
     The `where` of the problems is empty: only the caller knows the file.
 
@@ -62,7 +62,8 @@ def explain(
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         by_path.setdefault(_path_in(data, details), []).append(details)
-    # if one type of a union refuses a list and another an item of it, only the item is wrong
+    # if one type of a union refuses a list and another type refuses only one of its items, the item
+    # is what is wrong
     outer = {path[:length] for path in by_path for length in range(len(path))}
     return [
         (path, _problem(path, errors, root))
@@ -80,6 +81,8 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         text = mask_text(value)
         return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a whole number of more than {len(str(LARGEST)) - 1} digits"
     if isinstance(value, int | float):
         return f"the number {written(value)}"
     if isinstance(value, list | tuple):
@@ -108,7 +111,7 @@ def _remedy_for(value: Any, kinds: list[str]) -> str:
 
 
 def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
-    """Return the key path of an error: its location without names of types of a union."""
+    """Return the key path of an error: its location without the names of union members."""
     path: list[str | int] = []
     last = len(details["loc"]) - 1
     for position, part in enumerate(details["loc"]):
@@ -146,7 +149,7 @@ def _problem(path: KeyPath, errors: list[ErrorDetails], root: Any) -> Problem:
         remedy = _remedy_for(value, kinds)
     elif words:
         rules = [_rule(error) for error in errors if not _choices(error)]
-        # a number out of range, where a word is allowed as well
+        # a number is out of range, and the key also accepts some words
         remedy = ", or ".join([f"Use {_one_of(words)}", *rules[:1]]).replace("or Use ", "or ")
     else:
         remedy = _rule(first)
@@ -169,7 +172,7 @@ RULES = {
 
 
 def _rule(error: ErrorDetails) -> str:
-    """Return the remedy for a value out of range: "Use a value greater than 0"."""
+    """Return the remedy for an invalid value, for example "Use a value greater than 0"."""
     message, context = error["msg"], error.get("ctx", {})
     if error["type"] in RULES:
         return RULES[error["type"]]
@@ -188,7 +191,7 @@ def _one_of(words: list[str]) -> str:
 
 
 def _choices(error: ErrorDetails) -> list[str]:
-    """Return the words that a type allows, if its values are a choice."""
+    """Return the allowed words if the type is an enumeration of words."""
     if error["type"] not in ("literal_error", "enum"):
         return []
     return re.findall(r"'([^']*)'", error["ctx"]["expected"])
@@ -206,7 +209,7 @@ def _unknown_key(path: KeyPath, root: Any) -> Problem:
 
 
 def _meaning(path: KeyPath, root: Any) -> str:
-    """Return the first sentence about a required key."""
+    """Return the first sentence of the documentation of a required key."""
     section = section_at(path[:-1], root)
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         return ""
@@ -223,7 +226,7 @@ def _keys(path: KeyPath, root: Any) -> Mapping[str, Any]:
 
 
 def section_at(path: KeyPath, root: Any) -> Any:
-    """Return the class with the keys of the section at a path, or None if there is none.
+    """Return the class with the keys of the section at a path; `None` if there is none.
 
     The type at the path may also be a union or a list of sections.
     """

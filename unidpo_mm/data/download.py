@@ -1,7 +1,7 @@
-"""Download images from URLs, once each.
+"""Download images from URLs, each of them once.
 
 Only valid images are cached, so that the next run retries a URL that returned an error page or an
-incomplete image. IP addresses are checked after the host name is resolved, and again after every
+incomplete image. IP addresses are checked after host names are resolved, for the URL and for every
 redirect: a URL in a data set must not reach this machine or its network unless the user allows it.
 """
 
@@ -24,9 +24,9 @@ from .decoding import MAX_PIXELS, decoding_error
 __all__ = ["PrivateAddressError", "download"]
 
 SECONDS = 30
-"""Timeout of a connection and of each read."""
+"""Timeout for connecting and for each read."""
 TOTAL_SECONDS = 120
-"""Timeout of an image, from the connection to its last byte, including redirects."""
+"""Timeout for an image, from the connection to the last byte, including redirects."""
 MAX_BYTES = 64_000_000
 """The maximum size of an encoded image."""
 CHUNK = 1 << 16
@@ -50,10 +50,9 @@ def download(url: str, *, private: bool = False) -> bytes:
     Raises:
         PrivateAddressError: If the URL or a redirect leads to such an address and they are not
             allowed.
-        OSError: If the download fails, times out or is incomplete, or if it is too large or not an
-            image.
+        OSError: If the download fails, times out, is incomplete or too large, or is not an image.
     """
-    # earlier releases cached error pages in another directory
+    # earlier releases used another directory, whose files may be error pages
     cached = cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
@@ -67,7 +66,9 @@ def download(url: str, *, private: bool = False) -> bytes:
         raise OSError(str(error) or type(error).__name__) from error
     _check_image(content, content_type)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    scratch = cached.with_name(f"{cached.name}.{os.getpid()}.part")  # two workers may download it
+    scratch = cached.with_name(
+        f"{cached.name}.{os.getpid()}.part"
+    )  # two workers may download the same image
     scratch.write_bytes(content)
     scratch.replace(cached)
     return content
@@ -77,9 +78,9 @@ def _check_url(url: str) -> None:
     """Refuse a URL that is not http or https, or that contains a password."""
     parts = urlsplit(url)
     if parts.scheme.lower() not in SCHEMES:
-        raise OSError(f"only {' and '.join(SCHEMES)} URLs are downloaded")
+        raise OSError(f"only {' and '.join(SCHEMES)} URLs can be downloaded")
     if "@" in parts.netloc:
-        raise OSError("URLs with a user name or a password are not downloaded")
+        raise OSError("URLs with a user name or a password cannot be downloaded")
 
 
 def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
@@ -169,20 +170,20 @@ class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def https_open(self, req: Any) -> Any:
         return self._opened(http.client.HTTPSConnection, req)
 
-    def _opened(self, kind: Any, request: Any) -> Any:
+    def _opened(self, connection_class: Any, request: Any) -> Any:
         """Return the response to a request."""
         private = self.private
         if request.has_proxy():
-            # the proxy itself may have a private address; the target may not
+            # the proxy may have a private address, but the target must not
             target = urlsplit(request.full_url).hostname or ""
             with contextlib.suppress(socket.gaierror):
                 _addresses(target, None, private=private)
             private = True
 
         def connection(host: str, **options: Any) -> Any:
-            made = kind(host, **options)
-            made._create_connection = functools.partial(self._connect, private)
-            return made
+            http_connection = connection_class(host, **options)
+            http_connection._create_connection = functools.partial(self._connect, private)
+            return http_connection
 
         return self.do_open(connection, request)
 
@@ -225,7 +226,7 @@ def _addresses(host: str, port: int | None, *, private: bool) -> list[str]:
 
 
 def _is_public(address: str) -> bool:
-    """Return whether an address is a public one."""
+    """Return whether an IP address is public."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour

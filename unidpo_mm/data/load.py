@@ -42,12 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Options for reading that all sources of a run share.
+    """Options for reading data that apply to all sources of a run.
 
     Attributes:
         score_scale: The scale of `eta` and `tau_good` of the loss. Scores of a source with a
             declared scale are mapped to it; scales are never inferred from the scores.
-        needs_scores: Whether the loss needs a score for every response of a pair of a source.
+        needs_scores: Function of the name of a source: whether the loss needs a score for every
+            response in its pairs.
         max_pixels: The maximum number of pixels of an image.
         private_downloads: Whether image URLs may lead to this machine or the local network.
     """
@@ -63,7 +64,7 @@ DEFAULTS = ReadOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """Data sets in files, to be passed where a data set in memory could be.
+    """Data sets in files, which can be passed in place of a data set in memory.
 
     Attributes:
         sources: The sources.
@@ -76,7 +77,7 @@ class DataFiles:
 
 @dataclass
 class SourceReport:
-    """Counts of reading a source.
+    """Counts from reading a source.
 
     Attributes:
         source: Name of the source.
@@ -84,9 +85,9 @@ class SourceReport:
         refused: Number of records with problems.
         rows: Number of rows read from them.
         formats: Format -> number of its records.
-        unread: Column -> number of records that have it and whose format does not read it.
-        pairs: Counts of selecting the pairs.
-        score_options: The options by which they were selected.
+        unread: Column -> number of records in which it has a value that their format does not read.
+        pairs: Counts from selecting pairs.
+        score_options: The options for selecting pairs.
         stripped: Number of responses whose reasoning was removed.
     """
 
@@ -101,7 +102,7 @@ class SourceReport:
     stripped: int = 0
 
     def sentences(self) -> list[str]:
-        """Return what the user should know about the source, as sentences."""
+        """Return notes about the source for the user, as sentences."""
         sentences = self.pairs.sentences(self.score_options)
         unread = [f"{name} ({rows:,})" for name, rows in self.unread.items() if rows]
         if unread:
@@ -118,8 +119,8 @@ class Loaded:
     Attributes:
         rows: The rows.
         problems: All problems.
-        source_problems: Those of `problems` that remain if invalid records are skipped.
-        reports: A report of each source.
+        source_problems: The part of `problems` that remains if invalid records are skipped.
+        reports: One report per source.
     """
 
     rows: list[PreferenceRow] = field(default_factory=list)
@@ -183,7 +184,7 @@ def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAUL
 def rows_from_records(
     records: Iterable[Any], *, source: str = "data", images: Path | None = None
 ) -> list[PreferenceRow]:
-    """Return the rows of records in memory: dicts, a `datasets.Dataset`, or rows as they are.
+    """Return the rows of records in memory: dicts, a `datasets.Dataset`, or existing rows.
 
     Raises:
         DataError: With all problems of all records.
@@ -204,9 +205,9 @@ def read_records(
     """Return the rows of records in memory that could be read, and the problems of the others.
 
     Args:
-        records: Dicts, or rows, which are kept as they are.
-        source: Options of their source; its path is their name.
-        options: Options that all sources share.
+        records: Dicts, or `PreferenceRow`s, which are kept.
+        source: Options of the records' source; messages use its path as the name of the data set.
+        options: Options for reading that apply to all sources.
     """
     source = source or SourceOptions(path="data")
     path = f"data set '{source.path}'"
@@ -284,7 +285,7 @@ class _Reader:
         return self.loaded
 
     def _read_record(self, where: str, record: Any) -> None:
-        """Read a record, or keep a row that the user has built."""
+        """Read a record, or keep it if it is a `PreferenceRow` already."""
         try:
             if isinstance(record, Problem):
                 raise DataError(record)
@@ -307,7 +308,7 @@ class _Reader:
         context = replace(self.context, where=where, id=row_id, arrow=arrow)
         row = format_.parse(renamed, context)
         if not isinstance(row, PreferenceRow):
-            problem = f"parse of the format returns {type(row).__name__}, not a PreferenceRow"
+            problem = f"its parse function returned {type(row).__name__}, not a PreferenceRow"
             remedy = "Return the result of RowReader.pair, ranked or row"
             raise DataError(Problem(f"{where}, format '{format_.name}'", problem, remedy))
         row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
@@ -327,11 +328,11 @@ class _Reader:
         return row
 
     def _with_format_columns(self, record: Any, where: str) -> Mapping[str, Any]:
-        """Return a record with the names that the formats use for its columns."""
+        """Return a record whose columns have the names that the formats use."""
         remedy = "Write each row as an object with named fields"
         if not isinstance(record, Mapping):
             raise DataError(
-                Problem(where, f"the row is {type(record).__name__}, not an object", remedy)
+                Problem(where, f"the row is of type {type(record).__name__}, not an object", remedy)
             )
         if not all(isinstance(name, str) for name in record):
             raise DataError(Problem(where, "a column has a name that is not a string", remedy))

@@ -26,10 +26,10 @@ DEFAULT_COLUMNS = {
     "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
 }
 DEFAULT_COLUMNS["openai"] = DEFAULT_COLUMNS["sharegpt"]  # its turns have the keys of messages
-"""Formatting -> role of a column -> its default name, which is that of our format."""
+"""Formatting -> role of a column -> its default name, which is also its name in our format."""
 COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
 IGNORED_ROLES = ("response", "tools")
-"""Roles that an entry of any formatting may map and that a ranking does not read."""
+"""Roles that any entry may map, but that an entry with ``ranking`` does not use."""
 ONLY_MAPPED = ("system", "history")
 """Columns without a default name in LLaMA-Factory: they are ignored unless the entry maps them."""
 NOT_SUPPORTED = ("videos", "audios", "kto_tag")
@@ -73,7 +73,7 @@ def _listing(
         raise InvalidValue("the entry is not an object", "Write an object")
     formatting = str(entry.get("formatting", "alpaca"))
     if formatting not in DEFAULT_COLUMNS:
-        remedy = f"Use {', '.join(DEFAULT_COLUMNS)}"
+        remedy = f"Use one of {', '.join(DEFAULT_COLUMNS)}"
         raise InvalidValue(f"unknown formatting '{formatting}'", remedy)
     if not entry.get("ranking"):
         problem = "the entry has no chosen and rejected responses"
@@ -86,8 +86,8 @@ def _listing(
     tags = _mapping(entry, "tags", set(TAGS))
     unsupported = [role for role in NOT_SUPPORTED if columns.get(role)]
     if unsupported:
-        problem = f"{', '.join(unsupported)} are not supported yet"
-        raise InvalidValue(problem, "Remove the column from the entry")
+        problem = f"columns that are not supported yet: {', '.join(unsupported)}"
+        raise InvalidValue(problem, "Remove them from the entry")
     maximum = entry.get("num_samples")
     valid = isinstance(maximum, int | None) and not isinstance(maximum, bool)
     if not valid or not (maximum is None or 0 < maximum < sys.maxsize):
@@ -117,9 +117,10 @@ def _entry(path: Path, name: str | None) -> Any:
         raise DataError(Problem(str(path), problem, "Write it as JSON")) from error
     entries = registry if isinstance(registry, Mapping) else {}
     if name is None or name not in entries:
-        problem = "no entry is set" if name is None else f"there is no entry '{name}'"
+        problem = "no entry is chosen" if name is None else f"there is no entry '{name}'"
         problem += suggestion(name or "", entries)
-        remedy = f"Set the source's 'subset' to one of {', '.join(entries) or 'none'}"
+        remedy = f"Set the source's 'subset' to one of {', '.join(entries)}"
+        remedy = remedy if entries else "Use a registry with entries"
         raise DataError(Problem(str(path), problem, remedy))
     return entries[name]
 
@@ -127,19 +128,19 @@ def _entry(path: Path, name: str | None) -> Any:
 def _mapping(entry: Mapping[str, Any], key: str, roles: set[str]) -> Mapping[str, str | None]:
     names = entry.get(key) or {}
     if not isinstance(names, Mapping):
-        raise InvalidValue(f"'{key}' is {type(names).__name__}", "Write an object")
+        raise InvalidValue(f"'{key}' is of type {type(names).__name__}", "Write an object")
     for role, value in names.items():
         if role not in roles:
             hint = suggestion(str(role), sorted(roles))
-            remedy = f"Use {', '.join(sorted(roles))}"
+            remedy = f"Use one of {', '.join(sorted(roles))}"
             raise InvalidValue(f"unknown name '{role}' in '{key}'{hint}", remedy)
         if not isinstance(value, str | None):
-            raise InvalidValue(f"'{key}.{role}' is {type(value).__name__}", "Use a string")
+            raise InvalidValue(f"'{key}.{role}' is of type {type(value).__name__}", "Use a string")
     return names
 
 
 def _inner_location(entry: Mapping[str, Any], folder: Path) -> SourceLocation:
-    """Return the location of the records: on a hub, else a file relative to the registry."""
+    """Return the location of the records: a hub, or else a file relative to the registry."""
     hub = entry.get("hf_hub_url")
     if hub:  # as in LLaMA-Factory, it has precedence
         split, subset = entry.get("split"), entry.get("subset")
@@ -148,7 +149,11 @@ def _inner_location(entry: Mapping[str, Any], folder: Path) -> SourceLocation:
         problem = "the entry has neither 'file_name' nor 'hf_hub_url'"
         raise InvalidValue(problem, "Add the location of the data")
     path = folder / str(entry["file_name"])
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError:  # for example, the name is too long
+        exists = False
+    if not exists:
         raise InvalidValue(f"the file '{path}' does not exist", "Correct 'file_name'")
     return SourceLocation(path=str(path))
 
@@ -156,7 +161,7 @@ def _inner_location(entry: Mapping[str, Any], folder: Path) -> SourceLocation:
 def _with_default_tags(
     records: Iterable[Record], columns: Sequence[str], tags: Mapping[str, str]
 ) -> Iterator[Record]:
-    """Yield the records with the default keys and speakers in their turns."""
+    """Yield the records with the keys and speakers in their turns renamed to the defaults."""
     defaults = {name: default for default, name in tags.items()}
     speaker = tags.get("from", "from")
 

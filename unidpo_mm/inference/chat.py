@@ -1,4 +1,4 @@
-"""Open conversations with checkpoints: one, or two that answer the same messages."""
+"""Open a conversation with one checkpoint, or with two that respond to the same messages."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from .template_variables import OPTION, trained_model_options
 __all__ = ["ChatModel", "ChatOptions", "model_before", "open_chat"]
 
 ENCODING = ("prompt_style", "chat_template_kwargs", "image_min_pixels", "image_max_pixels")
-"""Options of a run that change how prompts are encoded."""
+"""Options of a run that affect how prompts are encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class ChatOptions:
         max_new_tokens: Maximum number of tokens of a response.
         dtype: Number format of the weights; see `ModelSource`.
         device: ``auto``, or a device of torch.
-        style: ``chat``, ``raw`` or ``auto``; `None` for that of the run that made the model.
+        style: ``chat``, ``raw`` or ``auto``; `None` for the style of the training run.
         chat_template_kwargs: Variables for the chat template; they override those of the run.
         system: The system message; empty if there is none.
     """
@@ -55,24 +55,27 @@ class ChatModel:
         conversation: The conversation.
         takes_images: Whether the model has a vision tower.
         description: Family, number format and device.
-        recorded: Options that come from the recipe of the run.
+        run_options: Options that were read from the recipe of the run.
     """
 
     conversation: Conversation
     takes_images: bool
     description: str
-    recorded: Mapping[str, Any]
+    run_options: Mapping[str, Any]
 
 
 def open_chat(path: str, options: ChatOptions, *, compare: str | None = None) -> list[ChatModel]:
-    """Load a checkpoint, and another one to compare with, before it in the list.
+    """Load a checkpoint, and optionally another one to compare it with.
 
     If the other one is the base model of a LoRA adapter, both share the weights.
 
     Args:
-        path: Directory of a model, a LoRA adapter or a run, or hub name.
+        path: Directory of a model, LoRA adapter or run; or a hub name.
         options: The options.
         compare: The other checkpoint; `None` if there is none.
+
+    Returns:
+        The models; the one to compare with comes first.
 
     Raises:
         ModelError: If a checkpoint cannot be loaded.
@@ -86,12 +89,13 @@ def open_chat(path: str, options: ChatOptions, *, compare: str | None = None) ->
     models = [_chat_model(loaded, options, recorded)]
     if compare is not None:
         first = _distinct(checkpoints[0], checkpoint)
-        if _same_model(first, checkpoint.base) and _can_switch_off(loaded.model):
+        if _same_model(first, checkpoint.base) and _can_disable_lora(loaded.model):
             other = _without_lora(loaded, first)
         else:
             other = _load(first, options, device)
         if other.family.name == loaded.family.name:
-            recorded = _recorded(compare) or recorded  # the same prompts for a model without a run
+            # a model without a recorded run gets the same prompts as the other one
+            recorded = _recorded(compare) or recorded
         else:
             recorded = _recorded(compare)
         models.insert(0, _chat_model(other, options, recorded))
@@ -99,25 +103,25 @@ def open_chat(path: str, options: ChatOptions, *, compare: str | None = None) ->
 
 
 def model_before(path: str) -> str:
-    """Return the model that a run tuned: that of its recipe, or the base model of a LoRA adapter.
+    """Return the model that training started from, as the recipe or the LoRA adapter records it.
 
     Raises:
         ModelError: If neither is recorded.
     """
     recorded = str(trained_model_options(Path(path)).get("name_or_path") or "")
-    if Path(recorded).is_dir() and recorded:
+    if recorded and Path(recorded).is_dir():
         return recorded
     if is_adapter_directory(path):
         return base_of(path)
     if not recorded:
-        problem = f"'{path}' does not say which model it was before it was tuned"
+        problem = f"'{path}' does not record which model its training started from"
         remedy = "Use --compare with the directory or hub name of that model"
         raise ModelError(Problem("--before", problem, remedy))
     return recorded
 
 
 class _WithoutLora:
-    """A model whose LoRA adapter is switched off while it generates."""
+    """A model whose LoRA adapter is disabled while it generates."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -135,18 +139,18 @@ def _find(path: str) -> Checkpoint:
     if Path(path).exists() and not Path(path).is_dir():
         remedy = "Use the directory that contains it"
         raise ModelError(Problem("FOLDER", f"'{path}' is a file", remedy))
-    with _naming(path):
+    with _reported_as(path):
         return find_checkpoint(path, with_hash=False)
 
 
 def _load(checkpoint: Checkpoint, options: ChatOptions, device: torch.device) -> LoadedCheckpoint:
-    with _naming(str(checkpoint.lora or checkpoint.base)):
+    with _reported_as(str(checkpoint.lora or checkpoint.base)):
         return load_checkpoint(checkpoint, dtype=options.dtype, device=device)
 
 
 @contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Name the checkpoint, not the key of a recipe, in the problems of loading it."""
+def _reported_as(path: str) -> Iterator[None]:
+    """In problems of loading a checkpoint, refer to its path instead of a key of a recipe."""
     try:
         yield
     except ModelError as error:
@@ -160,7 +164,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def _recorded(path: str) -> dict[str, Any]:
-    """Return the recorded options that change how prompts are encoded, except defaults."""
+    """Return the options in the recipe of a run that affect how prompts are encoded, if set."""
     recorded = trained_model_options(Path(path))
     defaults = {"prompt_style": "auto"}
     return {
@@ -193,7 +197,7 @@ def _chat_model(
     )
     decoding = Decoding(max_new_tokens=options.max_new_tokens)
     limit = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
-    parameter = next(iter(_plain(loaded.model).parameters()))
+    parameter = next(iter(_unwrapped(loaded.model).parameters()))
     dtype = str(parameter.dtype).removeprefix("torch.")
     return ChatModel(
         Conversation(
@@ -205,11 +209,11 @@ def _chat_model(
         ),
         takes_images=VISION in loaded.family.parts,
         description=f"{loaded.family.name}, {dtype}, {loaded.device}",
-        recorded=recorded,
+        run_options=recorded,
     )
 
 
-def _plain(model: Any) -> Any:
+def _unwrapped(model: Any) -> Any:
     return model._model if isinstance(model, _WithoutLora) else model
 
 
@@ -225,8 +229,11 @@ def _without_lora(loaded: LoadedCheckpoint, checkpoint: Checkpoint) -> LoadedChe
     )
 
 
-def _can_switch_off(model: Any) -> bool:
-    """Return whether a model without its adapter is the base model: not if biases were trained."""
+def _can_disable_lora(model: Any) -> bool:
+    """Return whether disabling the LoRA adapter restores the base model.
+
+    It does not if biases were trained: they stay changed.
+    """
     configs = getattr(model, "peft_config", {}).values()
     return bool(configs) and all(getattr(config, "bias", "none") == "none" for config in configs)
 

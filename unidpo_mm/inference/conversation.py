@@ -1,4 +1,4 @@
-"""A conversation with a model: the history, as prompts of the same kind as in training."""
+"""A conversation with a model, whose history is rendered and encoded as in training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from .prompts import NO_RESPONSE
 
 __all__ = ["Conversation", "Reply"]
 
-RESERVED_FRACTION = 4
-"""A response may always use one part in this number of the maximum length."""
+RESERVED_SHARE = 0.25
+"""Maximum share of the maximum length that is reserved for the response."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A response of a conversation.
+    """A response in a conversation.
 
     Attributes:
         text: The response.
-        finish_reason: ``stop``; ``length`` if the maximum number of new tokens ended it;
-            ``interrupted`` if the user did.
+        finish_reason: ``stop`` if the response is complete; ``length`` if it reached the maximum
+            number of new tokens; ``interrupted`` if the user interrupted it.
         dropped: Number of messages that were dropped from the history to make room.
         max_new_tokens: Maximum number of tokens of this response.
     """
@@ -61,7 +61,7 @@ class Conversation:
     _turns: list[_Turn] = field(default_factory=list)
 
     def reset(self) -> None:
-        """Forget all messages except the system message."""
+        """Remove all messages except the system message."""
         self._turns = []
 
     def respond(
@@ -74,8 +74,8 @@ class Conversation:
     ) -> Reply:
         """Generate the response to a message and add both to the history.
 
-        A response that is interrupted (`KeyboardInterrupt`) stays in the history as far as it was
-        generated. After an error, the history is as before.
+        If the response is interrupted (`KeyboardInterrupt`), the generated part stays in the
+        history. An error leaves the history unchanged.
 
         Args:
             text: The message.
@@ -104,7 +104,6 @@ class Conversation:
             reply = Reply(response.text, response.finish_reason, dropped, limit)
         except KeyboardInterrupt:
             reply = Reply("".join(pieces).rstrip(), "interrupted", dropped, limit)
-        self._turns = turns
         if reply.text or reply.finish_reason != "interrupted":
             self._turns = [*turns, _Turn(Message("assistant", (reply.text,)))]
         else:
@@ -112,9 +111,15 @@ class Conversation:
         return reply
 
     def _fit(self, turns: list[_Turn]) -> tuple[list[_Turn], EncodedGroup, int]:
-        """Return the newest turns that leave room for a response, their prompt, and the rest.
+        """Drop the oldest turns until there is room for a response.
 
-        A message is dropped together with its response. The rest is a number of messages.
+        A message is dropped together with its response.
+
+        Returns:
+            The remaining turns, their encoded prompt, and the number of dropped messages.
+
+        Raises:
+            DataError: If the last message alone leaves no room.
         """
         total = len(turns)
         while True:
@@ -151,10 +156,15 @@ class Conversation:
         return prompt
 
     def _fits(self, prompt: EncodedGroup, *, alone: bool) -> bool:
-        """Return whether a prompt leaves room for a response; a single token if it is alone."""
+        """Return whether a prompt leaves room for a response.
+
+        Args:
+            prompt: The prompt.
+            alone: Whether it has a single message, so that room for one token is enough.
+        """
         if self.max_length is None:
             return True
-        reserved = min(self.model.decoding.max_new_tokens, self.max_length // RESERVED_FRACTION)
+        reserved = min(self.model.decoding.max_new_tokens, int(self.max_length * RESERVED_SHARE))
         room = self.max_length - prompt.prompt_ids.numel()
         return room >= (1 if alone else max(reserved, 1))
 

@@ -1,4 +1,4 @@
-"""Pass the text of a response on while it is generated."""
+"""Stream the text of a response while it is generated."""
 
 from collections.abc import Callable, Sequence, Set
 from typing import Any
@@ -9,11 +9,11 @@ __all__ = ["ResponseStreamer"]
 
 
 class ResponseStreamer(TextStreamer):
-    """A streamer that passes complete words to a function, without whitespace before the first.
+    """A streamer that passes complete words to a function and strips leading whitespace.
 
     Args:
-        decode: Returns the text of token ids.
-        ends: Tokens that end a response and are not part of its text.
+        decode: Converts token ids to text.
+        ends: Ids of tokens that end a response and are not part of its text.
         write: Called with each new piece of text.
     """
 
@@ -28,7 +28,7 @@ class ResponseStreamer(TextStreamer):
         self._started = False
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Pass a piece of text on; called by transformers."""
+        """Write a piece of text; called by transformers."""
         if not self._started:
             text = text.lstrip()
         if text:
@@ -37,7 +37,7 @@ class ResponseStreamer(TextStreamer):
 
 
 class _Decoder:
-    """The part of a tokenizer that a streamer uses."""
+    """A minimal tokenizer: `TextStreamer` only calls `decode`."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], ends: Set[int]) -> None:
         self._decode, self._ends = decode, ends

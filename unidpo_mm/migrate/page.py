@@ -21,7 +21,7 @@ def updated_page(page: str) -> str:
     """Return the page with its tables replaced by those of the code.
 
     Raises:
-        ValueError: If the page has no place for one of the tables.
+        ValueError: If the page lacks the comments of one of the tables.
     """
     tables = {item.title: item.keys for item in FRAMEWORKS} | {"Trainer": trainer_arguments.KEYS}
     return replace_tables(page, {title: _lines(keys) for title, keys in tables.items()})

@@ -46,7 +46,9 @@ def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: st
     if loaded.problems:
         raise DataError(loaded.problems)
     if not loaded.rows:
-        raise DataError(Problem("DATA", "there is no row to train on", "Use rows that make pairs"))
+        raise DataError(
+            Problem("DATA", "there are no rows to train on", "Use data with preference pairs")
+        )
     starter = Starter()
     images = any(row.images for row in loaded.rows)
     _describe_data(starter, loaded)

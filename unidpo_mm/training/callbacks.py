@@ -1,4 +1,4 @@
-"""The callbacks of every trainer, which prepare a run when training begins and guard its steps."""
+"""The callbacks of every trainer: they prepare a run when training begins and check its steps."""
 
 import itertools
 import logging
@@ -40,20 +40,20 @@ STATE_KEY = "UniDPOReference"
 """Key of the reference's digest in the trainer's state."""
 
 USABLE_SHARE = 0.8
-"""Share of the free memory that is used; the rest is for buffers that are not estimated."""
+"""Share of the free memory that is used; the rest is left for buffers that are not estimated."""
 
 GIGABYTE = 10**9
 
 
-class _ContextCallback(TrainerCallback):
-    """A callback that uses the training in progress."""
+class _RunCallback(TrainerCallback):
+    """A callback with access to its trainer."""
 
     def __init__(self, trainer: SavingTrainer) -> None:
         self.trainer = trainer
 
 
-class StartupReport(_ContextCallback):
-    """A callback that prints the report when training begins, on the main process."""
+class StartupReport(_RunCallback):
+    """A callback that prints the startup report on the main process when training begins."""
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -64,7 +64,7 @@ class StartupReport(_ContextCallback):
             print_startup_report(self.trainer, max_steps=state.max_steps)
 
 
-class SampleLog(_ContextCallback):
+class SampleLog(_RunCallback):
     """A callback that removes the generated samples of steps that a resumed run repeats."""
 
     def on_train_begin(
@@ -75,11 +75,11 @@ class SampleLog(_ContextCallback):
             keep_samples(Path(args.output_dir) / SAMPLES_FILE, up_to=state.global_step)
 
 
-class PrepareReference(_ContextCallback):
+class PrepareReference(_RunCallback):
     """A callback that prepares and checks the reference when training begins.
 
-    It fills the cache of a cached reference. It also keeps the digest of the reference in the
-    trainer's state, and so in every checkpoint: a resumed run must have the reference that it
+    It fills the cache of a cached reference. It also stores the digest of the reference in the
+    trainer's state, which every checkpoint contains: a resumed run must use the reference that it
     started with.
     """
 
@@ -90,7 +90,7 @@ class PrepareReference(_ContextCallback):
     def on_init_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Compute the digest on the first process, while it has all weights: FSDP shards later."""
+        """Compute the digest on the first process before FSDP shards the weights."""
         if args.process_index == 0:
             self.digest = reference_digest(self.trainer.parts.reference)
 
@@ -100,7 +100,8 @@ class PrepareReference(_ContextCallback):
         """Check the reference and the optimizer, and fill the cache.
 
         Raises:
-            ModelError: If a resumed run has another reference, or the optimizer trains nothing.
+            ModelError: If a resumed run has a different reference, or the optimizer has none of the
+                trainable weights.
         """
         self._check_digest(state)
         if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
@@ -113,12 +114,12 @@ class PrepareReference(_ContextCallback):
     def _check_digest(self, state: TrainerState) -> None:
         digest = str(first_process(lambda: self.digest))
         callbacks: Any = state.stateful_callbacks
-        before = callbacks.get(STATE_KEY, {}).get("digest")
+        recorded = callbacks.get(STATE_KEY, {}).get("digest")
         callbacks[STATE_KEY] = {"digest": digest}
-        if state.global_step > 0 and before not in (None, digest):
+        if state.global_step > 0 and recorded not in (None, digest):
             problem = (
-                "the reference differs from the one that this run started with: the model that "
-                "was passed is not the model before training"
+                "the reference differs from the one that this run started with: the model passed "
+                "to the trainer is not the model before training"
             )
             remedy = (
                 "Pass the model and its adapter as at the start of the run; the trainer loads the "
@@ -129,7 +130,7 @@ class PrepareReference(_ContextCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note that the policy is no longer the model before training."""
+        """Record that the policy is no longer the model before training."""
         self._mark_trained(True)
 
     def _mark_trained(self, trained: bool) -> None:
@@ -138,11 +139,11 @@ class PrepareReference(_ContextCallback):
             source.trained = trained
 
 
-class ActivationMemoryBudget(_ContextCallback):
+class ActivationMemoryBudget(_RunCallback):
     """A callback that checkpoints as few layers as the activation memory allows (`train.memory`).
 
-    One micro-batch is measured when training begins; from that follows how many layers have to be
-    checkpointed for the largest micro-batch to fit.
+    It measures one micro-batch when training begins, and computes from that how many layers have to
+    be checkpointed so that the largest micro-batch fits.
     """
 
     def on_train_begin(
@@ -172,17 +173,17 @@ class ActivationMemoryBudget(_ContextCallback):
             needed = measured.needed(count) * largest_batch / measured.tokens
             if needed > budget:
                 logger.warning(
-                    "memory (train.memory): with every layer checkpointed, the activations of "
-                    "such a micro-batch still need %.2g GB. Reduce per_device_train_batch_size or "
+                    "memory (train.memory): even with every layer checkpointed, the activations of "
+                    "the largest micro-batch need %.2g GB. Reduce per_device_train_batch_size or "
                     "max_length, or raise memory.",
                     needed / GIGABYTE,
                 )
 
 
-class StepGuard(_ContextCallback):
-    """A callback that checks loss, gradient and signals before each optimizer step.
+class StepGuard(_RunCallback):
+    """A callback that checks the loss, the gradient and received signals before each step.
 
-    Apart from logging, this is the only time in a step at which the host waits for the device.
+    Apart from logging, this is the only point in a step at which the host waits for the device.
     """
 
     def on_pre_optimizer_step(
@@ -211,22 +212,22 @@ TRAINER_CALLBACKS: tuple[Callable[[SavingTrainer], TrainerCallback], ...] = (
 def _check_optimizer(optimizer: Any, model: nn.Module) -> None:
     """Check that an optimizer updates trainable weights of a model.
 
-    An optimizer that was created before a LoRA adapter was added only has weights that are frozen.
+    An optimizer that was created before a LoRA adapter was added contains only frozen weights.
 
     Raises:
         ModelError: If it updates none of them.
     """
     if optimizer is None:
         return
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(p.requires_grad and id(p) in held for p in model.parameters()):
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(p.requires_grad and id(p) in optimized for p in model.parameters()):
         problem = "the optimizer has none of the trainable weights"
         remedy = "Remove it, or create it from the trainable parameters of the final model"
         raise ModelError(Problem("optimizers", problem, remedy))
 
 
 def _fill_cache(trainer: SavingTrainer, reference: CachedReference) -> None:
-    """Compute the log-probs that a cached reference lacks, and show the progress."""
+    """Compute the log-probs that are missing from the cache of a reference, with a progress bar."""
     loaders = [trainer.get_train_dataloader()]
     sets = trainer.eval_dataset
     for dataset in sets.values() if isinstance(sets, dict) else [sets]:
@@ -240,15 +241,15 @@ def _fill_cache(trainer: SavingTrainer, reference: CachedReference) -> None:
         console=console,
         disable=trainer.args.disable_tqdm or not trainer.is_world_process_zero(),
     )
-    before = reference.computed
+    computed_before = reference.computed
     with torch.no_grad(), trainer.accelerator.autocast():
         for item in batches:
             reference.token_logps(trainer.model_wrapped, batch_of(item).to(trainer.args.device))
     if trainer.is_world_process_zero():
-        computed = reference.computed - before
+        computed = reference.computed - computed_before
         console.print(
-            f"Reference: log-probs of {counted(computed, 'response')} computed, the others read "
-            f"from the cache in {reference.store.path}",
+            f"Reference: log-probs of {counted(computed, 'response')} were computed, the others "
+            f"were read from the cache in {reference.store.path}",
             soft_wrap=True,
         )
 
@@ -268,7 +269,7 @@ def measure_first_batch(trainer: SavingTrainer) -> LayerMemory:
 
 
 def max_tokens(trainer: SavingTrainer) -> int:
-    """Return an upper bound of the tokens in a micro-batch; 0 if the preflight is off."""
+    """Return an upper bound on the tokens in a micro-batch; 0 if the preflight is off."""
     preflight = trainer.parts.preflight
     if preflight is None:
         return 0
@@ -281,7 +282,7 @@ def max_tokens(trainer: SavingTrainer) -> int:
 
 
 def _free_memory(trainer: SavingTrainer) -> int:
-    """Return the bytes that activations may take on this device."""
+    """Return the number of bytes that activations may use on this device."""
     device = trainer.args.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -291,7 +292,7 @@ def _free_memory(trainer: SavingTrainer) -> int:
     logp_model = trainer.parts.logp_model
     trained = sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
     vocabulary: int = logp_model.config.get_text_config().vocab_size
-    # not allocated yet: gradient and two moments of each trained weight, 4 bytes each, and three
-    # float32 tensors of the size of the logits of a chunk
+    # not allocated yet: a gradient and two moments per trained weight, of 4 bytes each, and three
+    # float32 tensors of the same size as the logits of a chunk
     reserved = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
     return max(int(USABLE_SHARE * free) - reserved, 1)

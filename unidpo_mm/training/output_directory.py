@@ -1,7 +1,7 @@
-"""The output directory of a run: the lock that allows one writer, the recipe and the record.
+"""The output directory of a run: its lock, the recorded recipe and the record of the run.
 
 Two runs in one directory would delete each other's checkpoints. The operating system releases the
-lock when the process ends, so that a killed run never leaves it behind.
+lock when the process ends, so a killed run never leaves it locked.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from ..errors import Problem, RecipeError
 __all__ = [
     "RECIPE_FILE",
     "RECORD_FILE",
+    "check_recipe_not_overwritten",
     "exclusive",
     "file_stamps",
-    "keep_recipe",
     "same_data_files",
     "same_sections",
 ]
@@ -37,7 +37,8 @@ RECORD_FILE = "run.json"
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
-"""The holder of the lock, for messages; trying to take the lock may empty the lock file itself."""
+"""The process that holds the lock, for messages. It has its own file because an attempt to acquire
+the lock may truncate the lock file."""
 
 ORPHAN_SECONDS = 10.0
 """Seconds to wait for the data workers of a killed run, which may still hold its lock."""
@@ -58,12 +59,12 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
-        lock.acquire(timeout=0 if _holder_lives(output_dir) else ORPHAN_SECONDS)
+        lock.acquire(timeout=0 if _holder_may_be_running(output_dir) else ORPHAN_SECONDS)
     except Timeout:
-        text = f"another process is training into '{output_dir}'"
+        text = f"another run is using '{output_dir}'"
         if holder := _holder(output_dir):
             text += " (process {process} on {host} since {since})".format_map(holder)
-        remedy = "Wait for it, stop it, or choose another directory"
+        remedy = "Wait for it to finish, stop it, or choose another directory"
         raise RecipeError(Problem(option, text, remedy)) from None
     except OSError as error:
         text = f"'{output_dir}' cannot be written to ({error.strerror or error})"
@@ -98,7 +99,7 @@ def _write_holder(output_dir: Path) -> None:
 
 
 def _holder(output_dir: Path) -> dict[str, Any] | None:
-    """Return process, host and start of the last holder of the lock; `None` if it is unknown."""
+    """Return the process, host and start time of the last lock holder; `None` if unknown."""
     try:
         content = json.loads((output_dir / HOLDER_FILE).read_text(encoding="utf-8"))
         return {
@@ -110,8 +111,8 @@ def _holder(output_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def _holder_lives(output_dir: Path) -> bool:
-    """Return whether the last holder of the lock may still be running."""
+def _holder_may_be_running(output_dir: Path) -> bool:
+    """Return whether the process that last held the lock may still be running."""
     holder = _holder(output_dir)
     if holder is None or holder["host"] != platform.node():
         return True
@@ -122,11 +123,15 @@ def _holder_lives(output_dir: Path) -> bool:
     return True
 
 
-def keep_recipe(path: Path, recipe: Recipe) -> None:
-    """Check that the recorded recipe would not overwrite the user's recipe.
+def check_recipe_not_overwritten(path: Path, recipe: Recipe) -> None:
+    """Check that recording the recipe of a run does not overwrite the user's own file.
+
+    Args:
+        path: The user's recipe.
+        recipe: Its content, with overrides.
 
     Raises:
-        RecipeError: If it would.
+        RecipeError: If the file would be overwritten.
     """
     folder = Path(recipe.train.output_dir)
     record = folder / RECIPE_FILE
@@ -136,7 +141,7 @@ def keep_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def same_sections(folder: Path, recipe: Recipe) -> bool:
-    """Return whether the recorded recipe has the same sections `model` and `data`."""
+    """Return whether the recorded recipe has the same `model` and `data` sections."""
     text = (folder / RECIPE_FILE).read_text(encoding="utf-8")
     recorded: Any = parse_yaml(text, RECIPE_FILE).data
     current: Any = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data

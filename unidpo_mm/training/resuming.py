@@ -1,7 +1,7 @@
 """The part of the trainer that resumes a run, and ends it after a signal.
 
-It chooses a checkpoint, the same one on every process, compares the run with it (`identity.py`),
-applies changed options, and saves before a signal ends the run (`interruption.py`).
+It chooses the same checkpoint on every process, compares the run with it (`identity.py`), applies
+changed options, and saves a checkpoint before a signal ends the run (`interruption.py`).
 """
 
 import contextlib
@@ -50,7 +50,7 @@ SCHEDULE = frozenset(
 )
 """Options that determine the learning rate of a step."""
 
-MODEL_ONLY = "it holds the model without optimizer state (save_only_model)"
+MODEL_ONLY = "it contains the model but no optimizer state (save_only_model)"
 
 
 class CheckpointedTrainer(SavingTrainer):
@@ -100,7 +100,9 @@ class CheckpointedTrainer(SavingTrainer):
         text = f"{skipped} of {counted(steps, 'step')} {was} skipped: the loss or gradient was not "
         text += "finite"
         if skipped >= steps:
-            raise NonFiniteError(Problem("training", text, "Replay the dump of the first one"))
+            raise NonFiniteError(
+                Problem("training", text, "Replay the dump of the first skipped step")
+            )
         self._warn("", [text])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -114,7 +116,7 @@ class CheckpointedTrainer(SavingTrainer):
     # ---- resume ----
 
     def _checkpoint_to_resume(self, requested: str | bool | None) -> str | None:
-        """Return the verified checkpoint to resume from; `None` to start from scratch."""
+        """Return the path of the checkpoint to resume from; `None` to start from scratch."""
         output_dir = self._output_dir()
         option = self.option_names.get("resume", "resume_from_checkpoint")
         with errors_shared():
@@ -155,7 +157,7 @@ class CheckpointedTrainer(SavingTrainer):
         logger.warning("moved %s to %s: %s", names, aside, reason)
 
     def _compare_identity(self, checkpoint: Path) -> None:
-        """Check that this run is the one of the checkpoint, up to allowed changes."""
+        """Check that the checkpoint belongs to this run, except for allowed changes."""
         with errors_shared():
             changes = []
             recorded = read_identity(checkpoint) if self.args.should_save else None
@@ -175,7 +177,8 @@ class CheckpointedTrainer(SavingTrainer):
         self._changed = frozenset().union(*gather_objects(names))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        # `_compare_identity` compares all options, transformers a few, with a misleading warning
+        # `_compare_identity` compares all options; transformers compares a few of them and logs a
+        # misleading warning
         with replaced(trainer_module, "compare_trainer_and_checkpoint_args", lambda *args: None):
             result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.global_step > max_steps:
@@ -193,9 +196,12 @@ class CheckpointedTrainer(SavingTrainer):
         return result
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load both states, then apply the options of this run that have changed.
+        """Load the optimizer and scheduler states, then apply the changed options of this run.
 
-        The states also contain the learning rates and the weight decay of the checkpoint.
+        The saved states also contain learning rates and weight decay, which may have changed.
+
+        Raises:
+            RecipeError: If the checkpoint has no scheduler state.
         """
         if checkpoint is None or self.is_deepspeed_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -204,7 +210,12 @@ class CheckpointedTrainer(SavingTrainer):
         scheduler: Any = self.lr_scheduler
         fresh: list[dict[str, Any]] = [dict(group) for group in optimizer.param_groups]
         rates = [group.get("initial_lr", group["lr"]) for group in fresh]
-        saved = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        path = Path(checkpoint) / SCHEDULER_NAME
+        if not path.is_file():  # only possible for a checkpoint without a manifest
+            option = self.option_names.get("resume", "resume_from_checkpoint")
+            text = f"'{checkpoint}' cannot be used: it contains no {SCHEDULER_NAME}"
+            raise RecipeError(Problem(option, text, "Choose another checkpoint"))
+        saved = torch.load(path, weights_only=True)
         regrouped = len(saved.get("base_lrs", rates)) != len(rates)
         if regrouped or self._changed & {"optim", "optim_args"}:
             logger.warning("the optimizer starts without the state of the checkpoint")
@@ -242,8 +253,8 @@ class CheckpointedTrainer(SavingTrainer):
         if model is None and not hasattr(self.model.model, "peft_config"):
             reload_weights(self.model.model, resume_from_checkpoint)
             return
-        plain = replaced(self, "model", self.model.model)
-        with plain if model is None else contextlib.nullcontext():
+        unwrapped = replaced(self, "model", self.model.model)
+        with unwrapped if model is None else contextlib.nullcontext():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
@@ -288,14 +299,16 @@ class CheckpointedTrainer(SavingTrainer):
 def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, list[str]]:
     """Return the newest checkpoint that is complete on every node.
 
-    Every process calls it. Only the newest candidates are read in full, until one is complete.
+    Every process must call it. Candidates are verified from the newest to the oldest, until one is
+    complete.
 
     Args:
         output_dir: The directory of the checkpoints.
-        reads: Whether this process reads the disk; one process per disk does.
+        reads: Whether this process reads the disk; exactly one process per disk does.
 
     Returns:
-        The checkpoint, `None` if there is none, and newer ones that cannot be used with the reason.
+        The checkpoint, or `None` if there is none; and for each newer checkpoint that cannot be
+        used, its name with the reason.
     """
     paths = checkpoint_paths(output_dir) if reads else []
     ignored: list[str] = []
@@ -320,10 +333,12 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, li
 
 
 def _verify_requested(path: Path, *, option: str) -> None:
-    """Verify a checkpoint that the user chose; one of another program cannot be verified.
+    """Verify a checkpoint that the user chose.
+
+    A checkpoint of another program has no manifest, so it cannot be verified.
 
     Raises:
-        RecipeError: If it is not a directory, differs from its manifest, or holds the model only.
+        RecipeError: If it is not a directory, differs from its manifest, or has no optimizer state.
     """
     if not path.is_dir():
         text = f"'{path}' is not a directory"

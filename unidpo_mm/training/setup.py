@@ -65,7 +65,7 @@ __all__ = ["prepare_run"]
 
 logger = logging.getLogger(__name__)
 
-HALF = (torch.bfloat16, torch.float16)
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def prepare_run(
@@ -81,10 +81,10 @@ def prepare_run(
     """Prepare the parts of a run; see `UniDPOTrainer` for the arguments.
 
     Raises:
-        UniDPOError: If a setting, a row or the model cannot be used.
+        UniDPOError: If an option, a row or the model cannot be used.
     """
     settings = configured_loss(args)
-    # Weights are loaded last, so that errors in the data are reported before reading gigabytes.
+    # weights are loaded last, so that errors in the data are reported before gigabytes are read
     load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
     data = prepare(train_dataset, eval_dataset, args, settings, load_adapter, lora=peft_config)
     log_reports(data.reports)
@@ -128,10 +128,10 @@ def prepare_model(
     """Freeze parts, add a LoRA adapter, disable dropout and set number formats.
 
     Returns:
-        The policy: `model`, or a PEFT model around it.
+        The policy: `model`, or a PEFT model that wraps it.
 
     Raises:
-        ModelError: If the settings contradict each other, or no weight is trainable.
+        ModelError: If options contradict each other, or no weight is trainable.
     """
     check_supported(model, "model")
     if is_peft_model(model):
@@ -154,10 +154,10 @@ def prepare_model(
         disable_dropout(model)
     if args.bf16 or args.fp16:
         keep_in_float32(model)
-    elif any(p.requires_grad and p.dtype in HALF for p in model.parameters()):
+    elif any(p.requires_grad and p.dtype in HALF_PRECISION for p in model.parameters()):
         logger.warning(
             "trainable weights are in half precision, in which small updates are rounded to zero: "
-            "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
+            "set bf16=True (train.bf16) to keep them in float32 and compute in bfloat16"
         )
     return model
 
@@ -189,8 +189,8 @@ def _prepare_peft_model(
     unusual = [part for part in trained if part in family.default_freeze]
     if unusual:
         logger.warning(
-            "the adapter of the model also trains %s, which the family '%s' freezes by default: "
-            "set freeze to freeze it",
+            "the model's LoRA adapter also trains %s, which the family '%s' freezes by default: "
+            "set freeze to keep it frozen",
             ", ".join(unusual),
             family.name,
         )
@@ -199,14 +199,14 @@ def _prepare_peft_model(
 def _check_peft_config(peft_config: Any) -> None:
     if getattr(peft_config, "is_prompt_learning", False):
         problem = f"{type(peft_config).__name__} puts virtual tokens before the prompt"
-        raise ModelError(Problem("peft_config", problem, "Use a LoRA"))
+        raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
     if not hasattr(peft_config, "peft_type"):
-        problem = f"it is a {type(peft_config).__name__} and not a configuration of PEFT"
+        problem = f"{type(peft_config).__name__} is not a PEFT configuration"
         raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
 
 
 def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
-    """Raise ModelError if no row has an image and only weights that process images train."""
+    """Raise ModelError if no row has an image and all trainable weights process images."""
     model = unwrap_peft(policy)
     if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
         return
@@ -223,7 +223,7 @@ def _features(logp_model: LogpModel, args: UniDPOConfig, dtype: torch.dtype) -> 
     if args.feature_cache_gb <= 0 or not logp_model.takes_features:
         return None
     if trains_vision(model):
-        logger.warning("image features are not cached: vision tower or projector are trained")
+        logger.warning("image features are not cached: the vision tower or projector is trained")
         return None
     settings = versions_of(model, dtype)
     fingerprint = first_process(lambda: weights_fingerprint(vision_weights(model), settings))
@@ -231,13 +231,17 @@ def _features(logp_model: LogpModel, args: UniDPOConfig, dtype: torch.dtype) -> 
 
 
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
-    """Enable packed rows in policy and reference; return why it is impossible, else `None`."""
+    """Enable packed rows in the policy and the reference.
+
+    Returns:
+        The reason if it is impossible; else `None`.
+    """
     reason = enable_packing(unwrap_peft(policy))
     if isinstance(reference, CachedReference):
         reference = reference.source
     if isinstance(reference, FrozenCopy):
-        of_reference = enable_packing(unwrap_peft(reference.logp_model.model))
-        reason = reason or (of_reference and f"the reference: {of_reference}")
+        reference_reason = enable_packing(unwrap_peft(reference.logp_model.model))
+        reason = reason or (reference_reason and f"the reference: {reference_reason}")
     return reason
 
 
@@ -249,7 +253,7 @@ def build_run_reference(
     args: UniDPOConfig,
     dtype: torch.dtype,
 ) -> Reference:
-    """Return the reference of a run: the policy before training, or another model."""
+    """Build the reference of a run: the policy before training, or another model."""
     cached = args.reference == "cached"
     if args.ref_adapter_name is not None:
         source: Reference = _named_adapter(
@@ -265,7 +269,7 @@ def build_run_reference(
         source = make_reference(kind, logp_model, adapter)
     if not cached:
         return source
-    fingerprint, about = first_process(  # the only one that is certain to have all weights
+    fingerprint, about = first_process(  # other processes may not have all weights
         lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
     )
     return CachedReference(source, ReferenceStore(fingerprint, about))
@@ -278,13 +282,13 @@ def _named_adapter(
     adapter: Adapter,
     args: UniDPOConfig,
 ) -> FrozenLora:
-    """Return a reference that consists of another LoRA adapter of the policy, as in TRL."""
+    """Build a reference that uses another LoRA adapter of the policy, as in TRL."""
     model: Any = logp_model.model
     loaded = list(model.peft_config) if is_peft_model(model) else []
     problem, remedy = None, ""
     if ref_model is not None or args.reference not in ("auto", "cached"):
         other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
-        problem = f"it is set together with {other}"
+        problem = f"it cannot be combined with {other}"
         remedy = "Remove one of the two"
     elif not loaded:
         problem = "the model is not a PEFT model"
@@ -293,7 +297,7 @@ def _named_adapter(
         problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
         remedy = f"Choose one of {', '.join(loaded)}"
     elif name in model.active_adapters:
-        problem = f"'{name}' is the adapter that trains"
+        problem = f"'{name}' is the adapter that is being trained"
         remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
     if problem is not None:
         raise ModelError(Problem("ref_adapter_name", problem, remedy))
@@ -315,12 +319,12 @@ def _other_model(
     shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
     if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
         problem = (
-            "ref_model is the same object as the model that trains"
+            "ref_model is the same object as the model that is being trained"
             if ref_model is logp_model.model
-            else "ref_model shares weights that train with the model, so it would change as well "
+            else "ref_model shares trainable weights with the model, so it would change as well "
             "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
         )
-        remedy = "Remove it: the trainer keeps a frozen copy of what trains"
+        remedy = "Remove it: the trainer keeps a frozen copy of the trainable weights"
         raise ModelError(Problem("ref_model", problem, remedy))
     check_supported(ref_model, "ref_model")
     other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)

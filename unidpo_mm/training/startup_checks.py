@@ -8,9 +8,9 @@ Packed rows contain several responses, which must not see each other. A model wi
 state, or whose attention ignores the mask, would mix them. So a few rows of the run are computed in
 each layout, and rows stay plain if the results differ.
 
-Scores on another scale than the loss expects cause no error. But then w_qual is 0.5 or 1 for every
-pair, and the gate of the calibrated NLL is always closed or always open: `score_warnings` looks for
-that.
+Scores on a different scale than the loss expects cause no error. But then w_qual is 0.5 or 1 for
+every pair, or the gate of the calibrated NLL is always closed or always open: `score_warnings`
+detects that.
 """
 
 from collections import defaultdict
@@ -35,13 +35,13 @@ from .run_parts import LayoutChoice, RunParts
 __all__ = ["check_logp_model", "check_start", "score_warnings"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Maximum difference of a token's log-prob from that of the model's logits."""
+"""Maximum difference between a token's log-prob and that computed from the model's logits."""
 
 LOW_PRECISION_TOLERANCE = 0.2
 """The same in half precision, which rounds the logits themselves."""
 
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Maximum difference between the layouts, in which sums only have another order."""
+"""Maximum difference between layouts, which only add numbers in a different order."""
 
 SAMPLE_ROWS = 3
 """Number of rows that are computed in every layout."""
@@ -51,19 +51,20 @@ FLAT_WEIGHT = 0.6
 FULL_WEIGHT = 0.99
 """If w_qual of nearly all pairs is above this, score margins have hardly any effect."""
 NEARLY_ALL = 0.9
+"""Minimum share of pairs that counts as nearly all."""
 MIN_USED_SHARE = 0.2
 """Minimum share of a declared scale that its scores are expected to cover."""
 
 
 def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str) -> LayoutChoice:
-    """Check the log-probs of a model that accelerate has not prepared; return the layout.
+    """Check the log-probs of a model that accelerate has not prepared yet; choose the layout.
 
     Raises:
         ModelError: If log-probs differ from the model's logits, or the chosen layout is impossible.
     """
     rows = parts.train_rows or parts.eval_rows
     kind, dtype = torch.device(device).type, compute_dtype(args, parts.logp_model)
-    # not accelerate's context: weights that FSDP shards later are checked on the CPU
+    # without accelerate's autocast: weights that FSDP shards later are checked on the CPU
     with torch.autocast(kind, dtype=dtype, enabled=args.bf16 or args.fp16):
         check_logp_model(parts.logp_model, parts.adapter, device, rows)
         return _choose_layout(parts, args, rows, device)
@@ -76,7 +77,7 @@ def check_logp_model(
     device: torch.device | str,
     rows: Sequence[PreferenceRow] = (),
 ) -> None:
-    """Compare the log-probs of a short row, or else of the first of `rows`, with the logits.
+    """Compare the log-probs of a short row with the logits; if it is invalid, use `rows[0]`.
 
     Raises:
         ModelError: If they differ by more than rounding errors.
@@ -100,7 +101,7 @@ def check_logp_model(
                 type(logp_model.model).__name__,
                 "the model changes hidden states or logits between decoder and LM head, so "
                 f"log-probs computed from the hidden states differ by {difference:.3g}",
-                "Choose another model, or report this one",
+                "Choose another model, or report the problem",
             )
         )
 
@@ -136,7 +137,7 @@ def _choose_layout(
         return LayoutChoice("plain", "there are no rows")
     trial = None if unpackable else _Trial(parts.logp_model, parts.adapter, rows, device)
     reason = unpackable if trial is None else trial.disagreement("packed")
-    if trial is not None and (requested == "joined" or (requested == "auto" and trial.in_pieces)):
+    if trial is not None and (requested == "joined" or (requested == "auto" and trial.segmented)):
         joined_reason = reason or trial.disagreement("joined")
         if joined_reason is None:
             return LayoutChoice("joined")
@@ -155,8 +156,8 @@ class _Trial:
     """The log-probs of a few rows of the run, to compare layouts.
 
     Attributes:
-        in_pieces: Whether attention was computed separately for each segment of a row so far, so
-            that no mask over a complete row was built.
+        segmented: Whether attention has been computed separately for each segment of a row so far,
+            so that no mask over a complete row was built.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class _Trial:
         weights = next(logp_model.parameters()).dtype
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights
         self.groups = [adapter.encode(row) for row in _sample(rows)]
-        self.in_pieces = True
+        self.segmented = True
         self.plain = self._logps("plain", self.groups)
         self.tolerance = PACKED_TOLERANCE.get(self.dtype) or self._rounding()
 
@@ -180,9 +181,9 @@ class _Trial:
         before = masks_built()
         try:
             difference = float((self.plain - self._logps(layout, self.groups)).abs().max())
-        except Exception as error:  # an untested model may raise anything; plain rows did work
+        except Exception as error:  # an untested model may raise anything; plain rows worked
             return f"{layout} rows fail with {type(error).__name__}: {error}"
-        self.in_pieces = self.in_pieces and masks_built() == before
+        self.segmented = self.segmented and masks_built() == before
         if difference <= self.tolerance:
             return None
         return f"{layout} log-probs differ from plain ones by {difference:.3g}"
@@ -192,7 +193,7 @@ class _Trial:
         """Return the tolerance in half precision: up to twice the spacing of its numbers.
 
         The spacing grows with the logits: bfloat16 numbers from 64 to 128 are 0.5 apart, and
-        another order of sums may round a logit to its neighbor.
+        a different order of summation may round a logit to its neighbor.
         """
         batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
         targets = batch.targets
@@ -293,13 +294,13 @@ def _tau_good_warning(source: str, chosen: Tensor, settings: ConfiguredLoss) -> 
         return None
     low, high = float(chosen.min()), float(chosen.max())
     if high < tau_good:
-        share = "no chosen response is"
+        subject = "no chosen response is"
     elif tau_good <= low < high:
-        share = "every chosen response is"
+        subject = "every chosen response is"
     else:
         return None
     return (
-        f"{share} good enough for the calibrated NLL (tau_good is {tau_good:g} and the scores of "
+        f"{subject} good enough for the calibrated NLL (tau_good is {tau_good:g} and the scores of "
         f"chosen responses range from {low:.3g} to {high:.3g}): set tau_good on the scale of the "
         "scores, or to median"
     )

@@ -1,9 +1,10 @@
 """Check the ranges of training arguments, alone and in combination.
 
-transformers checks few of them: it accepts a batch size of -1 and an infinite learning rate.
+transformers checks only a few of them: it accepts a batch size of -1 and an infinite learning rate.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 MAX_SEED = 2**32 - 1
-"""numpy accepts no larger seed."""
+"""Largest seed that NumPy accepts."""
 
 BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl", "tccl", "ccl", "ucc")
 """Backends of torch.distributed."""
@@ -37,8 +38,7 @@ LOADER_DEFAULTS = {
     "even_batches": (False, True, None),
     "use_seedable_sampler": (True, None),
 }
-"""Options of `accelerator_config` that only accelerate's data loading reads -> the accepted values.
-"""
+"""Option of `accelerator_config` that only affects accelerate's data loading -> accepted values."""
 
 LOADER_OPTIONS = (
     *LOADER_DEFAULTS,
@@ -47,6 +47,7 @@ LOADER_OPTIONS = (
     "use_configured_state",
     "data_seed",
 )
+"""All options of `accelerator_config`."""
 
 MAX_EPOCHS = 100_000
 MAX_STEPS = 1_000_000_000
@@ -65,7 +66,7 @@ Rule = tuple[Callable[[Any], bool], str]
 """The condition on a value, and the remedy if it does not hold."""
 
 ProblemParts = Iterator[tuple[str, str, str]]
-"""Argument, problem and remedy of each problem."""
+"""Argument, message and remedy of each problem."""
 
 
 def _is_number(value: Any) -> bool:
@@ -73,7 +74,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(holds: Callable[[float], bool], remedy: str) -> Rule:
-    return lambda value: _is_number(value) and math.isfinite(value) and holds(value), remedy
+    # false for infinity and NaN; `math.isfinite` raises OverflowError for integers this large
+    limit = sys.float_info.max
+    return lambda value: _is_number(value) and abs(value) <= limit and holds(value), remedy
 
 
 def _whole(low: int, high: int | None = None) -> Rule:
@@ -100,7 +103,7 @@ RANGES: dict[str, Rule] = {
     "gradient_accumulation_steps": _whole(1, MAX_PER_STEP),
     "num_train_epochs": _number(
         lambda value: 0 < value <= MAX_EPOCHS,
-        f"Use a number larger than 0 and up to {MAX_EPOCHS}; max_steps limits a run to some steps",
+        f"Use a number larger than 0 and up to {MAX_EPOCHS}; set max_steps to limit the steps",
     ),
     "max_steps": (
         lambda value: value == -1 or _whole(1, MAX_STEPS)[0](value),
@@ -152,7 +155,7 @@ def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> li
     problems = []
     limit = MAX_LOSS_PARAMETER
     for name, value in values.items():
-        # tau_good has the unit of the scores, and the loss itself checks numbers up to 0
+        # tau_good is on the scale of the scores; the loss itself checks values of 0 and below
         if not _is_number(value) or name == "tau_good" or value <= 0:
             continue
         holds, remedy = value <= limit, f"Use a number from -{limit:.0f} to {limit:.0f}"
@@ -171,7 +174,7 @@ def range_problems(
 
     Args:
         values: Argument -> value.
-        defaults: The values of all other arguments.
+        defaults: The values of arguments that are not in `values`.
         prefix: Prefix of the argument in each problem, for example ``train.``.
     """
     problems = []
@@ -187,10 +190,10 @@ def range_problems(
     return problems
 
 
-def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> ProblemParts:
+def _joint_problems(values: Mapping[str, Any], explicit: set[str]) -> ProblemParts:
     yield from _loading(values)
     yield from _rates(values)
-    yield from _evaluation(values, stated)
+    yield from _evaluation(values, explicit)
     yield from _best_model(values)
     yield from _checkpointing(values)
     yield from _distributed(values)
@@ -207,8 +210,8 @@ def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> ProblemParts
 
 def _rates(values: Mapping[str, Any]) -> ProblemParts:
     rates: dict[str, Any] = {"learning_rate": values.get("learning_rate")}
-    stated = values.get("learning_rates")
-    for part, rate in (stated if isinstance(stated, Mapping) else {}).items():
+    by_part = values.get("learning_rates")
+    for part, rate in (by_part if isinstance(by_part, Mapping) else {}).items():
         rates[f"learning_rates.{part}"] = rate
     decay: Any = values.get("weight_decay")
     for name, rate in rates.items():
@@ -239,14 +242,14 @@ def _loading(values: Mapping[str, Any]) -> ProblemParts:
                 remedy = "Set dataloader_num_workers to 1 or more, or remove it"
                 yield name, "there are no worker processes", remedy
     minimum, maximum = values.get("image_min_pixels"), values.get("image_max_pixels")
-    if minimum is not None and maximum is not None and minimum > maximum:
+    if _is_number(minimum) and _is_number(maximum) and minimum > maximum:
         remedy = "Use a minimum that is not larger than the maximum"
         yield "image_min_pixels", f"{minimum} is larger than image_max_pixels, {maximum}", remedy
     config = values.get("accelerator_config")
     for name, value in config.items() if isinstance(config, Mapping) else ():
         where = f"accelerator_config.{name}"
         if name not in LOADER_OPTIONS:
-            yield _unknown(where, "key", name, LOADER_OPTIONS)
+            yield _unknown(where, "key", str(name), LOADER_OPTIONS)
         elif value not in LOADER_DEFAULTS.get(name, (value,)):
             text = "not supported: every process loads its own batches of complete groups"
             yield where, text, "Remove it"
@@ -260,12 +263,12 @@ def _unknown(
     return where, text, f"Use {one_of}{', '.join(choices)}{alternative}"
 
 
-def _evaluation(values: Mapping[str, Any], stated: set[str]) -> ProblemParts:
+def _evaluation(values: Mapping[str, Any], explicit: set[str]) -> ProblemParts:
     evaluates = _word(values.get("eval_strategy", "no")) != "no"
     if values.get("do_eval") and not evaluates:
         yield "do_eval", "nothing is evaluated while eval_strategy is no", "Set eval_strategy"
-    # Setting the strategy explicitly turns evaluation off on purpose, as an override may.
-    if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in stated:
+    # if the strategy is set explicitly, for example by an override, evaluation is off on purpose
+    if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in explicit:
         text = "nothing is evaluated while eval_strategy is no"
         yield "eval_steps", text, "Set eval_strategy to steps, or remove it"
 
@@ -282,7 +285,7 @@ def _best_model(values: Mapping[str, Any]) -> ProblemParts:
 
 
 def _matching_steps(values: Mapping[str, Any]) -> ProblemParts:
-    """Yield a problem if the best model might never have been saved."""
+    """Yield a problem if the best model may be evaluated at a step at which nothing is saved."""
     where = "load_best_model_at_end"
     saves, evaluates = (_word(values.get(f"{name}_strategy", "steps")) for name in ("save", "eval"))
     if saves == "best":
@@ -322,8 +325,9 @@ def _checkpointing(values: Mapping[str, Any]) -> ProblemParts:
 
 
 def _distributed(values: Mapping[str, Any]) -> ProblemParts:
-    debug = values.get("debug") or ()
-    for option in debug.split() if isinstance(debug, str) else debug:
+    debug: Any = values.get("debug") or ()
+    options = debug.split() if isinstance(debug, str) else debug
+    for option in options if isinstance(options, Sequence) else [options]:
         name = _word(option)
         if name not in DEBUG_OPTIONS:
             yield _unknown("debug", "option", name, DEBUG_OPTIONS, ", or remove it")
@@ -332,7 +336,7 @@ def _distributed(values: Mapping[str, Any]) -> ProblemParts:
         yield _unknown("ddp_backend", "backend", backend, BACKENDS, ", or null to detect it")
     for name, file in (("deepspeed", "a DeepSpeed configuration"), ("fsdp_config", "a JSON file")):
         config = values.get(name)
-        if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
+        if isinstance(config, str) and not config.startswith("{") and not _is_file(config):
             remedy = f"Use the path of {file}, or a section with its settings"
             yield name, f"the file '{config}' does not exist", remedy
     if values.get("deepspeed") and values.get("fsdp"):
@@ -341,6 +345,13 @@ def _distributed(values: Mapping[str, Any]) -> ProblemParts:
         yield "fsdp_config", "it has no effect without fsdp", "Set fsdp, or remove it"
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # for example, the name is too long
+        return False
+
+
 def _word(value: Any) -> str:
-    """Return the value of an enumeration's member, or another value, as text."""
+    """Return a value as text; for a member of an enumeration, its value."""
     return str(getattr(value, "value", value))

@@ -1,4 +1,4 @@
-"""Read a record field by field and collect all problems; every format uses it."""
+"""Read a record field by field and collect all problems, for every format."""
 
 import dataclasses
 import math
@@ -32,32 +32,34 @@ COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "imag
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
-SCORES_REMEDY = "Add a score to every response: pairs are formed of responses with different scores"
+SCORES_REMEDY = (
+    "Add a score to every response: pairs are formed from responses with different scores"
+)
 
 MAX_ID = 500
 """The maximum length of an id that is not a string."""
 
 REFUSED = {
     "rejected_images": (
-        "other images for the rejected response are not supported yet",
+        "separate images for the rejected response are not supported yet",
         "Remove the column: the images of the prompt are used for both responses",
     ),
     "video": ("videos are not supported yet", "Remove the row"),
     "videos": ("videos are not supported yet", "Remove the row"),
     "audios": ("audio is not supported yet", "Remove the row"),
 }
-"""Columns that change the meaning of a row, so that they are refused and not ignored."""
+"""Columns that are refused instead of ignored, because they change the meaning of a row."""
 
 
 class RowReader:
     """Reads one record.
 
-    If a field is invalid, the problem is noted and a default value is used, so that all problems of
-    a row are reported together.
+    If a field is invalid, its problem is recorded and a default value is used, so that all problems
+    of a row are reported together.
 
     Args:
         record: The record.
-        context: Its place and the options of its source.
+        context: Its location and the options of its source.
         images: Columns that may contain the images; the first one that is not empty is read.
     """
 
@@ -78,7 +80,7 @@ class RowReader:
     # ---- fields ----
 
     def get(self, name: str) -> Any:
-        """Return the value of a column, None where it is missing."""
+        """Return the value of a column; `None` if it is missing."""
         return self.record.get(name)
 
     def read_prompt(self, name: str = "prompt", value: Any = None) -> None:
@@ -113,7 +115,7 @@ class RowReader:
         return prompt
 
     def extend_prompt(self, *names: str) -> None:
-        """Extend the prompt by the first turns that all responses share, as TRL does.
+        """Extend the prompt with the first turns that all responses share, as TRL does.
 
         Responses may be complete dialogues. The turns that they share become the prompt if they
         start or end with the prompt; otherwise the prompt is not changed.
@@ -139,7 +141,8 @@ class RowReader:
                 messages = (*shared[:start], *prompt, *shared[start + length :])
                 images = self.prompt.images
                 if not images and all(map(_has_no_image, map(self.get, self.image_columns))):
-                    images = parse_prompt(list(values[0])[: len(shared)]).images
+                    turns, arrow = list(values[0])[: len(shared)], self.context.arrow
+                    images = parse_prompt(turns, arrow=arrow).images
                 self.prompt = Prompt(messages, False, images)
                 return
 
@@ -174,12 +177,12 @@ class RowReader:
         return Response(text, number, name, score_name)
 
     def note(self, name: str, message: str, remedy: str) -> None:
-        """Add a problem of a field."""
+        """Record a problem of a field."""
         self.problems.append(Problem(self.place(name), message, remedy))
         self.failed.add(name)
 
     def place(self, name: str) -> str:
-        """Return file, row and field for messages, with the name of the field in the file."""
+        """Return the file, row and field for messages; the field has its name in the file."""
         column, dot, rest = name.partition(".")
         base, bracket, index = column.partition("[")
         base = self.context.columns.get(base, base)
@@ -200,8 +203,8 @@ class RowReader:
         """Return the row.
 
         Raises:
-            DataError: With all problems: of fields that cannot be read, of the row, and those that
-                later checks would report of a valid row.
+            DataError: If there are problems; it also contains those that later checks would report
+                if the row were valid.
         """
         images, responses = self._images(), tuple(responses)
         domain = self._domain(images)
@@ -240,7 +243,7 @@ class RowReader:
         raise self._error(images)
 
     def _error(self, images: Sequence[ImageRef], responses: Sequence[Response] = ()) -> DataError:
-        """Return all problems, with those of unreadable images and missing scores."""
+        """Return an error with all problems, also those of unreadable images and missing scores."""
         for image in images:
             try:
                 image.open()
@@ -255,7 +258,7 @@ class RowReader:
     def _images(self) -> tuple[ImageRef, ...]:
         """Return the images of the row, from a column or from the parts of the prompt.
 
-        Also refuse columns that are not supported.
+        It also reports columns that are not supported.
         """
         fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
         fields += [self.prompt_field] if self.prompt.images else []
@@ -263,8 +266,8 @@ class RowReader:
         if len(fields) > 1:
             problem = f"there are images in {' and in '.join(fields)}"
             self.note(self.images_field, problem, "Use only one of them")
-        inside = self.images_field == self.prompt_field
-        value = list(self.prompt.images) if inside else self.get(self.images_field)
+        in_prompt = self.images_field == self.prompt_field
+        value = list(self.prompt.images) if in_prompt else self.get(self.images_field)
         rules, place = self.context.images, self.place(self.images_field)
         images = self._read(self.images_field, image_refs, value, rules, place, default=())
         for name, (message, remedy) in REFUSED.items():
@@ -275,17 +278,18 @@ class RowReader:
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
         """Return the prompt without its last turn if that is one of the responses.
 
-        Some data sets have complete conversations in addition to chosen and rejected. After a last
-        assistant turn that is not a response there would be a second one, which no template allows.
+        Some data sets have complete conversations in addition to chosen and rejected. A prompt that
+        ends with another assistant turn is refused: the response would be a second assistant turn
+        in a row, which chat templates do not allow.
         """
         last = prompt.messages[-1] if prompt.messages else None
-        unread = {self.prompt_field, *(response.field for response in responses)} & self.failed
-        if last is None or last.role != "assistant" or unread:
+        unreadable = {self.prompt_field, *(response.field for response in responses)} & self.failed
+        if last is None or last.role != "assistant" or unreadable:
             return prompt
         if len(prompt.messages) > 1 and last.text in [response.text for response in responses]:
             return dataclasses.replace(prompt, messages=prompt.messages[:-1])
         problem = (
-            "the prompt ends with an assistant message, and the responses would be a second one"
+            "the prompt ends with an assistant message, so each response would be a second one"
         )
         remedy = "End the prompt with the user's message, or remove its last message"
         self.note(self.prompt_field, problem, remedy)
@@ -311,7 +315,7 @@ class RowReader:
         return 1.0 if weight is None else weight
 
     def _domain(self, images: Sequence[ImageRef]) -> Domain:
-        """Return the domain of the row, else that of the source, else one based on the images."""
+        """Return the domain of the row, or that of its source, or the one that its images imply."""
         value = self.get("domain")
         domain: Domain = self.context.domain or ("multimodal" if images else "text")
         if isinstance(value, str) and value in DOMAINS:
@@ -338,7 +342,7 @@ class RowReader:
 
 
 def parser(read: Callable[[RowReader], PreferenceRow], **options: Any) -> Parse:
-    """Return the `parse` function of a format whose function `read` gets the reader of a record."""
+    """Return the `parse` function of a format, which calls `read` with the reader of a record."""
     return lambda record, context: read(RowReader(record, context, **options))
 
 
