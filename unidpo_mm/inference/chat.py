@@ -13,7 +13,8 @@ from ..adapter import AdapterOptions
 from ..distributed.processes import processes
 from ..errors import ModelError, Problem, RecipeError
 from ..lora_directory import base_of, is_adapter_directory
-from ..modeling.load import VISION, ModelSource, load_adapter
+from ..modeling.families import VISION
+from ..modeling.load import ModelSource, load_adapter
 from .checkpoint import Checkpoint, LoadedCheckpoint, find_checkpoint, load_checkpoint
 from .conversation import Conversation
 from .decoding import Decoding

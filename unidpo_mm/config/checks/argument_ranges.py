@@ -241,7 +241,8 @@ def _loading(values: Mapping[str, Any]) -> ProblemParts:
             if values.get(name):
                 remedy = "Set dataloader_num_workers to 1 or more, or remove it"
                 yield name, "there are no worker processes", remedy
-    minimum, maximum = values.get("image_min_pixels"), values.get("image_max_pixels")
+    minimum: Any = values.get("image_min_pixels")
+    maximum: Any = values.get("image_max_pixels")
     if _is_number(minimum) and _is_number(maximum) and minimum > maximum:
         remedy = "Use a minimum that is not larger than the maximum"
         yield "image_min_pixels", f"{minimum} is larger than image_max_pixels, {maximum}", remedy
