@@ -22,7 +22,7 @@ MISTAKES = {
     "terms": ("loss", "chosen, rejected)\n", "chosen, rejected, gap=chosen)\n", "LOSS.terms is []"),
     "name in compute": ("loss", "(pairs, beta", "(pair, beta", ": NameError while training"),
     "columns": ("format", "frozenset({", "list({", "FORMAT.required is ["),
-    "row": ("format", "return row.pair(", "return (", "returns tuple, not a PreferenceRow"),
+    "row": ("format", "return row.pair(", "return (", "returned tuple, not a PreferenceRow"),
     "key": ("format", 'row.response("bad", "bad_score")', "row.record[7]", "line 11: KeyError"),
     "create": ("family", "create=create", "create=None", "ADAPTER.create is None"),
     "attribute": ("family", "in row.responses", "in row.answers", "my_family.py, line 23: Attrib"),

@@ -93,7 +93,7 @@ def test_the_newest_complete_checkpoint_is_chosen_and_the_others_are_reported(
         "checkpoint-3",
     ]
     assert "it is empty" in ignored[0]
-    assert "model without optimizer state" in ignored[1]
+    assert "it contains the model but no optimizer state" in ignored[1]
     assert "'model.safetensors' has 0 bytes, not 600" in ignored[2]
 
 

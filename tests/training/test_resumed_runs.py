@@ -191,7 +191,7 @@ def test_a_checkpoint_without_optimizer_state_cannot_be_resumed(
     started: Callable[..., UniDPOTrainer], tmp_path: Path
 ) -> None:
     started(save_only_model=True, max_steps=1).train()
-    with pytest.raises(RecipeError, match="model without optimizer state"):
+    with pytest.raises(RecipeError, match="it contains the model but no optimizer state"):
         started(save_only_model=True).train(resume_from_checkpoint=True)
     path = tmp_path / "out" / "checkpoint-1"
     with pytest.raises(RecipeError, match=r"Use it as model\.name_or_path"):
