@@ -96,6 +96,7 @@ class BaseAdapter:
         return dataclasses.replace(self.encode(row), weight=0.0)
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
+        """Encode a row with these responses; every subclass implements this."""
         raise NotImplementedError
 
     def _render(self, row: PreferenceRow, responses: Sequence[Response]) -> Rendered:

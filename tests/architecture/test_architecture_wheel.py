@@ -110,7 +110,8 @@ def test_the_sdist_contains_sources_and_tests_only(tmp_path: Path) -> None:
         members = {m.name.partition("/")[2]: m.size for m in archive.getmembers() if m.isfile()}
     tops = {name.partition("/")[0] for name in members}
     needed = {"configs", "eval", "model_adapters", "quickstart", "unidpo_mm", "tests", "docs"}
-    needed |= {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile"}
+    needed |= {"LICENSE", "README.md", "Makefile"}
+    needed |= {"pyproject.toml", "constraints.txt", "mkdocs.yml"}
     assert needed <= tops
     assert tops <= needed | {
         "benchmarks", "examples", "CHANGELOG.md", "CONTRIBUTING.md", ".gitignore", "PKG-INFO",

@@ -49,7 +49,7 @@ def in_terminal(
         master, terminal = pty.openpty()
         os.write(master, "".join(f"{line}\n" for line in lines).encode() + b"\x04")
         os.dup2(terminal, 0)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole command
         if before is not None:
             before()
         unidpo_mm("chat", *map(str, arguments))()
@@ -288,7 +288,7 @@ def test_an_interrupt_stops_the_response_only(checkpoint: Checkpoint) -> None:
             if len(calls) == 4:  # the first call has the prompt
                 os.kill(os.getpid(), signal.SIGINT)
 
-        TextStreamer.put = interrupting  # type: ignore[method-assign]
+        TextStreamer.put = interrupting  # type: ignore[method-assign] # in a child
 
     lines = ["Hello?", "What?"]
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines, before=interrupt_third_token)
@@ -310,7 +310,7 @@ def test_an_interrupt_before_the_first_token_keeps_the_conversation(checkpoint: 
                 os.kill(os.getpid(), signal.SIGINT)
             return encode(self, turns)
 
-        Conversation._encode = interrupting  # type: ignore[method-assign]
+        Conversation._encode = interrupting  # type: ignore[method-assign] # in a child
 
     lines = ["Two?", "Hello?"]
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines, before=interrupt_first_prompt)

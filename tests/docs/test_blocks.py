@@ -207,6 +207,27 @@ def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
     assert (run / "merged" / "config.json").is_file()
 
 
+def test_the_recipe_of_the_readme_is_checked_trains_and_resumes(folder: Path) -> None:
+    preload()
+    readme = [block for block in BLOCKS if block.page == "README.md"]
+    (recipe,) = [yaml.safe_load(block.text) for block in readme if block.language == "yaml"]
+    recipe["model"]["name_or_path"] = "llava"
+    recipe["train"] |= {"use_cpu": True, "report_to": "none", "bf16": False}
+    recipe["data"]["eval_fraction"] = 0.3
+    run = folder / "readme"
+    run.mkdir()
+    for name in ("images", "llava", "pairs.jsonl"):
+        (run / name).symlink_to(folder / name)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    commands = [shlex.join(words[1:]) for block in readme for words in commands_of_block(block)]
+    check, train = "data check recipe.yaml", "train recipe.yaml"
+    assert {check, train} <= set(commands)
+    outputs = [_run(command, run) for command in (check, train, train)]
+    assert "holds the finished run" in outputs[2]
+    assert (run / "out" / "adapter_model.safetensors").is_file()
+    assert (run / "out" / "processor_config.json").is_file()
+
+
 @pytest.mark.parametrize("command", COMMANDS_WITHOUT_MODEL, ids=" ".join)
 def test_commands_without_a_model_run(command: tuple[str, ...], in_folder: Path) -> None:
     """These commands are on a page and need neither a model nor a network."""
@@ -335,5 +356,5 @@ def _offline(code: str) -> str:
     if "Qwen/Qwen2.5-0.5B" in code:
         code = code.replace("pairs.jsonl", "text_pairs.jsonl")
     for name, directory in HUB_NAMES.items():
-        code = code.replace(f'"{name}"', f'"{os.path.abspath(directory)}"')  # noqa: PTH100
+        code = code.replace(f'"{name}"', f'"{os.path.abspath(directory)}"')  # noqa: PTH100 - keeps links
     return code.replace("UniDPOConfig(", "UniDPOConfig(**QUICK, ")

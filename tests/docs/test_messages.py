@@ -3,14 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.documented_messages import (
-    BLOCK,
-    PAGE,
-    SITUATIONS,
-    message_of,
-    preload,
-    write_world,
-)
+from support.documented_messages import BLOCK, PAGE, SITUATIONS, message_of, write_world
+from support.forked_runs import preload
 
 WRITTEN = {match["name"]: match["text"] for match in BLOCK.finditer(PAGE.read_text("utf-8"))}
 UPDATE = "run python tests/support/documented_messages.py"

@@ -26,8 +26,9 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from support.forked import Finished, run_forked
+from support.forked_runs import preload
 
-__all__ = ["BLOCK", "PAGE", "SITUATIONS", "message_of", "preload", "updated_page", "write_world"]
+__all__ = ["BLOCK", "PAGE", "SITUATIONS", "message_of", "updated_page", "write_world"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 BLOCK = re.compile(
@@ -253,14 +254,6 @@ SITUATIONS: dict[str, Situation] = {
 """Name -> situation."""
 
 
-def preload() -> None:
-    """Import what most situations need, so that children start with it."""
-    import peft  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import unidpo_mm.training.run  # noqa: F401
-
-
 def write_world(folder: Path) -> Path:
     """Write the model that all situations share, and return its directory."""
     from unidpo_mm.plugins import load_family
@@ -348,8 +341,8 @@ if __name__ == "__main__":
         if sys.argv[1:]:
             for situation in SITUATIONS if sys.argv[1] == "all" else sys.argv[1:]:
                 try:
-                    print(f"--- {situation}\n{message_of(situation, world)}\n")  # noqa: T201
+                    print(f"--- {situation}\n{message_of(situation, world)}\n")  # noqa: T201 - the output of this script
                 except RuntimeError as error:
-                    print(f"--- {situation} FAILED {error}")  # noqa: T201
+                    print(f"--- {situation} FAILED {error}")  # noqa: T201 - the output of this script
         else:
             PAGE.write_text(updated_page(PAGE.read_text("utf-8"), world), encoding="utf-8")
