@@ -123,7 +123,7 @@ def _check_image(content: bytes, content_type: str) -> None:
             if image.width * image.height <= MAX_PIXELS:  # `UrlImage` refuses larger ones
                 image.load()
     except Image.DecompressionBombError:
-        return  # as above
+        return  # larger than `MAX_PIXELS`
     except Exception as error:  # decoders raise errors of many kinds
         text = f"the content is not an image: {content_type}, {decoding_error(error)}"
         raise OSError(text) from error

@@ -62,7 +62,7 @@ def loss_rule(
 
 
 def parameters_of(conversion: Conversion, rule: LossRule, name_key: str) -> Parameters:
-    """Return the parameters of a loss; `name_key` states the loss and so `rule.fixed`."""
+    """Return the parameters of a loss; those in `rule.fixed` follow from its name, `name_key`."""
     parameters = {
         conversion.keys[key].target.removeprefix("loss."): (conversion.value(key), key)
         for key in rule.keys
@@ -103,7 +103,7 @@ def set_loss(
 
 
 def note_unused(conversion: Conversion, name: str, keys: set[str]) -> None:
-    """Add a note on every stated key of a loss parameter, unless the loss `name` uses it."""
+    """Add a note on every key of a loss parameter that is set and that the loss `name` ignores."""
     for key in conversion.keys_of("loss"):
         if key not in keys:
             conversion.skip(key, f"has no effect on the loss '{name}'")

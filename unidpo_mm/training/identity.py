@@ -140,8 +140,10 @@ def compare_options(
 ) -> list[Change]:
     """Return the differences between options, and between numbers of processes.
 
-    Both options are `recorded_options`, those of the checkpoint and of this run; so are the numbers
-    of processes.
+    Args:
+        recorded: The `recorded_options` of the checkpoint.
+        current: The `recorded_options` of this run.
+        processes: The numbers of processes of the checkpoint and of this run.
     """
     before = {**recorded, "processes": processes[0]}
     now = {**current, "processes": processes[1]}

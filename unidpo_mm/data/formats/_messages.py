@@ -60,7 +60,11 @@ class Prompt:
 
 
 def parse_prompt(value: Any, *, arrow: bool = False) -> Prompt:
-    """Return the messages of a prompt: a string, or a list of turns; `arrow` as above.
+    """Return the messages of a prompt.
+
+    Args:
+        value: A string, or a list of turns.
+        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
 
     Raises:
         InvalidValue: If it is something else.
@@ -131,8 +135,11 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
 def parse_tools(value: Any, *, arrow: bool = False) -> str:
     """Return the tools of a row as JSON.
 
-    The list of schemas, each schema, and the parameters of a function may be JSON text; `arrow` as
-    above.
+    The list of schemas, each schema, and the parameters of a function may be JSON text.
+
+    Args:
+        value: The schemas.
+        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
 
     Raises:
         InvalidValue: If they are not a list of schemas.
