@@ -425,7 +425,7 @@ def test_wrong_arguments_are_refused(checkpoint: Checkpoint, image: Path, tmp_pa
         ((folder, "--before"), "does not record which model its training started from"),
         ((folder, "--compare", tmp_path / "absent"), "Use an existing directory"),
         ((folder, "--chat-template-kwargs", "quiet"), "cannot parse 'quiet'"),
-        ((folder, "--style", "loud"), "unknown style 'loud'"),
+        ((tmp_path / "absent", "--style", "loud"), "'loud' is not one of"),
         ((folder, "--style", "raw", "--chat-template-kwargs", "a=1"), "do not use a chat"),
     ):
         code, output, error = chat(*words, "--prompt", "Hello?")
