@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from click import ClickException
@@ -47,7 +47,7 @@ BatchSize = Annotated[
     int, typer.Option(help="Maximum batch size; halved if memory runs out.", min=1)
 ]
 Style = Annotated[
-    str,
+    Literal["auto", "chat", "raw"],
     typer.Option(help="Style of prompts: chat, raw, or auto (chat if there is a chat template)."),
 ]
 ProtocolName = Annotated[
