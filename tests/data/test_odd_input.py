@@ -323,6 +323,39 @@ def test_unused_columns_are_reported_before_a_run(caplog: pytest.LogCaptureFixtu
 
     log_reports(read_records([{**PAIR, "screenshot": "a.png"}]).reports)
     assert "unused columns: screenshot (1)" in caplog.text
+    assert "if the unused" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("chosen_score", "score_chosen"),
+        ("rejectedScore", "score_rejected"),
+        ("score_choosen", "score_chosen"),
+        ("Images", "images"),
+        ("judge", None),
+        ("chosen_model", None),
+    ],
+)
+def test_an_unused_column_that_resembles_one_of_the_format_is_named(
+    name: str, column: str | None
+) -> None:
+    (report,) = read_records([{**PAIR, name: 3}]).reports
+    hints = [sentence for sentence in report.sentences() if sentence.startswith("if the unused")]
+    assert hints == (
+        []
+        if column is None
+        else [
+            f"if the unused column '{name}' is '{column}', set the source's columns to "
+            f"{{{column}: {name}}}"
+        ]
+    )
+
+
+def test_a_column_replaced_by_another_does_not_resemble_itself() -> None:
+    rows = [{**PAIR, "score_chosen": 1, "good": 9, "score_rejected": 2}]
+    loaded = read_records(rows, SourceOptions(path="data", columns={"score_chosen": "good"}))
+    assert not any("if the unused" in text for text in loaded.reports[0].sentences())
 
 
 @pytest.mark.parametrize("entry", [{"tags": 5}, {"columns": ["a"]}])
