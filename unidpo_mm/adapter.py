@@ -23,6 +23,7 @@ __all__ = [
     "LengthPolicy",
     "Part",
     "encode_checked",
+    "generation_inputs",
     "template_kwargs_problems",
 ]
 
@@ -84,6 +85,12 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     if check is not None:
         check(row, group)
     return group
+
+
+def generation_inputs(adapter: "Adapter", inputs: ModelInputs) -> Mapping[str, Tensor]:
+    """Return the keyword arguments for `generate`, see `Adapter.generation_inputs`."""
+    convert = getattr(adapter, "generation_inputs", None)  # adapters of other packages may lack it
+    return inputs.tensors if convert is None else convert(inputs)
 
 
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
@@ -160,6 +167,13 @@ class Adapter(Protocol):
         """Return the keyword arguments for the forward pass of the base model."""
         ...
 
+    def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        """Return the keyword arguments for `generate` from left-padded prompts.
+
+        They contain no positions, which `generate` counts itself.
+        """
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids, without special tokens."""
         ...
@@ -177,7 +191,8 @@ class AdapterFamily:
         auto_class: Name of the transformers class that loads the weights.
         needs_processor: Whether the family needs an `AutoProcessor`, not only a tokenizer.
         parts: Prefixes of module names in the loaded model for each part; the longest prefix wins,
-            and the empty prefix matches everything else.
+            and the empty prefix matches everything else. If some weights of a model with a vision
+            tower have no part, the prefixes are read from the model.
         default_freeze: Parts that are frozen by default.
         create: (processor, model config, options) -> adapter.
         tiny: Writes a tiny random checkpoint with its processor to a directory, offline, for tests

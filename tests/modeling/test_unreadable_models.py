@@ -15,8 +15,8 @@ Checkpoint = Callable[[str], Path]
 PACKAGES = {
     "Package `num2words` is required to run SmolVLM processor. Install it with "
     "`pip install num2words`.": "num2words",
-    "\nTimmWrapperModel requires the timm library but it was not found in your environment. You can "
-    "install it with pip:\n`pip install timm`. Please note": "timm",
+    "\nTimmWrapperModel requires the timm library but it was not found in your environment. You "
+    "can install it with pip:\n`pip install timm`. Please note": "timm",
     "This modeling file requires the following packages that were not found in your environment: "
     "einops, flash_attn. Run `pip install einops flash_attn`": "einops flash_attn",
 }
@@ -56,5 +56,7 @@ def test_a_checkpoint_with_its_own_code_is_refused_with_the_option(tmp_path: Pat
     auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     settings = {"model_type": "custom_code", "auto_map": auto_map}
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match=r"is part of the checkpoint.*set model.trust_remote_code"):
+    with pytest.raises(
+        ModelError, match=r"needs code of its checkpoint.*set model.trust_remote_code"
+    ):
         load_tiny(tmp_path)

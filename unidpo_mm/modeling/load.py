@@ -17,6 +17,7 @@ from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from .families import family_for
+from .model_parts import with_model_parts
 from .peft_models import check_supported, deprecated_name_ignored
 
 __all__ = [
@@ -98,7 +99,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with the family and the adapter that serve it."""
+    """A model with its adapter and the family that serves it, with the parts of this model."""
 
     model: nn.Module
     family: AdapterFamily
@@ -116,7 +117,8 @@ def load_model(
     config = load_config(source)
     family = family_for(config, source.adapter)
     adapter = load_adapter(source, options, config=config, family=family, processor=processor)
-    return LoadedModel(load_weights(source, family), family, adapter)
+    model = load_weights(source, family)
+    return LoadedModel(model, with_model_parts(family, model), adapter)
 
 
 def load_config(source: ModelSource) -> Any:
@@ -282,10 +284,7 @@ def _cannot_read(source: ModelSource, error: Exception) -> ModelError:
         problem = f"'{source.name_or_path}' needs a Python package that is not installed"
         problem, remedy = f"{problem} ({packages})", f"Run pip install {packages}"
     elif "trust_remote_code" in text:
-        problem = (
-            f"the code of '{source.name_or_path}' is part of the checkpoint, and running it is"
-        )
-        problem += " not allowed"
+        problem = f"'{source.name_or_path}' needs code of its checkpoint, which may not run"
         remedy = (
             "If you trust its source, set model.trust_remote_code to true, or choose a model whose "
             "code is in transformers"
