@@ -6,7 +6,10 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
-__all__ = ["BlankImage", "refuse_pixel_limits", "with_pixel_limits"]
+__all__ = ["BlankImage", "feature_token_id", "refuse_pixel_limits", "with_pixel_limits"]
+
+TOKEN_SETTINGS = ("image_token_id", "image_token_index", "media_placeholder_token_id")
+"""Settings with the id of the token whose place image features take."""
 
 
 class BlankImage:
@@ -29,6 +32,14 @@ class BlankImage:
         return "blank"
 
 
+def feature_token_id(config: Any) -> int | None:
+    """Return the id of the token whose place image features take; `None` if there is none."""
+    for name in TOKEN_SETTINGS:
+        if isinstance(token_id := getattr(config, name, None), int):
+            return token_id
+    return None
+
+
 def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
     """Refuse limits of image sizes for a family with fixed sizes.
 
@@ -48,10 +59,15 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
         raise ModelError(problems)
 
 
-def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
+def with_pixel_limits(processor: Any, options: AdapterOptions, *, frames: int = 1) -> Any:
     """Return a copy of a processor that scales images to at least and at most a number of pixels.
 
     For processors that store these limits as ``shortest_edge`` and ``longest_edge``.
+
+    Args:
+        processor: The processor.
+        options: The options with the limits.
+        frames: The number of frames whose pixels the processor counts for an image.
 
     Raises:
         ModelError: If the minimum exceeds the maximum.
@@ -60,10 +76,10 @@ def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
     if low is None and high is None:
         return processor
     size = processor.image_processor.size
-    low = int(size["shortest_edge"] if low is None else low)
-    high = int(size["longest_edge"] if high is None else high)
+    low = int(size["shortest_edge"] if low is None else low * frames)
+    high = int(size["longest_edge"] if high is None else high * frames)
     if low > high:
-        problem = f"images need at least {low} and at most {high} pixels"
+        problem = f"images need at least {low // frames} and at most {high // frames} pixels"
         remedy = "Set model.image_min_pixels below model.image_max_pixels"
         raise ModelError(Problem("model.image_max_pixels", problem, remedy))
     limited = copy.copy(processor)

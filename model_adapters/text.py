@@ -42,6 +42,13 @@ def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter
     return TextAdapter(tokenizer, options, ModelLimits.of(config))
 
 
+def _refuses(config: Any) -> str | None:
+    """Return why a text model is not served; `None` if it is, or if it has images."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder model, and only decoder models are supported"
+    return None
+
+
 def _serves(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -75,6 +82,7 @@ ADAPTER = AdapterFamily(
     name="text",
     model_types=(),
     serves=_serves,
+    refuses=_refuses,
     auto_class="AutoModelForCausalLM",
     needs_processor=False,
     parts={"language_model": ("",)},

@@ -188,6 +188,8 @@ class AdapterFamily:
         model_types: Values of `config.model_type` that the family serves; may be empty.
         serves: Whether the family serves a configuration. Families that list its model type come
             first; a vision-language model is never served by a family without a vision tower.
+        refuses: Why the family does not serve a configuration, for messages; `None` if it serves it
+            or does not know.
         auto_class: Name of the transformers class that loads the weights.
         needs_processor: Whether the family needs an `AutoProcessor`, not only a tokenizer.
         parts: Prefixes of module names in the loaded model for each part; the longest prefix wins,
@@ -208,3 +210,4 @@ class AdapterFamily:
     default_freeze: tuple[Part, ...]
     create: Callable[[Any, Any, AdapterOptions], Adapter]
     tiny: Callable[..., Path]
+    refuses: Callable[[Any], str | None] = lambda config: None

@@ -1,4 +1,4 @@
-"""The transformation of the logits is that of the model, also if its configuration says otherwise."""
+"""The transformation of the logits is that of the model, whatever its configuration says."""
 
 from typing import Any
 
