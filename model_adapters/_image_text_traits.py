@@ -13,13 +13,14 @@ from ._images import feature_token_id
 
 __all__ = ["TYPES", "TypeTraits", "why_unserved"]
 
-Sizing = Literal["pixels", "fixed", "tiles", "side", "tokens"]
+Sizing = Literal["pixels", "fixed", "tiles", "side", "tokens", "unknown"]
 
 SIZING_TEXT: Mapping[Sizing, str] = {
     "fixed": "have a fixed size",
     "tiles": "are cut into tiles",
     "side": "are limited by the length of their longer side",
     "tokens": "are limited by their number of tokens",
+    "unknown": "are sized in a way that is not known",
 }
 """How images are sized, in messages; families that count pixels take the limits."""
 
@@ -139,8 +140,6 @@ def why_unserved(config: Any) -> str | None:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN,
     )
 
-    if config.model_type in TYPES:
-        return None
     if config.model_type in REASONS:
         return REASONS[config.model_type]
     if getattr(config, "is_encoder_decoder", False):
@@ -156,4 +155,4 @@ def why_unserved(config: Any) -> str | None:
         )
     if feature_token_id(config) is None:
         return "its configuration has no image token whose place image features take"
-    return "it was not tested"
+    return None

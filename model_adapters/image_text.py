@@ -1,4 +1,8 @@
-"""Other vision-language models: InternVL, Gemma 3 and 4, Mistral 3, SmolVLM, PaliGemma and more."""
+"""Other vision-language models: InternVL, Gemma 3 and 4, Mistral 3, SmolVLM, PaliGemma and more.
+
+A type without an entry in the table of traits is served by what its processor returns for an image,
+if the model passes the conformance check before training.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +16,7 @@ from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow
 
 from ._image_adapter import ImageAdapter, ImageTraits
+from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
 from ._images import refuse_pixel_limits, with_pixel_limits
 
@@ -84,16 +89,11 @@ class ImageTextAdapter(ImageAdapter):
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAdapter:
-    kind = TYPES.get(config.model_type)
-    if kind is None:
-        raise ModelError(
-            Problem(
-                "model.adapter",
-                f"the family 'image_text' does not serve the model type '{config.model_type}': "
-                f"{why_unserved(config)}",
-                f"Choose a model of one of its types ({', '.join(TYPES)})",
-            )
-        )
+    if (reason := why_unserved(config)) is not None:
+        problem = f"the family 'image_text' does not serve '{config.model_type}': {reason}"
+        remedy = f"Choose a model of another type ({', '.join(TYPES)})"
+        raise ModelError(Problem("model.adapter", problem, remedy))
+    kind = TYPES.get(config.model_type) or probed_traits(processor, config)
     if kind.sizing == "pixels":
         processor = with_pixel_limits(processor, options)
     else:
@@ -112,7 +112,7 @@ def _tiny(folder: Path, *, model_type: str = "internvl", seed: int = 0, **sizes:
 ADAPTER = AdapterFamily(
     name="image_text",
     model_types=tuple(TYPES),
-    serves=lambda config: config.model_type in TYPES,
+    serves=lambda config: why_unserved(config) is None,
     refuses=why_unserved,
     auto_class="AutoModelForImageTextToText",
     needs_processor=True,

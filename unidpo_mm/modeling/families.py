@@ -85,7 +85,7 @@ def _check_choice(config: Any, family: AdapterFamily) -> None:
         if model_type not in family.model_types:
             logger.warning(
                 "model.adapter: the family '%s' was not tested with the model type '%s' (its types "
-                "are %s); check that images change the results",
+                "are %s), so the model is compared with the library before training",
                 family.name,
                 model_type,
                 ", ".join(family.model_types),
