@@ -118,12 +118,15 @@ class ImageAdapter(BaseAdapter):
         if not row.images:
             return text_span, {}, 0
         images = [image.open() for image in row.images]
-        shrunk = 0
+        shrunk = tokens = 0
         for _ in range(1 + SHRINKING_ATTEMPTS):
             span, tensors = self._expand(row, rendered, text_span, images)
             scale = self._scale(span, len(images))
             if scale is None:
                 break
+            # an image above the processor's own limit has as many tokens as one at that limit
+            previous, tokens = tokens, span.prompt_ids.count(self.image_token_id)
+            scale = min(scale, 0.5) if tokens == previous else scale
             sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
             images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
             shrunk = len(images)

@@ -11,6 +11,7 @@ from torch import Tensor
 from unidpo_mm.errors import ModelError, Problem
 
 from ._image_adapter import TOKEN_TENSORS
+from ._image_sizing import Sizing
 from ._image_text_traits import TypeTraits
 from ._images import BlankImage
 
@@ -44,7 +45,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         unit_key=others[0] if others else PIXELS,
         token_types=next(types, None),
         sends_positions=not counts_positions,
-        sizing="unknown",
+        sizing=Sizing("unknown"),
         dropped=frozenset(image_keys - taken),
     )
 

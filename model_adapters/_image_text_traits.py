@@ -7,22 +7,12 @@ of these types.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from ._image_sizing import FIXED, PIXELS, SIDE, TILES, Sizing
 from ._images import feature_token_id
 
 __all__ = ["TYPES", "TypeTraits", "why_unserved"]
-
-Sizing = Literal["pixels", "fixed", "tiles", "side", "tokens", "unknown"]
-
-SIZING_TEXT: Mapping[Sizing, str] = {
-    "fixed": "have a fixed size",
-    "tiles": "are cut into tiles",
-    "side": "are limited by the length of their longer side",
-    "tokens": "are limited by their number of tokens",
-    "unknown": "are sized in a way that is not known",
-}
-"""How images are sized, in messages; families that count pixels take the limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,38 +44,36 @@ class TypeTraits:
     joined_last: frozenset[str] = frozenset()
     sends_positions: bool = True
     needs_images: bool = False
-    sizing: Sizing = "fixed"
+    sizing: Sizing = FIXED
     placeholder: str = "{}"
     dropped: frozenset[str] = frozenset()
 
-    @property
-    def sizing_text(self) -> str:
-        """How images are sized, for messages."""
-        return SIZING_TEXT[self.sizing]
 
-
-TILES = TypeTraits(unit_key="pixel_values", sizing="tiles")
+TILED = TypeTraits(unit_key="pixel_values", sizing=TILES)
 IMAGE_ROWS = TypeTraits(
-    image_keys=("pixel_values", "pixel_attention_mask"), unit_key="pixel_values", sizing="side"
+    image_keys=("pixel_values", "pixel_attention_mask"), unit_key="pixel_values", sizing=SIDE
 )
 """The tiles of all images of a prompt in one row, padded with blank tiles."""
 MINICPM = TypeTraits(
     image_keys=("pixel_values", "target_sizes"),
     unit_key="target_sizes",
     joined_last=frozenset({"pixel_values"}),
-    sizing="tiles",
+    sizing=Sizing("tiles", ("max_slice_nums",)),
 )
 
 TYPES: Mapping[str, TypeTraits] = {
-    "internvl": TILES,
+    "internvl": TILED,
     "gemma3": TypeTraits(token_types="token_type_ids", unit_key="pixel_values"),
     "gemma4": TypeTraits(
         image_keys=("pixel_values", "image_position_ids"),
         token_types="mm_token_type_ids",
-        sizing="tokens",
+        sizing=Sizing("tokens", ("max_soft_tokens",)),
         dropped=frozenset({"num_soft_tokens_per_image"}),
     ),
-    "mistral3": TypeTraits(image_keys=("pixel_values", "image_sizes"), sizing="side"),
+    "mistral3": TypeTraits(
+        image_keys=("pixel_values", "image_sizes"),
+        sizing=Sizing("side", ("size.longest_edge",), shrinks=True),
+    ),
     "idefics2": IMAGE_ROWS,
     "idefics3": IMAGE_ROWS,
     "smolvlm": IMAGE_ROWS,
@@ -98,25 +86,25 @@ TYPES: Mapping[str, TypeTraits] = {
     "lfm2_vl": TypeTraits(
         image_keys=("pixel_values", "pixel_attention_mask", "spatial_shapes"),
         unit_key="spatial_shapes",
-        sizing="tokens",
+        sizing=Sizing("tiles", ("max_tiles",)),
     ),
     "kimi_k25": TypeTraits(
         image_keys=("pixel_values", "image_grid_thw"),
-        sizing="side",
+        sizing=Sizing("patches", ("max_patches",), shrinks=True),
         placeholder="<|media_begin|>image<|media_content|>{}<|media_end|>",
     ),
-    "aya_vision": TILES,
-    "cohere2_vision": TILES,
-    "ovis2": TILES,
+    "aya_vision": TILED,
+    "cohere2_vision": TILED,
+    "ovis2": TILED,
     "minicpmv4_6": MINICPM,
     "llava_next_video": TypeTraits(image_keys=("pixel_values", "image_sizes")),
     "video_llama_3": TypeTraits(
-        image_keys=("pixel_values", "image_grid_thw", "image_merge_sizes"), sizing="pixels"
+        image_keys=("pixel_values", "image_grid_thw", "image_merge_sizes"), sizing=PIXELS
     ),
     "qwen2_5_omni_thinker": TypeTraits(
         image_keys=("pixel_values", "image_grid_thw"),
         sends_positions=False,
-        sizing="pixels",
+        sizing=PIXELS,
         placeholder="<|vision_bos|>{}<|vision_eos|>",
     ),
 }

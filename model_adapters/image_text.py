@@ -16,9 +16,9 @@ from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow
 
 from ._image_adapter import ImageAdapter, ImageTraits
+from ._image_sizing import with_size_limits
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
-from ._images import refuse_pixel_limits, with_pixel_limits
 
 __all__ = ["ADAPTER"]
 
@@ -35,7 +35,7 @@ class ImageTextAdapter(ImageAdapter):
             image_keys=frozenset(kind.image_keys),
             placeholder=kind.placeholder.format(image_token),
             token_types=kind.token_types,
-            resizable=kind.sizing == "pixels",
+            resizable=kind.sizing.shrinks,
             sends_positions=kind.sends_positions,
             unit_key=kind.unit_key,
             dropped=kind.dropped,
@@ -94,12 +94,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAd
         remedy = f"Choose a model of another type ({', '.join(TYPES)})"
         raise ModelError(Problem("model.adapter", problem, remedy))
     kind = TYPES.get(config.model_type) or probed_traits(processor, config)
-    if kind.sizing == "pixels":
-        processor = with_pixel_limits(processor, options)
-    else:
-        refuse_pixel_limits(
-            options, f"the images of a {config.model_type} model {kind.sizing_text}"
-        )
+    processor = with_size_limits(processor, options, kind.sizing, f"a {config.model_type} model")
     return ImageTextAdapter(processor, config, kind, options)
 
 

@@ -1,5 +1,6 @@
 """Qwen-VL-style models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5, GLM-4V, GLM-4.5V and GLM-4.6V."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
 from ._image_adapter import ImageAdapter, ImageTraits
-from ._images import with_pixel_limits
+from ._image_sizing import PIXELS, with_size_limits
 
 __all__ = ["ADAPTER"]
 
@@ -35,7 +36,8 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
     )
     # GLM counts the pixels of both frames of a temporal patch, of which an image fills one patch
     frames = config.vision_config.temporal_patch_size if config.model_type in GLM_TYPES else 1
-    limited = with_pixel_limits(processor, options, frames=frames)
+    sizing = dataclasses.replace(PIXELS, frames=frames)
+    limited = with_size_limits(processor, options, sizing, f"a {config.model_type} model")
     return ImageAdapter(limited, config, traits, options)
 
 

@@ -52,6 +52,8 @@ class AdapterOptions:
             string prompts as they are; ``auto`` uses the template if the processor has one.
         image_min_pixels, image_max_pixels: Minimum and maximum size of an image in pixels, for
             families with dynamic resolution, others refuse them; `None` for the processor's limit.
+        image_max_size: Maximum size of an image in the unit of the family: pixels, pixels of the
+            longer side, tiles, patches or tokens; `None` for the processor's limit.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; the
             variables of a row override them.
     """
@@ -61,6 +63,7 @@ class AdapterOptions:
     prompt_style: PromptStyle = "auto"
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
+    image_max_size: int | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -26,23 +26,26 @@ __all__ = ["check_checkpoint", "check_family"]
 def check_family(
     family: AdapterFamily, folder: str | Path, model_types: Sequence[str] | None = None
 ) -> None:
-    """Check the tiny checkpoints of a family with images.
+    """Check the tiny checkpoints of a family.
 
     Args:
         family: The family, which builds them.
         folder: An empty directory for the checkpoints.
-        model_types: The model types to check; `None` for those that the family lists.
+        model_types: The model types to check; `None` for those that the family lists or, if it
+            lists none, the one that it builds by default.
 
     Raises:
         ModelError: With a problem for each check that fails.
     """
-    for model_type in family.model_types if model_types is None else model_types:
-        place = family.tiny(Path(folder) / model_type, model_type=model_type)
-        check_checkpoint(family, place)
+    names = family.model_types if model_types is None else model_types
+    if not names:
+        check_checkpoint(family, family.tiny(Path(folder) / family.name))
+    for name in names:
+        check_checkpoint(family, family.tiny(Path(folder) / name, model_type=name))
 
 
 def check_checkpoint(family: AdapterFamily, folder: str | Path, *, dtype: str = "float32") -> None:
-    """Check a checkpoint of a family with images.
+    """Check a checkpoint of a family.
 
     Args:
         family: The family that serves it.

@@ -14,7 +14,7 @@ from unidpo_mm.config import LoraOptions
 
 Checkpoint = Callable[[str], Path]
 
-FAST = ("internvl", "gemma3", "smolvlm", "minicpmv4_6", "ovis2", "glm4v", "qwen3_5")
+FAST = ("internvl", "gemma3", "minicpmv4_6", "glm4v")
 """Types that differ in what matters for training; the tests of the others are slow."""
 TYPES = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in EVERY_IMAGE_TYPE

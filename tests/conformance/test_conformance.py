@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from builders import EVERY_IMAGE_TYPE, family_name, make_image
+from support.markdown_blocks import blocks_of
 from support.untested_types import build
 from torch import Tensor
 from trainers import config, make_trainer
@@ -42,6 +43,26 @@ def test_every_type_with_images_passes(checkpoint: Checkpoint, model_type: str) 
 def test_check_family_builds_and_checks_the_types_of_a_family(tmp_path: Path) -> None:
     check_family(load_family("image_text"), tmp_path, ["internvl"])
     assert (tmp_path / "internvl" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+def test_text_families_pass(checkpoint: Checkpoint, model_type: str) -> None:
+    check_checkpoint(load_family("text"), checkpoint(model_type))
+
+
+def test_check_family_uses_the_default_type_of_a_family_that_lists_none(tmp_path: Path) -> None:
+    check_family(load_family("text"), tmp_path)
+    assert (tmp_path / "text" / "config.json").is_file()
+
+
+def test_the_family_of_the_documentation_passes(tmp_path: Path) -> None:
+    (text,) = [
+        block.text
+        for block in blocks_of("docs/families.md")
+        if block.text.startswith("# my_family.py")
+    ]
+    (tmp_path / "my_family.py").write_text(text)
+    check_family(load_family(str(tmp_path / "my_family.py")), tmp_path)
 
 
 # ---- a broken adapter per check ----
@@ -150,6 +171,7 @@ BROKEN: dict[str, tuple[str, type[Wrapped]]] = {
     "numbers of features": ("internvl", CountsImagesInsteadOfTiles),
     "results of the library": ("gemma3", MarksNoImageTokens),
     "results of the library, ids": ("internvl", ChangesThePrompt),
+    "results of the library, text": ("llama", ChangesThePrompt),
     "another image": ("gemma3", BlanksImages),
     "shared features": ("gemma3", ReversesSharedImages),
     "layouts": ("internvl", CountsPositionsThroughTheRow),
@@ -164,7 +186,7 @@ def broken(family: AdapterFamily, wrapper: type[Wrapped]) -> AdapterFamily:
 @pytest.mark.parametrize("check", BROKEN)
 def test_a_broken_adapter_fails_the_check(checkpoint: Checkpoint, check: str) -> None:
     model_type, wrapper = BROKEN[check]
-    family = broken(load_family("image_text"), wrapper)
+    family = broken(load_family(family_name(model_type)), wrapper)
     with pytest.raises(ModelError) as error:
         check_checkpoint(family, checkpoint(model_type))
     places = {problem.where for problem in error.value.problems}

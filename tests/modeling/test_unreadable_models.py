@@ -40,6 +40,19 @@ def test_a_missing_package_is_named(
     assert problem.remedy == f"Run pip install {PACKAGES[message]}"
 
 
+def test_smolvlm_without_its_package_is_refused_with_the_command(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers.models.smolvlm.processing_smolvlm as processing
+
+    folder = checkpoint("smolvlm")
+    monkeypatch.setattr(processing, "num2words", None)
+    with pytest.raises(
+        ModelError, match=r"not installed \(num2words\)\. Run pip install num2words"
+    ):
+        load_tiny(folder)
+
+
 def test_a_missing_module_of_custom_code_is_named(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

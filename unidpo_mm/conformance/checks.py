@@ -65,7 +65,7 @@ def conformance_problems(
 
 def _tensors_reach_the_model(subject: Subject) -> str | None:
     """Return tensors of the processor that the model takes and the adapter does not pass."""
-    row = subject.rows[1]
+    row = subject.rows[1]  # the one with two images, if there are images
     inputs = library_inputs(subject.adapter.processor, row, row.responses[0].text)
     passed = subject.adapter.forward_inputs(subject.batch([row]).inputs)
     accepted = inspect.signature(subject.base.forward).parameters
@@ -85,7 +85,7 @@ def _tensors_belong_to_tokens_or_images(subject: Subject) -> str | None:
 
 def _features_are_counted(subject: Subject) -> str | None:
     """Compare the numbers of features with those that the adapter declares."""
-    if not subject.logp_model.takes_features:
+    if not (subject.has_images and subject.logp_model.takes_features):
         return None
     for row, group in zip(subject.rows, subject.groups(), strict=True):
         if not row.images:
@@ -147,7 +147,7 @@ def _images_change_the_results(subject: Subject) -> str | None:
 
 def _features_can_be_shared(subject: Subject) -> str | None:
     """Compare pixels with features that are computed once, and that were stored."""
-    if not subject.logp_model.takes_features:
+    if not (subject.has_images and subject.logp_model.takes_features):
         return None
     expected = subject.logps()
     if message := _differs(subject, expected, subject.logps(images_once=True), "images once"):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..records import EncodedGroup, PreferenceRow
+from ..records import EncodedGroup, Message, PreferenceRow
 
 __all__ = ["library_inputs", "library_logps"]
 
@@ -26,14 +26,14 @@ def library_inputs(
         continued: Whether the response follows the generation prompt directly. A chat template may
             render a complete conversation differently, for example without a reasoning block.
     """
-    tokenizer = processor.tokenizer
+    tokenizer = getattr(processor, "tokenizer", processor)
     template = getattr(processor, "chat_template", None) or tokenizer.chat_template
     arguments: dict[str, Any]
     if template:
-        turns = [message.turn() for message in row.messages]
-        if not continued:
-            content = [{"type": "text", "text": response}]
-            turns.append({"role": "assistant", "content": content})
+        messages = [*row.messages, *(() if continued else (Message("assistant", (response,)),))]
+        turns = [message.turn() for message in messages]
+        if tokenizer is processor:  # its templates take strings
+            turns = [{**turn, "content": m.text} for turn, m in zip(turns, messages, strict=True)]
         text = processor.apply_chat_template(
             turns, chat_template=template, tokenize=False, add_generation_prompt=continued
         )
@@ -41,9 +41,11 @@ def library_inputs(
         if tokenizer.eos_token and not text.rstrip().endswith(tokenizer.eos_token):
             text += tokenizer.eos_token  # the template does not end a turn
         starts = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        arguments = {"text": [text], "add_special_tokens": not starts}
+        complete = starts or tokenizer is processor  # the template writes all special tokens
+        arguments = {"text": [text], "add_special_tokens": not complete}
     else:
-        prompt = processor.image_token * len(row.images) + row.messages[0].text
+        images = processor.image_token * len(row.images) if row.images else ""
+        prompt = images + row.messages[0].text
         if "suffix" in inspect.signature(type(processor).__call__).parameters:
             arguments = {"text": [prompt], "suffix": [response]}
         else:
@@ -97,7 +99,9 @@ def _inputs_with(
             -MAX_ENDING, MAX_ENDING + 1
         ):
             return inputs
-        differences.append(_difference(processor.tokenizer, tokens, expected))
+        differences.append(
+            _difference(getattr(processor, "tokenizer", processor), tokens, expected)
+        )
     raise ValueError(differences[0])
 
 

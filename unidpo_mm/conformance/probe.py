@@ -1,4 +1,4 @@
-"""Made-up rows: one image, two images of different sizes, a wide image, and no image."""
+"""Made-up rows: one image, two images of different sizes, a wide image, and no images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 from ..data.images import MemoryImage
 from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow, Response
 
-__all__ = ["probe_rows", "with_other_image"]
+__all__ = ["rows_with_images", "rows_without_images", "with_other_image"]
 
 WHERE = "conformance check"
 
 
-def probe_rows() -> list[PreferenceRow]:
-    """Return rows with images, and one without as the last."""
+def rows_with_images() -> list[PreferenceRow]:
+    """Return a row with one image, with two images, and with a wide image."""
     return [
         _row("one image", "What is it?", ("A red square", "Blue"), [(56, 42)]),
         _row(
@@ -23,7 +23,14 @@ def probe_rows() -> list[PreferenceRow]:
             [(42, 70), (84, 64)],
         ),
         _row("a wide image", "Where is it?", ("On the left", "Nowhere"), [(160, 48)]),
-        _row("no image", "Write one word.", ("Hello", "Two words"), []),
+    ]
+
+
+def rows_without_images() -> list[PreferenceRow]:
+    """Return two rows of different lengths without images."""
+    return [
+        _row("a short prompt", "Write one word.", ("Hello", "Two words"), []),
+        _row("a long prompt", "Count to ten. " * 4, ("1, 2, 3, 4, 5, 6, 7, 8, 9, 10", "No"), []),
     ]
 
 

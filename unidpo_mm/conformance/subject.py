@@ -1,5 +1,6 @@
 """The model that is checked, and its log-probs of made-up rows."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,11 @@ from torch import Tensor
 from ..adapter import Adapter, AdapterFamily
 from ..data.collate import collate
 from ..errors import DataError
+from ..modeling.families import VISION
 from ..modeling.logp_model import LogpModel, compute_logps, evaluating, unwrap_peft
 from ..modeling.vision import ImageFeatures
 from ..records import EncodedGroup, GroupBatch, PreferenceRow
-from .probe import probe_rows
+from .probe import rows_with_images, rows_without_images
 
 __all__ = ["Subject"]
 
@@ -32,7 +34,8 @@ class Subject:
         family: Its family, with the parts of this model.
         adapter: The adapter of the family.
         device: The device of the model.
-        rows: The rows that the adapter accepts; at least one has images.
+        rows: The rows that it is checked with: for families with images, with images and, if the
+            adapter accepts them, without.
     """
 
     logp_model: LogpModel
@@ -42,13 +45,19 @@ class Subject:
     rows: list[PreferenceRow] = field(init=False)
 
     def __post_init__(self) -> None:
-        *with_images, without = probe_rows()
-        try:
-            self.adapter.encode(without)
-        except DataError:  # some processors refuse a row without images
-            self.rows = with_images
-        else:
-            self.rows = [*with_images, without]
+        without = rows_without_images()
+        if not self.has_images:
+            self.rows = without
+            return
+        self.rows = rows_with_images()
+        with contextlib.suppress(DataError):  # some processors refuse rows without images
+            self.adapter.encode(without[0])
+            self.rows.append(without[0])
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the family has images."""
+        return VISION in self.family.parts
 
     @property
     def model(self) -> Any:

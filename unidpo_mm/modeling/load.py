@@ -170,6 +170,7 @@ def load_family_and_adapter(
         chat_template_kwargs=args.chat_template_kwargs or {},
         image_min_pixels=args.image_min_pixels,
         image_max_pixels=args.image_max_pixels,
+        image_max_size=args.image_max_size,
     )
     adapter = load_adapter(
         source, options, config=config, family=family, processor=processing_class
