@@ -16,6 +16,7 @@ from unidpo_mm.records import (
     MediaKind,
     MediaSlot,
     Message,
+    ModelInputs,
     Pair,
     PreferenceRow,
     Preferences,
@@ -72,6 +73,10 @@ class BaseAdapter:
     def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
         """Refuse a row that the model cannot take; see `unidpo_mm.adapter.Adapter.check_fit`."""
         self.limits.check(row, group, self.tokenizer)
+
+    def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        """Return ids, mask, token types and images."""
+        return inputs.tensors
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids."""

@@ -19,7 +19,7 @@ from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, R
 
 from ._base import BaseAdapter, group_of
 from ._conversation import fit_responses, longest_row
-from ._images import BlankImage
+from ._images import BlankImage, feature_token_id
 from ._limits import ModelLimits
 from ._tokens import Rendered, Span, split_ids
 
@@ -47,6 +47,9 @@ class ImageTraits:
         resizable: Whether smaller images have fewer tokens.
         sends_positions: Whether the model gets one position per token; False for models that
             compute multi-dimensional positions themselves.
+        unit_key: The tensor with one entry per part in which the model returns features, such as
+            tiles; `None` if it returns them per image.
+        dropped: Tensors that the processor returns and the model does not take.
     """
 
     image_keys: frozenset[str]
@@ -54,6 +57,8 @@ class ImageTraits:
     token_types: str | None = None
     resizable: bool = True
     sends_positions: bool = True
+    unit_key: str | None = None
+    dropped: frozenset[str] = frozenset()
 
 
 class ImageAdapter(BaseAdapter):
@@ -65,8 +70,11 @@ class ImageAdapter(BaseAdapter):
         super().__init__(processor, options, ModelLimits.of(config))
         self.traits, self.placeholder = traits, traits.placeholder
         self.image_token: str = processor.image_token
-        self.image_token_id = int(config.image_token_id)
-        self._check_processor()
+        token_id = feature_token_id(config)
+        assert token_id is not None  # a family serves no model without one
+        self.image_token_id = token_id
+        if (reason := self._processor_problem()) is not None:
+            raise self._foreign(reason)
 
     def filler(self) -> EncodedGroup:
         """Return a short group of weight 0 with a blank image, to run all parts of the model."""
@@ -88,7 +96,7 @@ class ImageAdapter(BaseAdapter):
         span, tensors, shrunk = self._with_images(row, rendered, text_span)
         images = Media(
             inputs=tensors,
-            entries=len(row.images),
+            entries=len(tensors.get(self.traits.unit_key or "", row.images)),
             tokens=span.prompt_ids.count(self.image_token_id),
             token_id=self.image_token_id,
             shrunk=shrunk,
@@ -110,12 +118,15 @@ class ImageAdapter(BaseAdapter):
         if not row.images:
             return text_span, {}, 0
         images = [image.open() for image in row.images]
-        shrunk = 0
+        shrunk = tokens = 0
         for _ in range(1 + SHRINKING_ATTEMPTS):
             span, tensors = self._expand(row, rendered, text_span, images)
             scale = self._scale(span, len(images))
             if scale is None:
                 break
+            # an image above the processor's own limit has as many tokens as one at that limit
+            previous, tokens = tokens, span.prompt_ids.count(self.image_token_id)
+            scale = min(scale, 0.5) if tokens == previous else scale
             sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
             images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
             shrunk = len(images)
@@ -144,9 +155,15 @@ class ImageAdapter(BaseAdapter):
         except Exception as error:  # processors raise errors of any class
             raise self._refused(row, images, error) from error
         self._check_tensors(encoded)
-        tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
-        prompt_ids = [*text_span.first_ids, *encoded["input_ids"][0].tolist()]
-        return dataclasses.replace(text_span, prompt_ids=prompt_ids), tensors
+        ids = encoded["input_ids"][0].tolist()
+        if ids.count(self.image_token_id) < len(images):
+            raise self._foreign(f"it does not replace '{self.image_token}' by image tokens")
+        span = dataclasses.replace(text_span, prompt_ids=[*text_span.first_ids, *ids])
+        return span, self._media_tensors(encoded)
+
+    def _media_tensors(self, encoded: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return the tensors of the images, whose first dimension is that along which they join."""
+        return {name: encoded[name] for name in self.traits.image_keys if name in encoded}
 
     def _refused(self, row: PreferenceRow, images: Sequence[Any], error: Exception) -> DataError:
         """Return the error of a row that the processor refuses.
@@ -186,24 +203,26 @@ class ImageAdapter(BaseAdapter):
         responses = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
         return {self.traits.token_types: (prompt, *responses)}
 
-    def _check_processor(self) -> None:
-        """Refuse a processor that belongs to another model."""
+    def _processor_problem(self) -> str | None:
+        """Return why the processor belongs to another model; `None` if it does not."""
         token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         names = set(self.processor.image_processor.model_input_names)
-        reason = None
         if token_id != self.image_token_id:
-            reason = f"its '{self.image_token}' has the id {token_id}, not {self.image_token_id}"
-        elif not names <= self.traits.image_keys:
+            return f"its '{self.image_token}' has the id {token_id}, not {self.image_token_id}"
+        if not names <= self.traits.image_keys:
             extra = ", ".join(sorted(names - self.traits.image_keys))
-            reason = f"it returns {extra} for an image"
-        if reason is not None:
-            problem = f"{type(self.processor).__name__} belongs to another model: {reason}"
-            remedy = "Pass the processor of the model, or remove the argument"
-            raise ModelError(Problem("processing_class", problem, remedy))
+            return f"it returns {extra} for an image"
+        return None
+
+    def _foreign(self, reason: str) -> ModelError:
+        """Return the error of a processor that belongs to another model."""
+        problem = f"{type(self.processor).__name__} belongs to another model: {reason}"
+        remedy = "Pass the processor of the model, or remove the argument"
+        return ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
         """Refuse a processor whose image tensors would not reach the model."""
-        lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
+        lost = sorted(encoded.keys() - self.traits.image_keys - self.traits.dropped - TOKEN_TENSORS)
         if lost:
             problem_text = (
                 f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "

@@ -1,12 +1,11 @@
-"""Blank images for fillers, and limits of image sizes."""
+"""Blank images for fillers, and the token whose place image features take."""
 
-import copy
 from typing import Any
 
-from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import ModelError, Problem
+__all__ = ["BlankImage", "feature_token_id"]
 
-__all__ = ["BlankImage", "refuse_pixel_limits", "with_pixel_limits"]
+TOKEN_SETTINGS = ("image_token_id", "image_token_index", "media_placeholder_token_id")
+"""Settings with the id of the token whose place image features take."""
 
 
 class BlankImage:
@@ -29,44 +28,9 @@ class BlankImage:
         return "blank"
 
 
-def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
-    """Refuse limits of image sizes for a family with fixed sizes.
-
-    Raises:
-        ModelError: If a limit is set or images are to be resized.
-    """
-    problems = [
-        Problem(f"model.{name}", f"it is {value} and {why}", "Remove it")
-        for name in ("image_min_pixels", "image_max_pixels")
-        if (value := getattr(options, name)) is not None
-    ]
-    if options.length_policy == "shrink_image":
-        problem = f"images cannot be resized: {why}"
-        remedy = "Choose truncate_response, drop or error"
-        problems.append(Problem("data.length_policy", problem, remedy))
-    if problems:
-        raise ModelError(problems)
-
-
-def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:
-    """Return a copy of a processor that scales images to at least and at most a number of pixels.
-
-    For processors that store these limits as ``shortest_edge`` and ``longest_edge``.
-
-    Raises:
-        ModelError: If the minimum exceeds the maximum.
-    """
-    low, high = options.image_min_pixels, options.image_max_pixels
-    if low is None and high is None:
-        return processor
-    size = processor.image_processor.size
-    low = int(size["shortest_edge"] if low is None else low)
-    high = int(size["longest_edge"] if high is None else high)
-    if low > high:
-        problem = f"images need at least {low} and at most {high} pixels"
-        remedy = "Set model.image_min_pixels below model.image_max_pixels"
-        raise ModelError(Problem("model.image_max_pixels", problem, remedy))
-    limited = copy.copy(processor)
-    limited.image_processor = copy.deepcopy(processor.image_processor)
-    limited.image_processor.size = {"shortest_edge": low, "longest_edge": high}
-    return limited
+def feature_token_id(config: Any) -> int | None:
+    """Return the id of the token whose place image features take; `None` if there is none."""
+    for name in TOKEN_SETTINGS:
+        if isinstance(token_id := getattr(config, name, None), int):
+            return token_id
+    return None

@@ -43,14 +43,18 @@ TINY_TEXT: dict[str, Any] = {
 
 
 def save_tokenizer(
-    folder: Path, *, special: Sequence[str] = SPECIAL, template: str = CHATML, **settings: Any
+    folder: Path,
+    *,
+    special: Sequence[str] = SPECIAL,
+    template: str | None = CHATML,
+    **settings: Any,
 ) -> PreTrainedTokenizerFast:
     """Write a byte-level BPE tokenizer with a chat template, trained on one sentence; return it.
 
     Args:
         folder: The directory.
         special: Special tokens, in the order of their ids.
-        template: The chat template.
+        template: The chat template; `None` for none.
         **settings: The pad, bos and eos tokens, and names of others.
     """
     backend = Tokenizer(models.BPE())

@@ -32,11 +32,21 @@ CHAT_TEMPLATE = (
 )
 """ChatML with a default system message and images between two markers, as in this family."""
 
-PATCH = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
+PATCH = dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), 14)
+PATCH |= dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), 16)
 MERGE = 2
 WIDTH = 32
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 """Half of a head of 8 dimensions, split into time, height and width."""
+LINEAR: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+"""The layers of Qwen3.5."""
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
 
 def build(folder: Path, *, model_type: str, seed: int) -> Path:
@@ -84,8 +94,11 @@ def _config(model_type: str, tokenizer: Any) -> Any:
         return int(tokenizer.convert_tokens_to_ids(name))
 
     text = {**tiny_text(tokenizer), "rope_parameters": dict(ROPE)}
-    if model_type == "qwen3_vl_moe":
-        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    if model_type.endswith("_moe"):
+        text |= EXPERTS
+    if model_type.startswith("qwen3_5"):
+        text |= {**LINEAR, "shared_expert_intermediate_size": 32}
+        text["rope_parameters"] |= {"mrope_interleaved": True, "partial_rotary_factor": 1.0}
     if model_type.startswith("qwen3"):
         text["head_dim"] = WIDTH // text["num_attention_heads"]
     return AutoConfig.for_model(
@@ -112,4 +125,7 @@ def _vision(model_type: str) -> dict[str, Any]:
     common |= {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "out_hidden_size": WIDTH}
     if model_type == "qwen2_5_vl":
         return {**common, "window_size": 4 * PATCH[model_type], "fullatt_block_indexes": [1]}
-    return {**common, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    common["num_position_embeddings"] = 64
+    if model_type.startswith("qwen3_5"):
+        return common
+    return {**common, "deepstack_visual_indexes": [0, 1]}

@@ -6,7 +6,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 
 from ._image_adapter import ImageAdapter, ImageTraits
-from ._images import refuse_pixel_limits
+from ._image_sizing import FIXED, Sizing, with_size_limits
 
 __all__ = ["ADAPTER"]
 
@@ -16,9 +16,14 @@ IMAGE_KEYS = frozenset({"pixel_values", "image_sizes", "batch_num_images"})
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
-    refuse_pixel_limits(options, "the images of a LLaVA-style model have fixed sizes")
-    traits = ImageTraits(image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False)
-    return ImageAdapter(processor, config, traits, options)
+    # Pixtral is a LLaVA model whose tower takes images of any size
+    pixtral = config.vision_config.model_type == "pixtral"
+    sizing = Sizing("side", ("size.longest_edge",), shrinks=True) if pixtral else FIXED
+    limited = with_size_limits(processor, options, sizing, f"a {config.model_type} model")
+    traits = ImageTraits(
+        image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=sizing.shrinks
+    )
+    return ImageAdapter(limited, config, traits, options)
 
 
 def _tiny(folder: Path, *, model_type: str = "llava", seed: int = 0, **sizes: Any) -> Path:

@@ -1,5 +1,6 @@
-"""Qwen-VL-style models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL and its mixture of experts."""
+"""Qwen-VL-style models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5, GLM-4V, GLM-4.5V and GLM-4.6V."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
 from ._image_adapter import ImageAdapter, ImageTraits
-from ._images import with_pixel_limits
+from ._image_sizing import PIXELS, with_size_limits
 
 __all__ = ["ADAPTER"]
 
-MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+GLM_TYPES = ("glm4v", "glm4v_moe", "glm46v")
+MODEL_TYPES = QWEN_TYPES + GLM_TYPES
 
 IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
 """The patches of all images in one list, and the grid of each image: time, height, width."""
@@ -27,17 +30,29 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
         raise ModelError(Problem("processing_class", problem, remedy))
     traits = ImageTraits(
         image_keys=IMAGE_KEYS,
-        placeholder=f"<|vision_start|>{processor.image_token}<|vision_end|>",
+        placeholder=_placeholder(config.model_type, processor.image_token),
         token_types="mm_token_type_ids",
         sends_positions=False,  # M-RoPE: the model computes three positions per token
     )
-    return ImageAdapter(with_pixel_limits(processor, options), config, traits, options)
+    # GLM counts the pixels of both frames of a temporal patch, of which an image fills one patch
+    frames = config.vision_config.temporal_patch_size if config.model_type in GLM_TYPES else 1
+    sizing = dataclasses.replace(PIXELS, frames=frames)
+    limited = with_size_limits(processor, options, sizing, f"a {config.model_type} model")
+    return ImageAdapter(limited, config, traits, options)
+
+
+def _placeholder(model_type: str, image_token: str) -> str:
+    """Return the text of an image between the marks of its family."""
+    if model_type in GLM_TYPES:
+        return f"<|begin_of_image|>{image_token}<|end_of_image|>"
+    return f"<|vision_start|>{image_token}<|vision_end|>"
 
 
 def _tiny(folder: Path, *, model_type: str = "qwen2_vl", seed: int = 0, **sizes: Any) -> Path:
-    from ._tiny_qwen_vl import build
+    from . import _tiny_glm, _tiny_qwen_vl
 
-    return build(folder, model_type=model_type, seed=seed, **sizes)
+    builder = _tiny_glm if model_type in GLM_TYPES else _tiny_qwen_vl
+    return builder.build(folder, model_type=model_type, seed=seed, **sizes)
 
 
 ADAPTER = AdapterFamily(

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
-from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow, Response
 
 from ._base import BaseAdapter, group_of
 from ._conversation import fit_responses
-from ._images import refuse_pixel_limits
 from ._limits import ModelLimits
 from ._tokens import split_ids
 
@@ -37,9 +36,31 @@ class TextAdapter(BaseAdapter):
         return group_of(row, span, cut=cut)
 
 
+def _refuse_image_options(options: AdapterOptions) -> None:
+    """Refuse the options of images."""
+    names = ("image_min_pixels", "image_max_pixels", "image_max_size")
+    problems = [
+        Problem(f"model.{name}", f"it is {value} and a text model has no images", "Remove it")
+        for name in names
+        if (value := getattr(options, name)) is not None
+    ]
+    if options.length_policy == "shrink_image":
+        remedy = "Choose truncate_response, drop or error"
+        problems.append(Problem("data.length_policy", "a text model has no images", remedy))
+    if problems:
+        raise ModelError(problems)
+
+
 def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter:
-    refuse_pixel_limits(options, "a text model has no images")
+    _refuse_image_options(options)
     return TextAdapter(tokenizer, options, ModelLimits.of(config))
+
+
+def _refuses(config: Any) -> str | None:
+    """Return why a text model is not served; `None` if it is, or if it has images."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder model, and only decoder models are supported"
+    return None
 
 
 def _serves(config: Any) -> bool:
@@ -75,6 +96,7 @@ ADAPTER = AdapterFamily(
     name="text",
     model_types=(),
     serves=_serves,
+    refuses=_refuses,
     auto_class="AutoModelForCausalLM",
     needs_processor=False,
     parts={"language_model": ("",)},

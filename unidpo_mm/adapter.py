@@ -23,6 +23,7 @@ __all__ = [
     "LengthPolicy",
     "Part",
     "encode_checked",
+    "generation_inputs",
     "template_kwargs_problems",
 ]
 
@@ -51,6 +52,8 @@ class AdapterOptions:
             string prompts as they are; ``auto`` uses the template if the processor has one.
         image_min_pixels, image_max_pixels: Minimum and maximum size of an image in pixels, for
             families with dynamic resolution, others refuse them; `None` for the processor's limit.
+        image_max_size: Maximum size of an image in the unit of the family: pixels, pixels of the
+            longer side, tiles, patches or tokens; `None` for the processor's limit.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; the
             variables of a row override them.
     """
@@ -60,6 +63,7 @@ class AdapterOptions:
     prompt_style: PromptStyle = "auto"
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
+    image_max_size: int | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,6 +88,12 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     if check is not None:
         check(row, group)
     return group
+
+
+def generation_inputs(adapter: "Adapter", inputs: ModelInputs) -> Mapping[str, Tensor]:
+    """Return the keyword arguments for `generate`, see `Adapter.generation_inputs`."""
+    convert = getattr(adapter, "generation_inputs", None)  # adapters of other packages may lack it
+    return inputs.tensors if convert is None else convert(inputs)
 
 
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
@@ -160,6 +170,13 @@ class Adapter(Protocol):
         """Return the keyword arguments for the forward pass of the base model."""
         ...
 
+    def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        """Return the keyword arguments for `generate` from left-padded prompts.
+
+        They contain no positions, which `generate` counts itself.
+        """
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids, without special tokens."""
         ...
@@ -174,10 +191,13 @@ class AdapterFamily:
         model_types: Values of `config.model_type` that the family serves; may be empty.
         serves: Whether the family serves a configuration. Families that list its model type come
             first; a vision-language model is never served by a family without a vision tower.
+        refuses: Why the family does not serve a configuration, for messages; `None` if it serves it
+            or does not know.
         auto_class: Name of the transformers class that loads the weights.
         needs_processor: Whether the family needs an `AutoProcessor`, not only a tokenizer.
         parts: Prefixes of module names in the loaded model for each part; the longest prefix wins,
-            and the empty prefix matches everything else.
+            and the empty prefix matches everything else. If some weights of a model with a vision
+            tower have no part, the prefixes are read from the model.
         default_freeze: Parts that are frozen by default.
         create: (processor, model config, options) -> adapter.
         tiny: Writes a tiny random checkpoint with its processor to a directory, offline, for tests
@@ -193,3 +213,4 @@ class AdapterFamily:
     default_freeze: tuple[Part, ...]
     create: Callable[[Any, Any, AdapterOptions], Adapter]
     tiny: Callable[..., Path]
+    refuses: Callable[[Any], str | None] = lambda config: None

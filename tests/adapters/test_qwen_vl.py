@@ -72,7 +72,7 @@ def test_a_minimum_above_the_maximum_is_refused(checkpoint: Checkpoint) -> None:
         load_tiny(checkpoint("qwen2_vl"), image_min_pixels=4000, image_max_pixels=30)
 
 
-@pytest.mark.parametrize(("model_type", "why"), [("llava", "fixed sizes"), ("llama", "no image")])
+@pytest.mark.parametrize(("model_type", "why"), [("llava", "a fixed size"), ("llama", "no image")])
 def test_limits_are_refused_if_they_have_no_effect(
     checkpoint: Checkpoint, model_type: str, why: str
 ) -> None:

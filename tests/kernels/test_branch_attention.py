@@ -48,27 +48,29 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **
     raise AssertionError("the spans were not recognized")
 
 
-def inputs(tokens: int) -> list[Tensor]:
+def inputs(tokens: int, value_width: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(1, heads, tokens, WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
+    sizes = ((HEADS, WIDTH), (KEY_HEADS, WIDTH), (KEY_HEADS, value_width))
+    shapes = [(1, heads, tokens, width) for heads, width in sizes]
     return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
 
 def in_pieces_and_masked(
-    groups: list[tuple[int, tuple[int, ...]]], spans_of: Any = None
+    groups: list[tuple[int, tuple[int, ...]]], spans_of: Any = None, value_width: int = WIDTH
 ) -> list[list[Tensor]]:
     """Return output and gradients with pieces and with a mask.
 
     Args:
         groups: Prompt and response lengths of each group.
         spans_of: Groups whose spans the pieces get instead.
+        value_width: The width of the values, which is that of the output.
     """
     segment, position = row_of(groups)
     tokens = segment.shape[1]
     real = sum(prompt + sum(branches) for prompt, branches in groups)
     results = []
     for pieces in (True, False):
-        query, key, value = inputs(tokens)
+        query, key, value = inputs(tokens, value_width)
         if pieces:
             spans = group_spans(*row_of(spans_of)) if spans_of else group_spans(segment, position)
             out, _ = by_branch(attend)(nn.Module(), query, key, value, spans, scaling=0.3)
@@ -86,9 +88,11 @@ def in_pieces_and_masked(
     return results
 
 
+@pytest.mark.parametrize("value_width", [WIDTH, WIDTH - 3])
 @pytest.mark.parametrize("groups", LENGTHS.values(), ids=LENGTHS.keys())
-def test_pieces_equal_one_mask(groups: list[tuple[int, tuple[int, ...]]]) -> None:
-    for piecewise, masked in zip(*in_pieces_and_masked(groups), strict=True):
+def test_pieces_equal_one_mask(groups: list[tuple[int, tuple[int, ...]]], value_width: int) -> None:
+    results = in_pieces_and_masked(groups, value_width=value_width)
+    for piecewise, masked in zip(*results, strict=True):
         torch.testing.assert_close(piecewise, masked, rtol=1e-5, atol=1e-5)
 
 

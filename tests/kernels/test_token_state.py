@@ -1,11 +1,12 @@
 """Models that mix tokens past any mask use plain rows, in every precision."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from builders import mixed_rows
+from builders import make_image, mixed_rows
 from torch import nn
 from trainers import config, make_trainer
 
@@ -124,3 +125,23 @@ def test_a_run_of_a_hybrid_model_uses_plain_rows_in_every_precision(
         args = config(tmp_path / "b", layout=layout, **settings)
         with pytest.raises(ModelError, match=rf"model.layout: rows cannot be {layout}: .*past any"):
             make_trainer(folder, mixed_rows(images=False), args)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_5", "lfm2_vl"])
+def test_a_hybrid_model_with_images_shares_images_but_not_rows(
+    checkpoint: Callable[[str], Path], tmp_path: Path, model_type: str
+) -> None:
+    """In bfloat16, a comparison of the layouts would not see that responses mix."""
+    rows = [
+        {"prompt": "What?", "images": [make_image(1)], "chosen": "A square", "rejected": "Blue"}
+    ]
+    args = config(tmp_path, loss_type="dpo", bf16=True, max_steps=1)
+    trainer = make_trainer(checkpoint(model_type), rows, args)
+    assert trainer.layout.layout == "plain"
+    assert "past any mask" in trainer.layout.reason
+    assert trainer.parts.logp_model.takes_features
+    trainer.train()
+    groups = [trainer.parts.adapter.encode(row) for row in trainer.parts.train_rows]
+    inputs = trainer.data_collator(groups)["batch"].inputs
+    assert len(inputs.tokens["input_ids"]) == 2  # a row per response
+    assert len(inputs.images.order) == 2 * groups[0].images.entries  # of the images of one group

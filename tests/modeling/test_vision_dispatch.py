@@ -7,15 +7,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import EVERY_IMAGE_TYPE, family_name
 
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.families import family_for, has_vision
 
 Checkpoint = Callable[[str], Path]
 
-KEEP_THEIR_TOWER = ("gemma3", "gemma4", "git", "fuyu", "got_ocr2", "phi4_multimodal")
-LOSE_THEIR_TOWER = ("qwen3_5", "qwen3_5_moe", "llama4", "mllama", "emu3")
-NO_TEXT_CLASS = ("internvl", "paligemma", "idefics3", "smolvlm", "mistral3", "glm4v", "florence2")
+KEEP_THEIR_TOWER = ("git", "fuyu", "got_ocr2", "phi4_multimodal")
+LOSE_THEIR_TOWER = ("llama4", "mllama", "emu3")
+REASONS = {
+    "llama4": "its language model contains the output head",
+    "mllama": "through cross-attention layers",
+    "molmo2": "indices into all images of a batch",
+    "video_llava": "under a name that the model does not accept",
+    "qwen2_5_omni": "its thinker (qwen2_5_omni_thinker) can be tuned",
+    "florence2": "it is an encoder-decoder model",
+    "t5gemma2": "it is an encoder-decoder model",
+    "phi4_multimodal": "transformers does not offer it as an image-text-to-text model",
+    "fuyu": "it was not tested",
+}
+"""Model types that are not served, and a part of the reason."""
+SERVED = {name: family_name(name) for name in EVERY_IMAGE_TYPE}
 
 
 def config_of(model_type: str) -> Any:
@@ -24,12 +37,46 @@ def config_of(model_type: str) -> Any:
     return AutoConfig.for_model(model_type)
 
 
-@pytest.mark.parametrize("model_type", KEEP_THEIR_TOWER + LOSE_THEIR_TOWER + NO_TEXT_CLASS)
+@pytest.mark.parametrize("model_type", SERVED)
+def test_a_vision_language_model_is_served_by_a_family_with_images(model_type: str) -> None:
+    family = family_for(config_of(model_type))
+    assert family.name == SERVED[model_type]
+    assert "vision_tower" in family.parts
+    assert family.refuses(config_of(model_type)) is None
+
+
+@pytest.mark.parametrize("model_type", REASONS)
+def test_the_error_of_a_vision_language_model_says_why_it_is_not_served(model_type: str) -> None:
+    with pytest.raises(ModelError) as error:
+        family_for(config_of(model_type))
+    assert REASONS[model_type] in error.value.problems[0].message
+
+
+def test_no_vision_language_model_of_transformers_is_served_by_a_text_family() -> None:
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    for model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        config: Any = SimpleNamespace(
+            model_type=model_type,
+            is_encoder_decoder=False,
+            get_text_config=lambda: SimpleNamespace(model_type="none"),
+        )
+        assert model_type in CONFIG_MAPPING
+        if model_type in SERVED:
+            assert family_for(config).name == SERVED[model_type]
+        else:
+            with pytest.raises(ModelError, match=f"'{model_type}' is a vision-language model"):
+                family_for(config)
+
+
+@pytest.mark.parametrize("model_type", sorted({*KEEP_THEIR_TOWER, *LOSE_THEIR_TOWER, *REASONS}))
 def test_a_vision_language_model_without_a_family_is_refused(model_type: str) -> None:
     with pytest.raises(ModelError) as error:
         family_for(config_of(model_type))
     (problem,) = error.value.problems
     assert problem.where == "model.name_or_path"
+    assert "image_text: internvl, gemma3" in problem.remedy
     assert f"'{model_type}' is a vision-language model" in str(error.value)
     assert "llava: llava, llava_next" in problem.remedy
     assert "qwen_vl: qwen2_vl" in problem.remedy
@@ -62,7 +109,7 @@ def test_the_tower_of_a_model_with_custom_code_is_detected(setting: str) -> None
     settings: dict[str, Any] = {"model_type": "custom_code", "auto_map": auto_map}
     config: Any = SimpleNamespace(**settings)
     assert family_for(config).name == "text"
-    with pytest.raises(ModelError, match="'custom_code' is a vision-language model"):
+    with pytest.raises(ModelError, match=r"model that no .* serves: its code is part of the "):
         family_for(SimpleNamespace(**settings, **{setting: {"hidden_size": 8}}))
 
 
@@ -70,10 +117,10 @@ def test_a_refused_model_is_not_loaded(tmp_path: Path) -> None:
     """Text rows must not train and save a model without its tower."""
     from trainers import config, make_trainer
 
-    settings = config_of("qwen3_5")
+    settings = config_of("llama4")
     settings.save_pretrained(tmp_path / "model")
     rows = [{"prompt": "Hi", "chosen": "Yes", "rejected": "No"}]
-    with pytest.raises(ModelError, match="'qwen3_5' is a vision-language model"):
+    with pytest.raises(ModelError, match="'llama4' is a vision-language model"):
         make_trainer(tmp_path / "model", rows, config(tmp_path / "out", loss_type="dpo"))
 
 

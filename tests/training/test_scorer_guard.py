@@ -9,7 +9,8 @@ from builders import load_tiny
 from torch import nn
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.logp_model import LogitTransform, LogpModel
+from unidpo_mm.kernels.logprobs import LogitTransform
+from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.training.startup_checks import check_logp_model
 
 Checkpoint = Callable[[str], Path]

@@ -88,6 +88,9 @@ class ModelOptions:
     image_max_pixels: Count | None = None
     """Maximum image size in pixels (dynamic-resolution models only): larger images are scaled down,
     and the number of tokens follows the pixels; null: the processor's limit."""
+    image_max_size: Count | None = None
+    """Maximum image size in the unit of the model family (docs/models.md): pixels, pixels of the
+    longer side, tiles, patches or image tokens; null: the processor's limit."""
 
 
 @dataclass(init=False, repr=False, eq=False)

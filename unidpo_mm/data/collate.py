@@ -108,13 +108,7 @@ def collate(
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.row.source for group in groups))
     return GroupBatch(
-        inputs=ModelInputs(
-            layout=layout,
-            tokens=_token_inputs(rows, grid, pad_token_id),
-            media=_media(groups, rows, once=images_once),
-            segment=grid.place([row.segment for row in rows], PADDING),
-            row_position=grid.place([row.row_position for row in rows], 0),
-        ),
+        inputs=_model_inputs(layout, groups, rows, grid, pad_token_id, once=images_once),
         targets=_targets(rows, grid),
         scores=torch.cat([group.preferences.scores for group in groups]),
         pairs=_units(groups, "pair", sources),
@@ -124,14 +118,11 @@ def collate(
     )
 
 
-def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Return left-padded prompts [B, T] and their images as inputs for generation."""
+def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> ModelInputs:
+    """Return left-padded prompts [B, T] and their images, for generation."""
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
-    inputs = _token_inputs(rows, grid, pad_token_id)
-    for media in _media(prompts, rows, once=False).values():
-        inputs |= media.inputs
-    return inputs
+    return _model_inputs("plain", prompts, rows, grid, pad_token_id, once=False)
 
 
 @dataclass(frozen=True)
@@ -216,6 +207,24 @@ class _Grid:
         for piece, (row, start) in zip(pieces, self.starts, strict=True):
             tensor[row, start : start + piece.numel()] = piece
         return tensor
+
+
+def _model_inputs(
+    layout: Layout,
+    groups: Sequence[EncodedGroup],
+    rows: Sequence[_Row],
+    grid: _Grid,
+    pad_token_id: int,
+    *,
+    once: bool,
+) -> ModelInputs:
+    return ModelInputs(
+        layout=layout,
+        tokens=_token_inputs(rows, grid, pad_token_id),
+        media=_media(groups, rows, once=once),
+        segment=grid.place([row.segment for row in rows], PADDING),
+        row_position=grid.place([row.row_position for row in rows], 0),
+    )
 
 
 def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[str, Tensor]:

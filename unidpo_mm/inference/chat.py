@@ -23,7 +23,8 @@ from .template_variables import OPTION, trained_model_options
 
 __all__ = ["ChatModel", "ChatOptions", "model_before", "open_chat"]
 
-ENCODING = ("prompt_style", "chat_template_kwargs", "image_min_pixels", "image_max_pixels")
+SIZES = ("image_min_pixels", "image_max_pixels", "image_max_size")
+ENCODING = ("prompt_style", "chat_template_kwargs", *SIZES)
 """Options of a run that affect how prompts are encoded."""
 
 
@@ -191,9 +192,8 @@ def _chat_model(
     adapter = loaded.adapter(
         AdapterOptions(
             prompt_style=style,
-            image_min_pixels=recorded.get("image_min_pixels"),
-            image_max_pixels=recorded.get("image_max_pixels"),
             chat_template_kwargs=variables,
+            **{name: recorded.get(name) for name in SIZES},
         )
     )
     decoding = Decoding(max_new_tokens=options.max_new_tokens)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..adapter import Adapter
+from ..adapter import Adapter, generation_inputs
 from ..data.collate import collate_prompts
 from ..records import EncodedGroup
 from .decoding import Decoding, Sampling
@@ -57,10 +57,9 @@ def generate_responses(
     """
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
     ends, texts = end_tokens(model, tokenizer, decoding.stop)
-    inputs = {
-        name: tensor.to(device)
-        for name, tensor in collate_prompts(prompts, pad_token_id=adapter.pad_token_id).items()
-    }
+    inputs = generation_inputs(
+        adapter, collate_prompts(prompts, pad_token_id=adapter.pad_token_id).to(device)
+    )
     generated = model.generate(
         **inputs,
         max_new_tokens=decoding.max_new_tokens,

@@ -129,11 +129,20 @@ def by_branch(attend: Attention) -> Attention:
 def _attend_row(
     queries: Tensor, keys: Tensor, values: Tensor, spans: Sequence[GroupSpan], scale: float | None
 ) -> Tensor:
-    """Attend within one row, [1, H, T, D]; padding and unused prompt positions become 0."""
+    """Attend within one row, [1, H, T, D]; padding and unused prompt positions become 0.
+
+    The output is as wide as the values, which may be narrower than queries and keys, as in
+    multi-head latent attention.
+    """
     pieces, done = [], 0
+    heads = queries.shape[1]
+
+    def zeros(length: int) -> Tensor:
+        return values.new_zeros(1, heads, length, values.shape[-1])
+
     for span in spans:
         first_used, start = span.first + span.unused, span.start
-        pieces.append(torch.zeros_like(queries[:, :, done:first_used]))
+        pieces.append(zeros(first_used - done))
         prompt_keys = keys[:, :, span.first : start]
         prompt_values = values[:, :, span.first : start]
         pieces.append(
@@ -153,7 +162,7 @@ def _attend_row(
                 pieces.append(_attend_causally(branch_queries, branch_keys, branch_values, scale))
             start += length
         done = start
-    pieces.append(torch.zeros_like(queries[:, :, done:]))
+    pieces.append(zeros(queries.shape[2] - done))
     return torch.cat(pieces, dim=2)
 
 

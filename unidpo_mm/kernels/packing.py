@@ -10,6 +10,7 @@ models are not patched. If a layer's rule is plain causal, no mask is built and 
 computed piece by piece, see `branch_attention.py`.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,11 @@ PREFIX = "packed_"
 KERNELS = ("sdpa", "flex_attention", "eager")
 """Attention kernels that take any mask. The eager kernel is part of each model, so its name stays
 and only its mask is replaced, inside `packed_rows`."""
+
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+"""Inputs that mark image tokens, which some models count positions by."""
+GRIDS = ("image_grid_thw",)
+"""Inputs with the numbers of patches of each image, which positions are counted by."""
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch, head, query, key) indices -> whether the query may attend to the key."""
@@ -172,11 +178,15 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
     def prompts(rows_BT: Tensor) -> Tensor:
         return pad_sequence([rows_BT[s.row, s.first : s.start] for s in spans], batch_first=True)
 
-    grids = {name: inputs[name] for name in ("image_grid_thw",) if name in inputs}
+    accepted = inspect.signature(count).parameters
+    token_types = {
+        name: prompts(inputs[name]) for name in TOKEN_TYPES if name in inputs and name in accepted
+    }
+    grids = {name: inputs[name] for name in GRIDS if name in inputs and name in accepted}
     counted_3GP, _ = count(
         prompts(inputs["input_ids"]),
-        mm_token_type_ids=prompts(inputs["mm_token_type_ids"]),
         attention_mask=prompts(torch.ones_like(inputs["input_ids"])),
+        **token_types,
         **grids,
     )
     positions_3BT = packing.row_position.repeat(3, 1, 1)

@@ -16,7 +16,7 @@ VISION = "vision_tower"
 """The part that only families with images have."""
 VISION_SETTINGS = (
     "vision_config vision_cfg vision_tower mm_vision_tower vit_config visual vq_config "
-    "img_processor"
+    "img_processor thinker_config"
 ).split()
 """Settings that only models with a vision tower have, also those with custom code."""
 
@@ -52,14 +52,21 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         serving = with_tower
     if serving:
         return serving[0]
+    reason = _reason(config, [family for family in candidates if VISION not in family.parts])
     raise ModelError(
         Problem(
             "model.name_or_path",
-            f"no model family serves the model type '{config.model_type}'",
+            f"no model family serves the model type '{config.model_type}'{reason}",
             f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
             "add a family as described in docs/families.md",
         )
     )
+
+
+def _reason(config: Any, candidates: Sequence[AdapterFamily]) -> str:
+    """Return why no family serves a configuration, to be appended; empty if none knows."""
+    reasons = (family.refuses(config) for family in candidates)
+    return next((f": {reason}" for reason in reasons if reason is not None), "")
 
 
 def has_vision(config: Any) -> bool:
@@ -78,7 +85,7 @@ def _check_choice(config: Any, family: AdapterFamily) -> None:
         if model_type not in family.model_types:
             logger.warning(
                 "model.adapter: the family '%s' was not tested with the model type '%s' (its types "
-                "are %s); check that images change the results",
+                "are %s), so the model is compared with the library before training",
                 family.name,
                 model_type,
                 ", ".join(family.model_types),
@@ -112,8 +119,8 @@ def _unsupported_vision(
     config: Any, candidates: Sequence[AdapterFamily], serving: Sequence[AdapterFamily]
 ) -> Problem:
     """Return the problem of a vision-language model that no family with a vision tower serves."""
-    types = {f.name: f.model_types for f in candidates if VISION in f.parts}
-    supported = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in types.items())
+    with_images = [family for family in candidates if VISION in family.parts]
+    supported = "; ".join(f"{f.name}: {', '.join(f.model_types)}" for f in with_images)
     remedy = f"Choose a model of a supported type ({supported})"
     for family in serving[:1]:
         if not _saved_without_vision(config, family):
@@ -122,7 +129,8 @@ def _unsupported_vision(
             remedy += f". {alone}"
     return Problem(
         "model.name_or_path",
-        f"'{config.model_type}' is a vision-language model, and its images are not supported yet",
+        f"'{config.model_type}' is a vision-language model that no family with images serves"
+        + _reason(config, with_images),
         remedy,
     )
 

@@ -1,6 +1,7 @@
 """Load a checkpoint: its configuration, processor and weights."""
 
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from .families import family_for
+from .model_parts import with_model_parts
 from .peft_models import check_supported, deprecated_name_ignored
 
 __all__ = [
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 """Errors of weights that are damaged or belong to another model, whose sizes differ."""
+
+INSTALL = re.compile(r"pip install `?([\w.\[\]-]+(?: [\w.\[\]-]+)*)")
+"""The command for a missing package in the messages of transformers."""
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -94,7 +99,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with the family and the adapter that serve it."""
+    """A model with its adapter and the family that serves it, with the parts of this model."""
 
     model: nn.Module
     family: AdapterFamily
@@ -112,7 +117,8 @@ def load_model(
     config = load_config(source)
     family = family_for(config, source.adapter)
     adapter = load_adapter(source, options, config=config, family=family, processor=processor)
-    return LoadedModel(load_weights(source, family), family, adapter)
+    model = load_weights(source, family)
+    return LoadedModel(model, with_model_parts(family, model), adapter)
 
 
 def load_config(source: ModelSource) -> Any:
@@ -123,7 +129,7 @@ def load_config(source: ModelSource) -> Any:
         return AutoConfig.from_pretrained(
             source.model_name, trust_remote_code=source.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_read(source, error) from error
 
 
@@ -164,6 +170,7 @@ def load_family_and_adapter(
         chat_template_kwargs=args.chat_template_kwargs or {},
         image_min_pixels=args.image_min_pixels,
         image_max_pixels=args.image_max_pixels,
+        image_max_size=args.image_max_size,
     )
     adapter = load_adapter(
         source, options, config=config, family=family, processor=processing_class
@@ -270,10 +277,23 @@ def reload_weights(model: Any, folder: str | Path) -> None:
 
 
 def _cannot_read(source: ModelSource, error: Exception) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(source.name_or_path).is_dir():
-        remedy = "Use a directory written by save_pretrained, with its config and processor"
+    """Return the error of a checkpoint that cannot be loaded, with the remedy for its cause."""
+    text = " ".join(str(error).split())
+    command = INSTALL.search(text)
+    if isinstance(error, ImportError) and (command or getattr(error, "name", None)):
+        packages = command[1] if command else str(error.name).partition(".")[0]
+        problem = f"'{source.name_or_path}' needs a Python package that is not installed"
+        problem, remedy = f"{problem} ({packages})", f"Run pip install {packages}"
+    elif "trust_remote_code" in text:
+        problem = f"'{source.name_or_path}' needs code of its checkpoint, which may not run"
+        remedy = (
+            "If you trust its source, set model.trust_remote_code to true, or choose a model whose "
+            "code is in transformers"
+        )
     else:
+        first = str(error).strip().splitlines()[0] if text else type(error).__name__
+        problem = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
         remedy = "Use an existing directory, or the name of a model on a hub that can be reached"
-    problem = f"'{source.name_or_path}' cannot be loaded ({first.rstrip('.')})"
+        if Path(source.name_or_path).is_dir():
+            remedy = "Use a directory written by save_pretrained, with its config and processor"
     return ModelError(Problem("model.name_or_path", problem, remedy))

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..errors import AdapterError, ModelError, Problem
-from ..kernels.logprobs import LogitTransform, token_logps
+from ..kernels.logprobs import token_logps
 from ..kernels.packing import Packing, packed_rows, plain_positions
 from ..records import GroupBatch
 from .activation_memory import enable_checkpointing
+from .logit_transform import observed_transform
 from .vision import ImageFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
@@ -39,10 +40,10 @@ class LogpModel(nn.Module):
         super().__init__()
         self.model = model
         self.chunk_size = chunk_size
-        base, _ = base_and_head(model)
+        base, head = base_and_head(model)
         self._accepted, self._takes_any = _forward_keys(base)
         self.takes_features = takes_features(base)
-        self.transform = logit_transform(self.config)
+        self.transform = observed_transform(unwrap_peft(model), base, head)
 
     def forward(
         self,
@@ -201,18 +202,6 @@ def base_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
             )
         )
     return base, head
-
-
-def logit_transform(config: Any) -> LogitTransform:
-    """Return the transformation of the logits that a configuration describes.
-
-    The settings of transformers are `logit_scale`, a factor, `logits_scaling`, a divisor, and
-    `final_logit_softcapping`, a cap.
-    """
-    text = config.get_text_config()
-    scale = float(getattr(text, "logit_scale", None) or 1.0)
-    scale /= float(getattr(text, "logits_scaling", None) or 1.0)
-    return LogitTransform(scale, getattr(text, "final_logit_softcapping", None))
 
 
 def _forward_keys(base: nn.Module) -> tuple[frozenset[str], bool]:

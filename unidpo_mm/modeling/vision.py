@@ -31,6 +31,11 @@ PIXELS = "pixel_values"
 FEATURES = "mm_encoder_outputs"
 """The input for features."""
 
+STACKED = "stacked."
+"""Prefix of the names of stored features that the model takes as one tensor."""
+MARKERS = "visual_indicator_features"
+"""The name of stored features that belong to no image."""
+
 
 @dataclass(frozen=True)
 class Features:
@@ -39,14 +44,27 @@ class Features:
     The names are those of the outputs of transformers.
 
     Attributes:
-        pooler_output: [tokens, D] per image, as a list or, if all images have the same number of
-            tokens, as one tensor.
+        pooler_output: [tokens, D] per entry (image, tile or row, see `Media.entries`), as a list
+            or, if all entries have the same number of tokens, as one tensor. Models accept only the
+            form that they return.
         deepstack_features: The same from inner layers of the tower, per layer; `None` for models
             that use none.
+        visual_indicator_features: Features of marker tokens, which do not depend on the images;
+            `None` for models without them.
     """
 
     pooler_output: Sequence[Tensor] | Tensor
     deepstack_features: Sequence[Sequence[Tensor]] | None = None
+    visual_indicator_features: Tensor | None = None
+
+    @classmethod
+    def of_output(cls, output: Any) -> "Features":
+        """Return the features in the output of `get_image_features`."""
+        return cls(
+            output.pooler_output,
+            getattr(output, "deepstack_features", None),
+            getattr(output, "visual_indicator_features", None),
+        )
 
     def in_order(self, order: Sequence[int]) -> "Features":
         """Return the features of the images in the order of the rows, with repetitions."""
@@ -54,16 +72,21 @@ class Features:
         return Features(
             _select(self.pooler_output, order),
             None if layers is None else [_select(layer, order) for layer in layers],
+            self.visual_indicator_features,
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Return the features of some images as named tensors, for storage."""
+        stacked = isinstance(self.pooler_output, Tensor)
         rows = [self.pooler_output, *(self.deepstack_features or ())]
-        return {
-            f"{layer}.{n}": features[number].detach().cpu()
+        tensors = {
+            f"{STACKED if stacked else ''}{layer}.{n}": features[number].detach().cpu()
             for layer, features in enumerate(rows)
             for n, number in enumerate(numbers)
         }
+        if self.visual_indicator_features is not None:
+            tensors[MARKERS] = self.visual_indicator_features.detach().cpu()
+        return tensors
 
     @classmethod
     def of_tensors(
@@ -73,16 +96,23 @@ class Features:
         device: torch.device,
     ) -> "Features":
         """Return the features of the images of some groups from their named tensors."""
-        layers = len(groups[0]) // images[0]
+        markers = groups[0].get(MARKERS)
+        stacked = f"{STACKED}0.0" in groups[0]
+        prefix = STACKED if stacked else ""
+        layers = (len(groups[0]) - (markers is not None)) // images[0]
         rows = [
             [
-                group[f"{layer}.{n}"].to(device)
+                group[f"{prefix}{layer}.{n}"].to(device)
                 for group, count in zip(groups, images, strict=True)
                 for n in range(count)
             ]
             for layer in range(layers)
         ]
-        return cls(rows[0], rows[1:] or None)
+        return cls(
+            torch.stack(rows[0]) if stacked else rows[0],
+            rows[1:] or None,
+            None if markers is None else markers.to(device),
+        )
 
 
 def _select(images: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
@@ -174,8 +204,7 @@ def with_features(
         arguments = {name: value for name, value in inputs.items() if name in accepted}
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             encoded = base.get_image_features(**arguments, return_dict=True)
-        layers = getattr(encoded, "deepstack_features", None)
-        output = Features(encoded.pooler_output, layers)
+        output = Features.of_output(encoded)
         if shared is not None and not trains:
             shared.keep(output)
     rest = {name: value for name, value in inputs.items() if name != PIXELS}

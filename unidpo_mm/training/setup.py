@@ -20,6 +20,7 @@ from ..errors import ModelError, Problem, RecipeError
 from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.model_parts import with_model_parts
 from ..modeling.parts import (
     add_lora,
     add_peft,
@@ -94,6 +95,7 @@ def prepare_run(
     assert adapter is not None
     train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(ModelSource.of(model, args), family) if isinstance(model, str) else model
+    family = with_model_parts(family, weights)
     policy = prepare_model(weights, family, args, peft_config)
     _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..config.python import UniDPOConfig
+from ..conformance import check_untested_type
 from ..data.collate import collate
 from ..errors import DataError, ModelError, Problem
 from ..kernels.packing import masks_built
@@ -60,13 +61,15 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
     """Check the log-probs of a model that accelerate has not prepared yet; choose the layout.
 
     Raises:
-        ModelError: If log-probs differ from the model's logits, or the chosen layout is impossible.
+        ModelError: If log-probs differ from the model's logits, a model of an untested type differs
+            from the library, or the chosen layout is impossible.
     """
     rows = parts.train_rows or parts.eval_rows
     kind, dtype = torch.device(device).type, compute_dtype(args, parts.logp_model)
     # without accelerate's autocast: weights that FSDP shards later are checked on the CPU
     with torch.autocast(kind, dtype=dtype, enabled=args.bf16 or args.fp16):
         check_logp_model(parts.logp_model, parts.adapter, device, rows)
+        check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
         return _choose_layout(parts, args, rows, device)
 
 

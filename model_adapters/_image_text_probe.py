@@ -1,0 +1,82 @@
+"""Traits of a model type without an entry, from what its processor returns for an image.
+
+They are a guess, which the conformance check verifies before training.
+"""
+
+import inspect
+from typing import Any
+
+from torch import Tensor
+
+from unidpo_mm.errors import ModelError, Problem
+
+from ._image_adapter import TOKEN_TENSORS
+from ._image_sizing import Sizing
+from ._image_text_traits import TypeTraits
+from ._images import BlankImage
+
+__all__ = ["probed_traits"]
+
+TYPE_NAMES = ("mm_token_type_ids", "token_type_ids")
+PIXELS = "pixel_values"
+
+
+def probed_traits(processor: Any, config: Any) -> TypeTraits:
+    """Return the traits of a model type.
+
+    Raises:
+        ModelError: If the processor cannot encode an image, or the model does not take its tensors.
+    """
+    encoded = _encoded(processor)
+    accepted, counts_positions = _model_inputs(config)
+    image_keys = {
+        name
+        for name, value in encoded.items()
+        if isinstance(value, Tensor) and name not in TOKEN_TENSORS
+    }
+    taken = image_keys & accepted
+    if PIXELS not in taken:
+        returned = ", ".join(sorted(image_keys)) or "nothing"
+        raise _unusable(processor, f"it returns {returned} for an image, and no {PIXELS}")
+    others = sorted(taken - {PIXELS})
+    types = (name for name in TYPE_NAMES if name in encoded and name in accepted)
+    return TypeTraits(
+        image_keys=tuple(sorted(taken)),
+        unit_key=others[0] if others else PIXELS,
+        token_types=next(types, None),
+        sends_positions=not counts_positions,
+        sizing=Sizing("unknown"),
+        dropped=frozenset(image_keys - taken),
+    )
+
+
+def _encoded(processor: Any) -> Any:
+    """Return what a processor returns for a text with one image."""
+    image_token = getattr(processor, "image_token", None)
+    if not isinstance(image_token, str):
+        raise _unusable(processor, "it has no image token")
+    images = [[BlankImage().open()]]
+    try:
+        return processor(text=[f"{image_token}a"], images=images, return_tensors="pt")
+    except Exception as error:  # processors raise errors of any class
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise _unusable(processor, f"it refuses a text with an image: {text}") from error
+
+
+def _model_inputs(config: Any) -> tuple[frozenset[str], bool]:
+    """Return the inputs of the model, and whether it counts multi-dimensional positions."""
+    from transformers import AutoModel, AutoModelForImageTextToText
+
+    head: Any = AutoModelForImageTextToText._model_mapping[type(config)]
+    try:
+        base: Any = AutoModel._model_mapping[type(config)]
+    except KeyError:
+        base = head
+    names = frozenset(inspect.signature(head.forward).parameters)
+    return names, hasattr(base, "get_rope_index")
+
+
+def _unusable(processor: Any, reason: str) -> ModelError:
+    problem = f"{type(processor).__name__} is not understood: {reason}"
+    remedy = "Choose another model, or add a family as described in docs/families.md"
+    return ModelError(Problem("model.name_or_path", problem, remedy))

@@ -1,0 +1,267 @@
+"""The conformance check accepts correct adapters and finds a mistake of every kind."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from builders import EVERY_IMAGE_TYPE, family_name, make_image
+from support.markdown_blocks import blocks_of
+from support.untested_types import build
+from torch import Tensor
+from trainers import config, make_trainer
+
+from unidpo_mm.adapter import AdapterFamily
+from unidpo_mm.config import LoraOptions
+from unidpo_mm.conformance import CHECKS
+from unidpo_mm.errors import ModelError
+from unidpo_mm.modeling.families import family_for
+from unidpo_mm.plugins import load_family
+from unidpo_mm.records import EncodedGroup, ModelInputs
+from unidpo_mm.testing import check_checkpoint, check_family
+
+Checkpoint = Callable[[str], Path]
+
+FAST = ("llava", "qwen2_vl", "internvl")
+TYPES = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in EVERY_IMAGE_TYPE
+]
+ROWS = [
+    {"prompt": "What is it?", "images": [make_image(1)], "chosen": "A square", "rejected": "Blue"},
+    {"prompt": "Write one word.", "chosen": "Hello", "rejected": "Two circle"},
+]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_type_with_images_passes(checkpoint: Checkpoint, model_type: str) -> None:
+    check_checkpoint(load_family(family_name(model_type)), checkpoint(model_type))
+
+
+def test_check_family_builds_and_checks_the_types_of_a_family(tmp_path: Path) -> None:
+    check_family(load_family("image_text"), tmp_path, ["internvl"])
+    assert (tmp_path / "internvl" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+def test_text_families_pass(checkpoint: Checkpoint, model_type: str) -> None:
+    check_checkpoint(load_family("text"), checkpoint(model_type))
+
+
+def test_check_family_uses_the_default_type_of_a_family_that_lists_none(tmp_path: Path) -> None:
+    check_family(load_family("text"), tmp_path)
+    assert (tmp_path / "text" / "config.json").is_file()
+
+
+def test_the_family_of_the_documentation_passes(tmp_path: Path) -> None:
+    (text,) = [
+        block.text
+        for block in blocks_of("docs/families.md")
+        if block.text.startswith("# my_family.py")
+    ]
+    (tmp_path / "my_family.py").write_text(text)
+    check_family(load_family(str(tmp_path / "my_family.py")), tmp_path)
+
+
+# ---- a broken adapter per check ----
+
+
+class Wrapped:
+    """An adapter that does what the wrapped one does, except for what a subclass changes."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.adapter = adapter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.adapter, name)
+
+
+class LosesATensor(Wrapped):
+    """It does not pass the sizes of images to the model."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = self.adapter.forward_inputs(inputs)
+        return {name: value for name, value in passed.items() if name != "image_sizes"}
+
+
+def with_image(group: EncodedGroup, **changes: Any) -> EncodedGroup:
+    if not group.images.inputs:
+        return group
+    image = dataclasses.replace(group.images, **changes)
+    return dataclasses.replace(group, media={"image": image})
+
+
+class MixesTokensAndImages(Wrapped):
+    """It returns a mask over images and tokens, which is not padded with the tokens."""
+
+    def encode(self, row: Any) -> EncodedGroup:
+        group = self.adapter.encode(row)
+        mask = torch.ones(max(len(row.images), 1), group.prompt_ids.numel())
+        return with_image(group, inputs={**group.images.inputs, "cross_attention_mask": mask})
+
+
+class CountsImagesInsteadOfTiles(Wrapped):
+    def encode(self, row: Any) -> EncodedGroup:
+        return with_image(self.adapter.encode(row), entries=len(row.images))
+
+
+class MarksNoImageTokens(Wrapped):
+    """It sets all token types to 0, so images attend only to what precedes them."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        passed["token_type_ids"] = torch.zeros_like(passed["token_type_ids"])
+        return passed
+
+
+class ChangesThePrompt(Wrapped):
+    """It encodes a prompt that the processor would render differently."""
+
+    def encode(self, row: Any) -> EncodedGroup:
+        group = self.adapter.encode(row)
+        ids = group.prompt_ids.clone()
+        ids[-3] = ids[-4]
+        return dataclasses.replace(group, prompt_ids=ids)
+
+
+class BlanksImages(Wrapped):
+    """It passes blank images to the model."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        if "pixel_values" in passed:
+            passed["pixel_values"] = torch.zeros_like(passed["pixel_values"])
+        return passed
+
+
+class ReversesSharedImages(Wrapped):
+    """It loses the order of images that rows share."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        if inputs.images.order is not None:
+            passed["pixel_values"] = passed["pixel_values"].flip(0)
+        return passed
+
+
+class CountsPositionsThroughTheRow(Wrapped):
+    """It counts the positions of a packed row as if it were a single response."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        ids = passed["input_ids"]
+        passed["position_ids"] = torch.arange(ids.shape[1]).expand_as(ids)
+        return passed
+
+
+class GeneratesWithoutMask(Wrapped):
+    """It passes no attention mask, so padding counts as text."""
+
+    def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.generation_inputs(inputs))
+        passed["attention_mask"] = torch.ones_like(passed["attention_mask"])
+        return passed
+
+
+BROKEN: dict[str, tuple[str, type[Wrapped]]] = {
+    "tensors of the processor": ("mistral3", LosesATensor),
+    "tensors of tokens and images": ("internvl", MixesTokensAndImages),
+    "numbers of features": ("internvl", CountsImagesInsteadOfTiles),
+    "results of the library": ("gemma3", MarksNoImageTokens),
+    "results of the library, ids": ("internvl", ChangesThePrompt),
+    "results of the library, text": ("llama", ChangesThePrompt),
+    "another image": ("gemma3", BlanksImages),
+    "shared features": ("gemma3", ReversesSharedImages),
+    "layouts": ("internvl", CountsPositionsThroughTheRow),
+    "generation": ("internvl", GeneratesWithoutMask),
+}
+
+
+def broken(family: AdapterFamily, wrapper: type[Wrapped]) -> AdapterFamily:
+    return dataclasses.replace(family, create=lambda *args: wrapper(family.create(*args)))
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_a_broken_adapter_fails_the_check(checkpoint: Checkpoint, check: str) -> None:
+    model_type, wrapper = BROKEN[check]
+    family = broken(load_family(family_name(model_type)), wrapper)
+    with pytest.raises(ModelError) as error:
+        check_checkpoint(family, checkpoint(model_type))
+    places = {problem.where for problem in error.value.problems}
+    assert f"conformance check '{check.partition(',')[0]}'" in places
+
+
+def test_a_family_with_wrong_parts_fails_the_check(checkpoint: Checkpoint) -> None:
+    parts = {"vision_tower": ("model.vision_tower",), "projector": (), "language_model": ("",)}
+    family = dataclasses.replace(load_family("image_text"), parts=parts)
+    with pytest.raises(ModelError, match=r"'parts of the model': the weight model.multi_modal_pro"):
+        check_checkpoint(family, checkpoint("internvl"))
+
+
+def test_every_check_has_a_broken_adapter() -> None:
+    names = {name.partition(",")[0] for name in BROKEN} | {"parts of the model"}
+    assert names == {check.name for check in CHECKS}
+
+
+# ---- types without an entry ----
+
+
+@pytest.mark.parametrize(
+    "model_type", ["vipllava", pytest.param("deepseek_vl", marks=pytest.mark.slow), "aria"]
+)
+def test_a_type_without_an_entry_trains_if_it_passes(tmp_path: Path, model_type: str) -> None:
+    folder = build(tmp_path / "model", model_type)
+    check_checkpoint(load_family("image_text"), folder)
+    trainer = make_trainer(folder, ROWS, config(tmp_path / "run", loss_type="dpo", max_steps=1))
+    assert trainer.parts.family.name == "image_text"
+    trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "adapter", "check"),
+    [
+        ("llava_onevision", "image_text", "numbers of features"),  # its first key counts rows
+        ("paligemma", "llava", "results of the library"),  # no token types
+    ],
+)
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_family_that_does_not_fit_is_refused_before_training(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, adapter: str, check: str, lora: bool
+) -> None:
+    args = config(tmp_path, loss_type="dpo", adapter=adapter)
+    peft_config = LoraOptions(r=2) if lora else None
+    with pytest.raises(ModelError, match=f"conformance check '{check}': "):
+        make_trainer(checkpoint(model_type), ROWS[:1], args, peft_config=peft_config).train()
+
+
+def test_a_family_that_fits_another_type_is_accepted(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    args = config(tmp_path, loss_type="dpo", adapter="llava", max_steps=1)
+    make_trainer(checkpoint("mistral3"), ROWS, args).train()
+
+
+def test_a_processor_without_a_tensor_for_the_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_adapters import _image_text_traits as traits
+
+    folder = build(tmp_path / "model", "video_llava")
+    args = config(tmp_path / "run", loss_type="dpo")
+    with pytest.raises(ModelError, match="returns images under a name that the model does not"):
+        make_trainer(folder, ROWS, args)
+    monkeypatch.setattr(traits, "REASONS", {})
+    with pytest.raises(
+        ModelError, match="returns pixel_values_images for an image, and no pixel_v"
+    ):
+        make_trainer(folder, ROWS, args)
+
+
+def test_a_model_without_an_image_token_is_not_served() -> None:
+    config: Any = SimpleNamespace(
+        model_type="blip-2", get_text_config=lambda: SimpleNamespace(model_type="opt")
+    )
+    with pytest.raises(ModelError, match="has no image token whose place image features take"):
+        family_for(config)

@@ -1,0 +1,232 @@
+"""The checks, from cheap to expensive; each returns what is wrong, or nothing."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import Problem, UniDPOError
+from ..inference.decoding import Decoding
+from ..inference.generation import generate_responses
+from ..kernels.packing import enable_packing
+from ..modeling.lora_targets import part_of
+from ..modeling.vision import Features, ImageFeatures, trains_vision
+from .library import library_inputs, library_logps
+from .probe import with_other_image
+from .subject import Subject
+
+__all__ = ["CHECKS", "Check", "conformance_problems"]
+
+MIN_CHANGE = 1e-6
+"""Minimum change of a log-prob by another image; a model that ignores it gives the same numbers."""
+NEW_TOKENS = 3
+"""Number of tokens to generate."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check.
+
+    Attributes:
+        name: What it checks, in a few words.
+        run: Return what is wrong with a subject; `None` if nothing is.
+        at_start: Whether it runs before training.
+    """
+
+    name: str
+    run: Callable[[Subject], str | None]
+    at_start: bool = True
+
+
+def conformance_problems(
+    subject: Subject, checks: Sequence[Check] | None = None
+) -> Iterator[Problem]:
+    """Yield a problem for each check that a model fails.
+
+    Args:
+        subject: The model with its adapter.
+        checks: The checks to run; `None` for all.
+    """
+    for check in CHECKS if checks is None else checks:
+        try:
+            message = check.run(subject)
+        except UniDPOError as error:
+            message = "; ".join(problem.message for problem in error.problems)
+        except Exception as error:  # an adapter or model may raise anything
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if message is not None:
+            name = subject.family.name
+            remedy = f"Choose another model, or fix the adapter of '{name}', see docs/families.md"
+            yield Problem(f"conformance check '{check.name}'", message, remedy)
+
+
+def _tensors_reach_the_model(subject: Subject) -> str | None:
+    """Return tensors of the processor that the model takes and the adapter does not pass."""
+    row = subject.rows[1]  # the one with two images, if there are images
+    inputs = library_inputs(subject.adapter.processor, row, row.responses[0].text)
+    passed = subject.adapter.forward_inputs(subject.batch([row]).inputs)
+    accepted = inspect.signature(subject.base.forward).parameters
+    lost = sorted((inputs.keys() & accepted.keys()) - passed.keys())
+    return f"the adapter does not pass {', '.join(lost)} to the model" if lost else None
+
+
+def _tensors_belong_to_tokens_or_images(subject: Subject) -> str | None:
+    """Return image tensors that also run over the tokens of a prompt."""
+    for group in subject.groups():
+        tokens = group.prompt_ids.numel()
+        for name, tensor in group.images.inputs.items():
+            if tokens in tensor.shape[:2] and tensor.ndim > 1 and name != "pixel_values":
+                return f"'{name}' runs over the tokens of the prompt, and is not padded with them"
+    return None
+
+
+def _features_are_counted(subject: Subject) -> str | None:
+    """Compare the numbers of features with those that the adapter declares."""
+    if not (subject.has_images and subject.logp_model.takes_features):
+        return None
+    for row, group in zip(subject.rows, subject.groups(), strict=True):
+        if not row.images:
+            continue
+        features = _features(subject, [row])
+        if len(features) != group.images.entries:
+            return (
+                f"the model returns features in {len(features)} parts for the row with {row.id}, "
+                f"and the adapter declares {group.images.entries}"
+            )
+        count = sum(part.numel() // part.shape[-1] for part in features)
+        if count != group.images.tokens:
+            return (
+                f"the row with {row.id} has {group.images.tokens} image tokens, and the model "
+                f"returns {count} features"
+            )
+    return None
+
+
+@torch.no_grad()
+def _features(subject: Subject, rows: Sequence[Any]) -> Sequence[Tensor]:
+    """Return the image features of rows, by part."""
+    inputs = subject.adapter.forward_inputs(subject.batch(rows, layout="packed").inputs)
+    accepted = inspect.signature(subject.base.get_image_features).parameters
+    arguments = {name: value for name, value in inputs.items() if name in accepted}
+    features: Sequence[Tensor] = subject.base.get_image_features(
+        **arguments, return_dict=True
+    ).pooler_output
+    return features
+
+
+def _batch_equals_library(subject: Subject) -> str | None:
+    """Compare a mixed batch with a forward pass of the model per response."""
+    groups = subject.groups()
+    logps = subject.logps().split([sum(map(len, group.response_ids)) for group in groups])
+    for row, group, ours in zip(subject.rows, groups, logps, strict=True):
+        processor = subject.adapter.processor
+        expected = library_logps(subject.model, processor, row, group, subject.device)
+        known = ~expected.isnan()
+        difference = float((ours - expected)[known].abs().max())
+        if not difference <= subject.tolerance:
+            return (
+                f"log-probs of the row with {row.id} differ by {difference:.3g} from those that "
+                "the model's own processor and forward pass give"
+            )
+    return None
+
+
+def _images_change_the_results(subject: Subject) -> str | None:
+    """Return an image that can be replaced without changing log-probs."""
+    for row in subject.rows:
+        for place in range(len(row.images)):
+            other = with_other_image(row, place)
+            change = float((subject.logps([row]) - subject.logps([other])).abs().max())
+            if not change > MIN_CHANGE:
+                return f"another image {place + 1} in the row with {row.id} changes no log-prob"
+    return None
+
+
+def _features_can_be_shared(subject: Subject) -> str | None:
+    """Compare pixels with features that are computed once, and that were stored."""
+    if not (subject.has_images and subject.logp_model.takes_features):
+        return None
+    expected = subject.logps()
+    if message := _differs(subject, expected, subject.logps(images_once=True), "images once"):
+        return message
+    if trains_vision(subject.model):  # features are neither shared nor stored
+        return None
+    shared = ImageFeatures()
+    subject.logps(images=shared, images_once=True)
+    assert shared.output is not None
+    counts = [group.images.entries for group in subject.groups() if group.images.entries]
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    stored = [
+        shared.output.tensors(range(start, start + count))
+        for start, count in zip(starts, counts, strict=True)
+    ]
+    again = ImageFeatures()
+    again.output = Features.of_tensors(stored, counts, torch.device(subject.device))
+    logps = subject.logps(images=again, images_once=True)
+    return _differs(subject, expected, logps, "stored features")
+
+
+def _weights_have_parts(subject: Subject) -> str | None:
+    """Return weights outside of the language model that would train by default."""
+    model, parts, frozen = subject.model, subject.family.parts, subject.family.default_freeze
+    language = {id(p) for p in model.get_decoder().parameters()}
+    language |= {id(p) for p in model.get_output_embeddings().parameters()}
+    for name, parameter in model.named_parameters():
+        part = part_of(name, parts)
+        if part == "other":
+            return f"the weight {name} belongs to no part of the family"
+        if (part in frozen) == (id(parameter) in language):
+            state = "frozen" if part in frozen else "trained"
+            return f"the weight {name} is {state} by default, in the part '{part}'"
+    return None
+
+
+def _layouts_agree(subject: Subject) -> str | None:
+    """Compare packed and joined rows with plain ones, unless the model cannot use them."""
+    if enable_packing(subject.model) is not None:
+        return None
+    expected = subject.logps()
+    for layout in ("packed", "joined"):
+        if message := _differs(subject, expected, subject.logps(layout=layout), f"{layout} rows"):
+            return message
+    return None
+
+
+def _generation_is_independent(subject: Subject) -> str | None:
+    """Compare responses that are generated in a batch with those of a single prompt."""
+    adapter, decoding = subject.adapter, Decoding(max_new_tokens=NEW_TOKENS)
+    prompts = [adapter.encode_prompt(row) for row in subject.rows]
+
+    def generate(batch: Sequence[Any]) -> list[str]:
+        model, device = subject.model.eval(), subject.device
+        return [r.text for r in generate_responses(model, adapter, batch, decoding, device=device)]
+
+    for row, prompt, text in zip(subject.rows, prompts, generate(prompts), strict=True):
+        (alone,) = generate([prompt])
+        if alone != text:
+            return f"the response to the row with {row.id} depends on the other rows of its batch"
+    return None
+
+
+def _differs(subject: Subject, expected: Tensor, logps: Tensor, what: str) -> str | None:
+    difference = float((logps - expected).abs().max())
+    if difference <= subject.tolerance:
+        return None
+    return f"{what} change log-probs by {difference:.3g}"
+
+
+CHECKS = (
+    Check("tensors of the processor", _tensors_reach_the_model),
+    Check("tensors of tokens and images", _tensors_belong_to_tokens_or_images),
+    Check("parts of the model", _weights_have_parts),
+    Check("numbers of features", _features_are_counted),
+    Check("results of the library", _batch_equals_library),
+    Check("another image", _images_change_the_results),
+    Check("shared features", _features_can_be_shared),
+    Check("layouts", _layouts_agree, at_start=False),  # the run chooses its layout by its own rows
+    Check("generation", _generation_is_independent, at_start=False),
+)
+"""All checks, in the order in which they run."""
