@@ -15,6 +15,7 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
+from .checkpoint_names import adapter_with_model_names
 from .families import family_for
 from .peft_models import check_supported, deprecated_name_ignored
 
@@ -230,10 +231,14 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     from peft.utils import load_peft_weights
 
     try:
-        with warnings.catch_warnings(), deprecated_name_ignored():
+        with (
+            adapter_with_model_names(model, source.name_or_path) as directory,
+            warnings.catch_warnings(),
+            deprecated_name_ignored(),
+        ):
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             policy: nn.Module = PeftModel.from_pretrained(
-                model, source.name_or_path, is_trainable=is_trainable
+                model, directory, is_trainable=is_trainable
             )
         saved = load_peft_weights(source.name_or_path, device="cpu")
         places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))
