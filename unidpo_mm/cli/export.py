@@ -64,7 +64,7 @@ def export(  # noqa: PLR0917, one parameter per option
     from ..export.export import ExportOptions, export_model  # imports torch
 
     options = ExportOptions(
-        output=output, merge=merge, dtype=dtype, base=base, evaluations=evaluations
+        output=output, merge=merge, dtype=dtype, base=base, evaluations=evaluations, name=push
     )
     exported = export_model(record, options)
     console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import ModelError, Problem
 from ..modeling.checkpoint_names import PREFIX, file_modules, module_of, renamed
-from ..modeling.peft_models import active_adapter
+from ..modeling.peft_models import active_adapter, is_peft_model
 from .tensors import PYTORCH, TensorFiles
 
 __all__ = ["ADAPTER_FILE", "serving_limits", "write_adapter"]
@@ -18,8 +18,8 @@ ADAPTER_FILE = "adapter_model.safetensors"
 
 def write_adapter(
     policy: Any, directory: Path, base: TensorFiles, *, base_name: str, dtype: str, where: str
-) -> None:
-    """Write the active adapter of a PEFT model.
+) -> int:
+    """Write the active adapter of a PEFT model; return the number of changed keys.
 
     Args:
         policy: The PEFT model.
@@ -41,10 +41,9 @@ def write_adapter(
         problem = "it adapts parameters of experts, whose names other programs do not share"
         raise ModelError(Problem(where, problem, "Export it with --merge"))
     modules = file_modules(policy.get_base_model())
-    tensors = {
-        renamed(key, modules): tensor.detach().contiguous()
-        for key, tensor in get_peft_model_state_dict(policy, adapter_name=name).items()
-    }
+    state = get_peft_model_state_dict(policy, adapter_name=name)
+    names = {key: renamed(key, modules) for key in state}
+    tensors = {names[key]: tensor.detach().contiguous() for key, tensor in state.items()}
     _check_modules(tensors, base, where)
     if dtype != "auto":
         number_format = getattr(torch, dtype)
@@ -54,10 +53,13 @@ def write_adapter(
     config.base_model_name_or_path, config.inference_mode = base_name, True
     config.save_pretrained(str(directory))
     config.base_model_name_or_path, config.inference_mode = before
+    return sum(key != new_key for key, new_key in names.items())
 
 
 def serving_limits(policy: Any) -> list[str]:
-    """Return what programs that only serve plain LoRA adapters would not apply."""
+    """Return what programs that only serve plain LoRA adapters do not apply; none for a model."""
+    if not is_peft_model(policy):
+        return []
     config = policy.peft_config[active_adapter(policy)]
     limits = []
     if getattr(config, "modules_to_save", None):

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..config.sections import ScoreOptions
 from ..lora_directory import HUB_NAME
 from ..secrets import mask_text
 from .evaluation import Evaluation
@@ -42,6 +43,19 @@ TRAINING_KEYS = (
 WEIGHT_METRICS = ("w_qual", "w_perf", "weight", "nll_gate", "effective_sample_size")
 HELD_OUT_METRICS = ("loss", "rewards/accuracies", "rewards/margins", "logps/accuracies")
 
+REFERENCES = {
+    "CachedReference": "the model before training, its log-probs cached",
+    "FrozenCopy": "a frozen copy of the model before training",
+    "FrozenLora": "the model before training, as a frozen LoRA adapter",
+    "MovingLora": "an earlier state of the LoRA adapter, moved during training",
+    "LoraOff": "the model without its LoRA adapter",
+    "none": "none",
+}
+"""Names of references in the record of a run -> their meaning."""
+
+SERVED_RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""Values of vLLM's option ``--max-lora-rank``; the first is its default."""
+
 KINDS = {
     "adapter": "a LoRA adapter for",
     "merged": "a LoRA adapter merged into",
@@ -55,11 +69,13 @@ class ModelCard:
 
     Attributes:
         record: The record of the run.
-        name: Name of the exported model.
+        name: Name of the exported model: its repository on a hub, or its directory.
         base: The base model.
         kind: ``adapter``, ``merged`` or ``full``.
         auto_class: The transformers class that loads it.
         has_images: Whether the model takes images.
+        lora: The configuration of the exported LoRA adapter; empty for a full model.
+        is_served: Whether vLLM serves a model of this kind.
         proof: The comparison with the trained model.
         notes: What the user should know.
         evaluations: Results with intervals.
@@ -71,6 +87,8 @@ class ModelCard:
     kind: str
     auto_class: str
     has_images: bool
+    lora: Mapping[str, Any]
+    is_served: bool
     proof: Proof
     notes: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
@@ -117,33 +135,24 @@ class ModelCard:
 
     def _use(self) -> str:
         loader = "AutoProcessor" if self.has_images else "AutoTokenizer"
-        base = _short(self.base)
+        base, name = _short(self.base), self.name
+        load = f'model = {self.auto_class}.from_pretrained("{name}", dtype="auto")'
+        serve = f"vllm serve {name}"
         if self.kind == "adapter":
             load = f'model = {self.auto_class}.from_pretrained("{base}", dtype="auto")\n'
-            load += f'model.load_adapter("{self.name}")'
-            serve = f"vllm serve {base} --enable-lora --lora-modules tuned={self.name}"
-            rank = (self.record.model.get("lora") or {}).get("r")
-            serve += f" --max-lora-rank {max(8, rank)}" if rank and rank > 16 else ""
-        else:
-            load = f'model = {self.auto_class}.from_pretrained("{self.name}", dtype="auto")'
-            serve = f"vllm serve {self.name}"
-        lines = f"""```python
-from transformers import {self.auto_class}, {loader}
-
-{load}
-processor = {loader}.from_pretrained("{self.name}")
-```
-
-```bash
-{serve}
-```"""
-        if self.kind == "adapter":
-            lines += (
-                "\n\nThe names of the weights are those in the files of the base model. "
-                "transformers and vLLM load them; `PeftModel.from_pretrained` needs the names of "
-                "the modules, which differ for some vision-language models."
-            )
-        return lines
+            load += f'model.load_adapter("{name}")'
+            serve = f"vllm serve {base} --enable-lora --lora-modules tuned={name}"
+            rank = max([self.lora["r"], *(self.lora.get("rank_pattern") or {}).values()])
+            if rank > SERVED_RANKS[0]:
+                serve += f" --max-lora-rank {next((r for r in SERVED_RANKS if r >= rank), rank)}"
+        code = (
+            f"from transformers import {self.auto_class}, {loader}\n\n{load}\n"
+            f'processor = {loader}.from_pretrained("{name}")'
+        )
+        blocks = [f"```python\n{code}\n```"]
+        if self.is_served:
+            blocks.append(f"```bash\n{serve}\n```")
+        return "\n\n".join(blocks)
 
     def _data(self) -> str:
         data = self.record.recipe.get("data") or {}
@@ -159,7 +168,7 @@ processor = {loader}.from_pretrained("{self.name}")
         ]
         if not rows:
             return ""
-        text = _table(("Source", "Data", "Scores", "Judge", "Rows"), rows)
+        text = _table(("Source", "Data", "Scores", "Judge", "Training rows"), rows)
         settings = self.record.settings
         counts = [
             f"{settings[key]:,} rows {text}"
@@ -167,7 +176,7 @@ processor = {loader}.from_pretrained("{self.name}")
             if settings.get(key)
         ]
         scale = data.get("score_scale")
-        unit = f" Scores are on the scale {scale[0]:g} to {scale[1]:g}." if scale else ""
+        unit = f" Scores are on the scale {_scale(scale)}." if scale else ""
         return f"{text}\n\n{' and '.join(counts)}.{unit}" if counts else text
 
     def _training(self) -> str:
@@ -176,10 +185,11 @@ processor = {loader}.from_pretrained("{self.name}")
         if loss:
             rows.append(("Loss", _code(loss.pop("name"))))
             by_source = loss.pop("by_source", None) or {}
-            rows += [(f"`{key}`", _code(value)) for key, value in loss.items()]
+            rows += [(f"`{key}`", _code(v)) for key, v in loss.items() if v is not None]
             rows += [(f"Loss, source `{key}`", _code(value)) for key, value in by_source.items()]
         if record.settings.get("reference"):
-            rows.append(("Reference", str(record.settings["reference"])))
+            name = str(record.settings["reference"])
+            rows.append(("Reference", REFERENCES.get(name, name)))
         lora = record.model.get("lora")
         if lora:
             changed = {key: value for key, value in lora.items() if value not in (None, [], ())}
@@ -188,7 +198,9 @@ processor = {loader}.from_pretrained("{self.name}")
             frozen = record.model.get("freeze")
             rows.append(("Frozen parts", "default" if frozen is None else _code(frozen)))
         train = record.recipe.get("train") or {}
-        rows += [(f"`{key}`", _code(train[key])) for key in TRAINING_KEYS if key in train]
+        rows += [
+            (f"`{key}`", _code(train[key])) for key in TRAINING_KEYS if train.get(key) is not None
+        ]
         steps = record.state.get("global_step")
         if steps:
             rows.append(("Optimizer steps", f"{steps:,} of {record.state['max_steps']:,}"))
@@ -225,16 +237,18 @@ processor = {loader}.from_pretrained("{self.name}")
             ]
             titles = ("Model", "Benchmark", "Metric", "Value [95 % interval]", "Difference")
             parts.append(_table(titles, rows))
-        held_out = [log for log in self._logs() if "eval_loss" in log]
-        if held_out:
+        if held_out := [log for log in self._logs() if "eval_loss" in log]:
             first, last = held_out[0], held_out[-1]
-            rows = [
-                (f"`{name}`", f"{first[f'eval_{name}']:.4g}", f"{last[f'eval_{name}']:.4g}")
-                for name in HELD_OUT_METRICS
-                if f"eval_{name}" in first and f"eval_{name}" in last
-            ]
-            titles = ("Held-out rows", f"Step {first['step']}", f"Step {last['step']}")
-            parts.append(_table(titles, rows))
+            parts.append(
+                _table(
+                    ("Held-out rows", f"Step {first['step']}", f"Step {last['step']}"),
+                    [
+                        (f"`{name}`", f"{first[f'eval_{name}']:.4g}", f"{last[f'eval_{name}']:.4g}")
+                        for name in HELD_OUT_METRICS
+                        if f"eval_{name}" in first and f"eval_{name}" in last
+                    ],
+                )
+            )
         return "\n\n".join(parts)
 
     def _checks(self) -> str:
@@ -266,9 +280,15 @@ def _source_rows(record: RunRecord, source: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
-    """Return the settings of scores that are not the default, in words."""
-    parts = [f"{key}: {value}" for key, value in scores.items() if value and key != "judge"]
-    return _code(", ".join(parts)) if parts else "as in the data"
+    """Return the settings of scores that are not the default."""
+    defaults = ScoreOptions().model_dump()
+    changed = {k: v for k, v in scores.items() if k != "judge" and v != defaults.get(k)}
+    parts = [f"{key} {_scale(v) if key == 'scale' else v}" for key, v in changed.items()]
+    return ", ".join(parts) or "as in the data"
+
+
+def _scale(scale: Sequence[float]) -> str:
+    return f"{scale[0]:g} to {scale[1]:g}"
 
 
 def _with_interval(value: float, interval: tuple[float, float] | None) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import torch
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..atomic import umask
 from ..errors import ModelError, Problem, counted
+from ..lora_directory import ADAPTER_CONFIG
 from ..modeling.checkpoint_names import file_modules, file_names
-from ..modeling.families import family_for
+from ..modeling.families import VISION, family_for
 from ..modeling.load import ModelSource, load_config, load_processor, load_weights
 from ..modeling.peft_models import is_peft_model, using_adapter
 from .adapter_files import serving_limits, write_adapter
@@ -33,7 +35,7 @@ CARD_FILE = "README.md"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and how.
+    """The options of an export.
 
     Attributes:
         output: The directory to write; it must be empty or not exist.
@@ -41,6 +43,7 @@ class ExportOptions:
         dtype: Number format of the weights; ``auto`` for that of the model.
         base: Base model; `None` for the one that is recorded.
         evaluations: Results for the model card.
+        name: Name of the model on its card; `None` for that of the directory.
     """
 
     output: Path
@@ -48,6 +51,7 @@ class ExportOptions:
     dtype: str = "auto"
     base: str | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ class ExportedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What belongs to the trained model, apart from its weights."""
+    """The trained model without its weights: family, files, and results for the probe rows."""
 
     family: AdapterFamily
     adapter: Adapter
@@ -127,9 +131,15 @@ def export_model(record: RunRecord, options: ExportOptions) -> ExportedModel:
     where = str(record.directory)
     with _complete_or_absent(options.output) as directory:
         notes = _write(model, trained, directory, options, where)
+        is_served = options.merge or not serving_limits(model)
         del model  # before the exported one is loaded
         proof = _prove(trained, directory, record)
         notes += _warnings(trained, proof)
+        if record.model.get("quantization"):
+            notes.append(
+                f"the LoRA adapter was trained on {record.model['quantization']['bits']}-bit "
+                "weights, and was compared on the weights of the base model without quantization"
+            )
         exported = ExportedModel(
             directory=options.output,
             base=trained.base.name_or_path,
@@ -141,11 +151,13 @@ def export_model(record: RunRecord, options: ExportOptions) -> ExportedModel:
         )
         card = ModelCard(
             record=record,
-            name=options.output.name,
+            name=options.name or options.output.name,
             base=exported.base,
             kind=exported.kind,
             auto_class=exported.auto_class,
-            has_images=len(trained.measurement.prompts) > 1,
+            has_images=VISION in trained.family.parts,
+            lora=_lora_config(directory),
+            is_served=is_served,
             proof=proof,
             notes=exported.notes,
             evaluations=options.evaluations,
@@ -213,7 +225,7 @@ def _write(
     """Write weights and processor; return notes for the user."""
     notes = []
     if is_peft_model(model) and not options.merge:
-        write_adapter(
+        changed = write_adapter(
             model,
             directory,
             trained.base,
@@ -221,15 +233,19 @@ def _write(
             dtype=options.dtype,
             where=where,
         )
-        limits = serving_limits(model)
-        if limits:
+        if changed:
+            notes.append(
+                f"{counted(changed, 'weight has', 'weights have')} another name than in memory, "
+                "which transformers and vLLM understand and PeftModel.from_pretrained of peft does "
+                "not: with peft, use the directory of the run"
+            )
+        if limits := serving_limits(model):
             notes.append(
                 f"vLLM does not serve adapters with {' and '.join(limits)}: use --merge for it"
             )
     else:
-        if is_peft_model(model):
-            model = merge_adapter(model, where)
-        notes += _write_model(model, directory, trained, where)
+        merged = merge_adapter(model, where) if is_peft_model(model) else model
+        notes += _write_model(merged, directory, trained, where)
     trained.adapter.processor.save_pretrained(directory)
     return notes
 
@@ -292,6 +308,15 @@ def _check_same_model(model: Any, trained: _Trained, where: str) -> None:
     if different:
         problem = f"its modules are not those of its base model, for example {different[0]}"
         raise ModelError(Problem(where, problem, remedy))
+
+
+def _lora_config(directory: Path) -> dict[str, Any]:
+    """Return the configuration of an exported LoRA adapter; empty for a full model."""
+    path = directory / ADAPTER_CONFIG
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _prove(trained: _Trained, directory: Path, record: RunRecord) -> Proof:

@@ -48,7 +48,7 @@ IMAGE_SIZE = (160, 112)
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model computes for the probe rows.
+    """The results of a model for the probe rows.
 
     Attributes:
         prompts: For each row, the ids of its prompt.

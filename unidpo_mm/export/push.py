@@ -16,7 +16,8 @@ def check_push(repository: str) -> None:
     import os
 
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     where = "--push"
     try:

@@ -1,4 +1,4 @@
-"""What a run recorded next to its model: recipe, settings, log and identity."""
+"""The record of a run next to its model: recipe, settings, log and identity."""
 
 import json
 from collections.abc import Mapping

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 __all__ = ["adapter_with_model_names", "file_modules", "file_names", "module_of", "renamed"]
 
 PREFIX = "base_model.model."
-"""What PEFT puts before the name of a module."""
+"""The text that PEFT puts before the name of a module."""
 
 WRAPPERS = (".base_layer", ".original_module")
-"""What PEFT puts into the names of weights that it wraps."""
+"""Parts that PEFT adds to the names of weights that it wraps."""
 
 
 def file_names(model: Any) -> dict[str, tuple[int, ...]]:
@@ -82,8 +82,8 @@ def adapter_with_model_names(model: nn.Module, directory: str) -> Iterator[str]:
     from safetensors.torch import save_file
 
     weights: Mapping[str, Tensor] = load_peft_weights(directory, device="cpu")
-    own = {name for name, _ in model.named_modules()}
-    if all(module_of(key) in own for key in weights):
+    in_memory = {name for name, _ in model.named_modules()}
+    if all(module_of(key) in in_memory for key in weights):
         yield directory
         return
     model_names = {name: module for module, name in file_modules(model).items()}

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 """Errors of weights that are damaged or belong to another model, whose sizes differ."""
 
+LANGUAGE_MODEL = "language_model"
+
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -203,6 +205,8 @@ def load_weights(
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
+    if kwargs.get("quantization_config") is not None:
+        kwargs["quantization_config"] = _only_language_model(kwargs["quantization_config"], family)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
     model: nn.Module
     try:
@@ -218,6 +222,17 @@ def load_weights(
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
+
+
+def _only_language_model(quantization: Any, family: AdapterFamily) -> Any:
+    """Return a quantization that skips the head and all parts but the language model.
+
+    These parts are small, and images would lose more than text does.
+    """
+    if not isinstance(quantization, Mapping) or "llm_int8_skip_modules" in quantization:
+        return quantization
+    others = {p for part, names in family.parts.items() if part != LANGUAGE_MODEL for p in names}
+    return {**quantization, "llm_int8_skip_modules": ["lm_head", *sorted(others)]}
 
 
 def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:
