@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-parity test-toolkits test-browser test-compat bench check docs format clean
+.PHONY: help demo test faults test-slow test-parity test-toolkits test-serving test-browser test-compat bench check docs format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,6 +38,10 @@ test-parity: $(VENV)/parity/.ready ## the comparison with TRL, step by step
 test-toolkits: $(VENV)/toolkits/.ready ## compare scores with the functions of VLMEvalKit and lmms-eval
 	PYTHONPATH=$(CURDIR)/$(VENV)/toolkits $(BIN)/python -m pytest -m toolkits $(ARGS)
 
+test-serving: $(VENV)/serving/.ready ## serve exported models with vLLM and transformers on the CPU
+	UNIDPO_MM_SERVING=$(CURDIR)/$(VENV)/serving PYTHONPATH=$(CURDIR)/$(VENV)/transformers-serve \
+		$(BIN)/python -m pytest -m serving $(ARGS)
+
 faults: $(READY) ## kills, damage, full disks, signals, NaN, workers, bad recipes, as a table
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/faults $(ARGS)
 
@@ -55,6 +59,19 @@ bench: $(VENV)/parity/.ready ## time and memory of a step beside TRL's
 $(VENV)/%/.ready: tests/versions/%.txt $(READY)
 	rm -rf $(VENV)/$*
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/$* -r tests/versions/$*.txt
+	@touch $@
+
+# vLLM has an environment of its own, since it needs another torch. What `transformers serve` needs
+# is laid over this one, with its dependencies.
+$(VENV)/serving/.ready: tests/versions/serving.txt tests/versions/transformers-serve.txt $(READY)
+	rm -rf $(VENV)/serving $(VENV)/transformers-serve
+	$(BIN)/python -m pip install --quiet --target $(VENV)/transformers-serve \
+		-r tests/versions/transformers-serve.txt
+	$(BIN)/python -m venv $(VENV)/serving
+	$(VENV)/serving/bin/python -m pip install --quiet $$(grep '^torch==' tests/versions/serving.txt)
+	$(VENV)/serving/bin/python -m pip install --quiet --no-deps -r tests/versions/serving.txt
+	$(VENV)/serving/bin/python tests/serving/requirements.py > $(VENV)/serving/requirements.txt
+	$(VENV)/serving/bin/python -m pip install --quiet -r $(VENV)/serving/requirements.txt
 	@touch $@
 
 check: $(READY) ## lint, format, types, spelling, language and import rules

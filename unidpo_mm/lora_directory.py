@@ -63,7 +63,7 @@ def base_of(directory: str | Path, chosen: str | None = None, *, key: str | None
         raise ModelError(Problem(setting, problem, remedy))
     if local is not None and is_adapter_directory(local):
         problem = f"the base model '{name}' of the adapter '{path}' is an adapter itself"
-        remedy = f"Merge it first: unidpo-mm merge {name} --output DIRECTORY"
+        remedy = f"Merge it first: unidpo-mm export {name} --merge --output DIRECTORY"
         raise ModelError(Problem(setting, problem, remedy))
     return local or name
 

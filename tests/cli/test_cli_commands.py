@@ -20,7 +20,7 @@ COMMANDS = {
     "list": {"--help"},
     "sweep": {"--output", "--seeds", "--dry-run", "--help"},
     "migrate": {"--output", "--help"},
-    "merge": {"--output", "--dtype", "--base", "--help"},
+    "export": {"--output", "--merge", "--dtype", "--base", "--evaluation", "--push", "--help"},
     "chat": {
         "--image",
         "--prompt",

@@ -18,7 +18,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("train",), ("list",), ("sweep",), ("migrate",), ("merge",), ("chat",), ("demo",)],
+    [(), ("train",), ("list",), ("sweep",), ("migrate",), ("export",), ("chat",), ("demo",)],
 )
 def test_help_is_fast(arguments: tuple[str, ...]):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -37,7 +37,7 @@ def test_help_is_fast(arguments: tuple[str, ...]):
         "list --help",
         "sweep --help",
         "migrate --help",
-        "merge --help",
+        "export --help",
         "chat --help",
         "demo --help",
     ],

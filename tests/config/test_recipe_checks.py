@@ -202,10 +202,10 @@ def test_a_lora_adapter_directory_needs_its_base_model(tmp_path: Path):
     (problem,) = checked(str(base), base_name_or_path="/absent/other")
     assert problem.startswith("model.base_name_or_path: the base model '/absent/other'")
     (problem,) = checked(str(adapter))
-    assert "is an adapter itself. Merge it first: unidpo-mm merge" in problem
+    assert "is an adapter itself. Merge it first: unidpo-mm export" in problem
     (problem,) = checked(str(base), lora={})
     assert problem.startswith("model.lora: ")
-    assert f"unidpo-mm merge {adapter} --output" in problem
+    assert f"unidpo-mm export {adapter} --merge --output" in problem
     (adapter / "adapter_config.json").write_text("[")
     section = {"name_or_path": str(adapter)}
     (broken,) = check_files(recipe(model=section, data={"sources": [{"path": "org/pairs"}]}))

@@ -184,7 +184,7 @@ def test_commands_exist_with_their_options(block: Block, folder: Path) -> None:
 
 
 def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
-    """The steps lead from data to a recipe, a check, a plan, training, evaluation and a merge."""
+    """The steps lead from data to a recipe, a check, a plan, training, evaluation and an export."""
     preload()
     page = [block for block in BLOCKS if block.page == "docs/index.md" and block.mark == ""]
     commands = [
@@ -199,7 +199,7 @@ def test_the_steps_of_the_first_page_work_in_this_order(folder: Path) -> None:
     for name in ("images", "llava", "pairs.jsonl", "held_out.jsonl"):
         (run / name).symlink_to(folder / name)
     assert [words[0] for words in commands] == [
-        "init", "data", "train", "train", "eval", "merge",
+        "init", "data", "train", "train", "eval", "export",
     ]  # fmt: skip
     for words in commands:
         _run(shlex.join(words), run)
@@ -248,7 +248,7 @@ def commands_of_block(block: Block) -> list[list[str]]:
         "unidpo-mm train recipe.yaml train.learning_rat=1",
         "unidpo-mm train recipe.yaml loss.gamma=-1",
         "unidpo-mm eval",
-        "unidpo-mm merge out",
+        "unidpo-mm export out",
         "unidpo-mm list losses models",
         "unidpo-mm eval score -b poope --data x --predictions y",
         "python -m unidpo_mm.absent",

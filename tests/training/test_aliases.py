@@ -74,12 +74,17 @@ def test_conflicting_names_and_aliases_are_reported_together(tmp_path: Path) -> 
     with pytest.raises(RecipeError) as caught:
         config(
             tmp_path, eta=0.7, uni_dpo_qual_eta=0.5, dpo_length_norm=True,
-            dpo_average_log_prob=False, sync_ref_model=True,
+            dpo_average_log_prob=False,
         )  # fmt: skip
     message = str(caught.value)
     assert "uni_dpo_qual_eta: it is 0.5, but eta, which means the same, is 0.7" in message
     assert "dpo_average_log_prob" in message
-    assert "sync_ref_model: not supported yet" in message
+
+
+def test_sync_ref_model_moves_the_reference(tmp_path: Path) -> None:
+    args = config(tmp_path, sync_ref_model=True, ref_model_sync_steps=7)
+    assert (args.reference_sync_steps, args.reference_sync_alpha) == (7, 0.6)
+    assert config(tmp_path, ref_model_sync_steps=7).reference_sync_steps is None
 
 
 def test_precompute_ref_log_probs_means_a_cached_reference(tmp_path: Path) -> None:

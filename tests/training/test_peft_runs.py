@@ -368,7 +368,7 @@ def test_a_new_adapter_on_an_adapter_directory_is_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     sft = trained_adapter(checkpoint("llama"), tmp_path / "sft")
-    with pytest.raises(ModelError, match=r"already has an adapter.*unidpo-mm merge"):
+    with pytest.raises(ModelError, match=r"already has an adapter.*unidpo-mm export --merge"):
         make_trainer(sft, rows_for("llama"), dpo(tmp_path), peft_config=LoraOptions(r=2))
 
 

@@ -19,10 +19,10 @@ from ..plugins import user_commands
 from .cache import cache
 from .chat import chat
 from .data import data
+from .export import export
 from .failures import EXIT_CODE, report_crash, report_error
 from .init import init
 from .list import show_plugins
-from .merge import merge
 from .migrate import migrate
 from .ranks import quiet_other_processes
 from .replay import replay
@@ -39,8 +39,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
-    "merge": (merge, "unidpo-mm merge out --output out-merged"),
     "chat": (chat, "unidpo-mm chat out --image cat.png --before"),
+    "export": (export, "unidpo-mm export out --output exported --merge"),
     "list": (show_plugins, "unidpo-mm list losses"),
 }
 """Command -> its function and an example for its help."""

@@ -7,7 +7,7 @@ from ..plugins import load_loss
 from .loss_aliases import weights_missing_scores
 from .python import UniDPOConfig
 from .recipe import Recipe
-from .sections import SourceOptions
+from .sections import QuantizationOptions, SourceOptions
 
 __all__ = ["config_of", "loss_by_source"]
 
@@ -28,6 +28,8 @@ def config_of(recipe: Recipe, *, data_only: bool = False) -> UniDPOConfig:
     init = {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code, **model.init_kwargs}
     if model.attn_implementation is not None:
         init["attn_implementation"] = model.attn_implementation
+    if model.quantization is not None:
+        init["quantization_config"] = _quantization_config(model.quantization, model.dtype)
     arguments: dict[str, Any] = {
         **({"report_to": "none"} if data_only else recipe.train.arguments),
         **recipe.options(),
@@ -41,6 +43,18 @@ def config_of(recipe: Recipe, *, data_only: bool = False) -> UniDPOConfig:
         return UniDPOConfig(**arguments)
     except (TypeError, ValueError) as error:
         raise UniDPOError(f"section 'train': {error}") from error
+
+
+def _quantization_config(options: QuantizationOptions, dtype: str) -> dict[str, Any]:
+    """Return the arguments of `transformers.BitsAndBytesConfig`."""
+    config: dict[str, Any] = {"quant_method": "bitsandbytes", f"load_in_{options.bits}bit": True}
+    if options.bits == 4:
+        config |= {
+            "bnb_4bit_quant_type": options.type,
+            "bnb_4bit_use_double_quant": options.double,
+            "bnb_4bit_compute_dtype": "bfloat16" if dtype == "auto" else dtype,
+        }
+    return config
 
 
 def loss_by_source(recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from .values import (
     Name,
     Names,
     NonNegative,
+    PositiveShare,
     Scale,
     Seconds,
 )
@@ -145,6 +146,12 @@ class TrainOptions:
     reference_build: Annotated[Literal["before", "first_epoch"], HARMLESS] = "before"
     """When a cached reference is computed: before training, or with the batches of the first
     epoch, which keeps a frozen copy of the model if more than a LoRA adapter is trained."""
+    reference_sync_steps: Count | None = None
+    """Number of optimizer steps after which the reference moves towards the policy (TR-DPO); null:
+    it remains the model before training. Only for runs that train nothing but a LoRA adapter."""
+    reference_sync_alpha: PositiveShare = 0.6
+    """Share of the policy in the moved reference: 1 replaces it, smaller values average the weights
+    of the two LoRA adapters."""
     memory: Annotated[ActivationMemory | None, HONORED] = None
     """`auto`, or gigabytes for the activations of a micro-batch: exactly as many layers as
     necessary are checkpointed. Null: `activation_checkpointing` decides, all of them or none."""

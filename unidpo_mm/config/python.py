@@ -25,7 +25,11 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     precompute_ref_log_probs: bool = False
     """TRL's name of ``reference="cached"``."""
     sync_ref_model: bool = False
-    """TRL's switch, which is not supported: true is an error."""
+    """TRL's switch for ``reference_sync_steps``, with the two values below."""
+    ref_model_sync_steps: int = 512
+    """TRL's name of ``reference_sync_steps``, used if ``sync_ref_model`` is true."""
+    ref_model_mixup_alpha: float = 0.6
+    """TRL's name of ``reference_sync_alpha``, used if ``sync_ref_model`` is true."""
     learning_rate: float = 1e-6
     """Initial learning rate; the released text settings use 1e-6."""
     log_level_replica: str = "error"
@@ -40,6 +44,10 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     def __post_init__(self) -> None:
         if self.precompute_ref_log_probs:
             self.reference, self.precompute_ref_log_probs = "cached", False
+        if self.sync_ref_model:
+            self.sync_ref_model = False
+            self.reference_sync_steps = self.ref_model_sync_steps
+            self.reference_sync_alpha = self.ref_model_mixup_alpha
         register_losses(self)
         check_arguments(self)
         if self.accelerator_config is None or isinstance(self.accelerator_config, dict):

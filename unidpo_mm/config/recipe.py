@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from .options import DataOptions, ImageOptions, ModelOptions, RunOptions, TrainOptions, option_keys
-from .sections import LoraOptions, Section, SourceOptions
+from .sections import LoraOptions, QuantizationOptions, Section, SourceOptions
 from .values import Name, Seed, as_tuple
 
 __all__ = [
@@ -37,6 +37,9 @@ class ModelSection(ModelOptions, Section):
     """Precision of the weights; `auto` uses the checkpoint's."""
     lora: LoraOptions | None = None
     """The LoRA adapter to train; null: all parts that are not frozen are trained in full."""
+    quantization: QuantizationOptions | None = None
+    """Quantized weights of the base model, for a LoRA adapter on a small GPU (QLoRA); null: none.
+    Needs the extra `quantization`."""
     attn_implementation: Name | None = None
     """Attention implementation, by its name in transformers; null: the default of transformers."""
     trust_remote_code: bool = False

@@ -12,7 +12,14 @@ from typing_extensions import TypedDict
 
 from .values import Count, Fraction, Name, Names, Scale, Share
 
-__all__ = ["LoraOptions", "ScoreOptions", "Section", "SourceLoss", "SourceOptions"]
+__all__ = [
+    "LoraOptions",
+    "QuantizationOptions",
+    "ScoreOptions",
+    "Section",
+    "SourceLoss",
+    "SourceOptions",
+]
 
 
 def _or_defaults(value: Any) -> Any:
@@ -42,6 +49,28 @@ class LoraOptions(Section):
     parts are skipped."""
     modules_to_save: Names = ()  # type: ignore[assignment] # lists become tuples
     """Parts or modules that are trained in full, in addition to the low-rank update."""
+    dora: bool = False
+    """Whether magnitude and direction of each weight are trained separately (DoRA); closer to full
+    training, and slower."""
+    rslora: bool = False
+    """Whether the update is multiplied by alpha / sqrt(r), so that its size does not depend on the
+    rank (rank-stabilized LoRA)."""
+    init: Literal["default", "pissa", "pissa_niter_16", "olora"] = "default"
+    """Start of the update: zero, or a part of each weight, from its singular values (`pissa`;
+    `pissa_niter_16` approximates them in much less time) or its QR decomposition (`olora`). Then
+    LoRA adapters are saved with twice the rank, and apply to the unchanged base model."""
+
+
+class QuantizationOptions(Section):
+    """Quantized weights of the base model (bitsandbytes), on which a LoRA adapter is trained."""
+
+    bits: Literal[4, 8]
+    """Number of bits per weight of the language model's linear layers. All other weights keep
+    `model.dtype`, in which the model computes."""
+    type: Literal["nf4", "fp4"] = "nf4"
+    """Format of 4-bit weights."""
+    double: bool = True
+    """Whether the scales of 4-bit weights are quantized, too."""
 
 
 class ScoreOptions(Section):

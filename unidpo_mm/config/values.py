@@ -14,6 +14,7 @@ __all__ = [
     "Name",
     "Names",
     "NonNegative",
+    "PositiveShare",
     "Scale",
     "Seconds",
     "Seed",
@@ -81,6 +82,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Scale = Annotated[
     list[Finite], BeforeValidator(_as_list), AfterValidator(_as_bounds), PlainSerializer(list)
 ]

@@ -16,6 +16,7 @@ from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
+from .checkpoint_names import adapter_with_model_names
 from .families import family_for
 from .model_parts import with_model_parts
 from .peft_models import check_supported, deprecated_name_ignored
@@ -37,6 +38,8 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 INSTALL = re.compile(r"pip install `?([\w.\[\]-]+(?: [\w.\[\]-]+)*)")
 """The command for a missing package in the messages of transformers."""
+
+LANGUAGE_MODEL = "language_model"
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -209,6 +212,8 @@ def load_weights(
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
+    if kwargs.get("quantization_config") is not None:
+        kwargs["quantization_config"] = _only_language_model(kwargs["quantization_config"], family)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
     model: nn.Module
     try:
@@ -226,6 +231,17 @@ def load_weights(
     return model
 
 
+def _only_language_model(quantization: Any, family: AdapterFamily) -> Any:
+    """Return a quantization that skips the head and all parts but the language model.
+
+    These parts are small, and images would lose more than text does.
+    """
+    if not isinstance(quantization, Mapping) or "llm_int8_skip_modules" in quantization:
+        return quantization
+    others = {p for part, names in family.parts.items() if part != LANGUAGE_MODEL for p in names}
+    return {**quantization, "llm_int8_skip_modules": ["lm_head", *sorted(others)]}
+
+
 def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:
     """Return a base model with the adapter of a directory.
 
@@ -237,10 +253,14 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
     from peft.utils import load_peft_weights
 
     try:
-        with warnings.catch_warnings(), deprecated_name_ignored():
+        with (
+            adapter_with_model_names(model, source.name_or_path) as directory,
+            warnings.catch_warnings(),
+            deprecated_name_ignored(),
+        ):
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             policy: nn.Module = PeftModel.from_pretrained(
-                model, source.name_or_path, is_trainable=is_trainable
+                model, directory, is_trainable=is_trainable
             )
         saved = load_peft_weights(source.name_or_path, device="cpu")
         places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))

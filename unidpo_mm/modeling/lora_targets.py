@@ -18,7 +18,15 @@ from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 
-__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "LoraTargets", "check_rank", "part_of"]
+__all__ = [
+    "PYTHON_KEYS",
+    "RECIPE_KEYS",
+    "Keys",
+    "LoraTargets",
+    "check_rank",
+    "part_of",
+    "warn_of_experts",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +104,36 @@ def check_rank(policy: nn.Module, keys: Keys) -> None:
         return
     problem = f"the rank {rank} is larger than the smaller side of every adapted layer: {listed}"
     raise ModelError(Problem(keys.rank, problem, f"Use at most {largest}, for example 16"))
+
+
+def warn_of_experts(policy: nn.Module, family: AdapterFamily) -> None:
+    """Warn if a part that a LoRA adapter adapts has experts that it misses.
+
+    Many models store all experts of a layer in one 3-d tensor. LoRA adapts linear layers, so it
+    misses such experts, which may be most of a model's weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = dict(policy.named_modules())
+    adapted = {part_of(n, family.parts) for n, m in layers.items() if isinstance(m, BaseTunerLayer)}
+    missed: dict[str, int] = {}
+    total = 0
+    for name, parameter in policy.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        if part_of(name, family.parts) not in adapted or ".lora_" in name:
+            continue
+        total += parameter.numel()
+        is_expert = parameter.dim() == 3 and not hasattr(layers[module], "kernel_size")
+        if is_expert and ".base_layer" not in name:  # target_parameters wraps the module
+            place = f"{module.rpartition('.')[2]}.{leaf}"
+            missed[place] = missed.get(place, 0) + parameter.numel()
+    if missed:
+        logger.warning(
+            "LoRA misses experts in 3-d tensors (%s), %.0f %% of the weights of the adapted parts: "
+            "in Python, a peft.LoraConfig with target_parameters adapts them",
+            ", ".join(missed),
+            100 * sum(missed.values()) / total,
+        )
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from .lora_kinds import save_difference
 from .peft_models import active_adapter
 
 __all__ = ["save_active_adapter_only"]
@@ -46,6 +47,8 @@ def _save_active_adapter(
         for file in inner.iterdir():
             shutil.move(file, directory / file.name)
         inner.rmdir()
+    if writes:
+        save_difference(model, directory)
 
 
 def _write_no_card(model: Any, output_dir: str) -> None:

@@ -26,6 +26,7 @@ from ..modeling.activation_memory import (
 from ..modeling.logp_model import compute_logps
 from ..modeling.references.cached import CachedReference, InitialPolicy
 from ..modeling.references.kinds import reference_digest
+from ..modeling.references.moving import MovingLora
 from ..records import Layout
 from .console import print_startup_report
 from .evaluation import SAMPLES_FILE, keep_samples
@@ -139,6 +140,18 @@ class PrepareReference(_RunCallback):
             source.trained = trained
 
 
+class MoveReference(_RunCallback):
+    """A callback that moves a reference towards the policy every N optimizer steps."""
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the reference if it is time, before a checkpoint of this step is saved."""
+        reference = self.trainer.parts.reference
+        if isinstance(reference, MovingLora) and state.global_step % reference.steps == 0:
+            reference.move()
+
+
 class ActivationMemoryBudget(_RunCallback):
     """A callback that checkpoints as few layers as the activation memory allows (`train.memory`).
 
@@ -203,6 +216,7 @@ TRAINER_CALLBACKS: tuple[Callable[[SavingTrainer], TrainerCallback], ...] = (
     StartupReport,
     SampleLog,
     PrepareReference,
+    MoveReference,
     ActivationMemoryBudget,
     StepGuard,
 )

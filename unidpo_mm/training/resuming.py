@@ -19,6 +19,8 @@ from transformers.trainer_utils import TrainOutput
 from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
+from ..modeling.lora_kinds import load_trained
+from ..modeling.references.moving import MovingLora
 from .checkpoints import (
     MANIFEST_FILE,
     CheckpointDamaged,
@@ -250,8 +252,12 @@ class CheckpointedTrainer(SavingTrainer):
     ) -> None:
         settings = pinned_settings(self.parts.settings, resume_from_checkpoint)
         self.parts = dataclasses.replace(self.parts, settings=settings)
+        if isinstance(self.parts.reference, MovingLora):
+            self.parts.reference.load(Path(resume_from_checkpoint))
         if model is None and not hasattr(self.model.model, "peft_config"):
             reload_weights(self.model.model, resume_from_checkpoint)
+            return
+        if model is None and load_trained(self.model.model, Path(resume_from_checkpoint)):
             return
         unwrapped = replaced(self, "model", self.model.model)
         with unwrapped if model is None else contextlib.nullcontext():

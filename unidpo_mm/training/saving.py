@@ -26,6 +26,7 @@ from ..data.digest import data_digest
 from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.references.moving import MovingLora
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,
@@ -188,6 +189,9 @@ class SavingTrainer(Trainer):
         """Add the trainer's state, the identity of the run and the manifest."""
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         (folder / IDENTITY_FILE).write_text(json.dumps(self._identity), encoding="utf-8")
+        reference = self.parts.reference
+        if resumable and isinstance(reference, MovingLora):
+            reference.save(folder)
         write_manifest(
             folder,
             step=self.state.global_step,

@@ -20,6 +20,8 @@ from ..errors import ModelError, Problem, RecipeError
 from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.lora_kinds import record_start, starts_from_weights, with_kind
+from ..modeling.lora_targets import warn_of_experts
 from ..modeling.model_parts import with_model_parts
 from ..modeling.parts import (
     add_lora,
@@ -32,6 +34,7 @@ from ..modeling.parts import (
     keep_in_float32,
 )
 from ..modeling.peft_models import (
+    can_copy_adapter,
     check_adapter_trains,
     check_supported,
     freeze_inactive_adapters,
@@ -54,6 +57,7 @@ from ..modeling.references.kinds import (
     resolve_kind,
     trains_adapter_only,
 )
+from ..modeling.references.moving import MovingLora
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
@@ -143,11 +147,8 @@ def prepare_model(
         raise ModelError(Problem("model_adapter_name", problem, "Remove it"))
     elif peft_config is None:
         freeze_parts(model, family, args.freeze)
-    elif isinstance(peft_config, LoraOptions):
-        model = add_lora(model, family, peft_config, args.freeze)
     else:
-        _check_peft_config(peft_config)
-        model = add_peft(model, family, peft_config, args.freeze)
+        model = _with_new_adapter(model, family, args, peft_config)
     if is_peft_model(model):
         check_adapter_trains(model)
         freeze_inactive_adapters(model)
@@ -164,6 +165,24 @@ def prepare_model(
     return model
 
 
+def _with_new_adapter(
+    model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
+) -> nn.Module:
+    """Return a model with the new adapter that was configured."""
+    if isinstance(peft_config, LoraOptions):
+        policy = with_kind(add_lora(model, family, peft_config, args.freeze), peft_config)
+    else:
+        _check_peft_config(peft_config)
+        policy = add_peft(model, family, peft_config, args.freeze)
+        record_start(policy)
+    warn_of_experts(policy, family)
+    if (args.fsdp or args.deepspeed) and starts_from_weights(policy):
+        problem = "a LoRA adapter that starts from the model's weights cannot be sharded"
+        remedy = "Set model.lora.init to default, or remove fsdp and deepspeed"
+        raise ModelError(Problem("model.lora.init", problem, remedy))
+    return policy
+
+
 def _prepare_peft_model(
     model: Any, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> None:
@@ -172,7 +191,7 @@ def _prepare_peft_model(
         problem = "the model already has an adapter, and a new one is configured"
         remedy = (
             "Remove peft_config (model.lora) to train the existing adapter, or merge it into "
-            "the base model first (unidpo-mm merge, or model.merge_and_unload())"
+            "the base model first (unidpo-mm export --merge, or model.merge_and_unload())"
         )
         raise ModelError(Problem("peft_config", problem, remedy))
     name = args.model_adapter_name
@@ -257,6 +276,8 @@ def build_run_reference(
 ) -> Reference:
     """Build the reference of a run: the policy before training, or another model."""
     cached = args.reference == "cached"
+    if args.reference_sync_steps is not None:
+        return _moving_reference(ref_model, logp_model, adapter, args)
     if args.ref_adapter_name is not None:
         source: Reference = _named_adapter(
             args.ref_adapter_name, ref_model, logp_model, adapter, args
@@ -275,6 +296,30 @@ def build_run_reference(
         lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
     )
     return CachedReference(source, ReferenceStore(fingerprint, about))
+
+
+def _moving_reference(
+    ref_model: str | nn.Module | None, logp_model: LogpModel, adapter: Adapter, args: UniDPOConfig
+) -> MovingLora:
+    """Build a reference that moves towards the policy."""
+    others = {
+        "a ref_model": ref_model is not None,
+        "ref_adapter_name": args.ref_adapter_name is not None,
+        f"reference '{args.reference}'": args.reference != "auto",
+        "FSDP or DeepSpeed": bool(args.fsdp or args.deepspeed),
+    }
+    problem, remedy = "", "Remove one of the two"
+    if other := next((name for name, is_set in others.items() if is_set), None):
+        problem = f"it cannot be combined with {other}"
+    elif not trains_adapter_only(logp_model) or not can_copy_adapter(logp_model.model):
+        problem = "only a reference that is a copy of a LoRA adapter can move"
+        remedy = "Remove it, or set model.lora and train nothing but the LoRA adapter"
+    if problem:
+        raise ModelError(Problem("train.reference_sync_steps", problem, remedy))
+    assert args.reference_sync_steps is not None
+    return MovingLora(
+        logp_model, adapter, steps=args.reference_sync_steps, alpha=args.reference_sync_alpha
+    )
 
 
 def _named_adapter(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Problem, RecipeError
+from ...lora_directory import is_adapter_directory
 from ...plugins import CALLBACKS, OBSERVERS, Kind, load, load_loss, plugin_names, suggestion
 from ...secrets import MASK, is_secret_key
 from .. import Recipe
@@ -91,6 +92,7 @@ def check_packages(recipe: Recipe) -> list[Problem]:
         *_trackers(train.get("report_to")),
         *_attention(recipe),
         *_init_kwargs(recipe),
+        *_quantization(recipe),
         *_half_precision(train),
         *_metric(recipe),
         *_plugins(CALLBACKS, recipe.run.callbacks),
@@ -168,6 +170,29 @@ def _init_kwargs(recipe: Recipe) -> Iterator[Problem]:
             )
             remedy = "Remove it, or choose an argument of from_pretrained such as revision"
             yield Problem(where, text, remedy)
+
+
+def _quantization(recipe: Recipe) -> Iterator[Problem]:
+    """Check that a LoRA adapter can be trained on quantized weights."""
+    model, where = recipe.model, "model.quantization"
+    if model.quantization is None:
+        return
+    if find_spec("bitsandbytes") is None:
+        remedy = "Run pip install 'unidpo-mm[quantization]', or remove it"
+        yield Problem(where, "the package 'bitsandbytes' is not installed", remedy)
+    if model.lora is None and not is_adapter_directory(model.name_or_path):
+        text = "quantized weights cannot be trained, and there is no LoRA adapter"
+        yield Problem(where, text, "Add model.lora, or remove it")
+    if model.lora is not None and model.lora.init != "default":
+        text = f"model.lora.init is '{model.lora.init}', which changes the weights"
+        yield Problem(where, text, "Set model.lora.init to default, or remove model.quantization")
+    if "quantization_config" in model.init_kwargs:
+        text = "model.init_kwargs.quantization_config is set as well"
+        yield Problem(where, text, "Remove one of the two")
+    for name in ("fsdp", "deepspeed"):
+        if recipe.train.arguments.get(name):
+            text = f"quantized weights cannot be sharded by {name}"
+            yield Problem(where, text, f"Remove it, or train.{name}")
 
 
 def _config(recipe: Recipe) -> Any:

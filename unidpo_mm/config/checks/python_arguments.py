@@ -38,9 +38,6 @@ def check_arguments(args: Any) -> None:
     """
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
     problems = [*refused_values(values), *range_problems(values, {})]
-    if args.sync_ref_model:
-        text = "not supported yet: the reference remains the policy before training"
-        problems.append(Problem("sync_ref_model", text, "Remove it"))
     problems += _option_problems(args) or _loss_problems(args)
     wrong = {problem.where for problem in problems}
     for path, problem in unusable_numbers(values):

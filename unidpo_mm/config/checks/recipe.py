@@ -187,6 +187,9 @@ def _check_model(recipe: Recipe) -> Iterable[Problem]:
         problem = f"the directory '{model.name_or_path}' does not exist"
         remedy = "Use a directory, absolute or relative to the recipe, or a hub name like org/name"
         yield Problem(where, problem, remedy)
+    if model.lora is not None and model.lora.dora and model.lora.init != "default":
+        problem = f"'{model.lora.init}' cannot be combined with model.lora.dora"
+        yield Problem("model.lora.init", problem, "Remove one of the two")
     if model.base_name_or_path is not None and not is_adapter_directory(path):
         problem = f"it is set, and '{path}' is not a LoRA adapter directory"
         yield Problem("model.base_name_or_path", problem, "Remove it")
@@ -199,7 +202,7 @@ def _check_adapter(recipe: Recipe) -> Iterable[Problem]:
         problem = f"'{model.name_or_path}' already is a LoRA adapter, and a new one is configured"
         remedy = (
             "Remove model.lora to train the existing adapter, or merge it first: unidpo-mm "
-            f"merge {model.name_or_path} --output DIRECTORY"
+            f"export {model.name_or_path} --merge --output DIRECTORY"
         )
         yield Problem("model.lora", problem, remedy)
     try:

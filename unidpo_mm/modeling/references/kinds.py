@@ -195,6 +195,8 @@ def reference_digest(reference: Reference | None) -> str:
     not part of the digest. Call it before the weights are sharded.
     """
     source = getattr(reference, "source", reference)
+    if getattr(source, "starts_at_base", False):  # a new LoRA adapter is random, and has no effect
+        return "base"
     if isinstance(source, FrozenLora):
         return _digest_of(source.peft_model, source.name)
     model: Any = source.logp_model.model if isinstance(source, FrozenCopy) else None
