@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from builders import make_image
 
+from unidpo_mm import plugins
 from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.images import FileImage, ImageRules, MemoryImage, image_refs
 from unidpo_mm.data.load import Loaded, load_rows, read_records, read_sources
@@ -395,3 +396,15 @@ def test_rows_without_a_pair_are_dropped_with_ties() -> None:
     loaded = read_records([ties, alone], source)
     assert not loaded.rows
     assert loaded.reports[0].pairs.rows_dropped == 2
+
+
+def test_installed_packages_are_not_searched_for_formats_at_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = []
+    installed = plugins.entry_points
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda **group: searches.append(group) or installed(**group)
+    )
+    assert len(read_records([PAIR] * 50).rows) == 50
+    assert len(searches) <= 2
