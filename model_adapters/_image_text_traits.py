@@ -1,4 +1,4 @@
-"""What distinguishes the model types of the family `image_text`, and why others are not served.
+"""Traits of the model types of the family `image_text`, and reasons why others are not served.
 
 An entry says which tensors the processor returns for images, in which unit the model counts their
 features, which token types it needs, and how it sizes images. Everything else is the same for all

@@ -30,10 +30,9 @@ NEED_IMAGES = ("paligemma",)
 """Types whose processor refuses a row without images."""
 
 FAST = ("internvl", "gemma3", "smolvlm", "paligemma", "kimi_k25", "minicpmv4_6", "ovis2", "glm4v")
-"""Types that differ in what these tests compare; some tests of the others are slow."""
+"""Types that differ in what these tests compare; the tests of the others are slow."""
 
-every_type = pytest.mark.parametrize("model_type", EVERY_IMAGE_TYPE)
-most_types_slow = pytest.mark.parametrize(
+every_type = pytest.mark.parametrize(
     "model_type",
     [
         pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
@@ -131,7 +130,7 @@ def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_
         torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: str) -> None:
     for example in rows_of(model_type)[:3]:
         for first in (True, False):
@@ -140,7 +139,7 @@ def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: st
             assert difference.abs().max() > 1e-3, (example.id, first)
 
 
-@most_types_slow
+@every_type
 def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type: str) -> None:
     rows = rows_of(model_type)
     reason = enable_packing(loaded.model)
@@ -155,7 +154,7 @@ def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type
         torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str) -> None:
     freeze_parts(loaded.model, loaded.family, None)
     rows = rows_of(model_type)
@@ -176,7 +175,7 @@ def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: str) -> None:
     adapter, decoding = loaded.adapter, Decoding(max_new_tokens=4)
     prompts = [adapter.encode_prompt(example) for example in rows_of(model_type)]
