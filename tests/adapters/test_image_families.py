@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
+from unidpo_mm.errors import DataError
 from unidpo_mm.inference.decoding import Decoding
 from unidpo_mm.inference.generation import generate_responses
 from unidpo_mm.kernels.packing import enable_packing
@@ -197,3 +198,20 @@ def test_every_weight_has_a_part_and_only_the_language_model_trains(
     tied = head is loaded.model.get_input_embeddings().weight  # type: ignore[operator]
     assert counts["language_model"].trainable == decoder + (0 if tied else head.numel())
     assert counts["vision_tower"].trainable == counts["projector"].trainable == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "token"),
+    [("ovis2", "<IMG_ATOM>"), ("gemma3", "<image_soft_token>"), ("qwen2_vl", "<|video_pad|>")],
+)
+def test_a_text_with_the_token_of_features_is_refused(
+    loaded: LoadedModel, model_type: str, token: str
+) -> None:
+    """The model would look for features of an image that does not exist."""
+    for prompt, response in ((f"What is {token}?", "A square"), ("What is it?", f"It is {token}")):
+        field = "prompt" if token in prompt else "chosen"
+        for images in ((), [make_image(1)]):
+            example = row("a", prompt, (response, "Blue"), images=images)
+            with pytest.raises(DataError) as error:
+                loaded.adapter.encode(example)
+            assert f"field '{field}': the text contains '{token}'" in str(error.value)
