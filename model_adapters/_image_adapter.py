@@ -71,7 +71,10 @@ class ImageAdapter(BaseAdapter):
         self.traits, self.placeholder = traits, traits.placeholder
         self.image_token: str = processor.image_token
         token_id = feature_token_id(config)
-        assert token_id is not None  # a family serves no model without one
+        if token_id is None:
+            problem = "its configuration has no id of an image token"
+            remedy = "Add image_token_id to its config.json, as in the original checkpoint"
+            raise ModelError(Problem("model.name_or_path", problem, remedy))
         self.image_token_id = token_id
         placeholder_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self._reserved_ids = {token_id, video_token_id(config)} - {placeholder_id, None}

@@ -128,6 +128,8 @@ def why_unserved(config: Any) -> str | None:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN,
     )
 
+    if config.model_type in TYPES:
+        return None
     if config.model_type in REASONS:
         return REASONS[config.model_type]
     if getattr(config, "is_encoder_decoder", False):
