@@ -19,7 +19,7 @@ from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, R
 
 from ._base import BaseAdapter, group_of
 from ._conversation import fit_responses, longest_row
-from ._images import BlankImage, feature_token_id
+from ._images import BlankImage, feature_token_id, video_token_id
 from ._limits import ModelLimits
 from ._tokens import Rendered, Span, split_ids
 
@@ -71,8 +71,13 @@ class ImageAdapter(BaseAdapter):
         self.traits, self.placeholder = traits, traits.placeholder
         self.image_token: str = processor.image_token
         token_id = feature_token_id(config)
-        assert token_id is not None  # a family serves no model without one
+        if token_id is None:
+            problem = "its configuration has no id of an image token"
+            remedy = "Add image_token_id to its config.json, as in the original checkpoint"
+            raise ModelError(Problem("model.name_or_path", problem, remedy))
         self.image_token_id = token_id
+        placeholder_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        self._reserved_ids = {token_id, video_token_id(config)} - {placeholder_id, None}
         if (reason := self._processor_problem()) is not None:
             raise self._foreign(reason)
 
@@ -93,6 +98,7 @@ class ImageAdapter(BaseAdapter):
             remedy = f"Use '{self.image_token}' only as the placeholder of an image"
             raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))
         text_span = split_ids(rendered, self.tokenizer)
+        self._refuse_media_tokens(row, text_span)
         span, tensors, shrunk = self._with_images(row, rendered, text_span)
         images = Media(
             inputs=tensors,
@@ -107,6 +113,16 @@ class ImageAdapter(BaseAdapter):
         )
         token_types = self._token_types(span)
         return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
+
+    def _refuse_media_tokens(self, row: PreferenceRow, span: Span) -> None:
+        """Refuse a text with a token whose place the features of an image or a video take."""
+        fields = ["prompt", *map(row.response_field, range(len(span.response_ids)))]
+        for field, ids in zip(fields, (span.prompt_ids, *span.response_ids), strict=True):
+            for token_id in self._reserved_ids.intersection(ids):
+                token = self.tokenizer.convert_ids_to_tokens(token_id)
+                problem = f"the text contains '{token}', which stands for an image or a video"
+                remedy = f"Remove it from the text; the place of an image is '{self.image_token}'"
+                raise DataError(Problem(f"{row.where}, field '{field}'", problem, remedy))
 
     def _with_images(
         self, row: PreferenceRow, rendered: Rendered, text_span: Span

@@ -76,8 +76,9 @@ def with_size_limits(processor: Any, options: AdapterOptions, sizing: Sizing, wh
         return processor
     limited = copy.copy(processor)
     limited.image_processor = copy.deepcopy(processor.image_processor)
-    for setting in sizing.settings if maximum is not None else ():
-        _set(limited.image_processor, setting, maximum * sizing.frames)
+    if maximum is not None:
+        for setting in sizing.settings:
+            _set(limited.image_processor, setting, maximum * sizing.frames)
     if minimum is not None:
         _set(limited.image_processor, "size.shortest_edge", minimum * sizing.frames)
     _check(limited, options, sizing)

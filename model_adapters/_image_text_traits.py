@@ -1,4 +1,4 @@
-"""What distinguishes the model types of the family `image_text`, and why others are not served.
+"""Traits of the model types of the family `image_text`, and reasons why others are not served.
 
 An entry says which tensors the processor returns for images, in which unit the model counts their
 features, which token types it needs, and how it sizes images. Everything else is the same for all
@@ -128,6 +128,8 @@ def why_unserved(config: Any) -> str | None:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN,
     )
 
+    if config.model_type in TYPES:
+        return None
     if config.model_type in REASONS:
         return REASONS[config.model_type]
     if getattr(config, "is_encoder_decoder", False):

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-__all__ = ["BlankImage", "feature_token_id"]
+__all__ = ["BlankImage", "feature_token_id", "video_token_id"]
 
 TOKEN_SETTINGS = ("image_token_id", "image_token_index", "media_placeholder_token_id")
 """Settings with the id of the token whose place image features take."""
+VIDEO_TOKEN_SETTINGS = ("video_token_id", "video_token_index")
+"""The same for videos."""
 
 
 class BlankImage:
@@ -30,7 +32,14 @@ class BlankImage:
 
 def feature_token_id(config: Any) -> int | None:
     """Return the id of the token whose place image features take; `None` if there is none."""
-    for name in TOKEN_SETTINGS:
-        if isinstance(token_id := getattr(config, name, None), int):
-            return token_id
-    return None
+    return _first_id(config, TOKEN_SETTINGS)
+
+
+def video_token_id(config: Any) -> int | None:
+    """Return the id of the token whose place video features take; `None` if there is none."""
+    return _first_id(config, VIDEO_TOKEN_SETTINGS)
+
+
+def _first_id(config: Any, names: tuple[str, ...]) -> int | None:
+    ids = (getattr(config, name, None) for name in names)
+    return next((token_id for token_id in ids if isinstance(token_id, int)), None)

@@ -54,7 +54,7 @@ def save_tokenizer(
     Args:
         folder: The directory.
         special: Special tokens, in the order of their ids.
-        template: The chat template; `None` for none.
+        template: The chat template; `None` if there is none.
         **settings: The pad, bos and eos tokens, and names of others.
     """
     backend = Tokenizer(models.BPE())

@@ -44,8 +44,8 @@ def tokenizer_with(
     Args:
         folder: The directory.
         special: Its special tokens besides those of ChatML.
-        image: The text of an image in its chat template; `None` for no template.
-        bos: Its first token; `None` for none.
+        image: The text of an image in its chat template; `None` if it has none.
+        bos: Its first token; `None` if it has none.
         eos: The token that ends a turn.
         **named: Special tokens that the tokenizer gets as attributes.
     """

@@ -11,6 +11,9 @@ from ._tiny_chat import VISION, ids_of, text_config, tokenizer_with
 
 __all__ = ["SIZED"]
 
+CLASSES: Any = transformers
+"""Its classes, of which type checkers do not see all settings."""
+
 SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 MIXED_LAYERS: dict[str, Any] = {
@@ -43,8 +46,8 @@ def _gemma3(folder: Path, model_type: str) -> Built:
             eoi_token_index="<end_of_image>",
         ),
     )
-    processor = transformers.Gemma3Processor(
-        transformers.Gemma3ImageProcessor(size=SQUARE),
+    processor = CLASSES.Gemma3Processor(
+        CLASSES.Gemma3ImageProcessor(size=SQUARE),
         tokenizer,
         image_seq_length=4,
         chat_template=tokenizer.chat_template,
@@ -93,11 +96,11 @@ def _gemma4(folder: Path, model_type: str) -> Built:
         ),
     )
     sizes = {"patch_size": 8, "pooling_kernel_size": 2, "max_soft_tokens": 70}
-    processor = transformers.Gemma4Processor(
-        feature_extractor=transformers.Gemma4AudioFeatureExtractor(),
-        image_processor=transformers.Gemma4ImageProcessor(**sizes),
+    processor = CLASSES.Gemma4Processor(
+        feature_extractor=CLASSES.Gemma4AudioFeatureExtractor(),
+        image_processor=CLASSES.Gemma4ImageProcessor(**sizes),
         tokenizer=tokenizer,
-        video_processor=transformers.Gemma4VideoProcessor(**sizes),
+        video_processor=CLASSES.Gemma4VideoProcessor(**sizes),
         chat_template=tokenizer.chat_template,
         image_seq_length=70,
     )
@@ -122,9 +125,9 @@ def _paligemma(folder: Path, model_type: str) -> Built:
         hidden_size=32,
         **ids_of(tokenizer, image_token_index="<image>"),
     )
-    image_processor = transformers.SiglipImageProcessor(size=SQUARE)
+    image_processor = CLASSES.SiglipImageProcessor(size=SQUARE)
     image_processor.image_seq_length = (SIDE // 8) ** 2
-    return config, transformers.PaliGemmaProcessor(image_processor, tokenizer)
+    return config, CLASSES.PaliGemmaProcessor(image_processor, tokenizer)
 
 
 def _mistral3(folder: Path, model_type: str) -> Built:
@@ -143,8 +146,8 @@ def _mistral3(folder: Path, model_type: str) -> Built:
         spatial_merge_size=2,
         **ids_of(tokenizer, image_token_index="[IMG]"),
     )
-    processor = transformers.PixtralProcessor(
-        transformers.PixtralImageProcessor(
+    processor = CLASSES.PixtralProcessor(
+        CLASSES.PixtralImageProcessor(
             size={"longest_edge": 56}, patch_size={"height": 7, "width": 7}
         ),
         tokenizer,
@@ -194,10 +197,10 @@ def _kimi_k25(folder: Path, model_type: str) -> Built:
         projection_hidden_size=32,
         **ids_of(tokenizer, image_token_id=image, video_token_id=video),
     )
-    processor = transformers.Kimi_K25Processor(
-        transformers.Kimi_K25ImageProcessor(patch_size=14, merge_size=2),
+    processor = CLASSES.Kimi_K25Processor(
+        CLASSES.Kimi_K25ImageProcessor(patch_size=14, merge_size=2),
         tokenizer,
-        transformers.Kimi_K25VideoProcessor(),
+        CLASSES.Kimi_K25VideoProcessor(),
         chat_template=tokenizer.chat_template,
     )
     return config, processor
@@ -214,10 +217,10 @@ def _video_llama_3(folder: Path, model_type: str) -> Built:
         **ids_of(tokenizer, image_token_id="<|image_pad|>", video_token_id="<|video_pad|>"),
     )
     size = {"shortest_edge": 14**2, "longest_edge": 16 * 28**2}
-    processor = transformers.VideoLlama3Processor(
-        transformers.VideoLlama3ImageProcessor(size=size),
+    processor = CLASSES.VideoLlama3Processor(
+        CLASSES.VideoLlama3ImageProcessor(size=size),
         tokenizer,
-        transformers.VideoLlama3VideoProcessor(),
+        CLASSES.VideoLlama3VideoProcessor(),
         chat_template=tokenizer.chat_template,
     )
     return config, processor
@@ -273,10 +276,10 @@ def _omni_thinker(folder: Path, model_type: str) -> Built:
     )
     shape = {"patch_size": 14, "merge_size": 2}
     pixels = {"shortest_edge": 28**2, "longest_edge": 8 * 28**2}
-    processor = transformers.Qwen2_5OmniProcessor(
-        image_processor=transformers.Qwen2VLImageProcessor(**shape, size=pixels),
-        video_processor=transformers.Qwen2VLVideoProcessor(**shape),
-        feature_extractor=transformers.WhisperFeatureExtractor(feature_size=16),
+    processor = CLASSES.Qwen2_5OmniProcessor(
+        image_processor=CLASSES.Qwen2VLImageProcessor(**shape, size=pixels),
+        video_processor=CLASSES.Qwen2VLVideoProcessor(**shape),
+        feature_extractor=CLASSES.WhisperFeatureExtractor(feature_size=16),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )

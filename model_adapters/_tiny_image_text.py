@@ -14,7 +14,7 @@ from ._tiny_image_tiles import TILED
 
 __all__ = ["build"]
 
-BUILDERS = SIZED | TILED
+BUILDERS = {**SIZED, **TILED}
 """Model type -> function of a directory that returns configuration and processor."""
 
 

@@ -11,6 +11,9 @@ from ._tiny_chat import VISION, ids_of, text_config, tokenizer_with
 
 __all__ = ["TILED"]
 
+CLASSES: Any = transformers
+"""Its classes, of which type checkers do not see all settings."""
+
 SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 SIGLIP: dict[str, Any] = {
@@ -44,10 +47,10 @@ def _internvl(folder: Path, model_type: str) -> Built:
         image_seq_length=4,
         **ids_of(tokenizer, image_token_id="<IMG_CONTEXT>"),
     )
-    processor = transformers.InternVLProcessor(
-        transformers.GotOcr2ImageProcessor(size=SQUARE, max_patches=4),
+    processor = CLASSES.InternVLProcessor(
+        CLASSES.GotOcr2ImageProcessor(size=SQUARE, max_patches=4),
         tokenizer,
-        transformers.InternVLVideoProcessor(size=SQUARE),
+        CLASSES.InternVLVideoProcessor(size=SQUARE),
         image_seq_length=4,
         chat_template=tokenizer.chat_template,
     )
@@ -58,8 +61,8 @@ def _idefics2(folder: Path, model_type: str) -> Built:
     tokenizer = tokenizer_with(
         folder, ("<image>", "<fake_token_around_image>", "<end_of_utterance>"), "<image>"
     )
-    processor = transformers.Idefics2Processor(
-        transformers.Idefics2ImageProcessor(
+    processor = CLASSES.Idefics2Processor(
+        CLASSES.Idefics2ImageProcessor(
             size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=False
         ),
         tokenizer,
@@ -93,15 +96,15 @@ def _idefics3(folder: Path, model_type: str) -> Built:
     sizes = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
     common = {"image_seq_len": 4, "chat_template": tokenizer.chat_template}
     if is_smolvlm:
-        processor: Any = transformers.SmolVLMProcessor(
-            transformers.SmolVLMImageProcessor(**sizes),
+        processor: Any = CLASSES.SmolVLMProcessor(
+            CLASSES.SmolVLMImageProcessor(**sizes),
             tokenizer,
-            transformers.SmolVLMVideoProcessor(**sizes, video_sampling={"fps": 1, "max_frames": 4}),
+            CLASSES.SmolVLMVideoProcessor(**sizes, video_sampling={"fps": 1, "max_frames": 4}),
             **common,
         )
     else:
-        image_processor = transformers.Idefics3ImageProcessor(**sizes)
-        processor = transformers.Idefics3Processor(image_processor, tokenizer, **common)
+        image_processor = CLASSES.Idefics3ImageProcessor(**sizes)
+        processor = CLASSES.Idefics3Processor(image_processor, tokenizer, **common)
     config = AutoConfig.for_model(
         model_type,
         text_config=text_config(tokenizer, model_type="llama"),
@@ -142,7 +145,7 @@ def _lfm2_vl(folder: Path, model_type: str) -> Built:
         projector_hidden_size=32,
         **ids_of(tokenizer, image_token_id="<image>"),
     )
-    image_processor = transformers.Lfm2VlImageProcessor(
+    image_processor = CLASSES.Lfm2VlImageProcessor(
         encoder_patch_size=8,
         tile_size=SIDE,
         min_image_tokens=2,
@@ -151,7 +154,7 @@ def _lfm2_vl(folder: Path, model_type: str) -> Built:
         max_num_patches=64,
         size=SQUARE,
     )
-    processor = transformers.Lfm2VlProcessor(
+    processor = CLASSES.Lfm2VlProcessor(
         image_processor, tokenizer, chat_template=tokenizer.chat_template
     )
     return config, processor
@@ -168,10 +171,10 @@ def _aya_vision(folder: Path, model_type: str) -> Built:
         vision_feature_select_strategy="full",
         **ids_of(tokenizer, image_token_index="<|IMG_PATCH|>"),
     )
-    image_processor = transformers.GotOcr2ImageProcessor(
+    image_processor = CLASSES.GotOcr2ImageProcessor(
         size=SQUARE, max_patches=4, crop_to_patches=True
     )
-    processor = transformers.AyaVisionProcessor(
+    processor = CLASSES.AyaVisionProcessor(
         image_processor,
         tokenizer,
         patch_size=8,
@@ -202,8 +205,8 @@ def _cohere2_vision(folder: Path, model_type: str) -> Built:
         downsample_factor=2,
         **ids_of(tokenizer, image_token_id="<|IMG_PATCH|>"),
     )
-    processor = transformers.Cohere2VisionProcessor(
-        transformers.Cohere2VisionImageProcessor(size=SQUARE, max_patches=4, patch_size=2),
+    processor = CLASSES.Cohere2VisionProcessor(
+        CLASSES.Cohere2VisionImageProcessor(size=SQUARE, max_patches=4, patch_size=2),
         tokenizer,
         chat_template=tokenizer.chat_template,
     )
@@ -228,8 +231,8 @@ def _ovis2(folder: Path, model_type: str) -> Built:
         hidden_size=32,
         **ids_of(tokenizer, image_token_id="<IMG_ATOM>"),
     )
-    processor = transformers.Ovis2Processor(
-        transformers.Ovis2ImageProcessor(size=SQUARE, max_patches=4, crop_to_patches=True),
+    processor = CLASSES.Ovis2Processor(
+        CLASSES.Ovis2ImageProcessor(size=SQUARE, max_patches=4, crop_to_patches=True),
         tokenizer,
         image_seq_length=4,
         chat_template=tokenizer.chat_template,
@@ -275,9 +278,9 @@ def _minicpm(folder: Path, model_type: str) -> Built:
         **ids_of(tokenizer, image_token_id="<|image_pad|>", video_token_id="<|video_pad|>"),
     )
     sizes = {"scale_resolution": 64, "patch_size": 8}
-    processor = transformers.MiniCPMV4_6Processor(
-        transformers.MiniCPMV4_6ImageProcessor(**sizes, max_slice_nums=4),
-        transformers.MiniCPMV4_6VideoProcessor(**sizes),
+    processor = CLASSES.MiniCPMV4_6Processor(
+        CLASSES.MiniCPMV4_6ImageProcessor(**sizes, max_slice_nums=4),
+        CLASSES.MiniCPMV4_6VideoProcessor(**sizes),
         tokenizer,
         chat_template=tokenizer.chat_template,
     )
@@ -308,9 +311,9 @@ def _llava_next_video(folder: Path, model_type: str) -> Built:
         **ids_of(tokenizer, image_token_id="<image>", video_token_id="<video>"),
     )
     shape = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
-    processor = transformers.LlavaNextVideoProcessor(
-        transformers.LlavaNextVideoVideoProcessor(**shape),
-        transformers.LlavaNextImageProcessor(**shape, image_grid_pinpoints=pinpoints),
+    processor = CLASSES.LlavaNextVideoProcessor(
+        CLASSES.LlavaNextVideoVideoProcessor(**shape),
+        CLASSES.LlavaNextImageProcessor(**shape, image_grid_pinpoints=pinpoints),
         tokenizer,
         chat_template=tokenizer.chat_template,
         patch_size=7,

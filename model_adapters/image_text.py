@@ -1,7 +1,7 @@
 """Other vision-language models: InternVL, Gemma 3 and 4, Mistral 3, SmolVLM, PaliGemma and more.
 
-A type without an entry in the table of traits is served by what its processor returns for an image,
-if the model passes the conformance check before training.
+The traits of a type without an entry in the table follow from what its processor returns for an
+image; a model of such a type has to pass the conformance check before training.
 """
 
 from collections.abc import Mapping

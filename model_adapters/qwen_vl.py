@@ -49,10 +49,11 @@ def _placeholder(model_type: str, image_token: str) -> str:
 
 
 def _tiny(folder: Path, *, model_type: str = "qwen2_vl", seed: int = 0, **sizes: Any) -> Path:
-    from . import _tiny_glm, _tiny_qwen_vl
-
-    builder = _tiny_glm if model_type in GLM_TYPES else _tiny_qwen_vl
-    return builder.build(folder, model_type=model_type, seed=seed, **sizes)
+    if model_type in GLM_TYPES:
+        from ._tiny_glm import build
+    else:
+        from ._tiny_qwen_vl import build
+    return build(folder, model_type=model_type, seed=seed, **sizes)
 
 
 ADAPTER = AdapterFamily(

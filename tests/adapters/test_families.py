@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from builders import MODEL_TYPES, allow_smolvlm, family_name, load_tiny
 
-from unidpo_mm.adapter import AdapterFamily
-from unidpo_mm.errors import RecipeError
+from unidpo_mm.adapter import AdapterFamily, AdapterOptions
+from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.plugins import FAMILIES as FAMILY_KIND
 from unidpo_mm.plugins import load_family, plugin_names, summary
 
@@ -65,3 +65,12 @@ def test_every_part_exists_in_every_model_type(checkpoint: Checkpoint, model_typ
 def test_the_error_of_an_unknown_family_suggests_the_nearest_name() -> None:
     with pytest.raises(RecipeError, match=r"unknown model family 'lava', did you mean 'llava'\?"):
         load_family("lava")
+
+
+def test_a_configuration_without_an_image_token_is_refused(checkpoint: Checkpoint) -> None:
+    from transformers import AutoConfig
+
+    loaded = load_tiny(checkpoint("internvl"))
+    config = AutoConfig.for_model("minicpmv4_6")  # its default is `None`
+    with pytest.raises(ModelError, match=r"has no id of an image token\. Add image_token_id"):
+        loaded.family.create(loaded.adapter.processor, config, AdapterOptions())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
+from unidpo_mm.errors import DataError
 from unidpo_mm.inference.decoding import Decoding
 from unidpo_mm.inference.generation import generate_responses
 from unidpo_mm.kernels.packing import enable_packing
@@ -30,10 +31,9 @@ NEED_IMAGES = ("paligemma",)
 """Types whose processor refuses a row without images."""
 
 FAST = ("internvl", "gemma3", "smolvlm", "paligemma", "kimi_k25", "minicpmv4_6", "ovis2", "glm4v")
-"""Types that differ in what these tests compare; some tests of the others are slow."""
+"""Types that differ in what these tests compare; the tests of the others are slow."""
 
-every_type = pytest.mark.parametrize("model_type", EVERY_IMAGE_TYPE)
-most_types_slow = pytest.mark.parametrize(
+every_type = pytest.mark.parametrize(
     "model_type",
     [
         pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
@@ -131,7 +131,7 @@ def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_
         torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: str) -> None:
     for example in rows_of(model_type)[:3]:
         for first in (True, False):
@@ -140,7 +140,7 @@ def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: st
             assert difference.abs().max() > 1e-3, (example.id, first)
 
 
-@most_types_slow
+@every_type
 def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type: str) -> None:
     rows = rows_of(model_type)
     reason = enable_packing(loaded.model)
@@ -155,7 +155,7 @@ def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type
         torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str) -> None:
     freeze_parts(loaded.model, loaded.family, None)
     rows = rows_of(model_type)
@@ -176,7 +176,7 @@ def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@most_types_slow
+@every_type
 def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: str) -> None:
     adapter, decoding = loaded.adapter, Decoding(max_new_tokens=4)
     prompts = [adapter.encode_prompt(example) for example in rows_of(model_type)]
@@ -198,3 +198,20 @@ def test_every_weight_has_a_part_and_only_the_language_model_trains(
     tied = head is loaded.model.get_input_embeddings().weight  # type: ignore[operator]
     assert counts["language_model"].trainable == decoder + (0 if tied else head.numel())
     assert counts["vision_tower"].trainable == counts["projector"].trainable == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "token"),
+    [("ovis2", "<IMG_ATOM>"), ("gemma3", "<image_soft_token>"), ("qwen2_vl", "<|video_pad|>")],
+)
+def test_a_text_with_the_token_of_features_is_refused(
+    loaded: LoadedModel, model_type: str, token: str
+) -> None:
+    """The model would look for features of an image that does not exist."""
+    for prompt, response in ((f"What is {token}?", "A square"), ("What is it?", f"It is {token}")):
+        field = "prompt" if token in prompt else "chosen"
+        for images in ((), [make_image(1)]):
+            example = row("a", prompt, (response, "Blue"), images=images)
+            with pytest.raises(DataError) as error:
+                loaded.adapter.encode(example)
+            assert f"field '{field}': the text contains '{token}'" in str(error.value)

@@ -33,8 +33,8 @@ LIMITS = {
     "glm46v": (4 * 28**2, 16 * 28**2),
 }
 """Model type -> a small and a large limit in its unit."""
-SHRINKING = ("internvl", "mistral3", "kimi_k25", "glm4v")
-"""The types with which that policy is tested every time."""
+FAST = ("internvl", "mistral3", "kimi_k25", "gemma4", "glm4v")
+"""Types that differ in their unit; the tests of the others are slow."""
 SAME_TOKENS = ("idefics2",)
 """A perceiver gives each image the same number of tokens, whatever its size."""
 
@@ -45,7 +45,10 @@ def image_tensors(adapter: Any, size: tuple[int, int] = LARGE) -> tuple[int, int
     return images.tokens, images.inputs["pixel_values"].numel()
 
 
-@pytest.mark.parametrize("model_type", LIMITS)
+@pytest.mark.parametrize(
+    "model_type",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in LIMITS],
+)
 def test_a_smaller_limit_makes_images_smaller(checkpoint: Checkpoint, model_type: str) -> None:
     folder = checkpoint(model_type)
     small, large = (
@@ -69,7 +72,7 @@ def test_a_limit_in_pixels_holds_for_the_image(checkpoint: Checkpoint, model_typ
 @pytest.mark.parametrize(
     "model_type",
     [
-        pytest.param(name, marks=() if name in SHRINKING else pytest.mark.slow)
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
         for name in EVERY_IMAGE_TYPE
     ],
 )

@@ -11,6 +11,8 @@ from safetensors import safe_open
 from trainers import config, make_trainer
 
 from unidpo_mm.config import LoraOptions
+from unidpo_mm.modeling.load import ModelSource
+from unidpo_mm.modeling.merge import merge_adapter
 
 Checkpoint = Callable[[str], Path]
 
@@ -46,7 +48,7 @@ def losses(trainer: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_a_lora_adapter_trains_with_checkpointing_and_saves(
+def test_a_lora_adapter_trains_with_checkpointing_saves_and_merges(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
     import transformers
@@ -71,6 +73,9 @@ def test_a_lora_adapter_trains_with_checkpointing_and_saves(
     PeftModel.from_pretrained(base, tmp_path / "adapter")
     saved = tensor_names(tmp_path / "adapter")
     assert len(saved) == sum(".lora_" in name for name, _ in base.named_parameters()) > 0
+    source = ModelSource(name_or_path=str(tmp_path / "adapter"))
+    merged = merge_adapter(source, tmp_path / "merged")
+    assert tensor_names(merged.directory) == tensor_names(folder)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from builders import EVERY_IMAGE_TYPE, family_name, make_image
-from support.markdown_blocks import blocks_of
+from support.markdown_blocks import ROOT, blocks_of
 from support.untested_types import build
 from torch import Tensor
 from trainers import config, make_trainer
@@ -58,7 +58,7 @@ def test_check_family_uses_the_default_type_of_a_family_that_lists_none(tmp_path
 def test_the_family_of_the_documentation_passes(tmp_path: Path) -> None:
     (text,) = [
         block.text
-        for block in blocks_of("docs/families.md")
+        for block in blocks_of(ROOT / "docs" / "families.md")
         if block.text.startswith("# my_family.py")
     ]
     (tmp_path / "my_family.py").write_text(text)
@@ -209,7 +209,8 @@ def test_every_check_has_a_broken_adapter() -> None:
 
 
 @pytest.mark.parametrize(
-    "model_type", ["vipllava", pytest.param("deepseek_vl", marks=pytest.mark.slow), "aria"]
+    "model_type",
+    ["vipllava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deepseek_vl", "aria"))],
 )
 def test_a_type_without_an_entry_trains_if_it_passes(tmp_path: Path, model_type: str) -> None:
     folder = build(tmp_path / "model", model_type)

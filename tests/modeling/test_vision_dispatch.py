@@ -25,7 +25,6 @@ REASONS = {
     "florence2": "it is an encoder-decoder model",
     "t5gemma2": "it is an encoder-decoder model",
     "phi4_multimodal": "transformers does not offer it as an image-text-to-text model",
-    "fuyu": "it was not tested",
 }
 """Model types that are not served, and a part of the reason."""
 SERVED = {name: family_name(name) for name in EVERY_IMAGE_TYPE}
@@ -70,7 +69,14 @@ def test_no_vision_language_model_of_transformers_is_served_by_a_text_family() -
                 family_for(config)
 
 
-@pytest.mark.parametrize("model_type", sorted({*KEEP_THEIR_TOWER, *LOSE_THEIR_TOWER, *REASONS}))
+@pytest.mark.parametrize("model_type", ["fuyu", "got_ocr2", "vipllava", "aria"])
+def test_a_type_without_an_entry_goes_through_the_general_family(model_type: str) -> None:
+    family = family_for(config_of(model_type))
+    assert family.name == "image_text"
+    assert model_type not in family.model_types  # so it is compared with the library
+
+
+@pytest.mark.parametrize("model_type", sorted({"git", *LOSE_THEIR_TOWER, *REASONS}))
 def test_a_vision_language_model_without_a_family_is_refused(model_type: str) -> None:
     with pytest.raises(ModelError) as error:
         family_for(config_of(model_type))

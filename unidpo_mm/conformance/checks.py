@@ -124,8 +124,8 @@ def _batch_equals_library(subject: Subject) -> str | None:
     for row, group, ours in zip(subject.rows, groups, logps, strict=True):
         processor = subject.adapter.processor
         expected = library_logps(subject.model, processor, row, group, subject.device)
-        known = ~expected.isnan()
-        difference = float((ours - expected)[known].abs().max())
+        comparable = ~expected.isnan()
+        difference = float((ours - expected)[comparable].abs().max())
         if not difference <= subject.tolerance:
             return (
                 f"log-probs of the row with {row.id} differ by {difference:.3g} from those that "

@@ -80,9 +80,9 @@ def library_logps(
         on_device = {name: value.to(device) for name, value in inputs.items()}
         logits = model(**on_device).logits[0].float().log_softmax(-1)
         positions = torch.arange(start - 1, shared - 1)
-        shown = logits[positions, ids[: shared - start].to(logits.device)].cpu()
-        missing = shown.new_full((len(ids) - len(shown),), torch.nan)
-        logps += [shown, missing]
+        rendered_logps = logits[positions, ids[: shared - start].to(logits.device)].cpu()
+        missing = rendered_logps.new_full((len(ids) - len(rendered_logps),), torch.nan)
+        logps += [rendered_logps, missing]
     return torch.cat(logps)
 
 

@@ -23,8 +23,13 @@ from .template_variables import OPTION, trained_model_options
 
 __all__ = ["ChatModel", "ChatOptions", "model_before", "open_chat"]
 
-SIZES = ("image_min_pixels", "image_max_pixels", "image_max_size")
-ENCODING = ("prompt_style", "chat_template_kwargs", *SIZES)
+ENCODING = (
+    "prompt_style",
+    "chat_template_kwargs",
+    "image_min_pixels",
+    "image_max_pixels",
+    "image_max_size",
+)
 """Options of a run that affect how prompts are encoded."""
 
 
@@ -192,8 +197,10 @@ def _chat_model(
     adapter = loaded.adapter(
         AdapterOptions(
             prompt_style=style,
+            image_min_pixels=recorded.get("image_min_pixels"),
+            image_max_pixels=recorded.get("image_max_pixels"),
+            image_max_size=recorded.get("image_max_size"),
             chat_template_kwargs=variables,
-            **{name: recorded.get(name) for name in SIZES},
         )
     )
     decoding = Decoding(max_new_tokens=options.max_new_tokens)

@@ -3,7 +3,7 @@
 A family declares the prefixes of its parts for the models that it knows. Another model may have
 modules under other names, which would then belong to no part and train by accident. Its parts
 follow from what transformers models have in common: `get_decoder` and `get_output_embeddings`
-return the language model, a tower is a model of its own beside the decoder, and everything else
+return the language model, a tower is a model of its own next to the decoder, and everything else
 is between the two.
 """
 
@@ -55,21 +55,21 @@ def _parts_of(model: Any) -> Iterator[tuple[Part, str]]:
     yield "language_model", decoder
     yield "language_model", names[id(model.get_output_embeddings())]
     path = decoder.split(".")
-    for depth in range(len(path)):  # the modules beside those that contain the decoder
+    for depth in range(len(path)):  # the modules next to those that contain the decoder
         outer = ".".join(path[:depth])
         holder = model.get_submodule(outer)
-        beside = [name for name, _ in holder.named_parameters(recurse=False)]
+        siblings = [name for name, _ in holder.named_parameters(recurse=False)]
         for name, module in holder.named_children():
             if name == path[depth] or module is model.get_output_embeddings():
                 continue
             prefix = f"{outer}.{name}".removeprefix(".")
             if not _is_model(module):
-                beside.append(name)
+                siblings.append(name)
                 continue
             yield "vision_tower", prefix
             inner = (merger for merger in MERGERS if hasattr(module, merger))
             yield from (("projector", f"{prefix}.{merger}") for merger in inner)
-        yield from (("projector", f"{outer}.{name}".removeprefix(".")) for name in beside)
+        yield from (("projector", f"{outer}.{name}".removeprefix(".")) for name in siblings)
 
 
 def _is_model(module: nn.Module) -> bool:
