@@ -90,9 +90,13 @@ def benchmark_data(folder: Path, *, images: bool = False) -> Path:
 
 
 def responses(output: Path) -> dict[str, str]:
+    """Return the responses of a run without blanks and incomplete characters at both ends.
+
+    Random tokens may end in the middle of a character, which a server may or may not write.
+    """
     (file,) = [path for path in output.rglob("*.jsonl") if path.stat().st_size]
     records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {str(r["id"]): r["response"] for r in records if "response" in r}
+    return {str(r["id"]): r["response"].strip(" \ufffd") for r in records if "response" in r}
 
 
 def asked(data: Path, output: Path, *model: str) -> dict[str, str]:
@@ -104,6 +108,7 @@ def asked(data: Path, output: Path, *model: str) -> dict[str, str]:
     assert result.exit_code == 0, result.output
     answers = responses(output)
     assert len(answers) == len(QUESTIONS)
+    assert all(len(answer) > 3 for answer in answers.values())
     return answers
 
 
