@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-parity test-toolkits test-serving test-browser test-compat bench check docs format clean
+.PHONY: help demo test faults test-slow test-parity test-toolkits test-quantization test-serving test-browser test-compat bench check docs format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -37,6 +37,9 @@ test-parity: $(VENV)/parity/.ready ## the comparison with TRL, step by step
 
 test-toolkits: $(VENV)/toolkits/.ready ## compare scores with the functions of VLMEvalKit and lmms-eval
 	PYTHONPATH=$(CURDIR)/$(VENV)/toolkits $(BIN)/python -m pytest -m toolkits $(ARGS)
+
+test-quantization: $(VENV)/quantization/.ready ## train LoRA adapters on quantized weights
+	PYTHONPATH=$(CURDIR)/$(VENV)/quantization $(BIN)/python -m pytest -m quantization $(ARGS)
 
 test-serving: $(VENV)/serving/.ready ## serve exported models with vLLM and transformers on the CPU
 	UNIDPO_MM_SERVING=$(CURDIR)/$(VENV)/serving PYTHONPATH=$(CURDIR)/$(VENV)/transformers-serve \
@@ -65,7 +68,7 @@ $(VENV)/%/.ready: tests/versions/%.txt $(READY)
 # is laid over this one, with its dependencies.
 $(VENV)/serving/.ready: tests/versions/serving.txt tests/versions/transformers-serve.txt $(READY)
 	rm -rf $(VENV)/serving $(VENV)/transformers-serve
-	$(BIN)/python -m pip install --quiet --target $(VENV)/transformers-serve \
+	$(BIN)/python -m pip install --quiet -c constraints.txt --target $(VENV)/transformers-serve \
 		-r tests/versions/transformers-serve.txt
 	$(BIN)/python -m venv $(VENV)/serving
 	$(VENV)/serving/bin/python -m pip install --quiet $$(grep '^torch==' tests/versions/serving.txt)

@@ -30,6 +30,7 @@ MEANINGS = {
     "--dry-run": "flag: .* only",
     "--dtype": "text|choice: Number format of the weights",
     "--endpoint": "text: URL of an OpenAI-compatible server",
+    "--evaluation": "path: Results for the model card",
     "--format": "text: Format of the sources",
     "--held-out": "text: Held-out data",
     "--html": "path: File for an HTML page",
@@ -50,6 +51,7 @@ MEANINGS = {
     "--max-images": "number: Maximum number of images on the page",
     "--max-length": "number: Maximum number of tokens of a row",
     "--max-new-tokens": "number: Maximum number of tokens of a response",
+    "--merge": "flag: Merge the LoRA adapter",
     "--model": r"text: Model \(path or hub name\)",
     "--name": "text: Name of the model in tables and files",
     "--nltk-data": "path: Directory of NLTK's data",
@@ -60,6 +62,7 @@ MEANINGS = {
     "--predictions": "path: File of predictions",
     "--prompt": "text: Prompt profile|Print the response to this prompt",  # of eval, of chat
     "--protocol": "text: Prompts and rules",
+    "--push": "text: Upload to this repository",
     "--reference": "text: Baseline of rewards",
     "--scale": "text: Minimum and maximum score",
     "--scorer": "text: Name of a scorer",

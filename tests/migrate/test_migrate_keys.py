@@ -32,6 +32,8 @@ LORA = {
     "lora_dropout": (0.1, "model.lora.dropout", 0.1, PEFT),
     "lora_target_modules": (["k_proj"], "model.lora.targets", ["k_proj"], PEFT),
     "lora_modules_to_save": (["lm_head"], "model.lora.modules_to_save", ["lm_head"], PEFT),
+    "use_dora": (True, "model.lora.dora", True, PEFT),
+    "use_rslora": (True, "model.lora.rslora", True, PEFT),
 }
 UNI_DPO = {
     "uni_dpo_qual_eta": (0.3, "loss.eta", 0.3),
@@ -58,6 +60,11 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
         "lora_dropout": (0.1, "model.lora.dropout", 0.1),
         "lora_target": ("q_proj, v_proj", "model.lora.targets", ["q_proj", "v_proj"]),
         "additional_target": ("lm_head", "model.lora.modules_to_save", ["lm_head"]),
+        "use_dora": (True, "model.lora.dora", True),
+        "use_rslora": (True, "model.lora.rslora", True),
+        "pissa_init": (True, "model.lora.init", "pissa_niter_16"),
+        "pissa_iter": (-1, "model.lora.init", "pissa", {"pissa_init": True}),
+        "quantization_bit": (4, "model.quantization.bits", 4),
         "freeze_vision_tower": (False, "model.freeze", ["projector"]),
         "freeze_multi_modal_projector": (False, "model.freeze", ["vision_tower"]),
         "freeze_language_model": (

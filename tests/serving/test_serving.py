@@ -90,9 +90,13 @@ def benchmark_data(folder: Path, *, images: bool = False) -> Path:
 
 
 def responses(output: Path) -> dict[str, str]:
+    """Return the responses of a run without blanks and incomplete characters at both ends.
+
+    Random tokens may end in the middle of a character, which a server may or may not write.
+    """
     (file,) = [path for path in output.rglob("*.jsonl") if path.stat().st_size]
     records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {str(r["id"]): r["response"] for r in records if "response" in r}
+    return {str(r["id"]): r["response"].strip(" \ufffd") for r in records if "response" in r}
 
 
 def asked(data: Path, output: Path, *model: str) -> dict[str, str]:
@@ -104,6 +108,7 @@ def asked(data: Path, output: Path, *model: str) -> dict[str, str]:
     assert result.exit_code == 0, result.output
     answers = responses(output)
     assert len(answers) == len(QUESTIONS)
+    assert all(len(answer) > 3 for answer in answers.values())
     return answers
 
 
@@ -210,7 +215,8 @@ def test_vllm_finds_the_modules_of_an_image_model(
     names = json.loads(output.stdout.splitlines()[-1])
     modules, owners = names[: len(keys)], names[len(keys) :]
     assert modules == [name.removesuffix(".weight") for name in owners]
-    assert all(name.startswith("language_model.model.layers.") for name in modules)
+    layers = [name for name in modules if name.startswith("language_model.model.layers.")]
+    assert len(layers) >= 2 * 3 * 2  # two decoder layers, three modules, two matrices each
 
 
 def test_transformers_serves_a_merged_image_model(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from vllm.model_executor.models.utils import WeightsMapper
 
 spec = importlib.util.find_spec("vllm")
 source = Path(spec.origin).parent / "model_executor" / "models" / f"{sys.argv[1]}.py"
-mappers = [
-    node.value
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "hf_to_vllm_mapper"
+(mapping,) = [
+    statement.value
+    for node in ast.parse(source.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ClassDef) and node.name.endswith("ForConditionalGeneration")
+    for statement in node.body
+    if isinstance(statement, ast.Assign)
+    and ast.unparse(statement.targets[0]) == "hf_to_vllm_mapper"
 ]
-mapper = eval(ast.unparse(mappers[0]), {"WeightsMapper": WeightsMapper})
+mapper = eval(ast.unparse(mapping), {"WeightsMapper": WeightsMapper})
 names = [
     parse_fine_tuned_lora_name(key, mapper)[0] if ".lora_" in key else mapper._map_name(key)
     for key in json.load(sys.stdin)

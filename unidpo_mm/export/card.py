@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
-from ..config.sections import ScoreOptions
+from ..config.sections import LoraOptions, ScoreOptions
 from ..lora_directory import HUB_NAME
 from ..secrets import mask_text
 from .evaluation import Evaluation
@@ -39,6 +39,9 @@ TRAINING_KEYS = (
     "seed",
 )
 """Training arguments that a card lists if the recipe sets them."""
+
+LORA_KEYS = ("r", "alpha", "targets")
+"""Settings of LoRA that a card always lists; others are listed if they are not the default."""
 
 WEIGHT_METRICS = ("w_qual", "w_perf", "weight", "nll_gate", "effective_sample_size")
 HELD_OUT_METRICS = ("loss", "rewards/accuracies", "rewards/margins", "logps/accuracies")
@@ -192,8 +195,11 @@ class ModelCard:
             rows.append(("Reference", REFERENCES.get(name, name)))
         lora = record.model.get("lora")
         if lora:
-            changed = {key: value for key, value in lora.items() if value not in (None, [], ())}
-            rows.append(("LoRA", _code(changed)))
+            defaults = LoraOptions().model_dump(mode="json")
+            stated = {k: v for k, v in lora.items() if k in LORA_KEYS or v != defaults.get(k)}
+            rows.append(("LoRA", _code(stated)))
+            if record.model.get("quantization"):
+                rows.append(("Quantized base model", _code(record.model["quantization"])))
         elif record.model:
             frozen = record.model.get("freeze")
             rows.append(("Frozen parts", "default" if frozen is None else _code(frozen)))

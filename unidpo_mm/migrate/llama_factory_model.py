@@ -3,6 +3,7 @@
 from typing import Any
 
 from .conversion import Conversion
+from .lora import convert_kind
 from .table import as_list
 
 __all__ = ["convert_image_size", "convert_parts", "convert_precision"]
@@ -52,6 +53,14 @@ def convert_parts(conversion: Conversion) -> None:
     conversion.set("model.lora.alpha", values.get("lora_alpha") or 2 * rank, "lora_alpha")
     if "lora_dropout" in values:
         conversion.set("model.lora.dropout", values["lora_dropout"], "lora_dropout")
+    convert_kind(conversion)
+    if conversion.flag("pissa_init"):
+        approximated = conversion.value("pissa_iter") != -1
+        start = "pissa_niter_16" if approximated else "pissa"
+        conversion.set("model.lora.init", start, "pissa_init", "pissa_iter")
+    if conversion.values.get("quantization_bit"):
+        bits = conversion.number("quantization_bit")
+        conversion.set("model.quantization.bits", bits, "quantization_bit")
     _set_targets(conversion, frozen)
     if "additional_target" in values:
         modules = as_list(values["additional_target"])

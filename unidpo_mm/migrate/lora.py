@@ -2,7 +2,14 @@
 
 from .conversion import Conversion
 
-__all__ = ["convert_lora"]
+__all__ = ["convert_kind", "convert_lora"]
+
+
+def convert_kind(conversion: Conversion) -> None:
+    """Convert the switches for kinds of LoRA, which have the same names everywhere."""
+    for key in ("use_dora", "use_rslora"):
+        if conversion.flag(key):
+            conversion.set(conversion.keys[key].target, True, key)
 
 
 def convert_lora(conversion: Conversion) -> None:
@@ -27,6 +34,7 @@ def convert_lora(conversion: Conversion) -> None:
     if targets == ["all-linear"]:
         targets = "all-linear"
     conversion.set("model.lora.targets", targets, "lora_target_modules")
+    convert_kind(conversion)
     if "lora_modules_to_save" in conversion.values:
         modules = conversion.value("lora_modules_to_save") or []
         conversion.set("model.lora.modules_to_save", modules, "lora_modules_to_save")

@@ -214,6 +214,8 @@ def load_weights(
     auto_class = getattr(transformers, family.auto_class)
     if kwargs.get("quantization_config") is not None:
         kwargs["quantization_config"] = _only_language_model(kwargs["quantization_config"], family)
+        # one line per product of 8-bit weights, about a conversion that is always made
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
     model: nn.Module
     try:
