@@ -21,8 +21,9 @@ from unidpo_mm_eval.benchmarks.quickstart import KINDS
 from .exercises import Task, math_tasks, text_tasks
 from .images import Canvas, caption, draw_canvases, load_emoji, split_emoji
 
-__all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
+__all__ = ["DOMAINS", "QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
+DOMAINS = ("multimodal", "math", "text")
 QUESTION = "What is shown?"
 
 PLANTED_SHARE = 0.5
