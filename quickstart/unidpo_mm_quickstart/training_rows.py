@@ -41,14 +41,14 @@ EQUAL_LENGTH_PERIOD = 6
 class Sizes:
     """Numbers of images and rows."""
 
-    train_images: int = 440
-    image_pairs: int = 336
-    math_pairs: int = 72
-    text_pairs: int = 72
-    test_images: int = 200
-    test_image_pairs: int = 160
-    test_math_pairs: int = 80
-    test_text_pairs: int = 80
+    train_images: int = 300
+    image_pairs: int = 240
+    math_pairs: int = 60
+    text_pairs: int = 60
+    test_images: int = 120
+    test_image_pairs: int = 96
+    test_math_pairs: int = 48
+    test_text_pairs: int = 48
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,9 @@ def canvases(count: int) -> list[Canvas]:
         Canvas(
             id=f"c{n}",
             file=Path(f"c{n}.png"),
-            kinds=(kinds[n % 10],) if n % 2 == 0 else (kinds[n % 10], kinds[(n + 3) % 10]),
+            kinds=(kinds[n % len(kinds)],)
+            if n % 2 == 0
+            else (kinds[n % len(kinds)], kinds[(n + 3) % len(kinds)]),
             concepts=(),
         )
         for n in range(count)
