@@ -1,4 +1,4 @@
-"""Metrics of captions equal values computed by hand, and the control has captions of other images."""
+"""Metrics of captions equal values computed by hand; the control grades those of other images."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,6 @@
 """The rows are balanced, errors are planted as documented, and splits are disjoint."""
 
+import itertools
 import random
 from collections import Counter
 from pathlib import Path
@@ -21,17 +22,14 @@ from unidpo_mm.data.load import rows_from_records
 
 
 def canvases(count: int) -> list[Canvas]:
-    kinds = list(KINDS)
+    contents = itertools.cycle(
+        content
+        for first, second in zip(KINDS, [*KINDS][3:] + [*KINDS][:3], strict=True)
+        for content in ((first,), (first, second))
+    )
     return [
-        Canvas(
-            id=f"c{n}",
-            file=Path(f"c{n}.png"),
-            kinds=(kinds[n % len(kinds)],)
-            if n % 2 == 0
-            else (kinds[n % len(kinds)], kinds[(n + 3) % len(kinds)]),
-            concepts=(),
-        )
-        for n in range(count)
+        Canvas(id=f"c{n}", file=Path(f"c{n}.png"), kinds=kinds, concepts=())
+        for n, kinds in zip(range(count), contents, strict=False)
     ]
 
 
