@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-parity test-toolkits test-browser test-compat bench check format clean
+.PHONY: help demo test faults test-slow test-parity test-toolkits test-browser test-compat bench check docs format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -65,12 +65,15 @@ check: $(READY) ## lint, format, types, spelling, language and import rules
 	$(BIN)/lint-imports
 	$(BIN)/python tests/support/language.py
 
+docs: $(READY) ## build the documentation site into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 format: $(READY) ## format the code and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove runs and caches; the environment stays (rm -r .venv)
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # torch goes first: it is by far the largest download, and fails early and alone where it must.
@@ -78,5 +81,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.14 with venv found; name one: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,test,dev,docs]'
 	@touch $@

@@ -10,7 +10,7 @@ from inputs import pairs_of, rows_of
 from shapes import Case
 from torch import nn
 
-from unidpo_mm.training.memory_policy import ActivationMemoryBudget
+from unidpo_mm.training.callbacks import ActivationMemoryBudget
 
 __all__ = ["Contender", "Run", "contenders", "within_memory"]
 

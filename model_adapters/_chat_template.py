@@ -2,12 +2,13 @@
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
 from unidpo_mm.errors import DataError, ModelError, Problem
-from unidpo_mm.records import MediaSlot, Message, PreferenceRow
+from unidpo_mm.records import Message, PreferenceRow
 
 from ._notices import Notices
 
@@ -15,15 +16,12 @@ __all__ = ["Dialogue", "template_of", "template_variables"]
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names that transformers gives to the templates of a model that has several."""
+GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+"""The tags of transformers around generated text."""
 
 
 def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | None:
     """Return the chat template for a row.
-
-    Args:
-        renderer: A processor or a tokenizer.
-        tokenizer: The tokenizer behind it.
-        tools: Whether the row has tools.
 
     Returns:
         The template; `None` if the model has none. Of several named templates, ``tool_use`` for a
@@ -35,11 +33,9 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if template is None or isinstance(template, str):
         return template
-    by_name: dict[str, str] = (
-        dict(template)
-        if isinstance(template, Mapping)
-        else {entry["name"]: entry["template"] for entry in template}
-    )
+    if not isinstance(template, Mapping):
+        template = {entry["name"]: entry["template"] for entry in template}
+    by_name: dict[str, str] = dict(template)
     if tools and TOOL_USE in by_name:
         return by_name[TOOL_USE]
     if DEFAULT in by_name:
@@ -57,43 +53,19 @@ def template_variables(template: str) -> frozenset[str] | None:
     """Return the names of the variables in a template; `None` if it cannot be parsed."""
     from jinja2 import Environment, TemplateError, meta
 
-    # as in transformers: loop controls, and a block that marks generated text
-    environment = Environment(extensions=["jinja2.ext.loopcontrols", _generation_block()])
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # as in transformers
     try:
-        return frozenset(meta.find_undeclared_variables(environment.parse(template)))
+        parsed = environment.parse(GENERATION.sub("", template))
+        return frozenset(meta.find_undeclared_variables(parsed))
     except TemplateError:
         return None
-
-
-def _generation_block() -> Any:
-    """Return the jinja extension that parses ``generation`` blocks as their content."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-
-    class GenerationBlock(Extension):
-        tags = {"generation"}  # noqa: RUF012 - as jinja declares it
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    return GenerationBlock
 
 
 class Dialogue:
     """A row as rendered by its chat template.
 
-    Args:
-        row: The row.
-        renderer: The processor or tokenizer that has `apply_chat_template`.
-        template: The template.
-        options: The options of the run.
-        as_parts: Whether the content of a message is a list of parts, as for processors.
-        notices: Where warnings go.
-
     Raises:
-        DataError: If the template variables of the row cannot be used.
+        DataError: If the template refuses the row, or its variables cannot be used.
     """
 
     def __init__(
@@ -106,27 +78,16 @@ class Dialogue:
         as_parts: bool,
         notices: Notices,
     ) -> None:
-        self.row, self.as_parts = row, as_parts
+        self.row, self.as_parts, self.notices = row, as_parts, notices
         self._renderer, self._template = renderer, template
         self._turns = [_turn(message, as_parts=as_parts) for message in row.messages]
-        self._arguments = self._variables(options, notices)
+        self._arguments = self._variables(options)
         if row.tools:
             self._arguments["tools"] = json.loads(row.tools)
-
-    def prompt(self) -> str:
-        """Return the generation prompt: the conversation up to the response of the model.
-
-        Raises:
-            DataError: If the template refuses the row.
-        """
-        return self._render(self._turns, "prompt", generation=True)
+        self.prompt = self._render(self._turns, "prompt", generation=True)
 
     def with_response(self, text: str, field: str) -> str:
-        """Return the complete conversation, with a response as its last turn.
-
-        Raises:
-            DataError: If the template refuses the row.
-        """
+        """Return the complete conversation, with a response as its last turn."""
         turn = _turn(Message("assistant", (text,)), as_parts=self.as_parts)
         return self._render([*self._turns, turn], field, generation=False)
 
@@ -162,20 +123,18 @@ class Dialogue:
             ", ".join(remedies),
         )
 
-    def _variables(self, options: AdapterOptions, notices: Notices) -> dict[str, Any]:
+    def _variables(self, options: AdapterOptions) -> dict[str, Any]:
         """Return the variables for the template that it uses."""
         of_row: Any = json.loads(self.row.template_kwargs) if self.row.template_kwargs else {}
-        problems = template_kwargs_problems(
-            of_row, f"{self.row.where}, field 'chat_template_kwargs'"
-        )
-        if problems:
+        where = f"{self.row.where}, field 'chat_template_kwargs'"
+        if problems := template_kwargs_problems(of_row, where):
             raise DataError(problems)
         variables = {**options.chat_template_kwargs, **of_row}
         names = template_variables(self._template)
         if names is None:
             return variables
         for name in sorted(variables.keys() - names):
-            notices.warn(
+            self.notices.warn(
                 f"unused variable {name}",
                 self.row,
                 "the chat template has no variable '%s', so chat_template_kwargs does not change "
@@ -186,11 +145,5 @@ class Dialogue:
 
 
 def _turn(message: Message, *, as_parts: bool) -> dict[str, Any]:
-    extras = json.loads(message.extras) if message.extras else {}
-    if not as_parts:
-        return {"role": message.role, "content": message.text, **extras}
-    parts = [
-        {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
-        for part in message.parts
-    ]
-    return {"role": message.role, "content": parts, **extras}
+    turn = message.turn()
+    return turn if as_parts else {**turn, "content": message.text}

@@ -1,201 +1,98 @@
-"""Render a row as text: the generation prompt, and the continuation for each response.
+"""Conversations as text: the generation prompt, and the continuation for each response.
 
 The prompt is exactly the text that generation starts from. A continuation is what the chat template
 renders for a response, and it must contain the response unchanged. A template may add text before
-and after a response; but some also remove reasoning from it, and the model would silently be
-trained on another text than that in the data.
+and after a response. But some templates also remove reasoning from it, and the model would silently
+be trained on text that differs from the data.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.reasoning import opens_reasoning, strip_reasoning
-from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
+from unidpo_mm.records import PreferenceRow
 
-from ._chat_template import Dialogue, template_of
-from ._notices import Notices
-from ._templated import warn_of_templated_text
-from ._tokens import Rendered, Span, first_tokens
+from ._chat_template import Dialogue
+from ._tokens import Span, first_tokens
 
-__all__ = ["fit_responses", "longest_row", "render", "uses_template"]
+__all__ = ["Conversation", "fit_responses", "longest_row", "no_template", "with_start_first"]
 
 PROBE = "unidpo0stands0in0for0a0response"
-"""A response that no template changes, which shows the text before and after every response."""
+"""A response that no template changes, to find the text before and after every response."""
 EXCERPT = 60
-"""Maximum characters of a rendered text in messages."""
+"""Maximum number of characters of a rendered text in messages."""
 LONGEST_TAG = 80
-"""Maximum characters of an opening tag of a reasoning block."""
+"""Maximum number of characters in the opening tag of a reasoning block."""
 
 
-def uses_template(row: PreferenceRow, template: str | None, options: AdapterOptions) -> bool:
-    """Return whether a row is rendered by the chat template.
-
-    Raises:
-        DataError: If the row is a conversation and there is no template.
-    """
-    if row.raw and (options.prompt_style == "raw" or template is None):
-        if options.prompt_style == "chat":
-            raise DataError(_no_template(row, "model.prompt_style is 'chat'"))
-        return False
-    if template is None:
-        raise DataError(_no_template(row, "the prompt is a conversation"))
-    return True
-
-
-def render(
-    row: PreferenceRow,
-    renderer: Any,
-    tokenizer: Any,
-    options: AdapterOptions,
-    *,
-    placeholder: str | None,
-    responses: Sequence[Response],
-    notices: Notices,
-) -> Rendered:
-    """Render a group as text.
-
-    Args:
-        row: The row.
-        renderer: The processor or tokenizer that has `apply_chat_template`.
-        tokenizer: The tokenizer behind it.
-        options: The options of the run.
-        placeholder: The text of an image if no template is used; `None` for families without
-            images, whose templates take messages as strings.
-        responses: The responses to render, the first ones of the row; empty for the prompt alone.
-        notices: Where warnings go.
-
-    Raises:
-        DataError: If the chat template refuses the row or changes a response; with the problems
-            of all responses.
-    """
-    template = template_of(renderer, tokenizer, tools=bool(row.tools))
-    as_parts = placeholder is not None
-    chat = uses_template(row, template, options)
-    if not chat or template is None:
-        if row.tools or any(message.extras for message in row.messages):
-            raise DataError(_no_template(row, "the row has tools"))
-        prompt = "".join(_raw_text(message, placeholder) for message in row.messages)
-        if placeholder and row.images:
-            prompt = _with_start_first(prompt, tokenizer, placeholder)
-        return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
-
-    dialogue = Dialogue(row, renderer, template, options, as_parts=as_parts, notices=notices)
-    prompt = dialogue.prompt()
-    turns = _ResponseTurns(dialogue, prompt, notices)
-    continuations: list[str] = []
-    problems: list[Problem] = []
-    for number, response in enumerate(responses):
-        try:
-            continuations.append(turns.continuation(response.text, row.response_field(number)))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    _warn_of_changed_messages(row, prompt, notices)
-    warn_of_templated_text(row, prompt, continuations, notices)
-    bos = tokenizer.bos_token
-    # as in transformers: a tokenizer's template writes all special tokens, a processor's may leave
-    # the first one to the tokenizer
-    adds_first_tokens = as_parts and not (bos and prompt.startswith(bos))
-    return Rendered(prompt, tuple(continuations), adds_first_tokens)
-
-
-class _ResponseTurns:
-    """The continuations of the generation prompt of one row.
-
-    Args:
-        dialogue: The row and its chat template.
-        prompt: Its generation prompt.
-        notices: Where warnings go.
-    """
-
-    def __init__(self, dialogue: Dialogue, prompt: str, notices: Notices) -> None:
-        self.dialogue, self.prompt, self.notices = dialogue, prompt, notices
-        self.row = dialogue.row
+class Conversation(Dialogue):
+    """A dialogue with its responses, as continuations of its generation prompt."""
 
     def continuation(self, response: str, field: str) -> str:
-        """Return what follows the prompt: a response, and the end of its turn.
+        """Return the text that follows the prompt: a response and the end of its turn.
 
         The template may trim whitespace around a response. An opening reasoning tag at the end of
         the generation prompt is not repeated at the start of the response.
 
-        Args:
-            response: The text of the response.
-            field: Its field, for messages.
-
         Raises:
             DataError: If the template changes the response and the data source does not allow it.
         """
-        conversation = self.dialogue.with_response(response, field)
+        conversation = self.with_response(response, field)
         text = response.strip()
         body = _without_open_tag(self.prompt, text)
         if conversation.startswith(self.prompt):
             rest = conversation[len(self.prompt) :]
             if rest.lstrip().startswith((text, body.strip() or text)):
                 return rest
-        frame = self._frame(field)
-        if frame is None:
+        before, mark, after = self.with_response(PROBE, field).rpartition(PROBE)
+        if not mark:
             raise DataError(self._changed(conversation, text, field))
-        before, after = frame
-        lead = self._lead(before)
+        # if only the generation prompt has, for example, an empty reasoning block, `before` does
+        # not start with the prompt, and the response follows the prompt directly
+        preamble = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         for kept in (text, response, response.lstrip(), response.rstrip()):
             if conversation == before + kept + after:
-                self._warn_of_lead(lead, text)
-                return lead + kept + after
+                self._warn_about_preamble(preamble, text)
+                return preamble + kept + after
         if self.row.reasoning != "keep":
             raise DataError(self._changed(conversation, text, field))
-        if lead.strip() and _has_reasoning(text):
-            lead = ""  # an empty reasoning block of the template
-        return lead + body + after
+        if preamble.strip() and _has_reasoning(text):
+            preamble = ""  # an empty reasoning block of the template
+        return preamble + body + after
 
-    def _frame(self, field: str) -> tuple[str, str] | None:
-        """Return what the template renders before and after a response; `None` if ambiguous."""
-        before, mark, after = self.dialogue.with_response(PROBE, field).rpartition(PROBE)
-        return (before, after) if mark else None
-
-    def _lead(self, before: str) -> str:
-        """Return what the template renders between the generation prompt and a response.
-
-        If the two differ, for example by an empty reasoning block in the generation prompt only,
-        the response follows the generation prompt directly.
-        """
-        return before[len(self.prompt) :] if before.startswith(self.prompt) else ""
-
-    def _warn_of_lead(self, lead: str, text: str) -> None:
+    def _warn_about_preamble(self, preamble: str, text: str) -> None:
         """Warn if a response would not start where the generation prompt ends."""
-        if lead.strip():
+        if preamble.strip():
             self.notices.warn(
-                "lead",
+                "preamble",
                 self.row,
-                "the chat template writes %r between the generation prompt and a response, and it "
+                "the chat template adds %r between the generation prompt and a response, and it "
                 "is trained as part of the response. If it belongs to the prompt, set variables of "
                 "the template in model.chat_template_kwargs, such as enable_thinking: false",
-                lead,
+                preamble,
             )
         elif _ends_in_reasoning(self.prompt) and not _has_reasoning(text):
             self.notices.warn(
                 "open reasoning",
                 self.row,
                 "the generation prompt opens a reasoning block and the responses contain no "
-                "reasoning, so the model learns to give its final answer inside that block. If "
-                "the chat template has a variable for it, set model.chat_template_kwargs, such as "
-                "enable_thinking: false",
+                "reasoning, so the model learns to put its final answer inside that block. If the "
+                "chat template has a variable to disable reasoning, set it in "
+                "model.chat_template_kwargs, such as enable_thinking: false",
             )
 
     def _changed(self, conversation: str, text: str, field: str) -> Problem:
         """Return the problem of a response that the template would change."""
-        start = next(
-            (n for n, (a, b) in enumerate(zip(conversation, self.prompt, strict=False)) if a != b),
-            min(len(conversation), len(self.prompt)),
-        )
-        rendered = _excerpt(conversation[start:].strip())
+        pairs = zip(conversation, self.prompt, strict=False)
+        common = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        rendered = _excerpt(conversation[common:].strip())
         problem_text = f"the chat template changes the response {_excerpt(text)}"
         remedy = "Use a chat template that keeps responses unchanged"
         if self.row.reasoning == "keep":
-            problem_text += ", and even a single word in its place"
+            problem_text += ", and would change even a single word in its place"
         elif _has_reasoning(text):
             problem_text = f"the chat template changes the reasoning in {_excerpt(text)}"
             remedy = (
@@ -219,20 +116,20 @@ def fit_responses(
     image_tokens: int = 0,
     resizable: bool = True,
 ) -> tuple[Span, int]:
-    """Cut responses so that every plain row fits `max_length`; the prompt is never cut.
+    """Truncate responses so that prompt and response fit `max_length`; the prompt is kept.
 
     Args:
         row: The row, for messages.
         span: The ids of the group, with expanded image placeholders.
-        options: The options of the run, with `max_length` and the handling of longer rows.
+        options: The options of the run, with `max_length` and `length_policy`.
         image_tokens: Number of image tokens in the prompt, for messages.
         resizable: Whether smaller images have fewer tokens, for messages.
 
     Returns:
-        The span, and the number of responses that were cut.
+        The span, and the number of responses that were truncated.
 
     Raises:
-        RowTooLong: If the row must not be cut, or its prompt leaves no room for a response.
+        RowTooLong: If responses must not be truncated, or the prompt leaves no room for them.
     """
     if options.max_length is None:
         return span, 0
@@ -267,14 +164,14 @@ def longest_row(span: Span) -> int:
 
 
 def _without_open_tag(prompt: str, text: str) -> str:
-    """Return a response without an opening reasoning tag that already ends the prompt."""
+    """Return a response without its opening reasoning tag if the prompt ends with that tag."""
     if not _ends_in_reasoning(prompt):
         return text
-    written = prompt.rstrip()
+    trimmed = prompt.rstrip()
     for length in range(min(len(text), LONGEST_TAG), 0, -1):
         tag = text[:length]
-        if written[-length:].lower() == tag.lower() and opens_reasoning(tag):
-            return text[length:].removeprefix(prompt[len(written) :])
+        if trimmed[-length:].lower() == tag.lower() and opens_reasoning(tag):
+            return text[length:].removeprefix(prompt[len(trimmed) :])
     return text
 
 
@@ -287,28 +184,7 @@ def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
 
 
-def _warn_of_changed_messages(row: PreferenceRow, prompt: str, notices: Notices) -> None:
-    """Warn if the prompt lacks a system or user message."""
-    for message in row.messages:
-        texts = [part.strip() for part in message.parts if isinstance(part, str)]
-        if message.role in ("system", "user") and not all(text in prompt for text in texts):
-            notices.warn(
-                f"{message.role} message",
-                row,
-                "the chat template changes or omits the %s message of %s, so the model sees "
-                "another text than the data",
-                message.role,
-                row.where,
-            )
-
-
-def _raw_text(message: Message, placeholder: str | None) -> str:
-    return "".join(
-        (placeholder or "") if isinstance(part, MediaSlot) else part for part in message.parts
-    )
-
-
-def _with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
+def with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
     """Return a raw prompt with its BOS token moved before its leading images."""
     text = prompt
     while text.startswith(placeholder):
@@ -327,7 +203,8 @@ def _excerpt(text: str) -> str:
     return repr(short.replace("'", '"'))
 
 
-def _no_template(row: PreferenceRow, why: str) -> Problem:
+def no_template(row: PreferenceRow, why: str) -> Problem:
+    """Return the problem of a row that needs a chat template, which the model lacks."""
     return Problem(
         f"{row.where}, field 'prompt'",
         f"{why} and this model has no chat template",

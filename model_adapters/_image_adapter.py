@@ -1,7 +1,7 @@
-"""The adapter of all families with images, which encodes rows by the processor of the model.
+"""The adapter of all families with images, which encodes rows with the processor of the model.
 
 The module of a family only declares `ImageTraits`: its image placeholder, the tensors that its
-processor returns for images, and whether the model needs image tokens marked.
+processor returns for images, and whether the model needs token types that mark image tokens.
 """
 
 import dataclasses
@@ -17,17 +17,16 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
 from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, Response
 
-from ._conversation import fit_responses, longest_row, render
-from ._groups import as_filler, filler_row, group_of
-from ._images import BlankImage, smaller
+from ._base import BaseAdapter, group_of
+from ._conversation import fit_responses, longest_row
+from ._images import BlankImage
 from ._limits import ModelLimits
-from ._notices import Notices
 from ._tokens import Rendered, Span, split_ids
 
 __all__ = ["ImageAdapter", "ImageTraits"]
 
 SHRINKING_ATTEMPTS = 8
-"""Maximum number of attempts until a row fits: processors round sizes to multiples of patches."""
+"""Maximum number of attempts to make a row fit; processors round sizes to multiples of patches."""
 
 TOKEN_TENSORS = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
@@ -41,10 +40,10 @@ class ImageTraits:
 
     Attributes:
         image_keys: Tensors that the processor returns for images and that the models accept.
-        placeholder: The text of an image in a prompt without chat template; the processor expands
-            the image token in it.
-        token_types: Name of a model input that marks image tokens with 1; `None` if the model
-            detects them.
+        placeholder: The text for an image in a prompt without a chat template; the processor
+            expands the image token in it.
+        token_types: Name of the model input that marks image tokens with 1; `None` if the model
+            detects them itself.
         resizable: Whether smaller images have fewer tokens.
         sends_positions: Whether the model gets one position per token; False for models that
             compute multi-dimensional positions themselves.
@@ -57,79 +56,36 @@ class ImageTraits:
     sends_positions: bool = True
 
 
-class ImageAdapter:
-    """An adapter for rows with any number of images.
-
-    Args:
-        processor: The processor of the model.
-        image_token_id: Id of the token that the processor repeats for each feature of an image.
-        traits: The properties of the family.
-        options: The options of the run.
-        limits: The sizes of the model that a row must fit.
-    """
+class ImageAdapter(BaseAdapter):
+    """An adapter for rows with any number of images."""
 
     def __init__(
-        self,
-        processor: Any,
-        *,
-        image_token_id: int,
-        traits: ImageTraits,
-        options: AdapterOptions,
-        limits: ModelLimits | None = None,
+        self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
-        self.processor = processor
-        self.options = options
-        self.traits = traits
-        self.limits = limits or ModelLimits()
-        self.notices = Notices()
+        super().__init__(processor, options, ModelLimits.of(config))
+        self.traits, self.placeholder = traits, traits.placeholder
         self.image_token: str = processor.image_token
-        self.image_token_id = image_token_id
+        self.image_token_id = int(config.image_token_id)
         self._check_processor()
 
-    @property
-    def pad_token_id(self) -> int:
-        """The id of padding, which is masked: any id except the image token."""
-        return self.limits.pad_token_id(self.processor.tokenizer)
-
-    def encode(self, row: PreferenceRow) -> EncodedGroup:
-        """Encode a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""
-        return self._encode(row, row.responses)
-
-    def encode_prompt(self, row: PreferenceRow) -> EncodedGroup:
-        """Encode the prompt and its images without responses, for generation."""
-        return self._encode(row, ())
-
-    def check_fit(self, row: PreferenceRow, group: EncodedGroup) -> None:
-        """Refuse a row that the model cannot take; see `unidpo_mm.adapter.Adapter.check_fit`."""
-        self.limits.check(row, group, self.processor.tokenizer)
-
     def filler(self) -> EncodedGroup:
-        """Return a short group of weight 0 with a blank image, which runs every part."""
-        return as_filler(self.encode(filler_row(images=(BlankImage(),))))
+        """Return a short group of weight 0 with a blank image, to run all parts of the model."""
+        return self._filler((BlankImage(),))
 
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return ids, mask, images and, if the model accepts them, positions and token types."""
         positions = {"position_ids": inputs.row_position} if self.traits.sends_positions else {}
         return {**inputs.tensors, **positions}
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of generated ids."""
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
-        tokenizer = self.processor.tokenizer
-        rendered = render(
-            row,
-            self.processor,
-            tokenizer,
-            self.options,
-            placeholder=self.traits.placeholder,
-            responses=responses,
-            notices=self.notices,
-        )
-        self._check_placeholders(row, rendered)
-        written = split_ids(rendered, tokenizer)
-        span, tensors, shrunk = self._with_images(row, rendered, written)
+        rendered = self._render(row, responses)
+        count = rendered.prompt.count(self.image_token)
+        if count != len(row.images):
+            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
+            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
+            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))
+        text_span = split_ids(rendered, self.tokenizer)
+        span, tensors, shrunk = self._with_images(row, rendered, text_span)
         images = Media(
             inputs=tensors,
             entries=len(row.images),
@@ -137,37 +93,36 @@ class ImageAdapter:
             token_id=self.image_token_id,
             shrunk=shrunk,
         )
+        resizable = self.traits.resizable
         span, cut = fit_responses(
-            row,
-            span,
-            self.options,
-            image_tokens=images.tokens,
-            resizable=self.traits.resizable,
+            row, span, self.options, image_tokens=images.tokens, resizable=resizable
         )
         token_types = self._token_types(span)
         return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
 
     def _with_images(
-        self, row: PreferenceRow, rendered: Rendered, written: Span
+        self, row: PreferenceRow, rendered: Rendered, text_span: Span
     ) -> tuple[Span, Mapping[str, Tensor], int]:
-        """Return the span with expanded placeholders, image tensors, number of resized images.
+        """Return the span with expanded placeholders, image tensors and number of resized images.
 
         With the length policy ``shrink_image``, images are made smaller until the row fits.
         """
         if not row.images:
-            return written, {}, 0
+            return text_span, {}, 0
         images = [image.open() for image in row.images]
-        span, tensors = self._expand(row, rendered, written, images)
-        for attempt in range(SHRINKING_ATTEMPTS):
+        shrunk = 0
+        for _ in range(1 + SHRINKING_ATTEMPTS):
+            span, tensors = self._expand(row, rendered, text_span, images)
             scale = self._scale(span, len(images))
             if scale is None:
-                return span, tensors, len(images) if attempt else 0
-            images = [smaller(image, scale) for image in images]
-            span, tensors = self._expand(row, rendered, written, images)
-        return span, tensors, len(images)
+                break
+            sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
+            images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
+            shrunk = len(images)
+        return span, tensors, shrunk
 
     def _scale(self, span: Span, images: int) -> float | None:
-        """Return the factor for the sides of images that makes a row fit; `None` to keep them."""
+        """Return the factor to scale images by so that a row fits; `None` to keep their sizes."""
         limit = self.options.max_length
         if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
             return None
@@ -176,7 +131,7 @@ class ImageAdapter:
         return math.sqrt(target / current) if images <= target < current else None
 
     def _expand(
-        self, row: PreferenceRow, rendered: Rendered, written: Span, images: Sequence[Any]
+        self, row: PreferenceRow, rendered: Rendered, text_span: Span, images: Sequence[Any]
     ) -> tuple[Span, Mapping[str, Tensor]]:
         """Return the span with expanded placeholders, and the tensors of the images."""
         try:
@@ -190,13 +145,14 @@ class ImageAdapter:
             raise self._refused(row, images, error) from error
         self._check_tensors(encoded)
         tensors = {name: encoded[name] for name in self.traits.image_keys if name in encoded}
-        prompt_ids = [*written.first_ids, *encoded["input_ids"][0].tolist()]
-        return dataclasses.replace(written, prompt_ids=prompt_ids), tensors
+        prompt_ids = [*text_span.first_ids, *encoded["input_ids"][0].tolist()]
+        return dataclasses.replace(text_span, prompt_ids=prompt_ids), tensors
 
     def _refused(self, row: PreferenceRow, images: Sequence[Any], error: Exception) -> DataError:
         """Return the error of a row that the processor refuses.
 
-        Each image is tried alone, to find one that is refused, for example for its aspect ratio.
+        Each image is processed alone, to find those that are refused, for example because of their
+        aspect ratio.
         """
         where = f"{row.where}, field 'images'"
         problems = []
@@ -218,12 +174,12 @@ class ImageAdapter:
             return ImageError(problems)
         names = ", ".join(image.describe() for image in row.images)
         text = str(error).strip() or type(error).__name__
-        problem = f"the model's processor refuses the row with its images ({names}): {text}"
-        remedy = "Replace the image, remove special tokens from the text, or remove the row"
+        problem = f"the model's processor refuses the row with the images {names}: {text}"
+        remedy = "Replace the images, remove special tokens from the text, or remove the row"
         return DataError(Problem(where, problem, remedy))
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
-        """Return the marks of image tokens; responses have none."""
+        """Return token types: 1 for image tokens, 0 for all others and in responses."""
         if self.traits.token_types is None:
             return {}
         prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()
@@ -231,12 +187,8 @@ class ImageAdapter:
         return {self.traits.token_types: (prompt, *responses)}
 
     def _check_processor(self) -> None:
-        """Refuse a processor that belongs to another model.
-
-        Raises:
-            ModelError: If its image token or its image tensors are not those of the model.
-        """
-        token_id = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        """Refuse a processor that belongs to another model."""
+        token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         names = set(self.processor.image_processor.model_input_names)
         reason = None
         if token_id != self.image_token_id:
@@ -250,11 +202,7 @@ class ImageAdapter:
             raise ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
-        """Refuse a processor whose image tensors would not reach the model.
-
-        Raises:
-            ModelError: If it returns a tensor that the family does not pass on.
-        """
+        """Refuse a processor whose image tensors would not reach the model."""
         lost = sorted(encoded.keys() - self.traits.image_keys - TOKEN_TENSORS)
         if lost:
             problem_text = (
@@ -263,10 +211,3 @@ class ImageAdapter:
             )
             remedy = "Choose another family in model.adapter, or null to detect it"
             raise ModelError(Problem("model.adapter", problem_text, remedy))
-
-    def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
-        count = rendered.prompt.count(self.image_token)
-        if count != len(row.images):
-            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
-            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
-            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))

@@ -6,7 +6,7 @@ from typing import Any
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import ModelError, Problem
 
-__all__ = ["BlankImage", "refuse_pixel_limits", "smaller", "with_pixel_limits"]
+__all__ = ["BlankImage", "refuse_pixel_limits", "with_pixel_limits"]
 
 
 class BlankImage:
@@ -35,14 +35,10 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
     Raises:
         ModelError: If a limit is set or images are to be resized.
     """
-    limits = {
-        "image_min_pixels": options.image_min_pixels,
-        "image_max_pixels": options.image_max_pixels,
-    }
     problems = [
         Problem(f"model.{name}", f"it is {value} and {why}", "Remove it")
-        for name, value in limits.items()
-        if value is not None
+        for name in ("image_min_pixels", "image_max_pixels")
+        if (value := getattr(options, name)) is not None
     ]
     if options.length_policy == "shrink_image":
         problem = f"images cannot be resized: {why}"
@@ -50,14 +46,6 @@ def refuse_pixel_limits(options: AdapterOptions, why: str) -> None:
         problems.append(Problem("data.length_policy", problem, remedy))
     if problems:
         raise ModelError(problems)
-
-
-def smaller(image: Any, scale: float) -> Any:
-    """Return an image with scaled sides; a scale of 1 or more does not change it."""
-    if scale >= 1:
-        return image
-    width, height = (max(round(side * scale), 1) for side in image.size)
-    return image.resize((width, height))
 
 
 def with_pixel_limits(processor: Any, options: AdapterOptions) -> Any:

@@ -56,17 +56,22 @@ class ModelLimits:
             RowTooLong: If the row is longer than the learned positions.
             DataError: If a token has no embedding.
         """
-        if self.embeddings is not None:
-            parts = {"prompt": group.prompt_ids}
-            for number, ids in enumerate(group.response_ids):
-                parts[row.response_field(number)] = ids
-            problems = [
-                self._no_embedding(row, name, int(ids.max()), tokenizer)
-                for name, ids in parts.items()
-                if ids.numel() and int(ids.max()) >= self.embeddings
-            ]
-            if problems:
-                raise DataError(problems)
+        fields = ["prompt", *map(row.response_field, range(len(group.response_ids)))]
+        problems = []
+        for field, ids in zip(fields, (group.prompt_ids, *group.response_ids), strict=True):
+            token = int(ids.max()) if ids.numel() else 0
+            if self.embeddings is not None and token >= self.embeddings:
+                problems.append(
+                    Problem(
+                        f"{row.where}, field '{field}'",
+                        f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, "
+                        f"and the model's embedding has {self.embeddings} rows",
+                        "Use the tokenizer that belongs to the model, or resize the embedding "
+                        "(model.resize_token_embeddings(len(tokenizer))) and save the model",
+                    )
+                )
+        if problems:
+            raise DataError(problems)
         responses = (ids.numel() for ids in group.response_ids)
         longest = group.prompt_ids.numel() + max(responses, default=0)
         if self.positions is not None and longest > self.positions:
@@ -79,15 +84,6 @@ class ModelLimits:
                     "another model",
                 )
             )
-
-    def _no_embedding(self, row: PreferenceRow, field: str, token: int, tokenizer: Any) -> Problem:
-        return Problem(
-            f"{row.where}, field '{field}'",
-            f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the "
-            f"model's embedding has {self.embeddings} rows",
-            "Use the tokenizer that belongs to the model, or resize the embedding "
-            "(model.resize_token_embeddings(len(tokenizer))) and save the model",
-        )
 
 
 def _learned_positions(text: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["CHATML", "TINY_TEXT", "save_tokenizer", "tiny_tokenizer"]
+__all__ = ["CHATML", "TINY_TEXT", "save_tokenizer", "tiny_text"]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -42,34 +42,37 @@ TINY_TEXT: dict[str, Any] = {
 """Sizes of a tiny decoder, by their common names in transformers."""
 
 
-def tiny_tokenizer(
-    special: Sequence[str] = SPECIAL, *, template: str = CHATML, **settings: Any
+def save_tokenizer(
+    folder: Path, *, special: Sequence[str] = SPECIAL, template: str = CHATML, **settings: Any
 ) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with a chat template, trained on one sentence.
+    """Write a byte-level BPE tokenizer with a chat template, trained on one sentence; return it.
 
     Args:
+        folder: The directory.
         special: Special tokens, in the order of their ids.
         template: The chat template.
         **settings: The pad, bos and eos tokens, and names of others.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=384,
         special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([SAMPLE], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=template, **(settings or SPECIAL_ROLES)
+    backend.train_from_iterator([SAMPLE], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, chat_template=template, **(settings or SPECIAL_ROLES)
     )
-
-
-def save_tokenizer(folder: Path, **settings: Any) -> PreTrainedTokenizerFast:
-    """Write the tiny tokenizer into a directory and return it; see `tiny_tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = tiny_tokenizer(**settings)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def tiny_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the settings of a tiny decoder with the ids of a tokenizer."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in names}
+    return {**TINY_TEXT, "vocab_size": len(tokenizer), **ids}

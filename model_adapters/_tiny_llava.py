@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ._tiny import CHATML, TINY_TEXT, save_tokenizer
+from ._tiny import CHATML, save_tokenizer, tiny_text
 
 __all__ = ["build"]
 
@@ -39,17 +39,9 @@ def _config(model_type: str, text_type: str, tokenizer: Any) -> Any:
     from transformers import AutoConfig
 
     tower = "siglip_vision_model" if model_type == "llava_onevision" else "clip_vision_model"
-    text = AutoConfig.for_model(
-        text_type,
-        **TINY_TEXT,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     settings: dict[str, Any] = {
         "vision_config": AutoConfig.for_model(tower, **TINY_VISION),
-        "text_config": text,
+        "text_config": AutoConfig.for_model(text_type, **tiny_text(tokenizer)),
         "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
     }
     if model_type != "llava":

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ._tiny import TINY_TEXT, save_tokenizer
+from ._tiny import save_tokenizer, tiny_text
 
 __all__ = ["CHAT_TEMPLATE", "build", "build_processor"]
 
@@ -67,19 +67,12 @@ def build_processor(model_type: str, tokenizer: Any) -> Any:
     step = patch * MERGE
     pixels = {"shortest_edge": step**2, "longest_edge": 8 * step**2}
     shape: dict[str, Any] = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
-    images = transformers.Qwen2VLImageProcessor(**shape)
-    if model_type.startswith("qwen3"):
-        return transformers.Qwen3VLProcessor(
-            image_processor=images,
-            tokenizer=tokenizer,
-            video_processor=transformers.Qwen3VLVideoProcessor(**shape),
-            chat_template=CHAT_TEMPLATE,
-        )
-    name = "Qwen2_5_VLProcessor" if model_type == "qwen2_5_vl" else "Qwen2VLProcessor"
-    return getattr(transformers, name)(
-        image_processor=images,
+    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.get(model_type, "Qwen3VL")
+    video = "Qwen3VL" if name == "Qwen3VL" else "Qwen2VL"
+    return getattr(transformers, f"{name}Processor")(
+        image_processor=transformers.Qwen2VLImageProcessor(**shape),
         tokenizer=tokenizer,
-        video_processor=transformers.Qwen2VLVideoProcessor(**shape),
+        video_processor=getattr(transformers, f"{video}VideoProcessor")(**shape),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -90,19 +83,11 @@ def _config(model_type: str, tokenizer: Any) -> Any:
     def token(name: str) -> int:
         return int(tokenizer.convert_tokens_to_ids(name))
 
-    text = {
-        **TINY_TEXT,
-        "head_dim": WIDTH // TINY_TEXT["num_attention_heads"],
-        "vocab_size": len(tokenizer),
-        "rope_parameters": dict(ROPE),
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    text = {**tiny_text(tokenizer), "rope_parameters": dict(ROPE)}
     if model_type == "qwen3_vl_moe":
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    if model_type.startswith("qwen2"):
-        text.pop("head_dim")
+    if model_type.startswith("qwen3"):
+        text["head_dim"] = WIDTH // text["num_attention_heads"]
     return AutoConfig.for_model(
         model_type,
         text_config=text,

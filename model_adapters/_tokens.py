@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Rendered", "Span", "first_tokens", "special_token_ids", "split_ids"]
+__all__ = ["Rendered", "Span", "first_tokens", "split_ids"]
 
 ANCHORS = ("", "\n", ".")
 """Texts before a response that is tokenized separately; see `_response_ids`."""
@@ -60,15 +60,6 @@ def split_ids(rendered: Rendered, tokenizer: Any) -> Span:
     return Span([*first, *prompt], responses, first)
 
 
-def special_token_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of all special tokens, with or without a role such as EOS."""
-    added = tokenizer.added_tokens_decoder
-    return {
-        *tokenizer.all_special_ids,
-        *(number for number, token in added.items() if token.special),
-    }
-
-
 def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """Return the ids of texts, without the special tokens that the tokenizer adds."""
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
@@ -95,12 +86,6 @@ def _response_ids(prompt: list[int], text: str, joint_ids: list[int], tokenizer:
     If the ids of both as one text start with those of the prompt, the rest is the response.
     Otherwise a token spans both, and the response is tokenized separately. Some tokenizers mark the
     start of a text with a space, but not after an anchor.
-
-    Args:
-        prompt: The ids of the prompt.
-        text: What follows the prompt.
-        joint_ids: The ids of both, tokenized as one text.
-        tokenizer: The tokenizer.
     """
     if joint_ids[: len(prompt)] == prompt:
         return joint_ids[len(prompt) :]
@@ -128,6 +113,8 @@ def _ended(ids: list[int], tokenizer: Any) -> list[int]:
     kept = len(ids)
     while kept > 1 and not tokenizer.decode(ids[kept - 1 : kept]).strip():
         kept -= 1  # whitespace that a template puts between turns is not part of the response
-    if ids[kept - 1 : kept] and ids[kept - 1] in special_token_ids(tokenizer):
+    added = tokenizer.added_tokens_decoder  # also special tokens without a role such as EOS
+    special = {*tokenizer.all_special_ids, *(n for n, token in added.items() if token.special)}
+    if not special.isdisjoint(ids[kept - 1 : kept]):
         return ids
     return [*ids[:kept], tokenizer.eos_token_id]

@@ -7,7 +7,6 @@ from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._images import refuse_pixel_limits
-from ._limits import ModelLimits
 
 __all__ = ["ADAPTER"]
 
@@ -19,13 +18,7 @@ IMAGE_KEYS = frozenset({"pixel_values", "image_sizes", "batch_num_images"})
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
     refuse_pixel_limits(options, "the images of a LLaVA-style model have fixed sizes")
     traits = ImageTraits(image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=False)
-    return ImageAdapter(
-        processor,
-        image_token_id=int(config.image_token_id),
-        traits=traits,
-        options=options,
-        limits=ModelLimits.of(config),
-    )
+    return ImageAdapter(processor, config, traits, options)
 
 
 def _tiny(folder: Path, *, model_type: str = "llava", seed: int = 0, **sizes: Any) -> Path:

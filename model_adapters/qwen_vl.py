@@ -8,7 +8,6 @@ from unidpo_mm.errors import ModelError, Problem
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._images import with_pixel_limits
-from ._limits import ModelLimits
 
 __all__ = ["ADAPTER"]
 
@@ -32,13 +31,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
         token_types="mm_token_type_ids",
         sends_positions=False,  # M-RoPE: the model computes three positions per token
     )
-    return ImageAdapter(
-        with_pixel_limits(processor, options),
-        image_token_id=int(config.image_token_id),
-        traits=traits,
-        options=options,
-        limits=ModelLimits.of(config),
-    )
+    return ImageAdapter(with_pixel_limits(processor, options), config, traits, options)
 
 
 def _tiny(folder: Path, *, model_type: str = "qwen2_vl", seed: int = 0, **sizes: Any) -> Path:

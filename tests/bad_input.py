@@ -56,8 +56,8 @@ def row(kind: str, message: str, place: str, _base: Any = None, **changed: Any) 
 
 
 ROWS = [
-    Bad("a row that is not an object", "the row is str, not an object", ("text",)),
-    Bad("a row that is a list", "the row is list, not an object", (["a", "b"],)),
+    Bad("a row that is not an object", "the row is of type str, not an object", ("text",)),
+    Bad("a row that is a list", "the row is of type list, not an object", (["a", "b"],)),
     row("columns that fit no format", "fit no format", "", {}, question="What?", answer="yes"),
     row("a pair without a rejected response", "rejected is missing for 'pairs'", "rejected",
         rejected=None),
@@ -109,7 +109,7 @@ ROWS = [
     row("a negative weight", "the weight of a pair is -1.0", "weight", weight=-1.0),
     row("a weight that is a string", "found 'high'", "weight", weight="high"),
     row("an infinite weight", "found inf", "weight", weight=math.inf),
-    row("other images for the rejected response", "are not supported yet", "rejected_images",
+    row("separate images for the rejected response", "are not supported yet", "rejected_images",
         rejected_images=["p.png"]),
     row("a column of videos", "videos are not supported yet", "videos", videos=["v.mp4"]),
     row("a column of audio", "audio is not supported yet", "audios", audios=["a.wav"]),
@@ -202,7 +202,7 @@ IMAGES = [
                  "http://127.0.0.1:9/p.png", fetch_images=True, fetch_private_addresses=True),
     with_image("a URL of this machine", "has the private address 127.0.0.1",
                  "http://127.0.0.1:9/p.png", fetch_images=True),
-    with_image("a URL with another scheme", "only http and https URLs are downloaded",
+    with_image("a URL with another scheme", "only http and https URLs can be downloaded",
                  "ftp://example.org/p.png", fetch_images=True),
     with_image("a relative path that leaves the directory",
                "is outside of the directory", "../p.png"),

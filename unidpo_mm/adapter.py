@@ -27,21 +27,9 @@ __all__ = [
 
 LengthPolicy = Literal["error", "drop", "truncate_response", "shrink_image"]
 RESERVED_TEMPLATE_KWARGS = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "messages",
-        "padding",
-        "processor_kwargs",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "tokenize",
-        "tools",
-        "truncation",
-    }
+    "add_generation_prompt chat_template continue_final_message conversation messages padding "
+    "processor_kwargs return_assistant_tokens_mask return_dict return_tensors tokenize tools "
+    "truncation".split()
 )
 """Arguments of `apply_chat_template` that rendering sets, so they are not template variables."""
 Part = str

@@ -19,7 +19,6 @@ __all__ = [
     "RowTooLong",
     "UniDPOError",
     "counted",
-    "counted_problems",
     "grouped",
 ]
 
@@ -111,11 +110,6 @@ def counted(number: float, noun: str, plural: str | None = None) -> str:
     return f"{text} {noun if number == 1 else plural or noun + 's'}"
 
 
-def counted_problems(number: int) -> str:
-    """Return a number of problems as text."""
-    return counted(number, "problem")
-
-
 class UniDPOError(Exception):
     """Base class of all errors that are raised on purpose.
 
@@ -147,7 +141,7 @@ class UniDPOError(Exception):
         hidden = sum(count for _, count in groups[MAX_PRINTED:])
         if hidden > 0:
             lines.append(f"  ... and {hidden:,} more")
-        return "\n".join([f"{self.headline} ({counted_problems(len(self.problems))}):", *lines])
+        return "\n".join([f"{self.headline} ({counted(len(self.problems), 'problem')}):", *lines])
 
 
 class RecipeError(UniDPOError):

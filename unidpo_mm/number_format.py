@@ -12,7 +12,9 @@ import torch
 __all__ = ["bfloat16_slowdown", "fastest_dtype"]
 
 SIZE = 384
-"""Rows and columns of the matrices; even slow processors need less than a tenth of a second."""
+"""Rows and columns of the matrices."""
+ROUNDS = 8
+"""Products in each format. Even slow processors need less than half a second for all of them."""
 
 
 @cache
@@ -23,15 +25,19 @@ def fastest_dtype() -> torch.dtype:
 
 @cache
 def bfloat16_slowdown() -> float:
-    """Return the time of a matrix product in bfloat16, divided by that in float32."""
-    return _seconds(torch.bfloat16) / _seconds(torch.float32)
+    """Return the time of a matrix product in bfloat16, divided by that in float32.
+
+    The two formats alternate and the fastest product of each counts, so that other processes on
+    the same cores hardly affect the result.
+    """
+    bfloat16_matrix, float32_matrix = (
+        torch.ones(SIZE, SIZE, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
+    )
+    rounds = [(_seconds(bfloat16_matrix), _seconds(float32_matrix)) for _ in range(ROUNDS)]
+    return min(bfloat16 for bfloat16, _ in rounds) / min(float32 for _, float32 in rounds)
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    matrix = torch.ones(SIZE, SIZE, dtype=dtype)
-    times = []
-    for _ in range(3):  # the first product also selects kernels
-        began = time.perf_counter()
-        torch.mm(matrix, matrix)
-        times.append(time.perf_counter() - began)
-    return min(times)
+def _seconds(matrix: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(matrix, matrix)
+    return time.perf_counter() - start

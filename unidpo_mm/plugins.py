@@ -11,6 +11,7 @@ Nothing is listed by hand, and adding a file needs no reinstall. This is the onl
 imports by name. Other packages define further kinds with `Kind`.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -28,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import DataError, Problem, RecipeError, UniDPOError
+from .extras import missing_package
 from .plugin_errors import MODULE_PREFIX, located, wrong_fields
 
 __all__ = [
@@ -81,7 +83,7 @@ class Kind:
     export: str
     attributes: tuple[str, ...]
     expected: str
-    guide: str = "CONTRIBUTING.md"
+    guide: str = "docs/extend.md"
     package: str | None = None
     helpers: frozenset[str] = frozenset()
     group: str
@@ -113,6 +115,7 @@ FAMILIES = Kind(
     export="ADAPTER",
     attributes=("name", "model_types", "serves", "auto_class", "parts", "default_freeze", "create"),
     expected="an unidpo_mm.authoring.AdapterFamily",
+    guide="docs/families.md",
     group="unidpo_mm.model_adapters",
 )
 FORMATS = Kind(
@@ -121,6 +124,7 @@ FORMATS = Kind(
     export="FORMAT",
     attributes=("name", "required", "parse"),
     expected="an unidpo_mm.authoring.Format",
+    guide="docs/formats.md",
     package="unidpo_mm.data.formats",
     group="unidpo_mm.formats",
     error=DataError,
@@ -131,6 +135,7 @@ CALLBACKS = Kind(
     export="CALLBACK",
     attributes=("__call__",),
     expected="a function of its settings that returns a transformers.TrainerCallback",
+    guide="docs/observers.md",
     group="unidpo_mm.callbacks",
 )
 OBSERVERS = Kind(
@@ -139,6 +144,7 @@ OBSERVERS = Kind(
     export="OBSERVER",
     attributes=("__call__",),
     expected="a function of its settings that returns an unidpo_mm.training.observers.Observer",
+    guide="docs/observers.md",
     group="unidpo_mm.observers",
 )
 
@@ -297,6 +303,8 @@ def _load(kind: Kind, name: str, where: str) -> Any:
     try:
         plugin = EntryPoint(name, modules[name], kind.group).load()
     except Exception as error:  # code of another package
+        if missing := missing_package(error):
+            raise kind.error(dataclasses.replace(missing, where=where)) from error
         problem = f"the {kind.noun} '{name}' cannot be imported from {modules[name]}"
         problem = f"{problem}: {located(error)}"
         raise kind.error(Problem(where, problem, "Correct or reinstall its package")) from error

@@ -1,7 +1,7 @@
 """Detection and removal of reasoning blocks in responses.
 
 Reasoning models write their reasoning before the answer, in `<think>...</think>` or another of the
-notations in `STYLES`. Evaluation grades the answer alone, and a data source can be used without
+notations in `TAGS`. Evaluation grades the answer alone, and a data source can be used without
 reasoning. Both use `strip_reasoning`, so a new notation is added only here.
 """
 
@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "STYLES",
+    "TAGS",
     "Stripped",
-    "TagStyle",
     "is_reasoning_token",
     "opens_reasoning",
     "strip_reasoning",
@@ -21,52 +20,35 @@ __all__ = [
 NAMES = "thinking|think|thoughts|thought|reasoning|reason|analysis|reflection|scratchpad"
 """Names of tags that enclose reasoning."""
 
-
-@dataclass(frozen=True)
-class TagStyle:
-    """A notation for reasoning blocks.
-
-    Attributes:
-        example: A block in this notation.
-        opening: Regular expression of the opening tag. If it has a group ``name``, the closing tag
-            must have the same name.
-        closing: Regular expression of the closing tag.
-    """
-
-    example: str
-    opening: str
-    closing: str
-
-
-STYLES = (
-    TagStyle(
-        "<think>...</think>",
+TAGS = {
+    "<think>...</think>": (
         rf"<(?:\w+:)?(?P<name>{NAMES}|antthinking)(?:\s[^<>]*)?/?>",
         rf"</(?:\w+:)?(?P<name>{NAMES}|antthinking)\s*>",
     ),
-    TagStyle(
-        "<|begin_of_thought|>...<|end_of_thought|>",
+    "<|begin_of_thought|>...<|end_of_thought|>": (
         rf"<\|?(?:begin|start)_(?:of_)?(?P<name>{NAMES})\|?>",
         rf"<\|?end_(?:of_)?(?P<name>{NAMES})\|?>",
     ),
-    TagStyle(
-        "<|think|>...<|/think|>",
-        rf"<\|(?P<name>{NAMES})\|>",
-        rf"<\|/(?P<name>{NAMES})\|>",
-    ),
-    TagStyle(
-        "[THINK]...[/THINK]",
+    "<|think|>...<|/think|>": (rf"<\|(?P<name>{NAMES})\|>", rf"<\|/(?P<name>{NAMES})\|>"),
+    "[THINK]...[/THINK]": (
         r"\[(?P<name>think|thinking|reasoning)\]",
         r"\[/(?P<name>think|thinking|reasoning)\]",
     ),
-    TagStyle(
-        "\u25c1think\u25b7...\u25c1/think\u25b7",
+    "\u25c1think\u25b7...\u25c1/think\u25b7": (
         r"\u25c1(?P<name>think)\u25b7",
         r"\u25c1/(?P<name>think)\u25b7",
     ),
-    TagStyle("<|channel>thought...<channel|>", r"<\|channel>(?:\s*\w+)?", r"<channel\|>"),
+    "<|channel>thought...<channel|>": (r"<\|channel>(?:\s*\w+)?", r"<channel\|>"),
+}
+"""A block in each notation -> its opening and closing tag.
+
+If the tags have a group ``name``, it must be the same. Case, attributes and a namespace are
+ignored.
+"""
+OPENING, CLOSING = (
+    [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+    for patterns in zip(*TAGS.values(), strict=True)
 )
-"""All notations with an opening and a closing tag. Case, attributes and a namespace are ignored."""
 
 MESSAGE = re.compile(
     r"(?:<\|start\|>\s*\w*)?<\|channel\|>\s*(?P<channel>\w*)[^<]*(?:<\|constrain\|>[^<]*)?"
@@ -114,10 +96,6 @@ class _Tag:
     name: str
     opens: bool
     empty: bool = False
-
-
-OPENING = [re.compile(style.opening, re.IGNORECASE) for style in STYLES]
-CLOSING = [re.compile(style.closing, re.IGNORECASE) for style in STYLES]
 
 
 def strip_reasoning(text: str, *, opened: bool = False) -> Stripped:

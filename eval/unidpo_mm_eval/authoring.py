@@ -1,4 +1,4 @@
-"""Public names for authors of benchmarks and scorers; see CONTRIBUTING.md for examples."""
+"""Public names for authors of benchmarks and scorers; see docs/benchmarks.md for examples."""
 
 from .benchmarks import Benchmark, GradeFunction, Scorer
 from .data.dataset import Dataset, build_dataset

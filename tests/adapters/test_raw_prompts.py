@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken
 
 from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config
+from unidpo_mm.modeling.families import family_for
+from unidpo_mm.modeling.load import ModelSource, load_adapter, load_config
 
 Checkpoint = Callable[[str], Path]
 BOS, EOS = "<|im_start|>", "<|im_end|>"

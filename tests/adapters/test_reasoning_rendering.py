@@ -12,7 +12,8 @@ from builders import row
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ModelError
-from unidpo_mm.modeling.load import ModelSource, family_for, load_adapter, load_config
+from unidpo_mm.modeling.families import family_for
+from unidpo_mm.modeling.load import ModelSource, load_adapter, load_config
 from unidpo_mm.records import Message, PreferenceRow
 
 Checkpoint = Callable[[str], Path]

@@ -1,4 +1,4 @@
-"""The public interface: documented names, types, recipes that load, the tree in the README."""
+"""The public interface: documented names, types, recipes that load, the tree of the repository."""
 
 import ast
 import re
@@ -77,10 +77,10 @@ def test_every_module_opens_with_a_docstring_and_states_its_names(package: str):
             assert "__all__" in names, f"{path} states no __all__"
 
 
-def tree_of(readme: str) -> dict[str, list[str]]:
+def tree_of(page: str) -> dict[str, list[str]]:
     """Parse the annotated tree: {folder: names in it}, for folders whose content is listed."""
-    block = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", readme, re.DOTALL)
-    assert block is not None, "README.md has no annotated tree"
+    block = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", page, re.DOTALL)
+    assert block is not None, "docs/architecture.md has no annotated tree"
     listed: dict[str, list[str]] = {}
     above: list[tuple[int, str]] = [(-1, "")]
     for line in block.group(1).splitlines():
@@ -103,8 +103,9 @@ def on_disk() -> set[str]:
     return {name for name in result.stdout.splitlines() if (ROOT / name).exists()}
 
 
-def test_the_tree_of_the_readme_equals_the_disk():
-    listed, files = tree_of((ROOT / "README.md").read_text(encoding="utf-8")), on_disk()
+def test_the_tree_of_the_page_equals_the_disk():
+    page = ROOT / "docs" / "architecture.md"
+    listed, files = tree_of(page.read_text(encoding="utf-8")), on_disk()
     for folder, names in listed.items():
         below = {
             name.removeprefix(folder).split("/")[0] for name in files if name.startswith(folder)
@@ -113,15 +114,15 @@ def test_the_tree_of_the_readme_equals_the_disk():
         if folder == "":  # tool and license files are omitted
             visible = {name for name in visible if (ROOT / name).is_dir()}
             names = [name for name in names if (ROOT / name).is_dir() or name not in below]
-        assert set(names) == visible, f"the tree in README.md differs from the disk in '{folder}'"
+        assert set(names) == visible, f"the tree in {page} differs from the disk in '{folder}'"
 
 
 def test_the_tree_is_parsed_as_it_is_drawn():
-    readme = (
+    page = (
         "<!-- tree -->\n```text\ncore/         the core\n  a.py        one\n  deep/       two\n"
         "    b.py      three\nother/        more\n```\n<!-- /tree -->"
     )
-    assert tree_of(readme) == {
+    assert tree_of(page) == {
         "": ["core", "other"],
         "core/": ["a.py", "deep"],
         "core/deep/": ["b.py"],

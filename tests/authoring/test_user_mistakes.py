@@ -1,4 +1,4 @@
-"""The files of CONTRIBUTING.md train, and mistakes in a user's file are explained."""
+"""The files of the pages in docs/ train, and mistakes in a user's file are explained."""
 
 import json
 import re
@@ -10,7 +10,9 @@ import pytest
 from unidpo_mm.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "".join((ROOT / name).read_text("utf-8") for name in ("CONTRIBUTING.md", "docs/losses.md"))
+PAGES = "".join(
+    (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("losses", "formats", "families")
+)
 FILES = dict(re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", PAGES, re.DOTALL))
 
 MISTAKES = {
@@ -20,7 +22,7 @@ MISTAKES = {
     "terms": ("loss", "chosen, rejected)\n", "chosen, rejected, gap=chosen)\n", "LOSS.terms is []"),
     "name in compute": ("loss", "(pairs, beta", "(pair, beta", ": NameError while training"),
     "columns": ("format", "frozenset({", "list({", "FORMAT.required is ["),
-    "row": ("format", "return row.pair(", "return (", "returns tuple, not a PreferenceRow"),
+    "row": ("format", "return row.pair(", "return (", "returned tuple, not a PreferenceRow"),
     "key": ("format", 'row.response("bad", "bad_score")', "row.record[7]", "line 11: KeyError"),
     "create": ("family", "create=create", "create=None", "ADAPTER.create is None"),
     "attribute": ("family", "in row.responses", "in row.answers", "my_family.py, line 23: Attrib"),

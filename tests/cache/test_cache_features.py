@@ -106,4 +106,4 @@ def test_features_of_trained_parts_are_not_cached(
     args = config(tmp_path, feature_cache_gb=1.0, freeze=["vision_tower"])
     trainer = make_trainer(checkpoint("llava"), mixed_rows(images=True), args)
     assert trainer.parts.features is None
-    assert "not cached: vision tower or projector are trained" in caplog.text
+    assert "not cached: the vision tower or projector is trained" in caplog.text

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from unidpo_mm.cache.feature_store import FeatureStore
-from unidpo_mm.cache.reference_store import ReferenceStore, drop_damaged, list_references
+from unidpo_mm.cache.reference_store import ReferenceStore, list_references, verify_store
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.errors import UniDPOError
 
@@ -88,7 +88,7 @@ def test_damaged_entries_are_missing(tmp_path: Path) -> None:
     store.put(entries(5))
     damage(store, "key-3")
     assert sorted(store.get([f"key-{n}" for n in range(5)])) == ["key-0", "key-1", "key-2", "key-4"]
-    assert len(drop_damaged(store.path)) == 1
+    assert verify_store(store.path).damaged == 1
     assert len(store) == 4
 
 

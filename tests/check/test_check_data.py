@@ -372,7 +372,7 @@ def test_a_recipe_whose_pairs_are_all_dropped_is_refused(
     recipe = f"data: {{sources: [{{path: {path}, scores: {{misordered: drop}}}}]}}\n"
     result = verdict(tmp_path, checkpoint("llama"), recipe)
     assert result.exit_code == 2
-    assert "there is no row to train on" in result.output
+    assert "there are no rows to train on" in result.output
 
 
 def test_rows_that_may_be_skipped_for_their_images_are_not_a_problem(

@@ -135,7 +135,7 @@ def test_a_wrong_image_directory_is_a_single_message(tmp_path: Path) -> None:
     assert "30 problems: a run would not start" in done.output
     for untrue in (
         "same content as an earlier one",
-        "there is no row to train on",
+        "there are no rows to train on",
         "contradict another",
     ):
         assert untrue not in done.output

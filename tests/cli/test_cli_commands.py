@@ -21,6 +21,22 @@ COMMANDS = {
     "sweep": {"--output", "--seeds", "--dry-run", "--help"},
     "migrate": {"--output", "--help"},
     "merge": {"--output", "--dtype", "--base", "--help"},
+    "chat": {
+        "--image",
+        "--prompt",
+        "--system",
+        "--before",
+        "--compare",
+        "--max-new-tokens",
+        "--temperature",
+        "--top-p",
+        "--seed",
+        "--dtype",
+        "--device",
+        "--style",
+        "--chat-template-kwargs",
+        "--help",
+    },
 }
 """Command of the core -> its flags; adding one is a decision."""
 

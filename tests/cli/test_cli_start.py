@@ -17,7 +17,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("train",), ("list",), ("sweep",), ("migrate",), ("merge",), ("demo",)]
+    "arguments",
+    [(), ("train",), ("list",), ("sweep",), ("migrate",), ("merge",), ("chat",), ("demo",)],
 )
 def test_help_is_fast(arguments: tuple[str, ...]):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -37,6 +38,7 @@ def test_help_is_fast(arguments: tuple[str, ...]):
         "sweep --help",
         "migrate --help",
         "merge --help",
+        "chat --help",
         "demo --help",
     ],
 )

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from typing_extensions import TypedDict
 
 from unidpo_mm.config import Recipe
 from unidpo_mm.config.checks.recipe import check_files, check_loss, check_machine, check_train
+from unidpo_mm.config.checks.types import type_problems
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -41,7 +43,7 @@ def test_an_unknown_loss_lists_the_choices():
 def test_a_parameter_of_another_loss_lists_the_parameters():
     (problem,) = loss(name="dpo", gamma=3.0)
     assert problem.startswith("loss.gamma: the loss 'dpo' has no parameter 'gamma'")
-    assert "'dpo' has beta, label_smoothing, length_norm" in problem
+    assert "Choose from beta, label_smoothing, length_norm" in problem
 
 
 def test_a_misspelt_parameter_does_not_hide_other_problems():
@@ -60,7 +62,11 @@ def test_a_misspelt_parameter_does_not_hide_other_problems():
         ("tau_good", "mean", "found the text 'mean'"),
         ("detach_weights", "no", "found the text 'no'. Use false"),
         ("quality_weight", "scores", "did you mean 'score'? Use one of score, none"),
-        ("length_norm", ["margin", "all"], "found the list [margin, all]"),
+        (
+            "length_norm",
+            ["margin", "all"],
+            "length_norm.1: found the text 'all'",
+        ),
     ],
 )
 def test_wrong_values_have_a_remedy(name: str, value: Any, message: str):
@@ -242,3 +248,14 @@ def test_bf16_without_a_gpu_is_reported_with_its_key():
     assert problem.where == "train.bf16"
     assert "train.use_cpu=true" in problem.remedy
     assert not check_machine(recipe(train={"output_dir": "out", "bf16": True, "use_cpu": True}))
+
+
+class Weighted(TypedDict):
+    weight: float
+
+
+def test_problems_of_nested_values_name_the_path():
+    (missing,) = type_problems("loss.parts", {"a": {}}, dict[str, Weighted])
+    assert str(missing) == "loss.parts.a.weight: 'weight' is missing. Add it."
+    (wrong,) = type_problems("loss.parts", {"a": {"weight": "x"}}, dict[str, Weighted])
+    assert wrong.where == "loss.parts.a.weight"

@@ -215,7 +215,7 @@ FORMER = GOOD + "  pictures: {max_pixels: 100, max_skipped_fraction: 0.5}\n"
 
 @pytest.fixture
 def warnings_again() -> None:
-    aliases._warn.cache_clear()
+    aliases.warn_once.cache_clear()
 
 
 @pytest.mark.usefixtures("warnings_again")

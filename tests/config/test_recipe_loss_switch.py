@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unidpo_mm.config import load_recipe, loss_switch
+from unidpo_mm.config import aliases, load_recipe
 from unidpo_mm.config.checks.recipe import check_loss
 from unidpo_mm.errors import RecipeError
 
@@ -18,7 +18,7 @@ loss: {name: uni_dpo, beta: 2.0, tau_good: 3.2, gamma: 1.0}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    loss_switch._warn.cache_clear()
+    aliases.warn_once.cache_clear()
     (tmp_path / "r.yaml").write_text(TEXT)
     return tmp_path / "r.yaml"
 

@@ -9,8 +9,8 @@ import yaml
 from unidpo_mm import UniDPOConfig
 from unidpo_mm.config import Recipe, dump_recipe, load_recipe
 from unidpo_mm.config.checks.packages import check_secrets
-from unidpo_mm.config.secrets import MASK, is_secret_key, mask_secrets, mask_text
 from unidpo_mm.errors import RecipeError
+from unidpo_mm.secrets import MASK, is_secret_key, mask_secrets, mask_text
 
 SECRET = "s3cr3t-value"
 

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from unidpo_mm.reasoning import STYLES, opens_reasoning, strip_reasoning
+from unidpo_mm.reasoning import TAGS, opens_reasoning, strip_reasoning
 
 
-@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.example)
-def test_every_notation_is_removed(style):
-    block = style.example.replace("...", " a cat? no ").replace("thought a", "thought\n a")
+@pytest.mark.parametrize("example", TAGS)
+def test_every_notation_is_removed(example):
+    block = example.replace("...", " a cat? no ").replace("thought a", "thought\n a")
     for response in (f"{block}\n\nYes", f"{block.upper()} Yes", f"{block}{block}\nYes"):
         stripped = strip_reasoning(response)
         assert stripped.text == "Yes"

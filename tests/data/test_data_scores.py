@@ -50,7 +50,6 @@ def test_a_pair_in_the_wrong_order_is_kept_swapped_or_dropped(misordered: Any, p
     result, counts = settled(ScoreOptions(misordered=misordered), 1.0, 3.0)
     assert (result and result.pairs) == pairs
     assert counts.misordered == 1
-    assert (counts.swapped, counts.dropped) == (misordered == "swap", misordered == "drop")
     assert counts.rows_dropped == (misordered == "drop")
 
 

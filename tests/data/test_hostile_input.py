@@ -297,14 +297,22 @@ def test_an_entry_of_a_registry_is_read_behind_a_byte_order_mark(tmp_path: Path)
         ({"num_samples": -1}, "'num_samples' is '-1'"),
         ({"columns": {"rejectd": "rejected"}}, "unknown name 'rejectd' in 'columns'"),
         ({"columns": {"images": "pics"}}, "no row has a column 'pics'"),
-        ({"tags": {"role_tag": ["r"]}}, "'tags.role_tag' is list"),
+        ({"tags": {"role_tag": ["r"]}}, "'tags.role_tag' is of type list"),
         ({"asked": "test"}, "entries set their own"),
+        ({"file_name": "a" * 300}, "does not exist"),
+        ({"columns": {"videos": "clips"}}, "columns that are not supported yet: videos"),
     ],
 )
 def test_unsupported_options_of_registries_are_reported(
     tmp_path: Path, changes: dict[str, Any], report_text: str
 ) -> None:
     assert any(report_text in problem for problem in result(entry(tmp_path, **changes)))
+
+
+def test_a_registry_without_entries_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (problem,) = result(read(tmp_path / "dataset_info.json", subset="mine"))
+    assert "there is no entry 'mine'. Use a registry with entries" in problem
 
 
 def test_an_entry_in_openai_formatting_is_read(tmp_path: Path) -> None:

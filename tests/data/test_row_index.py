@@ -12,8 +12,8 @@ from support.commands import run_command
 from unidpo_mm.cache.row_index import add_rows, index_path, read_rows
 from unidpo_mm.data.digest import row_digests
 from unidpo_mm.data.images import FileImage
+from unidpo_mm.data.measure import encoding_fingerprint
 from unidpo_mm.data.preflight import Preflight, survey
-from unidpo_mm.data.row_index import encoding_fingerprint
 from unidpo_mm.errors import Problem
 from unidpo_mm.records import PreferenceRow, Response
 

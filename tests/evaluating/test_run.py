@@ -290,5 +290,5 @@ def test_the_control_is_marked_where_it_is_read(checkpoints: Any, tmp_path: Path
 def test_a_store_refuses_other_files(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"manifest": {"a": 1}}\nno json\n')
-    with pytest.raises(DataError, match=r"x\.jsonl row 2: not a prediction of a run"):
+    with pytest.raises(DataError, match=r"x\.jsonl row 2: the line is not a recorded prediction"):
         PredictionStore(path, {"a": 1}).open()

@@ -441,7 +441,7 @@ NUMBERS = [
         "score_scale of other scores",
         "loss.name=uni_dpo data.sources.0.path=scored.jsonl data.score_scale=[100,200]",
         "data.score_scale",
-        "they run from 3 to 8",
+        "they range from 3 to 8",
         prepare=write(
             "scored.jsonl",
             '{"prompt":"a","chosen":"b","rejected":"c","score_chosen":8,"score_rejected":3}\n',
@@ -974,7 +974,7 @@ LOSSES = [
     recipe("beta negative", "loss.beta=-1", "loss.beta", "> 0"),
     recipe("beta infinite", "loss.beta=.inf", "loss.beta", "finite"),
     recipe("beta text", "loss.beta=high", "loss.beta", "Use a number"),
-    recipe("parameter of another loss", "loss.gamma=3", "loss.gamma", "'dpo' has beta"),
+    recipe("parameter of another loss", "loss.gamma=3", "loss.gamma", "Choose from beta"),
     recipe(
         "switched loss, own parameter",
         "loss.name=simpo loss.tau_good=3",

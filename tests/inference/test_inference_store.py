@@ -37,3 +37,11 @@ def test_other_settings_are_refused_unless_declared_unstable(tmp_path: Path):
     Lenient(path, {"model": "m", "seen": 2}).open()
     with pytest.raises(DataError, match='responses were made with different settings: model was "'):
         Lenient(path, {"model": "n", "seen": 1}).open()
+
+
+@pytest.mark.parametrize("line", ["3", "[]", '{"response": "a"}', "{"])
+def test_a_line_that_is_not_a_record_is_reported(tmp_path: Path, line: str):
+    path = tmp_path / "out.jsonl"
+    path.write_text(f'{{"manifest": {{}}}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 2: the line is not a recorded response"):
+        ResponseStore(path, {}).open()

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from unidpo_mm.config import Recipe
-from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES
+from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES, TRL_LOSSES
 from unidpo_mm.config.training_arguments import training_arguments
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.migrate import Migration, migrate, trainer_arguments
-from unidpo_mm.migrate.losses import UNI_DPO_KEYS
+from unidpo_mm.migrate.losses import load_losses
 from unidpo_mm.migrate.migration import FRAMEWORKS
 
 Run = Callable[[Mapping[str, Any]], Migration]
@@ -304,4 +304,11 @@ def test_uni_dpo_names_are_those_of_the_config() -> None:
         for key, entry in framework.keys.items():
             if key in OFFICIAL_NAMES:
                 assert entry.target == f"loss.{OFFICIAL_NAMES[key]}"
-    assert set(UNI_DPO) == set(UNI_DPO_KEYS) <= set(OFFICIAL_NAMES)
+    keys = set(load_losses("llama_factory")["uni_dpo"].keys) & set(OFFICIAL_NAMES)
+    assert set(UNI_DPO) == keys - {"dpo_average_log_prob"}
+
+
+def test_losses_of_trl_are_those_of_the_config() -> None:
+    rules = load_losses("trl")
+    others = {name: (rule.name, rule.fixed) for name, rule in rules.items() if name != rule.name}
+    assert others == TRL_LOSSES

@@ -16,7 +16,7 @@ from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel
 from unidpo_mm.modeling.lora_targets import part_of
-from unidpo_mm.modeling.parts import add_lora, add_peft, check_lora_parts, count_parameters
+from unidpo_mm.modeling.parts import add_lora, add_peft, count_parameters, lora_part_problems
 
 Checkpoint = Callable[[str], Path]
 
@@ -156,11 +156,12 @@ def test_all_wrong_names_are_reported_together(loaded: Any) -> None:
 
 def test_parts_are_checked_before_weights_are_loaded(loaded: Any) -> None:
     family = loaded("llava").family
-    check_lora_parts(LoraOptions(modules_to_save=["projector"]), family, None)
-    with pytest.raises(ModelError, match=r"model.lora.modules_to_save: 'projector' is adapted"):
-        check_lora_parts(LoraOptions(modules_to_save=["projector"]), family, VISION)
-    with pytest.raises(ModelError, match=r"no part 'vision', did you mean 'vision_tower'\?"):
-        check_lora_parts(LoraOptions(), family, ["vision"])
+    projector = LoraOptions(modules_to_save=["projector"])
+    assert not lora_part_problems(projector, family, None)
+    (problem,) = lora_part_problems(projector, family, VISION)
+    assert str(problem).startswith("model.lora.modules_to_save: 'projector' is adapted")
+    (problem,) = lora_part_problems(LoraOptions(), family, ["vision"])
+    assert "no part 'vision', did you mean 'vision_tower'?" in str(problem)
 
 
 def test_the_table_counts_the_base_model_and_the_active_adapter(loaded: Any) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import AdapterError, ModelError
 from unidpo_mm.modeling.activation_memory import enable_checkpointing
-from unidpo_mm.modeling.load import ModelSource, family_for, load_model
+from unidpo_mm.modeling.families import family_for
+from unidpo_mm.modeling.load import ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel, base_and_head, compute_logps
 from unidpo_mm.modeling.parts import (
     add_lora,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unidpo_mm.errors import ModelError
-from unidpo_mm.modeling.load import family_for, has_vision
+from unidpo_mm.modeling.families import family_for, has_vision
 
 Checkpoint = Callable[[str], Path]
 

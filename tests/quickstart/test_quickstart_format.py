@@ -13,7 +13,9 @@ def test_the_faster_number_format_is_used(
 ) -> None:
     for cached in (number_format.fastest_dtype, number_format.bfloat16_slowdown):
         cached.cache_clear()
-    monkeypatch.setattr(number_format, "_seconds", lambda dtype: 1.0 if dtype is fast else 2.0)
+    monkeypatch.setattr(
+        number_format, "_seconds", lambda matrix: 1.0 if matrix.dtype is fast else 2.0
+    )
     fastest = number_format.fastest_dtype()
     for cached in (number_format.fastest_dtype, number_format.bfloat16_slowdown):
         cached.cache_clear()

@@ -72,7 +72,7 @@ def test_a_submission_holds_every_row_and_no_score(
     scores.write_text("index\tquestion\thit\n1\t?\t1\n")
     responses = tmp_path / "one.jsonl"
     responses.write_text('{"id": 1, "response": "A"}\n')
-    assert "the columns hit are those of a table of scores" in text_of(
+    assert "the data contain columns of a results table: hit" in text_of(
         export("mmbench_submission", (scores, responses), out)
     )
     assert "MMBench's server reads .xlsx" in export("mmbench_submission", files, scores).output

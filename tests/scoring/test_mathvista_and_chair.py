@@ -7,6 +7,8 @@ import pytest
 from support.eval_commands import coco, question, run, score_rows, text_of
 from unidpo_mm_eval.benchmarks.chair import mentioned
 
+from unidpo_mm.errors import DataError
+
 __all__ = ["coco"]  # a fixture
 
 
@@ -92,3 +94,25 @@ def test_missing_files_of_chair_are_reported(tmp_path: Path) -> None:
     responses.write_text('{"id": 1, "response": "A dog."}\n')
     output = text_of(run("score", "-b", "chair", "--data", tmp_path, "--predictions", responses))
     assert all(name in output for name in ("instances_*.json", "captions_*.json", "synonyms.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "expected"),
+    [
+        ("instances_val.json", {"image_id": 1}, "lacks image_id or category_id"),
+        ("instances_val.json", {"image_id": 1, "category_id": 9}, "unknown category_id 9"),
+        ("captions_val.json", {"caption": "A dog."}, "lacks image_id or caption"),
+        ("captions_val.json", None, "the list 'annotations' is missing"),
+    ],
+)
+def test_incomplete_annotations_of_coco_are_reported(
+    coco: Path, name: str, annotation: dict[str, int] | None, expected: str
+) -> None:
+    responses = coco / "mine.jsonl"
+    responses.write_text('{"id": 1, "response": "A dog."}\n')
+    content = json.loads((coco / name).read_text())
+    content["annotations"] = None if annotation is None else [annotation]
+    (coco / name).write_text(json.dumps(content))
+    done = run("score", "-b", "chair", "--data", coco, "--predictions", responses)
+    assert isinstance(done.exception, DataError)
+    assert expected in str(done.exception)

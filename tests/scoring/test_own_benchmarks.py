@@ -1,4 +1,4 @@
-"""Benchmarks and scorers outside the package: the examples of CONTRIBUTING.md, and broken files."""
+"""Benchmarks and scorers outside the package: the examples of the page, and broken files."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from unidpo_mm.cli import main as cli
 from unidpo_mm.cli.failures import EXIT_CODE
 from unidpo_mm.errors import RecipeError
 
-PAGE = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 BENCHMARK, SCORER = (
     re.findall(rf"```python\n(# {name}\.py.*?)```", PAGE, re.DOTALL)[0]
     for name in ("my_benchmark", "my_scorer")

@@ -178,11 +178,14 @@ def _replace_shared_locks() -> None:
     """Create a new lock for the progress bars of the child.
 
     tqdm's lock is shared with all forked processes: a child killed while it holds the lock would
-    leave every later child waiting for it.
+    leave every later child waiting for it. A subclass that was used before tqdm itself has its own.
     """
     from tqdm import tqdm
 
-    tqdm.set_lock(threading.RLock())
+    lock, classes = threading.RLock(), [tqdm]
+    for kind in classes:
+        kind.set_lock(lock)
+        classes += kind.__subclasses__()
 
 
 def _redirect(streams: tuple[Path, Path]) -> None:

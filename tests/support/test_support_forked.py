@@ -1,5 +1,6 @@
 """The helper that runs a function in a forked child."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.forked import run_forked
+from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 
 def test_streams_environment_and_directory_are_those_of_the_child(
@@ -45,17 +47,22 @@ def test_a_signal_and_a_time_limit_are_reported():
     assert late.seconds < 10
 
 
-def test_a_child_killed_with_the_lock_of_progress_bars_does_not_block_others() -> None:
-    from tqdm import tqdm
+@pytest.mark.parametrize("own_lock", [False, True])
+def test_a_child_killed_with_the_lock_of_progress_bars_does_not_block_others(
+    own_lock: bool,
+) -> None:
+    class Lock(TqdmDefaultWriteLock):
+        mp_lock = multiprocessing.RLock()  # not that of this process, which must not block either
 
-    tqdm.get_lock()
+    bar = type("bar", (tqdm,), {"_lock": Lock()} if own_lock else {})
+    bar.get_lock()
 
     def die_with_the_lock() -> None:
-        tqdm.get_lock().acquire()
+        bar.get_lock().acquire()
         os.kill(os.getpid(), signal.SIGKILL)
 
     def use_the_lock() -> None:
-        with tqdm.get_lock():
+        with bar.get_lock():
             pass
 
     assert run_forked(die_with_the_lock).signal == signal.SIGKILL

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Any
 
 import pytest
 from torch import nn
@@ -73,6 +74,25 @@ def test_a_warmup_ends_before_the_run(tmp_path):
     check_steps(args, 5)
     with pytest.raises(RecipeError, match="5 steps of warmup in a run of 1 step\\."):
         check_steps(args, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"learning_rate": 10**400}, "learning_rate"),
+        ({"weight_decay": -(10**400)}, "weight_decay"),
+        ({"debug": True}, "debug"),
+        ({"accelerator_config": {1: 2}}, "accelerator_config.1"),
+        ({"fsdp": "full_shard", "fsdp_config": "a" * 300}, "fsdp_config"),
+    ],
+)
+def test_values_of_any_type_and_size_are_reported(values: dict[str, Any], where: str):
+    (problem,) = range_problems(values, {})
+    assert problem.where == where
+
+
+def test_image_sizes_are_only_compared_if_they_are_numbers():
+    assert not range_problems({"image_min_pixels": "many", "image_max_pixels": 3}, {})
 
 
 @pytest.mark.parametrize(
@@ -157,4 +177,4 @@ def test_a_score_scale_without_any_score_inside_is_refused():
     rows = [row("a", 3.0, 8.0), row("b", 50.0, 150.0), row("c", None, None)]
     assert not _scale_problems(rows, None, "data.score_scale")
     (problem,) = _scale_problems(rows, (100.0, 200.0), "data.score_scale")
-    assert problem.message == "no score of source 'a' lies in [100, 200]: they run from 3 to 8"
+    assert problem.message == "no score of source 'a' is in [100, 200]: they range from 3 to 8"

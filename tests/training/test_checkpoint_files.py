@@ -17,7 +17,7 @@ from unidpo_mm.training.checkpoints import (
     verify,
     write_manifest,
 )
-from unidpo_mm.training.resume import choose_checkpoint
+from unidpo_mm.training.resuming import choose_checkpoint
 
 
 def stage(output_dir: Path, step: int, *, resumable: bool = True) -> Path:
@@ -85,24 +85,24 @@ def test_the_newest_complete_checkpoint_is_chosen_and_the_others_are_reported(
     save(tmp_path, 4, resumable=False)
     (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"")
     (tmp_path / "checkpoint-5").mkdir()
-    choice = choose_checkpoint(tmp_path, reads=True)
-    assert choice.path == tmp_path / "checkpoint-2"
-    assert [text.split(":")[0] for text in choice.ignored] == [
+    path, ignored = choose_checkpoint(tmp_path, reads=True)
+    assert path == tmp_path / "checkpoint-2"
+    assert [text.split(":")[0] for text in ignored] == [
         "checkpoint-5",
         "checkpoint-4",
         "checkpoint-3",
     ]
-    assert "it is empty" in choice.ignored[0]
-    assert "model without optimizer state" in choice.ignored[1]
-    assert "'model.safetensors' has 0 bytes, not 600" in choice.ignored[2]
+    assert "it is empty" in ignored[0]
+    assert "it contains the model but no optimizer state" in ignored[1]
+    assert "'model.safetensors' has 0 bytes, not 600" in ignored[2]
 
 
 def test_no_checkpoint_is_chosen_if_none_is_complete(tmp_path: Path) -> None:
-    assert choose_checkpoint(tmp_path / "missing", reads=True).path is None
+    assert choose_checkpoint(tmp_path / "missing", reads=True) == (None, [])
     (tmp_path / "checkpoint-5").write_text("a file")
-    choice = choose_checkpoint(tmp_path, reads=True)
-    assert choice.path is None
-    assert choice.ignored == ("checkpoint-5: it is not a directory",)
+    path, ignored = choose_checkpoint(tmp_path, reads=True)
+    assert path is None
+    assert ignored == ["checkpoint-5: it is not a directory"]
 
 
 def test_a_save_that_was_killed_before_the_rename_is_completed(tmp_path: Path) -> None:

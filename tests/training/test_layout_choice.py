@@ -12,7 +12,7 @@ from trainers import config, make_trainer, state_of
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
 from unidpo_mm.kernels import packing
-from unidpo_mm.training.startup_report import layout_line
+from unidpo_mm.training.console import layout_line
 
 Checkpoint = Callable[[str], Path]
 

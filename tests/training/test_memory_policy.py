@@ -12,7 +12,7 @@ from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.modeling.activation_memory import LayerMemory
-from unidpo_mm.training.memory_policy import max_tokens, measure_first_batch
+from unidpo_mm.training.callbacks import max_tokens, measure_first_batch
 
 Checkpoint = Callable[[str], Path]
 

@@ -14,7 +14,7 @@ from unidpo_mm.config.from_recipe import _loss_of
 from unidpo_mm.errors import DataError, RecipeError
 from unidpo_mm.losses.uni_dpo import LOSS, UniDPOLossConfig
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.score_warnings import score_warnings
+from unidpo_mm.training.startup_checks import score_warnings
 
 Checkpoint = Callable[[str], Path]
 NAN = float("nan")

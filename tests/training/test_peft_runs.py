@@ -253,9 +253,9 @@ def test_adapter_names_work_as_in_trl(checkpoint: Checkpoint, tmp_path: Path) ->
     names = {"model_adapter_name": "tuned", "ref_adapter_name": "ref"}
     for wrong, message in (
         ({"ref_adapter_name": "refs"}, "no adapter 'refs', did you mean 'ref'"),
-        ({"ref_adapter_name": "tuned"}, "is the adapter that trains"),
+        ({"ref_adapter_name": "tuned"}, "is the adapter that is being trained"),
         ({"model_adapter_name": "tuend"}, "no adapter 'tuend', did you mean 'tuned'"),
-        ({"reference": "lora_off"}, "set together with reference='lora_off'"),
+        ({"reference": "lora_off"}, "cannot be combined with reference='lora_off'"),
     ):
         with pytest.raises(ModelError, match=message):
             make_trainer(model, rows, dpo(tmp_path / "x", **{**names, **wrong}), **kwargs)
@@ -277,7 +277,7 @@ def test_a_ref_model_with_trainable_weights_of_the_model_is_refused(
     base = base_of(folder)
     ref_model = base if shared == "the base" else PeftModel.from_pretrained(base, sft)
     model = PeftModel.from_pretrained(base, sft, is_trainable=True)
-    with pytest.raises(ModelError, match="ref_model shares weights that train"):
+    with pytest.raises(ModelError, match="ref_model shares trainable weights"):
         make_trainer(
             model,
             rows_for("llama"),

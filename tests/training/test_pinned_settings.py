@@ -8,8 +8,7 @@ import pytest
 from builders import row
 from trainers import config, make_trainer
 
-from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.pinned_settings import FILE, pinned_settings
+from unidpo_mm.training.configured_loss import LOSS_FILE, configure_loss, pinned_settings
 
 Checkpoint = Callable[[str], Path]
 
@@ -24,7 +23,7 @@ def test_a_resumed_run_keeps_its_original_tau_good(
     folder, saving = checkpoint("llama"), {"save_strategy": "steps", "save_steps": 1}
     first = make_trainer(folder, rows_of(1.0, 2.0, 3.0), config(tmp_path, max_steps=1, **saving))
     first.train()
-    kept = json.loads((tmp_path / "checkpoint-1" / FILE).read_text())
+    kept = json.loads((tmp_path / "checkpoint-1" / LOSS_FILE).read_text())
     assert kept["by_source"]["data"]["tau_good"] == 2.0
     args = config(tmp_path, max_steps=2, allow_changes=["data"], **saving)
     other = make_trainer(folder, rows_of(1.0, 4.0, 5.0), args)
@@ -37,7 +36,7 @@ def test_a_resumed_run_keeps_its_original_tau_good(
 def test_a_checkpoint_without_the_file_or_of_another_loss_changes_nothing(tmp_path: Path) -> None:
     settings = configure_loss("uni_dpo", {}).with_medians(rows_of(1.0))
     assert pinned_settings(settings, tmp_path) is settings
-    (tmp_path / FILE).write_text('{"name": "dpo", "by_source": {"data": {"tau_good": 9}}}')
+    (tmp_path / LOSS_FILE).write_text('{"name": "dpo", "by_source": {"data": {"tau_good": 9}}}')
     assert pinned_settings(settings, tmp_path) is settings
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / LOSS_FILE).write_text("{")
     assert pinned_settings(settings, tmp_path) is settings

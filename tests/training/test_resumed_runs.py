@@ -16,9 +16,8 @@ from unidpo_mm import UniDPOConfig, UniDPOTrainer
 from unidpo_mm.config import load_recipe
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.training.identity import HARMLESS, HONORED, compare_options
+from unidpo_mm.training.output_directory import check_recipe_not_overwritten, exclusive
 from unidpo_mm.training.run import finished_run, train_from_recipe
-from unidpo_mm.training.run_lock import exclusive
-from unidpo_mm.training.run_record import keep_recipe
 
 Checkpoint = Callable[[str], Path]
 
@@ -192,7 +191,7 @@ def test_a_checkpoint_without_optimizer_state_cannot_be_resumed(
     started: Callable[..., UniDPOTrainer], tmp_path: Path
 ) -> None:
     started(save_only_model=True, max_steps=1).train()
-    with pytest.raises(RecipeError, match="model without optimizer state"):
+    with pytest.raises(RecipeError, match="it contains the model but no optimizer state"):
         started(save_only_model=True).train(resume_from_checkpoint=True)
     path = tmp_path / "out" / "checkpoint-1"
     with pytest.raises(RecipeError, match=r"Use it as model\.name_or_path"):
@@ -215,7 +214,7 @@ def test_only_one_process_may_write_into_an_output_directory(
     from filelock import FileLock
 
     other = FileLock(tmp_path / "out" / ".lock", is_singleton=False)
-    with other, pytest.raises(RecipeError, match="another process is training into"):
+    with other, pytest.raises(RecipeError, match="another run is using"):
         started().train(resume_from_checkpoint=True)
     with exclusive(tmp_path / "out"), exclusive(tmp_path / "out"):
         assert started().train(resume_from_checkpoint=True).global_step == 4
@@ -307,10 +306,12 @@ def test_the_recorded_recipe_does_not_overwrite_the_recipe(
     recipe, keys = small_run(checkpoint, tmp_path)
     here = load_recipe(recipe, [*keys, f"train.output_dir={tmp_path}"])
     with pytest.raises(RecipeError, match="would overwrite the recipe"):
-        keep_recipe(recipe, here)
-    keep_recipe(recipe, load_recipe(recipe, [*keys, f"train.output_dir={tmp_path / 'out'}"]))
+        check_recipe_not_overwritten(recipe, here)
+    check_recipe_not_overwritten(
+        recipe, load_recipe(recipe, [*keys, f"train.output_dir={tmp_path / 'out'}"])
+    )
     (tmp_path / "run.json").write_text("{}")  # the recipe is the record of a run
-    keep_recipe(recipe, here)
+    check_recipe_not_overwritten(recipe, here)
 
 
 def test_allowing_unknown_names_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.records import Pair, PreferenceRow
 from unidpo_mm.training.evaluation import evaluate_pairs
-from unidpo_mm.training.metrics import PAIR_METRICS
+from unidpo_mm.training.metrics import PAIR_METRICS, MetricSums
 
 Checkpoint = Callable[[str], Path]
 
@@ -166,14 +166,8 @@ def test_evaluation_disables_dropout_and_restores_training_mode(
     policy = trainer.model.train()
 
     def measured() -> dict[str, float]:
-        sums = evaluate_pairs(
-            policy,
-            trainer.get_eval_dataloader(),
-            adapter=trainer.parts.adapter,
-            settings=trainer.parts.settings,
-            reference=trainer.parts.reference,
-            device="cpu",
-        )
+        sums = MetricSums(trainer.parts.settings.loss)
+        evaluate_pairs(policy, trainer.get_eval_dataloader(), trainer.preference_step, sums)
         return sums.means()
 
     assert measured() == measured()

@@ -310,7 +310,7 @@ def test_ref_model_is_used(checkpoint: Checkpoint, tmp_path: Path, as_folder: bo
 
 def test_the_policy_as_ref_model_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     model = load_tiny(checkpoint("llama")).model
-    with pytest.raises(ModelError, match="the same object as the model that trains"):
+    with pytest.raises(ModelError, match="the same object as the model that is being trained"):
         make_trainer(model, ROWS, config(tmp_path), ref_model=model)
 
 

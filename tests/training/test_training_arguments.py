@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from unidpo_mm import UniDPOConfig
-from unidpo_mm.config.arguments_page import training_arguments_page
 from unidpo_mm.config.checks import python_arguments
 from unidpo_mm.config.checks.launch import folder_problem, launch_problems
 from unidpo_mm.config.training_arguments import (
@@ -16,8 +15,6 @@ from unidpo_mm.config.training_arguments import (
     training_arguments,
 )
 from unidpo_mm.errors import RecipeError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 REFUSED = {
     "label_smoothing_factor": 0.1,
@@ -44,12 +41,6 @@ def test_the_table_covers_every_argument_of_the_installed_transformers():
     assert all(
         argument.note and argument.remedy for argument in ARGUMENTS.values() if argument.refused
     )
-
-
-def test_the_page_is_up_to_date():
-    page = (ROOT / "docs" / "training_arguments.md").read_text(encoding="utf-8")
-    command = "python -m unidpo_mm.config.arguments_page > docs/training_arguments.md"
-    assert page == training_arguments_page(), f"run {command}"
 
 
 def test_defaults_of_transformers_are_accepted():

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,13 +12,11 @@ from torch import Tensor
 
 from ..errors import Problem, UniDPOError
 from .directory import cache_directory
-from .stores import StoreCheck, StoreInfo
+from .stores import PART, Action, StoreCheck, StoreInfo, replacing
 
-__all__ = ["FeatureStore", "list_features", "remove_features", "verify_features"]
+__all__ = ["FeatureStore", "list_features", "verify_features"]
 
 SUFFIX = ".safetensors"
-PART = ".part"
-"""Suffix of a file that is being written."""
 ABANDONED_S = 3600
 """Age in seconds from which no process still writes such a file."""
 CHECKSUM = "crc32"
@@ -30,7 +26,6 @@ CHECKSUM = "crc32"
 class FeatureStore:
     """The features that a frozen tower computes, by the keys of images.
 
-    Files are renamed into place when they are complete, so a killed process leaves none incomplete.
     A file that cannot be read counts as missing. A failure to write is ignored, because features
     can be computed again.
 
@@ -73,14 +68,9 @@ class FeatureStore:
             return
         self._make_room(len(content))
         with contextlib.suppress(OSError):  # a full disk: the features are computed again
-            handle, name = tempfile.mkstemp(dir=self.directory, suffix=PART)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                Path(name).replace(self._path(key))
-                self._size += len(content)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            with replacing(self._path(key)) as temporary:
+                temporary.write_bytes(content)
+            self._size += len(content)
 
     def clear(self) -> None:
         """Remove every entry."""
@@ -122,14 +112,11 @@ def list_features(cache: Path | None = None) -> list[StoreInfo]:
     stores = []
     for path in sorted(path for path in _stores(cache).glob("*") if path.is_dir()):
         files = [file.stat() for file in path.glob(f"*{SUFFIX}") if file.is_file()]
-        info = StoreInfo(
-            path=path,
-            kind="features",
-            entries=len(files),
-            size=sum(file.st_size for file in files),
-            used=max((file.st_mtime for file in files), default=path.stat().st_mtime),
+        used = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+        size = sum(file.st_size for file in files)
+        stores.append(
+            StoreInfo(path=path, kind="features", entries=len(files), size=size, used=used)
         )
-        stores.append(info)
     return stores
 
 
@@ -137,23 +124,14 @@ def verify_features(cache: Path | None = None, *, dry_run: bool = False) -> Iter
     """Read every entry of every feature store and remove damaged ones.
 
     Also removes files in the place of a store, and incomplete files of killed processes.
-
-    Args:
-        cache: Cache directory; None for the default.
-        dry_run: Whether to remove nothing.
     """
     for path in sorted(_stores(cache).glob("*")):
         if not path.is_dir():
             if not dry_run:
                 path.unlink(missing_ok=True)
-            yield StoreCheck(
-                path=path,
-                kind="features",
-                intact=0,
-                damaged=None,
-                action="damaged" if dry_run else "removed",
-                reason="not a directory",
-            )
+            action: Action = "damaged" if dry_run else "removed"
+            reason = "not a directory"
+            yield StoreCheck(path=path, kind="features", intact=0, action=action, reason=reason)
             continue
         intact = damaged = 0
         for file in sorted(path.iterdir()):
@@ -168,11 +146,6 @@ def verify_features(cache: Path | None = None, *, dry_run: bool = False) -> Iter
             damaged=damaged,
             action="intact" if not damaged else "damaged" if dry_run else "repaired",
         )
-
-
-def remove_features(path: Path) -> None:
-    """Remove a feature store."""
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _stores(cache: Path | None) -> Path:

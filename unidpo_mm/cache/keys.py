@@ -20,12 +20,7 @@ __all__ = ["media_key", "response_keys", "weights_fingerprint"]
 
 
 def response_keys(group: EncodedGroup, media: str) -> tuple[str, ...]:
-    """Return a key for each response of a group, from everything that a model sees of it.
-
-    Args:
-        group: The group.
-        media: Its `media_key`.
-    """
+    """Return a key for each response of a group, from everything that a model sees of it."""
     prompt = hashlib.sha256(media.encode())
     _update(prompt, "prompt_ids", group.prompt_ids)
     for name, parts in sorted(group.token_extras.items()):

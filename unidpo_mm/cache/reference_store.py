@@ -6,6 +6,7 @@ checksum, so a file that a disk has damaged returns no wrong values.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import sqlite3
@@ -20,11 +21,10 @@ from torch import Tensor
 
 from ..errors import Problem, UniDPOError
 from .directory import cache_directory
-from .stores import StoreCheck, StoreInfo
+from .stores import Action, StoreCheck, StoreInfo
 
 __all__ = [
     "ReferenceStore",
-    "drop_damaged",
     "list_references",
     "remove_store",
     "verify_references",
@@ -142,17 +142,16 @@ def verify_store(path: Path, *, dry_run: bool = False) -> StoreCheck:
 
     Afterwards the store can be opened, or does not exist. A store that another process locks for
     longer than `WAIT_S` remains unchanged.
-
-    Args:
-        path: The file.
-        dry_run: Whether to repair and remove nothing.
     """
     if not path.is_file():
         reason = "it is a directory" if path.is_dir() else "it is not a file"
         return _check(path, "damaged", reason=reason) if dry_run else _remove_invalid(path, reason)
     try:
-        damaged = _damaged_rows(path) if dry_run else drop_damaged(path)
-        with contextlib.closing(_connect(path)) as connection:
+        with contextlib.closing(_connect(path)) as connection, connection:
+            entries = connection.execute("select rowid, value, crc from logps")
+            damaged = [(row,) for row, value, crc in entries if not _is_intact(value, crc)]
+            if not dry_run:
+                connection.executemany("delete from logps where rowid = ?", damaged)
             (state,) = connection.execute("pragma integrity_check(1)").fetchone()
             (count,) = connection.execute("select count(*) from logps").fetchone()
             about = connection.execute("select name, value from about").fetchall()
@@ -160,29 +159,14 @@ def verify_store(path: Path, *, dry_run: bool = False) -> StoreCheck:
             json.loads(value)
         if state != "ok":
             raise sqlite3.DatabaseError(state)
-    except (UniDPOError, sqlite3.Error, TypeError, ValueError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, sqlite3.Error) and not _is_damage(cause):
-            return _check(path, "unchanged", reason=str(cause))
-        return _check(path, "damaged", reason=str(cause)) if dry_run else _repair(path, str(cause))
-    if dry_run:
-        action: Literal["intact", "damaged"] = "damaged" if damaged else "intact"
-        return _check(path, action, intact=count - len(damaged), damaged=len(damaged))
+    except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, sqlite3.Error) and not _is_damage(error):
+            return _check(path, "unchanged", reason=reason)
+        return _check(path, "damaged", reason=reason) if dry_run else _repair(path, reason)
+    if damaged and dry_run:
+        return _check(path, "damaged", intact=count - len(damaged), damaged=len(damaged))
     return _check(path, "repaired" if damaged else "intact", intact=count, damaged=len(damaged))
-
-
-def drop_damaged(path: Path) -> list[int]:
-    """Remove the entries of a store whose checksum is wrong; return their row numbers."""
-    rows = _damaged_rows(path)
-    with _explain_errors(path), contextlib.closing(_connect(path)) as connection, connection:
-        connection.executemany("delete from logps where rowid = ?", [(row,) for row in rows])
-    return rows
-
-
-def _damaged_rows(path: Path) -> list[int]:
-    with _explain_errors(path), contextlib.closing(_connect(path)) as connection:
-        entries = connection.execute("select rowid, value, crc from logps")
-        return [row for row, value, crc in entries if not _is_intact(value, crc)]
 
 
 def remove_store(path: Path) -> Literal["removed", "moved"]:
@@ -195,7 +179,8 @@ def remove_store(path: Path) -> Literal["removed", "moved"]:
         try:
             path.rmdir()
         except OSError:  # its content is not from this package
-            path.replace(_unused_name(path.with_name(f"{path.name}.damaged")))
+            names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in itertools.count())
+            path.replace(next(name for name in names if not name.exists()))
             return "moved"
         return "removed"
     for name in (path.name, *(f"{path.name}{suffix}" for suffix in ("-journal", "-wal", "-shm"))):
@@ -213,38 +198,27 @@ def _paths(cache: Path | None) -> list[Path]:
 
 def _info(path: Path) -> StoreInfo:
     status = path.lstat()
-    values: dict[str, Any] = {}
-    entries = None
-    with contextlib.suppress(sqlite3.Error, OSError, TypeError, ValueError):
+    unreadable = StoreInfo(
+        path=path, kind="references", entries=None, size=status.st_size, used=status.st_mtime
+    )
+    try:
         with contextlib.closing(_connect(path)) as connection:
             about = dict(connection.execute("select name, value from about").fetchall())
             (count,) = connection.execute("select count(*) from logps").fetchone()
         values = {name: json.loads(value) for name, value in about.items()}
-        values["settings"] = dict(values.get("settings", {}))
-        values["used"] = float(values.get("used", 0.0))
-        entries = int(count)
-    return StoreInfo(
-        path=path,
-        kind="references",
-        entries=entries,
-        size=status.st_size,
-        used=status.st_mtime if entries is None else values["used"],
-        model=str(values.get("model", "")),
-        settings={} if entries is None else values["settings"],
-    )
+        return dataclasses.replace(
+            unreadable,
+            entries=int(count),
+            used=float(values.get("used", 0.0)),
+            model=str(values.get("model", "")),
+            settings=dict(values.get("settings", {})),
+        )
+    except (sqlite3.Error, OSError, TypeError, ValueError):
+        return unreadable
 
 
-def _check(
-    path: Path,
-    action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"],
-    *,
-    intact: int | None = None,
-    damaged: int | None = None,
-    reason: str = "",
-) -> StoreCheck:
-    return StoreCheck(
-        path=path, kind="references", intact=intact, damaged=damaged, action=action, reason=reason
-    )
+def _check(path: Path, action: Action, **result: Any) -> StoreCheck:
+    return StoreCheck(path=path, kind="references", action=action, **result)
 
 
 def _remove_invalid(path: Path, reason: str) -> StoreCheck:
@@ -291,11 +265,6 @@ def _readable(path: Path) -> tuple[dict[str, tuple[bytes, int]], dict[str, str]]
                 json.loads(value)
                 about[name] = value
     return entries, about
-
-
-def _unused_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}{n or ''}") for n in itertools.count())
-    return next(name for name in names if not name.exists())
 
 
 def _is_intact(value: Any, crc: Any) -> bool:

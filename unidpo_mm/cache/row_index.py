@@ -7,7 +7,6 @@ either the old or the new one.
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .directory import cache_directory
-from .stores import StoreCheck, StoreInfo
+from .stores import StoreCheck, StoreInfo, replacing
 
-__all__ = [
-    "add_rows",
-    "index_path",
-    "list_row_indexes",
-    "read_rows",
-    "remove_row_index",
-    "verify_row_indexes",
-]
+__all__ = ["add_rows", "index_path", "list_row_indexes", "read_rows", "verify_row_indexes"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +35,7 @@ COLUMNS = pa.schema(
 
 
 def index_path(fingerprint: str, cache: Path | None = None) -> Path:
-    """Return the file of an index.
-
-    Args:
-        fingerprint: Digest of everything that decides how rows are encoded.
-        cache: Cache directory; None for the default.
-    """
+    """Return the file of an index."""
     return _folder(cache) / f"{fingerprint}{SUFFIX}"
 
 
@@ -78,13 +65,8 @@ def add_rows(path: Path, rows: Mapping[bytes, Mapping[str, Any]]) -> None:
     table = pa.Table.from_pydict(columns, schema=COLUMNS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        os.close(handle)
-        try:
-            pq.write_table(table, name, compression="zstd")
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
     except OSError as error:
         logger.warning("the index of rows is not saved; the next start encodes them: %s", error)
 
@@ -97,29 +79,20 @@ def list_row_indexes(cache: Path | None = None) -> list[StoreInfo]:
             entries = pq.read_metadata(path).num_rows
         except (OSError, ValueError, pa.ArrowException):
             entries = None
-        status = path.stat()
-        stores.append(
-            StoreInfo(
-                path=path, kind="rows", entries=entries, size=status.st_size, used=status.st_mtime
-            )
-        )
+        size, used = path.stat().st_size, path.stat().st_mtime
+        stores.append(StoreInfo(path=path, kind="rows", entries=entries, size=size, used=used))
     return stores
 
 
 def verify_row_indexes(cache: Path | None = None, *, dry_run: bool = False) -> Iterator[StoreCheck]:
-    """Read every row index and remove damaged ones.
-
-    Args:
-        cache: Cache directory; None for the default.
-        dry_run: Whether to remove nothing.
-    """
+    """Read every row index and remove damaged ones."""
     for path in sorted(_folder(cache).glob(f"*{SUFFIX}")):
         try:
             intact, reason = len(_read(path)), ""
         except (OSError, ValueError, pa.ArrowException) as error:
             intact, reason = 0, str(error)
             if not dry_run:
-                remove_row_index(path)
+                path.unlink(missing_ok=True)
         yield StoreCheck(
             path=path,
             kind="rows",
@@ -128,11 +101,6 @@ def verify_row_indexes(cache: Path | None = None, *, dry_run: bool = False) -> I
             action="intact" if not reason else "damaged" if dry_run else "removed",
             reason=reason,
         )
-
-
-def remove_row_index(path: Path) -> None:
-    """Remove a row index."""
-    path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[bytes, dict[str, Any]]:

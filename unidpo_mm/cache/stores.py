@@ -1,11 +1,35 @@
 """Descriptions of stores on disk: reference log-probs, image features or row indexes."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["StoreCheck", "StoreInfo"]
+__all__ = ["PART", "Action", "StoreCheck", "StoreInfo", "replacing"]
+
+Kind = Literal["references", "features", "rows"]
+Action = Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]
+PART = ".part"
+"""Suffix of a file that is being written."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that becomes `path`, so that a killed process leaves none incomplete.
+
+    After an error it is removed.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PART)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +48,7 @@ class StoreInfo:
     """
 
     path: Path
-    kind: Literal["references", "features", "rows"]
+    kind: Kind
     entries: int | None
     size: int
     used: float
@@ -48,8 +72,8 @@ class StoreCheck:
     """
 
     path: Path
-    kind: Literal["references", "features", "rows"]
-    intact: int | None
-    damaged: int | None
-    action: Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]
+    kind: Kind
+    intact: int | None = None
+    damaged: int | None = None
+    action: Action
     reason: str = ""

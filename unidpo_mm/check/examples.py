@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ..errors import DataError
 from ..records import ImageRef, MediaSlot, PreferenceRow
+from .numbers import evenly_spaced
 from .report import ExampleRow
 
 __all__ = ["example_rows"]
@@ -15,9 +16,7 @@ THUMBNAIL_SIDE = 160
 
 def example_rows(rows: Sequence[PreferenceRow], number: int) -> list[ExampleRow]:
     """Return evenly spaced rows with pairs."""
-    paired = [row for row in rows if row.pairs]
-    step = max(len(paired) // max(number, 1), 1)
-    return [_example(row) for row in paired[::step][:number]]
+    return [_example(row) for row in evenly_spaced([row for row in rows if row.pairs], number)]
 
 
 def _example(row: PreferenceRow) -> ExampleRow:

@@ -1,22 +1,16 @@
 """Open every distinct image once: sizes, formats, problems and content hashes."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
-from ..data.images import FileImage, identity, unreadable_key
+from ..data.images import FileImage, distinct_images, identity, in_threads
 from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow
 from .numbers import optional_summary
 from .report import ImageReport
 
 __all__ = ["ImageInspection", "inspect_images"]
-
-BATCH = 256
-"""Images that are opened at a time, so that memory does not grow with the number of rows."""
 
 
 @dataclass
@@ -50,12 +44,9 @@ class _ImageProbe:
 
 def inspect_images(rows: Sequence[PreferenceRow]) -> ImageInspection:
     """Open all images of rows, each distinct one once."""
-    distinct: dict[str, ImageRef] = {}
-    for row in rows:
-        for image in row.images:
-            distinct.setdefault(identity(image), image)
-    probes = dict(zip(distinct, _in_threads(distinct.values()), strict=True))
-    keys = {name: probe.key or unreadable_key(name) for name, probe in probes.items()}
+    distinct = distinct_images(rows, identity)
+    probes = dict(zip(distinct, in_threads(_probe, distinct.values()), strict=True))
+    keys = {name: probe.key or f"unreadable {name}" for name, probe in probes.items()}
     inspection = ImageInspection(_report(rows, probes), keys=keys)
     for number, row in enumerate(rows):
         for image in row.images:
@@ -64,14 +55,6 @@ def inspect_images(rows: Sequence[PreferenceRow]) -> ImageInspection:
                 inspection.problems.append(Problem(where, problem.message, problem.remedy))
                 inspection.broken.add(number)
     return inspection
-
-
-def _in_threads(images: Iterable[ImageRef]) -> Iterator[_ImageProbe]:
-    """Yield probes in order; threads help because Pillow releases Python's lock."""
-    waiting = iter(images)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        while batch := list(islice(waiting, BATCH)):
-            yield from pool.map(_probe, batch)
 
 
 def _probe(image: ImageRef) -> _ImageProbe:

@@ -1,14 +1,23 @@
 """Summaries, histograms and correlations of numbers."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from .report import Histogram, Summary
 
-__all__ = ["effective_share", "histogram", "optional_summary", "spearman", "summarize"]
+__all__ = [
+    "effective_share",
+    "evenly_spaced",
+    "histogram",
+    "optional_summary",
+    "spearman",
+    "summarize",
+]
 
+Item = TypeVar("Item")
 BINS = 24
 
 
@@ -24,6 +33,11 @@ def summarize(values: Sequence[float] | Tensor) -> Summary:
 def optional_summary(values: Sequence[float]) -> Summary | None:
     """Return the summary of numbers; `None` if there are none."""
     return summarize(values) if values else None
+
+
+def evenly_spaced(items: Sequence[Item], number: int) -> Sequence[Item]:
+    """Return at most `number` of the items."""
+    return items[:: max(len(items) // max(number, 1), 1)][:number]
 
 
 def histogram(values: Tensor, low: float | None = None, high: float | None = None) -> Histogram:

@@ -1,6 +1,7 @@
 """Show rows as the model sees them: the tokens of prompt, images and responses in colors."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from rich.text import Text
 
@@ -18,7 +19,7 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
     preferences = group.preferences
     lengths = ", ".join(str(ids.numel()) for ids in group.response_ids)
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
-    line = Text.assemble(
+    yield Text.assemble(
         ("prompt", STYLES["prompt"]),
         f" {group.prompt_ids.numel() - group.images.tokens} tokens, ",
         ("images", STYLES["image"]),
@@ -26,7 +27,6 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
         ("responses", STYLES["response"]),
         f" {lengths} tokens (trained on)",
     )
-    yield line
     yield _prompt(group, adapter)
     chosen = {pair.chosen for pair in preferences.pairs}
     for number, ids in enumerate(group.response_ids):
@@ -40,25 +40,15 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
 
 def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
     """Return the prompt with the number of tokens in place of consecutive image tokens."""
-    text, run, images = Text(), list[int](), 0
-    for token in [*group.prompt_ids.tolist(), None]:
-        if token is not None and token == group.images.token_id:
-            if run:
-                text.append(_decoded(adapter, run), style=STYLES["prompt"])
-                run = []
-            images += 1
-            continue
-        if images:
-            text.append(f"[{images} image tokens]", style=STYLES["image"])
-            images = 0
-        if token is not None:
-            run.append(token)
-    text.append(_decoded(adapter, run), style=STYLES["prompt"])
+    text, image_token = Text(), group.images.token_id
+    for is_image, run in groupby(group.prompt_ids.tolist(), lambda token: token == image_token):
+        ids = list(run)
+        content = f"[{len(ids)} image tokens]" if is_image else _decoded(adapter, ids)
+        text.append(content, style=STYLES["image" if is_image else "prompt"])
     return text
 
 
 def _decoded(adapter: Adapter, ids: list[int]) -> str:
     """Return the text of ids, including special tokens."""
-    processor = adapter.processor
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
     return str(tokenizer.decode(ids, skip_special_tokens=False))

@@ -1,12 +1,12 @@
 """Print the results of a data check as tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from ..errors import counted_problems, grouped
+from ..errors import counted, grouped
 from .report import CheckReport, Summary
 
 __all__ = ["print_report"]
@@ -17,37 +17,42 @@ MAX_PROBLEMS = 50
 
 def print_report(report: CheckReport, console: Console) -> None:
     """Print the tables and warnings of a check; problems are the error of the command."""
-    for part in (*_tables(report), *_weights(report)):
-        console.print(part)
+    console.print(_sources(report))
+    console.print(_table("Rows", ("name", "value"), (), _facts(report), show_header=False))
+    if report.scores:
+        console.print(_scores(report))
+    for line in _weights(report):
+        console.print(line)
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-    if report.problems:
-        number = counted_problems(len(report.problems))
-        hint = (
-            "; --json FILE writes all of them"
-            if len(grouped(report.problems)) > MAX_PROBLEMS
-            else ""
-        )
-        console.print(f"[bold red]{number}[/bold red]: a run would not start{hint}")
-    else:
+    if not report.problems:
         console.print("[green]No problems found.[/green]")
+        return
+    number = counted(len(report.problems), "problem")
+    cut = len(grouped(report.problems)) > MAX_PROBLEMS
+    hint = "; --json FILE writes all of them" if cut else ""
+    console.print(f"[bold red]{number}[/bold red]: a run would not start{hint}")
 
 
-def _tables(report: CheckReport) -> Iterator[RenderableType]:
-    yield _sources(report)
-    yield _counts(report)
-    if report.scores:
-        yield _scores(report)
+def _table(
+    title: str,
+    columns: Sequence[str],
+    numbers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    show_header: bool = True,
+) -> Table:
+    """Return a table whose last columns, `numbers`, are aligned to the right."""
+    right = [Column(name, justify="right") for name in numbers]
+    table = Table(*columns, *right, title=title, title_justify="left", show_header=show_header)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _sources(report: CheckReport) -> Table:
-    table = Table(title="Sources", title_justify="left")
-    for name in ("source", "format", "judge", "scale"):
-        table.add_column(name)
-    for name in ("records", "rows", "problems"):
-        table.add_column(name, justify="right")
-    for source in report.sources:
-        table.add_row(
+    rows = [
+        (
             escape(source.name) + (" (held out)" if source.evaluation else ""),
             ", ".join(source.formats) or "-",
             escape(source.judge or "-"),
@@ -56,16 +61,10 @@ def _sources(report: CheckReport) -> Table:
             f"{source.rows:,}",
             f"{source.problems:,}",
         )
-    return table
-
-
-def _counts(report: CheckReport) -> Table:
-    table = Table(title="Rows", title_justify="left", show_header=False)
-    table.add_column("name")
-    table.add_column("value")
-    for name, value in _facts(report):
-        table.add_row(name, value)
-    return table
+        for source in report.sources
+    ]
+    names = ("source", "format", "judge", "scale"), ("records", "rows", "problems")
+    return _table("Sources", *names, rows)
 
 
 def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
@@ -105,29 +104,23 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
 
 
 def _scores(report: CheckReport) -> Table:
-    table = Table(title="Scores and initial weights", title_justify="left")
-    table.add_column("source")
-    for name in ("scored", "chosen", "rejected", "margin", "w_qual", "eff. size", "good"):
-        table.add_column(name, justify="right")
-    table.add_column("wrong order", justify="right")
-    table.add_column("ties", justify="right")
-    for score in report.scores:
-        table.add_row(
+    rows = [
+        (
             escape(score.source),
             f"{score.scored:,} of {score.pairs:,}",
-            _short(score.chosen),
-            _short(score.rejected),
-            _short(score.margin),
-            _short(score.w_qual),
+            *map(_short, (score.chosen, score.rejected, score.margin, score.w_qual)),
             f"{100 * score.effective_share:.0f} %",
             f"{100 * score.good:.0f} % >= {score.tau_good:g}",
             f"{100 * score.misordered:.1f} %",
             f"{100 * score.ties:.1f} %",
         )
-    return table
+        for score in report.scores
+    ]
+    numbers = "scored,chosen,rejected,margin,w_qual,eff. size,good,wrong order,ties".split(",")
+    return _table("Scores and initial weights", ["source"], numbers, rows)
 
 
-def _weights(report: CheckReport) -> Iterator[RenderableType]:
+def _weights(report: CheckReport) -> Iterator[str]:
     weights = report.weights
     if weights is None:
         return

@@ -1,11 +1,14 @@
 """`unidpo-mm cache`: list, verify and remove what is kept on disk."""
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..errors import counted
 
 if TYPE_CHECKING:
     from ..cache.stores import StoreCheck, StoreInfo
@@ -29,7 +32,6 @@ Directory = Annotated[
     Path | None,
     typer.Option(
         help="Cache directory. [default: $UNIDPO_MM_CACHE or ~/.cache/unidpo-mm]",
-        show_default=False,
         callback=_existing,
     ),
 ]
@@ -46,7 +48,7 @@ def info(directory: Directory = None) -> None:
     from ..cache.directory import cache_directory
 
     stores = _stores(directory)
-    typer.echo(f"{cache_directory(directory)}: {_count(len(stores), 'store')}, {_size(stores)}")
+    typer.echo(f"{cache_directory(directory)}: {counted(len(stores), 'store')}, {_size(stores)}")
     for store in stores:
         typer.echo(_line(store))
 
@@ -72,19 +74,15 @@ def verify(
 def prune(
     directory: Directory = None,
     days: Annotated[
-        int,
-        typer.Option(help="Remove stores not used for this number of days; 0 for all.", min=0),
+        int, typer.Option(help="Remove stores not used for this number of days; 0 for all.", min=0)
     ] = 30,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the stores only, without removing them.")
     ] = False,
 ) -> None:
     """Remove stores that have not been used recently or cannot be read."""
-    from ..cache.feature_store import remove_features
     from ..cache.reference_store import remove_store
-    from ..cache.row_index import remove_row_index
 
-    remove = {"references": remove_store, "features": remove_features, "rows": remove_row_index}
     oldest = datetime.now(UTC) - timedelta(days=days)
     stores = _stores(directory)
     removed = [
@@ -94,11 +92,13 @@ def prune(
     ]
     for store in removed:
         typer.echo(_line(store))
-        if not dry_run:
-            remove[store.kind](store.path)
+        if not dry_run and store.kind == "features":
+            shutil.rmtree(store.path, ignore_errors=True)
+        elif not dry_run:
+            remove_store(store.path)
     verb = "to remove" if dry_run else "removed"
     remaining = len(stores) - len(removed)
-    typer.echo(f"{_count(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")
+    typer.echo(f"{counted(len(removed), 'store')} {verb} ({_size(removed)}), {remaining} kept")
 
 
 def _stores(directory: Path | None) -> "list[StoreInfo]":
@@ -106,43 +106,40 @@ def _stores(directory: Path | None) -> "list[StoreInfo]":
     from ..cache.reference_store import list_references
     from ..cache.row_index import list_row_indexes
 
-    return [
-        *list_references(directory),
-        *list_features(directory),
-        *list_row_indexes(directory),
-    ]
+    kinds = (list_references, list_features, list_row_indexes)
+    return [store for list_kind in kinds for store in list_kind(directory)]
 
 
 def _line(store: "StoreInfo") -> str:
     name = store.path.name[:12]
     if store.entries is None:
         return f"  {name}  cannot be read; unidpo-mm cache verify repairs or removes it"
-    content = f"image features of {_count(store.entries, 'prompt')}"
+    content = f"image features of {counted(store.entries, 'prompt')}"
     if store.kind == "rows":
-        content = f"lengths of {_count(store.entries, 'row')}"
+        content = f"lengths of {counted(store.entries, 'row')}"
     if store.kind == "references":
         compute = store.settings.get("compute", "?")
-        content = f"{store.model or '(unnamed)'}, {compute}: {_count(store.entries, 'response')}"
+        content = f"{store.model or '(unnamed)'}, {compute}: {counted(store.entries, 'response')}"
     used = datetime.fromtimestamp(store.used, UTC)
     return f"  {name}  {content}, {_size([store])}, last used {used:%Y-%m-%d %H:%M} UTC"
 
 
 def _outcome(result: "StoreCheck") -> str:
     """Return what was done with a store, and what remains to be done."""
-    entries = _count(result.intact or 0, "entry", "entries")
-    if result.action == "intact":
-        return f"{entries} intact"
-    if result.action == "repaired":
-        return f"{entries} kept, {'the rest' if result.damaged is None else result.damaged} removed"
-    if result.action == "damaged" and not result.reason:
-        return f"{entries} intact, {result.damaged} damaged"
-    outcome = f"cannot be read ({result.reason})"
-    if result.action == "removed":
-        return f"{outcome}: removed"
-    if result.action == "moved":
-        return f"{outcome}: moved to {result.path.name}.damaged"
-    if result.action == "damaged":
-        return f"{outcome}: damaged"
+    entries = counted(result.intact or 0, "entry", "entries")
+    unreadable = f"cannot be read ({result.reason})"
+    match result.action:
+        case "intact":
+            return f"{entries} intact"
+        case "repaired":
+            rest = "the rest" if result.damaged is None else result.damaged
+            return f"{entries} kept, {rest} removed"
+        case "damaged" if not result.reason:
+            return f"{entries} intact, {result.damaged} damaged"
+        case "removed" | "damaged":
+            return f"{unreadable}: {result.action}"
+        case "moved":
+            return f"{unreadable}: moved to {result.path.name}.damaged"
     return (
         f"not checked ({result.reason}): close the processes that use it, or check the permissions "
         f"of {result.path}"
@@ -151,7 +148,3 @@ def _outcome(result: "StoreCheck") -> str:
 
 def _size(stores: "Sequence[StoreInfo]") -> str:
     return f"{sum(store.size for store in stores) / 2**20:.1f} MiB"
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

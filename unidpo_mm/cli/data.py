@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,67 +27,43 @@ data = typer.Typer(
 )
 
 
-class Layout(StrEnum):
-    """Formats that can be written."""
-
-    NATIVE = "native"
-    TRL = "trl"
-
-
 Sources = Annotated[
     list[str],
     typer.Argument(
         help="Files, directories, data sets on a hub, or one recipe (.yaml), which overrides "
         "may follow, for example data.max_length=2048.",
         metavar="SOURCE",
-        show_default=False,
     ),
 ]
-Images = Annotated[
-    str | None, typer.Option(help="Directory of the image files.", show_default=False)
-]
+Images = Annotated[str | None, typer.Option(help="Directory of the image files.")]
 FormatName = Annotated[
     str | None,
     typer.Option("--format", help="Format of the sources. [default: detected from the columns]"),
 ]
-Split = Annotated[
-    str | None, typer.Option(help="Split of a data set on a hub.", show_default=False)
-]
+Split = Annotated[str | None, typer.Option(help="Split of a data set on a hub.")]
 Subset = Annotated[
     str | None,
-    typer.Option(
-        help="Configuration of a data set on a hub, or entry of a dataset_info.json.",
-        show_default=False,
-    ),
+    typer.Option(help="Configuration of a data set on a hub, or entry of a dataset_info.json."),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         help="NAME=COLUMN for a column with another name, for example prompt=question; repeatable.",
-        show_default=False,
     ),
 ]
 Scale = Annotated[
-    str | None,
-    typer.Option(
-        help="Minimum and maximum score of the sources, for example 0,10.", show_default=False
-    ),
+    str | None, typer.Option(help="Minimum and maximum score of the sources, for example 0,10.")
 ]
 LossName = Annotated[
-    str | None,
-    typer.Option("--loss", help="Loss to check for. [default: uni_dpo]", show_default=False),
+    str | None, typer.Option("--loss", help="Loss to check for. [default: uni_dpo]")
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="Model (path or hub name) for lengths in tokens and initial weights.",
-        show_default=False,
-    ),
+    typer.Option(help="Model (path or hub name) for lengths in tokens and initial weights."),
 ]
 MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Maximum number of tokens of a row, with --model.", show_default=False),
+    int | None, typer.Option(help="Maximum number of tokens of a row, with --model.")
 ]
 
 
@@ -98,11 +72,7 @@ def check(  # noqa: PLR0917, one parameter per option
     sources: Sources,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(
-            "--held-out",
-            help="Held-out data, to check for overlap; repeatable.",
-            show_default=False,
-        ),
+        typer.Option("--held-out", help="Held-out data, to check for overlap; repeatable."),
     ] = None,
     images: Images = None,
     format_name: FormatName = None,
@@ -122,13 +92,9 @@ def check(  # noqa: PLR0917, one parameter per option
         ),
     ] = 64,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="File for all results as JSON.", show_default=False),
+        Path | None, typer.Option("--json", help="File for all results as JSON.")
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="File for an HTML page with charts.", show_default=False),
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="File for an HTML page with charts.")] = None,
 ) -> None:
     """Read all rows and images, and report problems, warnings and statistics.
 
@@ -146,8 +112,13 @@ def check(  # noqa: PLR0917, one parameter per option
         check_writable(path, option)
     if json_file is not None and json_file == html:
         raise typer.BadParameter(f"'{html}' is also the file of --json", param_hint="--html")
-    source_options = _SourceOptions(images, format_name, split, subset, columns, scale, loss)
-    files, eval_files, options = _read(sources, held_out or [], source_options, as_a_run=True)
+    named = {
+        **_source_options(images, format_name, split, subset, columns),
+        "--scale": scale,
+        "--loss": loss,
+        "--held-out": held_out,
+    }
+    files, eval_files, options = _read(sources, named, as_a_run=True)
     paths = [source.path for source in (*files.sources, *eval_files.sources)]
     for path, option in outputs:
         keep_sources(path, option, [*sources, *paths])
@@ -173,10 +144,7 @@ def check(  # noqa: PLR0917, one parameter per option
 )
 def preview(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    model: Annotated[
-        str,
-        typer.Option(help="Model (path or hub name) whose tokens are shown.", show_default=False),
-    ],
+    model: Annotated[str, typer.Option(help="Model (path or hub name) whose tokens are shown.")],
     limit: Annotated[int, typer.Option(help="Maximum number of rows.", min=1)] = 3,
     start: Annotated[int, typer.Option(help="First row, from 1.", min=1)] = 1,
     images: Images = None,
@@ -191,11 +159,11 @@ def preview(  # noqa: PLR0917, one parameter per option
 
     from ..check.preview import preview as preview_row
     from ..data.load import load_rows
+    from ..modeling.load import load_family_and_adapter
     from ..training.prepare import read_options
-    from ..training.setup import load_family_and_adapter
 
-    source_options = _SourceOptions(images, format_name, split, subset, columns)
-    files, _, options = _read(sources, [], source_options)
+    named = _source_options(images, format_name, split, subset, columns)
+    files, _, options = _read(sources, named)
     all_rows = load_rows(files.sources, read_options(files, options.args))
     if start > len(all_rows):
         verb = "is" if len(all_rows) == 1 else "are"
@@ -214,8 +182,8 @@ def preview(  # noqa: PLR0917, one parameter per option
 )
 def convert(  # noqa: PLR0917, one parameter per option
     sources: Sources,
-    output: Annotated[Path, typer.Option(help="File to write, .jsonl.", show_default=False)],
-    to: Annotated[Layout, typer.Option(help="Format to write.")] = Layout.NATIVE,
+    output: Annotated[Path, typer.Option(help="File to write, .jsonl.")],
+    to: Annotated[Literal["native", "trl"], typer.Option(help="Format to write.")] = "native",
     images: Images = None,
     format_name: FormatName = None,
     split: Split = None,
@@ -228,7 +196,7 @@ def convert(  # noqa: PLR0917, one parameter per option
     ] = False,
 ) -> None:
     """Convert preference data to the native format or to that of TRL."""
-    from ..check.writable import writable_rows
+    from ..check.run import writable_rows
     from ..config.loss_aliases import resolve_loss
     from ..data.convert import write_rows
     from ..data.load import read_sources
@@ -236,12 +204,13 @@ def convert(  # noqa: PLR0917, one parameter per option
     from ..errors import DataError, Problem, grouped
     from ..training.prepare import read_options
 
-    check_writable(output, "--output", make=True)
-    if output.exists():  # it may be one of the sources, in a directory, recipe or registry
-        text = f"'{output}' already exists: choose another file or delete it"
-        raise typer.BadParameter(text, param_hint="--output")
-    source_options = _SourceOptions(images, format_name, split, subset, columns, scale)
-    files, _, options = _read(sources, [], source_options)
+    # an existing file may be one of the sources, in a directory, recipe or registry
+    check_writable(output, "--output", make=True, replace=False)
+    named = {
+        **_source_options(images, format_name, split, subset, columns),
+        "--scale": scale,
+    }
+    files, _, options = _read(sources, named)
     loaded = read_sources(files.sources, read_options(files, options.args))
     rows, refused, missing = writable_rows(loaded.rows, options)
     problems = [*loaded.problems, *refused]
@@ -264,10 +233,10 @@ def convert(  # noqa: PLR0917, one parameter per option
         loss, _ = resolve_loss(options.args)
         text = f"a run with the loss '{loss}' would refuse {len(missing):,} of the rows"
         typer.echo(f"{text}, which --skip-invalid skips, for example {problem[0]}", err=True)
-    lines = write_rows(rows, output, to.value)
+    lines = write_rows(rows, output, to)
     _print_skipped(loaded, len(loaded.rows) - len(rows))
     written = f"{counted(lines, 'line')} from {counted(len(rows), 'row')}"
-    typer.echo(f"{output}: {written}, format {to.value}")
+    typer.echo(f"{output}: {written}, format {to}")
 
 
 def _print_skipped(loaded: "Loaded", skipped_later: int) -> None:
@@ -281,35 +250,31 @@ def _print_skipped(loaded: "Loaded", skipped_later: int) -> None:
             typer.echo(f"source '{report.source}': {sentence}")
 
 
-@dataclass(frozen=True)
-class _SourceOptions:
-    """Options of the command line for the sources."""
-
-    images: str | None = None
-    format_name: str | None = None
-    split: str | None = None
-    subset: str | None = None
-    columns: list[str] | None = None
-    scale: str | None = None
-    loss: str | None = None
-
-    @property
-    def used(self) -> list[str]:
-        """The names of the options that are set."""
-        names = {"format_name": "format", "columns": "column"}
-        fields = (field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        return [f"--{names.get(name, name)}" for name in fields]
+def _source_options(
+    images: str | None,
+    format_name: str | None,
+    split: str | None,
+    subset: str | None,
+    columns: list[str] | None,
+) -> dict[str, Any]:
+    """Return the options that every command has for its sources, by name."""
+    return {
+        "--images": images,
+        "--format": format_name,
+        "--split": split,
+        "--subset": subset,
+        "--column": columns,
+    }
 
 
 def _read(
-    sources: list[str], held_out: list[str], options: _SourceOptions, *, as_a_run: bool = False
+    sources: list[str], options: Mapping[str, Any], *, as_a_run: bool = False
 ) -> "tuple[DataFiles, DataFiles, CheckOptions]":
     """Return sources, held-out sources and options from a recipe or from the command line.
 
     Args:
         sources: Files, or a recipe and overrides of its keys.
-        held_out: Held-out files.
-        options: Options of the command line.
+        options: Option of the command line -> its value; data files only.
         as_a_run: Whether a recipe is checked as a run checks it.
     """
     from ..check import CheckOptions
@@ -317,11 +282,12 @@ def _read(
     from ..config.python import UniDPOConfig
     from ..data.load import DataFiles
 
+    held_out, loss = options.get("--held-out") or [], options.get("--loss")
     if not all(source.strip() for source in (*sources, *held_out)):
         raise typer.BadParameter("the name of a source is empty", param_hint="SOURCE")
     recipes = [source for source in sources if Path(source).suffix in (".yaml", ".yml")]
     if recipes:
-        conflicts = [*options.used, *(["--held-out"] if held_out else [])]
+        conflicts = [name for name, value in options.items() if value]
         others = [source for source in sources[1:] if not _is_override(source)]
         if sources[0] not in recipes or others or conflicts:
             text = (
@@ -331,19 +297,16 @@ def _read(
             raise typer.BadParameter(text, param_hint="SOURCE")
         return _read_recipe(Path(recipes[0]), sources[1:], as_a_run=as_a_run)
     common: dict[str, Any] = {
-        "images": options.images,
-        "format": options.format_name,
-        "split": options.split,
-        "subset": options.subset,
-        "columns": columns_of(options.columns or []),
-        "scores": ScoreOptions(scale=bounds_of(options.scale)),
+        **{name: options[f"--{name}"] for name in ("images", "format", "split", "subset")},
+        "columns": columns_of(options["--column"] or []),
+        "scores": ScoreOptions(scale=bounds_of(options.get("--scale"))),
     }
-    args = UniDPOConfig(output_dir="unused", report_to="none", loss=options.loss or "uni_dpo")
-    files = [
+    args = UniDPOConfig(output_dir="unused", report_to="none", loss=loss or "uni_dpo")
+    files, eval_files = (
         DataFiles(sources=[SourceOptions(path=path, **common) for path in paths])
         for paths in (sources, held_out)
-    ]
-    return files[0], files[1], CheckOptions(args=args, any_loss=options.loss is None)
+    )
+    return files, eval_files, CheckOptions(args=args, any_loss=loss is None)
 
 
 def _is_override(word: str) -> bool:
@@ -368,13 +331,9 @@ def _read_recipe(
     from ..training.run import data_files, run_settings
 
     args = run_settings(recipe).args if as_a_run else config_of(recipe, data_only=True)
-    files = data_files(recipe)
     model = recipe.model
-    return (
-        files[0],
-        files[1],
-        CheckOptions(args=args, processor=model.name_or_path, lora=model.lora),
-    )
+    options = CheckOptions(args=args, processor=model.name_or_path, lora=model.lora)
+    return *data_files(recipe), options
 
 
 def _with_length(options: "CheckOptions", max_length: int | None) -> "CheckOptions":

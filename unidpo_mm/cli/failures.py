@@ -10,9 +10,9 @@ import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..config.secrets import mask_text
 from ..errors import CONTROL, UniDPOError
 from ..plugin_errors import failed_line
+from ..secrets import mask_text
 from .ranks import print_once
 
 __all__ = ["CRASHED", "EXIT_CODE", "report_crash", "report_error"]
@@ -29,10 +29,10 @@ ACTIVITIES = {
     ("data/load.py", "read_sources"): "reading the data",
     ("config/from_recipe.py", "config_of"): "checking the training arguments",
     ("training/prepare.py", "prepare"): "checking the data",
-    ("training/setup.py", "load_family_and_adapter"): "loading the processor of the model",
+    ("modeling/load.py", "load_family_and_adapter"): "loading the processor of the model",
     ("modeling/load.py", "load_weights"): "loading the weights of the model",
     ("training/setup.py", "prepare_model"): "preparing the model",
-    ("training/references.py", "build_run_reference"): "preparing the reference",
+    ("training/setup.py", "build_run_reference"): "preparing the reference",
     ("training/startup_checks.py", "check_start"): "checking the layout of batches",
     ("training/run.py", "write_record"): "writing the record of the run",
     ("transformers/trainer.py", "train"): "training",
@@ -41,6 +41,8 @@ ACTIVITIES = {
     ("transformers/trainer.py", "evaluate"): "evaluating",
     ("migrate/migration.py", "migrate"): "converting a configuration",
     ("sweep/run.py", "run_sweep"): "running a sweep",
+    ("inference/chat.py", "open_chat"): "loading the model",
+    ("inference/conversation.py", "respond"): "generating a response",
     ("check/run.py", "check_data"): "checking the data",
 }
 """File and function of a frame -> its activity; the innermost frame that is listed is reported."""
@@ -67,16 +69,13 @@ def report_crash(error: BaseException, arguments: list[str]) -> int:
     text = " ".join(mask_text(CONTROL.sub(" ", str(error))).split())
     line = f"{type(error).__name__} while {activity(error, arguments)}"
     line += f": {text[:500].rstrip('.')}" if text else ""
-    path = _write_log(error, arguments)
-    place = "" if _hint(error) else failed_line(error)
+    path, hint = _write_log(error, arguments), _hint(error)
+    place = "" if hint else failed_line(error)
     if place:  # code of the user, who can correct it
-        line = f"{mask_text(place)}: {line}. Correct the file."
-        print_once(line, lambda message: _print(f"{message} The traceback is in {path}"))
-        return EXIT_CODE
-    hint = _hint(error)
-    hint = f" {hint}." if hint else ""
-    print_once(f"{line}.{hint}", lambda message: _print(f"{message} The traceback is in {path}"))
-    return CRASHED
+        line, hint = f"{mask_text(place)}: {line}", "Correct the file"
+    line = f"{line}. {hint}." if hint else f"{line}."
+    print_once(line, lambda message: _print(f"{message} The traceback is in {path}"))
+    return EXIT_CODE if place else CRASHED
 
 
 def activity(error: BaseException, arguments: list[str]) -> str:

@@ -16,19 +16,12 @@ def init(
         typer.Argument(
             help="Files, directories or data sets on a hub, in any format of `data check`.",
             metavar="DATA...",
-            show_default=False,
         ),
     ],
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model (path or hub name) to tune. [default: a placeholder]",
-            show_default=False,
-        ),
+        str | None, typer.Option(help="Model (path or hub name) to tune. [default: a placeholder]")
     ] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Directory of the image files.", show_default=False)
-    ] = None,
+    images: Annotated[str | None, typer.Option(help="Directory of the image files.")] = None,
     output: Annotated[Path, typer.Option(help="File for the recipe, which must not exist.")] = Path(
         "recipe.yaml"
     ),
@@ -43,18 +36,15 @@ def init(
 
     from ..config import SourceOptions, load_recipe
     from ..config.checks.recipe import ALL_CHECKS
-    from ..errors import Problem, RecipeError
-    from ..migrate.writer import write_recipe
+    from ..config.dump import format_recipe
+    from ..errors import RecipeError
     from ..starter import starter_recipe
 
-    check_writable(output, "--output")
-    if output.exists():
-        remedy = "Choose another file or delete it"
-        raise RecipeError(Problem("--output", f"'{output}' already exists", remedy))
+    check_writable(output, "--output", replace=False)
     sources = [SourceOptions(path=path, images=images) for path in data]
     starter = starter_recipe(sources, model, output.stem)
     head = "A first recipe, by unidpo-mm init. All keys: docs/recipe.md"
-    write(output, write_recipe(starter.recipe, starter.comments, head), "--output")
+    write(output, format_recipe(starter.recipe, starter.comments, head), "--output")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for note in starter.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), note))

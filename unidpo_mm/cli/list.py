@@ -1,31 +1,23 @@
 """`unidpo-mm list`: list the model families, losses and data formats."""
 
-from enum import StrEnum
 from importlib.metadata import EntryPoint
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ..plugins import FAMILIES, FORMATS, LOSSES, plugin_names, summary
 from .summaries import first_line
 
-__all__ = ["Kind", "show_plugins"]
+__all__ = ["show_plugins"]
 
 
-class Kind(StrEnum):
-    """The kinds of plugins that can be listed."""
-
-    MODELS = "models"
-    LOSSES = "losses"
-    FORMATS = "formats"
-
-
-KINDS = {Kind.MODELS: FAMILIES, Kind.LOSSES: LOSSES, Kind.FORMATS: FORMATS}
+KINDS = {"models": FAMILIES, "losses": LOSSES, "formats": FORMATS}
 
 
 def show_plugins(
     kind: Annotated[
-        Kind, typer.Argument(help="Kind of plugins to list.", metavar="KIND", show_default=False)
+        Literal["models", "losses", "formats"],
+        typer.Argument(help="Kind of plugins to list.", metavar="KIND"),
     ],
 ) -> None:
     """List the model families, losses or data formats, one per line."""

@@ -14,8 +14,10 @@ import typer
 
 from .. import __version__
 from ..errors import UniDPOError
+from ..extras import missing_package
 from ..plugins import user_commands
 from .cache import cache
+from .chat import chat
 from .data import data
 from .failures import EXIT_CODE, report_crash, report_error
 from .init import init
@@ -38,6 +40,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
     "merge": (merge, "unidpo-mm merge out --output out-merged"),
+    "chat": (chat, "unidpo-mm chat out --image cat.png --before"),
     "list": (show_plugins, "unidpo-mm list losses"),
 }
 """Command -> its function and an example for its help."""
@@ -58,6 +61,11 @@ def main() -> None:
         app(arguments, prog_name="unidpo-mm")
     except UniDPOError as error:
         sys.exit(report_error(error))
+    except ImportError as error:
+        problem = missing_package(error, _command(arguments))
+        if problem is None:
+            sys.exit(report_crash(error, arguments))
+        sys.exit(report_error(UniDPOError(problem)))
     except Exception as error:
         sys.exit(report_crash(error, arguments))
 
@@ -82,13 +90,20 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         app.command(name, epilog=f"Example: {example}")(command)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = _command(arguments)
     for name, point in sorted(user_commands().items()):
-        if name == called:
-            _add(app, name, _load(point))
-        else:
+        if name != called:
             app.command(name, help=first_line(point) or f"A command of {point.module}.")(_stub)
+        elif isinstance(command := _load(point), typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command of a call: the first argument that is not an option."""
+    return next((word for word in arguments if not word.startswith("-")), "")
 
 
 def _print_version(requested: bool) -> None:
@@ -108,17 +123,13 @@ def _options(
     """Declare the options before the command."""
 
 
-def _add(app: typer.Typer, name: str, command: Callable[..., Any] | typer.Typer) -> None:
-    if isinstance(command, typer.Typer):
-        app.add_typer(command, name=name)
-    else:
-        app.command(name)(command)
-
-
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
+        problem = missing_package(error, point.name)
+        if problem is not None:
+            raise UniDPOError(problem) from error
         package = point.dist.name if point.dist else "unidpo-mm"
         raise UniDPOError(
             f"the command '{point.name}' cannot be loaded from {point.value}: {error}. Install its "

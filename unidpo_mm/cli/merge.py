@@ -14,14 +14,10 @@ def merge(
         typer.Argument(
             help="A LoRA adapter: the output directory of a run, or one of its checkpoints.",
             metavar="LORA_DIR",
-            show_default=False,
         ),
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            help="Directory for the merged model; must be empty if it exists.", show_default=False
-        ),
+        Path, typer.Option(help="Directory for the merged model; must be empty if it exists.")
     ],
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
@@ -30,8 +26,7 @@ def merge(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base model (path or hub name). [default: the one in adapter_config.json]",
-            show_default=False,
+            help="Base model (path or hub name). [default: the one in adapter_config.json]"
         ),
     ] = None,
 ) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .outputs import check_writable, write
+
 __all__ = ["migrate"]
 
 
@@ -14,14 +16,12 @@ def migrate(
         typer.Argument(
             help="YAML or JSON configuration of TRL, LLaMA-Factory or the official code.",
             metavar="CONFIG",
-            show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File for the recipe, which must not exist. [default: the recipe is printed]",
-            show_default=False,
+            help="File for the recipe, which must not exist. [default: the recipe is printed]"
         ),
     ] = None,
 ) -> None:
@@ -32,23 +32,15 @@ def migrate(
     from rich.console import Console
     from rich.text import Text
 
-    from ..errors import Problem, RecipeError
     from ..migrate import migrate as migrate_file
 
-    if output is not None and output.exists():
-        remedy = "Choose another file or delete it"
-        raise RecipeError(Problem("--output", f"'{output}' already exists", remedy))
+    check_writable(output, "--output", replace=False)
     result = migrate_file(config)
     console = Console(stderr=True, soft_wrap=True)
     if output is None:
         typer.echo(result.recipe, nl=False)
     else:
-        try:
-            output.write_text(result.recipe, encoding="utf-8")
-        except OSError as error:
-            problem = f"cannot write '{output}': {error.strerror}"
-            remedy = "Choose a file in an existing directory"
-            raise RecipeError(Problem("--output", problem, remedy)) from error
+        write(output, result.recipe, "--output")
     for note in result.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), str(note)))
     if output is not None:

@@ -12,13 +12,16 @@ MAX_NAME = 255
 """Maximum number of bytes of a file name."""
 
 
-def check_writable(path: Path | None, option: str, *, make: bool = False) -> None:
+def check_writable(
+    path: Path | None, option: str, *, make: bool = False, replace: bool = True
+) -> None:
     """Refuse an output file that cannot be written, before any input is read.
 
     Args:
         path: The file; None: there is nothing to check.
         option: The option that names it, for the message.
         make: Whether the command creates missing directories.
+        replace: Whether the command may replace an existing file.
 
     Raises:
         typer.BadParameter: If it cannot be written.
@@ -28,6 +31,8 @@ def check_writable(path: Path | None, option: str, *, make: bool = False) -> Non
     text = None
     if any(len(os.fsencode(part)) > MAX_NAME for part in path.parts):
         text = "file name too long"
+    elif not replace and path.exists():
+        text = f"'{path}' already exists: choose another file or delete it"
     elif path.is_dir():
         text = f"'{path}' is a directory"
     elif path.parent.exists() and not path.parent.is_dir():

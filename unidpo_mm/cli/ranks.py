@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..atomic import write_text
+
 __all__ = ["is_first_process", "print_once", "quiet_other_processes"]
 
 WAIT_SECONDS = 3.0
@@ -61,7 +63,7 @@ def print_once(text: str, print_text: Callable[[str], None]) -> None:
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
     try:
         folder = _folder()
-        _publish(folder / str(local_rank), digest)
+        write_text(folder / str(local_rank), digest)
         messages = _wait(folder, count)
     except OSError:  # no temporary directory: print it on every process
         print_text(f"[rank {first_rank + local_rank}] {text}")
@@ -83,12 +85,6 @@ def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"unidpo-mm-errors-{key.hexdigest()[:16]}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
-
-
-def _publish(path: Path, digest: str) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(digest, encoding="ascii")
-    scratch.replace(path)
 
 
 def _wait(folder: Path, count: int) -> dict[int, str]:

@@ -15,14 +15,10 @@ def replay(
     dump: Annotated[
         Path,
         typer.Argument(
-            help="A directory nonfinite-step-N in the output directory of a run.",
-            metavar="DUMP",
-            show_default=False,
+            help="A directory nonfinite-step-N in the output directory of a run.", metavar="DUMP"
         ),
     ],
-    device: Annotated[
-        str, typer.Option(help="Device of the computation, for example cuda.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="Device to run on, for example cuda.")] = "cpu",
 ) -> None:
     """Recompute a step whose loss or gradient was not finite, and print the loss of each row."""
     from ..training.replay import replay as replay_step

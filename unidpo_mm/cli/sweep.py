@@ -12,21 +12,15 @@ def sweep(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A sweep file (YAML), or the name of a shipped sweep.",
-            metavar="SWEEP",
-            show_default=False,
+            help="A sweep file (YAML), or the name of a shipped sweep.", metavar="SWEEP"
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="Directory of the runs and the table. [default: runs/sweeps/NAME]",
-            show_default=False,
-        ),
+        typer.Option(help="Directory of the runs and the table. [default: runs/sweeps/NAME]"),
     ] = None,
     seeds: Annotated[
-        str,
-        typer.Option(help="Seeds, separated by commas. [default: the file's]", show_default=False),
+        str, typer.Option(help="Seeds, separated by commas. [default: the file's]")
     ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the sweep and list its runs only.")

@@ -11,18 +11,13 @@ __all__ = ["train"]
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(
-            help="A recipe (YAML), or the name of a shipped recipe.",
-            metavar="RECIPE",
-            show_default=False,
-        ),
+        typer.Argument(help="A recipe (YAML), or the name of a shipped recipe.", metavar="RECIPE"),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             help="Keys of the recipe to override, for example train.learning_rate=1e-6.",
             metavar="SECTION.KEY=VALUE",
-            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
@@ -50,17 +45,13 @@ def train(
     path = recipe if recipe.exists() else shipped_recipe(str(recipe))
     loaded = load_recipe(path, overrides or (), checks=ALL_CHECKS)
 
-    from ..training.run import (  # imports torch
-        check_from_recipe,
-        finished_run,
-        train_from_recipe,
-    )
-    from ..training.run_record import keep_recipe
+    from ..training.output_directory import check_recipe_not_overwritten  # imports torch
+    from ..training.run import check_from_recipe, finished_run, train_from_recipe
 
     if dry_run or check:
         check_from_recipe(loaded)
         return
-    keep_recipe(path, loaded)
+    check_recipe_not_overwritten(path, loaded)
     if finished := finished_run(loaded):
         if is_first_process():
             typer.echo(finished)

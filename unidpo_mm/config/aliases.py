@@ -2,18 +2,16 @@
 
 import logging
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import Problem
 from .yaml_loader import Document, KeyPath, key_name
 
-__all__ = ["ALIASES", "rename_former_keys"]
-
-Value = TypeVar("Value")
+__all__ = ["ALIASES", "rename_former_keys", "warn_once"]
 
 logger = logging.getLogger(__name__)
 
-ALIASES: dict[KeyPath, KeyPath] = {("data", "pictures"): ("data", "images")}
+ALIASES: dict[KeyPath, str] = {("data", "pictures"): "images"}
 """Former key -> its name in the same section; each works for one release after its renaming."""
 
 
@@ -22,40 +20,28 @@ def rename_former_keys(document: Document) -> None:
 
     The keys below keep the lines of the file, or the overrides, that set them.
     """
-    for former, current in ALIASES.items():
-        section = _section(document.data, former[:-1])
-        if section is None or former[-1] not in section:
+    for former, name in ALIASES.items():
+        section = document.data
+        for part in former[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or former[-1] not in section:
             continue
-        where = document.where(former)
+        where, current = document.where(former), (*former[:-1], name)
         value = section.pop(former[-1])
-        if current[-1] in section:
+        if name in section:
             text = f"it is the former name of '{key_name(current)}', which is set as well"
             remedy = f"Move its values to '{key_name(current)}' and remove it"
             document.problems.append(Problem(where, text, remedy))
             continue
-        section[current[-1]] = value
-        document.lines = _renamed(document.lines, former, current)
-        document.overrides = _renamed(document.overrides, former, current)
-        _warn(f"{where}: it is called '{key_name(current)}' now; the old name is deprecated")
-
-
-def _section(data: Any, path: KeyPath) -> dict[Any, Any] | None:
-    for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data if isinstance(data, dict) else None
-
-
-def _renamed(
-    values: dict[KeyPath, Value], former: KeyPath, current: KeyPath
-) -> dict[KeyPath, Value]:
-    length = len(former)
-    return {
-        (*current, *path[length:]) if path[:length] == former else path: value
-        for path, value in values.items()
-    }
+        section[name] = value
+        tables: tuple[dict[KeyPath, Any], ...] = (document.lines, document.overrides)
+        for places in tables:
+            for path in [path for path in places if path[: len(former)] == former]:
+                places[*current, *path[len(former) :]] = places.pop(path)
+        warn_once(f"{where}: it is called '{key_name(current)}' now; the old name is deprecated")
 
 
 @cache
-def _warn(text: str) -> None:
+def warn_once(text: str) -> None:
     """Log a warning once per process: a sweep reads its recipe several times."""
     logger.warning("%s", text)

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from ..errors import Problem, RecipeError
 from .aliases import rename_former_keys
 from .loss_switch import drop_other_parameters, loss_name
-from .numbers import refuse_numbers
+from .numbers import unusable_numbers
 from .overrides import apply_overrides
 from .paths import resolve_paths
 from .problems import explain
 from .recipe import Recipe
-from .yaml_loader import Document, KeyPath, key_name, parse_yaml
+from .yaml_loader import Document, KeyPath, key_name, parse_yaml, read_text
 
-__all__ = ["Check", "load_recipe"]
+__all__ = ["Check", "load_recipe", "valid_part"]
 
 Check = Callable[[Recipe], list[Problem]]
 """A check of a validated recipe; the `where` of its problems is a key path, ``loss.beta``."""
@@ -51,7 +51,8 @@ def load_recipe(
         RecipeError: With all problems of the file, the overrides, the sections and the checks.
     """
     path = Path(path)
-    document = parse_yaml(_read(path), path.name)
+    text = read_text(path, "Use the path of a recipe, a YAML file")
+    document = parse_yaml(text, path.name)
     readable = document.data is not None or not document.problems
     file_loss = loss_name(document)
     apply_overrides(document, overrides)
@@ -60,11 +61,15 @@ def load_recipe(
     if document.data is None:
         document.data = {}
     if not isinstance(document.data, dict):
-        problem = "the file is not a mapping with sections"
-        raise RecipeError(Problem(document.where(()), problem, "Start with 'model:' and 'data:'"))
+        text = "the file is not a mapping with sections"
+        raise RecipeError(Problem(document.where(()), text, "Start with 'model:' and 'data:'"))
     rename_former_keys(document)
     drop_other_parameters(document, file_loss, path.parent)
-    recipe, invalid = _validate(document)
+    numbers = list(unusable_numbers(document.data))
+    invalid = {_innermost_key(key) for key, _ in numbers}
+    recipe, problems = valid_part(document.data, invalid)
+    for key, problem in (*numbers, *problems):
+        document.problems.append(replace(problem, where=document.where(key)))
     if recipe is not None:
         recipe = resolve_paths(recipe, path.parent)
         document.problems.extend(_check(recipe, checks, document, invalid))
@@ -73,36 +78,31 @@ def load_recipe(
     return recipe
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not valid UTF-8"
-        remedy = "Use the path of a recipe, a YAML file"
-        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
-
-
-def _validate(document: Document) -> tuple[Recipe | None, set[KeyPath]]:
-    """Return the recipe without its invalid values, and the paths of these values.
+def valid_part(
+    data: Any, invalid: set[KeyPath]
+) -> tuple[Recipe | None, list[tuple[KeyPath, Problem]]]:
+    """Return the recipe without its invalid values, and the problems of these values.
 
     A recipe with invalid values is never used for a run: it lets the checks find other problems.
+
+    Args:
+        data: The sections.
+        invalid: Paths of values that are known to be invalid; the paths of others are added.
     """
-    data, invalid = document.data, set[KeyPath]()
-    for path in refuse_numbers(document):
-        invalid.add(_innermost_key(path))
-        data = copy.deepcopy(data)
-        _remove(data, _innermost_key(path))
+    data = copy.deepcopy(data)
+    problems: list[tuple[KeyPath, Problem]] = []
+    for path in invalid:
+        _remove(data, path)
     for _ in range(4):  # removing a value may reveal a problem one level above
         try:
-            return Recipe.model_validate(data), invalid
+            return Recipe.model_validate(data), problems
         except ValidationError as error:
-            data = copy.deepcopy(data)
             for path, problem in explain(error, data):
                 if not any(path[: len(parent)] == parent for parent in invalid):
-                    document.problems.append(replace(problem, where=document.where(path)))
+                    problems.append((path, problem))
                     invalid.add(path)
                 _remove(data, path)
-    return None, invalid
+    return None, problems
 
 
 def _innermost_key(path: KeyPath) -> KeyPath:

@@ -117,12 +117,14 @@ def resolve_loss(args: Any) -> tuple[str, dict[str, Any]]:
         problems += _merge(parameters, OFFICIAL_NAMES.get(alias, alias), value, alias)
     for key, value in (args.loss_kwargs or {}).items():
         problems += _merge(parameters, key, value, f"loss_kwargs.{key}")
-    if not problems and args.loss_type is not None:
-        name, parameters, problems = _trl_loss(args, name, parameters)
-    elif args.loss_weights is not None and not problems:
-        problems = [Problem("loss_weights", "loss_type is not set", "Set it to a list of losses")]
+    if args.loss_weights is not None and args.loss_type is None:
+        problems.append(
+            Problem("loss_weights", "loss_type is not set", "Set it to a list of losses")
+        )
     if problems:
         raise RecipeError(problems)
+    if args.loss_type is not None:
+        name, parameters = _trl_loss(args, name, parameters)
     missing = args.score_options.missing
     if missing != "error" and weights_missing_scores(name):
         parameters.setdefault("missing_quality", missing)
@@ -131,7 +133,11 @@ def resolve_loss(args: Any) -> tuple[str, dict[str, Any]]:
 
 def weights_missing_scores(loss: str) -> bool:
     """Return whether a loss has a fixed quality weight for pairs without scores."""
-    return "missing_quality" in {field.name for field in dataclasses.fields(load_loss(loss).config)}
+    return "missing_quality" in _parameters(loss)
+
+
+def _parameters(loss: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(load_loss(loss).config)}
 
 
 def _declared(loss: Any) -> tuple[str, dict[str, Any], list[Problem]]:
@@ -164,44 +170,41 @@ def _merge(parameters: dict[str, Any], name: str, value: Any, alias: str) -> Ite
     parameters[name] = value
 
 
-def _trl_loss(
-    args: Any, declared: str, parameters: dict[str, Any]
-) -> tuple[str, dict[str, Any], list[Problem]]:
-    """Translate TRL's names of losses, single or in a weighted list."""
+def _trl_loss(args: Any, declared: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Translate TRL's names of losses, single or in a weighted list.
+
+    Raises:
+        RecipeError: If the losses contradict `loss`, or do not make a mixture.
+    """
     losses = args.loss_type if isinstance(args.loss_type, list) else [args.loss_type]
     losses = [loss for loss in losses if loss]
     weights = args.loss_weights
     if not losses:
-        problem = Problem("loss_type", "it is empty", "Set it to a loss, for example uni_dpo")
-        return declared, parameters, [problem]
+        remedy = "Set it to a loss, for example uni_dpo"
+        raise RecipeError(Problem("loss_type", "it is empty", remedy))
     if weights is not None and len(weights) != len(losses):
         text = f"{counted(len(weights), 'weight')} for {counted(len(losses), 'loss', 'losses')}"
         remedy = "Pass one weight for each loss in loss_type"
-        return declared, parameters, [Problem("loss_weights", text, remedy)]
+        raise RecipeError(Problem("loss_weights", text, remedy))
     names = [TRL_LOSSES.get(name, (name, {})) for name in losses]
     if declared not in (DEFAULT, *(name for name, _ in names)):
         text = f"it is {', '.join(losses)}, but loss, which means the same, is {declared}"
-        return declared, parameters, [Problem("loss_type", text, "Remove one of the two")]
+        raise RecipeError(Problem("loss_type", text, "Remove one of the two"))
     if len(losses) == 1 and weights in (None, [1.0]):
         name, implied = names[0]
-        return name, {**implied, **parameters}, []
+        return name, {**implied, **parameters}
     if len({name for name, _ in names}) < len(names):
         text = f"duplicate loss in {', '.join(name for name, _ in names)}"
-        problem = Problem("loss_type", text, "List it once, with the sum of its weights")
-        return declared, parameters, [problem]
+        remedy = "List it once, with the sum of its weights"
+        raise RecipeError(Problem("loss_type", text, remedy))
     mixture = dict(parameters)
     by_name = dict(mixture.pop("parameters", {}))
     beta = mixture.pop("beta", None)
-    of_losses = {
-        name: {**implied, **_common(name, beta), **by_name.pop(name, {})} for name, implied in names
-    }
+    of_losses = {}
+    for name, implied in names:
+        # all losses of a mixture that have a beta share it, as in TRL
+        shares = beta is not None and name in plugin_names(LOSSES) and "beta" in _parameters(name)
+        common = {"beta": beta} if shares else {}
+        of_losses[name] = {**implied, **common, **by_name.pop(name, {})}
     weight_of = dict(zip((name for name, _ in names), weights or [1.0] * len(names), strict=True))
-    return "mpo", {"losses": weight_of, "parameters": {**of_losses, **by_name}, **mixture}, []
-
-
-def _common(name: str, beta: float | None) -> dict[str, float]:
-    """Return the beta that all losses of a mixture share as in TRL, if this loss has one."""
-    if beta is None or name not in plugin_names(LOSSES):
-        return {}
-    has_beta = "beta" in {field.name for field in dataclasses.fields(load_loss(name).config)}
-    return {"beta": beta} if has_beta else {}
+    return "mpo", {"losses": weight_of, "parameters": {**of_losses, **by_name}, **mixture}

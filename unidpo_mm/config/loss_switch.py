@@ -5,20 +5,17 @@ loss in the file has. Parameters that are set by overrides are kept and checked 
 """
 
 import dataclasses
-import logging
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import UniDPOError
 from ..plugins import is_path, load_loss
+from .aliases import warn_once
 from .recipe import LossSection
 from .yaml_loader import Document, KeyPath, key_name
 
 __all__ = ["drop_other_parameters", "loss_name"]
-
-logger = logging.getLogger(__name__)
 
 NAME: KeyPath = ("loss", "name")
 
@@ -55,7 +52,7 @@ def drop_other_parameters(document: Document, file_loss: Any, folder: Path) -> N
             del section[key]
             dropped.append(key_name(path))
     if dropped:
-        _warn(f"loss.name={name}: dropped {', '.join(dropped)}, which only '{file_loss}' has")
+        warn_once(f"loss.name={name}: dropped {', '.join(dropped)}, which only '{file_loss}' has")
 
 
 def _sections(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
@@ -75,9 +72,3 @@ def _is_overridden(document: Document, path: KeyPath) -> bool:
     return any(
         other[: len(path)] == path or path[: len(other)] == other for other in document.overrides
     )
-
-
-@cache
-def _warn(text: str) -> None:
-    """Log a warning once per process: a sweep reads its recipe several times."""
-    logger.warning("%s", text)

@@ -6,45 +6,45 @@ without an error. One rule for all sections also covers options that other packa
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import Problem
-from .yaml_loader import Document, KeyPath
+from .yaml_loader import KeyPath
 
-__all__ = ["LARGEST", "refuse_numbers", "unusable_numbers"]
+__all__ = ["LARGEST", "leaves", "unusable_numbers", "written"]
 
 LARGEST = 2**63 - 1
 """The largest integer that tensors and counters can hold."""
 
 
-def unusable_numbers(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Problem]]:
-    """Yield path and problem of each unusable number in a value.
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield path and value of everything in nested mappings and lists."""
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from leaves(item, (*path, key))
+
+
+def unusable_numbers(values: Any) -> Iterator[tuple[KeyPath, Problem]]:
+    """Yield path and problem of each unusable number in nested values.
 
     The `where` of the problems is empty.
     """
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from unusable_numbers(item, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from unusable_numbers(item, (*path, index))
-    elif isinstance(value, float) and not math.isfinite(value):
-        text = f"found {written(value)}, which is not a finite number"
-        yield path, Problem("", text, "Use a finite number, or remove the key to use its default")
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        text = f"found a whole number with {len(str(abs(value)))} digits"
-        yield path, Problem("", text, "Use a smaller number, or remove the key to use its default")
-
-
-def refuse_numbers(document: Document) -> set[KeyPath]:
-    """Add a problem to a document for each unusable number; return the paths of the numbers."""
-    paths = set()
-    for path, problem in unusable_numbers(document.data):
-        where = document.where(path)
-        document.problems.append(Problem(where, problem.message, problem.remedy))
-        paths.add(path)
-    return paths
+    for path, value in leaves(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            text = f"found {written(value)}, which is not a finite number"
+            remedy = "Use a finite number, or remove the key to use its default"
+            yield path, Problem("", text, remedy)
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            text = f"found a whole number with {len(str(abs(value)))} digits"
+            remedy = "Use a smaller number, or remove the key to use its default"
+            yield path, Problem("", text, remedy)
 
 
 def written(value: float) -> str:

@@ -12,7 +12,7 @@ import ast
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cache
@@ -43,6 +43,7 @@ __all__ = [
     "TrainOptions",
     "documentation",
     "option_keys",
+    "option_names",
     "option_types",
     "options_with",
 ]
@@ -224,6 +225,30 @@ def option_keys() -> Mapping[str, str]:
     }
 
 
+RESUME_NAMES = {
+    "resume": "run.resume",
+    "start_anew": "run.resume=never",
+    "data_seed": "data.seed",
+    "loss": "loss",
+    "data": "data",
+    "eval_data": "eval_data",
+    "model": "model",
+    "processes": "processes",
+    "versions": "versions",
+}
+"""Names, in messages about resuming, that do not correspond to one field of `UniDPOConfig`."""
+
+
+def option_names(fields: Iterable[str]) -> dict[str, str]:
+    """Return the recipe key of each field of `UniDPOConfig`, for messages.
+
+    Args:
+        fields: Names of the fields; a field without a key of its own is a key of `train`.
+    """
+    keys = {**option_keys(), "loss_by_source": "data.sources.loss"}
+    return {name: keys.get(name, f"train.{name}") for name in fields} | RESUME_NAMES
+
+
 @cache
 def option_types() -> Mapping[str, Any]:
     """Return the type of each option, with its range, for pydantic."""
@@ -238,27 +263,19 @@ def options_with(mark: OnResume) -> frozenset[str]:
     )
 
 
+@cache
 def documentation(declaration: type) -> Mapping[str, str]:
     """Return the text under each field of a class and of its bases, on one line."""
-    texts: dict[str, str] = {}
-    for base in reversed(declaration.__mro__):
-        if base is not object and base.__module__.partition(".")[0] != "pydantic":
-            texts |= _texts(base)
+    texts = {}
+    for base in reversed(inspect.getmro(declaration)):
+        if base.__module__.partition(".")[0] in ("builtins", "pydantic"):
+            continue
+        (source,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for pair in itertools.pairwise(getattr(source, "body", [])):
+            match pair:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    texts[name] = " ".join(text.split())
     return texts
-
-
-@cache
-def _texts(declaration: type) -> Mapping[str, str]:
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(declaration))).body
-    return dict(_documented_fields(body))
-
-
-def _documented_fields(declaration: ast.stmt) -> Iterator[tuple[str, str]]:
-    statements: list[ast.stmt] = getattr(declaration, "body", [])
-    for statement, following in itertools.pairwise(statements):
-        match statement, following:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                yield name, " ".join(text.split())

@@ -8,71 +8,55 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Problem, counted
-from .secrets import mask_text
+from ..secrets import mask_text
 from .yaml_loader import Document, KeyPath, parse_yaml
 
 __all__ = ["apply_overrides"]
-
-MISSING = object()
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     """Change values of a document in place; record the overrides and their problems in it."""
     for override in overrides:
         key, equals, text = override.partition("=")
-        path = _path(key)
+        parts = key.strip().split(".")
         written = mask_text(override)  # a message may quote it
-        if not equals or path is None:
-            document.problems.append(
-                Problem(
-                    f"override '{written}'",
-                    "expected section.key=value",
-                    "Use the form train.learning_rate=1e-6, without spaces around '='",
-                )
-            )
+        where = f"override '{written}'"
+        if not equals or not all(parts):
+            remedy = "Use the form train.learning_rate=1e-6, without spaces around '='"
+            document.problems.append(Problem(where, "expected section.key=value", remedy))
             continue
-        value = parse_yaml(text, f"override '{written}'")
-        if value.problems:
-            document.problems.extend(value.problems)
-            continue
-        problem = _set(document, path, value.data, written)
-        if problem is not None:
-            document.problems.append(problem)
-        else:
+        path = tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
+        value = parse_yaml(text, where)
+        problems = value.problems or _set(document, path, value.data, written)
+        document.problems.extend(problems)
+        if not problems:
             document.overrides[path] = written
 
 
-def _path(key: str) -> KeyPath | None:
-    parts = key.strip().split(".")
-    if not all(parts):
-        return None
-    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
-
-
-def _set(document: Document, path: KeyPath, value: Any, written: str) -> Problem | None:
+def _set(document: Document, path: KeyPath, value: Any, written: str) -> list[Problem]:
+    """Set the value at a path, and create its sections; return why that is not possible."""
     if document.data is None:
         document.data = {}
     target = document.data
     for depth, part in enumerate(path):
-        problem = _lookup_problem(target, part, path[:depth], written)
-        if problem is not None:
-            return problem
+        if problem := _lookup_problem(target, part, path[:depth], written):
+            return [problem]
         if depth == len(path) - 1:
             _store(target, part, value)
-            return None
+            break
         inner = _item(target, part)
-        if inner is None or inner is MISSING:
+        if inner is None:
             inner = [] if isinstance(path[depth + 1], int) else {}
             _store(target, part, inner)
             document.overrides.setdefault(path[: depth + 1], written)
         target = inner
-    return None
+    return []
 
 
 def _item(target: Any, part: str | int) -> Any:
     if isinstance(target, dict):
-        return target.get(part, MISSING)
-    return target[part] if int(part) < len(target) else MISSING
+        return target.get(part)
+    return target[part] if int(part) < len(target) else None
 
 
 def _store(target: Any, part: str | int, value: Any) -> None:

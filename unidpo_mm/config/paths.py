@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plugins import is_path
-from .recipe import ModelSection, Recipe
+from .recipe import Recipe
 from .sections import SourceOptions
 
 __all__ = ["resolve_paths"]
@@ -21,48 +21,50 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
         recipe: A validated recipe.
         folder: The directory of its file.
     """
-    data = recipe.data.model_copy(
-        update={
-            "sources": tuple(_source(source, folder) for source in recipe.data.sources),
-            "eval_sources": tuple(_source(source, folder) for source in recipe.data.eval_sources),
-        }
-    )
-    update: dict[str, Any] = {"model": _model(recipe.model, folder), "data": data}
-    loss = {"name": _resolved_plugin(recipe.loss.name, folder)}
-    update["loss"] = recipe.loss.model_copy(update=loss)
-    plugins = {
-        key: {_resolved_plugin(name, folder): v for name, v in getattr(recipe.run, key).items()}
-        for key in ("callbacks", "observers")
+    model, data, loss, run = recipe.model, recipe.data, recipe.loss, recipe.run
+    update: dict[str, Any] = {
+        "model": model.model_copy(
+            update={
+                "name_or_path": _resolved(model.name_or_path, folder),
+                "base_name_or_path": _resolved(model.base_name_or_path, folder),
+                "adapter": _resolved_plugin(model.adapter, folder),
+            }
+        ),
+        "data": data.model_copy(
+            update={
+                "sources": tuple(_source(source, folder) for source in data.sources),
+                "eval_sources": tuple(_source(source, folder) for source in data.eval_sources),
+            }
+        ),
+        "loss": loss.model_copy(update={"name": _resolved_plugin(loss.name, folder)}),
+        "run": run.model_copy(
+            update={
+                key: {_resolved_plugin(name, folder): value for name, value in settings.items()}
+                for key, settings in (("callbacks", run.callbacks), ("observers", run.observers))
+            }
+        ),
     }
-    update["run"] = recipe.run.model_copy(update=plugins)
     return recipe.model_copy(update=update)
 
 
-def _model(model: ModelSection, folder: Path) -> ModelSection:
-    base = model.base_name_or_path
-    return model.model_copy(
+def _source(source: SourceOptions, folder: Path) -> SourceOptions:
+    return source.model_copy(
         update={
-            "name_or_path": _resolved(model.name_or_path, folder),
-            "base_name_or_path": None if base is None else _resolved(base, folder),
-            "adapter": None if model.adapter is None else _resolved_plugin(model.adapter, folder),
+            "path": _resolved(source.path, folder),
+            "images": _resolved(source.images, folder),
+            "format": _resolved_plugin(source.format, folder),
         }
     )
 
 
-def _source(source: SourceOptions, folder: Path) -> SourceOptions:
-    images = None if source.images is None else _resolved(source.images, folder)
-    name = None if source.format is None else _resolved_plugin(source.format, folder)
-    path = _resolved(source.path, folder)
-    return source.model_copy(update={"path": path, "images": images, "format": name})
+def _resolved_plugin(name: str | None, folder: Path) -> str | None:
+    return _resolved(name, folder) if name is not None and is_path(name) else name
 
 
-def _resolved_plugin(name: str, folder: Path) -> str:
-    return _resolved(name, folder) if is_path(name) else name
-
-
-def _resolved(written: str, folder: Path) -> str:
-    path = Path(written).expanduser()
-    for candidate in (folder / path, path):  # an absolute path replaces the folder
-        if candidate.exists():
-            return str(candidate.absolute())
+def _resolved(written: str | None, folder: Path) -> str | None:
+    if written is not None:
+        path = Path(written).expanduser()
+        for candidate in (folder / path, path):  # an absolute path replaces the folder
+            if candidate.exists():
+                return str(candidate.absolute())
     return written

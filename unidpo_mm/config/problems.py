@@ -1,22 +1,23 @@
-"""Convert the errors of pydantic to problems with place, message and remedy."""
+"""Convert pydantic's errors to problems with a place, a message and a remedy."""
 
 import re
-from collections.abc import Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from typing_extensions import is_typeddict
 
 from ..errors import Problem, counted
 from ..plugins import suggestion
-from .numbers import written
+from ..secrets import MASK, is_secret_key, mask_text
+from .numbers import LARGEST, written
 from .options import documentation
 from .recipe import Recipe
-from .secrets import MASK, is_secret_key, mask_text
 from .yaml_loader import KeyPath
 
-__all__ = ["describe", "explain", "explain_settings", "remedy_for"]
+__all__ = ["describe", "explain", "section_at"]
 
 EXAMPLES = {
     "int": "a whole number, for example 16",
@@ -31,12 +32,10 @@ EXAMPLES = {
     "dataclass": "a section with keys of its own, for example {a: 1}",
     "path": "text, the path of a file or directory",
 }
-"""First word of pydantic's name of a type error -> the values that are valid."""
+"""First part of pydantic's name of a type error -> description of the valid values."""
 
-INSTEAD_OF_BOOL: dict[KeyPath, tuple[str, str]] = {
-    ("run", "resume"): ("auto", "never"),
-}
-"""Key path -> values that mean the same as true and false there."""
+RESUME = {True: "auto", False: "never"}
+"""true or false -> the value of `run.resume` with that meaning."""
 
 PATHS = {
     "name_or_path": "Use the directory or the hub name of a model",
@@ -45,60 +44,26 @@ PATHS = {
     "images": "Use the path of a directory, or null",
     "output_dir": "Use the path of a directory",
 }
-"""Key whose value is a path -> the remedy for true or false, which are not paths."""
-
-
-def explain_settings(
-    error: ValidationError, data: Any, keys: Sequence[str]
-) -> list[tuple[KeyPath, Problem]]:
-    """Return the problems of a section that is validated outside of this package, with key paths.
-
-    Args:
-        error: The error of pydantic.
-        data: The values of the section.
-        keys: The keys that the section may have.
-    """
-    by_path: dict[KeyPath, list[ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
-        path = _path_in(data, details) or details["loc"][:1]
-        by_path.setdefault(path, []).append(details)
-    return [(path, _setting_problem(path, errors, keys)) for path, errors in by_path.items()]
-
-
-def _setting_problem(path: KeyPath, errors: list[ErrorDetails], keys: Sequence[str]) -> Problem:
-    first, name = errors[0], str(path[-1]) if path else ""
-    if first["type"] in ("missing", "missing_argument"):
-        return Problem("", f"'{name}' is missing", "Add it")
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        text = f"unknown key '{name}'{suggestion(name, keys)}"
-        return Problem("", text, f"Use one of {', '.join(keys)}")
-    value = MASK if is_secret_key(name) else first["input"]
-    return _value_problem(value, errors, [text for error in errors for text in _expected(error)])
-
-
-def _expected(error: ErrorDetails) -> list[str]:
-    """Return the values that a field allows, if its values are a choice."""
-    if error["type"] not in ("literal_error", "enum"):
-        return []
-    return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+"""Key whose value is a path -> the remedy if it is true or false."""
 
 
 def explain(
-    error: ValidationError, data: Any, *, root: type[BaseModel] = Recipe
+    error: ValidationError, data: Any, *, root: Any = Recipe
 ) -> list[tuple[KeyPath, Problem]]:
-    """Return the problems of a validation with their key paths, one per path.
+    """Return the problems of a failed validation with their key paths, one per path.
 
     The `where` of the problems is empty: only the caller knows the file.
 
     Args:
         error: The error of pydantic.
         data: The values that were validated.
-        root: The model that validated them.
+        root: The type that they were validated as, such as a pydantic model or a dataclass.
     """
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         by_path.setdefault(_path_in(data, details), []).append(details)
-    # if one type of a union refuses a list and another an item of it, only the item is wrong
+    # if one type of a union refuses a list and another type refuses only one of its items, the item
+    # is what is wrong
     outer = {path[:length] for path in by_path for length in range(len(path))}
     return [
         (path, _problem(path, errors, root))
@@ -116,6 +81,8 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         text = mask_text(value)
         return f"the text '{text if len(text) <= 60 else text[:57] + '...'}'"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a whole number of more than {len(str(LARGEST)) - 1} digits"
     if isinstance(value, int | float):
         return f"the number {written(value)}"
     if isinstance(value, list | tuple):
@@ -129,13 +96,8 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def remedy_for(value: Any, kinds: list[str]) -> str:
-    """Return the remedy for a value of the wrong type.
-
-    Args:
-        value: The value.
-        kinds: The types that are allowed, as keys of `EXAMPLES`.
-    """
+def _remedy_for(value: Any, kinds: list[str]) -> str:
+    """Return the remedy for a value of the wrong type; `kinds` are keys of `EXAMPLES`."""
     if isinstance(value, str) and value.lower() in ("none", "nil", ""):
         return "Use null for no value"
     if "bool" in kinds and isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
@@ -149,7 +111,7 @@ def remedy_for(value: Any, kinds: list[str]) -> str:
 
 
 def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
-    """Return the key path of an error: its location without names of types of a union."""
+    """Return the key path of an error: its location without the names of union members."""
     path: list[str | int] = []
     last = len(details["loc"]) - 1
     for position, part in enumerate(details["loc"]):
@@ -164,49 +126,34 @@ def _path_in(data: Any, details: ErrorDetails) -> KeyPath:
     return tuple(path)
 
 
-def _problem(path: KeyPath, errors: list[ErrorDetails], root: type[BaseModel]) -> Problem:
-    first = errors[0]
-    if first["type"] == "missing" and isinstance(first["loc"][-1], int):  # too few items
-        return Problem(
-            "", f"found {describe(first['input'])}", "Use two numbers, for example [0, 10]"
-        )
+def _problem(path: KeyPath, errors: list[ErrorDetails], root: Any) -> Problem:
+    first, value, name = errors[0], errors[0]["input"], str(path[-1]) if path else ""
     if first["type"] == "missing":
-        return Problem("", f"'{path[-1]}' is missing", f"Add it: {_meaning(path, root)}")
-    if first["type"] == "extra_forbidden":
+        meaning = _meaning(path, root)
+        return Problem("", f"'{name}' is missing", f"Add it: {meaning}" if meaning else "Add it")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown_key(path, root)
-    value = first["input"]
-    if path and is_secret_key(str(path[-1])):
+    if is_secret_key(name):
         value = MASK
-    if isinstance(value, bool) and path in INSTEAD_OF_BOOL:
-        for_true, for_false = INSTEAD_OF_BOOL[path]
-        return Problem("", f"found {describe(value)}", f"Use {for_true if value else for_false}")
-    if isinstance(value, bool) and path and path[-1] in PATHS and _kind(first) == "string":
-        return Problem("", f"found {describe(value)}", PATHS[str(path[-1])])
-    return _value_problem(
-        value, errors, [text for error in errors for text in _choices(path, error, root)]
-    )
-
-
-def _value_problem(value: Any, errors: list[ErrorDetails], literals: list[str]) -> Problem:
-    first = errors[0]
-    if literals and isinstance(value, str):
-        near = suggestion(value, literals)
-        kinds = [kind for kind in map(_kind, errors) if kind]
-        further = "".join(f", or {EXAMPLES[kind]}" for kind in kinds)
-        problem = f"found {describe(value)}{near}"
-        return Problem("", problem, f"Use {_one_of(literals)}{further}")
     kinds = [kind for kind in map(_kind, errors) if kind]
-    if kinds or literals:
-        remedy = remedy_for(value, kinds) if kinds else f"Use {_one_of(literals)}"
-        rules = [
-            _rule(error)
-            for error in errors
-            if error["type"] != "literal_error" and _kind(error) is None
-        ]
-        if rules and not kinds:  # a number out of range, where a word is allowed as well
-            remedy = f"{remedy}, or {rules[0].removeprefix('Write ')}"
-        return Problem("", f"found {describe(value)}", remedy)
-    return Problem("", f"found {describe(value)}", _rule(first))
+    words = [word for error in errors for word in _choices(error)]
+    text = f"found {describe(value)}"
+    if isinstance(value, bool) and path == ("run", "resume"):
+        remedy = f"Use {RESUME[value]}"
+    elif isinstance(value, bool) and name in PATHS and _kind(first) == "string":
+        remedy = PATHS[name]
+    elif words and isinstance(value, str):
+        text += suggestion(value, words)
+        remedy = ", or ".join([f"Use {_one_of(words)}", *(EXAMPLES[kind] for kind in kinds)])
+    elif kinds:
+        remedy = _remedy_for(value, kinds)
+    elif words:
+        rules = [_rule(error) for error in errors if not _choices(error)]
+        # a number is out of range, and the key also accepts some words
+        remedy = ", or ".join([f"Use {_one_of(words)}", *rules[:1]]).replace("or Use ", "or ")
+    else:
+        remedy = _rule(first)
+    return Problem("", text, remedy)
 
 
 def _kind(error: ErrorDetails) -> str | None:
@@ -216,93 +163,80 @@ def _kind(error: ErrorDetails) -> str | None:
     return kind if category in ("type", "parsing") and kind in EXAMPLES else None
 
 
+RULES = {
+    "string_too_short": "Use some text",
+    "finite_number": "Use a finite number",
+    "none_required": "Use null",
+}
+"""pydantic's name of an error -> the remedy."""
+
+
 def _rule(error: ErrorDetails) -> str:
-    """Return the remedy for a value out of range: "Use a value greater than 0"."""
+    """Return the remedy for an invalid value, for example "Use a value greater than 0"."""
     message, context = error["msg"], error.get("ctx", {})
+    if error["type"] in RULES:
+        return RULES[error["type"]]
     if error["type"] == "too_short":
         return f"Use a list of at least {counted(context['min_length'], 'item')}"
     if error["type"] == "too_long":
         return f"Use a list of {counted(context['max_length'], 'item')}"
-    if error["type"] == "string_too_short":
-        return "Use some text"
-    if error["type"] == "finite_number":
-        return "Use a finite number"
-    if error["type"] == "none_required":
-        return "Use null"
     if message.startswith("Input should be "):
         return f"Use a value {message.removeprefix('Input should be ')}"
     message = message.removeprefix("Value error, ").rstrip(".")
     return message if message.startswith("Use ") else f"Fix the value: {message}"
 
 
-def _one_of(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+def _one_of(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
-def _choices(path: KeyPath, error: ErrorDetails, root: type[BaseModel]) -> list[str]:
-    if error["type"] != "literal_error":
+def _choices(error: ErrorDetails) -> list[str]:
+    """Return the allowed words if the type is an enumeration of words."""
+    if error["type"] not in ("literal_error", "enum"):
         return []
-    field = _field_type(path, root)
-    choices = [str(value) for part in _members(field) for value in _literal_values(part)]
-    return choices or [str(error.get("ctx", {}).get("expected", ""))]
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
 
 
-def _unknown_key(path: KeyPath, root: type[BaseModel]) -> Problem:
-    name, keys = str(path[-1]), _keys(path[:-1], root)
+def _unknown_key(path: KeyPath, root: Any) -> Problem:
+    name, keys = str(path[-1]), list(_keys(path[:-1], root))
     near = suggestion(name, keys)
-    sections = [section for section in root.model_fields if name in _keys((section,), root)]
+    sections = [section for section in _keys((), root) if name in _keys((section,), root)]
     if not near and sections:
         return Problem("", f"unknown key '{name}'", f"Move it to '{sections[0]}'")
-    owner = next(
-        (f"'{part}'" for part in reversed(path[:-1]) if isinstance(part, str)), "the recipe"
-    )
-    problem = f"unknown key '{name}'{near}"
-    return Problem("", problem, f"Choose one of the keys of {owner}: {', '.join(keys)}")
+    owners = [f" of the keys of '{part}':" for part in path[:-1] if isinstance(part, str)]
+    owner = owners[-1] if owners else " of"
+    return Problem("", f"unknown key '{name}'{near}", f"Choose one{owner} {', '.join(keys)}")
 
 
-def _keys(path: KeyPath, root: type[BaseModel]) -> list[str]:
-    for member in _members(_field_type(path, root)):
-        if isinstance(member, type) and issubclass(member, BaseModel):
-            return list(member.model_fields)
-        if hasattr(member, "__required_keys__"):
-            return sorted(member.__required_keys__ | member.__optional_keys__)
-    return []
+def _meaning(path: KeyPath, root: Any) -> str:
+    """Return the first sentence of the documentation of a required key."""
+    section = section_at(path[:-1], root)
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return ""
+    text = documentation(section).get(str(path[-1]), "").partition(". ")[0].rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
-def _meaning(path: KeyPath, root: type[BaseModel]) -> str:
-    for member in _members(_field_type(path[:-1], root)):
-        if isinstance(member, type) and issubclass(member, BaseModel):
-            text = documentation(member).get(str(path[-1]), "").split(". ")[0].rstrip(".")
-            return text[:1].lower() + text[1:]
-    return ""
+def _keys(path: KeyPath, root: Any) -> Mapping[str, Any]:
+    """Return the keys of the section at a path, with their types."""
+    section = section_at(path, root)
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    return get_type_hints(section) if section else {}
 
 
-def _field_type(path: KeyPath, root: type[BaseModel]) -> Any:
-    """Return the declared type at a key path, or None if there is none."""
-    kind: Any = root
+def section_at(path: KeyPath, root: Any) -> Any:
+    """Return the class with the keys of the section at a path; `None` if there is none.
+
+    The type at the path may also be a union or a list of sections.
+    """
     for part in path:
-        inner: Any = None
-        for member in _members(kind):
-            if isinstance(member, type) and issubclass(member, BaseModel) and isinstance(part, str):
-                field = member.model_fields.get(part)
-                inner = field.annotation if field else None
-            elif hasattr(member, "__required_keys__"):
-                inner = member.__annotations__.get(part)
-            elif get_origin(member) is tuple and isinstance(part, int):
-                inner = get_args(member)[0]
-        kind = inner
-    return kind
-
-
-def _members(kind: Any) -> list[Any]:
-    """Return the members of a union without None; for any other type, the type itself."""
-    kind = getattr(kind, "__value__", kind)
-    if get_origin(kind) in (Union, UnionType):
-        return [m for part in get_args(kind) if part is not NoneType for m in _members(part)]
-    if hasattr(kind, "__metadata__"):  # Annotated
-        return _members(get_args(kind)[0])
-    return [] if kind is None else [kind]
-
-
-def _literal_values(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
+        if get_origin(root) is dict:
+            root = get_args(root)[1]
+        elif isinstance(part, str):
+            root = _keys((), root).get(part)
+    if isinstance(root, type) and (
+        issubclass(root, BaseModel) or is_dataclass(root) or is_typeddict(root)
+    ):
+        return root
+    return next(filter(None, (section_at((), part) for part in get_args(root))), None)

@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..secrets import is_secret_key, mask_secrets
 from .checks.python_arguments import check_arguments, check_processes, use_cpu_without_gpus
 from .loss_aliases import LossAliases, register_losses
 from .options import Options
-from .secrets import is_secret_key, mask_secrets
 from .sections import ScoreOptions
 
 __all__ = ["UniDPOConfig"]

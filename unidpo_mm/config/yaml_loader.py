@@ -8,13 +8,14 @@ duplicate keys and a plain `None` are problems, and the line of each key is reco
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import Problem
+from ..errors import Problem, RecipeError
 
-__all__ = ["CORE_TYPES", "NONE_WORD", "Document", "KeyPath", "key_name", "parse_yaml"]
+__all__ = ["Document", "KeyPath", "key_name", "parse_yaml", "read_text"]
 
 MAX_CHARACTERS = 1_000_000
 """Maximum length of a document; recipes have a few thousand characters."""
@@ -101,6 +102,19 @@ def key_name(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
+def read_text(path: Path, remedy: str) -> str:
+    """Return the content of a file.
+
+    Raises:
+        RecipeError: If it cannot be read, with the remedy.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not valid UTF-8"
+        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
+
+
 def parse_yaml(text: str, name: str) -> Document:
     """Parse one YAML document and collect all problems in it.
 
@@ -109,35 +123,25 @@ def parse_yaml(text: str, name: str) -> Document:
         name: Its name in messages, usually the file name.
     """
     document = Document(name)
-    if len(text) > MAX_CHARACTERS:
-        problem = f"the document has {len(text):,} characters and the limit is {MAX_CHARACTERS:,}"
-        document.problems.append(Problem(name, problem, "Shorten it"))
-        return document
     try:
+        if len(text) > MAX_CHARACTERS:
+            problem = f"the document has {len(text):,} characters and the limit is "
+            raise _TooLargeError(f"{problem}{MAX_CHARACTERS:,}", "Shorten it")
         root = yaml.compose(text, Loader=_CoreLoader)
+        if root is not None:
+            document.data = _Builder(document).value(root, (), frozenset())
     except yaml.YAMLError as error:
         document.problems.append(_syntax_problem(error, name))
-        return document
-    except RecursionError:
-        document.problems.append(_too_deep(name))
-        return document
-    if root is not None:
-        try:
-            document.data = _Builder(document).value(root, (), frozenset())
-        except RecursionError:  # aliases can be nested more deeply than the text
-            document.problems.append(_too_deep(name))
-        except _TooManyValuesError:
-            problem = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
-            document.problems.append(Problem(name, problem, "Use fewer aliases inside aliases"))
+    except RecursionError:  # aliases can be nested more deeply than the text
+        text = "the document is nested too deeply"
+        document.problems.append(Problem(name, text, "Close the brackets"))
+    except _TooLargeError as error:
+        document.problems.append(Problem(name, *error.args))
     return document
 
 
-class _TooManyValuesError(Exception):
-    """A document is too large once its aliases are expanded."""
-
-
-def _too_deep(name: str) -> Problem:
-    return Problem(name, "the document is nested too deeply", "Close the brackets")
+class _TooLargeError(Exception):
+    """A document is too large, with the problem and the remedy as arguments."""
 
 
 def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
@@ -159,7 +163,8 @@ class _Builder:
         """Return the value of a node; `ancestors` has the ids of the nodes that contain it."""
         self.values += 1
         if self.values > MAX_VALUES:
-            raise _TooManyValuesError
+            problem = f"it has more than {MAX_VALUES:,} values once its aliases are expanded"
+            raise _TooLargeError(problem, "Use fewer aliases inside aliases")
         if len(path) > MAX_DEPTH:
             raise RecursionError
         self.document.lines.setdefault(path, node.start_mark.line + 1)
@@ -183,14 +188,14 @@ class _Builder:
             if key_node.tag != _TAG + "str":
                 written = getattr(key_node, "value", "")
                 key = f" '{_shortened(written)}'" if isinstance(written, str) else ""
-                self._problem_at(line, path, f"the key{key} is not text", "Put it in quotes")
+                self._problem(path, f"the key{key} is not text", "Put it in quotes", line)
                 continue
             key = key_node.value
             here = (*path, key)
             if key in result:
                 first = self.document.lines[here]
                 problem = f"duplicate key '{_shortened(key)}', first on line {first}"
-                self._problem_at(line, here, problem, "Remove one of the two")
+                self._problem(here, problem, "Remove one of the two", line)
                 continue
             self.document.lines[here] = line
             result[key] = self.value(value_node, here, ancestors)
@@ -198,12 +203,8 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         if node.style is None and node.tag == _TAG + "str" and node.value == NONE_WORD:
-            problem = f"found the text '{node.value}'"
-            return self._problem(
-                path,
-                problem,
-                f"Use null for no value, or put '{node.value}' in quotes if it is text",
-            )
+            remedy = f"Use null for no value, or put '{NONE_WORD}' in quotes if it is text"
+            return self._problem(path, f"found the text '{NONE_WORD}'", remedy)
         try:
             return _SCALARS[node.tag](node.value)
         except ValueError:
@@ -211,13 +212,12 @@ class _Builder:
             problem = f"'{_shortened(node.value)}' is not a value of !!{kind}"
             return self._problem(path, problem, "Fix the value")
 
-    def _problem(self, path: KeyPath, message: str, remedy: str) -> None:
-        self.document.problems.append(Problem(self.document.where(path), message, remedy))
-
-    def _problem_at(self, line: int, path: KeyPath, message: str, remedy: str) -> None:
-        where = f"{self.document.name} line {line}"
-        key = f", key '{key_name(path)}'" if path else ""
-        self.document.problems.append(Problem(where + key, message, remedy))
+    def _problem(self, path: KeyPath, text: str, remedy: str, line: int | None = None) -> None:
+        where = self.document.where(path)
+        if line is not None:  # not that of the value
+            key = f", key '{key_name(path)}'" if path else ""
+            where = f"{self.document.name} line {line}{key}"
+        self.document.problems.append(Problem(where, text, remedy))
 
 
 def _shortened(text: str) -> str:

@@ -37,12 +37,12 @@ class GroupDataset(Dataset[EncodedGroup]):
     def __getitem__(self, index: int) -> EncodedGroup:
         if index == FILLER:
             return self.adapter.filler()
-        if get_worker_info() is None:
-            return encode_checked(self.adapter, self.rows[index])
         with self.reading_log.reading(index):
             try:
                 return encode_checked(self.adapter, self.rows[index])
             except UniDPOError as error:
+                if get_worker_info() is None:
+                    raise
                 return error  # type: ignore[return-value] # the collator passes it on
 
     def set_epoch(self, epoch: int) -> None:

@@ -44,16 +44,10 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCollator:
-    """The collate function of a data loader; see `collate`.
+    """The collate function of a data loader, with the options of `collate` and a filler.
 
-    Attributes:
-        pad_token_id: Id of padding.
-        padding_side: Side of padding.
-        layout: Layout of the batch.
-        images_once: Whether plain rows share the images of their group.
-        keyed: Whether to add cache keys of responses and images.
-        filler: A group with weight 0 and images that is added to batches without images, so that
-            every process runs every part of the model; `None` if that is not necessary.
+    The filler is a group with weight 0 and images that is added to batches without images, so that
+    every process runs every part of the model; `None` if that is not necessary.
     """
 
     pad_token_id: int
@@ -131,12 +125,7 @@ def collate(
 
 
 def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Return left-padded prompts [B, T] and their images as inputs for generation.
-
-    Args:
-        prompts: At least one group without responses.
-        pad_token_id: Id of padding.
-    """
+    """Return left-padded prompts [B, T] and their images as inputs for generation."""
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
     inputs = _token_inputs(rows, grid, pad_token_id)

@@ -1,5 +1,6 @@
 """Write rows in the native format or in TRL's, with their images next to them."""
 
+import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, Problem
 from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow
-from .images import FileImage, MemoryImage, UrlImage
+from .images import FileImage, UrlImage
 from .scores import form_pairs
 
 __all__ = ["native", "trl", "write_rows"]
@@ -39,13 +40,9 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     if path.suffix != ".jsonl":
         problem = f"'{path.name}' does not end in .jsonl"
         raise DataError(Problem(str(path), problem, "Use a path that ends in .jsonl"))
-    problems = [
-        Problem(row.where, "the row has no pair", NO_PAIR)
-        for row in rows
-        if layout == "trl" and not row.pairs
-    ]
-    if problems:
-        raise DataError(problems)
+    unpaired = [row for row in rows if not row.pairs] if layout == "trl" else []
+    if unpaired:
+        raise DataError(Problem(row.where, "the row has no pair", NO_PAIR) for row in unpaired)
     path.parent.mkdir(parents=True, exist_ok=True)
     image = _Images(path)
     lines = 0
@@ -74,8 +71,8 @@ def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
         "images": [encode_image(image) for image in row.images],
         "responses": responses,
         "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if needs_pairs else None,
-        "tools": json.loads(row.tools) if row.tools else None,
-        "chat_template_kwargs": _template_kwargs(row),
+        "tools": _parsed(row.tools),
+        "chat_template_kwargs": _parsed(row.template_kwargs),
     }
     return {
         name: value
@@ -95,27 +92,27 @@ def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any
         record = {
             "id": row.id if len(row.pairs) == 1 else f"{row.id}-{number}",
             "domain": row.domain,
-            "prompt": _prompt(row) if plain else [_turn(message) for message in row.messages],
+            "prompt": _prompt(row) if plain else [message.turn() for message in row.messages],
             "chosen": chosen.text if plain else [_response(chosen.text)],
             "rejected": rejected.text if plain else [_response(rejected.text)],
             "images": [encode_image(image) for image in row.images],
             "score_chosen": chosen.score,
             "score_rejected": rejected.score,
             "weight": None if pair.weight == 1.0 else pair.weight,
-            "tools": json.loads(row.tools) if row.tools else None,
-            "chat_template_kwargs": _template_kwargs(row),
+            "tools": _parsed(row.tools),
+            "chat_template_kwargs": _parsed(row.template_kwargs),
         }
         yield {name: value for name, value in record.items() if value not in (None, [])}
 
 
-def _template_kwargs(row: PreferenceRow) -> Any:
-    return json.loads(row.template_kwargs) if row.template_kwargs else None
+def _parsed(text: str) -> Any:
+    return json.loads(text) if text else None
 
 
 def _prompt(row: PreferenceRow) -> Any:
     """Return a prompt as messages, or as a string if it was one."""
     if not row.raw:
-        return [_turn(message) for message in row.messages]
+        return [message.turn() for message in row.messages]
     (message,) = row.messages
     leading = list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
     rest = message.parts[len(leading) :]
@@ -125,17 +122,8 @@ def _prompt(row: PreferenceRow) -> Any:
     )
 
 
-def _turn(message: Message) -> dict[str, Any]:
-    parts: Any = [
-        {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
-        for part in message.parts
-    ]
-    extras = json.loads(message.extras) if message.extras else {}
-    return {"role": message.role, "content": parts, **extras}
-
-
 def _response(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    return Message("assistant", (text,)).turn()
 
 
 class _Images:
@@ -150,28 +138,22 @@ class _Images:
             path = image.path.absolute()
             inside = path.is_relative_to(self.folder)
             return (path.relative_to(self.folder) if inside else path).as_posix()
-        if isinstance(image, UrlImage):
-            image = MemoryImage(image.content(), image.where, image.max_pixels)
-        return self._written(image).relative_to(self.folder).as_posix()
-
-    def _written(self, image: ImageRef) -> Path:
-        self.inside.mkdir(exist_ok=True)
-        content = image.content if isinstance(image, MemoryImage) else None
+        content = (
+            image.content() if isinstance(image, UrlImage) else getattr(image, "content", None)
+        )
         suffix = _suffix(content) if isinstance(content, bytes) else ".png"
         path = self.inside / f"{image.key()[:32]}{suffix}"
-        if path.exists():
-            return path
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            image.open().save(path)
-        return path
+        if not path.exists():
+            self.inside.mkdir(exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                image.open().save(path)
+        return path.relative_to(self.folder).as_posix()
 
 
 def _suffix(content: bytes) -> str:
     """Return the file suffix of an encoded image."""
-    import io
-
     from PIL import Image
 
     try:

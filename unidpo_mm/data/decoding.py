@@ -1,5 +1,6 @@
 """Decode images into upright RGB."""
 
+import contextlib
 from typing import Any
 
 from ..errors import ImageError, Problem
@@ -21,20 +22,20 @@ def decode(source: Any, where: str, name: str, max_pixels: int) -> Any:
     from PIL import Image
 
     try:
-        if hasattr(source, "convert"):
-            _refuse_large(source, where, name, max_pixels)
-            return _upright_rgb(source)
-        with Image.open(source) as image:
-            _refuse_large(image, where, name, max_pixels)  # before anything is decoded
-            return _upright_rgb(image)
-    except ImageError:
-        raise
+        opened = hasattr(source, "convert")
+        with contextlib.nullcontext(source) if opened else Image.open(source) as image:
+            width, height = image.size
+            if width * height <= max_pixels:  # otherwise nothing is decoded
+                return _upright_rgb(image)
     except Image.DecompressionBombError as error:  # Pillow has a higher limit of its own
         text = f"the image '{name}' has too many pixels, the limit is {max_pixels:,} ({error})"
         raise ImageError(Problem(where, text, "Scale it down")) from error
     except Exception as error:  # decoders raise errors of many kinds
         text = f"the image '{name}' cannot be read ({decoding_error(error)})"
         raise ImageError(Problem(where, text, "Replace the image")) from error
+    text = f"the image '{name}' has {width} x {height} pixels and the limit is {max_pixels:,}"
+    remedy = "Scale it down, or increase data.images.max_pixels"
+    raise ImageError(Problem(where, text, remedy))
 
 
 def decoding_error(error: Exception) -> str:
@@ -44,14 +45,6 @@ def decoding_error(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image of a known format"
     return str(error).strip() or type(error).__name__
-
-
-def _refuse_large(image: Any, where: str, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        text = f"the image '{name}' has {width} x {height} pixels and the limit is {max_pixels:,}"
-        remedy = "Scale it down, or increase data.images.max_pixels"
-        raise ImageError(Problem(where, text, remedy))
 
 
 def _upright_rgb(image: Any) -> Any:

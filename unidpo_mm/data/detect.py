@@ -7,7 +7,7 @@ from ..errors import DataError, Problem
 from ..plugins import FORMATS, load, plugin_names
 from .formats import Format
 
-__all__ = ["detect_format", "format_named", "formats"]
+__all__ = ["detect_format", "formats"]
 
 NEAREST = 3
 """Number of formats that a message lists with their columns."""
@@ -16,16 +16,6 @@ NEAREST = 3
 def formats() -> dict[str, Format]:
     """Return every format by name."""
     return {name: load(FORMATS, name) for name in plugin_names(FORMATS)}
-
-
-def format_named(name: str, where: str) -> Format:
-    """Return the format that a source specifies, by name or as the path of a file.
-
-    Raises:
-        DataError: If there is no such format.
-    """
-    data_format: Format = load(FORMATS, name, where)
-    return data_format
 
 
 def detect_format(record: Mapping[str, Any], where: str, required: Format | None = None) -> Format:
@@ -38,7 +28,7 @@ def detect_format(record: Mapping[str, Any], where: str, required: Format | None
     if required is not None:
         if required.required <= columns:
             return required
-        raise DataError(_missing_problem(columns, required, where))
+        raise DataError(_problem(columns, where, required))
     fitting = [f for f in formats().values() if f.required <= columns and f.matches(record)]
     if fitting:
         return max(fitting, key=lambda f: (len(f.columns & columns), len(f.required)))
@@ -46,33 +36,28 @@ def detect_format(record: Mapping[str, Any], where: str, required: Format | None
         problem = "single responses with labels (as for KTO) are not supported yet"
         remedy = "Use pairs: prompt, chosen and rejected"
         raise DataError(Problem(f"{where}, field 'label'", problem, remedy))
-    raise DataError(_unknown_problem(columns, where))
+    raise DataError(_problem(columns, where, None))
 
 
-def _missing_problem(columns: set[str], required: Format, where: str) -> Problem:
-    missing = sorted(required.required - columns)
-    field = f", field '{missing[0]}'" if len(missing) == 1 else ""
-    return Problem(
-        f"{where}{field}",
-        f"{', '.join(missing)} is missing for the format '{required.name}'; "
-        f"the columns are {', '.join(sorted(columns)) or '(none)'}",
-        "Map the columns in the source's 'columns', or remove 'format' to detect it",
-    )
-
-
-def _unknown_problem(columns: set[str], where: str) -> Problem:
+def _problem(columns: set[str], where: str, required: Format | None) -> Problem:
+    """Return the problem of columns that do not fit the required format, or any format."""
     nearest = sorted(formats().values(), key=lambda f: _distance(f, columns))[:NEAREST]
-    missing = sorted(nearest[0].required - columns)
+    closest = required or nearest[0]
+    missing = sorted(closest.required - columns)
     field = f", field '{missing[0]}'" if len(missing) == 1 else ""
+    names = ", ".join(sorted(columns)) or "(none)"
+    if required is not None:
+        return Problem(
+            f"{where}{field}",
+            f"{', '.join(missing)} is missing for the format '{required.name}'; "
+            f"the columns are {names}",
+            "Map the columns in the source's 'columns', or remove 'format' to detect it",
+        )
+    first = f"{', '.join(missing)} is missing for" if missing else "their values do not fit"
     needs = "; ".join(f"{f.name}: {', '.join(sorted(f.required))}" for f in nearest)
-    first = (
-        f"{', '.join(missing)} is missing for '{nearest[0].name}'"
-        if missing
-        else f"their values do not fit '{nearest[0].name}'"
-    )
     return Problem(
         f"{where}{field}",
-        f"the columns {', '.join(sorted(columns)) or '(none)'} fit no format; {first}",
+        f"the columns {names} fit no format; {first} '{closest.name}'",
         f"The nearest formats need ({needs}). Map the columns in the source's 'columns', such as "
         "columns: {prompt: question}, or set 'format' (unidpo-mm list formats)",
     )

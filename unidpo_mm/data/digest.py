@@ -12,15 +12,13 @@ import base64
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..errors import DataError
-from ..records import ImageRef, MediaSlot, PreferenceRow
-from .images import FileImage, MemoryImage, identity
+from ..errors import counted
+from ..records import MediaSlot, PreferenceRow
+from .images import ImageKeys
 
 __all__ = ["DataDigest", "SourceDigest", "data_digest", "difference", "row_digests"]
 
@@ -29,8 +27,6 @@ SHORT = 8
 MODULUS = 1 << 256
 IGNORED_FIELDS = frozenset({"id", "source", "where"})
 """Fields of a row that do not change a loss; sources are compared separately."""
-BATCH = 1024
-"""Files hashed per batch of the thread pool."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,18 +107,13 @@ class DataDigest:
 def data_digest(rows: Iterable[PreferenceRow]) -> DataDigest:
     """Return the digest of rows.
 
-    Every distinct image is read once: files are streamed through SHA-256 by several threads, images
-    in memory are hashed with their pixels, size and mode. Nothing is decoded.
-
     Args:
         rows: The rows of a run, in the order in which the run reads them.
     """
     rows = list(rows)
-    image_keys = _image_keys(rows)
     overall = hashlib.sha256()
     by_source: dict[str, list[tuple[bytes, str]]] = {}
-    for row in rows:
-        value = _row_digest(row, image_keys)
+    for row, value in zip(rows, row_digests(rows), strict=True):
         overall.update(row.source.encode("utf-8", "backslashreplace") + b"\0" + value)
         by_source.setdefault(row.source, []).append((value, row.where))
     sources = tuple(_source_digest(name, entries) for name, entries in by_source.items())
@@ -130,8 +121,8 @@ def data_digest(rows: Iterable[PreferenceRow]) -> DataDigest:
 
 
 def row_digests(rows: Sequence[PreferenceRow]) -> list[bytes]:
-    """Return the SHA-256 of each row, see `data_digest`."""
-    image_keys = _image_keys(rows)
+    """Return the SHA-256 of each row, for which each distinct image is read once."""
+    image_keys = ImageKeys(rows)
     return [_row_digest(row, image_keys) for row in rows]
 
 
@@ -147,13 +138,13 @@ def difference(old: DataDigest, new: DataDigest) -> list[str]:
     before = {source.source: source for source in old.sources}
     after = {source.source: source for source in new.sources}
     sentences = [
-        f"source '{name}': removed, it had {_count(source.rows)}"
+        f"source '{name}': removed, it had {counted(source.rows, 'row')}"
         for name, source in before.items()
         if name not in after
     ]
     for name, source in after.items():
         if name not in before:
-            sentences.append(f"source '{name}': added, it has {_count(source.rows)}")
+            sentences.append(f"source '{name}': added, it has {counted(source.rows, 'row')}")
         elif source.ordered != before[name].ordered:
             sentences.append(f"source '{name}': {_changes(before[name], source)}")
     if not sentences:
@@ -164,49 +155,38 @@ def difference(old: DataDigest, new: DataDigest) -> list[str]:
 def _changes(old: SourceDigest, new: SourceDigest) -> str:
     """Return what changed in a source."""
     if old.unordered == new.unordered:
-        return f"the same {_count(new.rows)} in another order"
-    removed = _only_in(old.row_digests, new.row_digests)
-    added = _only_in(new.row_digests, old.row_digests)
-    changed: list[int] = []
-    if old.rows == new.rows:
-        changed = sorted(set(removed) & set(added))
-    removed = [n for n in removed if n not in set(changed)]
-    added = [n for n in added if n not in set(changed)]
-    parts = []
-    if changed:
-        parts.append(f"{_count(len(changed))} changed, the first is {_place(new, changed[0])}")
-    if added:
-        parts.append(f"{_count(len(added))} added, the first is {_place(new, added[0])}")
-    if removed:
-        parts.append(f"{_count(len(removed))} removed, the first was row {removed[0] + 1}")
-    common_before = _without(old.row_digests, {*removed, *changed})
-    if common_before != _without(new.row_digests, {*added, *changed}):
+        return f"the same {counted(new.rows, 'row')} in another order"
+    before, common_before = _only_in(old.row_digests, new.row_digests)
+    after, common_after = _only_in(new.row_digests, old.row_digests)
+    changed = before & after if old.rows == new.rows else set()
+    places = new.places or [f"row {number}" for number in range(1, new.rows + 1)]
+    parts = [
+        f"{counted(len(numbers), 'row')} {verb}, the first is {places[min(numbers)]}"
+        for numbers, verb in ((changed, "changed"), (after - changed, "added"))
+        if numbers
+    ]
+    if removed := before - changed:
+        first = min(removed) + 1
+        parts.append(f"{counted(len(removed), 'row')} removed, the first was row {first}")
+    if common_before != common_after:
         parts.append("the other rows are in another order")
     return "; ".join(parts)
 
 
-def _only_in(values: Sequence[bytes], others: Sequence[bytes]) -> list[int]:
-    """Return the indices of the values that `others` lacks; equal values count separately."""
+def _only_in(values: Sequence[bytes], others: Sequence[bytes]) -> tuple[set[int], list[bytes]]:
+    """Return the indices of the values that `others` lacks, and the other values.
+
+    Equal values count separately.
+    """
     remaining = Counter(others)
-    indices = []
+    indices, common = set(), []
     for number, value in enumerate(values):
-        if remaining[value] > 0:
-            remaining[value] -= 1
+        remaining[value] -= 1
+        if remaining[value] < 0:
+            indices.add(number)
         else:
-            indices.append(number)
-    return indices
-
-
-def _without(values: Sequence[bytes], indices: set[int]) -> list[bytes]:
-    return [value for number, value in enumerate(values) if number not in indices]
-
-
-def _place(digest: SourceDigest, number: int) -> str:
-    return digest.places[number] if digest.places else f"row {number + 1}"
-
-
-def _count(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+            common.append(value)
+    return indices, common
 
 
 def _source_digest(name: str, entries: Sequence[tuple[bytes, str]]) -> SourceDigest:
@@ -226,7 +206,7 @@ def _split(content: bytes) -> tuple[bytes, ...]:
     return tuple(content[start : start + SHORT] for start in range(0, len(content), SHORT))
 
 
-def _row_digest(row: PreferenceRow, image_keys: Mapping[str, str]) -> bytes:
+def _row_digest(row: PreferenceRow, image_keys: ImageKeys) -> bytes:
     """Return the SHA-256 of a row; every field that `IGNORED_FIELDS` does not list counts."""
     content = {
         field.name: _plain(getattr(row, field.name), image_keys)
@@ -238,7 +218,7 @@ def _row_digest(row: PreferenceRow, image_keys: Mapping[str, str]) -> bytes:
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
-def _plain(value: Any, image_keys: Mapping[str, str]) -> Any:
+def _plain(value: Any, image_keys: ImageKeys) -> Any:
     """Return a field of a row as a value of JSON."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
@@ -247,44 +227,9 @@ def _plain(value: Any, image_keys: Mapping[str, str]) -> Any:
     if isinstance(value, MediaSlot):
         return {value.kind: True}
     if hasattr(value, "open"):
-        return {"image": image_keys[_image_name(value)]}
+        return {"image": image_keys.key(value)}
     return [
         _plain(getattr(value, field.name), image_keys)
         for field in dataclasses.fields(value)
         if field.compare
     ]
-
-
-def _image_name(image: ImageRef) -> str:
-    """Return a name that is equal for the same image; it is valid in this process only."""
-    if isinstance(image, MemoryImage):
-        return f"memory {id(image.content)}"
-    return f"{type(image).__name__} {identity(image)}"
-
-
-def _image_keys(rows: Sequence[PreferenceRow]) -> dict[str, str]:
-    """Return the content hash of every distinct image."""
-    distinct: dict[str, ImageRef] = {}
-    for row in rows:
-        for image in row.images:
-            distinct.setdefault(_image_name(image), image)
-    names = list(distinct)
-    keys: dict[str, str] = {}
-    # reading and hashing files release Python's lock
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(names), BATCH):
-            batch = names[start : start + BATCH]
-            keys.update(zip(batch, pool.map(_image_key, map(distinct.get, batch)), strict=True))
-    return keys
-
-
-def _image_key(image: Any) -> str:
-    """Return the hash of an image's content, or a key with its name if it cannot be read."""
-    try:
-        if isinstance(image, FileImage):
-            with image.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        key: str = image.key()
-    except (OSError, ValueError, DataError):
-        return f"unreadable {image.describe()}"
-    return key

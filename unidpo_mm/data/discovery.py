@@ -86,8 +86,8 @@ def _data_files(paths: Iterable[Path]) -> list[Path]:
 def _split_files(files: Sequence[Path], location: SourceLocation) -> list[Path]:
     """Return the files of the requested split; all of them if no name contains a split."""
     splits = {file: _split_of(file) for file in files}
-    with_split = [file.name for file, split in splits.items() if split]
-    without_split = [file.name for file, split in splits.items() if not split]
+    with_split = [file.name for file in files if splits[file]]
+    without_split = [file.name for file in files if not splits[file]]
     if not with_split:
         location.refuse(split="no name of a file in the directory contains a split")
         return list(files)
@@ -98,13 +98,7 @@ def _split_files(files: Sequence[Path], location: SourceLocation) -> list[Path]:
         )
         remedy = "List the files as separate sources, or give each split its own directory"
         raise DataError(Problem(location.path, problem, remedy))
-    names = sorted(set(filter(None, splits.values())))
-    requested = location.split or "train"
-    requested = requested if requested in names else SPLIT_ALIASES.get(requested, requested)
-    if requested not in names:
-        problem = f"there is no split '{requested}' among {', '.join(names)}"
-        remedy = "Set the source's 'split' to one of them"
-        raise DataError(Problem(location.path, problem, remedy))
+    requested = location.chosen_split(sorted(set(filter(None, splits.values()))), SPLIT_ALIASES)
     return [file for file, split in splits.items() if split == requested]
 
 
@@ -120,18 +114,15 @@ def _split_of(file: Path) -> str | None:
 def _file_records(files: Iterable[Path]) -> Iterator[Record]:
     """Yield the records of files, and the problems of files that cannot be read."""
     for file in files:
-        empty = True
+        record = None
         try:
             for record in read_file(file):
-                empty = False
                 yield record
+            if record is None:
+                raise DataError(Problem(str(file), "the file contains no rows", "Remove the file"))
         except DataError as error:
-            empty = False
             for problem in error.problems:
                 yield str(file), WHOLE_FILE, problem
-        if empty:
-            problem = Problem(str(file), "the file contains no rows", "Remove the file")
-            yield str(file), WHOLE_FILE, problem
 
 
 def _some(names: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""Download images from URLs, once each.
+"""Download images from URLs, each of them once.
 
 Only valid images are cached, so that the next run retries a URL that returned an error page or an
-incomplete image. IP addresses are checked after the host name is resolved, and again after every
+incomplete image. IP addresses are checked after host names are resolved, for the URL and for every
 redirect: a URL in a data set must not reach this machine or its network unless the user allows it.
 """
 
@@ -15,8 +15,6 @@ import os
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +24,9 @@ from .decoding import MAX_PIXELS, decoding_error
 __all__ = ["PrivateAddressError", "download"]
 
 SECONDS = 30
-"""Timeout of a connection and of each read."""
+"""Timeout for connecting and for each read."""
 TOTAL_SECONDS = 120
-"""Timeout of an image, from the connection to its last byte, including redirects."""
+"""Timeout for an image, from the connection to the last byte, including redirects."""
 MAX_BYTES = 64_000_000
 """The maximum size of an encoded image."""
 CHUNK = 1 << 16
@@ -52,14 +50,14 @@ def download(url: str, *, private: bool = False) -> bytes:
     Raises:
         PrivateAddressError: If the URL or a redirect leads to such an address and they are not
             allowed.
-        OSError: If the download fails, times out or is incomplete, or if it is too large or not an
-            image.
+        OSError: If the download fails, times out, is incomplete or too large, or is not an image.
     """
-    cached = _cache_path(url)
+    # earlier releases used another directory, whose files may be error pages
+    cached = cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
-    _check_url(url)
     try:
+        _check_url(url)
         request = urllib.request.Request(
             url, headers={"User-Agent": "unidpo-mm", "Accept-Encoding": "identity"}
         )
@@ -68,60 +66,42 @@ def download(url: str, *, private: bool = False) -> bytes:
         raise OSError(str(error) or type(error).__name__) from error
     _check_image(content, content_type)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    scratch = cached.with_name(f"{cached.name}.{os.getpid()}.part")  # two workers may download it
+    scratch = cached.with_name(
+        f"{cached.name}.{os.getpid()}.part"
+    )  # two workers may download the same image
     scratch.write_bytes(content)
     scratch.replace(cached)
     return content
 
 
-def _cache_path(url: str) -> Path:
-    # earlier releases cached error pages in another directory
-    return cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
-
-
 def _check_url(url: str) -> None:
-    """Refuse a URL that is not http or https, or that contains a password.
-
-    Raises:
-        OSError: With the reason.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise OSError(str(error)) from error
+    """Refuse a URL that is not http or https, or that contains a password."""
+    parts = urlsplit(url)
     if parts.scheme.lower() not in SCHEMES:
-        raise OSError(f"only {' and '.join(SCHEMES)} URLs are downloaded")
+        raise OSError(f"only {' and '.join(SCHEMES)} URLs can be downloaded")
     if "@" in parts.netloc:
-        raise OSError("URLs with a user name or a password are not downloaded")
+        raise OSError("URLs with a user name or a password cannot be downloaded")
 
 
 def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
     """Return the body and the content type of the HTTP response."""
-    with _watching() as watch:
-        opener = urllib.request.build_opener(
-            _Http(watch, private=private), _Https(watch, private=private), _Redirects
-        )
+    with _Connections(private=private) as connections:
+        opener = urllib.request.build_opener(connections, _Redirects)
         try:
             with opener.open(request, timeout=SECONDS) as response:
                 return _body(response), str(response.headers.get("Content-Type") or "unknown")
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if watch.expired:
-                raise OSError(f"it took longer than {TOTAL_SECONDS} s") from error
             reason = getattr(error, "reason", None)  # urllib wraps the error
             if isinstance(reason, OSError):
                 raise reason from error
             raise
         finally:
-            if watch.expired:  # reading may have ended without an error when the socket was closed
+            if connections.expired:  # reading may also end without an error
                 raise OSError(f"it took longer than {TOTAL_SECONDS} s")
 
 
 def _body(response: Any) -> bytes:
-    """Return the body of an HTTP response.
-
-    Raises:
-        OSError: If it is too large or incomplete.
-    """
+    """Return the body of an HTTP response."""
     announced = response.headers.get("Content-Length")
     pieces, size = [], 0
     while piece := response.read(CHUNK):
@@ -135,57 +115,18 @@ def _body(response: Any) -> bytes:
 
 
 def _check_image(content: bytes, content_type: str) -> None:
-    """Refuse content that cannot be decoded as an image.
-
-    Raises:
-        OSError: With the reason.
-    """
+    """Refuse content that cannot be decoded as an image."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if (
-                image.width * image.height <= MAX_PIXELS
-            ):  # larger images are refused when they are opened
+            if image.width * image.height <= MAX_PIXELS:  # `UrlImage` refuses larger ones
                 image.load()
     except Image.DecompressionBombError:
-        return  # refused when it is opened
+        return  # larger than `MAX_PIXELS`
     except Exception as error:  # decoders raise errors of many kinds
         text = f"the content is not an image: {content_type}, {decoding_error(error)}"
         raise OSError(text) from error
-
-
-class _Watch:
-    """Closes the connections of a download after a timeout."""
-
-    def __init__(self) -> None:
-        self.expired = False
-        self.sockets: list[socket.socket] = []
-        self.timer = threading.Timer(TOTAL_SECONDS, self.expire)
-        self.timer.daemon = True
-
-    def add(self, connection: socket.socket) -> None:
-        self.sockets.append(connection.dup())  # TLS takes over the socket itself
-        if self.expired:
-            self.expire()
-
-    def expire(self) -> None:
-        self.expired = True
-        for connection in self.sockets:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def _watching() -> Iterator[_Watch]:
-    watch = _Watch()
-    watch.timer.start()
-    try:
-        yield watch
-    finally:
-        watch.timer.cancel()
-        for connection in watch.sockets:
-            connection.close()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -198,62 +139,76 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Checked:
-    """Opens connections to allowed addresses, and adds them to the watch."""
+class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens connections to allowed addresses, and closes them after a timeout."""
 
-    def __init__(self, watch: _Watch, *, private: bool) -> None:
+    def __init__(self, *, private: bool) -> None:
         super().__init__()
-        self.watch, self.private = watch, private
+        self.private, self.expired = private, False
+        self.sockets: list[socket.socket] = []
+        self.timer = threading.Timer(TOTAL_SECONDS, self.expire)
+        self.timer.daemon = True
 
-    def connect(self, kind: Any, request: Any) -> Any:
+    def __enter__(self) -> "_Connections":
+        self.timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.timer.cancel()
+        for connection in self.sockets:
+            connection.close()
+
+    def expire(self) -> None:
+        self.expired = True
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def http_open(self, req: Any) -> Any:
+        return self._opened(http.client.HTTPConnection, req)
+
+    def https_open(self, req: Any) -> Any:
+        return self._opened(http.client.HTTPSConnection, req)
+
+    def _opened(self, connection_class: Any, request: Any) -> Any:
         """Return the response to a request."""
+        private = self.private
         if request.has_proxy():
-            # the proxy itself may have a private address; the target may not
+            # the proxy may have a private address, but the target must not
             target = urlsplit(request.full_url).hostname or ""
             with contextlib.suppress(socket.gaierror):
-                _addresses(target, None, private=self.private)
-            make = functools.partial(_create, self.watch, True)
-        else:
-            make = functools.partial(_create, self.watch, self.private)
+                _addresses(target, None, private=private)
+            private = True
 
         def connection(host: str, **options: Any) -> Any:
-            made = kind(host, **options)
-            made._create_connection = make
-            return made
+            http_connection = connection_class(host, **options)
+            http_connection._create_connection = functools.partial(self._connect, private)
+            return http_connection
 
-        return self.do_open(connection, request)  # type: ignore[attr-defined] # of the handler
+        return self.do_open(connection, request)
 
-
-class _Http(_Checked, urllib.request.HTTPHandler):
-    def http_open(self, req: Any) -> Any:
-        return self.connect(http.client.HTTPConnection, req)
-
-
-class _Https(_Checked, urllib.request.HTTPSHandler):
-    def https_open(self, req: Any) -> Any:
-        return self.connect(http.client.HTTPSConnection, req)
-
-
-def _create(
-    watch: _Watch,
-    private: bool,
-    address: tuple[str, int],
-    timeout: Any = SECONDS,
-    source_address: Any = None,
-) -> socket.socket:
-    """Return a connection to one of the addresses of a host after checking all of them."""
-    host, port = address
-    failure: OSError | None = None
-    for resolved in _addresses(host, port, private=private):
-        # connect to the checked address: the name could resolve to another one next time
-        try:
-            connection = socket.create_connection((resolved, port), timeout, source_address)
-        except OSError as error:
-            failure = error
-            continue
-        watch.add(connection)
-        return connection
-    raise failure or OSError(f"'{host}' has no address")
+    def _connect(
+        self,
+        private: bool,
+        address: tuple[str, int],
+        timeout: Any = SECONDS,
+        source_address: Any = None,
+    ) -> socket.socket:
+        """Return a connection to one of the addresses of a host after checking all of them."""
+        host, port = address
+        failure = OSError(f"'{host}' has no address")
+        for resolved in _addresses(host, port, private=private):
+            # connect to the checked address: the name could resolve to another one next time
+            try:
+                connection = socket.create_connection((resolved, port), timeout, source_address)
+            except OSError as error:
+                failure = error
+                continue
+            self.sockets.append(connection.dup())  # TLS takes over the socket itself
+            if self.expired:
+                self.expire()
+            return connection
+        raise failure
 
 
 def _addresses(host: str, port: int | None, *, private: bool) -> list[str]:
@@ -271,7 +226,7 @@ def _addresses(host: str, port: int | None, *, private: bool) -> list[str]:
 
 
 def _is_public(address: str) -> bool:
-    """Return whether an address is a public one."""
+    """Return whether an IP address is public."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour

@@ -4,15 +4,17 @@ A reader yields (file, row number from 1, record). For an invalid line, it yield
 instead of the record and continues.
 """
 
+import contextlib
 import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import DataError, Problem
+from .invalid_value import InvalidValue
 
 __all__ = ["READERS", "ArrowRecord", "Record", "kind_of", "read_file"]
 
@@ -61,58 +63,44 @@ def kind_of(path: Path) -> str:
     return "".join(suffixes).lower()
 
 
-def _opened(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that may be compressed; explain errors while it is read."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast("BinaryIO", file)
+    except UNREADABLE as error:
+        problem = f"the file cannot be read ({error})"
+        raise DataError(Problem(str(path), problem, "Replace the file")) from error
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
-    try:
-        yield from _lines(path)
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(Problem(str(path), f"the file cannot be read ({error})", "Replace the file"))
-
-
-def _lines(path: Path) -> Iterator[Record]:
     with _opened(path) as file:
         for number in itertools.count(1):
             line = file.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
+            where = f"{path} row {number}"
             if len(line) > MAX_LINE_BYTES:
                 text = f"the line is longer than {MAX_LINE_BYTES / 2**20:.0f} MiB"
                 remedy = "Write one JSON object per line, large images as files"
-                raise DataError(Problem(f"{path} row {number}", text, remedy))
+                raise DataError(Problem(where, text, remedy))
             if not line.strip():
                 continue
             try:
-                yield str(path), number, _parsed(line)
-            except UnicodeDecodeError as error:
-                text = f"the line is not valid UTF-8 ({error.reason} at byte {error.start})"
-                problem = Problem(f"{path} row {number}", text, "Write the file as UTF-8")
-                yield str(path), number, problem
-            except (ValueError, RecursionError) as error:
-                text = f"the line is not valid JSON ({_reason(error)})"
-                remedy = "Write one JSON object per line"
-                yield str(path), number, Problem(f"{path} row {number}", text, remedy)
+                record = _parsed(line, "line", "Write one JSON object per line")
+            except InvalidValue as error:
+                record = Problem(where, error.message, error.remedy)
+            yield str(path), number, record
 
 
 def _json(path: Path) -> Iterator[Record]:
+    remedy = "Write a list of objects, or one object per line in a .jsonl file"
     try:
         with _opened(path) as file:
-            content = _parsed(_read_limited(file, path))
-    except UnicodeDecodeError as error:
-        problem = f"the file is not valid UTF-8 ({error.reason} at byte {error.start})"
-        raise DataError(Problem(str(path), problem, "Write the file as UTF-8")) from error
-    except (ValueError, RecursionError) as error:
-        problem = f"the file is not valid JSON ({_reason(error)})"
-        remedy = "Write a list of objects, or one object per line in a .jsonl file"
-        raise DataError(Problem(str(path), problem, remedy)) from error
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
+            content = _parsed(_read_limited(file, path), "file", remedy)
+    except InvalidValue as error:
+        raise DataError(Problem(str(path), error.message, error.remedy)) from error
     if not isinstance(content, list):
         problem = f"the file contains {type(content).__name__}, not a list"
         raise DataError(Problem(str(path), problem, "Write a list of objects"))
@@ -121,11 +109,7 @@ def _json(path: Path) -> Iterator[Record]:
 
 
 def _read_limited(file: BinaryIO, path: Path) -> bytes:
-    """Return the content of a JSON file.
-
-    Raises:
-        DataError: If it is too large.
-    """
+    """Return the content of a JSON file that is not too large."""
     limit = MAX_JSON_BYTES
     if path.suffix == ".gz":
         limit = min(limit, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
@@ -138,8 +122,18 @@ def _read_limited(file: BinaryIO, path: Path) -> bytes:
     return content
 
 
-def _parsed(content: bytes) -> Any:
-    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+def _parsed(content: bytes, subject: str, remedy: str) -> Any:
+    """Return the value of the JSON text of a `subject`, a line or a file."""
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        problem = f"the {subject} is not valid UTF-8 ({error.reason} at byte {error.start})"
+        raise InvalidValue(problem, "Write the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise InvalidValue(f"the {subject} is not valid JSON ({reason})", remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"the {subject} is not valid JSON ({error})", remedy) from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -152,57 +146,51 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
-    return str(error)
-
-
 def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        yield from _batch_records(pq.ParquetFile(path).iter_batches(BATCH), path)
-    except (pa.ArrowException, OSError) as error:
-        remedy = "Write the file again"
-        raise DataError(
-            Problem(str(path), f"not a valid Parquet file ({error})", remedy)
-        ) from error
+    yield from _table_records(lambda: pq.ParquetFile(path).iter_batches(BATCH), path, "Parquet")
 
 
 def _arrow(path: Path) -> Iterator[Record]:
     import pyarrow as pa
 
-    try:
+    def batches() -> Iterator[Any]:
         with pa.memory_map(str(path)) as file:
             try:
-                batches: Iterable[Any] = pa.ipc.open_stream(file)
+                reader = pa.ipc.open_stream(file)
             except pa.ArrowInvalid:  # the other kind of Arrow file
                 reader = pa.ipc.open_file(file)
-                batches = map(reader.get_batch, range(reader.num_record_batches))
-            yield from _batch_records(batches, path)
-    except (pa.ArrowException, OSError) as error:
-        remedy = "Write the file again"
-        raise DataError(Problem(str(path), f"not a valid Arrow file ({error})", remedy)) from error
+                reader = map(reader.get_batch, range(reader.num_record_batches))
+            yield from reader
+
+    yield from _table_records(batches, path, "Arrow")
 
 
-def _batch_records(batches: Iterable[Any], path: Path) -> Iterator[Record]:
+def _table_records(
+    open_batches: Callable[[], Iterator[Any]], path: Path, kind: str
+) -> Iterator[Record]:
+    import pyarrow as pa
+
     number = 0
-    for batch in batches:
-        names = batch.schema.names
-        duplicates = [name for name in names if names.count(name) > 1]
-        if duplicates:
-            problem = f"duplicate column '{duplicates[0]}'"
-            raise DataError(Problem(str(path), problem, "Rename one of the columns"))
-        try:
-            records = batch.to_pylist()
-        except (ValueError, OverflowError) as error:
-            problem = f"a value after row {number} cannot be read ({error})"
-            raise DataError(Problem(str(path), problem, "Write the file again")) from error
-        for record in records:
-            number += 1
-            yield str(path), number, ArrowRecord(record)
+    try:
+        for batch in open_batches():
+            names = batch.schema.names
+            duplicates = [name for name in names if names.count(name) > 1]
+            if duplicates:
+                problem = f"duplicate column '{duplicates[0]}'"
+                raise DataError(Problem(str(path), problem, "Rename one of the columns"))
+            try:
+                records = batch.to_pylist()
+            except (ValueError, OverflowError) as error:
+                problem = f"a value after row {number} cannot be read ({error})"
+                raise DataError(Problem(str(path), problem, "Write the file again")) from error
+            for record in records:
+                number += 1
+                yield str(path), number, ArrowRecord(record)
+    except (pa.ArrowException, OSError) as error:
+        problem = f"not a valid {kind} file ({error})"
+        raise DataError(Problem(str(path), problem, "Write the file again")) from error
 
 
 READERS = {

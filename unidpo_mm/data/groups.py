@@ -86,12 +86,7 @@ def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
 
 
 def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
-    """Return a key that is equal for rows with the same prompt: the only definition of a prompt.
-
-    Args:
-        row: The row.
-        images: Content hashes of its images.
-    """
+    """Return a key that is equal for rows with the same prompt: the only definition of a prompt."""
     return row.messages, row.tools, tuple(images)
 
 

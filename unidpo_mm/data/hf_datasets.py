@@ -14,12 +14,7 @@ __all__ = ["arrow_records", "hub_records", "record_list_problem", "saved_records
 
 
 def record_list_problem(records: Any, name: str) -> Problem | None:
-    """Return the problem of a value that is not a list of records; `None` if it is one.
-
-    Args:
-        records: The value that was passed as a data set.
-        name: Name of the data set, for the message.
-    """
+    """Return the problem of a value that is not a list of records; `None` if it is one."""
     if isinstance(records, Mapping):
         text = f"got {type(records).__name__} of {', '.join(map(str, records)) or 'nothing'}"
     elif isinstance(records, str | bytes | Path) or not hasattr(records, "__iter__"):
@@ -56,11 +51,7 @@ def saved_records(location: SourceLocation) -> Iterator[Record]:
     if not isinstance(dataset, DatasetDict):
         location.refuse(split="this data set was saved without splits")
         return _records(dataset, location.path)
-    split = location.split or "train"
-    if split not in dataset:
-        problem = f"there is no split '{split}' among {', '.join(dataset)}"
-        raise DataError(Problem(location.path, problem, "Set the source's 'split' to one of them"))
-    return _records(dataset[split], location.path)
+    return _records(dataset[location.chosen_split(dataset)], location.path)
 
 
 def hub_records(location: SourceLocation) -> Iterator[Record]:

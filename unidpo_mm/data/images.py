@@ -1,19 +1,20 @@
 """Images of rows, opened when they are used: from files, memory or URLs."""
 
 import base64
-import binascii
 import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..errors import ImageError, Problem
+from ..errors import DataError, ImageError, Problem
 from ..records import ImageRef, PreferenceRow
 from .decoding import MAX_PIXELS, decode
 from .download import PrivateAddressError, download
@@ -26,11 +27,15 @@ __all__ = [
     "ImageRules",
     "MemoryImage",
     "UrlImage",
+    "distinct_images",
     "identity",
     "image_refs",
+    "in_threads",
     "is_missing",
-    "unreadable_key",
 ]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 BASE64 = re.compile(r"\s*[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
 """A string that is an image and not a path, if it is long or has one of the beginnings below."""
@@ -46,6 +51,8 @@ BATCH_DIMENSIONS = 4
 """Dimensions of an array of several images."""
 MAX_FILE_NAME = 255
 """The maximum length of a file name in bytes."""
+BATCH = 1024
+"""Images per batch of the thread pool, so that memory does not grow with the number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +79,11 @@ class ImageRules:
         """Return the path of an image.
 
         Raises:
-            InvalidValue: If it is outside of the directory. Links inside may lead anywhere.
+            InvalidValue: If it is outside of the directory, or no path. Links inside may lead
+                anywhere.
         """
+        if "\0" in written:
+            raise InvalidValue("the path of an image contains a null byte", "Correct the path")
         full = os.path.normpath(Path(self._root, written))
         contained = self.explicit or not Path(written).is_absolute()
         inside = full.startswith(self._root.rstrip(os.sep) + os.sep)
@@ -102,13 +112,10 @@ class FileImage:
         """Return the upright image in RGB."""
         if not _is_file(self.path):
             why = "is not a file" if _exists(self.path) else "does not exist"
-            raise ImageError(
-                Problem(
-                    self.where,
-                    f"the image '{_shortened(str(self.path))}' {why}",
-                    "Correct the path, or set the source's 'images' to the directory of the images",
-                )
-            )
+            name = str(self.path)
+            name = name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
+            remedy = "Correct the path, or set the source's 'images' to the directory of the images"
+            raise ImageError(Problem(self.where, f"the image '{name}' {why}", remedy))
         return decode(self.path, self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
@@ -199,32 +206,60 @@ def identity(image: ImageRef) -> str:
     return image.key()
 
 
+def distinct_images(
+    rows: Iterable[PreferenceRow], name_of: Callable[[ImageRef], str]
+) -> dict[str, ImageRef]:
+    """Return the images of rows by their names, each once, in their order."""
+    images: dict[str, ImageRef] = {}
+    for row in rows:
+        for image in row.images:
+            images.setdefault(name_of(image), image)
+    return images
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of items in order; decoding, reading and hashing release Python's lock."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        while batch := list(islice(waiting, BATCH)):
+            yield from pool.map(function, batch)
+
+
 class ImageKeys:
-    """Content hashes of images, each file read once; each unreadable image has a unique key."""
+    """Content hashes of the images of rows, each read once; unreadable ones have unique keys.
 
-    def __init__(self) -> None:
-        self.keys: dict[str, str] = {}
+    Files are streamed through SHA-256, images in memory are hashed with their pixels, size and
+    mode. Nothing is decoded.
+    """
 
-    def of(self, row: PreferenceRow) -> tuple[str, ...]:
-        """Return the hashes of a row's images."""
-        return tuple(map(self.key, row.images))
+    def __init__(self, rows: Iterable[PreferenceRow]) -> None:
+        images = distinct_images(rows, _name)
+        self._keys = dict(zip(images, in_threads(_content_key, images.values()), strict=True))
 
     def key(self, image: ImageRef) -> str:
-        """Return the hash of an image's content."""
-        if isinstance(image, MemoryImage):
-            return image.key()
-        name = identity(image)
-        if name not in self.keys:
-            try:
-                self.keys[name] = image.key()
-            except (OSError, ImageError):
-                self.keys[name] = unreadable_key(name)
-        return self.keys[name]
+        """Return the key of an image."""
+        return self._keys[_name(image)]
+
+    def of(self, row: PreferenceRow) -> tuple[str, ...]:
+        """Return the keys of a row's images."""
+        return tuple(map(self.key, row.images))
 
 
-def unreadable_key(name: str) -> str:
-    """Return the key of an image that cannot be read, which no other image has."""
-    return f"unreadable: {name}"
+def _name(image: ImageRef) -> str:
+    """Return a name that is equal for the same image; it is valid in this process only."""
+    if isinstance(image, MemoryImage):
+        return f"memory {id(image.content)}"
+    return f"{type(image).__name__} {identity(image)}"
+
+
+def _content_key(image: ImageRef) -> str:
+    try:
+        if isinstance(image, FileImage):
+            with image.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return image.key()
+    except (OSError, ValueError, DataError):
+        return f"unreadable {image.describe()}"
 
 
 def _masked(url: str) -> str:
@@ -304,8 +339,6 @@ def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
     long = len(text) > MAX_FILE_NAME and "/" not in text[-MAX_FILE_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BASE64_PREFIXES)):
         return MemoryImage(_from_base64(text), where, rules.max_pixels)
-    if "\0" in text:
-        raise InvalidValue("the path of an image contains a null byte", "Correct the path")
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
@@ -321,22 +354,15 @@ def _path_of_url(url: str) -> str:
     if parts.netloc not in ("", "localhost") or not path:
         problem = f"the URL '{url[:80]}' names the host '{parts.netloc}', not a local file"
         raise InvalidValue(problem, "Use file:///absolute/path, or the path itself")
-    if "\0" in path:
-        raise InvalidValue("the path of an image contains a null byte", "Correct the path")
     return path
 
 
 def _from_base64(text: str) -> bytes:
     try:
-        plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
-        return base64.b64decode(plain, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64.b64decode("".join(text.split()), altchars=b"-_", validate=True)
+    except ValueError as error:
         problem = f"an image in base64 cannot be decoded ({error})"
         raise InvalidValue(problem, "Encode the image again") from error
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
 
 
 def _is_file(path: Path) -> bool:

@@ -4,15 +4,16 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import ImagesSection, ScoreOptions, SourceOptions
 from ..errors import DataError, Problem, counted
+from ..plugins import FORMATS, load
 from ..records import PreferenceRow
 from .decoding import MAX_PIXELS
-from .detect import detect_format, format_named
+from .detect import detect_format
 from .discovery import WHOLE_FILE, list_source
 from .files import ArrowRecord, Record
 from .formats import Context
@@ -41,12 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Options for reading that all sources of a run share.
+    """Options for reading data that apply to all sources of a run.
 
     Attributes:
         score_scale: The scale of `eta` and `tau_good` of the loss. Scores of a source with a
             declared scale are mapped to it; scales are never inferred from the scores.
-        needs_scores: Whether the loss needs a score for every response of a pair of a source.
+        needs_scores: Function of the name of a source: whether the loss needs a score for every
+            response in its pairs.
         max_pixels: The maximum number of pixels of an image.
         private_downloads: Whether image URLs may lead to this machine or the local network.
     """
@@ -62,7 +64,7 @@ DEFAULTS = ReadOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """Data sets in files, to be passed where a data set in memory could be.
+    """Data sets in files, which can be passed in place of a data set in memory.
 
     Attributes:
         sources: The sources.
@@ -75,7 +77,7 @@ class DataFiles:
 
 @dataclass
 class SourceReport:
-    """Counts of reading a source.
+    """Counts from reading a source.
 
     Attributes:
         source: Name of the source.
@@ -83,9 +85,9 @@ class SourceReport:
         refused: Number of records with problems.
         rows: Number of rows read from them.
         formats: Format -> number of its records.
-        unread: Column -> number of records that have it and whose format does not read it.
-        pairs: Counts of selecting the pairs.
-        score_options: The options by which they were selected.
+        unread: Column -> number of records in which it has a value that their format does not read.
+        pairs: Counts from selecting pairs.
+        score_options: The options for selecting pairs.
         stripped: Number of responses whose reasoning was removed.
     """
 
@@ -100,12 +102,11 @@ class SourceReport:
     stripped: int = 0
 
     def sentences(self) -> list[str]:
-        """Return what the user should know about the source, as sentences."""
+        """Return notes about the source for the user, as sentences."""
         sentences = self.pairs.sentences(self.score_options)
-        unread = {name: rows for name, rows in self.unread.items() if rows}
+        unread = [f"{name} ({rows:,})" for name, rows in self.unread.items() if rows]
         if unread:
-            columns = ", ".join(f"{name} ({rows:,})" for name, rows in unread.items())
-            sentences.append(f"unused columns: {columns}")
+            sentences.append(f"unused columns: {', '.join(unread)}")
         if self.stripped:
             sentences.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
         return sentences
@@ -118,14 +119,20 @@ class Loaded:
     Attributes:
         rows: The rows.
         problems: All problems.
-        source_problems: Those of `problems` that remain if invalid records are skipped.
-        reports: A report of each source.
+        source_problems: The part of `problems` that remains if invalid records are skipped.
+        reports: One report per source.
     """
 
     rows: list[PreferenceRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     source_problems: list[Problem] = field(default_factory=list)
     reports: list[SourceReport] = field(default_factory=list)
+
+    def refuse(self, problems: Iterable[Problem]) -> None:
+        """Add problems that remain if invalid records are skipped."""
+        new = list(problems)
+        self.problems += new
+        self.source_problems += new
 
 
 def log_reports(reports: Iterable[SourceReport]) -> None:
@@ -161,28 +168,23 @@ def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAUL
             listing = list_source(location)
             reader = _Reader(source, listing, options, path=source.path, prefix=prefix)
         except DataError as error:
-            loaded.problems += error.problems
-            loaded.source_problems += error.problems
+            loaded.refuse(error.problems)
             loaded.reports.append(SourceReport(source.source_name, score_options=source.scores))
             continue
-        reader.read(listing.records)
-        if not reader.report.records and not reader.problems and not reader.source_problems:
-            empty = Problem(source.path, "the file contains no rows", "Use a file with rows")
-            reader.source_problems.append(empty)
-        loaded.rows += reader.rows
-        loaded.problems += [*reader.problems, *reader.source_problems]
-        loaded.source_problems += reader.source_problems
-        loaded.reports.append(reader.report)
-    duplicates = list(_duplicate_ids(loaded.rows))
-    loaded.problems += duplicates
-    loaded.source_problems += duplicates
+        result = reader.read(listing.records)
+        if not result.problems and not reader.report.records:
+            text = "the file contains no rows"
+            result.refuse([Problem(source.path, text, "Use a file with rows")])
+        for part in fields(loaded):
+            getattr(loaded, part.name).extend(getattr(result, part.name))
+    loaded.refuse(_duplicate_ids(loaded.rows))
     return loaded
 
 
 def rows_from_records(
     records: Iterable[Any], *, source: str = "data", images: Path | None = None
 ) -> list[PreferenceRow]:
-    """Return the rows of records in memory: dicts, a `datasets.Dataset`, or rows as they are.
+    """Return the rows of records in memory: dicts, a `datasets.Dataset`, or existing rows.
 
     Raises:
         DataError: With all problems of all records.
@@ -203,9 +205,9 @@ def read_records(
     """Return the rows of records in memory that could be read, and the problems of the others.
 
     Args:
-        records: Dicts, or rows, which are kept as they are.
-        source: Options of their source; its path is their name.
-        options: Options that all sources share.
+        records: Dicts, or `PreferenceRow`s, which are kept.
+        source: Options of the records' source; messages use its path as the name of the data set.
+        options: Options for reading that apply to all sources.
     """
     source = source or SourceOptions(path="data")
     path = f"data set '{source.path}'"
@@ -214,18 +216,16 @@ def read_records(
         return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
     if hasattr(records, "with_format"):
         records = arrow_records(records)
-    listing = SourceListing(
-        (path, number, record) for number, record in enumerate(records, start=1)
-    )
+    numbered = ((path, number, record) for number, record in enumerate(records, start=1))
+    listing = SourceListing(numbered)
     reader = _Reader(source, listing, options, path=path, prefix=source.source_name)
-    reader.read(listing.records)
-    source_problems = [*reader.source_problems, *_duplicate_ids(reader.rows)]
-    problems = [*reader.problems, *source_problems]
-    return Loaded(reader.rows, problems, source_problems, [reader.report])
+    loaded = reader.read(listing.records)
+    loaded.refuse(_duplicate_ids(loaded.rows))
+    return loaded
 
 
 class _Reader:
-    """Reads the records of one source."""
+    """Reads the records of one source into rows and problems."""
 
     def __init__(
         self,
@@ -237,91 +237,102 @@ class _Reader:
         prefix: str,
     ) -> None:
         self.source, self.path, self.prefix = source, path, prefix
-        self.needs_scores = options.needs_scores(source.source_name)
-        self.pairing = functools.partial(form_pairs, rule=source.scores.pairs)
         self.columns = {**listing.columns, **source.columns}
         self.unmapped = listing.unmapped - source.columns.keys()
         name = source.format or listing.format
-        self.format = None if name is None else format_named(name, f"{path}, format")
-        self.image_rules = _image_rules(source, options, listing.folder)
-        self.scale: Callable[[float], float] = mapping_to(options.score_scale, source.scores)
+        self.format = None if name is None else load(FORMATS, name, f"{path}, format")
+        folder = listing.folder or Path(source.path).parent
+        self.context = Context(
+            source=source.source_name,
+            where=path,
+            id=prefix,
+            images=ImageRules(
+                folder=folder if source.images is None else Path(source.images),
+                explicit=source.images is not None,
+                allow_outside=source.images_outside,
+                download=source.fetch_images,
+                download_private=options.private_downloads,
+                max_pixels=options.max_pixels,
+            ),
+            domain=source.domain,
+            scale=mapping_to(options.score_scale, source.scores),
+            pairing=functools.partial(form_pairs, rule=source.scores.pairs),
+            needs_scores=options.needs_scores(source.source_name),
+            columns=self.columns,
+        )
         self.report = SourceReport(source.source_name, score_options=source.scores)
-        self.rows: list[PreferenceRow] = []
-        self.problems: list[Problem] = []
-        self.source_problems: list[Problem] = []
+        self.loaded = Loaded(reports=[self.report])
+        self.single_responses: list[PreferenceRow] = []
         self.missing_columns = set(self.columns)
 
-    def read(self, records: Iterable[Record]) -> None:
-        """Read records into rows and problems."""
-        single_responses: list[PreferenceRow] = []
+    def read(self, records: Iterable[Record]) -> Loaded:
+        """Return the rows and problems of the records."""
         try:
             for path, number, record in records:
                 self.report.records += 1
-                if isinstance(record, PreferenceRow):
-                    self._keep_row(record)
-                elif isinstance(record, Problem):
-                    of_record = number != WHOLE_FILE
-                    (self.problems if of_record else self.source_problems).append(record)
-                    self.report.refused += of_record
+                if isinstance(record, Problem) and number == WHOLE_FILE:
+                    self.loaded.refuse([record])
                 else:
-                    self._read_record(f"{path} row {number}", record, single_responses)
+                    self._read_record(f"{path} row {number}", record)
         except DataError as error:  # the rest of the file cannot be read
-            self.source_problems += error.problems
-        self._join(single_responses)
-        self.report.rows = len(self.rows)
+            self.loaded.refuse(error.problems)
+        self._join()
+        self.report.rows = len(self.loaded.rows)
         for column in sorted(self.missing_columns if self.report.records else ()):
             problem = f"no row has a column '{self.columns[column]}'"
             remedy = "Use the name of a column of the file, or remove the entry"
-            self.source_problems.append(Problem(f"{self.path}, columns.{column}", problem, remedy))
+            self.loaded.refuse([Problem(f"{self.path}, columns.{column}", problem, remedy)])
+        return self.loaded
 
-    def _keep_row(self, row: PreferenceRow) -> None:
-        """Keep a row that the user has built."""
+    def _read_record(self, where: str, record: Any) -> None:
+        """Read a record, or keep it if it is a `PreferenceRow` already."""
         try:
-            row, stripped = with_reasoning(row, self.source.reasoning)
+            if isinstance(record, Problem):
+                raise DataError(record)
+            if isinstance(record, PreferenceRow):
+                self.loaded.rows.append(self._with_reasoning(record))
+            else:
+                self._parse(where, record)
         except DataError as error:
-            self.problems += error.problems
+            self.loaded.problems += error.problems
             self.report.refused += 1
-            return
-        self.report.stripped += stripped
-        self.rows.append(row)
-
-    def _read_record(self, where: str, record: Any, single_responses: list[PreferenceRow]) -> None:
-        try:
-            renamed = self._with_format_columns(record, where)
-            format_ = detect_format(renamed, where, self.format)
-            arrow = isinstance(record, ArrowRecord)
-            row = format_.parse(renamed, self._context(where, arrow=arrow))
-            if not isinstance(row, PreferenceRow):
-                problem = f"parse of the format returns {type(row).__name__}, not a PreferenceRow"
-                remedy = "Return the result of RowReader.pair, ranked or row"
-                raise DataError(Problem(f"{where}, format '{format_.name}'", problem, remedy))
-            row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
-            row, stripped = with_reasoning(row, self.source.reasoning)
-            self.report.stripped += stripped
-        except DataError as error:
-            self.problems += error.problems
-            self.report.refused += 1
-            return
         except RecursionError:
             problem = Problem(where, "the row is nested too deeply", "Use less nesting")
-            self.problems.append(problem)
+            self.loaded.problems.append(problem)
             self.report.refused += 1
-            return
+
+    def _parse(self, where: str, record: Any) -> None:
+        renamed = self._with_format_columns(record, where)
+        format_ = detect_format(renamed, where, self.format)
+        row_id, arrow = f"{self.prefix}:{self.report.records}", isinstance(record, ArrowRecord)
+        context = replace(self.context, where=where, id=row_id, arrow=arrow)
+        row = format_.parse(renamed, context)
+        if not isinstance(row, PreferenceRow):
+            problem = f"its parse function returned {type(row).__name__}, not a PreferenceRow"
+            remedy = "Return the result of RowReader.pair, ranked or row"
+            raise DataError(Problem(f"{where}, format '{format_.name}'", problem, remedy))
+        row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
+        row = self._with_reasoning(row)
         self.report.formats[format_.name] += 1
-        for name in renamed.keys() - format_.columns - {TEMPLATE_COLUMN}:
-            if renamed[name] is not None:
-                self.report.unread[name] += 1
+        columns = {*format_.columns, TEMPLATE_COLUMN}
+        values = ((name, value) for name, value in renamed.items() if name not in columns)
+        self.report.unread.update(name for name, value in values if value is not None)
         if format_.single_response:
-            single_responses.append(row)
+            self.single_responses.append(row)
         else:
             self._select_pairs(row)
 
+    def _with_reasoning(self, row: PreferenceRow) -> PreferenceRow:
+        row, stripped = with_reasoning(row, self.source.reasoning)
+        self.report.stripped += stripped
+        return row
+
     def _with_format_columns(self, record: Any, where: str) -> Mapping[str, Any]:
-        """Return a record with the names that the formats use for its columns."""
+        """Return a record whose columns have the names that the formats use."""
         remedy = "Write each row as an object with named fields"
         if not isinstance(record, Mapping):
             raise DataError(
-                Problem(where, f"the row is {type(record).__name__}, not an object", remedy)
+                Problem(where, f"the row is of type {type(record).__name__}, not an object", remedy)
             )
         if not all(isinstance(name, str) for name in record):
             raise DataError(Problem(where, "a column has a name that is not a string", remedy))
@@ -337,43 +348,18 @@ class _Reader:
         rest = {name: value for name, value in mapped.items() if name not in file_names}
         return {**rest, **{column: record.get(name) for column, name in self.columns.items()}}
 
-    def _context(self, where: str, *, arrow: bool) -> Context:
-        return Context(
-            source=self.source.source_name,
-            where=where,
-            id=f"{self.prefix}:{self.report.records}",
-            images=self.image_rules,
-            domain=self.source.domain,
-            scale=self.scale,
-            pairing=self.pairing,
-            needs_scores=self.needs_scores,
-            columns=self.columns,
-            arrow=arrow,
-        )
-
-    def _join(self, single_responses: Sequence[PreferenceRow]) -> None:
-        before = len(self.problems)
-        for row in join_single_responses(single_responses, self.pairing, self.problems):
+    def _join(self) -> None:
+        problems: list[Problem] = []
+        pairing = self.context.pairing
+        for row in join_single_responses(self.single_responses, pairing, problems):
             self._select_pairs(row)
-        self.report.refused += len({problem.where for problem in self.problems[before:]})
+        self.loaded.problems += problems
+        self.report.refused += len({problem.where for problem in problems})
 
     def _select_pairs(self, row: PreferenceRow) -> None:
         selected = select_pairs(row, self.source.scores, self.report.pairs)
         if selected is not None:
-            self.rows.append(selected)
-
-
-def _image_rules(source: SourceOptions, options: ReadOptions, folder: Path | None) -> ImageRules:
-    """Return the rules for the images of a source; `folder` is their default directory."""
-    default = folder or Path(source.path).parent
-    return ImageRules(
-        folder=default if source.images is None else Path(source.images),
-        explicit=source.images is not None,
-        allow_outside=source.images_outside,
-        download=source.fetch_images,
-        download_private=options.private_downloads,
-        max_pixels=options.max_pixels,
-    )
+            self.loaded.rows.append(selected)
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
 """Locations of data sources, and what is listed there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,20 @@ class SourceLocation:
             if value is not None and not (name == "split" and value == "train"):
                 problem = f"{name} '{value}' was requested, but {reason}"
                 raise DataError(Problem(self.path, problem, f"Remove '{name}' from the source"))
+
+    def chosen_split(self, names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+        """Return the one of the existing splits that is requested, also by an alias.
+
+        Raises:
+            DataError: If it does not exist.
+        """
+        split, existing = self.split or "train", list(names)
+        split = split if split in existing else (aliases or {}).get(split, split)
+        if split not in existing:
+            problem = f"there is no split '{split}' among {', '.join(existing)}"
+            remedy = "Set the source's 'split' to one of them"
+            raise DataError(Problem(self.path, problem, remedy))
+        return split
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,34 @@
-"""Encode rows and keep their lengths, or the problems of those that cannot be encoded."""
+"""Encode rows and keep their lengths, or the problems of those that cannot be encoded.
 
+With an index, a second start or another rank need not encode the rows again. The key of a row is
+the digest of its content, with the content of its images, so it does not depend on its file and
+place. Rows with problems are not part of the index: they are encoded at each start, and reported.
+"""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..adapter import Adapter, encode_checked
+from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
 from ..errors import DataError, Problem
-from ..records import EncodedGroup, Pair, PreferenceRow
+from ..records import PreferenceRow
+from .digest import row_digests
 
-__all__ = ["MeasuredRow", "measure_rows"]
+__all__ = ["MeasuredRow", "measure_rows", "measure_with_index"]
+
+PACKAGES = ("unidpo-mm", "transformers", "tokenizers", "pillow")
+"""Packages whose version may change how a row is encoded."""
 
 
 @dataclass(frozen=True)
@@ -59,43 +76,91 @@ class MeasuredRow:
 def measure_rows(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
 ) -> Iterator[MeasuredRow]:
-    """Encode rows and yield their measurements in order.
+    """Encode rows in worker processes (0: in this one) and yield their measurements in order."""
+    dataset: Any = rows
+    measure = functools.partial(_measured, adapter)
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=measure))
 
-    Args:
-        rows: The rows.
-        adapter: The adapter of the model.
-        workers: Number of worker processes.
+
+def measure_with_index(
+    rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
+) -> Iterator[MeasuredRow]:
+    """Yield the measurements of rows in order; encode only those that the index does not have."""
+    fingerprint = encoding_fingerprint(adapter)
+    if fingerprint is None:
+        yield from measure_rows(rows, adapter, workers=workers)
+        return
+    path = index_path(fingerprint)
+    index = {key: MeasuredRow(**values) for key, values in read_rows(path).items()}
+    keys = row_digests(rows)
+    missing = [row for row, key in zip(rows, keys, strict=True) if key not in index]
+    encoded = measure_rows(missing, adapter, workers=workers)
+    added: dict[bytes, dict[str, Any]] = {}
+    for key in keys:
+        measured = index.get(key) or next(encoded)
+        if key not in index and not measured.problems:
+            names = (name for name in COLUMNS.names if name != "key")
+            added[key] = {name: getattr(measured, name) for name in names}
+        yield measured
+    if added:
+        add_rows(path, added)
+
+
+def encoding_fingerprint(adapter: Adapter) -> str | None:
+    """Return a digest of everything that decides how rows are encoded.
+
+    It is `None` if that cannot be compared: the adapter does not expose its options and limits, or
+    its tokenizer is not one of the library `tokenizers`.
     """
-    encoding = _Encoding(rows, adapter)
-    return iter(DataLoader(encoding, batch_size=None, num_workers=workers, collate_fn=_unchanged))
+    tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not (hasattr(adapter, "options") and hasattr(adapter, "limits")):
+        return None
+    image_processor = getattr(adapter.processor, "image_processor", None)
+    content = {
+        "versions": {name: version(name) for name in PACKAGES},
+        "code": [_code(type(adapter)), _code(type(adapter.processor))],
+        "options": [repr(adapter.options), repr(adapter.limits)],
+        "tokenizer": backend.to_str(),
+        "templates": [_template(adapter.processor), _template(tokenizer)],
+        "images": None if image_processor is None else image_processor.to_dict(),
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _Encoding(Dataset[MeasuredRow]):
-    def __init__(self, rows: Sequence[PreferenceRow], adapter: Adapter) -> None:
-        self.rows, self.adapter = rows, adapter
+def _code(kind: type) -> str:
+    """Return the name of a class and a digest of its source.
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> MeasuredRow:
-        try:
-            group = encode_checked(self.adapter, self.rows[index])
-        except DataError as error:
-            return MeasuredRow(problems=error.problems, kind=type(error))
-        return MeasuredRow(
-            prompt=group.prompt_ids.numel(),
-            responses=tuple(ids.numel() for ids in group.response_ids),
-            images=group.images.tokens,
-            pairs=len(group.preferences.pairs),
-            truncated=group.cut_responses,
-            shrunk=group.images.shrunk,
-            identical=sum(_identical(group, pair) for pair in group.preferences.pairs),
-        )
+    Versions alone do not cover a family in a user's file, nor this package while it is developed.
+    """
+    digest = hashlib.sha256()
+    with contextlib.suppress(OSError, TypeError):
+        source = Path(inspect.getsourcefile(kind) or "")
+        package = (source.parent / "__init__.py").is_file()
+        for file in sorted(source.parent.glob("*.py")) if package else [source]:
+            digest.update(file.read_bytes())
+    return f"{kind.__module__}.{kind.__qualname__} {digest.hexdigest()}"
 
 
-def _identical(group: EncodedGroup, pair: Pair) -> bool:
-    return torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
+def _template(processor: Any) -> str:
+    return str(getattr(processor, "chat_template", None))
 
 
-def _unchanged(measured: Any) -> Any:
-    return measured
+def _measured(adapter: Adapter, row: PreferenceRow) -> MeasuredRow:
+    try:
+        group = encode_checked(adapter, row)
+    except DataError as error:
+        return MeasuredRow(problems=error.problems, kind=type(error))
+    return MeasuredRow(
+        prompt=group.prompt_ids.numel(),
+        responses=tuple(ids.numel() for ids in group.response_ids),
+        images=group.images.tokens,
+        pairs=len(group.preferences.pairs),
+        truncated=group.cut_responses,
+        shrunk=group.images.shrunk,
+        identical=sum(
+            torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
+            for pair in group.preferences.pairs
+        ),
+    )

@@ -9,8 +9,7 @@ from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
 from .images import ImageKeys
-from .measure import MeasuredRow
-from .row_index import measure_with_index
+from .measure import MeasuredRow, measure_with_index
 
 __all__ = ["Preflight", "survey"]
 
@@ -106,9 +105,9 @@ def survey(
         keep: Whether to keep the measurements of each row.
     """
     result = Preflight()
-    prompts, problems = set(), _Problems()
-    unreadable: list[Problem] = []
-    keys = ImageKeys()
+    readable: list[PreferenceRow] = []
+    problems: list[Problem] = []
+    total = 0
     training = len(rows) if training is None else training
     measured_rows = measure_with_index(rows, adapter, workers=workers)
     for number, (row, measured) in enumerate(zip(rows, measured_rows, strict=True)):
@@ -117,36 +116,22 @@ def survey(
         if not measured.problems:
             result.count(row, measured)
             if number < training:
-                prompts.add(prompt_key(row, keys.of(row)))
+                readable.append(row)
         elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
             result.skipped.add(number)
         elif max_skipped_fraction and measured.kind is ImageError:
-            unreadable += measured.problems
+            result.unreadable += measured.problems
             result.skipped.add(number)
         else:
-            problems.add(measured.problems)
-    result.prompts = len(prompts)
+            total += len(measured.problems)
+            problems += measured.problems[: MAX_PROBLEMS - len(problems)]
+    keys = ImageKeys(readable)
+    result.prompts = len({prompt_key(row, keys.of(row)) for row in readable})
     if len(result.skipped) - result.too_long > max_skipped_fraction * len(rows):
-        problems.add(unreadable)
-    result.unreadable = unreadable
-    return result, problems.all()
-
-
-class _Problems:
-    """The first problems, and the number of the others."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self.hidden = 0
-
-    def add(self, problems: Sequence[Problem]) -> None:
-        first = problems[: max(MAX_PROBLEMS - len(self.problems), 0)]
-        self.problems += first
-        self.hidden += len(problems) - len(first)
-
-    def all(self) -> list[Problem]:
-        if self.hidden:
-            problem = f"{self.hidden:,} more problems were found"
-            self.problems.append(Problem("data", problem, "Fix the ones above first"))
-        return self.problems
+        total += len(result.unreadable)
+        problems += result.unreadable[: MAX_PROBLEMS - len(problems)]
+    if hidden := total - len(problems):
+        text = f"{hidden:,} more problems were found"
+        problems.append(Problem("data", text, "Fix the ones above first"))
+    return result, problems

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import DataError, Problem
 from ..plugins import suggestion
 from .files import Record
+from .invalid_value import InvalidValue
 from .locations import SourceListing, SourceLocation
 
 __all__ = ["read_entry"]
@@ -25,10 +26,10 @@ DEFAULT_COLUMNS = {
     "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
 }
 DEFAULT_COLUMNS["openai"] = DEFAULT_COLUMNS["sharegpt"]  # its turns have the keys of messages
-"""Formatting -> role of a column -> its default name, which is that of our format."""
+"""Formatting -> role of a column -> its default name, which is also its name in our format."""
 COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
 IGNORED_ROLES = ("response", "tools")
-"""Roles that an entry of any formatting may map and that a ranking does not read."""
+"""Roles that any entry may map, but that an entry with ``ranking`` does not use."""
 ONLY_MAPPED = ("system", "history")
 """Columns without a default name in LLaMA-Factory: they are ignored unless the entry maps them."""
 NOT_SUPPORTED = ("videos", "audios", "kto_tag")
@@ -49,124 +50,118 @@ def read_entry(
 ) -> SourceListing:
     """Return the records of an entry of a registry.
 
-    Args:
-        path: The registry.
-        location: Its location; `subset` is the name of the entry.
-        list_source: Returns the records at the location that the entry sets.
+    `list_source` returns the records at the location that the entry sets.
 
     Raises:
         DataError: If the entry does not exist or cannot be used.
     """
-    return _EntryReader(path, location).read(list_source)
+    entry = _entry(path, location.subset)
+    try:
+        return _listing(entry, path.parent, location, list_source)
+    except InvalidValue as error:
+        where = f"{path}, entry '{location.subset}'"
+        raise DataError(Problem(where, error.message, error.remedy)) from error
 
 
-class _EntryReader:
-    """Reads one entry; the first problem ends it."""
+def _listing(
+    entry: Any,
+    folder: Path,
+    location: SourceLocation,
+    list_source: Callable[[SourceLocation], SourceListing],
+) -> SourceListing:
+    if not isinstance(entry, Mapping):
+        raise InvalidValue("the entry is not an object", "Write an object")
+    formatting = str(entry.get("formatting", "alpaca"))
+    if formatting not in DEFAULT_COLUMNS:
+        remedy = f"Use one of {', '.join(DEFAULT_COLUMNS)}"
+        raise InvalidValue(f"unknown formatting '{formatting}'", remedy)
+    if not entry.get("ranking"):
+        problem = "the entry has no chosen and rejected responses"
+        raise InvalidValue(problem, "Use an entry with 'ranking': true")
+    if location.split not in (None, "train"):
+        problem = f"split '{location.split}' was requested, but entries set their own"
+        raise InvalidValue(problem, "Remove 'split', or use another entry")
+    defaults = {**DEFAULT_COLUMNS[formatting], **COMMON}
+    columns = _mapping(entry, "columns", {*defaults, *NOT_SUPPORTED, *IGNORED_ROLES})
+    tags = _mapping(entry, "tags", set(TAGS))
+    unsupported = [role for role in NOT_SUPPORTED if columns.get(role)]
+    if unsupported:
+        problem = f"columns that are not supported yet: {', '.join(unsupported)}"
+        raise InvalidValue(problem, "Remove them from the entry")
+    maximum = entry.get("num_samples")
+    valid = isinstance(maximum, int | None) and not isinstance(maximum, bool)
+    if not valid or not (maximum is None or 0 < maximum < sys.maxsize):
+        text = f"'num_samples' is {str(maximum)[:40]!r}"
+        raise InvalidValue(text, "Use an integer above 0")
+    inner = _inner_location(entry, folder)
+    records: Iterator[Record] = islice(list_source(inner).records, maximum)
+    names = {TAGS[tag]: name for tag, name in tags.items() if name and name != TAGS[tag]}
+    if formatting != "alpaca" and names:
+        roles = ("messages", "chosen", "rejected")
+        turn_columns = [columns.get(role) or defaults[role] for role in roles]
+        records = _with_default_tags(records, turn_columns, names)
+    return SourceListing(
+        records,
+        columns={defaults[r]: str(name) for r, name in columns.items() if r in defaults},
+        unmapped=frozenset(role for role in ONLY_MAPPED if not columns.get(role)),
+        format="alpaca" if formatting == "alpaca" else "sharegpt",
+        folder=folder,
+    )
 
-    def __init__(self, path: Path, location: SourceLocation) -> None:
-        self.path, self.location = path, location
-        self.entry = self._entry(location.subset)
 
-    def read(self, list_source: Callable[[SourceLocation], SourceListing]) -> SourceListing:
-        formatting = str(self.entry.get("formatting", "alpaca"))
-        if formatting not in DEFAULT_COLUMNS:
-            self._fail(f"unknown formatting '{formatting}'", f"Use {', '.join(DEFAULT_COLUMNS)}")
-        if not self.entry.get("ranking"):
-            problem = "the entry has no chosen and rejected responses"
-            self._fail(problem, "Use an entry with 'ranking': true")
-        if self.location.split not in (None, "train"):
-            problem = f"split '{self.location.split}' was requested, but entries set their own"
-            self._fail(problem, "Remove 'split', or use another entry")
-        columns, tags = self._mapping("columns"), self._mapping("tags")
-        unsupported = [role for role in NOT_SUPPORTED if columns.get(role)]
-        if unsupported:
-            problem = f"{', '.join(unsupported)} are not supported yet"
-            self._fail(problem, "Remove the column from the entry")
-        defaults = {**DEFAULT_COLUMNS[formatting], **COMMON}
-        self._check_names("columns", columns, {*defaults, *NOT_SUPPORTED, *IGNORED_ROLES})
-        self._check_names("tags", tags, set(TAGS))
-        maximum = self._max_records()
-        records: Iterator[Record] = islice(list_source(self._inner_location()).records, maximum)
-        names = {default: tags.get(tag) or default for tag, default in TAGS.items()}
-        names = {default: name for default, name in names.items() if name != default}
-        if formatting != "alpaca" and names:
-            roles = ("messages", "chosen", "rejected")
-            turn_columns = [columns.get(role, defaults[role]) for role in roles]
-            records = _with_default_tags(records, turn_columns, names)
-        return SourceListing(
-            records,
-            columns={defaults[r]: str(name) for r, name in columns.items() if r in defaults},
-            unmapped=frozenset(role for role in ONLY_MAPPED if not columns.get(role)),
-            format="alpaca" if formatting == "alpaca" else "sharegpt",
-            folder=self.path.parent,
-        )
+def _entry(path: Path, name: str | None) -> Any:
+    try:
+        registry = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"the registry cannot be read ({error})"
+        raise DataError(Problem(str(path), problem, "Write it as JSON")) from error
+    entries = registry if isinstance(registry, Mapping) else {}
+    if name is None or name not in entries:
+        problem = "no entry is chosen" if name is None else f"there is no entry '{name}'"
+        problem += suggestion(name or "", entries)
+        remedy = f"Set the source's 'subset' to one of {', '.join(entries)}"
+        remedy = remedy if entries else "Use a registry with entries"
+        raise DataError(Problem(str(path), problem, remedy))
+    return entries[name]
 
-    def _entry(self, name: str | None) -> Mapping[str, Any]:
-        try:
-            registry = json.loads(self.path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            problem = f"the registry cannot be read ({error})"
-            raise DataError(Problem(str(self.path), problem, "Write it as JSON")) from error
-        entries = registry if isinstance(registry, Mapping) else {}
-        if name is None or name not in entries:
-            problem = "no entry is set" if name is None else f"there is no entry '{name}'"
-            problem += suggestion(name or "", entries)
-            remedy = f"Set the source's 'subset' to one of {', '.join(entries) or 'none'}"
-            raise DataError(Problem(str(self.path), problem, remedy))
-        entry = entries[name]
-        if not isinstance(entry, Mapping):
-            self._fail("the entry is not an object", "Write an object")
-        return entry
 
-    def _mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.entry.get(key) or {}
-        if not isinstance(value, Mapping):
-            self._fail(f"'{key}' is {type(value).__name__}", "Write an object")
-        return value
+def _mapping(entry: Mapping[str, Any], key: str, roles: set[str]) -> Mapping[str, str | None]:
+    names = entry.get(key) or {}
+    if not isinstance(names, Mapping):
+        raise InvalidValue(f"'{key}' is of type {type(names).__name__}", "Write an object")
+    for role, value in names.items():
+        if role not in roles:
+            hint = suggestion(str(role), sorted(roles))
+            remedy = f"Use one of {', '.join(sorted(roles))}"
+            raise InvalidValue(f"unknown name '{role}' in '{key}'{hint}", remedy)
+        if not isinstance(value, str | None):
+            raise InvalidValue(f"'{key}.{role}' is of type {type(value).__name__}", "Use a string")
+    return names
 
-    def _check_names(self, key: str, names: Mapping[str, Any], roles: set[str]) -> None:
-        for role, value in names.items():
-            if role not in roles:
-                hint = suggestion(str(role), sorted(roles))
-                self._fail(
-                    f"unknown name '{role}' in '{key}'{hint}", f"Use {', '.join(sorted(roles))}"
-                )
-            if not isinstance(value, str | None):
-                self._fail(f"'{key}.{role}' is {type(value).__name__}", "Use a string")
 
-    def _inner_location(self) -> SourceLocation:
-        """Return the location of the records: on a hub, else a file relative to the registry."""
-        if self.entry.get("hf_hub_url"):  # as in LLaMA-Factory, it has precedence
-            return SourceLocation(
-                path=str(self.entry["hf_hub_url"]),
-                split=self.entry.get("split"),
-                subset=self.entry.get("subset"),
-            )
-        if not self.entry.get("file_name"):
-            problem = "the entry has neither 'file_name' nor 'hf_hub_url'"
-            self._fail(problem, "Add the location of the data")
-        path = self.path.parent / str(self.entry["file_name"])
-        if not path.exists():
-            self._fail(f"the file '{path}' does not exist", "Correct 'file_name'")
-        return SourceLocation(path=str(path))
-
-    def _max_records(self) -> int | None:
-        number = self.entry.get("num_samples")
-        if number is None:
-            return None
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < sys.maxsize:
-            self._fail(f"'num_samples' is {str(number)[:40]!r}", "Use an integer above 0")
-        return number
-
-    def _fail(self, message: str, remedy: str) -> NoReturn:
-        where = f"{self.path}, entry '{self.location.subset}'"
-        raise DataError(Problem(where, message, remedy))
+def _inner_location(entry: Mapping[str, Any], folder: Path) -> SourceLocation:
+    """Return the location of the records: a hub, or else a file relative to the registry."""
+    hub = entry.get("hf_hub_url")
+    if hub:  # as in LLaMA-Factory, it has precedence
+        split, subset = entry.get("split"), entry.get("subset")
+        return SourceLocation(path=str(hub), split=split, subset=subset)
+    if not entry.get("file_name"):
+        problem = "the entry has neither 'file_name' nor 'hf_hub_url'"
+        raise InvalidValue(problem, "Add the location of the data")
+    path = folder / str(entry["file_name"])
+    try:
+        exists = path.exists()
+    except OSError:  # for example, the name is too long
+        exists = False
+    if not exists:
+        raise InvalidValue(f"the file '{path}' does not exist", "Correct 'file_name'")
+    return SourceLocation(path=str(path))
 
 
 def _with_default_tags(
     records: Iterable[Record], columns: Sequence[str], tags: Mapping[str, str]
 ) -> Iterator[Record]:
-    """Yield the records with the default keys and speakers in their turns."""
+    """Yield the records with the keys and speakers in their turns renamed to the defaults."""
     defaults = {name: default for default, name in tags.items()}
     speaker = tags.get("from", "from")
 

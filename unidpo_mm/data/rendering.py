@@ -19,10 +19,6 @@ TEMPLATE_COLUMN = "chat_template_kwargs"
 def template_kwargs_of(record: Mapping[str, Any], where: str) -> str:
     """Return the template variables of a record as a JSON object; empty if there are none.
 
-    Args:
-        record: The record; the variables are an object or its JSON text.
-        where: File and row, for messages.
-
     Raises:
         DataError: If they are invalid.
     """

@@ -45,10 +45,6 @@ def form_pairs(responses: Sequence[Response], rule: Pairing) -> list[tuple[int, 
     """Return the pairs (chosen, rejected) of the scored responses of a row.
 
     Responses with equal texts or equal scores form no pair.
-
-    Args:
-        responses: The responses.
-        rule: Which of them form pairs, see `ScoreOptions.pairs`.
     """
     scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
     falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores
@@ -71,8 +67,7 @@ class PairCounts:
 
     Attributes:
         misordered: Pairs whose rejected response has a higher score.
-        swapped, dropped: How many of them were swapped or dropped.
-        ties, dropped_ties: Pairs with equal scores, and how many of them were dropped.
+        ties: Pairs with equal scores.
         below_margin: Pairs dropped because of `min_margin`.
         unscored: Pairs without a score.
         unrated: Responses without a score in rows with scores, which are therefore in no pair.
@@ -81,10 +76,7 @@ class PairCounts:
     """
 
     misordered: int = 0
-    swapped: int = 0
-    dropped: int = 0
     ties: int = 0
-    dropped_ties: int = 0
     below_margin: int = 0
     unscored: int = 0
     unrated: int = 0
@@ -145,11 +137,8 @@ def select_pairs(
     """
     _count_unpaired(row, counts)
     kept = [pair for pair in (_selected(row, p, options, counts) for p in row.pairs) if pair]
-    if row.pairs and not kept:
+    if not kept and (row.pairs or options.ties == "drop"):  # without pairs, scores may be equal
         counts.rows_dropped += 1
-        return None
-    if not row.pairs and options.ties == "drop":
-        counts.rows_dropped += 1  # a single response, or equal scores
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
 
@@ -159,15 +148,11 @@ def zero_weight_problems(rows: Sequence[PreferenceRow]) -> list[Problem]:
     weights = [pair.weight for row in rows for pair in row.pairs]
     if not weights or any(weights):
         return []
-    whose = (
-        "the weight of the only pair is"
-        if len(weights) == 1
-        else f"the weights of all {len(weights):,} pairs are"
-    )
+    all_pairs = f"the weights of all {len(weights):,} pairs are"
+    whose = "the weight of the only pair is" if len(weights) == 1 else all_pairs
     problem = f"{whose} 0, so that nothing would be trained"
-    return [
-        Problem("sources, field 'weight'", problem, "Set the weight of at least one pair above 0")
-    ]
+    remedy = "Set the weight of at least one pair above 0"
+    return [Problem("sources, field 'weight'", problem, remedy)]
 
 
 def _count_unpaired(row: PreferenceRow, counts: PairCounts) -> None:
@@ -195,17 +180,9 @@ def _selected(
     if abs(margin) < options.min_margin and not math.isclose(abs(margin), options.min_margin):
         counts.below_margin += 1
         return None
-    if margin < 0:
-        counts.misordered += 1
-        if options.misordered == "drop":
-            counts.dropped += 1
-            return None
-        if options.misordered == "swap":
-            counts.swapped += 1
-            return dataclasses.replace(pair, chosen=pair.rejected, rejected=pair.chosen)
-    elif margin == 0:
-        counts.ties += 1
-        if options.ties == "drop":
-            counts.dropped_ties += 1
-            return None
-    return pair
+    action = "keep" if margin > 0 else options.ties if margin == 0 else options.misordered
+    counts.ties += margin == 0
+    counts.misordered += margin < 0
+    if action == "swap":
+        return dataclasses.replace(pair, chosen=pair.rejected, rejected=pair.chosen)
+    return None if action == "drop" else pair

@@ -44,22 +44,14 @@ def split_rows(
 
 def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
     """Return row numbers that belong together, in the order of their first row."""
-    parent = list(range(len(rows)))
+    from networkx.utils import UnionFind
 
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
+    clusters = UnionFind(range(len(rows)))
     first_with: dict[str, int] = {}
     for number, row in enumerate(rows):
         for key in _keys(row):
-            parent[root(number)] = root(first_with.setdefault(key, number))
-    clusters: dict[int, list[int]] = defaultdict(list)
-    for number in range(len(rows)):
-        clusters[root(number)].append(number)
-    return list(clusters.values())
+            clusters.union(number, first_with.setdefault(key, number))
+    return sorted(map(sorted, clusters.to_sets()))
 
 
 def _keys(row: PreferenceRow) -> list[str]:

@@ -9,7 +9,7 @@ import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import get_worker_info
@@ -55,11 +55,9 @@ def batch_of(item: Mapping[str, Any]) -> GroupBatch:
     Raises:
         UniDPOError: The error of a worker.
     """
-    error = item.get("error")
-    if error is not None:
-        raise error
-    batch: GroupBatch = item["batch"]
-    return batch
+    if "error" in item:
+        raise item["error"]
+    return cast(GroupBatch, item["batch"])
 
 
 def error_of(groups: Sequence[Any]) -> UniDPOError | None:
@@ -105,15 +103,15 @@ def _problem(text: str, log: ReadingLog, rows: Sequence[PreferenceRow]) -> Probl
     where = "; ".join(f"{row.where} (id {row.id})" for row in reading) or "data workers"
     if "timed out" in text:
         waited = "".join(c for c in text if c.isdigit() or c == ".").strip(".")
-        problem = f"a data worker did not deliver a batch within {waited} seconds"
-        remedy = (
+        return Problem(
+            where,
+            f"a data worker did not deliver a batch within {waited} seconds",
             "Check the files of these rows (a network disk may hang), raise data.worker_timeout, "
-            "or set train.dataloader_num_workers to 0 to read in the training process"
+            "or set train.dataloader_num_workers to 0 to read in the training process",
         )
-        return Problem(where, problem, remedy)
-    problem = f"a data worker ended unexpectedly ({' '.join(text.split()).rstrip('.')})"
-    remedy = (
+    return Problem(
+        where,
+        f"a data worker ended unexpectedly ({' '.join(text.split()).rstrip('.')})",
         "The system may have run out of memory or shared memory: lower "
-        "train.dataloader_num_workers, or make images smaller with model.image_max_pixels"
+        "train.dataloader_num_workers, or make images smaller with model.image_max_pixels",
     )
-    return Problem(where, problem, remedy)

@@ -6,9 +6,9 @@ run of one process each returns its argument and communicates nothing.
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..errors import UniDPOError
 __all__ = [
     "barrier",
     "errors_shared",
+    "first_process",
     "gather_entries",
     "gather_objects",
     "maximum",
@@ -25,6 +26,30 @@ __all__ = [
     "sum_in_place",
     "true_everywhere",
 ]
+
+
+Result = TypeVar("Result")
+
+
+def first_process(compute: Callable[[], Result]) -> Result:
+    """Return the result of a function that only the first process calls, on every process.
+
+    Raises:
+        UniDPOError: On every process, if the function raises it.
+    """
+    if not _is_distributed():
+        return compute()
+    outcome: list[Any] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            outcome = [compute()]
+        except UniDPOError as error:
+            outcome = [error]
+    torch.distributed.broadcast_object_list(outcome, group=_host_group())
+    result: Result | UniDPOError = outcome[0]
+    if isinstance(result, UniDPOError):
+        raise result
+    return result
 
 
 def true_everywhere(condition: bool, device: torch.device) -> bool:

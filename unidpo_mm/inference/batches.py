@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..records import EncodedGroup
 from .generation import GeneratedResponse
 from .local_model import LocalModel
-from .prompts import Prompt, largest_first
+from .prompts import Prompt
 
 __all__ = ["Store", "first_prompt", "generate_all", "generate_individually"]
 
@@ -41,7 +41,9 @@ def generate_all(
 
     `on_progress` gets the number of newly finished prompts, initially of those stored before.
     """
-    order = largest_first(prompts)
+    valid_prompts = [n for n, prompt in enumerate(prompts) if prompt.row is not None]
+    # the largest prompts first, so that a lack of memory shows at once
+    order = sorted(valid_prompts, key=lambda n: (-prompts[n].area, -prompts[n].length, n))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     share = list(enumerate(batches))[rank::world_size]
     todo = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from ..lora_directory import (
     is_adapter_directory,
     processor_directory,
 )
-from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from ..modeling.families import family_for
+from ..modeling.load import ModelSource, load_adapter, load_config, load_weights
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
 
 __all__ = [
@@ -39,7 +41,7 @@ class Checkpoint:
         base: Directory or hub name of the full model.
         lora: Directory of a LoRA adapter for it; `None` if there is none.
         processor: Directory or hub name of its processor.
-        weights: Hash of all weight files; the revision of a model on the hub.
+        weights: Hash of all weight files; the revision of a model on the hub; empty if unknown.
     """
 
     name: str
@@ -83,16 +85,30 @@ class LoadedCheckpoint:
         }
 
 
-def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
-    """Return a checkpoint without loading its weights."""
+def find_checkpoint(path: str, name: str | None = None, *, with_hash: bool = True) -> Checkpoint:
+    """Return a checkpoint without loading its weights.
+
+    Args:
+        path: Directory of a model or a LoRA adapter, or hub name.
+        name: Name in tables; `None` for the last part of the path.
+        with_hash: Whether to read all weight files for their hash.
+
+    Raises:
+        ModelError: If there is no checkpoint.
+    """
     folder = Path(path)
     name = name or _last_part(folder)
+    # without a hash, only a name on the hub is looked up, because it has to exist
+    weights = _weights if with_hash else _revision
     if not is_adapter_directory(folder):
         if folder.is_dir() and not (folder / "config.json").is_file():
             text = f"the directory contains neither config.json nor {ADAPTER_CONFIG}"
             remedy = "Use a directory written by save_pretrained or the trainer"
+            if newest := _newest_checkpoint(folder):
+                text = "the run has not saved its final model yet"
+                remedy = f"Use one of its checkpoints, for example {newest}"
             raise ModelError(Problem(path, text, remedy))
-        return Checkpoint(name=name, base=path, lora=None, processor=path, weights=_weights(path))
+        return Checkpoint(name=name, base=path, lora=None, processor=path, weights=weights(path))
     base = base_of(folder)
     needs = family_for(load_config(ModelSource(name_or_path=base))).needs_processor
     return Checkpoint(
@@ -100,7 +116,7 @@ def find_checkpoint(path: str, name: str | None = None) -> Checkpoint:
         base=base,
         lora=folder,
         processor=processor_directory(folder, base, needs_processor=needs),
-        weights=f"{_weights(base)}+{_weights(path)}",
+        weights="+".join(filter(None, (weights(base), weights(path)))),
     )
 
 
@@ -112,9 +128,8 @@ def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Ch
     checkpoints = [
         find_checkpoint(path, names[n] if names else None) for n, path in enumerate(paths)
     ]
-    used = [checkpoint.name for checkpoint in checkpoints]
-    duplicates = sorted({name for name in used if used.count(name) > 1})
-    if duplicates:
+    used = Counter(checkpoint.name for checkpoint in checkpoints)
+    if duplicates := sorted(name for name, count in used.items() if count > 1):
         text = f"several checkpoints have the name {', '.join(duplicates)}"
         raise ModelError(Problem("CHECKPOINT", text, "Use --name once per checkpoint"))
     return checkpoints
@@ -160,6 +175,16 @@ def _last_part(folder: Path) -> str:
     return f"{resolved.parent.name}-{name}" if generic and resolved.parent.name else name
 
 
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the highest step in the output directory of a run."""
+    steps = {
+        int(place.name.partition("-")[2]): place
+        for place in folder.glob("checkpoint-*")
+        if place.name.partition("-")[2].isdecimal() and place.is_dir()
+    }
+    return steps[max(steps)] if steps else None
+
+
 def _weights(path: str) -> str:
     """Return a hash of a directory's weights and configuration, or a hub model's revision."""
     folder = Path(path)
@@ -175,11 +200,13 @@ def _weights(path: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _revision(name: str) -> str:
+def _revision(path: str) -> str:
+    """Return the revision of a model on the hub; an empty text for a directory."""
+    if Path(path).is_dir():
+        return ""
     try:
-        config = load_config(ModelSource(name_or_path=name))
+        config = load_config(ModelSource(name_or_path=path))
     except ModelError as error:
-        problem = error.problems[0]
-        where = f"checkpoint '{name}'"
+        problem, where = error.problems[0], f"checkpoint '{path}'"
         raise ModelError(Problem(where, problem.message, problem.remedy)) from error
-    return f"{name}@{getattr(config, '_commit_hash', None)}"
+    return f"{path}@{getattr(config, '_commit_hash', None)}"

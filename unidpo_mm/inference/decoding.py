@@ -1,14 +1,16 @@
 """The parameters of generation, in this process and on a server."""
 
-from pydantic import ConfigDict
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
-__all__ = ["Decoding"]
+__all__ = ["Decoding", "Sampling"]
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Decoding:
-    """Parameters of generation; decoding is greedy.
+    """Parameters of generation; decoding is greedy unless there is a `Sampling` as well.
 
     Attributes:
         max_new_tokens: Maximum number of tokens of a response.
@@ -19,3 +21,16 @@ class Decoding:
     max_new_tokens: int = 2048
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Sampling:
+    """Parameters of random responses.
+
+    Attributes:
+        temperature: Divides the logits, > 0; lower values make likely tokens more likely.
+        top_p: Tokens are drawn from the most likely ones with this total probability, in (0, 1].
+    """
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

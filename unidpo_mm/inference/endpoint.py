@@ -12,7 +12,7 @@ import requests
 
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
-from ..secrets import mask_secrets, mask_url
+from ..secrets import mask_text, mask_url
 
 __all__ = [
     "EXTENDED",
@@ -43,12 +43,12 @@ MAX_WAIT = 60.0
 
 
 class ChatFailure(Exception):
-    """A request without a usable reply."""
+    """A request without a usable reply; unless it was refused, a retry may succeed."""
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        message = mask_secrets(message)  # a server may echo the request
+    def __init__(self, kind: FailureKind, message: str, *, retry_after: float = 0.0) -> None:
+        message = mask_text(message)  # a server may echo the request
         super().__init__(f"{kind}: {message}")
-        self.kind, self.message = kind, message
+        self.kind, self.message, self.retry_after = kind, message, retry_after
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ChatClient:
         model: The server's name of the model.
         key_name: Environment variable with the API key; `None` for `OPENAI_API_KEY`, which is sent
             to https URLs only.
-        server: One of `SERVERS`.
+        server: One of `SERVERS`; ``auto`` becomes the kind that the server reports.
         timeout: Seconds to wait for a reply.
         attempts: Maximum number of attempts per request.
         wait: Seconds before the second attempt; doubled each time.
@@ -91,7 +91,6 @@ class ChatClient:
     wait: float = 1.0
     sleep: Callable[[float], None] = time.sleep
     _local: threading.local = field(default_factory=threading.local, repr=False)
-    _kind: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.base_url = self.base_url.rstrip("/")
@@ -117,15 +116,9 @@ class ChatClient:
 
     def kind(self) -> str:
         """Return the kind of the server: one of `SERVERS`, or ``unknown``."""
-        if self.server != "auto":
-            return self.server
-        if self._kind is None:
-            self._kind = self._retry(self._listed_kind)
-        return self._kind
-
-    def remember_kind(self, kind: str) -> None:
-        """Use a kind that the server reported earlier instead of asking it."""
-        self._kind = kind
+        if self.server == "auto":
+            self.server = self._retry(self._listed_kind)
+        return self.server
 
     def chat(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReply:
         """Return the reply to messages in OpenAI's format, or raise the last `ChatFailure`."""
@@ -137,33 +130,30 @@ class ChatClient:
         for number in range(1, self.attempts + 1):
             try:
                 return attempt()
-            except _TemporaryFailure as temporary:
-                if number == self.attempts:
-                    raise temporary.failure from temporary
-                delay = max(self.wait * 2 ** (number - 1), temporary.retry_after)
+            except ChatFailure as failure:
+                if failure.kind == "refused" or number == self.attempts:
+                    raise
+                delay = max(self.wait * 2 ** (number - 1), failure.retry_after)
                 self.sleep(min(delay, MAX_WAIT))
         raise AssertionError  # at least one attempt is made
 
-    def _url(self, path: str) -> str:
-        """Return the URL of an endpoint; query parameters of the base URL stay at the end."""
-        parts = urlsplit(self.base_url)
-        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
-
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        parts = urlsplit(self.base_url)  # its query parameters stay at the end
+        url = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
         try:
-            return self._session().request(method, self._url(path), timeout=self.timeout, **options)
+            return self._session().request(method, url, timeout=self.timeout, **options)
         except requests.Timeout as error:
-            raise _TemporaryFailure("timeout", f"no reply in {self.timeout:g} s") from error
+            raise ChatFailure("timeout", f"no reply in {self.timeout:g} s") from error
         except requests.RequestException as error:
             # the beginning of the message describes objects of the library
             reason = str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
-            raise _TemporaryFailure("unreachable", reason) from error
+            raise ChatFailure("unreachable", reason) from error
 
     def _listed_kind(self) -> str:
         response = self._request("GET", "models")
         if response.status_code in TEMPORARY:
             text = f"status {response.status_code}"
-            raise _TemporaryFailure("server_error", text, retry_after=_retry_after(response))
+            raise ChatFailure("server_error", text, retry_after=_retry_after(response))
         try:
             models = response.json()["data"] if response.ok else []
         except (requests.JSONDecodeError, KeyError, TypeError):
@@ -179,9 +169,9 @@ class ChatClient:
         response = self._request("POST", "chat/completions", json=request)
         status, text = response.status_code, response.text[:200]
         if status == 429:
-            raise _TemporaryFailure("rate_limited", text, retry_after=_retry_after(response))
+            raise ChatFailure("rate_limited", text, retry_after=_retry_after(response))
         if status >= 500:
-            raise _TemporaryFailure("server_error", f"status {status}: {text}")
+            raise ChatFailure("server_error", f"status {status}: {text}")
         if status in (401, 403):
             reason = "rejects the API key" if self._key() else "requires an API key"
             problem = f"the server {reason} (status {status})"
@@ -208,12 +198,6 @@ class ChatClient:
         return os.environ.get(self.key_name or DEFAULT_KEY)
 
 
-class _TemporaryFailure(Exception):
-    def __init__(self, kind: FailureKind, message: str, *, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.failure, self.retry_after = ChatFailure(kind, message), retry_after
-
-
 def _retry_after(response: requests.Response) -> float:
     try:
         return float(response.headers.get("Retry-After", 0))
@@ -228,10 +212,10 @@ def _reply(response: requests.Response) -> ChatReply:
         message = choice["message"]
         text = message["content"]
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise _TemporaryFailure("malformed", f"no reply in {response.text[:200]!r}") from error
+        raise ChatFailure("malformed", f"no reply in {response.text[:200]!r}") from error
     if text is None and any(isinstance(message.get(name), str) for name in REASONING):
         text = ""  # truncated before the answer began
     if not isinstance(text, str):
-        raise _TemporaryFailure("malformed", f"the reply is {type(text).__name__}")
+        raise ChatFailure("malformed", f"the reply is {type(text).__name__}")
     usage = content.get("usage") or {}
     return ChatReply(text, choice.get("finish_reason"), usage.get("completion_tokens"))

@@ -1,4 +1,4 @@
-"""Generate responses to batches of encoded prompts with greedy decoding."""
+"""Generate responses to batches of encoded prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import torch
 from ..adapter import Adapter
 from ..data.collate import collate_prompts
 from ..records import EncodedGroup
-from .decoding import Decoding
+from .decoding import Decoding, Sampling
 
-__all__ = ["GeneratedResponse", "generate_responses"]
+__all__ = ["GeneratedResponse", "end_tokens", "generate_responses"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ def generate_responses(
     decoding: Decoding,
     *,
     device: torch.device | str,
+    sampling: Sampling | None = None,
+    streamer: Any = None,
 ) -> list[GeneratedResponse]:
     """Generate the responses to a batch of prompts.
 
@@ -49,9 +51,12 @@ def generate_responses(
         prompts: Prompts without responses, from `Adapter.encode_prompt`.
         decoding: How the responses are generated.
         device: The device of the model.
+        sampling: How tokens are drawn; `None` for greedy decoding.
+        streamer: A streamer of transformers, which gets the tokens of a single prompt as they are
+            generated; `None` for no streaming.
     """
     tokenizer = getattr(adapter.processor, "tokenizer", adapter.processor)
-    ends, texts = _ends(model, tokenizer, decoding.stop)
+    ends, texts = end_tokens(model, tokenizer, decoding.stop)
     inputs = {
         name: tensor.to(device)
         for name, tensor in collate_prompts(prompts, pad_token_id=adapter.pad_token_id).items()
@@ -59,16 +64,14 @@ def generate_responses(
     generated = model.generate(
         **inputs,
         max_new_tokens=decoding.max_new_tokens,
-        do_sample=False,
         num_beams=1,
         repetition_penalty=decoding.repetition_penalty,
-        temperature=None,
-        top_p=None,
-        top_k=None,
+        **_sampling_arguments(sampling),
         use_cache=True,
         eos_token_id=sorted(ends) or None,
         pad_token_id=adapter.pad_token_id,
         **({"stop_strings": texts, "tokenizer": tokenizer} if texts else {}),
+        **({} if streamer is None else {"streamer": streamer}),
     )
     width = inputs["input_ids"].shape[1]
     return [
@@ -77,7 +80,15 @@ def generate_responses(
     ]
 
 
-def _ends(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
+def _sampling_arguments(sampling: Sampling | None) -> dict[str, Any]:
+    """Return the arguments of `generate`: all of them, or the model's own defaults would apply."""
+    if sampling is None:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    values = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    return {"do_sample": True, **values, "top_k": 0, "min_p": 0.0, "typical_p": 1.0}
+
+
+def end_tokens(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
     """Return the tokens that end a response, and the stop strings that are not a single token."""
     eos_ids = getattr(model.generation_config, "eos_token_id", None)
     ends = set(eos_ids if isinstance(eos_ids, list) else [eos_ids]) | {tokenizer.eos_token_id}

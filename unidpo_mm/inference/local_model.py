@@ -1,7 +1,8 @@
 """A model in this process that generates responses, halving a batch when memory runs out."""
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +11,10 @@ from ..errors import DataError, Problem, RecipeError
 from ..plugins import suggestion
 from ..reasoning import is_reasoning_token, strip_reasoning
 from ..records import EncodedGroup, PreferenceRow
-from .decoding import Decoding
-from .generation import GeneratedResponse, generate_responses
+from .decoding import Decoding, Sampling
+from .generation import GeneratedResponse, end_tokens, generate_responses
 from .memory import run_in_parts
+from .streaming import ResponseStreamer
 
 __all__ = ["STYLES", "LocalModel", "ReasoningAdapter", "Style", "prompt_style"]
 
@@ -45,7 +47,57 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
         """Generate responses, from halves if memory runs out; for a single prompt, an error."""
-        return run_in_parts(self._generate, prompts, lambda _: "out of memory for a single prompt")
+        adapter: Any = ReasoningAdapter(self.adapter)
+
+        def generate(batch: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
+            model, decoding, device = self.model, self.decoding, self.device
+            return [*generate_responses(model, adapter, batch, decoding, device=device)]
+
+        return run_in_parts(generate, prompts, lambda _: "out of memory for a single prompt")
+
+    def stream(
+        self,
+        prompt: EncodedGroup,
+        write: Callable[[str], None],
+        *,
+        sampling: Sampling | None = None,
+        max_new_tokens: int | None = None,
+    ) -> GeneratedResponse:
+        """Generate one response, and pass its text on while it is generated.
+
+        Args:
+            prompt: The encoded prompt.
+            write: Called with each new piece of the text.
+            sampling: How tokens are drawn; `None` for greedy decoding.
+            max_new_tokens: Maximum number of tokens; `None` for that of `decoding`.
+
+        Raises:
+            DataError: If memory runs out.
+        """
+        adapter: Any = ReasoningAdapter(self.adapter)
+        decoding = self.decoding
+        if max_new_tokens is not None:
+            decoding = dataclasses.replace(decoding, max_new_tokens=max_new_tokens)
+        ends, _ = end_tokens(self.model, adapter.tokenizer, decoding.stop)
+
+        def run(prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
+            return [
+                *generate_responses(
+                    self.model,
+                    adapter,
+                    prompts,
+                    decoding,
+                    device=self.device,
+                    sampling=sampling,
+                    streamer=ResponseStreamer(adapter.decode_part, ends, write),
+                )
+            ]
+
+        (response,) = run_in_parts(run, [prompt], lambda _: "memory ran out")
+        if isinstance(response, str):
+            remedy = "Shorten the conversation, use smaller images or fewer new tokens"
+            raise DataError(Problem("prompt", response, remedy))
+        return response
 
     def describe_prompt(self, row_id: str, prompt: EncodedGroup) -> dict[str, Any]:
         """Return a prompt as text with special tokens, and as token ids."""
@@ -56,12 +108,6 @@ class LocalModel:
             token = re.escape(str(tokenizer.decode([prompt.images.token_id])))
             text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.images.tokens} image tokens]", text)
         return {"id": row_id, "text": text, "ids": ids}
-
-    def _generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
-        adapter: Any = ReasoningAdapter(self.adapter)
-        return [
-            *generate_responses(self.model, adapter, prompts, self.decoding, device=self.device)
-        ]
 
 
 class ReasoningAdapter:
@@ -89,12 +135,23 @@ class ReasoningAdapter:
         """Return the text of generated ids with its reasoning tags."""
         if self.tags.isdisjoint(ids):
             return self.adapter.decode(ids)
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
-        for token in self.others:
-            text = text.replace(token, "")
+        text = self._with_tags(ids)
         if not strip_reasoning(text).blocks:  # not used as a tag here, for example an end of turn
             return self.adapter.decode(ids)
         return text.strip()
+
+    def decode_part(self, ids: Sequence[int]) -> str:
+        """Return the text of the first tokens of a response, with reasoning tags and whitespace."""
+        if self.tags.isdisjoint(ids):
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return self._with_tags(ids)
+
+    def _with_tags(self, ids: Sequence[int]) -> str:
+        """Return the text with all special tokens removed except reasoning tags."""
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        for token in self.others:
+            text = text.replace(token, "")
+        return text
 
 
 def prompt_style(processor: Any, style: str) -> Style:

@@ -2,13 +2,12 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..records import PreferenceRow
 
-__all__ = ["NO_RESPONSE", "Prompt", "largest_first", "prompt_of"]
+__all__ = ["NO_RESPONSE", "Prompt", "prompt_of"]
 
 NO_RESPONSE = "(none yet)"
 """Text of the response of a row that is only a prompt, since a row needs one."""
@@ -48,12 +47,6 @@ def prompt_of(row: PreferenceRow) -> Prompt:
     """Return the prompt of a row."""
     length = sum(len(message.text) for message in row.messages)
     return Prompt(id=row.id, row=row, area=sum(map(_area, row.images)), length=length)
-
-
-def largest_first(prompts: Sequence[Prompt]) -> list[int]:
-    """Return the indices of the valid prompts, the largest first."""
-    valid = [n for n, prompt in enumerate(prompts) if prompt.row is not None]
-    return sorted(valid, key=lambda n: (-prompts[n].area, -prompts[n].length, n))
 
 
 def _area(image: Any) -> int:

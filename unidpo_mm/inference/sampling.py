@@ -47,18 +47,15 @@ def greedy_sampling(
         if chat_template_kwargs:
             fields["chat_template_kwargs"] = dict(chat_template_kwargs)
         return fields
-    required = {
-        "repetition_penalty": repetition_penalty != 1.0,
-        "chat_template_kwargs": bool(chat_template_kwargs),
-    }
+    required = ["repetition_penalty"] if repetition_penalty != 1.0 else []
+    required += ["chat_template_kwargs"] if chat_template_kwargs else []
     problems = [
         Problem(
             client.address,
             f"the server does not state that it is vLLM or SGLang, which support '{name}'",
             "Use --server vllm or --server sglang if it is one",
         )
-        for name, is_required in required.items()
-        if is_required
+        for name in required
     ]
     if problems:
         raise RecipeError(problems)

@@ -1,9 +1,9 @@
-"""A file of responses that grows batch by batch and remains usable after a kill at any byte.
+"""A file of responses that is written batch by batch and remains usable if a process is killed.
 
-While a run is in progress, every process appends to its own file next to the final one. An
-incomplete line is removed on resume, and finished samples are not repeated. At the end all files
-are merged by id, in the order of the data, so the result does not depend on the number of processes
-or kills.
+While a run is in progress, every process appends to its own file next to the final one. When the
+run resumes, an incomplete last line is removed and finished samples are not repeated. At the end
+all files are merged by id, in the order of the data, so the result does not depend on the number of
+processes or interruptions.
 """
 
 import json
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_text
-from ..errors import DataError, Problem
+from ..errors import DataError, Problem, counted
 
 __all__ = ["MANIFEST", "ResponseStore"]
 
 MANIFEST = "manifest"
-"""Key of the first record, which describes how the others were made."""
+"""Key of the first record, which describes how the other records were generated."""
 
 
 class ResponseStore:
     """The records of one model, by id.
 
-    A subclass states what a manifest contains.
+    A subclass declares which differences between manifests are allowed when a run resumes.
     """
 
     noun = "response"
@@ -33,7 +33,7 @@ class ResponseStore:
     unstable: frozenset[str] = frozenset()
     """Keys of a manifest that may differ when a run resumes."""
     unrecorded: Mapping[str, str] = {}
-    """Key that manifests of earlier versions lack -> why their records were made differently."""
+    """Key that manifests of earlier versions lack -> message that explains how records differ."""
 
     def __init__(
         self, path: Path, manifest: Mapping[str, Any], *, rank: int = 0, overwrite: bool = False
@@ -55,7 +55,7 @@ class ResponseStore:
         from ..distributed.processes import processes  # imports torch
 
         state = processes()
-        state.wait_for_everyone()  # files are removed before any process reads
+        state.wait_for_everyone()  # `overwrite` removes files before any process reads
         self.open()
         if not self.finished:
             work()
@@ -65,9 +65,10 @@ class ResponseStore:
         state.wait_for_everyone()
 
     def open(self) -> None:
-        """Read finished records, remove incomplete lines, and create or continue the own file.
+        """Read finished records, and create or continue the file of this process.
 
-        Errors are not finished: an image, or memory, may be available now.
+        Samples that ended with an error are repeated: a missing image, or memory, may be available
+        now.
 
         Raises:
             DataError: If existing records were made with different settings.
@@ -84,24 +85,25 @@ class ResponseStore:
                 self._append([{MANIFEST: self.manifest}])
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append records in one write."""
+        """Append records to the file of this process."""
         self._append(records)
         self.done |= {record["id"]: dict(record) for record in records}
 
     def merge(self, ids: Sequence[str]) -> None:
-        """Write the final file, with all ids in this order, and remove the parts."""
+        """Write the final file, with the records in the order of `ids`, and remove the parts."""
         for file in sorted(self.parts.glob("*.jsonl")):
             self._read(file, keep_responses=True)
         missing = [name for name in ids if name not in self.done]
         if missing:
-            text = f"{len(missing)} samples are not finished, the first of them '{missing[0]}'"
+            text = counted(len(missing), "sample is", "samples are")
+            text += f" not finished, the first of them '{missing[0]}'"
             raise DataError(Problem(str(self.parts), text, "Run the command again to resume"))
         lines = [{MANIFEST: self.manifest}, *(self.done[name] for name in ids)]
         write_text(self.path, "".join(map(_line, lines)))
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def stable(self, name: str, value: Any) -> Any:
-        """Return the part of a value of the manifest that has to be equal when a run resumes."""
+        """Return the part of a manifest's value that must not change when a run resumes."""
         return value
 
     def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -122,8 +124,10 @@ class ResponseStore:
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 record = json.loads(line)
+                if not isinstance(record, dict) or (number > 1 and "id" not in record):
+                    raise ValueError("expected an object with an id")
             except ValueError as error:
-                text = f"not a {self.noun} of a run ({error})"
+                text = f"the line is not a recorded {self.noun} ({error})"
                 remedy = "Remove the file, or use another directory"
                 raise DataError(Problem(f"{file} row {number}", text, remedy)) from error
             if number == 1:
@@ -131,13 +135,13 @@ class ResponseStore:
             elif not (keep_responses and "error" in record and record["id"] in self.done):
                 self.done[record["id"]] = record
 
-    def _check_manifest(self, file: Path, before: Mapping[str, Any]) -> None:
+    def _check_manifest(self, file: Path, recorded: Mapping[str, Any]) -> None:
         differences = [
             f"{name}: {self.unrecorded[name]}"
-            if name in self.unrecorded and name not in before
-            else f"{name} was {_short(before.get(name))} and is {_short(self.manifest.get(name))}"
-            for name in sorted({*before, *self.manifest} - self.unstable)
-            if self.stable(name, before.get(name)) != self.stable(name, self.manifest.get(name))
+            if name in self.unrecorded and name not in recorded
+            else f"{name} was {_short(recorded.get(name))} and is {_short(self.manifest.get(name))}"
+            for name in sorted({*recorded, *self.manifest} - self.unstable)
+            if self.stable(name, recorded.get(name)) != self.stable(name, self.manifest.get(name))
         ]
         if differences:
             text = f"{self.noun}s were made with different settings: {'; '.join(differences)}"

@@ -1,4 +1,4 @@
-"""Variables for the chat template, and those with which a checkpoint was trained."""
+"""Variables for the chat template, and the options with which a checkpoint was trained."""
 
 import json
 from collections.abc import Sequence
@@ -9,11 +9,20 @@ import yaml
 
 from ..errors import Problem, RecipeError
 
-__all__ = ["OPTION", "TRAINED_WITH", "VARIABLES", "parse_variables", "trained_variables"]
+__all__ = [
+    "OPTION",
+    "TRAINED_WITH",
+    "VARIABLES",
+    "parse_variables",
+    "trained_model_options",
+    "trained_variables",
+]
 
 OPTION = "--chat-template-kwargs"
 RECORD = "run.json"
 """File of the trainer next to a checkpoint, or next to the directory of several."""
+RECIPE = "recipe.yaml"
+"""File of the trainer next to `RECORD`."""
 VARIABLES = "chat_template_kwargs"
 """Key of a manifest, and of the prompts in the trainer's record."""
 TRAINED_WITH = "trained_with_chat_template_kwargs"
@@ -62,3 +71,30 @@ def trained_variables(directory: Path) -> dict[str, Any] | None:
             continue
         return dict(variables) if isinstance(variables, dict) else {}
     return None
+
+
+def trained_model_options(directory: Path) -> dict[str, Any]:
+    """Return the section `model` of the recipe of a run; empty if this is not a run's output.
+
+    Args:
+        directory: The output directory of a run, or one of its checkpoints.
+
+    Raises:
+        RecipeError: If the recipe of a run cannot be read.
+    """
+    places = [directory]
+    if directory.name.startswith("checkpoint-"):
+        places.append(directory.parent)
+    for place in places:
+        path = place / RECIPE
+        if not (path.is_file() and (place / RECORD).is_file()):
+            continue
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            problem = f"the recipe of the run cannot be read ({reason.rstrip('.')})"
+            raise RecipeError(
+                Problem(str(path), problem, "Restore the file or delete it")
+            ) from error
+    return {}

@@ -1,15 +1,15 @@
 """The last decoder layer, computed only at the positions whose output is used.
 
-Log-probs are read off the last prompt token and the responses. What the last layer computes for
-earlier prompt tokens is never used, except for their keys and values. So everything in that layer
-that works position by position (queries, output projection, feed-forward) runs for the used
-positions only, and the others become zeros. In rows that are mostly image tokens this saves most of
-a layer.
+Log-probs are computed from the outputs at the last prompt token and in the responses. At earlier
+prompt tokens, only the keys and values of the last layer are used, not its output. So everything in
+that layer that works position by position (queries, output projection, feed-forward) runs for the
+used positions only, and the output at all others is zero. In rows that are mostly image tokens this
+saves most of a layer.
 
 It applies to packed rows of plain causal layers, where `group_spans` takes the place of the mask. A
-checkpointed layer is computed a second time without its own hooks. Therefore the information about
-unused positions travels in that mask argument, where the hooks of the inner modules find it in both
-computations.
+checkpointed layer is recomputed without its own hooks, but with those of its inner modules.
+Therefore the layer's hook writes the unused positions into the mask argument, where the inner hooks
+find them in both computations.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from .branch_attention import GroupSpan, are_spans
 __all__ = ["decoder_layers", "skip_unused_positions"]
 
 ATTENTION = "self_attn"
-"""The module of a layer that receives the mask, by its name in transformers."""
+"""Name of the module in a layer that receives the mask, in transformers."""
 
 POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
-"""Modules that work position by position, inside attention or after it; a layer may lack some."""
+"""Names of the modules that work position by position; a layer may lack some of them."""
 
 
 def decoder_layers(model: nn.Module) -> Sequence[Any]:
-    """Return the layers of the decoder that can be checkpointed, in the order they run."""
+    """Return the layers of the decoder that can be checkpointed, in execution order."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     inner: Any = getattr(model, "get_base_model", lambda: model)()
@@ -41,7 +41,7 @@ def skip_unused_positions(model: Any) -> None:
     """Let the last layer of a transformers model skip unused positions of packed rows.
 
     Args:
-        model: A model without PEFT around it; LoRA matrices may be inside.
+        model: A model that is not wrapped by PEFT; it may contain LoRA layers.
     """
     layers = decoder_layers(model)
     modules = dict(layers[-1].named_modules()) if layers else {}
@@ -58,7 +58,7 @@ def skip_unused_positions(model: Any) -> None:
 
 
 class _Hooks:
-    """The hooks of one layer, which share the used positions of the current batch."""
+    """The hooks of a layer and its modules, which share the used positions of the current batch."""
 
     def __init__(self) -> None:
         self._used: Tensor | None = None
@@ -67,7 +67,7 @@ class _Hooks:
     def mark_unused(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Mark all prompt tokens but the last one as unused, in the mask argument."""
+        """Mark all prompt tokens except the last one as unused, in the mask argument."""
         self._used = None
         mask = kwargs.get("attention_mask")
         if mask is None or not are_spans(mask):
@@ -83,7 +83,7 @@ class _Hooks:
     def read_mask(
         self, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Read the used positions from the mask argument, also in a recomputation."""
+        """Read the used positions from the mask argument, also when the layer is recomputed."""
         mask = kwargs.get("attention_mask")
         if mask is None or not are_spans(mask):
             self._used = None
@@ -93,21 +93,24 @@ class _Hooks:
         self._used = _used_positions(mask, hidden.shape[1]).to(hidden.device)
 
     def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Replace the input [B, T, D] by its used positions, [1, R, D]."""
+        """Replace the input [B, T, D] with its used positions, [1, R, D]."""
         if self._used is None:
             return None
         return (args[0].flatten(0, 1)[self._used].unsqueeze(0), *args[1:])
 
     def scatter(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Put the output back to its positions, [B, T, D]; routers may return more than that."""
+        """Put the output back at its positions, [B, T, D].
+
+        A mixture of experts may return a tuple, whose first item is the output.
+        """
         if self._used is None:
             return None
         if isinstance(output, tuple):
             return (self.scatter(module, args, output[0]), *output[1:])
         rows, width = self._shape
-        wide: Tensor = output.new_zeros(rows * width, output.shape[-1])
-        wide = wide.index_copy(0, self._used, output[0])
-        return wide.view(rows, width, -1)
+        full: Tensor = output.new_zeros(rows * width, output.shape[-1])
+        full = full.index_copy(0, self._used, output[0])
+        return full.view(rows, width, -1)
 
 
 def _used_positions(spans: Tensor, width: int) -> Tensor:

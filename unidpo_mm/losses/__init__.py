@@ -1,7 +1,7 @@
 """Preference losses as pure functions of tensors: one file per loss, found by its name.
 
 `base.py` defines what a loss declares about itself, `weights.py` the pair weights of Uni-DPO; every
-other module is a loss. CONTRIBUTING.md describes how to add one.
+other module is a loss. docs/losses.md describes how to add one.
 """
 
 from .base import Loss

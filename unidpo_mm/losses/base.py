@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -10,11 +10,18 @@ from torch import Tensor
 from ..records import LossOutput, PairLogps, Unit
 
 __all__ = [
+    "FINITE",
+    "NONNEGATIVE",
+    "POSITIVE",
     "Loss",
     "LossConfig",
+    "Nonnegative",
+    "Positive",
+    "Rule",
     "Unit",
     "Value",
     "always",
+    "fraction",
     "implicit_rewards",
     "loss_output",
     "never",
@@ -39,12 +46,50 @@ def never(config: Any) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A range of a parameter; as an annotation of its type, `LossConfig` checks it.
+
+    Attributes:
+        holds: Returns where a tensor is in the range.
+        text: The range, for messages.
+    """
+
+    holds: Callable[[Tensor], Tensor]
+    text: str
+
+
+POSITIVE = Rule(lambda value: (value > 0) & value.isfinite(), "> 0 and finite")
+NONNEGATIVE = Rule(lambda value: (value >= 0) & value.isfinite(), ">= 0 and finite")
+FINITE = Rule(Tensor.isfinite, "finite")
+
+
+def fraction(below: float = 1.0) -> Rule:
+    """Return the range [0, `below`)."""
+    return Rule(lambda value: (value >= 0) & (value < below), f"in [0, {below:g})")
+
+
+Positive = Annotated[Value, POSITIVE]
+Nonnegative = Annotated[Value, NONNEGATIVE]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Base class of loss parameters whose values may be tensors [P]."""
+    """Base class of loss parameters, which may be tensors [P] and whose types may have a `Rule`."""
 
     # pydantic reads this name of a standard dataclass, and would take an annotation for a field
     __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        """Check the range of each parameter that declares one.
+
+        Raises:
+            ValueError: If a parameter is out of its range.
+        """
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            for rule in getattr(hint, "__metadata__", ()):
+                if isinstance(rule, Rule):
+                    require(name, getattr(self, name), rule.holds, rule.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +99,13 @@ class Loss:
     Attributes:
         name: The name of the module.
         config: A frozen dataclass with the parameters of the loss and their defaults.
-        unit: What the mean of a step is taken over, ``pair`` or ``response``.
+        unit: What the mean of a step is taken over, ``pair`` (the default) or ``response``.
         compute: (`PairLogps`, config) -> `LossOutput` for pairs; (`SequenceLogps`, config) ->
             `LossOutput` for responses. A stateful loss takes its state as third argument.
         terms: Names of the side results in `LossOutput.terms`; `compute` always returns all of
             them.
-        needs_reference: Whether a configuration uses the log-probs of the reference model.
+        needs_reference: Whether a configuration uses the log-probs of the reference model; by
+            default every one does.
         needs_scores: Whether a configuration uses the quality scores of the responses.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
             so that gradient accumulation and the number of processes change the result.
@@ -69,10 +115,10 @@ class Loss:
 
     name: str
     config: type[Any]
-    unit: Unit
+    unit: Unit = "pair"
     compute: Callable[..., LossOutput]
     terms: tuple[str, ...] = ()
-    needs_reference: Callable[[Any], bool]
+    needs_reference: Callable[[Any], bool] = always
     needs_scores: Callable[[Any], bool] = never
     batch_dependent: Callable[[Any], bool] = never
     initial_state: Callable[[], Any] | None = None
@@ -90,17 +136,18 @@ def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> No
 
 def require_positive(name: str, value: Any) -> None:
     """Check a parameter that must be > 0 and finite, a number or a tensor [P]."""
-    require(name, value, lambda tensor: (tensor > 0) & tensor.isfinite(), "> 0 and finite")
+    require(name, value, POSITIVE.holds, POSITIVE.text)
 
 
 def require_nonnegative(name: str, value: Any) -> None:
     """Check a parameter that must be >= 0 and finite, a number or a tensor [P]."""
-    require(name, value, lambda tensor: (tensor >= 0) & tensor.isfinite(), ">= 0 and finite")
+    require(name, value, NONNEGATIVE.holds, NONNEGATIVE.text)
 
 
 def require_fraction(name: str, value: Any, *, below: float = 1.0) -> None:
     """Check a parameter in [0, `below`), a number or a tensor [P]."""
-    require(name, value, lambda tensor: (tensor >= 0) & (tensor < below), f"in [0, {below:g})")
+    rule = fraction(below)
+    require(name, value, rule.holds, rule.text)
 
 
 def implicit_rewards(

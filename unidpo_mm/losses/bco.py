@@ -14,16 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import (
-    Loss,
-    LossConfig,
-    Value,
-    always,
-    implicit_rewards,
-    loss_output,
-    require,
-    require_positive,
-)
+from .base import FINITE, Loss, LossConfig, Positive, Value, implicit_rewards, loss_output, require
 
 __all__ = ["LOSS", "BCOLossConfig"]
 
@@ -32,7 +23,7 @@ __all__ = ["LOSS", "BCOLossConfig"]
 class BCOLossConfig(LossConfig):
     """Parameters of BCO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale, > 0."""
     shift: float | Literal["batch_mean"] = "batch_mean"
     """Reward between good and bad; ``batch_mean``: the mean of all responses in the pairs."""
@@ -40,9 +31,9 @@ class BCOLossConfig(LossConfig):
     """Whether log-probs are means per token."""
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
+        super().__post_init__()
         if not isinstance(self.shift, str):
-            require("shift", self.shift, lambda value: value.isfinite(), "finite")
+            require("shift", self.shift, FINITE.holds, FINITE.text)
 
 
 def _shift(chosen: Tensor, rejected: Tensor, counted: Tensor, config: BCOLossConfig) -> Value:
@@ -62,8 +53,6 @@ def _compute(pairs: PairLogps, config: BCOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="bco",
     config=BCOLossConfig,
-    unit="pair",
     compute=_compute,
-    needs_reference=always,
     batch_dependent=lambda config: config.shift == "batch_mean",
 )

@@ -10,6 +10,7 @@ beta0 here; it samples from the batch of all processes, here each process sample
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -18,40 +19,36 @@ from torch import Tensor
 from ..distributed import sum_in_place
 from ..records import LossOutput, PairLogps
 from .base import (
+    NONNEGATIVE,
+    POSITIVE,
     Loss,
+    LossConfig,
+    Rule,
     always,
+    fraction,
     implicit_rewards,
     loss_output,
-    require,
-    require_fraction,
-    require_nonnegative,
-    require_positive,
 )
 
 __all__ = ["LOSS", "BetaDPOLossConfig", "MarginState"]
 
+SHARE = Rule(lambda value: (value > 0) & (value <= 1), "in (0, 1]")
 MINIMUM_SCALE = 0.01
 """Minimum of beta / beta0: with a beta of 0 nothing is learned, below 0 pairs are unlearned."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BetaDPOLossConfig:
+class BetaDPOLossConfig(LossConfig):
     """Parameters of beta-DPO; the defaults are the paper's."""
 
-    beta: float = 0.1
+    beta: Annotated[float, POSITIVE] = 0.1
     """Reward scale beta0, > 0."""
-    alpha: float = 0.6
+    alpha: Annotated[float, NONNEGATIVE] = 0.6
     """How strongly beta follows the margin, >= 0; 0 keeps it at beta0."""
-    momentum: float = 0.9
+    momentum: Annotated[float, fraction()] = 0.9
     """Fraction of the running mean and standard deviation that a batch keeps, in [0, 1)."""
-    keep: float = 0.8
+    keep: Annotated[float, SHARE] = 0.8
     """Fraction of the pairs of a micro-batch that is sampled, in (0, 1]; 1 keeps all."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        require_nonnegative("alpha", self.alpha)
-        require_fraction("momentum", self.momentum)
-        require("keep", self.keep, lambda value: (value > 0) & (value <= 1), "in (0, 1]")
 
 
 @dataclass
@@ -108,10 +105,8 @@ def _compute(pairs: PairLogps, config: BetaDPOLossConfig, state: MarginState) ->
 LOSS = Loss(
     name="beta_dpo",
     config=BetaDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("beta_scale", "drawn"),
-    needs_reference=always,
     batch_dependent=always,
     initial_state=MarginState,
 )

@@ -13,16 +13,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import (
-    Loss,
-    LossConfig,
-    Value,
-    always,
-    implicit_rewards,
-    loss_output,
-    require_nonnegative,
-    require_positive,
-)
+from .base import Loss, LossConfig, Nonnegative, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "DPOPLossConfig"]
 
@@ -31,18 +22,14 @@ __all__ = ["LOSS", "DPOPLossConfig"]
 class DPOPLossConfig(LossConfig):
     """Parameters of DPO-Positive; the defaults are the paper's."""
 
-    beta: Value = 0.3
+    beta: Positive = 0.3
     """Reward scale, > 0."""
-    dpop_lambda: Value = 50.0
+    dpop_lambda: Nonnegative = 50.0
     """Weight of the penalty, >= 0; 0 is DPO."""
     penalty_in_beta: bool = True
     """Whether beta scales the penalty too."""
     length_norm: bool = False
     """Whether log-probs are means per token."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        require_nonnegative("dpop_lambda", self.dpop_lambda)
 
 
 def _compute(pairs: PairLogps, config: DPOPLossConfig) -> LossOutput:
@@ -53,11 +40,4 @@ def _compute(pairs: PairLogps, config: DPOPLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected, lost_logp=lost)
 
 
-LOSS = Loss(
-    name="dpop",
-    config=DPOPLossConfig,
-    unit="pair",
-    compute=_compute,
-    terms=("lost_logp",),
-    needs_reference=always,
-)
+LOSS = Loss(name="dpop", config=DPOPLossConfig, compute=_compute, terms=("lost_logp",))

@@ -9,7 +9,7 @@ Source: SLiC-HF, arXiv 2305.10425, eq. 1, on DPO's implicit rewards as in RSO, a
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "HingeLossConfig"]
 
@@ -18,13 +18,10 @@ __all__ = ["LOSS", "HingeLossConfig"]
 class HingeLossConfig(LossConfig):
     """Parameters of the hinge loss."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale, > 0; 1 / beta is the target of the log-ratio margin, in nats."""
     length_norm: bool = False
     """Whether log-probs are means per token."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
 
 
 def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
@@ -33,6 +30,4 @@ def _compute(pairs: PairLogps, config: HingeLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="hinge", config=HingeLossConfig, unit="pair", compute=_compute, needs_reference=always
-)
+LOSS = Loss(name="hinge", config=HingeLossConfig, compute=_compute)

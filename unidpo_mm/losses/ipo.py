@@ -10,7 +10,7 @@ does not discuss lengths.
 from dataclasses import dataclass
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "IPOLossConfig"]
 
@@ -19,13 +19,10 @@ __all__ = ["LOSS", "IPOLossConfig"]
 class IPOLossConfig(LossConfig):
     """Parameters of IPO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """The paper's tau, > 0; the target of the margin is 1 / (2 beta), in nats."""
     length_norm: bool = True
     """Whether log-probs are means per token."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
 
 
 def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
@@ -35,4 +32,4 @@ def _compute(pairs: PairLogps, config: IPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(name="ipo", config=IPOLossConfig, unit="pair", compute=_compute, needs_reference=always)
+LOSS = Loss(name="ipo", config=IPOLossConfig, compute=_compute)

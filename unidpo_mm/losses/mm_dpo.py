@@ -13,16 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import (
-    Loss,
-    LossConfig,
-    Value,
-    always,
-    implicit_rewards,
-    loss_output,
-    require_nonnegative,
-    require_positive,
-)
+from .base import Loss, LossConfig, Nonnegative, Positive, always, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "MMDPOLossConfig"]
 
@@ -31,19 +22,14 @@ __all__ = ["LOSS", "MMDPOLossConfig"]
 class MMDPOLossConfig(LossConfig):
     """Parameters of MM-DPO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale of a pair with equal scores, > 0."""
-    scaling_weight: Value = 0.5
+    scaling_weight: Nonnegative = 0.5
     """Maximum relative growth of beta, the paper's w, >= 0; 0 is DPO."""
-    scaling_rate: Value = 0.5
+    scaling_rate: Positive = 0.5
     """How fast it grows with the score margin, the paper's k, > 0, 1 / score units."""
     length_norm: bool = False
     """Whether log-probs are means per token."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        require_positive("scaling_rate", self.scaling_rate)
-        require_nonnegative("scaling_weight", self.scaling_weight)
 
 
 def _compute(pairs: PairLogps, config: MMDPOLossConfig) -> LossOutput:
@@ -59,9 +45,7 @@ def _compute(pairs: PairLogps, config: MMDPOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="mm_dpo",
     config=MMDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("beta_scale",),
-    needs_reference=always,
     needs_scores=always,
 )

@@ -96,7 +96,6 @@ def _any_part(property_name: str) -> Callable[[MPOLossConfig], bool]:
 LOSS = Loss(
     name="mpo",
     config=MPOLossConfig,
-    unit="pair",
     compute=_compute,
     needs_reference=_any_part("needs_reference"),
     needs_scores=_any_part("needs_scores"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, loss_output, never, require_positive
+from .base import Loss, LossConfig, Positive, loss_output, never
 
 __all__ = ["LOSS", "ORPOLossConfig"]
 
@@ -25,11 +25,8 @@ MAXIMUM_LOGP = -1e-7
 class ORPOLossConfig(LossConfig):
     """Parameters of ORPO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Weight of the odds-ratio term, the paper's lambda, > 0."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
 
 
 def _log_odds(logps: Tensor) -> Tensor:
@@ -51,7 +48,6 @@ def _compute(pairs: PairLogps, config: ORPOLossConfig) -> LossOutput:
 LOSS = Loss(
     name="orpo",
     config=ORPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("log_odds_ratio",),
     needs_reference=never,

@@ -9,20 +9,12 @@ Source: rDPO, arXiv 2403.00409.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import (
-    Loss,
-    LossConfig,
-    Value,
-    always,
-    implicit_rewards,
-    loss_output,
-    require_fraction,
-    require_positive,
-)
+from .base import Loss, LossConfig, Positive, Value, fraction, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "RobustLossConfig"]
 
@@ -31,16 +23,12 @@ __all__ = ["LOSS", "RobustLossConfig"]
 class RobustLossConfig(LossConfig):
     """Parameters of robust DPO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale, > 0."""
-    label_smoothing: Value = 0.1
+    label_smoothing: Annotated[Value, fraction(0.5)] = 0.1
     """Assumed fraction of flipped preferences, in [0, 0.5); 0 is DPO."""
     length_norm: bool = False
     """Whether log-probs are means per token."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        require_fraction("label_smoothing", self.label_smoothing, below=0.5)
 
 
 def _compute(pairs: PairLogps, config: RobustLossConfig) -> LossOutput:
@@ -51,6 +39,4 @@ def _compute(pairs: PairLogps, config: RobustLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected)
 
 
-LOSS = Loss(
-    name="robust", config=RobustLossConfig, unit="pair", compute=_compute, needs_reference=always
-)
+LOSS = Loss(name="robust", config=RobustLossConfig, compute=_compute)

@@ -7,11 +7,12 @@ Source: arXiv 2405.14734, eq. 6.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, loss_output, never, require, require_positive
+from .base import FINITE, Loss, LossConfig, Positive, Value, loss_output, never
 
 __all__ = ["LOSS", "SimPOLossConfig"]
 
@@ -20,14 +21,10 @@ __all__ = ["LOSS", "SimPOLossConfig"]
 class SimPOLossConfig(LossConfig):
     """Parameters of SimPO; the defaults are those of the released multimodal baseline."""
 
-    beta: Value = 2.0
+    beta: Positive = 2.0
     """Reward scale, > 0."""
-    simpo_gamma: Value = 1.0
+    simpo_gamma: Annotated[Value, FINITE] = 1.0
     """Target margin, reward units."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        require("simpo_gamma", self.simpo_gamma, lambda value: value.isfinite(), "finite")
 
 
 def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
@@ -38,6 +35,4 @@ def _compute(pairs: PairLogps, config: SimPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen_rewards, rejected_rewards)
 
 
-LOSS = Loss(
-    name="simpo", config=SimPOLossConfig, unit="pair", compute=_compute, needs_reference=never
-)
+LOSS = Loss(name="simpo", config=SimPOLossConfig, compute=_compute, needs_reference=never)

@@ -13,7 +13,7 @@ defaults the two are equal, by test.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +21,16 @@ from torch import Tensor
 
 from ..records import LossOutput, PairLogps, SequenceLogps
 from .base import (
+    FINITE,
+    NONNEGATIVE,
     Loss,
     LossConfig,
+    Nonnegative,
+    Positive,
     Value,
-    always,
     implicit_rewards,
     loss_output,
     require,
-    require_nonnegative,
-    require_positive,
 )
 from .weights import (
     Control,
@@ -102,25 +103,25 @@ def uni_dpo_loss(
 class UniDPOLossConfig(LossConfig):
     """Parameters and switches of Uni-DPO."""
 
-    beta: Value = 2.0
+    beta: Positive = 2.0
     """Reward scale, > 0."""
-    eta: Value = 0.7
+    eta: Nonnegative = 0.7
     """Slope of the quality weight, >= 0, 1 / score units."""
-    gamma: Value = 3.0
+    gamma: Nonnegative = 3.0
     """Exponent of the performance weight, >= 0."""
-    tau_ref: Value = 2.0
+    tau_ref: Annotated[Value, FINITE] = 2.0
     """Threshold of the performance weight, reward units."""
-    nll_lambda: Value = 0.001
+    nll_lambda: Nonnegative = 0.001
     """Weight of the calibrated NLL, >= 0; 0 switches it off."""
     tau_good: Value | Literal["median"] = "median"
     """Minimum score of a good response; ``median``: the median chosen score of each source."""
     missing_quality: Value | None = None
     """w_qual of pairs without scores, in [0, 1]; null: every pair needs scores."""
-    nll_gate_margin: float = 0.0
+    nll_gate_margin: Annotated[float, NONNEGATIVE] = 0.0
     """Loss of log-prob per token that does not open the gate of the NLL yet, >= 0."""
     nll_once: bool = False
     """Whether a response chosen in several pairs counts once in the NLL, not once per pair."""
-    sft_weight: Value = 0.0
+    sft_weight: Nonnegative = 0.0
     """Weight of the NLL on every chosen response, >= 0."""
     detach_weights: bool = False
     """Whether w_perf is a constant for the gradient."""
@@ -132,12 +133,9 @@ class UniDPOLossConfig(LossConfig):
     """Where log-probs are means per token: everywhere, nowhere, or in the listed places."""
 
     def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
-        for name in ("eta", "gamma", "nll_lambda", "nll_gate_margin", "sft_weight"):
-            require_nonnegative(name, getattr(self, name))
+        super().__post_init__()
         if self.missing_quality is not None:
             require("missing_quality", self.missing_quality, _is_weight, "within [0, 1]")
-        require("tau_ref", self.tau_ref, lambda value: value.isfinite(), "finite")
         if not isinstance(self.tau_good, str):
             require("tau_good", self.tau_good, lambda value: ~value.isnan(), "a number")
 
@@ -232,10 +230,8 @@ def _is_batch_dependent(config: UniDPOLossConfig) -> bool:
 LOSS = Loss(
     name="uni_dpo",
     config=UniDPOLossConfig,
-    unit="pair",
     compute=_compute,
     terms=("w_qual", "w_perf", "nll_gate"),
-    needs_reference=always,
     needs_scores=_uses_scores,
     batch_dependent=_is_batch_dependent,
 )

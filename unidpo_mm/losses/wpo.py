@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..records import LossOutput, PairLogps
-from .base import Loss, LossConfig, Value, always, implicit_rewards, loss_output, require_positive
+from .base import Loss, LossConfig, Positive, implicit_rewards, loss_output
 
 __all__ = ["LOSS", "WPOLossConfig"]
 
@@ -24,13 +24,10 @@ __all__ = ["LOSS", "WPOLossConfig"]
 class WPOLossConfig(LossConfig):
     """Parameters of WPO."""
 
-    beta: Value = 0.1
+    beta: Positive = 0.1
     """Reward scale, > 0."""
     length_norm: bool = False
     """Whether the margin uses means per token; the weight always does."""
-
-    def __post_init__(self) -> None:
-        require_positive("beta", self.beta)
 
 
 def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
@@ -40,11 +37,4 @@ def _compute(pairs: PairLogps, config: WPOLossConfig) -> LossOutput:
     return loss_output(loss, chosen, rejected, w_wpo=weight)
 
 
-LOSS = Loss(
-    name="wpo",
-    config=WPOLossConfig,
-    unit="pair",
-    compute=_compute,
-    terms=("w_wpo",),
-    needs_reference=always,
-)
+LOSS = Loss(name="wpo", config=WPOLossConfig, compute=_compute, terms=("w_wpo",))

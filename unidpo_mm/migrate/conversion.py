@@ -1,6 +1,6 @@
 """The conversion of one file: the recipe under construction, and what became of every key."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,13 @@ class Conversion:
         self.problem(key, f"expected a number, not {describe(value)}", "Write a number")
         return 0
 
+    def flag(self, key: str) -> bool:
+        """Return whether a key is true; add a note if it is stated and is not."""
+        value = self.values.get(key)
+        if key in self.values and value is not True:
+            self.skip(key, "expected true or false, so it is not migrated")
+        return value is True
+
     def get(self, target: str) -> Any:
         """Return the value of a key path in the recipe, or None."""
         value: Any = self.recipe
@@ -137,13 +144,14 @@ class Conversion:
         """Add a problem with a key, because of which there is no recipe."""
         self.problems.append(Problem(self.document.where((key,)), text, remedy))
 
-    def locate(self, path: Sequence[str]) -> str:
-        """Return the place in the file that a key path of the recipe was made from."""
-        for length in range(len(path), 0, -1):
-            keys = self.sources.get(".".join(path[:length]))
-            if keys:
+    def locate(self, target: str) -> str:
+        """Return the place in the file that a key of the recipe, or its section, was made from."""
+        path = target
+        while path:
+            if keys := self.sources.get(path):
                 return self.document.where((keys[0],))
-        return f"{self.document.name}, for the recipe's key '{'.'.join(path)}'"
+            path = path.rpartition(".")[0]
+        return f"{self.document.name}, for the recipe's key '{target}'"
 
     def note_remaining(self) -> None:
         """Add a note on every stated key that was replaced by a default, or not used at all."""

@@ -4,27 +4,12 @@ from ..config.problems import describe
 from .conversion import Conversion, Framework
 from .llama_factory_data import convert_data
 from .llama_factory_model import convert_image_size, convert_parts, convert_precision
-from .losses import (
-    UNI_DPO_KEYS,
-    LossRule,
-    Parameters,
-    loss_rule,
-    note_unused,
-    parameters_of,
-    set_loss,
-)
+from .losses import Parameters, load_losses, loss_rule, note_unused, parameters_of, set_loss
 from .table import load_table
 
 __all__ = ["FRAMEWORK"]
 
-LOSSES = {
-    "sigmoid": LossRule("dpo", ("pref_beta", "dpo_label_smoothing", "dpo_average_log_prob")),
-    "hinge": LossRule("hinge", ("pref_beta", "dpo_average_log_prob")),
-    "ipo": LossRule("ipo", ("pref_beta",), {"length_norm": True}),
-    "orpo": LossRule("orpo", ("pref_beta",)),
-    "simpo": LossRule("simpo", ("pref_beta", "simpo_gamma")),
-    "uni_dpo": LossRule("uni_dpo", ("pref_beta", *UNI_DPO_KEYS, "dpo_average_log_prob")),
-}
+LOSSES = load_losses("llama_factory")
 WITHOUT_BCO = ("orpo", "simpo", "uni_dpo")
 """Losses to which `pref_bco_weight` adds nothing."""
 
@@ -85,7 +70,7 @@ def _convert_loss(conversion: Conversion) -> None:
     if rule is None:
         return
     official = conversion.value("pref_loss") == "uni_dpo" or any(
-        key in conversion.values for key in UNI_DPO_KEYS
+        key.startswith("uni_dpo_") for key in conversion.values
     )
     conversion.defaults["dpo_average_log_prob"] = official
     parameters = parameters_of(conversion, rule, "pref_loss")

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import Problem, RecipeError
+from ..errors import Problem
 from .conversion import Conversion
 from .table import as_list
 
@@ -18,30 +17,59 @@ IGNORED_KEYS = ("folder", "revision")
 UNSUPPORTED_ORIGINS = ("ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetRegistry:
-    """The registered data sets of a directory.
+def convert_data(conversion: Conversion) -> None:
+    """Convert the data sets and what is held out of them."""
+    directory, entries = _registry(conversion, str(conversion.value("dataset_dir")))
+    if "dataset_dir" in conversion.values:
+        if entries is None:
+            conversion.note("dataset_dir", f"there is no {FILE} in it")
+        else:
+            conversion.used_keys.add("dataset_dir")
+    for key, target in (("dataset", "data.sources"), ("eval_dataset", "data.eval_sources")):
+        names = as_list(conversion.values.get(key))
+        sources = [_source(conversion, key, name, directory / FILE, entries) for name in names]
+        if sources:
+            conversion.set(target, sources, key, "media_dir")
+        elif key == "eval_dataset" and key in conversion.values:
+            conversion.skip(key, "expected the name of a data set, so it is not migrated")
+    conversion.set_eval_fraction("val_size")
 
-    Attributes:
-        directory: Directory of the data files, as a recipe has it.
-        entries: Name -> entry of a data set; None if there is no registry.
-        images: Directory of the images; None if it is `directory`.
+
+def _registry(conversion: Conversion, directory: str) -> tuple[Path, Mapping[str, Any] | None]:
+    """Return the directory of the data and name -> entry of a data set; None without a registry.
+
+    The directory is relative to the working directory or to that of the configuration.
     """
+    for candidate in (Path(directory), conversion.directory / directory):
+        path = candidate / FILE
+        if not path.is_file():
+            continue
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            text = f"cannot be read as JSON: {error}"
+            conversion.problems.append(Problem(str(path), text, "Fix or remove it"))
+            break
+        if isinstance(entries, Mapping):
+            return candidate, entries
+    return Path(directory), None
 
-    directory: Path
-    entries: Mapping[str, Any] | None = None
-    images: str | None = None
 
-    def source(self, name: str) -> tuple[dict[str, Any], list[str]]:
-        """Return the source in a recipe for a registered name, and notes on it."""
-        path = (self.directory / FILE).as_posix()
-        images = {} if self.images is None else {"images": self.images}
-        entry = (self.entries or {}).get(name)
-        if isinstance(entry, Mapping):
-            return {"path": path, "subset": name, **images}, list(_notes(name, entry))
-        reason = f"{path} does not exist" if self.entries is None else f"{path} has no '{name}'"
-        note = f"{reason}, so the recipe has '{name}' as the path; replace it by the data file"
-        return {"path": name, **images}, [note]
+def _source(
+    conversion: Conversion, key: str, name: str, file: Path, entries: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the source in a recipe for a registered name, and add notes on it."""
+    images = conversion.value("media_dir")
+    common = {} if images is None else {"images": str(images)}
+    path, entry = file.as_posix(), (entries or {}).get(name)
+    if isinstance(entry, Mapping):
+        for text in _notes(name, entry):
+            conversion.note(key, text)
+        return {"path": path, "subset": name, **common}
+    reason = f"{path} does not exist" if entries is None else f"{path} has no '{name}'"
+    text = f"{reason}, so the recipe has '{name}' as the path; replace it by the data file"
+    conversion.note(key, text)
+    return {"path": name, **common}
 
 
 def _notes(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -57,62 +85,3 @@ def _notes(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     for key in IGNORED_KEYS:
         if entry.get(key) is not None:
             yield f"'{key}' of '{name}' in {FILE} is ignored; the data are used as they are"
-
-
-def _load_registry(directory: str, config_directory: Path, images: str | None) -> DatasetRegistry:
-    """Return the registered data sets of a directory.
-
-    Args:
-        directory: The directory as the configuration states it, relative to the working directory
-            or to that of the configuration.
-        config_directory: Directory of the configuration.
-        images: Directory of the images, if the configuration states one.
-
-    Raises:
-        RecipeError: If the registry exists and cannot be read.
-    """
-    for candidate in (Path(directory), config_directory / directory):
-        path = candidate / FILE
-        if not path.is_file():
-            continue
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            problem = f"cannot be read as JSON: {error}"
-            raise RecipeError(Problem(str(path), problem, "Fix or remove it")) from error
-        if isinstance(entries, Mapping):
-            return DatasetRegistry(directory=candidate, entries=entries, images=images)
-    return DatasetRegistry(directory=Path(directory), images=images)
-
-
-def convert_data(conversion: Conversion) -> None:
-    """Convert the data sets and what is held out of them."""
-    directory, images = str(conversion.value("dataset_dir")), conversion.value("media_dir")
-    images = None if images is None else str(images)
-    try:
-        registry = _load_registry(directory, conversion.directory, images)
-    except RecipeError as error:
-        conversion.problems += error.problems
-        registry = DatasetRegistry(directory=Path(directory), images=images)
-    if sources := _sources(conversion, registry, "dataset"):
-        conversion.set("data.sources", sources, "dataset", "media_dir")
-    if "dataset_dir" in conversion.values:
-        if registry.entries is None:
-            conversion.note("dataset_dir", "there is no dataset_info.json in it")
-        else:
-            conversion.used_keys.add("dataset_dir")
-    if sources := _sources(conversion, registry, "eval_dataset"):
-        conversion.set("data.eval_sources", sources, "eval_dataset")
-    elif "eval_dataset" in conversion.values:
-        conversion.skip("eval_dataset", "expected the name of a data set, so it is not migrated")
-    conversion.set_eval_fraction("val_size")
-
-
-def _sources(conversion: Conversion, registry: DatasetRegistry, key: str) -> list[dict[str, Any]]:
-    sources = []
-    for name in as_list(conversion.values.get(key)):
-        source, notes = registry.source(name)
-        sources.append(source)
-        for text in notes:
-            conversion.note(key, text)
-    return sources

@@ -61,10 +61,8 @@ def convert_parts(conversion: Conversion) -> None:
 def _frozen_parts(conversion: Conversion) -> list[str]:
     """Return the frozen parts; set them for a vision-language model."""
     frozen = [part for key, part in PARTS.items() if conversion.value(key)]
-    if conversion.values.get("train_mm_proj_only") is True:
+    if conversion.flag("train_mm_proj_only"):
         frozen = ["vision_tower", "language_model"]
-    elif "train_mm_proj_only" in conversion.values:
-        conversion.skip("train_mm_proj_only", "expected true or false, so it is not migrated")
     if len(frozen) == len(PARTS):
         text = "every part of the model is frozen"
         conversion.problem("freeze_language_model", text, "Train at least one part")
@@ -100,10 +98,8 @@ def convert_precision(conversion: Conversion) -> None:
         if values.get(key) is True:
             comment = f"LLaMA-Factory loads it so with {key}"
             conversion.set("model.dtype", dtype, key, comment=comment)
-    if values.get("pure_bf16") is True:
+    if conversion.flag("pure_bf16"):
         conversion.set("model.dtype", "bfloat16", "pure_bf16")
         if "bf16" in values:
             conversion.set("train.bf16", False, "bf16", comment="because of pure_bf16")
         conversion.note("pure_bf16")
-    elif "pure_bf16" in values:
-        conversion.skip("pure_bf16", "expected true or false, so it is not migrated")

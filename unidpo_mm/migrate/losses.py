@@ -6,25 +6,17 @@ from typing import Any
 
 from ..plugins import suggestion
 from .conversion import Conversion
+from .table import load_file
 
 __all__ = [
-    "UNI_DPO_KEYS",
     "LossRule",
     "Parameters",
+    "load_losses",
     "loss_rule",
     "note_unused",
     "parameters_of",
     "set_loss",
 ]
-
-UNI_DPO_KEYS = (
-    "uni_dpo_qual_eta",
-    "uni_dpo_tau_ref",
-    "uni_dpo_perf_gamma",
-    "uni_dpo_nll_lambda",
-    "uni_dpo_tau_good",
-)
-"""Parameters of Uni-DPO as the official code calls them."""
 
 Parameters = dict[str, tuple[Any, str]]
 """Parameter of a loss -> its value, and the framework's key that it comes from."""
@@ -45,6 +37,11 @@ class LossRule:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
+def load_losses(table: str, section: str = "losses") -> dict[str, LossRule]:
+    """Return name in a framework -> rule, from a section of its table."""
+    return {name: LossRule(**rule) for name, rule in load_file(table)[section].items()}
+
+
 def loss_rule(
     conversion: Conversion,
     key: str,
@@ -54,12 +51,7 @@ def loss_rule(
 ) -> LossRule | None:
     """Return the rule of a loss; None, and a problem with `key`, if there is none.
 
-    Args:
-        conversion: The conversion.
-        key: The key that states the loss.
-        name: The framework's name of the loss.
-        rules: The framework's name -> rule.
-        unsupported: Losses of the framework that have no counterpart.
+    `unsupported` are losses of the framework that have no counterpart.
     """
     if name not in rules:
         text = f"the loss '{name}' is not supported"
@@ -70,13 +62,7 @@ def loss_rule(
 
 
 def parameters_of(conversion: Conversion, rule: LossRule, name_key: str) -> Parameters:
-    """Return the parameters of a loss.
-
-    Args:
-        conversion: The conversion.
-        rule: The rule of the loss.
-        name_key: The key that states the loss, from which `rule.fixed` follows.
-    """
+    """Return the parameters of a loss; those in `rule.fixed` follow from its name, `name_key`."""
     parameters = {
         conversion.keys[key].target.removeprefix("loss."): (conversion.value(key), key)
         for key in rule.keys
@@ -117,13 +103,7 @@ def set_loss(
 
 
 def note_unused(conversion: Conversion, name: str, keys: set[str]) -> None:
-    """Add a note on every stated key of a loss parameter that the loss does not use.
-
-    Args:
-        conversion: The conversion.
-        name: The framework's name of the loss.
-        keys: The keys that it uses.
-    """
+    """Add a note on every key of a loss parameter that is set and that the loss `name` ignores."""
     for key in conversion.keys_of("loss"):
         if key not in keys:
             conversion.skip(key, f"has no effect on the loss '{name}'")

@@ -1,32 +1,28 @@
-"""Recognize the framework of a file, convert its keys and check the recipe."""
+"""Convert the configuration of another framework to a recipe: detect it, convert keys, check."""
 
-import copy
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..config import Recipe
-from ..config.problems import explain
+from ..config.dump import format_recipe
+from ..config.load import valid_part
 from ..config.training_arguments import ARGUMENTS, refused_values, training_arguments
-from ..config.yaml_loader import Document, KeyPath, parse_yaml
+from ..config.yaml_loader import Document, parse_yaml, read_text
 from ..errors import Problem, RecipeError
 from ..plugins import suggestion
 from . import llama_factory, official, trainer_arguments, trl
 from .conversion import Conversion, Framework, Note
 from .table import UNSET, Key
-from .writer import write_recipe
 
 __all__ = ["FRAMEWORKS", "Migration", "migrate"]
 
 FRAMEWORKS: tuple[Framework, ...] = (llama_factory.FRAMEWORK, official.FRAMEWORK, trl.FRAMEWORK)
 
 NONE = re.compile(r"(:[ \t]+)None(?=[ \t]*(?:#[^\n]*)?$)", re.MULTILINE)
-"""The value for null in the released settings of the official text code."""
+"""`None` as a value: the released settings of the official text code use it for null."""
 WORDS = {"yes": True, "on": True, "no": False, "off": False}
-"""Words that YAML 1.1 reads as booleans, except in `eval_strategy: no` and the like."""
+"""Words that YAML 1.1 reads as booleans; in keys such as `eval_strategy`, ``no`` is text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,7 @@ class Migration:
     Attributes:
         framework: Name of the framework.
         recipe: The recipe as YAML.
-        notes: What is not migrated or differs in meaning, in the order of the file.
+        notes: Keys that are not migrated or differ in meaning, in the order of the file.
     """
 
     framework: str
@@ -51,8 +47,8 @@ def migrate(path: Path) -> Migration:
         path: A YAML or JSON file.
 
     Raises:
-        RecipeError: If the file cannot be read or its framework is unknown, or with everything in
-            it that is essential for a run and not supported.
+        RecipeError: If the file cannot be read, its framework is unknown, or a key that a run
+            depends on is not supported.
     """
     document = _read(path)
     framework = recognize(document)
@@ -61,7 +57,7 @@ def migrate(path: Path) -> Migration:
         framework=framework.title,
         keys={**trainer_arguments.KEYS, **framework.keys},
         directory=path.parent,
-        values={key: _without_words(key, value) for key, value in document.data.items()},
+        values={key: _yes_no_to_bool(key, value) for key, value in document.data.items()},
     )
     _convert_single_keys(conversion)
     for convert in (*framework.converters.values(), *trainer_arguments.CONVERTERS.values()):
@@ -76,18 +72,13 @@ def migrate(path: Path) -> Migration:
     head = f"Written by unidpo-mm migrate from {path.name}, a configuration of {framework.title}."
     return Migration(
         framework=framework.title,
-        recipe=write_recipe(conversion.recipe, conversion.comments, head),
+        recipe=format_recipe(conversion.recipe, conversion.comments, head),
         notes=tuple(sorted(notes, key=lambda note: order.get(note.key, len(order)))),
     )
 
 
 def _read(path: Path) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not valid UTF-8"
-        remedy = "Use the path of a configuration, a YAML or JSON file"
-        raise RecipeError(Problem(str(path), f"cannot be read: {reason}", remedy)) from error
+    text = read_text(path, "Use the path of a configuration, a YAML or JSON file")
     text = text.expandtabs() if path.suffix == ".json" else NONE.sub(r"\1null", text)
     document = parse_yaml(text, path.name)
     if document.problems:
@@ -98,7 +89,7 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _without_words(key: str, value: Any) -> Any:
+def _yes_no_to_bool(key: str, value: Any) -> Any:
     is_word = isinstance(value, str) and value.lower() in WORDS and not key.endswith("_strategy")
     return WORDS[value.lower()] if is_word else value
 
@@ -111,18 +102,18 @@ def recognize(document: Document) -> Framework:
     """
     data, name = document.data, document.name
     if {"model", "data"} <= data.keys():
-        problem = "this is a recipe already"
-        raise RecipeError(Problem(name, problem, f"Use it: unidpo-mm train {name}"))
+        problem = "this file is already a recipe"
+        raise RecipeError(Problem(name, problem, f"Run unidpo-mm train {name}"))
     keys = {item.title: [key for key in data if _is_distinctive(key, item)] for item in FRAMEWORKS}
     first, second, *_ = sorted(FRAMEWORKS, key=lambda item: -len(keys[item.title]))
     if len(keys[first.title]) > len(keys[second.title]):
         return first
-    problem = f"its keys belong to no supported framework: {', '.join(data) or '(none)'}"
+    problem = f"its keys do not belong to a supported framework: {', '.join(data) or '(none)'}"
     if keys[first.title]:
         parts = "; ".join(
             f"{item.title}: {', '.join(keys[item.title])}" for item in (first, second)
         )
-        problem = f"it has as many keys of one framework as of another ({parts})"
+        problem = f"it has equally many keys of two frameworks ({parts})"
     hints = "; ".join(f"{item.title}: {item.hint}" for item in FRAMEWORKS)
     remedy = f"Use a file of one of these frameworks ({hints})"
     raise RecipeError(Problem(name, problem, remedy))
@@ -138,7 +129,7 @@ def _is_distinctive(key: str, framework: Framework) -> bool:
 
 
 def _convert_single_keys(conversion: Conversion) -> None:
-    """Convert every key that stands alone, then set the defaults of those that are missing."""
+    """Convert each key that does not depend on others, then set defaults of missing keys."""
     for key, value in conversion.values.items():
         entry = conversion.keys.get(key)
         if entry is None:
@@ -167,15 +158,15 @@ def _convert_key(conversion: Conversion, key: str, entry: Key, value: Any) -> No
     if others and conversion.get(entry.target) != converted:
         problem = f"contradicts '{others[0]}', which has the same meaning"
         conversion.problem(key, problem, "Remove one of them")
-    default = value is None and converted is not None
-    comment = f"null, {conversion.framework}'s default" if default else ""
+    is_default = value is None and converted is not None
+    comment = f"null, {conversion.framework}'s default" if is_default else ""
     conversion.set(entry.target, converted, key, comment=comment)
     if entry.note:
         conversion.note(key)
 
 
 def _convert_argument(conversion: Conversion, key: str, value: Any) -> None:
-    """Convert a key that is not in a table: an argument of the Trainer keeps its name."""
+    """Convert a key that is in no table; an argument of the Trainer keeps its name."""
     if refused_values({key: value}):
         conversion.skip(key, ARGUMENTS[key].note)
     elif key in training_arguments():
@@ -186,7 +177,7 @@ def _convert_argument(conversion: Conversion, key: str, value: Any) -> None:
 
 
 def _require_model_and_data(conversion: Conversion, framework: Framework) -> None:
-    """Add problems for a missing model and data, and placeholders to check the rest with."""
+    """Add a problem for a missing model or missing data, and a placeholder to check the rest."""
     if not conversion.get("model.name_or_path"):
         conversion.problem("model_name_or_path", "the model is missing", "Add it")
         conversion.set("model.name_or_path", "?")
@@ -200,34 +191,12 @@ def _require_model_and_data(conversion: Conversion, framework: Framework) -> Non
 
 
 def _check(conversion: Conversion) -> list[Problem]:
-    """Return the problems that a check of the recipe finds, at their places in the old file."""
+    """Check the recipe; return the problems with their places in the original file."""
     from ..config.checks.recipe import check_loss, check_train
 
-    recipe, problems = _validate(conversion)
+    recipe, invalid = valid_part(conversion.recipe, set())
+    problems = [(".".join(map(str, path)), problem) for path, problem in invalid]
     if recipe is not None:
-        for problem in (*check_loss(recipe), *check_train(recipe)):
-            where = conversion.locate(problem.where.split("."))
-            problems.append(replace(problem, where=where))
-    return problems
-
-
-def _validate(conversion: Conversion) -> tuple[Recipe | None, list[Problem]]:
-    """Return the recipe without its invalid values, and their problems."""
-    data = copy.deepcopy(conversion.recipe)
-    problems: list[Problem] = []
-    for _ in range(2):
-        try:
-            return Recipe.model_validate(data), problems
-        except ValidationError as error:
-            for path, problem in explain(error, data):
-                where = conversion.locate([str(part) for part in path])
-                problems.append(replace(problem, where=where))
-                _remove(data, path)
-    return None, problems
-
-
-def _remove(data: Any, path: KeyPath) -> None:
-    for part in path[:-1]:
-        data = data[part]
-    if isinstance(data, dict):
-        data.pop(path[-1], None)
+        checked = (*check_loss(recipe), *check_train(recipe))
+        problems += [(problem.where, problem) for problem in checked]
+    return [replace(problem, where=conversion.locate(key)) for key, problem in problems]

@@ -6,34 +6,19 @@ from typing import Any
 
 from .conversion import Conversion, Framework
 from .lora import convert_lora
-from .losses import UNI_DPO_KEYS, LossRule, loss_rule, note_unused, parameters_of, set_loss
-from .table import as_list, load_table
+from .losses import load_losses, loss_rule, note_unused, parameters_of, set_loss
+from .table import as_list, load_file, load_table
 
 __all__ = ["FRAMEWORK"]
 
 ALL_ROWS = "all rows are used, whatever the share or number; write the rows to use into a file"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
-MATH_DEFAULTS = {
-    "beta": 0.1,
-    "uni_dpo_qual_eta": 0.7,
-    "uni_dpo_tau_ref": 2.0,
-    "uni_dpo_perf_gamma": 3.0,
-    "uni_dpo_nll_lambda": 0.001,
-    "uni_dpo_tau_good": 2.5,
-}
+MATH_DEFAULTS = load_file("official")["math_defaults"]
 """Defaults of the math branch, where they are not those of the text branch."""
 
-UNI_DPO = LossRule("uni_dpo", ("beta", *UNI_DPO_KEYS, "dpo_length_norm"))
-TEXT_LOSSES = {"uni_dpo": UNI_DPO, "simpo": LossRule("simpo", ("beta", "gamma_beta_ratio"))}
-MATH_LOSSES = {
-    "uni_dpo": UNI_DPO,
-    "simpo": LossRule("simpo", ("beta", "simpo_gamma")),
-    "sigmoid": LossRule("dpo", ("beta", "dpo_length_norm")),
-    "hinge": LossRule("hinge", ("beta", "dpo_length_norm")),
-    "ipo": LossRule("ipo", ("beta", "dpo_length_norm")),
-    "dpo_positive": LossRule("dpop", ("beta", "dpo_length_norm"), {"penalty_in_beta": False}),
-}
+TEXT_LOSSES = load_losses("official", "text_losses")
+MATH_LOSSES = load_losses("official", "math_losses")
 
 
 def _is_math(conversion: Conversion) -> bool:

@@ -9,35 +9,27 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..config.page import updated_page as replace_tables
 from . import trainer_arguments
 from .migration import FRAMEWORKS
 from .table import UNSET, Key
 
 __all__ = ["updated_page"]
 
-HEAD = "| key | default | key in a recipe | notes |\n| --- | --- | --- | --- |"
-
 
 def updated_page(page: str) -> str:
     """Return the page with its tables replaced by those of the code.
 
     Raises:
-        ValueError: If the page has no place for one of the tables.
+        ValueError: If the page lacks the comments of one of the tables.
     """
     tables = {item.title: item.keys for item in FRAMEWORKS} | {"Trainer": trainer_arguments.KEYS}
-    for title, keys in tables.items():
-        start, end = f"<!-- table: {title} -->\n", f"\n<!-- /table: {title} -->"
-        before, opening, rest = page.partition(start)
-        _, closing, after = rest.partition(end)
-        if not opening or not closing:
-            raise ValueError(f"the page has no place for the table '{title}'")
-        page = f"{before}{start}\n{_table(keys)}\n{end}{after}"
-    return page
+    return replace_tables(page, {title: _lines(keys) for title, keys in tables.items()})
 
 
-def _table(keys: Mapping[str, Key]) -> str:
+def _lines(keys: Mapping[str, Key]) -> list[str]:
     """Return one row per key; keys that are not migrated for the same reason share a row."""
-    rows = [HEAD]
+    rows = ["| key | default | key in a recipe | notes |", "| --- | --- | --- | --- |"]
     for _, group in groupby(keys.items(), key=lambda item: item[0] if item[1].target else item[1]):
         members = list(group)
         key = members[0][1]
@@ -46,7 +38,7 @@ def _table(keys: Mapping[str, Key]) -> str:
         rows.append(
             f"| {names} | {_as_code(key.default)} | {target} | {key.note or key.docs_note} |"
         )
-    return "\n".join(rows)
+    return rows
 
 
 def _as_code(default: Any) -> str:

@@ -1,8 +1,9 @@
-"""The tables in `tables/`: for each key of a framework, where it goes in a recipe."""
+"""The tables in `tables/`: for each key and loss of a framework, its counterpart in a recipe."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..config.problems import describe
 from ..config.yaml_loader import parse_yaml
 from ..errors import Problem, RecipeError
 
-__all__ = ["UNSET", "Key", "as_list", "load_table"]
+__all__ = ["UNSET", "Key", "as_list", "load_file", "load_table"]
 
 UNSET: Any = object()
 """Default of a key that has none, or the same one as the recipe."""
@@ -56,14 +57,22 @@ class Key:
         return value
 
 
-def load_table(name: str) -> dict[str, Key]:
-    """Return the keys of the table with a name."""
+@cache
+def load_file(name: str) -> Mapping[str, Any]:
+    """Return the sections of the file with a name."""
     path = files(__package__) / "tables" / f"{name}.yaml"
     document = parse_yaml(path.read_text(encoding="utf-8"), path.name)
     if document.problems:
         raise RecipeError(document.problems)
-    keys = {key: Key(**entry) for key, entry in document.data["keys"].items()}
-    for names, reason in document.data["not_migrated"].items():
+    sections: dict[str, Any] = document.data
+    return sections
+
+
+def load_table(name: str) -> dict[str, Key]:
+    """Return the keys of the table with a name."""
+    file = load_file(name)
+    keys = {key: Key(**entry) for key, entry in file["keys"].items()}
+    for names, reason in file["not_migrated"].items():
         keys.update({key: Key(note=reason) for key in names.split()})
     return keys
 

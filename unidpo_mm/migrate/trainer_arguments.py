@@ -43,13 +43,11 @@ def _convert_seeds(conversion: Conversion) -> None:
 
 
 def _convert_overwriting(conversion: Conversion) -> None:
-    if conversion.values.get("overwrite_output_dir") is not True:
-        if "overwrite_output_dir" in conversion.values:
-            conversion.skip("overwrite_output_dir", "expected true or false, so it is not migrated")
-    elif conversion.values.get("resume_from_checkpoint") in (None, False):
-        conversion.set("run.resume", "never", "overwrite_output_dir", "resume_from_checkpoint")
-    else:
-        conversion.note("overwrite_output_dir", "the run resumes from the stated checkpoint")
+    if conversion.flag("overwrite_output_dir"):
+        if conversion.values.get("resume_from_checkpoint") in (None, False):
+            conversion.set("run.resume", "never", "overwrite_output_dir", "resume_from_checkpoint")
+        else:
+            conversion.note("overwrite_output_dir", "the run resumes from the stated checkpoint")
     directory = conversion.get("train.output_dir")
     resumes = conversion.get("run.resume") in (None, "auto")
     if resumes and isinstance(directory, str) and any(Path(directory).glob("checkpoint-*")):
@@ -61,22 +59,17 @@ def _disable_evaluation(conversion: Conversion) -> None:
     """Disable evaluation if no rows are held out: transformers would refuse to start."""
     if conversion.get("data.eval_sources") or conversion.get("data.eval_fraction"):
         return
-    for target, off in (
-        ("train.eval_strategy", "no"),
-        ("train.load_best_model_at_end", False),
-        ("train.eval_on_start", False),
-        ("train.do_eval", False),
-    ):
-        value, keys = conversion.get(target), conversion.sources.get(target, ())
-        if value is None or value == off:
-            continue
-        conversion.set(target, off, *keys, comment="no rows are held out")
-        for key in keys:
-            text = (
-                "no rows are held out, so evaluation is disabled; set data.eval_fraction or "
-                "data.eval_sources, then enable it again"
-            )
-            conversion.note(key, text)
+    text = (
+        "no rows are held out, so evaluation is disabled; set data.eval_fraction or "
+        "data.eval_sources, then enable it again"
+    )
+    for name in ("eval_strategy", "load_best_model_at_end", "eval_on_start", "do_eval"):
+        target, off = f"train.{name}", "no" if name == "eval_strategy" else False
+        keys = conversion.sources.get(target, ())
+        if conversion.get(target) not in (None, off):
+            conversion.set(target, off, *keys, comment="no rows are held out")
+            for key in keys:
+                conversion.note(key, text)
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -2,24 +2,15 @@
 
 from typing import Any
 
-from ..config.loss_aliases import TRL_LOSSES
 from .conversion import Conversion, Framework
 from .lora import convert_lora
-from .losses import LossRule, loss_rule, note_unused, parameters_of, set_loss
-from .table import load_table
+from .losses import LossRule, load_losses, loss_rule, note_unused, parameters_of, set_loss
+from .table import load_file, load_table
 
 __all__ = ["FRAMEWORK"]
 
-LOSSES: dict[str, LossRule] = {
-    **{name: LossRule(loss, ("beta",), fixed) for name, (loss, fixed) in TRL_LOSSES.items()},
-    "hinge": LossRule("hinge", ("beta",)),
-    "ipo": LossRule("ipo", ("beta",)),
-    "robust": LossRule("robust", ("beta", "label_smoothing")),
-    "sft": LossRule("sft", ()),
-}
-UNSUPPORTED_LOSSES = (
-    "exo_pair nca_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop".split()
-)
+LOSSES = load_losses("trl")
+UNSUPPORTED_LOSSES = load_file("trl")["unsupported_losses"].split()
 FILE_FORMATS = ("json", "parquet")
 """Names of data sets that stand for a file format."""
 

@@ -129,10 +129,7 @@ def enable_checkpointing(
     hooks that make inputs require gradients are never set: the non-reentrant checkpoint does not
     need them, and they would cause a backward pass through a frozen vision tower.
 
-    Args:
-        model: A transformers or PEFT model whose parameters already have their `requires_grad`.
-        kwargs: Options of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
-        **options: Further options of transformers' `activation_checkpointing_enable`.
+    The parameters already have their `requires_grad`; `use_reentrant` is always false.
     """
     inner: Any = getattr(model, "get_base_model", lambda: model)()
     settings = {**(kwargs or {}), "use_reentrant": False}

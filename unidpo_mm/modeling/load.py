@@ -1,28 +1,28 @@
-"""Load a checkpoint: its configuration, the model family that serves it, processor and weights."""
+"""Load a checkpoint: its configuration, processor and weights."""
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..config.python import UniDPOConfig
-from ..errors import ModelError, Problem
+from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
-from ..plugins import FAMILIES, load_family, plugin_names
+from .families import family_for
 from .peft_models import check_supported, deprecated_name_ignored
 
 __all__ = [
     "LoadedModel",
     "ModelSource",
-    "family_for",
-    "has_vision",
     "load_adapter",
+    "load_family_and_adapter",
     "load_model",
     "load_processor",
     "reload_weights",
@@ -30,25 +30,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-VISION = "vision_tower"
-"""The part that only families with images have."""
-VISION_SETTINGS = (
-    "vision_config",
-    "vision_cfg",
-    "vision_tower",
-    "mm_vision_tower",
-    "vit_config",
-    "visual",
-    "vq_config",
-    "img_processor",
-)
-"""Settings that only models with a vision tower have, also those with custom code."""
-DTYPES = {
-    "auto": "auto",
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-}
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""Errors of weights that are damaged or belong to another model, whose sizes differ."""
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,123 +127,6 @@ def load_config(source: ModelSource) -> Any:
         raise _cannot_read(source, error) from error
 
 
-def family_for(config: Any, name: str | None = None) -> AdapterFamily:
-    """Return the family that serves a configuration.
-
-    A family lists model types or recognizes configurations. A vision-language model is never served
-    by a family without a vision tower unless the user chooses that family: it would train on text
-    only, and some of these models would be saved without their vision tower.
-
-    Args:
-        config: The model's configuration.
-        name: The family that the user chose; `None` to detect it.
-
-    Raises:
-        ModelError: If no family serves the model type, or the chosen one would lose a part of the
-            model.
-    """
-    if name is not None:
-        family: AdapterFamily = load_family(name)
-        _check_choice(config, family)
-        return family
-    candidates: list[AdapterFamily] = [load_family(name) for name in plugin_names(FAMILIES)]
-    by_type = [family for family in candidates if config.model_type in family.model_types]
-    if by_type:
-        return by_type[0]
-    serving = [family for family in candidates if family.serves(config)]
-    if has_vision(config):
-        with_tower = [family for family in serving if VISION in family.parts]
-        if not with_tower:
-            raise ModelError(_unsupported_vision(config, candidates, serving))
-        serving = with_tower
-    if serving:
-        return serving[0]
-    raise ModelError(
-        Problem(
-            "model.name_or_path",
-            f"no model family serves the model type '{config.model_type}'",
-            f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
-            "add a family as described in CONTRIBUTING.md",
-        )
-    )
-
-
-def has_vision(config: Any) -> bool:
-    """Return whether a configuration is that of a model with a vision tower."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return True
-    return any(getattr(config, name, None) is not None for name in VISION_SETTINGS)
-
-
-def _check_choice(config: Any, family: AdapterFamily) -> None:
-    """Refuse a family that would lose the vision tower; warn about an untested model type."""
-    model_type = config.model_type
-    if VISION in family.parts:
-        if model_type not in family.model_types:
-            logger.warning(
-                "model.adapter: the family '%s' was not tested with the model type '%s' (its types "
-                "are %s); check that images change the results",
-                family.name,
-                model_type,
-                ", ".join(family.model_types),
-            )
-        return
-    if has_vision(config) and _saved_without_vision(config, family):
-        raise ModelError(
-            Problem(
-                "model.adapter",
-                f"'{family.name}' loads only the language model of '{model_type}', so every "
-                "checkpoint would lose the vision tower",
-                _alone(config, family) or "Choose another model",
-            )
-        )
-
-
-def _saved_without_vision(config: Any, family: AdapterFamily) -> bool:
-    """Return whether the class that loads the weights has only the text model."""
-    import transformers
-
-    try:
-        model_class: Any = getattr(transformers, family.auto_class)._model_mapping[type(config)]
-    except (AttributeError, KeyError):  # custom code of the checkpoint
-        return False
-    if isinstance(model_class, tuple):
-        model_class = model_class[0]
-    return model_class.config_class is not type(config)
-
-
-def _unsupported_vision(
-    config: Any, candidates: Sequence[AdapterFamily], serving: Sequence[AdapterFamily]
-) -> Problem:
-    """Return the problem of a vision-language model that no family with a vision tower serves."""
-    types = {f.name: f.model_types for f in candidates if VISION in f.parts}
-    supported = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in types.items())
-    remedy = f"Choose a model of a supported type ({supported})"
-    for family in serving[:1]:
-        if not _saved_without_vision(config, family):
-            remedy += f", or set model.adapter to {family.name} to train its language model on text"
-        elif alone := _alone(config, family):
-            remedy += f". {alone}"
-    return Problem(
-        "model.name_or_path",
-        f"'{config.model_type}' is a vision-language model, and its images are not supported yet",
-        remedy,
-    )
-
-
-def _alone(config: Any, family: AdapterFamily) -> str:
-    """Return how to train only the language model of a vision-language model, or nothing."""
-    if not family.serves(config.get_text_config()):
-        return ""
-    return (
-        "To train its language model on text, save only that "
-        f"(transformers.{family.auto_class}.from_pretrained(...).save_pretrained(DIRECTORY), and "
-        "the tokenizer in the same directory) and train the saved model"
-    )
-
-
 def load_adapter(
     source: ModelSource,
     options: AdapterOptions,
@@ -282,6 +150,27 @@ def load_adapter(
     return family.create(processor, config, options)
 
 
+def load_family_and_adapter(
+    model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
+) -> tuple[AdapterFamily, Adapter]:
+    """Return the family of a model, which is passed by name or as an object, and its adapter."""
+    source = ModelSource.of(model, args)
+    config: Any = load_config(source) if isinstance(model, str) else model.config
+    family = family_for(config, args.adapter)
+    options = AdapterOptions(
+        max_length=args.max_length,
+        length_policy=args.length_policy,
+        prompt_style=args.prompt_style,
+        chat_template_kwargs=args.chat_template_kwargs or {},
+        image_min_pixels=args.image_min_pixels,
+        image_max_pixels=args.image_max_pixels,
+    )
+    adapter = load_adapter(
+        source, options, config=config, family=family, processor=processing_class
+    )
+    return family, adapter
+
+
 def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
     """Return the processor or tokenizer of a checkpoint.
 
@@ -291,40 +180,40 @@ def load_processor(source: ModelSource, family: AdapterFamily) -> Any:
 
     path = source.name_or_path
     if is_adapter_directory(path):
-        base, needs = source.model_name, family.needs_processor
-        path = processor_directory(path, base, needs_processor=needs)
+        needs = family.needs_processor
+        path = processor_directory(path, source.model_name, needs_processor=needs)
     loader = AutoProcessor if family.needs_processor else AutoTokenizer
     try:
         return loader.from_pretrained(path, trust_remote_code=source.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raise `Exception` if a file is damaged
         raise _cannot_read(source, error) from error
 
 
 def load_weights(
     source: ModelSource, family: AdapterFamily, *, is_trainable: bool = True
 ) -> nn.Module:
-    """Return the model with its weights.
-
-    Args:
-        source: The model; a LoRA adapter is loaded on its base model.
-        family: The family, which knows the class of the model.
-        is_trainable: Whether the weights of a LoRA adapter are trainable.
-    """
+    """Return the model with its weights, a LoRA adapter on its base model."""
     import transformers
 
     if source.dtype not in DTYPES:
         problem = f"'{source.dtype}' is not a number format of weights"
         raise ModelError(Problem("model.dtype", problem, f"Choose one of {', '.join(DTYPES)}"))
-    kwargs: dict[str, Any] = {"dtype": DTYPES[source.dtype], **source.init_kwargs}
+    kwargs: dict[str, Any] = {"dtype": source.dtype, **source.init_kwargs}
     if source.attn_implementation is not None:
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
+    kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
+    model: nn.Module
     try:
-        model: nn.Module = auto_class.from_pretrained(
-            source.model_name, trust_remote_code=source.trust_remote_code, **kwargs
-        )
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        model, report = auto_class.from_pretrained(source.model_name, **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except (*UNREADABLE, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
+    parameters = dict(model.named_parameters())  # buffers may be computed
+    if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
+        text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
+        raise _cannot_read(source, ValueError(text))
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
@@ -350,7 +239,7 @@ def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.
         places = sum(".lora_" in key for key in get_peft_model_state_dict(policy))
         if sum(".lora_" in key for key in saved) > places:
             raise ValueError("it has weights for layers that the model does not have")
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
+    except (*UNREADABLE, TypeError, UserWarning) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         problem = f"the adapter does not fit its base model '{source.model_name}' ({text})"
         remedy = f"Set {source.base_key or 'the base'} to the model that it was trained on"
@@ -373,10 +262,9 @@ def reload_weights(model: Any, folder: str | Path) -> None:
         saved, report = type(model).from_pretrained(
             folder, config=model.config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: sizes differ
+    except UNREADABLE as error:
         raise _cannot_read(source, error) from error
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-    if wrong:
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
 

@@ -6,8 +6,9 @@ weights sharded. So the wrapper calls the base model, gathers the response posit
 head in chunks. Checkpoints contain the model without the wrapper.
 """
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ..records import GroupBatch
 from .activation_memory import enable_checkpointing
 from .vision import ImageFeatures, takes_features, trains_vision, with_features
 
-__all__ = ["LogpModel", "base_and_head", "compute_logps", "unwrap_peft"]
+__all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
 """Inputs from an adapter that a model may lack; it must accept all others."""
@@ -163,6 +164,17 @@ def compute_logps(
         image_order=inputs.images.order,
     )
     return logps
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set a module to evaluation mode inside the block."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def unwrap_peft(model: nn.Module) -> Any:

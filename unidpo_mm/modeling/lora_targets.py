@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from ..adapter import AdapterFamily, Part
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 
-__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "check_rank", "part_of", "restrict"]
+__all__ = ["PYTHON_KEYS", "RECIPE_KEYS", "Keys", "LoraTargets", "check_rank", "part_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ PEFT_PREFIX = "base_model.model."
 ALL_LINEAR = "all-linear"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Keys:
+class Keys(NamedTuple):
     """The names of the settings in the interface in use, for messages."""
 
     targets: str
@@ -37,16 +36,10 @@ class Keys:
 
 
 RECIPE_KEYS = Keys(
-    targets="model.lora.targets",
-    rank="model.lora.r",
-    modules_to_save="model.lora.modules_to_save",
-    freeze="model.freeze",
+    "model.lora.targets", "model.lora.r", "model.lora.modules_to_save", "model.freeze"
 )
 PYTHON_KEYS = Keys(
-    targets="peft_config.target_modules",
-    rank="peft_config.r",
-    modules_to_save="peft_config.modules_to_save",
-    freeze="freeze",
+    "peft_config.target_modules", "peft_config.r", "peft_config.modules_to_save", "freeze"
 )
 
 
@@ -70,10 +63,6 @@ def check_rank(policy: nn.Module, keys: Keys) -> None:
 
     A matrix has no more directions than its smaller side: a larger rank costs memory and cannot
     express more.
-
-    Args:
-        policy: A PEFT model whose adapter is new.
-        keys: Names of the settings.
 
     Raises:
         ModelError: If the rank is larger than every adapted layer; if it is larger than some of
@@ -109,61 +98,49 @@ def check_rank(policy: nn.Module, keys: Keys) -> None:
     raise ModelError(Problem(keys.rank, problem, f"Use at most {largest}, for example 16"))
 
 
-def restrict(
-    config: Any,
-    model: nn.Module,
-    family: AdapterFamily,
-    *,
-    frozen: Iterable[Part],
-    keys: Keys,
-    by_default: bool,
-) -> Any:
-    """Return a copy of a PEFT configuration that excludes the modules of frozen parts.
+@dataclass(kw_only=True)
+class LoraTargets:
+    """The names in a PEFT configuration, matched with the modules of a model.
 
-    Args:
-        config: A PEFT configuration with `target_modules`; it is not changed.
+    Attributes:
         model: The model, without PEFT.
         family: The family, which knows the parts.
         frozen: Parts that an adapter must not change.
         keys: The names of the settings.
         by_default: Whether the parts are frozen by default, not by the user.
-
-    Raises:
-        ModelError: If a target matches no module or only frozen modules; with all problems.
     """
-    matcher = _Matcher(model, family, tuple(frozen), keys, by_default)
-    config = copy.deepcopy(config)
-    matcher.fill_targets(config)
-    matcher.check_targets(config)
-    matcher.restrict_modules_to_save(config)
-    matcher.restrict_parameters(config)
-    if not matcher.problems:
-        matcher.exclude_frozen(config)
-    if matcher.problems:
-        raise ModelError(matcher.problems)
-    return config
 
+    model: nn.Module
+    family: AdapterFamily
+    frozen: tuple[Part, ...]
+    keys: Keys
+    by_default: bool
 
-class _Matcher:
-    """Matches the names in a PEFT configuration with the modules of a model."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        family: AdapterFamily,
-        frozen: tuple[Part, ...],
-        keys: Keys,
-        by_default: bool,
-    ) -> None:
-        self.model, self.family, self.frozen = model, family, frozen
-        self.keys, self.by_default = keys, by_default
-        self.modules = [name for name, _ in model.named_modules() if name]
+    def __post_init__(self) -> None:
+        self.modules = [name for name, _ in self.model.named_modules() if name]
         self.problems: list[Problem] = []
 
-    def is_frozen(self, name: str) -> bool:
+    def restrict(self, config: Any) -> Any:
+        """Return a copy of a PEFT configuration that excludes the modules of frozen parts.
+
+        Raises:
+            ModelError: If a target matches no module or only frozen modules; with all problems.
+        """
+        config = copy.deepcopy(config)
+        self._fill_targets(config)
+        self._check_targets(config)
+        self._restrict_modules_to_save(config)
+        self._restrict_parameters(config)
+        if not self.problems:
+            self._exclude_frozen(config)
+        if self.problems:
+            raise ModelError(self.problems)
+        return config
+
+    def _is_frozen(self, name: str) -> bool:
         return part_of(name, self.family.parts) in self.frozen
 
-    def fill_targets(self, config: Any) -> None:
+    def _fill_targets(self, config: Any) -> None:
         """Set the targets that PEFT would choose by the type of the model."""
         if config.target_modules is not None or getattr(config, "target_parameters", None):
             return
@@ -179,7 +156,7 @@ class _Matcher:
         remedy = f"Set it, for example to {self._examples()}"
         self.problems.append(Problem(self.keys.targets, problem, remedy))
 
-    def check_targets(self, config: Any) -> None:
+    def _check_targets(self, config: Any) -> None:
         """Check that every target matches a module that does not belong to a frozen part."""
         targets = config.target_modules
         if targets is None or targets == ALL_LINEAR:
@@ -193,7 +170,7 @@ class _Matcher:
         for target in sorted(targets):
             self._check(self.keys.targets, target, _ending(self.modules, target))
 
-    def restrict_modules_to_save(self, config: Any) -> None:
+    def _restrict_modules_to_save(self, config: Any) -> None:
         """Check modules that train in full; exclude frozen modules that a name also matches.
 
         Modules of a part that is frozen by default are allowed, because the user wants to train
@@ -203,7 +180,7 @@ class _Matcher:
         resolved: list[str] = []
         for name in names or ():
             matched = _ending(self.modules, name)
-            kept = [module for module in matched if not self.is_frozen(module)]
+            kept = [module for module in matched if not self._is_frozen(module)]
             if kept or not self.by_default:
                 self._check(self.keys.modules_to_save, name, matched)
             elif not matched:
@@ -212,7 +189,7 @@ class _Matcher:
         if names:
             config.modules_to_save = resolved
 
-    def restrict_parameters(self, config: Any) -> None:
+    def _restrict_parameters(self, config: Any) -> None:
         """Check parameters that are targets, such as those of fused experts."""
         targets = getattr(config, "target_parameters", None)
         parameters = [name for name, _ in self.model.named_parameters()]
@@ -220,13 +197,13 @@ class _Matcher:
         where = self.keys.targets.replace("target_modules", "target_parameters")
         for target in targets or ():
             matched = _ending(parameters, target)
-            kept = [name for name in matched if not self.is_frozen(name)]
+            kept = [name for name in matched if not self._is_frozen(name)]
             self._check(where, target, matched, what="parameter")
             resolved += kept if len(kept) < len(matched) else [target]
         if targets:
             config.target_parameters = resolved
 
-    def exclude_frozen(self, config: Any) -> None:
+    def _exclude_frozen(self, config: Any) -> None:
         """Exclude the modules of frozen parts; check that a module remains."""
         from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -240,9 +217,9 @@ class _Matcher:
                 return
         else:
             reached = [name for name in self.modules if check_target_module_exists(config, name)]
-        if any(map(self.is_frozen, reached)):
+        if any(map(self._is_frozen, reached)):
             config.exclude_modules = self._excluding(getattr(config, "exclude_modules", None))
-        if all(map(self.is_frozen, reached)) and not getattr(config, "target_parameters", None):
+        if all(map(self._is_frozen, reached)) and not getattr(config, "target_parameters", None):
             reason = self._frozen_text() if reached else "see the other LoRA settings"
             problem = f"no module remains to adapt ({reason})"
             remedy = f"Choose other targets, or change {self.keys.freeze} or exclude_modules"
@@ -260,7 +237,7 @@ class _Matcher:
                 problem = f"a string is a regular expression, and '{target}' matches no module"
                 remedy = f"Use a list, ['{target}'], or '.*{target}'"
             self.problems.append(Problem(where, problem, remedy))
-        elif all(map(self.is_frozen, matched)):
+        elif all(map(self._is_frozen, matched)):
             problem = f"'{target}' matches only modules that do not train ({self._frozen_text()})"
             parts = {part_of(name, self.family.parts) for name in matched}
             unfrozen = [part for part in self.frozen if part not in parts]
@@ -306,7 +283,7 @@ class _Matcher:
         leaves = [
             name.rpartition(".")[2]
             for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear) and not self.is_frozen(name)
+            if isinstance(module, nn.Linear) and not self._is_frozen(name)
         ]
         return str(list(dict.fromkeys(leaves))[:4])
 

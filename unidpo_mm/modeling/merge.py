@@ -16,7 +16,8 @@ from ..adapter import AdapterFamily
 from ..atomic import umask
 from ..errors import ModelError, Problem
 from ..lora_directory import is_adapter_directory
-from .load import ModelSource, family_for, load_config, load_processor, load_weights
+from .families import family_for
+from .load import ModelSource, load_config, load_processor, load_weights
 from .peft_models import adapter_tensors, is_peft_model
 
 __all__ = ["MergedModel", "check_output", "merge_adapter"]

@@ -1,31 +1,36 @@
-"""The parts of a model: freezing them, adding LoRA adapters to them, counting their parameters."""
+"""The parts of a model: frozen ones, LoRA adapters, learning rates and counts of parameters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import nn, optim
 
 from ..adapter import AdapterFamily, Part
 from ..config import LoraOptions
+from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 from .logp_model import base_and_head
-from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, check_rank, part_of, restrict
+from .lora_targets import PYTHON_KEYS, RECIPE_KEYS, Keys, LoraTargets, check_rank, part_of
 from .peft_models import adapter_tensors, deprecated_name_ignored, is_peft_model
 
 __all__ = [
     "PartCount",
     "add_lora",
     "add_peft",
-    "check_lora_parts",
     "check_parts",
+    "compute_dtype",
     "count_parameters",
     "disable_dropout",
     "freeze_parts",
     "freeze_trained_parts",
     "keep_in_float32",
+    "lora_part_problems",
     "part_of",
+    "part_problems",
+    "set_learning_rates",
 ]
 
 
@@ -41,12 +46,7 @@ class PartCount:
 def freeze_parts(
     model: nn.Module, family: AdapterFamily, freeze: Iterable[Part] | None
 ) -> tuple[Part, ...]:
-    """Freeze parts of a model and make the others trainable.
-
-    Args:
-        model: The loaded model, without LoRA adapters.
-        family: The family, which knows the parts.
-        freeze: Parts to freeze; `None` for the family's default.
+    """Freeze parts of a model, by default those of its family; make the others trainable.
 
     Returns:
         The frozen parts.
@@ -55,13 +55,13 @@ def freeze_parts(
         ModelError: If the model has no such part, or no part remains to train.
     """
     frozen = tuple(family.default_freeze if freeze is None else freeze)
-    check_parts(frozen, family, "model.freeze")
+    check_parts(frozen, family, RECIPE_KEYS.freeze)
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(part_of(name, family.parts) not in frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         problem = f"every part of the model is frozen ({', '.join(frozen)})"
-        raise ModelError(Problem("model.freeze", problem, "Remove a part from the list"))
+        raise ModelError(Problem(RECIPE_KEYS.freeze, problem, "Remove a part from the list"))
     return frozen
 
 
@@ -72,7 +72,7 @@ def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterab
         ModelError: If the model has no such part, or no part remains to train.
     """
     frozen = tuple(freeze)
-    check_parts(frozen, family, "model.freeze")
+    check_parts(frozen, family, RECIPE_KEYS.freeze)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for name, parameter in trainable:
         if part_of(name, family.parts) in frozen:
@@ -80,22 +80,15 @@ def freeze_trained_parts(model: nn.Module, family: AdapterFamily, freeze: Iterab
     if trainable and not any(parameter.requires_grad for _, parameter in trainable):
         problem = f"every trainable weight is in a frozen part ({', '.join(frozen)})"
         remedy = "Remove the parts that have the adapter from the list"
-        raise ModelError(Problem("model.freeze", problem, remedy))
+        raise ModelError(Problem(RECIPE_KEYS.freeze, problem, remedy))
 
 
-def check_lora_parts(
+def lora_part_problems(
     settings: LoraOptions, family: AdapterFamily, freeze: Iterable[Part] | None
-) -> None:
-    """Check settings against each other, before weights are loaded.
-
-    Raises:
-        ModelError: If a part is both frozen and adapted, or does not exist.
-    """
-    if freeze is None:
-        return
-    frozen = set(freeze)
-    check_parts(sorted(frozen), family, RECIPE_KEYS.freeze)
-    problems = [
+) -> list[Problem]:
+    """Return a problem for each part that does not exist, or is both frozen and adapted."""
+    frozen = set(freeze or ())
+    return part_problems(sorted(frozen), family, RECIPE_KEYS.freeze) or [
         Problem(
             where,
             f"'{name}' is adapted here and frozen by {RECIPE_KEYS.freeze}",
@@ -108,8 +101,6 @@ def check_lora_parts(
         for name in names
         if name in frozen
     ]
-    if problems:
-        raise ModelError(problems)
 
 
 def add_lora(
@@ -120,19 +111,16 @@ def add_lora(
 ) -> Any:
     """Return the model with a LoRA adapter; only the adapter and `modules_to_save` train.
 
-    Args:
-        model: The loaded model.
-        family: The family, which knows the parts.
-        settings: The LoRA adapter.
-        freeze: Parts that the LoRA adapter must not change; `None` for the family's default, except
-            the parts in the settings.
+    Frozen parts, by default those of the family, are not adapted, except where the settings name
+    them.
 
     Raises:
         ModelError: If a target does not exist, or a part is both frozen and adapted.
     """
     from peft import LoraConfig
 
-    check_lora_parts(settings, family, freeze)
+    if problems := lora_part_problems(settings, family, freeze):
+        raise ModelError(problems)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -151,13 +139,9 @@ def add_peft(
     config: Any,
     freeze: Iterable[Part] | None = None,
 ) -> Any:
-    """Return the model with the adapter of a PEFT configuration.
+    """Return the model with the adapter of a PEFT configuration, which is not changed.
 
-    Args:
-        model: The loaded model.
-        family: The family, which knows the parts.
-        config: For example a `peft.LoraConfig`; it is not changed.
-        freeze: Parts that the adapter must not change; `None` for the family's default.
+    Frozen parts, by default those of the family, are not adapted.
 
     Raises:
         ModelError: If a target does not exist or PEFT refuses the configuration.
@@ -180,9 +164,10 @@ def _adapted(
     check_parts(frozen, family, keys.freeze)
     frozen = tuple(part for part in frozen if part not in set(named))
     if hasattr(config, "target_modules"):
-        config = restrict(
-            config, model, family, frozen=frozen, keys=keys, by_default=freeze is None
+        targets = LoraTargets(
+            model=model, family=family, frozen=frozen, keys=keys, by_default=freeze is None
         )
+        config = targets.restrict(config)
     try:
         with deprecated_name_ignored():
             policy = get_peft_model(model, config)
@@ -195,6 +180,34 @@ def _adapted(
         if part_of(name, family.parts) in frozen and id(parameter) not in saved:
             parameter.requires_grad_(False)
     return policy
+
+
+def set_learning_rates(
+    optimizer: optim.Optimizer,
+    model: nn.Module,
+    rates: Mapping[Part, float],
+    family: AdapterFamily,
+) -> None:
+    """Split the parameter groups of a new optimizer by part and set their rates, in place.
+
+    Parts without a rate keep that of the optimizer, which has no scheduler yet.
+    """
+    part_by_parameter = {
+        id(parameter): part_of(name.removeprefix("model."), family.parts)
+        for name, parameter in model.named_parameters()
+    }
+    common = optimizer.param_groups[0]["lr"]
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        by_part: dict[Part, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_part.setdefault(part_by_parameter[id(parameter)], []).append(parameter)
+        groups += [
+            {**group, "params": parameters, "lr": rates.get(part, group["lr"])}
+            for part, parameters in by_part.items()
+        ]
+    # transformers logs the rate of the first group, which should be the common one
+    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != common)
 
 
 def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[str]:
@@ -231,6 +244,13 @@ def keep_in_float32(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def compute_dtype(args: UniDPOConfig, model: nn.Module) -> torch.dtype:
+    """Return the number format of matrix products."""
+    if args.bf16 or args.fp16:
+        return torch.bfloat16 if args.bf16 else torch.float16
+    return next(model.parameters()).dtype
 
 
 def count_parameters(model: nn.Module, family: AdapterFamily) -> list[PartCount]:
@@ -288,9 +308,9 @@ def _modules_to_save(
     return modules or None
 
 
-def check_parts(names: Iterable[Part], family: AdapterFamily, where: str) -> None:
-    """Raise ModelError if a name is not a part of a family's models."""
-    problems = [
+def part_problems(names: Iterable[Part], family: AdapterFamily, where: str) -> list[Problem]:
+    """Return a problem for each name that is not a part of a family's models."""
+    return [
         Problem(
             where,
             f"a model of the family '{family.name}' has no part '{name}'"
@@ -300,5 +320,9 @@ def check_parts(names: Iterable[Part], family: AdapterFamily, where: str) -> Non
         for name in names
         if name not in family.parts
     ]
-    if problems:
+
+
+def check_parts(names: Iterable[Part], family: AdapterFamily, where: str) -> None:
+    """Raise ModelError if a name is not a part of a family's models."""
+    if problems := part_problems(names, family, where):
         raise ModelError(problems)

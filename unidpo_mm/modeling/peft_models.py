@@ -121,12 +121,7 @@ def _tensors_of(container: Any, path: str) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def check_supported(model: Any, where: str) -> None:
-    """Raise ModelError if log-probs computed without `PeftModel.forward` would be wrong.
-
-    Args:
-        model: A model, with or without PEFT.
-        where: The argument that it was passed in, for the message.
-    """
+    """Raise ModelError if log-probs computed without `PeftModel.forward` would be wrong."""
     if not hasattr(model, "peft_config"):
         return
     if not is_peft_model(model):
@@ -295,14 +290,10 @@ def _is_lora(model: Any) -> bool:
 
 @contextlib.contextmanager
 def using_adapter(model: Any, name: str | None) -> Iterator[None]:
-    """Run the body with another adapter of a PEFT model, or with none.
+    """Run the body with another adapter of a PEFT model, or with none if the name is `None`.
 
     PEFT changes `requires_grad` whenever it switches adapters. Here all flags stay the same, even
     in the body: FSDP and the sharing of image features read them in a forward pass.
-
-    Args:
-        model: The PEFT model.
-        name: The adapter to use; `None` for the base model.
     """
     flags = _flags(model)
     if name is None:

@@ -7,7 +7,7 @@ backward pass runs through the tower, and policy and reference share them.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,47 +169,29 @@ def with_features(
         shared.load(inputs[PIXELS].device)
     # gradients need features of this pass, not of an earlier one
     output = None if shared is None or trains else shared.output
+    accepted = inspect.signature(base.get_image_features).parameters
     if output is None:
+        arguments = {name: value for name, value in inputs.items() if name in accepted}
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            output = _encode(base.get_image_features, inputs)
+            encoded = base.get_image_features(**arguments, return_dict=True)
+        layers = getattr(encoded, "deepstack_features", None)
+        output = Features(encoded.pooler_output, layers)
         if shared is not None and not trains:
             shared.keep(output)
     rest = {name: value for name, value in inputs.items() if name != PIXELS}
     if order is not None:
-        rest |= _in_order(base.get_image_features, rest, len(output.pooler_output), order)
+        images = len(output.pooler_output)
+        rest |= {  # entries per image, such as grids
+            name: value[list(order)]
+            for name, value in rest.items()
+            if name in accepted and isinstance(value, Tensor) and len(value) == images
+        }
         output = output.in_order(order)
     return {**rest, FEATURES: {"image": output}}
 
 
-def _in_order(
-    get_image_features: Callable[..., Any],
-    inputs: Mapping[str, Any],
-    images: int,
-    order: Sequence[int],
-) -> dict[str, Any]:
-    """Return the other inputs that have an entry per image, such as grids, in the order of rows."""
-    accepted = inspect.signature(get_image_features).parameters
-    return {
-        name: value[list(order)]
-        for name, value in inputs.items()
-        if name in accepted and isinstance(value, Tensor) and len(value) == images
-    }
-
-
-def _encode(get_image_features: Callable[..., Any], inputs: Mapping[str, Any]) -> Features:
-    accepted = inspect.signature(get_image_features).parameters
-    output = get_image_features(
-        **{name: value for name, value in inputs.items() if name in accepted}, return_dict=True
-    )
-    return Features(output.pooler_output, getattr(output, "deepstack_features", None))
-
-
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and tensor of the weights between pixels and language model.
-
-    Args:
-        model: A transformers model with an output head, without PEFT around it.
-    """
+    """Yield name and tensor of the weights between pixels and language model, without PEFT."""
     decoder = {id(p) for p in model.get_decoder().parameters()}
     decoder |= {id(p) for p in model.get_output_embeddings().parameters()}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

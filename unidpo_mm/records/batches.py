@@ -103,10 +103,8 @@ class ModelInputs(TensorRecord):
         shape = self.tokens["input_ids"].shape
         for name, tensor in {**self.tokens, "segment": self.segment}.items():
             if tensor.shape != shape:
-                problem = (
-                    f"'{name}' has shape {tuple(tensor.shape)}, but the ids have {tuple(shape)}"
-                )
-                raise DataError(Problem("batch", problem, "Pad every token-aligned tensor alike"))
+                text = f"'{name}' has shape {tuple(tensor.shape)}, but the ids have {tuple(shape)}"
+                raise DataError(Problem("batch", text, "Pad every token-aligned tensor alike"))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -144,11 +142,8 @@ class Targets(TensorRecord):
         if not torch.equal(counts, self.lengths):
             wrong = (counts != self.lengths).nonzero().flatten().tolist()
             rows = ", ".join(self.row_ids[number] for number in wrong)
-            raise DataError(
-                Problem(
-                    f"batch with rows {rows}", "targets do not cover the responses", "Report it"
-                )
-            )
+            text = "targets do not cover the responses"
+            raise DataError(Problem(f"batch with rows {rows}", text, "Report it"))
 
 
 @dataclass(frozen=True, kw_only=True)

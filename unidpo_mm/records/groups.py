@@ -122,49 +122,41 @@ class EncodedGroup:
 
     def __post_init__(self) -> None:
         problems = [
-            *self._response_problems(),
-            *self._token_extra_problems(),
+            *self._token_problems(),
             *(problem for kind in self.media for problem in self._media_problems(kind)),
         ]
         if problems:
             raise DataError(problems)
 
-    def _response_problems(self) -> list[Problem]:
-        if self.prompt_ids.numel() == 0:
-            return [self._problem("the prompt has no token", "Write a prompt")]
-        return [
-            self._problem(
-                f"response {number} has no token", "Write a response, or increase max_length"
-            )
-            for number, ids in enumerate(self.response_ids)
-            if ids.numel() == 0
-        ]
+    def _token_problems(self) -> Iterator[Problem]:
+        prompt, *responses = [ids.numel() for ids in (self.prompt_ids, *self.response_ids)]
+        if prompt == 0:
+            yield self._problem("the prompt has no token", "Write a prompt")
+        for number, length in enumerate(responses if prompt else ()):
+            if length == 0:
+                text = f"response {number} has no token"
+                yield self._problem(text, "Write a response, or increase max_length")
+        for name, parts in self.token_extras.items():
+            lengths = [part.numel() for part in parts]
+            if lengths != [prompt, *responses]:
+                yield self._problem(
+                    f"'{name}' has lengths {lengths}, the ids {[prompt, *responses]}",
+                    "Fix the adapter: token-aligned tensors have one entry per token",
+                )
 
-    def _token_extra_problems(self) -> list[Problem]:
-        lengths = [self.prompt_ids.numel(), *(ids.numel() for ids in self.response_ids)]
-        return [
-            self._problem(
-                f"'{name}' has lengths {[part.numel() for part in parts]}, the ids {lengths}",
-                "Fix the adapter: token-aligned tensors have one entry per token",
-            )
-            for name, parts in self.token_extras.items()
-            if [part.numel() for part in parts] != lengths
-        ]
-
-    def _media_problems(self, kind: MediaKind) -> list[Problem]:
+    def _media_problems(self, kind: MediaKind) -> Iterator[Problem]:
         media = self.media[kind]
         if media.token_id is None:
-            return []
+            return
         placeholders = int((self.prompt_ids == media.token_id).sum())
-        problems = []
         if placeholders != media.tokens:
             message = f"{placeholders} {kind} tokens for {media.tokens} {kind} features"
-            remedy = f"Use one {kind} per placeholder; {kind} tokens are never cut"
-            problems.append(self._problem(message, remedy))
+            yield self._problem(
+                message, f"Use one {kind} per placeholder; {kind} tokens are never cut"
+            )
         if any(bool((ids == media.token_id).any()) for ids in self.response_ids):
             remedy = f"Remove the placeholder from the response: {kind}s belong to the prompt"
-            problems.append(self._problem(f"a response contains {kind} tokens", remedy))
-        return problems
+            yield self._problem(f"a response contains {kind} tokens", remedy)
 
     def _problem(self, message: str, remedy: str) -> Problem:
         return Problem(f"{self.row.where} (id {self.row.id})", message, remedy)

@@ -68,13 +68,9 @@ class PairLogps:
     chosen_pairs: Tensor | None = None
 
     def __post_init__(self) -> None:
-        sides = (
-            self.policy_chosen,
-            self.policy_rejected,
-            self.reference_chosen,
-            self.reference_rejected,
-        )
-        devices = {side.sum.device for side in sides if side is not None}
+        policy = (self.policy_chosen, self.policy_rejected)
+        reference = (self.reference_chosen, self.reference_rejected)
+        devices = {side.sum.device for side in (*policy, *reference) if side is not None}
         if len(devices) > 1:
             raise ValueError(f"the log-probs of a pair are on {sorted(map(str, devices))}")
 

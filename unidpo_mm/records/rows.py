@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,6 +88,15 @@ class Message:
     def text(self) -> str:
         """The text parts, concatenated."""
         return "".join(part for part in self.parts if isinstance(part, str))
+
+    def turn(self) -> dict[str, Any]:
+        """Return the turn as chat templates take it, with a list of parts as its content."""
+        parts = [
+            {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
+            for part in self.parts
+        ]
+        extras = json.loads(self.extras) if self.extras else {}
+        return {"role": self.role, "content": parts, **extras}
 
     @property
     def image_slots(self) -> int:
@@ -171,59 +182,52 @@ class PreferenceRow:
         if problems:
             raise DataError(dict.fromkeys(problems))
 
-    def _prompt_problems(self) -> list[Problem]:
-        problems = []
+    def _prompt_problems(self) -> Iterator[Problem]:
         slots = sum(message.image_slots for message in self.messages)
         if not any(message.text.strip() for message in self.messages) and slots == 0:
-            problems.append(self._problem("prompt", "the prompt is empty", "Write a prompt"))
+            yield self._problem("prompt", "the prompt is empty", "Write a prompt")
         for message in self.messages:
             if message.role not in ROLES:
                 problem = f"a message has the role '{message.role}'"
-                problems.append(self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}"))
+                yield self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}")
         if any(MediaSlot("video") in message.parts for message in self.messages):
             problem, remedy = "videos are not supported yet", "Use images, or remove the row"
-            problems.append(self._problem("prompt", problem, remedy))
+            yield self._problem("prompt", problem, remedy)
         if slots != len(self.images):
             problem = f"{len(self.images)} image(s) for {slots} image placeholder(s)"
             remedy = "Use exactly one image per placeholder, in the same order"
-            problems.append(self._problem("images", problem, remedy))
-        return problems
+            yield self._problem("images", problem, remedy)
 
-    def _response_problems(self) -> list[Problem]:
-        problems = []
+    def _response_problems(self) -> Iterator[Problem]:
         if not self.responses:
             problem, remedy = "there is no response", "Add at least one response"
-            problems.append(self._problem("responses", problem, remedy))
+            yield self._problem("responses", problem, remedy)
         for number, response in enumerate(self.responses):
             if not response.text.strip():
-                remedy = "Write the response or remove the row"
-                problems.append(
-                    self._problem(self.response_field(number), "the response is empty", remedy)
-                )
+                problem, remedy = "the response is empty", "Write the response or remove the row"
+                yield self._problem(self.response_field(number), problem, remedy)
             if response.score is not None and not math.isfinite(response.score):
                 problem = f"the score is {response.score}"
                 remedy = "Use a finite number, or null for no score"
-                problems.append(self._problem(self._score_name(number), problem, remedy))
-        return problems
+                yield self._problem(self._score_name(number), problem, remedy)
 
-    def _pair_problems(self) -> list[Problem]:
-        problems = []
+    def _pair_problems(self) -> Iterator[Problem]:
         for pair in self.pairs:
             if not {pair.chosen, pair.rejected} <= set(range(len(self.responses))):
                 problem = f"a pair refers to responses {pair.chosen} and {pair.rejected}"
                 remedy = f"Use indices from 0 to {len(self.responses) - 1}"
-                problems.append(self._problem("pairs", problem, remedy))
+                yield self._problem("pairs", problem, remedy)
                 continue
             text = self.responses[pair.chosen].text
             if text == self.responses[pair.rejected].text:
                 names = self.response_field(pair.chosen), self.response_field(pair.rejected)
                 problem = f"{' and '.join(names)} are the same response ({_short(text)})"
-                remedy = "Use two different responses, or remove the row"
-                problems.append(self._problem(names[0], problem, remedy))
+                yield self._problem(
+                    names[0], problem, "Use two different responses, or remove the row"
+                )
             if not (math.isfinite(pair.weight) and pair.weight >= 0):
                 problem = f"the weight of a pair is {pair.weight}"
-                problems.append(self._problem("weight", problem, "Use a finite number >= 0"))
-        return problems
+                yield self._problem("weight", problem, "Use a finite number >= 0")
 
     def without_reasoning(self) -> "PreferenceRow":
         """Return the row with the reasoning blocks of its responses removed.
@@ -232,8 +236,8 @@ class PreferenceRow:
             DataError: If a response becomes empty, or two responses of a pair become equal.
         """
         responses = tuple(
-            dataclasses.replace(response, text=strip_reasoning(response.text).text)
-            for response in self.responses
+            dataclasses.replace(item, text=strip_reasoning(item.text).text)
+            for item in self.responses
         )
         try:
             return dataclasses.replace(self, responses=responses, reasoning="strip")
@@ -297,10 +301,8 @@ class PreferenceRow:
         """
         if self.pairs:
             return tuple(sorted({pair.chosen for pair in self.pairs if pair.weight > 0}))
-        scores = [
-            -math.inf if response.score is None else response.score for response in self.responses
-        ]
-        return (max(range(len(scores)), key=scores.__getitem__),)
+        scores = [-math.inf if item.score is None else item.score for item in self.responses]
+        return (scores.index(max(scores)),)
 
     def for_responses(self) -> "PreferenceRow":
         """Return the row with only its target responses, for losses with unit ``response``."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from ..data.measure import measure_rows
 from ..number_format import bfloat16_slowdown
 from ..records import PreferenceRow
-from .draft import Starter
 
 __all__ = [
     "ScoreFacts",
+    "Starter",
     "batch_choice",
     "device_choice",
     "eval_choice",
@@ -34,6 +34,28 @@ MICRO_BATCH = 4
 MEASURED_ROWS = 200
 EVAL_ROWS = 200
 """Number of held-out rows that is enough for a curve."""
+
+
+@dataclass(kw_only=True)
+class Starter:
+    """A recipe in the making.
+
+    Attributes:
+        recipe: Its sections.
+        comments: Key path -> the reason for its value.
+        notes: What was found and what the user has to decide.
+    """
+
+    recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comments: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def set(self, key: str, value: Any, comment: str = "") -> None:
+        """Set a key such as ``data.max_length``, with the reason for its value."""
+        section, _, name = key.partition(".")
+        self.recipe.setdefault(section, {})[name] = value
+        if comment:
+            self.comments[key] = comment
 
 
 @dataclass(frozen=True)
@@ -112,7 +134,7 @@ def loss_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
         return
     starter.set("loss.name", "uni_dpo")
     starter.set("loss.beta", 2.0, "log-probs are means per token, so it is larger than in DPO")
-    weight = _weight(ETA * facts.median_margin)
+    weight = 1 / (1 + math.exp(-ETA * facts.median_margin))
     low, high = USUAL_WEIGHTS
     if low <= weight <= high or facts.median_margin <= 0:
         text = f"as released; the median margin {facts.median_margin:g} gets w_qual {weight:.2f}"
@@ -152,7 +174,3 @@ def device_choice(starter: Starter) -> None:
     starter.set("train.use_cpu", True, "no GPU was found on this machine")
     if bfloat16_slowdown() > 1:
         starter.set("model.dtype", "float32", "this processor has no fast bfloat16")
-
-
-def _weight(value: float) -> float:
-    return 1 / (1 + math.exp(-value))

@@ -12,10 +12,11 @@ from ..config import SourceOptions
 from ..config.python import UniDPOConfig
 from ..data.load import Loaded, read_sources
 from ..errors import DataError, ModelError, Problem, UniDPOError, counted
-from ..modeling.load import VISION, ModelSource, family_for, load_config
+from ..modeling.families import VISION, family_for
+from ..modeling.load import ModelSource, load_config, load_family_and_adapter
 from ..records import PreferenceRow
-from ..training.setup import load_family_and_adapter
 from .choices import (
+    Starter,
     batch_choice,
     device_choice,
     eval_choice,
@@ -23,7 +24,6 @@ from .choices import (
     loss_choice,
     score_facts,
 )
-from .draft import Starter
 
 __all__ = ["starter_recipe"]
 
@@ -46,7 +46,9 @@ def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: st
     if loaded.problems:
         raise DataError(loaded.problems)
     if not loaded.rows:
-        raise DataError(Problem("DATA", "there is no row to train on", "Use rows that make pairs"))
+        raise DataError(
+            Problem("DATA", "there are no rows to train on", "Use data with preference pairs")
+        )
     starter = Starter()
     images = any(row.images for row in loaded.rows)
     _describe_data(starter, loaded)

@@ -8,17 +8,18 @@ arms:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..config import Check, load_recipe
-from ..config.problems import explain_settings
+from ..config.problems import explain
 from ..config.sections import Section
 from ..config.shipped import shipped_recipe
-from ..config.values import Name, Names
-from ..config.yaml_loader import Document, parse_yaml
+from ..config.values import Name, Names, Seed, as_tuple
+from ..config.yaml_loader import parse_yaml, read_text
 from ..errors import Problem, RecipeError
 
 __all__ = ["Sweep", "check_arms", "read_sweep"]
@@ -26,10 +27,6 @@ __all__ = ["Sweep", "check_arms", "read_sweep"]
 
 SET_BY_SWEEP = ("train.seed=", "data.seed=", "train.output_dir=", "run.resume=")
 """Keys that an arm cannot set: each run has a seed and directory of its own, and never resumes."""
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,7 +41,6 @@ def _check_arm_names(arms: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, .
     return arms
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ArmName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^|\[\]\n]+$")]
 """Without characters that have a meaning in tables."""
 
@@ -58,7 +54,7 @@ class Sweep(Section):
     """Name of the runner: `recipe` trains and evaluates, `demo` runs the quick-start."""
     seeds: Annotated[
         tuple[Seed, ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
         AfterValidator(_check_seeds),
         Field(min_length=1),
     ]
@@ -67,19 +63,29 @@ class Sweep(Section):
     """Arm -> keys of the recipe that it sets, as `section.key=value`."""
 
 
+ABOUT = (
+    f"the keys of a sweep are {', '.join(Sweep.model_fields)}; an arm is a list such as "
+    "[loss.beta=1.0]"
+)
+"""Added to the remedy of every invalid value."""
+
+
 def read_sweep(path: Path) -> Sweep:
     """Return the sweep in a YAML file, with an absolute path of the recipe; do not check the arms.
 
     Raises:
         RecipeError: With all problems of the file itself.
     """
-    document = parse_yaml(_read(path), path.name)
+    document = parse_yaml(read_text(path, "Use the path of a sweep file"), path.name)
     if document.problems:
         raise RecipeError(document.problems)
     try:
         sweep = Sweep.model_validate(document.data)
     except ValidationError as error:
-        raise RecipeError(_explain(error, document)) from error
+        raise RecipeError(
+            replace(problem, where=document.where(key), remedy=f"{problem.remedy}; {ABOUT}")
+            for key, problem in explain(error, document.data, root=Sweep)
+        ) from error
     recipe = path.parent / sweep.recipe
     if not recipe.is_file():
         recipe = shipped_recipe(sweep.recipe)
@@ -101,24 +107,6 @@ def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:
         raise RecipeError(list(dict.fromkeys(problems)))
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not valid UTF-8"
-        problem = Problem(str(path), f"cannot be read: {reason}", "Use the path of a sweep file")
-        raise RecipeError(problem) from error
-
-
-def _explain(error: ValidationError, document: Document) -> list[Problem]:
-    keys = list(Sweep.model_fields)
-    about = f"the keys of a sweep are {', '.join(keys)}; an arm is a list such as [loss.beta=1.0]"
-    return [
-        Problem(document.where(path), problem.message, f"{problem.remedy}; {about}")
-        for path, problem in explain_settings(error, document.data, keys)
-    ]
-
-
 def _problems_of(sweep: Sweep, arm: str, checks: Sequence[Check]) -> list[Problem]:
     overrides = sweep.arms[arm]
     problems = [
@@ -130,7 +118,6 @@ def _problems_of(sweep: Sweep, arm: str, checks: Sequence[Check]) -> list[Proble
         load_recipe(sweep.recipe, overrides, checks=checks)
     except RecipeError as error:
         problems += [
-            Problem(f"arm '{arm}', {problem.where}", problem.message, problem.remedy)
-            for problem in error.problems
+            replace(problem, where=f"arm '{arm}', {problem.where}") for problem in error.problems
         ]
     return problems

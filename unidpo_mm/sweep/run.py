@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..atomic import write_text
 from ..config import load_recipe
 from .plan import Sweep
 from .runner import Runner
@@ -137,14 +138,11 @@ def _result(path: Path, plan: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _write(path: Path, plan: Mapping[str, Any], values: Mapping[str, float]) -> None:
-    """Write a result in the first of several processes; a killed process leaves no partial file."""
+    """Write a result in the first of several processes."""
     if int(os.environ.get("RANK", "0")):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    text = json.dumps({"plan": plan, "values": dict(values)}, indent=2)
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    write_text(path, json.dumps({"plan": plan, "values": dict(values)}, indent=2))
 
 
 def _file_name(arm: str) -> str:

@@ -17,25 +17,28 @@ def as_table(results: Results, metrics: Mapping[str, Metric], *, title: str) -> 
     """Return a table for a terminal, with one row per arm and one column per metric."""
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
-    names = _used(results, metrics)
-    for name in names:
-        table.add_column(metrics[name].title, justify="right")
-    for arm, values in results.items():
-        table.add_row(Text(arm), *(cell(values.get(name, ()), metrics[name]) for name in names))
+    titles, *rows = _rows(results, metrics)
+    for column in titles[1:]:
+        table.add_column(column, justify="right")
+    for arm, *cells in rows:
+        table.add_row(Text(arm), *cells)
     return table
 
 
 def as_markdown(results: Results, metrics: Mapping[str, Metric]) -> str:
     """Return the same table as Markdown."""
-    names = _used(results, metrics)
-    lines = [
-        f"| {' | '.join(['', *(metrics[name].title for name in names)])} |",
-        f"| --- |{' ---: |' * len(names)}",
-    ]
+    titles, *rows = _rows(results, metrics)
+    line = ["---", *("---:" for _ in titles[1:])]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (titles, line, *rows))
+
+
+def _rows(results: Results, metrics: Mapping[str, Metric]) -> list[list[str]]:
+    """Return titles and cells of the metrics that at least one arm has."""
+    used = [name for name in metrics if any(name in values for values in results.values())]
+    rows = [["", *(metrics[name].title for name in used)]]
     for arm, values in results.items():
-        cells = [cell(values.get(name, ()), metrics[name]) for name in names]
-        lines.append(f"| {' | '.join([arm, *cells])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([arm, *(cell(values.get(name, ()), metrics[name]) for name in used)])
+    return rows
 
 
 def cell(values: Sequence[float], metric: Metric) -> str:
@@ -49,8 +52,3 @@ def cell(values: Sequence[float], metric: Metric) -> str:
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
     error = math.sqrt(variance / len(values))
     return f"{scale * mean:.{digits}f} ± {scale * error:.{digits}f}"
-
-
-def _used(results: Results, metrics: Mapping[str, Metric]) -> list[str]:
-    """Return the metrics that at least one arm has."""
-    return [name for name in metrics if any(name in values for values in results.values())]

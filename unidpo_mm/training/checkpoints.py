@@ -10,15 +10,17 @@ reported with the reason. Nothing in this module needs torch or a trainer.
 """
 
 import contextlib
+import dataclasses
+import itertools
 import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
+from pydantic import TypeAdapter
 
 from ..atomic import sync_directory, sync_tree, write_text
 
@@ -60,7 +62,7 @@ class CheckpointDamaged(Exception):
     """An incomplete checkpoint, or one that differs from its manifest; the message says how."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The contents of a complete checkpoint.
 
@@ -109,17 +111,17 @@ def write_manifest(
     folder: Path, *, step: int, max_steps: int, resumable: bool, processes: int
 ) -> None:
     """Describe the files of a directory in its manifest, the last file to be written."""
-    content = {
-        "format": FORMAT_VERSION,
-        "step": step,
-        "max_steps": max_steps,
-        "resumable": resumable,
-        "processes": processes,
-        "files": {
-            path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)]
+    manifest = Manifest(
+        step=step,
+        max_steps=max_steps,
+        resumable=resumable,
+        processes=processes,
+        files={
+            path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
             for path in _files(folder)
         },
-    }
+    )
+    content = {"format": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     signed = {**content, "checksum": _checksum_of(content)}
     write_text(folder / MANIFEST_FILE, json.dumps(signed, indent=1))
 
@@ -133,21 +135,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointDamaged(_without_manifest(folder)) from None
+        empty = not any(folder.iterdir())
+        reason = f"it has no {MANIFEST_FILE}: it is incomplete, or another program wrote it"
+        raise CheckpointDamaged("it is empty" if empty else reason) from None
     except (OSError, ValueError) as error:
         raise CheckpointDamaged(f"its {MANIFEST_FILE} cannot be read ({error})") from None
     try:
         checksum = content.pop("checksum")
-        files = {
-            str(name): (int(size), str(digest)) for name, (size, digest) in content["files"].items()
-        }
-        manifest = Manifest(
-            step=int(content["step"]),
-            max_steps=int(content["max_steps"]),
-            resumable=bool(content["resumable"]),
-            processes=int(content["processes"]),
-            files=files,
-        )
+        manifest = TypeAdapter(Manifest).validate_python(content)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointDamaged(f"its {MANIFEST_FILE} is damaged") from None
     if checksum != _checksum_of(content):
@@ -221,12 +216,9 @@ def publish_files(staged: Path, output_dir: Path) -> None:
 
 
 def rotate(output_dir: Path, limit: int | None, protected: Iterable[Path | None]) -> None:
-    """Delete the oldest checkpoints beyond a limit; the newest and protected ones stay.
+    """Delete the oldest checkpoints beyond a limit, if there is one (`save_total_limit`).
 
-    Args:
-        output_dir: The directory of the checkpoints.
-        limit: Maximum number to keep, `save_total_limit`; `None` or 0 keeps all.
-        protected: Checkpoints that stay in any case, such as the best one.
+    The newest and the protected ones, such as the best one, stay in any case.
     """
     paths = checkpoint_paths(output_dir)
     if not limit or limit < 0 or len(paths) <= limit:
@@ -246,10 +238,8 @@ def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
     paths = list(paths)
     if not paths:
         return None
-    number = 1
-    while (output_dir / f"{ASIDE}-{number}").exists():
-        number += 1
-    aside = output_dir / f"{ASIDE}-{number}"
+    candidates = (output_dir / f"{ASIDE}-{number}" for number in itertools.count(1))
+    aside = next(path for path in candidates if not path.exists())
     aside.mkdir()
     for path in paths:
         path.rename(aside / path.name)
@@ -281,12 +271,6 @@ def _discard(paths: Iterable[Path]) -> None:
             shutil.rmtree(doomed)
         path.rename(doomed)
         shutil.rmtree(trash, ignore_errors=True)
-
-
-def _without_manifest(folder: Path) -> str:
-    if not any(folder.iterdir()):
-        return "it is empty"
-    return f"it has no {MANIFEST_FILE}: it is incomplete, or another program wrote it"
 
 
 def _files(folder: Path) -> list[Path]:

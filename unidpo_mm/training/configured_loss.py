@@ -1,9 +1,12 @@
 """A loss together with its parameters, which may differ between data sources."""
 
 import dataclasses
+import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,7 +22,22 @@ from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
-__all__ = ["SOURCE_PARAMETERS", "ConfiguredLoss", "configure_loss", "configured_loss"]
+__all__ = [
+    "LOSS_FILE",
+    "SOURCE_PARAMETERS",
+    "ConfiguredLoss",
+    "configure_loss",
+    "configured_loss",
+    "loss_state",
+    "pinned_settings",
+    "restore_loss_state",
+    "write_settings",
+]
+
+logger = logging.getLogger(__name__)
+
+LOSS_FILE = "loss.json"
+"""The file of a checkpoint with the loss, its resolved parameters and its state."""
 
 SOURCE_PARAMETERS = tuple(SourceLoss.__annotations__)
 """Parameters that may differ by source, as in the released text, math and image settings."""
@@ -51,18 +69,12 @@ class ConfiguredLoss:
         else:
             state = () if self.state is None else (self.state,)
             output = self.loss.compute(pairs, self.config_for(batch), *state)
-        self._check_output(output)
-        units = batch.units(self.loss.unit)
-        if output.per_unit.shape != units.weight.shape:  # a mean would silently broadcast
-            problem = f"compute returns per_unit of shape {tuple(output.per_unit.shape)} for "
-            problem += f"{len(units)} {self.loss.unit}s"
-            remedy = f"Return one entry per {self.loss.unit}"
-            raise RecipeError(Problem(f"the loss '{self.loss.name}'", problem, remedy))
+        self._check_output(output, len(batch.units(self.loss.unit).weight))
         return output
 
-    def _check_output(self, output: Any) -> None:
+    def _check_output(self, output: Any, units: int) -> None:
         """Refuse what `compute` of a user's loss must not return."""
-        where = f"the loss '{self.loss.name}'"
+        where, unit = f"the loss '{self.loss.name}'", self.loss.unit
         if not isinstance(output, LossOutput):
             problem = f"compute returns {type(output).__name__}, not a LossOutput"
             raise RecipeError(Problem(where, problem, "Return loss_output(...)"))
@@ -70,6 +82,10 @@ class ConfiguredLoss:
             problem = f"compute returns the terms {sorted(output.terms)}, and LOSS.terms is "
             problem += f"{sorted(self.loss.terms)}"
             raise RecipeError(Problem(where, problem, "Use the same names in both places"))
+        shape = tuple(output.per_unit.shape)
+        if shape != (units,):  # a mean would silently broadcast
+            problem = f"compute returns per_unit of shape {shape} for {units} {unit}s"
+            raise RecipeError(Problem(where, problem, f"Return one entry per {unit}"))
 
     def config_for(self, batch: GroupBatch) -> Any:
         """Return the parameters of a batch: numbers, or tensors [P] if sources differ."""
@@ -135,10 +151,20 @@ class ConfiguredLoss:
 
     def _median_tau(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
         """Return the median score; infinity if there are no scores and none are needed."""
-        scores = _chosen_scores(rows, source)
-        if scores or (self.needs_scores(source) and not lenient):
-            return _median_score(scores, source)
-        return math.inf
+        scores = [
+            score
+            for row in rows
+            if row.source == source
+            for pair in row.pairs
+            if (score := row.responses[pair.chosen].score) is not None
+        ]
+        if scores:
+            return float(median(scores))
+        if lenient or not self.needs_scores(source):
+            return math.inf
+        problem = "loss.tau_good is 'median' and no chosen response has a score"
+        remedy = "Add scores, or set loss.tau_good to a number"
+        raise DataError(Problem(f"source '{source}'", problem, remedy))
 
     def needs_scores(self, source: str) -> bool:
         """Return whether the loss needs scores with the parameters of a source."""
@@ -223,7 +249,11 @@ def configure_loss(
         )
         problems += [problem for problem in source_problems if problem not in problems]
         problems += [
-            _not_by_source(source, name)
+            Problem(
+                f"data source '{source}', loss.{name}",
+                "this parameter cannot differ between sources",
+                f"Set it in loss; {', '.join(SOURCE_PARAMETERS)} may differ",
+            )
             for name in changed
             if name in {f.name for f in dataclasses.fields(loss.config)} - BY_SOURCE
         ]
@@ -235,31 +265,52 @@ def configure_loss(
     return ConfiguredLoss(loss=loss, config=config, by_source=chosen, state=state)
 
 
-def _not_by_source(source: str, name: str) -> Problem:
-    return Problem(
-        f"data source '{source}', loss.{name}",
-        "this parameter cannot differ between sources",
-        f"Set it in loss; {', '.join(SOURCE_PARAMETERS)} may differ",
-    )
+def write_settings(settings: ConfiguredLoss, folder: str | Path) -> None:
+    """Write the loss and its resolved parameters into a checkpoint."""
+    path = Path(folder) / LOSS_FILE
+    content = {**settings.describe(), "state": loss_state(settings)}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def _chosen_scores(rows: Sequence[PreferenceRow], source: str) -> list[float]:
-    return [
-        score
-        for row in rows
-        if row.source == source
-        for pair in row.pairs
-        if (score := row.responses[pair.chosen].score) is not None
-    ]
+def loss_state(settings: ConfiguredLoss) -> dict[str, Any] | None:
+    """Return the state that a stateful loss keeps between batches; `None` for other losses."""
+    return None if settings.state is None else dataclasses.asdict(settings.state)
 
 
-def _median_score(scores: Sequence[float], source: str) -> float:
-    if not scores:
-        raise DataError(
-            Problem(
-                f"source '{source}'",
-                "loss.tau_good is 'median' and no chosen response has a score",
-                "Add scores, or set loss.tau_good to a number",
-            )
+def restore_loss_state(settings: ConfiguredLoss, state: Mapping[str, Any] | None) -> None:
+    """Restore the state of a stateful loss, in place."""
+    if settings.state is None or state is None:
+        return
+    for name in vars(settings.state).keys() & state.keys():
+        setattr(settings.state, name, state[name])
+
+
+def pinned_settings(settings: ConfiguredLoss, folder: str | Path) -> ConfiguredLoss:
+    """Return the loss with each source's `tau_good` from a checkpoint.
+
+    Args:
+        settings: The loss configured by the current recipe and rows.
+        folder: The checkpoint; if it has no such file, or another loss, the settings are returned
+            unchanged.
+    """
+    try:
+        before = json.loads((Path(folder) / LOSS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return settings
+    if before.get("name") != settings.loss.name:
+        return settings
+    restore_loss_state(settings, before.get("state"))
+    by_source = {name: dict(values) for name, values in settings.by_source.items()}
+    for source, values in before.get("by_source", {}).items():
+        number, now = values.get("tau_good"), by_source.get(source, {}).get("tau_good")
+        if number is None or now is None or number == now:
+            continue
+        logger.warning(
+            "source '%s': tau_good would be %s with the current rows; the run keeps the %s of its "
+            "checkpoint",
+            source,
+            now,
+            number,
         )
-    return float(median(scores))
+        by_source[source]["tau_good"] = number
+    return dataclasses.replace(settings, by_source=by_source)

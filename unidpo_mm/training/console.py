@@ -1,4 +1,4 @@
-"""Console output of a run while it trains: a progress bar, and a line for each log."""
+"""Console output of a run: the report before its first step, progress, and a line per log."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from ..config.python import UniDPOConfig
 from ..errors import counted
+from ..modeling.parts import PartCount, count_parameters
 from ..records import DOMAINS
 from .evaluation import Sample
+from .run_parts import LayoutChoice, RunParts
+from .saving import SavingTrainer
 
-__all__ = ["ConsoleProgress", "evaluation_line", "evaluation_table", "log_line"]
+__all__ = ["ConsoleProgress", "layout_line", "print_startup_report"]
 
 LINE_METRICS = {
     "loss": "loss",
@@ -102,7 +106,8 @@ class ConsoleProgress(TrainerCallback):
                 line = evaluation_line(logs, step=state.global_step, of=state.max_steps)
                 self.console.print(line, soft_wrap=True)
         elif "loss" in logs:
-            self._show_pace(logs)
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], pace=_pace(logs))
             line = log_line(logs, step=state.global_step, of=state.max_steps)
             self.console.print(line, soft_wrap=True)
 
@@ -126,11 +131,6 @@ class ConsoleProgress(TrainerCallback):
         for sample in samples:
             table.add_row(*map(escape, (sample.prompt, sample.answer, sample.preferred)))
         self.console.print(table)
-
-    def _show_pace(self, logs: Mapping[str, float]) -> None:
-        pace = _pace(logs)
-        if self._bar is not None and pace:
-            self._bar.update(self._bar.task_ids[0], pace=pace)
 
 
 def log_line(logs: Mapping[str, float], *, step: int, of: int) -> str:
@@ -175,3 +175,118 @@ def _pace(logs: Mapping[str, float]) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def parameter_table(counts: Sequence[PartCount]) -> Table:
+    """Return the table of trainable parameters."""
+    table = Table(title="Parameters", title_justify="left")
+    table.add_column("part")
+    for heading in ("trainable", "all", "share"):
+        table.add_column(heading, justify="right")
+    trainable, total = sum(c.trainable for c in counts), sum(c.total for c in counts)
+    for count in (*counts, PartCount("total", trainable, total)):
+        share = f"{100 * count.trainable / count.total:.2f} %"
+        table.add_row(count.part, f"{count.trainable:,}", f"{count.total:,}", share)
+    return table
+
+
+def step_line(parts: RunParts, args: UniDPOConfig, max_steps: int) -> str:
+    """Return a line with the number of steps, and of pairs, groups and responses per step."""
+    rows, per_step = parts.train_rows, args.per_device_train_batch_size
+    per_step *= args.gradient_accumulation_steps * args.world_size
+    units = sum(len(row.pairs) or len(row.responses) for row in rows)
+    groups = per_step * len(rows) / max(units, 1)
+    responses = per_step * sum(len(row.responses) for row in rows) / max(units, 1)
+    return (
+        f"{counted(max_steps, 'optimizer step')} of about "
+        f"{counted(per_step, parts.settings.loss.unit)} in {groups:.1f} groups (prompts) with "
+        f"{responses:.1f} responses"
+    )
+
+
+def print_startup_report(
+    trainer: SavingTrainer, *, max_steps: int, console: Console | None = None
+) -> None:
+    """Print the table of parameters and the lines about data, loss, layout and steps."""
+    parts, args = trainer.parts, trainer.args
+    console = console or Console(stderr=True)
+    console.print(parameter_table(count_parameters(parts.logp_model.model, parts.family)))
+    for line in data_lines(parts, args):
+        console.print(line, soft_wrap=True)
+    loss = f"Loss: {loss_line(parts)}; reference: {parts.reference_name}"
+    console.print(loss, soft_wrap=True)
+    if parts.settings.loss.batch_dependent(parts.settings.config):
+        console.print("[yellow]The pairs of a micro-batch affect each other in this loss[/yellow]")
+    console.print(layout_line(trainer.layout, parts), soft_wrap=True)
+    console.print(step_line(parts, args, max_steps), soft_wrap=True)
+
+
+def layout_line(choice: LayoutChoice, parts: RunParts) -> str:
+    """Return a line with the layout, what it computes repeatedly, why, and at what cost."""
+    if choice.layout == "joined":
+        return "Layout: joined, prompt and images run once for all responses, without padding"
+    if choice.layout == "packed":
+        return "Layout: packed, prompt and images run once for all responses"
+    repeated = "prompts" if parts.logp_model.takes_features else "prompts and images"
+    cost = ""
+    if parts.preflight is not None and parts.preflight.responses > parts.preflight.rows:
+        tokens = parts.preflight.tokens
+        cost = f", which costs {tokens['plain'] / tokens['packed']:.2f} times the tokens"
+    return f"Layout: plain, {repeated} run once for each response{cost} ({choice.reason})"
+
+
+def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
+    """Return the lines about the data; none if the preflight is off."""
+    preflight = parts.preflight
+    if preflight is None:
+        return []
+    domains = ", ".join(f"{count} {name}" for name, count in sorted(preflight.domains.items()))
+    data = (
+        f"Data: {counted(preflight.rows, 'row')} ({domains}), {counted(preflight.pairs, 'pair')}, "
+        f"{counted(preflight.responses, 'response')}, {counted(preflight.images, 'image')}, "
+        f"{counted(preflight.prompts, 'distinct prompt')}; longest row "
+        f"{counted(preflight.longest, 'token')}; {counted(len(parts.eval_rows), 'row')} held out"
+    )
+    limit = f"max_length {args.max_length}"
+    notes = []
+    if preflight.cut_responses:
+        part = _part(preflight.cut_responses, preflight.responses, "response")
+        notes.append(f"{part} cut to fit {limit}")
+    if preflight.shrunk_images:
+        part = _part(preflight.shrunk_images, preflight.images, "image")
+        notes.append(f"{part} made smaller to fit {limit}")
+    if preflight.identical_pairs:
+        notes.append(
+            f"{preflight.identical_pairs} of {counted(preflight.pairs, 'pair')} "
+            f"{'has' if preflight.identical_pairs == 1 else 'have'} the same tokens in both "
+            "responses, and so no preference"
+        )
+    if preflight.too_long:
+        rows = counted(preflight.too_long, "row is", "rows are")
+        notes.append(f"{rows} skipped: longer than {limit}")
+    if preflight.unreadable:
+        first = preflight.unreadable[0]
+        rows = counted(len(preflight.skipped) - preflight.too_long, "row is", "rows are")
+        notes.append(
+            f"{rows} skipped because of unusable images, the first {escape(first.where)}: "
+            f"{escape(first.message)}"
+        )
+    return [data, *(f"[yellow]{note}[/yellow]" for note in notes)]
+
+
+def _part(number: int, total: int, noun: str) -> str:
+    return f"{number:,} of {counted(total, noun)} {'is' if number == 1 else 'are'}"
+
+
+def loss_line(parts: RunParts) -> str:
+    """Return the loss and its parameters, with those that differ by data source."""
+    described = parts.settings.describe()
+    name, by_source = described.pop("name"), described.pop("by_source")
+    words = [f"{key} {value}" for key, value in described.items()]
+    words += [
+        f"{key} {value} for '{source}'"
+        for source, values in by_source.items()
+        for key, value in values.items()
+        if value != described[key]
+    ]
+    return f"{name} with {', '.join(words)}"

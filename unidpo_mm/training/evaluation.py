@@ -1,7 +1,8 @@
 """Evaluate a model on held-out pairs, and generate responses to a few fixed prompts."""
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,13 @@ from torch import nn
 
 from ..adapter import Adapter
 from ..atomic import write_text
-from ..cache.feature_store import FeatureStore
 from ..data.workers import batch_of
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
-from ..modeling.references.kinds import Reference
+from ..modeling.logp_model import evaluating
 from ..records import GroupBatch, PreferenceRow
-from .configured_loss import ConfiguredLoss
 from .metrics import MetricSums
-from .step import preference_step
+from .step import StepOutput
 
 __all__ = [
     "SAMPLES_FILE",
@@ -52,31 +51,15 @@ class Sample:
 def evaluate_pairs(
     policy: nn.Module,
     batches: Iterable[Mapping[str, GroupBatch]],
-    *,
-    adapter: Adapter,
-    settings: ConfiguredLoss,
-    reference: Reference | None,
-    features: FeatureStore | None = None,
-    device: torch.device | str,
-) -> MetricSums:
-    """Return the sums and counts of all metrics over batches, reduced over processes."""
-    was_training = policy.training
-    policy.eval()
-    sums = MetricSums(settings.loss, device)
-    for item in batches:
-        batch = batch_of(item).to(device)
-        output = preference_step(
-            policy,
-            batch,
-            adapter=adapter,
-            settings=settings,
-            reference=reference,
-            features=features,
-        )
-        sums.on_step(batch, output)
+    step: Callable[[nn.Module, GroupBatch], StepOutput],
+    sums: MetricSums,
+) -> None:
+    """Add the metrics of all batches by `step` to `sums`, and reduce them over processes."""
+    with evaluating(policy):
+        for item in batches:
+            batch = batch_of(item).to(sums.table.device)
+            sums.on_step(batch, step(policy, batch))
     sums.reduce()
-    policy.train(was_training)
-    return sums
 
 
 def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
@@ -84,10 +67,8 @@ def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRo
     by_domain: dict[str, list[PreferenceRow]] = {}
     for row in rows:
         by_domain.setdefault(row.domain, []).append(row)
-    picked: list[PreferenceRow] = []
-    for turn in range(max(map(len, by_domain.values()), default=0)):
-        picked += [domain[turn] for domain in by_domain.values() if turn < len(domain)]
-    return picked[:count]
+    turns = itertools.zip_longest(*by_domain.values())
+    return [row for turn in turns for row in turn if row is not None][:count]
 
 
 @torch.no_grad()
@@ -99,15 +80,7 @@ def generate_samples(
     max_new_tokens: int,
     device: torch.device | str,
 ) -> list[Sample]:
-    """Generate a response to the prompt of each row with greedy decoding, one row at a time.
-
-    Args:
-        model: A model with a `generate` method.
-        adapter: Encodes the prompts.
-        rows: The rows with the prompts.
-        max_new_tokens: Maximum number of tokens in a response.
-        device: The device of the model.
-    """
+    """Generate a response to the prompt of each row with greedy decoding, one row at a time."""
     model.eval()  # the trainer sets training mode again before its next step
     decoding = Decoding(max_new_tokens=max_new_tokens)
     samples = []
@@ -128,12 +101,7 @@ def write_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
 
 
 def keep_samples(path: Path, *, up_to: int) -> None:
-    """Remove the samples of later steps from a JSONL file; lines that are not samples stay.
-
-    Args:
-        path: The file; nothing happens if it does not exist.
-        up_to: The last step whose samples stay.
-    """
+    """Remove the samples of later steps from a file, if it exists; other lines stay."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -9,8 +9,9 @@ them by name.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from ..config.loss_aliases import LossAliases, resolve_loss
 from ..config.options import OnResume, options_with
 from ..config.python import UniDPOConfig
 from ..data.digest import DataDigest, difference
+from ..errors import Problem, RecipeError
 from ..modeling.peft_models import REFERENCE_ADAPTER
+from .checkpoints import IDENTITY_FILE
 
 __all__ = [
     "ALLOW_ALL",
@@ -31,8 +34,9 @@ __all__ = [
     "compare",
     "compare_options",
     "describe_model",
-    "not_allowed",
+    "read_identity",
     "recorded_options",
+    "refuse_changes",
 ]
 
 HARMLESS = frozenset(
@@ -108,9 +112,7 @@ def recorded_options(args: UniDPOConfig) -> dict[str, Any]:
 def describe_model(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """Return digests of a model before its first step and of how rows are encoded for it.
 
-    Args:
-        model: The policy with or without PEFT, its weights not sharded.
-        adapter: Encodes rows.
+    The model is the policy with or without PEFT, its weights not sharded.
     """
     config: Any = model.config
     settings = {
@@ -141,7 +143,7 @@ def compare_options(
     Args:
         recorded: The `recorded_options` of the checkpoint.
         current: The `recorded_options` of this run.
-        processes: Number of processes of the checkpoint and of this run.
+        processes: The numbers of processes of the checkpoint and of this run.
     """
     before = {**recorded, "processes": processes[0]}
     now = {**current, "processes": processes[1]}
@@ -203,11 +205,54 @@ def _data_changes(recorded: Any, current: Any) -> list[str]:
     return difference(DataDigest.from_json(recorded), DataDigest.from_json(current))
 
 
-def not_allowed(changes: Iterable[Change], allowed: Collection[str]) -> list[Change]:
-    """Return the changes that are neither honored nor allowed."""
-    if ALLOW_ALL in allowed:
-        return []
-    return [change for change in changes if not change.honored and change.name not in allowed]
+def read_identity(folder: Path) -> dict[str, Any] | None:
+    """Return the identity recorded in a checkpoint; `None` if there is none or it is damaged."""
+    try:
+        recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return recorded if isinstance(recorded, dict) and "options" in recorded else None
+
+
+def refuse_changes(
+    changes: Iterable[Change],
+    allowed: Iterable[str],
+    *,
+    checkpoint: Path,
+    names: Mapping[str, str],
+) -> list[str]:
+    """Check that all changes are allowed, and return their descriptions.
+
+    Args:
+        changes: Every difference between the checkpoint and this run.
+        allowed: Names that the user allows.
+        checkpoint: For messages.
+        names: Field of `UniDPOConfig` -> its name in a recipe, if that differs.
+
+    Raises:
+        RecipeError: If changes are neither honored nor allowed; lists all of them.
+    """
+    changes = list(changes)
+    by_user_name = {user_name: field for field, user_name in names.items()}
+    allowed_fields = {by_user_name.get(name, name) for name in allowed}
+    refused = [c for c in changes if not (c.honored or allowed_fields & {c.name, ALLOW_ALL})]
+    if refused:
+        listed = ",".join(dict.fromkeys(names.get(c.name, c.name) for c in refused))
+        option = names.get("allow_changes", "allow_changes")
+        remedy = (
+            f"Undo the change, use another output directory, start from scratch with "
+            f"{names.get('start_anew', 'resume_from_checkpoint=None')}, or allow the change with "
+            f"{option}=[{listed}]"
+        )
+        texts = "; ".join(_described(change, names) for change in refused)
+        problem = f"{checkpoint} belongs to another run ({texts})"
+        raise RecipeError(Problem(option, problem, remedy))
+    return [_described(change, names) for change in changes]
+
+
+def _described(change: Change, names: Mapping[str, str]) -> str:
+    space = "" if change.path or "->" in change.text else ":"
+    return f"{names.get(change.name, change.name)}{change.path}{space} {change.text}"
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -50,6 +50,8 @@ class Interruption:
 
     Attributes:
         received: The signal that all processes agreed on; 0 if none was received.
+        stepping: Whether training steps run, so that a signal saves a checkpoint; otherwise it ends
+            the process at once.
     """
 
     def __init__(self, *, prints: bool = True) -> None:
@@ -57,7 +59,7 @@ class Interruption:
         self.received = 0
         self._pending = 0
         self._since = 0.0
-        self._stepping = False
+        self.stepping = False
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
@@ -85,17 +87,9 @@ class Interruption:
         try:
             yield
         finally:
-            self._stepping = False
+            self.stepping = False
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def start_steps(self) -> None:
-        """Note that training steps begin, so that a signal saves a checkpoint."""
-        self._stepping = True
-
-    def end_steps(self) -> None:
-        """Note that the last step is done: a signal ends the process without saving again."""
-        self._stepping = False
 
     def agree(self, *, problem: bool = False) -> bool:
         """Agree with all processes on the signal; every process calls it.
@@ -118,7 +112,7 @@ class Interruption:
         if number == signal.SIGINT or not self._pending:
             self._pending, self._since = number, now
         text = f"Received {signal.Signals(number).name}: "
-        if not self._stepping:
+        if not self.stepping:
             text += "stopping; there is no step to save"
             self._print(text)
             raise TrainingInterrupted(number, text)

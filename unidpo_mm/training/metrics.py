@@ -1,9 +1,11 @@
-"""Metrics as weighted sums and counts, in total and by domain.
+"""Metrics as weighted sums and counts, in total and by domain, and the speed of a run.
 
 In a mean of batch means, the pairs of small batches would have larger weights. So each process adds
 up sums and counts, which are reduced over processes once and then divided.
 """
 
+import functools
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,7 +17,7 @@ from ..metric_names import PAIR_METRICS
 from ..records import DOMAINS, GroupBatch
 from .step import StepOutput
 
-__all__ = ["MetricSums", "pair_values", "policy_only_change"]
+__all__ = ["MetricSums", "Throughput", "pair_values", "policy_only_change"]
 
 ALL = "all"
 
@@ -38,7 +40,8 @@ class MetricSums:
         self.names = ("loss", *PAIR_METRICS, *loss.terms)
         self.groups = (ALL, *DOMAINS)
         shape = (len(self.groups), len(self.names), 2)
-        self.table = torch.zeros(shape, dtype=_float64(device), device=device)
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.table = torch.zeros(shape, dtype=dtype, device=device)
 
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Add one batch."""
@@ -114,7 +117,8 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
             "unweighted_loss": -torch.nn.functional.logsigmoid(margins),
             **loss.terms,
         }
-        weight = _product(loss.terms, like=margins)
+        factors = [tensor for name, tensor in loss.terms.items() if name.startswith("w_")]
+        weight = functools.reduce(torch.mul, factors, torch.ones_like(margins))
         values |= {"weight": weight, "weight_squared": weight**2}
     return {name: tensor.detach() for name, tensor in values.items()}
 
@@ -131,13 +135,32 @@ def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -
     }
 
 
-def _product(terms: Mapping[str, Tensor], *, like: Tensor) -> Tensor:
-    weight = torch.ones_like(like)
-    for name, tensor in terms.items():
-        if name.startswith("w_"):
-            weight = weight * tensor
-    return weight
+class Throughput:
+    """A meter of units per second between logs, and of the time left at the average pace."""
 
+    def __init__(self) -> None:
+        self.units = 0.0
+        self._began: float | None = None
+        self._first_step = 0
+        self._last = 0.0
 
-def _float64(device: torch.device | str) -> torch.dtype:
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+    def start_step(self, step: int) -> None:
+        """Record the beginning of a step; the first one starts the clock."""
+        if self._began is None:
+            self._began = self._last = time.perf_counter()
+            self._first_step = step
+
+    def count(self, units: float) -> None:
+        """Add units, summed over all processes."""
+        self.units += units
+
+    def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
+        """Return the pace since the last call and the seconds left, and reset the count."""
+        if self._began is None:
+            return {}
+        now = time.perf_counter()
+        pace = self.units / max(now - self._last, 1e-9)
+        self.units, self._last = 0.0, now
+        done = step - self._first_step
+        left = (now - self._began) / done * (max_steps - step) if done > 0 else 0.0
+        return {f"{unit}s_per_second": round(pace, 3), "seconds_left": round(left, 1)}

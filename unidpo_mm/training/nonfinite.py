@@ -4,30 +4,34 @@ The dump contains the model before the step and all inputs of the step, so that 
 can compute it again, in one process and without the data or the reference.
 """
 
+import dataclasses
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config.loss_aliases import resolve_loss
 from ..distributed import barrier, gather_objects
 from ..errors import Problem, counted
 from ..kernels.packing import PREFIX
+from ..modeling.parts import compute_dtype
 from ..plugins import is_path
-from .context import TrainingContext
-from .dumped_batch import FORMAT_VERSION, batch_to_plain
+from .configured_loss import loss_state
 from .numerical_watch import NonFiniteError
-from .pinned_settings import loss_state
-from .references import compute_dtype
+from .saving import SavingTrainer
 
 __all__ = ["DUMP_FILE", "handle_non_finite", "rank_file"]
 
 logger = logging.getLogger(__name__)
 
 DUMP_FILE = "dump.json"
+FORMAT_VERSION = 2
+"""Version of the dump; in version 1 a batch had no parts."""
 
 MAX_SKIPPED = 10
 """Maximum number of consecutive skipped steps; the next one stops the run."""
@@ -41,7 +45,7 @@ def rank_file(rank: int) -> str:
     return f"batches-{rank}.pt"
 
 
-def handle_non_finite(trainer: TrainingContext) -> None:
+def handle_non_finite(trainer: SavingTrainer) -> None:
     """Stop training or skip the step before the optimizer changes a weight.
 
     Every process calls it.
@@ -78,7 +82,7 @@ def handle_non_finite(trainer: TrainingContext) -> None:
     trainer.model_wrapped.zero_grad(set_to_none=True)  # optimizers ignore weights without gradient
 
 
-def write_dump(trainer: TrainingContext, folder: Path, step: int) -> None:
+def write_dump(trainer: SavingTrainer, folder: Path, step: int) -> None:
     """Write all inputs of the current step; every process calls it."""
     staged = folder.parent / f".{folder.name}"
     if trainer.is_world_process_zero():
@@ -98,7 +102,7 @@ def write_dump(trainer: TrainingContext, folder: Path, step: int) -> None:
     barrier()
 
 
-def _description(trainer: TrainingContext, step: int) -> dict[str, Any]:
+def _description(trainer: SavingTrainer, step: int) -> dict[str, Any]:
     parts, args, watch = trainer.parts, trainer.args, trainer.watch
     plain: Any = parts.logp_model.model
     norm = None if watch.grad_norm is None else float(watch.grad_norm)
@@ -127,27 +131,41 @@ def _description(trainer: TrainingContext, step: int) -> dict[str, Any]:
     }
 
 
-def _batches(trainer: TrainingContext) -> dict[str, Any]:
+def _batches(trainer: SavingTrainer) -> dict[str, Any]:
     """Return the micro-batches of this process, with the log-probs of the reference."""
     reference = trainer.parts.reference
     content = []
-    for watched in trainer.watch.batches:
+    for batch, per_unit in trainer.watch.batches:
         logps = None
         if reference is not None:
             with torch.no_grad(), trainer.accelerator.autocast():
-                logps = reference.token_logps(trainer.model_wrapped, watched.batch).cpu()
+                logps = reference.token_logps(trainer.model_wrapped, batch).cpu()
         content.append(
             {
-                "batch": batch_to_plain(watched.batch),
-                "per_unit": watched.per_unit.cpu(),
+                "batch": _plain(batch),
+                "per_unit": per_unit.cpu(),
                 "reference": logps,
-                "rows": list(watched.rows),
+                "rows": list(batch.units(trainer.watch.unit).row_ids),
             }
         )
     return {"batches": content, "rng_state": trainer.watch.rng_state}
 
 
-def _rows_of_all(trainer: TrainingContext) -> tuple[list[str], list[str]]:
+def _plain(value: Any) -> Any:
+    """Convert records to mappings of tensors on the CPU, texts and numbers.
+
+    `torch.load` reads these types without running code.
+    """
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
+
+
+def _rows_of_all(trainer: SavingTrainer) -> tuple[list[str], list[str]]:
     broken: dict[str, None] = {}
     rows: dict[str, None] = {}
     for rank_broken, rank_rows in gather_objects(trainer.watch.rows()):

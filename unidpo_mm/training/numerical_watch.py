@@ -5,9 +5,7 @@ after the gradient norm is computed and before the optimizer changes a weight. S
 not finite, the weights are still those before the step, and the step can be replayed.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +14,7 @@ from ..errors import UniDPOError
 from ..records import GroupBatch, Unit
 from .step import StepOutput
 
-__all__ = [
-    "NonFiniteError",
-    "NonFinitePolicy",
-    "NumericalWatch",
-    "WatchedBatch",
-    "non_finite_weights",
-]
-
-NonFinitePolicy = Literal["stop", "skip"]
+__all__ = ["NonFiniteError", "NumericalWatch", "non_finite_weights"]
 
 
 class NonFiniteError(UniDPOError):
@@ -34,28 +24,12 @@ class NonFiniteError(UniDPOError):
     exit_code = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class WatchedBatch:
-    """A micro-batch of the current step.
-
-    Attributes:
-        batch: The micro-batch, on the device.
-        per_unit: [U] The loss of each unit.
-        counted: [U] Whether the weight of the unit is positive.
-        rows: The row id of each unit.
-    """
-
-    batch: GroupBatch
-    per_unit: Tensor
-    counted: Tensor
-    rows: Sequence[str]
-
-
 class NumericalWatch:
     """The finite-number checks of a run, for one optimizer step at a time.
 
     Attributes:
-        batches: The micro-batches of the current step in this process.
+        batches: The micro-batches of the current step in this process, each with the loss [U] of
+            its units.
         skipped: Number of steps skipped so far.
         consecutive_skips: Number of steps skipped since the last finite one.
         grad_norm: Gradient norm of the current step over all processes; `None` until it is
@@ -66,7 +40,7 @@ class NumericalWatch:
     def __init__(self, unit: Unit, device: torch.device) -> None:
         self.unit = unit
         self.device = device
-        self.batches: list[WatchedBatch] = []
+        self.batches: list[tuple[GroupBatch, Tensor]] = []
         self.skipped = 0
         self.consecutive_skips = 0
         self.grad_norm: Tensor | None = None
@@ -82,9 +56,7 @@ class NumericalWatch:
 
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Check the loss of a micro-batch, without waiting for the device."""
-        per_unit = output.loss.per_unit.detach()
-        rows = batch.units(self.unit).row_ids
-        self.batches.append(WatchedBatch(batch, per_unit, output.weight > 0, rows))
+        self.batches.append((batch, output.loss.per_unit.detach()))
         self._finite = self._finite & torch.isfinite(output.loss_sum.detach())
 
     def set_grad_norm(self, grad_norm: Any) -> None:
@@ -106,16 +78,18 @@ class NumericalWatch:
 
     def rows(self) -> tuple[list[str], list[str]]:
         """Return the rows whose loss is not finite, and all rows of the step in this process."""
-        broken: list[str] = []
-        counted: list[str] = []
-        for watched in self.batches:
-            finite = torch.isfinite(watched.per_unit).tolist()
-            for row, is_finite, counts in zip(
-                watched.rows, finite, watched.counted.tolist(), strict=True
+        broken: dict[str, None] = {}
+        counted: dict[str, None] = {}
+        for batch, per_unit in self.batches:
+            units = batch.units(self.unit)
+            finite = torch.isfinite(per_unit).tolist()
+            for row, is_finite, weight in zip(
+                units.row_ids, finite, units.weight.tolist(), strict=True
             ):
-                counted += [row] if counts else []
-                broken += [row] if counts and not is_finite else []
-        return list(dict.fromkeys(broken)), list(dict.fromkeys(counted))
+                if weight > 0:
+                    counted[row] = None
+                    broken |= {} if is_finite else {row: None}
+        return list(broken), list(counted)
 
     def describe(self) -> str | None:
         """Describe what is not finite in this process; `None` if everything is finite."""
@@ -131,11 +105,6 @@ def non_finite_weights(model: nn.Module) -> list[str]:
     named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         return []
-    local = [_local(tensor) for _, tensor in named]
+    local = [getattr(tensor, "to_local", lambda t=tensor: t)() for _, tensor in named]
     flags = torch.stack([torch.isfinite(tensor).all() for tensor in local]).tolist()
     return [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
-
-
-def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local

@@ -1,4 +1,4 @@
-"""Prepare the rows of a run: read, check, encode once, split and group.
+"""Prepare the rows of a run: read, check, encode, split and group them.
 
 `prepare` is the only path from data to rows: training, `data check`, sweeps and evaluation on pairs
 call it, so that they accept the same rows and report the same problems in the same words.
@@ -20,15 +20,14 @@ from ..data.scores import zero_weight_problems
 from ..data.split import split_rows
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.lora_targets import RECIPE_KEYS
-from ..modeling.parts import check_lora_parts, check_parts
+from ..modeling.parts import lora_part_problems, part_problems
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
-from .optimizer import check_learning_rates
 
 __all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
 
 LoadAdapter = Callable[[], tuple[AdapterFamily, Adapter]]
-"""Loads what encodes the rows; it may raise any error of this package."""
+"""Loads the model family and the adapter that encodes the rows; may raise any `UniDPOError`."""
 
 
 @dataclass(kw_only=True)
@@ -37,11 +36,12 @@ class Prepared:
 
     Attributes:
         training: The training rows as they were read, and the reports of their sources.
-        evaluation: Name of an evaluation set -> the same for its rows; a single one has the empty
-            name.
-        family, adapter: What encodes the rows; `None` if it was not requested or cannot be loaded.
-        preflight: Counts from encoding all rows; `None` if that is off.
-        problems: All problems for which the run is refused.
+        evaluation: Name of an evaluation set -> its rows and reports; the name is empty if there is
+            a single set without a name.
+        family, adapter: The model family and the adapter that encodes the rows; `None` if they were
+            not requested or cannot be loaded.
+        preflight: Counts from encoding all rows; `None` if the preflight is off.
+        problems: All problems that prevent the run.
         train_rows: The rows to train on; empty if there are problems.
         eval_sets: Name of an evaluation set -> the rows to evaluate on; empty if there are
             problems.
@@ -57,13 +57,13 @@ class Prepared:
     eval_sets: dict[str, list[PreferenceRow]]
 
     @property
-    def read_eval_rows(self) -> list[PreferenceRow]:
+    def loaded_eval_rows(self) -> list[PreferenceRow]:
         """The rows of all evaluation sets as they were read."""
         return [row for loaded in self.evaluation.values() for row in loaded.rows]
 
     @property
     def eval_rows(self) -> list[PreferenceRow]:
-        """The rows of all evaluation sets to evaluate on."""
+        """The rows to evaluate on, of all evaluation sets."""
         return [row for rows in self.eval_sets.values() for row in rows]
 
     @property
@@ -88,17 +88,19 @@ def prepare(
     loss: ConfiguredLoss,
     load_adapter: LoadAdapter | None,
     *,
+    lora: Any = None,
     any_loss: bool = False,
     measure: bool = False,
 ) -> Prepared:
-    """Read and check the rows of a run, and split and group those of a valid one.
+    """Read and check the rows of a run; if there are no problems, split and group them.
 
     Args:
         train_dataset: `DataFiles`, or a data set in memory.
         eval_dataset: The same for evaluation, a dict of several by name, or `None`.
         args: Options of the run.
         loss: The loss.
-        load_adapter: Loads what encodes the rows; `None` to check the rows without encoding them.
+        load_adapter: Loads the adapter; `None` to check the rows without encoding them.
+        lora: Options of a new LoRA adapter, whose parts are checked; `None` if there is none.
         any_loss: Whether no loss was chosen: sources without scores are accepted, because losses
             other than the default can use them.
         measure: Whether to encode the rows even if `args.preflight` is off, and to keep the
@@ -106,7 +108,7 @@ def prepare(
 
     Raises:
         UniDPOError: If the adapter cannot be loaded and the rows have no problems, or the names of
-            evaluation sets are invalid. Problems of rows are returned.
+            evaluation sets are invalid. Problems of rows are in the result instead.
     """
     named_sets = _named_sets(eval_dataset)
     needs_scores = (lambda source: False) if any_loss else loss.needs_scores
@@ -122,18 +124,19 @@ def prepare(
     for loaded in (training, *evaluation.values()):
         problems += loaded.problems
     if not problems and not training.rows and isinstance(train_dataset, DataFiles):
-        text = "there is no row to train on"
-        problems.append(Problem("data.sources", text, "Use rows that make pairs"))
+        text = "there are no rows to train on"
+        problems.append(Problem("data.sources", text, "Use data with preference pairs"))
         return prepared
     if load_adapter is not None:
         try:
             prepared.family, prepared.adapter = load_adapter()
+            check_part_names(args, lora, prepared.family)
         except UniDPOError as error:
             if not problems:
                 raise
             problems += error.problems
             return prepared
-    problems += _loss_problems(training.rows, prepared.read_eval_rows, loss, any_loss=any_loss)
+    problems += _loss_problems(training.rows, prepared.loaded_eval_rows, loss, any_loss=any_loss)
     if prepared.adapter is not None:
         _encode(prepared, prepared.adapter, args, measure=measure)
     if not problems:
@@ -142,34 +145,23 @@ def prepare(
 
 
 def check_part_names(args: UniDPOConfig, lora: Any, family: AdapterFamily) -> None:
-    """Check the settings with names of parts that the model's family may not have.
-
-    Args:
-        args: Options of the run.
-        lora: Options of a new LoRA adapter, or `None`.
-        family: The model family, which has the parts.
+    """Check that the parts named in options, also of a new LoRA adapter, exist in the family.
 
     Raises:
-        RecipeError: With all problems.
+        RecipeError: If some do not; lists all of them.
     """
     problems: list[Problem] = []
-    checks: list[Callable[[], None]] = [
-        lambda: check_learning_rates(args.learning_rates or {}, family),
-        lambda: check_parts(args.freeze or (), family, RECIPE_KEYS.freeze),
-    ]
+    for part in args.learning_rates or {}:
+        problems += part_problems([part], family, f"train.learning_rates.{part}")
+    problems += part_problems(args.freeze or (), family, RECIPE_KEYS.freeze)
     if isinstance(lora, LoraOptions):
-        checks.append(lambda: check_lora_parts(lora, family, args.freeze))
-    for check in checks:
-        try:
-            check()
-        except UniDPOError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+        problems += lora_part_problems(lora, family, args.freeze)
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(list(dict.fromkeys(problems)))
 
 
 def _named_sets(eval_dataset: Any) -> dict[str, Any]:
-    """Return evaluation sets by name; a single one has the empty name.
+    """Return evaluation sets by name; the name is empty for a single set without a name.
 
     Raises:
         DataError: If a name cannot be part of a metric's name, or a set is `None`.
@@ -186,7 +178,7 @@ def _named_sets(eval_dataset: Any) -> dict[str, Any]:
                 Problem(where, "the name is empty or not text", "Use a name such as 'val'")
             )
         elif dataset is None:
-            problems.append(Problem(where, "there is no data set", "Remove the name"))
+            problems.append(Problem(where, "the data set is None", "Remove the name"))
     if not eval_dataset:
         problems.append(Problem("eval_dataset", "the dict is empty", "Pass None, or a data set"))
     if problems:
@@ -197,7 +189,7 @@ def _named_sets(eval_dataset: Any) -> dict[str, Any]:
 def _read(
     dataset: Any, name: str, args: UniDPOConfig, needs_scores: Callable[[str], bool]
 ) -> Loaded:
-    """Read files, or convert a data set in memory; rows stay as they are."""
+    """Read files, or convert a data set in memory; existing `PreferenceRow`s are kept."""
     options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
     key = "data.score_scale" if isinstance(dataset, DataFiles) else "score_scale"
     if isinstance(dataset, DataFiles):
@@ -216,7 +208,7 @@ def _read(
 
 
 def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
-    """Return the options with which a data set is read, as if its loss needed no scores."""
+    """Return the options for reading a data set, without requiring scores."""
     if not isinstance(dataset, DataFiles):
         return ReadOptions(score_scale=args.score_scale)
     return ReadOptions(
@@ -241,10 +233,10 @@ def _scale_problems(
     for source, scores in by_source.items():
         if scores and not any(low <= score <= high for score in scores):
             text = (
-                f"no score of source '{source}' lies in [{low:g}, {high:g}]: they run from "
+                f"no score of source '{source}' is in [{low:g}, {high:g}]: they range from "
                 f"{min(scores):g} to {max(scores):g}"
             )
-            remedy = "Correct it, or set scores.scale of that source, from which scores are mapped"
+            remedy = "Correct it, or set scores.scale of that source so that its scores are mapped"
             problems.append(Problem(key, text, remedy))
     return problems
 
@@ -270,7 +262,7 @@ def _loss_problems(
 
 
 def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure: bool) -> None:
-    """Encode every row and open every image once."""
+    """Encode every row once, which also opens every image."""
     rows, problems = prepared.training.rows, prepared.problems
     drop_long = args.length_policy == "drop"
     if not args.preflight:
@@ -280,7 +272,7 @@ def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure
         if not measure:
             return
     prepared.preflight, row_problems = survey(
-        [*rows, *prepared.read_eval_rows],
+        [*rows, *prepared.loaded_eval_rows],
         adapter,
         training=len(rows),
         workers=max(args.dataloader_num_workers, 0),
@@ -297,7 +289,7 @@ def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure
 
 
 def _split_and_group(prepared: Prepared, args: UniDPOConfig, loss: ConfiguredLoss) -> None:
-    """Set the rows of a valid run: without skipped rows, split, grouped and weighted."""
+    """Set the rows to train and evaluate on: remove skipped rows, split, group and weight."""
     train_rows = prepared.training.rows
     sets = {name: loaded.rows for name, loaded in prepared.evaluation.items()}
     if prepared.preflight is not None:

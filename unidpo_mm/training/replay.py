@@ -15,12 +15,11 @@ from ..errors import ModelError, Problem
 from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_model
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.parts import disable_dropout
 from ..modeling.vision import ImageFeatures
-from ..records import GroupBatch
-from .configured_loss import ConfiguredLoss, configure_loss
-from .dumped_batch import batch_from_plain
+from ..records import CacheKeys, GroupBatch, MediaInputs, ModelInputs, Targets, Units
+from .configured_loss import ConfiguredLoss, configure_loss, restore_loss_state
 from .nonfinite import DUMP_FILE, rank_file
-from .pinned_settings import restore_loss_state
 from .step import preference_step
 
 __all__ = ["Replay", "ReplayedUnit", "replay"]
@@ -94,11 +93,7 @@ def same_number(recorded: float, replayed: float) -> bool:
 
 
 def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
-    """Compute a dumped step again.
-
-    Args:
-        folder: The dump, ``nonfinite-step-N``.
-        device: The device to compute it on.
+    """Compute the step of a dump, ``nonfinite-step-N``, again.
 
     Raises:
         ModelError: If the folder is not a dump, or its model cannot be loaded.
@@ -134,7 +129,7 @@ def _step(
     content: Mapping[str, Any],
     device: torch.device | str,
 ) -> list[ReplayedUnit]:
-    batch = batch_from_plain(entry["batch"], content["format"]).to(device)
+    batch = _batch(entry["batch"], content["format"]).to(device)
     dtype = getattr(torch, content["autocast"]) if content["autocast"] else None
     logps = entry["reference"]
     reference = None if logps is None else _RecordedReference(logps.to(device))
@@ -195,7 +190,57 @@ def _load_policy(
     enable_packing(unwrap_peft(model))
     logp_model = LogpModel(model.to(device), chunk_size=content["chunk_size"])
     if not content["dropout"]:
-        from ..modeling.parts import disable_dropout
-
         disable_dropout(model)
     return logp_model.train(), loaded.adapter
+
+
+def _batch(content: Mapping[str, Any], version: int) -> GroupBatch:
+    """Return the batch of a dump, on the CPU."""
+    content = _with_parts(content) if version == 1 else content
+    inputs = content["inputs"]
+    media = {kind: MediaInputs(**tensors) for kind, tensors in inputs["media"].items()}
+    return GroupBatch(
+        inputs=ModelInputs(**{**inputs, "media": media}),
+        targets=Targets(**content["targets"]),
+        scores=content["scores"],
+        pairs=Units(**content["pairs"]),
+        responses=Units(**content["responses"]),
+        sources=content["sources"],
+        cache_keys=CacheKeys(**content["cache_keys"]),
+    )
+
+
+def _with_parts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a batch of version 1; its units get the ids of their rows."""
+    images = {"inputs": content["image_inputs"], "order": content["image_order"]}
+    return {
+        "inputs": {
+            "tokens": content["token_inputs"],
+            "media": {"image": images},
+            **{name: content[name] for name in ("layout", "segment", "row_position")},
+        },
+        "targets": {
+            "ids": content["target_ids"],
+            "row_ids": content["response_rows"],
+            **{name: content[name] for name in ("row", "position", "response", "lengths")},
+        },
+        "scores": content["scores"],
+        "pairs": {
+            "indices": torch.stack([content["chosen"], content["rejected"]], 1),
+            "weight": content["pair_weight"],
+            "source": content["pair_source"],
+            "ids": content["pair_rows"],
+            "row_ids": content["pair_rows"],
+            "domains": content["pair_domains"],
+        },
+        "responses": {
+            "indices": content["targets"].unsqueeze(1),
+            "weight": content["target_weight"],
+            "source": torch.zeros_like(content["targets"]),  # no loss reads it
+            "ids": content["target_rows"],
+            "row_ids": content["target_rows"],
+            "domains": content["target_domains"],
+        },
+        "sources": content["sources"],
+        "cache_keys": {"responses": content["response_keys"], "images": content["image_digests"]},
+    }

@@ -1,14 +1,12 @@
 """The part of the trainer that resumes a run, and ends it after a signal.
 
-It chooses the checkpoint (`resume.py`), compares the run with it (`identity.py`), applies changed
-options, and saves before a signal ends the run (`interruption.py`).
+It chooses the same checkpoint on every process, compares the run with it (`identity.py`), applies
+changed options, and saves a checkpoint before a signal ends the run (`interruption.py`).
 """
 
 import contextlib
 import dataclasses
-import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
 from .checkpoints import (
-    IDENTITY_FILE,
+    MANIFEST_FILE,
     CheckpointDamaged,
     checkpoint_path,
     checkpoint_paths,
@@ -31,14 +29,13 @@ from .checkpoints import (
     step_of,
     verify,
 )
-from .identity import compare
+from .configured_loss import pinned_settings
+from .identity import compare, read_identity, refuse_changes
 from .interruption import TrainingInterrupted
 from .numerical_watch import NonFiniteError
-from .pinned_settings import pinned_settings
-from .resume import choose_checkpoint, refuse_changes, verify_requested
-from .saving import SavingTrainer
+from .saving import SavingTrainer, replaced
 
-__all__ = ["CheckpointedTrainer"]
+__all__ = ["CheckpointedTrainer", "choose_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +43,14 @@ HYPERPARAMETERS = ("weight_decay", "betas", "eps")
 """Keys of an optimizer's parameter groups that are options; other keys may be state."""
 
 SCHEDULE = frozenset(
-    {
-        "learning_rate",
-        "learning_rates",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_steps",
-        "num_train_epochs",
-        "optim",
-        "warmup_steps",
-    }
+    """
+    learning_rate learning_rates lr_scheduler_kwargs lr_scheduler_type max_steps num_train_epochs
+    optim warmup_steps
+    """.split()
 )
 """Options that determine the learning rate of a step."""
+
+MODEL_ONLY = "it contains the model but no optimizer state (save_only_model)"
 
 
 class CheckpointedTrainer(SavingTrainer):
@@ -89,7 +82,7 @@ class CheckpointedTrainer(SavingTrainer):
         with self._exclusive(), self.interruption.handled():
             checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
             output: TrainOutput = super().train(checkpoint, trial, ignore_keys_for_eval)
-            self.interruption.end_steps()
+            self.interruption.stepping = False
             self._require_finite_weights()
             self._report_skipped()
             return output
@@ -107,7 +100,9 @@ class CheckpointedTrainer(SavingTrainer):
         text = f"{skipped} of {counted(steps, 'step')} {was} skipped: the loss or gradient was not "
         text += "finite"
         if skipped >= steps:
-            raise NonFiniteError(Problem("training", text, "Replay the dump of the first one"))
+            raise NonFiniteError(
+                Problem("training", text, "Replay the dump of the first skipped step")
+            )
         self._warn("", [text])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -115,13 +110,13 @@ class CheckpointedTrainer(SavingTrainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        self.interruption.start_steps()
+        self.interruption.stepping = True
         super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     # ---- resume ----
 
     def _checkpoint_to_resume(self, requested: str | bool | None) -> str | None:
-        """Return the verified checkpoint to resume from; `None` to start from scratch."""
+        """Return the path of the checkpoint to resume from; `None` to start from scratch."""
         output_dir = self._output_dir()
         option = self.option_names.get("resume", "resume_from_checkpoint")
         with errors_shared():
@@ -131,16 +126,19 @@ class CheckpointedTrainer(SavingTrainer):
             self._set_aside(checkpoint_paths(output_dir), "it belongs to an earlier run")
             return None
         if requested is True:
-            choice = choose_checkpoint(output_dir, reads=self.args.should_save)
-            if choice.path is None:
-                raise RecipeError(self._nothing_to_resume(option, choice.ignored))
-            path = choice.path
-            self._warn("ignored ", choice.ignored)
+            newest, ignored = choose_checkpoint(output_dir, reads=self.args.should_save)
+            if newest is None:
+                text = f"there is no complete checkpoint in '{output_dir}'"
+                text += f" ({'; '.join(ignored)})" if ignored else ""
+                remedy = "Start from scratch, or choose another checkpoint"
+                raise RecipeError(Problem(option, text, remedy))
+            path = newest
+            self._warn("ignored ", ignored)
         else:
             path = Path(str(requested))
             with errors_shared():
-                if self.args.should_save and verify_requested(path, option=option) is None:
-                    logger.warning("'%s' has no manifest, so it cannot be verified", path)
+                if self.args.should_save:
+                    _verify_requested(path, option=option)
         self._compare_identity(path)
         within = path.parent.resolve() == output_dir.resolve()
         others = [
@@ -151,12 +149,6 @@ class CheckpointedTrainer(SavingTrainer):
         self._set_aside(others, f"the run continues from {path}")
         return str(path)
 
-    def _nothing_to_resume(self, option: str, ignored: tuple[str, ...]) -> Problem:
-        text = f"there is no complete checkpoint in '{self._output_dir()}'"
-        if ignored:
-            text += f" ({'; '.join(ignored)})"
-        return Problem(option, text, "Start from scratch, or choose another checkpoint")
-
     def _set_aside(self, paths: list[Path], reason: str) -> None:
         if not self.args.should_save or not paths:
             return
@@ -165,31 +157,29 @@ class CheckpointedTrainer(SavingTrainer):
         logger.warning("moved %s to %s: %s", names, aside, reason)
 
     def _compare_identity(self, checkpoint: Path) -> None:
-        """Check that this run is the one of the checkpoint, up to allowed changes."""
+        """Check that the checkpoint belongs to this run, except for allowed changes."""
         with errors_shared():
             changes = []
-            recorded = self._recorded_identity(checkpoint) if self.args.should_save else None
+            recorded = read_identity(checkpoint) if self.args.should_save else None
+            if recorded is None and self.args.should_save:
+                text = "'%s' has no record of its run, so changes are not detected"
+                logger.warning(text, checkpoint)
             if recorded is not None and self._identity is not None:
                 changes = compare(recorded, self._identity)
                 texts = refuse_changes(
                     changes,
                     self.args.allow_changes or (),
                     checkpoint=checkpoint,
-                    names=dict(self.option_names),
+                    names=self.option_names,
                 )
                 self._warn("changed since the checkpoint: ", texts)
         names = {change.name for change in changes}
         self._changed = frozenset().union(*gather_objects(names))
 
-    def _recorded_identity(self, checkpoint: Path) -> Any:
-        try:
-            return json.loads((checkpoint / IDENTITY_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("'%s' has no record of its run, so changes are not detected", checkpoint)
-            return None
-
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        with _compared_by_identity():
+        # `_compare_identity` compares all options; transformers compares a few of them and logs a
+        # misleading warning
+        with replaced(trainer_module, "compare_trainer_and_checkpoint_args", lambda *args: None):
             result: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.global_step > max_steps:
             text = (
@@ -206,9 +196,12 @@ class CheckpointedTrainer(SavingTrainer):
         return result
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load both states, then apply the options of this run that have changed.
+        """Load the optimizer and scheduler states, then apply the changed options of this run.
 
-        The states also contain the learning rates and the weight decay of the checkpoint.
+        The saved states also contain learning rates and weight decay, which may have changed.
+
+        Raises:
+            RecipeError: If the checkpoint has no scheduler state.
         """
         if checkpoint is None or self.is_deepspeed_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -217,7 +210,12 @@ class CheckpointedTrainer(SavingTrainer):
         scheduler: Any = self.lr_scheduler
         fresh: list[dict[str, Any]] = [dict(group) for group in optimizer.param_groups]
         rates = [group.get("initial_lr", group["lr"]) for group in fresh]
-        saved = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        path = Path(checkpoint) / SCHEDULER_NAME
+        if not path.is_file():  # only possible for a checkpoint without a manifest
+            option = self.option_names.get("resume", "resume_from_checkpoint")
+            text = f"'{checkpoint}' cannot be used: it contains no {SCHEDULER_NAME}"
+            raise RecipeError(Problem(option, text, "Choose another checkpoint"))
+        saved = torch.load(path, weights_only=True)
         regrouped = len(saved.get("base_lrs", rates)) != len(rates)
         if regrouped or self._changed & {"optim", "optim_args"}:
             logger.warning("the optimizer starts without the state of the checkpoint")
@@ -255,7 +253,8 @@ class CheckpointedTrainer(SavingTrainer):
         if model is None and not hasattr(self.model.model, "peft_config"):
             reload_weights(self.model.model, resume_from_checkpoint)
             return
-        with self._plain_model() if model is None else contextlib.nullcontext():
+        unwrapped = replaced(self, "model", self.model.model)
+        with unwrapped if model is None else contextlib.nullcontext():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
@@ -297,20 +296,68 @@ class CheckpointedTrainer(SavingTrainer):
         raise TrainingInterrupted(self.interruption.received, text)
 
 
-@contextlib.contextmanager
-def _compared_by_identity() -> Iterator[None]:
-    """Keep transformers from comparing a few options with the checkpoint.
+def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that is complete on every node.
 
-    `_compare_identity` compares all options, and changed intervals take effect, contrary to the
-    warning of transformers.
+    Every process must call it. Candidates are verified from the newest to the oldest, until one is
+    complete.
+
+    Args:
+        output_dir: The directory of the checkpoints.
+        reads: Whether this process reads the disk; exactly one process per disk does.
+
+    Returns:
+        The checkpoint, or `None` if there is none; and for each newer checkpoint that cannot be
+        used, its name with the reason.
     """
-    name = "compare_trainer_and_checkpoint_args"
-    original = getattr(trainer_module, name, None)
-    if original is None:  # another version of transformers
-        yield
+    paths = checkpoint_paths(output_dir) if reads else []
+    ignored: list[str] = []
+    below: int | None = None
+    while True:
+        candidates = [path for path in paths if below is None or step_of(path) < below]
+        newest = step_of(candidates[0]) if candidates else -1
+        proposals = [step for step in gather_objects(newest if reads else None) if step is not None]
+        step = min(proposals)
+        if len(set(proposals)) > 1:
+            ignored.append(f"checkpoint-{max(proposals)}: it does not exist on every node")
+            below = max(proposals)
+            continue
+        if step < 0:
+            return None, ignored
+        reason = _why_unusable(candidates[0]) if reads else None
+        reasons = [text for text in gather_objects(reason) if text is not None]
+        if not reasons:
+            return checkpoint_path(output_dir, step), ignored
+        ignored.append(f"checkpoint-{step}: {reasons[0]}")
+        below = step
+
+
+def _verify_requested(path: Path, *, option: str) -> None:
+    """Verify a checkpoint that the user chose.
+
+    A checkpoint of another program has no manifest, so it cannot be verified.
+
+    Raises:
+        RecipeError: If it is not a directory, differs from its manifest, or has no optimizer state.
+    """
+    if not path.is_dir():
+        text = f"'{path}' is not a directory"
+        raise RecipeError(Problem(option, text, "Set it to a checkpoint, auto or never"))
+    reason = _why_unusable(path)
+    if reason is None:
         return
-    setattr(trainer_module, name, lambda *args: None)
+    if not (path / MANIFEST_FILE).exists():
+        logger.warning("'%s' has no manifest, so it cannot be verified", path)
+        return
+    remedy = "Choose another checkpoint, or set it to auto for the newest complete one"
+    if reason == MODEL_ONLY:
+        remedy = "Use it as model.name_or_path, or choose another checkpoint"
+    raise RecipeError(Problem(option, f"'{path}' cannot be used: {reason}", remedy))
+
+
+def _why_unusable(path: Path) -> str | None:
     try:
-        yield
-    finally:
-        setattr(trainer_module, name, original)
+        manifest = verify(path)
+    except CheckpointDamaged as error:
+        return str(error)
+    return None if manifest.resumable else MODEL_ONLY

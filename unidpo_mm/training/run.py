@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import platform
@@ -16,22 +17,21 @@ from ..atomic import write_text
 from ..config import Recipe, dump_recipe
 from ..config.checks.python_arguments import check_steps
 from ..config.from_recipe import config_of
-from ..config.page import option_names
+from ..config.options import option_names
 from ..config.python import UniDPOConfig
 from ..data.load import DataFiles
 from ..distributed import errors_shared
 from ..errors import Problem, RecipeError, UniDPOError
 from ..plugins import CALLBACKS, OBSERVERS, Kind, load, suggestion
-from .checkpoints import IDENTITY_FILE, CheckpointDamaged, checkpoint_paths, clean_up, verify
-from .identity import ALLOW_ALL, compare_options, recorded_options
+from .checkpoints import CheckpointDamaged, checkpoint_paths, clean_up, verify
+from .console import print_startup_report
+from .identity import ALLOW_ALL, compare_options, read_identity, recorded_options, refuse_changes
 from .observers import Observer
-from .resume import refuse_changes
-from .run_lock import exclusive
-from .run_record import (
+from .output_directory import (
     RECIPE_FILE,
     RECORD_FILE,
+    exclusive,
     file_stamps,
-    prompts_of,
     same_data_files,
     same_sections,
 )
@@ -61,10 +61,12 @@ class RunSettings:
 
     Attributes:
         args: The options of the trainer.
+        names: Field of `UniDPOConfig` -> its name in a recipe.
         callbacks, observers: Those of `run.callbacks` and `run.observers`.
     """
 
     args: UniDPOConfig
+    names: dict[str, str]
     callbacks: list[TrainerCallback]
     observers: list[Observer]
 
@@ -84,7 +86,7 @@ def train_from_recipe(recipe: Recipe) -> UniDPOTrainer:
         with errors_shared():
             if settings.args.should_save:
                 stack.enter_context(exclusive(Path(recipe.train.output_dir)))
-                check_resumable(recipe, settings.args)
+                _check_resumable(recipe, settings)
         trainer = trainer_for(recipe, settings)
         trainer.add_callback(WriteRecord(recipe, trainer))
         trainer.train(resume_from_checkpoint=_requested(recipe))
@@ -102,13 +104,15 @@ def finished_run(recipe: Recipe) -> str | None:
     folder = Path(recipe.train.output_dir)
     try:
         manifest = verify(folder)
-        recorded = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))["options"]
-        if not (same_sections(folder, recipe) and same_data_files(folder, recipe)):
+        recorded = read_identity(folder)
+        if recorded is None or not (
+            same_sections(folder, recipe) and same_data_files(folder, recipe)
+        ):
             return None  # training reads the data and reports which rows differ
-    except (CheckpointDamaged, OSError, ValueError, KeyError, AttributeError):
+    except (CheckpointDamaged, OSError, ValueError, AttributeError):
         return None
     current = recorded_options(config_of(recipe))
-    changes = compare_options(recorded, current, processes=(1, 1))
+    changes = compare_options(recorded["options"], current, processes=(1, 1))
     if any(not change.honored or change.name in LENGTH_OPTIONS for change in changes):
         return None
     with contextlib.suppress(RecipeError), exclusive(folder):
@@ -120,50 +124,23 @@ def finished_run(recipe: Recipe) -> str | None:
     )
 
 
-def check_resumable(recipe: Recipe, args: UniDPOConfig) -> None:
+def _check_resumable(recipe: Recipe, settings: RunSettings) -> None:
     """Compare the options of a recipe with its checkpoint, before data and model are read.
 
     Raises:
         RecipeError: If an option that may change the result differs, unless that is allowed.
     """
     requested = _requested(recipe)
-    if not requested:
-        return
+    paths = [Path(requested)] if isinstance(requested, str) else []
     if requested is True:
         paths = checkpoint_paths(Path(recipe.train.output_dir))
-    else:
-        paths = [Path(requested)]
     for path in paths:
-        try:
-            text = (path / IDENTITY_FILE).read_text(encoding="utf-8")
-            recorded = json.loads(text)["options"]
-        except (OSError, ValueError, KeyError):
-            continue
-        changes = compare_options(recorded, recorded_options(args), processes=(1, 1))
-        refuse_changes(
-            changes, (recipe.run.allow_changes or ()), checkpoint=path, names=_option_names(args)
-        )
-        return
-
-
-def check_allowed_names(recipe: Recipe, args: UniDPOConfig) -> None:
-    """Check the names in `run.allow_changes`.
-
-    Raises:
-        RecipeError: If there are unknown names; lists all of them.
-    """
-    names = {*_option_names(args).values(), ALLOW_ALL}
-    problems = [
-        Problem(
-            "run.allow_changes",
-            f"unknown name '{name}'{suggestion(name, names)}",
-            f"Use data, model, processes, {ALLOW_ALL} or a key of the recipe",
-        )
-        for name in (recipe.run.allow_changes or ())
-        if name not in names
-    ]
-    if problems:
-        raise RecipeError(problems)
+        if recorded := read_identity(path):
+            current = recorded_options(settings.args)
+            changes = compare_options(recorded["options"], current, processes=(1, 1))
+            allowed = recipe.run.allow_changes or ()
+            refuse_changes(changes, allowed, checkpoint=path, names=settings.names)
+            return
 
 
 def _requested(recipe: Recipe) -> str | bool | None:
@@ -173,10 +150,6 @@ def _requested(recipe: Recipe) -> str | bool | None:
     if recipe.run.resume != "auto":
         return recipe.run.resume
     return bool(checkpoint_paths(Path(recipe.train.output_dir))) or None
-
-
-def _option_names(args: UniDPOConfig) -> dict[str, str]:
-    return option_names(field.name for field in dataclasses.fields(args))
 
 
 class WriteRecord(TrainerCallback):
@@ -201,8 +174,6 @@ class WriteRecord(TrainerCallback):
 
 def check_from_recipe(recipe: Recipe) -> None:
     """Read recipe, data and model as a run does, print its startup report, and stop."""
-    from .startup_report import print_startup_report
-
     folder = Path(recipe.train.output_dir)
     existed = folder.exists()
     trainer = trainer_for(recipe)
@@ -218,10 +189,6 @@ def check_from_recipe(recipe: Recipe) -> None:
 def trainer_for(recipe: Recipe, settings: RunSettings | None = None) -> UniDPOTrainer:
     """Read the data, load the model and build the trainer of a recipe.
 
-    Args:
-        recipe: The recipe.
-        settings: Its `run_settings`, if they have been made before.
-
     Raises:
         UniDPOError: If data, settings or model have problems; lists those of all data files.
     """
@@ -236,7 +203,7 @@ def trainer_for(recipe: Recipe, settings: RunSettings | None = None) -> UniDPOTr
         callbacks=settings.callbacks,
         observers=settings.observers,
     )
-    trainer.option_names = _option_names(settings.args)
+    trainer.option_names = settings.names
     return trainer
 
 
@@ -256,8 +223,17 @@ def run_settings(recipe: Recipe) -> RunSettings:
         RecipeError: If an argument, a callback, an observer or an allowed change is invalid.
     """
     args = config_of(recipe)
-    check_allowed_names(recipe, args)
-    problems: list[Problem] = []
+    names = option_names(field.name for field in dataclasses.fields(args))
+    allowed = {*names.values(), ALLOW_ALL}
+    problems = [
+        Problem(
+            "run.allow_changes",
+            f"unknown name '{name}'{suggestion(name, allowed)}",
+            f"Use data, model, processes, {ALLOW_ALL} or a key of the recipe",
+        )
+        for name in (recipe.run.allow_changes or ())
+        if name not in allowed
+    ]
     made: dict[Kind, list[Any]] = {CALLBACKS: [], OBSERVERS: []}
     for kind, sections in ((CALLBACKS, recipe.run.callbacks), (OBSERVERS, recipe.run.observers)):
         for name, settings in sections.items():
@@ -268,7 +244,7 @@ def run_settings(recipe: Recipe) -> RunSettings:
                 problems += error.problems or [Problem(where, str(error), "Correct it")]
     if problems:
         raise RecipeError(problems)
-    return RunSettings(args=args, callbacks=made[CALLBACKS], observers=made[OBSERVERS])
+    return RunSettings(args=args, names=names, callbacks=made[CALLBACKS], observers=made[OBSERVERS])
 
 
 def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
@@ -279,9 +255,9 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     parts = trainer.parts
     record = {
         "loss": parts.settings.describe(),
-        "reference": type(parts.reference).__name__ if parts.reference is not None else "none",
+        "reference": parts.reference_name,
         "layout": dataclasses.asdict(trainer.layout),
-        "prompts": prompts_of(recipe, parts.adapter.processor, _reasoning(recipe)),
+        "prompts": _prompts(recipe, parts.adapter.processor),
         "train_rows": len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
@@ -297,8 +273,20 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
     write_text(folder / RECORD_FILE, json.dumps(record, indent=2))
 
 
-def _reasoning(recipe: Recipe) -> dict[str, str]:
+def _prompts(recipe: Recipe, processor: Any) -> dict[str, Any]:
+    """Return the rendering of prompts and responses, and the digest of the chat template."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    template = getattr(processor, "chat_template", None)
+    template = template or getattr(tokenizer, "chat_template", None)
+    style = recipe.model.prompt_style
+    if style == "auto":
+        style = "raw" if template is None else "chat"
     sources = (*recipe.data.sources, *recipe.data.eval_sources)
     return {
-        source.source_name: source.reasoning for source in sources if source.reasoning is not None
+        "style": style,
+        "chat_template_sha256": (
+            None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+        ),
+        "chat_template_kwargs": recipe.model.chat_template_kwargs,
+        "reasoning": {s.source_name: s.reasoning for s in sources if s.reasoning is not None},
     }

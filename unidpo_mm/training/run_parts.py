@@ -43,6 +43,11 @@ class RunParts:
     eval_sets: Mapping[str, Sequence[PreferenceRow]]
     preflight: Preflight | None
 
+    @property
+    def reference_name(self) -> str:
+        """The kind of the reference, for reports."""
+        return "none" if self.reference is None else type(self.reference).__name__
+
 
 @dataclass(frozen=True)
 class LayoutChoice:

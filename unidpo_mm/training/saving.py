@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..config.python import UniDPOConfig
 from ..data.digest import data_digest
-from ..distributed import barrier, errors_shared, gather_objects
+from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from .checkpoints import (
@@ -36,14 +36,15 @@ from .checkpoints import (
     staging_directory,
     write_manifest,
 )
+from .configured_loss import write_settings
 from .identity import describe_model, recorded_options
 from .interruption import Interruption
+from .metrics import MetricSums
 from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
-from .pinned_settings import write_settings
-from .run_lock import exclusive
-from .run_parts import RunParts
+from .output_directory import exclusive
+from .run_parts import LayoutChoice, RunParts
 
-__all__ = ["SavingTrainer"]
+__all__ = ["SavingTrainer", "replaced"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +55,45 @@ WRITE_FAILED = re.compile(r"writ|inline_container|iostream")
 """Parts of torch's messages if a file cannot be written: it raises RuntimeError, not OSError."""
 
 
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute inside the block."""
+    inherited, original = name not in vars(owner), getattr(owner, name, None)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if inherited:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
+
+
 class SavingTrainer(Trainer):
     """transformers' trainer with checkpoints that are complete or invisible.
 
     Attributes:
+        parts: Model, data, reference and loss of the run.
+        layout: The layout of batches.
         option_names: Field of `UniDPOConfig` -> its name in a recipe, for messages; empty for runs
             from Python.
+        interruption: Signals that this process received.
+        watch: Checks for numbers that are not finite.
+        train_sums: Metrics since the last log.
+        metrics_before: The sums of `train_sums` before the current step.
+        units: Sum of the weights of all units of the current step, over all processes.
     """
 
     args: UniDPOConfig
     model: LogpModel
     parts: RunParts
+    layout: LayoutChoice
     option_names: Mapping[str, str]
     interruption: Interruption
     watch: NumericalWatch
+    train_sums: MetricSums
+    metrics_before: Tensor
+    units: Tensor
 
     def _prepare_saving(self) -> None:
         """Detect disks that nodes do not share, and record the identity of the run."""
@@ -93,7 +119,7 @@ class SavingTrainer(Trainer):
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Hold the lock of the output directory; see `run_lock`."""
+        """Hold the lock of the output directory; see `exclusive`."""
         with contextlib.ExitStack() as stack:
             with errors_shared():
                 if self.args.should_save:
@@ -104,7 +130,7 @@ class SavingTrainer(Trainer):
     def _output_dir(self) -> Path:
         return Path(self.args.output_dir or "trainer_output")
 
-    def _warn(self, prefix: str, texts: tuple[str, ...] | list[str]) -> None:
+    def _warn(self, prefix: str, texts: list[str]) -> None:
         if self.is_world_process_zero():
             for text in texts:
                 logger.warning("%s%s", prefix, text)
@@ -117,7 +143,8 @@ class SavingTrainer(Trainer):
         output_dir, step = Path(self._get_output_dir(trial)), self.state.global_step
         staged, target = staging_directory(output_dir), checkpoint_path(output_dir, step)
         resumable = bool(self.interruption.received) or not self.args.save_only_model
-        with self._saving(staged, what=target.name), self._saving_everything(resumable):
+        everything = replaced(self.args, "save_only_model", not resumable)  # with the optimizer
+        with self._saving(staged, what=target.name), everything:
             super()._save_checkpoint(model, trial)
         barrier()
         self._record_best(output_dir, step)
@@ -213,16 +240,6 @@ class SavingTrainer(Trainer):
             f"Free disk space or choose another directory; the same command will {previous}",
         )
 
-    @contextlib.contextmanager
-    def _saving_everything(self, resumable: bool) -> Iterator[None]:
-        """Temporarily save the optimizer as well, if the checkpoint must be resumable."""
-        only_model = self.args.save_only_model
-        self.args.save_only_model = not resumable
-        try:
-            yield
-        finally:
-            self.args.save_only_model = only_model
-
     def _require_finite_weights(self) -> None:
         """Check that all trainable weights are finite before they are saved.
 
@@ -251,7 +268,7 @@ class SavingTrainer(Trainer):
         local_size = len(set(gather_objects(args.local_process_index)))
         if args.save_on_each_node or local_size == args.world_size:
             return
-        token = gather_objects(secrets.token_hex(8))[0]
+        token = first_process(lambda: secrets.token_hex(8))
         probe = self._output_dir() / f".probe-{token}"
         if args.process_index == 0:
             probe.parent.mkdir(parents=True, exist_ok=True)
@@ -274,34 +291,12 @@ class SavingTrainer(Trainer):
     ) -> None:
         if state_dict is not None:
             state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
-        with self._plain_model(), self._writing_on_each_disk():
+        plain: Any = unwrap_peft(self.parts.logp_model.model)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(replaced(self, "model", self.model.model))
+            if self.args.save_on_each_node:
+                # transformers only lets the first process of the first node write weights
+                stack.enter_context(replaced(plain, "should_save_on_this_rank", bool))
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             write_settings(self.parts.settings, output_dir or self._output_dir())
-
-    @contextlib.contextmanager
-    def _writing_on_each_disk(self) -> Iterator[None]:
-        """Let the first process of each node write weights, if `save_on_each_node` is set.
-
-        transformers only lets the first process of the first node write them.
-        """
-        model: Any = unwrap_peft(self.parts.logp_model.model)
-        if not self.args.save_on_each_node:
-            yield
-            return
-        model.should_save_on_this_rank = lambda is_main_process: is_main_process
-        try:
-            yield
-        finally:
-            del model.should_save_on_this_rank
-
-    @contextlib.contextmanager
-    def _plain_model(self) -> Iterator[None]:
-        """Temporarily set `model` to the plain model, which transformers saves and loads."""
-        logp_model = self.model
-        plain: Any = logp_model.model
-        self.model = plain
-        try:
-            yield
-        finally:
-            self.model = logp_model

@@ -1,26 +1,29 @@
 """Prepare the parts of a run: data, model, family adapter, reference and loss."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..adapter import Adapter, AdapterFamily
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
+from ..cache.reference_store import ReferenceStore
 from ..config import LoraOptions
 from ..config.python import UniDPOConfig
 from ..data.load import log_reports
-from ..errors import ModelError, Problem
+from ..distributed import first_process
+from ..errors import ModelError, Problem, RecipeError
 from ..kernels.packing import enable_packing
-from ..modeling.load import ModelSource, family_for, load_adapter, load_config, load_weights
+from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import (
     add_lora,
     add_peft,
+    compute_dtype,
     count_parameters,
     disable_dropout,
     freeze_parts,
@@ -34,22 +37,35 @@ from ..modeling.peft_models import (
     is_peft_model,
 )
 from ..modeling.peft_saving import save_active_adapter_only
-from ..modeling.references.cached import CachedReference, gate_margin, versions_of
-from ..modeling.references.kinds import FrozenCopy, Reference
+from ..modeling.references.cached import (
+    CachedReference,
+    InitialPolicy,
+    gate_margin,
+    reference_fingerprint,
+    versions_of,
+)
+from ..modeling.references.kinds import (
+    FrozenCopy,
+    FrozenLora,
+    Reference,
+    ReferenceKind,
+    make_reference,
+    resolve_kind,
+    trains_adapter_only,
+)
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
 from .configured_loss import configured_loss
-from .prepare import check_part_names, prepare
-from .references import build_run_reference, compute_dtype
+from .prepare import prepare
 from .run_parts import RunParts
-from .score_warnings import score_warnings
+from .startup_checks import score_warnings
 
-__all__ = ["load_family_and_adapter", "prepare_model", "prepare_run"]
+__all__ = ["prepare_run"]
 
 logger = logging.getLogger(__name__)
 
-HALF = (torch.bfloat16, torch.float16)
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def prepare_run(
@@ -65,17 +81,12 @@ def prepare_run(
     """Prepare the parts of a run; see `UniDPOTrainer` for the arguments.
 
     Raises:
-        UniDPOError: If a setting, a row or the model cannot be used.
+        UniDPOError: If an option, a row or the model cannot be used.
     """
     settings = configured_loss(args)
-
-    def load_adapter() -> tuple[AdapterFamily, Adapter]:
-        family, adapter = load_family_and_adapter(model, args, processing_class)
-        check_part_names(args, peft_config, family)
-        return family, adapter
-
-    # Weights are loaded last, so that errors in the data are reported before reading gigabytes.
-    data = prepare(train_dataset, eval_dataset, args, settings, load_adapter)
+    # weights are loaded last, so that errors in the data are reported before gigabytes are read
+    load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
+    data = prepare(train_dataset, eval_dataset, args, settings, load_adapter, lora=peft_config)
     log_reports(data.reports)
     data.raise_problems()
     family, adapter = data.family, data.adapter
@@ -86,21 +97,23 @@ def prepare_run(
     policy = prepare_model(weights, family, args, peft_config)
     _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
-    reference = build_run_reference(ref_model, logp_model, family, adapter, args, settings)
+    dtype = compute_dtype(args, logp_model)
+    reference = None
+    if settings.loss.needs_reference(settings.config):
+        reference = build_run_reference(ref_model, logp_model, family, adapter, args, dtype)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
     if reference is not None:
         cached = isinstance(reference, CachedReference)
-        margin = gate_margin(compute_dtype(args, logp_model), cached=cached)
-        settings = settings.with_gate_margin(margin)
+        settings = settings.with_gate_margin(gate_margin(dtype, cached=cached))
     return RunParts(
         logp_model=logp_model,
         reference=reference,
         family=family,
         adapter=adapter,
         settings=settings,
-        features=_features(logp_model, args),
+        features=_features(logp_model, args, dtype),
         unpackable=None if args.layout == "plain" else _why_unpackable(policy, reference),
         train_rows=train_rows,
         eval_rows=eval_rows,
@@ -109,37 +122,16 @@ def prepare_run(
     )
 
 
-def load_family_and_adapter(
-    model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
-) -> tuple[AdapterFamily, Adapter]:
-    """Return the family of a model, which is passed by name or as an object, and its adapter."""
-    source = ModelSource.of(model, args)
-    config: Any = load_config(source) if isinstance(model, str) else model.config
-    family = family_for(config, args.adapter)
-    options = AdapterOptions(
-        max_length=args.max_length,
-        length_policy=args.length_policy,
-        prompt_style=args.prompt_style,
-        chat_template_kwargs=args.chat_template_kwargs or {},
-        image_min_pixels=args.image_min_pixels,
-        image_max_pixels=args.image_max_pixels,
-    )
-    adapter = load_adapter(
-        source, options, config=config, family=family, processor=processing_class
-    )
-    return family, adapter
-
-
 def prepare_model(
     model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> nn.Module:
     """Freeze parts, add a LoRA adapter, disable dropout and set number formats.
 
     Returns:
-        The policy: `model`, or a PEFT model around it.
+        The policy: `model`, or a PEFT model that wraps it.
 
     Raises:
-        ModelError: If the settings contradict each other, or no weight is trainable.
+        ModelError: If options contradict each other, or no weight is trainable.
     """
     check_supported(model, "model")
     if is_peft_model(model):
@@ -162,10 +154,10 @@ def prepare_model(
         disable_dropout(model)
     if args.bf16 or args.fp16:
         keep_in_float32(model)
-    elif any(p.requires_grad and p.dtype in HALF for p in model.parameters()):
+    elif any(p.requires_grad and p.dtype in HALF_PRECISION for p in model.parameters()):
         logger.warning(
             "trainable weights are in half precision, in which small updates are rounded to zero: "
-            "bf16=True (train.bf16) keeps them in float32 and computes in bfloat16"
+            "set bf16=True (train.bf16) to keep them in float32 and compute in bfloat16"
         )
     return model
 
@@ -197,8 +189,8 @@ def _prepare_peft_model(
     unusual = [part for part in trained if part in family.default_freeze]
     if unusual:
         logger.warning(
-            "the adapter of the model also trains %s, which the family '%s' freezes by default: "
-            "set freeze to freeze it",
+            "the model's LoRA adapter also trains %s, which the family '%s' freezes by default: "
+            "set freeze to keep it frozen",
             ", ".join(unusual),
             family.name,
         )
@@ -207,14 +199,14 @@ def _prepare_peft_model(
 def _check_peft_config(peft_config: Any) -> None:
     if getattr(peft_config, "is_prompt_learning", False):
         problem = f"{type(peft_config).__name__} puts virtual tokens before the prompt"
-        raise ModelError(Problem("peft_config", problem, "Use a LoRA"))
+        raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
     if not hasattr(peft_config, "peft_type"):
-        problem = f"it is a {type(peft_config).__name__} and not a configuration of PEFT"
+        problem = f"{type(peft_config).__name__} is not a PEFT configuration"
         raise ModelError(Problem("peft_config", problem, "Pass a peft.LoraConfig"))
 
 
 def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
-    """Raise ModelError if no row has an image and only weights that process images train."""
+    """Raise ModelError if no row has an image and all trainable weights process images."""
     model = unwrap_peft(policy)
     if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
         return
@@ -225,28 +217,115 @@ def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRo
         raise ModelError(Problem("model.freeze", problem, remedy))
 
 
-def _features(logp_model: LogpModel, args: UniDPOConfig) -> FeatureStore | None:
+def _features(logp_model: LogpModel, args: UniDPOConfig, dtype: torch.dtype) -> FeatureStore | None:
     """Return the cache of image features; `None` if it is off or training changes features."""
     model = unwrap_peft(logp_model.model)
     if args.feature_cache_gb <= 0 or not logp_model.takes_features:
         return None
     if trains_vision(model):
-        logger.warning("image features are not cached: vision tower or projector are trained")
+        logger.warning("image features are not cached: the vision tower or projector is trained")
         return None
-    settings = versions_of(model, compute_dtype(args, logp_model))
-    fingerprint: list[Any] = [None]
-    if args.process_index == 0:
-        fingerprint = [weights_fingerprint(vision_weights(model), settings)]
-    limit = int(args.feature_cache_gb * 1e9)
-    return FeatureStore(broadcast_object_list(fingerprint)[0], limit_bytes=limit)
+    settings = versions_of(model, dtype)
+    fingerprint = first_process(lambda: weights_fingerprint(vision_weights(model), settings))
+    return FeatureStore(fingerprint, limit_bytes=int(args.feature_cache_gb * 1e9))
 
 
 def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | None:
-    """Enable packed rows in policy and reference; return why it is impossible, else `None`."""
+    """Enable packed rows in the policy and the reference.
+
+    Returns:
+        The reason if it is impossible; else `None`.
+    """
     reason = enable_packing(unwrap_peft(policy))
     if isinstance(reference, CachedReference):
         reference = reference.source
     if isinstance(reference, FrozenCopy):
-        of_reference = enable_packing(unwrap_peft(reference.logp_model.model))
-        reason = reason or (of_reference and f"the reference: {of_reference}")
+        reference_reason = enable_packing(unwrap_peft(reference.logp_model.model))
+        reason = reason or (reference_reason and f"the reference: {reference_reason}")
     return reason
+
+
+def build_run_reference(
+    ref_model: str | nn.Module | None,
+    logp_model: LogpModel,
+    family: AdapterFamily,
+    adapter: Adapter,
+    args: UniDPOConfig,
+    dtype: torch.dtype,
+) -> Reference:
+    """Build the reference of a run: the policy before training, or another model."""
+    cached = args.reference == "cached"
+    if args.ref_adapter_name is not None:
+        source: Reference = _named_adapter(
+            args.ref_adapter_name, ref_model, logp_model, adapter, args
+        )
+    elif ref_model is not None:
+        source = _other_model(ref_model, logp_model, family, adapter, args)
+    elif cached and args.reference_build == "before" and not trains_adapter_only(logp_model):
+        source = InitialPolicy(adapter)
+    else:
+        requested: ReferenceKind = "auto" if args.reference == "cached" else args.reference
+        kind = first_process(lambda: resolve_kind(requested, logp_model))
+        source = make_reference(kind, logp_model, adapter)
+    if not cached:
+        return source
+    fingerprint, about = first_process(  # other processes may not have all weights
+        lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
+    )
+    return CachedReference(source, ReferenceStore(fingerprint, about))
+
+
+def _named_adapter(
+    name: str,
+    ref_model: str | nn.Module | None,
+    logp_model: LogpModel,
+    adapter: Adapter,
+    args: UniDPOConfig,
+) -> FrozenLora:
+    """Build a reference that uses another LoRA adapter of the policy, as in TRL."""
+    model: Any = logp_model.model
+    loaded = list(model.peft_config) if is_peft_model(model) else []
+    problem, remedy = None, ""
+    if ref_model is not None or args.reference not in ("auto", "cached"):
+        other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
+        problem = f"it cannot be combined with {other}"
+        remedy = "Remove one of the two"
+    elif not loaded:
+        problem = "the model is not a PEFT model"
+        remedy = "Remove it: by default the reference is the model before training"
+    elif name not in loaded:
+        problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
+        remedy = f"Choose one of {', '.join(loaded)}"
+    elif name in model.active_adapters:
+        problem = f"'{name}' is the adapter that is being trained"
+        remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
+    if problem is not None:
+        raise ModelError(Problem("ref_adapter_name", problem, remedy))
+    return FrozenLora(logp_model, adapter, name)
+
+
+def _other_model(
+    ref_model: str | nn.Module,
+    logp_model: LogpModel,
+    family: AdapterFamily,
+    adapter: Adapter,
+    args: UniDPOConfig,
+) -> FrozenCopy:
+    if args.reference not in ("auto", "frozen_copy", "cached"):
+        problem = f"ref_model is set and reference is '{args.reference}'"
+        raise RecipeError(Problem("reference", problem, "Remove one of the two"))
+    if isinstance(ref_model, str):
+        ref_model = load_weights(ModelSource.of(ref_model, args), family)
+    shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
+    if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
+        problem = (
+            "ref_model is the same object as the model that is being trained"
+            if ref_model is logp_model.model
+            else "ref_model shares trainable weights with the model, so it would change as well "
+            "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
+        )
+        remedy = "Remove it: the trainer keeps a frozen copy of the trainable weights"
+        raise ModelError(Problem("ref_model", problem, remedy))
+    check_supported(ref_model, "ref_model")
+    other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
+    return FrozenCopy(other, adapter, separate_vision=True)

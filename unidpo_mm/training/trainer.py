@@ -5,28 +5,28 @@ Functions do the work: `setup.py` prepares model and data, `step.py` computes th
 resuming, `report_to`, DDP, FSDP and DeepSpeed are inherited from transformers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-)
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
 from ..config.python import UniDPOConfig
-from ..data.batches import GroupDataset
+from ..data.batches import GroupBatchSampler, GroupDataset
+from ..data.collate import GroupCollator
 from ..data.load import rows_from_records
-from ..data.workers import batch_of
+from ..data.workers import batch_of, explained_failures, protect_worker
+from ..distributed import first_process
 from ..errors import DataError, ModelError, Problem
 from ..modeling.logp_model import LogpModel
+from ..modeling.parts import set_learning_rates
+from ..modeling.references.cached import CachedReference
 from ..records import GroupBatch
+from .callbacks import TRAINER_CALLBACKS
 from .console import ConsoleProgress
 from .evaluation import (
     SAMPLES_FILE,
@@ -35,21 +35,14 @@ from .evaluation import (
     pick_samples,
     write_samples,
 )
-from .loaders import collator_of, prepared_loader, workers_explained
-from .memory_policy import ActivationMemoryBudget
-from .metrics import MetricSums, policy_only_change
+from .metrics import MetricSums, Throughput, policy_only_change
 from .numerical_watch import NumericalWatch
 from .observers import Observer
-from .optimizer import check_learning_rates, set_learning_rates
-from .progress import Throughput
-from .references import PrepareReference
 from .resuming import CheckpointedTrainer
 from .run_parts import LayoutChoice, RunParts
 from .setup import prepare_run
 from .startup_checks import check_start
-from .startup_report import StartupReport
 from .step import StepOutput, preference_step
-from .step_guard import SampleLog, StepGuard
 
 __all__ = ["UniDPOTrainer"]
 
@@ -111,7 +104,6 @@ class UniDPOTrainer(CheckpointedTrainer):
             peft_config=peft_config,
         )
         parts = self.parts
-        check_learning_rates(args.learning_rates or {}, parts.family)
         super().__init__(
             model=parts.logp_model,
             args=args,
@@ -123,13 +115,14 @@ class UniDPOTrainer(CheckpointedTrainer):
         )
         self.layout = self._check_start()
         self._prepare_saving()
-        self.data_collator = self.collator = collator_of(
-            parts, args, self.layout.layout, processes=self.accelerator.num_processes
-        )
+        self.data_collator = self.collator = self._new_collator()
         self.observers = observers
-        self._set_up_measurement(callbacks or ())
+        self._set_up_measurement()
+        for callback in callbacks or ():
+            if hasattr(callback, "attach"):
+                callback.attach(self)
 
-    def _set_up_measurement(self, callbacks: Sequence[TrainerCallback]) -> None:
+    def _set_up_measurement(self) -> None:
         """Set up metrics, checks for NaN and infinity, throughput and console output."""
         args, loss = self.args, self.parts.settings.loss
         self.train_sums = MetricSums(loss, args.device)
@@ -141,13 +134,6 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.progress = ConsoleProgress(bar=not args.disable_tqdm)
         self.add_callback(self.progress)
         self.first_evaluation: dict[str, dict[str, float]] = {}
-        self._attach(callbacks)
-
-    def _attach(self, callbacks: Sequence[TrainerCallback]) -> None:
-        """Pass the trainer to each callback that has an `attach` method."""
-        for callback in callbacks:
-            if hasattr(callback, "attach"):
-                callback.attach(self)
 
     def _check_start(self) -> LayoutChoice:
         """Check sharding and the log-probs of the model, and return the layout of the run."""
@@ -156,11 +142,8 @@ class UniDPOTrainer(CheckpointedTrainer):
             return check_start(self.parts, self.args, self.args.device)
         if self.is_deepspeed_enabled:
             return LayoutChoice("plain", "DeepSpeed holds the weights, so layouts are not compared")
-        choices: list[Any] = [None]
-        if self.args.process_index == 0:  # FSDP shards later: this process still has all weights
-            choices = [check_start(self.parts, self.args, "cpu")]
-        choice: LayoutChoice = broadcast_object_list(choices)[0]
-        return choice
+        # FSDP shards later: now the first process still has all weights
+        return first_process(lambda: check_start(self.parts, self.args, "cpu"))
 
     # ---- data ----
 
@@ -171,7 +154,7 @@ class UniDPOTrainer(CheckpointedTrainer):
                 Problem("train_dataset", "the training set is empty", "Pass train_dataset")
             )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed=seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return micro-batches of held-out groups, in the order of the data set.
@@ -188,12 +171,50 @@ class UniDPOTrainer(CheckpointedTrainer):
             raise DataError(Problem("eval_dataset", "there is no evaluation set", remedy))
         if not isinstance(dataset, GroupDataset):
             dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
-        return self._loader(dataset, self.args.per_device_eval_batch_size, None)
+        return self._loader(dataset, self.args.per_device_eval_batch_size)
 
-    def _loader(self, dataset: GroupDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
-        return prepared_loader(
-            dataset, self.collator, self.args, self.accelerator, batch_size, seed
+    def _new_collator(self) -> GroupCollator:
+        """Return the collator of the run.
+
+        With several processes, a filler with an image makes every batch use every part of the
+        model, so that gradients are reduced over the same parameters on all of them.
+        """
+        parts, adapter = self.parts, self.parts.adapter
+        filler = adapter.filler() if self.accelerator.num_processes > 1 else None
+        return GroupCollator(
+            pad_token_id=adapter.pad_token_id,
+            padding_side=self.args.padding_side,
+            layout=self.layout.layout,
+            images_once=parts.logp_model.takes_features,
+            keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
+            filler=filler if filler is not None and filler.has_media else None,
         )
+
+    def _loader(
+        self, dataset: GroupDataset, batch_size: int, *, seed: int | None = None
+    ) -> DataLoader[Any]:
+        """Return a loader; without a seed, groups keep the order of the data set."""
+        args = self.args
+        sampler = GroupBatchSampler(
+            dataset,
+            [len(row.pairs) or len(row.responses) for row in dataset.rows],
+            batch_size,
+            seed=seed,
+            multiple_of=self.accelerator.num_processes,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            timeout=args.worker_timeout if args.dataloader_num_workers else 0,
+            worker_init_fn=protect_worker,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -216,7 +237,7 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume; see `CheckpointedTrainer.train`."""
-        with workers_explained(self.train_dataset):
+        with explained_failures(self.train_dataset.reading_log, self.train_dataset.rows):
             return super().train(*args, **kwargs)
 
     def compute_loss(
@@ -291,16 +312,10 @@ class UniDPOTrainer(CheckpointedTrainer):
         """Return the metrics of all held-out pairs, and write sample responses to disk."""
         model = self._model_to_evaluate()
         dataset: Any = dataloader.dataset
-        with workers_explained(dataset), self.accelerator.autocast():
-            sums = evaluate_pairs(
-                model,
-                dataloader,
-                adapter=self.parts.adapter,
-                settings=self.parts.settings,
-                reference=self.parts.reference,
-                features=self.parts.features,
-                device=self.args.device,
-            )
+        sums = MetricSums(self.parts.settings.loss, self.args.device)
+        explained = explained_failures(dataset.reading_log, dataset.rows)
+        with explained, self.accelerator.autocast():
+            evaluate_pairs(model, dataloader, self.preference_step, sums)
         means = sums.means()
         first = self.first_evaluation.setdefault(metric_key_prefix, means)
         means |= policy_only_change(means, first)
@@ -357,16 +372,6 @@ def _evaluation_sets(parts: RunParts) -> Any:
         sets = parts.eval_sets.items()
         return {name: GroupDataset(rows, parts.adapter) for name, rows in sets}
     return GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None
-
-
-TRAINER_CALLBACKS: tuple[Callable[[UniDPOTrainer], TrainerCallback], ...] = (
-    StartupReport,
-    SampleLog,
-    PrepareReference,
-    ActivationMemoryBudget,
-    StepGuard,
-)
-"""The callbacks of every trainer, in the order in which they run."""
 
 
 def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:

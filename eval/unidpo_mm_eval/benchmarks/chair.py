@@ -1,9 +1,9 @@
 """CHAIR: objects that captions mention although they are not in the image.
 
-The data are a directory with COCO's instances_*.json and captions_*.json and the list of synonyms,
-synonyms.txt: one line per class with its comma-separated names, the class first. Plurals become
-singulars of words on that list; double words ("hot dog") have priority over single ones. The
-metrics depend on the prompt and on the maximum length of captions.
+The data are a directory with COCO's instances_*.json and captions_*.json and a list of synonyms,
+synonyms.txt: one line per class with its comma-separated names, of which the first is the class.
+Plurals are matched with the singulars on that list, and two-word names ("hot dog") take precedence
+over single words. The metrics depend on the prompt and on the maximum length of captions.
 """
 
 import json
@@ -28,13 +28,13 @@ IRREGULAR = {
     "teeth": "tooth", "policemen": "policeman", "servicemen": "serviceman",
 }  # fmt: skip
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
-"""(plural, singular); the first that gives a word of the list counts."""
+"""Plural and singular endings; the first pair that yields a word on the list is used."""
 MAX_WORDS = 2
-"""Number of words of the longest name."""
+"""Maximum number of words in a name."""
 PHRASES = {"toilet seat": "toilet", "train track": "", "bow tie": "tie"}
-"""Double words that mean another class than their parts, or none."""
-NOT_CLASSES = ("animal", "vehicle")
-"""A word such as "baby" or "passenger" in front of these is not a person."""
+"""Two-word phrase -> the class that it denotes despite its words; empty if there is none."""
+MODIFIED_NOUNS = ("animal", "vehicle")
+"""Nouns whose modifier is not a mention of a class: a "baby animal" is not a person."""
 
 
 def read(path: Path, with_images: bool) -> Dataset:
@@ -45,7 +45,7 @@ def read(path: Path, with_images: bool) -> Dataset:
     )
     synonyms = folder / "synonyms.txt"
     problems = [
-        Problem(str(folder), f"no file {name}", "Save it there; see `eval list`")
+        Problem(str(folder), f"the directory contains no file {name}", "Add it; see `eval list`")
         for name, exists in (
             ("instances_*.json", instances),
             ("captions_*.json", captions),
@@ -59,17 +59,25 @@ def read(path: Path, with_images: bool) -> Dataset:
     objects: dict[str, set[str]] = defaultdict(set)
     names: dict[str, str] = {}
     for file in instances:
-        content = _json(file, "images", "annotations", "categories")
+        content = _json(
+            file,
+            images=("id",),
+            annotations=("image_id", "category_id"),
+            categories=("id", "name"),
+        )
         categories = {entry["id"]: entry["name"] for entry in content["categories"]}
         names |= {str(entry["id"]): str(entry.get("file_name", "")) for entry in content["images"]}
         for entry in content["annotations"]:
-            name = categories[entry["category_id"]]
+            name = categories.get(entry["category_id"])
+            if name is None:
+                text = f"unknown category_id {entry['category_id']}"
+                raise DataError(Problem(str(file), text, "Use COCO's annotations as published"))
             objects[str(entry["image_id"])].add(classes.get(name, name))
     for file in captions:
-        content = _json(file, "images", "annotations")
+        content = _json(file, images=("id",), annotations=("image_id", "caption"))
         names |= {str(entry["id"]): str(entry.get("file_name", "")) for entry in content["images"]}
         for entry in content["annotations"]:
-            objects[str(entry["image_id"])].update(mentioned(entry["caption"], classes))
+            objects[str(entry["image_id"])].update(mentioned(str(entry["caption"]), classes))
     samples = [
         Sample(
             id=image_id,
@@ -85,7 +93,7 @@ def read(path: Path, with_images: bool) -> Dataset:
 
 
 def mentioned(caption: str, classes: Mapping[str, str]) -> list[str]:
-    """Return the class (name -> class in `classes`) of each mention in a caption."""
+    """Return the class of each mention in a caption; `classes` maps names to classes."""
     words = [_singular(word, classes) for word in WORD.findall(caption.lower())]
     mentions, at = [], 0
     while at < len(words):
@@ -96,14 +104,14 @@ def mentioned(caption: str, classes: Mapping[str, str]) -> list[str]:
             at += MAX_WORDS
             continue
         following = words[at + 1] if at + 1 < len(words) else ""
-        if words[at] in classes and following not in NOT_CLASSES:
+        if words[at] in classes and following not in MODIFIED_NOUNS:
             mentions.append(classes[words[at]])
         at += 1
     return mentions
 
 
 def grade_all(responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any]) -> list[Grade]:
-    """Return 1 for captions without a hallucinated object, and counts of their objects."""
+    """Grade captions: 1 without hallucinated objects, else 0; the details are counts of objects."""
     classes = _classes(Path(responses[0][0].extras["synonyms"])) if responses else {}
     grades = []
     for sample, response in responses:
@@ -122,9 +130,9 @@ def grade_all(responses: Sequence[tuple[Sample, str]], options: Mapping[str, Any
 
 
 def metrics(samples: Sequence[GradedSample]) -> Metrics:
-    """Return the share of captions and of mentions that are hallucinated, and recall.
+    """Return the shares of captions with hallucinations and of hallucinated mentions, and recall.
 
-    Only images with a caption count, since usually only a part of COCO is captioned.
+    Only images with a caption count, because usually only some images of COCO are captioned.
     """
     result = Metrics()
     for sample in samples:
@@ -145,7 +153,7 @@ def metrics(samples: Sequence[GradedSample]) -> Metrics:
 
 
 def captioned(samples: Sequence[GradedSample]) -> dict[str, float]:
-    """Return image -> score of the images with a caption."""
+    """Return the score of each image that has a caption, by the id of the image."""
     return {sample.id: sample.score for sample in samples if not sample.missing}
 
 
@@ -174,16 +182,24 @@ def _singular(word: str, classes: Mapping[str, str]) -> str:
     return word.removesuffix("s") if word.endswith("s") and not word.endswith("ss") else word
 
 
-def _json(path: Path, *keys: str) -> Any:
+def _json(path: Path, **keys: Sequence[str]) -> Any:
+    """Return the content of a file, after checking its lists: name -> keys of each entry."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         text = f"the file is not valid JSON ({error})"
         raise DataError(Problem(str(path), text, "Download it again")) from error
-    absent = [name for name in keys if not isinstance(content, dict) or name not in content]
-    if absent:
-        text = f"missing {', '.join(absent)}"
-        raise DataError(Problem(str(path), text, "Use COCO's annotations as published"))
+    for name, entry_keys in keys.items():
+        entries = content.get(name) if isinstance(content, dict) else None
+        text = ""
+        if not isinstance(entries, list):
+            text = f"the list '{name}' is missing"
+        elif not all(
+            isinstance(entry, dict) and entry.keys() >= {*entry_keys} for entry in entries
+        ):
+            text = f"an entry of '{name}' lacks {' or '.join(entry_keys)}"
+        if text:
+            raise DataError(Problem(str(path), text, "Use COCO's annotations as published"))
     return content
 
 

@@ -1,4 +1,4 @@
-"""MMBench's test split: the table for its server, which must not contain scores."""
+"""MMBench's test split: write the table for its server, which must not contain results."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from . import Bridge, ExportJob, raise_if
 from ._files import write_table
 
 COLUMNS = "index question A B C D prediction split category l2-category".split()
-SCORES = frozenset({"hit", "score", "log", "opt"})
-"""Columns of a table of scores, which is sometimes uploaded by mistake."""
+RESULT_COLUMNS = frozenset({"hit", "score", "log", "opt"})
+"""Columns of a results table, which might be submitted by mistake."""
 
 
 def export(job: ExportJob) -> Sequence[str]:
     """Write every row of the split with its prediction."""
     problems = job.missing(allow_empty=False)
-    scores = sorted(SCORES & {name for record in job.records for name in record})
-    if scores:
-        text = f"the columns {', '.join(scores)} are those of a table of scores"
+    columns = sorted(RESULT_COLUMNS & {name for record in job.records for name in record})
+    if columns:
+        text = f"the data contain columns of a results table: {', '.join(columns)}"
         problems.append(Problem("--data", text, "Use the data of the test split"))
     raise_if(problems)
     rows = []

@@ -89,7 +89,7 @@ class EndpointJudge:
             if stored is None:
                 self.failure = failure
                 raise
-            self.client.remember_kind(stored)
+            self.client.server = stored
             return
         if self.cache is not None:
             self.cache.put(server, kind)

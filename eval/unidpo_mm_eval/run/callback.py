@@ -11,7 +11,7 @@ or in Python, `UniDPOTrainer(..., callbacks=[BenchmarkCallback(suite="quick", da
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from unidpo_mm.config.problems import explain_settings
-from unidpo_mm.errors import Problem, RecipeError
+from unidpo_mm.config.problems import explain
+from unidpo_mm.errors import RecipeError
 from unidpo_mm.inference.batches import generate_all
 from unidpo_mm.inference.checkpoint import Checkpoint, LoadedCheckpoint
 
@@ -87,14 +87,9 @@ def _parse(settings: Mapping[str, Any]) -> BenchmarkSettings:
     try:
         return TypeAdapter(BenchmarkSettings).validate_python(dict(settings))
     except ValidationError as error:
-        keys = [item.name for item in fields(BenchmarkSettings)]
         raise RecipeError(
-            Problem(
-                ".".join(["run.callbacks.benchmarks", *map(str, path)]),
-                problem.message,
-                problem.remedy,
-            )
-            for path, problem in explain_settings(error, dict(settings), keys)
+            replace(problem, where=".".join(["run.callbacks.benchmarks", *map(str, path)]))
+            for path, problem in explain(error, dict(settings), root=BenchmarkSettings)
         ) from error
 
 

@@ -1,10 +1,11 @@
 """Check the ranges of training arguments, alone and in combination.
 
-transformers checks few of them: it accepts a batch size of -1 and an infinite learning rate.
+transformers checks only a few of them: it accepts a batch size of -1 and an infinite learning rate.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,15 @@ __all__ = [
 ]
 
 MAX_SEED = 2**32 - 1
-"""numpy accepts no larger seed."""
+"""Largest seed that NumPy accepts."""
 
 BACKENDS = ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl", "tccl", "ccl", "ucc")
 """Backends of torch.distributed."""
 
 CHECKPOINTING_OPTIONS = (
-    "use_reentrant",
-    "preserve_rng_state",
-    "determinism_check",
-    "debug",
-    "early_stop",
-    "context_fn",
-    "every_n_layers",
-    "offload",
-)
+    "use_reentrant preserve_rng_state determinism_check debug early_stop context_fn "
+    "every_n_layers offload"
+).split()
 """Options of torch.utils.checkpoint and of transformers' activation checkpointing."""
 
 LOADER_DEFAULTS = {
@@ -43,8 +38,7 @@ LOADER_DEFAULTS = {
     "even_batches": (False, True, None),
     "use_seedable_sampler": (True, None),
 }
-"""Options of `accelerator_config` that only accelerate's data loading reads -> the accepted values.
-"""
+"""Option of `accelerator_config` that only affects accelerate's data loading -> accepted values."""
 
 LOADER_OPTIONS = (
     *LOADER_DEFAULTS,
@@ -53,6 +47,7 @@ LOADER_OPTIONS = (
     "use_configured_state",
     "data_seed",
 )
+"""All options of `accelerator_config`."""
 
 MAX_EPOCHS = 100_000
 MAX_STEPS = 1_000_000_000
@@ -68,96 +63,86 @@ LAYERWISE = ("galore", "apollo")
 """Prefixes of the optimizers that use `optim_target_modules`."""
 
 Rule = tuple[Callable[[Any], bool], str]
+"""The condition on a value, and the remedy if it does not hold."""
 
-
-def _at_least(limit: int) -> Rule:
-    text = f"Use a whole number of at least {limit}"
-    return lambda value: _is_whole(value) and value >= limit, text
-
-
-def _number(holds: Callable[[float], bool], text: str) -> Rule:
-    return lambda value: _is_number(value) and math.isfinite(value) and holds(value), text
-
-
-def _between(low: float, high: float, text: str) -> Rule:
-    return _number(lambda value: low <= value <= high, text)
-
-
-def _zero_or_between(low: float, high: float, text: str) -> Rule:
-    return _number(lambda value: value == 0 or low <= value <= high, text)
-
-
-def _whole_between(low: int, high: int) -> Rule:
-    text = f"Use a whole number from {low} to {high}"
-    return lambda value: _is_whole(value) and low <= value <= high, text
+ProblemParts = Iterator[tuple[str, str, str]]
+"""Argument, message and remedy of each problem."""
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(holds: Callable[[float], bool], remedy: str) -> Rule:
+    # false for infinity and NaN; `math.isfinite` raises OverflowError for integers this large
+    limit = sys.float_info.max
+    return lambda value: _is_number(value) and abs(value) <= limit and holds(value), remedy
 
 
-NOT_NEGATIVE = _number(lambda value: value >= 0, "Use a finite number, 0 or larger")
+def _whole(low: int, high: int | None = None) -> Rule:
+    text = f"of at least {low}" if high is None else f"from {low} to {high}"
+    return (
+        lambda value: type(value) is int and low <= value and (high is None or value <= high),
+        f"Use a whole number {text}",
+    )
+
+
+def _steps_or_share(value: float) -> bool:
+    return 0 < value < 1 or (value >= 1 and value == int(value))
+
+
 SHARE = _number(lambda value: 0 <= value < 1, "Use a number from 0 up to, but not including, 1")
 INTERVAL = _number(
-    lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    _steps_or_share,
     "Use a whole number of steps of at least 1, or a share of all steps between 0 and 1",
-)
-SEED: Rule = (
-    lambda value: _is_whole(value) and 0 <= value <= MAX_SEED,
-    f"Use a whole number from 0 to {MAX_SEED}",
 )
 
 RANGES: dict[str, Rule] = {
-    "per_device_train_batch_size": _whole_between(1, MAX_PER_STEP),
-    "per_device_eval_batch_size": _whole_between(1, MAX_PER_STEP),
-    "gradient_accumulation_steps": _whole_between(1, MAX_PER_STEP),
+    "per_device_train_batch_size": _whole(1, MAX_PER_STEP),
+    "per_device_eval_batch_size": _whole(1, MAX_PER_STEP),
+    "gradient_accumulation_steps": _whole(1, MAX_PER_STEP),
     "num_train_epochs": _number(
         lambda value: 0 < value <= MAX_EPOCHS,
-        f"Use a number larger than 0 and up to {MAX_EPOCHS}; max_steps limits a run to some steps",
+        f"Use a number larger than 0 and up to {MAX_EPOCHS}; set max_steps to limit the steps",
     ),
     "max_steps": (
-        lambda value: _is_whole(value) and (value == -1 or 1 <= value <= MAX_STEPS),
+        lambda value: value == -1 or _whole(1, MAX_STEPS)[0](value),
         f"Use a whole number from 1 to {MAX_STEPS}, or -1 to train for num_train_epochs",
     ),
-    "learning_rate": _between(
-        0, MAX_RATE, f"Use a number from 0 to {MAX_RATE}; 1e-7 to 1e-4 are common"
+    "learning_rate": _number(
+        lambda value: 0 <= value <= MAX_RATE,
+        f"Use a number from 0 to {MAX_RATE}; 1e-7 to 1e-4 are common",
     ),
     "warmup_steps": _number(
-        lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)),
+        lambda value: value == 0 or _steps_or_share(value),
         "Use a whole number of steps, or a share of all steps below 1",
     ),
-    "weight_decay": _between(0, 1000, "Use a number from 0 to 1000; 0 to 0.1 are common"),
+    "weight_decay": _number(
+        lambda value: 0 <= value <= 1000, "Use a number from 0 to 1000; 0 to 0.1 are common"
+    ),
     "adam_beta1": SHARE,
     "adam_beta2": SHARE,
-    "adam_epsilon": _between(1e-30, 1, "Use a number from 1e-30 to 1, such as 1e-8"),
-    "max_grad_norm": _zero_or_between(
-        1e-6, math.inf, "Use a finite number of at least 1e-6, or 0 for no clipping"
+    "adam_epsilon": _number(
+        lambda value: 1e-30 <= value <= 1, "Use a number from 1e-30 to 1, such as 1e-8"
+    ),
+    "max_grad_norm": _number(
+        lambda value: value == 0 or value >= 1e-6,
+        "Use a finite number of at least 1e-6, or 0 for no clipping",
     ),
     "logging_steps": INTERVAL,
     "eval_steps": INTERVAL,
     "save_steps": INTERVAL,
-    "eval_delay": NOT_NEGATIVE,
-    "save_total_limit": _at_least(1),
-    "seed": SEED,
-    "data_seed": SEED,
-    "dataloader_num_workers": _at_least(0),
-    "dataloader_prefetch_factor": _at_least(1),
-    "torch_empty_cache_steps": _at_least(1),
-    "ddp_timeout": _at_least(1),
-    "ddp_bucket_cap_mb": _at_least(1),
+    "eval_delay": _number(lambda value: value >= 0, "Use a finite number, 0 or larger"),
+    "save_total_limit": _whole(1),
+    "seed": _whole(0, MAX_SEED),
+    "data_seed": _whole(0, MAX_SEED),
+    "dataloader_num_workers": _whole(0),
+    "dataloader_prefetch_factor": _whole(1),
+    "torch_empty_cache_steps": _whole(1),
+    "ddp_timeout": _whole(1),
+    "ddp_bucket_cap_mb": _whole(1),
 }
 """Argument -> the condition on its value, and the remedy. `None` is always accepted."""
-
-
-LOSS_RANGES: dict[str, Rule] = {
-    "beta": _between(1e-6, 1e4, "Use a number from 1e-6 to 10000; 0.01 to 10 are common"),
-}
-"""Parameter of a loss -> the condition on its value, in addition to those of the loss, and the
-remedy."""
 
 
 def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> list[Problem]:
@@ -169,12 +154,15 @@ def loss_range_problems(values: Mapping[str, Any], *, where: str = "loss") -> li
     """
     problems = []
     limit = MAX_LOSS_PARAMETER
-    usual = _between(-limit, limit, f"Use a number from -{limit:.0f} to {limit:.0f}")
     for name, value in values.items():
-        if not _is_number(value) or name == "tau_good":  # it has the unit of the scores
+        # tau_good is on the scale of the scores; the loss itself checks values of 0 and below
+        if not _is_number(value) or name == "tau_good" or value <= 0:
             continue
-        holds, remedy = LOSS_RANGES.get(name, usual)
-        if value > 0 and not holds(value):  # the loss itself checks numbers up to 0
+        holds, remedy = value <= limit, f"Use a number from -{limit:.0f} to {limit:.0f}"
+        if name == "beta":
+            holds = 1e-6 <= value <= 1e4
+            remedy = "Use a number from 1e-6 to 10000; 0.01 to 10 are common"
+        if not holds:
             problems.append(Problem(f"{where}.{name}", f"found {describe(value)}", remedy))
     return problems
 
@@ -186,7 +174,7 @@ def range_problems(
 
     Args:
         values: Argument -> value.
-        defaults: The values of all other arguments.
+        defaults: The values of arguments that are not in `values`.
         prefix: Prefix of the argument in each problem, for example ``train.``.
     """
     problems = []
@@ -195,17 +183,17 @@ def range_problems(
         value = values.get(name)
         if name in values and value is not None and not holds(value):
             wrong.add(name)
-            problems.append(Problem(f"{prefix}{name}", f"found {_described(value)}", remedy))
+            problems.append(Problem(f"{prefix}{name}", f"found {describe(value)}", remedy))
     merged = {**defaults, **{name: value for name, value in values.items() if name not in wrong}}
     for name, text, remedy in _joint_problems(merged, set(values) - wrong):
         problems.append(Problem(f"{prefix}{name}", text, remedy))
     return problems
 
 
-def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[str, str, str]]:
+def _joint_problems(values: Mapping[str, Any], explicit: set[str]) -> ProblemParts:
     yield from _loading(values)
     yield from _rates(values)
-    yield from _evaluation(values, stated)
+    yield from _evaluation(values, explicit)
     yield from _best_model(values)
     yield from _checkpointing(values)
     yield from _distributed(values)
@@ -220,10 +208,10 @@ def _joint_problems(values: Mapping[str, Any], stated: set[str]) -> Iterator[tup
         )
 
 
-def _rates(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _rates(values: Mapping[str, Any]) -> ProblemParts:
     rates: dict[str, Any] = {"learning_rate": values.get("learning_rate")}
-    stated = values.get("learning_rates")
-    for part, rate in (stated if isinstance(stated, Mapping) else {}).items():
+    by_part = values.get("learning_rates")
+    for part, rate in (by_part if isinstance(by_part, Mapping) else {}).items():
         rates[f"learning_rates.{part}"] = rate
     decay: Any = values.get("weight_decay")
     for name, rate in rates.items():
@@ -233,7 +221,7 @@ def _rates(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             break
     warmup: Any = values.get("warmup_steps")
     steps: Any = values.get("max_steps")
-    if _is_number(warmup) and _is_whole(steps) and 0 < steps < warmup:
+    if _is_number(warmup) and isinstance(steps, int) and 0 < steps < warmup:
         yield "warmup_steps", *warmup_problem(warmup, steps)
 
 
@@ -247,43 +235,46 @@ def warmup_problem(warmup: float, steps: int) -> tuple[str, str]:
     return text, remedy
 
 
-def _loading(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _loading(values: Mapping[str, Any]) -> ProblemParts:
     if not values.get("dataloader_num_workers"):
         for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
             if values.get(name):
                 remedy = "Set dataloader_num_workers to 1 or more, or remove it"
                 yield name, "there are no worker processes", remedy
-    minimum, maximum = values.get("image_min_pixels"), values.get("image_max_pixels")
-    if minimum is not None and maximum is not None and minimum > maximum:
+    minimum: Any = values.get("image_min_pixels")
+    maximum: Any = values.get("image_max_pixels")
+    if _is_number(minimum) and _is_number(maximum) and minimum > maximum:
         remedy = "Use a minimum that is not larger than the maximum"
         yield "image_min_pixels", f"{minimum} is larger than image_max_pixels, {maximum}", remedy
     config = values.get("accelerator_config")
-    if isinstance(config, Mapping):
-        for name, value in config.items():
-            where = f"accelerator_config.{name}"
-            if name not in LOADER_OPTIONS:
-                near = suggestion(name, LOADER_OPTIONS)
-                yield (
-                    where,
-                    f"unknown key '{name}'{near}",
-                    f"Use one of {', '.join(LOADER_OPTIONS)}",
-                )
-            elif value not in LOADER_DEFAULTS.get(name, (value,)):
-                text = "not supported: every process loads its own batches of complete groups"
-                yield where, text, "Remove it"
+    for name, value in config.items() if isinstance(config, Mapping) else ():
+        where = f"accelerator_config.{name}"
+        if name not in LOADER_OPTIONS:
+            yield _unknown(where, "key", str(name), LOADER_OPTIONS)
+        elif value not in LOADER_DEFAULTS.get(name, (value,)):
+            text = "not supported: every process loads its own batches of complete groups"
+            yield where, text, "Remove it"
 
 
-def _evaluation(values: Mapping[str, Any], stated: set[str]) -> Iterator[tuple[str, str, str]]:
+def _unknown(
+    where: str, noun: str, name: str, choices: Sequence[str], alternative: str = ""
+) -> tuple[str, str, str]:
+    text = f"unknown {noun} '{name}'{suggestion(name, choices)}"
+    one_of = "one of " if len(choices) > 1 else ""
+    return where, text, f"Use {one_of}{', '.join(choices)}{alternative}"
+
+
+def _evaluation(values: Mapping[str, Any], explicit: set[str]) -> ProblemParts:
     evaluates = _word(values.get("eval_strategy", "no")) != "no"
     if values.get("do_eval") and not evaluates:
         yield "do_eval", "nothing is evaluated while eval_strategy is no", "Set eval_strategy"
-    # Setting the strategy explicitly turns evaluation off on purpose, as an override may.
-    if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in stated:
+    # if the strategy is set explicitly, for example by an override, evaluation is off on purpose
+    if not evaluates and values.get("eval_steps") is not None and "eval_strategy" not in explicit:
         text = "nothing is evaluated while eval_strategy is no"
         yield "eval_steps", text, "Set eval_strategy to steps, or remove it"
 
 
-def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _best_model(values: Mapping[str, Any]) -> ProblemParts:
     needs = _word(values.get("save_strategy", "steps")) == "best"
     needs = needs or bool(values.get("load_best_model_at_end"))
     if needs and _word(values.get("eval_strategy", "no")) == "no":
@@ -294,8 +285,8 @@ def _best_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield from _matching_steps(values)
 
 
-def _matching_steps(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield a problem if the best model might never have been saved."""
+def _matching_steps(values: Mapping[str, Any]) -> ProblemParts:
+    """Yield a problem if the best model may be evaluated at a step at which nothing is saved."""
     where = "load_best_model_at_end"
     saves, evaluates = (_word(values.get(f"{name}_strategy", "steps")) for name in ("save", "eval"))
     if saves == "best":
@@ -317,7 +308,7 @@ def _matching_steps(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
     yield where, text, f"Set save_steps to a multiple of it, such as {nearest:g}"
 
 
-def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _checkpointing(values: Mapping[str, Any]) -> ProblemParts:
     switches = [values.get(name) for name in ("activation_checkpointing", "gradient_checkpointing")]
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
         options = values.get(name)
@@ -331,42 +322,37 @@ def _checkpointing(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"{name}.use_reentrant", text, "Remove it, or set it to false"
         for option in options:
             if option not in CHECKPOINTING_OPTIONS:
-                near = suggestion(str(option), CHECKPOINTING_OPTIONS)
-                remedy = f"Use one of {', '.join(CHECKPOINTING_OPTIONS)}"
-                yield f"{name}.{option}", f"unknown option '{option}'{near}", remedy
+                yield _unknown(f"{name}.{option}", "option", str(option), CHECKPOINTING_OPTIONS)
 
 
-def _distributed(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    debug = values.get("debug") or ()
-    for option in debug.split() if isinstance(debug, str) else debug:
+def _distributed(values: Mapping[str, Any]) -> ProblemParts:
+    debug: Any = values.get("debug") or ()
+    options = debug.split() if isinstance(debug, str) else debug
+    for option in options if isinstance(options, Sequence) else [options]:
         name = _word(option)
         if name not in DEBUG_OPTIONS:
-            text = f"unknown option '{name}'{suggestion(name, DEBUG_OPTIONS)}"
-            yield "debug", text, f"Use {DEBUG_OPTIONS[0]}, or remove it"
+            yield _unknown("debug", "option", name, DEBUG_OPTIONS, ", or remove it")
     backend = values.get("ddp_backend")
     if isinstance(backend, str) and backend not in BACKENDS:
-        text = f"unknown backend '{backend}'{suggestion(backend, BACKENDS)}"
-        yield "ddp_backend", text, f"Use one of {', '.join(BACKENDS)}, or null to detect it"
-    config = values.get("deepspeed")
-    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
-        remedy = "Use the path of a DeepSpeed configuration, or a section with its settings"
-        yield "deepspeed", f"the file '{config}' does not exist", remedy
+        yield _unknown("ddp_backend", "backend", backend, BACKENDS, ", or null to detect it")
+    for name, file in (("deepspeed", "a DeepSpeed configuration"), ("fsdp_config", "a JSON file")):
+        config = values.get(name)
+        if isinstance(config, str) and not config.startswith("{") and not _is_file(config):
+            remedy = f"Use the path of {file}, or a section with its settings"
+            yield name, f"the file '{config}' does not exist", remedy
     if values.get("deepspeed") and values.get("fsdp"):
         yield "fsdp", "deepspeed and fsdp are both set", "Set one of the two"
-    config = values.get("fsdp_config")
-    if config and not values.get("fsdp"):
+    if values.get("fsdp_config") and not values.get("fsdp"):
         yield "fsdp_config", "it has no effect without fsdp", "Set fsdp, or remove it"
-    if isinstance(config, str) and not config.startswith("{") and not Path(config).is_file():
-        remedy = "Use the path of a JSON file, or a section with its settings"
-        yield "fsdp_config", f"the file '{config}' does not exist", remedy
 
 
-def _described(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a number that is not finite"
-    return describe(value)
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # for example, the name is too long
+        return False
 
 
 def _word(value: Any) -> str:
-    """Return the value of an enumeration's member, or another value, as text."""
+    """Return a value as text; for a member of an enumeration, its value."""
     return str(getattr(value, "value", value))

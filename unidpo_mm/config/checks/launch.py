@@ -8,9 +8,11 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
+from ...cache.directory import CACHE_VARIABLE, cache_directory
 from ...errors import Problem, counted
 from .. import Recipe
 
@@ -135,7 +137,8 @@ def _accelerate_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
         text = "training in 8 bits is not supported"
         yield _problem("ACCELERATE_MIXED_PRECISION", text, "Use bf16, and train.bf16=true")
     elif precision not in ("no", stated):
-        text = f"accelerate requests {precision} and the recipe computes in {_named(stated)}"
+        used = "float32" if stated == "no" else stated
+        text = f"accelerate requests {precision} and the recipe computes in {used}"
         remedy = f"Set train.{precision}=true, or start with --mixed_precision no"
         yield _problem("ACCELERATE_MIXED_PRECISION", text, remedy)
     steps = env.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
@@ -154,31 +157,19 @@ def _accelerate_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
             yield _problem(name, text, "Use configs/accelerate/fsdp2.yaml")
 
 
-def _named(precision: str) -> str:
-    return "float32" if precision == "no" else precision
-
-
 def _sharding_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
     """Yield a problem if FSDP or DeepSpeed is requested and cannot be used."""
-    train = recipe.train.arguments
-    requested = {
-        "fsdp": ("train.fsdp" if train.get("fsdp") else "", "ACCELERATE_USE_FSDP"),
-        "deepspeed": (
-            "train.deepspeed" if train.get("deepspeed") else "",
-            "ACCELERATE_USE_DEEPSPEED",
-        ),
-    }
-    for kind, (key, variable) in requested.items():
-        where = key or (f"environment variable {variable}" if _is_true(env, variable) else "")
-        if not where:
-            continue
-        name = "FSDP" if kind == "fsdp" else "DeepSpeed"
-        if kind == "deepspeed" and not _installed("deepspeed"):
-            text = "the package deepspeed is not installed"
-            yield Problem(
-                where, text, "Run pip install deepspeed, or use configs/accelerate/fsdp2.yaml"
-            )
-        elif kind == "fsdp" and env.get("WORLD_SIZE", "1") in ("", "1"):
+    for name in ("FSDP", "DeepSpeed"):
+        variable = f"ACCELERATE_USE_{name.upper()}"
+        where = f"train.{name.lower()}"
+        if not recipe.train.arguments.get(name.lower()):
+            where = f"environment variable {variable}"
+            if not _is_true(env, variable):
+                continue
+        if name == "DeepSpeed" and find_spec("deepspeed") is None:
+            remedy = "Run pip install deepspeed, or use configs/accelerate/fsdp2.yaml"
+            yield Problem(where, "the package deepspeed is not installed", remedy)
+        elif name == "FSDP" and env.get("WORLD_SIZE", "1") in ("", "1"):
             text = f"{name} is requested and this is the only process"
             remedy = (
                 "Start with accelerate launch --config_file configs/accelerate/fsdp2.yaml -m "
@@ -215,37 +206,29 @@ def _device_problems(env: Environment) -> Iterator[Problem]:
 
 
 def _folder_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
-    from ...cache.directory import CACHE_VARIABLE, cache_directory
-
+    sources = (*recipe.data.sources, *recipe.data.eval_sources)
+    names = [recipe.model.name_or_path, *(source.path for source in sources)]
+    offline = _is_true(env, "HF_HUB_OFFLINE") or all(Path(name).exists() for name in names)
+    for name in ("TMPDIR", CACHE_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        path = Path(env.get(name) or ".").expanduser()
+        reads_only = name.startswith("HF_") and offline and path.is_dir()
+        if not env.get(name) or reads_only:
+            continue
+        if text := folder_problem(path, create=name != "TMPDIR"):
+            yield _problem(name, text, f"Use a directory that can be written to, or unset {name}")
     caches = (
         recipe.train.reference == "cached"
         or recipe.data.feature_cache_gb > 0
-        or any(source.fetch_images for source in (*recipe.data.sources, *recipe.data.eval_sources))
+        or any(source.fetch_images for source in sources)
     )
-    if env.get("TMPDIR"):
-        text = folder_problem(Path(env["TMPDIR"]), create=False)
-        if text:
-            yield _problem("TMPDIR", text, "Create it, or unset TMPDIR")
-    if env.get(CACHE_VARIABLE):
-        text = folder_problem(Path(env[CACHE_VARIABLE]))
-        if text:
-            yield _problem(CACHE_VARIABLE, text, "Use a directory that can be written to")
-    elif caches:
-        yield from _default_cache_problem(cache_directory)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
-        if not env.get(name):
-            continue
-        path = Path(env[name]).expanduser()
-        reads_only = path.is_dir() and (_is_true(env, "HF_HUB_OFFLINE") or not _uses_hub(recipe))
-        text = "" if reads_only else folder_problem(path)
-        if text:
-            yield _problem(name, text, f"Use a directory that can be written to, or unset {name}")
+    if caches and not env.get(CACHE_VARIABLE):
+        yield from _default_cache_problem()
     endpoint = env.get("HF_ENDPOINT", "")
     if endpoint and not re.match(r"https?://[^/\s]+", endpoint):
         yield _problem("HF_ENDPOINT", "it is not an http(s) URL", "Unset it, or use a URL")
 
 
-def _default_cache_problem(cache_directory: Callable[[], Path]) -> Iterator[Problem]:
+def _default_cache_problem() -> Iterator[Problem]:
     try:
         path = cache_directory()
     except RuntimeError:
@@ -292,24 +275,12 @@ def folder_problem(path: Path, *, create: bool = True) -> str:
     return ""
 
 
-def _uses_hub(recipe: Recipe) -> bool:
-    names = [recipe.model.name_or_path]
-    names += [source.path for source in (*recipe.data.sources, *recipe.data.eval_sources)]
-    return not all(Path(name).exists() for name in names)
-
-
 def _on_cpu(recipe: Recipe, env: Environment) -> bool:
     if recipe.train.arguments.get("use_cpu") or _is_true(env, "ACCELERATE_USE_CPU"):
         return True
     import torch
 
     return not torch.accelerator.is_available()
-
-
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
 
 
 def _is_true(env: Environment, name: str) -> bool:

@@ -22,13 +22,13 @@ def loss_config(loss: Any, parameters: Mapping[str, Any], where: str) -> tuple[A
     """
     hints = get_type_hints(loss.config)
     names = [field.name for field in dataclasses.fields(loss.config)]
-    has = f"'{loss.name}' has {', '.join(names) or 'none'}"
+    remedy = f"Choose from {', '.join(names)}" if names else "Remove it; the loss has none"
     problems: list[Problem] = []
     typed = {}
     for name, value in parameters.items():
         if name not in names:
             text = f"the loss '{loss.name}' has no parameter '{name}'{suggestion(name, names)}"
-            problems.append(Problem(f"{where}.{name}", text, f"Choose another; {has}"))
+            problems.append(Problem(f"{where}.{name}", text, remedy))
         elif wrong := type_problems(f"{where}.{name}", value, hints[name]):
             problems += wrong
         else:

@@ -1,7 +1,7 @@
 """Check the optimizer and the scheduler of a recipe by creating both for one small layer."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,43 +41,52 @@ OPTIM_ARGS = "momentum dampening nesterov weight_decay lr_decay alpha eps center
 
 MAX_OPTIM_ARG = 1e6
 
+READ_FOR_OPTIMIZER = (
+    "optim optim_args optim_target_modules learning_rate weight_decay adam_beta1 adam_beta2 "
+    "adam_epsilon use_cpu"
+).split()
+"""Training arguments that affect the choice of an optimizer and its settings."""
+
 
 def optimizer_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield the problems of the optimizer and its options."""
-    name = train.get("optim")
-    arguments = train.get("optim_args")
-    chosen = str(name or "adamw_torch_fused")
-    if isinstance(arguments, str) and arguments:
-        pieces = arguments.replace(" ", "").split(",")
-        wrong = [piece for piece in pieces if piece.count("=") != 1 or not all(piece.split("="))]
-        if wrong:
-            text = f"'{wrong[0]}' is not of the form name=value"
+    options = train.get("optim_args")
+    name = str(train.get("optim") or "adamw_torch_fused")
+    pieces = str(options).replace(" ", "").split(",") if options else []
+    for piece in pieces:
+        if piece.count("=") != 1 or not all(piece.split("=")):
+            text = f"'{piece}' is not of the form name=value"
             yield Problem("train.optim_args", text, "Separate name=value pairs with commas")
             return
-        for piece in pieces:
-            if _is_beyond(piece.partition("=")[2]):
-                text = f"the number of '{piece}' is infinite, not a number, or too large"
-                remedy = f"Use a number up to {MAX_OPTIM_ARG:.0f}"
-                yield Problem("train.optim_args", text, remedy)
-                return
-    if name is None and not any(name in train for name in ("optim_args", *OPTIMIZER_OPTIONS)):
+        if _is_beyond(piece.partition("=")[2]):
+            text = f"the number of '{piece}' is infinite, not a number, or too large"
+            yield Problem("train.optim_args", text, f"Use a number up to {MAX_OPTIM_ARG:.0f}")
+            return
+    if not any(key in train for key in ("optim", "optim_args", *OPTIMIZER_OPTIONS)):
         return
     for part, (module, package) in OPTIMIZER_PACKAGES.items():
-        if part in chosen:
+        if part in name:
             if find_spec(module) is None:
-                text = (
-                    f"the optimizer '{chosen}' needs the package {module}, which is not installed"
-                )
-                remedy = f"Run pip install {package}, or use adamw_torch"
-                yield Problem("train.optim", text, remedy)
+                text = f"the optimizer '{name}' needs the package {module}, which is not installed"
+                yield Problem("train.optim", text, f"Run pip install {package}, or use adamw_torch")
             return
-    reason = _construct_optimizer(train)
-    if reason:
-        where = "train.optim_args" if arguments else "train.optim"
-        remedy = "Correct it" if arguments else "Choose another optimizer, such as adamw_torch"
-        yield Problem(where, f"the optimizer '{chosen}' cannot be created: {reason}", remedy)
+    try:
+        _construct(train)
+    except Exception as error:  # the library of an optimizer may raise any error
+        where = "train.optim_args" if options else "train.optim"
+        remedy = "Correct it" if options else "Choose another optimizer, such as adamw_torch"
+        text = f"the optimizer '{name}' cannot be created: {one_line(error)}"
+        yield Problem(where, text, remedy)
     else:
-        yield from _not_read(train, chosen)
+        yield from _not_read(train, name, pieces)
+
+
+def _construct(train: Mapping[str, Any]) -> None:
+    import torch
+
+    kind, settings = _optimizer(train)
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        kind(torch.nn.Linear(2, 2).parameters(), **settings)
 
 
 def _is_beyond(text: str) -> bool:
@@ -89,72 +98,56 @@ def _is_beyond(text: str) -> bool:
     return not abs(number) <= MAX_OPTIM_ARG
 
 
-def _not_read(train: Mapping[str, Any], optimizer: str) -> Iterator[Problem]:
+def _not_read(train: Mapping[str, Any], optimizer: str, pieces: list[str]) -> Iterator[Problem]:
     """Yield a problem for each argument that does not change the settings of the optimizer."""
-    text = f"the optimizer '{optimizer}' does not read it"
-    pieces = str(train.get("optim_args") or "").replace(" ", "").split(",")
-    for number, piece in enumerate(pieces if train.get("optim_args") else ()):
+    for number, piece in enumerate(pieces):
         key, _, value = piece.partition("=")
         others = [*pieces[:number], *pieces[number + 1 :]]
-        without = _optimizer_settings({**train, "optim_args": ",".join(others) or None})
-        settings = (
-            _optimizer_settings({**train, "optim_args": ",".join([*others, f"{key}={probe}"])})
-            for probe in (value, *PROBES)
-        )
-        if all(item == without for item in settings):
-            problem = f"the optimizer '{optimizer}' does not read '{key}'"
-            yield Problem("train.optim_args", problem, _readable(train, optimizer))
+        if not _reads(train, others, key, (value, *PROBES)):
+            text = f"the optimizer '{optimizer}' does not read '{key}'"
+            options = [name for name in OPTIM_ARGS if _reads(train, [], name, PROBES)]
+            remedy = "Remove it; adam_beta1, adam_beta2, adam_epsilon and weight_decay may apply"
+            if options:
+                remedy = f"Remove it; '{optimizer}' reads {', '.join(options)}"
+            yield Problem("train.optim_args", text, remedy)
     defaults = training_arguments()
     for name in OPTIMIZER_OPTIONS:
         if name in train and train[name] != defaults[name]:
-            settings = (_optimizer_settings({**train, name: value}) for value in (0.37, 0.73))
-            if next(settings) == next(settings):
+            first, second = (_settings({**train, name: value}) for value in (0.37, 0.73))
+            if first == second:
+                text = f"the optimizer '{optimizer}' does not read it"
                 remedy = f"Remove it, or set it to its default, {defaults[name]}"
                 yield Problem(f"train.{name}", text, remedy)
 
 
-def _readable(train: Mapping[str, Any], optimizer: str) -> str:
-    """Return the remedy for an option that an optimizer does not read."""
-    without = _optimizer_settings({**train, "optim_args": None})
-    readable = [
-        name
-        for name in OPTIM_ARGS
-        if any(
-            _optimizer_settings({**train, "optim_args": f"{name}={probe}"}) != without
-            for probe in PROBES
-        )
-    ]
-    if readable:
-        return f"Remove it; '{optimizer}' reads {', '.join(readable)}"
-    return "Remove it; adam_beta1, adam_beta2, adam_epsilon and weight_decay may apply"
+def _reads(train: Mapping[str, Any], others: list[str], name: str, values: Sequence[str]) -> bool:
+    """Return whether an option of `optim_args` changes the settings, next to the others."""
+    without = _settings({**train, "optim_args": ",".join(others) or None})
+    return any(
+        _settings({**train, "optim_args": ",".join([*others, f"{name}={value}"])}) != without
+        for value in values
+    )
 
 
-def _optimizer_settings(train: Mapping[str, Any]) -> Any:
+def _settings(train: Mapping[str, Any]) -> Any:
     """Return the class and settings of an optimizer, or the error if the arguments are invalid."""
-    import torch
-    from transformers import Trainer
+    try:
+        return _optimizer(train)
+    except Exception as error:  # the library of an optimizer may raise any error
+        return one_line(error)
 
+
+def _optimizer(train: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the class and settings of the optimizer as transformers chooses them."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    arguments = {name: train[name] for name in READ_FOR_OPTIMIZER if name in train}
     layer: Any = torch.nn.Linear(2, 2)
-    try:
-        return Trainer.get_optimizer_cls_and_kwargs(_arguments(train), layer)
-    except Exception as error:  # the library of an optimizer may raise any error
-        return one_line(error)
-
-
-def _construct_optimizer(train: Mapping[str, Any]) -> str:
-    """Return why the optimizer cannot be created for one weight; an empty text if it can."""
-    import torch
-    from transformers import Trainer
-
-    try:
-        args = _arguments(train)
-        layer: Any = torch.nn.Linear(2, 2)
-        kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, layer)
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
-            kind(layer.parameters(), **kwargs)
-    except Exception as error:  # the library of an optimizer may raise any error
-        return one_line(error)
-    return ""
+    with warnings.catch_warnings(), as_only_process():
+        warnings.simplefilter("ignore")
+        args = TrainingArguments(output_dir="unused", **arguments)
+    return Trainer.get_optimizer_cls_and_kwargs(args, layer)
 
 
 def scheduler_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
@@ -190,19 +183,6 @@ def scheduler_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
         where = "train.lr_scheduler_kwargs" if settings else "train.lr_scheduler_type"
         text = f"the scheduler '{kind}' cannot be created: {one_line(error)}"
         yield Problem(where, text, "Correct lr_scheduler_kwargs, or choose another scheduler")
-
-
-def _arguments(train: Mapping[str, Any]) -> Any:
-    from transformers import TrainingArguments
-
-    names = (
-        "optim optim_args optim_target_modules learning_rate weight_decay adam_beta1 adam_beta2 "
-        "adam_epsilon use_cpu"
-    ).split()
-    settings = {name: train[name] for name in names if name in train}
-    with warnings.catch_warnings(), as_only_process():
-        warnings.simplefilter("ignore")
-        return TrainingArguments(output_dir="unused", **settings)
 
 
 def one_line(error: BaseException) -> str:

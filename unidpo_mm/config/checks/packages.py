@@ -13,8 +13,10 @@ from typing import Any
 
 from ...errors import Problem, RecipeError
 from ...plugins import CALLBACKS, OBSERVERS, Kind, load, load_loss, plugin_names, suggestion
+from ...secrets import MASK, is_secret_key
 from .. import Recipe
-from ..secrets import MASK, is_secret_key
+from ..numbers import leaves
+from ..yaml_loader import key_name
 from .launch import folder_problem
 from .optimizer import one_line, optimizer_problems, scheduler_problems
 
@@ -56,8 +58,8 @@ def check_secrets(recipe: Recipe) -> list[Problem]:
     """Return a problem for each masked secret in a recipe that a run wrote."""
     return [
         Problem(where, "the value is masked", "Set it again, or remove it and set HF_TOKEN")
-        for where, value in _leaves(recipe.model_dump(), "")
-        if value == MASK and is_secret_key(where)
+        for path, value in leaves(recipe.model_dump())
+        if value == MASK and is_secret_key(where := key_name(path))
     ]
 
 
@@ -105,29 +107,24 @@ def _trackers(report_to: Any) -> Iterator[Problem]:
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     if not names or names in (["none"], ["all"]):
         return
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        installed = set(get_available_reporting_integrations())
+    if find_spec("flytekit") is not None:
+        installed.add("flyte")
     for name in names:
         if name not in TRACKERS:
             text = f"unknown tracker '{name}'{suggestion(str(name), TRACKERS)}"
             remedy = f"Use one of {', '.join(TRACKERS)}, all or none"
             yield Problem("train.report_to", text, remedy)
-        elif not _tracker_available(name):
-            package = TRACKERS[name]
-            text = f"'{name}' is not installed"
+        elif name not in installed:
             remedy = (
-                f"Run pip install {package}, or set report_to to none: trainer_state.json holds "
-                "every logged number"
+                f"Run pip install {TRACKERS[name]}, or set report_to to none: trainer_state.json "
+                "holds every logged number"
             )
-            yield Problem("train.report_to", text, remedy)
-
-
-def _tracker_available(name: str) -> bool:
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
-
-    if name == "flyte":
-        return find_spec("flytekit") is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return name in get_available_reporting_integrations()
+            yield Problem("train.report_to", f"'{name}' is not installed", remedy)
 
 
 def _attention(recipe: Recipe) -> Iterator[Problem]:
@@ -256,15 +253,3 @@ def _hub(train: Mapping[str, Any]) -> list[Problem]:
         text = f"the hub cannot be reached with this token ({one_line(error)})"
         return [Problem(where, text, "Check network and token, or remove it and upload later")]
     return []
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        items: Any = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        yield path, value
-        return
-    for key, item in items:
-        yield from _leaves(item, f"{path}.{key}" if path else str(key))

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -38,7 +38,9 @@ def check_arguments(args: Any) -> None:
     """
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
     problems = [*refused_values(values), *range_problems(values, {})]
-    problems += _unsupported(args)
+    if args.sync_ref_model:
+        text = "not supported yet: the reference remains the policy before training"
+        problems.append(Problem("sync_ref_model", text, "Remove it"))
     problems += _option_problems(args) or _loss_problems(args)
     wrong = {problem.where for problem in problems}
     for path, problem in unusable_numbers(values):
@@ -80,12 +82,6 @@ def _loss_problems(args: Any) -> Sequence[Problem]:
     except RecipeError as error:
         return error.problems
     return ()
-
-
-def _unsupported(args: Any) -> Iterator[Problem]:
-    if args.sync_ref_model:
-        text = "not supported yet: the reference remains the policy before training"
-        yield Problem("sync_ref_model", text, "Remove it")
 
 
 def check_steps(args: Any, max_steps: int) -> None:

@@ -4,23 +4,22 @@ Each check takes a typed recipe and returns problems whose `where` is a key path
 file and line and reports all of them together.
 """
 
-import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...errors import ModelError, Problem, RecipeError
 from ...lora_directory import ADAPTER_CONFIG, base_of, is_adapter_directory
 from ...plugins import load_loss, suggestion
-from .. import Recipe
+from .. import Recipe, SourceOptions
 from ..training_arguments import REMOVED, refused_values, training_arguments
 from .argument_ranges import range_problems
 from .launch import as_only_process, check_environment
 from .loss import loss_config
+from .optimizer import one_line
 from .packages import check_output, check_packages, check_secrets
 from .types import type_problems
 
@@ -50,26 +49,31 @@ def check_loss(recipe: Recipe) -> list[Problem]:
     except RecipeError as error:
         return list(error.problems)
     problems = loss_config(loss, recipe.loss.parameters, "loss")[1]
-    for group, sources in (
-        ("sources", recipe.data.sources),
-        ("eval_sources", recipe.data.eval_sources),
-    ):
-        for number, source in enumerate(sources):
-            problems += loss_config(loss, dict(source.loss), f"data.{group}.{number}.loss")[1]
+    for where, source in _sources(recipe):
+        problems += loss_config(loss, dict(source.loss), f"{where}.loss")[1]
     return problems
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[str, SourceOptions]]:
+    """Yield each source of training and evaluation data with its key path."""
+    for group in ("sources", "eval_sources"):
+        for number, source in enumerate(getattr(recipe.data, group)):
+            yield f"data.{group}.{number}", source
 
 
 def check_train(recipe: Recipe) -> list[Problem]:
     """Check the keys of `train`: names, types, ranges and unsupported arguments."""
+    from transformers import TrainingArguments  # importing it takes seconds
+
     arguments = recipe.train.arguments
-    hints = _training_arguments()
+    hints = get_type_hints(TrainingArguments)
     problems = []
     values = {}
     for name, value in arguments.items():
         if name in OTHER_KEYS:
             problems.append(Problem(f"train.{name}", "this is not set here", OTHER_KEYS[name]))
-        elif name not in hints:
-            problems.append(_unknown_argument(recipe, name, hints))
+        elif name not in training_arguments():
+            problems.append(_unknown_argument(recipe, name))
         elif wrong := type_problems(f"train.{name}", value, hints[name]):
             problems += wrong
         else:
@@ -84,12 +88,13 @@ def check_train(recipe: Recipe) -> list[Problem]:
     return [*problems, *_held_out(recipe, arguments)]
 
 
-def _unknown_argument(recipe: Recipe, name: str, hints: Mapping[str, Any]) -> Problem:
+def _unknown_argument(recipe: Recipe, name: str) -> Problem:
     where = f"train.{name}"
     if name in REMOVED:
         return Problem(where, f"transformers no longer has an argument '{name}'", REMOVED[name])
-    fields = [field for field in type(recipe.train).model_fields if field != "output_dir"]
-    text = f"unknown training argument '{name}'{suggestion(name, [*hints, *fields])}"
+    fields = list(type(recipe.train).model_fields)
+    near = suggestion(name, [*training_arguments(), *fields])
+    text = f"unknown training argument '{name}'{near}"
     remedy = f"Use one of {', '.join(fields)}, or an argument of transformers.TrainingArguments"
     return Problem(where, text, remedy)
 
@@ -138,23 +143,20 @@ def _refusal_by_transformers(arguments: Mapping[str, Any]) -> str:
             warnings.simplefilter("ignore")
             TrainingArguments(output_dir="unused", **arguments)
     except Exception as error:  # transformers, accelerate and torch raise errors of any kind
-        return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        return one_line(error)
     return ""
 
 
 def check_files(recipe: Recipe) -> list[Problem]:
     """Check that model directory, data files and image directories exist and are readable."""
     problems = [*_check_model(recipe), *check_output(recipe)]
-    for group in ("sources", "eval_sources"):
-        for number, source in enumerate(getattr(recipe.data, group)):
-            where = f"data.{group}.{number}"
-            problems += _check_source(f"{where}.path", source.path)
-            images = None if source.images is None else Path(source.images)
-            if images is not None and not images.is_dir():
-                state = "is not a directory" if images.exists() else "does not exist"
-                problem = f"'{images}' {state}"
-                remedy = "Use the directory of the images, absolute or relative to the recipe"
-                problems.append(Problem(f"{where}.images", problem, remedy))
+    for where, source in _sources(recipe):
+        problems += _check_source(f"{where}.path", source.path)
+        images = None if source.images is None else Path(source.images)
+        if images is not None and not images.is_dir():
+            state = "is not a directory" if images.exists() else "does not exist"
+            remedy = "Use the directory of the images, absolute or relative to the recipe"
+            problems.append(Problem(f"{where}.images", f"'{images}' {state}", remedy))
     return problems
 
 
@@ -167,18 +169,6 @@ ALL_CHECKS = (
     check_train,
 )
 """All checks of a recipe that run before data are read and a model is loaded."""
-
-
-@cache
-def _training_arguments() -> dict[str, Any]:
-    from transformers import TrainingArguments  # importing it takes seconds
-
-    hints = get_type_hints(TrainingArguments)
-    return {
-        field.name: hints[field.name]
-        for field in dataclasses.fields(TrainingArguments)
-        if field.init and field.name != "output_dir"
-    }
 
 
 def _check_model(recipe: Recipe) -> Iterable[Problem]:

@@ -44,10 +44,6 @@ class Context:
     arrow: bool = False
 
 
-def _any(record: Mapping[str, Any]) -> bool:
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A format of preference data.
@@ -61,13 +57,11 @@ class Format:
         matches: Distinguishes formats with the same columns by their values.
         single_response: Whether each record has a single response, so that records with the same
             prompt are joined.
-        data_sets: Public data sets in this format, for the list of formats.
     """
 
     name: str
     required: frozenset[str]
     columns: frozenset[str]
     parse: Callable[[Mapping[str, Any], Context], PreferenceRow]
-    matches: Callable[[Mapping[str, Any]], bool] = _any
+    matches: Callable[[Mapping[str, Any]], bool] = lambda record: True
     single_response: bool = False
-    data_sets: tuple[str, ...] = ()

@@ -11,26 +11,20 @@ __all__ = ["read_completions"]
 
 
 def read_completions(
-    row: RowReader,
-    judgment: str,
-    score: Callable[[Any], Any],
-    *,
-    column: str = "completions",
-    allow_unrated: bool = False,
+    row: RowReader, judgment: str, score: Callable[[Any], Any], *, allow_unrated: bool = False
 ) -> list[Response]:
-    """Return the responses of a row with their scores.
+    """Return the responses in the column `completions` of a row with their scores.
 
     Args:
         row: The reader of the row.
         judgment: Key of the judgment in a completion.
         score: Maps a judgment to a number, or to `None` if there is none.
-        column: The column of the completions.
         allow_unrated: Whether responses may have no score.
     """
-    items = _items(row, column)
+    items = _items(row)
     responses = []
     for number, item in enumerate(items):
-        name = f"{column}[{number}]"
+        name = f"completions[{number}]"
         if not isinstance(item, Mapping):
             row.note(name, f"found {describe(item)}", "Use {'response': ...}")
             continue
@@ -43,18 +37,18 @@ def read_completions(
     return responses
 
 
-def _items(row: RowReader, column: str) -> list[Any]:
+def _items(row: RowReader) -> list[Any]:
     """Return a list of records; some libraries convert it to a record of lists."""
-    value, items = row.get(column), []
+    value, items = row.get("completions"), []
     if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
         lengths = {len(items) for items in value.values()}
         if len(lengths) > 1:
             problem = f"the lists of {', '.join(map(str, value))} have different lengths"
-            row.note(column, problem, "Use lists with one entry per response")
+            row.note("completions", problem, "Use lists with one entry per response")
             return []
         items = [{key: v[n] for key, v in value.items()} for n in range(lengths.pop())]
     elif isinstance(value, list | tuple):
         items = list(value)
     if not items:
-        row.note(column, "expected a list of responses", "Use a list of {'response': ...}")
+        row.note("completions", "expected a list of responses", "Use a list of {'response': ...}")
     return items

@@ -54,18 +54,17 @@ class Prompt:
             return self
         messages = list(self.messages)
         first = next((n for n, m in enumerate(messages) if m.role == "user"), 0)
-        slots = tuple(MediaSlot("image") for _ in range(images))
-        parts = slots + messages[first].parts
+        parts = (MediaSlot("image"),) * images + messages[first].parts
         messages[first] = dataclasses.replace(messages[first], parts=parts)
         return Prompt(tuple(messages), self.raw, self.images)
 
 
 def parse_prompt(value: Any, *, arrow: bool = False) -> Prompt:
-    """Return the messages of a prompt: a string, or a list of turns.
+    """Return the messages of a prompt.
 
     Args:
-        value: The prompt.
-        arrow: Whether the record comes from Arrow, see above.
+        value: A string, or a list of turns.
+        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
 
     Raises:
         InvalidValue: If it is something else.
@@ -139,8 +138,8 @@ def parse_tools(value: Any, *, arrow: bool = False) -> str:
     The list of schemas, each schema, and the parameters of a function may be JSON text.
 
     Args:
-        value: The tools.
-        arrow: Whether the record comes from Arrow, see above.
+        value: The schemas.
+        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
 
     Raises:
         InvalidValue: If they are not a list of schemas.
@@ -213,11 +212,7 @@ def _parsed(text: str, subject: str, remedy: str) -> Any:
 
 
 def _as_json(value: Any) -> str:
-    """Return a value as JSON text.
-
-    Raises:
-        InvalidValue: If it is nested too deeply or refers to itself.
-    """
+    """Return a value as JSON text."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (RecursionError, ValueError) as error:
@@ -302,11 +297,7 @@ def _part(part: Any, images: list[Any]) -> str | MediaSlot:
 
 
 def _checked(text: str) -> str:
-    """Return a text if it can be encoded as UTF-8.
-
-    Raises:
-        InvalidValue: If it contains an unpaired surrogate, as incorrectly cut JSON may.
-    """
+    """Return a text if it can be encoded as UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

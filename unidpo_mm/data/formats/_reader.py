@@ -1,10 +1,11 @@
-"""Read a record field by field and collect all problems; every format uses it."""
+"""Read a record field by field and collect all problems, for every format."""
 
 import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, NoReturn, cast
 
 from ...errors import DataError, Problem
@@ -23,39 +24,42 @@ from ..invalid_value import InvalidValue, brief
 from . import Context
 from ._messages import Prompt, describe, is_empty, parse_prompt, parse_tools, response_text
 
-__all__ = ["COMMON", "IMAGES", "SCORES", "SCORES_REMEDY", "RowReader"]
+__all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "Parse", "RowReader", "parser"]
 
-IMAGES = frozenset({"images", "image"})
-COMMON = frozenset({"id", "domain", "weight", "tools", "system"}) | IMAGES
+Parse = Callable[[Mapping[str, Any], Context], PreferenceRow]
+
+COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image"})
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
-SCORES_REMEDY = "Add a score to every response: pairs are formed of responses with different scores"
+SCORES_REMEDY = (
+    "Add a score to every response: pairs are formed from responses with different scores"
+)
 
 MAX_ID = 500
 """The maximum length of an id that is not a string."""
 
 REFUSED = {
     "rejected_images": (
-        "other images for the rejected response are not supported yet",
+        "separate images for the rejected response are not supported yet",
         "Remove the column: the images of the prompt are used for both responses",
     ),
     "video": ("videos are not supported yet", "Remove the row"),
     "videos": ("videos are not supported yet", "Remove the row"),
     "audios": ("audio is not supported yet", "Remove the row"),
 }
-"""Columns that change the meaning of a row, so that they are refused and not ignored."""
+"""Columns that are refused instead of ignored, because they change the meaning of a row."""
 
 
 class RowReader:
     """Reads one record.
 
-    If a field is invalid, the problem is noted and a default value is used, so that all problems of
-    a row are reported together.
+    If a field is invalid, its problem is recorded and a default value is used, so that all problems
+    of a row are reported together.
 
     Args:
         record: The record.
-        context: Its place and the options of its source.
+        context: Its location and the options of its source.
         images: Columns that may contain the images; the first one that is not empty is read.
     """
 
@@ -76,7 +80,7 @@ class RowReader:
     # ---- fields ----
 
     def get(self, name: str) -> Any:
-        """Return the value of a column, None where it is missing."""
+        """Return the value of a column; `None` if it is missing."""
         return self.record.get(name)
 
     def read_prompt(self, name: str = "prompt", value: Any = None) -> None:
@@ -111,7 +115,7 @@ class RowReader:
         return prompt
 
     def extend_prompt(self, *names: str) -> None:
-        """Extend the prompt by the first turns that all responses share, as TRL does.
+        """Extend the prompt with the first turns that all responses share, as TRL does.
 
         Responses may be complete dialogues. The turns that they share become the prompt if they
         start or end with the prompt; otherwise the prompt is not changed.
@@ -137,19 +141,10 @@ class RowReader:
                 messages = (*shared[:start], *prompt, *shared[start + length :])
                 images = self.prompt.images
                 if not images and all(map(_has_no_image, map(self.get, self.image_columns))):
-                    images = parse_prompt(list(values[0])[: len(shared)]).images
+                    turns, arrow = list(values[0])[: len(shared)], self.context.arrow
+                    images = parse_prompt(turns, arrow=arrow).images
                 self.prompt = Prompt(messages, False, images)
                 return
-
-    def _score(self, name: str, value: Any = None) -> float | None:
-        """Return a score on the scale of the run; `None` if it is missing or null."""
-        number = self.number(name, value)
-        try:
-            return None if number is None else self.context.scale(number)
-        except ValueError as error:
-            remedy = "Correct the score, or declare the scale that was used"
-            self.note(name, str(error), remedy)
-            return None
 
     def number(self, name: str, value: Any = None) -> float | None:
         """Return a finite number; `None` if it is missing or null."""
@@ -171,16 +166,23 @@ class RowReader:
         value = self.get(name) if text is None else text
         messages = self.prompt.messages
         text = self._read(name, response_text, value, messages, default=f"(no {name})")
-        number = self._score(score_name, score) if score_name else None
+        number = self.number(score_name, score) if score_name else None
+        try:
+            number = None if number is None else self.context.scale(number)
+        except ValueError as error:
+            self.note(
+                score_name, str(error), "Correct the score, or declare the scale that was used"
+            )
+            number = None
         return Response(text, number, name, score_name)
 
     def note(self, name: str, message: str, remedy: str) -> None:
-        """Add a problem of a field."""
+        """Record a problem of a field."""
         self.problems.append(Problem(self.place(name), message, remedy))
         self.failed.add(name)
 
     def place(self, name: str) -> str:
-        """Return file, row and field for messages, with the name of the field in the file."""
+        """Return the file, row and field for messages; the field has its name in the file."""
         column, dot, rest = name.partition(".")
         base, bracket, index = column.partition("[")
         base = self.context.columns.get(base, base)
@@ -201,69 +203,25 @@ class RowReader:
         """Return the row.
 
         Raises:
-            DataError: With all problems: of fields that cannot be read, of the row, and those that
-                later checks would report of a valid row.
+            DataError: If there are problems; it also contains those that later checks would report
+                if the row were valid.
         """
-        images, domain = self._images_and_domain()
-        return self._finished(images, domain, tuple(responses), tuple(pairs))
-
-    def stop(self) -> NoReturn:
-        """Stop reading a record that lacks what a row needs.
-
-        Raises:
-            DataError: With all problems, including those of images and domain.
-        """
-        images, _ = self._images_and_domain()
-        self._read_images(images)
-        raise DataError(self.problems)
-
-    def _images_and_domain(self) -> tuple[tuple[ImageRef, ...], Domain]:
-        """Return images and domain, and refuse columns that are not supported."""
-        images = self._images()
+        images, responses = self._images(), tuple(responses)
         domain = self._domain(images)
-        for name, (message, remedy) in REFUSED.items():
-            if not is_empty(self.get(name)):
-                self.note(name, message, remedy)
-        return images, domain
-
-    def _images(self) -> tuple[ImageRef, ...]:
-        """Return the images of the row, from a column or from the parts of the prompt."""
-        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
-        fields += [self.prompt_field] if self.prompt.images else []
-        self.images_field = fields[0] if fields else self.image_columns[0]
-        if len(fields) > 1:
-            problem = f"there are images in {' and in '.join(fields)}"
-            self.note(self.images_field, problem, "Use only one of them")
-        inside = self.images_field == self.prompt_field
-        value = list(self.prompt.images) if inside else self.get(self.images_field)
-        images: tuple[ImageRef, ...] = self._read(
-            self.images_field,
-            image_refs,
-            value,
-            self.context.images,
-            self.place(self.images_field),
-            default=(),
-        )
-        return images
-
-    def _finished(
-        self,
-        images: tuple[ImageRef, ...],
-        domain: Domain,
-        responses: tuple[Response, ...],
-        pairs: tuple[Pair, ...],
-    ) -> PreferenceRow:
         prompt = self._without_response(self.prompt, responses).with_slots(len(images))
+        row_id = self.get("id")
+        if row_id is not None and not isinstance(row_id, str):
+            row_id = brief(row_id, MAX_ID)
         try:
             row = PreferenceRow(
-                id=self._id(),
+                id=self.context.id if row_id is None else row_id,
                 domain=domain,
                 source=self.context.source,
                 where=self.context.where,
                 messages=prompt.messages,
                 images=images,
                 responses=responses,
-                pairs=pairs,
+                pairs=tuple(pairs),
                 raw=prompt.raw,
                 tools=self.tools,
             )
@@ -272,24 +230,66 @@ class RowReader:
         else:
             if not self.problems:
                 return row
-        self._read_images(images)
-        self._check_scores(responses)
-        raise DataError(self.problems)
+        raise self._error(images, responses)
+
+    def stop(self) -> NoReturn:
+        """Stop reading a record that lacks what a row needs.
+
+        Raises:
+            DataError: With all problems, including those of images and domain.
+        """
+        images = self._images()
+        self._domain(images)
+        raise self._error(images)
+
+    def _error(self, images: Sequence[ImageRef], responses: Sequence[Response] = ()) -> DataError:
+        """Return an error with all problems, also those of unreadable images and missing scores."""
+        for image in images:
+            try:
+                image.open()
+            except DataError as error:
+                self.problems += error.problems
+        for response in responses if self.context.needs_scores else ():
+            name = response.score_field or f"{response.field}.score"
+            if response.score is None and not {name, "responses"} & self.failed:
+                self.problems.append(Problem(self.place(name), *SCORE_MISSING))
+        return DataError(self.problems)
+
+    def _images(self) -> tuple[ImageRef, ...]:
+        """Return the images of the row, from a column or from the parts of the prompt.
+
+        It also reports columns that are not supported.
+        """
+        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
+        fields += [self.prompt_field] if self.prompt.images else []
+        self.images_field = fields[0] if fields else self.image_columns[0]
+        if len(fields) > 1:
+            problem = f"there are images in {' and in '.join(fields)}"
+            self.note(self.images_field, problem, "Use only one of them")
+        in_prompt = self.images_field == self.prompt_field
+        value = list(self.prompt.images) if in_prompt else self.get(self.images_field)
+        rules, place = self.context.images, self.place(self.images_field)
+        images = self._read(self.images_field, image_refs, value, rules, place, default=())
+        for name, (message, remedy) in REFUSED.items():
+            if not is_empty(self.get(name)):
+                self.note(name, message, remedy)
+        return cast("tuple[ImageRef, ...]", images)
 
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
         """Return the prompt without its last turn if that is one of the responses.
 
-        Some data sets have complete conversations in addition to chosen and rejected. After a last
-        assistant turn that is not a response there would be a second one, which no template allows.
+        Some data sets have complete conversations in addition to chosen and rejected. A prompt that
+        ends with another assistant turn is refused: the response would be a second assistant turn
+        in a row, which chat templates do not allow.
         """
         last = prompt.messages[-1] if prompt.messages else None
-        unread = {self.prompt_field, *(response.field for response in responses)} & self.failed
-        if last is None or last.role != "assistant" or unread:
+        unreadable = {self.prompt_field, *(response.field for response in responses)} & self.failed
+        if last is None or last.role != "assistant" or unreadable:
             return prompt
         if len(prompt.messages) > 1 and last.text in [response.text for response in responses]:
             return dataclasses.replace(prompt, messages=prompt.messages[:-1])
         problem = (
-            "the prompt ends with an assistant message, and the responses would be a second one"
+            "the prompt ends with an assistant message, so each response would be a second one"
         )
         remedy = "End the prompt with the user's message, or remove its last message"
         self.note(self.prompt_field, problem, remedy)
@@ -309,32 +309,13 @@ class RowReader:
                 result.append(Problem(self.place(name), problem.message, problem.remedy))
         return result
 
-    def _read_images(self, images: Sequence[ImageRef]) -> None:
-        for image in images:
-            try:
-                image.open()
-            except DataError as error:
-                self.problems += error.problems
-
-    def _check_scores(self, responses: Sequence[Response]) -> None:
-        for response in responses if self.context.needs_scores else ():
-            name = response.score_field or f"{response.field}.score"
-            if response.score is None and not {name, "responses"} & self.failed:
-                self.problems.append(Problem(self.place(name), *SCORE_MISSING))
-
-    def _id(self) -> str:
-        value = self.get("id")
-        if value is None:
-            return self.context.id
-        return value if isinstance(value, str) else brief(value, MAX_ID)
-
     def weight(self) -> float:
         """Return the weight of the row's pairs."""
         weight = self.number("weight")
         return 1.0 if weight is None else weight
 
     def _domain(self, images: Sequence[ImageRef]) -> Domain:
-        """Return the domain of the row, else that of the source, else one based on the images."""
+        """Return the domain of the row, or that of its source, or the one that its images imply."""
         value = self.get("domain")
         domain: Domain = self.context.domain or ("multimodal" if images else "text")
         if isinstance(value, str) and value in DOMAINS:
@@ -360,6 +341,11 @@ class RowReader:
             return default
 
 
+def parser(read: Callable[[RowReader], PreferenceRow], **options: Any) -> Parse:
+    """Return the `parse` function of a format, which calls `read` with the reader of a record."""
+    return lambda record, context: read(RowReader(record, context, **options))
+
+
 def _has_no_image(value: Any) -> bool:
     """Return whether a column of images is empty or contains only empty entries."""
     if isinstance(value, list | tuple):
@@ -369,13 +355,8 @@ def _has_no_image(value: Any) -> bool:
 
 def _shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
     """Return the first turns that all dialogues share; the last turn of each is a response."""
-    shortest = min(dialogues, key=len)
-    limit = len(shortest) - 1
-    length = next(
-        (n for n in range(limit) if any(dialogue[n] != shortest[n] for dialogue in dialogues)),
-        limit,
-    )
-    return shortest[:length]
+    together = zip(*(dialogue[:-1] for dialogue in dialogues), strict=False)
+    return [turns[0] for turns in takewhile(lambda turns: len(set(turns)) == 1, together)]
 
 
 def _finite(value: Any) -> float | None:

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._messages import describe
-from ._reader import COMMON, SCORES, RowReader
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT"]
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
+def _read(row: RowReader) -> PreferenceRow:
     row.read_prompt("instruction", _prompt(row))
-    texts: tuple[Any, Any] = (record.get("chosen"), record.get("rejected"))
+    texts: tuple[Any, Any] = (row.get("chosen"), row.get("rejected"))
     names = ("chosen", "rejected")
-    if isinstance(record.get("output"), list | tuple):
-        output = list(record["output"])
+    if isinstance(row.get("output"), list | tuple):
+        output = list(row.get("output"))
         if len(output) != 2:
             remedy = "Use the chosen and the rejected response, in this order"
             row.note("output", f"found {len(output)} responses", remedy)
@@ -61,7 +59,6 @@ FORMAT = Format(
     name="alpaca",
     required=frozenset({"instruction"}),
     columns=COMMON | SCORES | {"instruction", "input", "output", "history", "chosen", "rejected"},
-    parse=parse,
+    parse=parser(_read),
     matches=_is_ranking,
-    data_sets=("official Uni-DPO, images",),
 )

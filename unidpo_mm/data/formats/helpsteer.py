@@ -4,23 +4,18 @@ The score of the better response is the strength, that of the other one is 0. Th
 declared with `scores: {scale: [0, 3]}`.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._helpsteer import pair_by_strength, turns_of
-from ._reader import COMMON, RowReader
+from ._reader import COMMON, RowReader, parser
 
 __all__ = ["FORMAT"]
 
 COLUMNS = frozenset({"prompt", "response_1", "response_2", "preference_strength"})
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    row.read_prompt("prompt", turns_of(record.get("prompt")))
+def _read(row: RowReader) -> PreferenceRow:
+    row.read_prompt("prompt", turns_of(row.get("prompt")))
     return pair_by_strength(row, "response_1", "response_2", "preference_strength")
 
 
@@ -28,6 +23,5 @@ FORMAT = Format(
     name="helpsteer",
     required=COLUMNS,
     columns=COMMON | COLUMNS,
-    parse=parse,
-    data_sets=("HelpSteer2 preferences",),
+    parse=parser(_read),
 )

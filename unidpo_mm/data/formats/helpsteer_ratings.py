@@ -3,21 +3,16 @@
 Rows with the same prompt are joined, and pairs are formed from their responses.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._helpsteer import turns_of
-from ._reader import COMMON, RowReader
+from ._reader import COMMON, RowReader, parser
 
 __all__ = ["FORMAT"]
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    row.read_prompt("prompt", turns_of(record.get("prompt")))
+def _read(row: RowReader) -> PreferenceRow:
+    row.read_prompt("prompt", turns_of(row.get("prompt")))
     return row.row([row.response("response", "helpfulness")])
 
 
@@ -25,7 +20,6 @@ FORMAT = Format(
     name="helpsteer_ratings",
     required=frozenset({"prompt", "response", "helpfulness"}),
     columns=(COMMON - {"weight"}) | {"prompt", "response", "helpfulness"},
-    parse=parse,
+    parse=parser(_read),
     single_response=True,
-    data_sets=("HelpSteer", "HelpSteer2"),
 )

@@ -1,12 +1,12 @@
-"""A pair whose prompt is the common beginning of both responses, as in TRL and reward data."""
+"""A pair whose prompt is the common beginning of both responses, as in TRL, HH-RLHF and Skywork."""
 
 import re
-from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
-from ._reader import COMMON, SCORES, RowReader
+from . import Format
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT"]
 
@@ -24,10 +24,8 @@ PROMPTS = frozenset(
 """Columns that would contain a prompt: if there is one, the format does not fit."""
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    chosen, rejected = (_turns(record.get(name)) for name in ("chosen", "rejected"))
+def _read(row: RowReader) -> PreferenceRow:
+    chosen, rejected = (_turns(row.get(name)) for name in ("chosen", "rejected"))
     shared = _shared(chosen, rejected)
     if not shared:
         row.note("chosen", "chosen and rejected have no common prompt", REMEDY)
@@ -57,21 +55,15 @@ def _shared(chosen: Any, rejected: Any) -> Any:
         length = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)
         return chosen[: max(chosen.rfind(" ", 0, length), 0)]
     if isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
-        return list(chosen[: _equal_turns(chosen, rejected)])
+        turns = zip(chosen[:-1], rejected[:-1], strict=False)  # the last one is a response
+        return [turn for turn, _ in takewhile(lambda pair: pair[0] == pair[1], turns)]
     return None
-
-
-def _equal_turns(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
-    """Return the number of equal turns at the beginning; the last turn of each is a response."""
-    limit = max(min(len(chosen), len(rejected)) - 1, 0)
-    return next((n for n in range(limit) if chosen[n] != rejected[n]), limit)
 
 
 FORMAT = Format(
     name="implicit",
     required=frozenset({"chosen", "rejected"}),
     columns=COMMON | SCORES | {"chosen", "rejected"},
-    parse=parse,
+    parse=parser(_read),
     matches=lambda record: not PROMPTS & record.keys(),
-    data_sets=("Skywork-Reward-Preference", "HH-RLHF"),
 )

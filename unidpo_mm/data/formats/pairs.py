@@ -1,28 +1,25 @@
-"""A pair with prompt, chosen and rejected, as in TRL and the official text and math data."""
-
-from collections.abc import Mapping
-from typing import Any
+"""A pair with prompt, chosen and rejected: TRL, MM-RLHF, the official text and math data."""
 
 from ...records import PreferenceRow
-from . import Context, Format
-from ._reader import COMMON, SCORES, RowReader
+from . import Format
+from ._reader import COMMON, SCORES, RowReader, parser
 
-__all__ = ["FORMAT"]
-
-
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    row.read_prompt()
-    row.extend_prompt("chosen", "rejected")
-    chosen = row.response("chosen", "score_chosen")
-    return row.pair(chosen, row.response("rejected", "score_rejected"))
+__all__ = ["FORMAT", "pair_format"]
 
 
-FORMAT = Format(
-    name="pairs",
-    required=frozenset({"prompt", "chosen", "rejected"}),
-    columns=COMMON | SCORES | {"prompt", "chosen", "rejected"},
-    parse=parse,
-    data_sets=("UltraFeedback binarized", "MM-RLHF", "official Uni-DPO, text and math"),
-)
+def pair_format(name: str, prompt: str) -> Format:
+    """Return a format of pairs whose prompt is in the column `prompt`."""
+
+    def read(row: RowReader) -> PreferenceRow:
+        row.read_prompt(prompt)
+        row.extend_prompt("chosen", "rejected")
+        chosen = row.response("chosen", "score_chosen")
+        return row.pair(chosen, row.response("rejected", "score_rejected"))
+
+    columns = frozenset({prompt, "chosen", "rejected"})
+    return Format(
+        name=name, required=columns, columns=COMMON | SCORES | columns, parse=parser(read)
+    )
+
+
+FORMAT = pair_format("pairs", "prompt")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...records import Pair, PreferenceRow
-from . import Context, Format
+from . import Format
 from ._messages import describe, is_empty
-from ._reader import COMMON, SCORES_REMEDY, RowReader
+from ._reader import COMMON, SCORES_REMEDY, RowReader, parser
 
 __all__ = ["FORMAT"]
 
@@ -19,9 +19,7 @@ MAX_RESPONSES = 1000
 """Limit of the indices in `pairs`; no row has as many responses."""
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
+def _read(row: RowReader) -> PreferenceRow:
     row.read_prompt()
     items = _items(row)
     responses = [
@@ -84,5 +82,5 @@ FORMAT = Format(
     name="ranked",
     required=frozenset({"prompt", "responses"}),
     columns=COMMON | {"prompt", "responses", "pairs"},
-    parse=parse,
+    parse=parser(_read),
 )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
-from ._reader import COMMON, SCORES, RowReader
+from . import Format
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT"]
 
@@ -18,15 +18,13 @@ ROLES = {
 """Name of a speaker -> role in chat templates."""
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    turns = record.get("conversations")
+def _read(row: RowReader) -> PreferenceRow:
+    turns = row.get("conversations")
     if isinstance(turns, list | tuple):
         turns = [*map(_turn, turns)]
     row.read_prompt("conversations", turns)
-    chosen = row.response("chosen", "score_chosen", text=_turn(record.get("chosen")))
-    rejected = row.response("rejected", "score_rejected", text=_turn(record.get("rejected")))
+    chosen = row.response("chosen", "score_chosen", text=_turn(row.get("chosen")))
+    rejected = row.response("rejected", "score_rejected", text=_turn(row.get("rejected")))
     return row.pair(chosen, rejected)
 
 
@@ -42,5 +40,5 @@ FORMAT = Format(
     name="sharegpt",
     required=frozenset({"conversations", "chosen", "rejected"}),
     columns=COMMON | SCORES | {"conversations", "chosen", "rejected"},
-    parse=parse,
+    parse=parser(_read),
 )

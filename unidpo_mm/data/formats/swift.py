@@ -1,28 +1,23 @@
 """ms-swift's pairs: messages that end with the chosen response, and a rejected response."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._messages import describe
-from ._reader import COMMON, SCORES, RowReader
+from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT"]
 
 REMEDY = "Use the turns of the prompt, followed by the chosen response of the assistant"
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context)
-    turns = record.get("messages")
+def _read(row: RowReader) -> PreferenceRow:
+    turns = row.get("messages")
     if not isinstance(turns, list | tuple) or len(turns) < 2:
         row.note("messages", f"found {describe(turns)}", REMEDY)
         row.stop()
     row.read_prompt("messages", list(turns[:-1]))
     chosen = row.response("messages", "score_chosen", text=[turns[-1]])
-    names = [name for name in ("rejected_response", "rejected_messages") if record.get(name)]
+    names = [name for name in ("rejected_response", "rejected_messages") if row.get(name)]
     if len(names) > 1:
         row.note(names[1], "there are two rejected responses", "Remove one of the two")
     name = names[0]
@@ -33,6 +28,6 @@ FORMAT = Format(
     name="swift",
     required=frozenset({"messages"}),
     columns=COMMON | SCORES | {"messages", "rejected_response", "rejected_messages"},
-    parse=parse,
+    parse=parser(_read),
     matches=lambda record: bool(record.get("rejected_response") or record.get("rejected_messages")),
 )

@@ -11,9 +11,9 @@ from statistics import mean
 from typing import Any
 
 from ...records import PreferenceRow
-from . import Context, Format
+from . import Format
 from ._completions import read_completions
-from ._reader import COMMON, RowReader
+from ._reader import COMMON, RowReader, parser
 
 __all__ = ["FORMAT"]
 
@@ -21,9 +21,7 @@ RATING = re.compile(r"[0-9]+(\.[0-9]+)?")
 UNRATED = ("N/A", "None", "")
 
 
-def parse(record: Mapping[str, Any], context: Context) -> PreferenceRow:
-    """Return the row of a record; raise `DataError` with all its problems."""
-    row = RowReader(record, context, images=("images", "image", "img_path"))
+def _read(row: RowReader) -> PreferenceRow:
     row.read_prompt()
     return row.ranked(read_completions(row, "annotations", _score, allow_unrated=True))
 
@@ -44,6 +42,5 @@ FORMAT = Format(
     name="vlfeedback",
     required=frozenset({"prompt", "completions"}),
     columns=COMMON | {"prompt", "completions", "img_path"},
-    parse=parse,
-    data_sets=("VLFeedback",),
+    parse=parser(_read, images=("images", "image", "img_path")),
 )

@@ -20,7 +20,7 @@ from ...distributed import gather_entries, true_everywhere
 from ...errors import ModelError, Problem, UniDPOError
 from ...kernels.packing import PREFIX
 from ...records import GroupBatch
-from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..logp_model import LogpModel, compute_logps, evaluating, unwrap_peft
 from ..peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
 from ..vision import ImageFeatures
 from .kinds import FrozenCopy, FrozenLora, LoraOff, Reference
@@ -86,11 +86,8 @@ class InitialPolicy:
                 "adapter trains"
             )
             raise ModelError(Problem("train.reference", problem, remedy))
-        training = policy.training
-        policy.eval()
-        logps = compute_logps(policy, self.adapter, batch, images)
-        policy.train(training)
-        return logps
+        with evaluating(policy):
+            return compute_logps(policy, self.adapter, batch, images)
 
 
 class CachedReference:
@@ -177,12 +174,7 @@ def _adapter_of(source: Reference, model: Any) -> str | None:
 
 
 def versions_of(model: Any, compute_dtype: torch.dtype) -> dict[str, Any]:
-    """Return what changes the results of a model besides its weights.
-
-    Args:
-        model: A transformers model, without PEFT around it.
-        compute_dtype: The format that matrix products run in.
-    """
+    """Return what changes the results of a model, without PEFT around it, besides its weights."""
     import transformers
 
     kernel = str(model.config.get_text_config()._attn_implementation)

@@ -5,10 +5,8 @@ only a LoRA adapter trains, it can also be the policy without the adapter, or wi
 it. `resolve_kind` chooses the cheapest kind that is exact.
 """
 
-import contextlib
 import copy
 import logging
-from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,7 +16,7 @@ from ...adapter import Adapter
 from ...cache.keys import weights_fingerprint
 from ...errors import ModelError, Problem
 from ...records import GroupBatch
-from ..logp_model import LogpModel, compute_logps, unwrap_peft
+from ..logp_model import LogpModel, compute_logps, evaluating, unwrap_peft
 from ..peft_models import (
     active_adapter,
     adapter_tensors,
@@ -118,7 +116,7 @@ class _OtherAdapter:
     ) -> Tensor:
         """Return the log-probs [M] with the other adapter."""
         shared = None if self.separate_vision else images
-        with using_adapter(self.peft_model, self.name), _evaluating(policy):
+        with using_adapter(self.peft_model, self.name), evaluating(policy):
             return compute_logps(policy, self.adapter, batch, shared)
 
 
@@ -251,14 +249,3 @@ def _check_lora_off(model: Any) -> None:
             "train.reference is 'lora_off' and the LoRA adapter is not zero: the reference is the "
             "base model, so margins do not start at 0; 'auto' uses the model as it is now"
         )
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation mode inside the block."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

@@ -1,0 +1,138 @@
+"""Choose the model family that serves a checkpoint."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ..adapter import AdapterFamily
+from ..errors import ModelError, Problem
+from ..plugins import FAMILIES, load_family, plugin_names
+
+__all__ = ["VISION", "family_for", "has_vision"]
+
+logger = logging.getLogger(__name__)
+
+VISION = "vision_tower"
+"""The part that only families with images have."""
+VISION_SETTINGS = (
+    "vision_config vision_cfg vision_tower mm_vision_tower vit_config visual vq_config "
+    "img_processor"
+).split()
+"""Settings that only models with a vision tower have, also those with custom code."""
+
+
+def family_for(config: Any, name: str | None = None) -> AdapterFamily:
+    """Return the family that serves a configuration.
+
+    A family lists model types or recognizes configurations. A vision-language model is never served
+    by a family without a vision tower unless the user chooses that family: it would train on text
+    only, and some of these models would be saved without their vision tower.
+
+    Args:
+        config: The model's configuration.
+        name: The family that the user chose; `None` to detect it.
+
+    Raises:
+        ModelError: If no family serves the model type, or the chosen one would lose a part of the
+            model.
+    """
+    if name is not None:
+        family: AdapterFamily = load_family(name)
+        _check_choice(config, family)
+        return family
+    candidates: list[AdapterFamily] = [load_family(name) for name in plugin_names(FAMILIES)]
+    by_type = [family for family in candidates if config.model_type in family.model_types]
+    if by_type:
+        return by_type[0]
+    serving = [family for family in candidates if family.serves(config)]
+    if has_vision(config):
+        with_tower = [family for family in serving if VISION in family.parts]
+        if not with_tower:
+            raise ModelError(_unsupported_vision(config, candidates, serving))
+        serving = with_tower
+    if serving:
+        return serving[0]
+    raise ModelError(
+        Problem(
+            "model.name_or_path",
+            f"no model family serves the model type '{config.model_type}'",
+            f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
+            "add a family as described in docs/families.md",
+        )
+    )
+
+
+def has_vision(config: Any) -> bool:
+    """Return whether a configuration is that of a model with a vision tower."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return True
+    return any(getattr(config, name, None) is not None for name in VISION_SETTINGS)
+
+
+def _check_choice(config: Any, family: AdapterFamily) -> None:
+    """Refuse a family that would lose the vision tower; warn about an untested model type."""
+    model_type = config.model_type
+    if VISION in family.parts:
+        if model_type not in family.model_types:
+            logger.warning(
+                "model.adapter: the family '%s' was not tested with the model type '%s' (its types "
+                "are %s); check that images change the results",
+                family.name,
+                model_type,
+                ", ".join(family.model_types),
+            )
+        return
+    if has_vision(config) and _saved_without_vision(config, family):
+        raise ModelError(
+            Problem(
+                "model.adapter",
+                f"'{family.name}' loads only the language model of '{model_type}', so every "
+                "checkpoint would lose the vision tower",
+                _alone(config, family) or "Choose another model",
+            )
+        )
+
+
+def _saved_without_vision(config: Any, family: AdapterFamily) -> bool:
+    """Return whether the class that loads the weights has only the text model."""
+    import transformers
+
+    try:
+        model_class: Any = getattr(transformers, family.auto_class)._model_mapping[type(config)]
+    except (AttributeError, KeyError):  # custom code of the checkpoint
+        return False
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    return model_class.config_class is not type(config)
+
+
+def _unsupported_vision(
+    config: Any, candidates: Sequence[AdapterFamily], serving: Sequence[AdapterFamily]
+) -> Problem:
+    """Return the problem of a vision-language model that no family with a vision tower serves."""
+    types = {f.name: f.model_types for f in candidates if VISION in f.parts}
+    supported = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in types.items())
+    remedy = f"Choose a model of a supported type ({supported})"
+    for family in serving[:1]:
+        if not _saved_without_vision(config, family):
+            remedy += f", or set model.adapter to {family.name} to train its language model on text"
+        elif alone := _alone(config, family):
+            remedy += f". {alone}"
+    return Problem(
+        "model.name_or_path",
+        f"'{config.model_type}' is a vision-language model, and its images are not supported yet",
+        remedy,
+    )
+
+
+def _alone(config: Any, family: AdapterFamily) -> str:
+    """Return how to train only the language model of a vision-language model, or nothing."""
+    if not family.serves(config.get_text_config()):
+        return ""
+    return (
+        "To train its language model on text, save only that "
+        f"(transformers.{family.auto_class}.from_pretrained(...).save_pretrained(DIRECTORY), and "
+        "the tokenizer in the same directory) and train the saved model"
+    )
