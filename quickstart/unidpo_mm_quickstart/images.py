@@ -39,7 +39,7 @@ EXCLUDED = frozenset(
 GENDERED = re.compile(
     r"(^|[_-])(male|female|man|woman|mrs|bride|cop|princess|prince|merman|mermaid)"
 )
-CONCEPTS_PER_KIND = 48
+CONCEPTS_PER_KIND = 120
 """Maximum number of concepts per kind; without it, 258 flags would be the largest kind by far."""
 SHARES = {"train": 0.55, "validation": 0.15, "heldout": 0.30}
 """Fractions of each kind's concepts. Many are held out, because their number limits precision."""
@@ -74,6 +74,19 @@ class Canvas:
     def caption(self) -> str:
         """The correct caption."""
         return caption(self.kinds)
+
+    def kinds_at(self, x: float, y: float) -> list[str]:
+        """Return the kinds of the objects whose square covers a point, in fractions of the side."""
+        return [
+            kind
+            for kind, offset in zip(self.kinds, offsets(len(self.kinds)), strict=True)
+            if all(offset <= CANVAS * coordinate < offset + EMOJI for coordinate in (x, y))
+        ]
+
+
+def offsets(count: int) -> tuple[int, ...]:
+    """Return the offset of each of one or two objects from the top left, in both directions."""
+    return (CENTER,) if count == 1 else (FIRST, SECOND)
 
 
 def caption(kinds: Sequence[str]) -> str:
@@ -199,8 +212,7 @@ class Rounds(Generic[T]):
 def draw(images: Sequence[Path]) -> Image.Image:
     """Draw one emoji in the center of a white canvas, or two on its diagonal."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS), "white")
-    offsets = (CENTER,) if len(images) == 1 else (FIRST, SECOND)
-    for file, offset in zip(images, offsets, strict=True):
+    for file, offset in zip(images, offsets(len(images)), strict=True):
         emoji = Image.open(file).convert("RGBA").resize((EMOJI, EMOJI), Image.Resampling.LANCZOS)
         canvas.alpha_composite(emoji, (offset, offset))
     return canvas.convert("RGB")

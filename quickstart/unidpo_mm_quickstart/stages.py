@@ -4,24 +4,27 @@ Both training stages are ordinary recipes, `configs/quickstart/warmup.yaml` and 
 module sets their paths and seeds.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 from unidpo_mm.config import Recipe, load_recipe
 from unidpo_mm.config.shipped import shipped_recipe
 from unidpo_mm.number_format import fastest_dtype
+from unidpo_mm.training.callbacks import StartupReport
 from unidpo_mm.training.console import ConsoleProgress
 from unidpo_mm.training.run import trainer_for
-from unidpo_mm.training.startup_report import StartupReport
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
+from .images import Canvas
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
 from .training_rows import DOMAINS, DemoData, write_data
@@ -30,6 +33,7 @@ from .vlm import assemble_vlm, save_vlm
 __all__ = ["Shape", "Start", "align", "assemble", "tune", "warm_up"]
 
 ALIGNMENT_STEPS = 300
+BACKGROUND = "white"
 Shape = Literal["llava", "qwen_vl"]
 OnProgress = Callable[[float], None]
 """Called with the fraction of the optimizer steps that are done."""
@@ -78,16 +82,31 @@ def align(start: Start) -> Path:
     processor: Any = AutoProcessor.from_pretrained(start.model)
     images = start.data.train
     features = tower_features(model.eval(), processor, [canvas.file for canvas in images])
-    kinds = list(KINDS)
-    words = [processor.tokenizer.encode(kind, add_special_tokens=False)[0] for kind in kinds]
-    targets = torch.zeros(len(images), len(kinds))
-    for row, canvas in zip(targets, images, strict=True):
-        for kind in canvas.kinds:
-            row[kinds.index(kind)] = 1 / len(canvas.kinds)
+    names = [*KINDS, BACKGROUND]
+    words = [processor.tokenizer.encode(name, add_special_tokens=False)[0] for name in names]
+    targets = torch.stack([token_targets(canvas, features.shape[1], names) for canvas in images])
     fit_projector(model, features, targets, words, steps=ALIGNMENT_STEPS, seed=start.seed)
     folder = start.folder / "aligned"
     save_vlm(model, processor, folder)
     return folder
+
+
+def token_targets(canvas: Canvas, count: int, names: Sequence[str]) -> Tensor:
+    """Return what each image token shows, [L, K]: the share of each name; rows sum to 1.
+
+    Args:
+        canvas: The image.
+        count: Number of its tokens: one for the whole image, then a square of patches.
+        names: The kinds, and last the name of the background.
+    """
+    side = math.isqrt(count - 1)
+    centers = [(number + 0.5) / side for number in range(side)]
+    patches = [canvas.kinds_at(x, y) or names[-1:] for y in centers for x in centers]
+    targets = torch.zeros(count, len(names))
+    for row, kinds in zip(targets, [canvas.kinds, *patches], strict=True):
+        for kind in kinds:
+            row[names.index(kind)] = 1 / len(kinds)
+    return targets
 
 
 def warm_up(start: Start, on_progress: OnProgress | None = None) -> Path:

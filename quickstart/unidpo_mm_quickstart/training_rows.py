@@ -88,7 +88,7 @@ def write_data(
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
     generator_of_several = random.Random(f"several-{seed}")
-    third = train[: sizes.image_pairs // 3]
+    third = train[: sizes.image_pairs]
     several = (caption_pairs(canvas, generator_of_several) for canvas in third)
     write_jsonl(data.file("multimodal_several"), itertools.chain(*several))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
@@ -147,13 +147,14 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
 
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
     """Return three pairs of an image, with faults as frequent as in `caption_pair`."""
-    absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
+    absent = [kind for kind in KINDS if kind not in canvas.kinds]
+    generator.shuffle(absent)
     first, *second = canvas.kinds
     if second:
         faults = [("omitted", [first]), ("omitted", second), ("wrong second", [first, absent[0]])]
     else:
         added = [("added", [first, kind]) for kind in absent[:2]]
-        faults = [*added, ("wrong", absent[2:])]
+        faults = [*added, ("wrong", absent[2:3])]
     rows = [pair_row(canvas, rejected, fault) for fault, rejected in faults]
     return [{**row, "id": f"{canvas.id}-{number}"} for number, row in enumerate(rows)]
 
