@@ -8,10 +8,11 @@ Each module in `model_adapters/` exports one family as `ADAPTER`, an `AdapterFam
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from .encoding_choices import LengthPolicy, PromptStyle
 from .errors import ModelError, Problem
 from .records import EncodedGroup, ModelInputs, PreferenceRow
 
@@ -25,7 +26,6 @@ __all__ = [
     "template_kwargs_problems",
 ]
 
-LengthPolicy = Literal["error", "drop", "truncate_response", "shrink_image"]
 RESERVED_TEMPLATE_KWARGS = frozenset(
     "add_generation_prompt chat_template continue_final_message conversation messages padding "
     "processor_kwargs return_assistant_tokens_mask return_dict return_tensors tokenize tools "
@@ -57,7 +57,7 @@ class AdapterOptions:
 
     max_length: int | None = None
     length_policy: LengthPolicy = "truncate_response"
-    prompt_style: Literal["auto", "chat", "raw"] = "auto"
+    prompt_style: PromptStyle = "auto"
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)

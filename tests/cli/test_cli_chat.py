@@ -288,7 +288,7 @@ def test_an_interrupt_stops_the_response_only(checkpoint: Checkpoint) -> None:
             if len(calls) == 4:  # the first call has the prompt
                 os.kill(os.getpid(), signal.SIGINT)
 
-        TextStreamer.put = interrupting  # type: ignore[method-assign] # in a child
+        TextStreamer.put = interrupting  # type: ignore[method-assign] # in a forked process
 
     lines = ["Hello?", "What?"]
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines, before=interrupt_third_token)
@@ -310,7 +310,7 @@ def test_an_interrupt_before_the_first_token_keeps_the_conversation(checkpoint: 
                 os.kill(os.getpid(), signal.SIGINT)
             return encode(self, turns)
 
-        Conversation._encode = interrupting  # type: ignore[method-assign] # in a child
+        Conversation._encode = interrupting  # type: ignore[method-assign] # in a forked process
 
     lines = ["Two?", "Hello?"]
     done = in_terminal(checkpoint("llama"), *SHORT, lines=lines, before=interrupt_first_prompt)
@@ -425,7 +425,7 @@ def test_wrong_arguments_are_refused(checkpoint: Checkpoint, image: Path, tmp_pa
         ((folder, "--before"), "does not record which model its training started from"),
         ((folder, "--compare", tmp_path / "absent"), "Use an existing directory"),
         ((folder, "--chat-template-kwargs", "quiet"), "cannot parse 'quiet'"),
-        ((folder, "--style", "loud"), "unknown style 'loud'"),
+        ((tmp_path / "absent", "--style", "loud"), "'loud' is not one of"),
         ((folder, "--style", "raw", "--chat-template-kwargs", "a=1"), "do not use a chat"),
     ):
         code, output, error = chat(*words, "--prompt", "Hello?")

@@ -73,7 +73,7 @@ MEANINGS = {
     "--skip-judge-errors": "flag: Skip samples without a verdict",
     "--split": "text: Split of a data set on a hub",
     "--start": "number: First row",
-    "--style": "text: Style of prompts",
+    "--style": "choice: Style of prompts",
     "--subset": "text: Configuration of a data set on a hub",
     "--suite": "text: Name of a suite",
     "--system": "text: System message",

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..encoding_choices import PromptStyle
+
 __all__ = ["chat"]
 
 
@@ -61,7 +63,7 @@ def chat(  # noqa: PLR0917, one parameter per option
     ] = "auto",
     device: Annotated[str, typer.Option(help="Device to run on, for example cuda:1.")] = "auto",
     style: Annotated[
-        str | None,
+        PromptStyle | None,
         typer.Option(
             help="Style of prompts: chat, raw, or auto (chat if there is a chat template). "
             "[default: the style of the run, or auto]",

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from ..encoding_choices import LengthPolicy, PromptStyle
 from .values import (
     ActivationMemory,
     Count,
@@ -76,7 +77,7 @@ class ModelOptions:
     freeze: Names | None = None
     """Parts that are not trained, neither in full nor by a LoRA adapter; null: the family's
     default, []: none."""
-    prompt_style: Literal["auto", "chat", "raw"] = "auto"
+    prompt_style: PromptStyle = "auto"
     """Whether plain string prompts are rendered by the chat template; `auto`: if there is one."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Variables for the chat template, such as `enable_thinking: false`, in training and wherever
@@ -102,9 +103,7 @@ class DataOptions:
     max_length: Count | None = None
     """Maximum number of tokens of a prompt with one response, image tokens included; null: no
     limit."""
-    length_policy: Literal["error", "drop", "truncate_response", "shrink_image"] = (
-        "truncate_response"
-    )
+    length_policy: LengthPolicy = "truncate_response"
     """What happens to longer rows: an error, skipped and counted, their responses truncated, or
     their images scaled down. Tokens of a prompt or an image are never cut."""
     feature_cache_gb: Annotated[Gigabytes, HARMLESS] = 0.0

@@ -4,9 +4,10 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..adapter import Adapter
+from ..encoding_choices import PromptStyle
 from ..errors import DataError, Problem, RecipeError
 from ..plugins import suggestion
 from ..reasoning import is_reasoning_token, strip_reasoning
@@ -16,9 +17,9 @@ from .generation import GeneratedResponse, end_tokens, generate_responses
 from .memory import run_in_parts
 from .streaming import ResponseStreamer
 
-__all__ = ["STYLES", "LocalModel", "ReasoningAdapter", "Style", "prompt_style"]
+__all__ = ["LocalModel", "ReasoningAdapter", "Style", "prompt_style"]
 
-STYLES = ("auto", "chat", "raw")
+STYLES = get_args(PromptStyle)
 Style = Literal["chat", "raw"]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from click import ClickException
 
+from unidpo_mm.encoding_choices import PromptStyle
 from unidpo_mm.errors import UniDPOError
 
 
@@ -47,7 +48,7 @@ BatchSize = Annotated[
     int, typer.Option(help="Maximum batch size; halved if memory runs out.", min=1)
 ]
 Style = Annotated[
-    str,
+    PromptStyle,
     typer.Option(help="Style of prompts: chat, raw, or auto (chat if there is a chat template)."),
 ]
 ProtocolName = Annotated[

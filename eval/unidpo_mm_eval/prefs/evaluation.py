@@ -55,10 +55,23 @@ def run_preferences(
     console: Console | None = None,
     **options: Any,
 ) -> list[Result]:
-    """Evaluate checkpoints on pairs and print the results.
+    """Evaluate checkpoints on pairs, print the results and compare them with the first.
 
-    The other checkpoints are compared with the first. `reference` is ``none``, ``lora_off`` or
-    a checkpoint.
+    Args:
+        checkpoints: Directories of models, LoRA adapters or runs, or hub names.
+        data: File of preference pairs.
+        output: Directory for log-probs and results.
+        benchmark: Name of a benchmark of pairs; ``preferences`` reads the formats of training data.
+        images: Directory of image files; `None` for the directory of the data.
+        reference: ``none`` ranks by the log-prob per token, ``lora_off`` or a checkpoint by the
+            implicit reward.
+        names: One name per checkpoint; empty for the names of their directories.
+        dtype: Number format of the weights, or ``auto`` for the saved format.
+        console: Where to print; `None` for standard output.
+        options: Further options, such as `batch_size` or `overwrite`.
+
+    Returns:
+        A result per checkpoint.
     """
     kind = load_benchmark(benchmark)
     if kind.pairs is None:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from accelerate.utils import gather_object
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass as validated
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unidpo_mm.config.problems import explain
+from unidpo_mm.encoding_choices import PromptStyle
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.inference.batches import generate_all
 from unidpo_mm.inference.checkpoint import Checkpoint, LoadedCheckpoint
@@ -70,7 +71,7 @@ class BenchmarkSettings:
     every: Annotated[int, Field(ge=1)] = 500
     clusters: Annotated[int, Field(ge=1)] = 64
     protocol: str | None = None
-    style: Literal["auto", "chat", "raw"] = "auto"
+    style: PromptStyle = "auto"
     batch_size: Annotated[int, Field(ge=1)] = 8
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     images: Path | None = None

@@ -37,9 +37,17 @@ from .served import request_predictions, served_run
 def run_plan(
     plan: EvalPlan, *, dtype: str, verify: int = 0, console: Console | None = None, **options: Any
 ) -> list[Result]:
-    """Run a plan and print its results.
+    """Run a plan, print its results and write them to its output directory.
 
-    `verify` responses are regenerated individually; `options` are fields of `RunSettings`.
+    Args:
+        plan: What to evaluate, from `EvalPlan.build`.
+        dtype: Number format of the weights, or ``auto`` for the saved format.
+        verify: Number of responses that are generated again without a batch, to compare them.
+        console: Where to print; `None` for standard output.
+        options: Fields of `RunSettings`, such as `batch_size`, `max_new_tokens` or `overwrite`.
+
+    Returns:
+        A result per checkpoint and benchmark, checkpoint by checkpoint.
     """
     settings = RunSettings(protocol=plan.protocol, **options)
     console = console or Console()

@@ -80,10 +80,24 @@ class EvalPlan:
         allow_judge: bool = True,
         images: Path | None = None,
     ) -> "EvalPlan":
-        """Build a plan and check everything that it needs.
+        """Build a plan and check everything that it needs; no model is loaded.
 
-        By default names, protocols, limits and images are those of the checkpoints, suite
-        and data.
+        Args:
+            checkpoints: Directories of models, LoRA adapters or runs, or hub names; empty for
+                served models.
+            data: Data file of the only benchmark, or directory of the data files.
+            output: Directory for predictions and results.
+            benchmarks: Names of benchmarks; alternative to `suite`.
+            suite: Name of a suite of benchmarks.
+            protocol: Prompts and rules; `None` for those of the suite or benchmark.
+            scorer: Name of a scorer, or a Python file; `None` for that of the protocol.
+            names: One name per checkpoint; empty for the names of their directories.
+            limit: Maximum number of clusters; `None` for the limit of the suite, or all.
+            allow_judge: Whether scorers may ask a judge.
+            images: Directory of image files; `None` for the directory of the data.
+
+        Raises:
+            RecipeError: If benchmarks, data or checkpoints are missing or do not fit together.
         """
         if bool(benchmarks) == (suite is not None):
             text = "expected either --benchmark or --suite"
