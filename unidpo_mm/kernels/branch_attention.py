@@ -20,7 +20,7 @@ place of the mask on the way to the attention function.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -130,36 +130,31 @@ def _attend_row(
     queries: Tensor, keys: Tensor, values: Tensor, spans: Sequence[GroupSpan], scale: float | None
 ) -> Tensor:
     """Attend within one row, [1, H, T, D]; padding and unused prompt positions become 0."""
-    lengths, end = [], 0
+    pieces, done = [], 0
     for span in spans:
-        lengths += [span.first - end, span.prompt, *span.branches]
-        end = span.end
-    lengths.append(queries.shape[2] - end)
-    # One split of a tensor has one gradient; a slice each would have one as long as the row
-    segments = zip(
-        *(tensor.split(lengths, dim=2) for tensor in (queries, keys, values)), strict=True
-    )
-    outputs = []
-    for span in spans:
-        padding, *_ = next(segments)
-        outputs.append(torch.zeros_like(padding))
-        prompt_queries, prompt_keys, prompt_values = next(segments)
-        outputs.append(torch.zeros_like(prompt_queries[:, :, : span.unused]))
-        used_queries = prompt_queries[:, :, span.unused :]
-        outputs.append(_attend_causally(used_queries, prompt_keys, prompt_values, scale))
-        for branch_queries, branch_keys, branch_values in islice(segments, len(span.branches)):
-            length = branch_queries.shape[2]
-            all_keys = torch.cat([prompt_keys, branch_keys], dim=2)
-            all_values = torch.cat([prompt_values, branch_values], dim=2)
+        first_used, start = span.first + span.unused, span.start
+        pieces.append(torch.zeros_like(queries[:, :, done:first_used]))
+        prompt_keys = keys[:, :, span.first : start]
+        prompt_values = values[:, :, span.first : start]
+        pieces.append(
+            _attend_causally(queries[:, :, first_used:start], prompt_keys, prompt_values, scale)
+        )
+        prompt_queries = queries[:, :, span.first : start]
+        for length in filter(None, span.branches):
+            branch = slice(start, start + length)
+            branch_queries = queries[:, :, branch]
+            branch_keys = torch.cat([prompt_keys, keys[:, :, branch]], dim=2)
+            branch_values = torch.cat([prompt_values, values[:, :, branch]], dim=2)
             if length > span.prompt:
                 all_queries = torch.cat([prompt_queries, branch_queries], dim=2)
-                output = _attend_causally(all_queries, all_keys, all_values, scale)
-                outputs.append(output[:, :, span.prompt :])
-            elif length:
-                outputs.append(_attend_causally(branch_queries, all_keys, all_values, scale))
-    padding, *_ = next(segments)
-    outputs.append(torch.zeros_like(padding))
-    return torch.cat(outputs, dim=2)
+                output = _attend_causally(all_queries, branch_keys, branch_values, scale)
+                pieces.append(output[:, :, span.prompt :])
+            else:
+                pieces.append(_attend_causally(branch_queries, branch_keys, branch_values, scale))
+            start += length
+        done = start
+    pieces.append(torch.zeros_like(queries[:, :, done:]))
+    return torch.cat(pieces, dim=2)
 
 
 def _attend_causally(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
