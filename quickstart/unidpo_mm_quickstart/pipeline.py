@@ -25,7 +25,7 @@ PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 
 ASSEMBLE = "assembling a vision-language model and drawing images"
 ALIGN = "aligning the projector"
-WARM_UP = "teaching captions, half of them with a planted error"
+WARM_UP = "teaching captions, some with a planted error"
 TUNE = "tuning on preferences: images, math and text"
 EVALUATE = "comparing both models on unseen images and pairs"
 SECONDS = {ASSEMBLE: 25, ALIGN: 12, WARM_UP: 60, TUNE: 110, EVALUATE: 60}

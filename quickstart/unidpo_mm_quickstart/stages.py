@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from unidpo_mm_eval.benchmarks.quickstart import KINDS
 
 from unidpo_mm.config import Recipe, load_recipe
 from unidpo_mm.config.shipped import shipped_recipe
@@ -24,7 +23,7 @@ from unidpo_mm.training.run import trainer_for
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
-from .images import Canvas
+from .images import KINDS, Canvas
 from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
 from .training_rows import DOMAINS, DemoData, write_data
@@ -32,7 +31,7 @@ from .vlm import assemble_vlm, save_vlm
 
 __all__ = ["Shape", "Start", "align", "assemble", "tune", "warm_up"]
 
-ALIGNMENT_STEPS = 300
+ALIGNMENT_STEPS = 100
 BACKGROUND = "white"
 Shape = Literal["llava", "qwen_vl"]
 OnProgress = Callable[[float], None]

@@ -16,8 +16,8 @@ from unidpo_mm_eval.stats.intervals import Interval
 __all__ = ["PROBLEM", "REMEDY", "Number", "Summary", "next_steps", "print_summary"]
 
 PROBLEM = (
-    "Half of the captions that the model first learned from name a second object that is not in "
-    "the image, as noisy caption data do. So the model invents objects."
+    "The model first learned from noisy captions: for images with one object, three of four name "
+    "a second object that is not there. So the model invents objects."
 )
 REMEDY = (
     "One Uni-DPO run on preference pairs of images, sums and words: the better caption names what "

@@ -16,12 +16,16 @@ from ..stats.metrics import MetricRow, Metrics, mean_metrics, mean_score, share
 from . import Benchmark, Scorer
 
 KINDS: dict[str, tuple[str, ...]] = {
+    "animal": ("animal-",),
+    "building": ("place-building", "place-religious"),
     "face": ("face-",),
     "flag": ("country-flag",),
+    "food": ("food-",),
     "hand": ("hand-", "hands"),
     "heart": ("heart",),
     "person": ("person-role", "person-fantasy"),
     "plant": ("plant-",),
+    "vehicle": ("transport-ground", "transport-air", "transport-water"),
 }
 """Kind -> prefixes of the subcategories of the emoji list that belong to it."""
 
