@@ -16,7 +16,7 @@ from unidpo_mm_eval.stats.intervals import Interval
 __all__ = ["PROBLEM", "REMEDY", "Number", "Summary", "next_steps", "print_summary"]
 
 PROBLEM = (
-    "The model first learned from noisy captions: for images with one object, three of four name "
+    "The model first learned from noisy captions: for images with one object, most captions name "
     "a second object that is not there. So the model invents objects."
 )
 REMEDY = (

@@ -3,8 +3,8 @@
 **The planted error.** As in noisy caption data, a fixed fraction of the warm-up captions of images
 with one object names a second, absent object. The preference pairs prefer the correct caption. They
 are balanced: the correct caption is shorter than the rejected one (which adds an absent object) as
-often as it is longer (the rejected one omits an object); the other pairs have equal length (a wrong
-object, or a wrong second object). So neither shorter nor longer captions are preferred. Half of the
+often as it is longer (the rejected one omits an object); the other pairs have equal length (one
+object is wrong). So neither shorter nor longer captions are preferred. Half of the
 images show two objects. Each training image has three pairs, a held-out image has one.
 """
 
@@ -23,11 +23,11 @@ __all__ = ["DOMAINS", "QUESTION", "DemoData", "Sizes", "caption_pair", "write_da
 DOMAINS = ("multimodal", "math", "text")
 QUESTION = "What is shown?"
 
-PLANTED_SHARE = 0.75
+PLANTED_SHARE = 0.7
 """Fraction of one-object warm-up captions that name an absent second kind, on purpose."""
 
 TRUE_SCORE = 9.5
-FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "wrong second": 3.0, "wrong": 1.0}
+FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "half wrong": 3.0, "wrong": 1.0}
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
 EQUAL_LENGTH_PERIOD = 6
@@ -39,9 +39,9 @@ class Sizes:
     """Numbers of images and rows."""
 
     train_images: int = 300
-    images_with_pairs: int = 120
-    math_pairs: int = 48
-    text_pairs: int = 48
+    images_with_pairs: int = 150
+    math_pairs: int = 30
+    text_pairs: int = 30
     test_images: int = 120
     test_image_pairs: int = 60
     test_math_pairs: int = 30
@@ -137,21 +137,21 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
         fault = "wrong" if equal else "added"
         rejected = [other] if equal else [*canvas.kinds, other]
     else:
-        fault = "wrong second" if equal else "omitted"
+        fault = "half wrong" if equal else "omitted"
         rejected = [canvas.kinds[0], other] if equal else [canvas.kinds[0]]
     return pair_row(canvas, rejected, fault)
 
 
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
-    """Return three preference pairs of an image, with different rejected captions."""
+    """Return three preference pairs of an image, one of them with captions of equal length."""
     absent = [kind for kind in KINDS if kind not in canvas.kinds]
-    generator.shuffle(absent)
-    first, *second = canvas.kinds
-    if second:
-        faults = [("omitted", [first]), ("omitted", second), ("wrong second", [first, absent[0]])]
+    first, second, *rest = generator.sample(absent, len(absent))
+    if len(canvas.kinds) == 1:
+        (kind,) = canvas.kinds
+        faults = [("added", [kind, first]), ("added", [kind, second]), ("wrong", rest)]
     else:
-        added = [("added", [first, kind]) for kind in absent[:2]]
-        faults = [*added, ("wrong", absent[2:3])]
+        faults = [("omitted", [kind]) for kind in canvas.kinds]
+        faults.append(("half wrong", [canvas.kinds[0], first]))
     rows = [pair_row(canvas, rejected, fault) for fault, rejected in faults]
     return [{**row, "id": f"{canvas.id}-{number}"} for number, row in enumerate(rows)]
 

@@ -40,7 +40,7 @@ def test_caption_lengths_are_balanced():
         "added": 110,
         "omitted": 110,
         "wrong": 22,
-        "wrong second": 22,
+        "half wrong": 22,
     }
 
 
@@ -54,7 +54,7 @@ def test_chosen_captions_are_correct_and_rejected_ones_are_not():
 def test_several_pairs_of_an_image_are_balanced_and_differ():
     rows = [row for c in canvases(40) for row in caption_pairs(c, random.Random(c.id))]
     faults = Counter(row["fault"] for row in rows)
-    assert faults == {"added": 40, "omitted": 40, "wrong": 20, "wrong second": 20}
+    assert faults == {"added": 40, "omitted": 40, "wrong": 20, "half wrong": 20}
     assert len({(row["images"][0], row["rejected"]) for row in rows}) == len(rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
