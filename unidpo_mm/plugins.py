@@ -19,7 +19,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -158,6 +158,15 @@ def plugin_names(kind: Kind) -> dict[str, str]:
     Raises:
         UniDPOError: If two packages provide a plugin of the same name.
     """
+    return dict(_plugin_names(kind, entry_points))
+
+
+@cache
+def _plugin_names(kind: Kind, installed: Callable[..., Iterable[EntryPoint]]) -> dict[str, str]:
+    """Return them from the entry points that `installed` finds.
+
+    It reads the metadata of all installed packages, and the formats are looked up for every row.
+    """
     modules: dict[str, str] = {}
     if kind.package is not None:
         modules = {
@@ -165,7 +174,7 @@ def plugin_names(kind: Kind) -> dict[str, str]:
             for name, module in _public_modules(kind.package).items()
             if name not in kind.helpers
         }
-    for point in sorted(entry_points(group=kind.group), key=lambda point: point.name):
+    for point in sorted(installed(group=kind.group), key=lambda point: point.name):
         for name, module in _modules_of(point).items():
             if name in modules:
                 raise UniDPOError(

@@ -214,7 +214,8 @@ def test_an_entry_point_may_lead_to_a_package_of_plugins(
     assert plugin_names(kind)["brought_plugin"] == f"{package.name}.brought_plugin"
     with pytest.raises(kind.error, match=f"brought_plugin has no {kind.export} that is"):
         load(kind, "brought_plugin")
-    points.append(EntryPoint("brought_plugin", "elsewhere:PLUGIN", kind.group))
+    both = [*points, EntryPoint("brought_plugin", "elsewhere:PLUGIN", kind.group)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: both)
     with pytest.raises(UniDPOError, match=f"two packages provide a {kind.noun} called 'brought_p"):
         plugin_names(kind)
 

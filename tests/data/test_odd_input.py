@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from builders import make_image
 
+from unidpo_mm import plugins
 from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.images import FileImage, ImageRules, MemoryImage, image_refs
 from unidpo_mm.data.load import Loaded, load_rows, read_records, read_sources
@@ -323,6 +324,39 @@ def test_unused_columns_are_reported_before_a_run(caplog: pytest.LogCaptureFixtu
 
     log_reports(read_records([{**PAIR, "screenshot": "a.png"}]).reports)
     assert "unused columns: screenshot (1)" in caplog.text
+    assert "if the unused" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("chosen_score", "score_chosen"),
+        ("rejectedScore", "score_rejected"),
+        ("score_choosen", "score_chosen"),
+        ("Images", "images"),
+        ("judge", None),
+        ("chosen_model", None),
+    ],
+)
+def test_an_unused_column_that_resembles_one_of_the_format_is_named(
+    name: str, column: str | None
+) -> None:
+    (report,) = read_records([{**PAIR, name: 3}]).reports
+    hints = [sentence for sentence in report.sentences() if sentence.startswith("if the unused")]
+    assert hints == (
+        []
+        if column is None
+        else [
+            f"if the unused column '{name}' is '{column}', set the source's columns to "
+            f"{{{column}: {name}}}"
+        ]
+    )
+
+
+def test_a_column_replaced_by_another_does_not_resemble_itself() -> None:
+    rows = [{**PAIR, "score_chosen": 1, "good": 9, "score_rejected": 2}]
+    loaded = read_records(rows, SourceOptions(path="data", columns={"score_chosen": "good"}))
+    assert not any("if the unused" in text for text in loaded.reports[0].sentences())
 
 
 @pytest.mark.parametrize("entry", [{"tags": 5}, {"columns": ["a"]}])
@@ -362,3 +396,15 @@ def test_rows_without_a_pair_are_dropped_with_ties() -> None:
     loaded = read_records([ties, alone], source)
     assert not loaded.rows
     assert loaded.reports[0].pairs.rows_dropped == 2
+
+
+def test_installed_packages_are_not_searched_for_formats_at_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = []
+    installed = plugins.entry_points
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda **group: searches.append(group) or installed(**group)
+    )
+    assert len(read_records([PAIR] * 50).rows) == 50
+    assert len(searches) <= 2

@@ -1,7 +1,9 @@
 """Read data sources into rows, and report all problems of all sources."""
 
+import difflib
 import functools
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -85,6 +87,7 @@ class SourceReport:
         refused: Number of records with problems.
         rows: Number of rows read from them.
         formats: Format -> number of its records.
+        columns: Columns that these formats read.
         unread: Column -> number of records in which it has a value that their format does not read.
         pairs: Counts from selecting pairs.
         score_options: The options for selecting pairs.
@@ -96,6 +99,7 @@ class SourceReport:
     refused: int = 0
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
+    columns: set[str] = field(default_factory=set)
     unread: Counter[str] = field(default_factory=Counter)
     pairs: PairCounts = field(default_factory=PairCounts)
     score_options: ScoreOptions = field(default_factory=ScoreOptions)
@@ -107,9 +111,26 @@ class SourceReport:
         unread = [f"{name} ({rows:,})" for name, rows in self.unread.items() if rows]
         if unread:
             sentences.append(f"unused columns: {', '.join(unread)}")
+        for name in filter(self.unread.get, self.unread):
+            if column := similar_column(name, self.columns):
+                sentences.append(
+                    f"if the unused column '{name}' is '{column}', set the source's columns to "
+                    f"{{{column}: {name}}}"
+                )
         if self.stripped:
             sentences.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
         return sentences
+
+
+def similar_column(name: str, columns: Iterable[str]) -> str | None:
+    """Return the column that a name misspells or whose words it has in another order."""
+
+    def words(column: str) -> str:
+        return " ".join(sorted(map(str.lower, re.findall("[A-Z]?[a-z]+", column))))
+
+    spelled = {words(column): column for column in sorted(columns) if column != name}
+    near = difflib.get_close_matches(words(name), spelled, n=1, cutoff=0.85)
+    return spelled[near[0]] if near else None
 
 
 @dataclass
@@ -314,6 +335,7 @@ class _Reader:
         row = replace(row, template_kwargs=template_kwargs_of(renamed, where))
         row = self._with_reasoning(row)
         self.report.formats[format_.name] += 1
+        self.report.columns |= format_.columns
         columns = {*format_.columns, TEMPLATE_COLUMN}
         values = ((name, value) for name, value in renamed.items() if name not in columns)
         self.report.unread.update(name for name, value in values if value is not None)
