@@ -39,13 +39,13 @@ class Sizes:
     """Numbers of images and rows."""
 
     train_images: int = 300
-    images_with_pairs: int = 150
+    images_with_pairs: int = 140
     math_pairs: int = 30
     text_pairs: int = 30
     test_images: int = 120
     test_image_pairs: int = 60
-    test_math_pairs: int = 30
-    test_text_pairs: int = 30
+    test_math_pairs: int = 24
+    test_text_pairs: int = 24
 
 
 @dataclass(frozen=True, kw_only=True)
