@@ -3,7 +3,7 @@
 Both steps use frozen features of the vision tower. `whiten_projector` initializes the projector so
 that it whitens its inputs and its outputs have the scale of word embeddings. Hugging Face's
 projector has no normalization layer, so both are folded into its two linear layers. `fit_projector`
-then moves the outputs for an image towards the embeddings of the words that name its content. This
+then moves the output for each image token towards the embedding of the word for what it shows. This
 takes seconds, because the language model is not run.
 """
 
@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 BATCH = 64
 """Images per forward pass of the tower, and per step of the alignment."""
-RIDGE = 1e-2
+RIDGE = 1.0
 """Added to the variances, as a fraction of their mean, so that noise is not amplified."""
 
 
@@ -80,7 +80,7 @@ def whiten_projector(
 def fit_projector(
     model: LlavaForConditionalGeneration,
     features_NLD: Tensor,
-    targets_NK: Tensor,
+    targets_NLK: Tensor,
     words: Sequence[int],
     *,
     steps: int = 100,
@@ -90,13 +90,13 @@ def fit_projector(
 ) -> list[float]:
     """Align the projector, in place, with the embeddings of K candidate words.
 
-    The loss is the cross-entropy between the words of an image and the cosine similarities of its
-    mean projected token with all candidates.
+    The loss is the cross-entropy between the words for what an image token shows and the cosine
+    similarities of the projected token with all candidates.
 
     Args:
         model: The model; only its projector changes.
         features_NLD: Features of N images, from `tower_features`.
-        targets_NK: Fraction of each word in the content of each image; each row sums to 1.
+        targets_NLK: Fraction of each word in what a token shows; each row sums to 1.
         words: Token ids of the K candidates.
         steps: Number of optimizer steps, with one batch each.
         learning_rate: Initial learning rate of AdamW, which decays linearly.
@@ -115,9 +115,12 @@ def fit_projector(
     losses = []
     for _ in range(steps):
         indices = torch.randint(len(features_NLD), (BATCH,), generator=generator)
-        means_NH = projector(features_NLD[indices]).mean(1)
-        cosines_NK = functional.normalize(means_NH, dim=1) @ words_KH.T
-        loss = functional.cross_entropy(cosines_NK / temperature, targets_NK[indices])
+        outputs_NLH = projector(features_NLD[indices])
+        cosines_NLK = functional.normalize(outputs_NLH, dim=2) @ words_KH.T
+        logits_NLK = cosines_NLK / temperature
+        loss = functional.cross_entropy(
+            logits_NLK.flatten(0, 1), targets_NLK[indices].flatten(0, 1)
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,10 @@ from unidpo_mm.errors import Problem
 from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.sweep.runner import Metric
 
-from .captions import CaptionMetrics
-from .held_out_pairs import DOMAINS, PairResult
-from .pipeline import Start, pairs_at_start, prepare, tune
+from .evaluation import Evaluation, evaluate
+from .stages import Start, align, assemble, tune, warm_up
 
-__all__ = ["DemoRunner", "DemoStart", "values_of"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoStart:
-    """The warmed-up model of a seed, with its results on held-out pairs."""
-
-    start: Start
-    pairs: Mapping[str, PairResult]
+__all__ = ["DemoRunner"]
 
 
 class DemoRunner:
@@ -66,29 +57,25 @@ class DemoRunner:
         """Return no problems: the data files do not exist before `prepare` writes them."""
         return []
 
-    def prepare(self, folder: Path, seed: int) -> DemoStart:
-        """Assemble, align, warm up and evaluate the model of a seed."""
-        start = prepare(folder, seed, split=self.split)
-        return DemoStart(start=start, pairs=pairs_at_start(start))
+    def prepare(self, folder: Path, seed: int) -> Start:
+        """Assemble, align and warm up the model of a seed."""
+        start = assemble(folder, seed, split=self.split)
+        start = replace(start, model=align(start))
+        return replace(start, model=warm_up(start))
 
-    def start_values(self, start: DemoStart) -> Mapping[str, float]:
+    def start_values(self, start: Start) -> Mapping[str, float]:
         """Return the metrics of the warmed-up model."""
-        return values_of(start.start.warmup, start.pairs)
+        return self._evaluate(start, start.model, start.folder / "eval").values()
 
     def run(
-        self, start: DemoStart, recipe: Path, overrides: Sequence[str], folder: Path
+        self, start: Start, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
         """Train an arm and return its metrics."""
-        outcome = tune(start.start, folder, recipe=recipe, overrides=overrides, before=start.pairs)
-        return values_of(outcome.metrics, outcome.after)
+        tune(start, folder, recipe=recipe, overrides=overrides)
+        return self._evaluate(start, folder, folder / "eval").values()
 
-
-def values_of(captions: CaptionMetrics, pairs: Mapping[str, PairResult]) -> dict[str, float]:
-    """Return the metrics of a model by the names of `DemoRunner.metrics`."""
-    names = ("accuracy", "hallucination_rate", "object_recall", "exact", "caption_words")
-    values = {name: getattr(captions, name).value for name in names}
-    for domain in ("all", *DOMAINS):
-        results = [pair for pair in pairs.values() if domain in (pair.domain, "all")]
-        values[f"pairs_{domain}"] = sum(pair.correct for pair in results) / len(results)
-    values["chosen_logp"] = sum(pair.chosen_logp for pair in pairs.values()) / len(pairs)
-    return values
+    @staticmethod
+    def _evaluate(start: Start, model: Path, output: Path) -> Evaluation:
+        dtype = str(fastest_dtype()).removeprefix("torch.")
+        (result,) = evaluate({"model": model}, start.data, output, dtype=dtype)
+        return result

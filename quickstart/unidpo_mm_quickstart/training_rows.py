@@ -3,12 +3,11 @@
 **The planted error.** As in noisy caption data, a fixed fraction of the warm-up captions of images
 with one object names a second, absent object. The preference pairs prefer the correct caption. They
 are balanced: the correct caption is shorter than the rejected one (which adds an absent object) as
-often as it is longer (the rejected one omits an object); the other pairs have equal length (a wrong
-object, or a wrong second object). So neither shorter nor longer captions are preferred. Half of the
-images show two objects.
+often as it is longer (the rejected one omits an object); the other pairs have equal length (one
+object is wrong). So neither shorter nor longer captions are preferred. Half of the
+images show two objects. Each training image has three pairs, a held-out image has one.
 """
 
-import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,20 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm_eval.benchmarks.quickstart import KINDS
-
 from .exercises import Task, math_tasks, text_tasks
-from .images import Canvas, caption, draw_canvases, load_emoji, split_emoji
+from .images import KINDS, Canvas, caption, draw_canvases, load_emoji, split_emoji
 
-__all__ = ["QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
+__all__ = ["DOMAINS", "QUESTION", "DemoData", "Sizes", "caption_pair", "write_data"]
 
+DOMAINS = ("multimodal", "math", "text")
 QUESTION = "What is shown?"
 
-PLANTED_SHARE = 0.5
+PLANTED_SHARE = 0.7
 """Fraction of one-object warm-up captions that name an absent second kind, on purpose."""
 
 TRUE_SCORE = 9.5
-FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "wrong second": 3.0, "wrong": 1.0}
+FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "half wrong": 3.0, "wrong": 1.0}
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
 EQUAL_LENGTH_PERIOD = 6
@@ -40,14 +38,14 @@ EQUAL_LENGTH_PERIOD = 6
 class Sizes:
     """Numbers of images and rows."""
 
-    train_images: int = 440
-    image_pairs: int = 336
-    math_pairs: int = 72
-    text_pairs: int = 72
-    test_images: int = 200
-    test_image_pairs: int = 160
-    test_math_pairs: int = 80
-    test_text_pairs: int = 80
+    train_images: int = 300
+    images_with_pairs: int = 140
+    math_pairs: int = 30
+    text_pairs: int = 30
+    test_images: int = 120
+    test_image_pairs: int = 60
+    test_math_pairs: int = 24
+    test_text_pairs: int = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +81,13 @@ def write_data(
     data = DemoData(folder=folder, train=tuple(train), test=tuple(test))
     generator = random.Random(f"rows-{seed}")
     write_jsonl(data.file("warmup"), (warmup_row(canvas, generator) for canvas in train))
-    pairs = [caption_pair(c, n, generator) for n, c in enumerate(train[: sizes.image_pairs])]
+    pairs = [
+        pair
+        for canvas in train[: sizes.images_with_pairs]
+        for pair in caption_pairs(canvas, generator)
+    ]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
-    generator_of_several = random.Random(f"several-{seed}")
-    third = train[: sizes.image_pairs // 3]
-    several = (caption_pairs(canvas, generator_of_several) for canvas in third)
-    write_jsonl(data.file("multimodal_several"), itertools.chain(*several))
     write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
     write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
     write_jsonl(data.file("test_images"), map(test_row, test))
@@ -132,27 +130,28 @@ def test_row(canvas: Canvas) -> dict[str, Any]:
 
 
 def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[str, Any]:
-    """Return the preference pair of an image; `number` determines the kind of fault."""
+    """Return one preference pair of an image; `number` determines the kind of fault."""
     equal = number // 2 % EQUAL_LENGTH_PERIOD == EQUAL_LENGTH_PERIOD - 1
     other = other_kind(canvas.kinds, generator)
     if len(canvas.kinds) == 1:
         fault = "wrong" if equal else "added"
         rejected = [other] if equal else [*canvas.kinds, other]
     else:
-        fault = "wrong second" if equal else "omitted"
+        fault = "half wrong" if equal else "omitted"
         rejected = [canvas.kinds[0], other] if equal else [canvas.kinds[0]]
     return pair_row(canvas, rejected, fault)
 
 
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
-    """Return three pairs of an image, with faults as frequent as in `caption_pair`."""
-    absent = generator.sample([kind for kind in KINDS if kind not in canvas.kinds], 3)
-    first, *second = canvas.kinds
-    if second:
-        faults = [("omitted", [first]), ("omitted", second), ("wrong second", [first, absent[0]])]
+    """Return three preference pairs of an image, one of them with captions of equal length."""
+    absent = [kind for kind in KINDS if kind not in canvas.kinds]
+    first, second, *rest = generator.sample(absent, len(absent))
+    if len(canvas.kinds) == 1:
+        (kind,) = canvas.kinds
+        faults = [("added", [kind, first]), ("added", [kind, second]), ("wrong", rest)]
     else:
-        added = [("added", [first, kind]) for kind in absent[:2]]
-        faults = [*added, ("wrong", absent[2:])]
+        faults = [("omitted", [kind]) for kind in canvas.kinds]
+        faults.append(("half wrong", [canvas.kinds[0], first]))
     rows = [pair_row(canvas, rejected, fault) for fault, rejected in faults]
     return [{**row, "id": f"{canvas.id}-{number}"} for number, row in enumerate(rows)]
 
@@ -187,12 +186,12 @@ def task_row(task: Task) -> dict[str, Any]:
 
 
 def shuffled(rows: Sequence[Mapping[str, Any]], generator: random.Random) -> list[dict[str, Any]]:
-    """Return the rows with the images of other rows and the same text, as a control."""
-    order = list(range(len(rows)))
-    generator.shuffle(order)
+    """Return the rows with other images and the same text, as a control."""
+    images = list(dict.fromkeys(row["images"][0] for row in rows))
+    generator.shuffle(images)
     # One step along a random cycle, so no row keeps its image
-    source = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [{**row, "images": rows[source[number]]["images"]} for number, row in enumerate(rows)]
+    other = dict(zip(images, images[1:] + images[:1], strict=True))
+    return [{**row, "images": [other[row["images"][0]]]} for row in rows]
 
 
 def other_kind(kinds: Sequence[str], generator: random.Random) -> str:

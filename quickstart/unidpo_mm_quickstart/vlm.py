@@ -8,13 +8,16 @@ load without network access.
 The assembled model cannot interpret images yet; `projector` and the warm-up train it to.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gguf
 import torch
 import transformers
 from transformers import (
@@ -102,13 +105,31 @@ def build_vlm(
 
 
 def load_language_model(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Dequantize the GGUF file to float32."""
+    """Dequantize the GGUF file to float32, and build its tokenizer."""
     source: dict[str, Any] = {
         "pretrained_model_name_or_path": gguf_file.parent,
         "gguf_file": gguf_file.name,
     }
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(**source)
+    with parsed_once():
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        return model.eval(), AutoTokenizer.from_pretrained(**source)
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let transformers parse a GGUF file only once.
+
+    Without this it parses the file for the configuration, the weights and the tokenizer, and builds
+    the same map of tensor names for each module, which takes as long as everything else.
+    """
+    functions = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in functions.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(gguf, name, function)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_size: int) -> LlavaProcessor:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from unidpo_mm_quickstart.pipeline import dtype_overrides
+from unidpo_mm_quickstart.stages import dtype_overrides
 
 from unidpo_mm import number_format
 

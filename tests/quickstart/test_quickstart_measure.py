@@ -1,87 +1,86 @@
-"""Metrics of captions equal values computed by hand."""
+"""Metrics of captions equal values computed by hand; the control grades those of other images."""
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from unidpo_mm_eval.benchmarks import load_benchmark
 from unidpo_mm_eval.benchmarks.quickstart import named_kinds
-from unidpo_mm_quickstart.captions import caption_metrics, majority_rate, rate, shuffle
+from unidpo_mm_eval.data.predictions import read_predictions
+from unidpo_mm_eval.protocols import load_protocol
+from unidpo_mm_eval.results.grading import grade_predictions
+from unidpo_mm_eval.results.result import Result
+from unidpo_mm_quickstart import training_rows
+from unidpo_mm_quickstart.evaluation import CONTROL, control_result
 from unidpo_mm_quickstart.images import Canvas
-from unidpo_mm_quickstart.pipeline import PairResult
-from unidpo_mm_quickstart.runner import DemoRunner, values_of
+from unidpo_mm_quickstart.training_rows import DemoData
 
 
-def canvas(*kinds: str) -> Canvas:
-    return Canvas(id="-".join(kinds), file=Path("x.png"), kinds=kinds, concepts=())
+def data_of(folder: Path, *contents: str) -> DemoData:
+    """Write one image and row for each content, such as ``plant and heart``."""
+    canvases = []
+    for number, content in enumerate(contents):
+        kinds = tuple(content.split(" and "))
+        file = folder / "images" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+        canvases.append(Canvas(id=str(number), file=file, kinds=kinds, concepts=kinds))
+    data = DemoData(folder=folder, train=(), test=tuple(canvases))
+    rows = map(training_rows.test_row, data.test)
+    training_rows.write_jsonl(data.file("test_images"), rows)
+    return data
+
+
+def result_of(data: DemoData, *captions: str) -> Result:
+    file = data.folder / "captions.jsonl"
+    lines = (json.dumps({"id": str(n), "response": text}) for n, text in enumerate(captions))
+    file.write_text("\n".join(lines))
+    benchmark = load_benchmark("quickstart")
+    rows = benchmark.read(data.file("test_images"), False)
+    return grade_predictions(benchmark, rows, read_predictions(file), load_protocol("official"))
 
 
 @pytest.mark.parametrize(
     ("caption", "kinds"),
     [
-        ("animal and food", ["animal", "food"]),
-        ("Animals, a FLAG.", ["animal", "flag"]),
-        ("food food and food", ["food"]),
+        ("plant and heart", ["plant", "heart"]),
+        ("Plants, a FLAG.", ["plant", "flag"]),
+        ("heart heart and heart", ["heart"]),
         ("a hearty meal", []),
         ("", []),
-        ("a building, then an animal", ["building", "animal"]),
+        ("a person, then a plant", ["person", "plant"]),
     ],
 )
-def test_kinds_are_read_from_captions(caption, kinds):
+def test_kinds_are_read_from_captions(caption: str, kinds: list[str]):
     assert named_kinds(caption) == kinds
 
 
-def test_metrics_equal_a_count_by_hand():
-    truth = [canvas("animal"), canvas("food"), canvas("flag", "hand"), canvas("face", "plant")]
-    captions = ["animal and food", "food", "hand", "heart and plant"]
-    actual = caption_metrics(captions, truth)
-    assert actual.accuracy.value == 3 / 4  # the last caption names a heart first
-    assert actual.hallucination_rate.value == 1 / 2  # of two images with one object
-    assert actual.hallucination_rate.n == 2
-    assert actual.object_recall.value == 4 / 6
-    assert actual.caption_words.value == (3 + 1 + 1 + 3) / 4
-    assert actual.exact.value == 1 / 4
+def test_metrics_equal_a_count_by_hand(tmp_path: Path):
+    data = data_of(tmp_path, "plant", "heart", "flag and hand", "face and plant")
+    metrics = result_of(data, "plant and heart", "heart", "hand", "heart and plant").metrics
+    assert metrics["accuracy"] == 75  # the last caption names a heart first
+    assert metrics["hallucination_rate"] == 50  # of two images with one object
+    assert metrics["object_recall"] == pytest.approx(100 * 4 / 6)
+    assert metrics["caption_words"] == (3 + 1 + 1 + 3) / 4
+    assert metrics["exact"] == 25
 
 
-def test_a_wrong_first_kind_is_a_hallucination_even_next_to_the_right_one():
-    assert caption_metrics(["food and animal"], [canvas("animal")]).hallucination_rate.value == 1
-    assert caption_metrics(["food"], [canvas("animal")]).hallucination_rate.value == 0
+def test_only_a_second_kind_is_a_hallucination(tmp_path: Path):
+    data = data_of(tmp_path, "plant", "plant", "plant")
+    captions = "heart and plant", "heart", "plant and plant"
+    assert result_of(data, *captions).metrics["hallucination_rate"] == pytest.approx(100 / 3)
 
 
-def test_a_repeated_kind_is_not_a_hallucination():
-    assert caption_metrics(["animal and animal"], [canvas("animal")]).hallucination_rate.value == 0
-
-
-def test_standard_error_of_a_rate():
-    actual = rate([True, True, False, False])
-    assert (actual.value, actual.n) == (0.5, 4)
-    assert actual.error == pytest.approx((1 / 3) ** 0.5 / 2)
-
-
-def test_the_majority_rate_is_that_of_the_best_constant_caption():
-    truth = [canvas("animal"), canvas("animal", "food"), canvas("flag")]
-    assert majority_rate(truth) == 2 / 3
-
-
-def test_shuffling_moves_every_caption():
-    captions = [str(n) for n in range(20)]
-    mixed = shuffle(captions, seed=0)
-    assert sorted(mixed) == sorted(captions)
-    assert all(a != b for a, b in zip(captions, mixed, strict=True))
-
-
-def test_the_values_of_a_model_equal_a_count_by_hand():
-    actual = caption_metrics(
-        ["animal and food", "food"], [canvas("animal"), canvas("food", "hand")]
-    )
-    pairs = {
-        "a": PairResult(domain="multimodal", correct=True, chosen_logp=-1.0),
-        "b": PairResult(domain="math", correct=False, chosen_logp=-2.0),
-        "c": PairResult(domain="text", correct=True, chosen_logp=-3.0),
-        "d": PairResult(domain="text", correct=False, chosen_logp=-6.0),
-    }
-    values = values_of(actual, pairs)
-    assert list(values) == list(DemoRunner.metrics)
-    assert values["hallucination_rate"] == 1.0
-    assert values["object_recall"] == 2 / 3
-    expected = {"all": 0.5, "multimodal": 1.0, "math": 0.0, "text": 0.5}
-    assert {domain: values[f"pairs_{domain}"] for domain in expected} == expected
-    assert values["chosen_logp"] == -3.0
+def test_the_control_grades_the_captions_of_other_images(tmp_path: Path):
+    contents = [f"{a} and {b}" for a in ("plant", "heart", "flag") for b in ("hand", "face")]
+    data = data_of(tmp_path, *contents)
+    right = result_of(data, *contents)
+    control = control_result(right, data, tmp_path / "eval", seed=0)
+    assert (right.metrics["exact"], control.metrics["exact"]) == (100, 0)
+    responses = {sample.id: sample.response for sample in control.per_sample}
+    assert sorted(map(str, responses.values())) == sorted(contents)
+    assert all(responses[canvas.id] != canvas.caption for canvas in data.test)
+    assert control.name == CONTROL
+    again = control_result(right, data, tmp_path / "again", seed=0)
+    assert {sample.id: sample.response for sample in again.per_sample} == responses

@@ -37,8 +37,8 @@ def comparison_page(
     images = _images(comparison, samples, data, max_images)
     for sample in samples:
         sample["images"] = images.get(sample["id"], [])
-    return _render(
-        "compare.html.jinja",
+    return render(
+        HERE / "compare.html.jinja",
         title=f"{comparison.first.title}: {' and '.join(comparison.names)}",
         protocol=f"{comparison.first.protocol.title} ({comparison.first.protocol.label})",
         columns=tables.COLUMNS,
@@ -51,8 +51,8 @@ def comparison_page(
 
 def summary_page(summary: Summary) -> str:
     """Render a summary as a page."""
-    return _render(
-        "summary.html.jinja",
+    return render(
+        HERE / "summary.html.jinja",
         title=summary.title,
         headings=tables.summary_header(summary),
         rows=tables.summary_rows(summary),
@@ -61,7 +61,8 @@ def summary_page(summary: Summary) -> str:
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: Path, **values: Any) -> str:
+    """Render a Jinja template with the style of all pages as `style`."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -69,7 +70,7 @@ def _render(template: str, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # trusted, not escaped
-    text = (HERE / template).read_text(encoding="utf-8")
+    text = template.read_text(encoding="utf-8")
     return environment.from_string(text).render(style=style, **values)
 
 
