@@ -128,7 +128,7 @@ def _check(processor: Any, options: AdapterOptions, sizing: Sizing) -> None:
     try:
         processor.image_processor(images=[BlankImage().open()], return_tensors="pt")
     except Exception as error:  # processors raise errors of any class
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         problem = f"the model's processor refuses the limit {options.image_max_size} ({text})"
         remedy = f"Choose another number of {TEXTS[sizing.unit]}"
         raise ModelError(Problem("model.image_max_size", problem, remedy)) from error

@@ -59,7 +59,7 @@ def _encoded(processor: Any) -> Any:
     try:
         return processor(text=[f"{image_token}a"], images=images, return_tensors="pt")
     except Exception as error:  # processors raise errors of any class
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _unusable(processor, f"it refuses a text with an image: {text}") from error
 
 

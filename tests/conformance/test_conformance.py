@@ -215,9 +215,11 @@ def test_every_check_has_a_broken_adapter() -> None:
 def test_a_type_without_an_entry_trains_if_it_passes(tmp_path: Path, model_type: str) -> None:
     folder = build(tmp_path / "model", model_type)
     check_checkpoint(load_family("image_text"), folder)
-    trainer = make_trainer(folder, ROWS, config(tmp_path / "run", loss_type="dpo", max_steps=1))
-    assert trainer.parts.family.name == "image_text"
-    trainer.train()
+    for bf16 in (False, True):
+        args = config(tmp_path / f"run{bf16}", loss_type="dpo", max_steps=1, bf16=bf16)
+        trainer = make_trainer(folder, ROWS, args)
+        assert trainer.parts.family.name == "image_text"
+        trainer.train()
 
 
 @pytest.mark.parametrize(
@@ -227,12 +229,19 @@ def test_a_type_without_an_entry_trains_if_it_passes(tmp_path: Path, model_type:
         ("paligemma", "llava", "results of the library"),  # no token types
     ],
 )
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(
+    "settings", [{"bf16": False}, {"bf16": True}, {"lora": True}], ids=["float32", "bf16", "lora"]
+)
 def test_a_family_that_does_not_fit_is_refused_before_training(
-    checkpoint: Checkpoint, tmp_path: Path, model_type: str, adapter: str, check: str, lora: bool
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    model_type: str,
+    adapter: str,
+    check: str,
+    settings: dict[str, bool],
 ) -> None:
-    args = config(tmp_path, loss_type="dpo", adapter=adapter)
-    peft_config = LoraOptions(r=2) if lora else None
+    args = config(tmp_path, loss_type="dpo", adapter=adapter, bf16=settings.get("bf16", False))
+    peft_config = LoraOptions(r=2) if settings.get("lora") else None
     with pytest.raises(ModelError, match=f"conformance check '{check}': "):
         make_trainer(checkpoint(model_type), ROWS[:1], args, peft_config=peft_config).train()
 

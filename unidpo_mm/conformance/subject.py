@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ __all__ = ["Subject"]
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Maximum difference between log-probs, which are computed in another order."""
-LOW_PRECISION_TOLERANCE = 0.25
-"""The same in half precision, which rounds the logits themselves."""
+MIN_LOW_PRECISION_TOLERANCE = 0.02
+"""Its minimum in half precision, which rounds the logits themselves."""
+PADDING_FACTOR = 5
+"""The tolerance in half precision, as a multiple of the differences that padding makes."""
+SPACING_FACTOR = 2
+"""The same as a multiple of the spacing of numbers as large as the log-probs."""
 
 
 @dataclass
@@ -69,14 +74,23 @@ class Subject:
         """The base model, which computes hidden states and image features."""
         return getattr(self.model, self.model.base_model_prefix, None) or self.model.model
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
-        """The maximum difference of log-probs by rounding."""
+        """The maximum difference of log-probs by rounding.
+
+        In half precision, it follows from the difference between padding on the left and on the
+        right, which changes neither tokens nor images, and from the size of the log-probs.
+        """
         kind = torch.device(self.device).type
         dtype = next(self.logp_model.parameters()).dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-        return TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE)
+        if dtype in TOLERANCE:
+            return TOLERANCE[dtype]
+        right = self.logps()
+        padding = float((right - self.logps(padding_side="left")).abs().max())
+        spacing = torch.finfo(dtype).eps * float(right.abs().max())
+        return max(MIN_LOW_PRECISION_TOLERANCE, PADDING_FACTOR * padding, SPACING_FACTOR * spacing)
 
     def groups(self, rows: Sequence[PreferenceRow] | None = None) -> list[EncodedGroup]:
         """Return encoded rows; by default all."""
