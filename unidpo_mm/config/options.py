@@ -149,7 +149,7 @@ class TrainOptions:
     reference_sync_steps: Count | None = None
     """Number of optimizer steps after which the reference moves towards the policy (TR-DPO); null:
     it remains the model before training. Only for runs that train nothing but a LoRA adapter."""
-    reference_sync_alpha: PositiveShare = 0.6
+    reference_sync_alpha: Annotated[PositiveShare, HONORED] = 0.6
     """Share of the policy in the moved reference: 1 replaces it, smaller values average the weights
     of the two LoRA adapters."""
     memory: Annotated[ActivationMemory | None, HONORED] = None

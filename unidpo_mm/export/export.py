@@ -1,11 +1,7 @@
 """Export a trained model: write it, compare it with its base model, and prove that it is equal."""
 
-import contextlib
 import dataclasses
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,6 @@ from typing import Any
 import torch
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
-from ..atomic import umask
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import ADAPTER_CONFIG
 from ..modeling.checkpoint_names import file_modules, file_names
@@ -24,11 +19,12 @@ from .adapter_files import serving_limits, write_adapter
 from .card import ModelCard
 from .evaluation import Evaluation
 from .merge import merge_adapter
+from .output import check_output, complete_or_absent
 from .proof import Measurement, Proof, compare, measure, measure_plain, probe_rows
 from .record import RunRecord
 from .tensors import TensorFiles, add_tensors, check_names
 
-__all__ = ["ExportOptions", "ExportedModel", "check_output", "export_model"]
+__all__ = ["ExportOptions", "ExportedModel", "export_model"]
 
 CARD_FILE = "README.md"
 
@@ -129,7 +125,7 @@ def export_model(record: RunRecord, options: ExportOptions) -> ExportedModel:
         raise ModelError(Problem("--merge", problem, "Remove it"))
     model, trained = _load(record, options)
     where = str(record.directory)
-    with _complete_or_absent(options.output) as directory:
+    with complete_or_absent(options.output) as directory:
         notes = _write(model, trained, directory, options, where)
         is_served = options.merge or not serving_limits(model)
         del model  # before the exported one is loaded
@@ -371,42 +367,3 @@ def _warnings(trained: _Trained, proof: Proof) -> list[str]:
             f"to {effect:.2g}: use --dtype float32, or export the adapter without --merge"
         ]
     return []
-
-
-# ---- output ----
-
-
-def check_output(output: Path) -> None:
-    """Raise ModelError unless the output does not exist or is an empty directory."""
-    where = "--output"
-    if output.is_dir():
-        if any(output.iterdir()):
-            problem = f"'{output}' is not empty"
-            raise ModelError(Problem(where, problem, "Choose another directory, or delete it"))
-    elif output.exists() or output.is_symlink():
-        problem = f"'{output}' already exists and is not a directory"
-        raise ModelError(Problem(where, problem, "Choose another directory"))
-
-
-@contextlib.contextmanager
-def _complete_or_absent(output: Path) -> Iterator[Path]:
-    """Yield a temporary directory that becomes `output` if the body succeeds."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        directory.chmod(0o777 & ~umask())
-    except OSError as error:
-        raise _not_written(output, error) from error
-    try:
-        yield directory
-        check_output(output)
-        directory.replace(output)
-    except OSError as error:
-        raise _not_written(output, error) from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _not_written(output: Path, error: OSError) -> ModelError:
-    problem = f"'{output}' cannot be written ({error.strerror or error})"
-    return ModelError(Problem("--output", problem, "Choose a writable directory with space"))

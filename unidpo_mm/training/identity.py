@@ -51,10 +51,10 @@ HARMLESS = frozenset(
     length_column_name load_best_model_at_end local_rank log_level log_level_replica
     log_on_each_node logging_first_step logging_nan_inf_filter logging_steps logging_strategy
     metric_for_best_model output_dir per_device_eval_batch_size prediction_loss_only project
-    push_to_hub remove_unused_columns report_to restore_callback_states_from_checkpoint
-    resume_from_checkpoint run_name save_on_each_node save_only_model save_steps save_strategy
-    save_total_limit skip_memory_metrics torch_empty_cache_steps trackio_bucket_id trackio_space_id
-    trackio_static_space_id use_cache
+    push_to_hub ref_model_mixup_alpha ref_model_sync_steps remove_unused_columns report_to
+    restore_callback_states_from_checkpoint resume_from_checkpoint run_name save_on_each_node
+    save_only_model save_steps save_strategy save_total_limit skip_memory_metrics
+    torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id use_cache
     """.split()
 ) | options_with(OnResume.HARMLESS)
 """Options that do not affect the trained weights, or only through the rows and the model, whose

@@ -169,6 +169,7 @@ def _with_new_adapter(
     model: nn.Module, family: AdapterFamily, args: UniDPOConfig, peft_config: Any
 ) -> nn.Module:
     """Return a model with the new adapter that was configured."""
+    policy: nn.Module
     if isinstance(peft_config, LoraOptions):
         policy = with_kind(add_lora(model, family, peft_config, args.freeze), peft_config)
     else:
