@@ -118,7 +118,9 @@ def control_result(captions: Result, data: DemoData, output: Path, *, seed: int)
     pairs = zip(order, order[1:] + order[:1], strict=True)
     path = output / CONTROL.replace(" ", "-") / f"{BENCHMARK}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"id": one.id, "response": other.response}) + "\n" for one, other in pairs]
+    lines = [
+        json.dumps({"id": sample.id, "response": other.response}) + "\n" for sample, other in pairs
+    ]
     path.write_text("".join(lines), encoding="utf-8")
     benchmark = load_benchmark(BENCHMARK)
     result = grade_predictions(

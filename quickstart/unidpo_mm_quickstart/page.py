@@ -31,8 +31,8 @@ def write_page(
         path: The file.
     """
     before, after, _ = (measured.result.per_sample for measured in summary.captions.results)
-    responses = zip(before, after, strict=True)
-    by_id = {one.id: (one.response, other.response) for one, other in responses}
+    samples = zip(before, after, strict=True)
+    by_id = {sample.id: (sample.response, tuned.response) for sample, tuned in samples}
     # The first images, not a selection of good ones
     gallery = [
         {

@@ -1,4 +1,4 @@
-"""What a newcomer reads at the end of the quick-start: one screen with four numbers."""
+"""The screen at the end of the quick-start: what was wrong, what changed, four numbers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ __all__ = ["PROBLEM", "REMEDY", "Number", "Summary", "next_steps", "print_summar
 
 PROBLEM = (
     "The model first learned from noisy captions: for images with one object, most captions name "
-    "a second object that is not there. So the model invents objects."
+    "a second, absent object. So the model invents objects."
 )
 REMEDY = (
     "One Uni-DPO run on preference pairs of images, sums and words: the better caption names what "

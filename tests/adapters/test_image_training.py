@@ -11,8 +11,8 @@ from safetensors import safe_open
 from trainers import config, make_trainer
 
 from unidpo_mm.config import LoraOptions
-from unidpo_mm.modeling.load import ModelSource
-from unidpo_mm.modeling.merge import merge_adapter
+from unidpo_mm.export.export import ExportOptions, export_model
+from unidpo_mm.export.record import read_record
 
 Checkpoint = Callable[[str], Path]
 
@@ -73,8 +73,8 @@ def test_a_lora_adapter_trains_with_checkpointing_saves_and_merges(
     PeftModel.from_pretrained(base, tmp_path / "adapter")
     saved = tensor_names(tmp_path / "adapter")
     assert len(saved) == sum(".lora_" in name for name, _ in base.named_parameters()) > 0
-    source = ModelSource(name_or_path=str(tmp_path / "adapter"))
-    merged = merge_adapter(source, tmp_path / "merged")
+    options = ExportOptions(output=tmp_path / "merged", merge=True)
+    merged = export_model(read_record(tmp_path / "adapter"), options)
     assert tensor_names(merged.directory) == tensor_names(folder)
 
 

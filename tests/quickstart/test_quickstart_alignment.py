@@ -23,9 +23,9 @@ def test_the_token_of_the_whole_image_shows_all_kinds_in_equal_shares():
 
 
 def test_patches_of_one_centered_object_show_it_and_the_edge_is_background():
-    shown = targets("flag")[1:].argmax(1).view(4, 4)
-    assert shown[1:3, 1:3].eq(1).all()
-    assert shown[[0, 0, 3, 3], [0, 3, 0, 3]].eq(2).all()
+    names = targets("flag")[1:].argmax(1).view(4, 4)
+    assert names[1:3, 1:3].eq(1).all()
+    assert names[[0, 0, 3, 3], [0, 3, 0, 3]].eq(2).all()
 
 
 def test_patches_of_two_objects_on_the_diagonal_show_each_at_its_place():

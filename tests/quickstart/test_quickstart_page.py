@@ -28,7 +28,7 @@ IMAGES = 14
 
 @dataclass(frozen=True)
 class End:
-    """What the last stage of the demo has: data, results and page."""
+    """Data, results and page of the last stage of the demo."""
 
     data: DemoData
     before: Evaluation
@@ -173,8 +173,8 @@ document.body.append(out);
     )
     match = re.search(r'<pre id="driven">(.*?)</pre>', done.stdout)
     assert match, done.stderr[-1000:]
-    seen = json.loads(match[1])
-    assert seen["wide"] <= 0
-    assert len(seen["images"]) == GALLERY_SIZE
-    assert all(seen["images"])
-    assert all(0 < chart <= width for chart in seen["charts"])
+    state = json.loads(match[1])
+    assert state["wide"] <= 0
+    assert len(state["images"]) == GALLERY_SIZE
+    assert all(state["images"])
+    assert all(0 < chart <= width for chart in state["charts"])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..adapter import Adapter, AdapterFamily
+from ..adapter import Adapter, AdapterFamily, generation_inputs
 from ..data.collate import collate, collate_prompts
 from ..data.images import MemoryImage
 from ..errors import ModelError, Problem
@@ -132,7 +132,8 @@ def measure(model: Any, adapter: Adapter, rows: Sequence[PreferenceRow]) -> Meas
         batch = collate([group], pad_token_id=adapter.pad_token_id)
         logps.append(compute_logps(logp_model, adapter, batch))
         prompts.append(group.prompt_ids.tolist())
-        inputs = collate_prompts([adapter.encode_prompt(row)], pad_token_id=adapter.pad_token_id)
+        prompt = collate_prompts([adapter.encode_prompt(row)], pad_token_id=adapter.pad_token_id)
+        inputs = generation_inputs(adapter, prompt)
         response = _greedy(model, inputs, adapter.pad_token_id)
         tokens.append(response[0])
         logits.append(response[1])
