@@ -9,6 +9,19 @@ from torch import Tensor
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
 
 
+def resumable_config(output: Path, **settings: Any) -> UniDPOConfig:
+    """Return settings of a DPO run with AdamW whose checkpoints can be resumed."""
+    defaults = {
+        "loss_type": "dpo",
+        "optim": "adamw_torch",
+        "learning_rate": 1e-2,
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+    }
+    return config(output, **{**defaults, **settings})
+
+
 def config(output: Path, **settings: Any) -> UniDPOConfig:
     """Return settings of a quiet, deterministic CPU run: SGD, no clipping, no schedule."""
     return UniDPOConfig(

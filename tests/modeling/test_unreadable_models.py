@@ -1,5 +1,6 @@
 """The errors of checkpoints that cannot be loaded name the cause and its remedy."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_a_missing_module_of_custom_code_is_named(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        import absent_package.layers  # noqa: F401
+        importlib.import_module("absent_package.layers")
 
     folder = checkpoint("llava")
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", refuse)

@@ -12,7 +12,7 @@ import torch
 from builders import batch_of, load_tiny, mixed_rows
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from trainers import config, make_trainer, state_of
+from trainers import make_trainer, resumable_config, state_of
 from transformers import AutoModelForCausalLM
 
 from unidpo_mm import UniDPOTrainer
@@ -29,18 +29,7 @@ STARTS = ("pissa", "pissa_niter_16", "olora")
 
 
 def trainer_of(base: Any, output: Path, lora: Any, **settings: Any) -> UniDPOTrainer:
-    args = config(
-        output,
-        **{
-            "loss_type": "dpo",
-            "optim": "adamw_torch",
-            "learning_rate": 1e-2,
-            "max_steps": 4,
-            "save_strategy": "steps",
-            "save_steps": 2,
-            **settings,
-        },
-    )
+    args = resumable_config(output, **settings)
     return make_trainer(base, mixed_rows(images=False), args, peft_config=lora)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from builders import mixed_rows
-from trainers import config, make_trainer, state_of
+from trainers import config, make_trainer, resumable_config, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
@@ -21,19 +21,11 @@ Checkpoint = Callable[[str], Path]
 
 
 def trainer_of(base: Path, output: Path, *, lora: Any = None, **settings: Any) -> UniDPOTrainer:
-    args = config(
-        output,
-        **{
-            "loss_type": "dpo",
-            "optim": "adamw_torch",
-            "learning_rate": 1e-2,
-            "max_steps": 4,
-            "save_strategy": "steps",
-            "save_steps": 1,
-            "reference_sync_steps": 2,
-            **settings,
-        },
-    )
+    defaults: dict[str, Any] = {
+        "save_steps": 1,
+        "reference_sync_steps": 2,
+    }
+    args = resumable_config(output, **{**defaults, **settings})
     rows = mixed_rows(images=False)
     return make_trainer(base, rows, args, peft_config=lora or LoraOptions(r=4))
 

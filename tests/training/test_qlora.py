@@ -10,7 +10,7 @@ import pytest
 import torch
 from builders import IMAGE_TYPES, mixed_rows
 from support.commands import run_command
-from trainers import config, make_trainer, state_of
+from trainers import make_trainer, resumable_config, state_of
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
@@ -30,19 +30,10 @@ def trainer_of(
     base: Path, output: Path, bits: int, *, lora: LoraOptions | None = None, **settings: Any
 ) -> UniDPOTrainer:
     quantization = {"quant_method": "bitsandbytes", **BITS[bits]}
-    args = config(
-        output,
-        **{
-            "loss_type": "dpo",
-            "optim": "adamw_torch",
-            "learning_rate": 1e-2,
-            "max_steps": 4,
-            "save_strategy": "steps",
-            "save_steps": 2,
-            "model_init_kwargs": {"quantization_config": quantization},
-            **settings,
-        },
-    )
+    defaults: dict[str, Any] = {
+        "model_init_kwargs": {"quantization_config": quantization},
+    }
+    args = resumable_config(output, **{**defaults, **settings})
     rows = mixed_rows(images=base.name.rstrip("0123456789") in IMAGE_TYPES)
     return make_trainer(base, rows, args, peft_config=lora or LoraOptions(r=4))
 

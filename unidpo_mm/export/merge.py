@@ -32,6 +32,7 @@ def merge_adapter(policy: Any, where: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about tied weights, which `_untie` handles
             merged = policy.merge_and_unload(safe_merge=True)
+    # PEFT raises these for weights that are not finite, and for layers that it cannot merge
     except (ValueError, NotImplementedError, AttributeError) as error:
         problem = f"the adapter cannot be merged ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(where, problem, "Train it again")) from error

@@ -78,6 +78,7 @@ def with_kind(policy: Any, options: LoraOptions) -> Any:
             if options.init != "default":
                 torch.manual_seed(SEED)
             adapted = get_peft_model(base, config)
+    # PEFT raises these for layers that a kind does not support, torch for a failed decomposition
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(
