@@ -6,21 +6,28 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.encoding_choices import ImageUnit, parse_image_size
 from unidpo_mm.errors import ModelError, Problem
 
 from ._images import BlankImage
 
-__all__ = ["FIXED", "PIXELS", "SIDE", "TILES", "Sizing", "with_size_limits"]
+__all__ = ["FIXED", "PIXELS", "SIDE", "TEXTS", "TILES", "Sizing", "with_size_limits"]
 
-Unit = Literal["pixels", "side", "tiles", "patches", "tokens", "fixed", "unknown"]
-
-TEXTS: dict[Unit, str] = {
+TEXTS: dict[ImageUnit, str] = {
     "pixels": "pixels",
     "side": "pixels of its longer side",
     "tiles": "tiles",
     "patches": "patches",
     "tokens": "image tokens",
 }
+RANGES: dict[ImageUnit, tuple[int, int]] = {
+    "pixels": (256, 10**9),
+    "side": (8, 16384),
+    "tiles": (1, 128),
+    "patches": (1, 131072),
+    "tokens": (1, 65536),
+}
+"""Sizes that an image can have in each unit; a number outside is one in another unit."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,15 @@ class Sizing:
     """How a model type sizes its images.
 
     Attributes:
-        unit: What its limit counts.
+        unit: What the size of an image counts; ``fixed`` if every image is resized to the same size
+            or one of a few, ``unknown`` for types without an entry.
         settings: The settings of the image processor that hold the maximum; a dot separates the
             name of a setting from that of an entry in it.
         shrinks: Whether a smaller image has fewer tokens, below that maximum.
         frames: The number of frames whose pixels the processor counts for an image.
     """
 
-    unit: Unit
+    unit: ImageUnit | Literal["fixed", "unknown"]
     settings: tuple[str, ...] = ()
     shrinks: bool = False
     frames: int = 1
@@ -47,7 +55,18 @@ class Sizing:
             return "have a fixed size"
         if self.unit == "unknown":
             return "are sized in a way that is not known"
-        return f"are limited by a number of {TEXTS[self.unit]}"
+        low, high = RANGES[self.unit]
+        return f"are limited by a number of {TEXTS[self.unit]}, {low} to {high}"
+
+    def problem_with(self, value: int | str) -> str | None:
+        """Return why a size is not one of this unit, as a remedy; `None` if it is."""
+        if self.unit == "fixed" or self.unit == "unknown":
+            return "Remove it"
+        number, unit = parse_image_size(value)
+        low, high = RANGES[self.unit]
+        if unit in (None, self.unit) and low <= number <= high:
+            return None
+        return f"Use a number of {TEXTS[self.unit]}, or remove it"
 
 
 FIXED = Sizing("fixed")
@@ -56,22 +75,23 @@ SIDE = Sizing("side", ("size.longest_edge",))
 TILES = Sizing("tiles", ("max_patches",))
 
 
-def with_size_limits(processor: Any, options: AdapterOptions, sizing: Sizing, what: str) -> Any:
+def with_size_limits(
+    processor: Any, options: AdapterOptions, sizing: Sizing, model_type: str
+) -> Any:
     """Return a copy of a processor with the limits of the options.
 
     Args:
         processor: The processor.
         options: The options of the run.
         sizing: How the model type sizes its images.
-        what: The model type, for messages.
+        model_type: The model type, for messages.
 
     Raises:
         ModelError: If a limit has no meaning for the model type, or the processor refuses it.
     """
-    if problems := list(_problems(options, sizing, f"the images of {what} {sizing.description}")):
+    if problems := list(_problems(options, sizing, model_type)):
         raise ModelError(problems)
-    maximum = options.image_max_size or options.image_max_pixels
-    minimum = options.image_min_pixels
+    minimum, maximum = _number(options.image_min_size), _number(options.image_max_size)
     if maximum is None and minimum is None:
         return processor
     limited = copy.copy(processor)
@@ -85,21 +105,24 @@ def with_size_limits(processor: Any, options: AdapterOptions, sizing: Sizing, wh
     return limited
 
 
-def _problems(options: AdapterOptions, sizing: Sizing, reason: str) -> Iterator[Problem]:
+def _number(size: int | str | None) -> int | None:
+    """Return the number of a size."""
+    return None if size is None else parse_image_size(size)[0]
+
+
+def _problems(options: AdapterOptions, sizing: Sizing, model_type: str) -> Iterator[Problem]:
     """Yield the problems of limits that have no meaning for a model type."""
-    unit = TEXTS.get(sizing.unit)
-    if unit is None and options.image_max_size is not None:
-        problem = f"it is {options.image_max_size} and {reason}"
-        yield Problem("model.image_max_size", problem, "Remove it")
-    for name in ("image_min_pixels", "image_max_pixels") if sizing.unit != "pixels" else ():
-        if (value := getattr(options, name)) is not None:
-            remedy = f"Remove it, or set model.image_max_size to a number of {unit}"
-            yield Problem(
-                f"model.{name}", f"it is {value} and {reason}", remedy if unit else "Remove it"
-            )
-    if None not in (options.image_max_size, options.image_max_pixels) and sizing.unit == "pixels":
-        problem = f"image_max_pixels is set as well, and both are numbers of {unit}"
-        yield Problem("model.image_max_size", problem, "Remove one of the two")
+    reason = f"the images of the model type '{model_type}' {sizing.description}"
+    for name in ("image_min_size", "image_max_size"):
+        value = getattr(options, name)
+        if value is None:
+            continue
+        remedy = sizing.problem_with(value)
+        if remedy is not None:
+            yield Problem(f"model.{name}", f"it is {value}, and {reason}", remedy)
+        elif name == "image_min_size" and sizing.unit != "pixels":
+            problem = f"the images of the model type '{model_type}' have no minimum size"
+            yield Problem(f"model.{name}", problem, "Remove it")
     if options.length_policy == "shrink_image" and not sizing.shrinks:
         problem = f"smaller images have the same number of tokens: {reason}"
         remedy = "Choose truncate_response, drop or error"
@@ -123,15 +146,19 @@ def _check(processor: Any, options: AdapterOptions, sizing: Sizing) -> None:
     low, high = _pixels(processor.image_processor, sizing)
     if low is not None and high is not None and low > high:
         problem = f"images need at least {low} and at most {high} pixels"
-        remedy = "Set model.image_min_pixels below model.image_max_pixels"
-        raise ModelError(Problem("model.image_max_pixels", problem, remedy))
+        remedy = (
+            f"Use a number of pixels of {low} or more, or set model.image_min_size to a smaller one"
+        )
+        raise ModelError(Problem("model.image_max_size", problem, remedy))
     try:
         processor.image_processor(images=[BlankImage().open()], return_tensors="pt")
     except Exception as error:  # processors raise errors of any class
         text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        problem = f"the model's processor refuses the limit {options.image_max_size} ({text})"
-        remedy = f"Choose another number of {TEXTS[sizing.unit]}"
-        raise ModelError(Problem("model.image_max_size", problem, remedy)) from error
+        names = ("image_max_size", "image_min_size")
+        name = next(name for name in names if getattr(options, name) is not None)
+        problem = f"the model's processor refuses the limit {getattr(options, name)} ({text})"
+        remedy = "Use another number, or remove it"
+        raise ModelError(Problem(f"model.{name}", problem, remedy)) from error
 
 
 def _pixels(image_processor: Any, sizing: Sizing) -> tuple[int | None, int | None]:

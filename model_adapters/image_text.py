@@ -94,7 +94,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAd
         remedy = f"Choose a model of another type ({', '.join(TYPES)})"
         raise ModelError(Problem("model.adapter", problem, remedy))
     kind = TYPES.get(config.model_type) or probed_traits(processor, config)
-    processor = with_size_limits(processor, options, kind.sizing, f"a {config.model_type} model")
+    processor = with_size_limits(processor, options, kind.sizing, config.model_type)
     return ImageTextAdapter(processor, config, kind, options)
 
 

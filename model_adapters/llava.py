@@ -19,7 +19,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
     # Pixtral is a LLaVA model whose tower takes images of any size
     pixtral = config.vision_config.model_type == "pixtral"
     sizing = Sizing("side", ("size.longest_edge",), shrinks=True) if pixtral else FIXED
-    limited = with_size_limits(processor, options, sizing, f"a {config.model_type} model")
+    limited = with_size_limits(processor, options, sizing, config.model_type)
     traits = ImageTraits(
         image_keys=IMAGE_KEYS, placeholder=processor.image_token, resizable=sizing.shrinks
     )

@@ -37,7 +37,7 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
     # GLM counts the pixels of both frames of a temporal patch, of which an image fills one patch
     frames = config.vision_config.temporal_patch_size if config.model_type in GLM_TYPES else 1
     sizing = dataclasses.replace(PIXELS, frames=frames)
-    limited = with_size_limits(processor, options, sizing, f"a {config.model_type} model")
+    limited = with_size_limits(processor, options, sizing, config.model_type)
     return ImageAdapter(limited, config, traits, options)
 
 

@@ -38,7 +38,7 @@ class TextAdapter(BaseAdapter):
 
 def _refuse_image_options(options: AdapterOptions) -> None:
     """Refuse the options of images."""
-    names = ("image_min_pixels", "image_max_pixels", "image_max_size")
+    names = ("image_min_size", "image_max_size")
     problems = [
         Problem(f"model.{name}", f"it is {value} and a text model has no images", "Remove it")
         for name in names

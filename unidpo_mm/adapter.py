@@ -50,10 +50,9 @@ class AdapterOptions:
             ``shrink_image`` makes images smaller, for families with dynamic resolution.
         prompt_style: ``chat`` renders every prompt with the chat template; ``raw`` uses plain
             string prompts as they are; ``auto`` uses the template if the processor has one.
-        image_min_pixels, image_max_pixels: Minimum and maximum size of an image in pixels, for
-            families with dynamic resolution, others refuse them; `None` for the processor's limit.
-        image_max_size: Maximum size of an image in the unit of the family: pixels, pixels of the
-            longer side, tiles, patches or tokens; `None` for the processor's limit.
+        image_min_size, image_max_size: Minimum and maximum size of an image: a number of the unit
+            of the model type, or a number with its unit such as ``4 tiles``, see
+            `parse_image_size`; `None` for the processor's limit.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; the
             variables of a row override them.
     """
@@ -61,9 +60,8 @@ class AdapterOptions:
     max_length: int | None = None
     length_policy: LengthPolicy = "truncate_response"
     prompt_style: PromptStyle = "auto"
-    image_min_pixels: int | None = None
-    image_max_pixels: int | None = None
-    image_max_size: int | None = None
+    image_min_size: int | str | None = None
+    image_max_size: int | str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

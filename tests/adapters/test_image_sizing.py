@@ -62,8 +62,8 @@ def test_a_smaller_limit_makes_images_smaller(checkpoint: Checkpoint, model_type
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "video_llama_3", "glm4v"])
 def test_a_limit_in_pixels_holds_for_the_image(checkpoint: Checkpoint, model_type: str) -> None:
     limit = 16 * 28**2
-    for name in ("image_max_size", "image_max_pixels"):
-        adapter: Any = load_tiny(checkpoint(model_type), **{name: limit}).adapter
+    for size in (limit, f"{limit} pixels"):
+        adapter: Any = load_tiny(checkpoint(model_type), image_max_size=size).adapter
         group = adapter.encode(row("a", "What is it?", images=[make_image(1, LARGE)]))
         patches = int(group.images.inputs["image_grid_thw"].prod())
         assert 0.5 * limit < patches * 14**2 <= limit
@@ -99,27 +99,47 @@ def test_shrinking_is_allowed_where_smaller_images_have_fewer_tokens(
 
 @pytest.mark.parametrize("model_type", ["llava", "gemma3"])
 def test_a_fixed_size_has_no_limit(checkpoint: Checkpoint, model_type: str) -> None:
-    with pytest.raises(ModelError, match=r"model.image_max_size: it is 4 and .*have a fixed size"):
+    with pytest.raises(ModelError, match=r"model.image_max_size: it is 4, and .*have a fixed size"):
         load_tiny(checkpoint(model_type), image_max_size=4)
 
 
-def test_a_limit_in_another_unit_is_refused_with_that_of_the_type(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "size", "unit"),
+    [
+        ("internvl", "9999 pixels", "tiles, 1 to 128"),
+        ("internvl", "4 pixels", "tiles, 1 to 128"),
+        ("internvl", 589824, "tiles, 1 to 128"),
+        ("mistral3", 589824, "pixels of its longer side, 8 to 16384"),
+        ("kimi_k25", 589824, "patches, 1 to 131072"),
+        ("gemma4", "280 tiles", "image tokens, 1 to 65536"),
+        ("qwen2_vl", 12, "pixels, 256 to 1000000000"),
+        ("qwen2_vl", "768 side", "pixels, 256 to 1000000000"),
+    ],
+)
+def test_a_limit_in_another_unit_is_refused_with_that_of_the_type(
+    checkpoint: Checkpoint, model_type: str, size: Any, unit: str
+) -> None:
     with pytest.raises(ModelError) as error:
-        load_tiny(checkpoint("internvl"), image_max_pixels=9999)
+        load_tiny(checkpoint(model_type), image_max_size=size)
     assert str(error.value) == (
-        "model.image_max_pixels: it is 9999 and the images of a internvl model are limited by a "
-        "number of tiles. Remove it, or set model.image_max_size to a number of tiles."
+        f"model.image_max_size: it is {size}, and the images of the model type '{model_type}' are "
+        f"limited by a number of {unit}. Use a number of {unit.partition(',')[0]}, or remove it."
     )
+
+
+def test_a_limit_states_its_unit(checkpoint: Checkpoint) -> None:
+    adapter: Any = load_tiny(checkpoint("internvl"), image_max_size="2 tiles").adapter
+    assert adapter.processor.image_processor.max_patches == 2
+
+
+def test_only_types_that_count_pixels_have_a_minimum(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelError, match=r"model.image_min_size: the images .* have no minimum"):
+        load_tiny(checkpoint("internvl"), image_min_size=2)
 
 
 def test_a_limit_that_the_processor_refuses_is_reported(checkpoint: Checkpoint) -> None:
     with pytest.raises(ModelError, match=r"model.image_max_size: .*refuses the limit 71 \(.*1120"):
         load_tiny(checkpoint("gemma4"), image_max_size=71)
-
-
-def test_two_limits_in_pixels_contradict_each_other(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ModelError, match=r"model.image_max_size: image_max_pixels is set as well"):
-        load_tiny(checkpoint("qwen2_vl"), image_max_size=9999, image_max_pixels=9999)
 
 
 def test_a_limit_is_saved_with_the_processor(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_pixel_limits_scale_images_and_are_saved_with_the_processor(
 
     folder = checkpoint(model_type)
     step = 2 * load_tiny(folder).adapter.processor.image_processor.patch_size
-    limits = {"image_min_pixels": 4 * step**2, "image_max_pixels": 6 * step**2}
+    limits = {"image_min_size": 4 * step**2, "image_max_size": 6 * step**2}
     adapter = load_tiny(folder, **limits).adapter
     assert patches(adapter, (step, step)) == 4 * 4  # enlarged
     assert patches(adapter, (9 * step, 9 * step)) == 4 * 4  # made smaller
@@ -61,27 +61,27 @@ def test_the_processor_that_was_passed_does_not_change(checkpoint: Checkpoint) -
     before = dict(processor.image_processor.size)
     source = ModelSource(name_or_path=str(folder))
     adapter: Any = load_model(
-        source, AdapterOptions(image_max_pixels=9999), processor=processor
+        source, AdapterOptions(image_max_size=9999), processor=processor
     ).adapter
     assert dict(processor.image_processor.size) == before
     assert adapter.processor.image_processor.size["longest_edge"] == 9999
 
 
 def test_a_minimum_above_the_maximum_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ModelError, match=r"model.image_max_pixels: .*at least 4000 and at most 30"):
-        load_tiny(checkpoint("qwen2_vl"), image_min_pixels=4000, image_max_pixels=30)
+    with pytest.raises(ModelError, match=r"model.image_max_size: .*at least 4000 and at most 300"):
+        load_tiny(checkpoint("qwen2_vl"), image_min_size=4000, image_max_size=300)
 
 
 @pytest.mark.parametrize(("model_type", "why"), [("llava", "a fixed size"), ("llama", "no image")])
 def test_limits_are_refused_if_they_have_no_effect(
     checkpoint: Checkpoint, model_type: str, why: str
 ) -> None:
-    with pytest.raises(ModelError, match=rf"model.image_max_pixels: it is 99 and .*{why}"):
-        load_tiny(checkpoint(model_type), image_max_pixels=99)
+    with pytest.raises(ModelError, match=rf"model.image_max_size: it is 99,? and .*{why}"):
+        load_tiny(checkpoint(model_type), image_max_size=99)
 
 
 def test_the_error_of_a_long_prompt_suggests_smaller_images(checkpoint: Checkpoint) -> None:
-    adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_pixels=9999).adapter
+    adapter = load_tiny(checkpoint("qwen2_vl"), max_length=20, image_max_size=9999).adapter
     example = row("a", "What is it?", images=[make_image(1, (90, 90))])
     with pytest.raises(
         DataError, match=r"image tokens and max_length is 20.*make the images smaller"

@@ -218,7 +218,7 @@ def test_only_images_have_a_size_and_frozen_parts(name: str):
     domain = "multimodal" if images else "math" if "_math_" in name else "text"
     assert [source.domain for source in recipe.data.sources] == [domain]
     assert recipe.model.freeze == (("vision_tower", "projector") if images else None)
-    assert recipe.model.image_max_pixels == (768 * 768 if images else None)
+    assert recipe.model.image_max_size == ("589824 pixels" if images else None)
     assert recipe.model.prompt_style == ("raw" if domain == "math" else "chat")
     assert recipe.model.attn_implementation == ("eager" if "gemma" in name else None)
 

@@ -253,6 +253,18 @@ def test_mistakes_below_a_former_key_keep_their_line(tmp_path: Path):
     assert problem.startswith("r.yaml line 5, key 'data.images': found the number 3")
 
 
+@pytest.mark.usefixtures("warnings_again")
+def test_former_sizes_in_pixels_keep_their_unit(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    text = GOOD.replace("model}", "model, image_max_pixels: 5000, image_min_pixels: null}")
+    with caplog.at_level(logging.WARNING):
+        recipe = load_recipe(write(tmp_path, text))
+    assert (recipe.model.image_min_size, recipe.model.image_max_size) == (None, "5000 pixels")
+    assert any("it is called 'model.image_max_size' now" in text for text in caplog.messages)
+    (problem,) = problems(tmp_path, GOOD, "model.image_max_pixels=0")
+    assert "key 'model.image_max_size'" in problem
+    assert "number, 1 or more" in problem
+
+
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [

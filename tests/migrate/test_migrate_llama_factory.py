@@ -77,8 +77,8 @@ def test_configuration_for_images(directory: Path) -> None:
         "trust_remote_code": True,
         "dtype": "bfloat16",
         "freeze": ["vision_tower", "projector"],
-        "image_max_pixels": 262144,
-        "image_min_pixels": 1024,
+        "image_max_size": "262144 pixels",
+        "image_min_size": "1024 pixels",
         "prompt_style": "chat",
         # its `lora_target` names modules of the language model alone, as the tower is frozen
         "lora": {"r": 8, "alpha": 16, "targets": r".*language_model.*\.(?:q_proj|v_proj)"},
@@ -130,7 +130,7 @@ def test_defaults_are_stated(directory: Path) -> None:
     lora = recipe.model.lora
     assert (lora.r, lora.alpha, lora.dropout, lora.targets) == (8, 16, 0.0, "language_model")
     assert recipe.model.freeze is None  # the file does not mention images
-    assert recipe.model.image_max_pixels is None
+    assert recipe.model.image_max_size is None
     assert recipe.train.arguments == {"learning_rate": 5e-5, "activation_checkpointing": True}
     assert set(notes) == {"dataset"}
     text = (directory / "recipe.yaml").read_text()
@@ -140,7 +140,7 @@ def test_defaults_are_stated(directory: Path) -> None:
 def test_defaults_for_images_are_stated_for_vision_language_models(directory: Path) -> None:
     recipe, _ = migrated(directory, SHORT + "finetuning_type: full\nfreeze_vision_tower: true\n")
     assert recipe.model.freeze == ("vision_tower", "projector")
-    assert recipe.model.image_max_pixels == 589824
+    assert recipe.model.image_max_size == "589824 pixels"
     assert recipe.model.lora is None
 
 

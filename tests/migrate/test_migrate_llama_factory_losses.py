@@ -87,7 +87,7 @@ def test_official_multimodal_run_has_the_released_settings(directory: Path) -> N
     assert parameters.pop("detach_weights") is False  # our default; the code has no key for it
     assert recipe.loss.parameters == parameters
     assert recipe.model.freeze == paper.model.freeze
-    assert recipe.model.image_max_pixels == paper.model.image_max_pixels
+    assert recipe.model.image_max_size == paper.model.image_max_size
     assert recipe.model.dtype == paper.model.dtype
     assert recipe.data.max_length == paper.data.max_length
     for key in ("learning_rate", "warmup_steps", "activation_checkpointing", "lr_scheduler_type"):

@@ -91,6 +91,15 @@ def test_precompute_ref_log_probs_means_a_cached_reference(tmp_path: Path) -> No
     assert config(tmp_path, precompute_ref_log_probs=True).reference == "cached"
 
 
+def test_former_sizes_in_pixels_keep_their_unit(tmp_path: Path) -> None:
+    args = config(tmp_path, image_max_pixels=5000, image_min_pixels=100)
+    assert (args.image_min_size, args.image_max_size) == ("100 pixels", "5000 pixels")
+    same = dataclasses.replace(args, learning_rate=1e-4)
+    assert same.image_max_size == "5000 pixels"
+    with pytest.raises(RecipeError, match="image_max_pixels: it is the former name of 'image_max_"):
+        config(tmp_path, image_max_pixels=5000, image_max_size=4)
+
+
 def test_a_name_and_its_alias_may_agree(tmp_path: Path) -> None:
     assert settings_of(tmp_path, eta=0.5, uni_dpo_qual_eta=0.5).config.eta == 0.5
 

@@ -92,7 +92,7 @@ def test_values_of_any_type_and_size_are_reported(values: dict[str, Any], where:
 
 
 def test_image_sizes_are_only_compared_if_they_are_numbers():
-    assert not range_problems({"image_min_pixels": "many", "image_max_pixels": 3}, {})
+    assert not range_problems({"image_min_size": "many", "image_max_size": 3}, {})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from .values import (
     Count,
     Fraction,
     Gigabytes,
+    ImageSize,
     LearningRate,
     Name,
     Names,
@@ -83,15 +84,13 @@ class ModelOptions:
     chat_template_kwargs: dict[str, Any] | None = None
     """Variables for the chat template, such as `enable_thinking: false`, in training and wherever
     the run generates; a row's own column of this name overrides them."""
-    image_min_pixels: Count | None = None
-    """Minimum image size in pixels (dynamic-resolution models only); null: the processor's
-    limit."""
-    image_max_pixels: Count | None = None
-    """Maximum image size in pixels (dynamic-resolution models only): larger images are scaled down,
-    and the number of tokens follows the pixels; null: the processor's limit."""
-    image_max_size: Count | None = None
-    """Maximum image size in the unit of the model family (docs/models.md): pixels, pixels of the
-    longer side, tiles, patches or image tokens; null: the processor's limit."""
+    image_min_size: ImageSize | None = None
+    """Minimum image size, for model types whose unit is pixels: smaller images are enlarged; null:
+    the processor's limit. The former name `model.image_min_pixels` is deprecated."""
+    image_max_size: ImageSize | None = None
+    """Maximum image size: a number of the unit of the model type (docs/models.md), which may follow
+    it, such as `4 tiles`; null: the processor's limit. The former name `model.image_max_pixels` is
+    deprecated."""
 
 
 @dataclass(init=False, repr=False, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..secrets import is_secret_key, mask_secrets
+from .aliases import rename_former_options
 from .checks.python_arguments import check_arguments, check_processes, use_cpu_without_gpus
 from .loss_aliases import LossAliases, register_losses
 from .options import Options
@@ -30,6 +31,10 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     """TRL's name of ``reference_sync_steps``, used if ``sync_ref_model`` is true."""
     ref_model_mixup_alpha: float = 0.6
     """TRL's name of ``reference_sync_alpha``, used if ``sync_ref_model`` is true."""
+    image_min_pixels: int | None = None
+    """Deprecated: the former name of ``image_min_size``."""
+    image_max_pixels: int | None = None
+    """Deprecated: the former name of ``image_max_size``."""
     learning_rate: float = 1e-6
     """Initial learning rate; the released text settings use 1e-6."""
     log_level_replica: str = "error"
@@ -48,6 +53,7 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
             self.sync_ref_model = False
             self.reference_sync_steps = self.ref_model_sync_steps
             self.reference_sync_alpha = self.ref_model_mixup_alpha
+        rename_former_options(self)
         register_losses(self)
         check_arguments(self)
         if self.accelerator_config is None or isinstance(self.accelerator_config, dict):

@@ -4,12 +4,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from ..encoding_choices import parse_image_size
+
 __all__ = [
     "ActivationMemory",
     "Count",
     "Finite",
     "Fraction",
     "Gigabytes",
+    "ImageSize",
     "LearningRate",
     "Name",
     "Names",
@@ -46,6 +49,12 @@ def _memory(value: Any) -> Any:
     if not MIN_GIGABYTES <= gigabytes < float("inf"):
         raise ValueError(remedy)
     return gigabytes
+
+
+def _image_size(value: Any) -> Any:
+    """Return a number, or a number with its unit; a command line passes a number as text."""
+    number, unit = parse_image_size(value)
+    return number if unit is None else f"{number} {unit}"
 
 
 def _as_list(value: Any) -> Any:
@@ -91,4 +100,6 @@ Gigabytes = Annotated[
     float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes", "no cache")
 ]
 Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second", "no limit")]
+ImageSize = Annotated[int | str, BeforeValidator(_image_size)]
+"""A number, or a number with its unit."""
 ActivationMemory = Annotated[float | str, BeforeValidator(_memory)]

@@ -113,5 +113,5 @@ def _problem(text: str, log: ReadingLog, rows: Sequence[PreferenceRow]) -> Probl
         where,
         f"a data worker ended unexpectedly ({' '.join(text.split()).rstrip('.')})",
         "The system may have run out of memory or shared memory: lower "
-        "train.dataloader_num_workers, or make images smaller with model.image_max_pixels",
+        "train.dataloader_num_workers, or make images smaller with model.image_max_size",
     )

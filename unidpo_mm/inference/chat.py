@@ -26,8 +26,7 @@ __all__ = ["ChatModel", "ChatOptions", "model_before", "open_chat"]
 ENCODING = (
     "prompt_style",
     "chat_template_kwargs",
-    "image_min_pixels",
-    "image_max_pixels",
+    "image_min_size",
     "image_max_size",
 )
 """Options of a run that affect how prompts are encoded."""
@@ -197,8 +196,7 @@ def _chat_model(
     adapter = loaded.adapter(
         AdapterOptions(
             prompt_style=style,
-            image_min_pixels=recorded.get("image_min_pixels"),
-            image_max_pixels=recorded.get("image_max_pixels"),
+            image_min_size=recorded.get("image_min_size"),
             image_max_size=recorded.get("image_max_size"),
             chat_template_kwargs=variables,
         )

@@ -27,8 +27,9 @@ def convert_image_size(conversion: Conversion) -> None:
         return
     for key in ("image_max_pixels", "image_min_pixels"):
         is_stated = key in conversion.values
-        comment = "" if is_stated else "LLaMA-Factory's default; not for images of a fixed size"
-        conversion.set(f"model.{key}", conversion.value(key), key, comment=comment)
+        comment = "" if is_stated else "LLaMA-Factory's default; only if the unit is pixels"
+        size = f"{conversion.number(key)} pixels"
+        conversion.set(conversion.keys[key].target, size, key, comment=comment)
         if is_stated:
             conversion.note(key)
 

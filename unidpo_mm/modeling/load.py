@@ -171,8 +171,7 @@ def load_family_and_adapter(
         length_policy=args.length_policy,
         prompt_style=args.prompt_style,
         chat_template_kwargs=args.chat_template_kwargs or {},
-        image_min_pixels=args.image_min_pixels,
-        image_max_pixels=args.image_max_pixels,
+        image_min_size=args.image_min_size,
         image_max_size=args.image_max_size,
     )
     adapter = load_adapter(

@@ -112,8 +112,8 @@ def prepare_run(
     pixels = settings.protocol.pixels_of(loaded.family.name, benchmark.name)
     options = AdapterOptions(
         prompt_style=style,
-        image_min_pixels=pixels.min_pixels,
-        image_max_pixels=pixels.max_pixels,
+        image_min_size=_with_unit(pixels.min_pixels),
+        image_max_size=_with_unit(pixels.max_pixels),
         chat_template_kwargs=settings.chat_template_kwargs,
     )
     raw = style == "raw"
@@ -173,6 +173,11 @@ def generate_predictions(
 
     store.complete(run.ids, work)
     on_progress(name, total, total)
+
+
+def _with_unit(pixels: int | None) -> str | None:
+    """Return a number of pixels with its unit."""
+    return None if pixels is None else f"{pixels} pixels"
 
 
 def score_predictions(run: EvalRun, path: Path, protocol: Protocol) -> Result:

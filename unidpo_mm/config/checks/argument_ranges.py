@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...encoding_choices import parse_image_size
 from ...errors import Problem, counted
 from ...plugins import suggestion
 from ..problems import describe
@@ -241,11 +242,10 @@ def _loading(values: Mapping[str, Any]) -> ProblemParts:
             if values.get(name):
                 remedy = "Set dataloader_num_workers to 1 or more, or remove it"
                 yield name, "there are no worker processes", remedy
-    minimum: Any = values.get("image_min_pixels")
-    maximum: Any = values.get("image_max_pixels")
-    if _is_number(minimum) and _is_number(maximum) and minimum > maximum:
+    sizes = [_image_size(values.get(name)) for name in ("image_min_size", "image_max_size")]
+    if sizes[0] > sizes[1] > 0:
         remedy = "Use a minimum that is not larger than the maximum"
-        yield "image_min_pixels", f"{minimum} is larger than image_max_pixels, {maximum}", remedy
+        yield "image_min_size", f"{sizes[0]} is larger than image_max_size, {sizes[1]}", remedy
     config = values.get("accelerator_config")
     for name, value in config.items() if isinstance(config, Mapping) else ():
         where = f"accelerator_config.{name}"
@@ -254,6 +254,14 @@ def _loading(values: Mapping[str, Any]) -> ProblemParts:
         elif value not in LOADER_DEFAULTS.get(name, (value,)):
             text = "not supported: every process loads its own batches of complete groups"
             yield where, text, "Remove it"
+
+
+def _image_size(value: Any) -> int:
+    """Return the number in the size of an image; 0 if there is none."""
+    try:
+        return parse_image_size(value)[0]
+    except ValueError:
+        return 0
 
 
 def _unknown(

@@ -81,10 +81,8 @@ def check_train(recipe: Recipe) -> list[Problem]:
     defaults = {**training_arguments(), "learning_rates": recipe.train.learning_rates}
     problems += refused_values(values, prefix="train.")
     problems += range_problems(values, defaults, prefix="train.")
-    pixels = {
-        name: getattr(recipe.model, name) for name in ("image_min_pixels", "image_max_pixels")
-    }
-    problems += range_problems(pixels, {}, prefix="model.")
+    sizes = {name: getattr(recipe.model, name) for name in ("image_min_size", "image_max_size")}
+    problems += range_problems(sizes, {}, prefix="model.")
     return [*problems, *_held_out(recipe, arguments)]
 
 
