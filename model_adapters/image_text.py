@@ -13,12 +13,14 @@ from torch import Tensor
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.model_types import ModelType
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import with_size_limits
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
+from ._model_types import image_type
 
 __all__ = ["ADAPTER"]
 
@@ -104,6 +106,11 @@ def _tiny(folder: Path, *, model_type: str = "internvl", seed: int = 0, **sizes:
     return build(folder, model_type=model_type, seed=seed, **sizes)
 
 
+def _describe(name: str) -> ModelType:
+    kind = TYPES[name]
+    return image_type(name, kind.sizing, needs_images=kind.needs_images)
+
+
 ADAPTER = AdapterFamily(
     name="image_text",
     model_types=tuple(TYPES),
@@ -115,4 +122,5 @@ ADAPTER = AdapterFamily(
     default_freeze=("vision_tower", "projector"),
     create=_create,
     tiny=_tiny,
+    describe=_describe,
 )

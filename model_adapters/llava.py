@@ -7,6 +7,7 @@ from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import FIXED, Sizing, with_size_limits
+from ._model_types import image_type
 
 __all__ = ["ADAPTER"]
 
@@ -46,4 +47,5 @@ ADAPTER = AdapterFamily(
     default_freeze=("vision_tower", "projector"),
     create=_create,
     tiny=_tiny,
+    describe=lambda name: image_type(name, FIXED),
 )

@@ -9,6 +9,7 @@ from unidpo_mm.errors import ModelError, Problem
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import PIXELS, with_size_limits
+from ._model_types import image_type
 
 __all__ = ["ADAPTER"]
 
@@ -70,4 +71,5 @@ ADAPTER = AdapterFamily(
     default_freeze=("vision_tower", "projector"),
     create=_create,
     tiny=_tiny,
+    describe=lambda name: image_type(name, PIXELS),
 )

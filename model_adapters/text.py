@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.model_types import ModelType
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow, Response
 
 from ._base import BaseAdapter, group_of
@@ -103,4 +104,5 @@ ADAPTER = AdapterFamily(
     default_freeze=(),
     create=_create,
     tiny=_tiny,
+    describe=lambda name: ModelType(name=name, title="any causal language model"),
 )

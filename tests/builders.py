@@ -49,20 +49,11 @@ def family_name(model_type: str) -> str:
     return "text"
 
 
-def allow_smolvlm() -> None:
-    """Let SmolVLM's processor work without the package `num2words`, which only videos need."""
-    import transformers.models.smolvlm.processing_smolvlm as processing
-
-    processing.num2words = processing.num2words or str
-
-
 def tiny_checkpoint(folder: Path, model_type: str) -> Path:
     """Write a tiny checkpoint with weights that are large enough to reveal mistakes."""
     import transformers
 
     family = load_family(family_name(model_type))
-    if model_type == "smolvlm":
-        allow_smolvlm()
     family.tiny(folder, model_type=model_type)
     if family.name == "image_text":  # its weights are scaled already
         return folder

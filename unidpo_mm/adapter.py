@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .encoding_choices import LengthPolicy, PromptStyle
 from .errors import ModelError, Problem
+from .model_types import ModelType
 from .records import EncodedGroup, ModelInputs, PreferenceRow
 
 __all__ = [
@@ -198,6 +199,8 @@ class AdapterFamily:
             tower have no part, the prefixes are read from the model.
         default_freeze: Parts that are frozen by default.
         create: (processor, model config, options) -> adapter.
+        describe: The properties of one of `model_types`, or of all types that it does not list if
+            the name is empty; for `unidpo-mm list models`.
         tiny: Writes a tiny random checkpoint with its processor to a directory, offline, for tests
             and dry runs; returns the directory.
     """
@@ -212,3 +215,4 @@ class AdapterFamily:
     create: Callable[[Any, Any, AdapterOptions], Adapter]
     tiny: Callable[..., Path]
     refuses: Callable[[Any], str | None] = lambda config: None
+    describe: Callable[[str], ModelType] = lambda name: ModelType(name=name)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import MODEL_TYPES, allow_smolvlm, family_name, load_tiny
+from builders import MODEL_TYPES, family_name, load_tiny
 
 from unidpo_mm.adapter import AdapterFamily, AdapterOptions
 from unidpo_mm.errors import ModelError, RecipeError
@@ -47,7 +47,6 @@ def test_a_tiny_checkpoint_is_built_offline_and_reproducible(
 def test_a_tiny_checkpoint_is_built_for_every_model_type_of_a_family(
     family: AdapterFamily, tmp_path: Path
 ) -> None:
-    allow_smolvlm()
     for model_type in family.model_types:
         loaded = load_tiny(family.tiny(tmp_path / model_type, model_type=model_type))
         assert loaded.model.config.model_type == model_type

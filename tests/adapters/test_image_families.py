@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import EVERY_IMAGE_TYPE, load_tiny, logp_model_of, make_image, row
+from builders import EVERY_IMAGE_TYPE, family_name, load_tiny, logp_model_of, make_image, row
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -21,12 +21,11 @@ from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import count_parameters, freeze_parts
 from unidpo_mm.modeling.vision import Features, ImageFeatures
+from unidpo_mm.plugins import load_family
 from unidpo_mm.records import PreferenceRow
 
 Checkpoint = Callable[[str], Path]
 
-STATEFUL = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6")
-"""Types whose layers carry a state from token to token, so that rows cannot be packed."""
 NEED_IMAGES = ("paligemma",)
 """Types whose processor refuses a row without images."""
 
@@ -144,7 +143,7 @@ def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: st
 def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type: str) -> None:
     rows = rows_of(model_type)
     reason = enable_packing(loaded.model)
-    if model_type in STATEFUL:
+    if not load_family(family_name(model_type)).describe(model_type).packs:
         assert reason is not None
         assert "past any mask" in reason
         return

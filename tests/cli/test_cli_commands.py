@@ -1,5 +1,7 @@
 """The commands, called in this process."""
 
+import json
+import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -7,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import typer
+from builders import EVERY_IMAGE_TYPE
 from typer.testing import CliRunner
 
 from unidpo_mm.cli import main as cli
@@ -17,7 +20,7 @@ from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
 
 COMMANDS = {
     "train": {"--dry-run", "--check", "--help"},
-    "list": {"--help"},
+    "list": {"--json", "--help"},
     "sweep": {"--output", "--seeds", "--dry-run", "--help"},
     "migrate": {"--output", "--help"},
     "export": {"--output", "--merge", "--dtype", "--base", "--evaluation", "--push", "--help"},
@@ -65,9 +68,37 @@ def test_every_command_is_listed_with_one_line_of_help():
 def test_list_losses_and_models():
     losses = invoke("list", "losses").stdout.splitlines()
     assert [line.split()[0] for line in losses] == list(plugin_names(LOSSES))
-    models = invoke("list", "models").stdout.splitlines()
-    assert [line.split()[0] for line in models] == list(plugin_names(FAMILIES))
-    assert all(len(line.split()) > 3 for line in (*losses, *models))
+    models, _, table = invoke("list", "models").stdout.partition("\n\n")
+    families = models.splitlines()
+    assert [line.split()[0] for line in families] == list(plugin_names(FAMILIES))
+    assert all(len(line.split()) > 3 for line in (*losses, *families))
+    rows = {line.split()[0]: re.split("  +", line) for line in table.splitlines()}
+    assert rows["internvl"] == [
+        "internvl", "image_text", "plain, packed, joined", "several", "no", "tiles", "InternVL",
+    ]  # fmt: skip
+    assert rows["qwen3_5"][2] == "plain"
+    assert rows["paligemma"][-1].endswith("every row needs an image")
+    assert rows["any"][1:6] == ["text", "plain, packed, joined", "none", "no", "-"]
+
+
+def test_list_models_as_json_has_every_type():
+    entries = json.loads(invoke("list", "models", "--json").stdout)
+    names = [entry["model_type"] for entry in entries]
+    assert names == [*sorted(EVERY_IMAGE_TYPE), None]
+    (gemma,) = [entry for entry in entries if entry["model_type"] == "gemma4"]
+    assert gemma == {
+        "model_type": "gemma4",
+        "family": "image_text",
+        "models": "Gemma 4",
+        "layouts": ["plain", "packed", "joined"],
+        "images": "several",
+        "videos": gemma["videos"],
+        "image_unit": "tokens",
+        "caveats": ["image size: 70, 140, 280, 560 or 1120"],
+    }
+    refused = invoke("list", "losses", "--json")
+    assert refused.exit_code == 2
+    assert "there is no JSON for losses" in refused.output
 
 
 def test_list_formats():

@@ -1,4 +1,4 @@
-"""`unidpo-mm list`: list the model families, losses and data formats."""
+"""`unidpo-mm list`: list the model families with their model types, losses and data formats."""
 
 from importlib.metadata import EntryPoint
 from typing import Annotated, Literal
@@ -19,8 +19,28 @@ def show_plugins(
         Literal["models", "losses", "formats"],
         typer.Argument(help="Kind of plugins to list.", metavar="KIND"),
     ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the model types as JSON; only for models.")
+    ] = False,
 ) -> None:
-    """List the model families, losses or data formats, one per line."""
+    """List the model types with their families, losses or data formats, one per line.
+
+    For models, the table has the layouts of rows (`model.layout`), the number of images of a row,
+    whether rows can have videos, and the unit of `model.image_max_size`.
+    """
+    if as_json and kind != "models":
+        raise typer.BadParameter(f"there is no JSON for {kind}. Remove it", param_hint="--json")
+    if not as_json:
+        _print_plugins(kind)
+    if kind == "models":
+        from .model_table import model_table, model_types, models_json  # imports torch
+
+        types = model_types()
+        typer.echo(models_json(types) if as_json else "\n".join(["", *model_table(types)]))
+
+
+def _print_plugins(kind: str) -> None:
+    """Print each plugin of a kind with the first line of its docstring."""
     modules = plugin_names(KINDS[kind])
     width = max(map(len, modules), default=0)
     for name, module in modules.items():

@@ -199,7 +199,7 @@ def _load(record: RunRecord, options: ExportOptions) -> tuple[Any, _Trained]:
             chat_template_kwargs=record.model.get("chat_template_kwargs") or {},
         ),
     )
-    rows = probe_rows(family)
+    rows = probe_rows(family, adapter)
     measurement, effect = measure(model, adapter, rows), None
     if is_peft_model(model):
         with using_adapter(model, None):
@@ -338,7 +338,7 @@ def _prove(trained: _Trained, directory: Path, record: RunRecord) -> Proof:
         model,
         loader.from_pretrained(directory, **kwargs),
         trained.adapter,
-        probe_rows(trained.family),
+        probe_rows(trained.family, trained.adapter),
         style=record.model.get("prompt_style") or "auto",
         variables=record.model.get("chat_template_kwargs") or {},
     )

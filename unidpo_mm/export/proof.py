@@ -5,6 +5,7 @@ through the exported files, with nothing but transformers: its processor, its fo
 `generate`. Prompts, log-probs of responses and greedy tokens must be the same.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,11 @@ from torch import Tensor
 from ..adapter import Adapter, AdapterFamily, generation_inputs
 from ..data.collate import collate, collate_prompts
 from ..data.images import MemoryImage
-from ..errors import ModelError, Problem
+from ..errors import DataError, ModelError, Problem
 from ..inference.local_model import prompt_style
 from ..modeling.families import VISION
 from ..modeling.logp_model import LogpModel, compute_logps
-from ..records import MediaSlot, Message, Pair, PreferenceRow, Response
+from ..records import EncodedGroup, MediaSlot, Message, Pair, PreferenceRow, Response
 
 __all__ = ["Measurement", "Proof", "compare", "measure", "measure_plain", "probe_rows"]
 
@@ -96,13 +97,20 @@ class Proof:
     equal_tokens: int
 
 
-def probe_rows(family: AdapterFamily) -> list[PreferenceRow]:
-    """Return a row of text and, for families with images, one with an image."""
-    rows = [_row(0, ())]
-    if VISION in family.parts:
-        image = Image.linear_gradient("L").resize(IMAGE_SIZE).convert("RGB")
-        image.paste((200, 30, 30), (40, 30, 100, 80))
-        rows.append(_row(1, (MemoryImage(image, "the probe"),)))
+def probe_rows(family: AdapterFamily, adapter: Adapter) -> list[PreferenceRow]:
+    """Return a row of text and, for families with images, one with an image.
+
+    Some models with images do not accept text alone.
+    """
+    text = _row(0, ())
+    if VISION not in family.parts:
+        return [text]
+    image = Image.linear_gradient("L").resize(IMAGE_SIZE).convert("RGB")
+    image.paste((200, 30, 30), (40, 30, 100, 80))
+    rows = [_row(1, (MemoryImage(image, "the probe"),))]
+    with contextlib.suppress(DataError):
+        adapter.encode(text)
+        rows.insert(0, text)
     return rows
 
 
@@ -172,7 +180,8 @@ def measure_plain(
             else _raw_inputs(processor, row, getattr(adapter, "placeholder", None))
         )
         prompts.append(inputs["input_ids"][0].tolist())
-        logps.append(torch.cat([_logps(model, inputs, ids) for ids in group.response_ids]))
+        numbers = range(len(group.response_ids))
+        logps.append(torch.cat([_logps(model, inputs, group, number) for number in numbers]))
         response = _greedy(model, inputs, adapter.pad_token_id)
         tokens.append(response[0])
         logits.append(response[1])
@@ -260,15 +269,23 @@ def _raw_inputs(
     return inputs
 
 
-def _logps(model: Any, prompt: Mapping[str, Tensor], response_ids: Tensor) -> Tensor:
-    """Return the log-probs of a response after a prompt."""
+def _logps(model: Any, prompt: Mapping[str, Tensor], group: EncodedGroup, number: int) -> Tensor:
+    """Return the log-probs of a response after a prompt.
+
+    Its token types are those of the adapter: processors return them for complete rows only.
+    """
+    response_ids = group.response_ids[number]
+    types = {name: (parts[0], parts[1 + number]) for name, parts in group.token_extras.items()}
     ids = prompt["input_ids"]
     width = ids.shape[1]
     inputs = dict(prompt)
     for name, tensor in prompt.items():
-        if tensor.shape == ids.shape:
+        if tensor.shape == ids.shape and name not in types:
             added = torch.ones_like if name == "attention_mask" else torch.zeros_like
             inputs[name] = torch.cat([tensor, added(response_ids)[None].to(tensor)], dim=1)
+    for name, (before, after) in types.items():
+        before = prompt.get(name, before[None])
+        inputs[name] = torch.cat([before, after[None].to(before)], dim=1)
     inputs["input_ids"] = torch.cat([ids, response_ids[None]], dim=1)
     logits = model(**inputs, use_cache=False).logits[0, width - 1 : -1].float()
     return torch.log_softmax(logits, dim=-1).gather(1, response_ids[:, None])[:, 0]

@@ -10,7 +10,6 @@ model, and an adapter that contains only A and B is wrong on the base model. The
 - A and B themselves are saved next to it, so that a run resumes exactly.
 """
 
-import copy
 import json
 import math
 from collections.abc import Mapping
@@ -20,14 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import LoraOptions
 from ..errors import ModelError, Problem
 from ..lora_directory import ADAPTER_CONFIG
 from .peft_models import (
     active_adapter,
     adapter_tensors,
     changes_base_weights,
-    deprecated_name_ignored,
 )
 
 __all__ = [
@@ -36,7 +33,6 @@ __all__ = [
     "record_start",
     "save_difference",
     "starts_from_weights",
-    "with_kind",
 ]
 
 TRAINED_FILE = "lora_in_training.safetensors"
@@ -47,45 +43,6 @@ START = "_unidpo_lora_start"
 
 SUBTRACTING = ("pissa", "olora", "corda", "lora_ga")
 """Values of `init_lora_weights` that subtract the initial update from the base model's weights."""
-
-SEED = 0
-"""Approximate singular vectors are computed from random ones, which must be equal on resume."""
-
-
-def with_kind(policy: Any, options: LoraOptions) -> Any:
-    """Return a model with a new LoRA adapter of the kind that the options choose.
-
-    Args:
-        policy: A PEFT model with a new plain LoRA adapter, whose targets are resolved.
-        options: The options.
-
-    Returns:
-        `policy`, or another PEFT model around the same base model.
-
-    Raises:
-        ModelError: If PEFT cannot create the adapter.
-    """
-    if not (options.dora or options.rslora or options.init != "default"):
-        return policy
-    from peft import get_peft_model
-
-    config = copy.deepcopy(policy.peft_config[active_adapter(policy)])
-    config.use_dora, config.use_rslora = options.dora, options.rslora
-    config.init_lora_weights = True if options.init == "default" else options.init
-    base = policy.unload()
-    try:
-        with deprecated_name_ignored(), torch.random.fork_rng(devices=[]):
-            if options.init != "default":
-                torch.manual_seed(SEED)
-            adapted = get_peft_model(base, config)
-    # PEFT raises these for layers that a kind does not support, torch for a failed decomposition
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
-        raise ModelError(
-            Problem("model.lora", problem, "Change model.lora as PEFT says")
-        ) from error
-    record_start(adapted)
-    return adapted
 
 
 def record_start(policy: Any) -> None:

@@ -1,6 +1,7 @@
 """The parts of a model: frozen ones, LoRA adapters, learning rates and counts of parameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ __all__ = [
     "part_problems",
     "set_learning_rates",
 ]
+
+
+SEED = 0
+"""Seed of the decomposition of weights from which a LoRA adapter starts."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,9 @@ def add_lora(
         lora_dropout=settings.dropout,
         target_modules=_targets(model, family, settings.targets),
         modules_to_save=_modules_to_save(model, family, settings.modules_to_save),
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
+        init_lora_weights=True if settings.init == "default" else settings.init,
         task_type="CAUSAL_LM",
     )
     named = {*_names(settings.targets), *settings.modules_to_save}
@@ -169,9 +177,10 @@ def _adapted(
         )
         config = targets.restrict(config)
     try:
-        with deprecated_name_ignored():
+        with deprecated_name_ignored(), _equal_decompositions(config):
             policy = get_peft_model(model, config)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    # torch raises a RuntimeError for a failed decomposition of a weight
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
         problem = f"PEFT refuses it ({' '.join(str(error).split()).rstrip('.')})"
         raise ModelError(Problem(keys.targets, problem, "Change it as PEFT says")) from error
     check_rank(policy, keys)
@@ -180,6 +189,20 @@ def _adapted(
         if part_of(name, family.parts) in frozen and id(parameter) not in saved:
             parameter.requires_grad_(False)
     return policy
+
+
+@contextlib.contextmanager
+def _equal_decompositions(config: Any) -> Iterator[None]:
+    """Start from the same random numbers if a LoRA adapter starts from the weights of the model.
+
+    Approximate singular vectors follow from random ones, and must be equal when a run resumes.
+    """
+    if not isinstance(getattr(config, "init_lora_weights", True), str):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
 
 
 def set_learning_rates(

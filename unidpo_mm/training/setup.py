@@ -20,7 +20,7 @@ from ..errors import ModelError, Problem, RecipeError
 from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.lora_kinds import record_start, starts_from_weights, with_kind
+from ..modeling.lora_kinds import record_start, starts_from_weights
 from ..modeling.lora_targets import warn_of_experts
 from ..modeling.model_parts import with_model_parts
 from ..modeling.parts import (
@@ -171,11 +171,11 @@ def _with_new_adapter(
     """Return a model with the new adapter that was configured."""
     policy: nn.Module
     if isinstance(peft_config, LoraOptions):
-        policy = with_kind(add_lora(model, family, peft_config, args.freeze), peft_config)
+        policy = add_lora(model, family, peft_config, args.freeze)
     else:
         _check_peft_config(peft_config)
         policy = add_peft(model, family, peft_config, args.freeze)
-        record_start(policy)
+    record_start(policy)
     warn_of_experts(policy, family)
     if (args.fsdp or args.deepspeed) and starts_from_weights(policy):
         problem = "a LoRA adapter that starts from the model's weights cannot be sharded"
