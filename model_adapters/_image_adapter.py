@@ -69,7 +69,7 @@ class ImageAdapter(BaseAdapter):
     ) -> None:
         super().__init__(processor, options, ModelLimits.of(config))
         self.traits, self.placeholder = traits, traits.placeholder
-        self.image_token: str = processor.image_token
+        self.image_token = str(processor.image_token)  # some have an AddedToken
         token_id = feature_token_id(config)
         if token_id is None:
             problem = "its configuration has no id of an image token"

@@ -53,7 +53,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
 def _encoded(processor: Any) -> Any:
     """Return what a processor returns for a text with one image."""
     image_token = getattr(processor, "image_token", None)
-    if not isinstance(image_token, str):
+    if not str(image_token or ""):
         raise _unusable(processor, "it has no image token")
     images = [[BlankImage().open()]]
     try:

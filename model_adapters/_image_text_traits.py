@@ -110,6 +110,9 @@ TYPES: Mapping[str, TypeTraits] = {
 }
 """The traits of each model type that the family was tested with."""
 
+QFORMER = "its features of an image depend on the text of the prompt, so they cannot be shared"
+CODEBOOK = "its images become tokens of a codebook, so there are no features to compute once"
+
 REASONS: Mapping[str, str] = {
     "llama4": "its language model contains the output head, so hidden states, which log-probs are "
     "computed from, are not accessible",
@@ -118,6 +121,18 @@ REASONS: Mapping[str, str] = {
     "qwen2_5_omni": "it also contains a speech model, which would be lost; a checkpoint of its "
     "thinker (qwen2_5_omni_thinker) can be tuned",
     "qwen3_omni_moe": "it also contains a speech model, which would be lost",
+    "idefics": "its images reach the text through cross-attention layers, which rows without "
+    "images of the same batch cannot skip",
+    "instructblip": QFORMER,
+    "instructblipvideo": QFORMER,
+    "fuyu": "its processor puts all images before the text, wherever they stand in it",
+    "chameleon": CODEBOOK,
+    "emu3": CODEBOOK,
+    "diffusion_gemma": "it generates text by diffusion, so a response has no log-probs of one "
+    "token after another",
+    "shieldgemma2": "it classifies images instead of generating text",
+    "pi0": "it predicts the actions of a robot instead of text",
+    "evolla": "it describes proteins instead of images",
 }
 """Why some model types are not served that a look at their configuration does not show."""
 

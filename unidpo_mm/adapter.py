@@ -200,7 +200,7 @@ class AdapterFamily:
         default_freeze: Parts that are frozen by default.
         create: (processor, model config, options) -> adapter.
         describe: The properties of one of `model_types`, or of all types that it does not list if
-            the name is empty; for `unidpo-mm list models`.
+            the name is empty, for `unidpo-mm list models`; `None` for a list without them.
         tiny: Writes a tiny random checkpoint with its processor to a directory, offline, for tests
             and dry runs; returns the directory.
     """
@@ -215,4 +215,4 @@ class AdapterFamily:
     create: Callable[[Any, Any, AdapterOptions], Adapter]
     tiny: Callable[..., Path]
     refuses: Callable[[Any], str | None] = lambda config: None
-    describe: Callable[[str], ModelType] = lambda name: ModelType(name=name)
+    describe: Callable[[str], ModelType] | None = None

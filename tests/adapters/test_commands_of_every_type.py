@@ -154,3 +154,22 @@ def test_a_lora_adapter_is_evaluated_chats_and_is_merged_with_every_tensor(
     ]
     assert [answer.exit_code for answer in answers] == [0, 0], answers
     assert answers[0].stdout == answers[1].stdout
+
+
+@pytest.mark.slow
+def test_a_recipe_switches_models_by_path_and_data_alone(
+    checkpoint: Checkpoint, tmp_path: Path, data: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(model="?", data="?", lora=", lora: {r: 2}"))
+    lines = (data / "pairs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "text.jsonl").write_text(2 * lines[3])
+    for model_type in ("qwen2_vl", "internvl", "smolvlm", "llama"):
+        model, output = checkpoint(model_type), tmp_path / model_type
+        rows = tmp_path / "text.jsonl" if model_type == "llama" else data / "pairs.jsonl"
+        done = run_command(
+            "train", str(recipe), f"model.name_or_path={model}",
+            f"data.sources=[{{path: {rows}}}]", f"train.output_dir={output}",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        assert any(".lora_B" in name for name in names(output))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,16 @@ from support.markdown_blocks import ROOT, blocks_of
 from support.untested_types import build
 from torch import Tensor
 from trainers import config, make_trainer
+from transformers import AutoConfig
 
+from unidpo_mm import plugins
 from unidpo_mm.adapter import AdapterFamily
+from unidpo_mm.cli.model_table import model_types
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.conformance import CHECKS
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling.families import family_for
-from unidpo_mm.plugins import load_family
+from unidpo_mm.plugins import FAMILIES, load_family
 from unidpo_mm.records import EncodedGroup, ModelInputs
 from unidpo_mm.testing import check_checkpoint, check_family
 
@@ -63,6 +67,33 @@ def test_the_family_of_the_documentation_passes(tmp_path: Path) -> None:
     ]
     (tmp_path / "my_family.py").write_text(text)
     check_family(load_family(str(tmp_path / "my_family.py")), tmp_path)
+
+
+def test_the_family_with_images_of_the_documentation_serves_its_type_from_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = [
+        block.text
+        for block in blocks_of(ROOT / "docs" / "families.md")
+        if block.text.startswith("# vip_llava.py")
+    ]
+    package = tmp_path / "my_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("PLUGIN_API = 1\n")
+    (package / "vip_llava.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = plugins.entry_points
+    point = EntryPoint("mine", "my_models", FAMILIES.group)
+    monkeypatch.setattr(
+        plugins,
+        "entry_points",
+        lambda group: [*installed(group=group), *([point] if group == FAMILIES.group else [])],
+    )
+    family = load_family("vip_llava")
+    check_family(family, tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path / "vipllava")
+    assert family_for(config) is family
+    assert ("vip_llava", "vipllava") in {(name, kind.name) for name, kind in model_types()}
 
 
 # ---- a broken adapter per check ----

@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..adapter import AdapterFamily
 from ..model_types import ModelType
+from ..modeling.families import VISION
 from ..plugins import FAMILIES, load_family, plugin_names
 
 __all__ = ["model_table", "model_types", "models_json"]
@@ -19,10 +21,16 @@ def model_types() -> list[tuple[str, ModelType]]:
 
     A family that lists no types, such as the one of text, has a single entry at the end.
     """
-    families = [load_family(name) for name in plugin_names(FAMILIES)]
-    listed = [(f.name, f.describe(name)) for f in families for name in f.model_types]
-    others = [(f.name, f.describe("")) for f in families if not f.model_types]
+    families: list[AdapterFamily] = [load_family(name) for name in plugin_names(FAMILIES)]
+    listed = [(f.name, _described(f, name)) for f in families for name in f.model_types]
+    others = [(f.name, _described(f, "")) for f in families if not f.model_types]
     return [*sorted(listed, key=lambda entry: entry[1].name), *others]
+
+
+def _described(family: AdapterFamily, name: str) -> ModelType:
+    if family.describe is not None:
+        return family.describe(name)
+    return ModelType(name=name, images="several" if VISION in family.parts else "none")
 
 
 def model_table(types: Sequence[tuple[str, ModelType]]) -> list[str]:
@@ -36,7 +44,7 @@ def model_table(types: Sequence[tuple[str, ModelType]]) -> list[str]:
 
 
 def _cells(family: str, kind: ModelType) -> tuple[str, ...]:
-    size = kind.image_unit or ("fixed" if kind.images != "none" else "-")
+    size = kind.image_unit or ("fixed" if kind.images != "none" and kind.title else "-")
     notes = "; ".join(filter(None, (kind.title, *kind.caveats)))
     video = "yes" if kind.videos else "no"
     return (kind.name or ANY, family, ", ".join(kind.layouts), kind.images, video, size, notes)

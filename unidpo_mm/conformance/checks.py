@@ -66,7 +66,7 @@ def conformance_problems(
 def _tensors_reach_the_model(subject: Subject) -> str | None:
     """Return tensors of the processor that the model takes and the adapter does not pass."""
     row = subject.rows[1]  # the one with two images, if there are images
-    inputs = library_inputs(subject.adapter.processor, row, row.responses[0].text)
+    inputs = library_inputs(subject.adapter, row, row.responses[0].text)
     passed = subject.adapter.forward_inputs(subject.batch([row]).inputs)
     accepted = inspect.signature(subject.base.forward).parameters
     lost = sorted((inputs.keys() & accepted.keys()) - passed.keys())
@@ -122,8 +122,7 @@ def _batch_equals_library(subject: Subject) -> str | None:
     groups = subject.groups()
     logps = subject.logps().split([sum(map(len, group.response_ids)) for group in groups])
     for row, group, ours in zip(subject.rows, groups, logps, strict=True):
-        processor = subject.adapter.processor
-        expected = library_logps(subject.model, processor, row, group, subject.device)
+        expected = library_logps(subject.model, subject.adapter, row, group, subject.device)
         comparable = ~expected.isnan()
         difference = float((ours - expected)[comparable].abs().max())
         if not difference <= subject.tolerance:

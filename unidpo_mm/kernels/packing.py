@@ -189,7 +189,7 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
         **token_types,
         **grids,
     )
-    positions_3BT = packing.row_position.repeat(3, 1, 1)
+    positions_3BT = packing.row_position.repeat(3, 1, 1).to(counted_3GP.dtype)  # floats in some
     for number, span in enumerate(spans):
         prompt_3P = counted_3GP[:, number, : span.prompt]
         positions_3BT[:, span.row, span.first : span.start] = prompt_3P
