@@ -110,12 +110,16 @@ TYPES: Mapping[str, TypeTraits] = {
 }
 """The traits of each model type that the family was tested with."""
 
+INNER_HEAD = (
+    "its language model contains the output head, so hidden states, which log-probs are computed "
+    "from, are not accessible"
+)
 QFORMER = "its features of an image depend on the text of the prompt, so they cannot be shared"
 CODEBOOK = "its images become tokens of a codebook, so there are no features to compute once"
 
 REASONS: Mapping[str, str] = {
-    "llama4": "its language model contains the output head, so hidden states, which log-probs are "
-    "computed from, are not accessible",
+    "llama4": INNER_HEAD,
+    "blip-2": INNER_HEAD,
     "molmo2": "its image tensors contain indices into all images of a batch",
     "video_llava": "its processor returns images under a name that the model does not accept",
     "qwen2_5_omni": "it also contains a speech model, which would be lost; a checkpoint of its "

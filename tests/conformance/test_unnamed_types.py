@@ -24,6 +24,7 @@ ROWS = [
 
 BY_CONFIGURATION = {
     "blip": "no image token whose place image features take",
+    "blip-2": "contains the output head",
     "chameleon": "tokens of a codebook",
     "diffusion_gemma": "by diffusion",
     "emu3": "tokens of a codebook",
@@ -68,7 +69,7 @@ def test_a_type_that_cannot_be_tuned_is_refused_with_the_reason(model_type: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", [name for name in TYPES if name not in BY_CONFIGURATION])
+@pytest.mark.parametrize("model_type", TYPES)
 def test_a_type_without_an_entry_passes_the_checks_or_is_refused(
     tmp_path: Path, model_type: str
 ) -> None:

@@ -21,13 +21,6 @@ CLASSES: Any = transformers
 Built = tuple[Any, Any]
 
 SQUARE = {"height": 32, "width": 32}
-QFORMER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "encoder_hidden_size": 32,
-}
 PIXELS = {"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}
 
 
@@ -114,79 +107,6 @@ def _glm_ocr(folder: Path) -> Built:
     return config, processor
 
 
-def _instructblip(folder: Path) -> Built:
-    tokenizer = tokenizer_with(folder, ("<image>",), None, bos="<s>")
-    config = AutoConfig.for_model(
-        "instructblip",
-        text_config=text_config(tokenizer, model_type="llama"),
-        vision_config={**VISION, "image_size": 32, "patch_size": 8},
-        qformer_config={**QFORMER, "vocab_size": len(tokenizer)},
-        num_query_tokens=4,
-        **ids_of(tokenizer, image_token_index="<image>"),
-    )
-    processor = CLASSES.InstructBlipProcessor(
-        CLASSES.BlipImageProcessor(size=SQUARE), tokenizer, tokenizer, num_query_tokens=4
-    )
-    return config, processor
-
-
-def _blip_2(folder: Path) -> Built:
-    tokenizer = tokenizer_with(folder, ("<image>",), None, bos="<s>")
-    config = AutoConfig.for_model(
-        "blip-2",
-        text_config={
-            "model_type": "opt", "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": len(tokenizer),
-            "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 2,
-        },
-        vision_config={**VISION, "image_size": 32, "patch_size": 8},
-        qformer_config=QFORMER,
-        num_query_tokens=4,
-        **ids_of(tokenizer, image_token_index="<image>"),
-    )  # fmt: skip
-    processor = CLASSES.Blip2Processor(
-        CLASSES.BlipImageProcessor(size=SQUARE), tokenizer, num_query_tokens=4
-    )
-    return config, processor
-
-
-def _fuyu(folder: Path) -> Built:
-    names = ("|SPEAKER|", "|NEWLINE|", "|ENDOFTEXT|", "<0x00>", "<0x04>")
-    tokenizer = tokenizer_with(folder, names, None, bos="<s>")
-    config = AutoConfig.for_model(
-        "fuyu",
-        text_config=text_config(tokenizer, model_type="persimmon"),
-        vocab_size=len(tokenizer), hidden_size=32, patch_size=10,
-        **ids_of(tokenizer, image_token_id="|SPEAKER|"),
-    )  # fmt: skip
-    image_processor = CLASSES.FuyuImageProcessor(
-        size={"height": 60, "width": 60}, patch_size={"height": 10, "width": 10}
-    )
-    return config, CLASSES.FuyuProcessor(image_processor, tokenizer)
-
-
-def _chameleon(folder: Path) -> Built:
-    codes = [f"IMGIMG{letter}Z" for letter in "ABCDEFGHIJKLMNOP"]
-    names = ("<image>", "<racm3:break>", "<eoss>", "<reserved08706>", *codes)
-    tokenizer = tokenizer_with(folder, names, "<image>", bos="<s>", image_token="<image>")
-    config = AutoConfig.for_model(
-        "chameleon",
-        **text_config(tokenizer),
-        vq_config={
-            "embed_dim": 4, "num_embeddings": 16, "latent_channels": 8, "base_channels": 32,
-            "channel_multiplier": [1, 1], "num_res_blocks": 1, "resolution": 32,
-        },
-        vocabulary_map=tokenizer.get_vocab(),
-    )  # fmt: skip
-    processor = CLASSES.ChameleonProcessor(
-        CLASSES.ChameleonImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE),
-        tokenizer,
-        image_seq_length=256,
-    )
-    processor.chat_template = tokenizer.chat_template
-    return config, processor
-
-
 def _qwen3_omni_thinker(folder: Path) -> Built:
     names = {
         "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
@@ -265,10 +185,6 @@ TYPES: dict[str, Callable[[Path], Built]] = {
     "janus": _janus,
     "got_ocr2": _got_ocr2,
     "glm_ocr": _glm_ocr,
-    "instructblip": _instructblip,
-    "blip-2": _blip_2,
-    "fuyu": _fuyu,
-    "chameleon": _chameleon,
     "qwen3_omni_moe_thinker": _qwen3_omni_thinker,
     "gemma4_unified": _gemma4_unified,
 }
