@@ -12,7 +12,7 @@ PromptStyle = Literal["auto", "chat", "raw"]
 """Whether plain string prompts are rendered by the chat template; `auto`: if there is one."""
 
 ImageUnit = Literal["pixels", "side", "tiles", "patches", "tokens"]
-"""What the size of an image counts: its pixels, the pixels of its longer side, the tiles that it is
+"""The unit of the size of an image: its pixels, the pixels of its longer side, the tiles that it is
 cut into, its patches, or its tokens."""
 
 IMAGE_SIZE = re.compile(rf"([1-9]\d{{0,17}})(?: ({'|'.join(get_args(ImageUnit))}))?")

@@ -1,4 +1,4 @@
-"""What users need to know about a model type: `unidpo-mm list models` and docs/model_types.md."""
+"""The properties of model types, for `unidpo-mm list models` and docs/model_types.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

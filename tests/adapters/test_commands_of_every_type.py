@@ -1,4 +1,4 @@
-"""What users do with a model, on the real command line: train, resume, evaluate, chat, export."""
+"""Every type with images on the real command line: train, resume, evaluate, chat, export."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -98,7 +98,7 @@ def test_list_models_as_json_has_every_type():
     }
     refused = invoke("list", "losses", "--json")
     assert refused.exit_code == 2
-    assert "there is no JSON for losses" in refused.output
+    assert "only models are listed as JSON" in refused.output
 
 
 def test_list_formats():

@@ -29,7 +29,7 @@ def show_plugins(
     whether rows can have videos, and the unit of `model.image_max_size`.
     """
     if as_json and kind != "models":
-        raise typer.BadParameter(f"there is no JSON for {kind}. Remove it", param_hint="--json")
+        raise typer.BadParameter("only models are listed as JSON. Remove it", param_hint="--json")
     if not as_json:
         _print_plugins(kind)
     if kind == "models":

@@ -3,6 +3,7 @@
 Run ``python -m unidpo_mm.cli.models_page docs``.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ __all__ = ["TABLE", "models_table", "types_page"]
 
 TABLE = "models"
 """The title of the table in docs/models.md."""
+
+COMMAND = re.compile(r"pip install '[^']+'")
 
 INTRODUCTION = f"""# Model types
 
@@ -75,10 +78,7 @@ def _with_images() -> list[tuple[str, ModelType]]:
 
 
 def _notes(kind: ModelType) -> str:
-    return "; ".join(
-        note.replace("pip install 'unidpo-mm[smolvlm]'", "`pip install 'unidpo-mm[smolvlm]'`")
-        for note in kind.caveats
-    )
+    return "; ".join(COMMAND.sub(r"`\g<0>`", note) for note in kind.caveats)
 
 
 def _section(family: str, kind: ModelType) -> Iterator[str]:

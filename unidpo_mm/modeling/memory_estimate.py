@@ -34,7 +34,7 @@ GRADIENT, MOMENTS = 4.0, 8.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by what they are used for.
+    """The bytes of each kind of tensor.
 
     Attributes:
         weights: The weights, and copies of trained ones in bfloat16.
