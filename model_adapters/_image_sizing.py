@@ -11,7 +11,7 @@ from unidpo_mm.errors import ModelError, Problem
 
 from ._images import BlankImage
 
-__all__ = ["FIXED", "PIXELS", "SIDE", "TEXTS", "TILES", "Sizing", "with_size_limits"]
+__all__ = ["FIXED", "PIXELS", "SIDE", "TILES", "Sizing", "with_size_limits"]
 
 TEXTS: dict[ImageUnit, str] = {
     "pixels": "pixels",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from unidpo_mm.model_types import ModelType
 
-from ._image_sizing import TEXTS, Sizing
+from ._image_sizing import Sizing
 from ._model_sizes import SIZES
 
 __all__ = ["STATEFUL", "image_type"]
@@ -66,6 +66,7 @@ def image_type(
         videos: Whether its family encodes videos.
         needs_images: Whether every row needs an image.
     """
+    unit = sizing.unit
     caveats = [
         CAVEATS.get(name, ""),
         "every row needs an image" if needs_images else "",
@@ -77,7 +78,7 @@ def image_type(
         title=TITLES.get(name, name),
         images="several",
         videos=videos,
-        image_unit=sizing.unit if sizing.unit in TEXTS else None,
+        image_unit=None if unit == "fixed" or unit == "unknown" else unit,
         packs=name not in STATEFUL,
         caveats=tuple(filter(None, caveats)),
         sizes=SIZES.get(name, ()),
