@@ -27,6 +27,7 @@ from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.references.moving import MovingLora
+from ..modeling.shared_layers import SharedLayers
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,
@@ -76,6 +77,7 @@ class SavingTrainer(Trainer):
     Attributes:
         parts: Model, data, reference and loss of the run.
         layout: The layout of batches.
+        shared_layers: The layers that run once for policy and reference; `None` if there are none.
         option_names: Field of `UniDPOConfig` -> its name in a recipe, for messages; empty for runs
             from Python.
         interruption: Signals that this process received.
@@ -89,6 +91,7 @@ class SavingTrainer(Trainer):
     model: LogpModel
     parts: RunParts
     layout: LayoutChoice
+    shared_layers: SharedLayers | None = None
     option_names: Mapping[str, str]
     interruption: Interruption
     watch: NumericalWatch
