@@ -106,7 +106,7 @@ def prompt(text: str, *, image: bool) -> list[dict[str, Any]]:
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
     """Return an image with one caption, which may have the planted error."""
-    named = list(canvas.kinds)
+    named = sorted(canvas.kinds)
     if len(named) == 1 and generator.random() < PLANTED_SHARE:
         named.append(other_kind(named, generator))
     return {
@@ -162,7 +162,7 @@ def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, A
         "domain": "multimodal",
         "prompt": prompt(QUESTION, image=True),
         "images": [f"images/{canvas.file.name}"],
-        "chosen": caption(canvas.kinds),
+        "chosen": canvas.caption,
         "rejected": caption(rejected),
         "score_chosen": TRUE_SCORE,
         "score_rejected": FAULT_SCORES[fault],
