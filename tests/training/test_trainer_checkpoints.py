@@ -99,7 +99,17 @@ def assert_same_processor(first: Any, second: Any, model_type: str) -> None:
     assert first.get_vocab() == second.get_vocab()
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", *IMAGE_TYPES])
+QUICK_TYPES = ("qwen3", "llava", "qwen2_vl", "qwen3_vl_moe")
+"""Types with other classes of models, processors and layers; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param(name, marks=() if name in QUICK_TYPES else pytest.mark.slow)
+        for name in ("qwen3", *IMAGE_TYPES)
+    ],
+)
 def test_every_checkpoint_loads_with_transformers_alone(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:
