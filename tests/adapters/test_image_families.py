@@ -24,6 +24,7 @@ from unidpo_mm.modeling.vision import Features, ImageFeatures
 from unidpo_mm.records import PreferenceRow
 
 Checkpoint = Callable[[str], Path]
+Unchanged = Callable[[str], LoadedModel]
 
 STATEFUL = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6")
 """Types whose layers carry a state from token to token, so that rows cannot be packed."""
@@ -121,7 +122,8 @@ def with_other_images(example: PreferenceRow, *, first: bool) -> PreferenceRow:
 
 
 @every_type
-def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_type: str) -> None:
+def test_a_mixed_batch_equals_the_library_row_by_row(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     rows = rows_of(model_type)
     logps = logps_of(loaded, rows)
     expected = torch.cat([library_logps(loaded, example) for example in rows])
@@ -132,7 +134,8 @@ def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_
 
 
 @every_type
-def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: str) -> None:
+def test_another_image_changes_the_log_probs(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     for example in rows_of(model_type)[:3]:
         for first in (True, False):
             other = with_other_images(example, first=first)
@@ -177,7 +180,8 @@ def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str
 
 
 @every_type
-def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: str) -> None:
+def test_responses_do_not_depend_on_the_batch(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     adapter, decoding = loaded.adapter, Decoding(max_new_tokens=4)
     prompts = [adapter.encode_prompt(example) for example in rows_of(model_type)]
     together = generate_responses(loaded.model, adapter, prompts, decoding, device="cpu")

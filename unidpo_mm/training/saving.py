@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..config.python import UniDPOConfig
 from ..data.digest import data_digest
 from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
+from ..extras import installed_version
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.references.moving import MovingLora
 from ..modeling.shared_layers import SharedLayers
@@ -118,7 +118,7 @@ class SavingTrainer(Trainer):
             "model": describe_model(parts.logp_model.model, parts.adapter),
             "data": data_digest(parts.train_rows).to_json(),
             "eval_data": data_digest(parts.eval_rows).to_json() if parts.eval_rows else None,
-            "versions": {name: version(name) for name in COMPARED_PACKAGES},
+            "versions": {name: installed_version(name) for name in COMPARED_PACKAGES},
         }
 
     @contextlib.contextmanager
