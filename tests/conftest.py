@@ -1,11 +1,13 @@
 """Fixtures of all tests: no network, one thread, a fixed seed, tiny checkpoints."""
 
+import functools
 import gc
+import itertools
 import os
 import random
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,19 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return new directories; `mktemp` itself would list all directories of all tests each time."""
+    folder = tmp_path_factory.mktemp("caches")
+    return map(folder.joinpath, map(str, itertools.count()))
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a cache directory of its own: rows are indexed there."""
-    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = next(caches)
+    folder.mkdir()
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(folder))
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +113,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return folders[model_type]
 
     return find
+
+
+@pytest.fixture(scope="module")
+def unchanged(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
+    """Return a loaded tiny model by model type, for tests that do not change it.
+
+    Each is loaded once per file.
+    """
+    from builders import load_tiny
+
+    return functools.cache(lambda model_type: load_tiny(checkpoint(model_type)))

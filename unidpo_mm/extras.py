@@ -1,17 +1,20 @@
-"""Find the extra that installs a missing optional package."""
+"""Installed packages: their versions, and the extra that installs a missing one."""
 
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from .errors import Problem
 
-__all__ = ["missing_package"]
+__all__ = ["installed_version", "missing_package"]
 
 PACKAGE = "unidpo-mm"
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra\s*==\s*['\"](?P<extra>[^'\"]+)")
 FOR_DEVELOPERS = {"test", "dev", "docs"}
+
+installed_version = cache(version)
+"""Return the version of an installed package; its metadata are read once."""
 
 
 def missing_package(error: BaseException, command: str = "") -> Problem | None:

@@ -1,5 +1,6 @@
 """`unidpo-mm demo`: the quick-start as a command."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,6 +63,7 @@ def silence_libraries() -> None:
     Models of this size load instantly, so a progress bar is of no use, and users cannot change that
     PEFT uses a deprecated name of transformers.
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -14,7 +14,7 @@ from unidpo_mm.number_format import fastest_dtype
 
 from .evaluation import commands, control_result, evaluate
 from .page import write_page
-from .stages import Shape, align, assemble, tune, warm_up
+from .stages import Shape, assemble, tune, warm_up
 from .summary import Summary, print_summary
 from .timeline import Timeline
 
@@ -24,11 +24,10 @@ BEFORE, AFTER = "before", "after"
 PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate")
 
 ASSEMBLE = "assembling a vision-language model and drawing images"
-ALIGN = "aligning the projector"
 WARM_UP = "teaching captions, some with a planted error"
 TUNE = "tuning on preferences: images, math and text"
 EVALUATE = "comparing both models on unseen images and pairs"
-SECONDS = {ASSEMBLE: 20, ALIGN: 10, WARM_UP: 75, TUNE: 85, EVALUATE: 70}
+SECONDS = {ASSEMBLE: 20, WARM_UP: 75, TUNE: 85, EVALUATE: 70}
 """Stage -> its usual number of seconds on two cores with AVX2."""
 
 
@@ -50,9 +49,6 @@ def run_demo(
     folder = output / f"seed-{seed}"
     with timeline.stage(ASSEMBLE):
         start = assemble(folder, seed, split=split, shape=shape)
-    with timeline.stage(ALIGN):
-        if shape == "llava":  # the other vision tower is random
-            start = replace(start, model=align(start))
     with timeline.stage(WARM_UP):
         model = warm_up(start, lambda done: timeline.advance(WARM_UP, done))
         start = replace(start, model=model)

@@ -7,6 +7,7 @@ then moves the output for each image token towards the embedding of the word for
 takes seconds, because the language model is not run.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -17,10 +18,55 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from .images import KINDS, Canvas
+
 BATCH = 64
 """Images per forward pass of the tower, and per step of the alignment."""
 RIDGE = 1.0
 """Added to the variances, as a fraction of their mean, so that noise is not amplified."""
+BACKGROUND = "white"
+"""The word for an image token that shows no object."""
+
+
+def prepare_projector(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    canvases: Sequence[Canvas],
+    *,
+    seed: int = 0,
+) -> None:
+    """Initialize and align the projector, in place.
+
+    Args:
+        model: The assembled model; only its projector changes.
+        processor: Its processor.
+        canvases: The training images and what they show.
+        seed: Seed of the random directions and of the batches.
+    """
+    features = tower_features(model, processor, [canvas.file for canvas in canvases])
+    whiten_projector(model, features, seed=seed)
+    names = [*KINDS, BACKGROUND]
+    words = [processor.tokenizer.encode(name, add_special_tokens=False)[0] for name in names]
+    targets = torch.stack([token_targets(canvas, features.shape[1], names) for canvas in canvases])
+    fit_projector(model, features, targets, words, seed=seed)
+
+
+def token_targets(canvas: Canvas, count: int, names: Sequence[str]) -> Tensor:
+    """Return what each image token shows, [L, K]: the share of each name; rows sum to 1.
+
+    Args:
+        canvas: The image.
+        count: Number of its tokens: one for the whole image, then a square of patches.
+        names: The kinds, and last the name of the background.
+    """
+    side = math.isqrt(count - 1)
+    centers = [(number + 0.5) / side for number in range(side)]
+    patches = [canvas.kinds_at(x, y) or names[-1:] for y in centers for x in centers]
+    targets = torch.zeros(count, len(names))
+    for row, kinds in zip(targets, [canvas.kinds, *patches], strict=True):
+        for kind in kinds:
+            row[names.index(kind)] = 1 / len(kinds)
+    return targets
 
 
 @torch.no_grad()
@@ -45,8 +91,7 @@ def tower_features(
 @torch.no_grad()
 def whiten_projector(
     model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    images: Sequence[Path],
+    features_NLD: Tensor,
     *,
     seed: int = 0,
 ) -> None:
@@ -54,11 +99,10 @@ def whiten_projector(
 
     Args:
         model: The assembled model; only its projector changes.
-        processor: Its processor.
-        images: Training images, from whose features mean and covariance are estimated.
+        features_NLD: Features of N training images, from `tower_features`.
         seed: Seed of the random directions.
     """
-    features_ND = tower_features(model, processor, images).flatten(0, 1)
+    features_ND = features_NLD.flatten(0, 1)
     first, second = projector_layers(model)
     generator = torch.Generator().manual_seed(seed)
     mean_D = features_ND.mean(0)

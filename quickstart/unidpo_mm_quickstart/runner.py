@@ -17,7 +17,7 @@ from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.sweep.runner import Metric
 
 from .evaluation import Evaluation, evaluate
-from .stages import Start, align, assemble, tune, warm_up
+from .stages import Start, assemble, tune, warm_up
 
 __all__ = ["DemoRunner"]
 
@@ -58,9 +58,8 @@ class DemoRunner:
         return []
 
     def prepare(self, folder: Path, seed: int) -> Start:
-        """Assemble, align and warm up the model of a seed."""
+        """Assemble and warm up the model of a seed."""
         start = assemble(folder, seed, split=self.split)
-        start = replace(start, model=align(start))
         return replace(start, model=warm_up(start))
 
     def start_values(self, start: Start) -> Mapping[str, float]:

@@ -1,17 +1,16 @@
-"""The stages of the quick-start: assemble, align, warm up, tune on preferences.
+"""The stages of the quick-start: assemble, warm up, tune on preferences.
 
 Both training stages are ordinary recipes, `configs/quickstart/warmup.yaml` and `uni_dpo.yaml`. This
 module sets their paths and seeds.
 """
 
-import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unidpo_mm.config import Recipe, load_recipe
@@ -23,16 +22,12 @@ from unidpo_mm.training.run import trainer_for
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
-from .images import KINDS, Canvas
-from .projector import fit_projector, tower_features
 from .qwen_shape import assemble_qwen_vl
 from .training_rows import DOMAINS, DemoData, write_data
-from .vlm import assemble_vlm, save_vlm
+from .vlm import assemble_vlm
 
-__all__ = ["Shape", "Start", "align", "assemble", "tune", "warm_up"]
+__all__ = ["Shape", "Start", "assemble", "tune", "warm_up"]
 
-ALIGNMENT_STEPS = 100
-BACKGROUND = "white"
 Shape = Literal["llava", "qwen_vl"]
 OnProgress = Callable[[float], None]
 """Called with the fraction of the optimizer steps that are done."""
@@ -67,45 +62,11 @@ def assemble(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> 
     assets = fetch_assets()
     data = write_data(assets.emoji, folder / "data", seed=seed, split=split)
     if shape == "llava":
-        model = assemble_vlm(assets, [canvas.file for canvas in data.train], seed=seed)
+        model = assemble_vlm(assets, data.train, seed=seed)
     else:
         model = assemble_qwen_vl(assets, seed=seed)
-    return Start(folder=folder, seed=seed, data=data, model=model)
-
-
-def align(start: Start) -> Path:
-    """Fit the projector to the embeddings of the kinds' names, without the language model."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    model: Any = AutoModelForImageTextToText.from_pretrained(start.model, dtype=torch.float32)
-    processor: Any = AutoProcessor.from_pretrained(start.model)
-    images = start.data.train
-    features = tower_features(model.eval(), processor, [canvas.file for canvas in images])
-    names = [*KINDS, BACKGROUND]
-    words = [processor.tokenizer.encode(name, add_special_tokens=False)[0] for name in names]
-    targets = torch.stack([token_targets(canvas, features.shape[1], names) for canvas in images])
-    fit_projector(model, features, targets, words, steps=ALIGNMENT_STEPS, seed=start.seed)
-    folder = start.folder / "aligned"
-    save_vlm(model, processor, folder)
-    return folder
-
-
-def token_targets(canvas: Canvas, count: int, names: Sequence[str]) -> Tensor:
-    """Return what each image token shows, [L, K]: the share of each name; rows sum to 1.
-
-    Args:
-        canvas: The image.
-        count: Number of its tokens: one for the whole image, then a square of patches.
-        names: The kinds, and last the name of the background.
-    """
-    side = math.isqrt(count - 1)
-    centers = [(number + 0.5) / side for number in range(side)]
-    patches = [canvas.kinds_at(x, y) or names[-1:] for y in centers for x in centers]
-    targets = torch.zeros(count, len(names))
-    for row, kinds in zip(targets, [canvas.kinds, *patches], strict=True):
-        for kind in kinds:
-            row[names.index(kind)] = 1 / len(kinds)
-    return targets
+    copy = shutil.copytree(model, folder / "assembled", dirs_exist_ok=True)
+    return Start(folder=folder, seed=seed, data=data, model=copy)
 
 
 def warm_up(start: Start, on_progress: OnProgress | None = None) -> Path:
@@ -193,6 +154,7 @@ def _train(recipe: Recipe, on_progress: OnProgress | None) -> UniDPOTrainer:
     """Train from a recipe; with `on_progress`, the trainer itself prints nothing."""
     trainer = trainer_for(recipe)
     if on_progress is not None:
+        trainer.args.disable_tqdm = True
         for callback in (ConsoleProgress, StartupReport):
             trainer.remove_callback(callback)
         trainer.add_callback(Progress(on_progress))

@@ -11,6 +11,9 @@ __all__ = ["Timeline"]
 
 RELIABLE = 0.03
 """Fraction of the work after which the speed of this machine is estimated from it."""
+CACHED = 0.2
+"""A stage that takes less than this fraction of its usual time was cached, and says nothing about
+the speed of this machine."""
 
 
 class Timeline:
@@ -28,7 +31,8 @@ class Timeline:
         self.seconds: dict[str, float] = {}
         self._stages, self._console = dict(stages), console
         self._finished = 0.0  # usual seconds of the finished stages
-        self._start = time.perf_counter()
+        self._measured = self._elapsed = 0.0  # usual and real seconds of those that were not cached
+        self._start = time.perf_counter()  # of the present stage
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -47,7 +51,7 @@ class Timeline:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Run a stage; its name is one of `stages`."""
-        start = time.perf_counter()
+        self._start = time.perf_counter()
         number = f"{list(self._stages).index(name) + 1}/{len(self._stages)}"
         if not self._console.is_terminal:
             self._console.print(f"[{number}] {name} ({self.left(0)})", markup=False)
@@ -58,8 +62,13 @@ class Timeline:
             yield
         finally:
             self._bar.stop()
-        self._finished += self._stages[name]
-        self.seconds[name] = time.perf_counter() - start
+        usual, seconds = self._stages[name], time.perf_counter() - self._start
+        self._finished += usual
+        self.seconds[name] = seconds
+        if seconds >= CACHED * usual:
+            self._measured += usual
+            self._elapsed += seconds
+        self._start += seconds
         if self._console.is_terminal:
             self._console.print(f"{number} {name}: {self.seconds[name]:.0f} s", markup=False)
 
@@ -70,7 +79,8 @@ class Timeline:
 
     def left(self, done: float) -> str:
         """Return the time left as text, if `done` usual seconds of the present stage are done."""
-        finished, elapsed = self._finished + done, time.perf_counter() - self._start
-        pace = elapsed / finished if finished > RELIABLE * self.total else 1.0
-        seconds = round(pace * (self.total - finished))
+        measured = self._measured + done
+        elapsed = self._elapsed + time.perf_counter() - self._start
+        pace = elapsed / measured if measured > RELIABLE * self.total else 1.0
+        seconds = round(pace * (self.total - self._finished - done))
         return f"about {seconds // 60}:{seconds % 60:02d} left"

@@ -106,7 +106,7 @@ def prompt(text: str, *, image: bool) -> list[dict[str, Any]]:
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
     """Return an image with one caption, which may have the planted error."""
-    named = list(canvas.kinds)
+    named = sorted(canvas.kinds)
     if len(named) == 1 and generator.random() < PLANTED_SHARE:
         named.append(other_kind(named, generator))
     return {
@@ -152,22 +152,20 @@ def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, An
     else:
         faults = [("omitted", [kind]) for kind in canvas.kinds]
         faults.append(("half wrong", [canvas.kinds[0], first]))
-    rows = [pair_row(canvas, rejected, fault) for fault, rejected in faults]
-    return [{**row, "id": f"{canvas.id}-{number}"} for number, row in enumerate(rows)]
+    return [pair_row(canvas, rejected, fault) for fault, rejected in faults]
 
 
 def pair_row(canvas: Canvas, rejected: Sequence[str], fault: str) -> dict[str, Any]:
     """Return the pair of an image's correct caption and one that names other kinds."""
     return {
-        "id": canvas.id,
+        "id": "-".join([canvas.id, *rejected]),
         "domain": "multimodal",
         "prompt": prompt(QUESTION, image=True),
         "images": [f"images/{canvas.file.name}"],
-        "chosen": caption(canvas.kinds),
+        "chosen": canvas.caption,
         "rejected": caption(rejected),
         "score_chosen": TRUE_SCORE,
         "score_rejected": FAULT_SCORES[fault],
-        "fault": fault,
     }
 
 
@@ -181,7 +179,6 @@ def task_row(task: Task) -> dict[str, Any]:
         "rejected": task.rejected,
         "score_chosen": task.score_chosen,
         "score_rejected": task.score_rejected,
-        "fault": task.fault,
     }
 
 

@@ -5,7 +5,8 @@ DINOv2-small, and Hugging Face's `LlavaForConditionalGeneration` connects them b
 The result is an ordinary local checkpoint, which `AutoProcessor` and `AutoModelForImageTextToText`
 load without network access.
 
-The assembled model cannot interpret images yet; `projector` and the warm-up train it to.
+`projector` aligns the projector with the words for what the training images show; the warm-up then
+trains the model to caption them.
 """
 
 import functools
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 import transformers
 from transformers import (
@@ -33,11 +35,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 
 from unidpo_mm.cache.directory import cache_directory
 
 from .assets import Assets, put_in_place
-from .projector import whiten_projector
+from .images import Canvas
+from .projector import prepare_projector
 from .tower import PATCH_SIZE, load_tower
 
 IMAGE_TOKEN = "<image>"
@@ -66,7 +70,7 @@ CHAT_TEMPLATE = """\
 
 def assemble_vlm(
     assets: Assets,
-    images: Sequence[Path],
+    canvases: Sequence[Canvas],
     *,
     image_size: int = IMAGE_SIZE,
     seed: int = 0,
@@ -76,22 +80,23 @@ def assemble_vlm(
 
     Args:
         assets: The unpacked parts.
-        images: Training images, for whose features the projector is initialized.
+        canvases: Training images and what they show, for which the projector is aligned.
         image_size: Side length of the tower's input in pixels, a multiple of the patch size.
-        seed: Seed of the projector's random directions.
+        seed: Seed of the projector's random directions and of its alignment.
         cache: The cache directory; see `cache_directory` for the default.
 
     Returns:
         The directory, with float32 weights, processor, chat template and generation settings.
     """
-    inputs = [assets.language_model.parts[-3], assets.vision_tower.parts[-4], image_size, seed]
+    parts = (assets.language_model.parts[-3], assets.vision_tower.parts[-4])
 
     def build(folder: Path) -> None:
         model, processor = build_vlm(assets, image_size=image_size)
-        whiten_projector(model, processor, images, seed=seed)
+        prepare_projector(model, processor, canvases, seed=seed)
         save_vlm(model, processor, folder)
 
-    return build_once("assembled", [*inputs, *file_hashes(images)], build, cache=cache)
+    images = file_hashes([canvas.file for canvas in canvases])
+    return build_once("assembled", [*parts, image_size, seed, *images], build, cache=cache)
 
 
 def build_vlm(
@@ -115,21 +120,32 @@ def load_language_model(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTok
         return model.eval(), AutoTokenizer.from_pretrained(**source)
 
 
+class Reader(gguf.GGUFReader):
+    """A reader that takes plain arrays from the file: slices of a memory map are slow."""
+
+    data: Any
+
+    def _get(self, *args: Any, **kwargs: Any) -> Any:
+        self.data = np.asarray(self.data)
+        return super()._get(*args, **kwargs)
+
+
 @contextmanager
 def parsed_once() -> Iterator[None]:
-    """Let transformers parse a GGUF file only once.
+    """Let transformers parse a GGUF file only once, and quickly.
 
     Without this it parses the file for the configuration, the weights and the tokenizer, and builds
     the same map of tensor names for each module, which takes as long as everything else.
     """
-    functions = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    functions = {"GGUFReader": Reader, "get_tensor_name_map": gguf.get_tensor_name_map}
+    originals = {name: getattr(gguf, name) for name in functions}
     try:
         for name, function in functions.items():
             setattr(gguf, name, functools.cache(function))
         yield
     finally:
-        for name, function in functions.items():
-            setattr(gguf, name, function)
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_size: int) -> LlavaProcessor:
@@ -174,7 +190,8 @@ def join(
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
     )
-    model = LlavaForConditionalGeneration(config).eval()
+    with no_init_weights():  # all weights are copied or initialized below
+        model = LlavaForConditionalGeneration(config).eval()
     weights = language_model.model.state_dict()
     table = weights["embed_tokens.weight"]
     # The embedding of the image token is not used; the mean makes it an unlikely prediction

@@ -25,6 +25,7 @@ from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.records import EncodedGroup, MediaSlot, Message, Pair, PreferenceRow
 
 Checkpoint = Callable[[str], Path]
+Unchanged = Callable[[str], LoadedModel]
 SLOT = MediaSlot("image")
 
 CONVERSATIONS: dict[str, list[Message]] = {
@@ -128,9 +129,9 @@ CASES = [
 
 @pytest.mark.parametrize(("model_type", "name"), CASES)
 def test_ids_and_pixels_equal_those_of_the_processor(
-    checkpoint: Checkpoint, model_type: str, name: str
+    unchanged: Unchanged, model_type: str, name: str
 ) -> None:
-    adapter = load_tiny(checkpoint(model_type)).adapter
+    adapter = unchanged(model_type).adapter
     example = row_for({**CONVERSATIONS, **WITH_IMAGES}[name])
     group = adapter.encode(example)
     for number, (ids, response) in enumerate(zip(plain_rows(group), RESPONSES, strict=True)):
@@ -145,8 +146,8 @@ def test_ids_and_pixels_equal_those_of_the_processor(
             assert marks.tolist() == expected[key][0].tolist(), key
 
 
-def test_the_comparison_with_the_processor_detects_another_response(checkpoint: Checkpoint) -> None:
-    adapter = load_tiny(checkpoint("llava")).adapter
+def test_the_comparison_with_the_processor_detects_another_response(unchanged: Unchanged) -> None:
+    adapter = unchanged("llava").adapter
     example = row_for(WITH_IMAGES["one image"])
     ids = plain_rows(adapter.encode(example))[0]
     assert ids != processed(adapter, example, RESPONSES[1])["input_ids"][0].tolist()
@@ -154,9 +155,9 @@ def test_the_comparison_with_the_processor_detects_another_response(checkpoint: 
 
 @pytest.mark.parametrize(("model_type", "name"), CASES)
 def test_the_prompt_equals_the_generation_prompt_of_the_processor(
-    checkpoint: Checkpoint, model_type: str, name: str
+    unchanged: Unchanged, model_type: str, name: str
 ) -> None:
-    adapter = load_tiny(checkpoint(model_type)).adapter
+    adapter = unchanged(model_type).adapter
     example = row_for({**CONVERSATIONS, **WITH_IMAGES}[name])
     group = adapter.encode_prompt(example)
     assert group.prompt_ids.tolist() == processed(adapter, example, None)["input_ids"][0].tolist()
@@ -168,9 +169,9 @@ def test_the_prompt_equals_the_generation_prompt_of_the_processor(
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
 @pytest.mark.parametrize("name", WITH_IMAGES)
 def test_there_are_as_many_image_tokens_as_features(
-    checkpoint: Checkpoint, model_type: str, name: str
+    unchanged: Unchanged, model_type: str, name: str
 ) -> None:
-    loaded = load_tiny(checkpoint(model_type))
+    loaded = unchanged(model_type)
     group = loaded.adapter.encode(row_for(WITH_IMAGES[name]))
     model: Any = loaded.model
     features = model.model.get_image_features(**group.images.inputs).pooler_output
@@ -180,9 +181,9 @@ def test_there_are_as_many_image_tokens_as_features(
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_the_targets_are_exactly_the_response_and_the_end_of_its_turn(
-    checkpoint: Checkpoint, model_type: str
+    unchanged: Unchanged, model_type: str
 ) -> None:
-    loaded = load_tiny(checkpoint(model_type))
+    loaded = unchanged(model_type)
     example = row_for(CONVERSATIONS["turns"])
     group = loaded.adapter.encode(example)
     processor: Any = loaded.adapter.processor
@@ -200,8 +201,8 @@ def test_the_targets_are_exactly_the_response_and_the_end_of_its_turn(
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_the_model_accepts_all_forward_inputs(checkpoint: Checkpoint, model_type: str) -> None:
-    loaded = load_tiny(checkpoint(model_type))
+def test_the_model_accepts_all_forward_inputs(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     rows = [row_for(CONVERSATIONS["single"])]
     if model_type in IMAGE_TYPES:
         rows.append(row_for(WITH_IMAGES["three images over two turns"]))
@@ -465,28 +466,28 @@ def test_the_error_of_a_prompt_without_room_for_a_response_has_the_necessary_len
 # ---- placeholders ----
 
 
-def test_a_placeholder_in_the_text_of_a_prompt_is_refused(checkpoint: Checkpoint) -> None:
-    adapter = load_tiny(checkpoint("llava")).adapter
+def test_a_placeholder_in_the_text_of_a_prompt_is_refused(unchanged: Unchanged) -> None:
+    adapter = unchanged("llava").adapter
     example = row_for([Message("user", (SLOT, "What does <image> mean?"))])
     with pytest.raises(DataError, match=r"r1, field 'prompt'.*2 placeholders for 1 images"):
         adapter.encode(example)
 
 
-def test_a_placeholder_in_a_response_is_refused(checkpoint: Checkpoint) -> None:
-    adapter = load_tiny(checkpoint("llava")).adapter
+def test_a_placeholder_in_a_response_is_refused(unchanged: Unchanged) -> None:
+    adapter = unchanged("llava").adapter
     with pytest.raises(DataError, match=r"row r1.*a response contains image tokens"):
         adapter.encode(row_for(WITH_IMAGES["one image"], ("a <image>", "b")))
 
 
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
-def test_a_text_model_refuses_images(checkpoint: Checkpoint, model_type: str) -> None:
-    adapter = load_tiny(checkpoint(model_type)).adapter
+def test_a_text_model_refuses_images(unchanged: Unchanged, model_type: str) -> None:
+    adapter = unchanged(model_type).adapter
     with pytest.raises(DataError, match=r"r1, field 'images'.*this model has no vision tower"):
         adapter.encode(row_for(WITH_IMAGES["one image"]))
 
 
-def test_a_group_has_scores_pairs_and_targets(checkpoint: Checkpoint) -> None:
-    adapter = load_tiny(checkpoint("llama")).adapter
+def test_a_group_has_scores_pairs_and_targets(unchanged: Unchanged) -> None:
+    adapter = unchanged("llama").adapter
     example = row("r", "x", ("a", "b", "c"), (1.0, None, 3.0), pairs=[Pair(2, 0, 0.5)])
     group = adapter.encode(example)
     preferences = group.preferences

@@ -25,6 +25,7 @@ from unidpo_mm.plugins import load_family
 from unidpo_mm.records import PreferenceRow
 
 Checkpoint = Callable[[str], Path]
+Unchanged = Callable[[str], LoadedModel]
 
 NEED_IMAGES = ("paligemma",)
 """Types whose processor refuses a row without images."""
@@ -120,7 +121,8 @@ def with_other_images(example: PreferenceRow, *, first: bool) -> PreferenceRow:
 
 
 @every_type
-def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_type: str) -> None:
+def test_a_mixed_batch_equals_the_library_row_by_row(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     rows = rows_of(model_type)
     logps = logps_of(loaded, rows)
     expected = torch.cat([library_logps(loaded, example) for example in rows])
@@ -131,7 +133,8 @@ def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_
 
 
 @every_type
-def test_another_image_changes_the_log_probs(loaded: LoadedModel, model_type: str) -> None:
+def test_another_image_changes_the_log_probs(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     for example in rows_of(model_type)[:3]:
         for first in (True, False):
             other = with_other_images(example, first=first)
@@ -176,7 +179,8 @@ def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str
 
 
 @every_type
-def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: str) -> None:
+def test_responses_do_not_depend_on_the_batch(unchanged: Unchanged, model_type: str) -> None:
+    loaded = unchanged(model_type)
     adapter, decoding = loaded.adapter, Decoding(max_new_tokens=4)
     prompts = [adapter.encode_prompt(example) for example in rows_of(model_type)]
     together = generate_responses(loaded.model, adapter, prompts, decoding, device="cpu")

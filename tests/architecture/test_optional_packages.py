@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_the_command_line_reports_a_missing_package(
     assert "error: unidpo-mm eval: the package 'math_verify' is not installed." in error
 
 
+@functools.cache
 def required_packages() -> set[str]:
     """Return the packages that an installation without extras has, by normalized name."""
     packages: set[str] = set()
@@ -167,6 +169,9 @@ def required_packages() -> set[str]:
     return packages
 
 
+providers_of_modules = functools.cache(packages_distributions)
+
+
 def imported(module: Path) -> set[str]:
     """Return the top-level names that a module imports, also inside of functions."""
     nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
@@ -177,7 +182,7 @@ def imported(module: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", ["unidpo_mm", "model_adapters"])
 def test_the_core_imports_required_packages_only(package: str) -> None:
-    required, providers = required_packages(), packages_distributions()
+    required, providers = required_packages(), providers_of_modules()
     assert "numpy" in required
     assert "scipy" not in required
     for module in (ROOT / package).rglob("*.py"):

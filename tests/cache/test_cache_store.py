@@ -1,14 +1,16 @@
 """Reference stores: entries are complete or missing, and damage is reported."""
 
+import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.forked import run_forked
 from typer.testing import CliRunner
 
 from unidpo_mm.cache.feature_store import FeatureStore
@@ -37,37 +39,31 @@ def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert not store_in(tmp_path, "b" * 64).get(list(values))
 
 
-WRITER = """
-import sys, time, torch
-from pathlib import Path
-from unidpo_mm.cache.reference_store import ReferenceStore
-store = ReferenceStore("a" * 64, {}, cache=Path(sys.argv[1]))
-for number in range(int(sys.argv[3])):
-    store.put({f"{sys.argv[2]}-{number}": torch.full((50,), float(number))})
-    print(number, flush=True)
-"""
-
-
-def write(cache: Path, name: str, count: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", WRITER, str(cache), name, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+def write(cache: Path, name: str, count: int) -> None:
+    """Write entries one by one, and a file `name` after the twentieth."""
+    store = ReferenceStore("a" * 64, {}, cache=cache)
+    for number in range(count):
+        store.put({f"{name}-{number}": torch.full((50,), float(number))})
+        if number == 19:
+            (cache / name).touch()
 
 
 def test_two_processes_can_write_at_the_same_time(tmp_path: Path) -> None:
-    writers = [write(tmp_path, name, 100) for name in ("one", "two")]
-    for writer in writers:
-        writer.communicate(timeout=120)
-        assert writer.returncode == 0
+    with ThreadPoolExecutor(2) as pool:
+        ends = pool.map(lambda name: run_forked(lambda: write(tmp_path, name, 100)), ("one", "two"))
+        assert [end.code for end in ends] == [0, 0]
     assert len(store_in(tmp_path)) == 200
 
 
 def test_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
-    writer = write(tmp_path, "one", 100_000)
-    assert writer.stdout is not None
-    for _ in range(20):
-        writer.stdout.readline()
-    writer.kill()
-    writer.wait()
+    def kill(child: int) -> None:
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "one").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(child, signal.SIGKILL)
+
+    end = run_forked(lambda: write(tmp_path, "one", 100_000), on_start=kill)
+    assert end.signal == signal.SIGKILL, end.output
     store = store_in(tmp_path)
     count = len(store)
     assert count >= 20

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from support.forked import run_forked
+from support.forked_runs import unidpo_mm
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate")
 BOUND = 2.0
@@ -20,43 +22,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     "arguments",
     [(), ("train",), ("list",), ("sweep",), ("migrate",), ("export",), ("chat",), ("demo",)],
 )
-def test_help_is_fast(arguments: tuple[str, ...]):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = run(*arguments, "--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert result.returncode == 0, result.stderr
-    assert "Usage: unidpo-mm" in result.stdout
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < BOUND
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "--help",
-        "train --help",
-        "list --help",
-        "sweep --help",
-        "migrate --help",
-        "export --help",
-        "chat --help",
-        "demo --help",
-    ],
-)
-def test_help_imports_nothing_heavy(arguments: str):
+def test_help_is_fast_and_imports_nothing_heavy(arguments: tuple[str, ...]):
     code = f"""
-import sys
-from unidpo_mm.cli.main import build_app
-try:
-    build_app({arguments.split()!r})({arguments.split()!r})
-except SystemExit:
-    pass
-loaded = sorted(set({HEAVY!r}) & set(sys.modules))
-assert not loaded, loaded
+import atexit, runpy, sys
+sys.argv = ["unidpo-mm", *{arguments!r}, "--help"]
+atexit.register(lambda: print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules))))
+runpy.run_module("unidpo_mm", run_name="__main__", alter_sys=True)
 """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
+    assert "Usage: unidpo-mm" in result.stdout
+    assert result.stdout.splitlines()[-1].split() == ["loaded:"]
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < BOUND
 
 
 def test_version():
@@ -66,8 +47,8 @@ def test_version():
 def test_a_wrong_recipe_is_an_error_without_traceback(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("model: {name_or_pth: x}\ndata: {sources: [{path: absent.jsonl}]}\n")
-    result = run("train", str(recipe), "data.seed=x", "--dry-run")
-    assert result.returncode == 2
+    result = run_forked(unidpo_mm("train", str(recipe), "data.seed=x", "--dry-run"))
+    assert result.code == 2
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     assert "error: the recipe cannot be used (4 problems)" in result.stderr

@@ -99,11 +99,24 @@ recipes = st.fixed_dictionaries(
 ).map(Recipe.model_validate)
 
 
-@settings(deadline=None)  # the machine may be busy
+@settings(max_examples=30, deadline=None)  # the machine may be busy
 @given(recipes)
 def test_loading_what_was_dumped_is_the_identity(
     tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
 ):
+    check_dump(tmp_path_factory, recipe)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(recipes)
+def test_loading_what_was_dumped_is_the_identity_for_many_recipes(
+    tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
+):
+    check_dump(tmp_path_factory, recipe)
+
+
+def check_dump(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> None:
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe

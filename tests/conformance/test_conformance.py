@@ -253,24 +253,32 @@ def test_a_type_without_an_entry_trains_if_it_passes(tmp_path: Path, model_type:
         trainer.train()
 
 
+MISFITS = {
+    "llava_onevision": ("image_text", "numbers of features"),  # its first key counts rows
+    "paligemma": ("llava", "results of the library"),  # no token types
+}
+SETTINGS: dict[str, dict[str, bool]] = {
+    "float32": {},
+    "bf16": {"bf16": True},
+    "lora": {"lora": True},
+}
+
+
 @pytest.mark.parametrize(
-    ("model_type", "adapter", "check"),
+    ("model_type", "name"),
     [
-        ("llava_onevision", "image_text", "numbers of features"),  # its first key counts rows
-        ("paligemma", "llava", "results of the library"),  # no token types
+        ("llava_onevision", "float32"),
+        ("llava_onevision", "lora"),
+        ("paligemma", "bf16"),
+        pytest.param("llava_onevision", "bf16", marks=pytest.mark.slow),
+        pytest.param("paligemma", "float32", marks=pytest.mark.slow),
+        pytest.param("paligemma", "lora", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize(
-    "settings", [{"bf16": False}, {"bf16": True}, {"lora": True}], ids=["float32", "bf16", "lora"]
-)
 def test_a_family_that_does_not_fit_is_refused_before_training(
-    checkpoint: Checkpoint,
-    tmp_path: Path,
-    model_type: str,
-    adapter: str,
-    check: str,
-    settings: dict[str, bool],
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, name: str
 ) -> None:
+    (adapter, check), settings = MISFITS[model_type], SETTINGS[name]
     args = config(tmp_path, loss_type="dpo", adapter=adapter, bf16=settings.get("bf16", False))
     peft_config = LoraOptions(r=2) if settings.get("lora") else None
     with pytest.raises(ModelError, match=f"conformance check '{check}': "):

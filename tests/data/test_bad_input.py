@@ -117,11 +117,30 @@ RECORDS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(records=st.lists(RECORDS, max_size=3), needs=st.booleans(), strict=st.booleans())
+any_records = given(
+    records=st.lists(RECORDS, max_size=3), needs=st.booleans(), strict=st.booleans()
+)
+slow_examples = [HealthCheck.too_slow]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=slow_examples)
+@any_records
 def test_random_records_raise_only_data_errors(
     records: list[Any], needs: bool, strict: bool
 ) -> None:
+    check_records(records, needs=needs, strict=strict)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=slow_examples)
+@any_records
+def test_many_random_records_raise_only_data_errors(
+    records: list[Any], needs: bool, strict: bool
+) -> None:
+    check_records(records, needs=needs, strict=strict)
+
+
+def check_records(records: list[Any], *, needs: bool, strict: bool) -> None:
     score_options = ScoreOptions(
         scale=(0.0, 10.0) if strict else None, ties="drop" if strict else "keep"
     )

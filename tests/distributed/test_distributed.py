@@ -11,34 +11,38 @@ from support.forked_runs import run_ranks
 
 from unidpo_mm.plugins import load_family
 
-MODEL_TYPES = ("llava", *QWEN_TYPES)
-LAUNCHES = (("single",), ("ddp", "ddp_fast", "local_mean"), ("fsdp2", "fsdp2_fast"))
+QUICK_TYPES = ("llava", "qwen3_vl_moe")
+"""A projector on a vision tower; features that also enter deeper layers, and experts."""
+SLOW_TYPES = tuple(name for name in QWEN_TYPES if name not in QUICK_TYPES)
+MODEL_TYPES = (*QUICK_TYPES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TYPES))
+LAUNCHES = (("single",), ("ddp", "ddp_fast"), ("fsdp2", "fsdp2_fast"), ("local_mean",))
 """Modes that run one after the other in the same processes."""
 
 Result = tuple[dict, dict[str, torch.Tensor]]
 
 
 class Runs:
-    """The results of all modes and model types, with one run of the worker for each launch."""
+    """The results of modes and model types, with one run of the worker per launch and group."""
 
     def __init__(self, folder: Path) -> None:
-        self.folders = {name: folder / name for name in MODEL_TYPES}
-        for name, place in self.folders.items():
-            load_family(family_name(name)).tiny(place / "model", model_type=name)
+        self.folder = folder
         self.cache = folder / "cache"
-        self.done: set[str] = set()
 
     def result(self, mode: str, model_type: str) -> Result:
         """Return the record and the final weights of a mode."""
-        if mode not in self.done:
+        result = self.folder / model_type / f"{mode}.json"
+        if not result.is_file():
             modes = next(modes for modes in LAUNCHES if mode in modes)
-            self.run(modes, processes=1 if mode == "single" else 2)
-            self.done.update(modes)
-        folder = self.folders[model_type]
-        return json.loads((folder / f"{mode}.json").read_text()), torch.load(folder / f"{mode}.pt")
+            group = QUICK_TYPES if model_type in QUICK_TYPES else SLOW_TYPES
+            group = (model_type,) if mode == "local_mean" else group
+            self.run(modes, group, processes=1 if mode == "single" else 2)
+        return json.loads(result.read_text()), torch.load(result.with_suffix(".pt"))
 
-    def run(self, modes: tuple[str, ...], *, processes: int) -> None:
-        folders = list(self.folders.values())
+    def run(self, modes: tuple[str, ...], group: tuple[str, ...], *, processes: int) -> None:
+        folders = [self.folder / name for name in group]
+        for name, folder in zip(group, folders, strict=True):
+            if not folder.exists():
+                load_family(family_name(name)).tiny(folder / "model", model_type=name)
         ends = run_ranks(lambda: train_modes(modes, folders, self.cache), processes=processes)
         outputs = "\n".join(end.output[-3000:] for end in ends)
         assert [end.code for end in ends] == [0] * processes, outputs
@@ -85,7 +89,9 @@ def test_the_responses_of_all_processes_are_cached(runs: Runs, mode: str) -> Non
     assert record["cached"] == 12 * 2 + 3 + 2  # and the filler's two
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize(
+    "model_type", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in QWEN_TYPES)]
+)
 def test_the_comparison_detects_a_mean_over_the_units_of_each_process(
     runs: Runs, model_type: str
 ) -> None:

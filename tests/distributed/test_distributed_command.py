@@ -1,11 +1,16 @@
-"""The actual command line under torchrun: saved at every step, killed, resumed, evaluated."""
+"""The command line in two processes: saved at every step, killed, resumed, evaluated.
+
+`test_distributed_launches.py` starts the same command with torchrun itself.
+"""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.runs import largest_difference, launch, sabotage, weights, write_run
+from support.forked_runs import Kill, preload, train
+from support.runs import largest_difference, weights, write_run
 
 from unidpo_mm.config import load_recipe
 from unidpo_mm.training.run import train_from_recipe
@@ -33,23 +38,23 @@ def test_two_processes_that_are_killed_and_resume_equal_a_single_one(
     expected = one_process(tmp_path / "one", model, monkeypatch)
     folder = tmp_path / "two"
     folder.mkdir()
-    recipe = write_run(folder, model)
+    write_run(folder, model)
     same_step = "train.gradient_accumulation_steps=1"  # twice the processes
-    env = {"UNIDPO_MM_CACHE": str(tmp_path / "cache")}
+    monkeypatch.setenv("UNIDPO_MM_CACHE", str(tmp_path / "cache"))
+    preload()
 
-    kill = sabotage(".saving/checkpoint-3/manifest", 1)  # all other files are written
-    cached = "train.reference=cached"
-    killed = launch(recipe, same_step, cached, processes=2, env={**env, **kill})
-    output = killed.communicate(timeout=200)[0]
-    assert killed.returncode != 0
-    assert "Signal 9 (SIGKILL)" in output
+    kill = Kill(match=".saving/checkpoint-3/manifest")  # all other files are written
+    words = (same_step, "train.reference=cached")
+    killed = train(folder, *words, processes=2, kill=kill, timeout=200)
+    assert not killed[0].timed_out
+    assert killed[0].signal == signal.SIGKILL, killed[0].output
     assert (folder / "out" / ".saving" / "checkpoint-3" / "optimizer.pt").is_file()
     assert not (folder / "out" / "checkpoint-3").exists()
 
     # the cached reference of the first half and the live one of the second are the same numbers
-    resumed = launch(recipe, same_step, processes=2, env=env)
-    output = resumed.communicate(timeout=200)[0]
-    assert resumed.returncode == 0, output
+    resumed = train(folder, same_step, processes=2, timeout=200)
+    output = "\n".join(process.output for process in resumed)
+    assert [process.code for process in resumed] == [0, 0], output
     assert output.count("resuming at step 2 of 4") == 1
     assert largest_difference(weights(folder / "out"), weights(tmp_path / "one" / "out")) < 1e-5
     evaluations = [log for log in history(folder / "out") if "eval_loss" in log]

@@ -309,13 +309,14 @@ def test_a_local_model_can_judge(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_local_judge_gets_images(tmp_path: Path) -> None:
-    from unidpo_mm_eval.judge.judges import load_judge
+def test_a_local_judge_gets_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unidpo_mm_eval.judge import judges
 
     from unidpo_mm.inference.messages import user_message
 
     checkpoint = varied_checkpoint(tmp_path / "qwen2_vl", "qwen2_vl")
-    judge = load_judge(f"local:{checkpoint}", dtype="float32")
+    monkeypatch.setattr(judges, "MAX_TOKENS", 16)
+    judge = judges.load_judge(f"local:{checkpoint}", dtype="float32")
     addresses = [f"data:image/png;base64,{image_base64(n)}" for n in (1, 2)]
     answers = {judge.ask(user_message("Which?", [item])) for item in addresses}
     assert len(answers) == 2

@@ -37,13 +37,14 @@ TASKS = ["local_choice", "local_written"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def parsed_once() -> Iterator[None]:
-    """Let lm-eval parse its thousands of task files once per included directory."""
+def all_tasks() -> Iterator[Any]:
+    """Let lm-eval skip its own thousands of task files; return the class that parses them."""
     from lm_eval.tasks import TaskManager
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.tasks.TaskManager", functools.cache(TaskManager))
-        yield
+        included_only = functools.partial(TaskManager, include_defaults=False)
+        patch.setattr("lm_eval.tasks.TaskManager", included_only)
+        yield TaskManager
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,17 @@ def test_unknown_tasks_are_reported(tasks: Path, tmp_path: Path) -> None:
     checkpoint = varied_checkpoint(tmp_path / "llama", "llama")
     words = ("text", checkpoint, "--include", tasks, "--output", tmp_path / "out")
     assert "lm-eval has no task nothing_such" in text_of(run(*words, "--tasks", "nothing_such"))
+
+
+@pytest.mark.slow
+def test_the_tasks_of_lm_eval_and_of_a_directory_are_known(
+    all_tasks: Any, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", all_tasks)
+    checkpoint = varied_checkpoint(tmp_path / "llama", "llama")
+    words = ("text", checkpoint, "--include", tasks, "--output", tmp_path / "out")
+    done = run(*words, "--tasks", "arc_easy,local_choice,nothing_such")
+    assert "lm-eval has no task nothing_such" in text_of(done)
 
 
 def test_a_missing_library_is_reported_with_its_install_command(

@@ -1,4 +1,4 @@
-"""Attention in pieces equals attention with one mask for the whole row."""
+"""Attention in pieces, or of short groups together, equals attention with one mask for the row."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unidpo_mm.kernels.branch_attention import by_branch, group_spans
+from unidpo_mm.kernels import branch_attention
+from unidpo_mm.kernels.branch_attention import by_branch
+from unidpo_mm.kernels.group_spans import group_spans
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 8
 
@@ -17,6 +19,7 @@ LENGTHS = {
     "shorter, longer and equally long responses": [(6, (2, 11, 6))],
     "a prompt of one token": [(1, (4, 1))],
     "two groups in one row": [(4, (9, 2)), (7, (3, 8))],
+    "groups of different lengths": [(12, (9, 2)), (3, (1,)), (5, (0, 8))],
 }
 
 
@@ -88,14 +91,27 @@ def in_pieces_and_masked(
     return results
 
 
+SHORT = {"in pieces": 0, "together": 256, "the shorter ones together": 18}
+"""The greatest length of groups that are computed together."""
+
+
 @pytest.mark.parametrize("value_width", [WIDTH, WIDTH - 3])
 @pytest.mark.parametrize("groups", LENGTHS.values(), ids=LENGTHS.keys())
-def test_pieces_equal_one_mask(groups: list[tuple[int, tuple[int, ...]]], value_width: int) -> None:
+@pytest.mark.parametrize("short", SHORT.values(), ids=SHORT.keys())
+def test_groups_equal_one_mask(
+    groups: list[tuple[int, tuple[int, ...]]],
+    value_width: int,
+    short: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(branch_attention, "SHORT", short)
     results = in_pieces_and_masked(groups, value_width=value_width)
-    for piecewise, masked in zip(*results, strict=True):
-        torch.testing.assert_close(piecewise, masked, rtol=1e-5, atol=1e-5)
+    for computed, masked in zip(*results, strict=True):
+        torch.testing.assert_close(computed, masked, rtol=1e-5, atol=1e-5)
 
 
-def test_a_wrong_boundary_is_detected() -> None:
-    piecewise, masked = in_pieces_and_masked([(3, (7, 12))], spans_of=[(3, (8, 11))])
-    assert not torch.allclose(piecewise[0], masked[0], atol=1e-3)
+@pytest.mark.parametrize("short", [0, 256])
+def test_a_wrong_boundary_is_detected(short: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_attention, "SHORT", short)
+    computed, masked = in_pieces_and_masked([(3, (7, 12))], spans_of=[(3, (8, 11))])
+    assert not torch.allclose(computed[0], masked[0], atol=1e-3)

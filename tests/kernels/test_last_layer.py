@@ -1,6 +1,6 @@
 """The last layer runs for the used positions only; `test_packing.py` compares its results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.kernels import last_layer
-from unidpo_mm.kernels.branch_attention import GroupSpan
+from unidpo_mm.kernels.group_spans import GroupSpan
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
@@ -101,14 +101,11 @@ def test_a_missing_position_is_detected(
     batch = packed(loaded, images=False)
     with torch.no_grad():
         right = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
-        used_positions = last_layer._used_positions
+        used_positions = last_layer.used_positions
 
-        def without_the_prompt(spans: Tensor, width: int) -> Tensor:
-            lines = [
-                s._replace(unused=s.prompt).as_line(spans.shape[1]) for s in GroupSpan.of(spans)
-            ]
-            return used_positions(torch.tensor(lines), width)
+        def without_the_prompt(spans: Sequence[GroupSpan], width: int) -> Tensor:
+            return used_positions([span._replace(unused=span.prompt) for span in spans], width)
 
-        monkeypatch.setattr(last_layer, "_used_positions", without_the_prompt)
+        monkeypatch.setattr(last_layer, "used_positions", without_the_prompt)
         wrong = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
     assert (right - wrong).abs().max() > 1e-3

@@ -15,7 +15,7 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import freeze_parts
 from unidpo_mm.modeling.references.kinds import FrozenCopy
-from unidpo_mm.modeling.vision import ImageFeatures
+from unidpo_mm.modeling.vision import ImageFeatures, trains_vision, vision_weights
 
 Checkpoint = Callable[[str], Path]
 
@@ -115,3 +115,15 @@ def test_a_frozen_copy_copies_trainable_weights_only(loaded: Any) -> None:
     policy = {id(p) for p in logp_model.parameters()}
     copied = sum(p.numel() for p in reference.logp_model.parameters() if id(p) not in policy)
     assert copied == sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "frozen", [[], ["vision_tower"], ["vision_tower", "projector"], ["language_model"]]
+)
+def test_a_weight_between_pixels_and_language_model_that_trains_is_found(
+    loaded: Any, frozen: list[str]
+) -> None:
+    freeze_parts(loaded.model, loaded.family, frozen)
+    trains = any(weight.requires_grad for _, weight in vision_weights(loaded.model))
+    assert trains == ("projector" not in frozen)
+    assert trains_vision(loaded.model) is trains

@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import torch
 from unidpo_mm_quickstart.images import Canvas
-from unidpo_mm_quickstart.stages import token_targets
+from unidpo_mm_quickstart.projector import token_targets
 from unidpo_mm_quickstart.vlm import parsed_once
 
 NAMES = ["face", "flag", "white"]

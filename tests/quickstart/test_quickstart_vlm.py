@@ -26,7 +26,7 @@ def canvases(parts, tmp_path_factory):
 def folder(parts, canvases) -> Path:
     from unidpo_mm_quickstart.vlm import assemble_vlm
 
-    return assemble_vlm(parts, [canvas.file for canvas in canvases])
+    return assemble_vlm(parts, canvases)
 
 
 def test_text_logits_equal_those_of_the_language_model(parts, folder):
@@ -76,18 +76,19 @@ def test_a_second_call_returns_the_cached_directory(parts, canvases, folder):
     from unidpo_mm_quickstart.vlm import assemble_vlm
 
     written = (folder / "config.json").stat().st_mtime_ns
-    assert assemble_vlm(parts, [canvas.file for canvas in canvases]) == folder
+    assert assemble_vlm(parts, canvases) == folder
     assert (folder / "config.json").stat().st_mtime_ns == written
 
 
-def test_projected_tokens_have_the_scale_of_word_embeddings(folder, canvases):
+def test_whitened_tokens_have_the_scale_of_word_embeddings(folder, canvases):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    from unidpo_mm_quickstart.projector import tower_features
+    from unidpo_mm_quickstart.projector import tower_features, whiten_projector
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     features = tower_features(model, processor, [canvas.file for canvas in canvases])
+    whiten_projector(model, features)
     with torch.no_grad():
         size = float(model.model.multi_modal_projector(features).std())
     assert size == pytest.approx(float(model.get_input_embeddings().weight.std()), rel=0.1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.eval_commands import run, text_of
 from unidpo_mm_eval.benchmarks import load_benchmark
+from unidpo_mm_eval.data.samples import Grade
 from unidpo_mm_eval.scorers.boxed import find_boxes
 from unidpo_mm_eval.scorers.math.normalize import normalize_answer
 from unidpo_mm_eval.scorers.math.pool import DIED, TIMEOUT, grade_all
@@ -84,16 +85,6 @@ def test_math_profiles_grade_as_documented(profile: str, column: int) -> None:
     assert [item.score for item in actual] == [case[column] for case in CASES]
 
 
-def test_the_plain_profile_is_the_library_called_by_hand() -> None:
-    from math_verify import parse, verify
-
-    answers = [(case[0], case[1]) for case in CASES]
-    theirs = [
-        float(verify(parse(rf"\boxed{{{gold}}}"), parse(responses))) for gold, responses in answers
-    ]
-    assert [item.score for item in grade_all("math-verify", answers, workers=1)] == theirs
-
-
 AUTHORS = json.loads((Path(__file__).parent / "golden" / "paper_math.json").read_text("utf-8"))
 """Scores of the paper's released code on difficult answers."""
 
@@ -108,10 +99,10 @@ def test_the_papers_grader_equals_the_authors_functions(units: bool) -> None:
     assert 0.2 < sum(score for score, _ in theirs) / len(theirs) < 0.8
 
 
-def test_math_verify_grades_the_same_odd_answers_as_the_library_called_by_hand() -> None:
+def test_the_plain_profile_is_the_library_called_by_hand() -> None:
     from math_verify import parse, verify
 
-    answers = [(gold, responses) for gold, responses, *_ in AUTHORS["cases"][:100]]
+    answers = [(case[0], case[1]) for case in (*CASES, *AUTHORS["cases"][:100])]
     theirs = [
         float(verify(parse(rf"\boxed{{{gold}}}"), parse(responses))) for gold, responses in answers
     ]
@@ -124,6 +115,30 @@ def test_an_answer_that_hangs_is_killed_and_the_others_are_graded() -> None:
     actual = grade_all("math-verify", [fine, hang, fine, hang, fine], seconds=3.0, workers=2)
     assert [item.score for item in actual] == [1, 0, 1, 0, 1]
     assert [item.note for item in actual] == ["", TIMEOUT, "", TIMEOUT, ""]
+
+
+@pytest.mark.parametrize(("answers", "processes"), [(0, 1), (20, 1), (21, 2), (500, 4)])
+def test_few_answers_are_graded_by_few_processes(
+    answers: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unidpo_mm_eval.scorers.math import pool
+
+    entered = []
+
+    class Worker(pool._Worker):
+        def __enter__(self) -> "Worker":
+            entered.append(self)
+            return self
+
+        def grade(self, gold: str, response: str, seconds: float) -> Grade:
+            return Grade(float(gold == response), None)
+
+    monkeypatch.setattr(pool, "_Worker", Worker)
+    monkeypatch.setattr(pool.os, "cpu_count", lambda: 4)
+    assert [item.score for item in grade_all("math-verify", [("2", "2")] * answers)] == (
+        [1.0] * answers
+    )
+    assert len(entered) == processes
 
 
 def test_a_grader_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from unidpo_mm_eval.stats.intervals import bootstrap, bootstrap_differences, res
 from unidpo_mm_eval.stats.metrics import Metrics, mean_metrics, ratio
 from unidpo_mm_eval.stats.paired import holm, mcnemar, paired_test, sign_flips
 
-RUNS = 1000
+RUNS = [300, pytest.param(1000, marks=pytest.mark.slow)]
+"""Numbers of data sets that are drawn."""
 GAMMA_RATIO = math.gamma(3.5) * math.gamma(5) / (math.gamma(3) * math.gamma(5.5))
 """The mean of the square root of a number from Beta(3, 2)."""
 
@@ -35,17 +36,18 @@ def means(scores: np.ndarray, size: int) -> Metrics:
 
 
 @pytest.mark.usefixtures("drawn_once")
+@pytest.mark.parametrize("runs", RUNS)
 @pytest.mark.parametrize(("size", "kind"), [(1, "bca"), (4, "bca"), (4, "percentile")])
-def test_intervals_have_their_nominal_coverage(size: int, kind: str) -> None:
+def test_intervals_have_their_nominal_coverage(size: int, kind: str, runs: int) -> None:
     """Between 93 and 97 %, also if the samples of a cluster are similar."""
     rng = np.random.default_rng(5)
     clusters, held = 120, 0
-    for _ in range(RUNS):
+    for _ in range(runs):
         key = rng.beta(3, 2, size=clusters)  # mean 0.6
         scores = (rng.random((clusters, size)) < key[:, None]).astype(float)
         actual = bootstrap(means(scores.ravel(), size), kind=kind, count=300, seed=1)["accuracy"]
         held += actual.low <= 60 <= actual.high
-    assert 0.93 <= held / RUNS <= 0.97
+    assert 0.93 <= held / runs <= 0.97
 
 
 @pytest.mark.usefixtures("drawn_once")
@@ -102,9 +104,10 @@ def test_intervals_of_differences_are_those_of_scipy(method: str) -> None:
 
 
 @pytest.mark.usefixtures("drawn_once")
-def test_intervals_of_differences_have_their_nominal_coverage() -> None:
+@pytest.mark.parametrize("runs", RUNS)
+def test_intervals_of_differences_have_their_nominal_coverage(runs: int) -> None:
     rng, held = np.random.default_rng(19), 0
-    for _ in range(RUNS):
+    for _ in range(runs):
         key = rng.beta(3, 2, size=(100, 1))  # images that are hard for both
         draw = rng.random((2, 100, 3))
         first, second = (draw[0] < key).astype(float), (draw[1] < key**0.5).astype(float)
@@ -112,7 +115,7 @@ def test_intervals_of_differences_have_their_nominal_coverage() -> None:
         pair = means(first.ravel(), 3), means(second.ravel(), 3)
         actual = bootstrap_differences(*pair, count=300, seed=1)["accuracy"]
         held += actual.low <= truth <= actual.high
-    assert 0.93 <= held / RUNS <= 0.97
+    assert 0.93 <= held / runs <= 0.97
 
 
 def test_a_resample_has_the_metric_of_the_samples_drawn() -> None:

@@ -202,8 +202,8 @@ def _redirect(streams: tuple[Path, Path]) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    for logger in loggers:
+    logging.root.handlers.clear()  # pytest's, which keep messages from standard error
+    for logger in logging.root.manager.loggerDict.values():
         for handler in getattr(logger, "handlers", []):
             if isinstance(handler, logging.StreamHandler) and id(handler.stream) in replaced:
                 with contextlib.suppress(AttributeError):  # some handlers have a read-only stream

@@ -142,6 +142,7 @@ def train(
         def run() -> None:
             if kill is not None and kill.rank == rank and kill.seconds is None:
                 _kill_self_at(kill)
+            _reset_accelerate()
             if before is not None:
                 before()
             unidpo_mm("train", "recipe.yaml", *overrides)()

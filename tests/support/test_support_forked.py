@@ -1,5 +1,6 @@
 """The helper that runs a function in a forked child."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -37,6 +38,12 @@ def test_an_exception_is_a_traceback_and_exit_code_1():
     assert done.code == 1
     assert "ZeroDivisionError" in done.stderr
     assert run_forked(lambda: None).code == 0
+
+
+def test_a_warning_is_on_standard_error_as_in_a_new_interpreter():
+    done = run_forked(lambda: logging.getLogger("unidpo_mm.x").warning("be %s", "careful"))
+    assert done.stderr == "be careful\n"
+    assert logging.root.handlers  # those of pytest
 
 
 def test_a_signal_and_a_time_limit_are_reported():

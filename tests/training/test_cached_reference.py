@@ -1,5 +1,7 @@
 """Cached references give the losses of live ones, are computed once, and are never outdated."""
 
+import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,23 @@ def computed(trainer: UniDPOTrainer) -> int:
     return trainer.parts.reference.computed
 
 
-@pytest.mark.parametrize("layout", ["plain", "joined"])
-@pytest.mark.parametrize("build", ["before", "first_epoch"])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
+def combinations() -> list[Any]:
+    """Return all combinations of four choices; half of them, with each pair of choices, are quick.
+
+    Each of the choices is a single branch of the code, so the quick half covers every branch with
+    every other one.
+    """
+    choices = itertools.product(
+        ("llava", "qwen2_vl"), MODES, ("before", "first_epoch"), ("plain", "joined")
+    )
+    slow = {"marks": pytest.mark.slow}
+    return [
+        pytest.param(*choice, **({} if number.bit_count() % 2 else slow))
+        for number, choice in enumerate(choices)
+    ]
+
+
+@pytest.mark.parametrize(("model_type", "mode", "build", "layout"), combinations())
 def test_cached_and_live_references_give_the_same_run(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, mode: str, build: str, layout: str
 ) -> None:
@@ -123,6 +138,16 @@ def test_a_killed_build_resumes(
     assert computed(again) == 8 - 4  # one batch was kept
 
 
+@pytest.fixture(scope="module")
+def filled(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the cache of a run with the rows that the next test changes."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIDPO_MM_CACHE", str(folder / "cache"))
+        run(checkpoint("llava"), folder, reference="cached", per_device_train_batch_size=1)
+    return folder / "cache"
+
+
 @pytest.mark.parametrize(
     ("changed", "missed"),
     [
@@ -136,10 +161,10 @@ def test_a_killed_build_resumes(
     ],
 )
 def test_only_identical_inputs_are_read_from_the_cache(
-    checkpoint: Checkpoint, tmp_path: Path, changed: str, missed: int
+    checkpoint: Checkpoint, filled: Path, tmp_path: Path, cache: Path, changed: str, missed: int
 ) -> None:
     model = checkpoint("llava")
-    run(model, tmp_path, reference="cached", per_device_train_batch_size=1)
+    shutil.copytree(filled, cache)
     data, settings = rows(), {"reference": "cached", "per_device_train_batch_size": 1}
     if changed == "an image":
         data[0]["images"] = [square(201)]

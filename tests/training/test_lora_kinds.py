@@ -44,8 +44,17 @@ def first_loss(trainer: UniDPOTrainer) -> float:
     return next(log["loss"] for log in trainer.state.log_history if "loss" in log)
 
 
-@pytest.mark.parametrize("init", STARTS)
-@pytest.mark.parametrize("rslora", [False, True], ids=["", "rslora"])
+@pytest.mark.parametrize(
+    ("init", "rslora"),
+    [
+        ("pissa", False),
+        ("pissa_niter_16", True),
+        ("olora", False),
+        pytest.param("pissa", True, marks=pytest.mark.slow),
+        pytest.param("pissa_niter_16", False, marks=pytest.mark.slow),
+        pytest.param("olora", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_start_from_the_weights_is_saved_for_the_unchanged_base(
     checkpoint: Checkpoint, tmp_path: Path, init: str, rslora: bool
 ) -> None:

@@ -44,8 +44,17 @@ def half_of_the_layers(model: Path, rows: Any, folder: Path, lora: bool) -> floa
     return measured.needed(len(measured.kept) // 2) * tokens / measured.tokens + 1
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("model_type", ["llama", "llava", "qwen2_vl"])
+@pytest.mark.parametrize(
+    ("model_type", "lora"),
+    [
+        ("llama", False),
+        ("llava", True),
+        ("qwen2_vl", False),
+        pytest.param("llama", True, marks=pytest.mark.slow),
+        pytest.param("llava", False, marks=pytest.mark.slow),
+        pytest.param("qwen2_vl", True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_budget_determines_the_layers_and_does_not_change_results(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:

@@ -44,31 +44,32 @@ def build(
     return make_trainer(folder, rows, args, peft_config=settings, eval_dataset=rows[:2])
 
 
-@pytest.mark.parametrize("step", [3, 6])
 @pytest.mark.parametrize(
     ("model_type", "lora"),
     [("llava", False), ("llava", True), ("qwen3", False), ("llava_onevision", False)],
 )
 def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
-    checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool, step: int
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, lora: bool
 ) -> None:
     folder = checkpoint(model_type)
     kind: dict[str, Any] = {"lora": lora, "model_type": model_type}
     extra: dict[str, Any] = {"disable_dropout": not lora}
     straight = build(folder, saving(tmp_path / "straight", **extra), **kind)
     straight.train()
-    resumed = build(folder, saving(tmp_path / "resumed", **extra), **kind)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / f"checkpoint-{step}"))
-    assert resumed.state.global_step == 7
-    first, second = state_of(straight), state_of(resumed)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+    expected = state_of(straight)
 
     def losses(trainer: UniDPOTrainer) -> list[tuple[int, float]]:
         return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
 
-    assert losses(resumed) == losses(straight)
+    for step in (3, 6):
+        resumed = build(folder, saving(tmp_path / f"resumed-{step}", **extra), **kind)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / f"checkpoint-{step}"))
+        assert resumed.state.global_step == 7
+        state = state_of(resumed)
+        assert state.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(value, state[name]), (step, name)
+        assert losses(resumed) == losses(straight)
 
 
 def test_the_comparison_detects_a_run_that_starts_from_scratch(
@@ -98,7 +99,17 @@ def assert_same_processor(first: Any, second: Any, model_type: str) -> None:
     assert first.get_vocab() == second.get_vocab()
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", *IMAGE_TYPES])
+QUICK_TYPES = ("qwen3", "llava", "qwen2_vl", "qwen3_vl_moe")
+"""Types with other classes of models, processors and layers; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param(name, marks=() if name in QUICK_TYPES else pytest.mark.slow)
+        for name in ("qwen3", *IMAGE_TYPES)
+    ],
+)
 def test_every_checkpoint_loads_with_transformers_alone(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str
 ) -> None:

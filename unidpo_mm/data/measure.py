@@ -12,7 +12,6 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader
 from ..adapter import Adapter, encode_checked
 from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
 from ..errors import DataError, Problem
+from ..extras import installed_version
 from ..records import PreferenceRow
 from .digest import row_digests
 
@@ -118,7 +118,7 @@ def encoding_fingerprint(adapter: Adapter) -> str | None:
         return None
     image_processor = getattr(adapter.processor, "image_processor", None)
     content = {
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "code": [_code(type(adapter)), _code(type(adapter.processor))],
         "options": [repr(adapter.options), repr(adapter.limits)],
         "tokenizer": backend.to_str(),

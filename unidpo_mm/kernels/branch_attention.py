@@ -14,95 +14,35 @@ prompt. Several groups in one row do not attend to each other and cost nothing e
 layer only the output from the last prompt token on is used (`last_layer.py`), so there the prompt
 costs P.
 
-This works for layers whose mask is plain causal. `group_spans` describes the pieces; it takes the
+Short groups are computed together instead, see `short_groups.py`.
+
+This works for layers whose mask is plain causal. `group_spans` describes the groups; it takes the
 place of the mask on the way to the attention function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GroupSpan", "are_spans", "by_branch", "group_spans"]
+from .group_spans import GroupSpan, are_spans
+from .short_groups import SHORT, attend_together, used_positions
+
+__all__ = ["by_branch"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 """An attention function as transformers registers them."""
 
 
-class GroupSpan(NamedTuple):
-    """The position of a prompt and its responses in a batch.
-
-    Attributes:
-        row: The row of the batch.
-        first: Position of the first prompt token.
-        unused: Number of prompt tokens, from the first on, whose output is not used.
-        prompt: Number of prompt tokens.
-        branches: Number of tokens of each response.
-    """
-
-    row: int
-    first: int
-    unused: int
-    prompt: int
-    branches: tuple[int, ...]
-
-    @property
-    def start(self) -> int:
-        """Position of the first token of the first response."""
-        return self.first + self.prompt
-
-    @property
-    def end(self) -> int:
-        """Position after the last response."""
-        return self.start + sum(self.branches)
-
-    @classmethod
-    def of(cls, spans: Tensor) -> list["GroupSpan"]:
-        """Return the rows of `group_spans`."""
-        return [cls(*line[:4], tuple(line[4:])) for line in spans.tolist()]  # type: ignore[call-arg]
-
-    def as_line(self, width: int) -> list[int]:
-        """Return the span as a row of `group_spans` with `width` columns."""
-        line = [*self[:4], *self.branches]
-        return line + [0] * (width - len(line))
-
-
-def group_spans(segment: Tensor, row_position: Tensor) -> Tensor:
-    """Return where the groups of a packed batch are, as a tensor that can replace a mask.
-
-    Args:
-        segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
-        row_position: [B, T], the position of each token in its plain row.
-
-    Returns:
-        [G, 4 + K] int64 on the CPU: the fields of `GroupSpan`, one column per branch.
-    """
-    spans = []
-    for row, (segments, positions) in enumerate(
-        zip(segment.cpu(), row_position.cpu(), strict=True)
-    ):
-        starts = ((segments == 0) & (positions == 0)).nonzero().flatten().tolist()
-        for first, end in pairwise([*starts, segments.numel()]):
-            group = segments[first:end]
-            prompt, *branches = torch.bincount(group[group >= 0]).tolist()
-            spans.append(GroupSpan(row, first, 0, prompt, tuple(branches)))
-    width = 4 + max(len(span.branches) for span in spans)
-    return torch.tensor([span.as_line(width) for span in spans])
-
-
-def are_spans(mask: Tensor | None) -> bool:
-    """Return whether a layer's mask is `group_spans`: no mask has an integer type."""
-    return mask is not None and mask.dtype == torch.int64
-
-
 def by_branch(attend: Attention) -> Attention:
     """Return an attention function that also accepts `group_spans` as its mask.
 
-    With any other mask it is `attend`.
+    With any other mask it is `attend`. Its output is as wide as the values, which may be narrower
+    than queries and keys, as in multi-head latent attention. At padding and unused prompt positions
+    it is 0.
     """
 
     def attend_by_branch(
@@ -115,55 +55,49 @@ def by_branch(attend: Attention) -> Attention:
     ) -> tuple[Tensor, Any]:
         if attention_mask is None or not are_spans(attention_mask):
             return attend(module, query, key, value, attention_mask, **kwargs)
+        scale = kwargs.get("scaling")
+        rows, heads, width, _ = query.shape
         spans = GroupSpan.of(attention_mask)
-        rows = []
-        for row in range(len(query)):
-            q, k, v = (tensor[row : row + 1] for tensor in (query, key, value))
-            row_spans = [span for span in spans if span.row == row]
-            rows.append(_attend_row(q, k, v, row_spans, kwargs.get("scaling")))
-        return torch.cat(rows).transpose(1, 2), None
+        short = [span for span in spans if span.length <= SHORT]
+        long = [span for span in spans if span.length > SHORT]
+        outputs = []
+        if short:
+            flat = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+            outputs.append(attend_together(*flat, short, width, scale))
+        for span in long:
+            group = (tensor[span.row, :, span.first : span.end] for tensor in (query, key, value))
+            output = _attend_in_pieces(*(tensor[None] for tensor in group), span, scale)
+            outputs.append(output[0].transpose(0, 1))
+        used = used_positions([*short, *long], width).to(query.device)
+        full = value.new_zeros(rows * width, heads, value.shape[-1])
+        return full.index_copy(0, used, torch.cat(outputs)).unflatten(0, (rows, width)), None
 
     return attend_by_branch
 
 
-def _attend_row(
-    queries: Tensor, keys: Tensor, values: Tensor, spans: Sequence[GroupSpan], scale: float | None
+def _attend_in_pieces(
+    queries: Tensor, keys: Tensor, values: Tensor, span: GroupSpan, scale: float | None
 ) -> Tensor:
-    """Attend within one row, [1, H, T, D]; padding and unused prompt positions become 0.
-
-    The output is as wide as the values, which may be narrower than queries and keys, as in
-    multi-head latent attention.
-    """
-    pieces, done = [], 0
-    heads = queries.shape[1]
-
-    def zeros(length: int) -> Tensor:
-        return values.new_zeros(1, heads, length, values.shape[-1])
-
-    for span in spans:
-        first_used, start = span.first + span.unused, span.start
-        pieces.append(zeros(first_used - done))
-        prompt_keys = keys[:, :, span.first : start]
-        prompt_values = values[:, :, span.first : start]
-        pieces.append(
-            _attend_causally(queries[:, :, first_used:start], prompt_keys, prompt_values, scale)
-        )
-        prompt_queries = queries[:, :, span.first : start]
-        for length in filter(None, span.branches):
-            branch = slice(start, start + length)
-            branch_queries = queries[:, :, branch]
-            branch_keys = torch.cat([prompt_keys, keys[:, :, branch]], dim=2)
-            branch_values = torch.cat([prompt_values, values[:, :, branch]], dim=2)
-            if length > span.prompt:
-                all_queries = torch.cat([prompt_queries, branch_queries], dim=2)
-                output = _attend_causally(all_queries, branch_keys, branch_values, scale)
-                pieces.append(output[:, :, span.prompt :])
-            else:
-                pieces.append(_attend_causally(branch_queries, branch_keys, branch_values, scale))
-            start += length
-        done = start
-    pieces.append(zeros(queries.shape[2] - done))
-    return torch.cat(pieces, dim=2)
+    """Attend within one group, [1, H, L, D]; return the output from the first used position on."""
+    lengths = [span.prompt, *span.branches]
+    # One split of a tensor has one gradient; a slice each would have one as long as the group
+    prompt, *branches = zip(
+        *(tensor.split(lengths, dim=2) for tensor in (queries, keys, values)), strict=True
+    )
+    prompt_queries, prompt_keys, prompt_values = prompt
+    used = prompt_queries[:, :, span.unused :]
+    outputs = [_attend_causally(used, prompt_keys, prompt_values, scale)]
+    for branch_queries, branch_keys, branch_values in branches:
+        length = branch_queries.shape[2]
+        all_keys = torch.cat([prompt_keys, branch_keys], dim=2)
+        all_values = torch.cat([prompt_values, branch_values], dim=2)
+        if length > span.prompt:
+            all_queries = torch.cat([prompt_queries, branch_queries], dim=2)
+            output = _attend_causally(all_queries, all_keys, all_values, scale)
+            outputs.append(output[:, :, span.prompt :])
+        elif length:
+            outputs.append(_attend_causally(branch_queries, all_keys, all_values, scale))
+    return torch.cat(outputs, dim=2)
 
 
 def _attend_causally(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:

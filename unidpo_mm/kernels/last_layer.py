@@ -15,10 +15,10 @@ find them in both computations.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .branch_attention import GroupSpan, are_spans
+from .group_spans import GroupSpan, are_spans
+from .short_groups import used_positions
 
 __all__ = ["decoder_layers", "skip_unused_positions"]
 
@@ -90,7 +90,7 @@ class _Hooks:
             return
         hidden = args[0] if args else kwargs["hidden_states"]
         self._shape = hidden.shape[:2]
-        self._used = _used_positions(mask, hidden.shape[1]).to(hidden.device)
+        self._used = used_positions(GroupSpan.of(mask), hidden.shape[1]).to(hidden.device)
 
     def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Replace the input [B, T, D] with its used positions, [1, R, D]."""
@@ -111,13 +111,3 @@ class _Hooks:
         full: Tensor = output.new_zeros(rows * width, output.shape[-1])
         full = full.index_copy(0, self._used, output[0])
         return full.view(rows, width, -1)
-
-
-def _used_positions(spans: Tensor, width: int) -> Tensor:
-    """Return the indices into [B * T] of the positions whose output is used."""
-    return torch.cat(
-        [
-            span.row * width + torch.arange(span.first + span.unused, span.end)
-            for span in GroupSpan.of(spans)
-        ]
-    )

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .branch_attention import GroupSpan, by_branch, group_spans
+from .branch_attention import by_branch
+from .group_spans import GroupSpan, group_spans
 from .last_layer import skip_unused_positions
 from .token_state import why_stateful
 

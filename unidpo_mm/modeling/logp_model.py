@@ -20,7 +20,7 @@ from ..kernels.packing import Packing, packed_rows, plain_positions
 from ..records import GroupBatch
 from .activation_memory import enable_checkpointing
 from .logit_transform import observed_transform
-from .vision import ImageFeatures, takes_features, trains_vision, with_features
+from .vision import PIXELS, ImageFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
 
@@ -75,7 +75,7 @@ class LogpModel(nn.Module):
         if packing is not None:
             positions = plain_positions(base, arguments, packing)
             arguments |= {} if positions is None else {"position_ids": positions}
-        if self.takes_features:
+        if self.takes_features and PIXELS in arguments:
             arguments = with_features(
                 base,
                 arguments,
@@ -175,7 +175,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        module.train(training)
+        if training:
+            module.train()
 
 
 def unwrap_peft(model: nn.Module) -> Any:

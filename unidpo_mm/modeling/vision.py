@@ -7,7 +7,7 @@ backward pass runs through the tower, and policy and reference share them.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,8 +170,22 @@ def takes_features(base: nn.Module) -> bool:
 
 
 def trains_vision(model: Any) -> bool:
-    """Return whether anything between pixels and language model trains, see `vision_weights`."""
+    """Return whether anything between pixels and language model trains, see `vision_weights`.
+
+    Every forward pass asks, so the usual answer, no, takes no look at the language model.
+    """
+    language_model = {id(model.get_decoder()), id(model.get_output_embeddings())}
+    if not any(tensor.requires_grad for tensor in _parameters_without(model, language_model)):
+        return False
     return any(tensor.requires_grad for _, tensor in vision_weights(model))
+
+
+def _parameters_without(module: nn.Module, skipped: Collection[int]) -> Iterator[Tensor]:
+    """Yield the parameters of a module and its children, except of children with these ids."""
+    yield from module.parameters(recurse=False)
+    for child in module.children():
+        if id(child) not in skipped:
+            yield from _parameters_without(child, skipped)
 
 
 def with_features(

@@ -218,6 +218,9 @@ def print_startup_report(
     if parts.settings.loss.batch_dependent(parts.settings.config):
         console.print("[yellow]The pairs of a micro-batch affect each other in this loss[/yellow]")
     console.print(layout_line(trainer.layout, parts), soft_wrap=True)
+    if trainer.shared_layers is not None:
+        layers = counted(len(trainer.shared_layers), "layer")
+        console.print(f"The first {layers} run once for policy and reference", soft_wrap=True)
     console.print(step_line(parts, args, max_steps), soft_wrap=True)
 
 

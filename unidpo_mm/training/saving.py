@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from ..config.python import UniDPOConfig
 from ..data.digest import data_digest
 from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
+from ..extras import installed_version
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.references.moving import MovingLora
+from ..modeling.shared_layers import SharedLayers
 from .checkpoints import (
     IDENTITY_FILE,
     checkpoint_path,
@@ -76,6 +77,7 @@ class SavingTrainer(Trainer):
     Attributes:
         parts: Model, data, reference and loss of the run.
         layout: The layout of batches.
+        shared_layers: The layers that run once for policy and reference; `None` if there are none.
         option_names: Field of `UniDPOConfig` -> its name in a recipe, for messages; empty for runs
             from Python.
         interruption: Signals that this process received.
@@ -89,6 +91,7 @@ class SavingTrainer(Trainer):
     model: LogpModel
     parts: RunParts
     layout: LayoutChoice
+    shared_layers: SharedLayers | None = None
     option_names: Mapping[str, str]
     interruption: Interruption
     watch: NumericalWatch
@@ -115,7 +118,7 @@ class SavingTrainer(Trainer):
             "model": describe_model(parts.logp_model.model, parts.adapter),
             "data": data_digest(parts.train_rows).to_json(),
             "eval_data": data_digest(parts.eval_rows).to_json() if parts.eval_rows else None,
-            "versions": {name: version(name) for name in COMPARED_PACKAGES},
+            "versions": {name: installed_version(name) for name in COMPARED_PACKAGES},
         }
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ every pair, or the gate of the calibrated NLL is always closed or always open: `
 detects that.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,11 +30,15 @@ from ..kernels.packing import masks_built
 from ..losses.weights import quality_weight
 from ..modeling.logp_model import LogpModel, compute_logps, evaluating
 from ..modeling.parts import compute_dtype
+from ..modeling.references.cached import CachedReference
+from ..modeling.shared_layers import SharedLayers, shared_layers
 from ..records import EncodedGroup, GroupBatch, Layout, Message, Pair, PreferenceRow, Response
 from .configured_loss import ConfiguredLoss
 from .run_parts import LayoutChoice, RunParts
 
-__all__ = ["check_logp_model", "check_start", "score_warnings"]
+logger = logging.getLogger(__name__)
+
+__all__ = ["check_logp_model", "check_start", "layers_to_share", "score_warnings"]
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Maximum difference between a token's log-prob and that computed from the model's logits."""
@@ -43,6 +48,8 @@ LOW_PRECISION_TOLERANCE = 0.2
 
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Maximum difference between layouts, which only add numbers in a different order."""
+
+SEPARATE = "layers without trained weights run twice, for policy and reference: results differ"
 
 SAMPLE_ROWS = 3
 """Number of rows that are computed in every layout."""
@@ -71,6 +78,46 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
         check_logp_model(parts.logp_model, parts.adapter, device, rows)
         check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
         return _choose_layout(parts, args, rows, device)
+
+
+@torch.no_grad()
+def layers_to_share(
+    parts: RunParts, args: UniDPOConfig, layout: Layout, device: torch.device | str
+) -> SharedLayers | None:
+    """Return the layers that run once for policy and reference.
+
+    Args:
+        parts: The parts of the run, in the state in which training begins.
+        args: Its options.
+        layout: The layout of its batches.
+        device: The device of the model.
+
+    Returns:
+        The layers; `None` if there are none, or the log-probs of a row change.
+    """
+    reference, rows = parts.reference, parts.train_rows or parts.eval_rows
+    if isinstance(reference, CachedReference):
+        reference = reference.source
+    layers = shared_layers(parts.logp_model, reference) if args.disable_dropout else None
+    if layers is None or reference is None or not rows:
+        return None
+    adapter, policy = parts.adapter, parts.logp_model
+    groups = [adapter.encode(_sample(rows)[0])]
+    batch = collate(groups, pad_token_id=adapter.pad_token_id, layout=layout).to(device)
+    kind, dtype = torch.device(device).type, compute_dtype(args, policy)
+    with torch.autocast(kind, dtype=dtype, enabled=args.bf16 or args.fp16), evaluating(policy):
+        expected = compute_logps(policy, adapter, batch)
+        with layers.once():
+            reference.token_logps(policy, batch)
+            try:
+                shared = compute_logps(policy, adapter, batch)
+            except Exception:  # an untested model may raise anything; separate passes worked
+                logger.warning(SEPARATE, exc_info=True)
+                return None
+    if torch.equal(shared, expected):
+        return layers
+    logger.warning(SEPARATE)
+    return None
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ This module shows the complete computation and needs no trainer. `data/collate.p
 pair's data source, and `losses/<name>.py` contains the formula.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from ..cache.feature_store import FeatureStore
 from ..kernels.logprobs import sequence_logps
 from ..modeling.logp_model import compute_logps
 from ..modeling.references.kinds import Reference
+from ..modeling.shared_layers import SharedLayers
 from ..modeling.vision import ImageFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
 from .configured_loss import ConfiguredLoss
@@ -53,6 +55,7 @@ def preference_step(
     settings: ConfiguredLoss,
     reference: Reference | None,
     features: FeatureStore | None = None,
+    shared_layers: SharedLayers | None = None,
 ) -> StepOutput:
     """Compute the log-probs of a batch under policy and reference, and the loss of each unit.
 
@@ -63,12 +66,14 @@ def preference_step(
         settings: The loss and its parameters for each data source.
         reference: The reference; `None` if the loss uses none.
         features: Cache of image features across batches; `None` to compute them each time.
+        shared_layers: The layers that run once for policy and reference; `None` if there are none.
     """
     reference_logps, images = None, ImageFeatures(features, batch.cache_keys.images)
-    if reference is not None:
-        token_logps = reference.token_logps(policy, batch, images)
-        reference_logps = sequence_logps(token_logps, batch.targets)
-    policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch.targets)
+    with shared_layers.once() if shared_layers else nullcontext():
+        if reference is not None:
+            token_logps = reference.token_logps(policy, batch, images)
+            reference_logps = sequence_logps(token_logps, batch.targets)
+        policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch.targets)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
     return StepOutput(output, batch.units(settings.loss.unit).weight, pairs)

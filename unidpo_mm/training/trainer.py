@@ -41,7 +41,7 @@ from .observers import Observer
 from .resuming import CheckpointedTrainer
 from .run_parts import LayoutChoice, RunParts
 from .setup import prepare_run
-from .startup_checks import check_start
+from .startup_checks import check_start, layers_to_share
 from .step import StepOutput, preference_step
 
 __all__ = ["UniDPOTrainer"]
@@ -139,7 +139,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         """Check sharding and the log-probs of the model, and return the layout of the run."""
         _check_fsdp(self.args, self.accelerator)
         if self.place_model_on_device:
-            return check_start(self.parts, self.args, self.args.device)
+            choice = check_start(self.parts, self.args, self.args.device)
+            self.shared_layers = layers_to_share(
+                self.parts, self.args, choice.layout, self.args.device
+            )
+            return choice
         if self.is_deepspeed_enabled:
             return LayoutChoice("plain", "DeepSpeed holds the weights, so layouts are not compared")
         # FSDP shards later: now the first process still has all weights
@@ -271,6 +275,7 @@ class UniDPOTrainer(CheckpointedTrainer):
             settings=self.parts.settings,
             reference=self.parts.reference,
             features=self.parts.features,
+            shared_layers=self.shared_layers,
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:

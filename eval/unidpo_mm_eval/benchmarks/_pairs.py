@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.images import identity
@@ -223,6 +222,8 @@ def extra_pair_metrics(samples: Sequence[GradedSample]) -> dict[str, float]:
         return {}
     sides = ("chosen_reward", "rejected_reward")
     chosen, rejected = (np.array([values[side] for values in details]) for side in sides)
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks = rankdata(np.concatenate([chosen, rejected]))[: len(chosen)]
     below = ranks.sum() - len(chosen) * (len(chosen) + 1) / 2
     return {

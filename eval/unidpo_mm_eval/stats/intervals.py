@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 
 from .metrics import Array, Metrics
 
@@ -134,17 +134,17 @@ def _corrected(tails: Array, values: Array, point: float, jackknife: Array) -> A
     spread = jackknife.mean() - jackknife if len(jackknife) else jackknife
     if not 0 < below < 1 or not np.any(np.abs(spread) > 1e-12):
         return tails
-    bias = norm.ppf(below)
+    bias = ndtri(below)
     skewness = np.sum(spread**3) / (6 * np.sum(spread**2) ** 1.5)
-    shifted = bias + norm.ppf(tails)
-    return norm.cdf(bias + shifted / (1 - skewness * shifted))
+    shifted = bias + ndtri(tails)
+    return ndtr(bias + shifted / (1 - skewness * shifted))
 
 
 def wilson(correct: float, n: int) -> Interval:
     """Return Wilson's 95 % interval, in percent, of a proportion of n independent samples."""
     if n == 0:
         return Interval(0.0, 100.0)
-    z = norm.ppf((1 + LEVEL) / 2)
+    z = ndtri((1 + LEVEL) / 2)
     p = correct / n
     center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

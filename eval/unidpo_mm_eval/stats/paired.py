@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri
 
 EXACT = 12
 """Maximum number of clusters for which every combination of signs, 2^12, is counted."""
@@ -63,6 +63,8 @@ def mcnemar(worse: int, better: int) -> float:
     """Return the exact two-sided p-value from the units that only one result gets right."""
     if worse + better == 0:
         return 1.0
+    from scipy.stats import binomtest  # takes a second to import
+
     return float(binomtest(better, worse + better, 0.5).pvalue)
 
 
@@ -102,4 +104,4 @@ def _detectable(differences: np.ndarray, units: int) -> float:
     if len(differences) < 2 or not units or not np.any(differences):
         return math.inf  # all differences are zero, so there is no spread to estimate from
     error = float(np.std(differences, ddof=1)) * math.sqrt(len(differences)) / units
-    return 100 * float(norm.ppf(0.975) + norm.ppf(POWER)) * error
+    return 100 * float(ndtri(0.975) + ndtri(POWER)) * error

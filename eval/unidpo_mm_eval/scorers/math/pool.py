@@ -1,6 +1,7 @@
-"""A pool of grading processes, one per core, each killed when an answer takes too long."""
+"""A pool of grading processes, at most one per core, each killed when an answer takes too long."""
 
 import json
+import math
 import os
 import queue
 import select
@@ -17,6 +18,8 @@ SECONDS = 10.0
 """Time limit per answer; a slower answer counts as wrong."""
 START_SECONDS = 120.0
 """Time limit for loading the libraries of a process."""
+ANSWERS_PER_PROCESS = 20
+"""Minimum number of answers per further process: loading the libraries takes as long as they."""
 TIMEOUT = "timeout"
 DIED = "the grader died"
 
@@ -31,7 +34,8 @@ def grade_all(
 ) -> list[Grade]:
     """Grade each (gold, response) pair.
 
-    `seconds` is the time limit per answer; `workers` is by default one per core.
+    `seconds` is the time limit per answer; `workers` is by default one per core, or fewer if there
+    are few answers.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(answers)):
@@ -47,7 +51,8 @@ def grade_all(
                     return
                 grades[number] = worker.grade(*answers[number], seconds)
 
-    count = min(workers or os.cpu_count() or 1, max(len(answers), 1))
+    count = workers or min(os.cpu_count() or 1, math.ceil(len(answers) / ANSWERS_PER_PROCESS))
+    count = max(min(count, len(answers)), 1)
     with ThreadPoolExecutor(count) as threads:
         for running in [threads.submit(work) for _ in range(count)]:
             running.result()
