@@ -19,6 +19,7 @@ from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import with_size_limits
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
+from ._videos import VideoTraits
 
 __all__ = ["ADAPTER"]
 
@@ -39,6 +40,7 @@ class ImageTextAdapter(ImageAdapter):
             sends_positions=kind.sends_positions,
             unit_key=kind.unit_key,
             dropped=kind.dropped,
+            video=_video_traits(processor, kind),
         )
         super().__init__(processor, config, traits, options)
 
@@ -86,6 +88,17 @@ class ImageTextAdapter(ImageAdapter):
         tensors that the processor never returns.
         """
         return None
+
+
+def _video_traits(processor: Any, kind: TypeTraits) -> VideoTraits | None:
+    """Return the properties for videos; `None` if they are not supported."""
+    if not kind.videos or getattr(processor, "video_processor", None) is None:
+        return None
+    return VideoTraits(
+        placeholder=processor.video_token,
+        equal_in_row=True,
+        beside_images=kind.videos_beside_images,
+    )
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAdapter:

@@ -12,6 +12,7 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.preflight import Preflight, survey
+from unidpo_mm.data.videos import FramesVideo
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel
@@ -100,6 +101,11 @@ def make_image(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return image
 
 
+def make_clip(shade: int = 0, frames: int = 6, size: tuple[int, int] = (60, 44)) -> list[Any]:
+    """Return the frames of a video, which all differ."""
+    return [make_image(shade + number, size) for number in range(frames)]
+
+
 def row(
     name: str = "r1",
     prompt: str | Sequence[Message] = "What is 3 + 4?",
@@ -107,15 +113,18 @@ def row(
     scores: Sequence[float | None] = (4.0, 1.0),
     *,
     images: Sequence[Image.Image] = (),
+    videos: Sequence[Sequence[Image.Image]] = (),
     pairs: Sequence[Pair] = (Pair(0, 1),),
     domain: Any = None,
     **fields: Any,
 ) -> PreferenceRow:
-    """Return a row; images come before a plain prompt, a conversation has its own slots."""
+    """Return a row; media come before a plain prompt, a conversation has its own slots.
+
+    Videos are lists of frames.
+    """
     if isinstance(prompt, str):
-        messages: tuple[Message, ...] = (
-            Message("user", (*(MediaSlot("image") for _ in images), prompt)),
-        )
+        slots = (MediaSlot("image"),) * len(images) + (MediaSlot("video"),) * len(videos)
+        messages: tuple[Message, ...] = (Message("user", (*slots, prompt)),)
     else:
         messages = tuple(prompt)
     settings: dict[str, Any] = {
@@ -126,9 +135,12 @@ def row(
     }
     return PreferenceRow(
         id=name,
-        domain=domain or ("multimodal" if images else "text"),
+        domain=domain or ("multimodal" if images or videos else "text"),
         messages=messages,
         images=tuple(MemoryImage(image, "here") for image in images),
+        videos=tuple(
+            FramesVideo(tuple(MemoryImage(frame, "here") for frame in frames)) for frames in videos
+        ),
         responses=tuple(
             Response(text, score) for text, score in zip(responses, scores, strict=True)
         ),

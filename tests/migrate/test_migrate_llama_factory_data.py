@@ -77,7 +77,7 @@ def test_registered_data_sets_are_read_by_their_entries(directory: Path) -> None
     recipe, _ = migrated(directory, SHORT.replace("pairs", "street_signs"))
     (source,) = recipe.data.sources
     (row,) = load_rows([source])
-    assert (row.source, row.messages[0].image_slots) == ("street_signs", 1)
+    assert (row.source, row.messages[0].slots("image")) == ("street_signs", 1)
     assert [r.score for r in row.responses] == [4.0, 1.0]
     assert row.images[0].open().size == (40, 30)
 

@@ -9,6 +9,8 @@ __all__ = [
     "Count",
     "Finite",
     "Fraction",
+    "FrameCount",
+    "FramesPerSecond",
     "Gigabytes",
     "LearningRate",
     "Name",
@@ -91,4 +93,6 @@ Gigabytes = Annotated[
     float, Field(ge=0, le=1e9), _zero_or_at_least(MIN_GIGABYTES, "gigabytes", "no cache")
 ]
 Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second", "no limit")]
+FramesPerSecond = Annotated[float, Field(gt=0, le=1000)]
+FrameCount = Annotated[int, Field(ge=2)]
 ActivationMemory = Annotated[float | str, BeforeValidator(_memory)]

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..records import EncodedGroup, Message, PreferenceRow
+from ..adapter import Adapter
+from ..records import EncodedGroup, FrameSampling, Message, PreferenceRow
 
 __all__ = ["library_inputs", "library_logps"]
 
@@ -15,17 +16,18 @@ MAX_ENDING = 2
 
 
 def library_inputs(
-    processor: Any, row: PreferenceRow, response: str, *, continued: bool = False
+    adapter: Adapter, row: PreferenceRow, response: str, *, continued: bool = False
 ) -> dict[str, Tensor]:
     """Return the inputs of a conversation with a response, as the processor returns them.
 
     Args:
-        processor: The processor of the model.
+        adapter: The adapter of the model, whose processor is used. It chooses the frames of videos.
         row: A row whose prompt is a single message.
         response: The response.
         continued: Whether the response follows the generation prompt directly. A chat template may
             render a complete conversation differently, for example without a reasoning block.
     """
+    processor = adapter.processor
     tokenizer = getattr(processor, "tokenizer", processor)
     template = getattr(processor, "chat_template", None) or tokenizer.chat_template
     arguments: dict[str, Any]
@@ -44,14 +46,21 @@ def library_inputs(
         complete = starts or tokenizer is processor  # the template writes all special tokens
         arguments = {"text": [text], "add_special_tokens": not complete}
     else:
-        images = processor.image_token * len(row.images) if row.images else ""
-        prompt = images + row.messages[0].text
+        prompt = row.messages[0].text
+        for kind, media in (("image", row.images), ("video", row.videos)):
+            prompt = getattr(processor, f"{kind}_token") * len(media) + prompt if media else prompt
         if "suffix" in inspect.signature(type(processor).__call__).parameters:
             arguments = {"text": [prompt], "suffix": [response]}
         else:
             arguments = {"text": [prompt + response + (tokenizer.eos_token or "")]}
     if row.images:
         arguments["images"] = [[image.open() for image in row.images]]
+    if row.videos:
+        sampling = getattr(adapter, "frame_sampling", FrameSampling())
+        videos = [video.sample(sampling) for video in row.videos]
+        arguments["videos"] = [list(video.frames) for video in videos]
+        arguments["video_metadata"] = [video.metadata for video in videos]
+        arguments["do_sample_frames"] = False
     inputs = processor(**arguments, return_tensors="pt")
     return {
         name: value
@@ -62,7 +71,7 @@ def library_inputs(
 
 @torch.no_grad()
 def library_logps(
-    model: Any, processor: Any, row: PreferenceRow, group: EncodedGroup, device: Any
+    model: Any, adapter: Adapter, row: PreferenceRow, group: EncodedGroup, device: Any
 ) -> Tensor:
     """Return the log-probs of the responses to a row, each from a forward pass of its own.
 
@@ -75,7 +84,7 @@ def library_logps(
     start, logps = group.prompt_ids.numel(), []
     for response, ids in zip(row.responses, group.response_ids, strict=True):
         tokens = [*group.prompt_ids.tolist(), *ids.tolist()]
-        inputs = _inputs_with(processor, row, response.text, tokens)
+        inputs = _inputs_with(adapter, row, response.text, tokens)
         shared = min(len(tokens), inputs["input_ids"].shape[1])
         on_device = {name: value.to(device) for name, value in inputs.items()}
         logits = model(**on_device).logits[0].float().log_softmax(-1)
@@ -87,12 +96,12 @@ def library_logps(
 
 
 def _inputs_with(
-    processor: Any, row: PreferenceRow, response: str, tokens: list[int]
+    adapter: Adapter, row: PreferenceRow, response: str, tokens: list[int]
 ) -> dict[str, Tensor]:
     """Return the processor's inputs that have the ids of the adapter."""
     differences = []
     for continued in (False, True):
-        inputs = library_inputs(processor, row, response, continued=continued)
+        inputs = library_inputs(adapter, row, response, continued=continued)
         expected = inputs["input_ids"][0].tolist()
         shared = min(len(tokens), len(expected))
         if expected[:shared] == tokens[:shared] and len(expected) - len(tokens) in range(
@@ -100,7 +109,9 @@ def _inputs_with(
         ):
             return inputs
         differences.append(
-            _difference(getattr(processor, "tokenizer", processor), tokens, expected)
+            _difference(
+                getattr(adapter.processor, "tokenizer", adapter.processor), tokens, expected
+            )
         )
     raise ValueError(differences[0])
 

@@ -29,6 +29,9 @@ ENCODING = (
     "image_min_pixels",
     "image_max_pixels",
     "image_max_size",
+    "video_fps",
+    "video_max_frames",
+    "video_max_pixels",
 )
 """Options of a run that affect how prompts are encoded."""
 

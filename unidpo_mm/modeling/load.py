@@ -174,6 +174,9 @@ def load_family_and_adapter(
         image_min_pixels=args.image_min_pixels,
         image_max_pixels=args.image_max_pixels,
         image_max_size=args.image_max_size,
+        video_fps=args.video_fps,
+        video_max_frames=args.video_max_frames,
+        video_max_pixels=args.video_max_pixels,
     )
     adapter = load_adapter(
         source, options, config=config, family=family, processor=processing_class

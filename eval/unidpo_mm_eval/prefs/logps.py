@@ -17,7 +17,7 @@ from unidpo_mm.kernels.logprobs import sequence_logps
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps, unwrap_peft
 from unidpo_mm.modeling.references.kinds import LoraOff, Reference
-from unidpo_mm.modeling.vision import ImageFeatures
+from unidpo_mm.modeling.vision import MediaFeatures
 from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
 
 from ..run.store import PredictionStore
@@ -86,7 +86,7 @@ class _OtherModel:
         self.model, self.adapter = model, adapter
 
     def token_logps(
-        self, policy: Any, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: Any, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> torch.Tensor:
         """Return the log-probs of the target tokens, [M]."""
         return compute_logps(self.model, self.adapter, batch)
