@@ -87,6 +87,10 @@ class BaseAdapter:
         """Return a short group of weight 0, so that no loss or metric counts it."""
         return self._filler()
 
+    def video_filler(self) -> EncodedGroup | None:
+        """Return `None`: the model computes no features of videos."""
+        return None
+
     def _filler(
         self, images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
     ) -> EncodedGroup:

@@ -106,6 +106,32 @@ def make_clip(shade: int = 0, frames: int = 6, size: tuple[int, int] = (60, 44))
     return [make_image(shade + number, size) for number in range(frames)]
 
 
+def write_video(
+    path: Path,
+    frames: Sequence[Image.Image],
+    *,
+    fps: int = 10,
+    codec: str = "mpeg4",
+    **options: Any,
+) -> Path:
+    """Write a video file with a key frame every six frames; return its path."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options={"qscale": "1", **options})
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt, stream.gop_size = "yuv420p", 6
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+    return path
+
+
+def gray_frames(count: int, size: tuple[int, int] = (64, 48)) -> list[Image.Image]:
+    """Return frames whose brightness is 4 times their index, so that they can be recognized."""
+    return [Image.new("RGB", size, (4 * number,) * 3) for number in range(count)]
+
+
 def row(
     name: str = "r1",
     prompt: str | Sequence[Message] = "What is 3 + 4?",

@@ -84,7 +84,8 @@ def _without_decoding(dataset: Any) -> Any:
 def _undecoded(feature: Any) -> Any:
     import datasets
 
-    for kind in (datasets.Image, getattr(datasets, "Video", ())):  # older releases have no videos
+    names = ("Image", "Video")  # older releases have no videos
+    for kind in (getattr(datasets, name) for name in names if hasattr(datasets, name)):
         if isinstance(feature, kind):
             return kind(decode=False)
     if isinstance(feature, Mapping):
