@@ -118,7 +118,7 @@ def write_video(
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options={"qscale": "1", **options})
+        stream = container.add_stream(codec, rate=fps, options={"crf": "4"})
         stream.width, stream.height = frames[0].size
         stream.pix_fmt, stream.gop_size = "yuv420p", 6
         for frame in frames:
