@@ -107,12 +107,7 @@ def make_clip(shade: int = 0, frames: int = 6, size: tuple[int, int] = (60, 44))
 
 
 def write_video(
-    path: Path,
-    frames: Sequence[Image.Image],
-    *,
-    fps: int = 10,
-    codec: str = "mpeg4",
-    **options: Any,
+    path: Path, frames: Sequence[Image.Image], *, fps: int = 10, codec: str = "libx264"
 ) -> Path:
     """Write a video file with a key frame every six frames; return its path."""
     import av

@@ -3,17 +3,29 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from builders import load_tiny, logp_model_of, make_clip, make_image, row
+from builders import (
+    gray_frames,
+    load_tiny,
+    logp_model_of,
+    make_clip,
+    make_image,
+    preflight,
+    row,
+    write_video,
+)
 from PIL import ImageOps
 from torch import Tensor
 
-from unidpo_mm.data.collate import collate
+from unidpo_mm.adapter import fillers
+from unidpo_mm.data.collate import GroupCollator, collate
 from unidpo_mm.data.images import MemoryImage
-from unidpo_mm.data.videos import FramesVideo
+from unidpo_mm.data.videos import FileVideo, FramesVideo
+from unidpo_mm.errors import DataError, ModelError, RowTooLong
 from unidpo_mm.inference.decoding import Decoding
 from unidpo_mm.inference.generation import generate_responses
 from unidpo_mm.kernels.packing import enable_packing
@@ -22,6 +34,7 @@ from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import freeze_parts
 from unidpo_mm.modeling.vision import Features, MediaFeatures
 from unidpo_mm.records import PreferenceRow
+from unidpo_mm.training.console import data_lines
 
 Checkpoint = Callable[[str], Path]
 
@@ -185,3 +198,157 @@ def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: s
     for prompt, response in zip(prompts, together, strict=True):
         (alone,) = generate_responses(loaded.model, adapter, [prompt], decoding, device="cpu")
         assert alone == response
+
+
+# ---- rows that are refused, limits and lengths ----
+
+
+@pytest.mark.parametrize("model_type", ["glm4v", "llava", "gemma3", "llama"])
+def test_models_without_videos_refuse_them(checkpoint: Checkpoint, model_type: str) -> None:
+    adapter = load_tiny(checkpoint(model_type)).adapter
+    with pytest.raises(DataError) as error:
+        adapter.encode(row("r", "What?", ("a", "b"), videos=[make_clip(1, 4)]))
+    (problem,) = error.value.problems
+    assert problem.where == "data.jsonl row r, field 'videos'"
+    reason = "has no vision tower" if model_type == "llama" else "are not supported with videos"
+    assert reason in problem.message
+    with pytest.raises(ModelError, match=r"model.video_max_pixels: it is 9 and "):
+        load_tiny(checkpoint(model_type), video_max_pixels=9)
+
+
+def test_smolvlm_refuses_a_row_with_an_image_and_a_video(checkpoint: Checkpoint) -> None:
+    adapter = load_tiny(checkpoint("smolvlm")).adapter
+    both = row("r", "What?", ("a", "b"), images=[make_image(1)], videos=[make_clip(1, 4)])
+    with pytest.raises(DataError, match="images and videos, of which smolvlm models take one kind"):
+        adapter.encode(both)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "token"), [("qwen2_5_vl", "<|video_pad|>"), ("internvl", "<video>")]
+)
+def test_the_placeholder_of_a_video_is_no_text(
+    checkpoint: Checkpoint, model_type: str, token: str
+) -> None:
+    adapter = load_tiny(checkpoint(model_type)).adapter
+    with pytest.raises(DataError, match=r"stands for an image or a video|1 placeholders for 0 vid"):
+        adapter.encode(row("r", f"What is {token}?", ("a", "b")))
+    with pytest.raises(DataError, match="2 placeholders for 1 videos"):
+        adapter.encode(row("r", f"What is {token}?", ("a", "b"), videos=[make_clip(1, 4)]))
+
+
+def test_the_videos_of_a_row_get_equal_lengths_where_the_processor_needs_it(
+    checkpoint: Checkpoint,
+) -> None:
+    two = row("r", "What?", ("a", "b"), videos=[make_clip(1, 6), make_clip(9, 3)])
+    group = load_tiny(checkpoint("internvl")).adapter.encode(two)
+    assert group.images.inputs["pixel_values"].shape[0] == group.images.entries == 3 + 3
+    group = load_tiny(checkpoint("llava_onevision"), video_max_frames=4).adapter.encode(two)
+    assert group.videos.inputs["pixel_values_videos"].shape[:2] == (2, 4)
+
+
+def test_timestamps_follow_the_sampled_frames(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    clip = FileVideo(write_video(tmp_path / "clip.mp4", gray_frames(40)), "here")  # 4 seconds
+    example = dataclasses.replace(
+        row("r", "What?", ("a", "b"), videos=[make_clip(1, 4)]), videos=(clip,)
+    )
+    for fps, seconds in ((2.0, "<0.3 seconds>"), (1.0, "<0.7 seconds>")):
+        adapter: Any = load_tiny(checkpoint("qwen3_vl"), video_fps=fps).adapter
+        text = adapter.tokenizer.decode(adapter.encode(example).prompt_ids)
+        assert seconds in text
+        other: Any = load_tiny(checkpoint("qwen2_5_vl"), video_fps=fps).adapter
+        group = other.encode(example)
+        (step,) = group.videos.inputs["second_per_grid_ts"].tolist()
+        assert step == pytest.approx(2 / fps)
+
+
+def test_larger_frames_are_scaled_down(checkpoint: Checkpoint) -> None:
+    example = row("r", "What?", ("a", "b"), videos=[make_clip(1, 4, (200, 120))])
+    for model_type, patch in (("qwen2_vl", 14), ("qwen3_vl", 16)):
+        adapter = load_tiny(checkpoint(model_type), video_max_pixels=5000).adapter
+        grid = adapter.encode(example).videos.inputs["video_grid_thw"][0]
+        assert 0 < int(grid[1] * grid[2]) * patch**2 <= 5000
+        unlimited = load_tiny(checkpoint(model_type)).adapter.encode(example)
+        assert unlimited.videos.tokens > adapter.encode(example).videos.tokens
+    with pytest.raises(ModelError, match="frames of a fixed size"):
+        load_tiny(checkpoint("internvl"), video_max_pixels=5000)
+
+
+def longest(group: Any) -> int:
+    return int(group.prompt_ids.numel() + max(ids.numel() for ids in group.response_ids))
+
+
+def test_a_long_row_gets_fewer_frames_and_then_smaller_ones(checkpoint: Checkpoint) -> None:
+    folder = checkpoint("qwen2_5_vl")
+    example = row(
+        "r",
+        "What happens?",
+        ("A red square", "Blue"),
+        images=[make_image(1, (80, 80))],
+        videos=[make_clip(1, 12, (80, 80))],
+    )
+    whole = load_tiny(folder).adapter.encode(example)
+    frames = int(whole.videos.inputs["video_grid_thw"][0, 0])
+    assert (frames, whole.videos.shrunk, whole.images.shrunk) == (6, 0, 0)
+    per_frame = whole.videos.tokens // frames
+
+    def encoded(limit: int, policy: str = "shrink_image") -> Any:
+        return load_tiny(folder, max_length=limit, length_policy=policy).adapter.encode(example)
+
+    fewer = encoded(longest(whole) - 1)
+    assert longest(fewer) < longest(whole)
+    assert int(fewer.videos.inputs["video_grid_thw"][0, 0]) == frames - 1
+    assert (fewer.videos.shrunk, fewer.images.shrunk) == (1, 0)
+    assert fewer.images.tokens == whole.images.tokens
+    times = fewer.videos.inputs["second_per_grid_ts"]
+    assert times > whole.videos.inputs["second_per_grid_ts"]  # the clip is as long as before
+    smaller = encoded(longest(whole) - per_frame * (frames - 2) - 3)
+    assert int(smaller.videos.inputs["video_grid_thw"][0, 0]) == 2  # at least four frames
+    assert (smaller.videos.shrunk, smaller.images.shrunk) == (1, 1)
+    assert smaller.images.tokens + smaller.videos.tokens < whole.images.tokens + 2 * per_frame
+    with pytest.raises(RowTooLong) as error:
+        encoded(longest(whole) - 1, "error")
+    (problem,) = error.value.problems
+    assert f"{whole.videos.tokens} of them video tokens" in problem.message
+    assert "lower data.video_max_frames" in problem.remedy
+    with pytest.raises(RowTooLong):
+        encoded(longest(whole) - whole.videos.tokens - whole.images.tokens)
+
+
+def test_shortened_videos_are_counted_and_reported(checkpoint: Checkpoint) -> None:
+    example = row("r", "What?", ("a", "b"), videos=[make_clip(1, 12, (80, 80))])
+    whole = load_tiny(checkpoint("qwen2_5_vl")).adapter.encode(example)
+    limit = longest(whole) - 1
+    adapter = load_tiny(
+        checkpoint("qwen2_5_vl"), max_length=limit, length_policy="shrink_image"
+    ).adapter
+    counts = preflight([example], adapter)
+    assert (counts.videos, counts.shortened_videos) == (1, 1)
+    parts: Any = SimpleNamespace(preflight=counts, eval_rows=())
+    lines = data_lines(parts, SimpleNamespace(max_length=limit))  # type: ignore[arg-type]
+    note = f"1 of 1 video is given fewer or smaller frames to fit max_length {limit}"
+    assert any(note in line for line in lines)
+    assert "1 video, " in lines[0]
+    again = preflight([example], adapter)  # from the index of rows
+    assert again.shortened_videos == 1
+
+
+def test_a_run_with_videos_has_a_filler_for_each_kind_of_features(checkpoint: Checkpoint) -> None:
+    expected = {
+        "qwen2_5_vl": {"image", "video"},
+        "internvl": {"image"},
+        "llava": {"image"},
+        "llama": set(),
+    }
+    for model_type, kinds in expected.items():
+        adapter = load_tiny(checkpoint(model_type)).adapter
+        assert set(fillers(adapter, videos=True)) == kinds, model_type
+        assert set(fillers(adapter, videos=False)) == kinds - {"video"}
+    loaded = load_tiny(checkpoint("qwen2_5_vl"))
+    collator = GroupCollator(
+        pad_token_id=loaded.adapter.pad_token_id, fillers=fillers(loaded.adapter, videos=True)
+    )
+    rows = rows_of("qwen2_5_vl")
+    for example, added in ((rows[0], 1), (rows[2], 0), (rows[3], 1), (rows[4], 2)):
+        batch = collator([loaded.adapter.encode(example)])["batch"]
+        assert batch.pairs.weight.tolist() == [1.0] + [0.0] * added
+        assert set(batch.inputs.media) == {"image", "video"}

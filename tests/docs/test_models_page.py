@@ -7,8 +7,10 @@ from support.markdown_blocks import ROOT
 
 from model_adapters._image_sizing import Unit
 from model_adapters._image_text_traits import TYPES
+from model_adapters.qwen_vl import QWEN_TYPES
 
 ROW = re.compile(r"^\| ([^|]+) \| `(\w+)` \| `(\w+)` \| ([^|]+) \|([^|]*)\|$", re.M)
+VIDEO_TYPES = {*QWEN_TYPES, "llava_onevision", *(name for name in TYPES if TYPES[name].videos)}
 PLAIN_ONLY = {"qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6"}
 
 
@@ -25,3 +27,4 @@ def test_the_table_lists_every_type_with_its_family_unit_and_notes() -> None:
         assert unit.startswith("fixed size" if expected == "fixed" else expected)
         assert ("plain rows only" in notes) == (model_type in PLAIN_ONLY)
         assert ("needs an image" in notes) == (model_type == "paligemma")
+        assert ("videos" in notes) == (model_type in VIDEO_TYPES)

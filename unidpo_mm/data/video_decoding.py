@@ -101,7 +101,8 @@ class _FrameIndex:
         total: Their number.
         fps: Frames per second.
         width, height: Their size before rotation.
-        times: The time of each frame, in units of the stream; empty if the file does not say.
+        times: The time of each frame, in units of the stream; empty if the file does not say, or as
+            in some AVI files has the times of its packets instead.
         keys: The times of the key frames.
     """
 
@@ -124,13 +125,15 @@ class _FrameIndex:
             if not packets:
                 raise ValueError("it has no frames")
             context = stream.codec_context
-            timed = all(pts is not None for pts, _ in packets)
+            times = [pts for pts, _ in packets]
+            # frames that depend on later ones are never stored in the order of their times
+            timed = None not in times and not (context.has_b_frames and times == sorted(times))
             return cls(
                 total=len(packets),
                 fps=float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS),
                 width=context.width,
                 height=context.height,
-                times=tuple(sorted(pts for pts, _ in packets)) if timed else (),
+                times=tuple(sorted(times)) if timed else (),
                 keys=tuple(sorted(pts for pts, key in packets if key)) if timed else (),
             )
 

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's keys of the model: trained parts, LoRA, image size, frames of videos, precision."""
+"""LLaMA-Factory's keys of the model: trained parts, LoRA, sizes of images and videos, precision."""
 
 from typing import Any
 
