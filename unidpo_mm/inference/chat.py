@@ -34,6 +34,8 @@ ENCODING = (
     "video_max_pixels",
 )
 """Options of a run that affect how prompts are encoded."""
+SAMPLING = ("video_fps", "video_max_frames")
+"""Those that are never `None`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +205,8 @@ def _chat_model(
             image_min_pixels=recorded.get("image_min_pixels"),
             image_max_pixels=recorded.get("image_max_pixels"),
             image_max_size=recorded.get("image_max_size"),
+            video_max_pixels=recorded.get("video_max_pixels"),
+            **{name: recorded[name] for name in SAMPLING if name in recorded},
             chat_template_kwargs=variables,
         )
     )

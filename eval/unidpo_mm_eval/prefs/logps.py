@@ -24,6 +24,8 @@ from ..run.store import PredictionStore
 
 IMAGE_LENGTH = 4000
 """Assumed length of an image in characters, for sorting rows by size."""
+VIDEO_LENGTH = 8 * IMAGE_LENGTH
+"""The same for a video."""
 
 
 @dataclass(frozen=True)
@@ -149,4 +151,5 @@ def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict
 
 def _size(row: PreferenceRow) -> int:
     length = sum(len(message.text) for message in row.messages)
-    return length + sum(len(r.text) for r in row.responses) + IMAGE_LENGTH * len(row.images)
+    length += sum(len(response.text) for response in row.responses)
+    return length + IMAGE_LENGTH * len(row.images) + VIDEO_LENGTH * len(row.videos)
