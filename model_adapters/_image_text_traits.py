@@ -36,7 +36,7 @@ class TypeTraits:
             the image token.
         dropped: Tensors that the processor returns and the model does not take.
         videos: Whether videos are supported, whose frames are images for the model.
-        videos_beside_images: Whether a row may contain both images and videos.
+        videos_with_images: Whether a row may contain both images and videos.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -51,7 +51,7 @@ class TypeTraits:
     placeholder: str = "{}"
     dropped: frozenset[str] = frozenset()
     videos: bool = False
-    videos_beside_images: bool = True
+    videos_with_images: bool = True
 
 
 TILED = TypeTraits(unit_key="pixel_values", sizing=TILES)
@@ -82,7 +82,7 @@ TYPES: Mapping[str, TypeTraits] = {
     "idefics2": IMAGE_ROWS,
     "idefics3": IMAGE_ROWS,
     # its processor replaces the tensor of images by that of videos
-    "smolvlm": dataclasses.replace(IMAGE_ROWS, videos=True, videos_beside_images=False),
+    "smolvlm": dataclasses.replace(IMAGE_ROWS, videos=True, videos_with_images=False),
     "paligemma": TypeTraits(
         token_types="token_type_ids",
         marks_images=False,  # images and prompt are a prefix with attention in both directions

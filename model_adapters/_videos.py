@@ -38,7 +38,7 @@ class VideoTraits:
             fixed size.
         exact: Whether all videos must have the same number of frames.
         equal_in_row: Whether the videos of a row must have the same number of frames.
-        beside_images: Whether a row may contain both images and videos.
+        with_images: Whether a row may contain both images and videos.
     """
 
     keys: frozenset[str] = frozenset()
@@ -46,7 +46,7 @@ class VideoTraits:
     step: int | None = None
     exact: bool = False
     equal_in_row: bool = False
-    beside_images: bool = True
+    with_images: bool = True
 
 
 class BlankVideo:
@@ -88,7 +88,7 @@ def refuse_videos(row: PreferenceRow, traits: VideoTraits | None, what: str) -> 
     """Refuse a row with videos if its model type does not take it.
 
     Raises:
-        DataError: If videos are not supported, or not beside images.
+        DataError: If videos are not supported, or not together with images.
     """
     if not row.videos:
         return
@@ -98,7 +98,7 @@ def refuse_videos(row: PreferenceRow, traits: VideoTraits | None, what: str) -> 
         problem += "with videos"
         remedy = "Choose a model of a type with videos (unidpo-mm list models), or remove the row"
         raise DataError(Problem(where, problem, remedy))
-    if row.images and not traits.beside_images:
+    if row.images and not traits.with_images:
         problem = f"the row has images and videos, of which {what} models take one kind at a time"
         remedy = "Use images or videos only, or choose another model"
         raise DataError(Problem(where, problem, remedy))

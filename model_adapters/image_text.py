@@ -97,7 +97,7 @@ def _video_traits(processor: Any, kind: TypeTraits) -> VideoTraits | None:
     return VideoTraits(
         placeholder=processor.video_token,
         equal_in_row=True,
-        beside_images=kind.videos_beside_images,
+        with_images=kind.videos_with_images,
     )
 
 

@@ -286,38 +286,38 @@ def test_a_long_row_gets_fewer_frames_and_then_smaller_ones(checkpoint: Checkpoi
         images=[make_image(1, (80, 80))],
         videos=[make_clip(1, 12, (80, 80))],
     )
-    whole = load_tiny(folder).adapter.encode(example)
-    frames = int(whole.videos.inputs["video_grid_thw"][0, 0])
-    assert (frames, whole.videos.shrunk, whole.images.shrunk) == (6, 0, 0)
-    per_frame = whole.videos.tokens // frames
+    unlimited = load_tiny(folder).adapter.encode(example)
+    frames = int(unlimited.videos.inputs["video_grid_thw"][0, 0])
+    assert (frames, unlimited.videos.shrunk, unlimited.images.shrunk) == (6, 0, 0)
+    per_frame = unlimited.videos.tokens // frames
 
     def encoded(limit: int, policy: str = "shrink_image") -> Any:
         return load_tiny(folder, max_length=limit, length_policy=policy).adapter.encode(example)
 
-    fewer = encoded(longest(whole) - 1)
-    assert longest(fewer) < longest(whole)
+    fewer = encoded(longest(unlimited) - 1)
+    assert longest(fewer) < longest(unlimited)
     assert int(fewer.videos.inputs["video_grid_thw"][0, 0]) == frames - 1
     assert (fewer.videos.shrunk, fewer.images.shrunk) == (1, 0)
-    assert fewer.images.tokens == whole.images.tokens
+    assert fewer.images.tokens == unlimited.images.tokens
     times = fewer.videos.inputs["second_per_grid_ts"]
-    assert times > whole.videos.inputs["second_per_grid_ts"]  # the clip is as long as before
-    smaller = encoded(longest(whole) - per_frame * (frames - 2) - 3)
+    assert times > unlimited.videos.inputs["second_per_grid_ts"]  # the clip is as long as before
+    smaller = encoded(longest(unlimited) - per_frame * (frames - 2) - 3)
     assert int(smaller.videos.inputs["video_grid_thw"][0, 0]) == 2  # at least four frames
     assert (smaller.videos.shrunk, smaller.images.shrunk) == (1, 1)
-    assert smaller.images.tokens + smaller.videos.tokens < whole.images.tokens + 2 * per_frame
+    assert smaller.images.tokens + smaller.videos.tokens < unlimited.images.tokens + 2 * per_frame
     with pytest.raises(RowTooLong) as error:
-        encoded(longest(whole) - 1, "error")
+        encoded(longest(unlimited) - 1, "error")
     (problem,) = error.value.problems
-    assert f"{whole.videos.tokens} of them video tokens" in problem.message
+    assert f"{unlimited.videos.tokens} of them video tokens" in problem.message
     assert "lower data.video_max_frames" in problem.remedy
     with pytest.raises(RowTooLong):
-        encoded(longest(whole) - whole.videos.tokens - whole.images.tokens)
+        encoded(longest(unlimited) - unlimited.videos.tokens - unlimited.images.tokens)
 
 
 def test_shortened_videos_are_counted_and_reported(checkpoint: Checkpoint) -> None:
     example = row("r", "What?", ("a", "b"), videos=[make_clip(1, 12, (80, 80))])
-    whole = load_tiny(checkpoint("qwen2_5_vl")).adapter.encode(example)
-    limit = longest(whole) - 1
+    unlimited = load_tiny(checkpoint("qwen2_5_vl")).adapter.encode(example)
+    limit = longest(unlimited) - 1
     adapter = load_tiny(
         checkpoint("qwen2_5_vl"), max_length=limit, length_policy="shrink_image"
     ).adapter

@@ -152,19 +152,19 @@ def test_videos_follow_the_images_of_a_sample(tmp_path: Path) -> None:
     )  # fmt: skip
     data = Dataset(path=tmp_path, sha256="", samples=samples)
     benchmark = load_benchmark("mm_vet")
-    one, two, bad = build_prompts(benchmark, data, load_prompts("lmms"))
-    assert one.row is not None
-    assert two.row is not None
+    first, second, bad = build_prompts(benchmark, data, load_prompts("lmms"))
+    assert first.row is not None
+    assert second.row is not None
     image, video = MediaSlot("image"), MediaSlot("video")
-    assert one.row.messages[-1].parts[0] == video
-    assert two.row.messages[-1].parts[:3] == (image, video, video)
-    assert len(one.row.videos[0].sample(FrameSampling()).frames) == 4
-    assert set(one.record()) == {"prompt", "videos"}
-    assert set(two.record()) == {"prompt", "images", "videos"}
-    assert one.area < two.area
+    assert first.row.messages[-1].parts[0] == video
+    assert second.row.messages[-1].parts[:3] == (image, video, video)
+    assert len(first.row.videos[0].sample(FrameSampling()).frames) == 4
+    assert set(first.record()) == {"prompt", "videos"}
+    assert set(second.record()) == {"prompt", "images", "videos"}
+    assert first.area < second.area
     assert "outside of the directory" in str(bad.error)
-    (message,) = messages_of(one.row)
+    (message,) = messages_of(first.row)
     url = message["content"][0]["video_url"]["url"]
     assert base64.b64decode(url.removeprefix("data:video/mp4;base64,")) == clip.read_bytes()
     with pytest.raises(DataError, match="the video is a list of frames"):
-        messages_of(two.row)
+        messages_of(second.row)

@@ -94,14 +94,16 @@ def _counted(function: Any, calls: list[Any]) -> Any:
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder, rows = checkpoint("qwen2_5_vl"), records("qwen2_5_vl")
-    whole = make_trainer(folder, rows, resumable_config(tmp_path / "whole", video_max_frames=4))
-    whole.train()
+    uninterrupted = make_trainer(
+        folder, rows, resumable_config(tmp_path / "whole", video_max_frames=4)
+    )
+    uninterrupted.train()
     first = resumable_config(tmp_path / "parts", video_max_frames=4, max_steps=2)
     make_trainer(folder, rows, first).train()
     second = resumable_config(tmp_path / "parts", video_max_frames=4)
     resumed = make_trainer(folder, rows, second)
     assert resumed.train(resume_from_checkpoint=True).global_step == 4
-    before, after = state_of(whole), state_of(resumed)
+    before, after = state_of(uninterrupted), state_of(resumed)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -24,17 +24,17 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
     group = adapter.encode(row)
     preferences = group.preferences
     lengths = ", ".join(str(ids.numel()) for ids in group.response_ids)
+    videos: list[str | tuple[str, str]] = []
+    if row.videos:
+        count = f" {group.videos.tokens} tokens of {len(row.videos)}, "
+        videos = [("videos", STYLES["video"]), count]
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
     yield Text.assemble(
         ("prompt", STYLES["prompt"]),
         f" {group.prompt_ids.numel() - group.images.tokens - group.videos.tokens} tokens, ",
         ("images", STYLES["image"]),
         f" {group.images.tokens} tokens of {len(row.images)}, ",
-        *(
-            [("videos", STYLES["video"]), f" {group.videos.tokens} tokens of {len(row.videos)}, "]
-            if row.videos
-            else []
-        ),
+        *videos,
         ("responses", STYLES["response"]),
         f" {lengths} tokens (trained on)",
     )

@@ -119,12 +119,14 @@ def _prompt(row: PreferenceRow) -> Any:
     if not row.raw:
         return [message.turn() for message in row.messages]
     (message,) = row.messages
-    leading = list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
-    rest = message.parts[len(leading) :]
-    # the line break after leading placeholders is dropped when the string is read
-    return "".join(f"{PLACEHOLDERS[slot.kind]}\n" for slot in leading) + "".join(
-        PLACEHOLDERS[part.kind] if isinstance(part, MediaSlot) else part for part in rest
+    leading = len(
+        list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
     )
+    texts = [
+        PLACEHOLDERS[part.kind] if isinstance(part, MediaSlot) else part for part in message.parts
+    ]
+    # the line break after leading placeholders is dropped when the string is read
+    return "".join(f"{mark}\n" for mark in texts[:leading]) + "".join(texts[leading:])
 
 
 def _response(text: str) -> dict[str, Any]:

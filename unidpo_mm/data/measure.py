@@ -129,7 +129,7 @@ def encoding_fingerprint(adapter: Adapter) -> str | None:
         "options": [repr(adapter.options), repr(adapter.limits)],
         "tokenizer": backend.to_str(),
         "templates": [_template(adapter.processor), _template(tokenizer)],
-        "media": [None if one is None else one.to_dict() for one in media_processors],
+        "media": [None if item is None else item.to_dict() for item in media_processors],
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -69,7 +69,7 @@ class Preflight:
 
     @property
     def media(self) -> str:
-        """What the rows contain besides text, for messages."""
+        """The kinds of media in the rows, for messages."""
         return "images or videos" if self.videos else "images"
 
     def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:

@@ -92,7 +92,8 @@ def _check_images(data: Dataset, images: Path | None) -> tuple[list[Problem], li
     folder = image_folder(data.path, images)
     by_key: dict[str, tuple[Image | Video, str]] = {}
     for sample in data.samples:
-        for media in (*sample.images, *sample.videos):
+        media_of_sample: list[Image | Video] = [*sample.images, *sample.videos]
+        for media in media_of_sample:
             by_key.setdefault(media.key, (media, sample.where))
 
     def problem(media_and_place: tuple[Image | Video, str]) -> Problem | None:
