@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..errors import DataError
 from ..records import ImageRef, PreferenceRow, VideoRef
-from .images import MemoryImage, identity, in_threads
+from .images import FileImage, MemoryImage, identity, in_threads
 from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo, video_identity
 
 __all__ = ["MediaKeys"]
@@ -48,9 +47,8 @@ def _name(media: MediaRef) -> str:
 
 def _content_key(media: MediaRef) -> str:
     try:
-        path = getattr(media, "path", None)
-        if isinstance(path, Path):
-            with path.open("rb") as file:
+        if isinstance(media, FileImage):
+            with media.path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         return media.key()
     except (OSError, ValueError, DataError):

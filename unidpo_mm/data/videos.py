@@ -1,5 +1,6 @@
 """Videos of rows, decoded when they are used: from files, memory, URLs or lists of frames."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -59,8 +60,8 @@ class FileVideo:
         """Return a hash of the file's content."""
         if not is_file(self.path):
             return str(self.path)
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = self.path.stat()
+        return _file_hash(self.path, state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,13 @@ class FramesVideo:
     def key(self) -> str:
         """Return a hash of the frames' keys."""
         return hashlib.sha256("\n".join(frame.key() for frame in self.frames).encode()).hexdigest()
+
+
+@functools.cache
+def _file_hash(path: Path, size: int, changed_ns: int) -> str:
+    """Return the hash of a file in a state; files may be large, so each is read once per process."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def video_identity(video: VideoRef) -> str:
