@@ -160,7 +160,7 @@ class FramesVideo:
 
 @functools.cache
 def _file_hash(path: Path, size: int, changed_ns: int) -> str:
-    """Return the hash of a file in a state; files may be large, so each is read once per process."""
+    """Return the hash of a file in a state; files may be large, so each is read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
