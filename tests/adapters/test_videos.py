@@ -42,9 +42,13 @@ STATEFUL = ("qwen3_5", "qwen3_5_moe")
 FAST = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "smolvlm")
 SLOW = ("qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 
-every_type = pytest.mark.parametrize(
-    "model_type", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+
+def types(*fast: str) -> pytest.MarkDecorator:
+    """Return a test for every type, slow for all but some."""
+    names = [pytest.param(name, marks=pytest.mark.slow) for name in FAST + SLOW if name not in fast]
+    return pytest.mark.parametrize("model_type", [*fast, *names])
+
+
 FRAMES = 5
 """Maximum number of frames, which the library gets too; LLaVA-OneVision takes no other number."""
 
@@ -143,7 +147,7 @@ def with_other_video(example: PreferenceRow, place: int) -> PreferenceRow:
     return dataclasses.replace(example, videos=tuple(videos))
 
 
-@every_type
+@types(*FAST)
 def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_type: str) -> None:
     rows = rows_of(model_type)
     expected = torch.cat([library_logps(loaded, example) for example in rows])
@@ -158,7 +162,7 @@ def test_a_mixed_batch_equals_the_library_row_by_row(loaded: LoadedModel, model_
             torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@every_type
+@types("qwen2_5_vl", "smolvlm")
 def test_another_frame_changes_the_log_probs(loaded: LoadedModel, model_type: str) -> None:
     for example in rows_of(model_type)[:3]:
         for place in range(len(example.videos)):
@@ -167,7 +171,7 @@ def test_another_frame_changes_the_log_probs(loaded: LoadedModel, model_type: st
             assert difference.abs().max() > 1e-3, (example.id, place)
 
 
-@every_type
+@types("qwen3_vl", "llava_onevision")
 def test_stored_features_replace_images_and_videos(loaded: LoadedModel, model_type: str) -> None:
     freeze_parts(loaded.model, loaded.family, None)
     rows = rows_of(model_type)
@@ -190,7 +194,7 @@ def test_stored_features_replace_images_and_videos(loaded: LoadedModel, model_ty
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 
-@every_type
+@types("qwen2_5_vl", "internvl")
 def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: str) -> None:
     adapter, decoding = loaded.adapter, Decoding(max_new_tokens=3)
     prompts = [adapter.encode_prompt(example) for example in rows_of(model_type)]
@@ -203,7 +207,7 @@ def test_responses_do_not_depend_on_the_batch(loaded: LoadedModel, model_type: s
 # ---- rows that are refused, limits and lengths ----
 
 
-@pytest.mark.parametrize("model_type", ["glm4v", "llava", "gemma3", "llama"])
+@pytest.mark.parametrize("model_type", ["glm4v", "llama"])
 def test_models_without_videos_refuse_them(checkpoint: Checkpoint, model_type: str) -> None:
     adapter = load_tiny(checkpoint(model_type)).adapter
     with pytest.raises(DataError) as error:
