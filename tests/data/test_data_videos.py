@@ -189,6 +189,7 @@ def test_videos_come_in_every_form(clip: Path, tmp_path: Path) -> None:
         assert brightness(sampled.frames) == list(sampled.indices), name
     assert [type(v) for v in videos_of([frames, str(clip)])] == [FramesVideo, FileVideo]
     assert len(videos_of(frames, "video")) == 1  # a list in `video` has the frames of one video
+    assert len(videos_of([str(clip), str(clip)], "video")) == 2
     for empty in (None, [], "", [None], [[]], {"bytes": None, "path": None}):
         assert videos_of(empty) == ()
 

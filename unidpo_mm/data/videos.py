@@ -27,9 +27,17 @@ from .invalid_value import InvalidValue, brief
 from .pixels import is_pixels
 from .video_decoding import decode_video
 
-__all__ = ["FileVideo", "FramesVideo", "MemoryVideo", "UrlVideo", "video_identity", "video_refs"]
+__all__ = [
+    "FileVideo",
+    "FramesVideo",
+    "MemoryVideo",
+    "UrlVideo",
+    "is_frame_list",
+    "video_identity",
+    "video_refs",
+]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of files that would be read as a video with a single frame."""
 FRAMES_DIMENSIONS = 4
 """Dimensions of an array of frames."""
@@ -172,6 +180,13 @@ def video_identity(video: VideoRef) -> str:
     if isinstance(video, FramesVideo):
         return "\n".join(map(identity, video.frames))
     return video.key()
+
+
+def is_frame_list(value: Any) -> bool:
+    """Return whether a list has the frames of a video, and not the paths of several videos."""
+    return isinstance(value, list | tuple) and all(
+        not isinstance(item, str) or item.lower().endswith(IMAGE_SUFFIXES) for item in value
+    )
 
 
 def video_refs(value: Any, rules: ImageRules, where: str) -> tuple[VideoRef, ...]:

@@ -21,7 +21,7 @@ from ...records import (
 )
 from ..images import image_refs
 from ..invalid_value import InvalidValue, brief
-from ..videos import video_refs
+from ..videos import is_frame_list, video_refs
 from . import Context
 from ._messages import Prompt, parse_prompt, response_text, shared_turns
 from ._values import describe, has_no_media, is_empty, parse_number, parse_tools
@@ -301,8 +301,8 @@ class RowReader:
     def _videos(self) -> tuple[VideoRef, ...]:
         """Return the videos of the row, from a column or from the parts of the prompt."""
         self.videos_field, value = self._media("video", VIDEO_COLUMNS, self.prompt.videos)
-        if self.videos_field == "video" and isinstance(value, list | tuple):
-            value = [value]  # the frames of one video
+        if self.videos_field == "video" and is_frame_list(value):
+            value = [value]
         rules, place = self.context.images, self.place(self.videos_field)
         videos = self._read(self.videos_field, video_refs, value, rules, place, default=())
         return cast("tuple[VideoRef, ...]", videos)
