@@ -22,6 +22,7 @@ from unidpo_mm.records import (
     Preferences,
     Response,
     RowInfo,
+    VideoRef,
 )
 
 from ._chat_template import template_of
@@ -42,8 +43,8 @@ class BaseAdapter:
         limits: The sizes of the model that a row must fit.
     """
 
-    placeholder: str | None = None
-    """The text of an image if no chat template is used; `None` for families without images."""
+    placeholders: Mapping[MediaKind, str] = {}
+    """The text of an image or a video if no chat template is used; empty for families without."""
 
     def __init__(
         self, processor: Any, options: AdapterOptions, limits: ModelLimits | None = None
@@ -84,16 +85,24 @@ class BaseAdapter:
 
     def filler(self) -> EncodedGroup:
         """Return a short group of weight 0, so that no loss or metric counts it."""
-        return self._filler(())
+        return self._filler()
 
-    def _filler(self, images: tuple[ImageRef, ...]) -> EncodedGroup:
+    def video_filler(self) -> EncodedGroup | None:
+        """Return `None`: the model computes no features of videos."""
+        return None
+
+    def _filler(
+        self, images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
+    ) -> EncodedGroup:
+        slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
         row = PreferenceRow(
             id="filler",
-            domain="multimodal" if images else "text",
+            domain="multimodal" if slots else "text",
             source="filler",
             where="filler",
-            messages=(Message("user", (*(MediaSlot("image") for _ in images), "a")),),
+            messages=(Message("user", (*slots, "a")),),
             images=images,
+            videos=videos,
             responses=(Response("a", 0.0), Response("b", 0.0)),
             pairs=(Pair(0, 1),),
             raw=True,
@@ -122,7 +131,7 @@ class BaseAdapter:
             raise DataError(no_template(row, why))
         if template is None or (row.raw and style == "raw"):
             return self._raw(row, responses)
-        as_parts = self.placeholder is not None
+        as_parts = bool(self.placeholders)
         conversation = Conversation(
             row, self.processor, template, self.options, as_parts=as_parts, notices=self.notices
         )
@@ -148,11 +157,13 @@ class BaseAdapter:
         """Return a row as text without a chat template."""
         if row.tools or any(message.extras for message in row.messages):
             raise DataError(no_template(row, "the row has tools"))
-        image = self.placeholder or ""
+        marks = self.placeholders
         parts = [part for message in row.messages for part in message.parts]
-        prompt = "".join(part if isinstance(part, str) else image for part in parts)
-        if image and row.images:
-            prompt = with_start_first(prompt, self.tokenizer, image)
+        prompt = "".join(
+            part if isinstance(part, str) else marks.get(part.kind, "") for part in parts
+        )
+        if marks and row.media:
+            prompt = with_start_first(prompt, self.tokenizer, tuple(marks.values()))
         return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
 
 

@@ -114,6 +114,7 @@ def fit_responses(
     options: AdapterOptions,
     *,
     image_tokens: int = 0,
+    video_tokens: int = 0,
     resizable: bool = True,
 ) -> tuple[Span, int]:
     """Truncate responses so that prompt and response fit `max_length`; the prompt is kept.
@@ -123,6 +124,7 @@ def fit_responses(
         span: The ids of the group, with expanded image placeholders.
         options: The options of the run, with `max_length` and `length_policy`.
         image_tokens: Number of image tokens in the prompt, for messages.
+        video_tokens: Number of tokens of videos, for messages.
         resizable: Whether smaller images have fewer tokens, for messages.
 
     Returns:
@@ -137,17 +139,20 @@ def fit_responses(
     room = options.max_length - prompt_length
     may_cut = options.length_policy == "truncate_response"
     if span.response_ids and (room < 1 or (longest > options.max_length and not may_cut)):
-        images = f", {image_tokens} of them image tokens" if image_tokens else ""
+        counts = {"image": image_tokens, "video": video_tokens}
+        texts = [f", {count} of them {kind} tokens" for kind, count in counts.items() if count]
+        media = "".join(texts)
         problem = (
-            f"the prompt has {prompt_length} tokens{images} and max_length is "
+            f"the prompt has {prompt_length} tokens{media} and max_length is "
             f"{options.max_length}: no room remains for a response"
         )
         if room >= 1:
             problem = (
-                f"the row has {longest} tokens with its longest response{images}, and max_length "
+                f"the row has {longest} tokens with its longest response{media}, and max_length "
                 f"is {options.max_length}"
             )
         smaller = ", make the images smaller" if image_tokens and resizable else ""
+        smaller += ", lower data.video_max_frames" if video_tokens else ""
         remedy = (
             f"Set data.max_length to {longest} or more, or null for no limit{smaller}, set "
             "data.length_policy to drop to skip such rows, or remove the row"
@@ -184,16 +189,16 @@ def _has_reasoning(text: str) -> bool:
     return bool(strip_reasoning(text).blocks)
 
 
-def with_start_first(prompt: str, tokenizer: Any, placeholder: str) -> str:
-    """Return a raw prompt with its BOS token moved before its leading images."""
+def with_start_first(prompt: str, tokenizer: Any, placeholders: tuple[str, ...]) -> str:
+    """Return a raw prompt with its BOS token moved before its leading images and videos."""
     text = prompt
-    while text.startswith(placeholder):
-        text = text.removeprefix(placeholder)
-    images = prompt[: len(prompt) - len(text)]
+    while mark := next((mark for mark in placeholders if text.startswith(mark)), None):
+        text = text.removeprefix(mark)
+    media = prompt[: len(prompt) - len(text)]
     first = tokenizer.convert_ids_to_tokens(list(first_tokens(tokenizer)))
     for start in ("".join(first), tokenizer.bos_token):
         if start and text.startswith(start):
-            return start + images + text.removeprefix(start)
+            return start + media + text.removeprefix(start)
     return prompt
 
 

@@ -5,7 +5,6 @@ processor returns for images, and whether the model needs token types that mark 
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +14,37 @@ from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
-from unidpo_mm.records import EncodedGroup, Media, ModelInputs, PreferenceRow, Response
+from unidpo_mm.records import (
+    EncodedGroup,
+    FrameSampling,
+    Media,
+    MediaKind,
+    ModelInputs,
+    PreferenceRow,
+    Response,
+)
 
 from ._base import BaseAdapter, group_of
 from ._conversation import fit_responses, longest_row
 from ._images import BlankImage, feature_token_id, video_token_id
 from ._limits import ModelLimits
+from ._media import OpenedMedia
 from ._tokens import Rendered, Span, split_ids
+from ._videos import (
+    BlankVideo,
+    VideoTraits,
+    check_video_options,
+    frame_sampling,
+    refuse_videos,
+    video_arguments,
+)
 
 __all__ = ["ImageAdapter", "ImageTraits"]
 
 SHRINKING_ATTEMPTS = 8
 """Maximum number of attempts to make a row fit; processors round sizes to multiples of patches."""
+IMAGE_TYPE, VIDEO_TYPE = 1, 2
+"""Token types of images and videos."""
 
 TOKEN_TENSORS = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
@@ -50,6 +68,7 @@ class ImageTraits:
         unit_key: The tensor with one entry per part in which the model returns features, such as
             tiles; `None` if it returns them per image.
         dropped: Tensors that the processor returns and the model does not take.
+        video: The properties for videos; `None` if they are not supported.
     """
 
     image_keys: frozenset[str]
@@ -59,16 +78,21 @@ class ImageTraits:
     sends_positions: bool = True
     unit_key: str | None = None
     dropped: frozenset[str] = frozenset()
+    video: VideoTraits | None = None
 
 
 class ImageAdapter(BaseAdapter):
-    """An adapter for rows with any number of images."""
+    """An adapter for rows with any number of images and videos."""
 
     def __init__(
         self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
         super().__init__(processor, options, ModelLimits.of(config))
-        self.traits, self.placeholder = traits, traits.placeholder
+        self.traits, self.model_type = traits, str(config.model_type)
+        self.placeholders = {"image": traits.placeholder}
+        if traits.video is not None:
+            self.placeholders["video"] = traits.video.placeholder
+        check_video_options(traits.video, options, self.model_type)
         self.image_token = str(processor.image_token)  # some have an AddedToken
         token_id = feature_token_id(config)
         if token_id is None:
@@ -78,122 +102,177 @@ class ImageAdapter(BaseAdapter):
         self.image_token_id = token_id
         placeholder_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self._reserved_ids = {token_id, video_token_id(config)} - {placeholder_id, None}
+        has_features = traits.video is not None and traits.video.keys
+        self.video_token_id = video_token_id(config) if has_features else None
         if (reason := self._processor_problem()) is not None:
             raise self._foreign(reason)
+
+    @property
+    def frame_sampling(self) -> FrameSampling:
+        """How frames of videos are sampled."""
+        return frame_sampling(self.traits.video, self.options)
 
     def filler(self) -> EncodedGroup:
         """Return a short group of weight 0 with a blank image, to run all parts of the model."""
         return self._filler((BlankImage(),))
 
+    def video_filler(self) -> EncodedGroup | None:
+        """Return a filler with a blank video; `None` if no features of videos are computed."""
+        return None if self.video_token_id is None else self._filler(videos=(BlankVideo(),))
+
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
-        """Return ids, mask, images and, if the model accepts them, positions and token types."""
+        """Return ids, mask, media and, if the model accepts them, positions and token types."""
         positions = {"position_ids": inputs.row_position} if self.traits.sends_positions else {}
         return {**inputs.tensors, **positions}
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
+        refuse_videos(row, self.traits.video, self.model_type)
         rendered = self._render(row, responses)
-        count = rendered.prompt.count(self.image_token)
-        if count != len(row.images):
-            message = f"the rendered prompt has {count} placeholders for {len(row.images)} images"
-            remedy = f"Use '{self.image_token}' only as the placeholder of an image"
-            raise DataError(Problem(f"{row.where}, field 'prompt'", message, remedy))
+        self._check_placeholders(row, rendered)
         text_span = split_ids(rendered, self.tokenizer)
         self._refuse_media_tokens(row, text_span)
-        span, tensors, shrunk = self._with_images(row, rendered, text_span)
-        images = Media(
-            inputs=tensors,
-            entries=len(tensors.get(self.traits.unit_key or "", row.images)),
-            tokens=span.prompt_ids.count(self.image_token_id),
-            token_id=self.image_token_id,
-            shrunk=shrunk,
-        )
-        resizable = self.traits.resizable
+        span, tensors, opened = self._with_media(row, rendered, text_span)
+        media = self._media(row, span, tensors, opened)
         span, cut = fit_responses(
-            row, span, self.options, image_tokens=images.tokens, resizable=resizable
+            row,
+            span,
+            self.options,
+            image_tokens=media["image"].tokens,
+            video_tokens=media["video"].tokens if "video" in media else 0,
+            resizable=self.traits.resizable,
         )
         token_types = self._token_types(span)
-        return group_of(row, span, cut=cut, token_extras=token_types, media={"image": images})
+        return group_of(row, span, cut=cut, token_extras=token_types, media=media)
+
+    def _check_placeholders(self, row: PreferenceRow, rendered: Rendered) -> None:
+        """Refuse a rendered prompt with another number of placeholders than of media."""
+        counts = [("an image", self.image_token, len(row.images))]
+        # without videos, the token of their features is refused below
+        if self.traits.video is not None and (row.videos or self.video_token_id is None):
+            counts.append(("a video", self.processor.video_token, len(row.videos)))
+        for kind, token, expected in counts:
+            count = rendered.prompt.count(token)
+            if count != expected:
+                noun = kind.split()[1]
+                problem = f"the rendered prompt has {count} placeholders for {expected} {noun}s"
+                remedy = f"Use '{token}' only as the placeholder of {kind}"
+                raise DataError(Problem(f"{row.where}, field 'prompt'", problem, remedy))
+
+    def _media(
+        self,
+        row: PreferenceRow,
+        span: Span,
+        tensors: Mapping[str, Tensor],
+        opened: OpenedMedia,
+    ) -> dict[MediaKind, Media]:
+        """Return the media of a row from the tensors of the processor."""
+        video_keys = frozenset() if self.traits.video is None else self.traits.video.keys
+        inputs = {name: tensor for name, tensor in tensors.items() if name not in video_keys}
+        media: dict[MediaKind, Media] = {
+            "image": Media(
+                inputs=inputs,
+                entries=len(inputs.get(self.traits.unit_key or "", row.images)),
+                tokens=span.prompt_ids.count(self.image_token_id),
+                token_id=self.image_token_id,
+                shrunk=opened.shrunk_images,
+            )
+        }
+        if self.video_token_id is not None:
+            media["video"] = Media(
+                inputs={name: tensor for name, tensor in tensors.items() if name in video_keys},
+                entries=len(row.videos),
+                tokens=span.prompt_ids.count(self.video_token_id),
+                token_id=self.video_token_id,
+                shrunk=opened.shrunk_videos,
+            )
+        return media
 
     def _refuse_media_tokens(self, row: PreferenceRow, span: Span) -> None:
         """Refuse a text with a token whose place the features of an image or a video take."""
+        reserved = self._reserved_ids - ({self.video_token_id} if row.videos else set())
         fields = ["prompt", *map(row.response_field, range(len(span.response_ids)))]
         for field, ids in zip(fields, (span.prompt_ids, *span.response_ids), strict=True):
-            for token_id in self._reserved_ids.intersection(ids):
+            for token_id in reserved.intersection(ids):
                 token = self.tokenizer.convert_ids_to_tokens(token_id)
                 problem = f"the text contains '{token}', which stands for an image or a video"
                 remedy = f"Remove it from the text; the place of an image is '{self.image_token}'"
                 raise DataError(Problem(f"{row.where}, field '{field}'", problem, remedy))
 
-    def _with_images(
+    def _with_media(
         self, row: PreferenceRow, rendered: Rendered, text_span: Span
-    ) -> tuple[Span, Mapping[str, Tensor], int]:
-        """Return the span with expanded placeholders, image tensors and number of resized images.
+    ) -> tuple[Span, Mapping[str, Tensor], OpenedMedia]:
+        """Return the span with expanded placeholders, the tensors of the media, and the media.
 
-        With the length policy ``shrink_image``, images are made smaller until the row fits.
+        With the length policy ``shrink_image``, videos get fewer frames and then images and frames
+        are made smaller, until the row fits.
         """
-        if not row.images:
-            return text_span, {}, 0
-        images = [image.open() for image in row.images]
-        shrunk = tokens = 0
+        opened = OpenedMedia.of(row, self.traits.video, self.options)
+        if not row.media:
+            return text_span, {}, opened
         for _ in range(1 + SHRINKING_ATTEMPTS):
-            span, tensors = self._expand(row, rendered, text_span, images)
-            scale = self._scale(span, len(images))
-            if scale is None:
+            span, tensors = self._expand(row, rendered, text_span, opened)
+            excess = self._excess(span)
+            smaller = opened.smaller(*self._media_tokens(span), excess) if excess else None
+            if smaller is None:
                 break
-            # an image above the processor's own limit has as many tokens as one at that limit
-            previous, tokens = tokens, span.prompt_ids.count(self.image_token_id)
-            scale = min(scale, 0.5) if tokens == previous else scale
-            sizes = [[max(round(side * scale), 1) for side in image.size] for image in images]
-            images = [image.resize(size) for image, size in zip(images, sizes, strict=True)]
-            shrunk = len(images)
-        return span, tensors, shrunk
+            opened = smaller
+        return span, tensors, opened
 
-    def _scale(self, span: Span, images: int) -> float | None:
-        """Return the factor to scale images by so that a row fits; `None` to keep their sizes."""
+    def _excess(self, span: Span) -> int:
+        """Return the number of tokens by which a row has to be made shorter."""
         limit = self.options.max_length
         if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
-            return None
-        current = span.prompt_ids.count(self.image_token_id)
-        target = current - (longest_row(span) - limit)
-        return math.sqrt(target / current) if images <= target < current else None
+            return 0
+        return max(longest_row(span) - limit, 0)
+
+    def _media_tokens(self, span: Span) -> tuple[int, int]:
+        """Return the numbers of image and of video tokens."""
+        ids, video = span.prompt_ids, self.video_token_id
+        return ids.count(self.image_token_id), 0 if video is None else ids.count(video)
 
     def _expand(
-        self, row: PreferenceRow, rendered: Rendered, text_span: Span, images: Sequence[Any]
+        self, row: PreferenceRow, rendered: Rendered, text_span: Span, opened: OpenedMedia
     ) -> tuple[Span, Mapping[str, Tensor]]:
-        """Return the span with expanded placeholders, and the tensors of the images."""
+        """Return the span with expanded placeholders, and the tensors of the media."""
+        images = {"images": [list(opened.images)]} if opened.images else {}  # all of one text
         try:
             encoded = self.processor(
                 text=rendered.prompt,
-                images=[list(images)],  # all images of one text
+                **images,
+                **video_arguments(opened.videos),
                 add_special_tokens=False,  # first_ids are added below
                 return_tensors="pt",
             )
         except Exception as error:  # processors raise errors of any class
-            raise self._refused(row, images, error) from error
+            raise self._refused(row, opened, error) from error
         self._check_tensors(encoded)
         ids = encoded["input_ids"][0].tolist()
-        if ids.count(self.image_token_id) < len(images):
+        if ids.count(self.image_token_id) < len(opened.images):
             raise self._foreign(f"it does not replace '{self.image_token}' by image tokens")
         span = dataclasses.replace(text_span, prompt_ids=[*text_span.first_ids, *ids])
         return span, self._media_tensors(encoded)
 
     def _media_tensors(self, encoded: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """Return the tensors of the images, whose first dimension is that along which they join."""
-        return {name: encoded[name] for name in self.traits.image_keys if name in encoded}
+        """Return the tensors of the media, whose first dimension is that along which they join."""
+        return {name: encoded[name] for name in self._media_keys if name in encoded}
 
-    def _refused(self, row: PreferenceRow, images: Sequence[Any], error: Exception) -> DataError:
+    @property
+    def _media_keys(self) -> frozenset[str]:
+        video = self.traits.video
+        return self.traits.image_keys | (frozenset() if video is None else video.keys)
+
+    def _refused(self, row: PreferenceRow, opened: OpenedMedia, error: Exception) -> DataError:
         """Return the error of a row that the processor refuses.
 
         Each image is processed alone, to find those that are refused, for example because of their
         aspect ratio.
         """
-        where = f"{row.where}, field 'images'"
         problems = []
-        for reference, opened in zip(row.images, images, strict=True):
+        for reference, image in zip(row.images, opened.images, strict=True):
             try:
-                self.processor.image_processor(images=[opened], return_tensors="pt")
+                self.processor.image_processor(images=[image], return_tensors="pt")
             except Exception as reason:
-                width, height = opened.size
+                width, height = image.size
                 problem = (
                     f"the model's processor refuses the image '{reference.describe()}' of "
                     f"{width} x {height} pixels ({str(reason).strip() or type(reason).__name__})"
@@ -202,20 +281,26 @@ class ImageAdapter(BaseAdapter):
                     "Crop or replace it, remove the row, or raise "
                     "data.images.max_skipped_fraction to skip such rows"
                 )
-                problems.append(Problem(where, problem, remedy))
+                problems.append(Problem(f"{row.where}, field 'images'", problem, remedy))
         if problems:
             return ImageError(problems)
-        names = ", ".join(image.describe() for image in row.images)
+        kinds = [kind for kind in ("image", "video") if getattr(row, f"{kind}s")]
+        names = ", ".join(media.describe() for media in row.media)
         text = str(error).strip() or type(error).__name__
-        problem = f"the model's processor refuses the row with the images {names}: {text}"
-        remedy = "Replace the images, remove special tokens from the text, or remove the row"
-        return DataError(Problem(where, problem, remedy))
+        problem = (
+            f"the model's processor refuses the row with the {' and '.join(kinds)}s {names}: {text}"
+        )
+        remedy = f"Replace the {kinds[-1]}s, remove special tokens from the text, or remove the row"
+        return DataError(Problem(f"{row.where}, field '{kinds[-1]}s'", problem, remedy))
 
     def _token_types(self, span: Span) -> Mapping[str, tuple[Tensor, ...]]:
-        """Return token types: 1 for image tokens, 0 for all others and in responses."""
+        """Return token types: 1 for image and 2 for video tokens, 0 for others and in responses."""
         if self.traits.token_types is None:
             return {}
-        prompt = (torch.tensor(span.prompt_ids) == self.image_token_id).long()
+        ids = torch.tensor(span.prompt_ids)
+        prompt = (ids == self.image_token_id).long() * IMAGE_TYPE
+        if self.video_token_id is not None:
+            prompt[ids == self.video_token_id] = VIDEO_TYPE
         responses = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
         return {self.traits.token_types: (prompt, *responses)}
 
@@ -237,8 +322,8 @@ class ImageAdapter(BaseAdapter):
         return ModelError(Problem("processing_class", problem, remedy))
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
-        """Refuse a processor whose image tensors would not reach the model."""
-        lost = sorted(encoded.keys() - self.traits.image_keys - self.traits.dropped - TOKEN_TENSORS)
+        """Refuse a processor whose tensors would not reach the model."""
+        lost = sorted(encoded.keys() - self._media_keys - self.traits.dropped - TOKEN_TENSORS)
         if lost:
             problem_text = (
                 f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "

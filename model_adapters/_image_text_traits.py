@@ -5,6 +5,7 @@ features, which token types it needs, and how it sizes images. Everything else i
 of these types.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class TypeTraits:
         placeholder: The text of an image in a prompt without chat template, where ``{}`` stands for
             the image token.
         dropped: Tensors that the processor returns and the model does not take.
+        videos: Whether videos are supported, whose frames are images for the model.
+        videos_with_images: Whether a row may contain both images and videos.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -47,6 +50,8 @@ class TypeTraits:
     sizing: Sizing = FIXED
     placeholder: str = "{}"
     dropped: frozenset[str] = frozenset()
+    videos: bool = False
+    videos_with_images: bool = True
 
 
 TILED = TypeTraits(unit_key="pixel_values", sizing=TILES)
@@ -62,7 +67,7 @@ MINICPM = TypeTraits(
 )
 
 TYPES: Mapping[str, TypeTraits] = {
-    "internvl": TILED,
+    "internvl": dataclasses.replace(TILED, videos=True),
     "gemma3": TypeTraits(token_types="token_type_ids", unit_key="pixel_values"),
     "gemma4": TypeTraits(
         image_keys=("pixel_values", "image_position_ids"),
@@ -76,7 +81,8 @@ TYPES: Mapping[str, TypeTraits] = {
     ),
     "idefics2": IMAGE_ROWS,
     "idefics3": IMAGE_ROWS,
-    "smolvlm": IMAGE_ROWS,
+    # its processor replaces the tensor of images by that of videos
+    "smolvlm": dataclasses.replace(IMAGE_ROWS, videos=True, videos_with_images=False),
     "paligemma": TypeTraits(
         token_types="token_type_ids",
         marks_images=False,  # images and prompt are a prefix with attention in both directions

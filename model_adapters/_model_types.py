@@ -50,8 +50,9 @@ EXPERTS = frozenset({"qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe", "kimi_k25"})
 CAVEATS: Mapping[str, str] = {
     "gemma4": "image size: 70, 140, 280, 560 or 1120",
     "llava": "Pixtral: longer side of an image in pixels",
+    "llava_onevision": "videos of one length",
     "qwen2_5_omni_thinker": "the thinker alone, without speech",
-    "smolvlm": "needs pip install 'unidpo-mm[smolvlm]'",
+    "smolvlm": "videos in rows without images; needs pip install 'unidpo-mm[smolvlm]'",
 }
 
 

@@ -17,14 +17,19 @@ VISION: dict[str, Any] = {
 """Sizes of a tiny vision tower, by their common names in transformers."""
 
 
-def chat_template(image: str, *, bos: str = "") -> str:
-    """Return a ChatML template that writes `image` for an image and starts with `bos`."""
+def chat_template(image: str, *, video: str = "", bos: str = "") -> str:
+    """Return a ChatML template that writes `image` for an image and starts with `bos`.
+
+    It writes `video` for a video, unless that is empty.
+    """
+    for_video = f"{{% elif part['type'] == 'video' %}}{{{{ '{video}' }}}}" if video else ""
     return (
         f"{{{{ '{bos}' }}}}"
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
         "{% if message['content'] is string %}{{ message['content'] }}"
         "{% else %}{% for part in message['content'] %}"
         f"{{% if part['type'] == 'image' %}}{{{{ '{image}' }}}}"
+        f"{for_video}"
         "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
@@ -35,6 +40,7 @@ def tokenizer_with(
     special: tuple[str, ...],
     image: str | None,
     *,
+    video: str = "",
     bos: str | None = None,
     eos: str = "<|im_end|>",
     **named: str,
@@ -45,6 +51,7 @@ def tokenizer_with(
         folder: The directory.
         special: Its special tokens besides those of ChatML.
         image: The text of an image in its chat template; `None` if it has none.
+        video: The text of a video in its chat template; empty if it has none.
         bos: Its first token; `None` if it has none.
         eos: The token that ends a turn.
         **named: Special tokens that the tokenizer gets as attributes.
@@ -53,7 +60,7 @@ def tokenizer_with(
     settings: dict[str, Any] = {"pad_token": "<pad>", "eos_token": eos}
     settings |= {"bos_token": bos} if bos else {}
     settings |= {"extra_special_tokens": named} if named else {}
-    template = None if image is None else chat_template(image, bos=bos or "")
+    template = None if image is None else chat_template(image, video=video, bos=bos or "")
     return save_tokenizer(folder, special=tuple(tokens), template=template, **settings)
 
 

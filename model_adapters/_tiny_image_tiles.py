@@ -35,6 +35,7 @@ def _internvl(folder: Path, model_type: str) -> Built:
         folder,
         ("<IMG_CONTEXT>", "<img>", "</img>", "<video>"),
         "<IMG_CONTEXT>\\n",
+        video="<video>\\n",
         start_image_token="<img>",
         end_image_token="</img>",
         context_image_token="<IMG_CONTEXT>",
@@ -92,7 +93,10 @@ def _idefics3(folder: Path, model_type: str) -> Built:
     marks = ("<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<video>")
     is_smolvlm = model_type == "smolvlm"
     named = {"image_token": "<image>", "video_token": "<video>"} if is_smolvlm else {}
-    tokenizer = tokenizer_with(folder, ("<image>", *marks, *places), "<image>", **named)
+    video = "<video>" if is_smolvlm else ""
+    tokenizer = tokenizer_with(
+        folder, ("<image>", *marks, *places), "<image>", video=video, **named
+    )
     sizes = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
     common = {"image_seq_len": 4, "chat_template": tokenizer.chat_template}
     if is_smolvlm:

@@ -26,11 +26,12 @@ CHAT_TEMPLATE = (
     "{% if message.content is string %}{{ message.content }}"
     "{% else %}{% for part in message.content %}"
     "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{% elif part.type == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}"
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML with a default system message and images between two markers, as in this family."""
+"""ChatML with a default system message and media between two markers, as in this family."""
 
 PATCH = dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), 14)
 PATCH |= dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), 16)
@@ -79,10 +80,12 @@ def build_processor(model_type: str, tokenizer: Any) -> Any:
     shape: dict[str, Any] = {"patch_size": patch, "merge_size": MERGE, "size": pixels}
     name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.get(model_type, "Qwen3VL")
     video = "Qwen3VL" if name == "Qwen3VL" else "Qwen2VL"
+    frames = 8 if video == "Qwen3VL" else 1  # it limits the pixels of all frames together
+    video_shape = {**shape, "size": {name: frames * limit for name, limit in pixels.items()}}
     return getattr(transformers, f"{name}Processor")(
         image_processor=transformers.Qwen2VLImageProcessor(**shape),
         tokenizer=tokenizer,
-        video_processor=getattr(transformers, f"{video}VideoProcessor")(**shape),
+        video_processor=getattr(transformers, f"{video}VideoProcessor")(**video_shape),
         chat_template=CHAT_TEMPLATE,
     )
 

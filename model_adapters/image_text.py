@@ -21,6 +21,7 @@ from ._image_sizing import with_size_limits
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
 from ._model_types import image_type
+from ._videos import VideoTraits
 
 __all__ = ["ADAPTER"]
 
@@ -41,6 +42,7 @@ class ImageTextAdapter(ImageAdapter):
             sends_positions=kind.sends_positions,
             unit_key=kind.unit_key,
             dropped=kind.dropped,
+            video=_video_traits(processor, kind),
         )
         super().__init__(processor, config, traits, options)
 
@@ -90,6 +92,17 @@ class ImageTextAdapter(ImageAdapter):
         return None
 
 
+def _video_traits(processor: Any, kind: TypeTraits) -> VideoTraits | None:
+    """Return the properties for videos; `None` if they are not supported."""
+    if not kind.videos or getattr(processor, "video_processor", None) is None:
+        return None
+    return VideoTraits(
+        placeholder=processor.video_token,
+        equal_in_row=True,
+        with_images=kind.videos_with_images,
+    )
+
+
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAdapter:
     if (reason := why_unserved(config)) is not None:
         problem = f"the family 'image_text' does not serve '{config.model_type}': {reason}"
@@ -108,7 +121,7 @@ def _tiny(folder: Path, *, model_type: str = "internvl", seed: int = 0, **sizes:
 
 def _describe(name: str) -> ModelType:
     kind = TYPES[name]
-    return image_type(name, kind.sizing, needs_images=kind.needs_images)
+    return image_type(name, kind.sizing, videos=bool(kind.videos), needs_images=kind.needs_images)
 
 
 ADAPTER = AdapterFamily(

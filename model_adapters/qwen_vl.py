@@ -10,6 +10,7 @@ from unidpo_mm.errors import ModelError, Problem
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import PIXELS, with_size_limits
 from ._model_types import image_type
+from ._videos import VideoTraits, with_small_frames
 
 __all__ = ["ADAPTER"]
 
@@ -19,6 +20,8 @@ MODEL_TYPES = QWEN_TYPES + GLM_TYPES
 
 IMAGE_KEYS = frozenset({"pixel_values", "image_grid_thw"})
 """The patches of all images in one list, and the grid of each image: time, height, width."""
+VIDEO_KEYS = frozenset({"pixel_values_videos", "video_grid_thw", "second_per_grid_ts"})
+"""The same for videos, and for Qwen2.5-VL the seconds between two patches of a video."""
 
 
 def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapter:
@@ -34,12 +37,30 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
         placeholder=_placeholder(config.model_type, processor.image_token),
         token_types="mm_token_type_ids",
         sends_positions=False,  # M-RoPE: the model computes three positions per token
+        video=_video_traits(processor, config),
     )
     # GLM counts the pixels of both frames of a temporal patch, of which an image fills one patch
     frames = config.vision_config.temporal_patch_size if config.model_type in GLM_TYPES else 1
     sizing = dataclasses.replace(PIXELS, frames=frames)
     limited = with_size_limits(processor, options, sizing, config.model_type)
+    if traits.video is not None:
+        limited = with_small_frames(limited, options.video_max_pixels)
     return ImageAdapter(limited, config, traits, options)
+
+
+def _video_traits(processor: Any, config: Any) -> VideoTraits | None:
+    """Return the properties for videos; `None` if they are not supported.
+
+    In GLM models, images and videos share a token, so that a row cannot contain both.
+    """
+    video_processor = getattr(processor, "video_processor", None)
+    if config.model_type not in QWEN_TYPES or video_processor is None:
+        return None
+    return VideoTraits(
+        keys=VIDEO_KEYS,
+        placeholder=f"<|vision_start|>{processor.video_token}<|vision_end|>",
+        step=video_processor.patch_size * video_processor.merge_size,
+    )
 
 
 def _placeholder(model_type: str, image_token: str) -> str:
@@ -71,5 +92,5 @@ ADAPTER = AdapterFamily(
     default_freeze=("vision_tower", "projector"),
     create=_create,
     tiny=_tiny,
-    describe=lambda name: image_type(name, PIXELS),
+    describe=lambda name: image_type(name, PIXELS, videos=name in QWEN_TYPES),
 )

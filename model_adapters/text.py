@@ -28,10 +28,11 @@ class TextAdapter(BaseAdapter):
         return {**inputs.tokens, "position_ids": inputs.row_position}
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
-        if row.images:
-            problem = f"the row has {len(row.images)} image(s), and this model has no vision tower"
-            remedy = "Choose a vision-language model, or remove the images"
-            raise DataError(Problem(f"{row.where}, field 'images'", problem, remedy))
+        for kind, media in (("image", row.images), ("video", row.videos)):
+            if media:
+                problem = f"the row has {len(media)} {kind}(s), and this model has no vision tower"
+                remedy = f"Choose a vision-language model, or remove the {kind}s"
+                raise DataError(Problem(f"{row.where}, field '{kind}s'", problem, remedy))
         span = split_ids(self._render(row, responses), self.tokenizer)
         span, cut = fit_responses(row, span, self.options)
         return group_of(row, span, cut=cut)
@@ -39,9 +40,9 @@ class TextAdapter(BaseAdapter):
 
 def _refuse_image_options(options: AdapterOptions) -> None:
     """Refuse the options of images."""
-    names = ("image_min_size", "image_max_size")
+    names = ("image_min_size", "image_max_size", "video_max_pixels")
     problems = [
-        Problem(f"model.{name}", f"it is {value} and a text model has no images", "Remove it")
+        Problem(f"model.{name}", f"it is {value} and a text model has no {name[:5]}s", "Remove it")
         for name in names
         if (value := getattr(options, name)) is not None
     ]

@@ -73,8 +73,10 @@ ROWS = [
         prompt=[{"role": "user", "content": None}]),
     row("a part of an unknown type", "a part of a message is", "prompt",
         prompt=[{"role": "user", "content": [{"type": "file"}]}]),
-    row("a video inside the prompt", "is video, which is not supported yet", "prompt",
-        prompt=[{"role": "user", "content": [{"type": "video"}]}]),
+    row("audio inside the prompt", "is audio, which is not supported yet", "prompt",
+        prompt=[{"role": "user", "content": [{"type": "audio"}]}]),
+    row("a video with options of its own", "a video has the option 'fps'", "prompt",
+        prompt=[{"role": "user", "content": [{"type": "video", "video": "v.mp4", "fps": 1}]}]),
     row("a response that is a number", "found int ('6')", "chosen", chosen=6),
     row("an empty response", "the response is empty", "chosen", chosen=""),
     row("a response of spaces", "the response is empty", "rejected", rejected=" \n"),
@@ -111,7 +113,6 @@ ROWS = [
     row("an infinite weight", "found inf", "weight", weight=math.inf),
     row("separate images for the rejected response", "are not supported yet", "rejected_images",
         rejected_images=["p.png"]),
-    row("a column of videos", "videos are not supported yet", "videos", videos=["v.mp4"]),
     row("a column of audio", "audio is not supported yet", "audios", audios=["a.wav"]),
     row("a ranked row without responses", "expected a list of responses", "responses", RANKED,
         responses=[]),
@@ -228,6 +229,21 @@ IMAGES = [
     with_image("a path with a null byte", "contains a null byte", "a\0b.png"),
 ]  # fmt: skip
 
+VIDEOS = [
+    row("fewer videos than placeholders", "1 video(s) for 2", "videos",
+        prompt="<video> <video>", videos=[b"video"]),
+    row("a placeholder without a video", "0 video(s) for 1", "videos",
+        prompt=[{"role": "user", "content": [{"type": "video"}]}]),
+    row("a video that does not exist", "does not exist", "videos", videos=["v.mp4"]),
+    row("a file that is not a video", "cannot be read", "videos", videos=["empty.mp4"]),
+    row("bytes that are not a video", "cannot be read", "videos", videos=[b"no video"]),
+    row("a URL of a video without fetch_images", "the video is a URL", "videos",
+        videos=["https://example.org/v.mp4"]),
+    row("an image as a video", "the video 'good.png' is an image", "videos", videos=["good.png"]),
+    row("a frame that does not exist", "does not exist", "videos", videos=[["gone.png"]]),
+    row("a video that is a number", "a video is int ('3')", "videos", videos=[3]),
+]  # fmt: skip
+
 
 def file(kind: str, message: str, name: str, content: bytes = b"", **source: Any) -> Bad:
     """Return a file that cannot be read completely."""
@@ -273,6 +289,7 @@ BAD: dict[str, list[Bad]] = {
     "Rows": ROWS,
     "Scores": SCORES,
     "Images": IMAGES,
+    "Videos": VIDEOS,
     "Files": FILES,
 }
 
@@ -281,7 +298,8 @@ def write_surroundings(folder: Path) -> None:
     """Write the files to which the records refer."""
     (folder / "folder").mkdir()
     (folder / "good.png").write_bytes(encoded())
-    (folder / "empty.png").write_bytes(b"")
+    for name in ("empty.png", "empty.mp4"):
+        (folder / name).write_bytes(b"")
     (folder / "text.png").write_text("no image")
     (folder / "half.jpg").write_bytes(encoded("JPEG")[:500])
 

@@ -12,6 +12,7 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.preflight import Preflight, survey
+from unidpo_mm.data.videos import FramesVideo
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.modeling.logp_model import LogpModel
@@ -91,6 +92,32 @@ def make_image(shade: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return image
 
 
+def make_clip(shade: int = 0, frames: int = 6, size: tuple[int, int] = (60, 44)) -> list[Any]:
+    """Return the frames of a video, which all differ."""
+    return [make_image(shade + number, size) for number in range(frames)]
+
+
+def write_video(
+    path: Path, frames: Sequence[Image.Image], *, fps: int = 10, codec: str = "libx264"
+) -> Path:
+    """Write a video file with a key frame every six frames; return its path."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options={"crf": "4"})
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt, stream.gop_size = "yuv420p", 6
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+    return path
+
+
+def gray_frames(count: int, size: tuple[int, int] = (64, 48)) -> list[Image.Image]:
+    """Return frames whose brightness is 4 times their index, so that they can be recognized."""
+    return [Image.new("RGB", size, (4 * number,) * 3) for number in range(count)]
+
+
 def row(
     name: str = "r1",
     prompt: str | Sequence[Message] = "What is 3 + 4?",
@@ -98,15 +125,18 @@ def row(
     scores: Sequence[float | None] = (4.0, 1.0),
     *,
     images: Sequence[Image.Image] = (),
+    videos: Sequence[Sequence[Image.Image]] = (),
     pairs: Sequence[Pair] = (Pair(0, 1),),
     domain: Any = None,
     **fields: Any,
 ) -> PreferenceRow:
-    """Return a row; images come before a plain prompt, a conversation has its own slots."""
+    """Return a row; media come before a plain prompt, a conversation has its own slots.
+
+    Videos are lists of frames.
+    """
     if isinstance(prompt, str):
-        messages: tuple[Message, ...] = (
-            Message("user", (*(MediaSlot("image") for _ in images), prompt)),
-        )
+        slots = (MediaSlot("image"),) * len(images) + (MediaSlot("video"),) * len(videos)
+        messages: tuple[Message, ...] = (Message("user", (*slots, prompt)),)
     else:
         messages = tuple(prompt)
     settings: dict[str, Any] = {
@@ -117,9 +147,12 @@ def row(
     }
     return PreferenceRow(
         id=name,
-        domain=domain or ("multimodal" if images else "text"),
+        domain=domain or ("multimodal" if images or videos else "text"),
         messages=messages,
         images=tuple(MemoryImage(image, "here") for image in images),
+        videos=tuple(
+            FramesVideo(tuple(MemoryImage(frame, "here") for frame in frames)) for frames in videos
+        ),
         responses=tuple(
             Response(text, score) for text, score in zip(responses, scores, strict=True)
         ),

@@ -15,7 +15,7 @@ from torch import Tensor
 from .encoding_choices import LengthPolicy, PromptStyle
 from .errors import ModelError, Problem
 from .model_types import ModelType
-from .records import EncodedGroup, ModelInputs, PreferenceRow
+from .records import MEDIA_KINDS, EncodedGroup, MediaKind, ModelInputs, PreferenceRow
 
 __all__ = [
     "Adapter",
@@ -24,6 +24,7 @@ __all__ = [
     "LengthPolicy",
     "Part",
     "encode_checked",
+    "fillers",
     "generation_inputs",
     "template_kwargs_problems",
 ]
@@ -48,12 +49,17 @@ class AdapterOptions:
             limit. Only responses are ever cut.
         length_policy: The handling of longer rows: ``error`` and ``drop`` refuse them (and with
             ``drop`` the run skips and counts them); ``truncate_response`` cuts responses;
-            ``shrink_image`` makes images smaller, for families with dynamic resolution.
+            ``shrink_image`` uses fewer frames of videos and makes images smaller, for families with
+            dynamic resolution.
         prompt_style: ``chat`` renders every prompt with the chat template; ``raw`` uses plain
             string prompts as they are; ``auto`` uses the template if the processor has one.
         image_min_size, image_max_size: Minimum and maximum size of an image: a number of the unit
             of the model type, or a number with its unit such as ``4 tiles``, see
             `parse_image_size`; `None` for the processor's limit.
+        video_fps: Number of frames per second that are sampled from videos.
+        video_max_frames: Maximum number of frames of a video.
+        video_max_pixels: Maximum size of a frame in pixels, for families with dynamic resolution,
+            others refuse it; `None` for the processor's limit.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``; the
             variables of a row override them.
     """
@@ -63,6 +69,9 @@ class AdapterOptions:
     prompt_style: PromptStyle = "auto"
     image_min_size: int | str | None = None
     image_max_size: int | str | None = None
+    video_fps: float = 2.0
+    video_max_frames: int = 32
+    video_max_pixels: int | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +102,22 @@ def generation_inputs(adapter: "Adapter", inputs: ModelInputs) -> Mapping[str, T
     """Return the keyword arguments for `generate`, see `Adapter.generation_inputs`."""
     convert = getattr(adapter, "generation_inputs", None)  # adapters of other packages may lack it
     return inputs.tensors if convert is None else convert(inputs)
+
+
+def fillers(adapter: "Adapter", *, videos: bool) -> dict[MediaKind, EncodedGroup]:
+    """Return a filler for each kind of media that a run computes features of.
+
+    Args:
+        adapter: The adapter of the run.
+        videos: Whether the run has rows with videos.
+    """
+    create = getattr(adapter, "video_filler", None)  # adapters of other packages may lack it
+    groups = {"image": adapter.filler(), "video": create() if videos and create else None}
+    return {
+        kind: group
+        for kind in MEDIA_KINDS
+        if (group := groups[kind]) is not None and group.media_inputs(kind)
+    }
 
 
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
@@ -163,6 +188,14 @@ class Adapter(Protocol):
 
     def filler(self) -> EncodedGroup:
         """Return a short group of weight 0 that runs every part of the model."""
+        ...
+
+    def video_filler(self) -> EncodedGroup | None:
+        """Return a filler with a video instead of an image.
+
+        It is `None` if the model computes no features of videos: it has no videos, or their frames
+        are images.
+        """
         ...
 
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:

@@ -18,6 +18,7 @@ __all__ = [
     "RecipeError",
     "RowTooLong",
     "UniDPOError",
+    "VideoError",
     "counted",
     "grouped",
 ]
@@ -158,6 +159,10 @@ class DataError(UniDPOError):
 
 class ImageError(DataError):
     """An image is missing, broken or too large; a run may skip and count such rows."""
+
+
+class VideoError(ImageError):
+    """A video is missing, broken or too large; a run may skip and count such rows."""
 
 
 class RowTooLong(DataError):

@@ -2,7 +2,7 @@
 
 from .benchmarks import Benchmark, GradeFunction, Scorer
 from .data.dataset import Dataset, build_dataset
-from .data.samples import Grade, GradedSample, Image, Prediction, Sample
+from .data.samples import Grade, GradedSample, Image, Prediction, Sample, Video
 from .data.tables import TableRow, read_table, table_reader
 from .scorers.formats import BOX, LETTER, SHORT, YES_NO, ResponseFormat
 from .stats.metrics import Metrics, Sums, mean_score, ratio, share
@@ -25,6 +25,7 @@ __all__ = [
     "Scorer",
     "Sums",
     "TableRow",
+    "Video",
     "build_dataset",
     "mean_score",
     "ratio",

@@ -72,7 +72,7 @@ RESPONSES = ("The answer is 23.", "A red square and a blue circle", "no")
 
 
 def row_for(messages: Sequence[Message], responses: Sequence[str] = RESPONSES) -> PreferenceRow:
-    count = sum(message.image_slots for message in messages)
+    count = sum(message.slots("image") for message in messages)
     return row(
         "r1",
         messages,

@@ -20,7 +20,7 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import count_parameters, freeze_parts
-from unidpo_mm.modeling.vision import Features, ImageFeatures
+from unidpo_mm.modeling.vision import Features, MediaFeatures
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import PreferenceRow
 
@@ -67,11 +67,11 @@ def rows_of(model_type: str) -> list[PreferenceRow]:
 
 
 def logps_of(loaded: LoadedModel, rows: list[PreferenceRow], **options: Any) -> Tensor:
-    images = options.pop("images", None)
+    media = options.pop("media", None)
     groups = [loaded.adapter.encode(example) for example in rows]
     batch = collate(groups, pad_token_id=loaded.adapter.pad_token_id, **options)
     with torch.no_grad():
-        return compute_logps(logp_model_of(loaded), loaded.adapter, batch, images)
+        return compute_logps(logp_model_of(loaded), loaded.adapter, batch, media)
 
 
 def library_inputs(processor: Any, example: PreferenceRow, response: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_a_mixed_batch_equals_the_library_row_by_row(unchanged: Unchanged, model
     expected = torch.cat([library_logps(loaded, example) for example in rows])
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
     for side in ("left", "right"):
-        once = logps_of(loaded, rows, images_once=True, padding_side=side)
+        once = logps_of(loaded, rows, media_once=True, padding_side=side)
         torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
 
 
@@ -161,20 +161,19 @@ def test_packed_and_joined_rows_equal_plain_ones(loaded: LoadedModel, model_type
 def test_stored_features_replace_the_images(loaded: LoadedModel, model_type: str) -> None:
     freeze_parts(loaded.model, loaded.family, None)
     rows = rows_of(model_type)
-    expected = logps_of(loaded, rows, images_once=True)
-    shared = ImageFeatures()
+    expected = logps_of(loaded, rows, media_once=True)
+    shared = MediaFeatures()
     torch.testing.assert_close(
-        logps_of(loaded, rows, images_once=True, images=shared), expected, rtol=0, atol=1e-5
+        logps_of(loaded, rows, media_once=True, media=shared), expected, rtol=0, atol=1e-5
     )
-    assert shared.output is not None
     counts = [loaded.adapter.encode(example).images.entries for example in rows if example.images]
     stored, start = [], 0
     for count in counts:
-        stored.append(shared.output.tensors(range(start, start + count)))
+        stored.append(shared.outputs["image"].tensors(range(start, start + count)))
         start += count
-    again = ImageFeatures()
-    again.output = Features.of_tensors(stored, counts, torch.device("cpu"))
-    logps = logps_of(loaded, rows, images_once=True, images=again)
+    again = MediaFeatures()
+    again.outputs["image"] = Features.of_tensors(stored, counts, torch.device("cpu"))
+    logps = logps_of(loaded, rows, media_once=True, media=again)
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
 
 

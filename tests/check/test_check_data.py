@@ -166,7 +166,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("prompt", {"prompt": []}),
     ("prompt", {"prompt": [{"role": "bot", "content": "x"}]}),
     ("prompt", {"prompt": [{"role": "user"}]}),
-    ("prompt", {"prompt": [{"role": "user", "content": [{"type": "video"}]}]}),
+    ("prompt", {"prompt": [{"role": "user", "content": [{"type": "audio"}]}]}),
     ("chosen", {"chosen": ""}),
     ("chosen", {"chosen": 3}),
     ("chosen", {"chosen": [{"role": "user", "content": "x"}]}),
@@ -189,7 +189,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("images", {"images": []}),
     ("images", {"images": [5]}),
     ("rejected_images", {"rejected_images": ["p.png"]}),
-    ("videos", {"videos": ["v.mp4"]}),
+    ("videos", {"videos": ["gone.mp4"]}),
     ("tools", {"tools": "{"}),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import make_image
+from builders import make_clip, make_image, write_video
 from support.forked import Finished, run_forked
 from support.forked_runs import preload, unidpo_mm
 from typer.testing import CliRunner
@@ -370,6 +370,25 @@ def lose_a_tensor(folder: Path) -> None:
 def change_sizes(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+
+
+def test_a_video_reaches_the_model(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("qwen2_5_vl")
+    outputs = []
+    for number in range(2):
+        frames = make_clip(1, 12) if number == 0 else make_clip(90, 12)
+        clip = write_video(tmp_path / f"{number}.mp4", frames)
+        code, output, _ = chat(folder, "--video", clip, "--prompt", "What?", *SHORT)
+        assert code == 0
+        outputs.append(output)
+    assert outputs[0] != outputs[1]
+    code, _, error = chat(folder, "--video", tmp_path / "gone.mp4", "--prompt", "What?", *SHORT)
+    assert code == 2
+    assert "gone.mp4' does not exist" in error
+    clip = tmp_path / "0.mp4"
+    code, _, error = chat(checkpoint("llama"), "--video", clip, "--prompt", "What?", *SHORT)
+    assert code == 2
+    assert "remove the video" in error
 
 
 @pytest.mark.parametrize(

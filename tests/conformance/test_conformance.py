@@ -167,6 +167,26 @@ class BlanksImages(Wrapped):
         return passed
 
 
+class BlanksVideos(Wrapped):
+    """It passes blank frames to the model."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        if "pixel_values_videos" in passed:
+            passed["pixel_values_videos"] = torch.zeros_like(passed["pixel_values_videos"])
+        return passed
+
+
+class MistakesTheTimesOfFrames(Wrapped):
+    """It passes other times of frames to the model."""
+
+    def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
+        passed = dict(self.adapter.forward_inputs(inputs))
+        if "second_per_grid_ts" in passed:
+            passed["second_per_grid_ts"] = 3 * passed["second_per_grid_ts"]
+        return passed
+
+
 class ReversesSharedImages(Wrapped):
     """It loses the order of images that rows share."""
 
@@ -203,7 +223,9 @@ BROKEN: dict[str, tuple[str, type[Wrapped]]] = {
     "results of the library": ("gemma3", MarksNoImageTokens),
     "results of the library, ids": ("internvl", ChangesThePrompt),
     "results of the library, text": ("llama", ChangesThePrompt),
+    "results of the library, times": ("qwen2_5_vl", MistakesTheTimesOfFrames),
     "another image": ("gemma3", BlanksImages),
+    "another image, video": ("qwen2_5_vl", BlanksVideos),
     "shared features": ("gemma3", ReversesSharedImages),
     "layouts": ("internvl", CountsPositionsThroughTheRow),
     "generation": ("internvl", GeneratesWithoutMask),

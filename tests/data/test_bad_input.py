@@ -1,6 +1,7 @@
 """Ninety kinds of bad input are reported with their place; random JSON raises only data errors."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from unidpo_mm.data.decoding import MAX_PIXELS
 from unidpo_mm.data.detect import formats
 from unidpo_mm.data.load import Loaded, ReadOptions, read_records, read_sources
 from unidpo_mm.errors import DataError, Problem
+from unidpo_mm.records import FrameSampling
 
 ALL = [case for cases in BAD.values() for case in cases]
 SCORE_OPTIONS = ("scale", "misordered", "ties", "min_margin", "missing")
@@ -41,9 +43,11 @@ def problems_of(loaded: Loaded) -> list[Problem]:
     result = list(loaded.problems)
     for row in loaded.rows:
         result += row.missing_scores()
-        for image in row.images:
+        uses = [image.open for image in row.images]
+        uses += [partial(video.sample, FrameSampling()) for video in row.videos]
+        for use in uses:
             try:
-                image.open()
+                use()
             except DataError as error:
                 result += error.problems
     return result

@@ -199,7 +199,7 @@ def test_nothing_to_collate_is_refused() -> None:
 
 def test_the_collator_gives_a_mapping_and_adds_a_filler_where_images_lack() -> None:
     filler = dataclasses.replace(with_images("filler", torch.ones(1, 2)), weight=0.0)
-    collator = GroupCollator(pad_token_id=PAD, filler=filler)
+    collator = GroupCollator(pad_token_id=PAD, fillers={"image": filler})
     text = collator([ONE])["batch"]
     assert text.pairs.weight.tolist() == [1.0, 0.0]
     assert text.inputs.images.inputs["pixel_values"].shape == (2, 2)

@@ -129,7 +129,7 @@ def test_images_of_shared_turns_are_kept() -> None:
             "rejected": [*before, assistant("3")],
         }
     )
-    assert [message.image_slots for message in row.messages] == [0, 0, 1]
+    assert [message.slots("image") for message in row.messages] == [0, 0, 1]
     assert row.images[0].open().size == make_image().size
 
 

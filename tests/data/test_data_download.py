@@ -1,6 +1,7 @@
 """Downloads of images: what is kept, what is refused, and where connections may go."""
 
 import contextlib
+import dataclasses
 import io
 import socket
 import threading
@@ -13,7 +14,7 @@ from builders import make_image
 
 import unidpo_mm.data.download as download_module
 from unidpo_mm.config import SourceOptions
-from unidpo_mm.data.download import PrivateAddressError, download
+from unidpo_mm.data.download import IMAGES, PrivateAddressError, download
 from unidpo_mm.data.load import ReadOptions, read_records
 from unidpo_mm.errors import ImageError
 
@@ -117,12 +118,13 @@ def test_time_and_size_are_limited(
     served: tuple[str, dict[str, Serve], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, answers, _ = served
-    monkeypatch.setattr(download_module, "TOTAL_SECONDS", 0.3)
+    limits = dataclasses.replace(IMAGES, seconds=0.3)
+    monkeypatch.setattr(download_module, "IMAGES", limits)
     answers["/slow"] = dripping
     with pytest.raises(OSError, match=r"took longer than 0\.3 s"):
         download(f"{url}/slow", private=True)
-    monkeypatch.setattr(download_module, "TOTAL_SECONDS", 30)
-    monkeypatch.setattr(download_module, "MAX_BYTES", 1000)
+    limits = dataclasses.replace(limits, seconds=30, max_bytes=1000)
+    monkeypatch.setattr(download_module, "IMAGES", limits)
     answers["/large"] = sent(b"x" * 200_000)
     with pytest.raises(OSError, match="larger than"):
         download(f"{url}/large", private=True)

@@ -70,7 +70,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> No
     assert [row.domain for row in rows] == ["multimodal", "math"]
     assert [row.source for row in rows] == ["rows", "rows"]
     assert [[r.text for r in row.responses] for row in rows] == [["yes", "no"], ["4", "5"]]
-    assert rows[0].messages[0].image_slots == 1
+    assert rows[0].messages[0].slots("image") == 1
     assert rows[0].images[0].open().tobytes() == make_image(1).tobytes()
     assert rows[1].messages[0].parts == ("2 + 2?",)
 

@@ -133,7 +133,7 @@ def test_placeholders_keep_their_positions() -> None:
 def test_slots_are_put_in_front_of_the_first_question_where_there_are_none() -> None:
     prompt = [SYSTEM, user("What?"), assistant("It?"), user("That.")]
     row = parsed({**PAIR, "prompt": prompt, "images": [make_image(1), make_image(2)]})
-    assert [m.image_slots for m in row.messages] == [0, 2, 0, 0]
+    assert [m.slots("image") for m in row.messages] == [0, 2, 0, 0]
     assert row.messages[1].parts == (SLOT, SLOT, "What?")
 
 
@@ -186,7 +186,7 @@ def test_images_come_in_every_form(tmp_path: Path, kind: str, column: str) -> No
     row = parsed({**PAIR, column: value if column == "image" else [value]})
     assert row.images[0].open().tobytes() == image.tobytes()
     assert row.images[0].open().mode == "RGB"
-    assert row.messages[0].image_slots == 1
+    assert row.messages[0].slots("image") == 1
 
 
 def test_paths_are_relative_to_the_folder_of_the_images(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ NAN = math.nan
         ({"prompt": ["What?"]}, "prompt", "a message is str"),
         ({"prompt": [{"role": "bot", "content": "x"}]}, "prompt", "the role 'bot'"),
         ({"prompt": [{"role": "user", "content": None}]}, "prompt", "content is nothing"),
-        ({"prompt": [user([{"type": "video"}])]}, "prompt", "a part of a message is"),
+        ({"prompt": [user([{"type": "audio"}])]}, "prompt", "a part of a message is"),
         ({"chosen": 3}, "chosen", "found int"),
         ({"chosen": [assistant([{"type": "image"}])]}, "chosen", "contains an image placeholder"),
         ({"score_chosen": NAN}, "score_chosen", "found nan"),

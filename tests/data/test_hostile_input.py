@@ -300,7 +300,7 @@ def test_an_entry_of_a_registry_is_read_behind_a_byte_order_mark(tmp_path: Path)
         ({"tags": {"role_tag": ["r"]}}, "'tags.role_tag' is of type list"),
         ({"asked": "test"}, "entries set their own"),
         ({"file_name": "a" * 300}, "does not exist"),
-        ({"columns": {"videos": "clips"}}, "columns that are not supported yet: videos"),
+        ({"columns": {"audios": "clips"}}, "columns that are not supported yet: audios"),
     ],
 )
 def test_unsupported_options_of_registries_are_reported(

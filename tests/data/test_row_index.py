@@ -9,7 +9,7 @@ import pytest
 from builders import load_tiny, make_image, mixed_rows
 from support.commands import run_command
 
-from unidpo_mm.cache.row_index import add_rows, index_path, read_rows
+from unidpo_mm.cache.row_index import NUMBERS, add_rows, index_path, read_rows
 from unidpo_mm.data.digest import row_digests
 from unidpo_mm.data.images import FileImage
 from unidpo_mm.data.measure import encoding_fingerprint
@@ -123,7 +123,7 @@ def test_a_damaged_index_is_written_again(
 
 def test_rows_that_another_process_adds_are_kept(rows: list[PreferenceRow], tmp_path: Path) -> None:
     path = index_path("x")
-    values = dict.fromkeys("prompt images pairs truncated shrunk identical".split(), 1)
+    values = dict.fromkeys(NUMBERS, 1)
     keys = row_digests(rows)
     for key in keys:
         add_rows(path, {key: {**values, "responses": (1, 2)}})

@@ -4,11 +4,12 @@ import base64
 from pathlib import Path
 
 import pytest
+from builders import gray_frames, make_image, write_video
 from support.adversarial_responses import red_image
 from unidpo_mm_eval.benchmarks import benchmark_names, load_benchmark
 from unidpo_mm_eval.data.dataset import Dataset
 from unidpo_mm_eval.data.images import image_reference
-from unidpo_mm_eval.data.samples import Image, Sample
+from unidpo_mm_eval.data.samples import Image, Sample, Video
 from unidpo_mm_eval.protocols import (
     load_prompts,
     load_protocol,
@@ -19,7 +20,8 @@ from unidpo_mm_eval.protocols import (
 from unidpo_mm_eval.run.prompts import build_prompts, shuffle_images
 
 from unidpo_mm.errors import DataError
-from unidpo_mm.records import MediaSlot
+from unidpo_mm.inference.served_model import messages_of
+from unidpo_mm.records import FrameSampling, MediaSlot
 
 PAIR = {"A": "cat", "B": "dog"}
 CHOICE = Sample(id="1", where="row 1", question="Which?", options=PAIR, hint="Look.")
@@ -137,3 +139,32 @@ def test_every_protocol_names_profiles_that_exist() -> None:
         assert all(set(sample_id) <= existing for sample_id in protocol.pixels.values())
     for name in prompt_names():
         assert set(load_prompts(name).benchmarks) <= set(benchmark_names())
+
+
+def test_videos_follow_the_images_of_a_sample(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", gray_frames(10))
+    frames = gray_frames(3)
+    samples = (
+        Sample(id="1", where="row 1", question="What?", videos=(Video("clip", "clip.mp4"),)),
+        Sample(id="2", where="row 2", question="Same?", images=(Image("i", make_image(1)),),
+               videos=(Video("clip", Path("clip.mp4")), Video("frames", frames))),
+        Sample(id="3", where="row 3", question="What?", videos=(Video("gone", "../gone.mp4"),)),
+    )  # fmt: skip
+    data = Dataset(path=tmp_path, sha256="", samples=samples)
+    benchmark = load_benchmark("mm_vet")
+    first, second, bad = build_prompts(benchmark, data, load_prompts("lmms"))
+    assert first.row is not None
+    assert second.row is not None
+    image, video = MediaSlot("image"), MediaSlot("video")
+    assert first.row.messages[-1].parts[0] == video
+    assert second.row.messages[-1].parts[:3] == (image, video, video)
+    assert len(first.row.videos[0].sample(FrameSampling()).frames) == 4
+    assert set(first.record()) == {"prompt", "videos"}
+    assert set(second.record()) == {"prompt", "images", "videos"}
+    assert first.area < second.area
+    assert "outside of the directory" in str(bad.error)
+    (message,) = messages_of(first.row)
+    url = message["content"][0]["video_url"]["url"]
+    assert base64.b64decode(url.removeprefix("data:video/mp4;base64,")) == clip.read_bytes()
+    with pytest.raises(DataError, match="the video is a list of frames"):
+        messages_of(second.row)

@@ -169,7 +169,7 @@ def assert_packed_equals_plain(model: Any, adapter: Any, side: Any, *, images: b
     groups = [group(n, images=images * (1 + n % 2)) for n in range(3)]
     results = {}
     for layout in ("plain", "packed"):
-        batch = collate(groups, pad_token_id=0, padding_side=side, layout=layout, images_once=True)
+        batch = collate(groups, pad_token_id=0, padding_side=side, layout=layout, media_once=True)
         model.zero_grad()
         logp_model = LogpModel(model).eval()
         logps = compute_logps(logp_model, adapter, batch)

@@ -32,6 +32,7 @@ REGISTRY = {
         "revision": "v2",
         "columns": {"prompt": "what_is_asked", "chosen": "chosen", "rejected": "rejected"},
     },
+    "clips": {"file_name": "c.json", "ranking": True, "columns": {"videos": "videos"}},
     "notes": {"file_name": "notes.csv", "columns": {"prompt": "prompt"}},
     "shop": {"ms_hub_url": "someone/shop", "columns": {"prompt": "prompt"}},
 }
@@ -52,6 +53,21 @@ migrated = partial(migrate_text, framework="LLaMA-Factory")
 def register(directory: Path) -> None:
     (directory / "data").mkdir()
     (directory / "data" / "dataset_info.json").write_text(json.dumps(REGISTRY))
+
+
+def test_data_with_videos_are_sampled_as_in_llama_factory(directory: Path) -> None:
+    register(directory)
+    recipe, _ = migrated(directory, SHORT.replace("pairs", "clips"))
+    data = recipe.data
+    assert (data.video_fps, data.video_max_frames, recipe.model.video_max_pixels) == (
+        2.0,
+        128,
+        65536,
+    )
+    recipe, _ = migrated(directory, SHORT.replace("pairs", "clips") + "video_maxlen: 8\n")
+    assert (recipe.data.video_max_frames, recipe.model.video_max_pixels) == (8, 65536)
+    recipe, _ = migrated(directory, SHORT.replace("pairs", "street_signs"))
+    assert (recipe.data.video_max_frames, recipe.model.video_max_pixels) == (32, None)
 
 
 def test_sources_are_entries_of_the_registry(directory: Path) -> None:
@@ -77,7 +93,7 @@ def test_registered_data_sets_are_read_by_their_entries(directory: Path) -> None
     recipe, _ = migrated(directory, SHORT.replace("pairs", "street_signs"))
     (source,) = recipe.data.sources
     (row,) = load_rows([source])
-    assert (row.source, row.messages[0].image_slots) == ("street_signs", 1)
+    assert (row.source, row.messages[0].slots("image")) == ("street_signs", 1)
     assert [r.score for r in row.responses] == [4.0, 1.0]
     assert row.images[0].open().size == (40, 30)
 

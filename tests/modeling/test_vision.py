@@ -15,7 +15,7 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.modeling.parts import freeze_parts
 from unidpo_mm.modeling.references.kinds import FrozenCopy
-from unidpo_mm.modeling.vision import ImageFeatures, trains_vision, vision_weights
+from unidpo_mm.modeling.vision import MediaFeatures, trains_vision, vision_weights
 
 Checkpoint = Callable[[str], Path]
 
@@ -52,7 +52,7 @@ class TowerCalls:
 def test_plain_rows_share_the_images_of_their_group(
     loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each, once = batch_of(loaded), batch_of(loaded, images_once=True)
+    each, once = batch_of(loaded), batch_of(loaded, media_once=True)
     logp_model = logp_model_of(loaded)
     with torch.no_grad():
         expected = compute_logps(logp_model, loaded.adapter, each)
@@ -72,8 +72,8 @@ def test_policy_and_reference_share_one_pass_without_gradients(
     logp_model = logp_model_of(loaded)
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     assert isinstance(reference, FrozenCopy)
-    batch = batch_of(loaded, layout=layout, images_once=True)
-    tower, images = TowerCalls(loaded, monkeypatch), ImageFeatures()
+    batch = batch_of(loaded, layout=layout, media_once=True)
+    tower, images = TowerCalls(loaded, monkeypatch), MediaFeatures()
     expected = reference.token_logps(logp_model, batch)
     shared = reference.token_logps(logp_model, batch, images)
     # even with hooks that make every embedding require gradients, as TRL sets them
@@ -92,13 +92,13 @@ def test_a_tower_or_projector_that_trains_gets_its_gradients(
     loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freeze_parts(loaded.model, loaded.family, ["vision_tower"])
-    batch = batch_of(loaded, images_once=True)
+    batch = batch_of(loaded, media_once=True)
     logp_model = logp_model_of(loaded)
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
-    images = ImageFeatures()
+    images = MediaFeatures()
     assert reference is not None
     reference.token_logps(logp_model, batch, images)
-    assert images.output is None
+    assert not images.outputs
     tower = TowerCalls(loaded, monkeypatch)
     compute_logps(logp_model, loaded.adapter, batch, images).sum().backward()
     assert tower.calls == [(3, True)]

@@ -73,7 +73,7 @@ THREE = (Response("a", 1.0), Response("", 2.0), Response("c", math.inf))
         ({"messages": (Message("bot", ("x",)),)}, [("prompt", "a message has the role 'bot'")]),
         (
             {"messages": (Message("user", (MediaSlot("video"), "x")),)},
-            [("prompt", "videos are not supported yet")],
+            [("videos", "0 video(s) for 1 video placeholder(s)")],
         ),
         (
             {"messages": (Message("user", (MediaSlot("image"), "x")),)},
@@ -143,7 +143,7 @@ def test_a_long_response_is_shortened_in_its_message() -> None:
 
 def test_a_prompt_may_be_only_an_image() -> None:
     row = make_row(messages=(Message("user", (MediaSlot("image"),)),), images=(Image(),))
-    assert row.messages[0].image_slots == 1
+    assert row.messages[0].slots("image") == 1
     assert row.messages[0].text == ""
 
 
@@ -293,7 +293,7 @@ def with_image() -> EncodedGroup:
 
 
 def test_a_batch_moves_with_every_tensor_and_keeps_the_rest() -> None:
-    batch = collate([with_image()], pad_token_id=0, images_once=True, keyed=True)
+    batch = collate([with_image()], pad_token_id=0, media_once=True, keyed=True)
     moved = batch.to("meta")
     assert type(moved) is GroupBatch
     before, after = leaves(batch), leaves(moved)

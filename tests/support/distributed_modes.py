@@ -19,8 +19,11 @@ from unidpo_mm import UniDPOConfig, UniDPOTrainer
 STEPS = 3
 
 
-def mixed_rows() -> list[dict]:
-    """Return text, math and image rows; some micro-batches have no image."""
+def mixed_rows(*, videos: bool = False) -> list[dict]:
+    """Return text, math and image rows; some micro-batches have no image.
+
+    With videos, some rows have one, and some micro-batches have neither.
+    """
     image = Image.new("RGB", (40, 30), (200, 30, 30))
     rows = []
     for number in range(12):
@@ -33,6 +36,8 @@ def mixed_rows() -> list[dict]:
         row = {"prompt": f"What is {number} in the image?", "responses": scored}
         if number in (0, 5, 6):
             row |= {"images": [image] * (1 + number % 2), "domain": "multimodal"}
+        elif videos and number in (3, 6, 8):
+            row |= {"videos": [[image] * (2 + number % 3)], "domain": "multimodal"}
         elif number % 2:
             row["domain"] = "math"
         rows.append(row)
@@ -68,7 +73,7 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def train(folder: Path, mode: str) -> None:
+def train(folder: Path, mode: str, *, videos: bool = False) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     args = UniDPOConfig(
         output_dir=str(folder / f"out-{mode}"),
@@ -91,7 +96,8 @@ def train(folder: Path, mode: str) -> None:
         reference="cached" if mode.endswith("_fast") else "auto",
         memory="1e-6" if mode.endswith("_fast") else None,
     )
-    trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=mixed_rows())
+    rows = mixed_rows(videos=videos)
+    trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=rows)
     if mode == "local_mean":
         trainer.get_batch_samples = functools.partial(local_units, trainer)
     trainer.train()
@@ -99,7 +105,7 @@ def train(folder: Path, mode: str) -> None:
     weights = {
         n.removeprefix("model."): full(p.detach()) for n, p in trainer.model.named_parameters()
     }
-    metrics = trainer.evaluate(mixed_rows())
+    metrics = trainer.evaluate(rows)
     if int(os.environ.get("RANK", "0")) == 0:
         logs = [log for log in trainer.state.log_history if "loss" in log]
         torch.save(weights, folder / f"{mode}.pt")
@@ -109,11 +115,13 @@ def train(folder: Path, mode: str) -> None:
         (folder / f"{mode}.json").write_text(json.dumps(result))
 
 
-def train_modes(modes: Sequence[str], folders: Sequence[Path], cache: Path) -> None:
+def train_modes(
+    modes: Sequence[str], folders: Sequence[Path], cache: Path, *, videos: bool = False
+) -> None:
     """Train the checkpoint `model` of each folder in each mode, and write the results there."""
     if modes[0].startswith("fsdp2"):
         use_sharding()
     for mode in modes:
         os.environ["UNIDPO_MM_CACHE"] = str(cache / mode)
         for folder in folders:
-            train(folder, mode)
+            train(folder, mode, videos=videos)

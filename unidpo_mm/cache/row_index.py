@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".parquet"
 
-NUMBERS = ("prompt", "images", "pairs", "truncated", "shrunk", "identical")
+NUMBERS = (
+    *("prompt", "images", "videos", "pairs"),
+    *("truncated", "shrunk", "shortened", "identical"),
+)
 COLUMNS = pa.schema(
     [
         ("key", pa.binary(32)),

@@ -1,37 +1,41 @@
-"""Open every distinct image once: sizes, formats, problems and content hashes."""
+"""Open every distinct image and video once: sizes, formats, problems and content hashes."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..data.images import FileImage, distinct_images, identity, in_threads
+from ..data.videos import video_identity
 from ..errors import DataError, Problem
-from ..records import ImageRef, PreferenceRow
+from ..records import FrameSampling, ImageRef, PreferenceRow
 from .numbers import optional_summary
-from .report import ImageReport
+from .report import ImageReport, VideoReport
+from .videos import VideoProbe, probe_videos, video_report
 
-__all__ = ["ImageInspection", "inspect_images"]
+__all__ = ["MediaInspection", "inspect_media"]
 
 
 @dataclass
-class ImageInspection:
-    """Results of opening the images of rows.
+class MediaInspection:
+    """Results of opening the images and videos of rows.
 
     Attributes:
-        report: Counts and sizes.
-        problems: A problem for each use of an image that cannot be opened.
-        keys: Identity of an image -> hash of its content, or a unique key if it is broken.
-        broken: Indices of the rows with broken images.
+        images, videos: Counts and sizes.
+        problems: A problem for each use of an image or a video that cannot be opened.
+        keys: Identity of an image or a video -> hash of its content, or a unique key if it is
+            broken.
+        broken: Indices of the rows with broken images or videos.
     """
 
-    report: ImageReport
+    images: ImageReport
+    videos: VideoReport
     problems: list[Problem] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
 
     def keys_of(self, row: PreferenceRow) -> tuple[str, ...]:
-        """Return the hashes of a row's images."""
-        return tuple(self.keys[identity(image)] for image in row.images)
+        """Return the hashes of a row's images and videos."""
+        return tuple(self.keys[name] for name in _names(row))
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,31 @@ class _ImageProbe:
     problems: tuple[Problem, ...] = ()
 
 
-def inspect_images(rows: Sequence[PreferenceRow]) -> ImageInspection:
-    """Open all images of rows, each distinct one once."""
+def inspect_media(rows: Sequence[PreferenceRow], sampling: FrameSampling) -> MediaInspection:
+    """Open all images and videos of rows, each distinct one once.
+
+    Args:
+        rows: The rows.
+        sampling: How a run samples frames of videos.
+    """
     distinct = distinct_images(rows, identity)
-    probes = dict(zip(distinct, in_threads(_probe, distinct.values()), strict=True))
+    images = dict(zip(distinct, in_threads(_probe, distinct.values()), strict=True))
+    videos = probe_videos(rows, sampling)
+    probes: dict[str, _ImageProbe | VideoProbe] = {**videos, **images}
     keys = {name: probe.key or f"unreadable {name}" for name, probe in probes.items()}
-    inspection = ImageInspection(_report(rows, probes), keys=keys)
+    inspection = MediaInspection(_report(rows, images), video_report(rows, videos), keys=keys)
     for number, row in enumerate(rows):
-        for image in row.images:
-            for problem in probes[identity(image)].problems:
-                where = getattr(image, "where", row.where)
+        for media, name in zip(row.media, _names(row), strict=True):
+            for problem in probes[name].problems:
+                where = getattr(media, "where", problem.where)
                 inspection.problems.append(Problem(where, problem.message, problem.remedy))
                 inspection.broken.add(number)
     return inspection
+
+
+def _names(row: PreferenceRow) -> list[str]:
+    """Return the identities of a row's media."""
+    return [*map(identity, row.images), *map(video_identity, row.videos)]
 
 
 def _probe(image: ImageRef) -> _ImageProbe:

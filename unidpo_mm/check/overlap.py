@@ -14,19 +14,19 @@ MAX_PLACES = 20
 def overlap(
     training: Sequence[PreferenceRow],
     held_out: Sequence[PreferenceRow],
-    images: Sequence[Sequence[str]],
+    media: Sequence[Sequence[str]],
 ) -> OverlapReport:
-    """Return duplicates, contradictions and shared prompts and images.
+    """Return duplicates, contradictions and shared prompts, images and videos.
 
     Args:
         training: Training rows.
         held_out: Evaluation rows.
-        images: Hashes of the images of each training row, then of each held-out row.
+        media: Hashes of the media of each training row, then of each held-out row.
     """
     first: dict[Hashable, PreferenceRow] = {}
     duplicates: list[tuple[str, str]] = []
     preferred: set[tuple[Hashable, str, str]] = set()
-    for row, keys in zip(training, images, strict=False):
+    for row, keys in zip(training, media, strict=False):
         prompt, preferences = prompt_key(row, keys), _preferences(row)
         before = first.setdefault((prompt, preferences), row)
         if before is not row:
@@ -36,11 +36,11 @@ def overlap(
         (prompt, worse, better) in preferred for prompt, better, worse in preferred
     )
     training_prompts = {_question(row) for row in training}
-    training_images = {key for keys in images[: len(training)] for key in keys if key}
+    training_images = {key for keys in media[: len(training)] for key in keys if key}
     prompts, shared_images, where = 0, 0, []
-    for row, keys in zip(held_out, images[len(training) :], strict=True):
+    for row, keys in zip(held_out, media[len(training) :], strict=True):
         # the same question about another image is not an overlap
-        same_prompt = _question(row) in training_prompts and not row.images
+        same_prompt = _question(row) in training_prompts and not row.media
         same_image = any(key in training_images for key in keys)
         prompts += same_prompt
         shared_images += same_image

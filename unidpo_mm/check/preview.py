@@ -10,7 +10,13 @@ from ..records import EncodedGroup, PreferenceRow
 
 __all__ = ["preview"]
 
-STYLES = {"prompt": "cyan", "image": "black on yellow", "response": "green", "rejected": "red"}
+STYLES = {
+    "prompt": "cyan",
+    "image": "black on yellow",
+    "video": "black on magenta",
+    "response": "green",
+    "rejected": "red",
+}
 
 
 def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
@@ -18,12 +24,17 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
     group = adapter.encode(row)
     preferences = group.preferences
     lengths = ", ".join(str(ids.numel()) for ids in group.response_ids)
+    videos: list[str | tuple[str, str]] = []
+    if row.videos:
+        count = f" {group.videos.tokens} tokens of {len(row.videos)}, "
+        videos = [("videos", STYLES["video"]), count]
     yield Text(f"{row.where} ({row.id}, {row.domain})", style="bold")
     yield Text.assemble(
         ("prompt", STYLES["prompt"]),
-        f" {group.prompt_ids.numel() - group.images.tokens} tokens, ",
+        f" {group.prompt_ids.numel() - group.images.tokens - group.videos.tokens} tokens, ",
         ("images", STYLES["image"]),
         f" {group.images.tokens} tokens of {len(row.images)}, ",
+        *videos,
         ("responses", STYLES["response"]),
         f" {lengths} tokens (trained on)",
     )
@@ -39,12 +50,13 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
 
 
 def _prompt(group: EncodedGroup, adapter: Adapter) -> Text:
-    """Return the prompt with the number of tokens in place of consecutive image tokens."""
-    text, image_token = Text(), group.images.token_id
-    for is_image, run in groupby(group.prompt_ids.tolist(), lambda token: token == image_token):
+    """Return the prompt with the number of tokens in place of consecutive tokens of media."""
+    text = Text()
+    kinds = {media.token_id: kind for kind, media in group.media.items() if media.token_id}
+    for kind, run in groupby(group.prompt_ids.tolist(), kinds.get):
         ids = list(run)
-        content = f"[{len(ids)} image tokens]" if is_image else _decoded(adapter, ids)
-        text.append(content, style=STYLES["image" if is_image else "prompt"])
+        content = _decoded(adapter, ids) if kind is None else f"[{len(ids)} {kind} tokens]"
+        text.append(content, style=STYLES[kind or "prompt"])
     return text
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "SourceSummary",
     "StartWeights",
     "Summary",
+    "VideoReport",
 ]
 
 
@@ -163,14 +164,38 @@ class ImageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoReport:
+    """The videos of all rows.
+
+    Attributes:
+        per_row: Number of videos -> number of rows.
+        distinct: Number of distinct videos.
+        seconds, frames, megapixels: Summaries of the distinct videos: their length, the number of
+            frames that a run samples, and the size of a frame.
+        broken: Number of videos that cannot be opened.
+        tokens: Summary of the video tokens of rows with videos; `None` without a model, and for
+            models that take frames as images.
+    """
+
+    per_row: Mapping[int, int]
+    distinct: int
+    seconds: Summary | None
+    frames: Summary | None
+    megapixels: Summary | None
+    broken: int
+    tokens: Summary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverlapReport:
     """Duplicates, contradictions and overlap with the held-out rows.
 
     Attributes:
-        duplicates: Rows that equal an earlier one in prompt, images and responses.
+        duplicates: Rows that equal an earlier one in prompt, images, videos and responses.
         first_duplicates: Places of the first ones, with those of the earlier rows.
         contradictions: Pairs that contradict another pair of the same prompt.
-        shared_prompts, shared_images: Held-out rows whose prompt or image is in the training rows.
+        shared_prompts: Held-out rows whose prompt is in the training rows.
+        shared_images: Held-out rows with an image or a video of the training rows.
         first_shared: Places of the first ones.
     """
 
@@ -224,7 +249,8 @@ class CheckReport:
         domains: Domain -> number of training rows.
         rows, pairs, responses, prompts: Numbers in the training rows.
         pairs_per_prompt: Number of pairs -> number of prompts.
-        lengths, scores, images, overlap, weights: See their classes; `None` if not available.
+        lengths, scores, images, videos, overlap, weights: See their classes; `None` if not
+            available.
         margin_by_length: (length difference, score margin) of a sample of the pairs.
         warnings: Warnings.
         problems: Problems with which a run would not start.
@@ -242,6 +268,7 @@ class CheckReport:
     lengths: LengthReport | None
     scores: Sequence[ScoreReport]
     images: ImageReport
+    videos: VideoReport
     overlap: OverlapReport
     weights: StartWeights | None
     margin_by_length: Sequence[tuple[float, float]]

@@ -14,12 +14,12 @@ from ..data.load import DataFiles
 from ..data.measure import MeasuredRow
 from ..errors import Problem, RowTooLong, counted
 from ..modeling.load import ModelSource, load_family_and_adapter
-from ..records import PreferenceRow
+from ..records import FrameSampling, PreferenceRow
 from ..training.configured_loss import configured_loss
 from ..training.prepare import prepare
 from ..training.startup_checks import score_warnings
 from .examples import example_rows
-from .images import ImageInspection, inspect_images
+from .images import MediaInspection, inspect_media
 from .lengths import character_lengths, length_report, margins_by_length
 from .numbers import evenly_spaced, optional_summary
 from .overlap import overlap
@@ -80,13 +80,13 @@ def check_data(
 def writable_rows(
     rows: Sequence[PreferenceRow], options: CheckOptions
 ) -> tuple[list[PreferenceRow], list[Problem], dict[int, list[Problem]]]:
-    """Return the rows that can be written: those whose images are valid.
+    """Return the rows that can be written: those whose images and videos are valid.
 
     Returns:
         The rows, the problems of all other rows, and index of a returned row -> its problems, such
         as missing scores or pairs. As in `data check`, these problems depend on the loss.
     """
-    inspection = inspect_images(rows)
+    inspection = inspect_media(rows, _sampling(options.args))
     intact = [row for number, row in enumerate(rows) if number not in inspection.broken]
     loss = configured_loss(options.args)
     # the output is a single source: if one row has scores, all rows need them
@@ -127,10 +127,10 @@ class _Check:
         all_rows = [*self.rows, *self.eval_rows]
         if self.options.any_loss:
             self._note_unscored(all_rows)
-        inspection = inspect_images(all_rows)
+        inspection = inspect_media(all_rows, _sampling(self.args))
         counts = self.prepared.preflight
         if counts is None:
-            self._note_images(inspection, len(all_rows))
+            self._note_media(inspection, len(all_rows))
         elif counts.unreadable and not self.problems:
             self._note_skipped(len(counts.skipped) - counts.too_long, counts.unreadable[0])
         intact = [n for n in range(len(self.rows)) if n not in inspection.broken]
@@ -146,6 +146,7 @@ class _Check:
         summary = length_report(rows, lengths, keys, unit=unit, limited=limited, drop=drop)
         repeated = overlap(self.rows, self.eval_rows, [inspection.keys_of(row) for row in all_rows])
         image_tokens = optional_summary([row.images for row in lengths if row.images])
+        video_tokens = optional_summary([row.videos for row in lengths if row.videos])
         scored = [point for point in margins_by_length(rows, lengths) if not math.isnan(point[1])]
         sources = self._sources()
         return CheckReport(
@@ -158,7 +159,8 @@ class _Check:
             pairs_per_prompt=_pairs_per_prompt(rows, keys),
             lengths=summary,
             scores=score_reports(self.rows, self.loss) if hasattr(self.loss.config, "eta") else (),
-            images=dataclasses.replace(inspection.report, tokens=image_tokens),
+            images=dataclasses.replace(inspection.images, tokens=image_tokens),
+            videos=dataclasses.replace(inspection.videos, tokens=video_tokens),
             overlap=repeated,
             weights=weights,
             margin_by_length=evenly_spaced(scored, MAX_POINTS),
@@ -183,8 +185,8 @@ class _Check:
             for name in sorted({row.source for row in rows} - scored)
         ]
 
-    def _note_images(self, inspection: ImageInspection, rows: int) -> None:
-        """Report images that cannot be opened, if rows were not encoded."""
+    def _note_media(self, inspection: MediaInspection, rows: int) -> None:
+        """Report images and videos that cannot be opened, if rows were not encoded."""
         if not inspection.broken:
             return
         if len(inspection.broken) > self.args.max_skipped_fraction * rows:
@@ -193,7 +195,9 @@ class _Check:
             self._note_skipped(len(inspection.broken), inspection.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        text = f"{counted(rows, 'row')} would be skipped because of images that cannot be used"
+        has_videos = any(row.videos for row in (*self.rows, *self.eval_rows))
+        media = "images or videos" if has_videos else "images"
+        text = f"{counted(rows, 'row')} would be skipped because of {media} that cannot be used"
         self.notes.append(f"{text}; the first is {first.where}")
 
     def _weights(
@@ -240,6 +244,11 @@ class _Check:
         return [*score_warnings(self.rows, self.loss, declared), *notes]
 
 
+def _sampling(args: UniDPOConfig) -> FrameSampling:
+    """Return how a run samples frames of videos; a model may take another number."""
+    return FrameSampling(args.video_fps, args.video_max_frames)
+
+
 def _overlap_warnings(repeated: OverlapReport) -> list[str]:
     warnings = []
     if repeated.duplicates:
@@ -256,8 +265,8 @@ def _overlap_warnings(repeated: OverlapReport) -> list[str]:
         warnings.append(
             f"{counted(repeated.shared_prompts, 'held-out row shares', 'held-out rows share')} "
             "a prompt with training rows, and "
-            f"{counted(repeated.shared_images, 'shares', 'share')} an image; the first is "
-            f"{repeated.first_shared[0]}"
+            f"{counted(repeated.shared_images, 'shares', 'share')} an image or a video; the first "
+            f"is {repeated.first_shared[0]}"
         )
     return warnings
 
@@ -285,6 +294,11 @@ def _policy_warnings(lengths: Sequence[MeasuredRow], *, drop: bool) -> list[str]
     counts = (
         (sum(row.truncated for row in lengths), "response", "would be truncated to fit max_length"),
         (sum(row.shrunk for row in lengths), "image", "would be scaled down to fit max_length"),
+        (
+            sum(row.shortened for row in lengths),
+            "video",
+            "would have fewer or smaller frames to fit max_length",
+        ),
         (identical, "pair", no_effect),
         (dropped, "row", "would be dropped: longer than max_length"),
     )

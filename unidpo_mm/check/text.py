@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ..errors import counted, grouped
-from .report import CheckReport, Summary
+from .report import CheckReport, Summary, VideoReport
 
 __all__ = ["print_report"]
 
@@ -101,6 +101,22 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield "width and height", f"{_summed(images.width)}; {_summed(images.height)}"
     if images.tokens is not None:
         yield "image tokens per row", _summed(images.tokens)
+    yield from _videos(report.videos)
+
+
+def _videos(videos: VideoReport) -> Iterator[tuple[str, str]]:
+    if videos.distinct or videos.broken:
+        yield "videos per row", _spread(videos.per_row, "rows")
+        yield "distinct videos", f"{videos.distinct:,}, {videos.broken:,} broken"
+    summaries = {
+        "seconds per video": videos.seconds,
+        "sampled frames": videos.frames,
+        "megapixels of a frame": videos.megapixels,
+        "video tokens per row": videos.tokens,
+    }
+    for name, summary in summaries.items():
+        if summary is not None:
+            yield name, _summed(summary)
 
 
 def _scores(report: CheckReport) -> Table:

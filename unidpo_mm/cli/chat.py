@@ -10,7 +10,7 @@ from ..encoding_choices import PromptStyle
 __all__ = ["chat"]
 
 
-def chat(  # noqa: PLR0917, one parameter per option
+def chat(  # noqa: PLR0913, PLR0917, one parameter per option
     folder: Annotated[
         str,
         typer.Argument(
@@ -22,6 +22,10 @@ def chat(  # noqa: PLR0917, one parameter per option
     image: Annotated[
         list[str] | None,
         typer.Option(help="Image for the first message; repeatable.", show_default=False),
+    ] = None,
+    video: Annotated[
+        list[str] | None,
+        typer.Option(help="Video for the first message; repeatable.", show_default=False),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -91,10 +95,10 @@ def chat(  # noqa: PLR0917, one parameter per option
     if not 0 < top_p <= 1:
         raise typer.BadParameter(f"{top_p} is not in (0, 1]", param_hint="--top-p")
 
-    from .chat_terminal import ChatTerminal, images_of, prompt_of
+    from .chat_terminal import ChatTerminal, images_of, prompt_of, videos_of
 
     question = prompt_of(prompt)
-    images = images_of(image or ())
+    images, videos = images_of(image or ()), videos_of(video or ())
 
     from ..inference.chat import ChatOptions, model_before, open_chat  # imports torch
     from ..inference.decoding import Sampling
@@ -110,7 +114,7 @@ def chat(  # noqa: PLR0917, one parameter per option
     )
     models = open_chat(folder, options, compare=model_before(folder) if before else compare)
     sampling = Sampling(temperature=temperature, top_p=top_p) if temperature else None
-    terminal = ChatTerminal(models, images, sampling, seed)
+    terminal = ChatTerminal(models, images, videos, sampling, seed)
     if question is None:
         terminal.run()
     else:

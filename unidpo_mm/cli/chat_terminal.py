@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from ..inference.chat import ChatModel
     from ..inference.conversation import Reply
     from ..inference.decoding import Sampling
-    from ..records import ImageRef
+    from ..records import ImageRef, VideoRef
 
-__all__ = ["ChatTerminal", "images_of", "prompt_of"]
+__all__ = ["ChatTerminal", "images_of", "prompt_of", "videos_of"]
 
 PROMPT = "> "
 HELP = """/image PATH   send an image with the next message
+/video PATH   send a video with the next message
 /system TEXT  set the system message; without TEXT, remove it
 /reset        forget the conversation
 /exit         exit; Ctrl-D does the same
 Ctrl-C stops a response. A line that starts with a space is always a message."""
-COMMANDS = ("/image", "/system", "/reset", "/help", "/exit")
+COMMANDS = ("/image", "/video", "/system", "/reset", "/help", "/exit")
 
 
 def prompt_of(option: str | None) -> str | None:
@@ -97,30 +98,69 @@ def images_of(paths: Sequence[str], where: str = "--image") -> "list[ImageRef]":
     return images
 
 
+def videos_of(paths: Sequence[str], where: str = "--video") -> "list[VideoRef]":
+    """Return the videos at the given paths, after checking that each can be opened.
+
+    Args:
+        paths: Paths or URLs.
+        where: The option or command that contains the paths, for messages.
+
+    Raises:
+        DataError: If videos cannot be read; lists all of them.
+    """
+    if not paths:
+        return []
+    from ..data.videos import video_refs
+    from ..records import FrameSampling
+
+    rules = ImageRules(allow_outside=True, download=True)
+    videos: list[VideoRef] = []
+    problems = []
+    for path in paths:
+        try:
+            references = video_refs([path], rules, where)
+            if not references:
+                raise InvalidValue("the path of the video is empty", "Use the path of a video")
+            for reference in references:
+                reference.sample(FrameSampling(max_frames=2))
+            videos += references
+        except InvalidValue as error:
+            problems.append(Problem(where, error.message, error.remedy))
+        except DataError as error:
+            problems += [Problem(where, item.message, item.remedy) for item in error.problems]
+    if problems:
+        raise DataError(problems)
+    return videos
+
+
 class ChatTerminal:
     """Conversations with one or several models.
 
     Args:
         models: The models; every message is sent to each of them.
         images: Images for the first message.
+        videos: Videos for the first message.
         sampling: How tokens are drawn; `None` for greedy decoding.
         seed: Seed of each response; `None` for different responses every time.
 
     Raises:
-        DataError: If there are images and a model does not accept images.
+        DataError: If there are images or videos and a model does not accept them.
     """
 
     def __init__(
         self,
         models: "Sequence[ChatModel]",
         images: "Sequence[ImageRef]",
+        videos: "Sequence[VideoRef]",
         sampling: "Sampling | None",
         seed: int | None,
     ) -> None:
         self._models, self._sampling, self._seed = models, sampling, seed
         self._images: list[ImageRef] = []
+        self._videos: list[VideoRef] = []
         self._status = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._attach(images, "--image")
+        self._attach("image", self._images, images, "--image")
+        self._attach("video", self._videos, videos, "--video")
 
     def print_response(self, message: str) -> None:
         """Print the response to a message, with the names of the models if there are several."""
@@ -168,13 +208,17 @@ class ChatTerminal:
         command, _, argument = line.strip().partition(" ")
         argument = argument.strip()
         if command == "/image":
-            self._attach(images_of([argument.strip("'\"")], command), command)
-            text = counted(len(self._images), "image")
-            self._note(f"{text} will be sent with the next message")
+            images = images_of([argument.strip("'\"")], command)
+            self._attach("image", self._images, images, command)
+            self._note(f"{self._attached()} will be sent with the next message")
+        elif command == "/video":
+            videos = videos_of([argument.strip("'\"")], command)
+            self._attach("video", self._videos, videos, command)
+            self._note(f"{self._attached()} will be sent with the next message")
         elif command == "/system":
             self._set_system(argument)
         elif command == "/reset":
-            self._images = []
+            self._images, self._videos = [], []
             for model in self._models:
                 model.conversation.reset()
             self._note("the conversation is empty")
@@ -196,7 +240,7 @@ class ChatTerminal:
                 if reply.finish_reason == "interrupted":
                     break
         finally:
-            self._images = []
+            self._images, self._videos = [], []
 
     def _respond(self, model: "ChatModel", message: str, *, show: bool) -> "Reply":
         import torch
@@ -206,6 +250,7 @@ class ChatTerminal:
         reply = model.conversation.respond(
             message,
             self._images,
+            self._videos,
             write=_write if show else _discard,
             sampling=self._sampling,
         )
@@ -222,13 +267,19 @@ class ChatTerminal:
         elif reply.finish_reason == "interrupted":
             self._note("stopped")
 
-    def _attach(self, images: "Sequence[ImageRef]", where: str) -> None:
-        for model in self._models if images else ():
+    def _attach(self, kind: str, attached: "list[Any]", media: "Sequence[Any]", where: str) -> None:
+        """Add images or videos to those of the next message."""
+        for model in self._models if media else ():
             if not model.takes_images:
                 problem = f"'{model.conversation.name}' is a text model, which has no vision tower"
-                remedy = "Choose a vision-language model, or remove the image"
+                remedy = f"Choose a vision-language model, or remove the {kind}"
                 raise DataError(Problem(where, problem, remedy))
-        self._images += images
+        attached += media
+
+    def _attached(self) -> str:
+        """Return the numbers of images and videos of the next message."""
+        counts = (("image", len(self._images)), ("video", len(self._videos)))
+        return " and ".join(counted(count, kind) for kind, count in counts if count)
 
     def _set_system(self, text: str) -> None:
         for model in self._models:

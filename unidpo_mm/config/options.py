@@ -24,6 +24,8 @@ from .values import (
     ActivationMemory,
     Count,
     Fraction,
+    FrameCount,
+    FramesPerSecond,
     Gigabytes,
     ImageSize,
     LearningRate,
@@ -91,6 +93,9 @@ class ModelOptions:
     """Maximum image size: a number of the unit of the model type (docs/models.md), which may follow
     it, such as `4 tiles`; null: the processor's limit. The former name `model.image_max_pixels` is
     deprecated."""
+    video_max_pixels: Count | None = None
+    """Maximum size of a video frame in pixels (dynamic-resolution models only): larger frames are
+    scaled down; null: the processor's limit."""
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -108,17 +113,24 @@ class DataOptions:
     limit."""
     length_policy: LengthPolicy = "truncate_response"
     """What happens to longer rows: an error, skipped and counted, their responses truncated, or
-    their images scaled down. Tokens of a prompt or an image are never cut."""
+    (`shrink_image`) fewer frames of their videos and then smaller images and frames. Tokens of a
+    prompt, an image or a video are never cut."""
+    video_fps: FramesPerSecond = 2.0
+    """Number of frames per second that are sampled from videos, at least 4 frames in total; a video
+    that the data have as a list of frames is taken to have this frame rate."""
+    video_max_frames: FrameCount = 32
+    """Maximum number of frames of a video, spread evenly over all of it. LLaVA-OneVision models,
+    which take videos of one length, get exactly this number."""
     feature_cache_gb: Annotated[Gigabytes, HARMLESS] = 0.0
-    """Maximum number of gigabytes on disk for the features of images, if the vision tower is
-    frozen; 0: no cache."""
+    """Maximum number of gigabytes on disk for the features of images and videos, if the vision
+    tower is frozen; 0: no cache."""
     group_by_prompt: bool = False
-    """Whether rows that share prompt and images are joined, up to a micro-batch of pairs, so that
+    """Whether rows that share prompt and media are joined, up to a micro-batch of pairs, so that
     both are computed once; pairs of one prompt are then part of the same step."""
     pair_weighting: Literal["pair", "group"] = "pair"
     """`group` weights every prompt equally, however many pairs its responses make."""
     preflight: Annotated[bool, HARMLESS] = True
-    """Whether every row and image is checked before training starts."""
+    """Whether every row, image and video is checked before training starts."""
     worker_timeout: Annotated[Seconds, HARMLESS] = 600.0
     """Maximum number of seconds that a data worker may take for a batch; 0: no limit."""
 
@@ -128,8 +140,8 @@ class ImageOptions:
     """Options of the section `data.images`."""
 
     max_skipped_fraction: Annotated[Fraction, HARMLESS] = 0.0
-    """Maximum fraction of the rows that are skipped and counted because their image is missing or
-    damaged."""
+    """Maximum fraction of the rows that are skipped and counted because an image or a video is
+    missing or damaged."""
 
 
 @dataclass(init=False, repr=False, eq=False)

@@ -49,10 +49,11 @@ class ModelSection(ModelOptions, Section):
 
 
 class ImagesSection(ImageOptions, Section):
-    """Limits on images, and the handling of rows whose image cannot be used."""
+    """Limits on images and videos, and the handling of rows whose media cannot be used."""
 
     max_pixels: int = Field(default=89_478_485, ge=1, le=178_956_970)
-    """Maximum number of pixels of an image before it is scaled; larger images are never decoded."""
+    """Maximum number of pixels of an image or a frame before it is scaled; larger ones are never
+    decoded."""
     fetch_private_addresses: bool = False
     """Whether `fetch_images` may download from this machine and the local network."""
 
@@ -65,7 +66,8 @@ class DataSection(DataOptions, Section):
     eval_sources: Annotated[tuple[SourceOptions, ...], BeforeValidator(as_tuple)] = ()
     """Data sets to evaluate on during training."""
     images: ImagesSection = ImagesSection()
-    """Limits on images. The former name `data.pictures` is accepted until the next release."""
+    """Limits on images and videos. The former name `data.pictures` is accepted until the next
+    release."""
     seed: Seed = 42
     """Seed of the split and of the order of rows."""
 

@@ -121,13 +121,14 @@ class SourceOptions(Section):
     columns: dict[str, Name] = {}
     """Column of the format -> its name in the file, if they differ."""
     images: Name | None = None
-    """Directory to which image paths in the rows are relative; null: the directory of the file."""
+    """Directory to which paths of images and videos in the rows are relative; null: the directory
+    of the file."""
     images_outside: bool = False
-    """Whether image paths may lead out of that directory."""
+    """Whether these paths may lead out of that directory."""
     fetch_images: bool = False
-    """Whether images may be downloaded from URLs; each is downloaded once and kept."""
+    """Whether images and videos may be downloaded from URLs; each is downloaded once and kept."""
     domain: Literal["text", "math", "multimodal"] | None = None
-    """Domain of the rows in reports; null: multimodal for rows with images, otherwise text."""
+    """Domain of the rows in reports; null: multimodal for rows with media, otherwise text."""
     name: Name | None = None
     """Name of the source in reports; null: derived from the path."""
     split: Name | None = None

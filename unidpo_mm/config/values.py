@@ -11,6 +11,8 @@ __all__ = [
     "Count",
     "Finite",
     "Fraction",
+    "FrameCount",
+    "FramesPerSecond",
     "Gigabytes",
     "ImageSize",
     "LearningRate",
@@ -102,4 +104,6 @@ Gigabytes = Annotated[
 Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second", "no limit")]
 ImageSize = Annotated[int | str, BeforeValidator(_image_size)]
 """A number, or a number with its unit."""
+FramesPerSecond = Annotated[float, Field(gt=0, le=1000)]
+FrameCount = Annotated[int, Field(ge=2)]
 ActivationMemory = Annotated[float | str, BeforeValidator(_memory)]

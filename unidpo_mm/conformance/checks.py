@@ -13,15 +13,16 @@ from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
 from ..kernels.packing import enable_packing
 from ..modeling.lora_targets import part_of
-from ..modeling.vision import Features, ImageFeatures, trains_vision
+from ..modeling.vision import ENCODERS, PIXELS, Features, MediaFeatures, trains_vision
+from ..records import MediaKind
 from .library import library_inputs, library_logps
-from .probe import with_other_image
+from .probe import with_other_medium
 from .subject import Subject
 
 __all__ = ["CHECKS", "Check", "conformance_problems"]
 
 MIN_CHANGE = 1e-6
-"""Minimum change of a log-prob by another image; a model that ignores it gives the same numbers."""
+"""Minimum change of a log-prob by another image; a model that ignores it gives equal numbers."""
 NEW_TOKENS = 3
 """Number of tokens to generate."""
 
@@ -74,11 +75,12 @@ def _tensors_reach_the_model(subject: Subject) -> str | None:
 
 
 def _tensors_belong_to_tokens_or_images(subject: Subject) -> str | None:
-    """Return image tensors that also run over the tokens of a prompt."""
+    """Return tensors of images or videos that also run over the tokens of a prompt."""
     for group in subject.groups():
         tokens = group.prompt_ids.numel()
-        for name, tensor in group.images.inputs.items():
-            if tokens in tensor.shape[:2] and tensor.ndim > 1 and name != "pixel_values":
+        tensors = (item for media in group.media.values() for item in media.inputs.items())
+        for name, tensor in tensors:
+            if tokens in tensor.shape[:2] and tensor.ndim > 1 and name not in PIXELS.values():
                 return f"'{name}' runs over the tokens of the prompt, and is not padded with them"
     return None
 
@@ -88,32 +90,32 @@ def _features_are_counted(subject: Subject) -> str | None:
     if not (subject.has_images and subject.logp_model.takes_features):
         return None
     for row, group in zip(subject.rows, subject.groups(), strict=True):
-        if not row.images:
-            continue
-        features = _features(subject, [row])
-        if len(features) != group.images.entries:
-            return (
-                f"the model returns features in {len(features)} parts for the row with {row.id}, "
-                f"and the adapter declares {group.images.entries}"
-            )
-        count = sum(part.numel() // part.shape[-1] for part in features)
-        if count != group.images.tokens:
-            return (
-                f"the row with {row.id} has {group.images.tokens} image tokens, and the model "
-                f"returns {count} features"
-            )
+        for kind, media in group.media.items():
+            if not media.inputs:
+                continue
+            features = _features(subject, [row], kind)
+            if len(features) != media.entries:
+                return (
+                    f"the model returns features in {len(features)} parts for the row with "
+                    f"{row.id}, and the adapter declares {media.entries}"
+                )
+            count = sum(part.numel() // part.shape[-1] for part in features)
+            if count != media.tokens:
+                return (
+                    f"the row with {row.id} has {media.tokens} {kind} tokens, and the model "
+                    f"returns {count} features"
+                )
     return None
 
 
 @torch.no_grad()
-def _features(subject: Subject, rows: Sequence[Any]) -> Sequence[Tensor]:
-    """Return the image features of rows, by part."""
+def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequence[Tensor]:
+    """Return the features of a kind of media of rows, by part."""
     inputs = subject.adapter.forward_inputs(subject.batch(rows, layout="packed").inputs)
-    accepted = inspect.signature(subject.base.get_image_features).parameters
+    encode = getattr(subject.base, ENCODERS[kind])
+    accepted = inspect.signature(encode).parameters
     arguments = {name: value for name, value in inputs.items() if name in accepted}
-    features: Sequence[Tensor] = subject.base.get_image_features(
-        **arguments, return_dict=True
-    ).pooler_output
+    features: Sequence[Tensor] = encode(**arguments, return_dict=True).pooler_output
     return features
 
 
@@ -133,14 +135,16 @@ def _batch_equals_library(subject: Subject) -> str | None:
     return None
 
 
-def _images_change_the_results(subject: Subject) -> str | None:
-    """Return an image that can be replaced without changing log-probs."""
+def _media_change_the_results(subject: Subject) -> str | None:
+    """Return an image or a video that can be replaced without changing log-probs."""
     for row in subject.rows:
-        for place in range(len(row.images)):
-            other = with_other_image(row, place)
+        for place in range(len(row.media)):
+            other = with_other_medium(row, place)
             change = float((subject.logps([row]) - subject.logps([other])).abs().max())
             if not change > MIN_CHANGE:
-                return f"another image {place + 1} in the row with {row.id} changes no log-prob"
+                images = len(row.images)
+                name = f"image {place + 1}" if place < images else f"video {place + 1 - images}"
+                return f"another {name} in the row with {row.id} changes no log-prob"
     return None
 
 
@@ -149,22 +153,22 @@ def _features_can_be_shared(subject: Subject) -> str | None:
     if not (subject.has_images and subject.logp_model.takes_features):
         return None
     expected = subject.logps()
-    if message := _differs(subject, expected, subject.logps(images_once=True), "images once"):
+    if message := _differs(subject, expected, subject.logps(media_once=True), "images once"):
         return message
     if trains_vision(subject.model):  # features are neither shared nor stored
         return None
-    shared = ImageFeatures()
-    subject.logps(images=shared, images_once=True)
-    assert shared.output is not None
-    counts = [group.images.entries for group in subject.groups() if group.images.entries]
-    starts = [sum(counts[:number]) for number in range(len(counts))]
-    stored = [
-        shared.output.tensors(range(start, start + count))
-        for start, count in zip(starts, counts, strict=True)
-    ]
-    again = ImageFeatures()
-    again.output = Features.of_tensors(stored, counts, torch.device(subject.device))
-    logps = subject.logps(images=again, images_once=True)
+    shared, again = MediaFeatures(), MediaFeatures()
+    subject.logps(media=shared, media_once=True)
+    for kind, output in shared.outputs.items():
+        entries = [group.media[kind].entries for group in subject.groups() if kind in group.media]
+        counts = [count for count in entries if count]
+        starts = [sum(counts[:number]) for number in range(len(counts))]
+        stored = [
+            output.tensors(range(start, start + count))
+            for start, count in zip(starts, counts, strict=True)
+        ]
+        again.outputs[kind] = Features.of_tensors(stored, counts, torch.device(subject.device))
+    logps = subject.logps(media=again, media_once=True)
     return _differs(subject, expected, logps, "stored features")
 
 
@@ -223,7 +227,7 @@ CHECKS = (
     Check("parts of the model", _weights_have_parts),
     Check("numbers of features", _features_are_counted),
     Check("results of the library", _batch_equals_library),
-    Check("another image", _images_change_the_results),
+    Check("another image", _media_change_the_results),
     Check("shared features", _features_can_be_shared),
     Check("layouts", _layouts_agree, at_start=False),  # the run chooses its layout by its own rows
     Check("generation", _generation_is_independent, at_start=False),

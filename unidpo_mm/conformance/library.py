@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
-from ..records import EncodedGroup, Message, PreferenceRow
+from ..records import EncodedGroup, FrameSampling, Message, PreferenceRow
 
 __all__ = ["library_inputs", "library_logps"]
 
@@ -21,7 +21,8 @@ def library_inputs(
     """Return the inputs of a conversation with a response, as the processor returns them.
 
     Args:
-        adapter: The adapter; only its processor and the text of an image are used.
+        adapter: The adapter, whose processor and placeholders are used. It chooses the frames of
+            videos.
         row: A row whose prompt is a single message.
         response: The response.
         continued: Whether the response follows the generation prompt directly. A chat template may
@@ -46,14 +47,24 @@ def library_inputs(
         complete = starts or tokenizer is processor  # the template writes all special tokens
         arguments = {"text": [text], "add_special_tokens": not complete}
     else:
-        image = getattr(adapter, "placeholder", None) or getattr(processor, "image_token", "")
-        prompt = str(image) * len(row.images) + row.messages[0].text
+        prompt = row.messages[0].text
+        placeholders = getattr(adapter, "placeholders", {})
+        for kind, media in (("image", row.images), ("video", row.videos)):
+            if media:
+                token = placeholders.get(kind) or str(getattr(processor, f"{kind}_token"))
+                prompt = token * len(media) + prompt
         if "suffix" in inspect.signature(type(processor).__call__).parameters:
             arguments = {"text": [prompt], "suffix": [response]}
         else:
             arguments = {"text": [prompt + response + (tokenizer.eos_token or "")]}
     if row.images:
         arguments["images"] = [[image.open() for image in row.images]]
+    if row.videos:
+        sampling = getattr(adapter, "frame_sampling", FrameSampling())
+        videos = [video.sample(sampling) for video in row.videos]
+        arguments["videos"] = [list(video.frames) for video in videos]
+        arguments["video_metadata"] = [video.metadata for video in videos]
+        arguments["do_sample_frames"] = False
     inputs = processor(**arguments, return_tensors="pt")
     return {
         name: value

@@ -1,13 +1,14 @@
-"""Made-up rows: one image, two images of different sizes, a wide image, and no images."""
+"""Made-up rows: one image, two images of different sizes, a wide image, a video, and no media."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from ..data.images import MemoryImage
+from ..data.videos import FramesVideo
 from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow, Response
 
-__all__ = ["rows_with_images", "rows_without_images", "with_other_image"]
+__all__ = ["rows_with_images", "rows_with_videos", "rows_without_images", "with_other_medium"]
 
 WHERE = "conformance check"
 
@@ -26,6 +27,14 @@ def rows_with_images() -> list[PreferenceRow]:
     ]
 
 
+def rows_with_videos() -> list[PreferenceRow]:
+    """Return a row with a video, and one with an image and a video of another length."""
+    return [
+        _row("a video", "What happens?", ("It gets darker", "Nothing"), [], [5]),
+        _row("an image and a video", "Is it the same?", ("No", "It is"), [(56, 42)], [8]),
+    ]
+
+
 def rows_without_images() -> list[PreferenceRow]:
     """Return two rows of different lengths without images."""
     return [
@@ -34,26 +43,47 @@ def rows_without_images() -> list[PreferenceRow]:
     ]
 
 
-def with_other_image(row: PreferenceRow, place: int) -> PreferenceRow:
-    """Return a row in which the image at a place is inverted."""
+def with_other_medium(row: PreferenceRow, place: int) -> PreferenceRow:
+    """Return a row in which the image or the video at a place of `PreferenceRow.media` differs."""
+    images = [
+        _inverted(image) if number == place else image for number, image in enumerate(row.images)
+    ]
+    videos = [
+        FramesVideo(tuple(map(_inverted, video.frames))) if number == place else video
+        for number, video in enumerate(row.videos, start=len(images))
+        if isinstance(video, FramesVideo)
+    ]
+    return dataclasses.replace(row, images=tuple(images), videos=tuple(videos))
+
+
+def _inverted(image: ImageRef) -> ImageRef:
     from PIL import ImageOps
 
-    images = list(row.images)
-    images[place] = _reference(ImageOps.invert(images[place].open()))
-    return dataclasses.replace(row, images=tuple(images))
+    return MemoryImage(ImageOps.invert(image.open()), WHERE)
 
 
 def _row(
-    name: str, prompt: str, responses: Sequence[str], sizes: Sequence[tuple[int, int]]
+    name: str,
+    prompt: str,
+    responses: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    lengths: Sequence[int] = (),
 ) -> PreferenceRow:
+    """Return a row with images of some sizes and videos of some numbers of frames."""
     images = [_reference(_image(number, size)) for number, size in enumerate(sizes, start=1)]
+    videos = [
+        FramesVideo(tuple(_reference(_image(3 + number, (60, 44))) for number in range(length)))
+        for length in lengths
+    ]
+    slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
     return PreferenceRow(
         id=name,
-        domain="multimodal" if images else "text",
+        domain="multimodal" if slots else "text",
         source=WHERE,
         where=WHERE,
-        messages=(Message("user", (*(MediaSlot("image") for _ in images), prompt)),),
+        messages=(Message("user", (*slots, prompt)),),
         images=tuple(images),
+        videos=tuple(videos),
         responses=tuple(Response(text, float(-n)) for n, text in enumerate(responses)),
         pairs=(Pair(0, 1),),
         raw=True,

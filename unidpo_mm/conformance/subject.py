@@ -14,9 +14,9 @@ from ..data.collate import collate
 from ..errors import DataError
 from ..modeling.families import VISION
 from ..modeling.logp_model import LogpModel, compute_logps, evaluating, unwrap_peft
-from ..modeling.vision import ImageFeatures
+from ..modeling.vision import MediaFeatures
 from ..records import EncodedGroup, GroupBatch, PreferenceRow
-from .probe import rows_with_images, rows_without_images
+from .probe import rows_with_images, rows_with_videos, rows_without_images
 
 __all__ = ["Subject"]
 
@@ -40,7 +40,7 @@ class Subject:
         adapter: The adapter of the family.
         device: The device of the model.
         rows: The rows that it is checked with: for families with images, with images and, if the
-            adapter accepts them, without.
+            adapter accepts them, with videos and without media.
     """
 
     logp_model: LogpModel
@@ -55,9 +55,10 @@ class Subject:
             self.rows = without
             return
         self.rows = rows_with_images()
-        with contextlib.suppress(DataError):  # some processors refuse rows without images
-            self.adapter.encode(without[0])
-            self.rows.append(without[0])
+        for row in (*rows_with_videos(), without[0]):
+            with contextlib.suppress(DataError):  # some models take no videos, or only images
+                self.adapter.encode(row)
+                self.rows.append(row)
 
     @property
     def has_images(self) -> bool:
@@ -106,16 +107,16 @@ class Subject:
         self,
         rows: Sequence[PreferenceRow] | None = None,
         *,
-        images: ImageFeatures | None = None,
+        media: MediaFeatures | None = None,
         **options: Any,
     ) -> Tensor:
         """Return the log-probs of the responses to rows, on the CPU.
 
         Args:
             rows: The rows; `None` for all.
-            images: Shared image features, see `compute_logps`.
+            media: Shared image and video features, see `compute_logps`.
             **options: Options of `collate`.
         """
         batch = self.batch(rows, **options)
         with evaluating(self.logp_model):
-            return compute_logps(self.logp_model, self.adapter, batch, images).float().cpu()
+            return compute_logps(self.logp_model, self.adapter, batch, media).float().cpu()

@@ -11,8 +11,8 @@ The flat list of targets contains, for every response token, the position of the
 predicts it, which is the one before it in the plain row.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -44,18 +44,19 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCollator:
-    """The collate function of a data loader, with the options of `collate` and a filler.
+    """The collate function of a data loader, with the options of `collate` and fillers.
 
-    The filler is a group with weight 0 and images that is added to batches without images, so that
-    every process runs every part of the model; `None` if that is not necessary.
+    A filler is a group with weight 0 and an image or a video. It is added to batches without media
+    of that kind, so that every process runs every part of the model, in the same order; there are
+    none if that is not necessary.
     """
 
     pad_token_id: int
     padding_side: Literal["left", "right"] = "right"
     layout: Layout = "plain"
-    images_once: bool = False
+    media_once: bool = False
     keyed: bool = False
-    filler: EncodedGroup | None = None
+    fillers: Mapping[MediaKind, EncodedGroup] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, Any]:
         """Return ``{"batch": GroupBatch}``: the trainer moves only mappings to the device.
@@ -66,14 +67,15 @@ class GroupCollator:
         error = error_of(groups)
         if error is not None:
             return {"error": error}
-        if self.filler is not None and not any(group.has_media for group in groups):
-            groups.append(self.filler)
+        for kind, filler in self.fillers.items():
+            if not any(group.media_inputs(kind) for group in groups):
+                groups.append(filler)
         batch = collate(
             groups,
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
             layout=self.layout,
-            images_once=self.images_once,
+            media_once=self.media_once,
             keyed=self.keyed,
         )
         return {"batch": batch}
@@ -85,7 +87,7 @@ def collate(
     pad_token_id: int,
     padding_side: Literal["left", "right"] = "right",
     layout: Layout = "plain",
-    images_once: bool = False,
+    media_once: bool = False,
     keyed: bool = False,
 ) -> GroupBatch:
     """Return the batch of groups. Padding side and layout do not change results.
@@ -95,9 +97,9 @@ def collate(
         pad_token_id: Id of padding.
         padding_side: Side of padding.
         layout: One row per response, one per group, or a single one.
-        images_once: Whether plain rows share the images of their group: the batch then contains
-            them once, with their order, and not once per row. Packed rows always do.
-        keyed: Whether to add cache keys of responses and images.
+        media_once: Whether plain rows share the media of their group: the batch then contains them
+            once, with their order, and not once per row. Packed rows always do.
+        keyed: Whether to add cache keys of responses, images and videos.
 
     Raises:
         DataError: If there are no groups.
@@ -108,7 +110,7 @@ def collate(
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.row.source for group in groups))
     return GroupBatch(
-        inputs=_model_inputs(layout, groups, rows, grid, pad_token_id, once=images_once),
+        inputs=_model_inputs(layout, groups, rows, grid, pad_token_id, once=media_once),
         targets=_targets(rows, grid),
         scores=torch.cat([group.preferences.scores for group in groups]),
         pairs=_units(groups, "pair", sources),
@@ -244,6 +246,11 @@ def _cache_keys(groups: Sequence[EncodedGroup]) -> CacheKeys:
         responses=tuple(key for group, media in keys for key in response_keys(group, media)),
         images=tuple(
             (media, group.images.entries) for group, media in keys if group.images.entries
+        ),
+        videos=tuple(
+            (f"{media}-videos", group.videos.entries)
+            for group, media in keys
+            if group.videos.entries
         ),
     )
 

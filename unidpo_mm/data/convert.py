@@ -1,4 +1,4 @@
-"""Write rows in the native format or in TRL's, with their images next to them."""
+"""Write rows in the native format or in TRL's, with their images and videos next to them."""
 
 import io
 import itertools
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError, Problem
-from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow
+from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow, VideoRef
+from .formats._messages import PLACEHOLDERS
 from .images import FileImage, UrlImage
 from .scores import form_pairs
+from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo
 
 __all__ = ["native", "trl", "write_rows"]
 
@@ -19,15 +21,15 @@ NO_PAIR = (
     "scores: {ties: drop}"
 )
 
-EncodeImage = Callable[[ImageRef], str]
-"""Writes an image if necessary, and returns its path for a record."""
+EncodeMedia = Callable[[ImageRef | VideoRef], Any]
+"""Writes an image or a video if necessary, and returns its path, or those of its frames."""
 
 
 def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["native", "trl"]) -> int:
     """Write rows as JSON lines; return the number of lines.
 
-    Records refer to image files by path. Images from memory or URLs are written to a directory
-    next to the file, each once.
+    Records refer to files of images and videos by path. Those from memory or URLs are written to a
+    directory next to the file, each once.
 
     Args:
         rows: The rows.
@@ -44,12 +46,12 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     if unpaired:
         raise DataError(Problem(row.where, "the row has no pair", NO_PAIR) for row in unpaired)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = _Images(path)
+    media = _Media(path)
     lines = 0
     ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
-            for record in [native(row, image)] if layout == "native" else trl(row, image):
+            for record in [native(row, media)] if layout == "native" else trl(row, media):
                 while record["id"] != row.id and record["id"] in ids:
                     record["id"] += "'"  # the id of a pair equals that of a row
                 ids.add(record["id"])
@@ -58,7 +60,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     return lines
 
 
-def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
+def native(row: PreferenceRow, encode: EncodeMedia) -> dict[str, Any]:
     """Return a row as a record of the format `ranked`; reading it returns the same row."""
     responses = [{"text": response.text, "score": response.score} for response in row.responses]
     default_pairs = {Pair(*pair) for pair in form_pairs(row.responses, "all")}
@@ -68,7 +70,8 @@ def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
         "id": row.id,
         "domain": row.domain,
         "prompt": _prompt(row),
-        "images": [encode_image(image) for image in row.images],
+        "images": [encode(image) for image in row.images],
+        "videos": [encode(video) for video in row.videos],
         "responses": responses,
         "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if needs_pairs else None,
         "tools": _parsed(row.tools),
@@ -81,12 +84,13 @@ def native(row: PreferenceRow, encode_image: EncodeImage) -> dict[str, Any]:
     }
 
 
-def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any]]:
+def trl(row: PreferenceRow, encode: EncodeMedia) -> Iterator[dict[str, Any]]:
     """Yield a record of TRL's preference format for each pair of a row.
 
-    Plain prompts stay plain, unless the row has images, for which TRL requires conversations.
+    Plain prompts stay plain, unless the row has images or videos, for which TRL requires
+    conversations.
     """
-    plain = row.raw and not row.images
+    plain = row.raw and not row.media
     for number, pair in enumerate(row.pairs):
         chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
         record = {
@@ -95,7 +99,8 @@ def trl(row: PreferenceRow, encode_image: EncodeImage) -> Iterator[dict[str, Any
             "prompt": _prompt(row) if plain else [message.turn() for message in row.messages],
             "chosen": chosen.text if plain else [_response(chosen.text)],
             "rejected": rejected.text if plain else [_response(rejected.text)],
-            "images": [encode_image(image) for image in row.images],
+            "images": [encode(image) for image in row.images],
+            "videos": [encode(video) for video in row.videos],
             "score_chosen": chosen.score,
             "score_rejected": rejected.score,
             "weight": None if pair.weight == 1.0 else pair.weight,
@@ -114,41 +119,52 @@ def _prompt(row: PreferenceRow) -> Any:
     if not row.raw:
         return [message.turn() for message in row.messages]
     (message,) = row.messages
-    leading = list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
-    rest = message.parts[len(leading) :]
-    # the line break after leading placeholders is dropped when the string is read
-    return "<image>\n" * len(leading) + "".join(
-        "<image>" if isinstance(part, MediaSlot) else part for part in rest
+    leading = len(
+        list(itertools.takewhile(lambda part: isinstance(part, MediaSlot), message.parts))
     )
+    texts = [
+        PLACEHOLDERS[part.kind] if isinstance(part, MediaSlot) else part for part in message.parts
+    ]
+    # the line break after leading placeholders is dropped when the string is read
+    return "".join(f"{mark}\n" for mark in texts[:leading]) + "".join(texts[leading:])
 
 
 def _response(text: str) -> dict[str, Any]:
     return Message("assistant", (text,)).turn()
 
 
-class _Images:
-    """Returns paths of images relative to a file of records; writes images that have no file."""
+class _Media:
+    """Returns paths of media relative to a file of records; writes those that have no file."""
 
     def __init__(self, records: Path) -> None:
         self.folder = records.parent.absolute()
         self.inside = self.folder / f"{records.stem}_images"
 
-    def __call__(self, image: ImageRef) -> str:
-        if isinstance(image, FileImage):
-            path = image.path.absolute()
+    def __call__(self, media: ImageRef | VideoRef) -> Any:
+        if isinstance(media, FileImage | FileVideo):
+            path = media.path.absolute()
             inside = path.is_relative_to(self.folder)
             return (path.relative_to(self.folder) if inside else path).as_posix()
+        if isinstance(media, FramesVideo):
+            return [self(frame) for frame in media.frames]
+        if isinstance(media, MemoryVideo | UrlVideo):
+            video = media.content() if isinstance(media, UrlVideo) else media.content
+            return self._written(f"{media.key()[:32]}.mp4", lambda path: path.write_bytes(video))
+        image: Any = media
         content = (
             image.content() if isinstance(image, UrlImage) else getattr(image, "content", None)
         )
-        suffix = _suffix(content) if isinstance(content, bytes) else ".png"
-        path = self.inside / f"{image.key()[:32]}{suffix}"
+        if isinstance(content, bytes):
+            name = f"{image.key()[:32]}{_suffix(content)}"
+            return self._written(name, lambda path: path.write_bytes(content))
+        return self._written(f"{image.key()[:32]}.png", lambda path: image.open().save(path))
+
+    def _written(self, name: str, write: Callable[[Path], Any]) -> str:
+        """Write a file unless it exists; return its path."""
+        path = self.inside / name
         if not path.exists():
             self.inside.mkdir(exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                image.open().save(path)
+            write(path)
         return path.relative_to(self.folder).as_posix()
 
 

@@ -1,9 +1,9 @@
 """Digest of training data, by which a resumed run detects that its data has changed.
 
-The digest of a row covers everything that can change a loss: prompt, images by their content,
-responses, scores, pairs with their weights, tools, domain and source. It does not cover the id of
-the row and its place in a file, which only appear in messages and which change for every later row
-when a row is removed.
+The digest of a row covers everything that can change a loss: prompt, images and videos by their
+content, responses, scores, pairs with their weights, tools, domain and source. It does not cover
+the id of the row and its place in a file, which only appear in messages and which change for every
+later row when a row is removed.
 
 Measured on one core: 0.3 s for 1,000 JPEG files of 31 kB, 1 s for 20,000 text rows.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import counted
 from ..records import MediaSlot, PreferenceRow
-from .images import ImageKeys
+from .media_keys import MediaKeys
 
 __all__ = ["DataDigest", "SourceDigest", "data_digest", "difference", "row_digests"]
 
@@ -121,9 +121,9 @@ def data_digest(rows: Iterable[PreferenceRow]) -> DataDigest:
 
 
 def row_digests(rows: Sequence[PreferenceRow]) -> list[bytes]:
-    """Return the SHA-256 of each row, for which each distinct image is read once."""
-    image_keys = ImageKeys(rows)
-    return [_row_digest(row, image_keys) for row in rows]
+    """Return the SHA-256 of each row, for which each distinct image and video is read once."""
+    media_keys = MediaKeys(rows)
+    return [_row_digest(row, media_keys) for row in rows]
 
 
 def difference(old: DataDigest, new: DataDigest) -> list[str]:
@@ -206,30 +206,34 @@ def _split(content: bytes) -> tuple[bytes, ...]:
     return tuple(content[start : start + SHORT] for start in range(0, len(content), SHORT))
 
 
-def _row_digest(row: PreferenceRow, image_keys: ImageKeys) -> bytes:
+def _row_digest(row: PreferenceRow, media_keys: MediaKeys) -> bytes:
     """Return the SHA-256 of a row; every field that `IGNORED_FIELDS` does not list counts."""
     content = {
-        field.name: _plain(getattr(row, field.name), image_keys)
+        field.name: _plain(getattr(row, field.name), media_keys)
         for field in dataclasses.fields(row)
         if field.name not in IGNORED_FIELDS
     }
+    if not row.videos:  # checkpoints of earlier versions have digests without the field
+        del content["videos"]
     # JSON in ASCII is unambiguous, keeps every digit of a float and takes unpaired surrogates
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
-def _plain(value: Any, image_keys: ImageKeys) -> Any:
+def _plain(value: Any, media_keys: MediaKeys) -> Any:
     """Return a field of a row as a value of JSON."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, tuple):
-        return [_plain(item, image_keys) for item in value]
+        return [_plain(item, media_keys) for item in value]
     if isinstance(value, MediaSlot):
         return {value.kind: True}
     if hasattr(value, "open"):
-        return {"image": image_keys.key(value)}
+        return {"image": media_keys.key(value)}
+    if hasattr(value, "sample"):
+        return {"video": media_keys.key(value)}
     return [
-        _plain(getattr(value, field.name), image_keys)
+        _plain(getattr(value, field.name), media_keys)
         for field in dataclasses.fields(value)
         if field.compare
     ]

@@ -1,6 +1,6 @@
-"""Download images from URLs, each of them once.
+"""Download images and videos from URLs, each of them once.
 
-Only valid images are cached, so that the next run retries a URL that returned an error page or an
+Only valid files are cached, so that the next run retries a URL that returned an error page or an
 incomplete image. IP addresses are checked after host names are resolved, for the URL and for every
 redirect: a URL in a data set must not reach this machine or its network unless the user allows it.
 """
@@ -15,20 +15,27 @@ import os
 import socket
 import threading
 import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..cache.directory import cache_directory
 from .decoding import MAX_PIXELS, decoding_error
+from .video_decoding import video_problem
 
-__all__ = ["PrivateAddressError", "download"]
+__all__ = ["IMAGES", "VIDEOS", "MediaFiles", "PrivateAddressError", "download"]
 
 SECONDS = 30
 """Timeout for connecting and for each read."""
 TOTAL_SECONDS = 120
 """Timeout for an image, from the connection to the last byte, including redirects."""
+TOTAL_SECONDS_OF_VIDEO = 900
+"""The same for a video."""
 MAX_BYTES = 64_000_000
 """The maximum size of an encoded image."""
+MAX_BYTES_OF_VIDEO = 1_000_000_000
+"""The maximum size of an encoded video."""
 CHUNK = 1 << 16
 SCHEMES = ("http", "https")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -40,20 +47,40 @@ class PrivateAddressError(OSError):
     """A URL leads to an address that is not public, such as this machine or the local network."""
 
 
-def download(url: str, *, private: bool = False) -> bytes:
-    """Return the encoded image at a URL, from the cache if it was downloaded before.
+@dataclass(frozen=True)
+class MediaFiles:
+    """A kind of files that can be downloaded.
+
+    Attributes:
+        folder: Their directory in the cache.
+        check: Raises `OSError` if the content, with its declared type, is not such a file.
+        max_bytes: The maximum size of a file.
+        seconds: Timeout from the connection to the last byte, including redirects.
+    """
+
+    folder: str
+    check: Callable[[bytes, str], None]
+    max_bytes: int
+    seconds: float
+
+
+def download(url: str, *, private: bool = False, media: MediaFiles | None = None) -> bytes:
+    """Return the encoded image or video at a URL, from the cache if it was downloaded before.
 
     Args:
         url: An http or https URL.
         private: Whether loopback, private and link-local addresses are allowed.
+        media: The kind of file; `None` for an image.
 
     Raises:
         PrivateAddressError: If the URL or a redirect leads to such an address and they are not
             allowed.
-        OSError: If the download fails, times out, is incomplete or too large, or is not an image.
+        OSError: If the download fails, times out, is incomplete or too large, or is not such a
+            file.
     """
+    media = media or IMAGES
     # earlier releases used another directory, whose files may be error pages
-    cached = cache_directory() / "images" / hashlib.sha256(url.encode()).hexdigest()
+    cached = cache_directory() / media.folder / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
     try:
@@ -61,10 +88,10 @@ def download(url: str, *, private: bool = False) -> bytes:
         request = urllib.request.Request(
             url, headers={"User-Agent": "unidpo-mm", "Accept-Encoding": "identity"}
         )
-        content, content_type = _response(request, private=private)
+        content, content_type = _response(request, media, private=private)
     except (ValueError, http.client.HTTPException) as error:
         raise OSError(str(error) or type(error).__name__) from error
-    _check_image(content, content_type)
+    media.check(content, content_type)
     cached.parent.mkdir(parents=True, exist_ok=True)
     scratch = cached.with_name(
         f"{cached.name}.{os.getpid()}.part"
@@ -83,13 +110,17 @@ def _check_url(url: str) -> None:
         raise OSError("URLs with a user name or a password cannot be downloaded")
 
 
-def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes, str]:
+def _response(
+    request: urllib.request.Request, media: MediaFiles, *, private: bool
+) -> tuple[bytes, str]:
     """Return the body and the content type of the HTTP response."""
-    with _Connections(private=private) as connections:
+    with _Connections(media.seconds, private=private) as connections:
         opener = urllib.request.build_opener(connections, _Redirects)
         try:
             with opener.open(request, timeout=SECONDS) as response:
-                return _body(response), str(response.headers.get("Content-Type") or "unknown")
+                return _body(response, media.max_bytes), str(
+                    response.headers.get("Content-Type") or "unknown"
+                )
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None)  # urllib wraps the error
             if isinstance(reason, OSError):
@@ -97,18 +128,18 @@ def _response(request: urllib.request.Request, *, private: bool) -> tuple[bytes,
             raise
         finally:
             if connections.expired:  # reading may also end without an error
-                raise OSError(f"it took longer than {TOTAL_SECONDS} s")
+                raise OSError(f"it took longer than {media.seconds:g} s")
 
 
-def _body(response: Any) -> bytes:
+def _body(response: Any, max_bytes: int) -> bytes:
     """Return the body of an HTTP response."""
     announced = response.headers.get("Content-Length")
     pieces, size = [], 0
     while piece := response.read(CHUNK):
         pieces.append(piece)
         size += len(piece)
-        if size > MAX_BYTES:
-            raise OSError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
+        if size > max_bytes:
+            raise OSError(f"it is larger than {max_bytes // 1_000_000} MB")
     if announced is not None and announced.isdigit() and size != int(announced):
         raise OSError(f"only {size:,} of {int(announced):,} bytes were received")
     return b"".join(pieces)
@@ -129,6 +160,16 @@ def _check_image(content: bytes, content_type: str) -> None:
         raise OSError(text) from error
 
 
+def _check_video(content: bytes, content_type: str) -> None:
+    """Refuse content that cannot be read as a video."""
+    if reason := video_problem(content):
+        raise OSError(f"the content is not a video: {content_type}, {reason}")
+
+
+IMAGES = MediaFiles("images", _check_image, MAX_BYTES, TOTAL_SECONDS)
+VIDEOS = MediaFiles("videos", _check_video, MAX_BYTES_OF_VIDEO, TOTAL_SECONDS_OF_VIDEO)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https URLs only."""
 
@@ -142,11 +183,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     """Opens connections to allowed addresses, and closes them after a timeout."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, seconds: float, *, private: bool) -> None:
         super().__init__()
         self.private, self.expired = private, False
         self.sockets: list[socket.socket] = []
-        self.timer = threading.Timer(TOTAL_SECONDS, self.expire)
+        self.timer = threading.Timer(seconds, self.expire)
         self.timer.daemon = True
 
     def __enter__(self) -> "_Connections":

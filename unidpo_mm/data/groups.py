@@ -85,15 +85,20 @@ def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
     ]
 
 
-def prompt_key(row: PreferenceRow, images: Sequence[str]) -> Hashable:
-    """Return a key that is equal for rows with the same prompt: the only definition of a prompt."""
-    return row.messages, row.tools, tuple(images)
+def prompt_key(row: PreferenceRow, media: Sequence[str]) -> Hashable:
+    """Return a key that is equal for rows with the same prompt: the only definition of a prompt.
+
+    Args:
+        row: The row.
+        media: The keys of its images and videos.
+    """
+    return row.messages, row.tools, tuple(media)
 
 
 def _key(row: PreferenceRow) -> Hashable:
-    images = tuple(image.key() for image in row.images)
+    media = tuple(item.key() for item in row.media)
     rendering = row.raw, row.tools, row.template_kwargs, row.reasoning
-    return row.source, row.domain, row.messages, rendering, images
+    return row.source, row.domain, row.messages, rendering, media
 
 
 def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:

@@ -75,17 +75,19 @@ def _records(dataset: Any, path: str) -> Iterator[Record]:
 
 
 def _without_decoding(dataset: Any) -> Any:
-    """Return a data set whose images come as bytes or paths, also inside nested features."""
+    """Return a data set whose media come as bytes or paths, also inside nested features."""
     if not getattr(dataset, "features", None):
         return dataset
     return dataset.cast(type(dataset.features)(_undecoded(dict(dataset.features))))
 
 
 def _undecoded(feature: Any) -> Any:
-    from datasets import Image
+    import datasets
 
-    if isinstance(feature, Image):
-        return Image(decode=False)
+    names = ("Image", "Video")  # older releases have no videos
+    for kind in (getattr(datasets, name) for name in names if hasattr(datasets, name)):
+        if isinstance(feature, kind):
+            return kind(decode=False)
     if isinstance(feature, Mapping):
         return {name: _undecoded(inner) for name, inner in feature.items()}
     if isinstance(feature, list):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..errors import DataError, ImageError, Problem
-from ..records import ImageRef, PreferenceRow
+from ..errors import ImageError, Problem
+from ..records import ImageRef, MediaKind, PreferenceRow
 from .decoding import MAX_PIXELS, decode
 from .download import PrivateAddressError, download
 from .invalid_value import InvalidValue, brief
@@ -23,15 +23,20 @@ from .pixels import image_of_pixels, is_pixels
 
 __all__ = [
     "FileImage",
-    "ImageKeys",
     "ImageRules",
     "MemoryImage",
     "UrlImage",
     "distinct_images",
+    "entries",
+    "exists",
+    "from_base64",
     "identity",
     "image_refs",
     "in_threads",
+    "is_file",
     "is_missing",
+    "masked_url",
+    "path_of_url",
 ]
 
 Item = TypeVar("Item")
@@ -75,22 +80,22 @@ class ImageRules:
     download_private: bool = False
     max_pixels: int = MAX_PIXELS
 
-    def path(self, written: str) -> Path:
-        """Return the path of an image.
+    def path(self, written: str, kind: MediaKind = "image") -> Path:
+        """Return the path of an image or a video.
 
         Raises:
             InvalidValue: If it is outside of the directory, or no path. Links inside may lead
                 anywhere.
         """
         if "\0" in written:
-            raise InvalidValue("the path of an image contains a null byte", "Correct the path")
+            raise InvalidValue(f"the path of the {kind} contains a null byte", "Correct the path")
         full = os.path.normpath(Path(self._root, written))
         contained = self.explicit or not Path(written).is_absolute()
         inside = full.startswith(self._root.rstrip(os.sep) + os.sep)
         if contained and not self.allow_outside and not inside:
             raise InvalidValue(
-                f"the image '{written}' is outside of the directory '{self.folder}'",
-                "Set the source's 'images' to the directory that contains all images, or its "
+                f"the {kind} '{written}' is outside of the directory '{self.folder}'",
+                f"Set the source's 'images' to the directory that contains all {kind}s, or its "
                 "'images_outside' to true",
             )
         return Path(os.path.normpath(self.folder / written))
@@ -110,8 +115,8 @@ class FileImage:
 
     def open(self) -> Any:
         """Return the upright image in RGB."""
-        if not _is_file(self.path):
-            why = "is not a file" if _exists(self.path) else "does not exist"
+        if not is_file(self.path):
+            why = "is not a file" if exists(self.path) else "does not exist"
             name = str(self.path)
             name = name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}..."
             remedy = "Correct the path, or set the source's 'images' to the directory of the images"
@@ -124,7 +129,7 @@ class FileImage:
 
     def key(self) -> str:
         """Return a hash of the file's content."""
-        if not _is_file(self.path):
+        if not is_file(self.path):
             return str(self.path)
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
@@ -176,7 +181,7 @@ class UrlImage:
 
     def describe(self) -> str:
         """Return the URL without its password."""
-        return _masked(self.url)
+        return masked_url(self.url)
 
     def key(self) -> str:
         """Return a hash of the image's content."""
@@ -187,14 +192,14 @@ class UrlImage:
         try:
             return download(self.url, private=self.private)
         except PrivateAddressError as error:
-            problem = f"the image '{_masked(self.url)}' is not downloaded ({error})"
+            problem = f"the image '{masked_url(self.url)}' is not downloaded ({error})"
             remedy = (
                 "Download the image and use its path, or set "
                 "data.images.fetch_private_addresses to true"
             )
             raise ImageError(Problem(self.where, problem, remedy)) from error
         except OSError as error:
-            problem = f"the image '{_masked(self.url)}' cannot be downloaded ({error})"
+            problem = f"the image '{masked_url(self.url)}' cannot be downloaded ({error})"
             remedy = "Correct the URL, or download the images and use their paths"
             raise ImageError(Problem(self.where, problem, remedy)) from error
 
@@ -225,44 +230,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
             yield from pool.map(function, batch)
 
 
-class ImageKeys:
-    """Content hashes of the images of rows, each read once; unreadable ones have unique keys.
-
-    Files are streamed through SHA-256, images in memory are hashed with their pixels, size and
-    mode. Nothing is decoded.
-    """
-
-    def __init__(self, rows: Iterable[PreferenceRow]) -> None:
-        images = distinct_images(rows, _name)
-        self._keys = dict(zip(images, in_threads(_content_key, images.values()), strict=True))
-
-    def key(self, image: ImageRef) -> str:
-        """Return the key of an image."""
-        return self._keys[_name(image)]
-
-    def of(self, row: PreferenceRow) -> tuple[str, ...]:
-        """Return the keys of a row's images."""
-        return tuple(map(self.key, row.images))
-
-
-def _name(image: ImageRef) -> str:
-    """Return a name that is equal for the same image; it is valid in this process only."""
-    if isinstance(image, MemoryImage):
-        return f"memory {id(image.content)}"
-    return f"{type(image).__name__} {identity(image)}"
-
-
-def _content_key(image: ImageRef) -> str:
-    try:
-        if isinstance(image, FileImage):
-            with image.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        return image.key()
-    except (OSError, ValueError, DataError):
-        return f"unreadable {image.describe()}"
-
-
-def _masked(url: str) -> str:
+def masked_url(url: str) -> str:
     """Return a URL without the user name and password in it."""
     return re.sub(r"(?<=://)[^/@]*@", "***@", url)
 
@@ -291,14 +259,14 @@ def image_refs(value: Any, rules: ImageRules, where: str) -> tuple[ImageRef, ...
     Raises:
         InvalidValue: If an entry is something else, or may not be opened.
     """
-    return tuple(_ref(item, rules, where) for item in _items(value))
+    return tuple(_ref(item, rules, where) for item in entries(value))
 
 
-def _items(value: Any, *, nested: int = 0) -> Iterator[Any]:
+def entries(value: Any, *, nested: int = 0) -> Iterator[Any]:
     """Yield the entries of a field that are not empty."""
     if isinstance(value, list | tuple) and nested <= MAX_NESTED:
         for item in value:
-            yield from _items(item, nested=nested + 1)
+            yield from entries(item, nested=nested + 1)
     elif is_pixels(value) and value.ndim == BATCH_DIMENSIONS:
         yield from value
     elif not is_missing(value):
@@ -325,9 +293,9 @@ def _ref(item: Any, rules: ImageRules, where: str) -> ImageRef:
 def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
     header, comma, encoded = text.partition(",")
     if header.lower().startswith("data:") and comma:
-        return MemoryImage(_from_base64(encoded), where, rules.max_pixels)
+        return MemoryImage(from_base64(encoded), where, rules.max_pixels)
     if text[:7].lower() == "file://":
-        return FileImage(rules.path(_path_of_url(text)), where, rules.max_pixels)
+        return FileImage(rules.path(path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
         if not rules.download:
             problem = f"the image is a URL ({text[:80]})"
@@ -338,11 +306,11 @@ def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
         return UrlImage(text, where, rules.max_pixels, rules.download_private)
     long = len(text) > MAX_FILE_NAME and "/" not in text[-MAX_FILE_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BASE64_PREFIXES)):
-        return MemoryImage(_from_base64(text), where, rules.max_pixels)
+        return MemoryImage(from_base64(text), where, rules.max_pixels)
     return FileImage(rules.path(text), where, rules.max_pixels)
 
 
-def _path_of_url(url: str) -> str:
+def path_of_url(url: str) -> str:
     """Return the path of a ``file://`` URL."""
     try:
         parts = urlsplit(url)
@@ -357,19 +325,22 @@ def _path_of_url(url: str) -> str:
     return path
 
 
-def _from_base64(text: str) -> bytes:
+def from_base64(text: str, what: str = "an image") -> bytes:
+    """Return the content that a base64 text encodes."""
     try:
         return base64.b64decode("".join(text.split()), altchars=b"-_", validate=True)
     except ValueError as error:
-        problem = f"an image in base64 cannot be decoded ({error})"
-        raise InvalidValue(problem, "Encode the image again") from error
+        problem = f"{what} in base64 cannot be decoded ({error})"
+        raise InvalidValue(problem, "Encode it again") from error
 
 
-def _is_file(path: Path) -> bool:
-    return _exists(path) and path.is_file()
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; false if it is not a possible path."""
+    return exists(path) and path.is_file()
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether a path exists; false if it is not a possible path."""
     try:
         return path.exists()
     except (OSError, ValueError):  # for example, the name is too long

@@ -12,6 +12,7 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from ..adapter import Adapter, encode_checked
 from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
 from ..errors import DataError, Problem
 from ..extras import installed_version
-from ..records import PreferenceRow
+from ..records import MEDIA_KINDS, PreferenceRow
 from .digest import row_digests
 
 __all__ = ["MeasuredRow", "measure_rows", "measure_with_index"]
 
-PACKAGES = ("unidpo-mm", "transformers", "tokenizers", "pillow")
+PACKAGES = ("unidpo-mm", "transformers", "tokenizers", "pillow", "av")
 """Packages whose version may change how a row is encoded."""
 
 
@@ -39,9 +40,11 @@ class MeasuredRow:
         prompt: Tokens of the prompt, including images; 0 if the row cannot be encoded.
         responses: Tokens of each response; empty if the row cannot be encoded.
         images: Tokens of images.
+        videos: Tokens of videos; 0 for families that take frames as images.
         pairs: Number of pairs.
         truncated: Responses truncated to fit `max_length`.
         shrunk: Images scaled down to fit `max_length`.
+        shortened: Videos with fewer or smaller frames to fit `max_length`.
         identical: Pairs whose responses have the same tokens, for example after truncation.
         problems: Why the row cannot be encoded.
         kind: Class of that error.
@@ -50,9 +53,11 @@ class MeasuredRow:
     prompt: int = 0
     responses: tuple[int, ...] = ()
     images: int = 0
+    videos: int = 0
     pairs: int = 0
     truncated: int = 0
     shrunk: int = 0
+    shortened: int = 0
     identical: int = 0
     problems: tuple[Problem, ...] = ()
     kind: type[DataError] = DataError
@@ -116,17 +121,27 @@ def encoding_fingerprint(adapter: Adapter) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not (hasattr(adapter, "options") and hasattr(adapter, "limits")):
         return None
-    image_processor = getattr(adapter.processor, "image_processor", None)
+    media_processors = (
+        getattr(adapter.processor, f"{kind}_processor", None) for kind in MEDIA_KINDS
+    )
     content = {
-        "versions": {name: installed_version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "code": [_code(type(adapter)), _code(type(adapter.processor))],
         "options": [repr(adapter.options), repr(adapter.limits)],
         "tokenizer": backend.to_str(),
         "templates": [_template(adapter.processor), _template(tokenizer)],
-        "images": None if image_processor is None else image_processor.to_dict(),
+        "media": [None if item is None else item.to_dict() for item in media_processors],
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package; `None` if it is not installed."""
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _code(kind: type) -> str:
@@ -156,9 +171,11 @@ def _measured(adapter: Adapter, row: PreferenceRow) -> MeasuredRow:
         prompt=group.prompt_ids.numel(),
         responses=tuple(ids.numel() for ids in group.response_ids),
         images=group.images.tokens,
+        videos=group.videos.tokens,
         pairs=len(group.preferences.pairs),
         truncated=group.cut_responses,
         shrunk=group.images.shrunk,
+        shortened=group.videos.shrunk,
         identical=sum(
             torch.equal(group.response_ids[pair.chosen], group.response_ids[pair.rejected])
             for pair in group.preferences.pairs

@@ -1,4 +1,4 @@
-"""Read every row and image once before training, so that a run never starts with invalid data."""
+"""Read every row once before training, so that a run never starts with invalid data."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from ..adapter import Adapter
 from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
 from .groups import prompt_key
-from .images import ImageKeys
 from .measure import MeasuredRow, measure_with_index
+from .media_keys import MediaKeys
 
 __all__ = ["Preflight", "survey"]
 
@@ -22,15 +22,16 @@ class Preflight:
     """Counts of encoding all rows once.
 
     Attributes:
-        rows, pairs, responses, images: Numbers in rows that are not skipped.
+        rows, pairs, responses, images, videos: Numbers in rows that are not skipped.
         domains: Domain -> number of rows.
         prompts: Number of distinct prompts of the training rows, see `data.groups.prompt_key`.
         longest: Tokens of the longest plain row.
         cut_responses: Responses truncated to fit `max_length`.
         shrunk_images: Images scaled down to fit `max_length`.
+        shortened_videos: Videos with fewer or smaller frames to fit `max_length`.
         identical_pairs: Pairs whose responses have the same tokens, for example after truncation.
         too_long: Number of rows skipped because they do not fit.
-        unreadable: Problems of the rows skipped because an image is missing or broken.
+        unreadable: Problems of the rows skipped because an image or a video is missing or broken.
         skipped: Indices of all skipped rows.
         tokens: Layout -> tokens of all rows; ``packed`` also for ``joined``.
         tokens_of_pair: Layout -> maximum number of tokens that a pair adds to a batch; ``packed``
@@ -42,11 +43,13 @@ class Preflight:
     pairs: int = 0
     responses: int = 0
     images: int = 0
+    videos: int = 0
     domains: Counter[str] = field(default_factory=Counter)
     prompts: int = 0
     longest: int = 0
     cut_responses: int = 0
     shrunk_images: int = 0
+    shortened_videos: int = 0
     identical_pairs: int = 0
     too_long: int = 0
     unreadable: list[Problem] = field(default_factory=list)
@@ -57,9 +60,17 @@ class Preflight:
 
     def reasons(self) -> str:
         """Return the numbers of skipped rows with the reasons."""
-        images = len(self.skipped) - self.too_long
-        counts = ((self.too_long, "longer than max_length"), (images, "with unreadable images"))
+        unreadable = len(self.skipped) - self.too_long
+        counts = (
+            (self.too_long, "longer than max_length"),
+            (unreadable, f"with unreadable {self.media}"),
+        )
         return ", ".join(f"{number:,} {reason}" for number, reason in counts if number)
+
+    @property
+    def media(self) -> str:
+        """The kinds of media in the rows, for messages."""
+        return "images or videos" if self.videos else "images"
 
     def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
         """Add the counts of a row that is not skipped."""
@@ -67,10 +78,12 @@ class Preflight:
         self.pairs += len(row.pairs)
         self.responses += len(row.responses)
         self.images += len(row.images)
+        self.videos += len(row.videos)
         self.domains[row.domain] += 1
         self.longest = max(self.longest, measured.longest)
         self.cut_responses += measured.truncated
         self.shrunk_images += measured.shrunk
+        self.shortened_videos += measured.shortened
         self.identical_pairs += measured.identical
         self.tokens.update({"plain": measured.plain, "packed": measured.packed})
         units, maximum = measured.pairs or len(measured.responses), self.tokens_of_pair
@@ -120,13 +133,13 @@ def survey(
         elif drop_long and measured.kind is RowTooLong:
             result.too_long += 1
             result.skipped.add(number)
-        elif max_skipped_fraction and measured.kind is ImageError:
+        elif max_skipped_fraction and issubclass(measured.kind, ImageError):
             result.unreadable += measured.problems
             result.skipped.add(number)
         else:
             total += len(measured.problems)
             problems += measured.problems[: MAX_PROBLEMS - len(problems)]
-    keys = ImageKeys(readable)
+    keys = MediaKeys(readable)
     result.prompts = len({prompt_key(row, keys.of(row)) for row in readable})
     if len(result.skipped) - result.too_long > max_skipped_fraction * len(rows):
         total += len(result.unreadable)
@@ -134,4 +147,4 @@ def survey(
     if hidden := total - len(problems):
         text = f"{hidden:,} more problems were found"
         problems.append(Problem("data", text, "Fix the ones above first"))
-    return result, problems
+    return result, list(dict.fromkeys(problems))  # a missing package is the same problem of all

@@ -27,12 +27,15 @@ DEFAULT_COLUMNS = {
 }
 DEFAULT_COLUMNS["openai"] = DEFAULT_COLUMNS["sharegpt"]  # its turns have the keys of messages
 """Formatting -> role of a column -> its default name, which is also its name in our format."""
-COMMON = {name: name for name in ("chosen", "rejected", "images", "score_chosen", "score_rejected")}
+COMMON = {
+    name: name
+    for name in ("chosen", "rejected", "images", "videos", "score_chosen", "score_rejected")
+}
 IGNORED_ROLES = ("response", "tools")
 """Roles that any entry may map, but that an entry with ``ranking`` does not use."""
 ONLY_MAPPED = ("system", "history")
 """Columns without a default name in LLaMA-Factory: they are ignored unless the entry maps them."""
-NOT_SUPPORTED = ("videos", "audios", "kto_tag")
+NOT_SUPPORTED = ("audios", "kto_tag")
 TAGS = {
     "role_tag": "from",
     "content_tag": "value",

@@ -8,7 +8,7 @@ from typing import Any
 from ..adapter import template_kwargs_problems
 from ..errors import DataError, Problem
 from ..records import PreferenceRow, Reasoning
-from .formats._messages import is_empty, parse_json
+from .formats._values import is_empty, parse_json
 
 __all__ = ["TEMPLATE_COLUMN", "template_kwargs_of", "with_reasoning"]
 

@@ -55,7 +55,7 @@ def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
 
 
 def _keys(row: PreferenceRow) -> list[str]:
-    if row.images:
-        return [image.key() for image in row.images]
+    if row.media:
+        return [item.key() for item in row.media]
     text = "\n".join(f"{message.role}: {message.text}" for message in row.messages)
     return [hashlib.sha256(text.encode()).hexdigest()]

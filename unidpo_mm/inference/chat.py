@@ -28,8 +28,13 @@ ENCODING = (
     "chat_template_kwargs",
     "image_min_size",
     "image_max_size",
+    "video_fps",
+    "video_max_frames",
+    "video_max_pixels",
 )
 """Options of a run that affect how prompts are encoded."""
+SAMPLING = ("video_fps", "video_max_frames")
+"""Those that are never `None`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +203,8 @@ def _chat_model(
             prompt_style=style,
             image_min_size=recorded.get("image_min_size"),
             image_max_size=recorded.get("image_max_size"),
+            video_max_pixels=recorded.get("video_max_pixels"),
+            **{name: recorded[name] for name in SAMPLING if name in recorded},
             chat_template_kwargs=variables,
         )
     )

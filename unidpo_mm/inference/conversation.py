@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DataError, Problem, RowTooLong
-from ..records import EncodedGroup, ImageRef, MediaSlot, Message, PreferenceRow, Response
+from ..records import (
+    EncodedGroup,
+    ImageRef,
+    MediaSlot,
+    Message,
+    PreferenceRow,
+    Response,
+    VideoRef,
+)
 from .decoding import Sampling
 from .local_model import LocalModel, Style
 from .prompts import NO_RESPONSE
@@ -38,6 +46,7 @@ class Reply:
 class _Turn:
     message: Message
     images: tuple[ImageRef, ...] = ()
+    videos: tuple[VideoRef, ...] = ()
 
 
 @dataclass
@@ -68,6 +77,7 @@ class Conversation:
         self,
         text: str,
         images: Sequence[ImageRef] = (),
+        videos: Sequence[VideoRef] = (),
         *,
         write: Callable[[str], None],
         sampling: Sampling | None = None,
@@ -80,14 +90,15 @@ class Conversation:
         Args:
             text: The message.
             images: Its images, which precede the text.
+            videos: Its videos, which follow the images.
             write: Called with each new piece of the response.
             sampling: How tokens are drawn; `None` for greedy decoding.
 
         Raises:
             DataError: If the message cannot be encoded, is too long, or memory runs out.
         """
-        slots = (MediaSlot("image") for _ in images)
-        turn = _Turn(Message("user", (*slots, text)), tuple(images))
+        slots = (MediaSlot("image"),) * len(images) + (MediaSlot("video"),) * len(videos)
+        turn = _Turn(Message("user", (*slots, text)), tuple(images), tuple(videos))
         turns = [turn] if self.style == "raw" else [*self._turns, turn]
         turns, prompt, dropped = self._fit(turns)
         limit = self._max_new_tokens(prompt)
@@ -138,13 +149,15 @@ class Conversation:
         raw = self.style == "raw"
         system = [Message("system", (self.system,))] if self.system and not raw else []
         images = tuple(image for turn in turns for image in turn.images)
+        videos = tuple(video for turn in turns for video in turn.videos)
         row = PreferenceRow(
             id="chat",
-            domain="multimodal" if images else "text",
+            domain="multimodal" if images or videos else "text",
             source="chat",
             where="conversation",
             messages=(*system, *(turn.message for turn in turns)),
             images=images,
+            videos=videos,
             responses=(Response(NO_RESPONSE),),
             raw=raw,
         )
@@ -178,5 +191,5 @@ class Conversation:
         return Problem(
             "message",
             f"the message exceeds the maximum length of '{self.name}', {self.max_length} tokens",
-            "Shorten it, or use fewer or smaller images",
+            "Shorten it, or use fewer or smaller images or shorter videos",
         )

@@ -105,9 +105,10 @@ class LocalModel:
         tokenizer = getattr(self.adapter.processor, "tokenizer", self.adapter.processor)
         ids = prompt.prompt_ids.tolist()
         text = tokenizer.decode(ids)
-        if prompt.images.token_id is not None:  # one number in place of the repeated token
-            token = re.escape(str(tokenizer.decode([prompt.images.token_id])))
-            text = re.sub(rf"(?:{token}\s?)+", f"[{prompt.images.tokens} image tokens]", text)
+        for kind, media in prompt.media.items():
+            if media.token_id is not None:  # one number in place of the repeated token
+                token = re.escape(str(tokenizer.decode([media.token_id])))
+                text = re.sub(rf"(?:{token}\s?)+", f"[{media.tokens} {kind} tokens]", text)
         return {"id": row_id, "text": text, "ids": ids}
 
 

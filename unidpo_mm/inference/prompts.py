@@ -11,6 +11,8 @@ __all__ = ["NO_RESPONSE", "Prompt", "prompt_of"]
 
 NO_RESPONSE = "(none yet)"
 """Text of the response of a row that is only a prompt, since a row needs one."""
+VIDEO_AREA = 32 * 640 * 360
+"""Pixels of the frames of a video, a guess, because files are not opened for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Prompt:
         id: Its id.
         row: The prompt; `None` if it cannot be built.
         error: Why not.
-        area: Number of pixels of its images according to their headers.
+        area: Number of pixels of its images according to their headers, and a guess for videos.
         length: Number of characters of its text.
     """
 
@@ -32,7 +34,7 @@ class Prompt:
     length: int = 0
 
     def record(self) -> dict[str, str]:
-        """Return hashes of the text with the image positions, and of the images' contents."""
+        """Return hashes of the text with the positions of media, and of the media."""
         if self.row is None:
             return {"prompt": ""}
         # hashes that earlier versions stored contain the former name of an image slot
@@ -40,13 +42,16 @@ class Prompt:
         record = {"prompt": _hash(text)}
         if self.row.images:
             record["images"] = _hash(" ".join(image.key() for image in self.row.images))
+        if self.row.videos:
+            record["videos"] = _hash(" ".join(video.key() for video in self.row.videos))
         return record
 
 
 def prompt_of(row: PreferenceRow) -> Prompt:
     """Return the prompt of a row."""
     length = sum(len(message.text) for message in row.messages)
-    return Prompt(id=row.id, row=row, area=sum(map(_area, row.images)), length=length)
+    area = sum(map(_area, row.images)) + VIDEO_AREA * len(row.videos)
+    return Prompt(id=row.id, row=row, area=area, length=length)
 
 
 def _area(image: Any) -> int:

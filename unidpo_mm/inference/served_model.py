@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import DataError
 from ..records import MediaSlot, PreferenceRow
 from .endpoint import ChatClient, ChatFailure, ChatMessage
-from .messages import data_url, image_part
+from .messages import data_url, image_part, video_part
 from .prompts import Prompt
 from .store import ResponseStore
 
@@ -30,7 +30,7 @@ class ServedModel:
         record: dict[str, Any] = {"id": prompt.id, "response": ""}
         try:
             reply = self.client.chat(messages_of(prompt.row), **self.sampling)
-        except DataError as error:  # an image cannot be read
+        except DataError as error:  # an image or a video cannot be read
             return {**record, "error": str(error)}
         except ChatFailure as failure:
             if failure.kind != "refused":
@@ -72,12 +72,15 @@ def request_all(
 
 
 def messages_of(row: PreferenceRow) -> list[ChatMessage]:
-    """Return the prompt of a row in OpenAI's format: the same text and images in the same order."""
-    images = iter(row.images)
+    """Return the prompt of a row in OpenAI's format: the same text and media in the same order."""
+    media = {
+        "image": (image_part(data_url(image)) for image in row.images),
+        "video": (video_part(video, row.where) for video in row.videos),
+    }
     turns: list[ChatMessage] = []
     for message in row.messages:
         parts = [
-            image_part(data_url(next(images)))
+            next(media[part.kind])
             if isinstance(part, MediaSlot)
             else {"type": "text", "text": part}
             for part in message.parts

@@ -37,9 +37,10 @@ KERNELS = ("sdpa", "flex_attention", "eager")
 and only its mask is replaced, inside `packed_rows`."""
 
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
-"""Inputs that mark image tokens, which some models count positions by."""
-GRIDS = ("image_grid_thw",)
-"""Inputs with the numbers of patches of each image, which positions are counted by."""
+"""Inputs that mark image and video tokens, which some models count positions by."""
+GRIDS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+"""Inputs with the numbers of patches of each image and video, and the seconds between the patches
+of a video, which positions are counted by."""
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch, head, query, key) indices -> whether the query may attend to the key."""

@@ -3,7 +3,12 @@
 from ..config.problems import describe
 from .conversion import Conversion, Framework
 from .llama_factory_data import convert_data
-from .llama_factory_model import convert_image_size, convert_parts, convert_precision
+from .llama_factory_model import (
+    convert_image_size,
+    convert_parts,
+    convert_precision,
+    convert_videos,
+)
 from .losses import Parameters, load_losses, loss_rule, note_unused, parameters_of, set_loss
 from .table import load_table
 
@@ -114,6 +119,7 @@ FRAMEWORK = Framework(
         "data": convert_data,
         "parts": convert_parts,
         "image_size": convert_image_size,
+        "videos": convert_videos,
         "precision": convert_precision,
         "template": _convert_template,
         "loss": _convert_loss,

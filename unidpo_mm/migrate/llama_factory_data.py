@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import Problem
 from .conversion import Conversion
+from .llama_factory_model import convert_videos
 from .table import as_list
 
 __all__ = ["convert_data"]
@@ -65,6 +66,9 @@ def _source(
     if isinstance(entry, Mapping):
         for text in _notes(name, entry):
             conversion.note(key, text)
+        columns = entry.get("columns")
+        if isinstance(columns, Mapping) and columns.get("videos"):
+            convert_videos(conversion, has_videos=True)
         return {"path": path, "subset": name, **common}
     reason = f"{path} does not exist" if entries is None else f"{path} has no '{name}'"
     text = f"{reason}, so the recipe has '{name}' as the path; replace it by the data file"

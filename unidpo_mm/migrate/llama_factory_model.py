@@ -1,4 +1,4 @@
-"""LLaMA-Factory's keys of the model: trained parts, LoRA, image size, precision."""
+"""LLaMA-Factory's keys of the model: trained parts, LoRA, sizes of images and videos, precision."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from .conversion import Conversion
 from .lora import convert_kind
 from .table import as_list
 
-__all__ = ["convert_image_size", "convert_parts", "convert_precision"]
+__all__ = ["convert_image_size", "convert_parts", "convert_precision", "convert_videos"]
 
 PARTS = {
     "freeze_vision_tower": "vision_tower",
@@ -15,6 +15,7 @@ PARTS = {
 }
 IMAGE_KEYS = (*PARTS, "image_max_pixels", "image_min_pixels", "media_dir", "train_mm_proj_only")
 """Keys that only a file for a vision-language model has."""
+VIDEO_KEYS = ("video_fps", "video_maxlen", "video_max_pixels")
 
 
 def _has_images(conversion: Conversion) -> bool:
@@ -31,6 +32,16 @@ def convert_image_size(conversion: Conversion) -> None:
         size = f"{conversion.number(key)} pixels"
         conversion.set(conversion.keys[key].target, size, key, comment=comment)
         if is_stated:
+            conversion.note(key)
+
+
+def convert_videos(conversion: Conversion, *, has_videos: bool = False) -> None:
+    """Set how frames of videos are sampled: what the file states or, for videos, all of it."""
+    for key in VIDEO_KEYS:
+        is_stated = key in conversion.values
+        if is_stated or has_videos:
+            conversion.set(conversion.keys[key].target, conversion.value(key), key)
+        if is_stated and conversion.keys[key].note:
             conversion.note(key)
 
 

@@ -173,6 +173,9 @@ def load_family_and_adapter(
         chat_template_kwargs=args.chat_template_kwargs or {},
         image_min_size=args.image_min_size,
         image_max_size=args.image_max_size,
+        video_fps=args.video_fps,
+        video_max_frames=args.video_max_frames,
+        video_max_pixels=args.video_max_pixels,
     )
     adapter = load_adapter(
         source, options, config=config, family=family, processor=processing_class

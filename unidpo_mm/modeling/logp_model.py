@@ -17,10 +17,10 @@ from ..adapter import Adapter
 from ..errors import AdapterError, ModelError, Problem
 from ..kernels.logprobs import token_logps
 from ..kernels.packing import Packing, packed_rows, plain_positions
-from ..records import GroupBatch
+from ..records import GroupBatch, MediaKind
 from .activation_memory import enable_checkpointing
 from .logit_transform import observed_transform
-from .vision import PIXELS, ImageFeatures, takes_features, trains_vision, with_features
+from .vision import MediaFeatures, takes_features, trains_vision, with_features
 
 __all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
 
@@ -53,8 +53,8 @@ class LogpModel(nn.Module):
         target_ids: Tensor,
         *,
         packing: Packing | None = None,
-        images: ImageFeatures | None = None,
-        image_order: Sequence[int] | None = None,
+        media: MediaFeatures | None = None,
+        media_orders: Mapping[MediaKind, Sequence[int]] | None = None,
     ) -> Tensor:
         """Return the log-probs of the targets.
 
@@ -64,8 +64,8 @@ class LogpModel(nn.Module):
             position: [M], their positions in those rows.
             target_ids: [M], the targets.
             packing: The layout of packed rows; `None` for plain rows.
-            images: Image features of the batch, filled by the first pass over it.
-            image_order: The order of the images in the rows, see `MediaInputs.order`.
+            media: Features of the batch's images and videos, filled by the first pass over it.
+            media_orders: The order of the media in the rows, see `ModelInputs.media_orders`.
 
         Returns:
             [M], float32.
@@ -75,13 +75,13 @@ class LogpModel(nn.Module):
         if packing is not None:
             positions = plain_positions(base, arguments, packing)
             arguments |= {} if positions is None else {"position_ids": positions}
-        if self.takes_features and PIXELS in arguments:
+        if self.takes_features:
             arguments = with_features(
                 base,
                 arguments,
                 trains=trains_vision(unwrap_peft(self.model)),
-                shared=images,
-                order=image_order,
+                shared=media,
+                orders=media_orders,
             )
         with packed_rows(packing):
             hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
@@ -143,7 +143,7 @@ def compute_logps(
     logp_model: nn.Module,
     adapter: Adapter,
     batch: GroupBatch,
-    images: ImageFeatures | None = None,
+    media: MediaFeatures | None = None,
 ) -> Tensor:
     """Return the log-probs [M] of a batch's targets, by one call of `logp_model`.
 
@@ -151,7 +151,7 @@ def compute_logps(
         logp_model: A `LogpModel`, or what accelerate prepared of it.
         adapter: Turns the batch into forward inputs.
         batch: A batch on the device of the model.
-        images: Its image features, filled by the first pass over it.
+        media: The features of its images and videos, filled by the first pass over it.
     """
     inputs, targets = batch.inputs, batch.targets
     packing = None if inputs.layout == "plain" else Packing(inputs.segment, inputs.row_position)
@@ -161,8 +161,8 @@ def compute_logps(
         targets.position,
         targets.ids,
         packing=packing,
-        images=images,
-        image_order=inputs.images.order,
+        media=media,
+        media_orders=inputs.media_orders,
     )
     return logps
 

@@ -1,13 +1,13 @@
-"""Image features, computed by the first pass over a batch and shared by all its passes.
+"""Features of images and videos, computed by the first pass over a batch and shared by all passes.
 
-The vision tower and the projector of a model turn the pixels of an image into features. Models of
-transformers also accept the features in place of the pixels (`mm_encoder_outputs`). If nothing
-between pixels and language model trains, features are computed without gradients, so that no
-backward pass runs through the tower, and policy and reference share them.
+The vision tower and the projector of a model turn the pixels of an image or a video into features.
+Models of transformers also accept the features in place of the pixels (`mm_encoder_outputs`). If
+nothing between pixels and language model trains, features are computed without gradients, so that
+no backward pass runs through the tower, and policy and reference share them.
 """
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,24 @@ from torch import Tensor, nn
 
 from ..cache.feature_store import FeatureStore
 from ..distributed import true_everywhere
+from ..records import MediaKind
 
 __all__ = [
-    "ImageFeatures",
+    "ENCODERS",
+    "PIXELS",
+    "MediaFeatures",
     "takes_features",
     "trains_vision",
     "vision_weights",
     "with_features",
 ]
 
-PIXELS = "pixel_values"
-"""The input that features replace."""
+PIXELS: Mapping[MediaKind, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
+"""The input that the features of a kind of media replace."""
+ENCODERS: Mapping[MediaKind, str] = {"image": "get_image_features", "video": "get_video_features"}
+"""The method of a base model that computes the features of a kind of media."""
+TIMES = "second_per_grid_ts"
+"""An input with one entry per video that positions depend on, and features do not."""
 
 FEATURES = "mm_encoder_outputs"
 """The input for features."""
@@ -34,7 +41,7 @@ FEATURES = "mm_encoder_outputs"
 STACKED = "stacked."
 """Prefix of the names of stored features that the model takes as one tensor."""
 MARKERS = "visual_indicator_features"
-"""The name of stored features that belong to no image."""
+"""The name of stored features that belong to no image or video."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Features:
     The names are those of the outputs of transformers.
 
     Attributes:
-        pooler_output: [tokens, D] per entry (image, tile or row, see `Media.entries`), as a list
+        pooler_output: [tokens, D] per entry (see `Media.entries`), as a list
             or, if all entries have the same number of tokens, as one tensor. Models accept only the
             form that they return.
         deepstack_features: The same from inner layers of the tower, per layer; `None` for models
@@ -59,7 +66,7 @@ class Features:
 
     @classmethod
     def of_output(cls, output: Any) -> "Features":
-        """Return the features in the output of `get_image_features`."""
+        """Return the features in the output of `get_image_features` or `get_video_features`."""
         return cls(
             output.pooler_output,
             getattr(output, "deepstack_features", None),
@@ -67,7 +74,7 @@ class Features:
         )
 
     def in_order(self, order: Sequence[int]) -> "Features":
-        """Return the features of the images in the order of the rows, with repetitions."""
+        """Return the features in the order of the rows, with repetitions."""
         layers = self.deepstack_features
         return Features(
             _select(self.pooler_output, order),
@@ -76,7 +83,7 @@ class Features:
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Return the features of some images as named tensors, for storage."""
+        """Return the features of some entries as named tensors, for storage."""
         stacked = isinstance(self.pooler_output, Tensor)
         rows = [self.pooler_output, *(self.deepstack_features or ())]
         tensors = {
@@ -92,18 +99,18 @@ class Features:
     def of_tensors(
         cls,
         groups: Sequence[Mapping[str, Tensor]],
-        images: Sequence[int],
+        counts: Sequence[int],
         device: torch.device,
     ) -> "Features":
-        """Return the features of the images of some groups from their named tensors."""
+        """Return the features of some groups from their named tensors and numbers of entries."""
         markers = groups[0].get(MARKERS)
         stacked = f"{STACKED}0.0" in groups[0]
         prefix = STACKED if stacked else ""
-        layers = (len(groups[0]) - (markers is not None)) // images[0]
+        layers = (len(groups[0]) - (markers is not None)) // counts[0]
         rows = [
             [
                 group[f"{prefix}{layer}.{n}"].to(device)
-                for group, count in zip(groups, images, strict=True)
+                for group, count in zip(groups, counts, strict=True)
                 for n in range(count)
             ]
             for layer in range(layers)
@@ -115,56 +122,62 @@ class Features:
         )
 
 
-def _select(images: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
-    if isinstance(images, Tensor):
-        return images[list(order)]
-    return [images[number] for number in order]
+def _select(entries: Sequence[Tensor] | Tensor, order: Sequence[int]) -> Any:
+    if isinstance(entries, Tensor):
+        return entries[list(order)]
+    return [entries[number] for number in order]
 
 
-class ImageFeatures:
-    """The features of the images of one batch, shared by all passes over it.
+class MediaFeatures:
+    """The features of the images and videos of one batch, shared by all passes over it.
 
     It is not a dataclass: FSDP copies dataclasses that are passed to a forward, and a copy would
     not be shared.
 
     Args:
         store: Keeps features of a frozen tower between batches; `None` to compute them every time.
-        keys: Key and number of images of each group with images, in their order.
+        keys: Kind -> key and number of entries of each group with such media, in their order.
 
     Attributes:
-        output: The features; `None` until the first pass.
+        outputs: Kind -> the features; empty until the first pass.
     """
 
     def __init__(
-        self, store: FeatureStore | None = None, keys: Sequence[tuple[str, int]] = ()
+        self,
+        store: FeatureStore | None = None,
+        keys: Mapping[MediaKind, Sequence[tuple[str, int]]] | None = None,
     ) -> None:
-        self.output: Features | None = None
+        self.outputs: dict[MediaKind, Features] = {}
         self.store = store
-        self.keys = keys
+        self.keys = {kind: entries for kind, entries in (keys or {}).items() if entries}
 
     def load(self, device: torch.device) -> None:
-        """Fill `output` from the store if it has the images of every group."""
-        if self.store is None or self.output is not None or not self.keys:
+        """Fill `outputs` from the store if it has the media of every group."""
+        if self.store is None or self.outputs or not self.keys:
             return
-        entries = [self.store.get(key) for key, _ in self.keys]
-        if not true_everywhere(None not in entries, device):  # all run the tower or none does
+        stored = {
+            kind: [self.store.get(key) for key, _ in entries] for kind, entries in self.keys.items()
+        }
+        complete = all(None not in groups for groups in stored.values())
+        if not true_everywhere(complete, device):  # all run the tower or none does
             return
-        groups = [group for group in entries if group is not None]
-        images = [count for _, count in self.keys]
-        self.output = Features.of_tensors(groups, images, device)
+        for kind, groups in stored.items():
+            present = [group for group in groups if group is not None]
+            counts = [count for _, count in self.keys[kind]]
+            self.outputs[kind] = Features.of_tensors(present, counts, device)
 
-    def keep(self, output: Features) -> None:
-        """Set `output` and write it to the store."""
-        self.output = output
+    def keep(self, kind: MediaKind, output: Features) -> None:
+        """Add the features of a kind of media and write them to the store."""
+        self.outputs[kind] = output
         start = 0
-        for key, count in self.keys if self.store is not None else ():
+        for key, count in self.keys.get(kind, ()) if self.store is not None else ():
             assert self.store is not None
             self.store.put(key, output.tensors(range(start, start + count)))
             start += count
 
 
 def takes_features(base: nn.Module) -> bool:
-    """Return whether a base model accepts image features in place of pixels."""
+    """Return whether a base model accepts features in place of pixels."""
     accepted = inspect.signature(base.forward).parameters
     return FEATURES in accepted and hasattr(base, "get_image_features")
 
@@ -193,8 +206,8 @@ def with_features(
     inputs: Mapping[str, Any],
     *,
     trains: bool,
-    shared: ImageFeatures | None = None,
-    order: Sequence[int] | None = None,
+    shared: MediaFeatures | None = None,
+    orders: Mapping[MediaKind, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Return the inputs of a base model with features in place of pixels.
 
@@ -204,33 +217,53 @@ def with_features(
         trains: Whether tower or projector need gradients; if not, features are computed without
             them and kept in `shared`.
         shared: The features of the batch, filled by the first pass over it.
-        order: For each image in the rows, its index in the batch's images; `None` if the order is
-            the same.
+        orders: Kind -> for each image (or video) in the rows, its index in those of the batch; a
+            kind whose order is the same is missing.
     """
-    if PIXELS not in inputs:
+    kinds = [kind for kind, pixels in PIXELS.items() if pixels in inputs]
+    if not kinds:
         return dict(inputs)
     if shared is not None and not trains:
-        shared.load(inputs[PIXELS].device)
-    # gradients need features of this pass, not of an earlier one
-    output = None if shared is None or trains else shared.output
-    accepted = inspect.signature(base.get_image_features).parameters
-    if output is None:
-        arguments = {name: value for name, value in inputs.items() if name in accepted}
-        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            encoded = base.get_image_features(**arguments, return_dict=True)
-        output = Features.of_output(encoded)
-        if shared is not None and not trains:
-            shared.keep(output)
-    rest = {name: value for name, value in inputs.items() if name != PIXELS}
-    if order is not None:
-        images = len(output.pooler_output)
-        rest |= {  # entries per image, such as grids
-            name: value[list(order)]
-            for name, value in rest.items()
-            if name in accepted and isinstance(value, Tensor) and len(value) == images
-        }
-        output = output.in_order(order)
-    return {**rest, FEATURES: {"image": output}}
+        shared.load(inputs[PIXELS[kinds[0]]].device)
+    arguments = dict(inputs)
+    features = {}
+    for kind in kinds:
+        encode = getattr(base, ENCODERS[kind])
+        accepted = inspect.signature(encode).parameters
+        # gradients need features of this pass, not of an earlier one
+        output = None if shared is None or trains else shared.outputs.get(kind)
+        if output is None:
+            with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+                encoded = encode(
+                    **{name: value for name, value in inputs.items() if name in accepted},
+                    return_dict=True,
+                )
+            output = Features.of_output(encoded)
+            if shared is not None and not trains:
+                shared.keep(kind, output)
+        del arguments[PIXELS[kind]]
+        if orders is not None and kind in orders:
+            arguments |= _in_order(arguments, kind, accepted, len(output.pooler_output), orders)
+            output = output.in_order(orders[kind])
+        features[kind] = output
+    return {**arguments, FEATURES: features}
+
+
+def _in_order(
+    arguments: Mapping[str, Any],
+    kind: MediaKind,
+    accepted: Container[str],
+    count: int,
+    orders: Mapping[MediaKind, Sequence[int]],
+) -> dict[str, Tensor]:
+    """Return the inputs with an entry per image (or video), such as grids, in the order of rows."""
+    return {
+        name: value[list(orders[kind])]
+        for name, value in arguments.items()
+        if (name in accepted or (name == TIMES and kind == "video"))
+        and isinstance(value, Tensor)
+        and len(value) == count
+    }
 
 
 def vision_weights(model: Any) -> Iterator[tuple[str, Tensor]]:

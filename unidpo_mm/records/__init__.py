@@ -13,6 +13,7 @@ from .groups import EncodedGroup, Media, Preferences, RowInfo
 from .logps import LossOutput, PairLogps, SequenceLogps
 from .rows import (
     DOMAINS,
+    MEDIA_KINDS,
     ROLES,
     SCORE_MISSING,
     Domain,
@@ -26,14 +27,17 @@ from .rows import (
     Response,
     Unit,
 )
+from .videos import FrameSampling, SampledVideo, VideoRef
 
 __all__ = [
     "DOMAINS",
+    "MEDIA_KINDS",
     "ROLES",
     "SCORE_MISSING",
     "CacheKeys",
     "Domain",
     "EncodedGroup",
+    "FrameSampling",
     "GroupBatch",
     "ImageRef",
     "Layout",
@@ -51,8 +55,10 @@ __all__ = [
     "Reasoning",
     "Response",
     "RowInfo",
+    "SampledVideo",
     "SequenceLogps",
     "Targets",
     "Unit",
     "Units",
+    "VideoRef",
 ]

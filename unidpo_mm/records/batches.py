@@ -117,6 +117,12 @@ class ModelInputs(TensorRecord):
         """The images of all batch rows; empty without images."""
         return self.media.get("image", MediaInputs())
 
+    @property
+    def media_orders(self) -> dict[MediaKind, tuple[int, ...]]:
+        """The order of the media of each kind, see `MediaInputs.order`; none if it is the same."""
+        orders = {kind: media.order for kind, media in self.media.items()}
+        return {kind: order for kind, order in orders.items() if order is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Targets(TensorRecord):
@@ -193,12 +199,19 @@ class CacheKeys:
 
     Attributes:
         responses: Digests of what a model sees of each of the N responses.
-        images: For each group with images, in their order, the digest of all its images and the
-            number of their feature entries.
+        images: For each group with images, in their order, the key of all its images and the number
+            of their feature entries.
+        videos: The same for videos.
     """
 
     responses: tuple[str, ...] = ()
     images: tuple[tuple[str, int], ...] = ()
+    videos: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def media(self) -> dict[MediaKind, tuple[tuple[str, int], ...]]:
+        """The keys of images and videos by kind."""
+        return {"image": self.images, "video": self.videos}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,13 +76,15 @@ class Media:
     """The images (or the videos) of a prompt, as tensors.
 
     Attributes:
-        inputs: name -> tensor whose first dimension runs over images, or their tiles or patches.
+        inputs: name -> tensor whose first dimension runs over images or videos, or their tiles or
+            patches. Families that take frames as images have them among the images.
             These tensors are never cut.
-        entries: The number of parts in which the model returns the features: images, tiles or
-            rows, depending on the family.
+        entries: The number of parts in which the model returns the features: images, videos, tiles
+            or rows, depending on the family.
         tokens: The number of placeholder tokens in the prompt, which equals the number of features.
         token_id: Id of the placeholder token; `None` for families without such media.
-        shrunk: The number of images scaled down to fit `max_length`.
+        shrunk: The number of images scaled down, or of videos with fewer or smaller frames, to fit
+            `max_length`.
     """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -167,9 +169,13 @@ class EncodedGroup:
         return self.media.get("image", Media())
 
     @property
-    def has_media(self) -> bool:
-        """Whether the prompt contains images or videos."""
-        return any(media.inputs for media in self.media.values())
+    def videos(self) -> Media:
+        """The videos of the prompt; empty for families without videos."""
+        return self.media.get("video", Media())
+
+    def media_inputs(self, kind: MediaKind) -> Mapping[str, Tensor]:
+        """Return the tensors of a kind of media; none if the prompt has no such media."""
+        return self.media[kind].inputs if kind in self.media else {}
 
     @property
     def tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Rows of preference data: a prompt with its images, responses and preferences."""
+"""Rows of preference data: a prompt with its media, responses and preferences."""
 
 import dataclasses
 import hashlib
@@ -10,9 +10,11 @@ from typing import Any, Literal, Protocol
 
 from ..errors import DataError, Problem
 from ..reasoning import strip_reasoning
+from .videos import VideoRef
 
 __all__ = [
     "DOMAINS",
+    "MEDIA_KINDS",
     "ROLES",
     "SCORE_MISSING",
     "Domain",
@@ -30,7 +32,8 @@ __all__ = [
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
 MediaKind = Literal["image", "video"]
-"""Kinds of media in a prompt; rows with videos are not supported yet."""
+"""Kinds of media in a prompt."""
+MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 Unit = Literal["pair", "response"]
 """The kind of units that a loss averages over."""
 Reasoning = Literal["keep", "strip"]
@@ -64,7 +67,7 @@ class ImageRef(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MediaSlot:
-    """The place of one image or video inside a message; images fill their slots in order."""
+    """The place of one image or video inside a message; the media of a kind fill them in order."""
 
     kind: MediaKind
 
@@ -98,10 +101,9 @@ class Message:
         extras = json.loads(self.extras) if self.extras else {}
         return {"role": self.role, "content": parts, **extras}
 
-    @property
-    def image_slots(self) -> int:
-        """The number of images in this message."""
-        return self.parts.count(MediaSlot("image"))
+    def slots(self, kind: MediaKind) -> int:
+        """Return the number of images, or of videos, in this message."""
+        return self.parts.count(MediaSlot(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceRow:
-    """One prompt with its images, its responses and the preferences among them.
+    """One prompt with its images and videos, its responses and the preferences among them.
 
     Attributes:
         id: Name of the row, unique within a run.
@@ -149,6 +151,7 @@ class PreferenceRow:
         where: File and row number, for messages.
         messages: The prompt.
         images: The images, in the order of their slots in `messages`.
+        videos: The videos, in the order of their slots.
         responses: At least one response.
         pairs: Preferences; empty only for losses with unit ``response``.
         raw: Whether the prompt was a plain string, which is rendered without a chat template if the
@@ -170,6 +173,7 @@ class PreferenceRow:
     where: str
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...] = ()
+    videos: tuple[VideoRef, ...] = ()
     responses: tuple[Response, ...]
     pairs: tuple[Pair, ...] = ()
     raw: bool = False
@@ -182,21 +186,26 @@ class PreferenceRow:
         if problems:
             raise DataError(dict.fromkeys(problems))
 
+    @property
+    def media(self) -> tuple[ImageRef | VideoRef, ...]:
+        """The images, followed by the videos."""
+        return (*self.images, *self.videos)
+
     def _prompt_problems(self) -> Iterator[Problem]:
-        slots = sum(message.image_slots for message in self.messages)
-        if not any(message.text.strip() for message in self.messages) and slots == 0:
+        media = {"image": self.images, "video": self.videos}
+        slots = {kind: sum(turn.slots(kind) for turn in self.messages) for kind in MEDIA_KINDS}
+        has_text = any(message.text.strip() for message in self.messages)
+        if not has_text and not any(slots.values()):
             yield self._problem("prompt", "the prompt is empty", "Write a prompt")
         for message in self.messages:
             if message.role not in ROLES:
                 problem = f"a message has the role '{message.role}'"
                 yield self._problem("prompt", problem, f"Use one of {', '.join(ROLES)}")
-        if any(MediaSlot("video") in message.parts for message in self.messages):
-            problem, remedy = "videos are not supported yet", "Use images, or remove the row"
-            yield self._problem("prompt", problem, remedy)
-        if slots != len(self.images):
-            problem = f"{len(self.images)} image(s) for {slots} image placeholder(s)"
-            remedy = "Use exactly one image per placeholder, in the same order"
-            yield self._problem("images", problem, remedy)
+        for kind, count in slots.items():
+            if count != len(media[kind]):
+                problem = f"{len(media[kind])} {kind}(s) for {count} {kind} placeholder(s)"
+                remedy = f"Use exactly one {kind} per placeholder, in the same order"
+                yield self._problem(f"{kind}s", problem, remedy)
 
     def _response_problems(self) -> Iterator[Problem]:
         if not self.responses:

@@ -50,9 +50,10 @@ def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: st
             Problem("DATA", "there are no rows to train on", "Use data with preference pairs")
         )
     starter = Starter()
-    images = any(row.images for row in loaded.rows)
+    kinds = ("images", "videos")
+    media = [kind for kind in kinds if any(getattr(row, kind) for row in loaded.rows)]
     _describe_data(starter, loaded)
-    adapter = _choose_model(starter, model, images=images)
+    adapter = _choose_model(starter, model, media)
     _list_sources(starter, sources, loaded.rows)
     eval_choice(starter, loaded.rows)
     length_choice(starter, loaded.rows, adapter)
@@ -71,7 +72,7 @@ def _describe_data(starter: Starter, loaded: Loaded) -> None:
         starter.notes += [f"{report.source}: {sentence}" for sentence in report.sentences()]
 
 
-def _choose_model(starter: Starter, model: str | None, *, images: bool) -> Any:
+def _choose_model(starter: Starter, model: str | None, media: Sequence[str]) -> Any:
     """Set the model and how it is trained; return its adapter if its files are at hand."""
     if model is None:
         starter.set("model.name_or_path", NO_MODEL, "to do: the directory or hub name of a model")
@@ -85,10 +86,10 @@ def _choose_model(starter: Starter, model: str | None, *, images: bool) -> Any:
     starter.set(
         "train.learning_rate", 1e-5, "for a LoRA adapter; compare some with unidpo-mm sweep"
     )
-    return None if model is None else _checked_adapter(starter, model, images=images)
+    return None if model is None else _checked_adapter(starter, model, media)
 
 
-def _checked_adapter(starter: Starter, model: str, *, images: bool) -> Any:
+def _checked_adapter(starter: Starter, model: str, media: Sequence[str]) -> Any:
     """Return the adapter of a model; `None` if its files cannot be read, which is noted.
 
     Raises:
@@ -104,10 +105,11 @@ def _checked_adapter(starter: Starter, model: str, *, images: bool) -> Any:
         return None
     family = family_for(config)
     starter.comments["model.name_or_path"] = f"family {family.name} ({config.model_type})"
-    if images and VISION not in family.parts:
-        text = f"the data have images, and '{model}' is a text model ({config.model_type})"
+    if media and VISION not in family.parts:
+        kinds = " and ".join(media)
+        text = f"the data have {kinds}, and '{model}' is a text model ({config.model_type})"
         raise ModelError(Problem("--model", text, "Choose a vision-language model"))
-    if not images and VISION in family.parts:
+    if not media and VISION in family.parts:
         starter.notes.append("no row has an image: a text model would do")
     try:
         return load_family_and_adapter(model, args)[1]

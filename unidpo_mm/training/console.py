@@ -244,9 +244,11 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
     if preflight is None:
         return []
     domains = ", ".join(f"{count} {name}" for name, count in sorted(preflight.domains.items()))
+    videos = f"{counted(preflight.videos, 'video')}, " if preflight.videos else ""
     data = (
         f"Data: {counted(preflight.rows, 'row')} ({domains}), {counted(preflight.pairs, 'pair')}, "
         f"{counted(preflight.responses, 'response')}, {counted(preflight.images, 'image')}, "
+        f"{videos}"
         f"{counted(preflight.prompts, 'distinct prompt')}; longest row "
         f"{counted(preflight.longest, 'token')}; {counted(len(parts.eval_rows), 'row')} held out"
     )
@@ -258,6 +260,9 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
     if preflight.shrunk_images:
         part = _part(preflight.shrunk_images, preflight.images, "image")
         notes.append(f"{part} made smaller to fit {limit}")
+    if preflight.shortened_videos:
+        part = _part(preflight.shortened_videos, preflight.videos, "video")
+        notes.append(f"{part} given fewer or smaller frames to fit {limit}")
     if preflight.identical_pairs:
         notes.append(
             f"{preflight.identical_pairs} of {counted(preflight.pairs, 'pair')} "
@@ -271,8 +276,8 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         first = preflight.unreadable[0]
         rows = counted(len(preflight.skipped) - preflight.too_long, "row is", "rows are")
         notes.append(
-            f"{rows} skipped because of unusable images, the first {escape(first.where)}: "
-            f"{escape(first.message)}"
+            f"{rows} skipped because of unusable {preflight.media}, the first "
+            f"{escape(first.where)}: {escape(first.message)}"
         )
     return [data, *(f"[yellow]{note}[/yellow]" for note in notes)]
 

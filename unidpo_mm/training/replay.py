@@ -16,7 +16,7 @@ from ..kernels.packing import enable_packing
 from ..modeling.load import ModelSource, load_model
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import disable_dropout
-from ..modeling.vision import ImageFeatures
+from ..modeling.vision import MediaFeatures
 from ..records import CacheKeys, GroupBatch, MediaInputs, ModelInputs, Targets, Units
 from .configured_loss import ConfiguredLoss, configure_loss, restore_loss_state
 from .nonfinite import DUMP_FILE, rank_file
@@ -80,7 +80,7 @@ class _RecordedReference:
         self.logps = logps
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         return self.logps
 

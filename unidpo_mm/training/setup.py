@@ -228,9 +228,9 @@ def _check_peft_config(peft_config: Any) -> None:
 
 
 def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
-    """Raise ModelError if no row has an image and all trainable weights process images."""
+    """Raise ModelError if no row has media and all trainable weights process images."""
     model = unwrap_peft(policy)
-    if not rows or any(row.images for row in rows) or not hasattr(model, "get_decoder"):
+    if not rows or any(row.media for row in rows) or not hasattr(model, "get_decoder"):
         return
     vision = {id(tensor) for _, tensor in vision_weights(model)}
     if all(id(p) in vision for p in policy.parameters() if p.requires_grad):

@@ -261,12 +261,12 @@ class _Trial:
 
 
 def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
-    """Return the row with the largest number of responses, rows with images, and the last rows.
+    """Return the row with the largest number of responses, rows with media, and the last rows.
 
     A row may occur twice.
     """
     largest = max(rows, key=lambda row: len(row.responses))
-    return [largest, *(row for row in rows if row.images), *reversed(rows)][:SAMPLE_ROWS]
+    return [largest, *(row for row in rows if row.media), *reversed(rows)][:SAMPLE_ROWS]
 
 
 def _short_row() -> PreferenceRow:

@@ -19,7 +19,7 @@ from ..kernels.logprobs import sequence_logps
 from ..modeling.logp_model import compute_logps
 from ..modeling.references.kinds import Reference
 from ..modeling.shared_layers import SharedLayers
-from ..modeling.vision import ImageFeatures
+from ..modeling.vision import MediaFeatures
 from ..records import GroupBatch, LossOutput, PairLogps, SequenceLogps
 from .configured_loss import ConfiguredLoss
 
@@ -65,15 +65,15 @@ def preference_step(
         adapter: Turns the batch into the inputs of the model's `forward()`.
         settings: The loss and its parameters for each data source.
         reference: The reference; `None` if the loss uses none.
-        features: Cache of image features across batches; `None` to compute them each time.
+        features: Cache of media features across batches; `None` to compute them each time.
         shared_layers: The layers that run once for policy and reference; `None` if there are none.
     """
-    reference_logps, images = None, ImageFeatures(features, batch.cache_keys.images)
+    reference_logps, media = None, MediaFeatures(features, batch.cache_keys.media)
     with shared_layers.once() if shared_layers else nullcontext():
         if reference is not None:
-            token_logps = reference.token_logps(policy, batch, images)
+            token_logps = reference.token_logps(policy, batch, media)
             reference_logps = sequence_logps(token_logps, batch.targets)
-        policy_logps = sequence_logps(compute_logps(policy, adapter, batch, images), batch.targets)
+        policy_logps = sequence_logps(compute_logps(policy, adapter, batch, media), batch.targets)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
     return StepOutput(output, batch.units(settings.loss.unit).weight, pairs)

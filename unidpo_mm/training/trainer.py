@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
+from ..adapter import fillers
 from ..config.python import UniDPOConfig
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
@@ -180,18 +181,20 @@ class UniDPOTrainer(CheckpointedTrainer):
     def _new_collator(self) -> GroupCollator:
         """Return the collator of the run.
 
-        With several processes, a filler with an image makes every batch use every part of the
-        model, so that gradients are reduced over the same parameters on all of them.
+        With several processes, a filler with an image, and in a run with videos one with a video,
+        makes every batch use every part of the model, so that gradients are reduced over the same
+        parameters on all of them.
         """
         parts, adapter = self.parts, self.parts.adapter
-        filler = adapter.filler() if self.accelerator.num_processes > 1 else None
+        several = self.accelerator.num_processes > 1
+        has_videos = any(row.videos for row in (*parts.train_rows, *parts.eval_rows))
         return GroupCollator(
             pad_token_id=adapter.pad_token_id,
             padding_side=self.args.padding_side,
             layout=self.layout.layout,
-            images_once=parts.logp_model.takes_features,
+            media_once=parts.logp_model.takes_features,
             keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
-            filler=filler if filler is not None and filler.has_media else None,
+            fillers=fillers(adapter, videos=has_videos) if several else {},
         )
 
     def _loader(

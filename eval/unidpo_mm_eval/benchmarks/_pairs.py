@@ -16,13 +16,14 @@ import numpy as np
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.images import identity
 from unidpo_mm.data.load import load_rows, read_records
+from unidpo_mm.data.videos import video_identity
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import PreferenceRow
 
 from ..data.dataset import Dataset, file_hash
 from ..data.json_files import JsonRow
 from ..data.json_files import read_records as read_json
-from ..data.samples import GradedSample, Image, Sample
+from ..data.samples import GradedSample, Image, Sample, Video
 from ..stats.metrics import (
     Array,
     MetricRow,
@@ -148,6 +149,7 @@ def _read(pairs: PairReader, path: Path, with_images: bool) -> Dataset:
             question=row.messages[-1].text,
             labels={"domain": row.domain, **pair_set.groups.get(row.id, {})},
             images=tuple(Image(identity(i), i if with_images else None) for i in row.images),
+            videos=tuple(Video(video_identity(v), v if with_images else None) for v in row.videos),
         )
         for row in pair_set.rows
         for pair_id in pair_ids(row)

@@ -12,7 +12,7 @@ GROUPS = ("mcq", "long", "short", "safety", "video")
 
 
 def pair(row: JsonRow) -> Mapping[str, Any] | None:
-    """Build the pair of a record; `None` for a video, which no model family supports."""
+    """Build the pair of a record; `None` for a video, which this benchmark skips."""
     path = row.text("image", optional=True) or row.text("video", optional=True)
     if not path:
         row.note("image", "missing", "Add the path of the image")

@@ -15,6 +15,16 @@ class Image:
     content: Any = None
 
 
+@dataclass(frozen=True)
+class Video:
+    """A video of a sample, not opened yet."""
+
+    key: str  # Equal for equal videos; used to form clusters
+    # Encoded bytes, a path, a list of frames, or a video reference of the core; `None` if the
+    # reader was asked for samples without images
+    content: Any = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One item of a benchmark."""
@@ -32,6 +42,7 @@ class Sample:
     cluster: str = ""  # Samples of one cluster are resampled together
     unit: str = ""  # Samples of one unit count as one item, such as circular copies of a question
     images: tuple[Image, ...] = ()  # In order
+    videos: tuple[Video, ...] = ()  # In order; they follow the images
     extras: Mapping[str, str] = field(default_factory=dict)  # Benchmark-specific fields
 
     def __post_init__(self) -> None:

@@ -225,9 +225,9 @@ def _graded_pair(
 
 
 def cluster_of(row: PreferenceRow) -> str:
-    """Return a key that is equal for rows with the same images, or else the same prompt."""
-    if row.images:
-        return " ".join(image.key()[:16] for image in row.images)
+    """Return a key that is equal for rows with the same media, or else the same prompt."""
+    if row.media:
+        return " ".join(media.key()[:16] for media in row.media)
     prompt = json.dumps([message.text for message in row.messages])
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 

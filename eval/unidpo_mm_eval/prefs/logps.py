@@ -17,13 +17,15 @@ from unidpo_mm.kernels.logprobs import sequence_logps
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps, unwrap_peft
 from unidpo_mm.modeling.references.kinds import LoraOff, Reference
-from unidpo_mm.modeling.vision import ImageFeatures
+from unidpo_mm.modeling.vision import MediaFeatures
 from unidpo_mm.records import EncodedGroup, GroupBatch, Layout, PreferenceRow, SequenceLogps
 
 from ..run.store import PredictionStore
 
 IMAGE_LENGTH = 4000
 """Assumed length of an image in characters, for sorting rows by size."""
+VIDEO_LENGTH = 8 * IMAGE_LENGTH
+"""The same for a video."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class _OtherModel:
         self.model, self.adapter = model, adapter
 
     def token_logps(
-        self, policy: Any, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: Any, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> torch.Tensor:
         """Return the log-probs of the target tokens, [M]."""
         return compute_logps(self.model, self.adapter, batch)
@@ -149,4 +151,5 @@ def _logp_records(model: PairModel, groups: Sequence[EncodedGroup]) -> list[dict
 
 def _size(row: PreferenceRow) -> int:
     length = sum(len(message.text) for message in row.messages)
-    return length + sum(len(r.text) for r in row.responses) + IMAGE_LENGTH * len(row.images)
+    length += sum(len(response.text) for response in row.responses)
+    return length + IMAGE_LENGTH * len(row.images) + VIDEO_LENGTH * len(row.videos)

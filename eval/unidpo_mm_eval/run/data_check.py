@@ -10,8 +10,8 @@ from unidpo_mm.errors import DataError, Problem
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
-from ..data.images import image_folder, image_reference
-from ..data.samples import Image
+from ..data.images import image_folder, image_reference, video_reference
+from ..data.samples import Image, Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +86,23 @@ def find_data(benchmark: Benchmark, folder: Path) -> Path | None:
 
 
 def _check_images(data: Dataset, images: Path | None) -> tuple[list[Problem], list[str]]:
-    """Open every image once; return problems and notes."""
-    folder = image_folder(data.path, images)
-    by_key: dict[str, tuple[Image, str]] = {}
-    for sample in data.samples:
-        for image in sample.images:
-            by_key.setdefault(image.key, (image, sample.where))
+    """Open every image and video once; return problems and notes."""
+    from unidpo_mm.records import FrameSampling  # imports torch
 
-    def problem(image_and_place: tuple[Image, str]) -> Problem | None:
-        image, where = image_and_place
+    folder = image_folder(data.path, images)
+    by_key: dict[str, tuple[Image | Video, str]] = {}
+    for sample in data.samples:
+        media_of_sample: list[Image | Video] = [*sample.images, *sample.videos]
+        for media in media_of_sample:
+            by_key.setdefault(media.key, (media, sample.where))
+
+    def problem(media_and_place: tuple[Image | Video, str]) -> Problem | None:
+        media, where = media_and_place
         try:
-            image_reference(image, folder, where).open()
+            if isinstance(media, Video):
+                video_reference(media, folder, where).sample(FrameSampling(max_frames=2))
+            else:
+                image_reference(media, folder, where).open()
         except DataError as error:
             return error.problems[0]
         return None
@@ -105,7 +111,7 @@ def _check_images(data: Dataset, images: Path | None) -> tuple[list[Problem], li
         return [], ["no row has an image"]
     with ThreadPoolExecutor() as threads:
         problems = [p for p in threads.map(problem, by_key.values()) if p is not None]
-    by_name = all(isinstance(image.content, str | Path) for image, _ in by_key.values())
+    by_name = all(isinstance(media.content, str | Path) for media, _ in by_key.values())
     absent = by_name and all("does not exist" in str(problem) for problem in problems)
     if len(problems) == len(by_key) and absent:
         note = (

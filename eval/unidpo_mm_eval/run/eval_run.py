@@ -130,6 +130,8 @@ def prepare_run(
     }
     if opens_reasoning(first.get("text", "")):
         manifest[OPENED] = True
+    if any(prompt.row is not None and prompt.row.videos for prompt in prompts):
+        manifest["frames"] = {"fps": options.video_fps, "maximum": options.video_max_frames}
     return EvalRun(benchmark=benchmark, data=data, model=model, prompts=prompts, manifest=manifest)
 
 

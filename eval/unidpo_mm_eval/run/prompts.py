@@ -11,7 +11,7 @@ from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
-from ..data.images import image_folder, image_reference
+from ..data.images import image_folder, image_reference, video_reference
 from ..protocols import PromptProfile, render_question
 
 MARK = re.compile(r"<image (\d+)>")
@@ -39,17 +39,19 @@ def build_prompts(
         try:
             text = render_question(sample, template)
             references = [image_reference(i, folder, sample.where) for i in sample.images]
+            videos = tuple(video_reference(v, folder, sample.where) for v in sample.videos)
         except DataError as error:
             prompts.append(Prompt(id=sample.id, error=str(error)))
             continue
         parts, order = _parts(text, len(references), placement)
         row = PreferenceRow(
             id=sample.id,
-            domain="multimodal" if references else "text",
+            domain="multimodal" if references or videos else "text",
             source=benchmark.name,
             where=sample.where,
-            messages=(*first, Message("user", parts)),
+            messages=(*first, Message("user", _with_videos(parts, len(videos)))),
             images=tuple(references[number] for number in order),
+            videos=videos,
             responses=(Response(NO_RESPONSE),),
             raw=True,
         )
@@ -74,6 +76,12 @@ def shuffle_images(data: Dataset, seed: int) -> Dataset:
         for sample in data.samples
     )
     return replace(data, samples=tuple(samples))
+
+
+def _with_videos(parts: tuple[str | MediaSlot, ...], videos: int) -> tuple[str | MediaSlot, ...]:
+    """Return the parts of a message with videos after the images at its beginning."""
+    start = next((n for n, part in enumerate(parts) if isinstance(part, str)), len(parts))
+    return (*parts[:start], *((MediaSlot("video"),) * videos), *parts[start:])
 
 
 def _parts(

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...records import Response
-from ._messages import describe
 from ._reader import SCORES_REMEDY, RowReader
+from ._values import describe
 
 __all__ = ["read_completions"]
 

@@ -1,34 +1,41 @@
-"""Parse prompts and responses, which are strings or lists of messages, into messages.
-
-Nulls: all records of an Arrow column have the same keys, so a null in a record of a Parquet file,
-an Arrow file or a `datasets` data set may stand for a key that the source does not have. In such
-records (`arrow=True`), null values are dropped from tool calls and tool schemas. In JSON, JSONL and
-Python records they are kept. To keep nulls in Parquet, write arguments of a call as JSON text.
-"""
+"""Parse prompts and responses, which are strings or lists of messages, into messages."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
-from ...records import MediaSlot, Message
+from ...records import MEDIA_KINDS, MediaKind, MediaSlot, Message
 from ..images import is_missing
 from ..invalid_value import InvalidValue, brief
+from ._values import (
+    as_json,
+    describe,
+    is_empty,
+    parse_call,
+    parse_json,
+    parse_tool_calls,
+    without_nulls,
+)
 
-__all__ = [
-    "Prompt",
-    "describe",
-    "is_empty",
-    "parse_json",
-    "parse_prompt",
-    "parse_tools",
-    "response_text",
-]
+__all__ = ["Prompt", "parse_prompt", "response_text", "shared_turns"]
 
-PLACEHOLDER = "<image>"
-"""Placeholder of an image in a string, for all models."""
+PLACEHOLDERS: Mapping[MediaKind, str] = {"image": "<image>", "video": "<video>"}
+"""Placeholder of an image or video in a string, for all models."""
+PART_KINDS: Mapping[str, MediaKind] = {
+    "image": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_url": "video",
+}
+"""Type of a part -> the kind of its medium."""
+VIDEO_PART_OPTIONS = frozenset(
+    {"fps", "nframes", "min_frames", "max_frames", "video_start", "video_end"}
+)
+"""Keys of a part that would choose other frames than the run."""
+PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{text})" for kind, text in PLACEHOLDERS.items()))
 REASONING_KEYS = frozenset({"reasoning_content", "reasoning", "thinking"})
 """Keys of a message that may contain reasoning in addition to its content."""
 LINE_BREAK = re.compile(r"^\r?\n")
@@ -41,30 +48,56 @@ class Prompt:
     Attributes:
         messages: Its turns.
         raw: Whether it was a plain string.
-        images: The images in its parts, in order.
+        images, videos: The images and videos in its parts, in order.
     """
 
     messages: tuple[Message, ...]
     raw: bool
     images: tuple[Any, ...] = field(default=())
+    videos: tuple[Any, ...] = field(default=())
 
-    def with_slots(self, images: int) -> "Prompt":
-        """Return the prompt with its images at the beginning, unless it has placeholders."""
-        if not (images and self.messages) or any(message.image_slots for message in self.messages):
+    def with_slots(self, images: int, videos: int = 0) -> "Prompt":
+        """Return the prompt with its media at the beginning, unless it has placeholders."""
+        slots = tuple(
+            MediaSlot(kind)
+            for kind, count in zip(MEDIA_KINDS, (images, videos), strict=True)
+            if not any(message.slots(kind) for message in self.messages)
+            for _ in range(count)
+        )
+        if not (slots and self.messages):
             return self
         messages = list(self.messages)
         first = next((n for n, m in enumerate(messages) if m.role == "user"), 0)
-        parts = (MediaSlot("image"),) * images + messages[first].parts
+        parts = slots + messages[first].parts
         messages[first] = dataclasses.replace(messages[first], parts=parts)
-        return Prompt(tuple(messages), self.raw, self.images)
+        return dataclasses.replace(self, messages=tuple(messages))
 
 
-def parse_prompt(value: Any, *, arrow: bool = False) -> Prompt:
+@dataclass
+class _Reading:
+    """How messages are read, and the media in their parts.
+
+    Attributes:
+        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
+        video_marks: Whether ``<video>`` in a string is a placeholder.
+        is_response: Whether the message is a response, where no string is a placeholder.
+        media: Kind -> the media in the parts, in order.
+    """
+
+    arrow: bool = False
+    video_marks: bool = False
+    is_response: bool = False
+    media: dict[MediaKind, list[Any]] = field(default_factory=lambda: {k: [] for k in MEDIA_KINDS})
+
+
+def parse_prompt(value: Any, *, arrow: bool = False, video_marks: bool = False) -> Prompt:
     """Return the messages of a prompt.
 
     Args:
         value: A string, or a list of turns.
         arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
+        video_marks: Whether ``<video>`` is the placeholder of a video. In a row without videos it
+            is text, for example the name of an element of HTML.
 
     Raises:
         InvalidValue: If it is something else.
@@ -77,16 +110,17 @@ def parse_prompt(value: Any, *, arrow: bool = False) -> Prompt:
         raise InvalidValue(
             "the prompt is empty", "Write a prompt, or <image> for an image without text"
         )
-    images: list[Any] = []
+    reading = _Reading(arrow=arrow, video_marks=video_marks)
     turns = [{"role": "user", "content": value}] if plain else value
-    messages = tuple(_message(turn, images, arrow=arrow) for turn in turns)
-    return Prompt(messages, plain, tuple(images))
+    messages = tuple(_message(turn, reading) for turn in turns)
+    return Prompt(messages, plain, *(tuple(reading.media[kind]) for kind in MEDIA_KINDS))
 
 
-def response_text(value: Any, prompt: Sequence[Message]) -> str:
+def response_text(value: Any, prompt: Sequence[Message], *, video_marks: bool = False) -> str:
     """Return the text of a response: a string, or a conversation that ends with it.
 
-    A conversation may repeat the prompt before the response, as many public data sets do.
+    A conversation may repeat the prompt before the response, as many public data sets do. See
+    `parse_prompt` for `video_marks`.
 
     Raises:
         InvalidValue: If it is something else.
@@ -98,7 +132,8 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
         remedy = "Use a string, or a list with the assistant's message"
         raise InvalidValue(f"found {describe(value)}", remedy)
     *context, last = turns
-    messages = [*(_message(turn, []) for turn in context), _message(last, [], is_response=True)]
+    messages = [_message(turn, _Reading(video_marks=video_marks)) for turn in context]
+    messages.append(_message(last, _Reading(is_response=True)))
     before = [(turn.role, turn.text) for turn in messages[:-1]]
     repeated = [(turn.role, turn.text) for turn in prompt]
     response = messages[-1]
@@ -119,9 +154,11 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
         roles = ", ".join(turn.role for turn in messages)
         remedy = "Use only the assistant's message, or the prompt followed by it"
         raise InvalidValue(f"found messages of {roles}", remedy)
-    if response.image_slots:
-        remedy = "Remove it: images belong to the prompt"
-        raise InvalidValue("the response contains an image placeholder", remedy)
+    for kind in MEDIA_KINDS:
+        if response.slots(kind):
+            article = "an" if kind == "image" else "a"
+            problem = f"the response contains {article} {kind} placeholder"
+            raise InvalidValue(problem, f"Remove it: {kind}s belong to the prompt")
     extras = parse_json(response.extras or "{}")
     for name in REASONING_KEYS & extras.keys():
         remedy = "Move it into the content, in the form of the model's template, or remove it"
@@ -132,168 +169,61 @@ def response_text(value: Any, prompt: Sequence[Message]) -> str:
     return response.text
 
 
-def parse_tools(value: Any, *, arrow: bool = False) -> str:
-    """Return the tools of a row as JSON.
-
-    The list of schemas, each schema, and the parameters of a function may be JSON text.
-
-    Args:
-        value: The schemas.
-        arrow: Whether the record comes from Arrow or Parquet, where a null may mean no value.
-
-    Raises:
-        InvalidValue: If they are not a list of schemas.
-    """
-    if is_empty(value):
-        return ""
-    remedy = "Use a list of JSON schemas of functions"
-    if isinstance(value, str):
-        value = _parsed(value, "the tools are", remedy)
-        if is_empty(value):
-            return ""
-        arrow = False
-    if not isinstance(value, list | tuple):
-        raise InvalidValue(f"found {describe(value)}", remedy)
-    return _as_json([_tool(item, remedy, arrow=arrow) for item in value])
-
-
-def _tool(value: Any, remedy: str, *, arrow: bool) -> Mapping[str, Any]:
-    """Return the schema of a tool with its parameters as an object."""
-    tool = _parsed(value, "a tool is", remedy) if isinstance(value, str) else value
-    if not isinstance(tool, Mapping):
-        raise InvalidValue(f"found {describe(value)}", remedy)
-    tool = _without_nulls(tool) if arrow and tool is value else tool
-    for schema in (tool, tool.get("function")):
-        if isinstance(schema, Mapping) and isinstance(schema.get("parameters"), str):
-            problem = "the parameters of a tool are"
-            parameters = _parsed(schema["parameters"], problem, "Use a JSON schema")
-            changed = {**schema, "parameters": parameters}
-            return changed if schema is tool else {**tool, "function": changed}
-    return tool
-
-
-def _tool_calls(value: Any) -> Any:
-    """Return the calls of a message with their arguments as objects.
-
-    In OpenAI's form the arguments are JSON text, which templates would encode again with `tojson`.
-    """
-    remedy = "Use a list of {'function': {'name': ..., 'arguments': {...}}}"
-    calls = _parsed(value, "the tool calls are", remedy) if isinstance(value, str) else value
-    parsed = [_call(call) for call in calls] if isinstance(calls, list | tuple) else [calls]
-    if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in parsed):
-        raise InvalidValue(f"the tool calls are {describe(value)}", remedy)
-    return parsed
-
-
-def _call(value: Any) -> Any:
-    """Return a call, `{"function": {...}}` or only the function, with parsed arguments."""
-    call = _parsed(value, "a call is", "Use an object") if isinstance(value, str) else value
-    if not isinstance(call, Mapping):
-        return call
-    if isinstance(call.get("function"), Mapping):
-        return {**call, "function": _call(call["function"])}
-    arguments = call.get("arguments")
-    if not isinstance(arguments, str):
-        return call
-    remedy = "Use an object, or JSON text of one"
-    parsed = _parsed(arguments, "the arguments of a tool call are", remedy) if arguments else {}
-    if not isinstance(parsed, Mapping):
-        problem = f"the arguments of a tool call are {describe(parsed)} as JSON text"
-        raise InvalidValue(problem, remedy)
-    return {**call, "arguments": parsed}
-
-
-def _parsed(text: str, subject: str, remedy: str) -> Any:
-    """Return the value of JSON text; raise `InvalidValue` if it is not valid."""
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise InvalidValue(f"{subject} not valid JSON ({error})", remedy) from error
-
-
-def _as_json(value: Any) -> str:
-    """Return a value as JSON text."""
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (RecursionError, ValueError) as error:
-        raise InvalidValue("it is nested too deeply", "Use less nesting") from error
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return nested records without the keys whose value is `None`."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
-    return value
-
-
-def is_empty(value: Any) -> bool:
-    """Return whether a value is `None`, or an empty string or list, as of a missing column."""
-    return value is None or (isinstance(value, str | list | tuple) and not value)
-
-
-def parse_json(text: str) -> Any:
-    """Return the value of JSON text.
-
-    Raises:
-        ValueError: If it is not valid JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def describe(value: Any) -> str:
-    """Return the type and the beginning of a value, for messages."""
-    return "nothing" if value is None else f"{type(value).__name__} ({brief(value)!r})"
-
-
-def _message(
-    turn: Any, images: list[Any], *, is_response: bool = False, arrow: bool = False
-) -> Message:
+def _message(turn: Any, reading: _Reading) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         remedy = "Write each message as {'role': ..., 'content': ...}"
         raise InvalidValue(f"a message is {describe(turn)}", remedy)
     extras = {
-        name: _without_nulls(value) if arrow else value
+        name: without_nulls(value) if reading.arrow else value
         for name, value in turn.items()
         if name not in ("role", "content") and not is_empty(value)
     }
-    for name, parse in (("tool_calls", _tool_calls), ("function_call", _call)):
+    for name, parse in (("tool_calls", parse_tool_calls), ("function_call", parse_call)):
         if name in extras:
             extras[name] = parse(extras[name])
-    extras_json = _as_json(extras) if extras else ""
+    extras_json = as_json(extras) if extras else ""
     content = turn.get("content")
     if isinstance(content, str):
         text = _checked(content)  # in a response, <image> is ordinary text
-        return Message(turn["role"], (text,) if is_response else _split(text), extras_json)
-    if isinstance(content, list | tuple):
-        parts = tuple(_part(part, images) for part in content)
+        parts = (text,) if reading.is_response else _split(text, reading)
         return Message(turn["role"], parts, extras_json)
+    if isinstance(content, list | tuple):
+        return Message(turn["role"], tuple(_part(part, reading) for part in content), extras_json)
     if content is None and "tool_calls" in extras:
         return Message(turn["role"], (), extras_json)
-    remedy = "Use a string, or a list of {'type': 'text' | 'image'} parts"
+    remedy = "Use a string, or a list of {'type': 'text' | 'image' | 'video'} parts"
     raise InvalidValue(f"a message's content is {describe(content)}", remedy)
 
 
-def _part(part: Any, images: list[Any]) -> str | MediaSlot:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in ("image", "image_url"):
-        values = [part.get(name) for name in ("image", "path", "url", "image_url", "base64")]
-        image = next((value for value in values if not is_missing(value)), None)
-        if image is not None:
-            images.append(image["url"] if isinstance(image, Mapping) and "url" in image else image)
-        return MediaSlot("image")
-    if kind == "text" and isinstance(part.get("text"), str):
+def _part(part: Any, reading: _Reading) -> str | MediaSlot:
+    name = part.get("type") if isinstance(part, Mapping) else None
+    kind = PART_KINDS.get(name) if isinstance(name, str) else None
+    if kind is not None:
+        keys = (kind, "path", "url", f"{kind}_url", "base64")
+        item = next((part[key] for key in keys if not is_missing(part.get(key))), None)
+        if item is not None:
+            url = item.get("url") if isinstance(item, Mapping) else None
+            reading.media[kind].append(item if url is None else url)
+        if kind == "video":
+            _refuse_video_options(part)
+        return MediaSlot(kind)
+    if name == "text" and isinstance(part.get("text"), str):
         return _checked(part["text"])
-    if kind in ("video", "audio"):
-        raise InvalidValue(
-            f"a part of a message is {kind}, which is not supported yet", "Remove it"
-        )
-    remedy = "Write {'type': 'text', 'text': ...} or {'type': 'image'}"
+    if name == "audio":
+        raise InvalidValue("a part of a message is audio, which is not supported yet", "Remove it")
+    remedy = "Write {'type': 'text', 'text': ...}, {'type': 'image'} or {'type': 'video'}"
     raise InvalidValue(f"a part of a message is {brief(part, 80)}", remedy)
+
+
+def _refuse_video_options(part: Mapping[str, Any]) -> None:
+    """Refuse a part that chooses other frames than the run does."""
+    for name in sorted(VIDEO_PART_OPTIONS & part.keys()):
+        if part[name] is not None:
+            remedy = (
+                "Remove it and set data.video_fps and data.video_max_frames, or write the frames "
+                "of the video as a list of images"
+            )
+            raise InvalidValue(f"a video has the option '{name}'", remedy)
 
 
 def _checked(text: str) -> str:
@@ -306,18 +236,33 @@ def _checked(text: str) -> str:
     return text
 
 
-def _split(text: str) -> tuple[str | MediaSlot, ...]:
+def _split(text: str, reading: _Reading) -> tuple[str | MediaSlot, ...]:
     """Split a string at its placeholders.
 
     The line break after the placeholders at the beginning is dropped, because the model's template
-    decides how images are separated from the question.
+    decides how images and videos are separated from the question.
     """
     pieces: list[str | MediaSlot] = []
-    for number, piece in enumerate(text.split(PLACEHOLDER)):
-        if number:
-            pieces.append(MediaSlot("image"))
-            if all(isinstance(before, MediaSlot) for before in pieces):
-                piece = LINE_BREAK.sub("", piece, count=1)
-        if piece:
-            pieces.append(piece)
+    start = 0
+    for mark in PLACEHOLDER.finditer(text):
+        is_video = mark["video"] is not None
+        if is_video and not reading.video_marks:
+            continue
+        _append(pieces, text[start : mark.start()])
+        pieces.append(MediaSlot("video" if is_video else "image"))
+        start = mark.end()
+    _append(pieces, text[start:])
     return tuple(pieces)
+
+
+def _append(pieces: list[str | MediaSlot], text: str) -> None:
+    if pieces and all(isinstance(piece, MediaSlot) for piece in pieces):
+        text = LINE_BREAK.sub("", text, count=1)
+    if text:
+        pieces.append(text)
+
+
+def shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
+    """Return the first turns that all dialogues share; the last turn of each is a response."""
+    together = zip(*(dialogue[:-1] for dialogue in dialogues), strict=False)
+    return [turns[0] for turns in takewhile(lambda turns: len(set(turns)) == 1, together)]

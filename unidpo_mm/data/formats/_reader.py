@@ -1,11 +1,8 @@
 """Read a record field by field and collect all problems, for every format."""
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from itertools import takewhile
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from ...errors import DataError, Problem
@@ -13,22 +10,28 @@ from ...records import (
     DOMAINS,
     SCORE_MISSING,
     Domain,
+    FrameSampling,
     ImageRef,
+    MediaKind,
     Message,
     Pair,
     PreferenceRow,
     Response,
+    VideoRef,
 )
-from ..images import image_refs, is_missing
+from ..images import image_refs
 from ..invalid_value import InvalidValue, brief
+from ..videos import is_frame_list, video_refs
 from . import Context
-from ._messages import Prompt, describe, is_empty, parse_prompt, parse_tools, response_text
+from ._messages import Prompt, parse_prompt, response_text, shared_turns
+from ._values import describe, has_no_media, is_empty, parse_number, parse_tools
 
 __all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "Parse", "RowReader", "parser"]
 
 Parse = Callable[[Mapping[str, Any], Context], PreferenceRow]
 
-COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image"})
+VIDEO_COLUMNS = ("videos", "video")
+COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image", *VIDEO_COLUMNS})
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
@@ -44,8 +47,6 @@ REFUSED = {
         "separate images for the rejected response are not supported yet",
         "Remove the column: the images of the prompt are used for both responses",
     ),
-    "video": ("videos are not supported yet", "Remove the row"),
-    "videos": ("videos are not supported yet", "Remove the row"),
     "audios": ("audio is not supported yet", "Remove the row"),
 }
 """Columns that are refused instead of ignored, because they change the meaning of a row."""
@@ -73,7 +74,8 @@ class RowReader:
         self.record, self.context, self.image_columns = record, context, images
         self.problems: list[Problem] = []
         self.failed: set[str] = set()
-        self.prompt_field, self.images_field = "prompt", images[0]
+        self.prompt_field, self.images_field, self.videos_field = "prompt", images[0], "videos"
+        self.video_marks = not all(map(has_no_media, map(record.get, VIDEO_COLUMNS)))
         self.prompt = Prompt((), True)
         self.tools = ""
 
@@ -93,7 +95,14 @@ class RowReader:
         self.prompt_field = name
         value = self.get(name) if value is None else value
         arrow = self.context.arrow
-        self.prompt = self._read(name, parse_prompt, value, default=self.prompt, arrow=arrow)
+        self.prompt = self._read(
+            name,
+            parse_prompt,
+            value,
+            default=self.prompt,
+            arrow=arrow,
+            video_marks=self.video_marks,
+        )
         self.tools = self._read("tools", parse_tools, self.get("tools"), default="", arrow=arrow)
         self.prompt = self._with_system(self.prompt)
 
@@ -127,29 +136,33 @@ class RowReader:
         if not all(isinstance(value, list | tuple) and len(value) > 1 for value in values):
             return
         try:
-            dialogues = [parse_prompt(v, arrow=self.context.arrow).messages for v in values]
+            dialogues = [self._dialogue(value).messages for value in values]
         except InvalidValue:
             return  # reported when the responses are read
-        shared = _shared_turns(dialogues)
+        shared = shared_turns(dialogues)
         prompt, length = self.prompt.messages, len(self.prompt.messages)
         if len(shared) <= length:
             return
-        shared_turns = [(turn.role, turn.text) for turn in shared]
-        prompt_turns = [(turn.role, turn.text) for turn in prompt]
+        shared_texts = [(turn.role, turn.text) for turn in shared]
+        prompt_texts = [(turn.role, turn.text) for turn in prompt]
         for start in dict.fromkeys((0, len(shared) - length)):
-            if shared_turns[start : start + length] == prompt_turns:
+            if shared_texts[start : start + length] == prompt_texts:
                 messages = (*shared[:start], *prompt, *shared[start + length :])
-                images = self.prompt.images
-                if not images and all(map(_has_no_image, map(self.get, self.image_columns))):
-                    turns, arrow = list(values[0])[: len(shared)], self.context.arrow
-                    images = parse_prompt(turns, arrow=arrow).images
-                self.prompt = Prompt(messages, False, images)
+                columns = (*self.image_columns, *VIDEO_COLUMNS)
+                media = self.prompt
+                has_media = media.images or media.videos
+                if not has_media and all(map(has_no_media, map(self.get, columns))):
+                    media = self._dialogue(list(values[0])[: len(shared)])
+                self.prompt = Prompt(messages, False, media.images, media.videos)
                 return
+
+    def _dialogue(self, value: Any) -> Prompt:
+        return parse_prompt(value, arrow=self.context.arrow, video_marks=self.video_marks)
 
     def number(self, name: str, value: Any = None) -> float | None:
         """Return a finite number; `None` if it is missing or null."""
         value = self.get(name) if value is None else value
-        number: float | None = self._read(name, _finite, value)
+        number: float | None = self._read(name, parse_number, value)
         return number
 
     def response(
@@ -165,7 +178,14 @@ class RowReader:
         """
         value = self.get(name) if text is None else text
         messages = self.prompt.messages
-        text = self._read(name, response_text, value, messages, default=f"(no {name})")
+        text = self._read(
+            name,
+            response_text,
+            value,
+            messages,
+            default=f"(no {name})",
+            video_marks=self.video_marks,
+        )
         number = self.number(score_name, score) if score_name else None
         try:
             number = None if number is None else self.context.scale(number)
@@ -206,9 +226,10 @@ class RowReader:
             DataError: If there are problems; it also contains those that later checks would report
                 if the row were valid.
         """
-        images, responses = self._images(), tuple(responses)
-        domain = self._domain(images)
-        prompt = self._without_response(self.prompt, responses).with_slots(len(images))
+        images, videos, responses = self._images(), self._videos(), tuple(responses)
+        domain = self._domain(*images, *videos)
+        prompt = self._without_response(self.prompt, responses)
+        prompt = prompt.with_slots(len(images), len(videos))
         row_id = self.get("id")
         if row_id is not None and not isinstance(row_id, str):
             row_id = brief(row_id, MAX_ID)
@@ -220,6 +241,7 @@ class RowReader:
                 where=self.context.where,
                 messages=prompt.messages,
                 images=images,
+                videos=videos,
                 responses=responses,
                 pairs=tuple(pairs),
                 raw=prompt.raw,
@@ -230,7 +252,7 @@ class RowReader:
         else:
             if not self.problems:
                 return row
-        raise self._error(images, responses)
+        raise self._error(images, videos, responses)
 
     def stop(self) -> NoReturn:
         """Stop reading a record that lacks what a row needs.
@@ -238,15 +260,23 @@ class RowReader:
         Raises:
             DataError: With all problems, including those of images and domain.
         """
-        images = self._images()
-        self._domain(images)
-        raise self._error(images)
+        images, videos = self._images(), self._videos()
+        self._domain(*images, *videos)
+        raise self._error(images, videos)
 
-    def _error(self, images: Sequence[ImageRef], responses: Sequence[Response] = ()) -> DataError:
-        """Return an error with all problems, also those of unreadable images and missing scores."""
-        for image in images:
+    def _error(
+        self,
+        images: Sequence[ImageRef],
+        videos: Sequence[VideoRef],
+        responses: Sequence[Response] = (),
+    ) -> DataError:
+        """Return an error with all problems, also those of unreadable media and missing scores."""
+        few_frames = FrameSampling(max_frames=2)
+        uses = [image.open for image in images]
+        uses += [partial(video.sample, few_frames) for video in videos]
+        for use in uses:
             try:
-                image.open()
+                use()
             except DataError as error:
                 self.problems += error.problems
         for response in responses if self.context.needs_scores else ():
@@ -260,20 +290,34 @@ class RowReader:
 
         It also reports columns that are not supported.
         """
-        fields = [name for name in self.image_columns if not _has_no_image(self.get(name))]
-        fields += [self.prompt_field] if self.prompt.images else []
-        self.images_field = fields[0] if fields else self.image_columns[0]
-        if len(fields) > 1:
-            problem = f"there are images in {' and in '.join(fields)}"
-            self.note(self.images_field, problem, "Use only one of them")
-        in_prompt = self.images_field == self.prompt_field
-        value = list(self.prompt.images) if in_prompt else self.get(self.images_field)
+        self.images_field, value = self._media("image", self.image_columns, self.prompt.images)
         rules, place = self.context.images, self.place(self.images_field)
         images = self._read(self.images_field, image_refs, value, rules, place, default=())
         for name, (message, remedy) in REFUSED.items():
             if not is_empty(self.get(name)):
                 self.note(name, message, remedy)
         return cast("tuple[ImageRef, ...]", images)
+
+    def _videos(self) -> tuple[VideoRef, ...]:
+        """Return the videos of the row, from a column or from the parts of the prompt."""
+        self.videos_field, value = self._media("video", VIDEO_COLUMNS, self.prompt.videos)
+        if self.videos_field == "video" and is_frame_list(value):
+            value = [value]
+        rules, place = self.context.images, self.place(self.videos_field)
+        videos = self._read(self.videos_field, video_refs, value, rules, place, default=())
+        return cast("tuple[VideoRef, ...]", videos)
+
+    def _media(
+        self, kind: MediaKind, columns: Sequence[str], in_prompt: Sequence[Any]
+    ) -> tuple[str, Any]:
+        """Return the name and the value of the field with the media of a kind."""
+        fields = [name for name in columns if not has_no_media(self.get(name))]
+        fields += [self.prompt_field] if in_prompt else []
+        field = fields[0] if fields else columns[0]
+        if len(fields) > 1:
+            problem = f"there are {kind}s in {' and in '.join(fields)}"
+            self.note(field, problem, "Use only one of them")
+        return field, list(in_prompt) if field == self.prompt_field else self.get(field)
 
     def _without_response(self, prompt: Prompt, responses: Sequence[Response]) -> Prompt:
         """Return the prompt without its last turn if that is one of the responses.
@@ -297,10 +341,11 @@ class RowReader:
 
     def _with_file_names(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return problems of the row with the field names of the file."""
-        names = {"prompt": self.prompt_field, "images": self.images_field}
-        hidden = {*self.failed, *([self.images_field] if self.prompt_field in self.failed else [])}
+        media = {"images": self.images_field, "videos": self.videos_field}
+        names = {"prompt": self.prompt_field, **media}
+        hidden = {*self.failed, *(media.values() if self.prompt_field in self.failed else ())}
         if REFUSED.keys() & self.failed:  # placeholders may stand for unsupported media
-            hidden |= {self.prompt_field, self.images_field}
+            hidden |= {self.prompt_field, *media.values()}
         result = []
         for problem in problems:
             name = problem.where.rsplit("'", 2)[-2]
@@ -314,10 +359,10 @@ class RowReader:
         weight = self.number("weight")
         return 1.0 if weight is None else weight
 
-    def _domain(self, images: Sequence[ImageRef]) -> Domain:
-        """Return the domain of the row, or that of its source, or the one that its images imply."""
+    def _domain(self, *media: ImageRef | VideoRef) -> Domain:
+        """Return the domain of the row, or that of its source, or the one that its media imply."""
         value = self.get("domain")
-        domain: Domain = self.context.domain or ("multimodal" if images else "text")
+        domain: Domain = self.context.domain or ("multimodal" if media else "text")
         if isinstance(value, str) and value in DOMAINS:
             domain = value
         elif value is not None:
@@ -344,31 +389,3 @@ class RowReader:
 def parser(read: Callable[[RowReader], PreferenceRow], **options: Any) -> Parse:
     """Return the `parse` function of a format, which calls `read` with the reader of a record."""
     return lambda record, context: read(RowReader(record, context, **options))
-
-
-def _has_no_image(value: Any) -> bool:
-    """Return whether a column of images is empty or contains only empty entries."""
-    if isinstance(value, list | tuple):
-        return all(map(_has_no_image, value))
-    return is_missing(value)
-
-
-def _shared_turns(dialogues: Sequence[Sequence[Message]]) -> Sequence[Message]:
-    """Return the first turns that all dialogues share; the last turn of each is a response."""
-    together = zip(*(dialogue[:-1] for dialogue in dialogues), strict=False)
-    return [turns[0] for turns in takewhile(lambda turns: len(set(turns)) == 1, together)]
-
-
-def _finite(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Number | Decimal):
-        text = repr(value) if isinstance(value, str | bool) else brief(value, 80)
-        raise InvalidValue(f"found {text}"[:80], "Use a number or null")
-    try:
-        number = float(cast("float", value))  # raises TypeError for complex numbers
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InvalidValue(f"found {brief(value, 40)}", "Use a finite number") from error
-    if not math.isfinite(number):
-        raise InvalidValue(f"found {number}", "Use a finite number")
-    return number

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...records import PreferenceRow
 from . import Format
-from ._messages import describe
 from ._reader import COMMON, SCORES, RowReader, parser
+from ._values import describe
 
 __all__ = ["FORMAT"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ...records import Pair, PreferenceRow
 from . import Format
-from ._messages import describe, is_empty
 from ._reader import COMMON, SCORES_REMEDY, RowReader, parser
+from ._values import describe, is_empty
 
 __all__ = ["FORMAT"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from ...records import PreferenceRow
 from . import Format
-from ._messages import describe, parse_json
 from ._reader import COMMON, RowReader, parser
+from ._values import describe, parse_json
 
 __all__ = ["FORMAT"]
 

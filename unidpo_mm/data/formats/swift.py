@@ -2,8 +2,8 @@
 
 from ...records import PreferenceRow
 from . import Format
-from ._messages import describe
 from ._reader import COMMON, SCORES, RowReader, parser
+from ._values import describe
 
 __all__ = ["FORMAT"]
 

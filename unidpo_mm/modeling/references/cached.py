@@ -22,7 +22,7 @@ from ...kernels.packing import PREFIX
 from ...records import GroupBatch
 from ..logp_model import LogpModel, compute_logps, evaluating, unwrap_peft
 from ..peft_models import active_adapter, adapter_tensors, describe_adapter, is_peft_model
-from ..vision import ImageFeatures
+from ..vision import MediaFeatures
 from .kinds import FrozenCopy, FrozenLora, LoraOff, Reference
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class InitialPolicy:
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         """Return the policy's log-probs [M].
 
@@ -87,7 +87,7 @@ class InitialPolicy:
             )
             raise ModelError(Problem("train.reference", problem, remedy))
         with evaluating(policy):
-            return compute_logps(policy, self.adapter, batch, images)
+            return compute_logps(policy, self.adapter, batch, media)
 
 
 class CachedReference:
@@ -105,7 +105,7 @@ class CachedReference:
         self.full = False
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M], from the store if it has every response of the batch."""
         keys = batch.cache_keys.responses
@@ -118,13 +118,11 @@ class CachedReference:
             for key, length in zip(keys, lengths, strict=True)
         )
         if not true_everywhere(fits, batch.targets.row.device):  # all run the model or none does
-            return self._compute(policy, batch, images)
+            return self._compute(policy, batch, media)
         return torch.cat([entries[key] for key in keys]).to(batch.targets.row.device)
 
-    def _compute(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None
-    ) -> Tensor:
-        logps = self.source.token_logps(policy, batch, images)
+    def _compute(self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None) -> Tensor:
+        logps = self.source.token_logps(policy, batch, media)
         parts = logps.split(batch.targets.lengths.tolist())
         for entries in gather_entries(dict(zip(batch.cache_keys.responses, parts, strict=True))):
             self._keep(entries)

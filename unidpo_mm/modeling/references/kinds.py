@@ -28,7 +28,7 @@ from ..peft_models import (
     is_zero,
     using_adapter,
 )
-from ..vision import ImageFeatures, trains_vision, vision_weights
+from ..vision import MediaFeatures, trains_vision, vision_weights
 
 __all__ = [
     "FrozenCopy",
@@ -56,14 +56,14 @@ class Reference(Protocol):
     """A source of reference log-probs, without gradient and dropout."""
 
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] of a batch's targets.
 
         Args:
             policy: The prepared policy, for kinds that are part of it.
             batch: The batch.
-            images: Image features that the passes over the batch share.
+            media: Image and video features that the passes over the batch share.
         """
         ...
 
@@ -86,12 +86,12 @@ class FrozenCopy:
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         """Return the copy's log-probs [M]."""
         self.logp_model.to(batch.targets.row.device)
         return compute_logps(
-            self.logp_model, self.adapter, batch, None if self.separate_vision else images
+            self.logp_model, self.adapter, batch, None if self.separate_vision else media
         )
 
 
@@ -112,10 +112,10 @@ class _OtherAdapter:
 
     @torch.no_grad()
     def token_logps(
-        self, policy: nn.Module, batch: GroupBatch, images: ImageFeatures | None = None
+        self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None = None
     ) -> Tensor:
         """Return the log-probs [M] with the other adapter."""
-        shared = None if self.separate_vision else images
+        shared = None if self.separate_vision else media
         with using_adapter(self.peft_model, self.name), evaluating(policy):
             return compute_logps(policy, self.adapter, batch, shared)
 
