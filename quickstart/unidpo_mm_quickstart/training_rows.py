@@ -106,7 +106,7 @@ def prompt(text: str, *, image: bool) -> list[dict[str, Any]]:
 
 def warmup_row(canvas: Canvas, generator: random.Random) -> dict[str, Any]:
     """Return an image with one caption, which may have the planted error."""
-    named = sorted(canvas.kinds)
+    named = list(canvas.kinds)
     if len(named) == 1 and generator.random() < PLANTED_SHARE:
         named.append(other_kind(named, generator))
     return {
