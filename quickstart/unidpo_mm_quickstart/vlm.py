@@ -137,7 +137,10 @@ def parsed_once() -> Iterator[None]:
     Without this it parses the file for the configuration, the weights and the tokenizer, and builds
     the same map of tensor names for each module, which takes as long as everything else.
     """
-    functions = {"GGUFReader": Reader, "get_tensor_name_map": gguf.get_tensor_name_map}
+    functions: dict[str, Callable[..., Any]] = {
+        "GGUFReader": Reader,
+        "get_tensor_name_map": gguf.get_tensor_name_map,
+    }
     originals = {name: getattr(gguf, name) for name in functions}
     try:
         for name, function in functions.items():

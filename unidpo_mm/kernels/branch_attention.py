@@ -62,12 +62,12 @@ def by_branch(attend: Attention) -> Attention:
         long = [span for span in spans if span.length > SHORT]
         outputs = []
         if short:
-            flat = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
-            outputs.append(attend_together(*flat, short, width, scale))
+            q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+            outputs.append(attend_together(q, k, v, short, width, scale))
         for span in long:
-            group = (tensor[span.row, :, span.first : span.end] for tensor in (query, key, value))
-            output = _attend_in_pieces(*(tensor[None] for tensor in group), span, scale)
-            outputs.append(output[0].transpose(0, 1))
+            row, positions = slice(span.row, span.row + 1), slice(span.first, span.end)
+            q, k, v = (tensor[row, :, positions] for tensor in (query, key, value))
+            outputs.append(_attend_in_pieces(q, k, v, span, scale)[0].transpose(0, 1))
         used = used_positions([*short, *long], width).to(query.device)
         full = value.new_zeros(rows * width, heads, value.shape[-1])
         return full.index_copy(0, used, torch.cat(outputs)).unflatten(0, (rows, width)), None

@@ -77,14 +77,14 @@ def shared_layers(logp_model: LogpModel, reference: Reference | None) -> SharedL
 @contextmanager
 def _replaced(layer: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
     """Replace the `forward` of a layer inside the block."""
-    own = vars(layer).get("forward")
+    replaced = vars(layer).get("forward")
     layer.forward = wrap(layer.forward)
     try:
         yield
     finally:
         del layer.forward
-        if own is not None:
-            layer.forward = own
+        if replaced is not None:
+            layer.forward = replaced
 
 
 def _skip_after(recorded: Sequence[Tensor], run: Callable[..., Tensor]) -> Callable[..., Tensor]:
