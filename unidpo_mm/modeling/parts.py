@@ -126,6 +126,7 @@ def add_lora(
 
     if problems := lora_part_problems(settings, family, freeze):
         raise ModelError(problems)
+    init: Any = True if settings.init == "default" else settings.init
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -134,7 +135,7 @@ def add_lora(
         modules_to_save=_modules_to_save(model, family, settings.modules_to_save),
         use_dora=settings.dora,
         use_rslora=settings.rslora,
-        init_lora_weights=True if settings.init == "default" else settings.init,
+        init_lora_weights=init,
         task_type="CAUSAL_LM",
     )
     named = {*_names(settings.targets), *settings.modules_to_save}
