@@ -161,7 +161,7 @@ def test_a_recipe_switches_models_by_path_and_data_alone(
     checkpoint: Checkpoint, tmp_path: Path, data: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(model="?", data="?", lora=", lora: {r: 2}"))
+    recipe.write_text(RECIPE.format(model="MODEL", data="DATA", lora=", lora: {r: 2}"))
     lines = (data / "pairs.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "text.jsonl").write_text(2 * lines[3])
     for model_type in ("qwen2_vl", "internvl", "smolvlm", "llama"):

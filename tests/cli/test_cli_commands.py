@@ -81,8 +81,9 @@ def test_list_losses_and_models():
     assert rows["any"][1:6] == ["text", "plain, packed, joined", "none", "no", "-"]
 
 
-def test_list_models_as_json_has_every_type():
-    entries = json.loads(invoke("list", "models", "--json").stdout)
+def test_list_models_as_json_has_every_type(tmp_path: Path):
+    assert invoke("list", "models", "--json", str(tmp_path / "models.json")).exit_code == 0
+    entries = json.loads((tmp_path / "models.json").read_text())
     names = [entry["model_type"] for entry in entries]
     assert names == [*sorted(EVERY_IMAGE_TYPE), None]
     (gemma,) = [entry for entry in entries if entry["model_type"] == "gemma4"]
@@ -96,7 +97,7 @@ def test_list_models_as_json_has_every_type():
         "image_unit": "tokens",
         "caveats": ["image size: 70, 140, 280, 560 or 1120"],
     }
-    refused = invoke("list", "losses", "--json")
+    refused = invoke("list", "losses", "--json", "losses.json")
     assert refused.exit_code == 2
     assert "only models are listed as JSON" in refused.output
 

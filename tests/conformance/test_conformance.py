@@ -332,7 +332,7 @@ def test_a_processor_without_a_tensor_for_the_model_is_refused(
 
 def test_a_model_without_an_image_token_is_not_served() -> None:
     config: Any = SimpleNamespace(
-        model_type="blip-2", get_text_config=lambda: SimpleNamespace(model_type="opt")
+        model_type="git", get_text_config=lambda: SimpleNamespace(model_type="opt")
     )
     with pytest.raises(ModelError, match="has no image token whose place image features take"):
         family_for(config)

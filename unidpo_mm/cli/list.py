@@ -1,11 +1,13 @@
 """`unidpo-mm list`: list the model families with their model types, losses and data formats."""
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ..plugins import FAMILIES, FORMATS, LOSSES, plugin_names, summary
+from .outputs import check_writable, write
 from .summaries import first_line
 
 __all__ = ["show_plugins"]
@@ -19,24 +21,26 @@ def show_plugins(
         Literal["models", "losses", "formats"],
         typer.Argument(help="Kind of plugins to list.", metavar="KIND"),
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the model types as JSON; only for models.")
-    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the model types as JSON.")
+    ] = None,
 ) -> None:
     """List the model types with their families, losses or data formats, one per line.
 
     For models, the table has the layouts of rows (`model.layout`), the number of images of a row,
     whether rows can have videos, and the unit of `model.image_max_size`.
     """
-    if as_json and kind != "models":
+    if json_file is not None and kind != "models":
         raise typer.BadParameter("only models are listed as JSON. Remove it", param_hint="--json")
-    if not as_json:
-        _print_plugins(kind)
+    check_writable(json_file, "--json")
+    _print_plugins(kind)
     if kind == "models":
         from .model_table import model_table, model_types, models_json  # imports torch
 
         types = model_types()
-        typer.echo(models_json(types) if as_json else "\n".join(["", *model_table(types)]))
+        typer.echo("\n".join(["", *model_table(types)]))
+        if json_file is not None:
+            write(json_file, models_json(types), "--json")
 
 
 def _print_plugins(kind: str) -> None:
