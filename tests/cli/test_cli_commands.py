@@ -23,6 +23,7 @@ COMMANDS = {
     "export": {"--output", "--merge", "--dtype", "--base", "--evaluation", "--push", "--help"},
     "chat": {
         "--image",
+        "--video",
         "--prompt",
         "--system",
         "--before",
