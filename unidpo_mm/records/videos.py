@@ -8,7 +8,7 @@ from typing import Any, Protocol
 __all__ = ["FrameSampling", "SampledVideo", "VideoRef"]
 
 FEWEST_SAMPLED = 4
-"""Number of frames of clips for which `fps` gives fewer, as in Qwen's processors."""
+"""Number of frames of clips for which `fps` gives fewer."""
 FEWEST = 2
 """Number of frames of any video: models with temporal patches take two frames at a time."""
 
