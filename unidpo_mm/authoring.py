@@ -41,6 +41,7 @@ from .records import (
     Response,
     RowInfo,
     SequenceLogps,
+    VideoRef,
 )
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "UniDPOError",
     "Unit",
     "Value",
+    "VideoRef",
     "always",
     "implicit_rewards",
     "loss_output",

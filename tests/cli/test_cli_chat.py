@@ -270,7 +270,7 @@ def test_a_line_that_starts_with_a_space_is_a_message(checkpoint: Checkpoint) ->
 def test_a_system_message_is_set_for_all_models_or_for_none(checkpoint: Checkpoint) -> None:
     models = open_chat(str(checkpoint("llama")), ChatOptions(), compare=str(checkpoint("qwen3")))
     models[1].conversation.style = "raw"
-    terminal = ChatTerminal(models, [], None, None)
+    terminal = ChatTerminal(models, [], [], None, None)
     with pytest.raises(UniDPOError, match="do not use a chat template"):
         terminal._handle("/system Two images")
     assert [model.conversation.system for model in models] == ["", ""]

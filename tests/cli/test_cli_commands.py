@@ -26,6 +26,7 @@ COMMANDS = {
     "export": {"--output", "--merge", "--dtype", "--base", "--evaluation", "--push", "--help"},
     "chat": {
         "--image",
+        "--video",
         "--prompt",
         "--system",
         "--before",

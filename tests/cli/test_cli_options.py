@@ -35,6 +35,7 @@ MEANINGS = {
     "--held-out": "text: Held-out data",
     "--html": "path: File for an HTML page",
     "--image": "text: Image for the first message",
+    "--video": "text: Video for the first message",
     "--images": "text|path: Directory of the image files",
     "--include": "path: Directory of your own task files",
     "--json": "path: File for .* as JSON",

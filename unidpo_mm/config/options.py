@@ -119,7 +119,7 @@ class DataOptions:
     """Number of frames per second that are sampled from videos, at least 4 frames in total; a video
     that the data have as a list of frames is taken to have this frame rate."""
     video_max_frames: FrameCount = 32
-    """Maximum number of frames of a video, spread evenly over all of it. Models that take videos of
+    """Maximum number of frames of a video, spread evenly over all of it; models that take videos of
     one length (docs/models.md) get exactly this number."""
     feature_cache_gb: Annotated[Gigabytes, HARMLESS] = 0.0
     """Maximum number of gigabytes on disk for the features of images and videos, if the vision
