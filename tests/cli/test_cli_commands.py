@@ -75,7 +75,7 @@ def test_list_losses_and_models():
     assert all(len(line.split()) > 3 for line in (*losses, *families))
     rows = {line.split()[0]: re.split("  +", line) for line in table.splitlines()}
     assert rows["internvl"] == [
-        "internvl", "image_text", "plain, packed, joined", "several", "no", "tiles", "InternVL",
+        "internvl", "image_text", "plain, packed, joined", "several", "yes", "tiles", "InternVL",
     ]  # fmt: skip
     assert rows["qwen3_5"][2] == "plain"
     assert rows["paligemma"][-1].endswith("every row needs an image")

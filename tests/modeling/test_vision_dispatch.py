@@ -69,7 +69,7 @@ def test_no_vision_language_model_of_transformers_is_served_by_a_text_family() -
                 family_for(config)
 
 
-@pytest.mark.parametrize("model_type", ["fuyu", "got_ocr2", "vipllava", "aria"])
+@pytest.mark.parametrize("model_type", ["got_ocr2", "vipllava", "aria"])
 def test_a_type_without_an_entry_goes_through_the_general_family(model_type: str) -> None:
     family = family_for(config_of(model_type))
     assert family.name == "image_text"

@@ -177,7 +177,7 @@ def measure_plain(
         inputs = dict(
             _chat_inputs(processor, row, variables)
             if chat
-            else _raw_inputs(processor, row, getattr(adapter, "placeholder", None))
+            else _raw_inputs(processor, row, getattr(adapter, "placeholders", {}).get("image"))
         )
         prompts.append(inputs["input_ids"][0].tolist())
         numbers = range(len(group.response_ids))
