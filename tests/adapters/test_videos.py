@@ -328,7 +328,8 @@ def test_shortened_videos_are_counted_and_reported(checkpoint: Checkpoint) -> No
     counts = preflight([example], adapter)
     assert (counts.videos, counts.shortened_videos) == (1, 1)
     parts: Any = SimpleNamespace(preflight=counts, eval_rows=())
-    lines = data_lines(parts, SimpleNamespace(max_length=limit))  # type: ignore[arg-type]
+    args: Any = SimpleNamespace(max_length=limit)
+    lines = data_lines(parts, args)
     note = f"1 of 1 video is given fewer or smaller frames to fit max_length {limit}"
     assert any(note in line for line in lines)
     assert "1 video, " in lines[0]

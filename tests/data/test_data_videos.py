@@ -154,7 +154,8 @@ def test_a_missing_package_is_reported_once_with_its_extra(
         def encode(self, example: PreferenceRow) -> Any:
             return example.videos[0].sample(DEFAULT)
 
-    _, problems = survey(rows, Adapter(), max_skipped_fraction=0.9)  # type: ignore[arg-type]
+    adapter: Any = Adapter()
+    _, problems = survey(rows, adapter, max_skipped_fraction=0.9)
     (problem,) = problems
     assert problem.remedy == "Run pip install 'unidpo-mm[video]'"
 

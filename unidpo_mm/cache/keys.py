@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from ..records import EncodedGroup
 
-__all__ = ["media_key", "response_keys", "weights_fingerprint"]
+__all__ = ["file_digest", "media_key", "response_keys", "weights_fingerprint"]
 
 
 def response_keys(group: EncodedGroup, media: str) -> tuple[str, ...]:
@@ -33,6 +35,18 @@ def response_keys(group: EncodedGroup, media: str) -> tuple[str, ...]:
             _update(response, name, parts[1 + number])
         keys.append(response.hexdigest())
     return tuple(keys)
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a large file, which is read once per process while it is unchanged."""
+    status = file.stat()
+    return _digest_of(file.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(file: Path, size: int, modified_ns: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def media_key(group: EncodedGroup) -> str:

@@ -42,7 +42,7 @@ def _name(media: MediaRef) -> str:
         return f"memory {id(media.content)}"
     if isinstance(media, FileVideo | FramesVideo | UrlVideo):
         return f"{type(media).__name__} {video_identity(media)}"
-    return f"{type(media).__name__} {identity(media)}"  # type: ignore[arg-type]
+    return f"{type(media).__name__} {identity(media)}"  # type: ignore[arg-type] # only images are left
 
 
 def _content_key(media: MediaRef) -> str:

@@ -1,6 +1,5 @@
 """Videos of rows, decoded when they are used: from files, memory, URLs or lists of frames."""
 
-import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache.keys import file_digest
 from ..errors import DataError, Problem, VideoError
 from ..records import FrameSampling, ImageRef, SampledVideo, VideoRef
 from .decoding import MAX_PIXELS
@@ -66,10 +66,7 @@ class FileVideo:
 
     def key(self) -> str:
         """Return a hash of the file's content."""
-        if not is_file(self.path):
-            return str(self.path)
-        state = self.path.stat()
-        return _file_hash(self.path, state.st_size, state.st_mtime_ns)
+        return file_digest(self.path) if is_file(self.path) else str(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +161,6 @@ class FramesVideo:
     def key(self) -> str:
         """Return a hash of the frames' keys."""
         return hashlib.sha256("\n".join(frame.key() for frame in self.frames).encode()).hexdigest()
-
-
-@functools.cache
-def _file_hash(path: Path, size: int, changed_ns: int) -> str:
-    """Return the hash of a file in a state; files may be large, so each is read once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def video_identity(video: VideoRef) -> str:

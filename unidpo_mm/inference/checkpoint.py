@@ -5,11 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
+from ..cache.keys import file_digest
 from ..errors import ModelError, Problem
 from ..lora_directory import (
     ADAPTER_CONFIG,
@@ -195,17 +195,9 @@ def _weights(path: str) -> str:
     configs = (folder / "config.json", folder / ADAPTER_CONFIG)
     digest = hashlib.sha256()
     for file in (*weights, *(config for config in configs if config.is_file())):
-        status = file.stat()
         digest.update(file.name.encode())
-        digest.update(_file_digest(file.resolve(), status.st_size, status.st_mtime_ns))
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()[:32]
-
-
-@lru_cache(maxsize=256)  # several evaluations of a process hash the same files
-def _file_digest(file: Path, size: int, modified: int) -> bytes:
-    """Return the SHA-256 of a file with this size and time of modification."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
 
 
 def _revision(path: str) -> str:

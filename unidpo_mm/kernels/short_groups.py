@@ -1,8 +1,8 @@
 """Attention within many short groups at once, padded to the longest of them.
 
-The pieces of a short group are so small that starting them takes longer than computing them. On a
-CPU, one step of a layer with twelve groups of 46 tokens takes five times as long in pieces. Padding
-costs little, because the attention scores of a short group are a small part of a layer's work.
+The pieces of a short group are so small that starting them takes longer than computing them.
+Padding costs little, because the attention scores of a short group are a small part of a layer's
+work.
 """
 
 from collections.abc import Sequence
