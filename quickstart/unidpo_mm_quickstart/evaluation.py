@@ -1,7 +1,8 @@
-"""Evaluate models of the quick-start by the commands of `unidpo-mm eval`.
+"""Evaluate models of the quick-start like the commands of `unidpo-mm eval`.
 
 `eval run` generates a caption of every unseen image, and `eval prefs` evaluates pairs of images,
-math and text. The files are those that the commands write, so the same commands reproduce them.
+math and text. Here, each model is loaded once for both. The files are those that the commands
+write, so the commands reproduce them.
 """
 
 import json
@@ -10,20 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from unidpo_mm_eval.benchmarks import load_benchmark
 from unidpo_mm_eval.data.predictions import read_predictions
-from unidpo_mm_eval.prefs.evaluation import run_preferences
+from unidpo_mm_eval.prefs.evaluation import evaluate_pairs, read_pairs
+from unidpo_mm_eval.protocols import load_protocol
 from unidpo_mm_eval.results.grading import grade_predictions
 from unidpo_mm_eval.results.result import Result, write_result
-from unidpo_mm_eval.run.flow import run_plan
-from unidpo_mm_eval.run.plan import EvalPlan
+from unidpo_mm_eval.run.eval_run import (
+    RunSettings,
+    checkpoint_run,
+    generate_predictions,
+    score_predictions,
+)
+
+from unidpo_mm.distributed.processes import processes
+from unidpo_mm.inference.checkpoint import find_checkpoint, load_checkpoint
 
 from .training_rows import DOMAINS, DemoData
 
 __all__ = ["CONTROL", "Evaluation", "commands", "control_result", "evaluate"]
 
-BENCHMARK, PROTOCOL = "quickstart", "official"
+BENCHMARK, PAIRS, PROTOCOL = "quickstart", "preferences", "official"
 CONTROL = "other images"
 BATCH_SIZE = 40
 MAX_NEW_TOKENS = 8
@@ -66,39 +74,30 @@ def evaluate(
         output: Directory for predictions and results.
         dtype: Number format of the weights.
     """
-    quiet, names, folders = (
-        Console(quiet=True),
-        list(models),
-        [str(path) for path in models.values()],
-    )
-    plan = EvalPlan.build(
-        folders,
-        data=data.file("test_images"),
-        output=output,
-        benchmarks=[BENCHMARK],
-        protocol=PROTOCOL,
-        names=names,
-    )
-    captions = run_plan(
-        plan,
-        dtype=dtype,
-        console=quiet,
+    captions, pairs = load_benchmark(BENCHMARK), load_benchmark(PAIRS)
+    questions = captions.read(data.file("test_images"), False)
+    rows = read_pairs(pairs, data.file("heldout_pairs"))
+    settings = RunSettings(
+        protocol=load_protocol(PROTOCOL),
         prompt="plain",
         batch_size=BATCH_SIZE,
         max_new_tokens=MAX_NEW_TOKENS,
         overwrite=True,
     )
-    pairs = run_preferences(
-        folders,
-        data=data.file("heldout_pairs"),
-        output=output,
-        names=names,
-        dtype=dtype,
-        batch_size=BATCH_SIZE,
-        overwrite=True,
-        console=quiet,
-    )
-    return [Evaluation(captions=a, pairs=b) for a, b in zip(captions, pairs, strict=True)]
+    results = []
+    for name, path in models.items():
+        checkpoint = find_checkpoint(str(path), name)
+        loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
+        folder = output / name
+        run = checkpoint_run(loaded, captions, questions, settings)
+        generate_predictions(run, folder / f"{BENCHMARK}.jsonl", settings)
+        scored = score_predictions(run, folder / f"{BENCHMARK}.jsonl", settings.protocol)
+        compared = evaluate_pairs(
+            loaded, pairs, rows, folder / f"{PAIRS}.jsonl", batch_size=BATCH_SIZE, overwrite=True
+        )
+        assert compared is not None  # only in other processes than the main one
+        results.append(Evaluation(captions=scored, pairs=compared))
+    return results
 
 
 def control_result(captions: Result, data: DemoData, output: Path, *, seed: int) -> Result:

@@ -1,6 +1,6 @@
 """Draw images with known content: one or two Twemoji of different kinds.
 
-The four kinds were chosen because frozen features of the vision tower at 56 px separate them, and
+The four kinds were chosen because frozen features of the vision tower separate them at 28 px, and
 because each name is a single token. Concepts (*wizard*, *grinning*, *flag of Peru*) are split once
 into train, validation and held-out concepts, so held-out images show things that no training image
 shows. The split does not depend on the seed of a run, so settings that are chosen on validation
@@ -48,11 +48,12 @@ SHARES = {"train": 0.55, "validation": 0.15, "heldout": 0.30}
 """Fractions of each kind's concepts. Many are held out, because their number limits precision."""
 SPLIT_SEED = 0
 
-CANVAS = 112
-EMOJI = 64
-"""Side lengths in pixels. At 56 px, the tower's input, an emoji covers over four patches."""
-CENTER, FIRST, SECOND = (CANVAS - EMOJI) // 2, 0, CANVAS - EMOJI
-"""Offsets from the top left corner in both directions, so that two emoji are on the diagonal."""
+EMOJI = 72
+"""Side length of an emoji and height of an image in pixels. The tower's input is 28 pixels high, so
+an emoji covers exactly four patches there."""
+WIDTH = 2 * EMOJI
+CENTER, LEFT, RIGHT = EMOJI // 2, 0, EMOJI
+"""Horizontal offsets of one or two emoji in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Emoji:
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """An image and its content, from the top left."""
+    """An image and its content, from left to right."""
 
     id: str
     file: Path
@@ -78,18 +79,18 @@ class Canvas:
         """The correct caption."""
         return caption(self.kinds)
 
-    def kinds_at(self, x: float, y: float) -> list[str]:
-        """Return the kinds of the objects whose square covers a point, in fractions of the side."""
+    def kinds_at(self, x: float) -> list[str]:
+        """Return the kinds of the objects at a horizontal position, a fraction of the width."""
         return [
             kind
             for kind, offset in zip(self.kinds, offsets(len(self.kinds)), strict=True)
-            if all(offset <= CANVAS * coordinate < offset + EMOJI for coordinate in (x, y))
+            if offset <= WIDTH * x < offset + EMOJI
         ]
 
 
 def offsets(count: int) -> tuple[int, ...]:
-    """Return the offset of each of one or two objects from the top left, in both directions."""
-    return (CENTER,) if count == 1 else (FIRST, SECOND)
+    """Return the horizontal offset of each of one or two objects."""
+    return (CENTER,) if count == 1 else (LEFT, RIGHT)
 
 
 def caption(kinds: Sequence[str]) -> str:
@@ -213,9 +214,9 @@ class Rounds(Generic[T]):
 
 
 def draw(images: Sequence[Path]) -> Image.Image:
-    """Draw one emoji in the center of a white canvas, or two on its diagonal."""
-    canvas = Image.new("RGBA", (CANVAS, CANVAS), "white")
+    """Draw one emoji in the center of a white canvas, or two side by side."""
+    canvas = Image.new("RGBA", (WIDTH, EMOJI), "white")
     for file, offset in zip(images, offsets(len(images)), strict=True):
         emoji = Image.open(file).convert("RGBA").resize((EMOJI, EMOJI), Image.Resampling.LANCZOS)
-        canvas.alpha_composite(emoji, (offset, offset))
+        canvas.alpha_composite(emoji, (offset, 0))
     return canvas.convert("RGB")

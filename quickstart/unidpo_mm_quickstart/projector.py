@@ -56,12 +56,13 @@ def token_targets(canvas: Canvas, count: int, names: Sequence[str]) -> Tensor:
 
     Args:
         canvas: The image.
-        count: Number of its tokens: one for the whole image, then a square of patches.
+        count: Number of its tokens: one for the whole image, then patches in rows, twice as many
+            in a row as rows.
         names: The kinds, and last the name of the background.
     """
-    side = math.isqrt(count - 1)
-    centers = [(number + 0.5) / side for number in range(side)]
-    patches = [canvas.kinds_at(x, y) or names[-1:] for y in centers for x in centers]
+    rows = math.isqrt((count - 1) // 2)
+    centers = [(number + 0.5) / (2 * rows) for number in range(2 * rows)]
+    patches = [canvas.kinds_at(x) or names[-1:] for x in centers] * rows
     targets = torch.zeros(count, len(names))
     for row, kinds in zip(targets, [canvas.kinds, *patches], strict=True):
         for kind in kinds:

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from .assets import Assets
-from .vlm import CHAT_TEMPLATE, IMAGE_SIZE, build_once, file_hashes, load_language_model
+from .vlm import CHAT_TEMPLATE, IMAGE_HEIGHT, build_once, file_hashes, load_language_model
 
 __all__ = ["assemble_qwen_vl"]
 
@@ -79,7 +79,7 @@ def build_qwen_vl(
 def _processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2VLProcessor:
     tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
     tokenizer.chat_template = TEMPLATE
-    square = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
+    square = {"shortest_edge": 2 * IMAGE_HEIGHT**2, "longest_edge": 2 * IMAGE_HEIGHT**2}
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=square),
         tokenizer=tokenizer,

@@ -45,8 +45,9 @@ from .projector import prepare_projector
 from .tower import PATCH_SIZE, load_tower
 
 IMAGE_TOKEN = "<image>"
-IMAGE_SIZE = 56
-"""Side length of the tower's input in pixels: 16 patches and a class token, so 17 image tokens."""
+IMAGE_HEIGHT = 28
+"""Height of the tower's input in pixels. It is twice as wide: eight patches and a class token, so
+nine image tokens."""
 DINOV2_MEAN = [0.485, 0.456, 0.406]
 DINOV2_STD = [0.229, 0.224, 0.225]
 
@@ -72,7 +73,7 @@ def assemble_vlm(
     assets: Assets,
     canvases: Sequence[Canvas],
     *,
-    image_size: int = IMAGE_SIZE,
+    image_height: int = IMAGE_HEIGHT,
     seed: int = 0,
     cache: Path | None = None,
 ) -> Path:
@@ -81,7 +82,7 @@ def assemble_vlm(
     Args:
         assets: The unpacked parts.
         canvases: Training images and what they show, for which the projector is aligned.
-        image_size: Side length of the tower's input in pixels, a multiple of the patch size.
+        image_height: Height of the tower's input in pixels, a multiple of the patch size.
         seed: Seed of the projector's random directions and of its alignment.
         cache: The cache directory; see `cache_directory` for the default.
 
@@ -91,21 +92,21 @@ def assemble_vlm(
     parts = (assets.language_model.parts[-3], assets.vision_tower.parts[-4])
 
     def build(folder: Path) -> None:
-        model, processor = build_vlm(assets, image_size=image_size)
+        model, processor = build_vlm(assets, image_height=image_height)
         prepare_projector(model, processor, canvases, seed=seed)
         save_vlm(model, processor, folder)
 
     images = file_hashes([canvas.file for canvas in canvases])
-    return build_once("assembled", [*parts, image_size, seed, *images], build, cache=cache)
+    return build_once("assembled", [*parts, image_height, seed, *images], build, cache=cache)
 
 
 def build_vlm(
-    assets: Assets, *, image_size: int = IMAGE_SIZE
+    assets: Assets, *, image_height: int = IMAGE_HEIGHT
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Join tower and language model by a projector that is not initialized yet."""
     tower = load_tower(assets.vision_tower)
     language_model, tokenizer = load_language_model(assets.language_model)
-    processor = build_processor(tokenizer, image_size=image_size)
+    processor = build_processor(tokenizer, image_height=image_height)
     return join(tower, language_model, processor), processor
 
 
@@ -151,19 +152,19 @@ def parsed_once() -> Iterator[None]:
             setattr(gguf, name, original)
 
 
-def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_size: int) -> LlavaProcessor:
+def build_processor(tokenizer: PreTrainedTokenizerBase, *, image_height: int) -> LlavaProcessor:
     """Build a LLaVA processor that inserts one image token per feature of the tower.
 
     Raises:
-        ValueError: If the image size is not a multiple of the patch size.
+        ValueError: If the height is not a multiple of the patch size.
     """
-    if image_size % PATCH_SIZE:
-        raise ValueError(f"image_size {image_size} is not a multiple of {PATCH_SIZE}")
+    if image_height % PATCH_SIZE:
+        raise ValueError(f"image_height {image_height} is not a multiple of {PATCH_SIZE}")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     tokenizer.chat_template = CHAT_TEMPLATE
-    square = {"height": image_size, "width": image_size}
+    size = {"height": image_height, "width": 2 * image_height}
     image_processor = BitImageProcessor(
-        size=square, crop_size=square, image_mean=DINOV2_MEAN, image_std=DINOV2_STD
+        size=size, crop_size=size, image_mean=DINOV2_MEAN, image_std=DINOV2_STD
     )
     return LlavaProcessor(
         image_processor,
@@ -188,7 +189,7 @@ def join(
         vision_config=tower.config,
         text_config=text_config,
         image_token_index=image_token_id,
-        image_seq_length=(processor.image_processor.size["height"] // PATCH_SIZE) ** 2 + 1,
+        image_seq_length=2 * (processor.image_processor.size["height"] // PATCH_SIZE) ** 2 + 1,
         vision_feature_layer=-2,
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,

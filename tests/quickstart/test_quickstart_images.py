@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unidpo_mm_quickstart.images import CANVAS, KINDS, Emoji, draw_canvases, is_usable, kind_of
+from unidpo_mm_quickstart.images import (
+    EMOJI,
+    KINDS,
+    WIDTH,
+    Emoji,
+    draw_canvases,
+    is_usable,
+    kind_of,
+)
 
 
 @pytest.fixture
@@ -41,16 +49,20 @@ def test_the_images_depend_on_the_seed_only(emoji, tmp_path):
     assert drawn("a", 0) == drawn("b", 0) != drawn("c", 1)
 
 
-def test_a_single_emoji_is_in_the_center_and_two_are_on_the_diagonal(emoji, tmp_path):
+def test_a_single_emoji_is_in_the_center_and_two_are_side_by_side(emoji, tmp_path):
     single, double = draw_canvases(emoji, tmp_path / "out", 2, name="x", seed=0)
-    middle, last = CANVAS // 2, CANVAS - 1
+    white, middle = (255, 255, 255), EMOJI // 2
     with Image.open(single.file) as image:
-        assert image.getpixel((0, 0)) == (255, 255, 255)
-        assert image.getpixel((middle, middle)) != (255, 255, 255)
+        assert image.size == (WIDTH, EMOJI)
+        assert [image.getpixel((x, middle)) == white for x in (0, WIDTH // 2, WIDTH - 1)] == [
+            True,
+            False,
+            True,
+        ]
     with Image.open(double.file) as image:
-        assert image.getpixel((0, 0)) != (255, 255, 255)
-        assert image.getpixel((last, last)) != (255, 255, 255)
-        assert image.getpixel((last, 0)) == (255, 255, 255)
+        left, right = image.getpixel((0, middle)), image.getpixel((WIDTH - 1, middle))
+        assert white not in (left, right)
+        assert left != right
 
 
 def test_only_emoji_that_depict_their_kind_are_used():

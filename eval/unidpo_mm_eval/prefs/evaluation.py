@@ -74,10 +74,7 @@ def run_preferences(
         A result per checkpoint.
     """
     kind = load_benchmark(benchmark)
-    if kind.pairs is None:
-        text = f"{kind.title} consists of questions, not of pairs"
-        raise RecipeError(Problem("--benchmark", text, "Use `unidpo-mm eval run`"))
-    pairs: PairSet = kind.pairs(data, images)
+    pairs = read_pairs(kind, data, images)
     candidates = find_checkpoints(checkpoints, names)
     without = [checkpoint.name for checkpoint in candidates if checkpoint.lora is None]
     if reference == LORA_OFF and without:
@@ -108,6 +105,19 @@ def run_preferences(
         (output / f"{kind.name}.html").write_text(page, encoding="utf-8")
         console.print(f"Wrote {output / f'{kind.name}.html'}")
     return results
+
+
+def read_pairs(benchmark: Benchmark, data: Path, images: Path | None = None) -> PairSet:
+    """Read the pairs of a benchmark; `images` is the directory of its image files.
+
+    Raises:
+        RecipeError: If the benchmark consists of questions.
+    """
+    if benchmark.pairs is None:
+        text = f"{benchmark.title} consists of questions, not of pairs"
+        raise RecipeError(Problem("--benchmark", text, "Use `unidpo-mm eval run`"))
+    pairs: PairSet = benchmark.pairs(data, images)
+    return pairs
 
 
 def pair_table_metrics(comparison: Comparison) -> list[str]:
