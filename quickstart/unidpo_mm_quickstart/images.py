@@ -26,7 +26,7 @@ from unidpo_mm_eval.benchmarks.quickstart import KINDS as GRADED_KINDS
 
 T = TypeVar("T")
 
-KINDS = ("face", "flag", "heart", "person")
+KINDS = ("face", "flag", "hand", "heart")
 """The kinds that are drawn; the benchmark `quickstart` also recognizes others in captions."""
 
 # Emoji that do not depict the kind of their subcategory: parts, places, signs, look-alikes.

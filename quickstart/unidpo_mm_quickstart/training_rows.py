@@ -2,10 +2,12 @@
 
 **The planted error.** As in noisy caption data, a fixed fraction of the warm-up captions of images
 with one object names a second, absent object. The preference pairs prefer the correct caption. They
-are balanced: the correct caption is shorter than the rejected one (which adds an absent object) as
-often as it is longer (the rejected one omits an object); the other pairs have equal length (one
-object is wrong). So neither shorter nor longer captions are preferred. Half of the
-images show two objects. Each training image has three pairs, a held-out image has one.
+are balanced: the correct caption is shorter than the rejected one (which adds an absent object, or
+repeats the one that is there) as often as it is longer (the rejected one omits an object); the
+other pairs have equal length (one object is wrong, or repeated). So neither shorter nor longer
+captions are preferred. Without the repetitions, some tuned models avoided absent objects by "face
+and face". Half of the images show two objects. Each training image has three pairs, a held-out
+image has one.
 """
 
 import json
@@ -27,7 +29,13 @@ PLANTED_SHARE = 0.7
 """Fraction of one-object warm-up captions that name an absent second kind, on purpose."""
 
 TRUE_SCORE = 9.5
-FAULT_SCORES = {"added": 4.0, "omitted": 5.0, "half wrong": 3.0, "wrong": 1.0}
+FAULT_SCORES = {
+    "added": 4.0,
+    "repeated": 4.0,
+    "omitted": 5.0,
+    "half wrong": 3.0,
+    "wrong": 1.0,
+}
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
 EQUAL_LENGTH_PERIOD = 6
@@ -39,7 +47,7 @@ class Sizes:
     """Numbers of images and rows."""
 
     train_images: int = 300
-    images_with_pairs: int = 140
+    images_with_pairs: int = 172
     math_pairs: int = 30
     text_pairs: int = 30
     test_images: int = 120
@@ -145,13 +153,14 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
 def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
     """Return three preference pairs of an image, one of them with captions of equal length."""
     absent = [kind for kind in KINDS if kind not in canvas.kinds]
-    first, second, *rest = generator.sample(absent, len(absent))
+    generator.shuffle(absent)
+    first, other = canvas.kinds[0], absent[0]
+    repeated = ("repeated", [first, first])
     if len(canvas.kinds) == 1:
-        (kind,) = canvas.kinds
-        faults = [("added", [kind, first]), ("added", [kind, second]), ("wrong", rest)]
+        faults = [("added", [first, other]), repeated, ("wrong", absent[1:2])]
     else:
         faults = [("omitted", [kind]) for kind in canvas.kinds]
-        faults.append(("half wrong", [canvas.kinds[0], first]))
+        faults.append(generator.choice([repeated, ("half wrong", [first, other])]))
     return [pair_row(canvas, rejected, fault) for fault, rejected in faults]
 
 
