@@ -30,6 +30,7 @@ class Task:
     """The error in the worse response."""
 
 
+FAULTS = ("wrong number", "wrong form", "both")
 NUMBER, SENTENCE = "Answer with the number only.", "Answer in a sentence."
 
 STYLES: dict[str, Callable[[str], str]] = {
@@ -58,57 +59,60 @@ WORDS = tuple(
 """The words of text tasks; each belongs to one split."""
 
 
-def math_tasks(split: str, count: int, *, seed: int) -> list[Task]:
+def math_tasks(split: str, count: int, *, seed: int, pairs: int = 1) -> list[Task]:
     """Return sums whose worse response has a wrong number, a wrong form, or both.
 
     Args:
         split: ``train``, ``validation`` or ``heldout``; no sum is in two of them.
-        count: Number of tasks.
+        count: Number of prompts.
         seed: Seed of the choice.
+        pairs: Number of pairs per prompt, at most 3, with different errors.
     """
     generator = random.Random(f"math-{split}-{seed}")
-    tasks: dict[str, Task] = {}
-    while len(tasks) < count:
+    prompts: set[str] = set()
+    tasks: list[Task] = []
+    while len(prompts) < count:
         numbers = [generator.randint(1, 20) for _ in range(3)]
         # Sorted, because the order of the numbers does not make it another sum
         if SPLITS[_bucket(sum(n * 23**k for k, n in enumerate(sorted(numbers))))] != split:
             continue
         sign = generator.choice((1, -1))
         result = numbers[0] + numbers[1] + sign * numbers[2]
-        form = (NUMBER, SENTENCE)[len(tasks) % 2]
+        form = (NUMBER, SENTENCE)[len(prompts) % 2]
         question = f"What is {numbers[0]} + {numbers[1]} {'+' if sign > 0 else '-'} {numbers[2]}?"
         prompt = f"{question} {form}"
-        if prompt not in tasks:
-            fault = ("wrong number", "wrong form", "both")[len(tasks) // 2 % 3]
-            tasks[prompt] = _sum_task(
-                f"math-{split}-{len(tasks):04d}", prompt, result, fault, generator
-            )
-    return list(tasks.values())
+        if prompt in prompts:
+            continue
+        for number in range(pairs):
+            fault = FAULTS[(len(prompts) // 2 + number) % len(FAULTS)]
+            name = f"math-{split}-{len(tasks):04d}"
+            tasks.append(_sum_task(name, prompt, result, fault, generator))
+        prompts.add(prompt)
+    return tasks
 
 
-def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
+def text_tasks(split: str, count: int, *, seed: int, pairs: int = 1) -> list[Task]:
     """Return words to write in a style; the worse response uses another style.
 
     Args:
         split: ``train``, ``validation`` or ``heldout``; no word is in two of them.
-        count: Number of tasks, at most 6 x 5 per word of the split.
+        count: Number of prompts, at most six per word of the split.
         seed: Seed of the choice.
+        pairs: Number of pairs per prompt, at most 5, with different styles.
 
     Raises:
-        ValueError: If the split has fewer tasks.
+        ValueError: If the split has fewer prompts.
     """
     generator = random.Random(f"text-{split}-{seed}")
     words = [word for number, word in enumerate(WORDS) if SPLITS[_bucket(number)] == split]
+    prompts = [(word, style) for word in words for style in STYLES]
+    if count > len(prompts):
+        raise ValueError(f"the split {split} has {len(prompts)} text prompts, not {count}")
     choices = [
         (word, style, other)
-        for word in words
-        for style in STYLES
-        for other in STYLES
-        if style != other
+        for word, style in generator.sample(prompts, count)
+        for other in generator.sample([other for other in STYLES if other != style], pairs)
     ]
-    generator.shuffle(choices)
-    if count > len(choices):
-        raise ValueError(f"the split {split} has {len(choices)} text tasks, not {count}")
     return [
         Task(
             id=f"text-{split}-{number:04d}",
@@ -119,7 +123,7 @@ def text_tasks(split: str, count: int, *, seed: int) -> list[Task]:
             score_rejected=4.0 if {"twice", "three times"} == {style, other} else 1.0,
             fault=f"written {other}",
         )
-        for number, (word, style, other) in enumerate(choices[:count])
+        for number, (word, style, other) in enumerate(choices)
     ]
 
 

@@ -6,8 +6,8 @@ are balanced: the correct caption is shorter than the rejected one (which adds a
 repeats the one that is there) as often as it is longer (the rejected one omits an object); the
 other pairs have equal length (one object is wrong, or repeated). So neither shorter nor longer
 captions are preferred. Without the repetitions, some tuned models avoided absent objects by "face
-and face". Half of the images show two objects. Each training image has three pairs, a held-out
-image has one.
+and face". Half of the images show two objects. Each training prompt has three pairs, a held-out
+one has one.
 """
 
 import json
@@ -38,6 +38,9 @@ FAULT_SCORES = {
 }
 """Scores of the rejected captions on a scale of 0 to 10, by how much of them is correct."""
 
+PAIRS = 3
+"""Pairs of each training prompt; they share one pass over the prompt."""
+
 EQUAL_LENGTH_PERIOD = 6
 """One in this many pairs has a rejected caption of the same length as the correct one."""
 
@@ -47,9 +50,9 @@ class Sizes:
     """Numbers of images and rows."""
 
     train_images: int = 300
-    images_with_pairs: int = 172
-    math_pairs: int = 30
-    text_pairs: int = 30
+    images_with_pairs: int = 140
+    math_prompts: int = 30
+    text_prompts: int = 30
     test_images: int = 120
     test_image_pairs: int = 60
     test_math_pairs: int = 24
@@ -96,8 +99,10 @@ def write_data(
     ]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
-    write_jsonl(data.file("math"), map(task_row, math_tasks("train", sizes.math_pairs, seed=seed)))
-    write_jsonl(data.file("text"), map(task_row, text_tasks("train", sizes.text_pairs, seed=seed)))
+    sums = math_tasks("train", sizes.math_prompts, seed=seed, pairs=PAIRS)
+    words = text_tasks("train", sizes.text_prompts, seed=seed, pairs=PAIRS)
+    write_jsonl(data.file("math"), map(task_row, sums))
+    write_jsonl(data.file("text"), map(task_row, words))
     write_jsonl(data.file("test_images"), map(test_row, test))
     held_out = [caption_pair(c, n, generator) for n, c in enumerate(test[: sizes.test_image_pairs])]
     held_out += map(task_row, math_tasks(split, sizes.test_math_pairs, seed=seed))

@@ -117,15 +117,24 @@ def test_splits_have_no_prompt_in_common_and_depend_on_the_seed_only(make):
 
 def test_text_words_belong_to_one_split():
     def words(split: str) -> set[str]:
-        return {task.prompt.split()[3] for task in text_tasks(split, 200, seed=0)}
+        return {task.prompt.split()[3] for task in text_tasks(split, 100, seed=0)}
 
     assert not words("train") & words("heldout")
 
 
+@pytest.mark.parametrize("pairs", [1, 3])
 @pytest.mark.parametrize("make", [math_tasks, text_tasks])
-def test_length_does_not_predict_the_better_response(make):
-    counts = balance(make("train", 240, seed=0))
+def test_length_does_not_predict_the_better_response(make, pairs):
+    counts = balance(make("train", 240 // pairs, seed=0, pairs=pairs))
     assert abs(counts["longer"] - counts["shorter"]) <= 0.2 * 240
+
+
+@pytest.mark.parametrize("make", [math_tasks, text_tasks])
+def test_several_pairs_of_a_prompt_share_the_better_response_and_differ_in_the_worse(make):
+    tasks = make("train", 30, seed=0, pairs=3)
+    assert len({task.id for task in tasks}) == len(tasks) == 90
+    assert set(Counter((task.prompt, task.chosen) for task in tasks).values()) == {3}
+    assert len({(task.prompt, task.rejected) for task in tasks}) == 90
 
 
 def test_chosen_sums_are_correct_and_rejected_ones_are_not():
