@@ -1,6 +1,6 @@
 """Draw images with known content: one or two Twemoji of different kinds.
 
-The four kinds were chosen because frozen features of the vision tower separate them at 28 px, and
+The three kinds were chosen because frozen features of the vision tower separate them at 28 px, and
 because each name is a single token. Concepts (*wizard*, *grinning*, *flag of Peru*) are split once
 into train, validation and held-out concepts, so held-out images show things that no training image
 shows. The split does not depend on the seed of a run, so settings that are chosen on validation
@@ -26,7 +26,7 @@ from unidpo_mm_eval.benchmarks.quickstart import KINDS as GRADED_KINDS
 
 T = TypeVar("T")
 
-KINDS = ("face", "flag", "hand", "heart")
+KINDS = ("face", "flag", "hand")
 """The kinds that are drawn; the benchmark `quickstart` also recognizes others in captions."""
 
 # Emoji that do not depict the kind of their subcategory: parts, places, signs, look-alikes.

@@ -31,14 +31,14 @@ def test_half_of_the_images_show_two_different_kinds(emoji, tmp_path):
     canvases = draw_canvases(emoji, tmp_path / "out", 120, name="x", seed=0)
     assert Counter(len(c.kinds) for c in canvases) == {1: 60, 2: 60}
     assert all(len(set(c.kinds)) == len(c.kinds) for c in canvases)
-    assert Counter(k for c in canvases for k in c.kinds) == dict.fromkeys(KINDS, 45)
+    assert Counter(k for c in canvases for k in c.kinds) == dict.fromkeys(KINDS, 60)
     assert canvases[1].caption == " and ".join(canvases[1].kinds)
 
 
 def test_concepts_of_a_kind_repeat_as_late_as_possible(emoji, tmp_path):
     canvases = draw_canvases(emoji, tmp_path / "out", 120, name="x", seed=0)
     counts = Counter(concept for c in canvases for concept in c.concepts)
-    assert set(counts.values()) == {15}
+    assert set(counts.values()) == {20}
 
 
 def test_the_images_depend_on_the_seed_only(emoji, tmp_path):
