@@ -32,7 +32,7 @@ TRUE_SCORE = 9.5
 FAULT_SCORES = {
     "added": 4.0,
     "repeated": 4.0,
-    "omitted": 5.0,
+    "omitted": 4.0,
     "half wrong": 3.0,
     "wrong": 1.0,
 }
