@@ -4,6 +4,7 @@ They are a guess, which the conformance check verifies before training.
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +28,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
     Raises:
         ModelError: If the processor cannot encode an image, or the model does not take its tensors.
     """
-    encoded = _encoded(processor)
+    encoded = _encoded(processor, 1)
     accepted, counts_positions = _model_inputs(config)
     image_keys = {
         name
@@ -39,25 +40,47 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         returned = ", ".join(sorted(image_keys)) or "nothing"
         raise _unusable(processor, f"it returns {returned} for an image, and no {PIXELS}")
     others = sorted(taken - {PIXELS})
+    joined_last = _joined_last(processor, {name: encoded[name] for name in taken})
     types = (name for name in TYPE_NAMES if name in encoded and name in accepted)
     return TypeTraits(
         image_keys=tuple(sorted(taken)),
         unit_key=others[0] if others else PIXELS,
         token_types=next(types, None),
+        joined_last=joined_last,
         sends_positions=not counts_positions,
         sizing=Sizing("unknown"),
         dropped=frozenset(image_keys - taken),
     )
 
 
-def _encoded(processor: Any) -> Any:
-    """Return what a processor returns for a text with one image."""
+def _joined_last(processor: Any, tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """Return the tensors [1, ..., N] whose last dimension grows with the number of images.
+
+    Args:
+        processor: The processor.
+        tensors: What it returns for a text with one image.
+    """
+    try:
+        several = _encoded(processor, 2)
+    except ModelError:  # a row has at most one image, so nothing is joined
+        return frozenset()
+    return frozenset(
+        name
+        for name, tensor in tensors.items()
+        if tensor.ndim > 1
+        and tensor.shape[0] == several[name].shape[0] == 1
+        and tensor.shape[-1] < several[name].shape[-1]
+    )
+
+
+def _encoded(processor: Any, count: int) -> Any:
+    """Return what a processor returns for a text with some images."""
     image_token = getattr(processor, "image_token", None)
     if not str(image_token or ""):
         raise _unusable(processor, "it has no image token")
-    images = [[BlankImage().open()]]
+    images = [[BlankImage().open()] * count]
     try:
-        return processor(text=[f"{image_token}a"], images=images, return_tensors="pt")
+        return processor(text=[f"{image_token}a" * count], images=images, return_tensors="pt")
     except Exception as error:  # processors raise errors of any class
         text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _unusable(processor, f"it refuses a text with an image: {text}") from error

@@ -140,6 +140,7 @@ REASONS: Mapping[str, str] = {
     "emu3": CODEBOOK,
     "diffusion_gemma": "it generates text by diffusion, so a response has no log-probs of one "
     "token after another",
+    "got_ocr2": "its processor accepts neither a list of images per row nor a row without an image",
     "shieldgemma2": "it classifies images instead of generating text",
     "pi0": "it predicts the actions of a robot instead of text",
     "evolla": "it describes proteins instead of images",

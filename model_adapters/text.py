@@ -59,10 +59,16 @@ def _create(tokenizer: Any, config: Any, options: AdapterOptions) -> TextAdapter
 
 
 def _refuses(config: Any) -> str | None:
-    """Return why a text model is not served; `None` if it is, or if it has images."""
+    """Return why a model is not served; `None` if it is."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder-decoder model, and only decoder models are supported"
-    return None
+    if _serves(config):
+        return None
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "it is an encoder, whose tokens also attend to later ones"
+    return "transformers does not offer it as a causal language model"
 
 
 def _serves(config: Any) -> bool:

@@ -23,7 +23,7 @@ from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
 from .qwen_shape import assemble_qwen_vl
-from .training_rows import DOMAINS, DemoData, write_data
+from .training_rows import DOMAINS, DemoData, Sizes, write_data
 from .vlm import assemble_vlm
 
 __all__ = ["Shape", "Start", "assemble", "tune", "warm_up"]
@@ -50,7 +50,14 @@ class Start:
     model: Path
 
 
-def assemble(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> Start:
+def assemble(
+    folder: Path,
+    seed: int,
+    *,
+    split: str,
+    shape: Shape = "llava",
+    sizes: Sizes | None = None,
+) -> Start:
     """Download the parts, write the data and assemble the model.
 
     Args:
@@ -58,9 +65,10 @@ def assemble(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> 
         seed: Seed of everything.
         split: Unseen concepts to evaluate on, ``heldout`` or ``validation``.
         shape: ``llava``, or ``qwen_vl``, whose vision tower is random.
+        sizes: Numbers of images and rows; `None` for the defaults.
     """
     assets = fetch_assets()
-    data = write_data(assets.emoji, folder / "data", seed=seed, split=split)
+    data = write_data(assets.emoji, folder / "data", seed=seed, split=split, sizes=sizes)
     if shape == "llava":
         model = assemble_vlm(assets, data.train, seed=seed)
     else:
@@ -69,8 +77,16 @@ def assemble(folder: Path, seed: int, *, split: str, shape: Shape = "llava") -> 
     return Start(folder=folder, seed=seed, data=data, model=copy)
 
 
-def warm_up(start: Start, on_progress: OnProgress | None = None) -> Path:
-    """Run the warm-up recipe; return the directory of the model with its LoRA adapter merged."""
+def warm_up(
+    start: Start, on_progress: OnProgress | None = None, *, overrides: Sequence[str] = ()
+) -> Path:
+    """Run the warm-up recipe; return the directory of the model with its LoRA adapter merged.
+
+    Args:
+        start: The assembled model and the data.
+        on_progress: Called after each optimizer step.
+        overrides: Overrides of recipe keys.
+    """
     folder = start.folder / "warmup"
     recipe = load_recipe(
         shipped_recipe("quickstart/warmup.yaml"),
@@ -79,6 +95,7 @@ def warm_up(start: Start, on_progress: OnProgress | None = None) -> Path:
             f"data.sources=[{{path: {start.data.file('warmup')}}}]",
             f"train.output_dir={folder}",
             *_overrides(start.seed),
+            *overrides,
         ],
     )
     trainer = _train(recipe, on_progress)

@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from builders import make_image
+from builders import gray_frames, make_image, write_video
 
 import unidpo_mm.data.download as download_module
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.download import IMAGES, PrivateAddressError, download
 from unidpo_mm.data.load import ReadOptions, read_records
-from unidpo_mm.errors import ImageError
+from unidpo_mm.errors import ImageError, VideoError
 
 Serve = Callable[[BaseHTTPRequestHandler], None]
 
@@ -182,15 +182,42 @@ def test_addresses_of_the_internet_are_public(address: str, public: bool) -> Non
     assert download_module._is_public(address) is public
 
 
-def test_a_row_names_the_key_that_allows_private_addresses(
+def record_of(kind: str, url: str) -> dict[str, object]:
+    return {"prompt": "?", "chosen": "a", "rejected": "b", f"{kind}s": [url]}
+
+
+@pytest.mark.parametrize(("kind", "error"), [("image", ImageError), ("video", VideoError)])
+def test_images_and_videos_at_urls_are_refused_in_the_same_words(
     served: tuple[str, dict[str, Serve], list[str]],
+    tmp_path: Path,
+    kind: str,
+    error: type[ImageError],
 ) -> None:
-    url, answers, _ = served
-    answers["/a.png"] = sent(png())
-    record = {"prompt": "?", "chosen": "a", "rejected": "b", "images": [f"{url}/a.png"]}
-    (row,) = read_records([record], SourceOptions(path="data", fetch_images=True)).rows
-    with pytest.raises(ImageError, match="fetch_private_addresses"):
-        row.images[0].open()
-    source = SourceOptions(path="data", fetch_images=True)
-    (row,) = read_records([record], source, ReadOptions(private_downloads=True)).rows
-    assert row.images[0].open().size == make_image().size
+    server, answers, requests = served
+    url = f"{server}/a"
+    clip = write_video(tmp_path / "clip.mp4", gray_frames(4))
+    answers["/a"] = sent(b"<html>Busy</html>", Content_Type="text/html")
+    (problem,) = read_records([record_of(kind, url)], SourceOptions(path="data")).problems
+    assert problem.message == f"the {kind} is a URL ({url})"
+    assert problem.remedy.startswith(f"Download the {kind} and use its path, or set the source")
+
+    def content(options: ReadOptions) -> bytes:
+        source = SourceOptions(path="data", fetch_images=True)
+        (row,) = read_records([record_of(kind, url)], source, options).rows
+        (media,) = row.images or row.videos
+        return media.content()
+
+    with pytest.raises(error) as refused:
+        content(ReadOptions())
+    assert str(refused.value) == (
+        f"data set 'data' row 1, field '{kind}s': the {kind} '{url}' is not downloaded "
+        f"('127.0.0.1' has the private address 127.0.0.1). Download the {kind} and use its path, "
+        "or set data.images.fetch_private_addresses to true."
+    )
+    assert requests == []
+    with pytest.raises(error) as refused:
+        content(ReadOptions(private_downloads=True))
+    assert f"the {kind} '{url}' cannot be downloaded (the content is not " in str(refused.value)
+    assert f"Correct the URL, or download the {kind}s and use their paths." in str(refused.value)
+    answers["/a"] = sent(png() if kind == "image" else clip.read_bytes())
+    assert content(ReadOptions(private_downloads=True)) in (png(), clip.read_bytes())

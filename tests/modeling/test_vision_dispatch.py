@@ -59,6 +59,7 @@ def test_no_vision_language_model_of_transformers_is_served_by_a_text_family() -
         config: Any = SimpleNamespace(
             model_type=model_type,
             is_encoder_decoder=False,
+            sub_configs={"text_config": SimpleNamespace},
             get_text_config=lambda: SimpleNamespace(model_type="none"),
         )
         assert model_type in CONFIG_MAPPING
@@ -69,7 +70,7 @@ def test_no_vision_language_model_of_transformers_is_served_by_a_text_family() -
                 family_for(config)
 
 
-@pytest.mark.parametrize("model_type", ["got_ocr2", "vipllava", "aria"])
+@pytest.mark.parametrize("model_type", ["glm_ocr", "vipllava", "aria"])
 def test_a_type_without_an_entry_goes_through_the_general_family(model_type: str) -> None:
     family = family_for(config_of(model_type))
     assert family.name == "image_text"

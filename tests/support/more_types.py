@@ -3,6 +3,7 @@
 Each is either served correctly or refused with the right reason.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoConfig
 
 from model_adapters._tiny_chat import VISION, ids_of, text_config, tokenizer_with
 from model_adapters._tiny_image_text import _scale_weights
+from model_adapters._tiny_image_tiles import _minicpm as _minicpm_46
 
 __all__ = ["TYPES", "VARIANTS", "build_type"]
 
@@ -52,26 +54,6 @@ def _janus(folder: Path) -> Built:
         num_image_tokens=16,
     )
     return config, processor
-
-
-def _got_ocr2(folder: Path) -> Built:
-    tokenizer = tokenizer_with(
-        folder, ("<imgpad>", "<img>", "</img>"), "<imgpad>", image_token="<imgpad>"
-    )
-    config = AutoConfig.for_model(
-        "got_ocr2",
-        text_config=text_config(tokenizer, model_type="qwen2"),
-        vision_config={
-            "hidden_size": 32, "output_channels": 8, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "image_size": 256, "patch_size": 16, "mlp_dim": 32,
-            "global_attn_indexes": [1], "window_size": 4,
-        },
-        image_seq_length=1,
-        **ids_of(tokenizer, image_token_id="<imgpad>"),
-    )  # fmt: skip
-    image_processor = CLASSES.GotOcr2ImageProcessor(size={"height": 256, "width": 256})
-    template = tokenizer.chat_template
-    return config, CLASSES.GotOcr2Processor(image_processor, tokenizer, chat_template=template)
 
 
 def _glm_ocr(folder: Path) -> Built:
@@ -181,12 +163,71 @@ def _gemma4_unified(folder: Path) -> Built:
     return config, processor
 
 
+def _glmga(folder: Path) -> Built:
+    """Build a type whose model is that of GLM-4.6V."""
+    config, processor = _glm_ocr(folder)
+    settings = config.to_dict()
+    for part in (settings, settings["text_config"], settings["vision_config"]):
+        part.pop("model_type")
+    return AutoConfig.for_model("glmga", **settings), processor
+
+
+def _deepseek_vl_hybrid(folder: Path) -> Built:
+    """Build a type with two towers, one of them for large images."""
+    image = "<image_placeholder>"
+    tokenizer = tokenizer_with(folder, (image,), image, image_token=image)
+    config = AutoConfig.for_model(
+        "deepseek_vl_hybrid",
+        text_config=text_config(tokenizer, model_type="llama"),
+        vision_config={
+            "model_type": "siglip_vision_model", **VISION, "image_size": 32, "patch_size": 8,
+        },
+        high_res_vision_config={
+            "model_type": "sam_vision_model", "hidden_size": 32, "output_channels": 8,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 256, "patch_size": 16,
+            "mlp_dim": 32, "global_attn_indexes": [1], "window_size": 4,
+        },
+        **ids_of(tokenizer, image_token_id=image),
+    )  # fmt: skip
+    large = {"height": 256, "width": 256}
+    processor = CLASSES.DeepseekVLHybridProcessor(
+        CLASSES.DeepseekVLHybridImageProcessor(size=SQUARE, high_res_size=large, min_size=14),
+        tokenizer,
+        chat_template=tokenizer.chat_template,
+        num_image_tokens=16,
+    )
+    return config, processor
+
+
+def _minicpm(folder: Path, model_type: str, prefix: str) -> Built:
+    """Build a type like MiniCPM-V 4.6, with classes of another prefix where it has its own."""
+    config, processor = _minicpm_46(folder, model_type)
+    parts = {
+        name: _class(f"{prefix}{kind}", f"MiniCPMV4_6{kind}")(scale_resolution=64, patch_size=8)
+        for name, kind in (
+            ("image_processor", "ImageProcessor"), ("video_processor", "VideoProcessor")
+        )
+    }  # fmt: skip
+    parts["image_processor"].max_slice_nums = 4
+    processor = getattr(CLASSES, f"{prefix}Processor")(
+        **parts, tokenizer=processor.tokenizer, chat_template=processor.chat_template
+    )
+    return config, processor
+
+
+def _class(name: str, other: str) -> Any:
+    return getattr(CLASSES, name, None) or getattr(CLASSES, other)
+
+
 TYPES: dict[str, Callable[[Path], Built]] = {
     "janus": _janus,
-    "got_ocr2": _got_ocr2,
     "glm_ocr": _glm_ocr,
     "qwen3_omni_moe_thinker": _qwen3_omni_thinker,
     "gemma4_unified": _gemma4_unified,
+    "glmga": _glmga,
+    "deepseek_vl_hybrid": _deepseek_vl_hybrid,
+    "minicpmv4_7": functools.partial(_minicpm, model_type="minicpmv4_7", prefix="MiniCPMV4_7"),
+    "minicpm_ocr": functools.partial(_minicpm, model_type="minicpm_ocr", prefix="MiniCPMOcr"),
 }
 """Model type -> function of a directory that returns configuration and processor."""
 

@@ -82,5 +82,9 @@ def _digest(item: tuple[str, Tensor]) -> tuple[str, str]:
 def _update(digest: Any, name: str, tensor: Tensor) -> None:
     """Add a tensor with its name, number format and shape to a digest."""
     digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    if hasattr(tensor, "__tensor_flatten__"):  # such as quantized weights of torchao
+        for inner in tensor.__tensor_flatten__()[0]:
+            _update(digest, inner, getattr(tensor, inner))
+        return
     content = tensor.detach().cpu().contiguous()
     digest.update(content.flatten().view(torch.uint8).numpy())

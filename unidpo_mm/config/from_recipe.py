@@ -9,7 +9,7 @@ from .python import UniDPOConfig
 from .recipe import Recipe
 from .sections import QuantizationOptions, SourceOptions
 
-__all__ = ["config_of", "loss_by_source"]
+__all__ = ["config_of", "loss_by_source", "quantization_config"]
 
 
 def config_of(recipe: Recipe, *, data_only: bool = False) -> UniDPOConfig:
@@ -29,7 +29,7 @@ def config_of(recipe: Recipe, *, data_only: bool = False) -> UniDPOConfig:
     if model.attn_implementation is not None:
         init["attn_implementation"] = model.attn_implementation
     if model.quantization is not None:
-        init["quantization_config"] = _quantization_config(model.quantization, model.dtype)
+        init["quantization_config"] = quantization_config(model.quantization, model.dtype)
     arguments: dict[str, Any] = {
         **({"report_to": "none"} if data_only else recipe.train.arguments),
         **recipe.options(),
@@ -45,8 +45,11 @@ def config_of(recipe: Recipe, *, data_only: bool = False) -> UniDPOConfig:
         raise UniDPOError(f"section 'train': {error}") from error
 
 
-def _quantization_config(options: QuantizationOptions, dtype: str) -> dict[str, Any]:
-    """Return the arguments of `transformers.BitsAndBytesConfig`."""
+def quantization_config(options: QuantizationOptions, dtype: str) -> dict[str, Any]:
+    """Return the arguments of `transformers.BitsAndBytesConfig` or `TorchAoConfig`."""
+    if options.library == "torchao":
+        quant_type = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}
+        return {"quant_method": "torchao", "quant_type": {"default": quant_type}}
     config: dict[str, Any] = {"quant_method": "bitsandbytes", f"load_in_{options.bits}bit": True}
     if options.bits == 4:
         config |= {

@@ -38,8 +38,8 @@ class ModelSection(ModelOptions, Section):
     lora: LoraOptions | None = None
     """The LoRA adapter to train; null: all parts that are not frozen are trained in full."""
     quantization: QuantizationOptions | None = None
-    """Quantized weights of the base model, for a LoRA adapter on a small GPU (QLoRA); null: none.
-    Needs the extra `quantization`."""
+    """Quantized weights of the base model, for a LoRA adapter on a small GPU (QLoRA); null:
+    none."""
     attn_implementation: Name | None = None
     """Attention implementation, by its name in transformers; null: the default of transformers."""
     trust_remote_code: bool = False

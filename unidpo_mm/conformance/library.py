@@ -47,12 +47,13 @@ def library_inputs(
         complete = starts or tokenizer is processor  # the template writes all special tokens
         arguments = {"text": [text], "add_special_tokens": not complete}
     else:
-        prompt = row.messages[0].text
         placeholders = getattr(adapter, "placeholders", {})
-        for kind, media in (("image", row.images), ("video", row.videos)):
-            if media:
-                token = placeholders.get(kind) or str(getattr(processor, f"{kind}_token"))
-                prompt = token * len(media) + prompt
+        prompt = "".join(
+            part
+            if isinstance(part, str)
+            else placeholders.get(part.kind) or str(getattr(processor, f"{part.kind}_token"))
+            for part in row.messages[0].parts
+        )
         if "suffix" in inspect.signature(type(processor).__call__).parameters:
             arguments = {"text": [prompt], "suffix": [response]}
         else:

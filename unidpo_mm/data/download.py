@@ -12,6 +12,7 @@ import http.client
 import io
 import ipaddress
 import os
+import re
 import socket
 import threading
 import urllib.request
@@ -21,10 +22,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..cache.directory import cache_directory
+from ..errors import ImageError, Problem, VideoError
+from ..records import MediaKind
 from .decoding import MAX_PIXELS, decoding_error
 from .video_decoding import video_problem
 
-__all__ = ["IMAGES", "VIDEOS", "MediaFiles", "PrivateAddressError", "download"]
+__all__ = [
+    "IMAGES",
+    "VIDEOS",
+    "MediaFiles",
+    "PrivateAddressError",
+    "download",
+    "downloaded",
+    "masked_url",
+]
 
 SECONDS = 30
 """Timeout for connecting and for each read."""
@@ -52,16 +63,18 @@ class MediaFiles:
     """A kind of files that can be downloaded.
 
     Attributes:
-        folder: Their directory in the cache.
+        kind: What they are.
         check: Raises `OSError` if the content, with its declared type, is not such a file.
         max_bytes: The maximum size of a file.
         seconds: Timeout from the connection to the last byte, including redirects.
+        error: The error of a row whose file cannot be downloaded.
     """
 
-    folder: str
+    kind: MediaKind
     check: Callable[[bytes, str], None]
     max_bytes: int
     seconds: float
+    error: type[ImageError]
 
 
 def download(url: str, *, private: bool = False, media: MediaFiles | None = None) -> bytes:
@@ -80,7 +93,7 @@ def download(url: str, *, private: bool = False, media: MediaFiles | None = None
     """
     media = media or IMAGES
     # earlier releases used another directory, whose files may be error pages
-    cached = cache_directory() / media.folder / hashlib.sha256(url.encode()).hexdigest()
+    cached = cache_directory() / f"{media.kind}s" / hashlib.sha256(url.encode()).hexdigest()
     if cached.is_file():
         return cached.read_bytes()
     try:
@@ -99,6 +112,40 @@ def download(url: str, *, private: bool = False, media: MediaFiles | None = None
     scratch.write_bytes(content)
     scratch.replace(cached)
     return content
+
+
+def downloaded(url: str, where: str, media: MediaFiles, *, private: bool) -> bytes:
+    """Return the encoded image or video of a row from a URL; see `download`.
+
+    Args:
+        url: The URL.
+        where: File, row and field, for messages.
+        media: The kind of file.
+        private: Whether loopback, private and link-local addresses are allowed.
+
+    Raises:
+        ImageError: If it cannot be downloaded; VideoError for a video.
+    """
+    kind = media.kind
+    name = f"the {kind} '{masked_url(url)}'"
+    try:
+        return download(url, private=private, media=media)
+    except PrivateAddressError as error:
+        problem = f"{name} is not downloaded ({error})"
+        remedy = (
+            f"Download the {kind} and use its path, or set "
+            "data.images.fetch_private_addresses to true"
+        )
+        raise media.error(Problem(where, problem, remedy)) from error
+    except OSError as error:
+        problem = f"{name} cannot be downloaded ({error})"
+        remedy = f"Correct the URL, or download the {kind}s and use their paths"
+        raise media.error(Problem(where, problem, remedy)) from error
+
+
+def masked_url(url: str) -> str:
+    """Return a URL without the user name and password in it."""
+    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
 
 
 def _check_url(url: str) -> None:
@@ -166,8 +213,8 @@ def _check_video(content: bytes, content_type: str) -> None:
         raise OSError(f"the content is not a video: {content_type}, {reason}")
 
 
-IMAGES = MediaFiles("images", _check_image, MAX_BYTES, TOTAL_SECONDS)
-VIDEOS = MediaFiles("videos", _check_video, MAX_BYTES_OF_VIDEO, TOTAL_SECONDS_OF_VIDEO)
+IMAGES = MediaFiles("image", _check_image, MAX_BYTES, TOTAL_SECONDS, ImageError)
+VIDEOS = MediaFiles("video", _check_video, MAX_BYTES_OF_VIDEO, TOTAL_SECONDS_OF_VIDEO, VideoError)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

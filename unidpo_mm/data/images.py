@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import ImageError, Problem
 from ..records import ImageRef, MediaKind, PreferenceRow
 from .decoding import MAX_PIXELS, decode
-from .download import PrivateAddressError, download
+from .download import IMAGES, downloaded, masked_url
 from .invalid_value import InvalidValue, brief
 from .pixels import image_of_pixels, is_pixels
 
@@ -35,7 +35,6 @@ __all__ = [
     "in_threads",
     "is_file",
     "is_missing",
-    "masked_url",
     "path_of_url",
 ]
 
@@ -99,6 +98,14 @@ class ImageRules:
                 "'images_outside' to true",
             )
         return Path(os.path.normpath(self.folder / written))
+
+    def check_url(self, url: str, kind: MediaKind = "image") -> None:
+        """Raise InvalidValue if URLs may not be downloaded."""
+        if not self.download:
+            remedy = (
+                f"Download the {kind} and use its path, or set the source's 'fetch_images' to true"
+            )
+            raise InvalidValue(f"the {kind} is a URL ({masked_url(url)[:80]})", remedy)
 
     @cached_property
     def _root(self) -> str:
@@ -177,7 +184,7 @@ class UrlImage:
 
     def open(self) -> Any:
         """Return the upright image in RGB."""
-        return decode(io.BytesIO(self.content()), self.where, self.url, self.max_pixels)
+        return decode(io.BytesIO(self.content()), self.where, self.describe(), self.max_pixels)
 
     def describe(self) -> str:
         """Return the URL without its password."""
@@ -189,19 +196,7 @@ class UrlImage:
 
     def content(self) -> bytes:
         """Return the encoded image."""
-        try:
-            return download(self.url, private=self.private)
-        except PrivateAddressError as error:
-            problem = f"the image '{masked_url(self.url)}' is not downloaded ({error})"
-            remedy = (
-                "Download the image and use its path, or set "
-                "data.images.fetch_private_addresses to true"
-            )
-            raise ImageError(Problem(self.where, problem, remedy)) from error
-        except OSError as error:
-            problem = f"the image '{masked_url(self.url)}' cannot be downloaded ({error})"
-            remedy = "Correct the URL, or download the images and use their paths"
-            raise ImageError(Problem(self.where, problem, remedy)) from error
+        return downloaded(self.url, self.where, IMAGES, private=self.private)
 
 
 def identity(image: ImageRef) -> str:
@@ -228,11 +223,6 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         while batch := list(islice(waiting, BATCH)):
             yield from pool.map(function, batch)
-
-
-def masked_url(url: str) -> str:
-    """Return a URL without the user name and password in it."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
 
 
 def is_missing(value: Any) -> bool:
@@ -297,12 +287,7 @@ def _of_text(text: str, rules: ImageRules, where: str) -> ImageRef:
     if text[:7].lower() == "file://":
         return FileImage(rules.path(path_of_url(text)), where, rules.max_pixels)
     if "://" in text:
-        if not rules.download:
-            problem = f"the image is a URL ({text[:80]})"
-            remedy = (
-                "Download the image and use its path, or set the source's 'fetch_images' to true"
-            )
-            raise InvalidValue(problem, remedy)
+        rules.check_url(text)
         return UrlImage(text, where, rules.max_pixels, rules.download_private)
     long = len(text) > MAX_FILE_NAME and "/" not in text[-MAX_FILE_NAME:]
     if BASE64.fullmatch(text) and (long or text.lstrip().startswith(BASE64_PREFIXES)):

@@ -11,7 +11,7 @@ from ..cache.keys import file_digest
 from ..errors import DataError, Problem, VideoError
 from ..records import FrameSampling, ImageRef, SampledVideo, VideoRef
 from .decoding import MAX_PIXELS
-from .download import VIDEOS, PrivateAddressError, download
+from .download import VIDEOS, downloaded, masked_url
 from .images import (
     ImageRules,
     exists,
@@ -20,7 +20,6 @@ from .images import (
     image_refs,
     is_file,
     is_missing,
-    masked_url,
     path_of_url,
 )
 from .invalid_value import InvalidValue, brief
@@ -113,19 +112,7 @@ class UrlVideo:
 
     def content(self) -> bytes:
         """Return the encoded video."""
-        try:
-            return download(self.url, private=self.private, media=VIDEOS)
-        except PrivateAddressError as error:
-            problem = f"the video '{self.describe()}' is not downloaded ({error})"
-            remedy = (
-                "Download the video and use its path, or set "
-                "data.images.fetch_private_addresses to true"
-            )
-            raise VideoError(Problem(self.where, problem, remedy)) from error
-        except OSError as error:
-            problem = f"the video '{self.describe()}' cannot be downloaded ({error})"
-            remedy = "Correct the URL, or download the videos and use their paths"
-            raise VideoError(Problem(self.where, problem, remedy)) from error
+        return downloaded(self.url, self.where, VIDEOS, private=self.private)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +215,5 @@ def _of_text(text: str, rules: ImageRules, where: str) -> VideoRef:
         return FileVideo(rules.path(path_of_url(text), "video"), where, rules.max_pixels)
     if "://" not in text:
         return FileVideo(rules.path(text, "video"), where, rules.max_pixels)
-    if not rules.download:
-        remedy = "Download the video and use its path, or set the source's 'fetch_images' to true"
-        raise InvalidValue(f"the video is a URL ({text[:80]})", remedy)
+    rules.check_url(text, "video")
     return UrlVideo(text, where, rules.max_pixels, rules.download_private)

@@ -73,7 +73,8 @@ def has_vision(config: Any) -> bool:
     """Return whether a configuration is that of a model with a vision tower."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    # the language model of a vision-language model may be listed as well, without a tower
+    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and config.sub_configs:
         return True
     return any(getattr(config, name, None) is not None for name in VISION_SETTINGS)
 

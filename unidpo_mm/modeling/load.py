@@ -41,6 +41,9 @@ INSTALL = re.compile(r"pip install `?([\w.\[\]-]+(?: [\w.\[\]-]+)*)")
 
 LANGUAGE_MODEL = "language_model"
 
+SKIPPED_MODULES = {"bitsandbytes": "llm_int8_skip_modules", "torchao": "modules_to_not_convert"}
+"""Quantization method -> its setting for modules that keep their weights."""
+
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -215,7 +218,9 @@ def load_weights(
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
     if kwargs.get("quantization_config") is not None:
-        kwargs["quantization_config"] = _only_language_model(kwargs["quantization_config"], family)
+        kwargs["quantization_config"] = _only_language_model(
+            kwargs["quantization_config"], source, family
+        )
         # one line per product of 8-bit weights, about a conversion that is always made
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
@@ -235,15 +240,26 @@ def load_weights(
     return model
 
 
-def _only_language_model(quantization: Any, family: AdapterFamily) -> Any:
+def _only_language_model(quantization: Any, source: ModelSource, family: AdapterFamily) -> Any:
     """Return a quantization that skips the head and all parts but the language model.
 
     These parts are small, and images would lose more than text does.
     """
-    if not isinstance(quantization, Mapping) or "llm_int8_skip_modules" in quantization:
+    if not isinstance(quantization, Mapping):
         return quantization
-    others = {p for part, names in family.parts.items() if part != LANGUAGE_MODEL for p in names}
-    return {**quantization, "llm_int8_skip_modules": ["lm_head", *sorted(others)]}
+    setting = SKIPPED_MODULES.get(quantization.get("quant_method", "bitsandbytes"))
+    if setting is None or setting in quantization:
+        return quantization
+    import transformers
+
+    auto_class = getattr(transformers, family.auto_class)
+    with torch.device("meta"):
+        empty = auto_class.from_config(
+            load_config(source), trust_remote_code=source.trust_remote_code
+        )
+    parts = with_model_parts(family, empty).parts
+    others = {p for part, names in parts.items() if part != LANGUAGE_MODEL for p in names}
+    return {**quantization, setting: ["lm_head", *sorted(others)]}
 
 
 def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:

@@ -23,6 +23,8 @@ from .optimizer import one_line, optimizer_problems, scheduler_problems
 
 __all__ = ["check_output", "check_packages", "check_secrets"]
 
+QUANTIZATION_EXTRAS = {"bitsandbytes": "quantization", "torchao": "torchao"}
+"""Library of quantized weights -> the extra that installs it."""
 TRACKERS = {
     "azure_ml": "azureml-mlflow",
     "clearml": "clearml",
@@ -177,9 +179,13 @@ def _quantization(recipe: Recipe) -> Iterator[Problem]:
     model, where = recipe.model, "model.quantization"
     if model.quantization is None:
         return
-    if find_spec("bitsandbytes") is None:
-        remedy = "Run pip install 'unidpo-mm[quantization]', or remove it"
-        yield Problem(where, "the package 'bitsandbytes' is not installed", remedy)
+    library, bits = model.quantization.library, model.quantization.bits
+    if find_spec(library) is None:
+        remedy = f"Run pip install 'unidpo-mm[{QUANTIZATION_EXTRAS[library]}]', or remove it"
+        yield Problem(where, f"the package '{library}' is not installed", remedy)
+    if library == "torchao" and bits != 8:
+        text = f"LoRA adapters cannot be trained on {bits}-bit weights of torchao"
+        yield Problem(where, text, "Set bits to 8, or library to bitsandbytes")
     if model.lora is None and not is_adapter_directory(model.name_or_path):
         text = "quantized weights cannot be trained, and there is no LoRA adapter"
         yield Problem(where, text, "Add model.lora, or remove it")
