@@ -94,8 +94,8 @@ def write_data(
     write_jsonl(data.file("warmup"), (warmup_row(canvas, generator) for canvas in train))
     pairs = [
         pair
-        for canvas in train[: sizes.images_with_pairs]
-        for pair in caption_pairs(canvas, generator)
+        for number, canvas in enumerate(train[: sizes.images_with_pairs])
+        for pair in caption_pairs(canvas, number, generator)
     ]
     write_jsonl(data.file("multimodal"), pairs)
     write_jsonl(data.file("multimodal_shuffled"), shuffled(pairs, generator))
@@ -155,17 +155,20 @@ def caption_pair(canvas: Canvas, number: int, generator: random.Random) -> dict[
     return pair_row(canvas, rejected, fault)
 
 
-def caption_pairs(canvas: Canvas, generator: random.Random) -> list[dict[str, Any]]:
-    """Return three preference pairs of an image, one of them with captions of equal length."""
+def caption_pairs(canvas: Canvas, number: int, generator: random.Random) -> list[dict[str, Any]]:
+    """Return three preference pairs of an image; `number` determines the kinds of faults."""
     absent = [kind for kind in KINDS if kind not in canvas.kinds]
     generator.shuffle(absent)
-    first, other = canvas.kinds[0], absent[0]
+    first, *second = canvas.kinds
+    odd = number // 2 % 2
     repeated = ("repeated", [first, first])
-    if len(canvas.kinds) == 1:
-        faults = [("added", [first, other]), repeated, ("wrong", absent[1:2])]
+    if not second:
+        faults = [("added", [first, absent[0]]), ("wrong", absent[:1])]
+        faults.append(repeated if odd else ("wrong", absent[1:2]))
     else:
-        faults = [("omitted", [kind]) for kind in canvas.kinds]
-        faults.append(generator.choice([repeated, ("half wrong", [first, other])]))
+        half_wrong = ("half wrong", [first, absent[0]])
+        faults = [("omitted", [first]), half_wrong]
+        faults.append(repeated if odd else ("omitted", second))
     return [pair_row(canvas, rejected, fault) for fault, rejected in faults]
 
 
