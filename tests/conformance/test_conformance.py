@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from support.markdown_blocks import ROOT, blocks_of
 from support.untested_types import build
 from torch import Tensor
 from trainers import config, make_trainer
-from transformers import AutoConfig
+from transformers import AutoConfig, GitConfig
 
 from unidpo_mm import plugins
 from unidpo_mm.adapter import AdapterFamily
@@ -331,8 +330,5 @@ def test_a_processor_without_a_tensor_for_the_model_is_refused(
 
 
 def test_a_model_without_an_image_token_is_not_served() -> None:
-    config: Any = SimpleNamespace(
-        model_type="git", get_text_config=lambda: SimpleNamespace(model_type="opt")
-    )
     with pytest.raises(ModelError, match="has no image token whose place image features take"):
-        family_for(config)
+        family_for(GitConfig())
