@@ -84,8 +84,8 @@ def evaluate(
         max_new_tokens=MAX_NEW_TOKENS,
         overwrite=True,
     )
-    results = []
-    for name, path in models.items():
+
+    def evaluate_model(name: str, path: Path) -> Evaluation:
         checkpoint = find_checkpoint(str(path), name)
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
         folder = output / name
@@ -95,9 +95,10 @@ def evaluate(
         compared = evaluate_pairs(
             loaded, pairs, rows, folder / f"{PAIRS}.jsonl", batch_size=BATCH_SIZE, overwrite=True
         )
-        assert compared is not None  # only in other processes than the main one
-        results.append(Evaluation(captions=scored, pairs=compared))
-    return results
+        assert compared is not None  # it is `None` in further processes, and the demo has one
+        return Evaluation(captions=scored, pairs=compared)
+
+    return [evaluate_model(name, path) for name, path in models.items()]
 
 
 def control_result(captions: Result, data: DemoData, output: Path, *, seed: int) -> Result:

@@ -79,9 +79,11 @@ def build_qwen_vl(
 def _processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2VLProcessor:
     tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
     tokenizer.chat_template = TEMPLATE
-    square = {"shortest_edge": 2 * IMAGE_HEIGHT**2, "longest_edge": 2 * IMAGE_HEIGHT**2}
+    pixels = 2 * IMAGE_HEIGHT**2  # Qwen2-VL's limits of an image, which these names mean
     return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=square),
+        image_processor=Qwen2VLImageProcessor(
+            size={"shortest_edge": pixels, "longest_edge": pixels}
+        ),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=TEMPLATE,

@@ -160,7 +160,7 @@ def caption_pairs(canvas: Canvas, number: int, generator: random.Random) -> list
     absent = [kind for kind in KINDS if kind not in canvas.kinds]
     generator.shuffle(absent)
     first, *second = canvas.kinds
-    odd = number // 2 % 2
+    odd = number // 2 % 2  # halved, because images alternate between one and two objects
     repeated = ("repeated", [first, first])
     if not second:
         faults = [("added", [first, absent[0]]), ("wrong", absent[:1])]

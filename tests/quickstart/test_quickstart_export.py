@@ -45,7 +45,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
     folder = tmp_path_factory.mktemp("demo")
     sizes = Sizes(
-        train_images=64, images_with_pairs=24, math_pairs=4, text_pairs=4,
+        train_images=64, images_with_pairs=24, math_prompts=4, text_prompts=4,
         test_images=QUESTIONS, test_image_pairs=4, test_math_pairs=2, test_text_pairs=2,
     )  # fmt: skip
     start = assemble(folder, 0, split="heldout", sizes=sizes)

@@ -40,6 +40,20 @@ INT8 = {
 }
 
 
+def recorded_quantizations(
+    monkeypatch: pytest.MonkeyPatch, auto_class: Any
+) -> list[dict[str, Any]]:
+    """Load models without their quantization from now on; return the list that receives it."""
+    load, calls = auto_class.from_pretrained, []
+
+    def recorded(name: str, **kwargs: Any) -> Any:
+        calls.append(kwargs.pop("quantization_config"))
+        return load(name, **kwargs)
+
+    monkeypatch.setattr(auto_class, "from_pretrained", recorded)
+    return calls
+
+
 def write(folder: Path, model: Path, quantization: str, options: str = "lora: {r: 4}") -> Path:
     (folder / "pairs.jsonl").write_text("{}\n")
     text = RECIPE.format(model=model, quantization=quantization, options=options)
@@ -71,14 +85,7 @@ def test_the_base_is_loaded_with_these_weights(
     """Tested up to the call of transformers: the head and the vision tower keep their format."""
     recipe = load_recipe(write(tmp_path, checkpoint(model_type), quantization), checks=())
     args = config_of(recipe)
-    load = transformers.AutoModelForImageTextToText.from_pretrained
-    calls: list[dict[str, Any]] = []
-
-    def recorded(name: str, **kwargs: Any) -> Any:
-        calls.append(kwargs.pop("quantization_config"))
-        return load(name, **kwargs)
-
-    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", recorded)
+    calls = recorded_quantizations(monkeypatch, transformers.AutoModelForImageTextToText)
     family = load_family(family_name(model_type))
     load_weights(ModelSource.of(recipe.model.name_or_path, args), family)
     (passed,) = calls
@@ -105,14 +112,7 @@ def test_other_settings_of_init_kwargs_are_passed_on_unchanged(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     path = str(checkpoint("llama"))
-    load = transformers.AutoModelForCausalLM.from_pretrained
-    calls: list[dict[str, Any]] = []
-
-    def recorded(name: str, **kwargs: Any) -> Any:
-        calls.append(kwargs.pop("quantization_config"))
-        return load(name, **kwargs)
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", recorded)
+    calls = recorded_quantizations(monkeypatch, transformers.AutoModelForCausalLM)
     init_kwargs = {"quantization_config": settings}
     load_weights(ModelSource(name_or_path=path, init_kwargs=init_kwargs), load_family("text"))
     assert calls == [settings]

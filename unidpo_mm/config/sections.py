@@ -68,9 +68,8 @@ class QuantizationOptions(Section):
     """Number of bits per weight of the language model's linear layers. All other weights keep
     `model.dtype`, in which the model computes."""
     library: Literal["bitsandbytes", "torchao"] = "bitsandbytes"
-    """Library of the quantized weights. With `torchao`, there are 8 bits only; inputs are never
-    quantized, so that log-probs are the same in training and evaluation on every device. Needs the
-    extra `quantization` or `torchao`."""
+    """Library of the quantized weights. With `torchao`, there are 8 bits only, and inputs are
+    not quantized. Needs the extra `quantization` or `torchao`."""
     type: Literal["nf4", "fp4"] = "nf4"
     """Format of 4-bit weights."""
     double: bool = True

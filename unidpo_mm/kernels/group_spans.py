@@ -48,7 +48,10 @@ class GroupSpan(NamedTuple):
     @classmethod
     def of(cls, spans: Tensor) -> list["GroupSpan"]:
         """Return the rows of `group_spans`."""
-        return [cls(*line[:4], tuple(line[4:])) for line in spans.tolist()]  # type: ignore[call-arg] # a row is five fields
+        return [
+            cls(row, first, unused, prompt, tuple(branches))
+            for row, first, unused, prompt, *branches in spans.tolist()
+        ]
 
     def as_line(self, width: int) -> list[int]:
         """Return the span as a row of `group_spans` with `width` columns."""
