@@ -23,10 +23,15 @@ def canvases(parts, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(parts, canvases) -> Path:
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def folder(parts, canvases, cache) -> Path:
     from unidpo_mm_quickstart.vlm import assemble_vlm
 
-    return assemble_vlm(parts, canvases)
+    return assemble_vlm(parts, canvases, cache=cache)
 
 
 def test_text_logits_equal_those_of_the_language_model(parts, folder):
@@ -72,11 +77,11 @@ def test_the_processor_inserts_one_token_per_feature(folder, canvases):
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
 
 
-def test_a_second_call_returns_the_cached_directory(parts, canvases, folder):
+def test_a_second_call_returns_the_cached_directory(parts, canvases, cache, folder):
     from unidpo_mm_quickstart.vlm import assemble_vlm
 
     written = (folder / "config.json").stat().st_mtime_ns
-    assert assemble_vlm(parts, canvases) == folder
+    assert assemble_vlm(parts, canvases, cache=cache) == folder
     assert (folder / "config.json").stat().st_mtime_ns == written
 
 
