@@ -135,7 +135,7 @@ REASONS: Mapping[str, str] = {
     "images of the same batch cannot skip",
     "instructblip": QFORMER,
     "instructblipvideo": QFORMER,
-    "fuyu": "its processor puts all images before the text, wherever they stand in it",
+    "fuyu": "its processor puts all images before the text, not where the text has them",
     "chameleon": CODEBOOK,
     "emu3": CODEBOOK,
     "diffusion_gemma": "it generates text by diffusion, so a response has no log-probs of one "

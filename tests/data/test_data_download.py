@@ -150,7 +150,7 @@ def test_private_addresses_are_refused_after_names_are_resolved_and_after_redire
         with pytest.raises(PrivateAddressError, match=f"'{host}' has the private address"):
             download(f"http://{host}:{port}/a.png")
     assert requests == []
-    # a redirect from a public address: this server stands in for it
+    # a redirect from a public address: this server acts as it
     public = download_module._is_public
     monkeypatch.setattr(download_module, "_is_public", lambda a: a == "127.0.0.1" or public(a))
     answers["/moved"] = sent(b"", status=302, Location=f"http://inside.example:{port}/a.png")
