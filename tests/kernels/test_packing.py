@@ -158,7 +158,7 @@ def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
 def test_a_mistake_in_the_layout_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str, model_type: str
 ) -> None:
-    sizes = {"sliding_window": 64} if model_type == "mistral" else {}
+    sizes = {"sliding_window": 8} if model_type == "mistral" else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
     layout = "joined" if mistake == "group attends to group" else "packed"

@@ -170,8 +170,9 @@ class TrainOptions:
     """Part of the model -> its learning rate; all others use `learning_rate`."""
     disable_dropout: bool = True
     """Whether every dropout of the policy is set to 0, as in TRL."""
-    logps_chunk_size: Annotated[Count, HONORED] = 512
-    """Number of response positions whose logits exist at a time."""
+    logps_chunk_size: Annotated[Count | None, HONORED] = None
+    """Number of response positions whose logits exist at a time; null: as many as have a gigabyte
+    of logits on a GPU, 512 on a CPU."""
     eval_generations: Annotated[NonNegative, HARMLESS] = 4
     """Number of held-out prompts for which a response is generated and logged at each
     evaluation."""

@@ -11,11 +11,13 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..distributed import maximum
 from ..errors import AdapterError, ModelError, Problem
-from ..kernels.logprobs import token_logps
+from ..kernels.logprobs import chunk_count, chunk_positions, token_logps
 from ..kernels.packing import Packing, packed_rows, plain_positions
 from ..records import GroupBatch, MediaKind
 from .activation_memory import enable_checkpointing
@@ -33,13 +35,19 @@ class LogpModel(nn.Module):
 
     Args:
         model: A transformers model with an output head, or a PEFT model around one.
-        chunk_size: Number of response positions whose logits exist at a time.
+        chunk_size: Number of response positions whose logits exist at a time; `None` for as many as
+            suit the device, see `chunk_positions`.
+
+    Attributes:
+        same_chunks: Whether the output head is called equally often on every process, as it must be
+            if a call gathers its weights.
     """
 
-    def __init__(self, model: nn.Module, *, chunk_size: int = 512) -> None:
+    def __init__(self, model: nn.Module, *, chunk_size: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.chunk_size = chunk_size
+        self.same_chunks = False
         base, head = base_and_head(model)
         self._accepted, self._takes_any = _forward_keys(base)
         self.takes_features = takes_features(base)
@@ -86,9 +94,22 @@ class LogpModel(nn.Module):
         with packed_rows(packing):
             hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
+        chunk_size = self.positions_per_chunk(gathered.device)
+        calls = chunk_count(len(gathered), chunk_size)
         return token_logps(
-            gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
+            gathered,
+            target_ids,
+            head,
+            transform=self.transform,
+            chunk_size=chunk_size,
+            min_chunks=maximum([calls])[0] if self.same_chunks else calls,
         )
+
+    def positions_per_chunk(self, device: torch.device) -> int:
+        """Return the number of positions whose logits exist at a time on a device."""
+        if self.chunk_size is not None:
+            return self.chunk_size
+        return chunk_positions(self.config.get_text_config().vocab_size, device)
 
     def generate(self, **inputs: Any) -> Tensor:
         """Generate with the wrapped model; FSDP also gathers the weights for this method."""

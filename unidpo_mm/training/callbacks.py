@@ -308,5 +308,5 @@ def _free_memory(trainer: SavingTrainer) -> int:
     vocabulary: int = logp_model.config.get_text_config().vocab_size
     # not allocated yet: a gradient and two moments per trained weight, of 4 bytes each, and three
     # float32 tensors of the same size as the logits of a chunk
-    reserved = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
+    reserved = 12 * trained + 3 * 4 * logp_model.positions_per_chunk(device) * vocabulary
     return max(int(USABLE_SHARE * free) - reserved, 1)

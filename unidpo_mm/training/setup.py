@@ -17,9 +17,13 @@ from ..config.python import UniDPOConfig
 from ..data.load import log_reports
 from ..distributed import first_process
 from ..errors import ModelError, Problem, RecipeError
+from ..kernels.backends import disable_cudnn_attention
 from ..kernels.packing import enable_packing
+from ..kernels.tower_attention import use_one_call
+from ..modeling.liger import apply_liger_kernels
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.lora_inputs import convert_inputs_once
 from ..modeling.lora_kinds import record_start, starts_from_weights
 from ..modeling.lora_targets import warn_of_experts
 from ..modeling.model_parts import with_model_parts
@@ -88,6 +92,7 @@ def prepare_run(
     Raises:
         UniDPOError: If an option, a row or the model cannot be used.
     """
+    disable_cudnn_attention()
     settings = configured_loss(args)
     # weights are loaded last, so that errors in the data are reported before gigabytes are read
     load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
@@ -100,6 +105,8 @@ def prepare_run(
     train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(ModelSource.of(model, args), family) if isinstance(model, str) else model
     family = with_model_parts(family, weights)
+    if torch.cuda.is_available():
+        use_one_call(weights)
     policy = prepare_model(weights, family, args, peft_config)
     _check_trainable_weights_used(policy, [*train_rows])
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
@@ -153,6 +160,9 @@ def prepare_model(
         check_adapter_trains(model)
         freeze_inactive_adapters(model)
         save_active_adapter_only(model)
+        convert_inputs_once(model)
+    if args.use_liger_kernel:
+        apply_liger_kernels(model, args.liger_kernel_config)
     if args.disable_dropout:
         disable_dropout(model)
     if args.bf16 or args.fp16:
@@ -375,5 +385,7 @@ def _other_model(
         remedy = "Remove it: the trainer keeps a frozen copy of the trainable weights"
         raise ModelError(Problem("ref_model", problem, remedy))
     check_supported(ref_model, "ref_model")
+    if args.use_liger_kernel:
+        apply_liger_kernels(ref_model, args.liger_kernel_config)
     other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
     return FrozenCopy(other, adapter, separate_vision=True)

@@ -23,6 +23,7 @@ from ..data.load import rows_from_records
 from ..data.workers import batch_of, explained_failures, protect_worker
 from ..distributed import first_process
 from ..errors import DataError, ModelError, Problem
+from ..modeling.liger import already_applied
 from ..modeling.logp_model import LogpModel
 from ..modeling.parts import set_learning_rates
 from ..modeling.references.cached import CachedReference
@@ -244,7 +245,8 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume; see `CheckpointedTrainer.train`."""
-        with explained_failures(self.train_dataset.reading_log, self.train_dataset.rows):
+        failures = explained_failures(self.train_dataset.reading_log, self.train_dataset.rows)
+        with failures, already_applied():
             return super().train(*args, **kwargs)
 
     def compute_loss(
