@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from ..config import SourceOptions
-from ..errors import DataError, Problem
+from ..errors import DataError
 from ..records import PreferenceRow
 from .discovery import list_source
 from .files import Record
@@ -19,20 +21,12 @@ __all__ = ["first_rows", "is_stream", "streamed_sources"]
 
 
 def is_stream(dataset: Any) -> bool:
-    """Return whether a data set is read while the run trains.
-
-    Raises:
-        DataError: If it can be iterated only once.
-    """
+    """Return whether a data set is read while the run trains: an `IterableDataset`, or files."""
     if isinstance(dataset, DataFiles):
         return any(source.streaming for source in dataset.sources)
-    if dataset is None or hasattr(dataset, "__len__") or not hasattr(dataset, "__iter__"):
-        return False
-    if iter(dataset) is dataset:
-        text = "the data set is an iterator, which cannot be read again"
-        remedy = "Pass an IterableDataset, or a list"
-        raise DataError(Problem("train_dataset", text, remedy))
-    return True
+    if isinstance(dataset, IterableDataset):
+        return True
+    return hasattr(dataset, "with_format") and not hasattr(dataset, "__len__")  # of `datasets`
 
 
 def streamed_sources(
