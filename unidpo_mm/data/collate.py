@@ -36,7 +36,11 @@ from ..records import (
 )
 from .workers import error_of
 
-__all__ = ["GroupCollator", "collate", "collate_prompts"]
+__all__ = ["COUNTS", "GroupCollator", "collate", "collate_prompts"]
+
+COUNTS = ("tokens", "positions", "targets", "images")
+"""Numbers of a batch for the log: tokens, tokens with padding, response tokens, and images and
+videos, without those of fillers. They are counted before the batch is moved to a device."""
 
 PADDING = -1
 """Segment of padding."""
@@ -59,7 +63,9 @@ class GroupCollator:
     fillers: Mapping[MediaKind, EncodedGroup] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-        """Return ``{"batch": GroupBatch}``: the trainer moves only mappings to the device.
+        """Return ``{"batch": GroupBatch, "counts": ...}``, see `COUNTS`.
+
+        It is a mapping because the trainer moves only mappings to the device.
 
         If a data worker could not encode a row, return ``{"error": UniDPOError}``.
         """
@@ -78,7 +84,7 @@ class GroupCollator:
             media_once=self.media_once,
             keyed=self.keyed,
         )
-        return {"batch": batch}
+        return {"batch": batch, "counts": _counts(groups, batch)}
 
 
 def collate(
@@ -238,6 +244,16 @@ def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[
         tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
         inputs[name] = grid.place(tensors, 0)
     return inputs
+
+
+def _counts(groups: Sequence[EncodedGroup], batch: GroupBatch) -> dict[str, int]:
+    tokens = batch.inputs.tokens
+    return {
+        "tokens": int(tokens["attention_mask"].sum()),
+        "positions": tokens["input_ids"].numel(),
+        "targets": batch.targets.ids.numel(),
+        "images": sum(len(group.row.media) for group in groups if group.weight > 0),
+    }
 
 
 def _cache_keys(groups: Sequence[EncodedGroup]) -> CacheKeys:

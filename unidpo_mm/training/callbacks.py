@@ -14,6 +14,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..config.checks.python_arguments import check_steps
+from ..data.batches import token_sizes
+from ..data.row_table import columns_of
 from ..data.workers import batch_of
 from ..distributed import first_process, maximum
 from ..errors import ModelError, Problem, counted
@@ -287,9 +289,13 @@ def max_tokens(trainer: SavingTrainer) -> int:
     preflight = trainer.parts.preflight
     if preflight is None:
         return 0
+    if trainer.args.tokens_per_micro_batch is not None and trainer.parts.lengths is not None:
+        sizes = token_sizes(trainer.parts.lengths, trainer.layout.layout)
+        longest = max((rows * tokens for rows, tokens in sizes), default=0)
+        return max(trainer.args.tokens_per_micro_batch, longest)
     max_pairs = max(
         trainer.args.per_device_train_batch_size,
-        *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
+        int(columns_of(trainer.parts.train_rows).units.max(initial=0)),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
     return round(preflight.tokens_of_pair[layout] * max_pairs)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..adapter import Adapter
 from ..atomic import write_text
+from ..data.row_table import columns_of
 from ..data.workers import batch_of
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
@@ -64,11 +65,12 @@ def evaluate_pairs(
 
 def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
     """Return `count` rows, always the same ones, alternating between the domains."""
-    by_domain: dict[str, list[PreferenceRow]] = {}
-    for row in rows:
-        by_domain.setdefault(row.domain, []).append(row)
+    by_domain: dict[int, list[int]] = {}
+    for number, domain in enumerate(columns_of(rows).domain.tolist()):
+        by_domain.setdefault(domain, []).append(number)
     turns = itertools.zip_longest(*by_domain.values())
-    return [row for turn in turns for row in turn if row is not None][:count]
+    numbers = [number for turn in turns for number in turn if number is not None]
+    return [rows[number] for number in numbers[:count]]
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from ..cache.reference_store import ReferenceStore
 from ..config import LoraOptions
 from ..config.python import UniDPOConfig
 from ..data.load import log_reports
+from ..data.row_table import columns_of
 from ..distributed import first_process
 from ..errors import ModelError, Problem, RecipeError
 from ..kernels.backends import disable_cudnn_attention
@@ -108,7 +109,8 @@ def prepare_run(
     if torch.cuda.is_available():
         use_one_call(weights)
     policy = prepare_model(weights, family, args, peft_config)
-    _check_trainable_weights_used(policy, [*train_rows])
+    if data.stream is None:
+        _check_trainable_weights_used(policy, train_rows)
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
     dtype = compute_dtype(args, logp_model)
     reference = None
@@ -132,6 +134,8 @@ def prepare_run(
         eval_rows=eval_rows,
         eval_sets={name: rows for name, rows in data.eval_sets.items() if name},
         preflight=data.preflight,
+        lengths=data.lengths,
+        stream=data.stream,
     )
 
 
@@ -240,7 +244,9 @@ def _check_peft_config(peft_config: Any) -> None:
 def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
     """Raise ModelError if no row has media and all trainable weights process images."""
     model = unwrap_peft(policy)
-    if not rows or any(row.media for row in rows) or not hasattr(model, "get_decoder"):
+    columns = columns_of(rows)
+    media = columns.images.any() or columns.videos.any()
+    if not rows or media or not hasattr(model, "get_decoder"):
         return
     vision = {id(tensor) for _, tensor in vision_weights(model)}
     if all(id(p) in vision for p in policy.parameters() if p.requires_grad):

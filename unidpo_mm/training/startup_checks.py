@@ -14,10 +14,10 @@ detects that.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from ..adapter import Adapter
 from ..config.python import UniDPOConfig
 from ..conformance import check_untested_type
 from ..data.collate import collate
+from ..data.row_table import columns_of
 from ..errors import DataError, ModelError, Problem
 from ..kernels.packing import masks_built
 from ..losses.weights import quality_weight
@@ -192,7 +193,7 @@ def _choose_layout(
         if joined_reason is None:
             return LayoutChoice("joined")
         reason = joined_reason if requested == "joined" else reason
-    if requested == "auto" and all(len(row.responses) < 2 for row in rows):
+    if requested == "auto" and (columns_of(rows).responses < 2).all():
         return LayoutChoice("plain", "each prompt has one response")
     if reason is None:
         return LayoutChoice("packed")
@@ -265,8 +266,11 @@ def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
 
     A row may occur twice.
     """
-    largest = max(rows, key=lambda row: len(row.responses))
-    return [largest, *(row for row in rows if row.media), *reversed(rows)][:SAMPLE_ROWS]
+    columns = columns_of(rows)
+    with_media = numpy.flatnonzero(columns.images + columns.videos)[:SAMPLE_ROWS].tolist()
+    last = range(len(rows) - 1, -1, -1)[:SAMPLE_ROWS]
+    numbers = [int(columns.responses.argmax()), *with_media, *last]
+    return [rows[number] for number in numbers[:SAMPLE_ROWS]]
 
 
 def _short_row() -> PreferenceRow:
@@ -294,15 +298,14 @@ def score_warnings(
         settings: The loss; every `tau_good` is a number.
         declared: Source -> its declared scale, mapped to the scale of the run.
     """
-    by_source: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        for pair in row.pairs:
-            better, worse = row.responses[pair.chosen].score, row.responses[pair.rejected].score
-            if better is not None and worse is not None:
-                by_source[row.source].append((better, worse))
+    columns = columns_of(rows)
     warnings = []
-    for source, scores in by_source.items():
-        chosen, rejected = torch.tensor(scores, dtype=torch.float64).unbind(1)
+    for source in columns.sources:
+        scores = (columns.chosen, columns.rejected)
+        pairs = numpy.stack([columns.of_source(source, values) for values in scores])
+        chosen, rejected = torch.from_numpy(pairs[:, ~numpy.isnan(pairs).any(axis=0)])
+        if not len(chosen):
+            continue
         texts = (
             _eta_warning(source, chosen, rejected, settings),
             _tau_good_warning(source, chosen, settings),
