@@ -1,7 +1,7 @@
 """Content hashes of the media in a file of rows, and the digests of its rows.
 
-They are kept in the directory of the rows with the size and times of each media file. A file whose size and
-times are the same is not read again.
+They are kept in the directory of the rows with the size and times of each media file. A file whose
+size and times are the same is not read again.
 """
 
 import contextlib
