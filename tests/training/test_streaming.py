@@ -22,12 +22,12 @@ def test_a_killed_run_continues_at_the_same_row(
     checkpoint: Callable[[str], Path], tmp_path: Path, processes: int
 ) -> None:
     keys = (*STREAM, f"train.gradient_accumulation_steps={2 // processes}")
-    folders = [tmp_path / "whole", tmp_path / "killed"]
+    folders = [tmp_path / "uninterrupted", tmp_path / "killed"]
     for folder in folders:
         folder.mkdir()
         write_run(folder, checkpoint("llava"), optim="adamw_torch", rows=7)
-    (whole, *_) = train(folders[0], *keys, processes=processes)
-    assert whole.code == 0, whole.output[-2000:]
+    (uninterrupted, *_) = train(folders[0], *keys, processes=processes)
+    assert uninterrupted.code == 0, uninterrupted.output[-2000:]
     killed = train(folders[1], *keys, processes=processes, kill=Kill(match="saving/checkpoint-3"))
     assert killed[0].signal is not None
     state = json.loads((folders[1] / "out/checkpoint-2/stream.json").read_text())
@@ -75,16 +75,16 @@ def test_what_needs_all_rows_is_refused(checkpoint: Callable[[str], Path], tmp_p
 def test_an_iterable_data_set_trains_on_its_rows(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    seen: list[str] = []
+    row_ids: list[str] = []
 
     class Observer:
         def on_step(self, batch: Any, output: Any) -> None:
-            seen.extend(batch.pairs.row_ids)
+            row_ids.extend(batch.pairs.row_ids)
 
     args = config(tmp_path, loss_type="dpo", max_steps=5, stream_block=4)
     trainer = UniDPOTrainer(
         str(checkpoint("llama")), args, train_dataset=Rows(), observers=[Observer()]
     )
     trainer.train()
-    assert sorted(seen[:9]) == [f"data:{n}" for n in range(1, 10)]
-    assert len(seen) == 10
+    assert sorted(row_ids[:9]) == [f"data:{n}" for n in range(1, 10)]
+    assert len(row_ids) == 10

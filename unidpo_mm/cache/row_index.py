@@ -81,7 +81,7 @@ class RowIndex:
         return len(self._keys)
 
     def find(self, keys: NDArray[numpy.uint8]) -> NDArray[numpy.int64]:
-        """Return where each key is in the index; -1 if it is not there.
+        """Return where each key is in the index; -1 if the index does not have it.
 
         Args:
             keys: [N, 32] Digests of rows.

@@ -252,7 +252,7 @@ def _counts(groups: Sequence[EncodedGroup], batch: GroupBatch) -> dict[str, int]
         "tokens": int(tokens["attention_mask"].sum()),
         "positions": tokens["input_ids"].numel(),
         "targets": batch.targets.ids.numel(),
-        "images": sum(len(group.row.media) for group in groups if group.weight > 0),
+        "images": sum(group.row.media for group in groups if group.weight > 0),
     }
 
 

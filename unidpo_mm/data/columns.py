@@ -75,7 +75,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class RowColumns:
-    """What is counted in rows.
+    """The numbers of rows.
 
     Attributes:
         source_names, domain_names: Names of sources and domains.
@@ -84,8 +84,8 @@ class RowColumns:
         responses: [N] Number of responses.
         targets: [N] Number of responses that a loss with unit ``response`` trains on; of the first
             row, if rows are joined.
-        scores: Scores of all responses of each row; NaN for none.
-        chosen, rejected: Scores of the responses of each row's pairs; NaN for none.
+        scores: Scores of all responses of each row; NaN if missing.
+        chosen, rejected: Scores of the responses of each row's pairs; NaN if missing.
         weights: Weights of each row's pairs.
     """
 

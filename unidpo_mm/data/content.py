@@ -1,7 +1,7 @@
 """Content hashes of the media in a file of rows, and the digests of its rows.
 
-They are kept beside the rows with the size and times of each media file. A file whose size and
-times are the same is not read again.
+They are kept in the directory of the rows with the size and times of each media file. A file whose
+size and times are the same is not read again.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from .media_keys import UNREADABLE, content_key
 from .row_digest import row_digest
 from .row_file import RowFile
 
-__all__ = ["FileContent", "KnownKeys", "file_content", "stamp"]
+__all__ = ["FileContent", "RowMediaKeys", "file_content", "stamp"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SETTLED_NS = 2 * 10**9
 """Age of a file in nanoseconds from which another change must change its times."""
 
 
-class KnownKeys:
+class RowMediaKeys:
     """The content hashes of the media of one row."""
 
     def __init__(self, row: PreferenceRow, keys: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ def file_content(rows: RowFile) -> FileContent:
     content = FileContent(before["digests"], keys, unreadable)
     for number in numpy.flatnonzero(stale).tolist():
         row = rows[number]
-        digest = row_digest(row, KnownKeys(row, content.keys_of(rows.media[number])))
+        digest = row_digest(row, RowMediaKeys(row, content.keys_of(rows.media[number])))
         content.digests[number] = numpy.frombuffer(digest, dtype=numpy.uint8)
     if stale.any() or (stamps != before["stamps"]).any():
         _write(rows, {"keys": keys, "stamps": stamps, "digests": content.digests})

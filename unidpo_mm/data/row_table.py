@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..records import PreferenceRow
 from .columns import Ragged, RowColumns
-from .content import FileContent, KnownKeys, file_content
+from .content import FileContent, RowMediaKeys, file_content
 from .joining import join_rows, weigh_by_group
 from .media_keys import MediaKeys
 from .row_digest import row_digest, row_digests
@@ -230,7 +230,7 @@ class RowTable(Sequence[PreferenceRow]):
             media_keys = self.media_keys  # rows that are joined have the same media
             for number in changed:
                 row = self[number]
-                digest = row_digest(row, KnownKeys(row, media_keys[number]))
+                digest = row_digest(row, RowMediaKeys(row, media_keys[number]))
                 result[number] = numpy.frombuffer(digest, dtype=numpy.uint8)
         return result
 

@@ -1,4 +1,4 @@
-"""What was read from sources: rows, counts and problems."""
+"""The result of reading sources: rows, counts and problems."""
 
 import difflib
 import re
