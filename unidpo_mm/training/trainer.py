@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
-from ..adapter import fillers
+from ..adapter import fillers, tower_inputs
 from ..config.python import UniDPOConfig
 from ..data.batches import GroupBatchSampler, GroupDataset
 from ..data.collate import GroupCollator
@@ -25,6 +25,7 @@ from ..distributed import first_process
 from ..errors import DataError, ModelError, Problem
 from ..modeling.logp_model import LogpModel
 from ..modeling.parts import set_learning_rates
+from ..modeling.placement import place_batch
 from ..modeling.references.cached import CachedReference
 from ..records import GroupBatch
 from .callbacks import TRAINER_CALLBACKS
@@ -193,6 +194,7 @@ class UniDPOTrainer(CheckpointedTrainer):
             padding_side=self.args.padding_side,
             layout=self.layout.layout,
             media_once=parts.logp_model.takes_features,
+            tower_inputs=tower_inputs(adapter),
             keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
             fillers=fillers(adapter, videos=has_videos) if several else {},
         )
@@ -220,7 +222,11 @@ class UniDPOTrainer(CheckpointedTrainer):
             timeout=args.worker_timeout if args.dataloader_num_workers else 0,
             worker_init_fn=protect_worker,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        prepared: DataLoader[Any]
+        if self.is_deepspeed_enabled:  # it does not allow another placement
+            prepared = self.accelerator.prepare(loader)
+        else:  # `compute_loss` moves the batches, once
+            prepared = self.accelerator.prepare_data_loader(loader, device_placement=False)
         return prepared
 
     def get_batch_samples(
@@ -231,12 +237,13 @@ class UniDPOTrainer(CheckpointedTrainer):
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         unit = self.parts.settings.loss.unit
         weights = [batch_of(item).units(unit).weight.sum() for item in samples]
-        local_units = sum(weights, torch.zeros(()))
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        local_units = torch.full((), float(sum(weights, torch.zeros(()))), dtype=dtype)
         self.watch.start_step()
         if self.args.on_nonfinite == "skip":
             self.metrics_before = self.train_sums.table.clone()
-        total = self.accelerator.gather(local_units.to(device)).sum()
-        self.throughput.count(float(total))
+        total = self.accelerator.gather(local_units.to(device, non_blocking=True)).sum()
+        self.throughput.count(total)
         self.units = total
         return samples, total
 
@@ -255,7 +262,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return this process's share of the mean loss of the optimizer step."""
-        batch = batch_of(inputs).to(self.args.device)
+        batch = self.place(batch_of(inputs))
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
@@ -268,6 +275,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         # them: multiply by their number. A step in which all weights are 0 changes nothing.
         loss = output.loss_sum * self.accelerator.num_processes / torch.where(units > 0, units, 1)
         return (loss, output) if return_outputs else loss
+
+    def place(self, batch: GroupBatch) -> GroupBatch:
+        """Return a batch of a loader on the device of this process."""
+        parts = self.parts
+        return place_batch(batch, parts.logp_model, parts.adapter, self.args.device)
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         """Compute the loss of each unit of a batch; see `step.preference_step`."""
@@ -323,7 +335,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         sums = MetricSums(self.parts.settings.loss, self.args.device)
         explained = explained_failures(dataset.reading_log, dataset.rows)
         with explained, self.accelerator.autocast():
-            evaluate_pairs(model, dataloader, self.preference_step, sums)
+            batches = map(self.place, map(batch_of, dataloader))
+            evaluate_pairs(model, batches, self.preference_step, sums)
         means = sums.means()
         first = self.first_evaluation.setdefault(metric_key_prefix, means)
         means |= policy_only_change(means, first)
