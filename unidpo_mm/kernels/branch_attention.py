@@ -84,7 +84,7 @@ def by_branch(attend: Attention, name: str) -> Attention:
             row, positions = slice(span.row, span.row + 1), slice(span.first, span.end)
             q, k, v = (tensor[row, :, positions] for tensor in (query, key, value))
             outputs.append(_attend_in_pieces(q, k, v, span, scale)[0].transpose(0, 1))
-        used = used_positions([*short, *long], width).to(query.device)
+        used = used_positions([*short, *long], width).to(query.device, non_blocking=True)
         full = value.new_zeros(rows * width, heads, value.shape[-1])
         return full.index_copy(0, used, torch.cat(outputs)).unflatten(0, (rows, width)), None
 

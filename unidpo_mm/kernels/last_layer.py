@@ -95,7 +95,8 @@ class _Hooks:
             return
         hidden = args[0] if args else kwargs["hidden_states"]
         self._shape = hidden.shape[:2]
-        self._used = used_positions(GroupSpan.of(mask), hidden.shape[1]).to(hidden.device)
+        used = used_positions(GroupSpan.of(mask), hidden.shape[1])
+        self._used = used.to(hidden.device, non_blocking=True)
 
     def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Replace the input [B, T, D] with its used positions, [1, R, D]."""

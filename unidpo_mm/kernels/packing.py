@@ -28,7 +28,14 @@ from .group_spans import GroupSpan, group_spans
 from .last_layer import skip_unused_positions
 from .token_state import why_stateful
 
-__all__ = ["Packing", "enable_packing", "masks_built", "packed_rows", "plain_positions"]
+__all__ = [
+    "Packing",
+    "enable_packing",
+    "masks_built",
+    "packed_rows",
+    "plain_positions",
+    "positions_of_rows",
+]
 
 PREFIX = "packed_"
 """Prefix of the registered names, before the name of the model's attention kernel."""
@@ -61,15 +68,21 @@ class Packing:
     Attributes:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
         row_position: [B, T], the position in the plain row.
+        lines: The places of the groups, see `ModelInputs.spans`; if they are empty, they are read
+            from the tensors, and a GPU has to be waited for.
     """
 
     segment: Tensor
     row_position: Tensor
+    lines: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def spans(self) -> Tensor:
         """The positions of the groups, see `group_spans`."""
-        return group_spans(self.segment, self.row_position)
+        if not self.lines:
+            return group_spans(self.segment, self.row_position)
+        width = max(map(len, self.lines))
+        return torch.tensor([[*line, *[0] * (width - len(line))] for line in self.lines])
 
     @cached_property
     def longest_row(self) -> int:
@@ -261,3 +274,35 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
         positions_3BT[:, span.row, span.first : span.start] = prompt_3P
         positions_3BT[:, span.row, span.start : span.end] += prompt_3P.amax() + 1 - span.prompt
     return positions_3BT
+
+
+def positions_of_rows(
+    base: nn.Module, inputs: dict[str, Tensor], orders: Mapping[str, Sequence[int]]
+) -> Tensor | None:
+    """Return the positions that a model with multi-dimensional positions counts in plain rows.
+
+    Args:
+        base: The base model.
+        inputs: Its keyword arguments.
+        orders: Kind of media -> for each image (or video) in the rows, its index in the inputs.
+
+    Returns:
+        [3, B, T], or `None` for models with one position per token, and for rows without media,
+        whose positions the model counts as those of a text.
+    """
+    count: Any = getattr(base, "get_rope_index", None)
+    grids = {name: inputs[name] for name in GRIDS if name in inputs}
+    if count is None or not grids or not any(name in inputs for name in TOKEN_TYPES):
+        return None
+    for name, grid in grids.items():
+        order = orders.get("image" if name.startswith("image") else "video")
+        if order is not None:
+            if len(set(order)) != len(grid):
+                return None  # its parts are not whole images
+            grids[name] = grid[list(order)]
+    accepted = inspect.signature(count).parameters
+    names = ("input_ids", "attention_mask", *TOKEN_TYPES)
+    arguments = {**{name: inputs[name] for name in names if name in inputs}, **grids}
+    positions: Tensor
+    positions, _ = count(**{name: value for name, value in arguments.items() if name in accepted})
+    return positions

@@ -18,8 +18,8 @@ from ..adapter import Adapter
 from ..distributed import maximum
 from ..errors import AdapterError, ModelError, Problem
 from ..kernels.logprobs import chunk_count, chunk_positions, token_logps
-from ..kernels.packing import Packing, packed_rows, plain_positions
-from ..records import GroupBatch, MediaKind
+from ..kernels.packing import Packing, packed_rows, plain_positions, positions_of_rows
+from ..records import EncoderInputs, GroupBatch, MediaKind, ModelInputs
 from .activation_memory import enable_checkpointing
 from .logit_transform import observed_transform
 from .vision import MediaFeatures, takes_features, trains_vision, with_features
@@ -63,6 +63,8 @@ class LogpModel(nn.Module):
         packing: Packing | None = None,
         media: MediaFeatures | None = None,
         media_orders: Mapping[MediaKind, Sequence[int]] | None = None,
+        encoders: Mapping[MediaKind, EncoderInputs] | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Return the log-probs of the targets.
 
@@ -74,15 +76,17 @@ class LogpModel(nn.Module):
             packing: The layout of packed rows; `None` for plain rows.
             media: Features of the batch's images and videos, filled by the first pass over it.
             media_orders: The order of the media in the rows, see `ModelInputs.media_orders`.
+            encoders: Arguments of the vision tower, see `ModelInputs.encoders`.
+            positions: See `ModelInputs.positions`.
 
         Returns:
             [M], float32.
         """
         base, head = base_and_head(self.model)
         arguments: dict[str, Any] = self.checked(inputs)
-        if packing is not None:
+        if packing is not None and positions is None:
             positions = plain_positions(base, arguments, packing)
-            arguments |= {} if positions is None else {"position_ids": positions}
+        arguments |= {} if positions is None else {"position_ids": positions}
         if self.takes_features:
             arguments = with_features(
                 base,
@@ -90,6 +94,7 @@ class LogpModel(nn.Module):
                 trains=trains_vision(unwrap_peft(self.model)),
                 shared=media,
                 orders=media_orders,
+                encoders=encoders,
             )
         with packed_rows(packing):
             hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
@@ -110,6 +115,30 @@ class LogpModel(nn.Module):
         if self.chunk_size is not None:
             return self.chunk_size
         return chunk_positions(self.config.get_text_config().vocab_size, device)
+
+    def count_positions(
+        self, arguments: Mapping[str, Tensor], inputs: ModelInputs
+    ) -> Tensor | None:
+        """Return the positions [3, B, T] that the model would count in its forward pass.
+
+        Counting reads token types and sizes of media one by one, which is slow on a GPU.
+
+        Args:
+            arguments: The keyword arguments of the base model, on the CPU.
+            inputs: The batch that they come from.
+
+        Returns:
+            `None` for models with one position per token, and for batches in which the model counts
+            no others.
+        """
+        base, _ = base_and_head(self.model)
+        accepted = self.checked(arguments)
+        if inputs.layout != "plain":
+            packing = Packing(inputs.segment, inputs.row_position, inputs.spans)
+            return plain_positions(base, accepted, packing)
+        if "position_ids" in accepted:
+            return None
+        return positions_of_rows(base, accepted, inputs.media_orders)
 
     def generate(self, **inputs: Any) -> Tensor:
         """Generate with the wrapped model; FSDP also gathers the weights for this method."""
@@ -175,7 +204,9 @@ def compute_logps(
         media: The features of its images and videos, filled by the first pass over it.
     """
     inputs, targets = batch.inputs, batch.targets
-    packing = None if inputs.layout == "plain" else Packing(inputs.segment, inputs.row_position)
+    packing = None
+    if inputs.layout != "plain":
+        packing = Packing(inputs.segment, inputs.row_position, inputs.spans)
     logps: Tensor = logp_model(
         adapter.forward_inputs(inputs),
         targets.row,
@@ -184,6 +215,8 @@ def compute_logps(
         packing=packing,
         media=media,
         media_orders=inputs.media_orders,
+        encoders=inputs.encoders,
+        positions=inputs.positions,
     )
     return logps
 

@@ -26,6 +26,7 @@ from ..modeling.activation_memory import (
     measure_layers,
 )
 from ..modeling.logp_model import compute_logps
+from ..modeling.placement import place_batch
 from ..modeling.references.cached import CachedReference, InitialPolicy
 from ..modeling.references.kinds import reference_digest
 from ..modeling.references.moving import MovingLora
@@ -260,7 +261,11 @@ def _fill_cache(trainer: SavingTrainer, reference: CachedReference) -> None:
     computed_before = reference.computed
     with torch.no_grad(), trainer.accelerator.autocast():
         for item in batches:
-            reference.token_logps(trainer.model_wrapped, batch_of(item).to(trainer.args.device))
+            parts = trainer.parts
+            batch = place_batch(
+                batch_of(item), parts.logp_model, parts.adapter, trainer.args.device
+            )
+            reference.token_logps(trainer.model_wrapped, batch)
     if trainer.is_world_process_zero():
         computed = reference.computed - computed_before
         console.print(

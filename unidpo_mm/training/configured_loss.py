@@ -103,8 +103,8 @@ class ConfiguredLoss:
         common = getattr(self.config, name)
         values = [self.by_source.get(source, {}).get(name, common) for source in batch.sources]
         values = [math.nan if value is None else value for value in values]
-        table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
-        return table[batch.pairs.source]
+        table = torch.tensor(values, dtype=batch.scores.dtype)
+        return table.to(batch.scores.device, non_blocking=True)[batch.pairs.source]
 
     def with_medians(
         self, rows: Sequence[PreferenceRow], *, lenient: bool = False

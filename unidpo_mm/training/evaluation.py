@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import nn
 from ..adapter import Adapter
 from ..atomic import write_text
 from ..data.row_table import columns_of
-from ..data.workers import batch_of
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
 from ..modeling.logp_model import evaluating
@@ -51,14 +50,13 @@ class Sample:
 @torch.no_grad()
 def evaluate_pairs(
     policy: nn.Module,
-    batches: Iterable[Mapping[str, GroupBatch]],
+    batches: Iterable[GroupBatch],
     step: Callable[[nn.Module, GroupBatch], StepOutput],
     sums: MetricSums,
 ) -> None:
     """Add the metrics of all batches by `step` to `sums`, and reduce them over processes."""
     with evaluating(policy):
-        for item in batches:
-            batch = batch_of(item).to(sums.table.device)
+        for batch in batches:
             sums.on_step(batch, step(policy, batch))
     sums.reduce()
 

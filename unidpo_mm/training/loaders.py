@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
-from ..adapter import fillers
+from ..adapter import fillers, tower_inputs
 from ..config.python import UniDPOConfig
 from ..data.batches import (
     GroupBatchSampler,
@@ -104,6 +104,7 @@ def new_collator(
         padding_side=args.padding_side,
         layout=layout,
         media_once=parts.logp_model.takes_features,
+        tower_inputs=tower_inputs(adapter),
         keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
         fillers=fillers(adapter, videos=has_videos) if processes > 1 else {},
     )

@@ -341,7 +341,7 @@ def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure
         concatenated([rows, prepared.loaded_eval_rows]),
         adapter,
         training=len(rows),
-        workers=max(args.dataloader_num_workers, 0),
+        workers=max(args.dataloader_num_workers or 0, 0),
         drop_long=drop_long,
         max_skipped_fraction=args.max_skipped_fraction,
         keep=measure,

@@ -5,12 +5,11 @@ optimizer step together with the number of units.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.collate import COUNTS
 from ..kernels.last_layer import decoder_layers
@@ -34,6 +33,8 @@ PEAK_TFLOPS = {
 }
 """Part of a device's name -> its peak in 16 bits without sparsity, in teraFLOPS, as its vendor
 states it; the first name that fits counts."""
+
+NAMES = ("units", *COUNTS)
 
 FORWARD = 2
 """Operations per weight and token: a multiplication and an addition."""
@@ -133,7 +134,7 @@ class Throughput:
 
     def __init__(self, flops: Flops | None = None, peak: float | None = None) -> None:
         self.flops, self.peak = flops, peak
-        self._sums = dict.fromkeys(("units", *COUNTS), 0.0)
+        self._sums: Tensor | float = 0.0
         self._began: float | None = None
         self._first_step = 0
         self._last = 0.0
@@ -144,10 +145,9 @@ class Throughput:
             self._began = self._last = time.perf_counter()
             self._first_step = step
 
-    def count(self, sums: Sequence[float]) -> None:
-        """Add units and `COUNTS` of a step, summed over all processes."""
-        for name, value in zip(self._sums, sums, strict=True):
-            self._sums[name] += value
+    def count(self, sums: Tensor) -> None:
+        """Add units and `COUNTS` of a step, summed over all processes; `measure` reads them."""
+        self._sums = self._sums + sums
 
     def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
         """Return the speed since the last call and the seconds left, and reset the counts."""
@@ -155,8 +155,9 @@ class Throughput:
             return {}
         now = time.perf_counter()
         seconds = max(now - self._last, 1e-9)
-        sums = self._sums
-        self._sums, self._last = dict.fromkeys(sums, 0.0), now
+        values = self._sums.tolist() if isinstance(self._sums, Tensor) else [0.0] * len(NAMES)
+        sums = dict(zip(NAMES, values, strict=True))
+        self._sums, self._last = 0.0, now
         logs = {f"{unit}s_per_second": round(sums["units"] / seconds, 3)}
         if sums["positions"]:
             logs["tokens_per_second"] = round(sums["tokens"] / seconds, 1)

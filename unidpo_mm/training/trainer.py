@@ -26,6 +26,7 @@ from ..errors import DataError, ModelError, Problem
 from ..modeling.liger import already_applied
 from ..modeling.logp_model import LogpModel
 from ..modeling.parts import compute_dtype, set_learning_rates
+from ..modeling.placement import place_batch
 from ..records import GroupBatch
 from .callbacks import TRAINER_CALLBACKS
 from .console import ConsoleProgress
@@ -209,7 +210,11 @@ class UniDPOTrainer(CheckpointedTrainer):
     ) -> DataLoader[Any]:
         """Return a loader of the micro-batches of a sampler."""
         loader = new_loader(sampler, dataset, self.collator, self.args)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        prepared: DataLoader[Any]
+        if self.is_deepspeed_enabled:  # it does not allow another placement
+            prepared = self.accelerator.prepare(loader)
+        else:  # `compute_loss` moves the batches, once
+            prepared = self.accelerator.prepare_data_loader(loader, device_placement=False)
         return prepared
 
     def get_batch_samples(
@@ -222,14 +227,15 @@ class UniDPOTrainer(CheckpointedTrainer):
             self.stream_state = samples[-1]["stream"]
         unit = self.parts.settings.loss.unit
         weights = [batch_of(item).units(unit).weight.sum() for item in samples]
-        units = sum(weights, torch.zeros(())).to(device)
+        units = float(sum(weights, torch.zeros(())))
         counts = [sum(item.get("counts", {}).get(name, 0) for item in samples) for name in COUNTS]
-        local = torch.cat([units[None], torch.tensor(counts, dtype=units.dtype, device=device)])
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        local = torch.tensor([[units, *counts]], dtype=dtype).to(device, non_blocking=True)
         self.watch.start_step()
         if self.args.on_nonfinite == "skip":
             self.metrics_before = self.train_sums.table.clone()
-        sums = self.accelerator.gather(local[None]).sum(0)
-        self.throughput.count(sums.tolist())
+        sums = self.accelerator.gather(local).sum(0)
+        self.throughput.count(sums)
         total = sums[0]
         self.units = total
         return samples, total
@@ -250,7 +256,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return this process's share of the mean loss of the optimizer step."""
-        batch = batch_of(inputs).to(self.args.device)
+        batch = self.place(batch_of(inputs))
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
@@ -263,6 +269,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         # them: multiply by their number. A step in which all weights are 0 changes nothing.
         loss = output.loss_sum * self.accelerator.num_processes / torch.where(units > 0, units, 1)
         return (loss, output) if return_outputs else loss
+
+    def place(self, batch: GroupBatch) -> GroupBatch:
+        """Return a batch of a loader on the device of this process."""
+        parts = self.parts
+        return place_batch(batch, parts.logp_model, parts.adapter, self.args.device)
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         """Compute the loss of each unit of a batch; see `step.preference_step`."""
@@ -318,7 +329,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         sums = MetricSums(self.parts.settings.loss, self.args.device)
         explained = explained_failures(dataset.reading_log, dataset.rows)
         with explained, self.accelerator.autocast():
-            evaluate_pairs(model, dataloader, self.preference_step, sums)
+            batches = map(self.place, map(batch_of, dataloader))
+            evaluate_pairs(model, batches, self.preference_step, sums)
         means = sums.means()
         first = self.first_evaluation.setdefault(metric_key_prefix, means)
         means |= policy_only_change(means, first)
