@@ -11,9 +11,11 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..distributed import maximum
 from ..errors import AdapterError, ModelError, Problem
 from ..kernels.logprobs import token_logps
 from ..kernels.packing import Packing, packed_rows, plain_positions
@@ -34,12 +36,18 @@ class LogpModel(nn.Module):
     Args:
         model: A transformers model with an output head, or a PEFT model around one.
         chunk_size: Number of response positions whose logits exist at a time.
+
+    Attributes:
+        equal_targets: Whether targets are padded to the largest number on any process. Where every
+            call of the head gathers its weights from all processes, as in DeepSpeed's stage 3, all
+            of them must call it equally often, or they wait for each other forever.
     """
 
     def __init__(self, model: nn.Module, *, chunk_size: int = 512) -> None:
         super().__init__()
         self.model = model
         self.chunk_size = chunk_size
+        self.equal_targets = False
         base, head = base_and_head(model)
         self._accepted, self._takes_any = _forward_keys(base)
         self.takes_features = takes_features(base)
@@ -55,7 +63,8 @@ class LogpModel(nn.Module):
         packing: Packing | None = None,
         media: MediaFeatures | None = None,
         media_orders: Mapping[MediaKind, Sequence[int]] | None = None,
-    ) -> Tensor:
+        own_logits: bool = False,
+    ) -> Any:
         """Return the log-probs of the targets.
 
         Args:
@@ -66,12 +75,19 @@ class LogpModel(nn.Module):
             packing: The layout of packed rows; `None` for plain rows.
             media: Features of the batch's images and videos, filled by the first pass over it.
             media_orders: The order of the media in the rows, see `ModelInputs.media_orders`.
+            own_logits: Whether to use the logits that the model itself computes for plain rows, to
+                check the others.
 
         Returns:
-            [M], float32.
+            [M], float32; with `own_logits` also the largest absolute logit at each position, in the
+            format of the logits.
         """
         base, head = base_and_head(self.model)
         arguments: dict[str, Any] = self.checked(inputs)
+        if own_logits:
+            logits: Tensor = self.model(**arguments, use_cache=False).logits[row, position]
+            own = F.log_softmax(logits.float(), dim=-1).gather(-1, target_ids[:, None])[:, 0]
+            return own, logits.abs().amax(-1)
         if packing is not None:
             positions = plain_positions(base, arguments, packing)
             arguments |= {} if positions is None else {"position_ids": positions}
@@ -86,9 +102,17 @@ class LogpModel(nn.Module):
         with packed_rows(packing):
             hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
-        return token_logps(
+        count = len(target_ids)
+        if self.equal_targets:
+            missing = maximum([count])[0] - count
+            gathered, target_ids = (
+                F.pad(gathered, (0, 0, 0, missing)),
+                F.pad(target_ids, (0, missing)),
+            )
+        logps = token_logps(
             gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
         )
+        return logps[:count]
 
     def generate(self, **inputs: Any) -> Tensor:
         """Generate with the wrapped model; FSDP also gathers the weights for this method."""
@@ -144,7 +168,9 @@ def compute_logps(
     adapter: Adapter,
     batch: GroupBatch,
     media: MediaFeatures | None = None,
-) -> Tensor:
+    *,
+    own_logits: bool = False,
+) -> Any:
     """Return the log-probs [M] of a batch's targets, by one call of `logp_model`.
 
     Args:
@@ -152,10 +178,12 @@ def compute_logps(
         adapter: Turns the batch into forward inputs.
         batch: A batch on the device of the model.
         media: The features of its images and videos, filled by the first pass over it.
+        own_logits: Whether to use the logits that the model itself computes, see
+            `LogpModel.forward`.
     """
     inputs, targets = batch.inputs, batch.targets
     packing = None if inputs.layout == "plain" else Packing(inputs.segment, inputs.row_position)
-    logps: Tensor = logp_model(
+    return logp_model(
         adapter.forward_inputs(inputs),
         targets.row,
         targets.position,
@@ -163,8 +191,8 @@ def compute_logps(
         packing=packing,
         media=media,
         media_orders=inputs.media_orders,
+        own_logits=own_logits,
     )
-    return logps
 
 
 @contextlib.contextmanager
